@@ -1,0 +1,29 @@
+"""What can become of a request: exactly one of these, whatever happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The handler returned; `body` is stored by the router unmodified."""
+
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt that the router shall retry: `AJ-Error`. `text` begins with a stable word (`handler error:` ...)."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """No further try makes sense: `AJ-Terminate`."""
+
+    text: str
+
+
+Outcome = Completed | Failed | Terminated

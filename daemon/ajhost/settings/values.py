@@ -1,0 +1,122 @@
+"""The settings as frozen values: what the rest of the program sees of the configuration.
+
+Standard library only, so that workers never import the validator. Each part of the program receives its own
+section, never the whole. Defaults live here and nowhere else; `etc/ajhost.toml` repeats them, and a test compares.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+DEFAULT_FILE = Path("/etc/ajhost/ajhost.toml")
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """`[nats.tls]`: certificate authority, client certificate and key, handshake before INFO."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    """`[nats]`: where the servers are and who we are there. Secrets are read, files are kept as paths."""
+
+    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    queue_group: str = "ajhost"
+    creds: Path | None = None
+    nkey: Path | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    inbox_prefix: str = "_INBOX"
+    tls: TlsSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PythonSettings:
+    """`[python]`: the interpreter that imports the handlers, and what stands in front of its `sys.path`."""
+
+    path: tuple[Path, ...] = ()
+    interpreter: Path = Path(sys.executable)
+    preload: bool = True
+    import_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """`[workers]`: how many, how much each takes, and how long things may take. Times in seconds, sizes in bytes."""
+
+    count: int = field(default_factory=_usable_cpus)
+    concurrency: int = 16
+    backlog: int = 64
+    kill_grace: float = 1.0
+    drain_timeout: float = 30.0
+    max_tasks: int = 0
+    max_memory: int = 0
+    default_timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSettings:
+    """`[handlers."<route>"]`: the function that serves a route. `""` is the catch-all."""
+
+    route: str
+    target: str
+    timeout: float | None = None
+    concurrency: int | None = None
+    unwrap: bool = False
+    max_crashes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureSettings:
+    """`[signature]`: hex ed25519 public keys; a task must bear a signature of one of them."""
+
+    keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """`[runtime]`: the directory of ledger, lock and control socket; a tmpfs."""
+
+    directory: Path = Path("/run/ajhost")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """`[log]`."""
+
+    level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """`[http]`: where metrics and health are served; absent means off."""
+
+    listen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything, as loaded. Only the supervisor and the command line hold it whole."""
+
+    file: Path
+    handlers: tuple[HandlerSettings, ...]
+    nats: NatsSettings = NatsSettings()
+    python: PythonSettings = PythonSettings()
+    workers: WorkerSettings = WorkerSettings()
+    signature: SignatureSettings = SignatureSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+    log: LogSettings = LogSettings()
+    http: HttpSettings | None = None
