@@ -1,0 +1,134 @@
+"""What handler authors import: `from ajhost import Task, TerminateTask`.
+
+A handler is a function of one argument, the task:
+
+    from ajhost import Task, TerminateTask
+
+    async def send(task: Task) -> dict[str, str]:
+        message = task.json()
+        if "to" not in message:
+            raise TerminateTask("no recipient")
+        return {"sent": await deliver(message, timeout=task.remaining())}
+
+`async def` runs on the worker's event loop and is cancelled at its deadline; it must not block, because every other
+task of that worker waits meanwhile. `def` runs in a thread, where blocking is fine, but which nothing can stop: give each
+call in it a timeout of `task.remaining()`.
+
+What it returns is the task's result: `bytes` as they are, `str` as UTF-8, `None` as an empty result, anything else as
+JSON. Raising `TerminateTask` ends the task for good; any other exception fails this attempt, and the router tries again
+later.
+
+**A task may run more than once**, even after it succeeded: the answer can be lost, the machine can fail, a router can
+give up waiting. So a handler must be idempotent: use `task.id` to recognise what is done already.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.times import to_datetime
+
+
+class TerminateTask(Exception):
+    """Raised by a handler: no further attempt makes sense. Its text becomes the task's last error.
+
+    For what will fail every time (an unknown customer, a malformed payload). Whatever may pass later is an ordinary
+    exception.
+    """
+
+
+class Task:
+    """One attempt at one task, as its handler sees it. Read only."""
+
+    __slots__ = ("_ends", "_ends_at", "_payload", "_record")
+
+    def __init__(self, record: TaskRecord, deadline_mono: float, payload: bytes | None = None) -> None:
+        """`deadline_mono` is on `time.monotonic()`; `payload` stands in for the record's own (an unwrapped one)."""
+        self._record = record
+        self._ends = deadline_mono
+        self._ends_at: datetime | None = None
+        self._payload = record.payload if payload is None else payload
+
+    @property
+    def id(self) -> str:
+        """The task's unique name, the same at every attempt: the key for idempotency."""
+        return self._record.id
+
+    @property
+    def type(self) -> str:
+        """What kind of task it is, like `email:new`. A handler of a prefix or of everything sees several."""
+        return self._record.type
+
+    @property
+    def queue(self) -> str:
+        """The work queue that it came through, empty if unknown."""
+        return self._record.queue
+
+    @property
+    def payload(self) -> bytes:
+        """What the producer attached, as bytes; empty if nothing. Need not be JSON: see `json`."""
+        return self._payload
+
+    def json(self) -> Any:
+        """The payload decoded from JSON. Raises ValueError that says where the payload is not JSON, or is empty.
+
+        `ajc task add` stores its argument as a JSON text, so that JSON given to it comes out here as a `str`.
+        """
+        if not self._payload:
+            raise ValueError(f"task {self.id} has no payload to read as JSON")
+        try:
+            return orjson.loads(self._payload)
+        except orjson.JSONDecodeError as error:
+            raise ValueError(f"the payload of task {self.id} is not JSON: {error}") from None
+
+    @property
+    def tries(self) -> int:
+        """Which attempt this is, from 1."""
+        return self._record.tries
+
+    @property
+    def max_tries(self) -> int:
+        """How many attempts the task may have; 0 if it does not say. The queue may allow fewer."""
+        return self._record.max_tries
+
+    @property
+    def created(self) -> datetime:
+        """When the task was made, aware, in UTC. Raises ValueError if the producer wrote something else."""
+        return to_datetime(self._record.created_ns)
+
+    @property
+    def deadline(self) -> datetime:
+        """The moment by which this attempt must end, aware, in UTC, on this machine's clock.
+
+        The same moment that `remaining` counts to, and the earlier of the router's limit and the route's `timeout`. Prefer
+        `remaining`, which a clock that is set anew does not disturb.
+        """
+        if self._ends_at is None:
+            self._ends_at = datetime.now(UTC) + timedelta(seconds=self._ends - time.monotonic())
+        return self._ends_at
+
+    def remaining(self) -> float:
+        """Seconds until this attempt must end, never negative."""
+        return max(self._ends - time.monotonic(), 0.0)
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """The ids of the tasks that had to complete before this one."""
+        return self._record.dependencies
+
+    @property
+    def dependency_results(self) -> dict[str, Any]:
+        """The results of those tasks, if this one asked for them: id to `{"payload": ..., "completed": "<time>"}`.
+
+        The payload is whatever JSON was stored; of a task that was served by a remote handler, as here, it is a
+        text: the result in base64.
+        """
+        return self._record.dependency_results
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id!r} of type {self.type!r}, try {self.tries}>"

@@ -1,0 +1,93 @@
+"""When a request must be answered: the router's wall clock turned into ours, which only moves forward.
+
+What the router says (asyncjobs v0.3.0, request_reply_handler.go): the header is its own limit less 2 s with the
+fraction cut off, `tried` is the same clock's time just before the call. So the header minus `tried` is a length of time
+that no difference between the clocks can spoil, and the header minus our own clock is right even if the request has been
+on its way for long, provided that the clocks agree.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PLAUSIBLE_SKEW = 300.0
+"""Seconds by which clocks may differ and still be corrected for. Beyond it, the header is taken as it is."""
+
+_SECOND = 1_000_000_000
+_LONGEST = 366 * 86_400 * _SECOND
+_WINDOW = 30.0
+
+
+class Budget(NamedTuple):
+    """`deadline`: monotonic seconds by which the answer leaves, the time of receipt itself if it is already past.
+    `skew`: seconds by which our clock is ahead of `tried`, time on the way included; 0.0 without `tried`."""
+
+    deadline: float
+    skew: float
+
+
+def budget(
+    header_ns: int | None,
+    tried_ns: int | None,
+    now_wall_ns: int,
+    now_mono: float,
+    timeout: float | None,
+    default: float,
+    margin: float,
+    ahead: float = 0.0,
+) -> Budget:
+    """The deadline of a request received at `now_wall_ns` (Unix ns) and `now_mono` (s).
+
+    The rule: the smaller of *header - now* and *header - tried*, less `margin`, at most `timeout`. The first is cut
+    short by a clock of ours that runs ahead, and stays right when the request was late; the second is too long by the
+    time on the way, never too short. Taking the smaller, a wrong `tried` can only shorten the time: nothing extends it
+    beyond the header but `ahead`, the seconds that our clock is known to run ahead (`Skew.ahead`), and that is
+    limited to `PLAUSIBLE_SKEW`. A `tried` after the header is impossible and ignored.
+
+    `margin` (s) makes the answer leave before the header's second. A request without a header has `default` (s).
+    """
+    skew = 0.0 if tried_ns is None else (now_wall_ns - tried_ns) / _SECOND
+    if header_ns is None:
+        remaining = default
+    else:
+        left = header_ns - now_wall_ns
+        if ahead > 0.0:
+            left += int(min(ahead, PLAUSIBLE_SKEW) * _SECOND)
+        if tried_ns is not None and tried_ns <= header_ns and header_ns - tried_ns < left:
+            left = header_ns - tried_ns
+        remaining = min(left, _LONGEST) / _SECOND - margin
+    if timeout is not None and timeout < remaining:
+        remaining = timeout
+    return Budget(now_mono + remaining if remaining > 0.0 else now_mono, skew)
+
+
+class Skew:
+    """How far our wall clock runs ahead of the routers', from what `budget` saw of many requests.
+
+    One request cannot tell a clock that is ahead from a request that was late. Many can: the freshest of half a minute has
+    hardly been on its way at all, so what it still seems late is the clock's doing. A forged `tried` in the past never
+    is the freshest, one in the future only ends the correction.
+    """
+
+    __slots__ = ("_least", "_previous", "_since", "ahead")
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+        """Seconds for `budget`; 0.0 while nothing is known, or the clocks agree to a quarter of a second."""
+        self._least: float | None = None
+        self._since = 0.0
+
+    def observe(self, skew: float, now_mono: float) -> None:
+        """Take one request's `Budget.skew` (s), received at `now_mono` (s). Only requests that have a `tried`."""
+        if self._least is None:
+            self._least, self._since = skew, now_mono
+            return
+        least = self._least = min(self._least, skew)
+        self.ahead = min(self.ahead, _correction(least))
+        if now_mono - self._since >= _WINDOW:
+            self.ahead = _correction(least)
+            self._least = None
+
+
+def _correction(least: float) -> float:
+    return least if 0.25 <= least <= PLAUSIBLE_SKEW else 0.0

@@ -1,0 +1,49 @@
+"""Which configured handler serves a task.
+
+The router picks a route by its own registrations and sends the task on that route's subject (asyncjobs v0.3.0,
+mux.go). The host may be configured more finely: it may serve `email:new` and `email:` apart where the router knows
+only `email`. So the task's type decides, within what the subject already decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_KEPT = 4096
+_LONGEST_KEPT = 256
+
+
+class Routes:
+    """The configured routes, `""` among them for the catch-all."""
+
+    __slots__ = ("_by_length", "_found", "_routes")
+
+    def __init__(self, routes: Iterable[str]) -> None:
+        self._routes = frozenset(routes)
+        self._by_length = sorted(self._routes, key=len, reverse=True)
+        self._found: dict[tuple[str, str], str | None] = {}
+
+    def match(self, subject_route: str, task_type: str) -> str | None:
+        """The configured route that serves a task of `task_type` asked for as `subject_route`, or None.
+
+        The exact type, else the longest route that the type begins with (the catch-all is a beginning of every type).
+        If the route that was asked for is configured, the answer is never a shorter one.
+        """
+        key = (subject_route, task_type)
+        try:
+            return self._found[key]
+        except KeyError:
+            pass
+        found = self._search(subject_route, task_type)
+        # Types come from outside: what is kept is bounded in number and in length.
+        if len(subject_route) + len(task_type) <= _LONGEST_KEPT:
+            if len(self._found) >= _KEPT:
+                self._found.clear()
+            self._found[key] = found
+        return found
+
+    def _search(self, subject_route: str, task_type: str) -> str | None:
+        longest = next((route for route in self._by_length if task_type.startswith(route)), None)
+        if subject_route in self._routes and (longest is None or len(longest) < len(subject_route)):
+            return subject_route
+        return longest

@@ -1,0 +1,76 @@
+"""Task signatures: ed25519 over the fields that decide what a task does.
+
+Anybody who may publish on the handlers' subjects can reach a host without passing a router, so the host verifies by
+itself. The message is that of `signatureMessage` in asyncjobs v0.3.0, task.go.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+from ajhost.protocol.task import TaskRecord
+
+KEY_BYTES = 32
+"""Length of an ed25519 public key."""
+
+
+def read_key(text: str) -> bytes:
+    """The public key in `text` (hex, white space around it ignored). Raises ValueError that says what is wrong."""
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        raise ValueError("a verification key must be hexadecimal") from None
+    if len(key) != KEY_BYTES:
+        raise ValueError(
+            f"a verification key must have {KEY_BYTES} bytes ({2 * KEY_BYTES} hex digits), found {len(key)}"
+        )
+    return key
+
+
+def message(task: TaskRecord) -> bytes:
+    """The bytes that a producer signed for `task`.
+
+    Raises ValueError without a queue, which the producer refuses to sign, and for times that are malformed.
+    """
+    if not task.queue:
+        raise ValueError("a task without a queue cannot be signed")
+    deadline = task.deadline_ns
+    parts = (
+        task.id,
+        task.queue,
+        task.type,
+        str(task.max_tries),
+        str(_unix_nano(task.created_ns)),
+        str(0 if deadline is None else _unix_nano(deadline)),
+        base64.b64encode(task.payload).decode(),
+    )
+    return ":".join(parts).encode()
+
+
+def verify(task: TaskRecord, keys: Sequence[bytes]) -> str | None:
+    """None if one of the raw public `keys` (32 bytes each) signed `task`, else the reason why it is not trusted."""
+    from nacl.exceptions import BadSignatureError
+    from nacl.signing import VerifyKey
+
+    if not task.signature:
+        return "the task is not signed"
+    try:
+        signature = bytes.fromhex(task.signature)
+        signed = message(task)
+    except ValueError as error:
+        return f"the task's signature cannot be checked: {error}"
+    if len(signature) != 64:
+        return f"the task's signature has {len(signature)} bytes, not 64"
+    for key in keys:
+        try:
+            VerifyKey(key).verify(signed, signature)
+        except BadSignatureError:
+            continue
+        return None
+    return "the task's signature is of none of the configured keys"
+
+
+def _unix_nano(nanoseconds: int) -> int:
+    """Go's `UnixNano`, which wraps at 64 bits: its zero time comes out as a moment in 1754."""
+    return (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)

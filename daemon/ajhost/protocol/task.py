@@ -1,0 +1,234 @@
+"""A task as a router sends it: JSON to a checked record.
+
+The fields and their meaning are those of `Task` in asyncjobs v0.3.0, task.go. Fields that nobody here reads are
+ignored, whatever they hold.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import Any
+
+import orjson
+
+from ajhost.protocol import times
+
+_TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
+_INT64 = 1 << 63
+
+# Types that were found valid: few, and seen again and again. Bounded in number and in length.
+_valid_types: set[str] = set()
+_TYPES_KEPT = 1024
+_LONGEST_KEPT = 128
+
+
+class TaskRecord:
+    """One task: identity, payload and what the router said about this attempt.
+
+    A plain class with slots, because a frozen dataclass of this size costs more than the rest of the parse. Nobody
+    writes to a record once `read_task` has made it. Times are integer nanoseconds since 1970.
+
+    `payload` is decoded (`b""` for null), `tries` counts this attempt, `max_tries` is 0 where the task does not
+    say, `dependency_results` is as it came (id to `{"payload": any, "completed": text}`), `signature` is hex or `""`,
+    `size` is the length of the JSON in bytes, which the router stores again together with the result.
+    """
+
+    __slots__ = (
+        "_created",
+        "_deadline",
+        "dependencies",
+        "dependency_results",
+        "id",
+        "max_tries",
+        "payload",
+        "queue",
+        "signature",
+        "size",
+        "tried_ns",
+        "tries",
+        "type",
+    )
+
+    id: str
+    type: str
+    queue: str
+    payload: bytes
+    max_tries: int
+    tries: int
+    tried_ns: int | None
+    dependencies: tuple[str, ...]
+    dependency_results: dict[str, Any]
+    signature: str
+    size: int
+    _created: str | None
+    _deadline: str | None
+
+    @property
+    def created_ns(self) -> int:
+        """When the task was made; Go's zero time where the task does not say. Raises ValueError if malformed.
+
+        Converted when asked for: only signatures and curious handlers need it.
+        """
+        if self._created is None:
+            return times.ZERO_TIME
+        return _moment("created", self._created)
+
+    @property
+    def deadline_ns(self) -> int | None:
+        """The moment past which the router starts no attempt, None without one. Raises ValueError if malformed.
+
+        Not this attempt's deadline: that one is in the request's header.
+        """
+        return None if self._deadline is None else _moment("deadline", self._deadline)
+
+    def __repr__(self) -> str:
+        return f"<TaskRecord {self.id!r} of type {self.type!r}, try {self.tries}>"
+
+
+def read_task(body: bytes) -> TaskRecord:
+    """The task in the JSON `body`. Raises ValueError whose text names the field and shows what was found."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"the task is not JSON: {error}") from None
+    if type(fields) is not dict:
+        raise ValueError(f"the task is not a JSON object but {shown(fields)}")
+    get = fields.get
+    task = TaskRecord()
+    task.size = len(body)
+
+    value: Any = get("id")
+    if type(value) is not str or not value:
+        raise _wrong("id", "a text that is not empty", value)
+    task.id = value
+    value = get("type")
+    if type(value) is not str or value not in _valid_types:
+        _check_type(value)
+    task.type = value
+    value = get("payload")
+    if value is None:
+        task.payload = b""
+    else:
+        if type(value) is not str:
+            raise _wrong("payload", "base64 or null", value)
+        try:
+            task.payload = binascii.a2b_base64(value, strict_mode=True)
+        except ValueError as error:
+            raise ValueError(f"payload is not base64: {error}; found {shown(value)}") from None
+    value = get("tries", 0)
+    if type(value) is not int or not 0 <= value < _INT64:
+        raise _wrong("tries", "a whole number, 0 or more", value)
+    task.tries = value
+    value = get("max_tries", 0)
+    if type(value) is not int or not -_INT64 <= value < _INT64:
+        raise _wrong("max_tries", "a whole number", value)
+    task.max_tries = value
+    value = get("tried")
+    task.tried_ns = None if value is None else _moment("tried", value)
+    task._created = value = get("created")
+    if type(value) is not str and value is not None:
+        raise _wrong("created", "a time", value)
+    task._deadline = value = get("deadline")
+    if type(value) is not str and value is not None:
+        raise _wrong("deadline", "a time", value)
+    task.queue = value = get("queue", "")
+    if type(value) is not str:
+        raise _wrong("queue", "a text", value)
+    task.signature = value = get("signature", "")
+    if type(value) is not str:
+        raise _wrong("signature", "a text", value)
+    value = get("dependencies")
+    task.dependencies = () if value is None else _texts("dependencies", value)
+    value = get("dependency_results")
+    if value is None:
+        value = {}
+    elif type(value) is not dict:
+        raise _wrong("dependency_results", "an object", value)
+    task.dependency_results = value
+    return task
+
+
+def encode_task(
+    *,
+    id: str,
+    type: str,
+    queue: str,
+    payload: bytes,
+    created_ns: int,
+    tried_ns: int,
+    tries: int = 1,
+    max_tries: int = 10,
+) -> bytes:
+    """The JSON of an active task, with the fields and in the order that the router sends. Times are nanoseconds."""
+    return orjson.dumps(
+        {
+            "id": id,
+            "type": type,
+            "queue": queue,
+            "payload": base64.b64encode(payload).decode() if payload else None,
+            "max_tries": max_tries,
+            "state": "active",
+            "created": times.render(created_ns),
+            "tried": times.render(tried_ns),
+            "tries": tries,
+        }
+    )
+
+
+def unwrap(payload: bytes) -> bytes:
+    """The original payload of a task that was encoded twice: a JSON text that holds base64 (the cron scheduler's).
+
+    Raises ValueError that says which of the two it is not.
+    """
+    try:
+        text = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"cannot unwrap the payload: it is not JSON: {error}") from None
+    if type(text) is not str:
+        raise ValueError(f"cannot unwrap the payload: it is not a JSON text but {shown(text)}")
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise ValueError(f"cannot unwrap the payload: its text is not base64: {error}") from None
+
+
+def shown(value: object) -> str:
+    """A short one-line description of a foreign JSON value for an error text."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value[:48] if isinstance(value, str) else value)
+    return text if len(text) <= 64 else text[:61] + "..."
+
+
+def _wrong(field: str, wanted: str, found: object) -> ValueError:
+    return ValueError(f"{field} must be {wanted}, found {shown(found)}")
+
+
+def _check_type(value: object) -> None:
+    if not isinstance(value, str) or not _TYPE.match(value):
+        raise _wrong("type", "letters, digits, '_', ':' and '-'", value)
+    if len(value) <= _LONGEST_KEPT:
+        if len(_valid_types) >= _TYPES_KEPT:
+            _valid_types.clear()
+        _valid_types.add(value)
+
+
+def _moment(field: str, value: object) -> int:
+    if not isinstance(value, str):
+        raise _wrong(field, "a time", value)
+    try:
+        return times.parse(value)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
+
+
+def _texts(field: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise _wrong(field, "a list of texts", value)
+    return tuple(value)

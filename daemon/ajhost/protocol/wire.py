@@ -1,0 +1,177 @@
+"""Requests and replies as bytes: subjects, headers, size limits.
+
+The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header reader of nats.go behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ajhost.protocol import times
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.task import TaskRecord, read_task, shown
+
+CONTENT_TYPE = "application/x-asyncjobs-task+json"
+TEXT_LIMIT = 1024
+"""Bytes of UTF-8 that an error text may have."""
+
+_PREFIX = "CHORIA_AJ.H.T."
+_CATCH_ALLS = ("CHORIA_AJ.H.T.catchall", "CHORIA.AJ.H.T.catchall")
+
+_START = b"NATS/1.0"
+_TYPE_NAME = b"\r\nAJ-Content-Type:"
+_TYPE_LINE = b"\r\nAJ-Content-Type: " + CONTENT_TYPE.encode() + b"\r\n"
+_DEADLINE_NAME = b"\r\nAJ-Handler-Deadline:"
+
+# What the router adds to a task's JSON when it stores it with a result or an error: field names, a time, ` terminate task`.
+_STORED_OVERHEAD = 256
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NO_TEXT = "no reason given"
+
+
+class Request:
+    """A well-formed request: its task, and the deadline of its header in Unix nanoseconds (None without the header)."""
+
+    __slots__ = ("deadline_ns", "task")
+
+    def __init__(self, task: TaskRecord, deadline_ns: int | None) -> None:
+        self.task = task
+        self.deadline_ns = deadline_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that cannot be served. `text` is one line that begins with `bad request:`."""
+
+    text: str
+
+
+def subjects_of(route: str) -> tuple[str, ...]:
+    """The subjects on which a router asks for `route`; for the catch-all `""` both spellings.
+
+    The documentation of asyncjobs and its source differ in the catch-all's name, so both are served. A route that is
+    itself named `catchall` cannot be told from the catch-all.
+    """
+    return (_PREFIX + route,) if route else _CATCH_ALLS
+
+
+def route_of(subject: str) -> str:
+    """The route that `subject` stands for, `""` for either catch-all. Raises ValueError for any other subject."""
+    if subject in _CATCH_ALLS:
+        return ""
+    if not subject.startswith(_PREFIX):
+        raise ValueError(f"{subject!r} is not a handler's subject")
+    return subject[len(_PREFIX) :]
+
+
+def read_request(header: bytes, body: bytes) -> Request | Refusal:
+    """The request in a raw header block (`b""` without one) and a body, or why it is none. Never raises.
+
+    Header names are case-sensitive and the first of a repeated name counts, as in nats.go. A request without a content
+    type or a deadline is served: that is how people call by hand.
+    """
+    try:
+        deadline_ns = _read_header(header) if header else None
+        return Request(read_task(body), deadline_ns)
+    except ValueError as error:
+        return Refusal(sanitise(f"bad request: {error}"))
+
+
+def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: int = 0) -> bytes:
+    """The whole `PUB` or `HPUB` command that tells a router `outcome` on the subject `reply`.
+
+    `max_payload` is the server's limit in bytes, `task_size` the length of the task's JSON. A result that exceeds the
+    limit, or with which the router could not store the task, is told as AJ-Terminate: sent as it is, the first would
+    cost the connection, the second would leave the task active for ever. Error texts are stored as well, so they are
+    cut further when the task is almost at the limit.
+    """
+    match outcome:
+        case Completed(body):
+            size = len(body)
+            stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
+            if size > max_payload:
+                text = f"result too large: {size} bytes, the server takes {max_payload}"
+                return _error(reply, b"AJ-Terminate", text, max_payload, task_size)
+            if stored > max_payload:
+                text = (
+                    f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
+                    f"the server takes {max_payload}"
+                )
+                return _error(reply, b"AJ-Terminate", text, max_payload, task_size)
+            return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
+        case Failed(text):
+            return _error(reply, b"AJ-Error", text, max_payload, task_size)
+        case Terminated(text):
+            return _error(reply, b"AJ-Terminate", text, max_payload, task_size)
+
+
+def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict[str, str], bytes]:
+    """Subject, headers and body of a request as the router sends it.
+
+    `deadline_ns` (Unix nanoseconds) is the moment by which the answer must leave: the router takes its own limit less
+    2 s. Its fraction is cut off, as the router does.
+    """
+    headers = {"AJ-Content-Type": CONTENT_TYPE, "AJ-Handler-Deadline": times.render_seconds(deadline_ns)}
+    return subjects_of(route)[0], headers, task
+
+
+def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:
+    """`text` as a header value can carry it: one line, not blank, at most `limit` bytes of UTF-8, whole characters.
+
+    Go counts an empty value as no error at all, and a line break would make it drop every header, so a task that
+    failed would be stored as complete.
+    """
+    if len(text) <= limit and text.isascii() and text.isprintable() and text.strip() == text and text:
+        return text
+    safe = _SURROGATE.sub("\ufffd", _UNSAFE.sub(" ", text)).strip()
+    if len(safe) * 4 > limit:
+        safe = safe.encode()[:limit].decode(errors="ignore").rstrip()
+    return safe or _NO_TEXT
+
+
+def _error(reply: bytes, name: bytes, text: str, max_payload: int, task_size: int) -> bytes:
+    # In the stored task's JSON one character of the text can become six.
+    room = (max_payload - task_size - _STORED_OVERHEAD) // 6
+    value = sanitise(text, min(TEXT_LIMIT, max(room, 64))).encode()
+    header = b"NATS/1.0\r\n%b: %b\r\n\r\n" % (name, value)
+    return b"HPUB %b %d %d\r\n%b\r\n" % (reply, len(header), len(header), header)
+
+
+def _read_header(header: bytes) -> int | None:
+    """The deadline of a header block, None without one. Raises ValueError for a block or value that is malformed."""
+    if not header.startswith(_START) or header[8:9] not in (b"\r", b" "):
+        raise ValueError(f"the headers do not begin with NATS/1.0 but with {shown(_text(header[:16]))}")
+    if _TYPE_LINE not in header:
+        content_type = _value(header, _TYPE_NAME)
+        if (
+            content_type is not None
+            and content_type.partition(b";")[0].strip().lower() != CONTENT_TYPE.encode()
+        ):
+            raise ValueError(f"AJ-Content-Type must be {CONTENT_TYPE}, found {shown(_text(content_type))}")
+    value = _value(header, _DEADLINE_NAME)
+    return None if value is None else _deadline(value)
+
+
+@lru_cache(maxsize=64)
+def _deadline(value: bytes) -> int:
+    """Nanoseconds of a deadline header's value. Kept, because all tasks of one second share it."""
+    try:
+        return times.parse(value.decode())
+    except ValueError as error:
+        raise ValueError(f"AJ-Handler-Deadline: {error}") from None
+
+
+def _value(header: bytes, name: bytes) -> bytes | None:
+    at = header.find(name)
+    if at < 0:
+        return None
+    at += len(name)
+    end = header.find(b"\r\n", at)
+    return header[at : end if end >= 0 else len(header)].strip(b" \t")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")
