@@ -1,0 +1,503 @@
+"""The transport under nats-py: the socket is received straight into the ledger's chunk, requests never enter nats-py.
+
+nats-py keeps what it is good at: servers, authentication, INFO, PING, reconnecting. It sees operation lines only.
+Messages become ledger entries, every one of a chunk before any of them is handed on, and replies go straight from
+here to the kernel. Source of the interface: `nats.aio.transport.Transport` of nats-py 2.16.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import deque
+from typing import Protocol
+from urllib.parse import ParseResult
+
+from nats.aio.transport import Transport
+
+from ajhost.adapters import tcp
+from ajhost.adapters.tls import Sealed
+from ajhost.core.ledger import OwnLedger, Word
+from ajhost.protocol.frames import FrameError, Message, message_line, scan
+
+_READ_SIZE = 1 << 16
+_KEPT_BYTES = 8 << 20
+"""Bytes of unconfirmed replies that are kept for a reconnect; the oldest go first."""
+_FRAGILE_SECONDS = 1.0
+"""For so long after a reconnect the requester may not be back itself: replies are sent again later."""
+_AGAIN_AFTER = (1.0, 2.5)
+_PING = b"PING\r\n"
+
+
+class Sink(Protocol):
+    """Who owns the ledger and decides about requests."""
+
+    def opened(self, sock: socket.socket) -> None:
+        """A new connection, before anything was sent on it. Pass a duplicate of it on; do not keep it."""
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        """A request, RECEIVED in the ledger. Called for a whole batch, in order; must settle the frame's place."""
+
+    def refuse(self, reply: bytes) -> None:
+        """A request for which no entry was free when its connection ended. Answer it as overloaded."""
+
+    def server_error(self, text: str) -> None:
+        """The server said `-ERR`."""
+
+
+class LedgerTransport(Transport):
+    """One NATS connection after another, through one ledger."""
+
+    def __init__(self, ledger: OwnLedger, sink: Sink) -> None:
+        self._ledger = ledger
+        self._words = ledger.words
+        self._chunk = ledger.view[ledger.chunk_at : ledger.chunk_at + ledger.chunk_size]
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        self._sock: socket.socket | None = None
+        self._sealed: Sealed | None = None
+        self._up = False
+        self._eof = True
+        self._base = self._done = self._received = self._needed = self._skip = 0
+        self._reading = self._kicked = False
+        self._line: asyncio.Future[None] | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._controls: list[bytes] = []
+        # out
+        self._commands: list[bytes] = []
+        self._replies: list[bytes] = []
+        self._entries: list[int] = []
+        self._rest = memoryview(b"")
+        self._rest_entries: list[int] = []
+        # replies that no PONG has confirmed yet
+        self._mark = 0
+        self._asking = False
+        self._pings: deque[int | None] = deque()
+        self._recent: deque[tuple[int, bytes]] = deque()
+        self._recent_size = 0
+        self._fragile_until = 0.0
+        self._connections = 0
+
+    # -- nats-py's side -------------------------------------------------------------------------
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Opens a connection; its socket is passed on before a byte is sent."""
+        del buffer_size
+        async with asyncio.timeout(connect_timeout):
+            sock = await self._open(uri.hostname or "localhost", uri.port or 4222)
+        words = self._words
+        self._sealed = None
+        self._base = self._done = self._received = self._needed = self._skip = 0
+        words[Word.EPOCH] += 1  # first: the positions below belong to it
+        words[Word.RECV] = words[Word.DONE] = words[Word.BASE] = words[Word.SEALED] = 0
+        self._pings.clear()
+        self._controls.clear()
+        self._commands.clear()
+        self._up = self._eof = self._asking = False
+        self._sock = sock
+        self._connections += 1
+        self._sink.opened(sock)
+        self._read_on()
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        """Encrypts the connection; opens it first when a whole URI is given (`tls://`)."""
+        if not isinstance(uri, str):
+            if self._sock is None or self._eof:
+                await self.connect(uri, buffer_size, connect_timeout)
+            uri = uri.hostname or "localhost"
+        sock = self._sock
+        if sock is None:
+            raise ConnectionError("the connection is gone")
+        self._read_off()
+        sealed = Sealed(ssl_context, uri)
+        async with asyncio.timeout(connect_timeout):
+            await sealed.handshake(self._loop, sock)
+        self._sealed = sealed
+        self._words[Word.SEALED] = 1
+        self._read_on()
+        self._loop.call_soon(self._readable)  # what arrived with the end of the handshake
+
+    async def _open(self, host: str, port: int) -> socket.socket:
+        problem: OSError = ConnectionError(f"{host} has no address")
+        for family, kind, proto, _, address in await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            sock = socket.socket(family, kind, proto)
+            sock.setblocking(False)
+            try:
+                await self._loop.sock_connect(sock, address)
+            except OSError as error:
+                sock.close()
+                problem = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                tcp.tune(sock)
+                return sock
+        raise problem
+
+    def write(self, payload: bytes) -> None:
+        """Queues an operation of nats-py."""
+        if payload == _PING:
+            self._pings.append(None)
+        self._commands.append(payload)
+        self._kick()
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Queues operations of nats-py."""
+        for command in payload:
+            self.write(command)
+
+    async def drain(self) -> None:
+        """Waits until the kernel took what was queued, or the connection is gone."""
+        self._flush()
+        while self._rest and not self._eof:
+            self._room = self._room or self._loop.create_future()
+            await self._room
+
+    async def readline(self) -> bytes:
+        """A line of the handshake. The PONG that ends it opens the way for replies."""
+        while True:
+            if self._eof:
+                raise ConnectionResetError("the server closed the connection")
+            start = self._done - self._base
+            data = bytes(self._chunk[start : self._received - self._base])
+            end = data.find(b"\r\n")
+            if end >= 0:
+                self._advance(self._done + end + 2)
+                line = data[: end + 2]
+                if line.startswith(b"PONG"):
+                    self._came_up()
+                return line
+            self._line = self._loop.create_future()
+            await self._line
+
+    async def read(self, buffer_size: int) -> bytes:
+        """Operation lines for nats-py's parser; messages are not among them. Empty at the end of the connection."""
+        del buffer_size
+        while not self._controls and not self._eof:
+            self._wake = self._loop.create_future()
+            await self._wake
+        lines = b"".join(self._controls)
+        self._controls.clear()
+        return lines
+
+    async def wait_closed(self) -> None:
+        """Nothing to wait for: `close` is immediate."""
+
+    def close(self) -> None:
+        """Closes this process's descriptor; a duplicate elsewhere keeps the connection."""
+        self._lose(None)
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def at_eof(self) -> bool:
+        """Whether the connection has ended."""
+        return self._eof
+
+    def __bool__(self) -> bool:
+        return True  # nats-py replaces a transport that is false before `connect`
+
+    # -- in -------------------------------------------------------------------------------------
+
+    def _read_on(self) -> None:
+        if not self._reading and self._sock is not None and not self._eof:
+            self._reading = True
+            self._loop.add_reader(self._sock, self._readable)
+
+    def _read_off(self) -> None:
+        if self._reading and self._sock is not None:
+            self._reading = False
+            self._loop.remove_reader(self._sock)
+
+    def _space(self) -> memoryview:
+        """Where to receive: the rest of the chunk, after an unfinished frame was moved to its front if need be."""
+        left = self._received - self._done
+        if not left and self._base != self._done:
+            self._base = self._words[Word.BASE] = self._done
+        end = self._received - self._base
+        if len(self._chunk) - end < max(_READ_SIZE, self._needed - left):
+            # by copy, then one store; the geometry makes sure that the two places do not overlap
+            self._chunk[:left] = self._chunk[end - left : end]
+            self._base = self._words[Word.BASE] = self._done
+            end = left
+        return self._chunk[end : end + max(_READ_SIZE, self._needed - left)]
+
+    def _readable(self) -> None:
+        sock = self._sock
+        if sock is None or self._eof:
+            return
+        try:
+            if self._sealed is None:
+                count = sock.recv_into(self._space())
+            else:
+                count = self._sealed.receive(sock, self._space())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        if not count:
+            self._lose(None)
+            return
+        self._received += count
+        self._words[Word.RECV] = self._received
+        if not self._up:
+            if self._line is not None and not self._line.done():
+                self._line.set_result(None)
+            return
+        if self._received - self._done >= self._needed:
+            self._parse()
+        if self._sealed is not None and self._sealed.pending:
+            self._loop.call_soon(self._readable)
+
+    def _advance(self, position: int) -> None:
+        self._done = position
+        self._words[Word.DONE] = position
+
+    def _parse(self) -> None:
+        """Ledger for every whole frame, one store that moves `DONE` on, and only then admission."""
+        start, ledger = self._done - self._base, self._ledger
+        data = bytes(self._chunk[start : self._received - self._base])
+        if self._skip:
+            dropped = min(self._skip, len(data))
+            self._skip -= dropped
+            self._advance(self._done + dropped)
+            start, data = start + dropped, data[dropped:]
+        available = ledger.available
+        try:
+            found = scan(data, 0, available)
+        except FrameError as error:
+            self._sink.server_error(str(error))
+            self._lose(error)
+            return
+        messages, place, now = found.messages, ledger.chunk_at + start, time.monotonic_ns()
+        receive = ledger.receive
+        batch = [
+            (receive(place + m[0], m[3] - m[0], now), m) for m in messages if m[5]
+        ]  # nobody waits for a message without a reply subject
+        self._needed = found.needed
+        self._advance(self._done + found.end)
+        if self._words[Word.STOLEN] == self._words[Word.EPOCH]:
+            # we had been stopped, and this connection was taken over with all that was not in the ledger yet
+            for index, _ in batch:
+                ledger.release(index)
+            self._lose(None)
+            return
+        if found.controls:
+            self._control(found.controls)
+        admit = self._sink.admit
+        for index, message in batch:
+            admit(index, data, message)
+        if len(messages) >= available and found.end < len(data):
+            self._read_off()  # no entry is free: the rest waits in the chunk until replies have left
+        elif found.needed > ledger.chunk_size - _READ_SIZE:
+            self._oversize(data[found.end :])
+
+    def _oversize(self, head: bytes) -> None:
+        """A frame that no chunk holds (the server's max_payload grew): refused by its first line, the rest skipped."""
+        line = message_line(head)
+        if line is None:
+            return
+        subject, reply, size = line
+        self._skip = size - len(head)
+        self._needed = 0
+        if reply:
+            place = self._ledger.chunk_at + self._done - self._base
+            index = self._ledger.receive(place, len(head), time.monotonic_ns())
+            self._advance(self._done + len(head))
+            self._sink.admit(index, head, (0, 0, 0, size, subject, reply))
+        else:
+            self._advance(self._done + len(head))
+
+    def _control(self, lines: list[bytes]) -> None:
+        for line in lines:
+            if line == b"PONG\r\n" and self._pings:
+                mark = self._pings.popleft()
+                if mark is not None:
+                    self._confirmed(mark)
+                    continue
+            elif line.startswith(b"-ERR"):
+                # nats-py would close for good; the server closes what it must, and then we connect again
+                self._sink.server_error(line[4:].decode("utf-8", "replace").strip(" '\r\n"))
+                continue
+            self._controls.append(line)
+        if self._controls and self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _lose(self, error: Exception | None) -> None:
+        if self._eof:
+            return
+        paused = self._up and not self._reading
+        self._eof = True
+        self._up = False
+        self._read_off()
+        if paused:
+            self._refuse_rest()
+        if self._rest and self._sock is not None:
+            self._loop.remove_writer(self._sock)
+        # what the kernel did not take is kept with the unconfirmed replies; its entries stay until it is sent again
+        self._entries[:0] = self._rest_entries
+        self._rest, self._rest_entries = memoryview(b""), []
+        for waiter in (self._line, self._wake, self._room):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+        self._room = None
+        if error is not None:
+            self._sink.server_error(f"connection lost: {error}")
+
+    def _refuse_rest(self) -> None:
+        """Whole frames that waited for a free entry do not outlive their connection's chunk: answer them."""
+        start = self._done - self._base
+        for message in scan(bytes(self._chunk[start : self._received - self._base])).messages:
+            if message[5]:
+                self._sink.refuse(message[5])
+        self._advance(self._received)
+
+    # -- out ------------------------------------------------------------------------------------
+
+    def reply(self, index: int, data: bytes) -> None:
+        """Sends a reply; its ledger entry is released once the kernel took it."""
+        self._replies.append(data)
+        self._entries.append(index)
+        self._kick()
+
+    def publish(self, data: bytes) -> None:
+        """Sends a reply for an entry that is not in our ledger."""
+        self._replies.append(data)
+        self._kick()
+
+    def confirm(self) -> None:
+        """Asks the server whether it has what was sent; call it every now and then. A PONG confirms."""
+        if self._up and self._recent and self._recent[-1][0] == self._mark:
+            self._asking = True
+            self._kick()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether replies wait for the kernel or for a connection."""
+        return bool(self._replies or self._rest)
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether the server may not have everything that was sent."""
+        return bool(self._recent)
+
+    def _kick(self) -> None:
+        if not self._kicked:
+            self._kicked = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._kicked = False
+        sock = self._sock
+        if self._rest or sock is None or self._eof:
+            return
+        data, entries = b"", []
+        if self._up and self._replies:
+            data = b"".join(self._replies)
+            entries = self._entries
+            self._replies, self._entries = [], []
+            self._keep(data)
+        if self._commands:
+            data = b"".join(self._commands) + data
+            self._commands.clear()
+        if self._asking:
+            # after the replies: its PONG confirms them
+            self._asking = False
+            self._pings.append(self._mark)
+            self._mark += 1
+            data += _PING
+        if not data:
+            return
+        if self._sealed is not None:
+            data = self._sealed.seal(data)
+        try:
+            sent = sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._entries[:0] = entries
+            self._lose(error)
+            return
+        if sent == len(data):
+            self._released(entries)
+        else:
+            self._rest, self._rest_entries = memoryview(data)[sent:], entries
+            self._loop.add_writer(sock, self._writable)
+
+    def _writable(self) -> None:
+        sock = self._sock
+        if sock is None or self._eof:
+            return
+        try:
+            sent = sock.send(self._rest)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lose(error)
+            return
+        self._rest = self._rest[sent:]
+        if self._rest:
+            return
+        self._loop.remove_writer(sock)
+        entries, self._rest_entries = self._rest_entries, []
+        self._released(entries)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+        self._flush()
+
+    def _released(self, entries: list[int]) -> None:
+        release = self._ledger.release
+        for index in entries:
+            release(index)
+        if entries and not self._reading:
+            self.resume()
+
+    def resume(self) -> None:
+        """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
+        if self._up and not self._reading and self._ledger.available:
+            self._read_on()
+            self._loop.call_soon(self._parse_rest)
+
+    def _parse_rest(self) -> None:
+        if self._up and not self._eof and self._received > self._done:
+            self._parse()
+
+    # -- replies survive a connection -----------------------------------------------------------
+
+    def _keep(self, data: bytes) -> None:
+        self._recent.append((self._mark, data))
+        self._recent_size += len(data)
+        while self._recent_size > _KEPT_BYTES and len(self._recent) > 1:
+            self._recent_size -= len(self._recent.popleft()[1])
+        if self._fragile_until and self._loop.time() < self._fragile_until:
+            for delay in _AGAIN_AFTER:
+                self._loop.call_later(delay, self._send_again, data)
+
+    def _send_again(self, data: bytes) -> None:
+        if self._up:  # a second answer is harmless, a missing one is not
+            self._commands.append(data)
+            self._kick()
+
+    def _confirmed(self, mark: int) -> None:
+        while self._recent and self._recent[0][0] <= mark:
+            self._recent_size -= len(self._recent.popleft()[1])
+
+    def _came_up(self) -> None:
+        """The server accepted us: what an earlier connection may have lost goes out again, then what waited."""
+        self._up = True
+        if self._connections > 1:
+            self._fragile_until = self._loop.time() + _FRAGILE_SECONDS
+        unsure = [data for _, data in self._recent]
+        self._recent.clear()
+        self._recent_size = 0
+        self._replies[:0] = unsure
+        self._kick()
+        self._loop.call_soon(self._parse_rest)

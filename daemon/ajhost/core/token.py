@@ -1,0 +1,54 @@
+"""Tokens of the shared queue: a datagram that names an entry in some process's ledger, never its payload.
+
+One entry has one valid token at a time, so that whoever received it from the kernel's queue is alone with the request.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import Enum
+from typing import NamedTuple
+
+from ajhost.core.ledger import Ledger, State
+
+_FORMAT = struct.Struct("=QQQQ")
+SIZE = _FORMAT.size
+"""Bytes of a token; it is received straight into `Word.TOKEN` of the puller's ledger."""
+
+
+class Token(NamedTuple):
+    """Which entry waits. `deadline_ns` is monotonic."""
+
+    serial: int
+    entry: int
+    seq: int
+    deadline_ns: int
+
+    def pack(self) -> bytes:
+        """The datagram."""
+        return _FORMAT.pack(*self)
+
+
+def unpack(data: bytes | memoryview) -> Token:
+    """The token in a datagram or in a ledger's header (all zero: none, serial 0)."""
+    return Token(*_FORMAT.unpack_from(data))
+
+
+class Claim(Enum):
+    """What a token is worth when its entry is looked at."""
+
+    MINE = "the request may be started by whoever holds the token"
+    STALE = "taken, said, expired or freed: drop the token"
+    UNDECIDED = "its pusher is between storing and sending, or died there: look again"
+
+
+def claim(token: Token, ledger: Ledger) -> Claim:
+    """Judges a token against its entry. The pusher writes QUEUED after the send, so RECEIVED means not decided."""
+    if token.entry >= ledger.entries:
+        return Claim.STALE
+    seq, state = ledger.state(token.entry)
+    if seq != token.seq or ledger.is_said(token.entry, seq) or ledger.is_taken(token.entry, seq):
+        return Claim.STALE
+    if state == State.QUEUED:
+        return Claim.MINE
+    return Claim.UNDECIDED if state == State.RECEIVED else Claim.STALE
