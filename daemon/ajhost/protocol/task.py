@@ -7,16 +7,16 @@ ignored, whatever they hold.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
+from binascii import a2b_base64
 from typing import Any
 
-import orjson
+from orjson import JSONDecodeError, dumps, loads
 
 from ajhost.protocol import times
 
 _TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
-_INT64 = 1 << 63
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 # Types that were found valid: few, and seen again and again. Bounded in number and in length.
 _valid_types: set[str] = set()
@@ -90,8 +90,8 @@ class TaskRecord:
 def read_task(body: bytes) -> TaskRecord:
     """The task in the JSON `body`. Raises ValueError whose text names the field and shows what was found."""
     try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        fields = loads(body)
+    except JSONDecodeError as error:
         raise ValueError(f"the task is not JSON: {error}") from None
     if type(fields) is not dict:
         raise ValueError(f"the task is not a JSON object but {shown(fields)}")
@@ -114,15 +114,15 @@ def read_task(body: bytes) -> TaskRecord:
         if type(value) is not str:
             raise _wrong("payload", "base64 or null", value)
         try:
-            task.payload = binascii.a2b_base64(value, strict_mode=True)
+            task.payload = a2b_base64(value, strict_mode=True)
         except ValueError as error:
             raise ValueError(f"payload is not base64: {error}; found {shown(value)}") from None
     value = get("tries", 0)
-    if type(value) is not int or not 0 <= value < _INT64:
+    if type(value) is not int or not 0 <= value <= _MOST:
         raise _wrong("tries", "a whole number, 0 or more", value)
     task.tries = value
     value = get("max_tries", 0)
-    if type(value) is not int or not -_INT64 <= value < _INT64:
+    if type(value) is not int or not _LEAST <= value <= _MOST:
         raise _wrong("max_tries", "a whole number", value)
     task.max_tries = value
     value = get("tried")
@@ -162,7 +162,7 @@ def encode_task(
     max_tries: int = 10,
 ) -> bytes:
     """The JSON of an active task, with the fields and in the order that the router sends. Times are nanoseconds."""
-    return orjson.dumps(
+    return dumps(
         {
             "id": id,
             "type": type,
@@ -183,13 +183,13 @@ def unwrap(payload: bytes) -> bytes:
     Raises ValueError that says which of the two it is not.
     """
     try:
-        text = orjson.loads(payload)
-    except orjson.JSONDecodeError as error:
+        text = loads(payload)
+    except JSONDecodeError as error:
         raise ValueError(f"cannot unwrap the payload: it is not JSON: {error}") from None
     if type(text) is not str:
         raise ValueError(f"cannot unwrap the payload: it is not a JSON text but {shown(text)}")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return a2b_base64(text, strict_mode=True)
     except ValueError as error:
         raise ValueError(f"cannot unwrap the payload: its text is not base64: {error}") from None
 

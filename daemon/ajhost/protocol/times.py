@@ -34,17 +34,18 @@ def parse(text: str) -> int:
     """
     try:
         nanoseconds = _second(text[:19])
-        rest = text[19:]
-        if rest == "Z":
-            return nanoseconds
-        if rest[0] == ".":
-            fraction, rest = (rest[1:-1], "Z") if rest[-1] == "Z" else (rest[1:-6], rest[-6:])
+        if text[19] == ".":
+            zulu = text[-1] == "Z"
+            fraction = text[20:-1] if zulu else text[20:-6]
             if not fraction.isdecimal() or not fraction.isascii():
                 raise _malformed(text)
             nanoseconds += int(fraction) * _SCALE[len(fraction)]
-            if rest == "Z":
+            if zulu:
                 return nanoseconds
-        return nanoseconds - _offset(rest) * SECOND
+            return nanoseconds - _offset(text[-6:]) * SECOND
+        if text[19:] == "Z":
+            return nanoseconds
+        return nanoseconds - _offset(text[19:]) * SECOND
     except (ValueError, IndexError):
         raise _malformed(text) from None
 

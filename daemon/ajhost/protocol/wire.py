@@ -10,20 +10,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ajhost.protocol import times
-from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.outcome import Completed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord, read_task, shown
 
 CONTENT_TYPE = "application/x-asyncjobs-task+json"
 TEXT_LIMIT = 1024
 """Bytes of UTF-8 that an error text may have."""
+_LEAST_TEXT = 64
 
 _PREFIX = "CHORIA_AJ.H.T."
 _CATCH_ALLS = ("CHORIA_AJ.H.T.catchall", "CHORIA.AJ.H.T.catchall")
 
 _START = b"NATS/1.0"
 _TYPE_NAME = b"\r\nAJ-Content-Type:"
-_TYPE_LINE = b"\r\nAJ-Content-Type: " + CONTENT_TYPE.encode() + b"\r\n"
+_CONTENT_TYPE = CONTENT_TYPE.encode()
 _DEADLINE_NAME = b"\r\nAJ-Handler-Deadline:"
+_HEADER_KEPT = 512
 
 # What the router adds to a task's JSON when it stores it with a result or an error: field names, a time, ` terminate task`.
 _STORED_OVERHEAD = 256
@@ -74,7 +76,7 @@ def read_request(header: bytes, body: bytes) -> Request | Refusal:
     type or a deadline is served: that is how people call by hand.
     """
     try:
-        deadline_ns = _read_header(header) if header else None
+        deadline_ns = _deadline_of(header) if header else None
         return Request(read_task(body), deadline_ns)
     except ValueError as error:
         return Refusal(sanitise(f"bad request: {error}"))
@@ -88,24 +90,19 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
     cost the connection, the second would leave the task active for ever. Error texts are stored as well, so they are
     cut further when the task is almost at the limit.
     """
-    match outcome:
-        case Completed(body):
-            size = len(body)
-            stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
-            if size > max_payload:
-                text = f"result too large: {size} bytes, the server takes {max_payload}"
-                return _error(reply, b"AJ-Terminate", text, max_payload, task_size)
-            if stored > max_payload:
-                text = (
-                    f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
-                    f"the server takes {max_payload}"
-                )
-                return _error(reply, b"AJ-Terminate", text, max_payload, task_size)
+    if isinstance(outcome, Completed):
+        body = outcome.body
+        size = len(body)
+        stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
+        if stored <= max_payload:
             return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
-        case Failed(text):
-            return _error(reply, b"AJ-Error", text, max_payload, task_size)
-        case Terminated(text):
-            return _error(reply, b"AJ-Terminate", text, max_payload, task_size)
+        outcome = Terminated(_too_large(size, task_size, stored, max_payload))
+    name = b"AJ-Terminate" if isinstance(outcome, Terminated) else b"AJ-Error"
+    # In the stored task's JSON one character of the text can become six.
+    room = (max_payload - task_size - _STORED_OVERHEAD) // 6
+    text = sanitise(outcome.text, min(TEXT_LIMIT, max(room, _LEAST_TEXT))).encode()
+    header = b"NATS/1.0\r\n%b: %b\r\n\r\n" % (name, text)
+    return b"HPUB %b %d %d\r\n%b\r\n" % (reply, len(header), len(header), header)
 
 
 def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict[str, str], bytes]:
@@ -132,34 +129,33 @@ def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:
     return safe or _NO_TEXT
 
 
-def _error(reply: bytes, name: bytes, text: str, max_payload: int, task_size: int) -> bytes:
-    # In the stored task's JSON one character of the text can become six.
-    room = (max_payload - task_size - _STORED_OVERHEAD) // 6
-    value = sanitise(text, min(TEXT_LIMIT, max(room, 64))).encode()
-    header = b"NATS/1.0\r\n%b: %b\r\n\r\n" % (name, value)
-    return b"HPUB %b %d %d\r\n%b\r\n" % (reply, len(header), len(header), header)
+def _too_large(size: int, task_size: int, stored: int, max_payload: int) -> str:
+    if size > max_payload:
+        return f"result too large: {size} bytes, the server takes {max_payload}"
+    return (
+        f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
+        f"the server takes {max_payload}"
+    )
 
 
-def _read_header(header: bytes) -> int | None:
+def _deadline_of(header: bytes) -> int | None:
     """The deadline of a header block, None without one. Raises ValueError for a block or value that is malformed."""
+    return _read_header(header) if len(header) <= _HEADER_KEPT else _read_header.__wrapped__(header)
+
+
+@lru_cache(maxsize=256)
+def _read_header(header: bytes) -> int | None:
+    """`_deadline_of`, kept: a router's headers are the same bytes for all tasks of one second."""
     if not header.startswith(_START) or header[8:9] not in (b"\r", b" "):
         raise ValueError(f"the headers do not begin with NATS/1.0 but with {shown(_text(header[:16]))}")
-    if _TYPE_LINE not in header:
-        content_type = _value(header, _TYPE_NAME)
-        if (
-            content_type is not None
-            and content_type.partition(b";")[0].strip().lower() != CONTENT_TYPE.encode()
-        ):
-            raise ValueError(f"AJ-Content-Type must be {CONTENT_TYPE}, found {shown(_text(content_type))}")
+    content_type = _value(header, _TYPE_NAME)
+    if content_type is not None and content_type.partition(b";")[0].strip().lower() != _CONTENT_TYPE:
+        raise ValueError(f"AJ-Content-Type must be {CONTENT_TYPE}, found {shown(_text(content_type))}")
     value = _value(header, _DEADLINE_NAME)
-    return None if value is None else _deadline(value)
-
-
-@lru_cache(maxsize=64)
-def _deadline(value: bytes) -> int:
-    """Nanoseconds of a deadline header's value. Kept, because all tasks of one second share it."""
+    if value is None:
+        return None
     try:
-        return times.parse(value.decode())
+        return times.parse(_text(value))
     except ValueError as error:
         raise ValueError(f"AJ-Handler-Deadline: {error}") from None
 
