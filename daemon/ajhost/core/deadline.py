@@ -69,7 +69,7 @@ class Skew:
     is the freshest, one in the future only ends the correction.
     """
 
-    __slots__ = ("_least", "_previous", "_since", "ahead")
+    __slots__ = ("_least", "_since", "ahead")
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -80,9 +80,8 @@ class Skew:
     def observe(self, skew: float, now_mono: float) -> None:
         """Take one request's `Budget.skew` (s), received at `now_mono` (s). Only requests that have a `tried`."""
         if self._least is None:
-            self._least, self._since = skew, now_mono
-            return
-        least = self._least = min(self._least, skew)
+            self._since = now_mono
+        least = self._least = skew if self._least is None else min(self._least, skew)
         self.ahead = min(self.ahead, _correction(least))
         if now_mono - self._since >= _WINDOW:
             self.ahead = _correction(least)

@@ -31,10 +31,13 @@ def read_key(text: str) -> bytes:
 def message(task: TaskRecord) -> bytes:
     """The bytes that a producer signed for `task`.
 
-    Raises ValueError without a queue, which the producer refuses to sign, and for times that are malformed.
+    Raises ValueError without a queue, which the producer refuses to sign, for times that are malformed, and for a `:` in
+    id or queue: with it the message of one task is also that of another, of a different type.
     """
     if not task.queue:
         raise ValueError("a task without a queue cannot be signed")
+    if ":" in task.id or ":" in task.queue:
+        raise ValueError("with a ':' in its id or queue it would be good for other tasks too")
     deadline = task.deadline_ns
     parts = (
         task.id,
