@@ -151,8 +151,8 @@ JSON = st.recursive(
     ),
     max_leaves=5,
 )
-FIELDS = ("id", "type", "queue", "payload", "tries", "max_tries", "created", "deadline", "tried", "signature")
-FIELDS += ("dependencies", "dependency_results", "unknown")
+FIELDS = "id type queue payload tries max_tries created deadline tried signature".split()
+FIELDS += ["dependencies", "dependency_results", "unknown"]
 CHANGED_TASKS = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4).map(
     lambda changes: json.dumps(json.loads(TASK) | changes).encode()
 )
