@@ -1,0 +1,24 @@
+"""Fixtures of the whole suite: real peers, each test its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.nats import JetStream, NatsServer
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server of the test's own, without storage."""
+    async with NatsServer(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def jetstream(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server with JetStream, as routers need it."""
+    async with NatsServer(tmp_path, jetstream=JetStream.ON) as server:
+        yield server

