@@ -11,8 +11,8 @@ A handler is a function of one argument, the task:
         return {"sent": await deliver(message, timeout=task.remaining())}
 
 `async def` runs on the worker's event loop and is cancelled at its deadline; it must not block, because every other
-task of that worker waits meanwhile. `def` runs in a thread, where blocking is fine, but which nothing can stop: give each
-call in it a timeout of `task.remaining()`.
+task of that worker waits meanwhile. `def` runs in a thread, where blocking is fine, but which nothing can stop: give
+each call in it a timeout of `task.remaining()`.
 
 What it returns is the task's result: `bytes` as they are, `str` as UTF-8, `None` as an empty result, anything else as
 JSON. Raising `TerminateTask` ends the task for good; any other exception fails this attempt, and the router tries again
@@ -105,8 +105,8 @@ class Task:
     def deadline(self) -> datetime:
         """The moment by which this attempt must end, aware, in UTC, on this machine's clock.
 
-        The same moment that `remaining` counts to, and the earlier of the router's limit and the route's `timeout`. Prefer
-        `remaining`, which a clock that is set anew does not disturb.
+        The same moment that `remaining` counts to, and the earlier of the router's limit and the route's `timeout`.
+        Prefer `remaining`, which a clock that is set anew does not disturb.
         """
         if self._ends_at is None:
             self._ends_at = datetime.now(UTC) + timedelta(seconds=self._ends - time.monotonic())

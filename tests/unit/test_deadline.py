@@ -1,9 +1,10 @@
 """Deadlines: the router's wall clock turned into this machine's monotonic one."""
 
 import pytest
-from ajhost.core.deadline import PLAUSIBLE_SKEW, Skew, budget
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ajhost.core.deadline import PLAUSIBLE_SKEW, Skew, budget
 
 NOW = 1_795_521_356_500_000_000
 MONO = 1000.0
@@ -74,6 +75,10 @@ def test_no_request_has_longer_than_its_header_its_route_and_a_plausible_skew_al
 @settings(max_examples=300, deadline=None)
 def test_without_a_known_skew_a_forged_tried_only_shortens(header: float, tried: float) -> None:
     assert remaining(header, tried) <= remaining(header, None)
+
+
+def test_a_deadline_in_the_year_9999_stays_a_number_that_fits_into_64_bits_of_nanoseconds() -> None:
+    assert remaining(2.5e11, None) == pytest.approx(366 * 86_400, rel=1e-6)
 
 
 def test_the_skew_that_one_request_shows_is_reported() -> None:

@@ -1,9 +1,10 @@
 """Which configured route serves a task."""
 
 import pytest
-from ajhost.core.routing import Routes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ajhost.core.routing import Routes
 
 ROUTES = ("email:new", "email:", "email", "sms", "")
 

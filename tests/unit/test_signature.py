@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from ajhost.protocol import signature
 from ajhost.protocol.task import TaskRecord, read_task
 

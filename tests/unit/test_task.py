@@ -6,11 +6,12 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ajhost import Task, TerminateTask
 from ajhost.protocol import times
 from ajhost.protocol.task import encode_task, read_task, unwrap
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 FULL = {
     "id": "2Zzz0aXK3z6bm9wQ2vJ8mX1fG7d",

@@ -1,11 +1,13 @@
 """RFC 3339 moments to nanoseconds and back."""
 
+import contextlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from ajhost.protocol import times
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ajhost.protocol import times
 
 FIRST = times.parse("0000-01-01T00:00:00Z")
 LAST = times.parse("9999-12-31T23:59:59.999999999Z")
@@ -102,10 +104,8 @@ def test_the_calendar_is_that_of_datetime(moment: datetime) -> None:
 @given(st.text(max_size=40))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_a_moment_or_a_value_error(text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert isinstance(times.parse(text), int)
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize(

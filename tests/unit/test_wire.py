@@ -7,12 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ajhost.protocol import wire
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import encode_task
 from ajhost.protocol.wire import Refusal, Request, encode_reply, read_request, sanitise
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GO_READER = Path(__file__).parents[1] / "go" / "headers"
 MAX_PAYLOAD = 1 << 20
@@ -151,7 +152,7 @@ JSON = st.recursive(
     ),
     max_leaves=5,
 )
-FIELDS = "id type queue payload tries max_tries created deadline tried signature".split()
+FIELDS = ["id", "type", "queue", "payload", "tries", "max_tries", "created", "deadline", "tried", "signature"]
 FIELDS += ["dependencies", "dependency_results", "unknown"]
 CHANGED_TASKS = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4).map(
     lambda changes: json.dumps(json.loads(TASK) | changes).encode()
@@ -182,7 +183,7 @@ def test_a_task_with_any_one_byte_changed_gives_one_request_or_one_refusal(at: i
 
 
 def go_header(data: bytes) -> dict[bytes, bytes] | None:
-    """What `DecodeHeadersMsg` and `Header.Get` of nats.go make of a header block: first values, None for an error."""
+    """What `DecodeHeadersMsg` and `Header.Get` of nats.go make of a block: first values, None for an error."""
     lines = iter(line.removesuffix(b"\r") for line in data.split(b"\n"))
     if not next(lines).startswith(b"NATS/1.0"):
         return None
@@ -215,7 +216,7 @@ def published(command: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def router_reads(command: bytes) -> Outcome:
-    """What the router makes of a reply (asyncjobs v0.3.0, request_reply_handler.go): terminate wins over error."""
+    """What the router makes of a reply (asyncjobs v0.3.0, request_reply_handler.go): terminate wins."""
     _, header, body = published(command)
     # With headers that it cannot read, nats.go delivers the message without any.
     values = (go_header(header) if header else None) or {}

@@ -1,9 +1,9 @@
 """When a request must be answered: the router's wall clock turned into ours, which only moves forward.
 
 What the router says (asyncjobs v0.3.0, request_reply_handler.go): the header is its own limit less 2 s with the
-fraction cut off, `tried` is the same clock's time just before the call. So the header minus `tried` is a length of time
-that no difference between the clocks can spoil, and the header minus our own clock is right even if the request has been
-on its way for long, provided that the clocks agree.
+fraction cut off, `tried` is the same clock's time just before the call. So the header minus `tried` is a length of
+time that no difference between the clocks can spoil, and the header minus our own clock is right even if the request
+has been on its way for long, provided that the clocks agree.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def budget(
 class Skew:
     """How far our wall clock runs ahead of the routers', from what `budget` saw of many requests.
 
-    One request cannot tell a clock that is ahead from a request that was late. Many can: the freshest of half a minute has
-    hardly been on its way at all, so what it still seems late is the clock's doing. A forged `tried` in the past never
-    is the freshest, one in the future only ends the correction.
+    One request cannot tell a clock that is ahead from a request that was late. Many can: the freshest of half a minute
+    has hardly been on its way at all, so what it still seems late is the clock's doing. A forged `tried` in the past
+    never is the freshest, one in the future only ends the correction.
     """
 
     __slots__ = ("_least", "_since", "ahead")

@@ -31,8 +31,8 @@ def read_key(text: str) -> bytes:
 def message(task: TaskRecord) -> bytes:
     """The bytes that a producer signed for `task`.
 
-    Raises ValueError without a queue, which the producer refuses to sign, for times that are malformed, and for a `:` in
-    id or queue: with it the message of one task is also that of another, of a different type.
+    Raises ValueError without a queue, which the producer refuses to sign, for times that are malformed, and for a `:`
+    in id or queue: with it the message of one task is also that of another, of a different type.
     """
     if not task.queue:
         raise ValueError("a task without a queue cannot be signed")

@@ -27,7 +27,7 @@ _CONTENT_TYPE = CONTENT_TYPE.encode()
 _DEADLINE_NAME = b"\r\nAJ-Handler-Deadline:"
 _HEADER_KEPT = 512
 
-# What the router adds to a task's JSON when it stores it with a result or an error: field names, a time, ` terminate task`.
+# What the router adds to a task's JSON when it stores it: field names, a time, `: terminate task` after an error.
 _STORED_OVERHEAD = 256
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
