@@ -119,11 +119,11 @@ def read_task(body: bytes) -> TaskRecord:
             raise ValueError(f"payload is not base64: {error}; found {shown(value)}") from None
     value = get("tries", 0)
     if type(value) is not int or not 0 <= value <= _MOST:
-        raise _wrong("tries", "a whole number, 0 or more", value)
+        value = _unless_null(0, "tries", "a whole number, 0 or more", value)
     task.tries = value
     value = get("max_tries", 0)
     if type(value) is not int or not _LEAST <= value <= _MOST:
-        raise _wrong("max_tries", "a whole number", value)
+        value = _unless_null(0, "max_tries", "a whole number", value)
     task.max_tries = value
     value = get("tried")
     task.tried_ns = None if value is None else _moment("tried", value)
@@ -133,12 +133,14 @@ def read_task(body: bytes) -> TaskRecord:
     task._deadline = value = get("deadline")
     if type(value) is not str and value is not None:
         raise _wrong("deadline", "a time", value)
-    task.queue = value = get("queue", "")
+    value = get("queue", "")
     if type(value) is not str:
-        raise _wrong("queue", "a text", value)
-    task.signature = value = get("signature", "")
+        value = _unless_null("", "queue", "a text", value)
+    task.queue = value
+    value = get("signature", "")
     if type(value) is not str:
-        raise _wrong("signature", "a text", value)
+        value = _unless_null("", "signature", "a text", value)
+    task.signature = value
     value = get("dependencies")
     task.dependencies = () if value is None else _texts("dependencies", value)
     value = get("dependency_results")
@@ -208,6 +210,13 @@ def shown(value: object) -> str:
 
 def _wrong(field: str, wanted: str, found: object) -> ValueError:
     return ValueError(f"{field} must be {wanted}, found {shown(found)}")
+
+
+def _unless_null(zero: int | str, field: str, wanted: str, found: object) -> int | str:
+    """Go reads null as the zero value; anything else that comes here is of the wrong type."""
+    if found is None:
+        return zero
+    raise _wrong(field, wanted, found)
 
 
 def _check_type(value: object) -> None:
