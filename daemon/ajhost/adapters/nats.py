@@ -61,6 +61,31 @@ def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
     return context
 
 
+class Troubles:
+    """Logs what is wrong with the servers, each trouble once in a while: waiting for one must not flood the log."""
+
+    def __init__(self, settings: NatsSettings) -> None:
+        self._where = addresses(settings)
+        self._told: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._told)
+
+    def tell(self, error: Exception) -> None:
+        """Logs an error unless it was logged a short while ago."""
+        text, now = str(error) or type(error).__name__, time.monotonic()
+        if now - self._told.get(text, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
+            return
+        if len(self._told) > 100:
+            self._told.clear()
+        self._told[text] = now
+        _log.warning("waiting for NATS at %s: %s", self._where, text)
+
+    def clear(self) -> None:
+        """All is well again."""
+        self._told.clear()
+
+
 class Connection:
     """A connection that comes back for ever. `up` is set while the server has all our subscriptions."""
 
@@ -72,7 +97,7 @@ class Connection:
         self._client._transport = transport
         self._transport = transport
         self._subscriptions: list[Subscription] = []
-        self._troubles: dict[str, float] = {}
+        self._troubles = Troubles(settings)
         self.up = asyncio.Event()
         self.lost = False
 
@@ -110,14 +135,7 @@ class Connection:
         return "?" if url is None else url.netloc.rpartition("@")[2]
 
     async def _on_error(self, error: Exception) -> None:
-        text = str(error) or type(error).__name__
-        now = time.monotonic()
-        if now - self._troubles.get(text, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
-            return
-        if len(self._troubles) > 100:
-            self._troubles.clear()
-        self._troubles[text] = now
-        _log.warning("NATS at %s: %s; trying on", addresses(self._settings), text)
+        self._troubles.tell(error)
 
     async def _on_disconnect(self) -> None:
         self.up.clear()
@@ -193,6 +211,25 @@ def _options(settings: NatsSettings) -> dict[str, Any]:
         options["tls"] = tls_context(settings.tls)
         options["tls_handshake_first"] = settings.tls is not None and settings.tls.first
     return options
+
+
+async def discover(settings: NatsSettings) -> int:
+    """The server's `max_payload` in bytes. Waits for a server for ever, and says so once in a while."""
+    troubles = Troubles(settings)
+
+    async def tell(error: Exception) -> None:
+        troubles.tell(error)
+
+    while True:
+        try:
+            client = await nats.connect(**_options(settings) | {"error_cb": tell, "name": "ajhost start"})
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            troubles.tell(error)
+            await asyncio.sleep(_RECONNECT_WAIT)
+        else:
+            size = client.max_payload
+            await client.close()
+            return size
 
 
 async def request_once(

@@ -19,10 +19,10 @@ from nats.aio.transport import Transport
 
 from ajhost.adapters import tcp
 from ajhost.adapters.tls import Sealed
+from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.ledger import OwnLedger, Word
 from ajhost.protocol.frames import FrameError, Message, message_line, scan
 
-_READ_SIZE = 1 << 16
 _KEPT_BYTES = 8 << 20
 """Bytes of unconfirmed replies that are kept for a reconnect; the oldest go first."""
 _FRAGILE_SECONDS = 1.0
@@ -53,14 +53,14 @@ class LedgerTransport(Transport):
     def __init__(self, ledger: OwnLedger, sink: Sink) -> None:
         self._ledger = ledger
         self._words = ledger.words
-        self._chunk = ledger.view[ledger.chunk_at : ledger.chunk_at + ledger.chunk_size]
+        self._chunk = Chunk(ledger)
         self._sink = sink
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._sealed: Sealed | None = None
         self._up = False
         self._eof = True
-        self._base = self._done = self._received = self._needed = self._skip = 0
+        self._needed = self._skip = 0
         self._reading = self._kicked = False
         self._line: asyncio.Future[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -88,11 +88,10 @@ class LedgerTransport(Transport):
         del buffer_size
         async with asyncio.timeout(connect_timeout):
             sock = await self._open(uri.hostname or "localhost", uri.port or 4222)
-        words = self._words
+        self._chunk.reset()
+        self._words[Word.SEALED] = 0
         self._sealed = None
-        self._base = self._done = self._received = self._needed = self._skip = 0
-        words[Word.EPOCH] += 1  # first: the positions below belong to it
-        words[Word.RECV] = words[Word.DONE] = words[Word.BASE] = words[Word.SEALED] = 0
+        self._needed = self._skip = 0
         self._pings.clear()
         self._controls.clear()
         self._commands.clear()
@@ -164,11 +163,10 @@ class LedgerTransport(Transport):
         while True:
             if self._eof:
                 raise ConnectionResetError("the server closed the connection")
-            start = self._done - self._base
-            data = bytes(self._chunk[start : self._received - self._base])
+            data = self._chunk.unparsed()
             end = data.find(b"\r\n")
             if end >= 0:
-                self._advance(self._done + end + 2)
+                self._chunk.advance(end + 2)
                 line = data[: end + 2]
                 if line.startswith(b"PONG"):
                     self._came_up()
@@ -215,28 +213,15 @@ class LedgerTransport(Transport):
             self._reading = False
             self._loop.remove_reader(self._sock)
 
-    def _space(self) -> memoryview:
-        """Where to receive: the rest of the chunk, after an unfinished frame was moved to its front if need be."""
-        left = self._received - self._done
-        if not left and self._base != self._done:
-            self._base = self._words[Word.BASE] = self._done
-        end = self._received - self._base
-        if len(self._chunk) - end < max(_READ_SIZE, self._needed - left):
-            # by copy, then one store; the geometry makes sure that the two places do not overlap
-            self._chunk[:left] = self._chunk[end - left : end]
-            self._base = self._words[Word.BASE] = self._done
-            end = left
-        return self._chunk[end : end + max(_READ_SIZE, self._needed - left)]
-
     def _readable(self) -> None:
         sock = self._sock
         if sock is None or self._eof:
             return
         try:
             if self._sealed is None:
-                count = sock.recv_into(self._space())
+                count = sock.recv_into(self._chunk.space(self._needed))
             else:
-                count = self._sealed.receive(sock, self._space())
+                count = self._sealed.receive(sock, self._chunk.space(self._needed))
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -245,30 +230,25 @@ class LedgerTransport(Transport):
         if not count:
             self._lose(None)
             return
-        self._received += count
-        self._words[Word.RECV] = self._received
+        self._chunk.take(count)
         if not self._up:
             if self._line is not None and not self._line.done():
                 self._line.set_result(None)
             return
-        if self._received - self._done >= self._needed:
+        if self._chunk.received - self._chunk.done >= self._needed:
             self._parse()
         if self._sealed is not None and self._sealed.pending:
             self._loop.call_soon(self._readable)
 
-    def _advance(self, position: int) -> None:
-        self._done = position
-        self._words[Word.DONE] = position
-
     def _parse(self) -> None:
         """Ledger for every whole frame, one store that moves `DONE` on, and only then admission."""
-        start, ledger = self._done - self._base, self._ledger
-        data = bytes(self._chunk[start : self._received - self._base])
+        ledger, chunk = self._ledger, self._chunk
+        data = chunk.unparsed()
         if self._skip:
             dropped = min(self._skip, len(data))
             self._skip -= dropped
-            self._advance(self._done + dropped)
-            start, data = start + dropped, data[dropped:]
+            chunk.advance(dropped)
+            data = data[dropped:]
         available = ledger.available
         try:
             found = scan(data, 0, available)
@@ -276,13 +256,13 @@ class LedgerTransport(Transport):
             self._sink.server_error(str(error))
             self._lose(error)
             return
-        messages, place, now = found.messages, ledger.chunk_at + start, time.monotonic_ns()
+        messages, place, now = found.messages, chunk.place(), time.monotonic_ns()
         receive = ledger.receive
         batch = [
             (receive(place + m[0], m[3] - m[0], now), m) for m in messages if m[5]
         ]  # nobody waits for a message without a reply subject
         self._needed = found.needed
-        self._advance(self._done + found.end)
+        chunk.advance(found.end)
         if self._words[Word.STOLEN] == self._words[Word.EPOCH]:
             # we had been stopped, and this connection was taken over with all that was not in the ledger yet
             for index, _ in batch:
@@ -296,7 +276,7 @@ class LedgerTransport(Transport):
             admit(index, data, message)
         if len(messages) >= available and found.end < len(data):
             self._read_off()  # no entry is free: the rest waits in the chunk until replies have left
-        elif found.needed > ledger.chunk_size - _READ_SIZE:
+        elif found.needed > chunk.size - READ_SIZE:
             self._oversize(data[found.end :])
 
     def _oversize(self, head: bytes) -> None:
@@ -308,12 +288,11 @@ class LedgerTransport(Transport):
         self._skip = size - len(head)
         self._needed = 0
         if reply:
-            place = self._ledger.chunk_at + self._done - self._base
-            index = self._ledger.receive(place, len(head), time.monotonic_ns())
-            self._advance(self._done + len(head))
+            index = self._ledger.receive(self._chunk.place(), len(head), time.monotonic_ns())
+            self._chunk.advance(len(head))
             self._sink.admit(index, head, (0, 0, 0, size, subject, reply))
         else:
-            self._advance(self._done + len(head))
+            self._chunk.advance(len(head))
 
     def _control(self, lines: list[bytes]) -> None:
         for line in lines:
@@ -353,11 +332,11 @@ class LedgerTransport(Transport):
 
     def _refuse_rest(self) -> None:
         """Whole frames that waited for a free entry do not outlive their connection's chunk: answer them."""
-        start = self._done - self._base
-        for message in scan(bytes(self._chunk[start : self._received - self._base])).messages:
+        found = scan(self._chunk.unparsed())
+        for message in found.messages:
             if message[5]:
                 self._sink.refuse(message[5])
-        self._advance(self._received)
+        self._chunk.advance(found.end)
 
     # -- out ------------------------------------------------------------------------------------
 
@@ -467,7 +446,7 @@ class LedgerTransport(Transport):
             self._loop.call_soon(self._parse_rest)
 
     def _parse_rest(self) -> None:
-        if self._up and not self._eof and self._received > self._done:
+        if self._up and not self._eof and self._chunk.received > self._chunk.done:
             self._parse()
 
     # -- replies survive a connection -----------------------------------------------------------

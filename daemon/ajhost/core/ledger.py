@@ -191,6 +191,11 @@ class Ledger:
         words = self.words
         return any(words[_FIRST + index * _ENTRY_WORDS] & 0xFF for index in range(self.entries))
 
+    def running(self) -> int:
+        """How many requests are STARTED."""
+        words = self.words
+        return sum(words[_FIRST + i * _ENTRY_WORDS] & 0xFF == State.STARTED for i in range(self.entries))
+
     def entry(self, index: int) -> Entry:
         """A copy of an entry."""
         words, word = self.words, _FIRST + index * _ENTRY_WORDS
@@ -245,19 +250,6 @@ class Ledger:
         """The raw NATS frame of an entry that is RECEIVED or QUEUED."""
         at = self.words[_FIRST + index * _ENTRY_WORDS + _AT]
         return bytes(self.view[at >> 32 : (at >> 32) + (at & 0xFFFFFFFF)])
-
-    def unparsed(self, received: int) -> tuple[int, bytes]:
-        """What is in the chunk but not in the ledger, up to stream position `received`: `(position, bytes)`.
-
-        `received` is the kernel's count, which includes bytes that arrived after the owner's last record.
-        """
-        words = self.words
-        done, base = words[Word.DONE], words[Word.BASE]
-        end = max(words[Word.RECV], received)
-        place = self.chunk_at + done - base
-        if not done <= end <= base + self.chunk_size:
-            raise LedgerError(f"positions that do not fit the chunk: {base} {done} {end}")
-        return done, bytes(self.view[place : place + end - done])
 
     def free_entry(self, index: int) -> None:
         """Frees an entry of a process that is dead (the supervisor, once it has dealt with it)."""

@@ -1,0 +1,77 @@
+"""The chunk of a ledger: where a connection is received, by its owner or by the supervisor that inherited it.
+
+`RECV` and `DONE` are stream positions; the byte at position p lies at `p - BASE`. Each change is one store, so a kill
+leaves a state that `Chunk.resume` can go on from.
+"""
+
+from __future__ import annotations
+
+from ajhost.core.ledger import Ledger, LedgerError, Word
+
+READ_SIZE = 1 << 16
+"""Bytes that there is always room for."""
+
+
+class Chunk:
+    """Positions of one connection."""
+
+    __slots__ = ("_base", "_memory", "_words", "at", "done", "received", "size")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._words = ledger.words
+        self._memory = ledger.view[ledger.chunk_at : ledger.chunk_at + ledger.chunk_size]
+        self.at = ledger.chunk_at
+        self.size = ledger.chunk_size
+        self._base = self.done = self.received = 0
+
+    def reset(self) -> None:
+        """A new connection begins at position 0. The epoch goes first: the positions below belong to it."""
+        words = self._words
+        words[Word.EPOCH] += 1
+        words[Word.RECV] = words[Word.DONE] = words[Word.BASE] = 0
+        self._base = self.done = self.received = 0
+
+    def resume(self, taken: int) -> None:
+        """Goes on where a dead owner stopped; `taken` is the kernel's count of what it received, recorded or not.
+
+        :raises LedgerError: when the positions cannot be true.
+        """
+        words = self._words
+        self._base, self.done = words[Word.BASE], words[Word.DONE]
+        end = max(words[Word.RECV], taken)
+        if not self._base <= self.done <= words[Word.RECV] <= end <= self._base + self.size:
+            raise LedgerError(f"positions: base {self._base}, done {self.done}, received {end}, chunk {self.size}")
+        self.received = words[Word.RECV] = end
+
+    def space(self, needed: int) -> memoryview:
+        """Where to receive next; `needed` bytes are known to belong to the unfinished frame at `done`.
+
+        An unfinished frame is moved to the front when the end is near: by copy, then one store. The geometry makes
+        sure that the two places do not overlap (`core.ledger.geometry_for`).
+        """
+        left = self.received - self.done
+        if not left and self._base != self.done:
+            self._base = self._words[Word.BASE] = self.done
+        end = self.received - self._base
+        wanted = max(READ_SIZE, needed - left)
+        if self.size - end < wanted:
+            self._memory[:left] = self._memory[end - left : end]
+            self._base = self._words[Word.BASE] = self.done
+            end = left
+        return self._memory[end : end + wanted]
+
+    def take(self, count: int) -> None:
+        """`count` bytes were received into `space`."""
+        self.received = self._words[Word.RECV] = self.received + count
+
+    def unparsed(self) -> bytes:
+        """A copy of what is received and not done."""
+        return bytes(self._memory[self.done - self._base : self.received - self._base])
+
+    def place(self) -> int:
+        """The file offset of the byte at `done`."""
+        return self.at + self.done - self._base
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes are in a ledger, or of no interest."""
+        self.done = self._words[Word.DONE] = self.done + count

@@ -1,0 +1,45 @@
+"""What a process that died or hangs leaves in its ledger: what runs elsewhere, and what must be answered for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ajhost.core.ledger import Entry, Ledger, State
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """`waiting` had not started and has no token; `started` had, or its reply had not left yet."""
+
+    waiting: tuple[Entry, ...]
+    started: tuple[Entry, ...]
+
+
+def take_stock(ledger: Ledger, tokens_lost: bool = False) -> Estate:
+    """Sorts the entries. QUEUED ones are in neither while their tokens are on their way to another worker."""
+    waiting, started = [], []
+    for entry in ledger.used():
+        if entry.said or entry.taken:
+            continue
+        if entry.state is State.RECEIVED or (tokens_lost and entry.state is State.QUEUED):
+            waiting.append(entry)
+        elif entry.state in (State.STARTED, State.ANSWERED):
+            started.append(entry)
+    return Estate(tuple(waiting), tuple(started))
+
+
+def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
+    """Entries whose deadline has passed while their owner cannot answer: queued and started ones, answered by nobody."""
+    return tuple(
+        entry
+        for entry in ledger.used()
+        if 0 < entry.deadline_ns <= now_ns
+        and not entry.said
+        and not entry.taken
+        and entry.state in (State.RECEIVED, State.QUEUED, State.STARTED)
+    )
+
+
+def earliest_deadline(ledger: Ledger) -> int | None:
+    """The first deadline among what runs, in monotonic nanoseconds."""
+    return min((e.deadline_ns for e in ledger.used() if e.state is State.STARTED), default=None)

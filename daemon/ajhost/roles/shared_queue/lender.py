@@ -1,0 +1,145 @@
+"""Lending: requests that wait in our ledger's store while their tokens go round."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ajhost.adapters.ledger_file import MappedLedger
+from ajhost.core.ledger import LedgerError, OwnLedger, State
+from ajhost.core.token import Token
+from ajhost.roles.shared_queue.lane import GENERAL, Lane
+
+
+
+class Outbox:
+    """Tokens on their way into one lane; what the kernel has no room for waits here, in order."""
+
+    def __init__(self, lane: Lane, loop: asyncio.AbstractEventLoop) -> None:
+        self._lane = lane
+        self._loop = loop
+        self._waiting: deque[tuple[bytes, Callable[[], None]]] = deque()
+
+    def send(self, token: Token, sent: Callable[[], None]) -> None:
+        """Sends a token now or as soon as there is room, then calls `sent`."""
+        datagram = token.pack()
+        if self._waiting or not self._try(datagram):
+            if not self._waiting:
+                self._loop.add_writer(self._lane.send, self._writable)
+            self._waiting.append((datagram, sent))
+        else:
+            sent()
+
+    def _try(self, datagram: bytes) -> bool:
+        try:
+            self._lane.send.send(datagram)
+        except (BlockingIOError, InterruptedError):
+            return False
+        return True
+
+    def _writable(self) -> None:
+        while self._waiting:
+            if not self._try(self._waiting[0][0]):
+                return
+            self._waiting.popleft()[1]()
+        self._loop.remove_writer(self._lane.send)
+
+
+class Lender:
+    """What this process lends to the shared queue, from the store of its own ledger.
+
+    `expired(index)` is called for a request whose deadline came before anybody started it; it must answer and have
+    the entry released.
+    """
+
+    def __init__(
+        self,
+        ledger: OwnLedger,
+        lanes: Sequence[Lane],
+        loop: asyncio.AbstractEventLoop,
+        expired: Callable[[int], None],
+    ) -> None:
+        self._ledger = ledger
+        self._outboxes = {lane.name: Outbox(lane, loop) for lane in lanes}
+        self._expired = expired
+        self._lent: deque[tuple[int, int, int]] = deque()
+
+    @property
+    def count(self) -> int:
+        """How many requests of ours wait for somebody to start them, as far as known without looking."""
+        return len(self._lent)
+
+    def lend(self, index: int, frame: bytes | None, lane: str, deadline_ns: int) -> bool:
+        """Lends a RECEIVED request; `frame` when it must be copied to the store first. False: the store is full."""
+        ledger = self._ledger
+        if frame is not None and not ledger.keep(index, frame):
+            return False
+        ledger.set_deadline(index, deadline_ns)
+        seq, _ = ledger.state(index)
+        self._lent.append((index, seq, deadline_ns))
+        outbox = self._outboxes.get(lane) or self._outboxes[GENERAL]
+        outbox.send(Token(ledger.serial, index, seq, deadline_ns), lambda: self._sent(index, seq))
+        return True
+
+    def _sent(self, index: int, seq: int) -> None:
+        # while it waited for room it may have expired, and its entry may be another request's by now
+        if self._ledger.state(index) == (seq, State.RECEIVED):
+            self._ledger.queue(index, seq)
+
+    def resend(self, token: Token, lane: str) -> None:
+        """Sends a token again that a dead puller had received and not used; its entry is somebody else's."""
+        (self._outboxes.get(lane) or self._outboxes[GENERAL]).send(token, _nothing)
+
+    def reclaim(self) -> None:
+        """Frees the oldest entries as far as others have started them: cheap enough for every admission."""
+        lent, ledger = self._lent, self._ledger
+        while lent:
+            index, seq, _ = lent[0]
+            if not (ledger.is_taken(index, seq) or ledger.is_said(index, seq)):
+                return
+            lent.popleft()
+            ledger.release(index)
+
+    def sweep(self, now_ns: int) -> None:
+        """Frees what others started, and gives up what is past its deadline. Call it at every beat."""
+        ledger = self._ledger
+        kept: deque[tuple[int, int, int]] = deque()
+        for index, seq, deadline_ns in self._lent:
+            if ledger.is_taken(index, seq) or ledger.is_said(index, seq):
+                ledger.release(index)
+            elif deadline_ns <= now_ns:
+                self._expired(index)
+            else:
+                kept.append((index, seq, deadline_ns))
+        self._lent = kept
+
+    def give_up(self) -> None:
+        """Gives up everything that nobody has started, as if its deadline had come."""
+        self.sweep(1 << 62)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Maps:
+    """Other processes' ledgers, mapped when a token first names them."""
+
+    def __init__(self, directory: Path, limit: int = 64) -> None:
+        self._directory = directory
+        self._limit = limit
+        self._mapped: dict[int, MappedLedger] = {}
+
+    def get(self, serial: int) -> MappedLedger | None:
+        """The ledger of a process; None when its file is gone: every token that names it is stale."""
+        ledger = self._mapped.get(serial)
+        if ledger is None:
+            if len(self._mapped) >= self._limit:
+                self._mapped.pop(next(iter(self._mapped))).close()
+            try:
+                ledger = self._mapped[serial] = MappedLedger(self._directory, serial)
+            except (FileNotFoundError, LedgerError):
+                return None
+        return ledger

@@ -1,0 +1,120 @@
+"""What is done about workers that died or hang: answers at once, the rest moved, the ledger kept until all is settled."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from ajhost.adapters import processes
+from ajhost.adapters.sd_notify import Notifier
+from ajhost.core.ledger import Entry
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.roles.shared_queue.lender import Maps
+from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers, stored_name
+from ajhost.roles.supervisor.member import Member
+from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
+from ajhost.settings.values import HandlerSettings
+
+_log = logging.getLogger("ajhost.supervisor")
+_CRASHES_KEPT = 10_000
+_STOP_LIMIT = 0.25
+"""Seconds to wait for SIGSTOP to take effect on a worker that hangs."""
+
+
+class Verdicts:
+    """What the owner of a task is told whose worker died: another try, or none when it kills every worker."""
+
+    def __init__(self, handlers: Sequence[HandlerSettings]) -> None:
+        self._crashes: OrderedDict[str, int] = OrderedDict()
+        self.follow(handlers)
+
+    def follow(self, handlers: Sequence[HandlerSettings]) -> None:
+        """Takes a generation's handlers."""
+        self._limits = [(h.route, h.max_crashes) for h in sorted(handlers, key=lambda h: -len(h.route))]
+
+    def __call__(self, entry: Entry, how: str) -> Outcome:
+        """The outcome for an entry that was STARTED."""
+        text = f"worker died: {how} while the task was running"
+        limit = next((limit for route, limit in self._limits if entry.type.startswith(route)), 0)
+        if not limit or not entry.id:
+            return Failed(text)
+        crashes = self._crashes[entry.id] = self._crashes.pop(entry.id, 0) + 1
+        if len(self._crashes) > _CRASHES_KEPT:
+            self._crashes.popitem(last=False)
+        if crashes < limit:
+            return Failed(text)
+        del self._crashes[entry.id]
+        return Terminated(f"{text}; it has killed {crashes} workers")
+
+
+class Undertaker:
+    """Settles what processes leave, with the desk's ledger and connection.
+
+    `cover()` is awaited before the last subscriber's connection ends.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        desk: Desk,
+        notifier: Notifier,
+        verdicts: Verdicts,
+        cover: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._desk, self._notifier, self._verdicts, self._cover = desk, notifier, verdicts, cover
+        self._maps = Maps(directory)
+        self.graveyard = Graveyard(directory, desk, self._maps)
+        self.leftovers = Leftovers(directory, desk, self.graveyard, self._maps)
+
+    def keep(self, serial: int, sock: socket.socket) -> None:
+        """Gives a connection to systemd's store, in place of the process's earlier one."""
+        self._notifier.forget(stored_name(serial))
+        self._notifier.store(stored_name(serial), sock.fileno())
+
+    def answer(self, member: Member, how: str) -> int:
+        """Answers, at once, everything that a dead worker had started."""
+        return answer_started(member.ledger, self._desk, lambda entry: self._verdicts(entry, how), self._maps)
+
+    async def bury(self, member: Member, answered: int) -> None:
+        """Moves what a dead worker had not started, and ends what its handlers had forked."""
+        sock = member.inherit()
+        if sock is not None:
+            await self._cover()
+        moved = await move_waiting(member.ledger, sock, self._desk)
+        return_token(member.ledger, self._desk, self._maps)
+        self._notifier.forget(stored_name(member.serial))
+        processes.kill_session(member.pid, signal.SIGKILL)
+        self.graveyard.add(member.ledger)
+        if answered or moved:
+            _log.warning(
+                "worker %d (pid %d): %d started tasks answered for, %d requests moved",
+                member.slot, member.pid, answered, moved,
+            )  # fmt: skip
+
+    async def relieve(self, member: Member, hangs: Callable[[], bool]) -> None:
+        """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
+        await self._cover()
+        if member.result is not None or not hangs():
+            return
+        stopped = processes.stop(member.pidfd, member.pid, _STOP_LIMIT)
+        if stopped not in (processes.Stopped.STOPPED, processes.Stopped.ALREADY_STOPPED):
+            return
+        try:
+            moved = await move_waiting(member.ledger, member.inherit(), self._desk)
+        finally:
+            if stopped is processes.Stopped.STOPPED:  # somebody else's stop is not ours to undo
+                processes.resume(member.pidfd)
+        self._notifier.forget(stored_name(member.serial))
+        _log.warning("worker %d (pid %d): %d requests moved while it hangs", member.slot, member.pid, moved)
+
+    async def settle_leftovers(self) -> None:
+        """Settles the ledgers of an earlier start whose owners are dead."""
+        await self.leftovers.settle(
+            lambda entry: self._verdicts(entry, "the host was killed or stopped"),
+            lambda serial: self._notifier.forget(stored_name(serial)),
+        )

@@ -1,0 +1,212 @@
+"""The supervisor's own desk: answers for the dead, lends what they had not started, and subscribes as the last resort.
+
+It has a ledger and a connection like a worker's, but starts nothing: what it receives or inherits waits in its store
+until a worker pulls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from ajhost.adapters import ledger_file
+from ajhost.adapters.nats import Connection
+from ajhost.adapters.transport import LedgerTransport
+from ajhost.core.ledger import MAX_REPLY, SUPERVISOR_SLOT, Identity, Word, geometry_for
+from ajhost.core.token import Token
+from ajhost.protocol.frames import Message, scan
+from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.wire import encode_reply, subjects_of
+from ajhost.roles.judge import Judge
+from ajhost.roles.plan import GenerationPlan
+from ajhost.roles.shared_queue.lane import Lane, lane_of
+from ajhost.roles.shared_queue.lender import Lender
+
+_log = logging.getLogger("ajhost.supervisor")
+_HELD = 2048
+"""Requests that the desk can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
+_COVER_PATIENCE = 1.0
+"""Seconds to wait for our own subscription; without a server there is nobody to keep it for."""
+
+
+class Desk:
+    """`stored(name, sock)` is told of each new connection, for systemd's file descriptor store."""
+
+    def __init__(
+        self, plan: GenerationPlan, serial: int, lanes: Sequence[Lane], max_payload: int, stored: Callable[[socket.socket], None]
+    ) -> None:
+        self.directory = plan.runtime / "ledger"
+        self.serial = serial
+        ledger_file.make(
+            self.directory, geometry_for(_HELD, max_payload), Identity(serial, SUPERVISOR_SLOT, plan.generation)
+        )
+        self.ledger = ledger_file.OwnedLedger(self.directory, serial)
+        self.ledger.words[Word.PID] = os.getpid()
+        self._stored = stored
+        loop = asyncio.get_running_loop()
+        self.transport = LedgerTransport(self.ledger, self)
+        self.connection = Connection(plan.nats, self.transport, "ajhost supervisor")
+        self.lender = Lender(self.ledger, lanes, loop, self._expired)
+        self._covering = False
+        self._cover_lock = asyncio.Lock()
+        self._draining = ""
+        self.follow(plan)
+
+    def follow(self, plan: GenerationPlan) -> None:
+        """Takes a generation's handlers and limits."""
+        self._judge = Judge(plan.handlers, plan.workers.default_timeout, plan.signature).judge
+        self._lanes = [lane_of(h) for h in plan.handlers]
+        self._subjects = [s for h in plan.handlers for s in subjects_of(h.route)]
+        self._group = plan.nats.queue_group
+        self._backlog = plan.workers.backlog * max(plan.workers.count, 1)
+
+    async def connect(self) -> None:
+        """Connects, however long it takes."""
+        await self.connection.connect()
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit in bytes, as it was last known."""
+        return self.connection.max_payload
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def answer(self, reply: bytes, outcome: Outcome) -> None:
+        """Answers for somebody else; the reply survives a reconnect."""
+        if reply:
+            self.transport.publish(encode_reply(reply, outcome, self.max_payload))
+
+    def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
+        self.ledger.answer(index)
+        self.transport.reply(index, encode_reply(reply, outcome, self.max_payload))
+
+    # -- requests that somebody else must run ---------------------------------------------------
+
+    def copy(self, frame: bytes) -> int | None:
+        """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `lend` makes it available."""
+        found = scan(frame).messages
+        if not found or not found[0][5]:
+            return None
+        index = self.ledger.receive_copy(frame, time.monotonic_ns()) if len(found[0][5]) <= MAX_REPLY else None
+        if index is None:
+            self.answer(found[0][5], Failed("overloaded: too many requests to take over at once"))
+        return index
+
+    def lend(self, index: int) -> None:
+        """Lends a request that was copied."""
+        frame = self.ledger.frame(index)
+        self._settle(index, frame, scan(frame).messages[0], None)
+
+    def resend(self, token: Token, frame: bytes) -> None:
+        """Sends a token again whose puller died before it used it."""
+        found = scan(frame).messages
+        if found:
+            begin, header, body, end, subject, _ = found[0]
+            del begin
+            judged = self._judge(subject, frame[header:body], frame[body : end - 2])
+            self.lender.resend(token, "" if isinstance(judged, Failed) else self._lanes[judged.handler])
+
+    def _settle(self, index: int, data: bytes, message: Message, copy: bytes | None) -> None:
+        _, header, body, end, subject, reply = message
+        judged = self._judge(subject, data[header:body], data[body : end - 2])
+        if isinstance(judged, Failed):
+            self._refuse(index, reply, judged)
+        elif self._draining:
+            self._refuse(index, reply, Failed(self._draining))
+        elif not self.lender.lend(index, copy, self._lanes[judged.handler], int(judged.deadline * 1e9)):
+            self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+
+    # -- adapters.transport.Sink ----------------------------------------------------------------
+
+    def opened(self, sock: socket.socket) -> None:
+        """A new connection of ours."""
+        self._stored(sock)
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        """A request that came to the last resort."""
+        begin, _, _, end, _, reply = message
+        self.lender.reclaim()
+        if len(reply) > MAX_REPLY or end > len(data):
+            self._refuse(index, reply, Failed("bad request: more than this host can hold"))
+        elif self.lender.count >= self._backlog:
+            self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
+        else:
+            self._settle(index, data, message, data[begin:end])
+
+    def refuse(self, reply: bytes) -> None:
+        """A request without an entry."""
+        self.answer(reply, Failed("overloaded: no room in the ledger"))
+
+    def server_error(self, text: str) -> None:
+        """`-ERR` or a broken connection."""
+        _log.warning("NATS: %s", text)
+
+    def _expired(self, index: int) -> None:
+        messages = scan(self.ledger.frame(index)).messages
+        text = self._draining or "deadline exceeded: no worker became free in time"
+        self._refuse(index, messages[0][5] if messages else b"", Failed(text))
+
+    # -- the last resort ------------------------------------------------------------------------
+
+    @property
+    def covering(self) -> bool:
+        """Whether we are subscribed."""
+        return self._covering
+
+    @property
+    def turning(self) -> bool:
+        """Whether we are about to subscribe or to leave."""
+        return self._cover_lock.locked()
+
+    async def cover(self) -> None:
+        """Subscribes; when it returns, the server knows (or cannot be reached, and then nobody asks through it)."""
+        async with self._cover_lock:
+            if self._covering or not self.connection.up.is_set():
+                return
+            self._covering = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_COVER_PATIENCE):
+                    await self.connection.subscribe(self._subjects, self._group)
+
+    async def uncover(self) -> None:
+        """Leaves the group again; what had come is lent."""
+        async with self._cover_lock:
+            if self._covering:
+                await self.connection.leave()
+                self._covering = False
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def beat(self, now_ns: int) -> None:
+        """The desk's share of a tick."""
+        self.ledger.words[Word.BEAT] = now_ns
+        self.lender.sweep(now_ns)
+        self.transport.confirm()
+        self.transport.resume()
+
+    def give_up(self, text: str) -> None:
+        """The host stops: what nobody has started is answered with `text`, now and from now on."""
+        self._draining = text
+        self.lender.give_up()
+
+    async def close(self, patience: float) -> bool:
+        """Waits until the server has our answers (at most `patience` s), closes, and removes our ledger if it is empty.
+
+        False when answers are left: the ledger stays for the next start.
+        """
+        end = time.monotonic() + patience
+        while (self.transport.unsent or self.transport.unconfirmed) and time.monotonic() < end:
+            self.transport.confirm()
+            await asyncio.sleep(0.01)
+        clean = not self.transport.unsent and not self.ledger.in_use()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await self.connection.close()
+        if clean:
+            ledger_file.remove(self.directory, self.serial)
+        return clean

@@ -1,0 +1,156 @@
+"""What earlier processes left in the runtime directory: files of the dead to be settled, and orphans that still live."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ajhost.adapters import ledger_file
+from ajhost.adapters.ledger_file import MappedLedger
+from ajhost.core.estate import overdue
+from ajhost.core.ledger import Entry, LedgerError, State
+from ajhost.protocol.frames import scan
+from ajhost.protocol.outcome import Outcome
+from ajhost.roles.shared_queue.lender import Maps
+from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
+from ajhost.roles.supervisor.watch import answer_for
+
+_log = logging.getLogger("ajhost.supervisor")
+_STORED_PREFIX = "nats-"
+
+
+def stored_name(serial: int) -> str:
+    """The name under which systemd keeps the connection of a process."""
+    return f"{_STORED_PREFIX}{serial}"
+
+
+def stored_serial(name: str) -> int | None:
+    """The serial in such a name."""
+    text = name.removeprefix(_STORED_PREFIX)
+    return int(text) if text != name and text.isdigit() else None
+
+
+class Graveyard:
+    """Ledgers whose owners are dead: kept until their last request is settled and its answer has left, then removed."""
+
+    def __init__(self, directory: Path, desk: Desk, maps: Maps) -> None:
+        self._directory, self._desk, self._maps = directory, desk, maps
+        self._files: dict[int, MappedLedger] = {}
+
+    def add(self, ledger: MappedLedger) -> None:
+        """A dead process's ledger, all of which is settled but what is QUEUED."""
+        self._files[ledger.serial] = ledger
+
+    def tend(self, now_ns: int) -> None:
+        """Expires what waits too long, and removes what is done with."""
+        for serial, ledger in list(self._files.items()):
+            for entry in overdue(ledger, now_ns):
+                answer_for(ledger, entry, self._desk, "deadline exceeded: no worker became free in time")
+            if self._desk.transport.unsent:
+                continue  # the answers given for it must have left before it may be forgotten
+            for entry in list(ledger.used()):
+                if entry.said or entry.taken:
+                    ledger.free_entry(entry.index)
+            if not ledger.in_use():
+                ledger_file.remove(self._directory, serial)
+                ledger.close()
+                del self._files[serial]
+
+    def give_up(self, text: str) -> None:
+        """The host stops: what nobody has started is answered with `text`."""
+        for ledger in self._files.values():
+            for entry in overdue(ledger, 1 << 62):
+                answer_for(ledger, entry, self._desk, text)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left."""
+        return not self._files
+
+
+class Leftovers:
+    """Settles the files that an earlier start left, as soon as their owners are dead."""
+
+    def __init__(self, directory: Path, desk: Desk, graveyard: Graveyard, maps: Maps) -> None:
+        self._directory, self._desk, self._graveyard, self._maps = directory, desk, graveyard, maps
+        self._waiting = [s for s in ledger_file.serials(directory) if s != desk.serial]
+        self._sockets: dict[int, socket.socket] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def inherit(self, stored: list[tuple[str, int]]) -> list[str]:
+        """Takes the sockets that systemd kept; the names of those that belong to no file."""
+        foreign = []
+        for name, descriptor in stored:
+            serial = stored_serial(name)
+            if serial in self._waiting and serial is not None:
+                if serial in self._sockets:  # it had connected again: the last one counts
+                    self._sockets[serial].close()
+                self._sockets[serial] = socket.socket(fileno=descriptor)
+            else:
+                os.close(descriptor)
+                foreign.append(name)
+        return foreign
+
+    async def settle(self, verdict: Callable[[Entry], Outcome], forget: Callable[[int], None]) -> None:
+        """Settles every file whose owner is dead. `forget(serial)`: its stored socket is no longer needed."""
+        orphans = []
+        dead: list[MappedLedger] = []
+        for serial in self._waiting:
+            with contextlib.suppress(FileNotFoundError):
+                owner = ledger_file.locked_by(self._directory, serial)
+                if owner is not None:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(owner, signal.SIGCONT)  # the supervisor may have died while it was stopped
+                    orphans.append(serial)
+                    continue
+                try:
+                    dead.append(MappedLedger(self._directory, serial))
+                except LedgerError as error:
+                    aside = ledger_file.put_aside(self._directory, serial)
+                    _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
+        known: set[bytes] = set()
+        for ledger in sorted(dead, key=lambda one: one.slot):
+            answered = answer_started(ledger, self._desk, verdict, self._maps)
+            sock = self._sockets.pop(ledger.serial, None)
+            # while orphans live, so may the shared queue of their time
+            moved = await move_waiting(ledger, sock, self._desk, tokens_lost=not orphans, known=known)
+            return_token(ledger, self._desk, self._maps)
+            known |= {reply for reply in _replies(ledger)}
+            forget(ledger.serial)
+            if answered or moved:
+                _log.warning("found %d requests of an earlier start: %d run now, %d had started", answered + moved, moved, answered)
+            self._graveyard.add(ledger)
+        self._waiting = orphans
+
+    def due(self) -> bool:
+        """Whether an orphan has ended since, so that `settle` has something to do."""
+        for serial in self._waiting:
+            try:
+                if ledger_file.locked_by(self._directory, serial) is None:
+                    return True
+            except FileNotFoundError:
+                return True
+        return False
+
+
+def _replies(ledger: MappedLedger) -> set[bytes]:
+    replies = set()
+    for entry in ledger.used():
+        if entry.state in (State.RECEIVED, State.QUEUED):
+            found = scan(ledger.frame(entry.index)).messages
+            replies |= {m[5] for m in found}
+    return replies
+
+
+def new_serial() -> int:
+    """A first serial that no earlier start of this runtime directory has reached."""
+    return time.time_ns() // 1_000_000 << 20

@@ -1,0 +1,79 @@
+"""The supervisor's process: its lock, its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ajhost.adapters import ledger_file, logs, processes
+from ajhost.adapters.sd_notify import Notifier
+from ajhost.roles.supervisor import control
+from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
+from ajhost.settings.values import Settings
+
+_log = logging.getLogger("ajhost.supervisor")
+EXIT_OK, EXIT_STARTUP = 0, 70
+
+
+def run(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Runs the host until it is told to stop; the exit status (0 clean, 70 when it could not start).
+
+    `load` reads the configuration again for a reload.
+    """
+    notifier = Notifier()  # first: it takes systemd's variables out of the environment
+    logs.configure(settings.log.level, "supervisor", None, None)
+    processes.set_title("ajhost: supervisor")
+    processes.become_subreaper()
+    directory = settings.runtime.directory
+    try:
+        with _alone(directory):
+            if not ledger_file.on_tmpfs(directory):
+                _log.warning("%s is not on a tmpfs: every request costs disk writes", directory)
+            asyncio.run(_serve(settings, load, notifier))
+    except StartupFailed as error:
+        _log.error("cannot start: %s", error)
+        return EXIT_STARTUP
+    except OSError as error:
+        _log.error("cannot start: %s: %s", error.filename or directory, error.strerror or error)
+        return EXIT_STARTUP
+    return EXIT_OK
+
+
+async def _serve(settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
+    supervisor = Supervisor(settings, load, notifier)
+    server = await control.serve(settings.runtime.directory, supervisor.reload)
+    try:
+        await supervisor.run()
+    finally:
+        server.close()
+        (settings.runtime.directory / control.NAME).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Holds the lock of the runtime directory.
+
+    :raises StartupFailed: when another supervisor holds it; the text says which process.
+    """
+    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    (directory / "ledger").mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            raise StartupFailed(f"{directory}: another ajhost runs here already, pid {pid}") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,139 @@
+"""One worker process, as the supervisor holds it: pidfd, channel, ledger, and a duplicate of its NATS socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ajhost.adapters import processes
+from ajhost.adapters.channel import Channel, ChannelClosed, ChannelFull
+from ajhost.adapters.ledger_file import MappedLedger
+from ajhost.adapters.processes import Ended
+from ajhost.core.ledger import Word
+
+_REAP_AGAIN = 0.001
+
+
+class Member:
+    """A living (or just dead) worker process.
+
+    `told(member, message)` gets its messages, `ended(member)` is called once when the process is gone; `result` then says
+    how. `kept(member, sock)` is called for each connection it opens.
+    """
+
+    def __init__(
+        self,
+        serial: int,
+        slot: int,
+        generation: int,
+        directory: Path,
+        channel: socket.socket,
+        *,
+        told: Callable[[Member, dict[str, object]], None],
+        kept: Callable[[Member, socket.socket], None],
+        ended: Callable[[Member], None],
+    ) -> None:
+        self.serial, self.slot, self.generation = serial, slot, generation
+        self.ledger = MappedLedger(directory, serial)
+        self.born = time.monotonic()
+        self.pid = 0
+        self.result: Ended | None = None
+        self.sock: socket.socket | None = None
+        self.left = False
+        self.killed_at = 0.0
+        self.stale_after_ns = 0
+        self._epoch = 0
+        self._pidfd = -1
+        self._channel = Channel(channel)
+        self._told, self._kept, self._ended = told, kept, ended
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._channel.fileno(), self._readable)
+        self._open = True
+
+    def started(self, pid: int, pidfd: int) -> None:
+        """The process exists."""
+        self.pid, self._pidfd = pid, pidfd
+        self._loop.add_reader(pidfd, self._gone)
+
+    @property
+    def pidfd(self) -> int:
+        """The process's descriptor."""
+        return self._pidfd
+
+    @property
+    def beat_ns(self) -> int:
+        """Monotonic nanoseconds of its last beat; its birth before the first."""
+        return max(self.ledger.words[Word.BEAT], int(self.born * 1e9))
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.killed_at = time.monotonic()
+        if self._pidfd >= 0 and self.result is None:
+            processes.pidfd_signal(self._pidfd, signal.SIGKILL)
+
+    def tell(self, message: dict[str, object]) -> None:
+        """Sends a message; a process that is gone or does not read is found out elsewhere."""
+        with contextlib.suppress(ChannelClosed, ChannelFull):
+            if self._open:
+                self._channel.send(message)
+
+    def inherit(self) -> socket.socket | None:
+        """Hands over the duplicate of its present connection, once; None when there is none for the present epoch."""
+        self._readable()
+        sock, self.sock = self.sock, None
+        if sock is not None and self._epoch != self.ledger.words[Word.EPOCH]:
+            sock.close()
+            return None
+        return sock
+
+    def _readable(self) -> None:
+        while self._open:
+            try:
+                received = self._channel.receive()
+            except ChannelClosed:
+                self._close_channel()
+                return
+            if received is None:
+                return
+            message, descriptors = received
+            epoch = message.get("socket")
+            if isinstance(epoch, int) and descriptors:
+                if self.sock is not None:
+                    self.sock.close()
+                self.sock, self._epoch = socket.socket(fileno=descriptors[0]), epoch
+                self._kept(self, self.sock)
+            else:
+                self._told(self, message)
+
+    def _close_channel(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+
+    def _gone(self) -> None:
+        ended = processes.wait_status(self._pidfd)
+        if ended is None:  # its middle process has not left it to us yet
+            self._loop.remove_reader(self._pidfd)
+            self._loop.call_later(_REAP_AGAIN, self._look_again)
+            return
+        self.result = ended
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._readable()
+        self._close_channel()
+        self._ended(self)
+
+    def _look_again(self) -> None:
+        self._loop.add_reader(self._pidfd, self._gone)
+
+    def discard(self) -> None:
+        """For a process that never came to be."""
+        self._close_channel()
+        self.ledger.close()

@@ -1,0 +1,122 @@
+"""Reload: new settings and code are proven first, then each slot changes over; anything wrong, and the old serves on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ajhost.core.fleet import Target
+from ajhost.roles.plan import GenerationPlan
+from ajhost.roles.supervisor.crew import Crew
+from ajhost.roles.template.client import Template, TemplateFailed
+from ajhost.settings.values import Settings
+
+_log = logging.getLogger("ajhost.supervisor")
+_SERVE_PATIENCE = 30.0
+"""Seconds that a new generation has to serve in every slot."""
+_LOOK = 0.05
+_RENEW_FIRST, _RENEW_LONGEST = 0.1, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a reload was taken, and why (not)."""
+
+    taken: bool
+    text: str
+
+
+class Reloader:
+    """Makes generations after the first.
+
+    `load` reads the files again and raises an error whose text lists all that is wrong; `took` is told of a success.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        settings: Settings,
+        load: Callable[[], Settings],
+        plan: Callable[[Settings, int], GenerationPlan],
+        start: Callable[[GenerationPlan], Awaitable[Template]],
+        took: Callable[[Settings, GenerationPlan], None],
+    ) -> None:
+        self._crew, self._settings, self._load = crew, settings, load
+        self._plan, self._start, self._took = plan, start, took
+        self._lock = asyncio.Lock()
+        self._last = 1
+
+    async def reload(self) -> Decision:
+        """Takes what the files say now, or nothing."""
+        async with self._lock:
+            if self._crew.fleet.stopping:
+                return Decision(False, "the host is stopping")
+            try:
+                settings = await asyncio.to_thread(self._load)
+            except Exception as error:
+                return Decision(False, str(error))
+            if (changed := self._fixed(settings)) is not None:
+                return Decision(False, changed)
+            return await self._change(settings)
+
+    def _fixed(self, new: Settings) -> str | None:
+        old = self._settings
+        if new.nats.queue_group != old.nats.queue_group:
+            return (
+                f"nats.queue_group: {old.nats.queue_group!r} cannot become {new.nats.queue_group!r} while running: "
+                "two groups would run each task twice; restart instead"
+            )
+        if new.nats != old.nats:
+            return "nats: servers and credentials cannot change while running; restart instead"
+        if new.runtime != old.runtime:
+            return "runtime.directory: cannot change while running; restart instead"
+        return None
+
+    async def _change(self, settings: Settings) -> Decision:
+        crew = self._crew
+        old = Target(crew.fleet.generation, crew.fleet.count)
+        self._last += 1
+        generation = self._last
+        plan = self._plan(settings, generation)
+        try:
+            crew.templates[generation] = await self._start(plan)
+        except TemplateFailed as error:
+            del crew.plans[generation]
+            return Decision(False, "\n".join(error.problems))
+        crew.handle(Target(generation, plan.workers.count))
+        if (failed := await self._served(generation)) is not None:
+            if old.generation in crew.templates:
+                crew.handle(old)
+            return Decision(False, failed)
+        self._settings = settings
+        self._took(settings, plan)
+        return Decision(True, f"generation {generation} serves")
+
+    async def _served(self, generation: int) -> str | None:
+        """Waits until the generation serves everywhere; why it does not, otherwise."""
+        crew, end = self._crew, time.monotonic() + _SERVE_PATIENCE
+        while not crew.fleet.complete():
+            failures = crew.failed.get(generation, [])
+            if len(failures) > 1:  # one may have been anybody's kill
+                return failures[-1]
+            if time.monotonic() > end:
+                return f"the new workers did not serve within {_SERVE_PATIENCE:.0f} s"
+            if crew.fleet.stopping:
+                return "the host is stopping"
+            await asyncio.sleep(_LOOK)
+        return None
+
+    async def renew(self) -> None:
+        """The template died: a new generation of the same settings, tried until there is one."""
+        delay = _RENEW_FIRST
+        async with self._lock:
+            while not self._crew.fleet.stopping and self._crew.fleet.generation not in self._crew.templates:
+                decision = await self._change(self._settings)
+                if decision.taken:
+                    return
+                _log.error("no new template: %s", decision.text)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RENEW_LONGEST)

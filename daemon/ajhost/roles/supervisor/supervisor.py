@@ -1,0 +1,319 @@
+"""The supervisor: starts, covers the group, reloads, and stops in order. It runs no user code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from enum import IntEnum
+
+from ajhost.adapters import nats
+from ajhost.adapters.sd_notify import Notifier
+from ajhost.core.fleet import Stalled, Stop, Target, Tick, Woke
+from ajhost.core.ledger import Phase, Word
+from ajhost.roles.plan import GenerationPlan
+from ajhost.roles.shared_queue.lane import Lane, lane_names, open_lane
+from ajhost.roles.supervisor import state_file
+from ajhost.roles.supervisor.burial import Undertaker, Verdicts
+from ajhost.roles.supervisor.crew import Crew
+from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.leftovers import new_serial, stored_name
+from ajhost.roles.supervisor.member import Member
+from ajhost.roles.supervisor.reload import Decision, Reloader
+from ajhost.roles.supervisor.state_file import HostState
+from ajhost.roles.supervisor.watch import TICK, Watch
+from ajhost.roles.template.client import Template, TemplateFailed
+from ajhost.settings.values import Settings
+
+_log = logging.getLogger("ajhost.supervisor")
+_STOP_PATIENCE = 3.0
+"""Seconds past the drain timeout until workers that do not end are killed."""
+_STATUS_EVERY = 1.0
+
+
+class Urgency(IntEnum):
+    """How a stop is meant; each further signal raises it by one."""
+
+    NONE = 0
+    DRAIN = 1
+    HURRY = 2
+    KILL = 3
+
+
+class StartupFailed(Exception):
+    """The host cannot start; the text says why."""
+
+
+class Supervisor:
+    """One run of the host."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
+        self._settings, self._load, self._notifier = settings, load, notifier
+        self._loop = asyncio.get_running_loop()
+        self._runtime = settings.runtime.directory
+        self._lanes: list[Lane] = []
+        serial = new_serial()
+        self._desk_serial = serial
+        self._crew = Crew(
+            self._runtime, serial + 1, self._lanes, kept=self._on_kept, ended=self._on_ended, changed=self._on_changed
+        )
+        self._fleet = self._crew.fleet
+        self._desk: Desk | None = None
+        self._ready = False
+        self._urgency = Urgency.NONE
+        self._urged = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._reloader = Reloader(self._crew, settings, load, self._plan, self._start_template, self._take)
+        self._status_at = 0.0
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """From start to stop.
+
+        :raises StartupFailed: when the host cannot start.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._urge)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
+        starting = asyncio.create_task(self._start())
+        urged = asyncio.create_task(self._urged.wait())
+        await asyncio.wait({starting, urged}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+        else:
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+        await urged
+        await self._stop()
+
+    async def _start(self) -> None:
+        plan = self._plan(self._settings, 1)
+        routes = ", ".join(repr(h.route) for h in plan.handlers)
+        _log.info("starting %d workers for %s", plan.workers.count, routes)
+        template = asyncio.create_task(self._start_template(plan))
+        try:
+            self._crew.max_payload = await nats.discover(plan.nats)
+            keep = functools.partial(self._on_kept, self._desk_serial)
+            desk = Desk(plan, self._desk_serial, self._lanes, self._crew.max_payload, keep)
+            await desk.connect()
+            self._verdicts = Verdicts(plan.handlers)
+            self._undertaker = Undertaker(desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last)
+            self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
+            self._desk = desk
+            for name in self._undertaker.leftovers.inherit(self._notifier.stored()):
+                self._notifier.forget(name)
+            if self._undertaker.leftovers:
+                await desk.cover()
+                await self._undertaker.settle_leftovers()
+            self._crew.templates[1] = await template
+        except TemplateFailed as error:
+            raise StartupFailed("\n".join(error.problems)) from error
+        except OSError as error:
+            raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
+        finally:
+            template.cancel()
+        self._write_state()
+        self._crew.handle(Target(1, plan.workers.count))
+        self._tick()
+
+    def _plan(self, settings: Settings, generation: int) -> GenerationPlan:
+        known = {lane.name for lane in self._lanes}
+        self._lanes.extend(open_lane(n) for n in lane_names(settings.handlers) if n not in known)
+        plan = GenerationPlan(
+            generation=generation,
+            runtime=self._runtime,
+            nats=settings.nats,
+            python=settings.python,
+            workers=settings.workers,
+            handlers=settings.handlers,
+            signature=settings.signature,
+            log=settings.log,
+            lanes=tuple(lane.name for lane in self._lanes),
+        )
+        self._crew.plans[generation] = plan
+        return plan
+
+    async def _start_template(self, plan: GenerationPlan) -> Template:
+        template = await Template.start(plan, self._lanes, plan.python.import_timeout)
+        if template.threads:
+            _log.warning("threads that an import started before the fork: %s", ", ".join(template.threads))
+        template.on_death(lambda reason: self._on_template_death(plan.generation, reason))
+        return template
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def _on_changed(self) -> None:
+        self._changed.set()
+        if not self._ready and self._fleet.complete() and self._desk is not None:
+            self._ready = True
+            self._desk.ledger.words[Word.PHASE] = Phase.SERVING
+            self._write_state()
+            _log.info("ready: %d workers serve", self._fleet.count)
+            self._notifier.ready(self._status())
+
+    def _on_kept(self, serial: int, sock: socket.socket) -> None:
+        """Gives a connection to systemd's store, in place of the process's earlier one."""
+        self._notifier.forget(stored_name(serial))
+        self._notifier.store(stored_name(serial), sock.fileno())
+
+    def _on_ended(self, member: Member, how: str) -> None:
+        self._watch.forget(member)
+        answered = self._undertaker.answer(member, how)
+        self._crew.spawn_task(self._undertaker.bury(member, answered))
+
+    def _on_stalled(self, member: Member) -> None:
+        self._crew.handle(Stalled(member.serial))
+        self._crew.spawn_task(self._undertaker.relieve(member, lambda: self._watch.hangs(member)))
+
+    def _on_woke(self, member: Member) -> None:
+        self._crew.handle(Woke(member.serial))
+
+    async def _cover_if_last(self) -> None:
+        if self._desk is not None and not self._fleet.serving() and self._urgency is Urgency.NONE:
+            await self._desk.cover()
+
+    def _on_template_death(self, generation: int, reason: str) -> None:
+        """The code on disk may have changed since, so a new template is a new generation; workers live on."""
+        self._crew.templates.pop(generation, None)
+        if generation == self._fleet.generation and self._urgency is Urgency.NONE:
+            _log.error("the template died (%s): a new generation follows", reason)
+            self._crew.spawn_task(self._reloader.renew())
+
+    # -- reload ---------------------------------------------------------------------------------
+
+    def _reload_by_signal(self) -> None:
+        self._crew.spawn_task(self._reload_and_tell())
+
+    async def _reload_and_tell(self) -> None:
+        await self.reload()
+
+    async def reload(self) -> Decision:
+        """Proves and takes new settings and code, or keeps the old and says why."""
+        self._notifier.reloading()
+        decision = await self._reloader.reload()
+        if decision.taken:
+            _log.info("reloaded: %s", decision.text)
+        else:
+            _log.error("reload rejected, the old generation serves on: %s", decision.text)
+        self._write_state()
+        self._notifier.ready(self._status())
+        return decision
+
+    def _take(self, settings: Settings, plan: GenerationPlan) -> None:
+        """A reload has succeeded."""
+        self._settings = settings
+        self._verdicts.follow(plan.handlers)
+        if self._desk is not None:
+            self._desk.follow(plan)
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        desk, now_ns = self._desk, time.monotonic_ns()
+        assert desk is not None
+        desk.beat(now_ns)
+        workers = self._settings.workers
+        self._watch.look(list(self._crew.members.values()), workers, self._settings.python.import_timeout)
+        self._undertaker.graveyard.tend(now_ns)
+        if self._undertaker.leftovers and self._undertaker.leftovers.due():
+            self._crew.spawn_task(self._undertaker.settle_leftovers())
+        self._crew.handle(Tick())
+        if self._urgency is Urgency.NONE and self._ready:
+            needed = not self._fleet.serving()
+            if needed != desk.covering and not desk.turning:
+                self._crew.spawn_task(desk.cover() if needed else desk.uncover())
+        self._follow_max_payload(desk)
+        self._notifier.watchdog()
+        if now_ns / 1e9 >= self._status_at:
+            self._status_at = now_ns / 1e9 + _STATUS_EVERY
+            self._notifier.status(self._status())
+        self._loop.call_later(TICK, self._tick)
+
+    def _follow_max_payload(self, desk: Desk) -> None:
+        """A server that takes larger payloads than before needs ledgers with a larger chunk."""
+        if desk.max_payload > self._crew.max_payload and self._ready:
+            _log.warning("the server's max_payload grew to %d: workers are replaced", desk.max_payload)
+            self._crew.max_payload = desk.max_payload
+            for member in list(self._crew.members.values()):
+                self._crew.wear(member, "the server's max_payload grew")
+
+    def _status(self) -> str:
+        tasks = sum(m.ledger.running() for m in self._crew.members.values())
+        return f"{self._fleet.serving()} of {self._fleet.count} workers serve, {tasks} tasks run"
+
+    def _write_state(self) -> None:
+        routes = {g: [h.route for h in p.handlers] for g, p in self._crew.plans.items()}
+        fleet = self._fleet
+        state_file.write(self._runtime, HostState(os.getpid(), fleet.generation, self._ready, fleet.count, routes))
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _urge(self) -> None:
+        self._urgency = Urgency(min(self._urgency + 1, Urgency.KILL))
+        self._urged.set()
+        self._changed.set()
+
+    async def _stop(self) -> None:
+        """Everybody leaves the group, finishes and answers; past the limit what is left is answered for."""
+        _log.info("stopping: %d workers leave", len(self._crew.members))
+        self._notifier.stopping("leaving the queue group")
+        if self._desk is not None:
+            await self._drain(self._desk)
+            await self._answer_the_rest(self._desk)
+        self._crew.close_templates()
+        for lane in self._lanes:
+            lane.close()
+        _log.info("stopped")
+
+    async def _drain(self, desk: Desk) -> None:
+        crew, limit = self._crew, self._settings.workers.drain_timeout
+        end, told, urged = time.monotonic() + limit + _STOP_PATIENCE, 0.0, Urgency.NONE
+        await desk.uncover()
+        crew.handle(Stop())
+        finishing = False
+        while crew.members or crew.busy:
+            members, now = list(crew.members.values()), time.monotonic()
+            if not finishing and all(m.left for m in members) and not desk.lender.count:
+                finishing = True  # nobody pushes any more: who has nothing left may go
+                for member in members:
+                    member.tell({"finish": True})
+            if self._urgency > max(urged, Urgency.DRAIN):
+                urged = self._urgency
+                _log.warning("hurrying: %d workers remain", len(members))
+                for member in members:
+                    member.tell({"hurry": True})
+            if (now > end or self._urgency is Urgency.KILL) and members:
+                for member in members:
+                    if not member.killed_at:
+                        _log.error("worker %d (pid %d) does not end: SIGKILL", member.slot, member.pid)
+                        member.kill()
+            if now >= told:
+                told = now + _STATUS_EVERY
+                running = sum(m.ledger.running() for m in members)
+                self._notifier.extend(_STOP_PATIENCE * 2)
+                self._notifier.status(f"draining: {len(members)} workers, {running} tasks run")
+                if running:
+                    _log.info("draining: %d workers, %d tasks run, %.0f s left", len(members), running, max(end - now, 0))
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK):
+                    await self._changed.wait()
+
+    async def _answer_the_rest(self, desk: Desk) -> None:
+        text = "draining: the host stopped before a worker became free"
+        desk.give_up(text)
+        self._undertaker.graveyard.give_up(text)
+        end = time.monotonic() + _STOP_PATIENCE
+        while not self._undertaker.graveyard.empty and time.monotonic() < end:
+            self._undertaker.graveyard.tend(time.monotonic_ns())
+            await asyncio.sleep(TICK / 5)
+        if not await desk.close(_STOP_PATIENCE):
+            _log.error("NATS cannot be reached: answers are kept for the next start")

@@ -1,0 +1,135 @@
+"""The watch over living members: stale heartbeats, deadlines that pass while one hangs, the kill grace, memory."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+from ajhost.adapters import processes
+from ajhost.core.estate import earliest_deadline, overdue
+from ajhost.core.ledger import Entry, Ledger, State, Word
+from ajhost.protocol.frames import scan
+from ajhost.protocol.outcome import Failed
+from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.member import Member
+from ajhost.settings.values import WorkerSettings
+
+_log = logging.getLogger("ajhost.supervisor")
+TICK = 0.05
+"""Seconds between two looks."""
+_STALE_NS = 350_000_000
+"""A beat older than this is stale: seven beats; scheduling alone delayed one by 54 ms at most on a loaded machine."""
+_LONGEST_STALE_NS = 2_000_000_000
+_NEVER_BEAT_NS = 10_000_000_000
+_LATE = 0.15
+"""A tick of ours that comes so late says that we were stopped ourselves: nobody is judged by what was missed."""
+_DUMP_TIME = 0.1
+"""Seconds between asking for the stacks and the kill."""
+_MEMORY_EVERY = 1.0
+
+
+def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
+    """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
+    reply = entry.reply
+    if entry.state is not State.STARTED:
+        messages = scan(ledger.frame(entry.index)).messages
+        reply = messages[0][5] if messages else b""
+    ledger.say(entry.index, entry.seq)
+    desk.answer(reply, Failed(text))
+
+
+class Watch:
+    """Judges members at each tick. `stalled` and `woke` are told once per hang; `worn` of too much memory."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        stalled: Callable[[Member], None],
+        woke: Callable[[Member], None],
+        worn: Callable[[Member, str], None],
+    ) -> None:
+        self._desk = desk
+        self._stalled, self._woke, self._worn = stalled, woke, worn
+        self._hung: dict[int, float] = {}
+        self._suspects: dict[tuple[int, int], int] = {}
+        self._last = time.monotonic()
+        self._trust_from = 0.0
+        self._memory_at = 0.0
+
+    def hangs(self, member: Member) -> bool:
+        """Whether the member is known to hang."""
+        return member.serial in self._hung
+
+    def forget(self, member: Member) -> None:
+        """The member is gone."""
+        self._hung.pop(member.serial, None)
+
+    def look(self, members: list[Member], workers: WorkerSettings, import_timeout: float) -> None:
+        """One tick."""
+        now = time.monotonic()
+        if now - self._last > TICK + _LATE:
+            self._trust_from = now + 2 * TICK + _LATE
+        self._last = now
+        if now < self._trust_from:
+            return
+        for member in members:
+            if not member.pid or member.result is not None:
+                continue
+            age = int(now * 1e9) - member.beat_ns
+            limit = max(member.stale_after_ns, _STALE_NS)
+            if not member.ledger.words[Word.BEAT]:
+                limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
+            if age > limit:
+                self._judge(member, now, workers.kill_grace)
+            elif member.serial in self._hung:
+                hung_for = now - self._hung.pop(member.serial)
+                if hung_for < 2 * _STALE_NS / 1e9:  # a false alarm: judge it less strictly
+                    member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
+                _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
+                self._woke(member)
+        if workers.max_memory and now >= self._memory_at:
+            self._memory_at = now + _MEMORY_EVERY
+            for member in members:
+                if member.pid and member.result is None:
+                    self._weigh(member, workers.max_memory)
+
+    def _judge(self, member: Member, now: float, kill_grace: float) -> None:
+        since = self._hung.get(member.serial)
+        if since is None:
+            self._hung[member.serial] = now
+            _log.warning("worker %d (pid %d) hangs: no beat for %.2f s", member.slot, member.pid, _STALE_NS / 1e9)
+            self._stalled(member)
+            return
+        self._answer_overdue(member, int(now * 1e9))
+        first = earliest_deadline(member.ledger)
+        until = (since if first is None else first / 1e9) + kill_grace
+        if now < until:
+            return
+        if not member.killed_at:
+            member.killed_at = now
+            _log.error("worker %d (pid %d) hangs past the kill grace: its stacks follow, then SIGKILL", member.slot, member.pid)
+            processes.pidfd_signal(member.pidfd, signal.SIGUSR2)
+        elif now - member.killed_at >= _DUMP_TIME:
+            processes.pidfd_signal(member.pidfd, signal.SIGKILL)
+
+    def _answer_overdue(self, member: Member, now_ns: int) -> None:
+        """Answers deadlines that pass while the member hangs; on a living ledger only if two looks agree."""
+        looked: dict[tuple[int, int], int] = {}
+        for entry in overdue(member.ledger, now_ns):
+            key = (member.serial, entry.index)
+            looked[key] = entry.seq
+            if self._suspects.get(key) != entry.seq:
+                continue
+            answer_for(member.ledger, entry, self._desk, "deadline exceeded: the worker hangs")
+        self._suspects = {k: v for k, v in self._suspects.items() if k[0] != member.serial} | looked
+
+    def _weigh(self, member: Member, max_memory: int) -> None:
+        try:
+            resident = processes.resident_bytes(member.pid)
+        except OSError:
+            return  # it is about to be found dead
+        if resident > max_memory:
+            self._worn(member, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")

@@ -1,0 +1,269 @@
+"""What becomes of a request when it arrives: started, lent to the shared queue, or refused. Decided here, at once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ajhost.api import Task
+from ajhost.core.ledger import MAX_REPLY, OwnLedger
+from ajhost.core.token import Token
+from ajhost.protocol.frames import Message, scan
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.task import TaskRecord, unwrap
+from ajhost.protocol.wire import encode_reply
+from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.judge import Judge
+from ajhost.roles.shared_queue.lane import GENERAL
+from ajhost.roles.shared_queue.lender import Lender
+from ajhost.roles.worker.dead_man import DeadMan
+from ajhost.roles.worker.execution import Execution, StuckReason
+
+_log = logging.getLogger("ajhost.worker")
+_NO_LIMIT = 1 << 62
+
+
+class Out(Protocol):
+    """Where replies go (`adapters.transport.LedgerTransport`)."""
+
+    def reply(self, index: int, data: bytes) -> None:
+        """A reply whose ledger entry is released once the kernel took it."""
+
+    def publish(self, data: bytes) -> None:
+        """A reply without an entry."""
+
+
+class Route:
+    """A handler as this worker runs it: how many of its tasks are running here, and where they wait otherwise."""
+
+    __slots__ = ("busy", "handler", "index", "lane", "limit")
+
+    def __init__(self, index: int, handler: LoadedHandler, lane: str) -> None:
+        self.index = index
+        self.handler = handler
+        self.lane = lane
+        self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
+        self.busy = 0
+
+
+class _Run:
+    """A request that was started: what its reply needs, and whose slot it takes."""
+
+    __slots__ = ("index", "reply", "route", "size", "started")
+
+    def __init__(self, index: int, reply: bytes, size: int, route: Route, started: float) -> None:
+        self.index = index
+        self.reply = reply
+        self.size = size
+        self.route = route
+        self.started = started
+
+
+class Counts:
+    """What this worker did since it began; copied to its ledger at each beat."""
+
+    __slots__ = ("busy", "completed", "failed", "lent", "pulled", "received", "refused", "stuck", "terminated")
+
+    def __init__(self) -> None:
+        self.received = self.completed = self.failed = self.terminated = 0
+        self.refused = self.lent = self.pulled = self.stuck = 0
+        self.busy = 0.0
+
+
+class Admission:
+    """Decides, starts, and answers. `on_stuck` is told of a thread or task that does not end at its deadline."""
+
+    def __init__(
+        self,
+        ledger: OwnLedger,
+        judge: Judge,
+        routes: Sequence[Route],
+        *,
+        concurrency: int,
+        backlog: int,
+        on_stuck: Callable[[StuckReason], None],
+        on_free: Callable[[], None],
+        dead_man: DeadMan,
+    ) -> None:
+        self._ledger = ledger
+        self._judge = judge.judge
+        self._routes = routes
+        self._limited = {r.lane: r for r in routes if r.lane != GENERAL}
+        self._concurrency = concurrency
+        self._backlog = backlog
+        self._on_stuck = on_stuck
+        self._on_free = on_free
+        self._running: dict[int, _Run] = {}
+        self._key = 0
+        self._draining = ""
+        self._dead_man = dead_man
+        self.max_payload = 1 << 20
+        self.counts = Counts()
+
+    def wire(self, out: Out, lender: Lender, execution: Execution) -> None:
+        """Joins the parts that need each other."""
+        self._out, self._lender, self._execution = out, lender, execution
+
+    # -- requests from our own connection -------------------------------------------------------
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        """Settles one request of a chunk. Its frame may be overwritten once this returns."""
+        begin, header, body, end, subject, reply = message
+        self.counts.received += 1
+        if len(reply) > MAX_REPLY:
+            self._refuse(index, reply, Failed(f"bad request: a reply subject of more than {MAX_REPLY} bytes"))
+            return
+        if end > len(data):
+            self._refuse(index, reply, Failed(f"bad request: {end} bytes are more than this worker can hold"))
+            return
+        judged = self._judge(subject, data[header:body], data[body : end - 2])
+        if isinstance(judged, Failed):
+            self._refuse(index, reply, judged)
+            return
+        record, handler, deadline = judged
+        route = self._routes[handler]
+        if self._execution.busy < self._concurrency and route.busy < route.limit:
+            self._start(index, reply, record, route, deadline, (0, 0, 0), None)
+            return
+        self._lender.reclaim()
+        if self._lender.count >= self._backlog:
+            self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
+        elif self._lender.lend(index, data[begin:end], route.lane, int(deadline * 1e9)):
+            self.counts.lent += 1
+        else:
+            self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+
+    def refuse(self, reply: bytes) -> None:
+        """A request that has no ledger entry: its connection ended while none was free."""
+        self.counts.received += 1
+        self.counts.refused += 1
+        self._out.publish(encode_reply(reply, Failed("overloaded: no room in the ledger"), self.max_payload))
+
+    def expired(self, index: int) -> None:
+        """A lent request that nobody started in time (or, while draining, that nobody will)."""
+        messages = scan(self._ledger.frame(index)).messages
+        reply = messages[0][5] if messages else b""
+        text = self._draining or "deadline exceeded: no slot became free in time"
+        self._refuse(index, reply, Failed(text))
+
+    # -- requests from the shared queue ---------------------------------------------------------
+
+    def room(self, lane: str) -> bool:
+        """Whether a request of that lane could be started now."""
+        if self._execution.busy >= self._concurrency or not self._ledger.available:
+            return False
+        limited = self._limited.get(lane)
+        return limited is None or limited.busy < limited.limit
+
+    def pulled(self, frame: bytes, token: Token, taken: Callable[[], None]) -> None:
+        """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up."""
+        self.counts.pulled += 1
+        index = self._ledger.start_pulled(time.monotonic_ns())
+        origin = (token.serial, token.entry, token.seq)
+        _, header, body, end, subject, reply = scan(frame).messages[0]
+        judged = self._judge(subject, frame[header:body], frame[body : end - 2])
+        if isinstance(judged, Failed):
+            self._ledger.start(index, 0, 0, reply, b"", b"", 0, 0, origin)
+            taken()
+            self._refuse(index, reply, judged)
+            return
+        record, handler, deadline = judged
+        route = self._routes[handler]
+        # a task without a header keeps the deadline that it had when it came
+        self._start(index, reply, record, route, min(deadline, token.deadline_ns / 1e9), origin, taken)
+
+    # -- running --------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        index: int,
+        reply: bytes,
+        record: TaskRecord,
+        route: Route,
+        deadline: float,
+        origin: tuple[int, int, int],
+        taken: Callable[[], None] | None,
+    ) -> None:
+        handler = route.handler
+        payload = None
+        if handler.unwrap:
+            try:
+                payload = unwrap(record.payload)
+            except ValueError as error:
+                if taken is not None:
+                    self._ledger.start(index, 0, 0, reply, b"", b"", 0, 0, origin)
+                    taken()
+                self._refuse(index, reply, Failed(f"bad request: {error}"))
+                return
+        now = time.monotonic()
+        mine = self._ledger.start(
+            index,
+            int(deadline * 1e9),
+            int(now * 1e9),
+            reply,
+            record.id.encode(),
+            record.type.encode(),
+            route.index,
+            record.tries,
+            origin,
+        )
+        if taken is not None:
+            taken()
+        if not mine:
+            self._ledger.release(index)
+            return
+        self._key = key = self._key + 1
+        self._running[key] = _Run(index, reply, record.size, route, now)
+        route.busy += 1
+        if deadline > self._dead_man.horizon:
+            self._dead_man.extend(deadline)
+        self._execution.start(key, handler, Task(record, deadline, payload), deadline)
+
+    def finish(self, key: int, outcome: Outcome) -> None:
+        """The one answer to a started request."""
+        run = self._running[key]
+        counts = self.counts
+        kind = type(outcome)
+        if kind is Completed:
+            counts.completed += 1
+        elif kind is Terminated:
+            counts.terminated += 1
+        else:
+            counts.failed += 1
+        counts.busy += time.monotonic() - run.started
+        if self._ledger.answer(run.index):
+            self._out.reply(run.index, encode_reply(run.reply, outcome, self.max_payload, run.size))
+        else:
+            self._ledger.release(run.index)  # the supervisor answered while we hung
+
+    def freed(self, key: int) -> None:
+        """A slot is free again."""
+        route = self._running.pop(key).route
+        full = self._execution.busy == self._concurrency - 1 or route.busy == route.limit
+        route.busy -= 1
+        if full:
+            self._on_free()
+
+    def stuck(self, key: int, reason: StuckReason) -> None:
+        """Code that does not end: it was answered, but its slot is lost until it does."""
+        self.counts.stuck += 1
+        run = self._running[key]
+        _log.error("%s of route %r runs on past its deadline", reason.value, run.route.handler.route)
+        self._on_stuck(reason)
+
+    def give_up(self, text: str) -> None:
+        """The time to drain is over: everything that is left is answered with `text`."""
+        self._draining = text
+        for run in self._running.values():
+            _log.warning("route %r: a task did not end in time: %s", run.route.handler.route, text)
+        self._execution.cancel_all(text)
+        self._lender.give_up()
+
+    def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
+        self.counts.refused += 1
+        if self._ledger.answer(index):
+            self._out.reply(index, encode_reply(reply, outcome, self.max_payload))
+        else:
+            self._ledger.release(index)

@@ -1,0 +1,46 @@
+"""A worker process from its fork to its end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+
+import uvloop
+
+from ajhost.adapters import logs
+from ajhost.adapters.channel import Channel
+from ajhost.adapters.journald import redirect_stdio
+from ajhost.adapters.ledger_file import OwnedLedger
+from ajhost.core.ledger import Word
+from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.plan import GenerationPlan, WorkerOrder
+from ajhost.roles.shared_queue.lane import Lane
+from ajhost.roles.worker.worker import Worker, stacks_on_signal
+
+
+def run(
+    plan: GenerationPlan,
+    order: WorkerOrder,
+    handlers: Mapping[str, LoadedHandler],
+    channel: socket.socket,
+    lanes: Sequence[tuple[str, socket.socket, socket.socket]],
+) -> int:
+    """Runs a worker and returns its exit status. Called in the forked process, with all signals blocked."""
+    import os
+
+    redirect_stdio(f"ajhost-worker-{order.slot}")
+    logs.configure(plan.log.level, "worker", order.slot, order.generation)
+    stacks_on_signal()
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        # the supervisor decides; a signal to the whole group or a terminal's Ctrl-C is meant for it
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    ledger = OwnedLedger(plan.runtime / "ledger", order.serial)
+    ledger.words[Word.PID] = os.getpid()
+    shared = [Lane(name, receive, send) for name, receive, send in lanes]
+
+    async def serve() -> int:
+        return await Worker(plan, order, handlers, Channel(channel), shared, ledger).run()
+
+    return uvloop.run(serve())

@@ -1,0 +1,247 @@
+"""The worker: joins the queue group, runs handlers, answers, beats, and leaves in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from ajhost.adapters.channel import Channel, ChannelClosed, ChannelFull
+from ajhost.adapters.ledger_file import OwnedLedger
+from ajhost.adapters.nats import Connection
+from ajhost.adapters.transport import LedgerTransport
+from ajhost.core.ledger import Phase, Word
+from ajhost.protocol.frames import Message
+from ajhost.protocol.wire import subjects_of
+from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.judge import Judge
+from ajhost.roles.plan import GenerationPlan, WorkerOrder
+from ajhost.roles.shared_queue.lane import Lane, lane_of
+from ajhost.roles.shared_queue.lender import Lender
+from ajhost.roles.shared_queue.puller import Puller
+from ajhost.roles.worker.admission import Admission, Route
+from ajhost.roles.worker.dead_man import DeadMan
+from ajhost.roles.worker.execution import Execution, StuckReason
+from ajhost.roles.worker.threads import prepare_for_threads
+
+_log = logging.getLogger("ajhost.worker")
+BEAT = 0.05
+"""Seconds between two beats."""
+_CONFIRM_TRIES = 40
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(
+        self,
+        plan: GenerationPlan,
+        order: WorkerOrder,
+        handlers: Mapping[str, LoadedHandler],
+        channel: Channel,
+        lanes: Sequence[Lane],
+        ledger: OwnedLedger,
+    ) -> None:
+        self._plan = plan
+        self._order = order
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._ledger = ledger
+        lane_by_route = {h.route: lane_of(h) for h in plan.handlers}
+        routes = [
+            Route(index, handlers[h.route], lane_by_route[h.route]) for index, h in enumerate(plan.handlers)
+        ]
+        workers = plan.workers
+        self._dead_man = DeadMan(workers.kill_grace)
+        self._admission = Admission(
+            ledger,
+            Judge(plan.handlers, workers.default_timeout, plan.signature),
+            routes,
+            concurrency=workers.concurrency,
+            backlog=workers.backlog,
+            on_stuck=self._stuck,
+            on_free=self._freed,
+            dead_man=self._dead_man,
+        )
+        self._transport = LedgerTransport(ledger, self)
+        self._lender = Lender(ledger, lanes, self._loop, self._admission.expired)
+        self._execution = Execution(
+            self._loop,
+            finish=self._admission.finish,
+            freed=self._admission.freed,
+            stuck=self._admission.stuck,
+            kill_grace=workers.kill_grace,
+            threads=workers.concurrency,
+        )
+        self._admission.wire(self._transport, self._lender, self._execution)
+        self._puller = Puller(
+            ledger, plan.runtime / "ledger", lanes, self._loop, self._admission.room, self._admission.pulled
+        )
+        self._connection = Connection(plan.nats, self._transport, f"ajhost worker {order.slot}")
+        self._leaving = asyncio.Event()
+        self._finish = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._orphaned = False
+        self._retire_asked = False
+        self._pull_while_leaving = True
+        if any(not h.is_async for h in handlers.values()):
+            prepare_for_threads()
+
+    # -- the transport's side (adapters.transport.Sink) ------------------------------------------
+
+    def opened(self, sock: socket.socket) -> None:
+        """Passes a duplicate of a new NATS socket to the supervisor, before anything is sent on it."""
+        with contextlib.suppress(ChannelClosed, ChannelFull):
+            self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        """A request."""
+        self._admission.admit(index, data, message)
+
+    def refuse(self, reply: bytes) -> None:
+        """A request without an entry."""
+        self._admission.refuse(reply)
+
+    def server_error(self, text: str) -> None:
+        """`-ERR` or a broken connection."""
+        _log.warning("NATS: %s", text)
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serves until told to leave; the exit status."""
+        self._loop.add_reader(self._channel.fileno(), self._readable)
+        self._beat()
+        await self._connection.connect()
+        self._admission.max_payload = self._connection.max_payload
+        subjects = [s for h in self._plan.handlers for s in subjects_of(h.route)]
+        await self._connection.subscribe(subjects, self._plan.nats.queue_group)
+        if not self._leaving.is_set():
+            self._ledger.words[Word.PHASE] = Phase.SERVING
+            self._puller.begin()
+            self._tell({"ready": True})
+        await self._leaving.wait()
+        return await self._drain()
+
+    def _beat(self) -> None:
+        now = time.monotonic_ns()
+        words, counts = self._ledger.words, self._admission.counts
+        words[Word.BEAT] = now
+        words[Word.RECEIVED] = counts.received
+        words[Word.COMPLETED] = counts.completed
+        words[Word.FAILED] = counts.failed
+        words[Word.TERMINATED] = counts.terminated
+        words[Word.REFUSED] = counts.refused
+        words[Word.LENT] = counts.lent
+        words[Word.PULLED] = counts.pulled
+        words[Word.STUCK] = counts.stuck
+        words[Word.BUSY_NS] = int(counts.busy * 1e9)
+        self._lender.sweep(now)
+        self._transport.confirm()
+        self._transport.resume()
+        if self._connection.up.is_set():
+            self._admission.max_payload = self._connection.max_payload
+        limit = self._plan.workers.max_tasks
+        if limit and counts.received + counts.pulled - counts.lent >= limit:
+            self._ask_to_retire(f"{limit} tasks served")
+        self._dead_man.beat()
+        self._loop.call_later(BEAT, self._beat)
+
+    def _readable(self) -> None:
+        while True:
+            try:
+                received = self._channel.receive()
+            except ChannelClosed:
+                self._loop.remove_reader(self._channel.fileno())
+                _log.error("the supervisor is gone: finishing what is held")
+                self._orphaned = True
+                self._finish.set()
+                self._leaving.set()
+                return
+            if received is None:
+                return
+            message, _ = received
+            if "leave" in message:
+                self._pull_while_leaving = message["leave"] == "stop"
+                if not self._pull_while_leaving:
+                    self._finish.set()
+                self._leaving.set()
+            if "finish" in message:
+                self._finish.set()
+            if "hurry" in message:
+                self._hurry.set()
+
+    def _tell(self, message: dict[str, object]) -> None:
+        try:
+            self._channel.send(message)
+        except ChannelClosed:
+            pass  # the end of the channel is seen by its reader
+        except ChannelFull:
+            self._loop.call_later(BEAT, self._tell, message)
+
+    def _freed(self) -> None:
+        self._puller.refresh()
+
+    def _stuck(self, reason: StuckReason) -> None:
+        del reason
+        self._ask_to_retire("a handler that cannot be stopped")
+
+    def _ask_to_retire(self, why: str) -> None:
+        if not self._retire_asked:
+            self._retire_asked = True
+            self._tell({"retire": why})
+
+    # -- the end --------------------------------------------------------------------------------
+
+    async def _drain(self) -> int:
+        """Leaves the group, finishes what is held, answers, and ends; past the limit what is left is answered for."""
+        self._ledger.words[Word.PHASE] = Phase.LEAVING
+        if not self._pull_while_leaving:
+            self._puller.end()
+        limit = self._plan.workers.drain_timeout
+        end = self._loop.time() + limit
+        leaving = asyncio.create_task(self._leave())
+        while not self._done(leaving):
+            left = end - self._loop.time()
+            if left <= 0 or self._hurry.is_set():
+                held = self._ledger.held
+                if held:
+                    _log.warning("%d tasks remain: answering that they were not finished", held)
+                self._admission.give_up("draining: the host stopped before the task ended")
+                break
+            await asyncio.sleep(min(BEAT / 5, left))
+        await self._flush()
+        leaving.cancel()
+        return 0
+
+    async def _leave(self) -> None:
+        if self._connection.up.is_set():
+            await self._connection.leave()
+        self._tell({"left": True})
+
+    def _done(self, leaving: asyncio.Task[None]) -> bool:
+        self._lender.sweep(time.monotonic_ns())
+        return leaving.done() and self._finish.is_set() and not self._ledger.held
+
+    async def _flush(self) -> None:
+        """Waits until the server has the last replies, as long as it can be reached within reason."""
+        for _ in range(_CONFIRM_TRIES):
+            self._transport.confirm()
+            if not self._transport.unsent and not self._transport.unconfirmed:
+                break
+            await asyncio.sleep(BEAT)
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await self._connection.close()
+
+
+def stacks_on_signal() -> None:
+    """SIGUSR2 writes every thread's stack to stderr, from C, even when Python cannot run."""
+    faulthandler.enable(file=sys.stderr)
+    faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)
