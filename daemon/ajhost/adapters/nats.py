@@ -47,7 +47,9 @@ class Reply(NamedTuple):
 
 def addresses(settings: NatsSettings) -> str:
     """The configured servers as text without user names and passwords."""
-    return ", ".join(s.rpartition("@")[2] if "@" in s else s.partition("://")[2] or s for s in settings.servers)
+    return ", ".join(
+        s.rpartition("@")[2] if "@" in s else s.partition("://")[2] or s for s in settings.servers
+    )
 
 
 def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
@@ -248,7 +250,7 @@ async def request_once(
     try:
         client = await nats.connect(**options)
     except (OSError, nats.errors.Error, TimeoutError) as error:
-        raise ConnectFailed(f"NATS at {addresses(settings)}: {error or type(error).__name__}") from error
+        raise ConnectFailed(f"NATS at {addresses(settings)}: {str(error) or type(error).__name__}") from error
     try:
         message = await client.request(subject, body, timeout, old_style=True, headers=headers)
     except nats.errors.NoRespondersError as error:

@@ -11,24 +11,17 @@ import asyncio
 import socket
 import ssl
 import time
-from collections import deque
 from typing import Protocol
 from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
 
 from ajhost.adapters import tcp
+from ajhost.adapters.outflow import Outflow
 from ajhost.adapters.tls import Sealed
 from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.ledger import OwnLedger, Word
 from ajhost.protocol.frames import FrameError, Message, message_line, scan
-
-_KEPT_BYTES = 8 << 20
-"""Bytes of unconfirmed replies that are kept for a reconnect; the oldest go first."""
-_FRAGILE_SECONDS = 1.0
-"""For so long after a reconnect the requester may not be back itself: replies are sent again later."""
-_AGAIN_AFTER = (1.0, 2.5)
-_PING = b"PING\r\n"
 
 
 class Sink(Protocol):
@@ -64,22 +57,12 @@ class LedgerTransport(Transport):
         self._reading = self._kicked = False
         self._line: asyncio.Future[None] | None = None
         self._wake: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
         self._controls: list[bytes] = []
-        # out
-        self._commands: list[bytes] = []
-        self._replies: list[bytes] = []
-        self._entries: list[int] = []
-        self._rest = memoryview(b"")
-        self._rest_entries: list[int] = []
-        # replies that no PONG has confirmed yet
-        self._mark = 0
-        self._asking = False
-        self._pings: deque[int | None] = deque()
-        self._recent: deque[tuple[int, bytes]] = deque()
-        self._recent_size = 0
-        self._fragile_until = 0.0
-        self._connections = 0
+        self._out = Outflow(self._released, self._lose)
+        self.reply = self._out.reply
+        """`reply(index, data)` sends the reply for a ledger entry, which is released once the kernel took it."""
+        self.publish = self._out.publish
+        """`publish(data)` sends a reply for a request that is not in this ledger."""
 
     # -- nats-py's side -------------------------------------------------------------------------
 
@@ -92,12 +75,10 @@ class LedgerTransport(Transport):
         self._words[Word.SEALED] = 0
         self._sealed = None
         self._needed = self._skip = 0
-        self._pings.clear()
         self._controls.clear()
-        self._commands.clear()
-        self._up = self._eof = self._asking = False
+        self._up = self._eof = False
         self._sock = sock
-        self._connections += 1
+        self._out.attach(sock)
         self._sink.opened(sock)
         self._read_on()
 
@@ -116,14 +97,16 @@ class LedgerTransport(Transport):
         sealed = Sealed(ssl_context, uri)
         async with asyncio.timeout(connect_timeout):
             await sealed.handshake(self._loop, sock)
-        self._sealed = sealed
+        self._sealed = self._out.sealed = sealed
         self._words[Word.SEALED] = 1
         self._read_on()
         self._loop.call_soon(self._readable)  # what arrived with the end of the handshake
 
     async def _open(self, host: str, port: int) -> socket.socket:
         problem: OSError = ConnectionError(f"{host} has no address")
-        for family, kind, proto, _, address in await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        for family, kind, proto, _, address in await self._loop.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        ):
             sock = socket.socket(family, kind, proto)
             sock.setblocking(False)
             try:
@@ -141,22 +124,16 @@ class LedgerTransport(Transport):
 
     def write(self, payload: bytes) -> None:
         """Queues an operation of nats-py."""
-        if payload == _PING:
-            self._pings.append(None)
-        self._commands.append(payload)
-        self._kick()
+        self._out.command(payload)
 
     def writelines(self, payload: list[bytes]) -> None:
         """Queues operations of nats-py."""
         for command in payload:
-            self.write(command)
+            self._out.command(command)
 
     async def drain(self) -> None:
         """Waits until the kernel took what was queued, or the connection is gone."""
-        self._flush()
-        while self._rest and not self._eof:
-            self._room = self._room or self._loop.create_future()
-            await self._room
+        await self._out.drain()
 
     async def readline(self) -> bytes:
         """A line of the handshake. The PONG that ends it opens the way for replies."""
@@ -296,12 +273,9 @@ class LedgerTransport(Transport):
 
     def _control(self, lines: list[bytes]) -> None:
         for line in lines:
-            if line == b"PONG\r\n" and self._pings:
-                mark = self._pings.popleft()
-                if mark is not None:
-                    self._confirmed(mark)
-                    continue
-            elif line.startswith(b"-ERR"):
+            if line == b"PONG\r\n" and self._out.pong():
+                continue
+            if line.startswith(b"-ERR"):
                 # nats-py would close for good; the server closes what it must, and then we connect again
                 self._sink.server_error(line[4:].decode("utf-8", "replace").strip(" '\r\n"))
                 continue
@@ -318,15 +292,10 @@ class LedgerTransport(Transport):
         self._read_off()
         if paused:
             self._refuse_rest()
-        if self._rest and self._sock is not None:
-            self._loop.remove_writer(self._sock)
-        # what the kernel did not take is kept with the unconfirmed replies; its entries stay until it is sent again
-        self._entries[:0] = self._rest_entries
-        self._rest, self._rest_entries = memoryview(b""), []
-        for waiter in (self._line, self._wake, self._room):
+        self._out.detach()
+        for waiter in (self._line, self._wake):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
-        self._room = None
         if error is not None:
             self._sink.server_error(f"connection lost: {error}")
 
@@ -340,97 +309,25 @@ class LedgerTransport(Transport):
 
     # -- out ------------------------------------------------------------------------------------
 
-    def reply(self, index: int, data: bytes) -> None:
-        """Sends a reply; its ledger entry is released once the kernel took it."""
-        self._replies.append(data)
-        self._entries.append(index)
-        self._kick()
-
-    def publish(self, data: bytes) -> None:
-        """Sends a reply for an entry that is not in our ledger."""
-        self._replies.append(data)
-        self._kick()
-
     def confirm(self) -> None:
-        """Asks the server whether it has what was sent; call it every now and then. A PONG confirms."""
-        if self._up and self._recent and self._recent[-1][0] == self._mark:
-            self._asking = True
-            self._kick()
+        """Asks the server whether it has what was sent; call it every now and then."""
+        self._out.confirm()
 
     @property
     def unsent(self) -> bool:
         """Whether replies wait for the kernel or for a connection."""
-        return bool(self._replies or self._rest)
+        return self._out.unsent
 
     @property
     def unconfirmed(self) -> bool:
         """Whether the server may not have everything that was sent."""
-        return bool(self._recent)
+        return self._out.unconfirmed
 
-    def _kick(self) -> None:
-        if not self._kicked:
-            self._kicked = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._kicked = False
-        sock = self._sock
-        if self._rest or sock is None or self._eof:
-            return
-        data, entries = b"", []
-        if self._up and self._replies:
-            data = b"".join(self._replies)
-            entries = self._entries
-            self._replies, self._entries = [], []
-            self._keep(data)
-        if self._commands:
-            data = b"".join(self._commands) + data
-            self._commands.clear()
-        if self._asking:
-            # after the replies: its PONG confirms them
-            self._asking = False
-            self._pings.append(self._mark)
-            self._mark += 1
-            data += _PING
-        if not data:
-            return
-        if self._sealed is not None:
-            data = self._sealed.seal(data)
-        try:
-            sent = sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError as error:
-            self._entries[:0] = entries
-            self._lose(error)
-            return
-        if sent == len(data):
-            self._released(entries)
-        else:
-            self._rest, self._rest_entries = memoryview(data)[sent:], entries
-            self._loop.add_writer(sock, self._writable)
-
-    def _writable(self) -> None:
-        sock = self._sock
-        if sock is None or self._eof:
-            return
-        try:
-            sent = sock.send(self._rest)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._lose(error)
-            return
-        self._rest = self._rest[sent:]
-        if self._rest:
-            return
-        self._loop.remove_writer(sock)
-        entries, self._rest_entries = self._rest_entries, []
-        self._released(entries)
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-        self._room = None
-        self._flush()
+    def resume(self) -> None:
+        """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
+        if self._up and not self._reading and self._ledger.available:
+            self._read_on()
+            self._loop.call_soon(self._parse_rest)
 
     def _released(self, entries: list[int]) -> None:
         release = self._ledger.release
@@ -439,44 +336,11 @@ class LedgerTransport(Transport):
         if entries and not self._reading:
             self.resume()
 
-    def resume(self) -> None:
-        """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
-        if self._up and not self._reading and self._ledger.available:
-            self._read_on()
-            self._loop.call_soon(self._parse_rest)
-
     def _parse_rest(self) -> None:
         if self._up and not self._eof and self._chunk.received > self._chunk.done:
             self._parse()
 
-    # -- replies survive a connection -----------------------------------------------------------
-
-    def _keep(self, data: bytes) -> None:
-        self._recent.append((self._mark, data))
-        self._recent_size += len(data)
-        while self._recent_size > _KEPT_BYTES and len(self._recent) > 1:
-            self._recent_size -= len(self._recent.popleft()[1])
-        if self._fragile_until and self._loop.time() < self._fragile_until:
-            for delay in _AGAIN_AFTER:
-                self._loop.call_later(delay, self._send_again, data)
-
-    def _send_again(self, data: bytes) -> None:
-        if self._up:  # a second answer is harmless, a missing one is not
-            self._commands.append(data)
-            self._kick()
-
-    def _confirmed(self, mark: int) -> None:
-        while self._recent and self._recent[0][0] <= mark:
-            self._recent_size -= len(self._recent.popleft()[1])
-
     def _came_up(self) -> None:
-        """The server accepted us: what an earlier connection may have lost goes out again, then what waited."""
         self._up = True
-        if self._connections > 1:
-            self._fragile_until = self._loop.time() + _FRAGILE_SECONDS
-        unsure = [data for _, data in self._recent]
-        self._recent.clear()
-        self._recent_size = 0
-        self._replies[:0] = unsure
-        self._kick()
+        self._out.came_up()
         self._loop.call_soon(self._parse_rest)

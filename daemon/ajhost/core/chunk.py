@@ -40,7 +40,9 @@ class Chunk:
         self._base, self.done = words[Word.BASE], words[Word.DONE]
         end = max(words[Word.RECV], taken)
         if not self._base <= self.done <= words[Word.RECV] <= end <= self._base + self.size:
-            raise LedgerError(f"positions: base {self._base}, done {self.done}, received {end}, chunk {self.size}")
+            raise LedgerError(
+                f"positions: base {self._base}, done {self.done}, received {end}, chunk {self.size}"
+            )
         self.received = words[Word.RECV] = end
 
     def space(self, needed: int) -> memoryview:

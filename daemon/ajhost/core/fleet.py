@@ -184,7 +184,9 @@ class Fleet:
             slot.failures, slot.not_before = 0, 0.0
             return
         # the first one is replaced at once: it may have been anybody's kill
-        slot.not_before = now if not slot.failures else now + min(FIRST_DELAY * 2 ** (slot.failures - 1), LONGEST_DELAY)
+        slot.not_before = (
+            now if not slot.failures else now + min(FIRST_DELAY * 2 ** (slot.failures - 1), LONGEST_DELAY)
+        )
         slot.failures += 1
 
     def _stop(self) -> list[Command]:

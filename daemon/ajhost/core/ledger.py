@@ -56,7 +56,18 @@ COUNTERS = ("received", "completed", "failed", "terminated", "refused", "lent", 
 SUPERVISOR_SLOT = 0xFFFF
 
 # words of an entry, relative to its first
-_STATE, _SAID, _TAKEN, _AT, _ACCEPTED, _DEADLINE, _STARTED, _ORIGIN, _LENGTHS, _TRIES = 0, 1, 2, 3, 4, 5, 6, 7, 10, 11
+_STATE, _SAID, _TAKEN, _AT, _ACCEPTED, _DEADLINE, _STARTED, _ORIGIN, _LENGTHS, _TRIES = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    10,
+    11,
+)
 _TEXT = 96
 _ENTRY_WORDS = ENTRY_SIZE // 8
 _START = struct.Struct("=QQQQQHHHHQ")
@@ -65,6 +76,7 @@ MAX_REPLY = 256
 """Bytes of the longest reply subject that an entry holds; a router's are about 30."""
 _MAX_ID, _MAX_TYPE = 64, 96
 _FIRST = HEADER_SIZE // 8
+
 
 class LedgerError(ValueError):
     """The file is no ledger of this layout."""
@@ -156,7 +168,17 @@ class Ledger:
     :raises LedgerError: when the buffer holds no ledger of this layout, or one cut short.
     """
 
-    __slots__ = ("_first", "chunk_at", "chunk_size", "entries", "generation", "serial", "slot", "view", "words")
+    __slots__ = (
+        "_first",
+        "chunk_at",
+        "chunk_size",
+        "entries",
+        "generation",
+        "serial",
+        "slot",
+        "view",
+        "words",
+    )
 
     def __init__(self, buffer: memoryview) -> None:
         if len(buffer) < HEADER_SIZE:

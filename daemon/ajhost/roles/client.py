@@ -44,7 +44,9 @@ def status(directory: Path) -> StatusReport:
                 workers.append(_worker(ledger, {} if state is None else state.routes))
             ledger.close()
     pid = _holder(directory)
-    supervisor = SupervisorStatus(pid, 0 if state is None else state.generation, state is not None and state.pid == pid and state.ready)
+    supervisor = SupervisorStatus(
+        pid, 0 if state is None else state.generation, state is not None and state.pid == pid and state.ready
+    )
     count = 0 if state is None else state.count
     return StatusReport(supervisor, tuple(sorted(workers, key=lambda w: (w.slot, w.generation))), count)
 
@@ -54,14 +56,15 @@ def _worker(ledger: Ledger, routes: Mapping[int, Sequence[str]]) -> WorkerStatus
     names = routes.get(ledger.generation, ())
     phase = Phase(words[Word.PHASE])
     hangs = phase is not Phase.STARTING and now - words[Word.BEAT] > _STALE_NS
-    tasks = tuple(
-        _task(entry, names, now, wall)
-        for entry in ledger.used()
-        if entry.state is State.STARTED
-    )
+    tasks = tuple(_task(entry, names, now, wall) for entry in ledger.used() if entry.state is State.STARTED)
     counts = {name: words[Word.RECEIVED + i] for i, name in enumerate(COUNTERS)}
     return WorkerStatus(
-        ledger.slot, words[Word.PID], ledger.generation, "hung" if hangs else phase.name.lower(), tasks, counts
+        ledger.slot,
+        words[Word.PID],
+        ledger.generation,
+        "hung" if hangs else phase.name.lower(),
+        tasks,
+        counts,
     )
 
 

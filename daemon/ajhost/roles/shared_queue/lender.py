@@ -13,7 +13,6 @@ from ajhost.core.token import Token
 from ajhost.roles.shared_queue.lane import GENERAL, Lane
 
 
-
 class Outbox:
     """Tokens on their way into one lane; what the kernel has no room for waits here, in order."""
 

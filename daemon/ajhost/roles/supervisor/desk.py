@@ -38,12 +38,19 @@ class Desk:
     """`stored(name, sock)` is told of each new connection, for systemd's file descriptor store."""
 
     def __init__(
-        self, plan: GenerationPlan, serial: int, lanes: Sequence[Lane], max_payload: int, stored: Callable[[socket.socket], None]
+        self,
+        plan: GenerationPlan,
+        serial: int,
+        lanes: Sequence[Lane],
+        max_payload: int,
+        stored: Callable[[socket.socket], None],
     ) -> None:
         self.directory = plan.runtime / "ledger"
         self.serial = serial
         ledger_file.make(
-            self.directory, geometry_for(_HELD, max_payload), Identity(serial, SUPERVISOR_SLOT, plan.generation)
+            self.directory,
+            geometry_for(_HELD, max_payload),
+            Identity(serial, SUPERVISOR_SLOT, plan.generation),
         )
         self.ledger = ledger_file.OwnedLedger(self.directory, serial)
         self.ledger.words[Word.PID] = os.getpid()
@@ -92,7 +99,9 @@ class Desk:
         found = scan(frame).messages
         if not found or not found[0][5]:
             return None
-        index = self.ledger.receive_copy(frame, time.monotonic_ns()) if len(found[0][5]) <= MAX_REPLY else None
+        index = (
+            self.ledger.receive_copy(frame, time.monotonic_ns()) if len(found[0][5]) <= MAX_REPLY else None
+        )
         if index is None:
             self.answer(found[0][5], Failed("overloaded: too many requests to take over at once"))
         return index

@@ -127,7 +127,12 @@ class Leftovers:
             known |= {reply for reply in _replies(ledger)}
             forget(ledger.serial)
             if answered or moved:
-                _log.warning("found %d requests of an earlier start: %d run now, %d had started", answered + moved, moved, answered)
+                _log.warning(
+                    "found %d requests of an earlier start: %d run now, %d had started",
+                    answered + moved,
+                    moved,
+                    answered,
+                )
             self._graveyard.add(ledger)
         self._waiting = orphans
 

@@ -45,6 +45,8 @@ def read(directory: Path) -> HostState | None:
     try:
         body = orjson.loads((directory / _NAME).read_bytes())
         routes = {int(generation): tuple(names) for generation, names in body["routes"].items()}
-        return HostState(int(body["pid"]), int(body["generation"]), bool(body["ready"]), int(body["count"]), routes)
+        return HostState(
+            int(body["pid"]), int(body["generation"]), bool(body["ready"]), int(body["count"]), routes
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

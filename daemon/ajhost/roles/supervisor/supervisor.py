@@ -61,7 +61,12 @@ class Supervisor:
         serial = new_serial()
         self._desk_serial = serial
         self._crew = Crew(
-            self._runtime, serial + 1, self._lanes, kept=self._on_kept, ended=self._on_ended, changed=self._on_changed
+            self._runtime,
+            serial + 1,
+            self._lanes,
+            kept=self._on_kept,
+            ended=self._on_ended,
+            changed=self._on_changed,
         )
         self._fleet = self._crew.fleet
         self._desk: Desk | None = None
@@ -105,7 +110,9 @@ class Supervisor:
             desk = Desk(plan, self._desk_serial, self._lanes, self._crew.max_payload, keep)
             await desk.connect()
             self._verdicts = Verdicts(plan.handlers)
-            self._undertaker = Undertaker(desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last)
+            self._undertaker = Undertaker(
+                desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last
+            )
             self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
             self._desk = desk
             for name in self._undertaker.leftovers.inherit(self._notifier.stored()):
@@ -252,7 +259,9 @@ class Supervisor:
     def _write_state(self) -> None:
         routes = {g: [h.route for h in p.handlers] for g, p in self._crew.plans.items()}
         fleet = self._fleet
-        state_file.write(self._runtime, HostState(os.getpid(), fleet.generation, self._ready, fleet.count, routes))
+        state_file.write(
+            self._runtime, HostState(os.getpid(), fleet.generation, self._ready, fleet.count, routes)
+        )
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -301,7 +310,12 @@ class Supervisor:
                 self._notifier.extend(_STOP_PATIENCE * 2)
                 self._notifier.status(f"draining: {len(members)} workers, {running} tasks run")
                 if running:
-                    _log.info("draining: %d workers, %d tasks run, %.0f s left", len(members), running, max(end - now, 0))
+                    _log.info(
+                        "draining: %d workers, %d tasks run, %.0f s left",
+                        len(members),
+                        running,
+                        max(end - now, 0),
+                    )
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK):

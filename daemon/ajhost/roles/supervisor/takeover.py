@@ -60,7 +60,12 @@ def return_token(ledger: Ledger, desk: Desk, maps: Maps) -> None:
 
 
 async def move_waiting(
-    ledger: Ledger, sock: socket.socket | None, desk: Desk, *, tokens_lost: bool = False, known: Iterable[bytes] = ()
+    ledger: Ledger,
+    sock: socket.socket | None,
+    desk: Desk,
+    *,
+    tokens_lost: bool = False,
+    known: Iterable[bytes] = (),
 ) -> int:
     """Moves everything that had not started to the desk, from ledger, chunk and kernel, and lends it.
 

@@ -100,7 +100,9 @@ class Watch:
         since = self._hung.get(member.serial)
         if since is None:
             self._hung[member.serial] = now
-            _log.warning("worker %d (pid %d) hangs: no beat for %.2f s", member.slot, member.pid, _STALE_NS / 1e9)
+            _log.warning(
+                "worker %d (pid %d) hangs: no beat for %.2f s", member.slot, member.pid, _STALE_NS / 1e9
+            )
             self._stalled(member)
             return
         self._answer_overdue(member, int(now * 1e9))
@@ -110,7 +112,11 @@ class Watch:
             return
         if not member.killed_at:
             member.killed_at = now
-            _log.error("worker %d (pid %d) hangs past the kill grace: its stacks follow, then SIGKILL", member.slot, member.pid)
+            _log.error(
+                "worker %d (pid %d) hangs past the kill grace: its stacks follow, then SIGKILL",
+                member.slot,
+                member.pid,
+            )
             processes.pidfd_signal(member.pidfd, signal.SIGUSR2)
         elif now - member.killed_at >= _DUMP_TIME:
             processes.pidfd_signal(member.pidfd, signal.SIGKILL)

@@ -64,7 +64,17 @@ class _Run:
 class Counts:
     """What this worker did since it began; copied to its ledger at each beat."""
 
-    __slots__ = ("busy", "completed", "failed", "lent", "pulled", "received", "refused", "stuck", "terminated")
+    __slots__ = (
+        "busy",
+        "completed",
+        "failed",
+        "lent",
+        "pulled",
+        "received",
+        "refused",
+        "stuck",
+        "terminated",
+    )
 
     def __init__(self) -> None:
         self.received = self.completed = self.failed = self.terminated = 0

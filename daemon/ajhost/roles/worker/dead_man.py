@@ -8,13 +8,14 @@ the stacks, and exits.
 from __future__ import annotations
 
 import faulthandler
-import sys
 import time
 
 _SLACK = 60.0
 """Seconds by which the switch is set further than it must, so that it is set anew about once a minute."""
 _LATE = 30.0
 """Seconds past the last deadline and the kill grace: the supervisor acts long before."""
+
+_STDERR = 2
 
 
 class DeadMan:
@@ -28,7 +29,7 @@ class DeadMan:
         """Covers a deadline (monotonic seconds)."""
         now = time.monotonic()
         self.horizon = max(self.horizon, deadline + _SLACK)
-        faulthandler.dump_traceback_later(self.horizon + self._after - now, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(self.horizon + self._after - now, exit=True, file=_STDERR)
 
     def beat(self) -> None:
         """The loop runs: moves the switch on before it is near."""
