@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from nats.aio.client import Client
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
@@ -46,6 +49,21 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
+
+
+async def round_trip(client: Client) -> None:
+    """Returns when the server has taken everything that `client` sent, after a reconnect if it comes to that.
+
+    A message to itself: the PING of nats-py's `flush` overtakes what is pending, and is skipped between two connections.
+    """
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    while True:
+        await client.publish(inbox)
+        with contextlib.suppress(TimeoutError):
+            await subscription.next_msg(timeout=1)
+            break
+    await subscription.unsubscribe()
 
 
 class NatsServer:
@@ -117,13 +135,13 @@ class NatsServer:
         if not ready.done():
             ready.set_exception(NatsServerFailed(f"nats-server ended before it was ready:\n{self.log()}"))
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Sends it a signal: SIGHUP reloads its configuration, SIGUSR2 is lame duck mode, SIGSTOP a hang."""
         os.kill(self.pid, number)
 
     async def lame_duck(self) -> None:
         """Lame duck mode: it asks its clients to go elsewhere. Returns when it has told them."""
-        self.signal(signal.SIGUSR2)
+        self.send_signal(signal.SIGUSR2)
 
     async def ended(self) -> int:
         """Waits for its end, which it comes to by itself after `lame_duck`."""
@@ -136,7 +154,7 @@ class NatsServer:
 
     async def kill(self) -> None:
         """SIGKILL: its clients see a connection that ends, and nothing before."""
-        self.signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         await self.ended()
 
     async def stop(self) -> None:
@@ -144,8 +162,8 @@ class NatsServer:
         if self._process is None:
             return
         if self._process.returncode is None:
-            self.signal(signal.SIGCONT)
-            self.signal(signal.SIGTERM)
+            self.send_signal(signal.SIGCONT)
+            self.send_signal(signal.SIGTERM)
         await self.ended()
 
     async def restart(self) -> None:

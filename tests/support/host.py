@@ -1,0 +1,367 @@
+"""A real host for a test: `python -m ajhost run` as a process, with settings and handlers of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support import processes
+from tests.support.log import Line, Log, Wanted
+from tests.support.notify import NotifySocket
+from tests.support.processes import ProcessInfo
+
+ROOT = Path(__file__).parents[2]
+HANDLERS = "tests.support.handlers"
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 40.0
+_WORKER = re.compile(r"^ajhost: worker (\d+)")
+
+Section = Mapping[str, Any]
+
+
+class HostFailed(AssertionError):
+    """The host did something else than the test needed; the text holds its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a command of the program left: its exit status and both outputs."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def toml_value(value: object) -> str:
+    """`value` in TOML, whose strings, lists, numbers and booleans are JSON's; mappings become inline tables."""
+    if isinstance(value, Mapping):
+        return (
+            "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
+        )
+    if isinstance(value, Path):
+        return json.dumps(str(value))
+    return json.dumps(value, default=str)
+
+
+def settings_text(sections: Mapping[str, Section]) -> str:
+    """A settings file: sections of keys. Keys that are mappings become inline tables."""
+    text = []
+    for name, section in sections.items():
+        text.append(f"[{name}]")
+        text += [f"{json.dumps(key)} = {toml_value(value)}" for key, value in section.items()]
+    return "\n".join(text) + "\n"
+
+
+class Host:
+    """One `ajhost run`, its log, its notifications and its processes.
+
+    Use it as `async with Host(tmp_path, nats=server.url, handlers={"echo": "echo"}) as host:`. On entry it is started
+    and ready; on exit it is stopped by SIGTERM unless the test ended it, and no process of it may be left.
+
+    :param handlers: route -> function of `tests.support.handlers`, or `module:function`, or a table of settings whose
+        `target` is either of them. Default: the route `echo`.
+    :param modules: name -> source of handler modules of the test's own.
+    :param sections: more settings, `{"workers": {"count": 4}}`; they are merged over what this class writes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nats: str | Sequence[str],
+        handlers: Mapping[str, str | Section] | None = None,
+        modules: Mapping[str, str] | None = None,
+        sections: Mapping[str, Section] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        # processes are recognised by their working directory, so each host needs one of its own
+        self.directory = Path(tempfile.mkdtemp(prefix="host-", dir=directory.resolve()))
+        self.application = self.directory / "app"
+        self.application.mkdir()
+        self.file = self.directory / "ajhost.toml"
+        # short, because sockets live there (108 bytes), and a tmpfs where there is one
+        shared = Path("/dev/shm")
+        self.runtime = Path(tempfile.mkdtemp(prefix="ajhost-", dir=shared if shared.is_dir() else None))
+        self._servers = [nats] if isinstance(nats, str) else list(nats)
+        self._env = dict(env or {})
+        self._process: asyncio.subprocess.Process | None = None
+        self._log: Log | None = None
+        self._notify: NotifySocket | None = None
+        for name, source in (modules or {}).items():
+            self.write_module(name, source)
+        self.configure(handlers or {"echo": "echo"}, sections)
+
+    def write_module(self, name: str, source: str) -> None:
+        """Writes or replaces a handler module; `reload` brings it into service."""
+        path = self.application / f"{name}.py"
+        new = path.with_suffix(".new")
+        new.write_text(source)
+        new.replace(path)
+
+    def configure(
+        self, handlers: Mapping[str, str | Section], sections: Mapping[str, Section] | None = None
+    ) -> None:
+        """Writes the settings file anew; `reload` or the next `start` brings it into service."""
+        text: dict[str, dict[str, Any]] = {
+            "nats": {"servers": self._servers},
+            "python": {"path": [self.application, ROOT]},
+            "workers": {"count": 2, "drain_timeout": 10.0},
+            "runtime": {"directory": self.runtime},
+        }
+        for route, handler in handlers.items():
+            table = {"target": handler} if isinstance(handler, str) else dict(handler)
+            if ":" not in table["target"]:
+                table["target"] = f"{HANDLERS}:{table['target']}"
+            text[f"handlers.{json.dumps(route)}"] = table
+        for name, section in (sections or {}).items():
+            text[name] = {**text.get(name, {}), **section}
+        self.write_settings(settings_text(text))
+
+    def write_settings(self, text: str) -> None:
+        """Replaces the settings file by exactly this, valid or not."""
+        new = self.file.with_suffix(".new")
+        new.write_text(text)
+        new.replace(self.file)
+
+    # running it
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the program is started with."""
+        path = os.pathsep.join(filter(None, (str(ROOT / "daemon"), os.environ.get("PYTHONPATH"))))
+        return {**os.environ, "PYTHONPATH": path, **self._env}
+
+    async def launch(self) -> None:
+        """Starts it without waiting for its readiness."""
+        self._notify = NotifySocket(self.runtime.with_name(f"{self.runtime.name}.notify"))
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ajhost", "run", "-c", str(self.file)),
+            cwd=self.directory,
+            env={**self.environment, "NOTIFY_SOCKET": str(self._notify.path)},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self._log = Log(self._process.stdout)
+
+    async def start(self) -> None:
+        """Starts it and returns when it says READY=1. Raises HostFailed if it ends first or takes too long."""
+        await self.launch()
+        await self.ready()
+
+    async def ready(self, timeout: float = START_TIMEOUT) -> None:
+        """Returns when it has said READY=1 since its start."""
+        ready = asyncio.create_task(self.notifications.next("READY", "1", timeout=timeout))
+        ended = asyncio.create_task(self._running.wait())
+        try:
+            await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                raise HostFailed(
+                    f"it ended with {ended.result()} before it was ready:\n{await self._last_log()}"
+                )
+            try:
+                ready.result()
+            except TimeoutError:
+                raise HostFailed(f"not ready within {timeout} s:\n{self.log_text()}") from None
+        finally:
+            ready.cancel()
+            ended.cancel()
+            await asyncio.gather(ready, ended, return_exceptions=True)
+
+    async def wait(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Waits for its end and returns its exit status (-N: signal N). Raises HostFailed after `timeout` s."""
+        try:
+            return await asyncio.wait_for(self._running.wait(), timeout)
+        except TimeoutError:
+            raise HostFailed(f"it runs on after {timeout} s:\n{self.log_text()}") from None
+
+    async def run_to_end(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Starts it, waits for its end, returns its exit status: for hosts that must refuse to start."""
+        await self.launch()
+        status = await self.wait(timeout)
+        await self._last_log()
+        return status
+
+    async def terminate(self, timeout: float = STOP_TIMEOUT) -> int:
+        """SIGTERM, then its exit status."""
+        self.send_signal(signal.SIGTERM)
+        return await self.wait(timeout)
+
+    async def restart(self) -> None:
+        """Starts it again after its end, on the same settings and the same runtime directory."""
+        await self._forget()
+        await self.start()
+
+    @property
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise HostFailed("the host was not started")
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process."""
+        return self._running.pid
+
+    @property
+    def notifications(self) -> NotifySocket:
+        """What it told its service manager."""
+        if self._notify is None:
+            raise HostFailed("the host was not started")
+        return self._notify
+
+    @property
+    def output(self) -> Log:
+        """What it, and each process of it, wrote to stdout and stderr."""
+        if self._log is None:
+            raise HostFailed("the host was not started")
+        return self._log
+
+    def log_text(self) -> str:
+        """All of its output so far."""
+        return self.output.text()
+
+    async def log(self, part: Wanted, *, since: int = 0, timeout: float = 20.0) -> Line:
+        """The first line with `part` of those after the first `since`. Raises TimeoutError."""
+        return await self.output.next(part, since=since, timeout=timeout)
+
+    # its processes
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """A signal to the supervisor."""
+        processes.send(self.pid, number)
+
+    def workers(self) -> dict[int, int]:
+        """Slot -> pid of the youngest worker of each slot, by the processes' titles."""
+        return {
+            int(found[1]): child.pid for child in self.children() if (found := _WORKER.match(child.title))
+        }
+
+    def children(self) -> list[ProcessInfo]:
+        """The supervisor's children, oldest first: template and workers."""
+        return processes.children(self.pid)
+
+    def template(self) -> int:
+        """The pid of the youngest template."""
+        templates = [child.pid for child in self.children() if child.title.startswith("ajhost: template")]
+        if not templates:
+            raise HostFailed(f"no template among {self.children()}")
+        return templates[-1]
+
+    def kill(self, slot: int, number: signal.Signals = signal.SIGKILL) -> int:
+        """Sends a signal to the worker of a slot and returns its pid."""
+        workers = self.workers()
+        if slot not in workers:
+            raise HostFailed(f"no worker in slot {slot} among {self.children()}:\n{self.log_text()}")
+        os.kill(workers[slot], number)
+        return workers[slot]
+
+    def all_processes(self) -> list[ProcessInfo]:
+        """Every process that descends from it, orphans and handlers' children included."""
+        return processes.with_working_directory(self.directory)
+
+    # its commands
+
+    async def command(
+        self, *arguments: str, stdin: bytes | None = None, timeout: float = 30.0
+    ) -> CommandResult:
+        """Runs `ajhost ARGUMENTS -c FILE`."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ajhost", *arguments, "-c", str(self.file)),
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            stdout, stderr = await asyncio.wait_for(process.communicate(stdin), timeout)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert process.returncode is not None
+        return CommandResult(process.returncode, stdout.decode(), stderr.decode())
+
+    async def status(self) -> dict[str, Any]:
+        """`ajhost status --json`. Raises HostFailed if it says nothing."""
+        result = await self.command("status", "--json")
+        if result.status not in (0, 1):
+            raise HostFailed(f"status: {result}\n{self.log_text()}")
+        answer: dict[str, Any] = json.loads(result.stdout)
+        return answer
+
+    async def reload(self, timeout: float = 60.0) -> CommandResult:
+        """`ajhost reload`: returns when it is decided, status 0 if the new generation serves."""
+        return await self.command("reload", timeout=timeout)
+
+    # the end
+
+    async def _last_log(self) -> str:
+        with contextlib.suppress(TimeoutError):
+            await self.output.ended(timeout=2.0)
+        return self.log_text()
+
+    async def _forget(self) -> None:
+        if self._log is not None:
+            await self._log.close()
+        if self._notify is not None:
+            self._notify.close()
+        self._log = self._notify = self._process = None
+
+    async def nothing_left(self, timeout: float = 10.0) -> None:
+        """Returns when no process of it is left. Raises HostFailed that names those that are."""
+        try:
+            async with asyncio.timeout(timeout):
+                while left := self.all_processes():
+                    await processes.gone(left[0].pid, timeout)
+        except TimeoutError:
+            raise HostFailed(f"left behind: {self.all_processes()}\n{self.log_text()}") from None
+
+    async def destroy(self) -> None:
+        """Kills whatever of it still lives, and removes its runtime directory."""
+        while left := self.all_processes():
+            for process in left:
+                processes.send(process.pid, signal.SIGKILL)
+            for process in left:
+                await processes.gone(process.pid)
+        if self._process is not None:
+            await self._process.wait()
+        await self._forget()
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.destroy()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None:
+                if self._log is not None:
+                    error.add_note(f"the host's log:\n{self.log_text()}")
+                return
+            if self._process is not None:
+                if self._process.returncode is None and (status := await self.terminate()) != 0:
+                    raise HostFailed(f"it ended with {status}:\n{await self._last_log()}")
+                await self.nothing_left()
+        finally:
+            await self.destroy()
