@@ -54,7 +54,7 @@ def free_port() -> int:
 async def round_trip(client: Client) -> None:
     """Returns when the server has taken everything that `client` sent, after a reconnect if it comes to that.
 
-    A message to itself: the PING of nats-py's `flush` overtakes what is pending, and is skipped between two connections.
+    A message to itself: the PING of nats-py's `flush` overtakes what is pending, and is skipped between connections.
     """
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
@@ -161,7 +161,7 @@ class NatsServer:
         """A clean shutdown, if it runs."""
         if self._process is None:
             return
-        if self._process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
             self.send_signal(signal.SIGCONT)
             self.send_signal(signal.SIGTERM)
         await self.ended()
