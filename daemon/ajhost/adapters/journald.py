@@ -1,0 +1,283 @@
+"""Journald: log records with their fields, prints of handlers, and the streams behind stdout and stderr.
+
+systemd's own `sendv` waits, with the interpreter locked, when journald is behind; a stalled journald would then stop
+every thread of the supervisor and of all workers. Here a record that journald does not take at once is dropped and
+counted, and the count is logged when records are taken again. Formats: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/ and
+`sd_journal_stream_fd(3)`.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import fcntl
+import io
+import logging
+import os
+import re
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from ajhost.adapters.log_record import CURRENT_TASK, clean, labels_of, text_of
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_DATAGRAMS = "/run/systemd/journal/socket"
+_STREAMS = "/run/systemd/journal/stdout"
+_BUFFER = 8 << 20
+_LINE_MAX = 48 << 10
+"""Bytes of a line without an end after which it is sent as it is; journald's own default (LineMax=)."""
+_STALL = 0.1
+"""Seconds that one write of C code or of a child to stdout or stderr may wait for journald."""
+_LEVEL_PREFIX = re.compile(r"<([0-7])>")
+
+
+class Priority(IntEnum):
+    """syslog(3)."""
+
+    CRITICAL = 2
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
+
+
+def is_attached() -> bool:
+    """Whether stderr leads to journald: `$JOURNAL_STREAM`, systemd.exec(5)."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def field(name: str, value: str) -> bytes:
+    """One field in journald's native format. `name` is upper case."""
+    data = value.encode("utf-8", "backslashreplace")
+    if b"\n" in data:
+        return b"%b\n%b%b\n" % (name.encode(), struct.pack("<Q", len(data)), data)
+    return b"%b=%b\n" % (name.encode(), data)
+
+
+class Journal:
+    """A way to journald that never waits. `constant` are fields of every record, names in upper case.
+
+    `dropped` counts the records since the last one that was taken.
+    """
+
+    def __init__(self, constant: Mapping[str, str], address: str = _DATAGRAMS) -> None:
+        self._constant = b"".join(field(name, value) for name, value in constant.items())
+        self._address = address
+        self._socket = socket.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        self.dropped = 0
+        self._since = 0.0
+
+    def send(self, record: bytes) -> None:
+        """Sends fields of one record, or counts it as dropped. Raises nothing."""
+        if not self._offer(record):
+            if not self.dropped:
+                self._since = time.time()
+            self.dropped += 1
+        elif self.dropped:
+            self._report()
+
+    def _report(self) -> None:
+        dropped, since = self.dropped, time.strftime("%H:%M:%S", time.localtime(self._since))
+        text = f"{dropped} log records were lost since {since}: the journal did not take them"
+        note = (
+            field("MESSAGE", text) + field("PRIORITY", str(Priority.WARNING)) + field("AJ_LOST", str(dropped))
+        )
+        if self._offer(note):
+            self.dropped = 0
+
+    def _offer(self, record: bytes) -> bool:
+        data = self._constant + record
+        try:
+            self._socket.sendto(data, self._address)
+        except OSError as error:
+            return error.errno in (errno.EMSGSIZE, errno.ENOBUFS) and self._offer_file(data)
+        return True
+
+    def _offer_file(self, data: bytes) -> bool:
+        """A record that no datagram can hold, in a sealed file whose descriptor is the datagram."""
+        try:
+            fd = os.memfd_create("ajhost-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError:
+            return False
+        try:
+            with open(fd, "wb", closefd=False) as file:
+                file.write(data)
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+            self._socket.sendmsg([], [rights], 0, self._address)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def close(self) -> None:
+        """Closes the socket; what was dropped and not reported stays so."""
+        self._socket.close()
+
+
+class JournalHandler(logging.Handler):
+    """Log records as records of journald: text, traceback included, priority, place in the code, and the task."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raises nothing and does not wait."""
+        fields = [
+            field("MESSAGE", text_of(record)),
+            field("PRIORITY", str(_priority(record.levelno))),
+            field("LOGGER", record.name),
+            field("CODE_FILE", record.pathname),
+            field("CODE_LINE", str(record.lineno)),
+            field("CODE_FUNC", record.funcName or ""),
+        ]
+        fields += [field(name.upper(), value) for name, value in labels_of(record).items()]
+        self._journal.send(b"".join(fields))
+
+    def close(self) -> None:
+        """Closes its journal with it."""
+        self._journal.close()
+        super().close()
+
+
+def _priority(level: int) -> Priority:
+    if level >= logging.CRITICAL:
+        return Priority.CRITICAL
+    if level >= logging.ERROR:
+        return Priority.ERROR
+    if level >= logging.WARNING:
+        return Priority.WARNING
+    if level > logging.INFO:
+        return Priority.NOTICE
+    return Priority.INFO if level == logging.INFO else Priority.DEBUG
+
+
+class _Lines(io.RawIOBase):
+    """The end of `print`: each line becomes a record of journald, with the task that printed it.
+
+    `fileno` is the stream behind it, for children and C code.
+    """
+
+    def __init__(self, journal: Journal, fd: int, priority: Priority) -> None:
+        self._journal = journal
+        self._fd = fd
+        self._priority = priority
+        self._rest = b""
+
+    def redirect(self, journal: Journal) -> None:
+        """Goes on with another journal; an unfinished line, which a fork would repeat, is dropped."""
+        self._journal = journal
+        self._rest = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        new = bytes(data)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        for line in lines:
+            self._emit(line)
+        while len(self._rest) > _LINE_MAX:
+            self._emit(self._rest[:_LINE_MAX])
+            self._rest = self._rest[_LINE_MAX:]
+        return len(new)
+
+    def _emit(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()
+        priority = int(self._priority)
+        if prefix := _LEVEL_PREFIX.match(text):  # sd-daemon(3)
+            priority, text = int(prefix[1]), text[prefix.end() :]
+        if not text:
+            return
+        record = field("MESSAGE", clean(text)) + field("PRIORITY", str(priority))
+        if (task := CURRENT_TASK.get()) is not None:
+            record += field("AJ_TASK", task.id) + field("AJ_TYPE", task.type)
+            record += field("AJ_ROUTE", task.route) + field("AJ_TRIES", str(task.tries))
+        self._journal.send(record)
+
+
+def print_lines_to(constant: Mapping[str, str], address: str = _DATAGRAMS) -> None:
+    """Makes `sys.stdout` and `sys.stderr` write records: lines with the fields `constant` and those of the task.
+
+    After a fork the same two objects go on, since modules may hold them, with the new fields.
+    """
+    for name, fd, priority in (("stdout", 1, Priority.INFO), ("stderr", 2, Priority.WARNING)):
+        journal = Journal(constant, address)
+        present = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
+        if isinstance(present, _Lines):
+            present.redirect(journal)
+            continue
+        lines = io.BufferedWriter(_Lines(journal, fd, priority))
+        text = io.TextIOWrapper(lines, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, text)
+
+
+def redirect_stdio(identifier: str) -> None:
+    """Gives this process streams of its own to journald as descriptors 1 and 2; without journald nothing happens.
+
+    For C code, interpreter errors and children: journald then knows them by our pid and `identifier`, even those that
+    we write while we die, because the stream was opened in time. They are blocking streams, as every program expects,
+    but a write to one that is full fails after 0.1 s, so that a stalled journald stops nobody.
+    """
+    if not is_attached():
+        return
+    for fd, priority in ((1, Priority.INFO), (2, Priority.WARNING)):
+        try:
+            stream = _open_stream(identifier, priority)
+        except OSError:
+            continue  # the one that we have leads to the journal as well
+        with stream:
+            stream.settimeout(None)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, int(_STALL * 1e6)))
+            os.dup2(stream.fileno(), fd)
+    found = os.fstat(2)
+    os.environ["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
+
+
+def stack_stream(identifier: str) -> int:
+    """A descriptor for `faulthandler`: leads to journald and never waits, so that no dump delays a death.
+
+    What it is told while journald is stalled is lost beyond some hundred frames. Without journald: 2.
+    """
+    if not is_attached():
+        return 2
+    try:
+        return _open_stream(identifier, Priority.ERROR).detach()
+    except OSError:
+        return 2
+
+
+def _open_stream(identifier: str, priority: Priority) -> socket.socket:
+    """A stream to journald, non-blocking and close-on-exec. Raises OSError."""
+    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        stream.connect(_STREAMS)
+        stream.shutdown(socket.SHUT_RD)
+        # identifier, unit (ours to leave empty), priority, level prefixes, forwarding to syslog, kmsg, console
+        stream.sendall(f"{identifier}\n\n{int(priority)}\n1\n0\n0\n0\n".encode())
+    except BaseException:
+        stream.close()
+        raise
+    return stream

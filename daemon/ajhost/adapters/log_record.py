@@ -1,0 +1,81 @@
+"""What a log record says, for every output: its text made safe, its priority, and the task it is about."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLabels:
+    """The attempt that a record is about."""
+
+    id: str
+    type: str
+    route: str
+    tries: int
+
+
+CURRENT_TASK: ContextVar[TaskLabels | None] = ContextVar("ajhost_current_task", default=None)
+"""Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name."""
+
+EXTRAS = ("aj_task", "aj_type", "aj_route", "aj_tries", "aj_duration")
+"""What a logging call may name in `extra`; `aj_duration` is in seconds."""
+
+# C0 but for tab and newline, DEL, C1: they would drive the reader's terminal, and make journalctl print "[blob data]"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# user, password or token in a URL; the seed of an NKEY (S, its kind, base32: github.com/nats-io/nkeys)
+_SECRET = re.compile(r"(?<=://)[^\s/@\"']+(?=@)|\bS[ACNOPUX][A-Z2-7]{56}\b")
+
+
+def clean(text: str) -> str:
+    """`text` without control characters (shown as `\\x1b`) and without secrets (shown as `***`)."""
+    if not text.isprintable():
+        text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _SECRET.sub("***", text)
+
+
+def text_of(record: logging.LogRecord) -> str:
+    """The whole text of a record, its traceback and stack included. Raises nothing, whatever was logged."""
+    try:
+        text = record.getMessage()
+    except Exception as error:
+        text = f"{_shown(record.msg)} (its arguments do not fit: {_shown(error)})"
+    if record.exc_info and record.exc_info[0] is not None:
+        try:
+            trace = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        except Exception as error:
+            trace = f"(a {record.exc_info[0].__name__} whose traceback cannot be shown: {_shown(error)})"
+        text = f"{text}\n{trace}"
+    if record.stack_info:
+        text = f"{text}\n{record.stack_info}"
+    return clean(text)
+
+
+def labels_of(record: logging.LogRecord) -> dict[str, str]:
+    """`aj_*` to text: what the call named in `extra`, and what is missing from the handler that runs."""
+    labels: dict[str, str] = {}
+    task = CURRENT_TASK.get()
+    if task is not None:
+        labels = {
+            "aj_task": task.id,
+            "aj_type": task.type,
+            "aj_route": task.route,
+            "aj_tries": str(task.tries),
+        }
+    given = record.__dict__
+    for name in EXTRAS:
+        if name in given and given[name] is not None:
+            value = given[name]
+            labels[name] = f"{value:.6f}" if isinstance(value, float) else _shown(value)
+    return labels
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"

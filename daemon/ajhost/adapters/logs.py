@@ -1,0 +1,82 @@
+"""Where log records go: to journald under systemd, else as one readable line each to stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TextIO
+
+from ajhost.adapters.journald import Journal, JournalHandler, is_attached, print_lines_to
+from ajhost.adapters.log_record import labels_of, text_of
+
+_COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.DEBUG: "2"}
+
+
+class LineHandler(logging.Handler):
+    """`2026-01-31 12:00:00.123 INFO    worker 2: text [email:new 2aXw...]`, coloured by level on a terminal.
+
+    Further lines of a text are indented, so that none can pass for a record of its own.
+    """
+
+    def __init__(self, stream: TextIO, who: str) -> None:
+        super().__init__()
+        self._stream = stream
+        self._who = who
+        self._coloured = (
+            stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raises nothing; a stderr that is gone takes nothing."""
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        level = f"{record.levelname:<7}"
+        if self._coloured and record.levelno in _COLOURS:
+            level = f"\x1b[{_COLOURS[record.levelno]}m{level}\x1b[0m"
+        first, *further = text_of(record).split("\n")
+        labels = labels_of(record)
+        about = " ".join(filter(None, (labels.get("aj_type"), labels.get("aj_task"))))
+        where = f" [{about}]" if about else ""
+        lines = [f"{moment}.{int(record.msecs):03d} {level} {self._who}: {first}{where}"]
+        lines += [f"    {line}" for line in further]
+        try:
+            self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def configure(level: str, role: str, slot: int | None, generation: int | None) -> None:
+    """Sends all records of this process, those of libraries and `warnings` included, to where they belong.
+
+    To be called again in each process after a fork. `level` is a name like `info`; `role` is `supervisor`,
+    `template` or `worker`. Handlers that an application has added to the root logger itself stay. Raises ValueError
+    for an unknown level.
+    """
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, JournalHandler | LineHandler):
+            root.removeHandler(handler)
+            handler.close()
+    logging.raiseExceptions = False
+    logging.captureWarnings(True)
+    if is_attached():
+        fields = {"SYSLOG_IDENTIFIER": identifier(role, slot), "AJ_ROLE": role}
+        if slot is not None:
+            fields["AJ_SLOT"] = str(slot)
+        if generation is not None:
+            fields["AJ_GENERATION"] = str(generation)
+        root.addHandler(JournalHandler(Journal(fields)))
+        if role != "supervisor":  # where handlers' modules are, and so prints
+            print_lines_to(fields)
+    else:
+        root.addHandler(LineHandler(sys.stderr, role if slot is None else f"{role} {slot}"))
+    root.setLevel(level.upper())
+
+
+def identifier(role: str, slot: int | None) -> str:
+    """What the journal calls a process: `ajhost`, `ajhost-template`, `ajhost-worker-2`."""
+    if role == "supervisor":
+        return "ajhost"
+    return f"ajhost-{role}" if slot is None else f"ajhost-{role}-{slot}"
