@@ -61,9 +61,16 @@ class Lender:
         expired: Callable[[int], None],
     ) -> None:
         self._ledger = ledger
+        self._loop = loop
         self._outboxes = {lane.name: Outbox(lane, loop) for lane in lanes}
         self._expired = expired
         self._lent: deque[tuple[int, int, int]] = deque()
+
+    def learn(self, lanes: Sequence[Lane]) -> None:
+        """Lanes that a reload added."""
+        for lane in lanes:
+            if lane.name not in self._outboxes:
+                self._outboxes[lane.name] = Outbox(lane, self._loop)
 
     @property
     def count(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -81,14 +80,13 @@ class Undertaker:
         return answer_started(member.ledger, self._desk, lambda entry: self._verdicts(entry, how), self._maps)
 
     async def bury(self, member: Member, answered: int) -> None:
-        """Moves what a dead worker had not started, and ends what its handlers had forked."""
+        """Moves what a dead worker had not started."""
         sock = member.inherit()
         if sock is not None:
             await self._cover()
         moved = await move_waiting(member.ledger, sock, self._desk)
         return_token(member.ledger, self._desk, self._maps)
         self._notifier.forget(stored_name(member.serial))
-        processes.kill_session(member.pid, signal.SIGKILL)
         self.graveyard.add(member.ledger)
         if answered or moved:
             _log.warning(

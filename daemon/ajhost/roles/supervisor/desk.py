@@ -62,10 +62,11 @@ class Desk:
         self._covering = False
         self._cover_lock = asyncio.Lock()
         self._draining = ""
-        self.follow(plan)
+        self.follow(plan, lanes)
 
-    def follow(self, plan: GenerationPlan) -> None:
-        """Takes a generation's handlers and limits."""
+    def follow(self, plan: GenerationPlan, lanes: Sequence[Lane]) -> None:
+        """Takes a generation's handlers, limits and lanes."""
+        self.lender.learn(lanes)
         self._judge = Judge(plan.handlers, plan.workers.default_timeout, plan.signature).judge
         self._lanes = [lane_of(h) for h in plan.handlers]
         self._subjects = [s for h in plan.handlers for s in subjects_of(h.route)]

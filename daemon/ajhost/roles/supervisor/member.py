@@ -118,6 +118,8 @@ class Member:
             self._channel.close()
 
     def _gone(self) -> None:
+        # before it is reaped: until then its process id, and so its session, is nobody else's
+        processes.kill_session(self.pid, signal.SIGKILL)
         ended = processes.wait_status(self._pidfd)
         if ended is None:  # its middle process has not left it to us yet
             self._loop.remove_reader(self._pidfd)

@@ -104,32 +104,41 @@ class Supervisor:
         routes = ", ".join(repr(h.route) for h in plan.handlers)
         _log.info("starting %d workers for %s", plan.workers.count, routes)
         template = asyncio.create_task(self._start_template(plan))
+        desk = asyncio.create_task(self._open_desk(plan))
+        try:
+            # whichever fails first: bad handlers are told even while no server can be reached
+            await asyncio.wait({template, desk}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (template, desk):
+                if task.done():
+                    task.result()
+        except TemplateFailed as error:
+            raise StartupFailed("\n".join(error.problems)) from error
+        finally:
+            template.cancel()
+            desk.cancel()
+        self._crew.templates[1] = template.result()
+        self._write_state()
+        self._crew.handle(Target(1, plan.workers.count))
+        self._tick()
+
+    async def _open_desk(self, plan: GenerationPlan) -> None:
+        """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._crew.max_payload = await nats.discover(plan.nats)
             keep = functools.partial(self._on_kept, self._desk_serial)
             desk = Desk(plan, self._desk_serial, self._lanes, self._crew.max_payload, keep)
-            await desk.connect()
-            self._verdicts = Verdicts(plan.handlers)
-            self._undertaker = Undertaker(
-                desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last
-            )
-            self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
-            self._desk = desk
-            for name in self._undertaker.leftovers.inherit(self._notifier.stored()):
-                self._notifier.forget(name)
-            if self._undertaker.leftovers:
-                await desk.cover()
-                await self._undertaker.settle_leftovers()
-            self._crew.templates[1] = await template
-        except TemplateFailed as error:
-            raise StartupFailed("\n".join(error.problems)) from error
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
-        finally:
-            template.cancel()
-        self._write_state()
-        self._crew.handle(Target(1, plan.workers.count))
-        self._tick()
+        await desk.connect()
+        self._verdicts = Verdicts(plan.handlers)
+        self._undertaker = Undertaker(desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last)
+        self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
+        self._desk = desk
+        for name in self._undertaker.leftovers.inherit(self._notifier.stored()):
+            self._notifier.forget(name)
+        if self._undertaker.leftovers:
+            await desk.cover()
+            await self._undertaker.settle_leftovers()
 
     def _plan(self, settings: Settings, generation: int) -> GenerationPlan:
         known = {lane.name for lane in self._lanes}
@@ -219,7 +228,7 @@ class Supervisor:
         self._settings = settings
         self._verdicts.follow(plan.handlers)
         if self._desk is not None:
-            self._desk.follow(plan)
+            self._desk.follow(plan, self._lanes)
 
     # -- time -----------------------------------------------------------------------------------
 

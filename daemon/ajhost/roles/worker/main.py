@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,11 @@ def run(
     lanes: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> int:
     """Runs a worker and returns its exit status. Called in the forked process, with all signals blocked."""
-    import os
-
     redirect_stdio(f"ajhost-worker-{order.slot}")
     logs.configure(plan.log.level, "worker", order.slot, order.generation)
     stacks_on_signal()
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        # the supervisor decides; a signal to the whole group or a terminal's Ctrl-C is meant for it
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        # a terminal's Ctrl-C and a reload are meant for the supervisor
         signal.signal(ignored, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     ledger = OwnedLedger(plan.runtime / "ledger", order.serial)

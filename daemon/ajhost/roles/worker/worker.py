@@ -117,7 +117,18 @@ class Worker:
     async def run(self) -> int:
         """Serves until told to leave; the exit status."""
         self._loop.add_reader(self._channel.fileno(), self._readable)
+        self._loop.add_signal_handler(signal.SIGTERM, self._ask_to_retire, "SIGTERM")
         self._beat()
+        serving = asyncio.create_task(self._serve())
+        leaving = asyncio.create_task(self._leaving.wait())
+        await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()  # an error here is a bug: it ends the process, and the supervisor answers
+            await leaving
+        serving.cancel()
+        return await self._drain()
+
+    async def _serve(self) -> None:
         await self._connection.connect()
         self._admission.max_payload = self._connection.max_payload
         subjects = [s for h in self._plan.handlers for s in subjects_of(h.route)]
@@ -126,8 +137,6 @@ class Worker:
             self._ledger.words[Word.PHASE] = Phase.SERVING
             self._puller.begin()
             self._tell({"ready": True})
-        await self._leaving.wait()
-        return await self._drain()
 
     def _beat(self) -> None:
         now = time.monotonic_ns()
