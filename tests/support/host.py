@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +20,7 @@ from tests.support import processes
 from tests.support.log import Line, Log, Wanted
 from tests.support.notify import NotifySocket
 from tests.support.processes import ProcessInfo
+from tests.support.program import CommandResult, run
 
 ROOT = Path(__file__).parents[2]
 HANDLERS = "tests.support.handlers"
@@ -33,15 +33,6 @@ Section = Mapping[str, Any]
 
 class HostFailed(AssertionError):
     """The host did something else than the test needed; the text holds its log."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """What a command of the program left: its exit status and both outputs."""
-
-    status: int
-    stdout: str
-    stderr: str
 
 
 def toml_value(value: object) -> str:
@@ -280,21 +271,8 @@ class Host:
         self, *arguments: str, stdin: bytes | None = None, timeout: float = 30.0
     ) -> CommandResult:
         """Runs `ajhost ARGUMENTS -c FILE`."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ajhost", *arguments, "-c", str(self.file)),
-            env=self.environment,
-            stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            stdout, stderr = await asyncio.wait_for(process.communicate(stdin), timeout)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode is not None
-        return CommandResult(process.returncode, stdout.decode(), stderr.decode())
+        program = (sys.executable, "-m", "ajhost", *arguments, "-c", str(self.file))
+        return await run(*program, env=self.environment, stdin=stdin, timeout=timeout)
 
     async def status(self) -> dict[str, Any]:
         """`ajhost status --json`. Raises HostFailed if it says nothing."""

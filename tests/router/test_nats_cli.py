@@ -1,0 +1,62 @@
+"""The `nats` command in both directions: as a router by hand, and as a host by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.program import Program, run
+from tests.support.router import CONTENT_TYPE, task_json
+
+
+async def test_nats_request_is_answered_by_a_host(
+    nats_cli: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=jetstream.url, handlers={"email:new": "work"}):
+        asked = await run(
+            *(
+                nats_cli,
+                "request",
+                "--raw",
+                "-H",
+                f"AJ-Content-Type:{CONTENT_TYPE}",
+                "CHORIA_AJ.H.T.email:new",
+            ),
+            task_json("email:new", {"kind": "ok"}, id="by-hand").decode(),
+            env=context,
+        )
+        assert asked.status == 0, asked
+        assert json.loads(asked.stdout)["id"] == "by-hand"
+
+
+async def test_nats_request_shows_an_error_as_a_header(
+    nats_cli: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=jetstream.url, handlers={"email:new": "work"}):
+        asked = await run(
+            *(nats_cli, "request", "CHORIA_AJ.H.T.email:new"),
+            task_json("email:new", {"kind": "terminate", "text": "no recipient"}).decode(),
+            env=context,
+        )
+        assert asked.status == 0, asked
+        assert "AJ-Terminate: no recipient" in asked.stdout
+
+
+async def test_call_is_answered_by_nats_reply(
+    nats_cli: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
+) -> None:
+    host = Host(tmp_path, nats=jetstream.url, handlers={"email:new": "echo"})
+    try:
+        async with Program(
+            nats_cli, "reply", "CHORIA_AJ.H.T.email:new", "served by hand", env=context
+        ) as reply:
+            await reply.log.next("Listening on")
+            called = await host.command("call", "email:new", '{"to": "x"}')
+            assert (called.status, called.stdout.rstrip("\n")) == (0, "served by hand"), called
+            await reply.log.next('"type":"email:new"')
+            assert CONTENT_TYPE in reply.log.text()
+            assert "AJ-Handler-Deadline" in reply.log.text()
+    finally:
+        await host.destroy()
