@@ -1,0 +1,198 @@
+"""What the kernel offers for processes: ends, stops, signals, sizes and names. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+import setproctitle
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+"""linux/prctl.h"""
+_OOM_MAX = 1000
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_LOOK_AGAIN = 0.0001
+_UNNAMED = "an unnamed native thread"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended: by a signal, or with an exit status. `core` says that it left a core dump."""
+
+    signal: int | None
+    code: int | None
+    core: bool
+
+    @property
+    def text(self) -> str:
+        """`SIGKILL`, `SIGSEGV (core dumped)`, `exit status 3`."""
+        if self.signal is None:
+            return f"exit status {self.code}"
+        try:
+            name = signal.Signals(self.signal).name
+        except ValueError:  # most real-time signals have no name
+            name = f"signal {self.signal}"
+        return f"{name} (core dumped)" if self.core else name
+
+
+class Stopped(Enum):
+    """What became of an attempt to stop a process."""
+
+    STOPPED = auto()
+    """It stands still because of us, every thread of it."""
+    ALREADY_STOPPED = auto()
+    """Somebody else had stopped it, so it is not ours to resume."""
+    GONE = auto()
+    """It has ended."""
+    TIMEOUT = auto()
+    """It did not stop in time (it waits in the kernel); it was told to go on."""
+
+
+def become_subreaper() -> None:
+    """Makes orphaned descendants this process's own children, so that it learns how they ended.
+
+    :raises OSError: when the kernel refuses.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """SIGKILLs this process when the thread that started it ends; at once if `parent` is gone already.
+
+    A child that is forked later does not inherit it (prctl(2)). :raises OSError: when the kernel refuses.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def wait_status(pidfd: int) -> Ended | None:
+    """Reaps a child and says how it ended.
+
+    None when it still runs, or when it is not ours yet: a worker that died before the process between it and its
+    template did. A pidfd that is readable while this says None means: ask again.
+    """
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if result is None:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return Ended(None, result.si_status, False)
+    return Ended(result.si_status, None, result.si_code == os.CLD_DUMPED)
+
+
+def pidfd_signal(pidfd: int, number: signal.Signals) -> None:
+    """Sends a signal; nothing happens when the process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def kill_session(pid: int, number: signal.Signals) -> None:
+    """Sends a signal to what a session leader, dead or not, has left in its process group.
+
+    A child that made a process group of its own is not reached.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def stop(pidfd: int, pid: int, timeout: float) -> Stopped:
+    """Stops every thread of a child, and returns when it stands still: within a millisecond as a rule.
+
+    Blocks for `timeout` seconds at most.
+    """
+    if _state(pid) == "T":
+        return Stopped.ALREADY_STOPPED
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+    except ProcessLookupError:
+        return Stopped.GONE
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    limit = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(ChildProcessError):
+            # a stop is reported when the last thread stands still
+            if os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOHANG) is not None:
+                return Stopped.STOPPED
+        if ended.poll(0):
+            return Stopped.GONE
+        if time.monotonic() >= limit:
+            resume(pidfd)
+            return Stopped.TIMEOUT
+        time.sleep(_LOOK_AGAIN)
+
+
+def resume(pidfd: int) -> None:
+    """Lets a stopped process go on."""
+    pidfd_signal(pidfd, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    """The letter that `ps` shows (proc(5)); empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+def raise_oom_score(pid: int, by: int) -> None:
+    """Makes the kernel prefer this process, out of 1000, when memory is short. Raising needs no privilege.
+
+    :raises OSError: when the process is gone or somebody else's.
+    """
+    path = Path(f"/proc/{pid}/oom_score_adj")
+    path.write_text(str(min(int(path.read_text()) + by, _OOM_MAX)))
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident set of a process, in bytes, shared pages included.
+
+    :raises OSError: when the process is gone.
+    """
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
+def thread_names() -> list[str]:
+    """The threads of this process except the main one: Python's names where Python knows them, else the kernel's."""
+    main = os.getpid()
+    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    own = _comm(main)
+    names = []
+    for task in sorted(int(entry) for entry in os.listdir("/proc/self/task")):
+        if task == main:
+            continue
+        name = known.get(task) or _comm(task)
+        if name is not None:
+            # a native thread is born with its creator's name, which says nothing
+            names.append(_UNNAMED if name == own else name)
+    return names
+
+
+def _comm(task: int) -> str | None:
+    try:
+        return Path(f"/proc/self/task/{task}/comm").read_text().rstrip("\n")
+    except OSError:
+        return None  # it has just ended
+
+
+def set_title(text: str) -> None:
+    """Sets what `ps` shows for this process."""
+    setproctitle.setproctitle(text)

@@ -1,0 +1,218 @@
+"""Loading handlers: `module:function` to something that can be called, every problem told at once."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ajhost.settings.values import HandlerSettings, PythonSettings
+
+_OWN = f"{Path(__file__).parent.parent}/"
+_FRAMES = 4
+"""So many of the user's frames are shown, the innermost ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedHandler:
+    """A handler as configured, and the function that it names. `is_async`: on the loop, else in a thread."""
+
+    route: str
+    target: str
+    function: Callable[[Any], Any]
+    is_async: bool
+    timeout: float | None
+    concurrency: int | None
+    unwrap: bool
+    max_crashes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerDescription:
+    """A loaded handler in words: `kind` is `async` or `thread`."""
+
+    route: str
+    target: str
+    kind: str
+
+
+class LoadFailed(Exception):
+    """Handlers cannot be loaded; `problems` has a text, of several lines perhaps, for each reason."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class _Unfit(Exception):
+    """This target is no handler; the text says why."""
+
+
+def load_handlers(handlers: Sequence[HandlerSettings]) -> dict[str, LoadedHandler]:
+    """Imports what the targets name, each module once, and returns the handlers by route.
+
+    :raises LoadFailed: with every problem, whatever the modules do at import (`sys.exit` included).
+    """
+    modules: dict[str, ModuleType | None] = {}
+    problems: list[str] = []
+    loaded: dict[str, LoadedHandler] = {}
+    for settings in handlers:
+        name = settings.target.partition(":")[0]
+        if name not in modules:
+            try:
+                modules[name] = importlib.import_module(name)
+            except BaseException as error:  # whatever it is, it must not end the template
+                modules[name] = None
+                routes = ", ".join(_key(h) for h in handlers if h.target.partition(":")[0] == name)
+                problems.append(f"{routes}: {_import_problem(name, error)}")
+        if (module := modules[name]) is None:
+            continue
+        try:
+            loaded[settings.route] = _loaded(settings, module)
+        except _Unfit as error:
+            problems.append(f"{_key(settings)}: {error}")
+    if problems:
+        raise LoadFailed(problems)
+    return loaded
+
+
+def describe(loaded: dict[str, LoadedHandler]) -> list[HandlerDescription]:
+    """What was loaded, in words."""
+    return [
+        HandlerDescription(h.route, h.target, "async" if h.is_async else "thread") for h in loaded.values()
+    ]
+
+
+async def prove(python: PythonSettings, handlers: Sequence[HandlerSettings], timeout: float) -> list[str]:
+    """The problems that a template would have with these handlers, in a process of its own; empty if there are none.
+
+    Takes little longer than `timeout` seconds, whatever the modules do.
+    """
+    from ajhost.roles.template.client import TemplateFailed
+
+    try:
+        await prove_and_describe(python, handlers, timeout)
+    except TemplateFailed as failed:
+        return failed.problems
+    return []
+
+
+async def prove_and_describe(
+    python: PythonSettings, handlers: Sequence[HandlerSettings], timeout: float
+) -> tuple[HandlerDescription, ...]:
+    """As `prove`, for who wants to know what was loaded.
+
+    :raises TemplateFailed: (roles.template.client) with every problem.
+    """
+    # imported here, because workers load this module and start no processes
+    from ajhost.roles.template.client import rehearse
+
+    return await rehearse(python, tuple(handlers), timeout)
+
+
+def _key(settings: HandlerSettings) -> str:
+    return f'handlers."{settings.route}"'
+
+
+def _import_problem(name: str, error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        near = difflib.get_close_matches(error.name, _siblings(error.name), n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        places = ", ".join(entry for entry in sys.path if entry)
+        return f"there is no module {error.name!r}{hint} (looked in {places})"
+    raised = "".join(traceback.format_exception_only(error)).strip()
+    lines = [f"importing {name} raised {raised}"]
+    lines += [
+        f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}: {frame.line or ""}'.rstrip()
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<frozen ", _OWN)) and frame.filename != importlib.__file__
+    ][-_FRAMES:]
+    return "\n".join(lines)
+
+
+def _siblings(name: str) -> list[str]:
+    """The modules that there are where `name` was looked for."""
+    package, _, _ = name.rpartition(".")
+    path = getattr(sys.modules.get(package), "__path__", None) if package else None
+    prefix = f"{package}." if package else ""
+    return [prefix + found.name for found in pkgutil.iter_modules(path)]
+
+
+def _loaded(settings: HandlerSettings, module: ModuleType) -> LoadedHandler:
+    function = _find(module, settings.target.partition(":")[2])
+    if inspect.isclass(function):
+        raise _Unfit(f"{settings.target} is a class: name a function, or an object that can be called")
+    if not callable(function):
+        raise _Unfit(f"{settings.target} is a {type(function).__name__}, which cannot be called")
+    _check_signature(settings.target, function)
+    plain = _plain(function)
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise _Unfit(f"{settings.target} is a generator (it has a `yield`): a handler returns its result")
+    is_async = inspect.iscoroutinefunction(plain)
+    if not is_async and inspect.iscoroutinefunction(inspect.unwrap(plain)):
+        # a decorator that passes the coroutine through without being `async` itself
+        function, is_async = _awaiting(function), True
+    return LoadedHandler(
+        route=settings.route,
+        target=settings.target,
+        function=function,
+        is_async=is_async,
+        timeout=settings.timeout,
+        concurrency=settings.concurrency,
+        unwrap=settings.unwrap,
+        max_crashes=settings.max_crashes,
+    )
+
+
+def _find(module: ModuleType, attributes: str) -> Any:
+    found: Any = module
+    for name in attributes.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            names = [n for n in dir(found) if not n.startswith("_")]
+            near = difflib.get_close_matches(name, names, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names) or 'nothing'}"
+            where = getattr(found, "__name__", type(found).__name__)
+            raise _Unfit(f"{where} ({module.__file__}) has no {name!r}; {hint}") from None
+        except Exception as error:
+            raise _Unfit(f"{module.__name__}: reading {name!r} raised {error!r}") from error
+    return found
+
+
+def _plain(function: Any) -> Any:
+    """The function that decides how a call behaves: what a partial wraps, what an object's `__call__` is."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function):
+        return function
+    return type(function).__call__
+
+
+def _check_signature(target: str, function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return  # written in C, and says nothing
+    try:
+        signature.bind(object())
+    except TypeError:
+        raise _Unfit(f"{target}{signature} cannot be called with one argument, the task") from None
+
+
+def _awaiting(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(function)
+    async def call(task: Any) -> Any:
+        result = function(task)
+        return await result if inspect.isawaitable(result) else result
+
+    return call

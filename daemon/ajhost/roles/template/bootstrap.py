@@ -1,0 +1,82 @@
+"""Run by path with the handlers' interpreter: makes `ajhost` importable there, and becomes the template.
+
+That interpreter may belong to a virtual environment without ajhost, or be of an old version. So this file needs the
+standard library alone and the syntax of Python 3.6, and tells its problems as the template would, in JSON.
+"""
+
+import faulthandler
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import signal
+import socket
+import sys
+import sysconfig
+
+OLDEST = (3, 11)
+
+
+def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older cannot say dict[str, object]
+    """Becomes the template that `order` describes; `roles/template/client.py` writes it."""
+    faulthandler.enable(file=order["stacks"])
+    # ends an import that hangs, whatever holds the GIL, and leaves its stacks
+    faulthandler.dump_traceback_later(order["timeout"], exit=True, file=order["stacks"])
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # the supervisor decides; not SIG_IGN, which children of the handlers would inherit
+        signal.signal(number, lambda *_: None)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    own = sys.path[1:]  # without the directory of this file
+    borrowed = [entry for entry in order["dependencies"] if entry not in own]
+    fits = sysconfig.get_config_var("SOABI") == order["abi"]
+    sys.path[:] = borrowed + own if fits else own
+    sys.argv[:] = ["ajhost"]
+    try:
+        if sys.version_info < OLDEST:
+            raise ImportError(f"ajhost needs Python {OLDEST[0]}.{OLDEST[1]} or later")
+        _load_package(order["package"])
+        template = importlib.import_module("ajhost.roles.template.template")
+        module, _, name = order["entry"].partition(":")
+        run = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        _fail(order, _problem(order, error))
+    # what the handlers' environment has of its own comes first from now on
+    sys.path[:] = own + (borrowed if fits else [])
+    template.main(order["channel"], order["stacks"], order["parent"], run)
+
+
+def _load_package(directory: str) -> None:
+    """Loads `ajhost` from exactly there: what stands beside it may be built for another Python."""
+    spec = importlib.util.spec_from_file_location(
+        "ajhost", os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["ajhost"] = package
+    spec.loader.exec_module(package)
+
+
+def _problem(order: dict, error: ImportError) -> str:  # type: ignore[type-arg]
+    interpreter = order["interpreter"]
+    who = f"python.interpreter: {interpreter} is Python {platform.python_version()}"
+    if sys.version_info < OLDEST:
+        return f"{who}; {error}"
+    return (
+        f"{who}, where ajhost's modules cannot be imported: {error}. The host runs Python {order['python']} "
+        f"({order['abi']}). Install ajhost in that environment: "
+        f"{interpreter} -m pip install ajhost=={order['version']}"
+    )
+
+
+def _fail(order: dict, problem: str) -> None:  # type: ignore[type-arg]
+    with socket.socket(fileno=order["channel"]) as channel:
+        channel.send(json.dumps({"failed": {"problems": [problem]}}).encode())
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,209 @@
+"""The template process: imports the handlers once, then forks a worker on each command. No loop, no threads.
+
+A worker is forked twice over: the process between it and the template hands over the worker's pidfd and ends, so
+that the worker becomes the child of the supervisor (a subreaper) and outlives the template.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+from ajhost.adapters import processes
+from ajhost.adapters.channel import Channel, ChannelClosed
+from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
+from ajhost.roles.plan import GenerationPlan, WorkerOrder, from_object
+
+Lanes = Sequence[tuple[str, socket.socket, socket.socket]]
+"""Name, receiving end, sending end of each."""
+Run = Callable[
+    [GenerationPlan, WorkerOrder, Mapping[str, LoadedHandler], socket.socket, Lanes],
+    int,
+]
+"""What a worker is: called with all signals blocked, its result is the exit status."""
+
+_STDERR = 2
+_FAILED = 1
+_OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
+    """Serves the supervisor at the other end of `channel`, and ends with it. `parent` is its pid.
+
+    `stacks` takes the stacks of a crash or a hang until the handlers are loaded.
+    """
+    processes.set_title("ajhost: template")
+    processes.die_with_parent(parent)
+    status = _FAILED
+    try:
+        _serve(Channel(socket.socket(fileno=channel)), stacks, run)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(status)
+
+
+def _serve(channel: Channel, stacks: int, run: Run) -> None:
+    received = channel.receive_wait(None)
+    assert received is not None
+    plan = from_object(GenerationPlan, received[0]["plan"])
+    # resolved, so that a generation keeps its release when a symlink is pointed at the next one
+    sys.path[:0] = [os.path.realpath(entry) for entry in plan.python.path]
+    try:
+        handlers = load_handlers(plan.handlers) if plan.python.preload else None
+    except LoadFailed as failed:
+        channel.send({"failed": {"problems": failed.problems}})
+        return
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        faulthandler.enable(file=_STDERR)
+        os.close(stacks)
+    _undo_signals_of_imports()
+    gc.collect()
+    gc.freeze()  # a collection in a worker shall not touch, and so copy, what all share
+    loaded = [] if handlers is None else describe(handlers)
+    channel.send({"loaded": {"handlers": loaded, "threads": processes.thread_names()}})
+    template = _Template(channel, plan, handlers, run)
+    with contextlib.suppress(ChannelClosed):
+        while True:
+            template.obey()
+
+
+def _undo_signals_of_imports() -> None:
+    for number in _OURS:
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+class _Template:
+    """The handlers, loaded or (None) to be loaded by each worker, and the lanes."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        plan: GenerationPlan,
+        handlers: Mapping[str, LoadedHandler] | None,
+        run: Run,
+    ) -> None:
+        self._channel, self._plan, self._handlers, self._run = channel, plan, handlers, run
+        self._lanes: list[tuple[str, socket.socket, socket.socket]] = []
+
+    def obey(self) -> None:
+        """Waits for one message and does what it says. :raises ChannelClosed: the supervisor is gone."""
+        received = self._channel.receive_wait(None)
+        assert received is not None
+        message, descriptors = received
+        if "lanes" in message:
+            ends = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
+            self._lanes += zip(message["lanes"], ends, ends, strict=True)
+        elif "spawn" in message:
+            order = from_object(WorkerOrder, message["spawn"])
+            if not descriptors:
+                self._refuse(order, "the template is out of file descriptors")
+                return
+            with socket.socket(fileno=descriptors[0]) as end:
+                self._spawn(order, end)
+
+    def _refuse(self, order: WorkerOrder, problem: str) -> None:
+        self._channel.send({"refused": {"serial": order.serial, "problem": problem}})
+
+    def _spawn(self, order: WorkerOrder, end: socket.socket) -> None:
+        _flush()  # what a buffer holds would be written by both
+        # a signal between a fork and the child's own handlers would be eaten
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            middle = os.fork()
+            if middle == 0:
+                self._hand_over(order, end)
+            _, status = os.waitpid(middle, 0)
+        except OSError as error:
+            self._refuse(order, f"cannot fork: {error.strerror}")
+            return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if os.WIFSIGNALED(status):
+            self._refuse(order, f"the forking process was killed by signal {os.WTERMSIG(status)}")
+        elif number := os.WEXITSTATUS(status):
+            self._refuse(order, f"cannot fork: {os.strerror(number)}")
+
+    def _hand_over(self, order: WorkerOrder, end: socket.socket) -> NoReturn:
+        """The process in between: forks the worker, tells of it, and ends with an errno, 0 if all is well."""
+        status = 0
+        try:
+            worker = os.fork()
+            if worker == 0:
+                self._work(order, end)
+            try:
+                pidfd = os.pidfd_open(worker)
+                told = {"serial": order.serial, "slot": order.slot, "pid": worker}
+                self._channel.send({"spawned": told}, [pidfd])
+            except BaseException:
+                os.kill(worker, signal.SIGKILL)
+                raise
+        except OSError as error:
+            status = error.errno or _FAILED
+        except BaseException:
+            status = errno.EPIPE  # the supervisor does not hear
+        finally:
+            os._exit(status)
+
+    def _work(self, order: WorkerOrder, end: socket.socket) -> NoReturn:
+        """The worker: never returns into the template's loop."""
+        status = _FAILED
+        try:
+            os.setsid()
+            self._channel.close()
+            processes.set_title(f"ajhost: worker {order.slot}")
+            _reseed()
+            handlers = self._load() if self._handlers is None else self._handlers
+            for number in _OURS:
+                signal.signal(
+                    number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                )
+            status = self._run(self._plan, order, handlers, end, self._lanes)
+        except LoadFailed as failed:
+            print(failed, file=sys.stderr)  # noqa: T201 - the worker's log is not set up yet
+        except SystemExit as error:
+            status = _exit_status(error)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            _flush()
+            os._exit(status)
+
+    def _load(self) -> dict[str, LoadedHandler]:
+        blocked = signal.pthread_sigmask(signal.SIG_SETMASK, set())  # threads and children inherit the mask
+        try:
+            return load_handlers(self._plan.handlers)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+def _reseed() -> None:
+    """`random` reseeds itself after a fork; numpy's global generator would give each worker the same numbers."""
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+
+
+def _exit_status(error: SystemExit) -> int:
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    return _FAILED
