@@ -41,7 +41,7 @@ async def test_nats_request_shows_an_error_as_a_header(
             env=context,
         )
         assert asked.status == 0, asked
-        assert "AJ-Terminate: no recipient" in asked.stdout
+        assert "AJ-Terminate: no recipient" in asked.stderr
 
 
 async def test_call_is_answered_by_nats_reply(

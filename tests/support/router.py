@@ -186,7 +186,7 @@ def task_json(task_type: str, payload: Payload = None, **fields: Any) -> bytes:
         task[name] = value
         if value is None:
             del task[name]
-    return json.dumps(task).encode()
+    return json.dumps(task, separators=(",", ":")).encode()
 
 
 def headers_of(deadline: int) -> dict[str, str]:
