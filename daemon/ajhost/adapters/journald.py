@@ -1,14 +1,14 @@
-"""Journald: log records with their fields, prints of handlers, and the streams behind stdout and stderr.
+"""Journald: log records with their fields, the prints of handlers, and how long stdout and stderr may wait for it.
 
 systemd's own `sendv` waits, with the interpreter locked, when journald is behind; a stalled journald would then stop
 every thread of the supervisor and of all workers. Here a record that journald does not take at once is dropped and
-counted, and the count is logged when records are taken again. Formats: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/ and
-`sd_journal_stream_fd(3)`.
+counted, and the count is logged when records are taken again. Format: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
 """
 
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import fcntl
 import io
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _DATAGRAMS = "/run/systemd/journal/socket"
-_STREAMS = "/run/systemd/journal/stdout"
 _BUFFER = 8 << 20
 _LINE_MAX = 48 << 10
 """Bytes of a line without an end after which it is sent as it is; journald's own default (LineMax=)."""
@@ -233,51 +232,20 @@ def print_lines_to(constant: Mapping[str, str], address: str = _DATAGRAMS) -> No
         setattr(sys, name, text)
 
 
-def redirect_stdio(identifier: str) -> None:
-    """Gives this process streams of its own to journald as descriptors 1 and 2; without journald nothing happens.
+def bound_stdio() -> None:
+    """Lets a write to stdout or stderr wait at most 0.1 s for journald; then it fails. Without journald: nothing.
 
-    For C code, interpreter errors and children: journald then knows them by our pid and `identifier`, even those that
-    we write while we die, because the stream was opened in time. They are blocking streams, as every program expects,
-    but a write to one that is full fails after 0.1 s, so that a stalled journald stops nobody.
+    For what does not go through `print`: C code, the interpreter's own errors, children. They keep the streams that
+    systemd opened, by which journald knows the unit even of a child that is gone before its line is read, and which
+    hold 8 MB; the bound matters when journald is that far behind. It holds for every process that shares the streams.
     """
     if not is_attached():
         return
-    for fd, priority in ((1, Priority.INFO), (2, Priority.WARNING)):
-        try:
-            stream = _open_stream(identifier, priority)
-        except OSError:
-            continue  # the one that we have leads to the journal as well
-        with stream:
-            stream.settimeout(None)
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, int(_STALL * 1e6)))
-            os.dup2(stream.fileno(), fd)
-    found = os.fstat(2)
-    os.environ["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
-
-
-def stack_stream(identifier: str) -> int:
-    """A descriptor for `faulthandler`: leads to journald and never waits, so that no dump delays a death.
-
-    What it is told while journald is stalled is lost beyond some hundred frames. Without journald: 2.
-    """
-    if not is_attached():
-        return 2
-    try:
-        return _open_stream(identifier, Priority.ERROR).detach()
-    except OSError:
-        return 2
-
-
-def _open_stream(identifier: str, priority: Priority) -> socket.socket:
-    """A stream to journald, non-blocking and close-on-exec. Raises OSError."""
-    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-        stream.connect(_STREAMS)
-        stream.shutdown(socket.SHUT_RD)
-        # identifier, unit (ours to leave empty), priority, level prefixes, forwarding to syslog, kmsg, console
-        stream.sendall(f"{identifier}\n\n{int(priority)}\n1\n0\n0\n0\n".encode())
-    except BaseException:
-        stream.close()
-        raise
-    return stream
+    wait = struct.pack("@ll", 0, int(_STALL * 1e6))
+    for fd in (1, 2):
+        with contextlib.suppress(OSError):  # a stdout that leads elsewhere
+            stream = socket.socket(fileno=fd)
+            try:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
+            finally:
+                stream.detach()

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TextIO
 
-from ajhost.adapters.journald import Journal, JournalHandler, is_attached, print_lines_to
+from ajhost.adapters.journald import Journal, JournalHandler, bound_stdio, is_attached, print_lines_to
 from ajhost.adapters.log_record import labels_of, text_of
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.DEBUG: "2"}
@@ -62,6 +62,7 @@ def configure(level: str, role: str, slot: int | None, generation: int | None) -
     logging.raiseExceptions = False
     logging.captureWarnings(True)
     if is_attached():
+        bound_stdio()
         fields = {"SYSLOG_IDENTIFIER": identifier(role, slot), "AJ_ROLE": role}
         if slot is not None:
             fields["AJ_SLOT"] = str(slot)

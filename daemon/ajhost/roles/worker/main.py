@@ -11,7 +11,6 @@ import uvloop
 
 from ajhost.adapters import logs
 from ajhost.adapters.channel import Channel
-from ajhost.adapters.journald import redirect_stdio
 from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.core.ledger import Word
 from ajhost.roles.handlers import LoadedHandler
@@ -28,7 +27,6 @@ def run(
     lanes: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> int:
     """Runs a worker and returns its exit status. Called in the forked process, with all signals blocked."""
-    redirect_stdio(f"ajhost-worker-{order.slot}")
     logs.configure(plan.log.level, "worker", order.slot, order.generation)
     stacks_on_signal()
     for ignored in (signal.SIGINT, signal.SIGHUP):
