@@ -18,7 +18,7 @@ PING = b"PING\r\n"
 _KEPT_BYTES = 8 << 20
 """Bytes of unconfirmed replies that are kept for a reconnect; the oldest go first."""
 _FRAGILE_SECONDS = 1.0
-"""For so long after a reconnect the requester may not be back itself: replies are sent again later."""
+"""For so long after a server was restarted the requester may not be back itself: replies are sent again later."""
 _AGAIN_AFTER = (1.0, 2.5)
 
 
@@ -42,23 +42,24 @@ class Outflow:
         self._recent: deque[tuple[int, bytes]] = deque()
         self._recent_size = 0
         self._fragile_until = 0.0
-        self._connections = 0
 
     # -- a connection's life --------------------------------------------------------------------
 
     def attach(self, sock: socket.socket) -> None:
         """A new connection; operations leave at once, replies when the server has accepted us."""
         self._sock, self.sealed = sock, None
-        self._connections += 1
         self._asking = False
         self._pings.clear()
         self._commands.clear()
 
-    def came_up(self) -> None:
-        """The server accepted us: what an earlier connection may have lost goes out again, then what waited."""
+    def came_up(self, moved: bool) -> None:
+        """The server accepted us: what an earlier connection may have lost goes out again, then what waited.
+
+        `moved`: it is not the server of before, so that requesters have to come back as well.
+        """
         self._up = True
         self._pings.clear()
-        if self._connections > 1:
+        if moved:
             self._fragile_until = self._loop.time() + _FRAGILE_SECONDS
         unsure = [data for _, data in self._recent]
         self._recent.clear()

@@ -8,6 +8,7 @@ here to the kernel. Source of the interface: `nats.aio.transport.Transport` of n
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 import time
@@ -22,6 +23,7 @@ from ajhost.adapters.tls import Sealed
 from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.ledger import OwnLedger, Word
 from ajhost.protocol.frames import FrameError, Message, message_line, scan
+_SERVER_ID = re.compile(rb'"server_id":"([^"]*)"')
 
 
 class Sink(Protocol):
@@ -58,6 +60,8 @@ class LedgerTransport(Transport):
         self._line: asyncio.Future[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._controls: list[bytes] = []
+        self._server: bytes | None = None
+        self._moved = False
         self._out = Outflow(self._released, self._lose)
         self.reply = self._out.reply
         """`reply(index, data)` sends the reply for a ledger entry, which is released once the kernel took it."""
@@ -145,7 +149,9 @@ class LedgerTransport(Transport):
             if end >= 0:
                 self._chunk.advance(end + 2)
                 line = data[: end + 2]
-                if line.startswith(b"PONG"):
+                if line.startswith(b"INFO"):
+                    self._greeted(line)
+                elif line.startswith(b"PONG"):
                     self._came_up()
                 return line
             self._line = self._loop.create_future()
@@ -340,7 +346,13 @@ class LedgerTransport(Transport):
         if self._up and not self._eof and self._chunk.received > self._chunk.done:
             self._parse()
 
+    def _greeted(self, line: bytes) -> None:
+        """Another server than before, or the same one started anew: requesters may not be back on it yet."""
+        known, found = self._server, _SERVER_ID.search(line)
+        self._server = found[1] if found is not None else b""
+        self._moved = known is not None and known != self._server
+
     def _came_up(self) -> None:
         self._up = True
-        self._out.came_up()
+        self._out.came_up(self._moved)
         self._loop.call_soon(self._parse_rest)

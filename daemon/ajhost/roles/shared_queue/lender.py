@@ -98,28 +98,30 @@ class Lender:
         """Sends a token again that a dead puller had received and not used; its entry is somebody else's."""
         (self._outboxes.get(lane) or self._outboxes[GENERAL]).send(token, _nothing)
 
-    def reclaim(self) -> None:
-        """Frees the oldest entries as far as others have started them: cheap enough for every admission."""
-        lent, ledger = self._lent, self._ledger
-        while lent:
-            index, seq, _ = lent[0]
-            if not (ledger.is_taken(index, seq) or ledger.is_said(index, seq)):
-                return
-            lent.popleft()
-            ledger.release(index)
+    def full(self, limit: int) -> bool:
+        """Whether `limit` requests of ours wait; looks whether others have started some only when it seems so."""
+        if len(self._lent) >= limit:
+            self._reclaim()
+        return len(self._lent) >= limit
+
+    def _reclaim(self) -> None:
+        ledger = self._ledger
+        kept: deque[tuple[int, int, int]] = deque()
+        for lent in self._lent:
+            if ledger.is_taken(lent[0], lent[1]) or ledger.is_said(lent[0], lent[1]):
+                ledger.release(lent[0])
+            else:
+                kept.append(lent)
+        self._lent = kept
 
     def sweep(self, now_ns: int) -> None:
         """Frees what others started, and gives up what is past its deadline. Call it at every beat."""
-        ledger = self._ledger
-        kept: deque[tuple[int, int, int]] = deque()
-        for index, seq, deadline_ns in self._lent:
-            if ledger.is_taken(index, seq) or ledger.is_said(index, seq):
-                ledger.release(index)
-            elif deadline_ns <= now_ns:
+        self._reclaim()
+        if any(deadline_ns <= now_ns for _, _, deadline_ns in self._lent):
+            overdue = [lent[0] for lent in self._lent if lent[2] <= now_ns]
+            self._lent = deque(lent for lent in self._lent if lent[2] > now_ns)
+            for index in overdue:
                 self._expired(index)
-            else:
-                kept.append((index, seq, deadline_ns))
-        self._lent = kept
 
     def give_up(self) -> None:
         """Gives up everything that nobody has started, as if its deadline had come."""

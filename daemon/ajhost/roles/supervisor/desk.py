@@ -140,10 +140,9 @@ class Desk:
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request that came to the last resort."""
         begin, _, _, end, _, reply = message
-        self.lender.reclaim()
         if len(reply) > MAX_REPLY or end > len(data):
             self._refuse(index, reply, Failed("bad request: more than this host can hold"))
-        elif self.lender.count >= self._backlog:
+        elif self.lender.full(self._backlog):
             self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
         else:
             self._settle(index, data, message, data[begin:end])

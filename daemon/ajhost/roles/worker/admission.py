@@ -137,8 +137,7 @@ class Admission:
         if self._execution.busy < self._concurrency and route.busy < route.limit:
             self._start(index, reply, record, route, deadline, (0, 0, 0), None)
             return
-        self._lender.reclaim()
-        if self._lender.count >= self._backlog:
+        if self._lender.full(self._backlog):
             self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
         elif self._lender.lend(index, data[begin:end], route.lane, int(deadline * 1e9)):
             self.counts.lent += 1
