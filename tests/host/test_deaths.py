@@ -1,0 +1,160 @@
+"""Workers that die: what had started is answered, what had not runs elsewhere, and the slot serves again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+HANDLERS = {
+    "echo": "echo",
+    "work": "work",
+    "segfault": "segfault",
+    "exit": "exit_now",
+    "kill": "kill_self",
+    "fork": "fork_children",
+}
+
+
+@pytest.mark.parametrize(
+    ("route", "payload", "how"),
+    [("segfault", {}, "SIGSEGV"), ("exit", {"status": 3}, "exit status 3"), ("kill", {}, "SIGKILL")],
+)
+async def test_a_task_that_kills_its_worker_is_answered_and_the_slot_serves_again(
+    nats_server: NatsServer, tmp_path: Path, route: str, payload: dict[str, int], how: str
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = host.workers()
+        reply = await router.request(route, payload)
+        assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
+        assert how in reply.text
+        await host.log("serves, generation 1", since=len(host.output.having("")) - 1)
+        after = host.workers()
+        assert after.keys() == before.keys()
+        assert sum(after[slot] != before[slot] for slot in before) == 1
+        assert (await router.request("echo", b"alive")).body == b"alive"
+
+
+async def test_five_kills_under_load_lose_nothing(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 4}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        async with router.load("work", {"sleep_ms": 20}, rate=300, deadline=10) as load:
+            await load.sent(100)
+            for slot in (0, 1, 2, 3, 0):
+                before = host.workers()
+                killed = host.kill(slot)
+                await processes.gone(killed)
+                while host.workers().get(slot, killed) == killed:
+                    await load.sent(1)
+                others = {s: p for s, p in host.workers().items() if s != slot}
+                assert others == {s: p for s, p in before.items() if s != slot}
+                await load.sent(100)
+        report = load.report()
+        assert not report.silent, report
+        assert not report.no_responders, report
+        assert not report.late, report
+        assert set(report.words) <= {"worker died:"}, report
+        assert report.verdicts[Verdict.COMPLETE] > 400
+
+
+async def test_answers_for_the_dead_leave_within_milliseconds(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        delays = []
+        for _ in range(10):
+            request = await router.send("work", {"sleep_ms": 5000})
+            pid = await _busy_worker(host)
+            began = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            reply = await router.reply(request)
+            assert reply.word == "worker died:"
+            delays.append(reply.at - began)
+        assert sorted(delays)[5] < 0.05, delays
+
+
+async def test_with_one_worker_killed_over_and_over_nobody_is_told_no_responders(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        async with router.load("work", {"sleep_ms": 2}, rate=300, deadline=20) as load:
+            for _ in range(6):
+                await load.sent(60)
+                killed = host.kill(0)
+                while host.workers().get(0, killed) == killed:
+                    await load.sent(1)
+        report = load.report()
+        assert not report.no_responders, report
+        assert not report.silent, report
+        assert set(report.words) <= {"worker died:"}, report
+
+
+async def test_a_handlers_children_change_nothing_and_end_with_their_worker(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        made = (await router.request("fork", {"count": 2})).json()
+        async with router.load("work", {"sleep_ms": 2}, rate=200, deadline=20) as load:
+            await load.sent(50)
+            os.kill(made["pid"], signal.SIGKILL)
+            await load.sent(100)
+        report = load.report()
+        assert not report.silent, report
+        assert not report.no_responders, report
+        for child in made["children"]:
+            await processes.gone(child)
+
+
+async def test_a_dead_template_is_followed_by_a_new_generation_and_workers_live_on(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        async with router.load("work", {"sleep_ms": 5}, rate=200) as load:
+            await load.sent(20)
+            os.kill(host.template(), signal.SIGKILL)
+            await host.log("the template died")
+            await host.log("serves, generation 2")
+            await load.sent(200)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+
+
+async def test_a_second_host_on_the_same_directory_exits_70_and_says_who_runs(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        result = await host.command("run")
+        assert result.status == 70
+        assert str(host.pid) in result.stderr + result.stdout
+
+
+async def _busy_worker(host: Host) -> int:
+    while True:
+        for worker in (await host.status())["workers"]:
+            if worker["tasks"]:
+                return int(worker["pid"])
+        await asyncio.sleep(0.01)

@@ -1,0 +1,172 @@
+"""Handlers that do not stop: blocked loops, a held GIL, swallowed cancellations, stuck threads, stopped processes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+HANDLERS = {
+    "echo": "echo",
+    "work": "work",
+    "block": "block_loop",
+    "gil": "hold_gil",
+    "swallow": "swallow_cancellation",
+    "tidy": "clean_up_long",
+    "stuck": "stuck_thread",
+    "quick": {"target": "work", "timeout": 0.5},
+}
+
+
+async def test_a_deadline_answers_between_0_and_300_ms_before_the_headers_second(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS),
+        Router(nats_server.url) as router,
+    ):
+        requests = [await router.send(route, {"sleep_ms": 60_000}, deadline=3) for route in ("work", "swallow", "stuck")]
+        for request in requests:
+            reply = await router.reply(request)
+            assert (reply.verdict, reply.word) == (Verdict.ERROR, "deadline exceeded:")
+            assert 0 <= request.deadline - reply.wall <= 0.3, request
+        reply = await router.request("quick", {"sleep_ms": 60_000}, deadline=30)
+        assert reply.word == "deadline exceeded:"
+
+
+async def test_a_route_timeout_is_kept(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS),
+        Router(nats_server.url) as router,
+    ):
+        request = await router.send("quick", {"sleep_ms": 60_000}, deadline=30)
+        reply = await router.reply(request)
+        assert 0.45 <= reply.at - request.sent <= 0.8
+
+
+@pytest.mark.parametrize("route", ["block", "gil"])
+async def test_a_hanging_worker_is_left_out_and_goes_on_unharmed(
+    nats_server: NatsServer, tmp_path: Path, route: str
+) -> None:
+    record = tmp_path / "runs"
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = host.workers()
+        async with router.load(
+            "work", {"sleep_ms": 2, "record": str(record)}, rate=400, deadline=20
+        ) as load:
+            await load.sent(50)
+            hanging = await router.send(route, {"block_ms": 1500}, deadline=20)
+            await host.log("hangs")
+            await router.reply(hanging)
+            await host.log("goes on after hanging")
+            await load.sent(200)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+        # what was on the hanging worker had started there; all else ran elsewhere at once
+        slow = [r for r in report.requests if r.latency > 1.0]
+        assert len(slow) <= 16, len(slow)
+        runs = record.read_text().split()[::2]
+        assert len(runs) == len(set(runs)) == len(report.requests)
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
+        assert host.workers() == before
+
+
+async def test_a_worker_that_hangs_past_its_deadline_is_killed_with_its_stacks_in_the_log(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.5}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        request = await router.send("block", {"block_ms": 60_000}, deadline=3)
+        reply = await router.reply(request)
+        assert (reply.verdict, reply.word) == (Verdict.ERROR, "deadline exceeded:")
+        assert 0 <= request.deadline - reply.wall <= 0.3
+        await host.log("block_loop")  # a frame of its stack
+        await host.log("died: SIGKILL")
+        await host.log("serves", since=_lines(host))
+        assert len(host.workers()) == 2
+
+
+async def test_a_swallowed_cancellation_or_a_stuck_thread_lets_a_replacement_take_over(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    for route in ("swallow", "stuck"):
+        async with (
+            Host(
+                tmp_path,
+                nats=nats_server.url,
+                handlers=HANDLERS,
+                sections={"workers": {"count": 1, "kill_grace": 0.3, "drain_timeout": 2.0}},
+            ) as host,
+            Router(nats_server.url) as router,
+        ):
+            old = host.workers()[0]
+            async with router.load("work", {"sleep_ms": 5}, rate=100) as load:
+                reply = await router.request(route, {"sleep_ms": 60_000}, deadline=2)
+                assert reply.word == "deadline exceeded:"
+                await host.log("is replaced")
+                await processes.gone(old)
+                await load.sent(20)
+            report = load.report()
+            assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, (route, report)
+
+
+async def test_a_stopped_worker_is_replaced(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        async with router.load("work", {"sleep_ms": 2}, rate=300, deadline=20) as load:
+            await load.sent(50)
+            stopped = host.kill(0, signal.SIGSTOP)
+            await processes.gone(stopped)
+            await load.sent(50)
+        report = load.report()
+        assert not report.silent, report
+        assert not report.no_responders, report
+
+
+async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = host.workers()
+        async with router.load("work", {"sleep_ms": 2}, rate=100) as load:
+            host.send_signal(signal.SIGSTOP)
+            await load.sent(150)
+            host.send_signal(signal.SIGCONT)
+            await load.sent(100)
+        assert load.report().verdicts == {Verdict.COMPLETE: len(load.requests)}
+        assert host.workers() == before
+        assert not host.output.having("hangs")
+
+
+async def test_the_only_worker_hangs_and_its_requests_wait_for_the_next(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        hanging = await router.send("block", {"block_ms": 3000}, deadline=20)
+        await host.log("hangs")
+        began = time.monotonic()
+        replies = await asyncio.gather(*(router.request("echo", b"x") for _ in range(20)))
+        assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+        assert time.monotonic() - began < 2.0
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
+
+
+def _lines(host: Host) -> int:
+    return len(host.output.having(""))

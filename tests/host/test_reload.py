@@ -1,0 +1,202 @@
+"""Reload and recycling: proven first, then slot by slot, never a gap; anything wrong and the old generation serves on."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+VERSION = """
+async def version(task):
+    return {version!r}
+"""
+
+
+async def test_new_code_and_settings_come_into_service_without_a_gap(nats_server: NatsServer, tmp_path: Path) -> None:
+    handlers = {"version": "app:version", "work": "work"}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=handlers, modules={"app": VERSION.format(version="one")}) as host,
+        Router(nats_server.url) as router,
+    ):
+        assert (await router.request("version")).body == b"one"
+        async with router.load("work", {"sleep_ms": 5}, rate=300, deadline=10) as load:
+            await load.sent(50)
+            host.write_module("app", VERSION.format(version="two"))
+            host.configure({**handlers, "more": "echo"}, {"workers": {"count": 3}})
+            result = await host.reload()
+            assert result.status == 0, result
+            await load.sent(50)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+        assert (await router.request("version")).body == b"two"
+        assert (await router.request("more", b"hello")).body == b"hello"
+        assert len(host.workers()) == 3
+        host.configure(handlers, {"workers": {"count": 1}})
+        old = host.workers()
+        assert (await host.reload()).status == 0
+        for pid in old.values():
+            await processes.gone(pid)
+        assert len(host.workers()) == 1
+        assert (await router.request("more", b"hello")).verdict is Verdict.NO_RESPONDERS
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def broken(:", "SyntaxError"),
+        ("raise RuntimeError('no database')", "no database"),
+        ("import sys; sys.exit(3)", "SystemExit"),
+        ("import os; os._exit(3)", "exit"),
+        ("import time; time.sleep(3600)", "2"),
+        ("other = 1", "version"),
+    ],
+)
+async def test_a_module_that_does_not_load_is_rejected_and_the_old_one_serves_on(
+    nats_server: NatsServer, tmp_path: Path, source: str, reason: str
+) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"version": "app:version"},
+            modules={"app": VERSION.format(version="one")},
+            sections={"python": {"import_timeout": 2.0}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = host.workers()
+        host.write_module("app", source)
+        result = await host.reload()
+        assert result.status == 1
+        assert reason in result.stderr
+        assert host.workers() == before
+        assert (await router.request("version")).body == b"one"
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ("[nats\n", "toml"),
+        ('[python]\ninterpreter = "/no/such/python"\n', "interpreter"),
+        ('[workers]\ncuont = 3\n', "count"),
+    ],
+)
+async def test_bad_settings_are_rejected_with_the_reason(
+    nats_server: NatsServer, tmp_path: Path, settings: str, reason: str
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url) as host,
+        Router(nats_server.url) as router,
+    ):
+        good = host.file.read_text()
+        text = settings if "nats" in settings else good.replace("[workers]", "[unused]") + settings
+        host.write_settings(text)
+        result = await host.reload()
+        assert result.status == 1
+        assert reason in result.stderr.lower()
+        assert (await router.request("echo", b"x")).body == b"x"
+        host.write_settings(good)
+        assert (await host.reload()).status == 0
+
+
+async def test_another_queue_group_needs_a_restart(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        host.configure({"echo": "echo"}, {"nats": {"queue_group": "another"}})
+        result = await host.reload()
+        assert result.status == 1
+        assert "queue_group" in result.stderr
+
+
+async def test_sighup_reloads_and_says_so_to_the_service_manager(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        host.send_signal(signal.SIGHUP)
+        await host.notifications.next("RELOADING", "1")
+        await host.log("reloaded: generation 2 serves")
+
+
+async def test_ten_reloads_at_speed_lose_nothing(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers={"work": "work"}) as host,
+        Router(nats_server.url) as router,
+    ):
+        async with router.load("work", {"sleep_ms": 3}, rate=500, deadline=10) as load:
+            for _ in range(10):
+                assert (await host.reload()).status == 0
+                await load.sent(20)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+
+
+async def test_recycling_by_tasks_replaces_first(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"work": "work"},
+            sections={"workers": {"count": 2, "max_tasks": 100}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        first = set(host.workers().values())
+        async with router.load("work", {"sleep_ms": 3}, rate=300, deadline=10) as load:
+            for pid in first:
+                await processes.gone(pid)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+
+
+async def test_a_worker_that_grows_is_recycled_while_its_task_runs(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"allocate": "allocate", "leak": "leak", "echo": "echo"},
+            sections={"workers": {"count": 1, "max_memory": "150M"}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        old = host.workers()[0]
+        request = await router.send("allocate", {"bytes": 200 << 20, "sleep_ms": 4000}, deadline=20)
+        await host.log("is replaced")
+        assert (await router.request("echo", b"x")).body == b"x"
+        assert (await router.reply(request)).verdict is Verdict.COMPLETE
+        await processes.gone(old)
+
+
+async def test_a_poison_task_ends_terminated_when_it_was_asked_for(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"poison": {"target": "kill_self", "max_crashes": 2}, "echo": "echo"},
+        ),
+        Router(nats_server.url) as router,
+    ):
+        first = await router.request("poison", {}, id="2poison")
+        assert (first.verdict, first.word) == (Verdict.ERROR, "worker died:")
+        second = await router.request("poison", {}, id="2poison2")
+        assert second.verdict is Verdict.ERROR
+        again = await router.request("poison", {}, id="2poison")
+        assert again.verdict is Verdict.TERMINATE
+
+
+async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers={"kill": "kill_self", "work": "work"}),
+        Router(nats_server.url) as router,
+    ):
+        async with (
+            router.load("work", {"sleep_ms": 1}, rate=100, deadline=20) as good,
+            router.load("kill", {}, rate=5, count=20, deadline=20) as bad,
+        ):
+            await bad.sent(18)
+        assert not good.report().silent, good.report()
+        assert not good.report().no_responders, good.report()
+        assert set(good.report().words) <= {"worker died:"}
+        assert bad.report().words == {"worker died:": 20}, bad.report()

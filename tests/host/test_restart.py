@@ -1,0 +1,81 @@
+"""The daemon's own death: no process stays behind, and the next start answers or runs what was left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+from tests.support import processes
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+HANDLERS = {"echo": "echo", "work": "work", "stuck": "stuck_thread", "gil": "hold_gil"}
+SMALL = {"workers": {"count": 2, "concurrency": 2}}
+
+
+async def test_workers_of_a_dead_supervisor_finish_and_leave(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=SMALL) as host,
+        Router(nats_server.url) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 500}) for _ in range(10)]
+        await router.barrier()
+        host.send_signal(signal.SIGKILL)
+        await host.wait()
+        replies = [await router.reply(r) for r in requests]
+        assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+        await host.nothing_left()
+
+
+async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_what_was_left(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    record = tmp_path / "runs"
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=SMALL) as host,
+        Router(nats_server.url) as router,
+    ):
+        running = [await router.send("work", {"sleep_ms": 60_000, "record": str(record)}, deadline=30) for _ in range(4)]
+        while not record.exists() or len(record.read_text().split()) < 8:
+            await asyncio.sleep(0.01)
+        waiting = [await router.send("work", {"sleep_ms": 10}, deadline=30) for _ in range(20)]
+        await router.barrier()
+        await _settled(host, 20)
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGKILL)
+        await host.wait()
+        await host.nothing_left()
+        began = time.monotonic()
+        await host.restart()
+        for request in running:
+            reply = await router.reply(request)
+            assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
+            assert reply.at - began < 3
+        for request in waiting:
+            reply = await router.reply(request)
+            assert reply.verdict is Verdict.COMPLETE, reply
+        assert os.listdir(host.runtime / "ledger")  # of the living
+        assert len(os.listdir(host.runtime / "ledger")) == 3
+
+
+async def test_a_foreign_file_is_put_aside(nats_server: NatsServer, tmp_path: Path) -> None:
+    host = Host(tmp_path, nats=nats_server.url, handlers=HANDLERS)
+    (host.runtime / "ledger").mkdir()
+    (host.runtime / "ledger" / "17.ledger").write_bytes(b"not a ledger at all" * 1000)
+    (host.runtime / "ledger" / "18.ledger").write_bytes(b"")
+    async with host, Router(nats_server.url) as router:
+        await host.log("put aside")
+        assert (await router.request("echo", b"x")).body == b"x"
+
+
+async def _settled(host: Host, waiting: int) -> None:
+    """Until the two workers have lent what they cannot start."""
+    while True:
+        status = await host.status()
+        if sum(w["counts"]["lent"] for w in status["workers"]) >= waiting:
+            return
+        await asyncio.sleep(0.02)

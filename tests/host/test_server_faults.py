@@ -1,0 +1,178 @@
+"""NATS itself fails: restarts, kill -9, partitions, limits. Requests are answered or refused, and the host comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.proxy import Partition
+from tests.support.router import Router, Verdict
+
+HANDLERS = {"echo": "echo", "work": "work"}
+
+
+async def test_replies_made_while_disconnected_arrive(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS),
+        Router(nats_server.url) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 1000}, deadline=20) for _ in range(20)]
+        await router.barrier()
+        assert (await router.request("echo", b"x")).body == b"x"  # all are handed over
+        await nats_server.kill()
+        await asyncio.sleep(1.5)  # the time that the handlers need, and then some, without a server
+        await nats_server.start()
+        replies = [await router.reply(r) for r in requests]
+        assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+
+
+async def test_the_host_is_back_by_itself_after_restarts_and_kills(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = host.workers()
+        for how in ("restart", "kill"):
+            if how == "kill":
+                await nats_server.kill()
+                await nats_server.start()
+            else:
+                await nats_server.restart()
+            await router.barrier()
+            await _served(router)
+        assert host.workers() == before
+
+
+async def test_a_worker_killed_while_the_server_is_down_is_answered_for_when_it_is_back(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 60_000}, deadline=40) for _ in range(8)]
+        await router.barrier()
+        assert (await router.request("echo", b"x")).body == b"x"
+        await nats_server.kill()
+        for slot in host.workers():
+            host.kill(slot)
+        await host.log("died: SIGKILL")
+        await asyncio.sleep(0.3)
+        await nats_server.start()
+        replies = [await router.reply(r) for r in requests]
+        assert {(r.verdict, r.word) for r in replies} == {(Verdict.ERROR, "worker died:")}
+        await router.barrier()
+        await _served(router)
+
+
+async def test_a_partition_delays_answers_and_loses_none(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Partition(nats_server.port) as partition,
+        Host(tmp_path, nats=partition.url, handlers=HANDLERS),
+        Router(nats_server.url) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 300}, deadline=30) for _ in range(30)]
+        await router.barrier()
+        partition.stop()
+        await asyncio.sleep(1.0)
+        partition.go()
+        replies = [await router.reply(r) for r in requests]
+        assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+
+
+async def test_a_permission_that_is_missing_is_in_the_log_and_the_host_lives(tmp_path: Path) -> None:
+    config = """
+        authorization { users = [
+          {user: host, password: pw, permissions: {subscribe: ["CHORIA_AJ.H.T.echo"], publish: ["_INBOX.>"]}},
+          {user: router, password: pw}
+        ]}
+    """
+    async with NatsServer(tmp_path, config) as server:
+        access = {"nats": {"user": "host", "password": "pw"}}
+        async with (
+            Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=access) as host,
+            Router(server.url, user="router", password="pw") as router,
+        ):
+            await host.log("Permissions Violation")
+            assert (await router.request("echo", b"x")).body == b"x"
+            assert (await router.request("work", {})).verdict is Verdict.NO_RESPONDERS
+
+
+async def test_a_second_server_takes_over(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path) as one, NatsServer(tmp_path) as two:
+        async with Host(tmp_path, nats=[one.url, two.url], handlers=HANDLERS):
+            await one.kill()
+            async with Router(two.url) as router:
+                await _served(router)
+            await one.start()
+
+
+async def test_a_server_in_lame_duck_mode_is_left_without_a_loss(tmp_path: Path) -> None:
+    slow = "lame_duck_duration: 30s\nlame_duck_grace_period: 1s\n"
+    async with NatsServer(tmp_path, slow) as server:
+        async with Host(tmp_path, nats=server.url, handlers=HANDLERS), Router(server.url) as router:
+            requests = [await router.send("work", {"sleep_ms": 500}, deadline=30) for _ in range(20)]
+            await router.barrier()
+            await server.lame_duck()
+            replies = [await router.reply(r) for r in requests]
+            assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+
+
+async def test_a_burst_past_the_backlog_is_refused_and_bounded(nats_server: NatsServer, tmp_path: Path) -> None:
+    sections = {"workers": {"count": 2, "concurrency": 2, "backlog": 8}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        began = time.monotonic()
+        requests = [await router.send("work", {"sleep_ms": 50}, deadline=30) for _ in range(5000)]
+        await router.settled(requests)
+        words: dict[str, int] = {}
+        for request in requests:
+            reply = request.replies[0]
+            key = reply.word if reply.verdict is Verdict.ERROR else reply.verdict.value
+            words[key] = words.get(key, 0) + 1
+        assert words.keys() == {"complete", "overloaded:"}, words
+        assert words["complete"] >= 20
+        assert time.monotonic() - began < 20
+        for pid in host.workers().values():
+            assert _resident(pid) < 80 << 20
+
+
+async def test_large_requests_wait_or_are_refused_and_are_never_lost(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path, "max_payload: 1048576") as server:
+        sections = {"workers": {"count": 2, "concurrency": 1, "backlog": 32}}
+        async with (
+            Host(tmp_path, nats=server.url, handlers={"work": "work", "echo": "echo"}, sections=sections),
+            Router(server.url) as router,
+        ):
+            big = b'{"sleep_ms": 50, "pad": "' + b"x" * 700_000 + b'"}'
+            requests = [await router.send("work", big, deadline=30) for _ in range(24)]
+            replies = [await router.reply(r) for r in requests]
+            kinds = {r.word if r.verdict is Verdict.ERROR else r.verdict.value for r in replies}
+            assert kinds <= {"complete", "overloaded:"}
+            assert sum(r.verdict is Verdict.COMPLETE for r in replies) >= 8
+
+
+async def test_a_runtime_directory_without_room_is_a_clear_error(nats_server: NatsServer, tmp_path: Path) -> None:
+    host = Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"backlog": 100_000_000}})
+    try:
+        assert await host.run_to_end() in (70, 78)
+        assert "No space left" in host.log_text() or "backlog" in host.log_text()
+    finally:
+        await host.destroy()
+
+
+async def _served(router: Router) -> None:
+    """The host serves again: no answer may be missing, and at first there may be nobody."""
+    end = time.monotonic() + 10
+    while (await router.request("echo", b"x", deadline=5)).verdict is not Verdict.COMPLETE:
+        assert time.monotonic() < end, "not back within 10 s"
+        await asyncio.sleep(0.05)
+
+
+def _resident(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
