@@ -9,6 +9,7 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -151,6 +152,33 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return ""
+
+
+class Orphans:
+    """Reaps what a subreaper inherits from dead workers: their handlers' children, which nobody else waits for."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def reap(self, known: Container[int]) -> None:
+        """Reaps each child that was dead at the last call already and is not `known`.
+
+        A worker that died before its pidfd was received looks the same for a moment: call this once a second or so.
+        """
+        dead = {pid for pid in children() if pid not in known and _state(pid) == "Z"}
+        for pid in dead & self._seen:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        self._seen = dead - self._seen
+
+
+def children() -> set[int]:
+    """The children of this process, those that are dead and not reaped included."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # the thread has just ended
+            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
+    return found
 
 
 def raise_oom_score(pid: int, by: int) -> None:

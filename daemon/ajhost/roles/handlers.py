@@ -125,8 +125,8 @@ def _key(settings: HandlerSettings) -> str:
 
 def _import_problem(name: str, error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-        near = difflib.get_close_matches(error.name, _siblings(error.name), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        near = difflib.get_close_matches(error.name, _siblings(error.name), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         places = ", ".join(entry for entry in sys.path if entry)
         return f"there is no module {error.name!r}{hint} (looked in {places})"
     raised = "".join(traceback.format_exception_only(error)).strip()

@@ -113,6 +113,7 @@ class Template:
             template._give(lanes)
         except BaseException:
             template.close()
+            await template.wait_closed()
             raise
         finally:
             template._close_stacks()

@@ -1,0 +1,143 @@
+"""The template: its start, its end, its death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ajhost.adapters import processes
+from ajhost.roles.handlers import HandlerDescription
+from ajhost.roles.template.client import TemplateFailed
+from tests.support.processes import children, gone, info
+from tests.template.bench import ENTRY, TIMEOUT, Bench, Fork, Start
+
+
+async def test_a_template_tells_what_it_loaded_and_serves_under_its_title(bench: Bench, start: Start) -> None:
+    template = await start(bench.plan("acme:send", "acme:sync"))
+    assert template.handlers == (
+        HandlerDescription("r0", "acme:send", "async"),
+        HandlerDescription("r1", "acme:sync", "thread"),
+    )
+    assert template.threads == ()
+    process = info(template.pid)
+    assert process is not None
+    assert process.title == "ajhost: template"
+
+
+async def test_threads_that_an_import_left_running_are_told_by_name(bench: Bench, start: Start) -> None:
+    bench.module(
+        "threads",
+        """
+        import threading
+        threading.Thread(target=threading.Event().wait, name="acme poller", daemon=True).start()
+        def send(task): ...
+        """,
+    )
+    template = await start(bench.plan("threads:send"))
+    assert template.threads == ("acme poller",)
+
+
+async def test_a_template_outlives_signals_that_are_meant_for_the_supervisor(
+    bench: Bench, start: Start, fork: Fork
+) -> None:
+    template = await start(bench.plan())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(template.pid, number)
+    assert os.getsid(template.pid) == template.pid
+    worker = await fork(template)
+    assert (await worker.report())["pid"] == worker.pid
+
+
+async def test_closing_ends_the_template_and_not_its_workers(bench: Bench, start: Start, fork: Fork) -> None:
+    template = await start(bench.plan())
+    told: list[str] = []
+    template.on_death(told.append)
+    worker = await fork(template)
+    template.close()
+    await template.wait_closed()
+    assert (await worker.report())["pid"] == worker.pid
+    with pytest.raises(TemplateFailed, match="dead"):
+        await fork(template)
+    assert told == []
+
+
+async def test_a_killed_template_is_noticed_and_its_workers_live_on(
+    bench: Bench, start: Start, fork: Fork
+) -> None:
+    template = await start(bench.plan())
+    worker = await fork(template)
+    died = asyncio.get_running_loop().create_future()
+    template.on_death(died.set_result)
+    os.kill(template.pid, signal.SIGKILL)
+    assert await asyncio.wait_for(died, TIMEOUT) == "SIGKILL"
+    assert (await worker.report())["pid"] == worker.pid
+    with pytest.raises(TemplateFailed, match="SIGKILL"):
+        await fork(template)
+    again = asyncio.get_running_loop().create_future()
+    template.on_death(again.set_result)
+    assert await asyncio.wait_for(again, TIMEOUT) == "SIGKILL"
+
+
+async def test_forks_that_a_killed_template_still_owes_fail_or_are_handed_over(
+    bench: Bench, start: Start, fork: Fork
+) -> None:
+    template = await start(bench.plan())
+    os.kill(template.pid, signal.SIGSTOP)
+    forks = [asyncio.ensure_future(fork(template, slot)) for slot in range(3)]
+    await asyncio.sleep(0)
+    os.kill(template.pid, signal.SIGKILL)
+    async with asyncio.timeout(TIMEOUT):
+        results = await asyncio.gather(*forks, return_exceptions=True)
+    assert all(isinstance(result, TemplateFailed) for result in results)
+
+
+async def test_a_template_does_not_outlive_a_supervisor_that_is_killed(bench: Bench) -> None:
+    """Nor does it die with a worker's channel: it goes because its parent did."""
+    bench.module("slow", "import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    script = f"""
+import asyncio
+from pathlib import Path
+from ajhost.roles.template.client import rehearse
+from ajhost.settings.values import *
+python = PythonSettings(path=(Path({str(bench.app)!r}),))
+asyncio.run(rehearse(python, (HandlerSettings("a", "slow:send"),), 600, entry={ENTRY!r}))
+"""
+    path = f"{Path(processes.__file__).parents[2]}{os.pathsep}{os.environ['PYTHONPATH']}"
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE
+    )
+    assert supervisor.stdout is not None
+    assert await asyncio.wait_for(supervisor.stdout.readline(), TIMEOUT) == b"importing\n"
+    (template,) = children(supervisor.pid)
+    supervisor.kill()
+    await supervisor.communicate()
+    await gone(template.pid, TIMEOUT)
+
+
+async def test_systemds_words_and_secrets_do_not_reach_user_code(
+    bench: Bench, start: Start, fork: Fork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("ACME", "kept")
+    template = await start(bench.plan())
+    report = await (await fork(template)).report()
+    assert not [n for n in report["environment"] if n.startswith(("NOTIFY", "LISTEN", "WATCHDOG"))]
+    assert "ACME" in report["environment"]
+    assert report["argv"] == ["ajhost"]
+    for file in ("environ", "cmdline"):
+        assert b"geheim" not in Path(f"/proc/{template.pid}/{file}").read_bytes()
+
+
+async def test_a_failed_start_leaves_no_process_and_no_descriptor(bench: Bench) -> None:
+    bench.module("acme", "1 / 0\n")
+    before, alive = set(os.listdir("/proc/self/fd")), processes.children()
+    await bench.problems(bench.plan())
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert processes.children() == alive
