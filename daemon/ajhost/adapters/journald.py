@@ -183,8 +183,13 @@ class _Lines(io.RawIOBase):
 
     def redirect(self, journal: Journal) -> None:
         """Goes on with another journal; an unfinished line, which a fork would repeat, is dropped."""
+        self._journal.close()
         self._journal = journal
         self._rest = b""
+
+    def close(self) -> None:
+        super().close()
+        self._journal.close()
 
     def writable(self) -> bool:
         return True

@@ -20,16 +20,22 @@ class LineHandler(logging.Handler):
     Further lines of a text are indented, so that none can pass for a record of its own.
     """
 
-    def __init__(self, stream: TextIO, who: str) -> None:
+    def __init__(self, stream: TextIO | None, who: str) -> None:
+        """`stream` is None if there is none: a process may be started with stderr closed."""
         super().__init__()
         self._stream = stream
         self._who = who
         self._coloured = (
-            stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+            stream is not None
+            and stream.isatty()
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM") != "dumb"
         )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Raises nothing; a stderr that is gone takes nothing."""
+        if self._stream is None:
+            return
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
         level = f"{record.levelname:<7}"
         if self._coloured and record.levelno in _COLOURS:

@@ -151,6 +151,16 @@ class Notifier:
             os.close(ours)
         return True
 
+    def close(self) -> None:
+        """Says nothing more."""
+        for message in self._waiting:
+            for descriptor in message.descriptors:
+                os.close(descriptor)
+        self._waiting.clear()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     # -- sending --------------------------------------------------------------------------------
 
     def _send(self, text: str, *, kind: str | None = None, descriptors: Sequence[int] = ()) -> None:
