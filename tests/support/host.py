@@ -137,17 +137,21 @@ class Host:
     async def launch(self) -> None:
         """Starts it without waiting for its readiness."""
         self._notify = NotifySocket(self.runtime.with_name(f"{self.runtime.name}.notify"))
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ajhost", "run", "-c", str(self.file)),
-            cwd=self.directory,
-            env={**self.environment, "NOTIFY_SOCKET": str(self._notify.path)},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-        assert self._process.stdout is not None
-        self._log = Log(self._process.stdout)
+        # a pipe that asyncio does not know: with its own, `wait` would wait for orphans that hold the other end
+        read_end, write_end = os.pipe()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "ajhost", "run", "-c", str(self.file)),
+                cwd=self.directory,
+                env={**self.environment, "NOTIFY_SOCKET": str(self._notify.path)},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=write_end,
+                start_new_session=True,
+            )
+        finally:
+            os.close(write_end)
+        self._log = await Log.of_pipe(read_end)
 
     async def start(self) -> None:
         """Starts it and returns when it says READY=1. Raises HostFailed if it ends first or takes too long."""

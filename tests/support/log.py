@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 Wanted = str | Callable[[str], bool]
 """A part of a line, or a question about it."""
@@ -22,10 +24,20 @@ class Line:
 class Log:
     """Lines that are read from a stream until its end, by a task of their own."""
 
-    def __init__(self, stream: asyncio.StreamReader) -> None:
+    def __init__(self, stream: asyncio.StreamReader, transport: asyncio.BaseTransport | None = None) -> None:
         self.lines: list[Line] = []
+        self._transport = transport
         self._waiting: list[tuple[Callable[[str], bool], asyncio.Future[Line]]] = []
         self._reader = asyncio.create_task(self._read(stream))
+
+    @classmethod
+    async def of_pipe(cls, read_end: int) -> Self:
+        """The lines that come through a pipe, whose read end it takes over."""
+        stream = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(read_end, "rb")
+        )
+        return cls(stream, transport)
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
         rest = b""
@@ -78,6 +90,8 @@ class Log:
         """Stops reading."""
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
+        if self._transport is not None:
+            self._transport.close()
 
 
 def _question(part: Wanted) -> Callable[[str], bool]:
