@@ -55,7 +55,6 @@ static _Atomic int waiting;
 static bool echo_id;
 static char idprefix[16];
 static size_t tokoff;
-static volatile long idbase;
 
 static inline int64_t now_ns(void) {
     struct timespec ts;
