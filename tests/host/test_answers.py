@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.support.handlers import STRANGE
 from tests.support.host import Host
@@ -29,12 +30,12 @@ HANDLERS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def router(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Router]:
     """A router beside one host that serves every test of this module."""
     folder: Path = tmp_path_factory.mktemp("answers")
     async with (
-        NatsServer(folder, "max_payload: 65536") as server,
+        NatsServer(folder, config="max_payload: 65536") as server,
         Host(folder, nats=server.url, handlers=HANDLERS),
         Router(server.url) as router,
     ):
@@ -123,7 +124,7 @@ async def test_a_result_that_could_not_be_stored_is_terminated(router: Router) -
 
 
 async def test_a_past_deadline_is_refused_at_once(router: Router) -> None:
-    reply = await router.request("echo", b"", deadline=-5)
+    reply = await router.request("echo", b"", deadline=-1)
     assert (reply.verdict, reply.word) == (Verdict.ERROR, "deadline exceeded:")
 
 

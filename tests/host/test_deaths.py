@@ -92,7 +92,12 @@ async def test_with_one_worker_killed_over_and_over_nobody_is_told_no_responders
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers=HANDLERS,
+            sections={"workers": {"count": 1, "backlog": 2000}},
+        ) as host,
         Router(nats_server.url) as router,
     ):
         async with router.load("work", {"sleep_ms": 2}, rate=300, deadline=20) as load:

@@ -188,15 +188,20 @@ async def test_a_poison_task_ends_terminated_when_it_was_asked_for(nats_server: 
 
 async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(nats_server: NatsServer, tmp_path: Path) -> None:
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers={"kill": "kill_self", "work": "work"}),
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"kill": "kill_self", "work": "work"},
+            sections={"workers": {"count": 3}},
+        ),
         Router(nats_server.url) as router,
     ):
         async with (
             router.load("work", {"sleep_ms": 1}, rate=100, deadline=20) as good,
-            router.load("kill", {}, rate=5, count=20, deadline=20) as bad,
+            router.load("kill", {}, rate=2, count=12, deadline=20) as bad,
         ):
-            await bad.sent(18)
+            await bad.sent(11)
         assert not good.report().silent, good.report()
         assert not good.report().no_responders, good.report()
         assert set(good.report().words) <= {"worker died:"}
-        assert bad.report().words == {"worker died:": 20}, bad.report()
+        assert bad.report().words == {"worker died:": 12}, bad.report()

@@ -23,6 +23,7 @@ from ajhost.adapters.tls import Sealed
 from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.ledger import OwnLedger, Word
 from ajhost.protocol.frames import FrameError, Message, message_line, scan
+
 _SERVER_ID = re.compile(rb'"server_id":"([^"]*)"')
 
 

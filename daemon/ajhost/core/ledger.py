@@ -76,6 +76,10 @@ MAX_REPLY = 256
 """Bytes of the longest reply subject that an entry holds; a router's are about 30."""
 _MAX_ID, _MAX_TYPE = 64, 96
 _FIRST = HEADER_SIZE // 8
+# plain integers for the hot path: an enum member's `value` costs more than the store
+_RECEIVED, _QUEUED, _STARTED_STATE, _ANSWERED = (
+    int(s) for s in (State.RECEIVED, State.QUEUED, State.STARTED, State.ANSWERED)
+)
 
 
 class LedgerError(ValueError):
@@ -313,7 +317,7 @@ class OwnLedger(Ledger):
         words[word + _AT] = at << 32 | size
         words[word + _ACCEPTED] = now_ns
         words[word + _DEADLINE] = 0
-        words[word] = seq << 8 | State.RECEIVED.value
+        words[word] = seq << 8 | _RECEIVED
         return index
 
     def receive_copy(self, frame: bytes, now_ns: int) -> int | None:
@@ -342,7 +346,7 @@ class OwnLedger(Ledger):
 
     def queue(self, index: int, seq: int) -> None:
         """QUEUED: its token is on its way."""
-        self.words[_FIRST + index * _ENTRY_WORDS] = seq << 8 | State.QUEUED.value
+        self.words[_FIRST + index * _ENTRY_WORDS] = seq << 8 | _QUEUED
 
     def start(
         self,
@@ -370,7 +374,7 @@ class OwnLedger(Ledger):
         place = word * 8 + _TEXT
         self.view[place : place + len(text)] = text
         seq = words[word] >> 8
-        words[word] = seq << 8 | State.STARTED.value
+        words[word] = seq << 8 | _STARTED_STATE
         # after the store: the supervisor, which stopped us, saw STARTED, or we see its word
         return words[word + _SAID] != seq
 
@@ -388,7 +392,7 @@ class OwnLedger(Ledger):
         """ANSWERED: the reply is about to be written. False when the supervisor has spoken for it: send nothing."""
         words, word = self.words, _FIRST + index * _ENTRY_WORDS
         seq = words[word] >> 8
-        words[word] = seq << 8 | State.ANSWERED.value
+        words[word] = seq << 8 | _ANSWERED
         return words[word + _SAID] != seq
 
     def release(self, index: int) -> None:

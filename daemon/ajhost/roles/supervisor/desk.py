@@ -71,7 +71,7 @@ class Desk:
         self._lanes = [lane_of(h) for h in plan.handlers]
         self._subjects = [s for h in plan.handlers for s in subjects_of(h.route)]
         self._group = plan.nats.queue_group
-        self._backlog = plan.workers.backlog * max(plan.workers.count, 1)
+        self._backlog = max(plan.workers.backlog * plan.workers.count, _HELD // 2)
 
     async def connect(self) -> None:
         """Connects, however long it takes."""

@@ -91,6 +91,9 @@ class Supervisor:
         urged = asyncio.create_task(self._urged.wait())
         await asyncio.wait({starting, urged}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
+            if starting.exception() is not None:
+                urged.cancel()
+                await self._stop()
             starting.result()
         else:
             starting.cancel()
@@ -119,6 +122,8 @@ class Supervisor:
         self._crew.templates[1] = template.result()
         self._write_state()
         self._crew.handle(Target(1, plan.workers.count))
+        if 1 in self._crew.failed:  # a ledger that cannot be made: better no host than half a one
+            raise StartupFailed(self._crew.failed[1][0])
         self._tick()
 
     async def _open_desk(self, plan: GenerationPlan) -> None:
