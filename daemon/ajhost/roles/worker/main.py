@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 
 import uvloop
@@ -38,6 +41,12 @@ def run(
     shared = [Lane(name, receive, send) for name, receive, send in lanes]
 
     async def serve() -> int:
-        return await Worker(plan, order, handlers, Channel(channel), shared, ledger).run()
+        status = await Worker(plan, order, handlers, Channel(channel), shared, ledger).run()
+        # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
 
     return uvloop.run(serve())
