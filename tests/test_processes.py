@@ -266,9 +266,12 @@ def test_a_child_dies_with_its_parent_when_it_asked_to() -> None:
 
     with _child(act) as (_, pidfd):
         child = os.pidfd_open(int(os.read(read, 20)))
-        processes.pidfd_signal(pidfd, signal.SIGKILL)
-        _ended(child)
-        os.close(child)
+        try:
+            processes.pidfd_signal(pidfd, signal.SIGKILL)
+            _ended(child)
+        finally:
+            processes.pidfd_signal(child, signal.SIGKILL)
+            os.close(child)
     os.close(read)
     os.close(write)
 

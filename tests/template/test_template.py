@@ -14,7 +14,7 @@ import pytest
 from ajhost.adapters import processes
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.template.client import TemplateFailed
-from tests.support.processes import children, gone, info
+from tests.support.processes import children, gone, info, send
 from tests.template.bench import ENTRY, TIMEOUT, Bench, Fork, Start
 
 
@@ -115,9 +115,12 @@ asyncio.run(rehearse(python, (HandlerSettings("a", "slow:send"),), 600, entry={E
     assert supervisor.stdout is not None
     assert await asyncio.wait_for(supervisor.stdout.readline(), TIMEOUT) == b"importing\n"
     (template,) = children(supervisor.pid)
-    supervisor.kill()
-    await supervisor.communicate()
-    await gone(template.pid, TIMEOUT)
+    try:
+        supervisor.kill()
+        await gone(template.pid, TIMEOUT)
+    finally:
+        send(template.pid, signal.SIGKILL)
+        await supervisor.communicate()
 
 
 async def test_systemds_words_and_secrets_do_not_reach_user_code(

@@ -65,10 +65,12 @@ def _problem(order: dict, error: ImportError) -> str:  # type: ignore[type-arg]
     who = f"python.interpreter: {interpreter} is Python {platform.python_version()}"
     if sys.version_info < OLDEST:
         return f"{who}; {error}"
+    problem = f"{who}, where ajhost's modules cannot be imported: {error}"
+    if sysconfig.get_config_var("SOABI") == order["abi"]:
+        return problem
     return (
-        f"{who}, where ajhost's modules cannot be imported: {error}. The host runs Python {order['python']} "
-        f"({order['abi']}). Install ajhost in that environment: "
-        f"{interpreter} -m pip install ajhost=={order['version']}"
+        f"{problem}. The host runs Python {order['python']} ({order['abi']}). "
+        f"Install ajhost in that environment: {interpreter} -m pip install ajhost=={order['version']}"
     )
 
 
