@@ -23,7 +23,7 @@ _AGAIN_AFTER = (1.0, 2.5)
 
 
 class Outflow:
-    """`released(entries)`: the kernel has their replies. `broken(error)`: the connection does not take bytes any more."""
+    """`released(entries)`: the kernel has their replies. `broken(error)`: the connection takes no more bytes."""
 
     def __init__(self, released: Callable[[list[int]], None], broken: Callable[[OSError], None]) -> None:
         self._loop = asyncio.get_running_loop()

@@ -10,7 +10,7 @@ _READ_SIZE = 1 << 16
 
 
 class Sealed:
-    """One encrypted connection. The kernel holds ciphertext only, so a dead worker's socket cannot be read by others."""
+    """One encrypted connection. The kernel holds ciphertext only: a dead worker's socket tells others nothing."""
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -29,7 +29,7 @@ def take_stock(ledger: Ledger, tokens_lost: bool = False) -> Estate:
 
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
-    """Entries whose deadline has passed while their owner cannot answer: queued and started ones, answered by nobody."""
+    """Entries whose deadline has passed while their owner cannot answer, and that nobody has answered."""
     return tuple(
         entry
         for entry in ledger.used()

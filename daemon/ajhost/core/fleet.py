@@ -1,8 +1,8 @@
 """The fleet: which worker processes there should be, as a state machine without I/O.
 
-Events go in with the time (`handle(event, now)`), commands come out; the supervisor only carries them out. The policy in
-one sentence: each slot has one serving member of the current generation, a replacement serves before the old
-one leaves, and a failure of one slot never stops another.
+Events go in with the time (`handle(event, now)`), commands come out; the supervisor only carries them out. The
+policy in one sentence: each slot has one serving member of the current generation, a replacement serves before the
+old one leaves, and a failure of one slot never stops another.
 """
 
 from __future__ import annotations
@@ -205,9 +205,10 @@ class Fleet:
             fit = [m for m in here if self._fit(m, now)]
             new = next((m for m in fit if m.standing is Standing.SERVING), None)
             if new is not None:
-                for old in here:
-                    if old is not new and old.standing in (Standing.SERVING, Standing.STARTING):
-                        commands.append(self._dismiss(old))
+                leaving = (
+                    m for m in here if m is not new and m.standing in (Standing.SERVING, Standing.STARTING)
+                )
+                commands.extend(self._dismiss(old) for old in leaving)
             elif not fit and now >= self._slots.setdefault(slot, _Slot()).not_before:
                 # a slot that still serves is renewed one at a time, an empty one at once
                 if any(m.standing is Standing.SERVING for m in here) and starting:

@@ -1,4 +1,4 @@
-"""Pulling: a token is received straight into our ledger's header, so that a kill between any two lines loses nothing."""
+"""Pulling: a token is received straight into our ledger's header, so that no kill between two lines loses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done about workers that died or hang: answers at once, the rest moved, the ledger kept until all is settled."""
+"""What is done about workers that died or hang: answers at once, the rest moved, the ledger kept until it is settled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier processes left in the runtime directory: files of the dead to be settled, and orphans that still live."""
+"""What earlier processes left in the runtime directory: files of the dead to be settled, orphans that still live."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Leftovers:
             # while orphans live, so may the shared queue of their time
             moved = await move_waiting(ledger, sock, self._desk, tokens_lost=not orphans, known=known)
             return_token(ledger, self._desk, self._maps)
-            known |= {reply for reply in _replies(ledger)}
+            known |= _replies(ledger)
             forget(ledger.serial)
             if answered or moved:
                 _log.warning(

@@ -23,8 +23,8 @@ _REAP_AGAIN = 0.001
 class Member:
     """A living (or just dead) worker process.
 
-    `told(member, message)` gets its messages, `ended(member)` is called once when the process is gone; `result` then says
-    how. `kept(member, sock)` is called for each connection it opens.
+    `told(member, message)` gets its messages, `ended(member)` is called once when the process is gone; `result` then
+    says how. `kept(member, sock)` is called for each connection it opens.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Reload: new settings and code are proven first, then each slot changes over; anything wrong, and the old serves on."""
+"""Reload: new settings and code are proven first, then each slot changes over; anything wrong, the old serves on."""
 
 from __future__ import annotations
 

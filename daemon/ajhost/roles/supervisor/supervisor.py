@@ -136,7 +136,9 @@ class Supervisor:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
         await desk.connect()
         self._verdicts = Verdicts(plan.handlers)
-        self._undertaker = Undertaker(desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last)
+        self._undertaker = Undertaker(
+            desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last
+        )
         self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
         self._desk = desk
         for name in self._undertaker.leftovers.inherit(self._notifier.stored()):

@@ -1,7 +1,7 @@
 """Takeover: what a process that died or hangs had not started runs elsewhere; what it had started is answered for.
 
-The order of every step is what makes a kill between any two of them harmless: a request is in the desk's ledger before it
-leaves its old place, and its token goes out only after that. `docs/architecture.md`, "Takeover".
+The order of every step is what makes a kill between any two of them harmless: a request is in the desk's ledger
+before it leaves its old place, and its token goes out only after that. `docs/architecture.md`, "Takeover".
 """
 
 from __future__ import annotations
