@@ -32,7 +32,7 @@ class TlsSettings:
 class NatsSettings:
     """`[nats]`: where the servers are and who we are there. Secrets are read, files are kept as paths."""
 
-    servers: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    servers: tuple[str, ...] = field(default=("nats://127.0.0.1:4222",), repr=False)  # may hold passwords
     queue_group: str = "ajhost"
     creds: Path | None = None
     nkey: Path | None = None

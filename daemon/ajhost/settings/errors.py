@@ -1,0 +1,37 @@
+"""What is wrong with a configuration: one `Problem` for each mistake, all of them in one `SettingsError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake, in words: the file and key that hold it, what was found there, what is allowed. No secrets."""
+
+    file: Path
+    key: str
+    found: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.key}: found {self.found}, allowed: {self.allowed}"
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used. `problems` has every mistake of every file; the text has one line for each."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class Unfit(ValueError):
+    """A value that cannot be used; file and key are added by whoever knows them."""
+
+    def __init__(self, found: str, allowed: str) -> None:
+        super().__init__(f"found {found}, allowed: {allowed}")
+        self.found = found
+        self.allowed = allowed

@@ -1,0 +1,149 @@
+"""Files that settings name: where they are looked for, and who may read the secret ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from ajhost.settings.errors import Unfit
+
+_OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
+_SEED = re.compile(r"SU[A-Z2-7]{56}\Z")
+_LARGEST = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Finds files. A relative name is looked for in `credentials` ($CREDENTIALS_DIRECTORY, if there is one), then in
+    `directory`, which is that of the configuration.
+
+    Every method raises `Unfit` for a file that is missing, unreadable or not what it should be.
+    """
+
+    directory: Path
+    credentials: Path | None
+
+    def beside(self, name: str) -> Path:
+        """The path that `name` means for what is no credential: relative to the configuration's directory."""
+        return self.directory / name
+
+    def find(self, name: str) -> Path:
+        """The first place of `name` where there is something."""
+        places = [self.directory / name]
+        if self.credentials is not None:
+            # LoadCredential= of a whole directory joins its name and the file's by "_" (systemd.exec(5))
+            places[:0] = [self.credentials / name, self.credentials / name.replace("/", "_")]
+        for place in places:
+            try:
+                place.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except (OSError, ValueError) as error:
+                raise Unfit(_trouble(place, error), "a file that this user can read") from None
+            return place
+        where = " or ".join(dict.fromkeys(str(place.parent) for place in places))
+        raise Unfit(f"no file {Path(name).name!r} in {where}", "a file that this user can read")
+
+    def read(self, name: str) -> tuple[Path, str]:
+        """Where `name` is, and its text."""
+        path = self.find(name)
+        return path, _text(path)
+
+    def read_secret(self, name: str) -> tuple[Path, str]:
+        """As `read`, for a file that nobody but its owner may read. systemd guards its credentials by other means."""
+        path = self.find(name)
+        mode = path.stat().st_mode
+        if mode & _OTHERS and not self._is_credential(path):
+            raise Unfit(
+                f"{path} with mode {stat.S_IMODE(mode):04o}, open to its group or to others",
+                f"a file for its owner alone: chmod 600 {path}",
+            )
+        return path, _text(path)
+
+    def read_word(self, name: str) -> str:
+        """The only line of a secret file: a password, a token."""
+        path, text = self.read_secret(name)
+        word = text.rstrip("\r\n")
+        if not word or "\n" in word:
+            raise Unfit(f"{path} with {len(word.splitlines())} lines", "a file of one line")
+        return word
+
+    def creds(self, name: str) -> Path:
+        """A NATS credentials file."""
+        path, text = self.read_secret(name)
+        if "-----BEGIN NATS USER JWT-----" not in text or "-----BEGIN USER NKEY SEED-----" not in text:
+            raise Unfit(f"{path}, which has no NATS USER JWT and USER NKEY SEED", "a NATS credentials file")
+        return path
+
+    def nkey(self, name: str) -> Path:
+        """A file that holds the seed of a user's nkey."""
+        path, text = self.read_secret(name)
+        if not _SEED.match(text.strip()):
+            raise Unfit(f"{path}, which holds no seed of a user", "a file with one nkey seed, SU...")
+        return path
+
+    def certificates(self, name: str) -> Path:
+        """A PEM file of certificates; a secret one if a private key lies in it too."""
+        path, text = self.read(name)
+        if "CERTIFICATE-----" not in text:
+            raise Unfit(f"{path}, which holds no certificate", "a PEM file with certificates")
+        if "PRIVATE KEY-----" in text:
+            return self.private_key(name)
+        return path
+
+    def private_key(self, name: str) -> Path:
+        """A PEM file with a private key that needs no passphrase."""
+        path, text = self.read_secret(name)
+        if "PRIVATE KEY-----" not in text:
+            raise Unfit(f"{path}, which holds no private key", "a PEM file with a private key")
+        if "ENCRYPTED" in text:
+            raise Unfit(f"{path}, whose key needs a passphrase", "a key without a passphrase")
+        return path
+
+    def interpreter(self, name: str) -> Path:
+        """An executable. Not resolved: a virtual environment's python is a link, and says by its place what it is."""
+        path, allowed = self.beside(name), "an executable Python interpreter"
+        try:
+            is_file = stat.S_ISREG(path.stat().st_mode)
+        except (OSError, ValueError) as error:
+            raise Unfit(_trouble(path, error), allowed) from None
+        if not is_file or not os.access(path, os.X_OK):
+            raise Unfit(f"{path}, which cannot be executed", allowed)
+        return path
+
+    def importable(self, name: str) -> Path:
+        """An entry of `sys.path`: a directory, or an archive."""
+        path = self.beside(name)
+        try:
+            path.stat()
+        except (OSError, ValueError) as error:
+            raise Unfit(_trouble(path, error), "a directory, or an archive, of Python modules") from None
+        return path
+
+    def _is_credential(self, path: Path) -> bool:
+        return self.credentials is not None and path.resolve().is_relative_to(self.credentials.resolve())
+
+
+def _text(path: Path) -> str:
+    allowed = "a text file that this user can read"
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Unfit(f"{path}, which is no regular file", allowed)
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise Unfit(_trouble(path, error), allowed) from None
+    if len(content) > _LARGEST:
+        raise Unfit(f"{path} with more than {_LARGEST >> 20} MiB", allowed)
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise Unfit(f"{path}, which is not UTF-8", allowed) from None
+
+
+def _trouble(path: Path, error: OSError | ValueError) -> str:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return f"{path}: {(reason or str(error)).lower()}"

@@ -1,0 +1,215 @@
+"""The shape of the configuration file: every table, every key, and in words what each may hold.
+
+Models have no defaults: what a file does not say is absent from `model_dump(exclude_unset=True)`, and `values.py`
+decides. A field's description is the text that a problem shows as allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from ajhost.protocol.signature import read_key
+from ajhost.settings import words
+from ajhost.settings.errors import Unfit
+from ajhost.settings.files import Files
+from ajhost.settings.values import WorkerSettings
+
+LONGEST = 86_400.0
+"""Seconds: no time in the settings is longer."""
+_CONTROL_NAME = "/control"
+_SOCKET_PATH = 107
+_MANY = 1_000_000
+
+
+def _allowed(text: str, **limits: Any) -> Any:
+    """A key that may be absent."""
+    return Field(default=None, description=text, **limits)
+
+
+def _seconds(least: str, **limits: float) -> Any:
+    return _allowed(f"seconds, {least} to {LONGEST:.0f}", le=LONGEST, allow_inf_nan=False, **limits)
+
+
+def _file(method: Callable[[Files, str], object]) -> AfterValidator:
+    """Puts what a method of `Files` finds in place of the name; the `Files` are the validation's context."""
+
+    def look(name: str, info: ValidationInfo) -> object:
+        if not name:
+            raise Unfit('""', "the name of a file")
+        if "\0" in name:
+            raise Unfit("a name with a NUL", "the name of a file")
+        files = info.context
+        assert isinstance(files, Files)
+        return method(files, name)
+
+    return AfterValidator(look)
+
+
+def _keys_of(files: Files, name: str) -> list[str]:
+    path, text = files.read(name)
+    keys = text.split()
+    if not keys:
+        raise Unfit(f"{path}, which is empty", "a file of hexadecimal ed25519 public keys")
+    for key in keys:
+        _key(key)
+    return keys
+
+
+def _key(text: str) -> str:
+    try:
+        return read_key(text).hex()
+    except ValueError as error:
+        raise Unfit(
+            f"{words.shown(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
+        ) from None
+
+
+def _runtime(text: str) -> str:
+    longest = _SOCKET_PATH - len(_CONTROL_NAME)
+    if not Path(text).is_absolute() or "\0" in text or len(str(Path(text)).encode()) > longest:
+        raise Unfit(words.shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it")
+    return text
+
+
+def _count(value: object) -> object:
+    return WorkerSettings().count if value == "auto" else value
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Tls(_Table):
+    """`[nats.tls]`"""
+
+    ca: Annotated[str, _file(Files.certificates)] = _allowed("the name of a PEM file")
+    cert: Annotated[str, _file(Files.certificates)] = _allowed("the name of a PEM file")
+    key: Annotated[str, _file(Files.private_key)] = _allowed("the name of a PEM file")
+    first: bool = _allowed("true or false")
+
+
+class Nats(_Table):
+    """`[nats]`"""
+
+    servers: Annotated[list[Annotated[str, AfterValidator(words.server)]], Field(min_length=1)] = _allowed(
+        'a list of nats:// and tls:// addresses, like ["nats://127.0.0.1:4222"]'
+    )
+    context: Text = _allowed("the name of a NATS context")
+    queue_group: Annotated[str, AfterValidator(words.queue_group)] = _allowed("a name")
+    creds: Annotated[str, _file(Files.creds)] = _allowed("the name of a file")
+    nkey: Annotated[str, _file(Files.nkey)] = _allowed("the name of a file")
+    user: Text = _allowed("a text that is not empty")
+    password: Text = _allowed("a text that is not empty")
+    password_file: Annotated[str, _file(Files.read_word)] = _allowed("the name of a file")
+    token: Text = _allowed("a text that is not empty")
+    token_file: Annotated[str, _file(Files.read_word)] = _allowed("the name of a file")
+    inbox_prefix: Annotated[str, AfterValidator(words.inbox_prefix)] = _allowed("a subject")
+    tls: Tls = _allowed("a table [nats.tls]")
+
+
+class Python(_Table):
+    """`[python]`"""
+
+    path: list[Annotated[str, _file(Files.importable)]] = _allowed("a list of directories")
+    interpreter: Annotated[str, _file(Files.interpreter)] = _allowed("the path of a Python interpreter")
+    preload: bool = _allowed("true or false")
+    import_timeout: float = _seconds("more than 0", gt=0)
+
+
+class Workers(_Table):
+    """`[workers]`"""
+
+    count: Annotated[int, BeforeValidator(_count)] = _allowed(
+        '"auto" or a whole number, 1 to 1024', ge=1, le=1024
+    )
+    concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
+    backlog: int = _allowed("a whole number, 0 to 100000", ge=0, le=100_000)
+    kill_grace: float = _seconds("0", ge=0)
+    drain_timeout: float = _seconds("0", ge=0)
+    max_tasks: int = _allowed("a whole number, 0 (never) or more", ge=0, le=1 << 53)
+    max_memory: Annotated[int, BeforeValidator(words.size)] = _allowed("a size")
+    default_timeout: float = _seconds("more than 0", gt=0)
+
+
+class Handler(_Table):
+    """`[handlers."<route>"]`"""
+
+    target: Annotated[str, AfterValidator(words.target)] = Field(
+        description='module:function, like "acme.mail:send"'
+    )
+    timeout: float = _seconds("more than 0", gt=0)
+    concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
+    unwrap: bool = _allowed("true or false")
+    max_crashes: int = _allowed("a whole number, 0 (never) or more", ge=0, le=_MANY)
+
+
+class Signature(_Table):
+    """`[signature]`"""
+
+    keys: list[Annotated[str, AfterValidator(_key)]] = _allowed("a list of hexadecimal ed25519 public keys")
+    key_file: Annotated[str, _file(_keys_of)] = _allowed("the name of a file")
+
+
+class Runtime(_Table):
+    """`[runtime]`"""
+
+    directory: Annotated[str, AfterValidator(_runtime)] = _allowed("an absolute path")
+
+
+class Log(_Table):
+    """`[log]`"""
+
+    level: Literal["debug", "info", "warning", "error"] = _allowed('"debug", "info", "warning" or "error"')
+
+
+class Http(_Table):
+    """`[http]`"""
+
+    listen: Annotated[str, AfterValidator(words.listen)] = Field(
+        description='HOST:PORT, like "127.0.0.1:9464"'
+    )
+
+
+Route = Annotated[str, AfterValidator(words.route)]
+
+
+class Document(_Table):
+    """The whole file, drop-ins merged into it."""
+
+    nats: Nats = _allowed("a table [nats]")
+    python: Python = _allowed("a table [python]")
+    workers: Workers = _allowed("a table [workers]")
+    handlers: dict[Route, Annotated[Handler, Field(description='a table [handlers."<route>"]')]] = Field(
+        min_length=1,
+        description='at least one table [handlers."<route>"] with target = "module:function"',
+    )
+    signature: Signature = _allowed("a table [signature]")
+    runtime: Runtime = _allowed("a table [runtime]")
+    log: Log = _allowed("a table [log]")
+    http: Http = _allowed("a table [http]")
+
+
+TABLES: dict[tuple[str, ...], type[BaseModel]] = {
+    (): Document,
+    ("nats",): Nats,
+    ("nats", "tls"): Tls,
+    ("python",): Python,
+    ("workers",): Workers,
+    ("signature",): Signature,
+    ("runtime",): Runtime,
+    ("log",): Log,
+    ("http",): Http,
+}
+"""The model of each table that has a fixed name; `table_at` knows the handlers too."""
+
+
+def table_at(path: tuple[str, ...]) -> type[BaseModel] | None:
+    """The model of the table at `path`, None where there is none."""
+    return Handler if len(path) == 2 and path[0] == "handlers" else TABLES.get(path)
