@@ -310,7 +310,7 @@ class OwnLedger(Ledger):
         return self.entries - len(self._free)
 
     def receive(self, at: int, size: int, now_ns: int) -> int:
-        """RECEIVED: a request whose raw frame lies at file offset `at`. The caller made sure that one is `available`."""
+        """RECEIVED: a request whose raw frame lies at file offset `at`. The caller saw that one is `available`."""
         index = self._free.pop()
         self._seq = seq = self._seq + 1
         words, word = self.words, _FIRST + index * _ENTRY_WORDS

@@ -1,4 +1,4 @@
-"""What is done about workers that died or hang: answers at once, the rest moved, the ledger kept until it is settled."""
+"""What is done about workers that died or hang: answers at once, the rest moved, the ledger kept until that is done."""
 
 from __future__ import annotations
 
