@@ -82,7 +82,7 @@ def log(reader: Reader) -> Iterator[logging.Logger]:
     handler = JournalHandler(
         Journal({"SYSLOG_IDENTIFIER": "ajhost-worker-2", "AJ_SLOT": "2"}, reader.address)
     )
-    logger = logging.Logger("tests.journald")  # outside of the hierarchy, where pytest listens
+    logger = logging.Logger("tests.journald")  # noqa: LOG001  # outside of the hierarchy, where pytest listens
     logger.addHandler(handler)
     yield logger
     handler.close()
@@ -140,7 +140,7 @@ def test_a_record_names_the_task_that_it_is_about(log: logging.Logger, reader: R
 
 
 def test_what_a_handler_logs_bears_the_name_of_its_task(log: logging.Logger, reader: Reader) -> None:
-    token = CURRENT_TASK.set(TaskLabels("T2", "mail", "", 1))
+    token = CURRENT_TASK.set(lambda: TaskLabels("T2", "mail", "", 1))
     try:
         log.info("from a handler")
         log.info("about another", extra={"aj_task": "T9"})
@@ -286,7 +286,7 @@ def streams() -> Iterator[None]:
 @pytest.mark.usefixtures("streams")
 def test_each_printed_line_is_a_record_with_the_task_that_printed_it(reader: Reader) -> None:
     journald.print_lines_to({"AJ_SLOT": "1"}, reader.address)
-    token = CURRENT_TASK.set(TaskLabels("T3", "mail", "", 2))
+    token = CURRENT_TASK.set(lambda: TaskLabels("T3", "mail", "", 2))
     try:
         print("two", "words")
         print("one\ntwo", end="")

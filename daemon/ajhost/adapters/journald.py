@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from ajhost.adapters.log_record import CURRENT_TASK, clean, labels_of, text_of
+from ajhost.adapters.log_record import clean, labels_of, task_labels, text_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -214,11 +214,9 @@ class _Lines(io.RawIOBase):
             priority, text = int(prefix[1]), text[prefix.end() :]
         if not text:
             return
-        record = field("MESSAGE", clean(text)) + field("PRIORITY", str(priority))
-        if (task := CURRENT_TASK.get()) is not None:
-            record += field("AJ_TASK", task.id) + field("AJ_TYPE", task.type)
-            record += field("AJ_ROUTE", task.route) + field("AJ_TRIES", str(task.tries))
-        self._journal.send(record)
+        fields = [field("MESSAGE", clean(text)), field("PRIORITY", str(priority))]
+        fields += [field(name.upper(), value) for name, value in task_labels().items()]
+        self._journal.send(b"".join(fields))
 
 
 def print_lines_to(constant: Mapping[str, str], address: str = _DATAGRAMS) -> None:

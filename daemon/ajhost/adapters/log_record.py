@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -19,8 +20,9 @@ class TaskLabels:
     tries: int
 
 
-CURRENT_TASK: ContextVar[TaskLabels | None] = ContextVar("ajhost_current_task", default=None)
-"""Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name."""
+CURRENT_TASK: ContextVar[Callable[[], TaskLabels] | None] = ContextVar("ajhost_current_task", default=None)
+"""Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name.
+A function, because most tasks say nothing."""
 
 EXTRAS = ("aj_task", "aj_type", "aj_route", "aj_tries", "aj_duration")
 """What a logging call may name in `extra`; `aj_duration` is in seconds."""
@@ -55,17 +57,18 @@ def text_of(record: logging.LogRecord) -> str:
     return clean(text)
 
 
+def task_labels() -> dict[str, str]:
+    """`aj_*` to text, of the task whose handler runs here; empty elsewhere."""
+    labels = CURRENT_TASK.get()
+    if labels is None:
+        return {}
+    task = labels()
+    return {"aj_task": task.id, "aj_type": task.type, "aj_route": task.route, "aj_tries": str(task.tries)}
+
+
 def labels_of(record: logging.LogRecord) -> dict[str, str]:
     """`aj_*` to text: what the call named in `extra`, and what is missing from the handler that runs."""
-    labels: dict[str, str] = {}
-    task = CURRENT_TASK.get()
-    if task is not None:
-        labels = {
-            "aj_task": task.id,
-            "aj_type": task.type,
-            "aj_route": task.route,
-            "aj_tries": str(task.tries),
-        }
+    labels = task_labels()
     given = record.__dict__
     for name in EXTRAS:
         if name in given and given[name] is not None:
