@@ -1,0 +1,58 @@
+"""One machine for all tests of the service: booted once, the package installed, the unit as new for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.lab import APPLICATION, ROOT, InstalledHost, Lab, why_not
+
+DROP_INS = "/etc/systemd/system/ajhost.service.d"
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The package, built from this checkout."""
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    done = subprocess.run([ROOT / "scripts" / "build-deb"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return ROOT / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session")
+def lab(package: Path) -> Iterator[Lab]:
+    """The machine."""
+    machine = Lab(f"ajhost-{os.getpid()}")
+    try:
+        machine.up()
+        machine.install(package)
+        yield machine
+    finally:
+        machine.down()
+
+
+@pytest.fixture
+async def host(lab: Lab) -> AsyncIterator[InstalledHost]:
+    """The service, stopped, without drop-ins, with the tests' handlers in place."""
+    application = lab.path(APPLICATION)
+    application.mkdir(parents=True, exist_ok=True)
+    for source in (ROOT / "tests" / "support" / "handlers.py", Path(__file__).with_name("prints.py")):
+        shutil.copy(source, application / source.name)
+    yield InstalledHost(lab)
+    await lab.run("systemctl", "kill", "--signal", "KILL", "ajhost.service")
+    await lab.run("systemctl", "stop", "ajhost.service")
+    await lab.run("systemctl", "reset-failed", "ajhost.service")
+    shutil.rmtree(lab.path(DROP_INS), ignore_errors=True)
+    await lab.do("systemctl", "daemon-reload")
+
+
+async def drop_in(lab: Lab, name: str, text: str) -> None:
+    """Gives the unit a drop-in of the test's."""
+    lab.write(f"{DROP_INS}/{name}.conf", text)
+    await lab.do("systemctl", "daemon-reload")

@@ -1,0 +1,90 @@
+"""What the journal has of the host, its handlers and their crashes; and what a journal that hangs costs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+from tests.systemd.lab import InstalledHost, Lab
+
+HANDLERS = {
+    "speak": "prints:speak",
+    "thread": "prints:speak_in_thread",
+    "flood": "prints:flood",
+    "segfault": "segfault",
+    "gil": "hold_gil",
+}
+
+
+async def test_whatever_a_handler_says_is_there_under_its_workers_name(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    host.configure(nats_server.url, HANDLERS)
+    await host.start()
+    async with Router(nats_server.url) as router:
+        request = await router.send("speak", b"sesame")
+        worker = (await router.reply(request)).json()
+        in_thread = await router.send("thread", b"sesame")
+        thread_worker = (await router.reply(in_thread)).json()
+    records = [r for r in await lab.journal("-u", "ajhost") if "sesame" in r["MESSAGE"]]
+    slots = {pid: str(slot) for slot, pid in (await host.workers()).items()}
+    by_text = {record["MESSAGE"].split("\n")[0]: record for record in records}
+    for text in ("sesame printed", "sesame to stderr", "sesame logged", "sesame failed"):
+        record = by_text[text]
+        assert record["AJ_TASK"] == request.id
+        assert (record["AJ_TYPE"], record["AJ_ROUTE"], record["AJ_TRIES"]) == ("speak", "speak", "1")
+        assert record["_PID"] == str(worker)
+        assert record["AJ_SLOT"] == slots[worker]
+        assert record["AJ_GENERATION"] == "1"
+        assert record["SYSLOG_IDENTIFIER"] == f"ajhost-worker-{slots[worker]}"
+    assert by_text["sesame logged"]["LOGGER"] == "acme.prints"
+    assert by_text["sesame logged"]["CODE_FUNC"] == "speak"
+    assert by_text["sesame logged"]["CODE_FILE"].endswith("/prints.py")
+    assert by_text["sesame logged"]["PRIORITY"] == "4"
+    trace = by_text["sesame failed"]["MESSAGE"].split("\n")
+    assert trace[1] == "Traceback (most recent call last):"
+    assert trace[-1] == "ValueError: sesame"
+    assert by_text["sesame in C"]["_PID"] == str(worker)
+    assert by_text["sesame by a child"]["_PID"] != str(worker)
+    for text in ("sesame printed in a thread", "sesame logged in a thread"):
+        assert by_text[text]["AJ_TASK"] == in_thread.id
+        assert by_text[text]["_PID"] == str(thread_worker)
+
+
+async def test_a_crash_leaves_its_stack(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
+    host.configure(nats_server.url, HANDLERS)
+    await host.start()
+    async with Router(nats_server.url) as router:
+        reply = await router.request("segfault", {})
+        assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
+    fatal = await lab.until_logged("Fatal Python error: Segmentation fault", "-u", "ajhost")
+    stack = [r["MESSAGE"] for r in await lab.journal("-u", "ajhost", f"_PID={fatal['_PID']}")]
+    assert any("in segfault" in line for line in stack), stack
+
+
+async def test_a_journal_that_hangs_costs_records_and_nothing_else(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    host.configure(nats_server.url, HANDLERS)
+    await host.start()
+    journald = await lab.pid("systemd-journald.service")
+    supervisor = await host.pid()
+    async with Router(nats_server.url) as router:
+        await host.kill("STOP", [journald])
+        try:
+            requests = [await router.send("flood", b"5000", deadline=10) for _ in range(4)]
+            spent = [(await router.reply(request)).json() for request in requests]
+            await asyncio.sleep(0)
+        finally:
+            await host.kill("CONT", [journald])
+        assert max(spent) < 3
+        await router.request("flood", b"1")
+    lost = sum(
+        int(record["AJ_LOST"])
+        for record in await lab.journal("-u", "ajhost", "AJ_ROLE=worker")
+        if "AJ_LOST" in record
+    )
+    assert lost > 10_000
+    assert await host.pid() == supervisor
+    assert await lab.show("NRestarts") == "0"

@@ -1,0 +1,136 @@
+"""The package: what it installs, with which rights, and what it leaves."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.lab import Lab
+
+
+@pytest.fixture(scope="module")
+def bare(package: Path) -> Iterator[Lab]:
+    """A machine without any network, where the package was installed."""
+    machine = Lab(f"ajhost-bare-{os.getpid()}")
+    try:
+        machine.up("--network", "private")
+        machine.install(package)
+        yield machine
+    finally:
+        machine.down()
+
+
+async def test_it_installs_without_a_network_and_starts_nothing(bare: Lab) -> None:
+    assert (await bare.do("ajhost", "--version")).strip()
+    assert await bare.show("UnitFileState") == "disabled"
+    assert await bare.show("ActiveState") == "inactive"
+
+
+async def test_settings_are_for_root_and_the_service_secrets_for_root_alone(bare: Lab) -> None:
+    listed = await bare.do(
+        "stat",
+        "--format",
+        "%n %U %G %a",
+        *("/etc/ajhost", "/etc/ajhost/ajhost.toml", "/etc/ajhost/conf.d", "/etc/ajhost/credentials"),
+    )
+    assert listed.splitlines() == [
+        "/etc/ajhost root ajhost 750",
+        "/etc/ajhost/ajhost.toml root ajhost 640",
+        "/etc/ajhost/conf.d root ajhost 750",
+        "/etc/ajhost/credentials root root 700",
+    ]
+    assert (await bare.run("cat", "/etc/ajhost/ajhost.toml", user="nobody")).status != 0
+
+
+async def test_the_units_are_without_fault_and_locked_down(bare: Lab) -> None:
+    for unit in ("ajhost.service", "ajhost@a.service"):
+        verified = await bare.run("systemd-analyze", "verify", "--man=no", unit)
+        assert (verified.status, verified.stdout, verified.stderr) == (0, "", "")
+        # the threshold is ten times the figure that it prints
+        secure = await bare.run("systemd-analyze", "security", "--offline=true", "--threshold=15", unit)
+        assert secure.status == 0, secure.stdout
+
+
+async def test_no_file_belongs_to_the_service_or_can_be_written_by_others(bare: Lab) -> None:
+    for name in (await bare.do("dpkg", "--listfiles", "ajhost")).splitlines():
+        path = bare.path(name)
+        found = path.lstat()
+        assert found.st_uid == 0, name
+        assert stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o022, name
+
+
+def test_the_documentation_is_in_it(package: Path) -> None:
+    listed = subprocess.run(
+        ["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True
+    ).stdout
+    for page in ("man1/ajhost.1.gz", "man5/ajhost.toml.5.gz", "man8/ajhost.8.gz"):
+        assert f"./usr/share/man/{page}\n" in listed
+    for page in (
+        "install.md",
+        "operate.md",
+        "hardening.md",
+        "deploy-handlers.md",
+        "copyright",
+        "changelog.gz",
+    ):
+        assert f"./usr/share/doc/ajhost/{page}\n" in listed
+
+
+async def test_the_shell_completes_commands(bare: Lab) -> None:
+    script = (
+        "source /usr/share/bash-completion/completions/ajhost; COMP_WORDS=(ajhost rel); COMP_CWORD=1; "
+        '_ajhost_completion ajhost; echo "${COMPREPLY[@]}"'
+    )
+    assert (await bare.do("bash", "-c", script)).split() == ["reload"]
+
+
+async def test_the_program_is_deaf_to_its_surroundings(bare: Lab) -> None:
+    bare.write("/tmp/evil/click.py", "raise SystemExit('hijacked')")
+    bare.write("/tmp/evil/ajhost/__init__.py", "raise SystemExit('hijacked')")
+    await bare.do("sh", "-c", "cd /tmp/evil && PYTHONPATH=/tmp/evil PYTHONHOME=/tmp/evil ajhost --version")
+
+
+async def test_it_lists_what_is_wrong_with_the_settings_and_does_not_try_again(bare: Lab) -> None:
+    bare.path("/etc/ajhost/ajhost.toml").write_text(
+        '[nats]\nservers = "nats://127.0.0.1"\n[wrokers]\ncount = 0\n'
+    )
+    assert (await bare.run("systemctl", "start", "ajhost")).status != 0
+    await bare.until_shows("ActiveState", "failed")
+    assert await bare.show("ExecMainStatus") == "78"
+    assert await bare.show("NRestarts") == "0"
+    log = await bare.log()
+    assert "servers" in log
+    assert "wrokers" in log
+
+
+async def test_a_purge_leaves_nothing_but_the_locked_user(bare: Lab) -> None:
+    bare.write("/etc/ajhost/conf.d/mine.toml", "")
+    bare.write("/etc/ajhost/credentials/nats.creds", "secret", 0o600)
+    bare.write("/etc/systemd/system/ajhost.service.d/mine.conf", "[Service]\n")
+    await bare.do("systemctl", "enable", "ajhost", "ajhost@a")
+    await bare.do("dpkg", "--no-triggers", "--remove", "ajhost")
+    assert bare.path("/etc/ajhost/credentials/nats.creds").exists()
+    assert not bare.path("/usr/lib/ajhost").exists()
+    await bare.do("dpkg", "--no-triggers", "--purge", "ajhost")
+    left = await bare.do(
+        "find",
+        "/etc",
+        "/usr",
+        "/var/lib",
+        "/var/cache",
+        "/run",
+        "-xdev",
+        "-name",
+        "*ajhost*",
+        "-not",
+        "-path",
+        "/usr/share/doc-base/*",
+    )
+    assert left == ""
+    assert (await bare.do("getent", "passwd", "ajhost")).strip().endswith(":/usr/sbin/nologin")
+    assert await bare.show("LoadState") == "not-found"
