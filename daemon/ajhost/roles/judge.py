@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ajhost.core.deadline import Skew, budget
 from ajhost.core.routing import Routes
@@ -23,12 +22,9 @@ _SKEW_WARNING = 2.0
 _SKEW_REPEAT = 60.0
 
 
-class Judged(NamedTuple):
-    """A request that can be served. `handler` counts in the configured order; `deadline` is monotonic seconds."""
-
-    record: TaskRecord
-    handler: int
-    deadline: float
+Judged = tuple[TaskRecord, int, float, float]
+"""A request that can be served: its record, the handler (counted in the configured order), deadline and time of receipt
+in monotonic seconds. A plain tuple, since it is made for every request."""
 
 
 class Judge:
@@ -73,7 +69,7 @@ class Judge:
                 _log.warning("this clock is %.1f s ahead of the routers'; corrected for", self._skew.ahead)
         if deadline <= now:
             return Failed("deadline exceeded: it had passed when the request was read")
-        return Judged(record, handler, deadline)
+        return record, handler, deadline, now
 
     def _find(self, key: tuple[bytes, str]) -> int | None:
         try:

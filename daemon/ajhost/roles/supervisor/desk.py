@@ -119,7 +119,7 @@ class Desk:
             begin, header, body, end, subject, _ = found[0]
             del begin
             judged = self._judge(subject, frame[header:body], frame[body : end - 2])
-            self.lender.resend(token, "" if isinstance(judged, Failed) else self._lanes[judged.handler])
+            self.lender.resend(token, "" if isinstance(judged, Failed) else self._lanes[judged[1]])
 
     def _settle(self, index: int, data: bytes, message: Message, copy: bytes | None) -> None:
         _, header, body, end, subject, reply = message
@@ -128,7 +128,7 @@ class Desk:
             self._refuse(index, reply, judged)
         elif self._draining:
             self._refuse(index, reply, Failed(self._draining))
-        elif not self.lender.lend(index, copy, self._lanes[judged.handler], int(judged.deadline * 1e9)):
+        elif not self.lender.lend(index, copy, self._lanes[judged[1]], int(judged[2] * 1e9)):
             self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
 
     # -- adapters.transport.Sink ----------------------------------------------------------------

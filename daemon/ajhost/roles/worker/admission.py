@@ -14,15 +14,16 @@ from ajhost.protocol.frames import Message, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord, unwrap
 from ajhost.protocol.wire import encode_reply
-from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.judge import Judge
 from ajhost.roles.shared_queue.lane import GENERAL
 from ajhost.roles.shared_queue.lender import Lender
 from ajhost.roles.worker.dead_man import DeadMan
-from ajhost.roles.worker.execution import Execution, StuckReason
+from ajhost.roles.worker.execution import Execution, Route, Run, StuckReason
 
 _log = logging.getLogger("ajhost.worker")
-_NO_LIMIT = 1 << 62
+
+
+_NO_ORIGIN = (0, 0, 0)
 
 
 class Out(Protocol):
@@ -33,32 +34,6 @@ class Out(Protocol):
 
     def publish(self, data: bytes) -> None:
         """A reply without an entry."""
-
-
-class Route:
-    """A handler as this worker runs it: how many of its tasks are running here, and where they wait otherwise."""
-
-    __slots__ = ("busy", "handler", "index", "lane", "limit")
-
-    def __init__(self, index: int, handler: LoadedHandler, lane: str) -> None:
-        self.index = index
-        self.handler = handler
-        self.lane = lane
-        self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
-        self.busy = 0
-
-
-class _Run:
-    """A request that was started: what its reply needs, and whose slot it takes."""
-
-    __slots__ = ("index", "reply", "route", "size", "started")
-
-    def __init__(self, index: int, reply: bytes, size: int, route: Route, started: float) -> None:
-        self.index = index
-        self.reply = reply
-        self.size = size
-        self.route = route
-        self.started = started
 
 
 class Counts:
@@ -105,8 +80,6 @@ class Admission:
         self._backlog = backlog
         self._on_stuck = on_stuck
         self._on_free = on_free
-        self._running: dict[int, _Run] = {}
-        self._key = 0
         self._draining = ""
         self._dead_man = dead_man
         self.max_payload = 1 << 20
@@ -132,10 +105,10 @@ class Admission:
         if isinstance(judged, Failed):
             self._refuse(index, reply, judged)
             return
-        record, handler, deadline = judged
+        record, handler, deadline, now = judged
         route = self._routes[handler]
         if self._execution.busy < self._concurrency and route.busy < route.limit:
-            self._start(index, reply, record, route, deadline, (0, 0, 0), None)
+            self._start(index, reply, record, route, deadline, now, _NO_ORIGIN, None)
             return
         if self._lender.full(self._backlog):
             self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
@@ -178,10 +151,10 @@ class Admission:
             taken()
             self._refuse(index, reply, judged)
             return
-        record, handler, deadline = judged
+        record, handler, deadline, now = judged
         route = self._routes[handler]
         # a task without a header keeps the deadline that it had when it came
-        self._start(index, reply, record, route, min(deadline, token.deadline_ns / 1e9), origin, taken)
+        self._start(index, reply, record, route, min(deadline, token.deadline_ns / 1e9), now, origin, taken)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -192,6 +165,7 @@ class Admission:
         record: TaskRecord,
         route: Route,
         deadline: float,
+        now: float,
         origin: tuple[int, int, int],
         taken: Callable[[], None] | None,
     ) -> None:
@@ -206,7 +180,6 @@ class Admission:
                     taken()
                 self._refuse(index, reply, Failed(f"bad request: {error}"))
                 return
-        now = time.monotonic()
         mine = self._ledger.start(
             index,
             int(deadline * 1e9),
@@ -223,16 +196,14 @@ class Admission:
         if not mine:
             self._ledger.release(index)
             return
-        self._key = key = self._key + 1
-        self._running[key] = _Run(index, reply, record.size, route, now)
         route.busy += 1
         if deadline > self._dead_man.horizon:
             self._dead_man.extend(deadline)
-        self._execution.start(key, handler, Task(record, deadline, payload), deadline)
+        task = Task(record, deadline, payload)
+        self._execution.start(Run(handler, task, deadline, now, route, index, reply, record.size))
 
-    def finish(self, key: int, outcome: Outcome) -> None:
+    def finish(self, run: Run, outcome: Outcome) -> None:
         """The one answer to a started request."""
-        run = self._running[key]
         counts = self.counts
         kind = type(outcome)
         if kind is Completed:
@@ -247,26 +218,30 @@ class Admission:
         else:
             self._ledger.release(run.index)  # the supervisor answered while we hung
 
-    def freed(self, key: int) -> None:
+    def freed(self, run: Run) -> None:
         """A slot is free again."""
-        route = self._running.pop(key).route
+        route = run.route
         full = self._execution.busy == self._concurrency - 1 or route.busy == route.limit
         route.busy -= 1
         if full:
             self._on_free()
 
-    def stuck(self, key: int, reason: StuckReason) -> None:
+    def stuck(self, run: Run, reason: StuckReason) -> None:
         """Code that does not end: it was answered, but its slot is lost until it does."""
         self.counts.stuck += 1
-        run = self._running[key]
-        _log.error("%s of route %r runs on past its deadline", reason.value, run.route.handler.route)
+        _log.error(
+            "%s of route %r runs on past its deadline",
+            reason.value,
+            run.route.handler.route,
+            extra={"aj_task": run.task.id, "aj_type": run.task.type, "aj_route": run.route.handler.route},
+        )
         self._on_stuck(reason)
 
     def give_up(self, text: str) -> None:
         """The time to drain is over: everything that is left is answered with `text`."""
+        for name, count in self._execution.running().items():
+            _log.warning("route %r: %d tasks did not end in time", name, count)
         self._draining = text
-        for run in self._running.values():
-            _log.warning("route %r: a task did not end in time: %s", run.route.handler.route, text)
         self._execution.cancel_all(text)
         self._lender.give_up()
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 
@@ -21,6 +22,9 @@ _SWEEP = 0.02
 timer or a heap entry for each."""
 
 
+_NO_LIMIT = 1 << 62
+
+
 class StuckReason(Enum):
     """Why a handler's code runs on."""
 
@@ -28,24 +32,68 @@ class StuckReason(Enum):
     CANCELLATION = "a handler that swallowed its cancellation"
 
 
-class _Run:
-    __slots__ = ("answered", "deadline", "grace", "handler", "stuck", "task", "work")
+class Run:
+    """A handler's run, with what its caller needs to know again when it is finished: entry, reply subject, route."""
 
-    def __init__(self, handler: LoadedHandler, task: Task, deadline: float) -> None:
+    __slots__ = (
+        "answered",
+        "deadline",
+        "grace",
+        "handler",
+        "index",
+        "reply",
+        "route",
+        "size",
+        "started",
+        "stuck",
+        "task",
+        "work",
+    )
+
+    def __init__(
+        self,
+        handler: LoadedHandler,
+        task: Task,
+        deadline: float,
+        started: float,
+        route: Route,
+        index: int,
+        reply: bytes,
+        size: int,
+    ) -> None:
+        """Times are monotonic seconds; `size` is that of the task's JSON in bytes."""
         self.handler = handler
         self.task = task
         self.deadline = deadline
-        self.work: asyncio.Task[None] | None = None
-        self.grace = 0.0
+        self.started = started
+        self.route = route
+        self.index = index
+        self.reply = reply
+        self.size = size
         self.answered = self.stuck = False
+        self.grace = 0.0
+        self.work: asyncio.Task[None] | None = None
+
+
+class Route:
+    """A handler as this worker runs it: how many of its tasks are running here, and where they wait otherwise."""
+
+    __slots__ = ("busy", "handler", "index", "lane", "limit")
+
+    def __init__(self, index: int, handler: LoadedHandler, lane: str) -> None:
+        self.index = index
+        self.handler = handler
+        self.lane = lane
+        self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
+        self.busy = 0
 
 
 class Execution:
     """Runs handlers on the loop and in threads.
 
-    For each `start`, `finish(key, outcome)` is called exactly once: when the handler ends, or first thing at its
-    deadline, and only then is it cancelled. `freed(key)` is called exactly once, when its code has really ended and
-    the slot is free. `stuck(key, reason)` is called once for code that runs on: a thread at its deadline, a task that
+    For each `start`, `finish(run, outcome)` is called exactly once: when the handler ends, or first thing at its
+    deadline, and only then is it cancelled. `freed(run)` is called exactly once, when its code has really ended and
+    the slot is free. `stuck(run, reason)` is called once for code that runs on: a thread at its deadline, a task that
     swallows its cancellation `kill_grace` seconds after it.
     """
 
@@ -53,9 +101,9 @@ class Execution:
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        finish: Callable[[int, Outcome], None],
-        freed: Callable[[int], None],
-        stuck: Callable[[int, StuckReason], None],
+        finish: Callable[[Run, Outcome], None],
+        freed: Callable[[Run], None],
+        stuck: Callable[[Run, StuckReason], None],
         kill_grace: float,
         threads: int,
     ) -> None:
@@ -63,54 +111,56 @@ class Execution:
         self._finish, self._freed, self._stuck = finish, freed, stuck
         self._kill_grace = kill_grace
         self._threads = Threads(threads)
-        self._runs: dict[int, _Run] = {}
+        self._runs: set[Run] = set()
         self._sweeping = False
         self.busy = 0
         """How many handlers' code has not ended."""
 
-    def start(self, key: int, handler: LoadedHandler, task: Task, deadline: float) -> None:
-        """Starts a handler. `deadline` is monotonic seconds; `key` is not in use."""
+    def start(self, run: Run) -> None:
+        """Starts a handler."""
         self.busy += 1
-        run = self._runs[key] = _Run(handler, task, deadline)
-        if handler.is_async:
-            run.work = self._loop.create_task(self._on_loop(key, run))
+        self._runs.add(run)
+        if run.handler.is_async:
+            run.work = asyncio.Task(self._on_loop(run), loop=self._loop, name="handler")
         else:
-            self._threads.run(f"{handler.route or 'catch-all'} {task.id}", lambda: self._in_thread(key, run))
+            self._threads.run(
+                f"{run.handler.route or 'catch-all'} {run.task.id}", lambda: self._in_thread(run)
+            )
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(_SWEEP, self._sweep)
 
-    async def _on_loop(self, key: int, run: _Run) -> None:
+    async def _on_loop(self, run: Run) -> None:
         try:
             outcome = outcome_of_result(await run.handler.function(run.task))
         except BaseException as error:
             outcome = self._judge(run, error)
-        self._end(key, run, outcome)
+        self._end(run, outcome)
 
-    def _in_thread(self, key: int, run: _Run) -> None:
+    def _in_thread(self, run: Run) -> None:
         try:
             result = run.handler.function(run.task)
             if inspect.isawaitable(result):  # a coroutine function in disguise
-                self._loop.call_soon_threadsafe(self._adopt, key, run, result)
+                self._loop.call_soon_threadsafe(self._adopt, run, result)
                 return
             outcome = outcome_of_result(result)
         except BaseException as error:
             outcome = self._judge(run, error)
-        self._loop.call_soon_threadsafe(self._end, key, run, outcome)
+        self._loop.call_soon_threadsafe(self._end, run, outcome)
 
-    def _adopt(self, key: int, run: _Run, result: object) -> None:
+    def _adopt(self, run: Run, result: object) -> None:
         async def await_it() -> None:
             try:
                 outcome = outcome_of_result(await result)  # type: ignore[misc]  # `isawaitable` said so
             except BaseException as error:
                 outcome = self._judge(run, error)
-            self._end(key, run, outcome)
+            self._end(run, outcome)
 
         run.work = self._loop.create_task(await_it())
         if run.answered:
             run.work.cancel()
 
-    def _judge(self, run: _Run, error: BaseException) -> Outcome:
+    def _judge(self, run: Run, error: BaseException) -> Outcome:
         if not run.answered and not isinstance(error, TerminateTask):
             task = run.task
             _log.warning(
@@ -127,14 +177,14 @@ class Execution:
             )
         return outcome_of_exception(error)
 
-    def _end(self, key: int, run: _Run, outcome: Outcome) -> None:
-        del self._runs[key]
+    def _end(self, run: Run, outcome: Outcome) -> None:
+        self._runs.discard(run)
         if run.stuck and not run.handler.is_async:
             self._threads.found()
         if not run.answered:
-            self._finish(key, outcome)
+            self._finish(run, outcome)
         self.busy -= 1
-        self._freed(key)
+        self._freed(run)
 
     # -- deadlines ------------------------------------------------------------------------------
 
@@ -143,39 +193,42 @@ class Execution:
             self._sweeping = False
             return
         now = time.monotonic()
-        due = [(key, run) for key, run in self._runs.items() if run.deadline <= now and not run.stuck]
-        for key, run in due:
+        due = [run for run in self._runs if run.deadline <= now and not run.stuck]
+        for run in due:
             if not run.answered:
-                self._expire(key, run, now)
+                self._expire(run, now)
             elif now >= run.grace:
-                self._give_up(key, run, StuckReason.CANCELLATION)
+                self._give_up(run, StuckReason.CANCELLATION)
         self._loop.call_later(_SWEEP, self._sweep)
 
-    def _expire(self, key: int, run: _Run, now: float) -> None:
-        self._answer(
-            key, run, Failed(f"deadline exceeded: route {run.handler.route!r} was still running"), now
-        )
+    def _expire(self, run: Run, now: float) -> None:
+        text = f"deadline exceeded: the handler of route {run.handler.route!r} was still running"
+        self._answer(run, Failed(text), now)
 
-    def _answer(self, key: int, run: _Run, outcome: Outcome, now: float) -> None:
+    def _answer(self, run: Run, outcome: Outcome, now: float) -> None:
         """The answer first, then the cancellation."""
         run.answered = True
         run.deadline = min(run.deadline, now)
         run.grace = now + self._kill_grace
-        self._finish(key, outcome)
+        self._finish(run, outcome)
         if run.work is not None:
             run.work.cancel()
         elif not run.handler.is_async:
-            self._give_up(key, run, StuckReason.THREAD)
+            self._give_up(run, StuckReason.THREAD)
 
-    def _give_up(self, key: int, run: _Run, reason: StuckReason) -> None:
+    def _give_up(self, run: Run, reason: StuckReason) -> None:
         run.stuck = True
         if reason is StuckReason.THREAD:
             self._threads.lost()
-        self._stuck(key, reason)
+        self._stuck(run, reason)
+
+    def running(self) -> dict[str, int]:
+        """How many tasks of each route were started and have no answer yet."""
+        return Counter(run.route.handler.route for run in self._runs if not run.answered)
 
     def cancel_all(self, text: str) -> None:
         """The time to drain is over: whatever runs is answered with `text` and cancelled."""
         now = time.monotonic()
-        for key, run in list(self._runs.items()):
+        for run in list(self._runs):
             if not run.answered:
-                self._answer(key, run, Failed(text), now)
+                self._answer(run, Failed(text), now)

@@ -25,9 +25,9 @@ from ajhost.roles.plan import GenerationPlan, WorkerOrder
 from ajhost.roles.shared_queue.lane import Lane, lane_of
 from ajhost.roles.shared_queue.lender import Lender
 from ajhost.roles.shared_queue.puller import Puller
-from ajhost.roles.worker.admission import Admission, Route
+from ajhost.roles.worker.admission import Admission
 from ajhost.roles.worker.dead_man import DeadMan
-from ajhost.roles.worker.execution import Execution, StuckReason
+from ajhost.roles.worker.execution import Execution, Route, StuckReason
 from ajhost.roles.worker.threads import prepare_for_threads
 
 _log = logging.getLogger("ajhost.worker")
