@@ -13,6 +13,20 @@ from ajhost.settings.errors import Unfit
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 _SEED = re.compile(r"SU[A-Z2-7]{56}\Z")
 _LARGEST = 1 << 20
+_DROP_INS = "conf.d"
+
+
+def configuration_files(file: Path) -> list[Path]:
+    """`file` and its drop-ins, in the order in which they are merged.
+
+    :raises OSError: when the directory of the drop-ins cannot be listed.
+    """
+    directory = file.parent / _DROP_INS
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    return [file, *(directory / name for name in names if name.endswith(".toml") and name[0] != ".")]
 
 
 @dataclass(frozen=True, slots=True)

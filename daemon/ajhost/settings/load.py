@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ajhost.settings import words
 from ajhost.settings.context import load_context
 from ajhost.settings.errors import Problem, SettingsError, Unfit
-from ajhost.settings.files import Files
+from ajhost.settings.files import Files, configuration_files
 from ajhost.settings.schema import TABLES, Document, table_at
 from ajhost.settings.values import (
     HandlerSettings,
@@ -33,7 +33,6 @@ from ajhost.settings.values import (
     WorkerSettings,
 )
 
-DROP_INS = "conf.d"
 _READABLE = "a TOML file that this user can read"
 _POSITION = re.compile(r" \(at (.*)\)\Z")
 _BARE_ROUTE = re.compile(r"\s*\[\s*handlers\s*\.\s*[^\"'\]]*:")
@@ -85,18 +84,16 @@ class _Loader:
     # files
 
     def _read_all(self) -> None:
-        self._read(self._file)
-        directory = self._file.parent / DROP_INS
         try:
-            names = sorted(path.name for path in directory.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return
+            files = configuration_files(self._file)
         except OSError as error:
-            self._unreadable(directory, error.strerror or str(error), "a directory that this user can read")
+            self._read(self._file)
+            self._unreadable(
+                Path(error.filename), error.strerror or "", "a directory that this user can read"
+            )
             return
-        for name in names:
-            if name.endswith(".toml") and not name.startswith("."):
-                self._read(directory / name)
+        for file in files:
+            self._read(file)
 
     def _read(self, file: Path) -> None:
         try:

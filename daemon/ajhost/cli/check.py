@@ -1,0 +1,67 @@
+"""`ajhost check`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import click
+
+from ajhost.cli.common import EXIT_CONFIG, config_option, load_settings
+from ajhost.cli.output import columns, complain, say
+from ajhost.settings.values import Settings
+
+_EPILOG = """\b
+Examples:
+  ajhost check
+  ajhost check -c ./ajhost.toml
+  ajhost check --show | jq .workers
+\b
+Exit status: 0 all is well, 78 something is not (every problem on stderr).
+"""
+
+
+@click.command(epilog=_EPILOG)
+@config_option
+@click.option("--show", is_flag=True, help="Print the settings, defaults included, as JSON without secrets.")
+def check(config: Path, show: bool) -> int:
+    """Check the configuration and import the handlers.
+
+    The import happens in a process of its own, as a start would do it. Nothing that runs is touched, and
+    NATS is not contacted.
+    """
+    settings = load_settings(config)
+    kinds, problems = _prove(settings)
+    if problems:
+        for problem in problems:
+            complain(f"{settings.file}: {problem}")
+        return EXIT_CONFIG
+    if show:
+        from ajhost.settings.redact import redacted
+
+        say(json.dumps(redacted(settings), indent=2, ensure_ascii=False))
+    else:
+        say(_table(settings, kinds))
+    return 0
+
+
+def _prove(settings: Settings) -> tuple[dict[str, str], list[str]]:
+    from ajhost.roles.handlers import prove_and_describe
+    from ajhost.roles.template.client import TemplateFailed
+
+    python = settings.python
+    try:
+        found = asyncio.run(prove_and_describe(python, settings.handlers, python.import_timeout))
+    except TemplateFailed as failed:
+        return {}, failed.problems
+    return {handler.route: handler.kind for handler in found}, []
+
+
+def _table(settings: Settings, kinds: dict[str, str]) -> str:
+    rows: list[tuple[object, ...]] = [("ROUTE", "TARGET", "RUNS", "TIMEOUT")]
+    for handler in settings.handlers:
+        timeout = "the task's deadline" if handler.timeout is None else f"{handler.timeout:g} s"
+        rows.append((handler.route or '""', handler.target, kinds[handler.route], timeout))
+    count = len(settings.handlers)
+    return f"{settings.file}: good, {count} handler{'s' if count > 1 else ''}\n\n{columns(rows)}"

@@ -1,0 +1,72 @@
+"""What the commands share: the option `-c`, exit statuses, and how a bad configuration is told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ajhost.cli.output import complain
+from ajhost.settings.values import DEFAULT_FILE, Settings
+
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h."""
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class BadConfiguration(Exception):
+    """The configuration cannot be used; the text lists every problem."""
+
+
+def config_option(command: _Command) -> _Command:
+    """Adds `-c FILE`; the parameter `config` is an absolute path."""
+    return click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_FILE,
+        show_default=True,
+        metavar="FILE",
+        callback=lambda context, parameter, value: value.absolute(),
+        help="The configuration; conf.d/*.toml beside it is merged into it.",
+    )(command)
+
+
+def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Loads the settings.
+
+    :raises BadConfiguration: with every problem.
+    """
+    from ajhost.settings.errors import SettingsError
+    from ajhost.settings.load import load
+
+    try:
+        return load(config, environ)
+    except SettingsError as error:
+        raise BadConfiguration(str(error)) from None
+
+
+def runtime_directory(config: Path) -> Path:
+    """The runtime directory, even of a configuration that is wrong elsewhere.
+
+    :raises BadConfiguration: when it cannot be told.
+    """
+    from ajhost.settings.errors import Unfit
+    from ajhost.settings.runtime import runtime_directory as find
+
+    try:
+        return find(config)
+    except OSError as error:
+        raise BadConfiguration(f"{error.filename or config}: {error.strerror or error}") from None
+    except Unfit as error:
+        raise BadConfiguration(f"{config}: {error}") from None
+
+
+def cannot_look(directory: Path, error: OSError) -> None:
+    """Says why a runtime directory tells nothing."""
+    hint = "; ask as root or as the user that the host runs as" if isinstance(error, PermissionError) else ""
+    complain(f"{error.filename or directory}: {error.strerror or error}{hint}")

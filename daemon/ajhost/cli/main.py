@@ -1,0 +1,68 @@
+"""The program `ajhost`: its commands, and how each way to end becomes an exit status.
+
+What a command needs it imports itself, so that `ajhost --help` costs no more than click.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from ajhost import __version__
+from ajhost.cli.call import call
+from ajhost.cli.check import check
+from ajhost.cli.common import EXIT_CONFIG, BadConfiguration
+from ajhost.cli.output import OutputFailed, complain
+from ajhost.cli.reload import reload
+from ajhost.cli.run import run
+from ajhost.cli.status import status
+
+INTERRUPTED = 128 + signal.SIGINT
+_EPILOG = """\b
+Examples:
+  ajhost check -c ./ajhost.toml
+  ajhost run -c ./ajhost.toml
+  ajhost call -c ./ajhost.toml email:new '{"to": "ada@example.net"}'
+  ajhost status
+  ajhost reload
+\b
+Each command has a --help of its own. The configuration: ajhost.toml(5).
+"""
+
+
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def program() -> None:
+    """Host Python handlers for Choria AsyncJobs."""
+
+
+for _command in (run, check, call, status, reload):
+    program.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> NoReturn:
+    """Runs the command that `arguments` (default: the process's own) name, and exits.
+
+    Wrong usage exits 2, a bad configuration 78, an interrupt 130; the rest is each command's own.
+    """
+    try:
+        result = program.main(arguments, prog_name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        result = error.exit_code
+    except BadConfiguration as error:
+        complain(str(error))
+        result = EXIT_CONFIG
+    except OutputFailed as error:
+        if not error.is_pipe:
+            complain(str(error))
+        result = error.status
+    except (click.Abort, KeyboardInterrupt):
+        result = INTERRUPTED
+    sys.exit(result or 0)

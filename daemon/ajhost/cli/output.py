@@ -1,0 +1,71 @@
+"""What commands write, and how they end when nobody reads it any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+BROKEN_PIPE = 128 + signal.SIGPIPE
+IO_ERROR = 74
+
+
+class OutputFailed(Exception):
+    """stdout takes no more; `status` is what to exit with."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot write: {error.strerror or error}")
+        self.is_pipe = isinstance(error, BrokenPipeError)
+        self.status = BROKEN_PIPE if self.is_pipe else IO_ERROR
+
+
+def write(data: bytes) -> None:
+    """Writes bytes to stdout.
+
+    :raises OutputFailed: when it is closed, or full.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # or the interpreter would try, and complain, again at its end
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputFailed(error) from None
+
+
+def say(text: str) -> None:
+    """Writes a line to stdout. See `write` for what is raised."""
+    write(text.encode(errors="replace") + b"\n")
+
+
+def complain(text: str) -> None:
+    """Writes a line to stderr; if that takes nothing, there is nobody left to tell."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+
+def safe(text: str) -> str:
+    """Text that came from outside, as a terminal may show it."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def columns(rows: Sequence[Sequence[object]]) -> str:
+    """A table in aligned columns, numbers to the right; the first row is its head."""
+    texts = [[safe(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    numeric = [all(isinstance(cell, int) for cell in column) for column in zip(*rows[1:], strict=True)]
+    lines = []
+    for row in texts:
+        cells = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric or [False] * len(widths), strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)

@@ -1,0 +1,61 @@
+"""`ajhost reload`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ajhost.cli.common import BadConfiguration, cannot_look, config_option, runtime_directory
+from ajhost.cli.output import complain, say
+
+EXIT_TAKEN, EXIT_REJECTED, EXIT_NOTHING = 0, 1, 3
+_EPILOG = """\b
+Examples:
+  ajhost reload
+  ajhost check && ajhost reload
+\b
+Exit status: 0 the new generation serves, 1 rejected and the old one serves on (reason on stderr),
+3 nothing runs.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@config_option
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=600.0,
+    show_default=True,
+    help="Seconds to wait for the decision.",
+)
+def reload(config: Path, timeout: float) -> int:
+    """Bring new settings and handler code into service.
+
+    They are proven first; then, slot by slot, a new worker serves before the old one leaves. Returns when that is
+    decided. If anything is wrong, the old generation serves on.
+    """
+    try:
+        directory = runtime_directory(config)
+    except BadConfiguration as error:
+        complain(f"rejected, nothing was reloaded: {error}")
+        return EXIT_REJECTED
+    from ajhost.roles.client import NotRunning
+    from ajhost.roles.client import reload as ask
+
+    try:
+        taken, text = ask(directory, timeout)
+    except NotRunning as error:
+        complain(str(error))
+        return EXIT_NOTHING
+    except TimeoutError:
+        complain(f"not decided within {timeout:g} s; the log of the host will say how it ends")
+        return EXIT_REJECTED
+    except OSError as error:
+        cannot_look(directory, error)
+        return EXIT_NOTHING
+    if taken:
+        say(text)
+        return EXIT_TAKEN
+    complain(f"rejected, the old generation serves on:\n{text}")
+    return EXIT_REJECTED

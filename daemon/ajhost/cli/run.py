@@ -1,0 +1,37 @@
+"""`ajhost run`."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import click
+
+from ajhost.cli.common import config_option, load_settings
+
+_EPILOG = """\b
+Examples:
+  ajhost run
+  ajhost run -c ./ajhost.toml
+\b
+Signals:
+  SIGTERM, SIGINT   leave the queue group, finish and answer what is held, exit; twice: hurry
+  SIGHUP            reload
+\b
+Exit status: 0 stopped, 70 could not start, 78 bad configuration (every problem on stderr).
+"""
+
+
+@click.command(epilog=_EPILOG)
+@config_option
+def run(config: Path) -> int:
+    """Serve the configured routes, in the foreground."""
+    # a reload sees the environment of the start, of which the service manager's part is taken out meanwhile
+    environ = dict(os.environ)
+    settings = load_settings(config, environ)
+
+    from ajhost.roles.supervisor.main import run as supervise
+    from ajhost.settings.load import load
+
+    return supervise(settings, partial(load, config, environ))

@@ -1,0 +1,34 @@
+"""Settings in a form that may be shown to anybody."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ajhost.settings.values import Settings
+from ajhost.settings.words import without_secret
+
+_HIDDEN = "***"
+
+
+def redacted(settings: Settings) -> dict[str, Any]:
+    """The settings as plain JSON values: passwords, tokens and what addresses hold of them replaced, paths as text."""
+    plain: dict[str, Any] = _plain(asdict(settings))
+    nats = plain["nats"]
+    nats["servers"] = [without_secret(server) for server in nats["servers"]]
+    for key in ("password", "token"):
+        if nats[key] is not None:
+            nats[key] = _HIDDEN
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Path():
+            return str(value)
+    return value

@@ -1,0 +1,52 @@
+"""Where a running host is, read from a configuration that may be broken by now.
+
+`status` and `reload` need the runtime directory and nothing else, most of all when the rest of the file is wrong: a
+reload shall be rejected by the host, with the reason. Nothing is validated here, so no validator is loaded either.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from ajhost.settings.errors import Unfit
+from ajhost.settings.files import configuration_files
+from ajhost.settings.values import RuntimeSettings
+
+_TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def runtime_directory(file: Path) -> Path:
+    """The runtime directory that `file` and its drop-ins name, the default if they name none.
+
+    :raises Unfit: when that cannot be told. :raises OSError: when a file cannot be read.
+    """
+    directory: object = str(RuntimeSettings().directory)
+    for path in configuration_files(file):
+        directory = _table(path).get("directory", directory)
+    if not isinstance(directory, str) or not directory:
+        raise Unfit(f"runtime.directory = {directory!r}", "a path")
+    return Path(directory)
+
+
+def _table(path: Path) -> dict[str, object]:
+    text = path.read_bytes().decode(errors="replace")
+    try:
+        table = tomllib.loads(text).get("runtime", {})
+    except tomllib.TOMLDecodeError as error:
+        table = _rescued(path, text, error)
+    if not isinstance(table, dict):
+        raise Unfit(f"{path}: runtime = {table!r}", "a table [runtime]")
+    return table
+
+
+def _rescued(path: Path, text: str, error: tomllib.TOMLDecodeError) -> object:
+    """The table `[runtime]` of a file that is no TOML elsewhere."""
+    part = _TABLE.search(text)
+    if part is not None:
+        try:
+            return tomllib.loads(part[0])["runtime"]
+        except tomllib.TOMLDecodeError:
+            pass  # the error of the whole says more
+    raise Unfit(f"{path}: {error}", "TOML") from None
