@@ -192,6 +192,7 @@ def test_a_value_cannot_forge_a_field(log: logging.Logger, reader: Reader) -> No
     [
         ("nats://user:secret@host:4222", "nats://***@host:4222"),
         ("tls://t0ken@host", "tls://***@host"),
+        ("nats://user:p@ss@a:1,nats://b:2", "nats://***@a:1,nats://b:2"),
         (f"seed {SEED}, and SUCH", "seed ***, and SUCH"),
         ("mail to ada@example.net", "mail to ada@example.net"),
         ("https://example.net/@ada", "https://example.net/@ada"),

@@ -54,7 +54,6 @@ async def test_a_secret_that_others_can_read_is_refused(
     lab: Lab, host: InstalledHost, nats_server: NatsServer
 ) -> None:
     lab.write("/etc/ajhost/open-secret", SECRET, 0o644)
-    lab.path("/etc/ajhost").chmod(0o755)
     host.configure(
         nats_server.url,
         {"environment": "prints:environment"},
@@ -66,5 +65,4 @@ async def test_a_secret_that_others_can_read_is_refused(
         assert "open-secret" in checked.stdout + checked.stderr
         assert SECRET not in checked.stdout + checked.stderr
     finally:
-        lab.path("/etc/ajhost").chmod(0o750)
         lab.path("/etc/ajhost/open-secret").unlink()

@@ -30,7 +30,7 @@ EXTRAS = ("aj_task", "aj_type", "aj_route", "aj_tries", "aj_duration")
 # C0 but for tab and newline, DEL, C1: they would drive the reader's terminal, and make journalctl print "[blob data]"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # user, password or token in a URL; the seed of an NKEY (S, its kind, base32: github.com/nats-io/nkeys)
-_SECRET = re.compile(r"(?<=://)[^\s/@\"']+(?=@)|\bS[ACNOPUX][A-Z2-7]{56}\b")
+_SECRET = re.compile(r"(?<=://)[^\s/\"']+(?=@)|\bS[ACNOPUX][A-Z2-7]{56}\b")
 
 
 def clean(text: str) -> str:
