@@ -75,6 +75,14 @@ def test_a_child_that_runs_has_no_status() -> None:
         assert processes.wait_status(pidfd) is None
 
 
+def test_the_status_of_a_child_that_somebody_else_reaped_is_unknown_for_ever() -> None:
+    with _child(lambda: None) as (pid, pidfd):
+        os.waitpid(pid, 0)
+        ended = processes.wait_status(pidfd)
+        assert ended is not None
+        assert ended.text == "unknown"
+
+
 def test_a_dead_process_of_somebody_else_has_no_status_until_it_is_ours() -> None:
     """The middle process holds a dead grandchild; only its own end gives it to us."""
     script = f"""

@@ -27,7 +27,10 @@ _UNNAMED = "an unnamed native thread"
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended: by a signal, or with an exit status. `core` says that it left a core dump."""
+    """How a process ended: by a signal, or with an exit status; neither when somebody else reaped it.
+
+    `core` says that it left a core dump.
+    """
 
     signal: int | None
     code: int | None
@@ -35,8 +38,10 @@ class Ended:
 
     @property
     def text(self) -> str:
-        """`SIGKILL`, `SIGSEGV (core dumped)`, `exit status 3`."""
+        """`SIGKILL`, `SIGSEGV (core dumped)`, `exit status 3`, `unknown`."""
         if self.signal is None:
+            if self.code is None:
+                return "unknown"
             return f"exit status {self.code}"
         try:
             name = signal.Signals(self.signal).name
@@ -91,6 +96,10 @@ def wait_status(pidfd: int) -> Ended | None:
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
+        try:
+            signal.pidfd_send_signal(pidfd, 0)  # reaches a dead process as long as it is not reaped
+        except ProcessLookupError:
+            return Ended(None, None, False)
         return None
     if result is None:
         return None
