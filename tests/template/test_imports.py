@@ -58,8 +58,8 @@ async def test_a_template_that_will_not_end_itself_is_killed(bench: Bench) -> No
         "acme", "import faulthandler, time\nfaulthandler.cancel_dump_traceback_later()\ntime.sleep(600)\n"
     )
     async with asyncio.timeout(TIMEOUT):
-        (problem,) = await bench.problems(bench.plan(), timeout=0.1)
-    assert "did not import the handlers in 0.1 s" in problem
+        (problem,) = await bench.problems(bench.plan(), timeout=2.0)
+    assert "did not import the handlers in 2 s" in problem
 
 
 async def test_what_an_import_prints_reaches_the_output(
