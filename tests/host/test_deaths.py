@@ -71,7 +71,9 @@ async def test_five_kills_under_load_lose_nothing(nats_server: NatsServer, tmp_p
         assert report.verdicts[Verdict.COMPLETE] > 400
 
 
-async def test_answers_for_the_dead_leave_within_milliseconds(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_answers_for_the_dead_leave_within_milliseconds(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
         Router(nats_server.url) as router,

@@ -33,7 +33,10 @@ async def test_a_deadline_answers_between_0_and_300_ms_before_the_headers_second
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS),
         Router(nats_server.url) as router,
     ):
-        requests = [await router.send(route, {"sleep_ms": 60_000}, deadline=3) for route in ("work", "swallow", "stuck")]
+        requests = [
+            await router.send(route, {"sleep_ms": 60_000}, deadline=3)
+            for route in ("work", "swallow", "stuck")
+        ]
         for request in requests:
             reply = await router.reply(request)
             assert (reply.verdict, reply.word) == (Verdict.ERROR, "deadline exceeded:")
@@ -62,9 +65,7 @@ async def test_a_hanging_worker_is_left_out_and_goes_on_unharmed(
         Router(nats_server.url) as router,
     ):
         before = host.workers()
-        async with router.load(
-            "work", {"sleep_ms": 2, "record": str(record)}, rate=400, deadline=20
-        ) as load:
+        async with router.load("work", {"sleep_ms": 2, "record": str(record)}, rate=400, deadline=20) as load:
             await load.sent(50)
             hanging = await router.send(route, {"block_ms": 1500}, deadline=20)
             await host.log("hangs")
@@ -86,7 +87,9 @@ async def test_a_worker_that_hangs_past_its_deadline_is_killed_with_its_stacks_i
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.5}}) as host,
+        Host(
+            tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.5}}
+        ) as host,
         Router(nats_server.url) as router,
     ):
         request = await router.send("block", {"block_ms": 60_000}, deadline=3)
@@ -125,7 +128,9 @@ async def test_a_swallowed_cancellation_or_a_stuck_thread_lets_a_replacement_tak
 
 async def test_a_stopped_worker_is_replaced(nats_server: NatsServer, tmp_path: Path) -> None:
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}}) as host,
+        Host(
+            tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}}
+        ) as host,
         Router(nats_server.url) as router,
     ):
         async with router.load("work", {"sleep_ms": 2}, rate=300, deadline=20) as load:
@@ -138,7 +143,9 @@ async def test_a_stopped_worker_is_replaced(nats_server: NatsServer, tmp_path: P
         assert not report.no_responders, report
 
 
-async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
         Router(nats_server.url) as router,
@@ -154,7 +161,9 @@ async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(nats_server: N
         assert not host.output.having("hangs")
 
 
-async def test_the_only_worker_hangs_and_its_requests_wait_for_the_next(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_the_only_worker_hangs_and_its_requests_wait_for_the_next(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
         Router(nats_server.url) as router,

@@ -21,7 +21,9 @@ def _body(rng: random.Random) -> bytes:
         case 1:
             return task_json("echo", rng.randbytes(20))[: rng.randrange(200)]
         case 2:
-            good[rng.choice(list(good))] = rng.choice([None, 3, -1, 1e300, "", "x" * 5000, [], {}, True, "\ud800"])
+            good[rng.choice(list(good))] = rng.choice(
+                [None, 3, -1, 1e300, "", "x" * 5000, [], {}, True, "\ud800"]
+            )
             return json.dumps(good).encode("utf-8", "surrogatepass")
         case 3:
             del good[rng.choice(list(good))]
@@ -30,13 +32,17 @@ def _body(rng: random.Random) -> bytes:
             good["payload"] = rng.choice(["%%%", "AAA", "A" * 100_001, "=", "////", 7])
             return json.dumps(good).encode()
         case 5:
-            good["created"] = rng.choice(["0001-01-01T00:00:00Z", "9999-99-99T99:99:99Z", "now", "2026-01-01T00:00:00.1234567891Z"])
+            good["created"] = rng.choice(
+                ["0001-01-01T00:00:00Z", "9999-99-99T99:99:99Z", "now", "2026-01-01T00:00:00.1234567891Z"]
+            )
             good["tried"] = rng.choice(["0001-01-01T00:00:00Z", "2999-01-01T00:00:00Z", "", "x"])
             return json.dumps(good).encode()
         case 6:
             return b"[" * rng.randrange(1, 5000)
         case _:
-            return task_json(rng.choice(["echo", "error", "no such", "a.b", "é", "x" * 300]), rng.randbytes(10))
+            return task_json(
+                rng.choice(["echo", "error", "no such", "a.b", "é", "x" * 300]), rng.randbytes(10)
+            )
 
 
 def _headers(rng: random.Random) -> dict[str, str] | None:
@@ -47,7 +53,9 @@ def _headers(rng: random.Random) -> dict[str, str] | None:
         case 1:
             return {}
         case 2:
-            good["AJ-Handler-Deadline"] = rng.choice(["", "yesterday", "2009-11-10T23:00:00Z", "9999-12-31T23:59:59Z", "1e9"])
+            good["AJ-Handler-Deadline"] = rng.choice(
+                ["", "yesterday", "2009-11-10T23:00:00Z", "9999-12-31T23:59:59Z", "1e9"]
+            )
         case 3:
             good["AJ-Content-Type"] = rng.choice(["", "text/plain", "application/json", "x" * 3000])
         case 4:
@@ -57,7 +65,9 @@ def _headers(rng: random.Random) -> dict[str, str] | None:
     return good
 
 
-async def test_five_thousand_hostile_requests_are_each_answered_once(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_five_thousand_hostile_requests_are_each_answered_once(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     rng = random.Random(20260101)
     async with (
         Host(
@@ -70,7 +80,12 @@ async def test_five_thousand_hostile_requests_are_each_answered_once(nats_server
     ):
         before = host.workers()
         requests: list[Request] = []
-        subjects = ["CHORIA_AJ.H.T.echo", "CHORIA_AJ.H.T.error", "CHORIA_AJ.H.T.catchall", "CHORIA.AJ.H.T.catchall"]
+        subjects = [
+            "CHORIA_AJ.H.T.echo",
+            "CHORIA_AJ.H.T.error",
+            "CHORIA_AJ.H.T.catchall",
+            "CHORIA.AJ.H.T.catchall",
+        ]
         for _ in range(COUNT):
             request = await router.send_raw(rng.choice(subjects), _body(rng), _headers(rng), id=new_id())
             requests.append(request)

@@ -18,10 +18,14 @@ async def version(task):
 """
 
 
-async def test_new_code_and_settings_come_into_service_without_a_gap(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_new_code_and_settings_come_into_service_without_a_gap(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     handlers = {"version": "app:version", "work": "work"}
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers=handlers, modules={"app": VERSION.format(version="one")}) as host,
+        Host(
+            tmp_path, nats=nats_server.url, handlers=handlers, modules={"app": VERSION.format(version="one")}
+        ) as host,
         Router(nats_server.url) as router,
     ):
         assert (await router.request("version")).body == b"one"
@@ -84,7 +88,7 @@ async def test_a_module_that_does_not_load_is_rejected_and_the_old_one_serves_on
     [
         ("[nats\n", "toml"),
         ('[python]\ninterpreter = "/no/such/python"\n', "interpreter"),
-        ('[workers]\ncuont = 3\n', "count"),
+        ("[workers]\ncuont = 3\n", "count"),
     ],
 )
 async def test_bad_settings_are_rejected_with_the_reason(
@@ -94,14 +98,15 @@ async def test_bad_settings_are_rejected_with_the_reason(
         Host(tmp_path, nats=nats_server.url) as host,
         Router(nats_server.url) as router,
     ):
-        good = host.file.read_text()
-        text = settings if "nats" in settings else good.replace("[workers]", "[unused]") + settings
-        host.write_settings(text)
+        drop_in = host.file.parent / "conf.d" / "50-bad.toml"
+        drop_in.parent.mkdir()
+        drop_in.write_text(settings)
         result = await host.reload()
         assert result.status == 1
         assert reason in result.stderr.lower()
+        assert "50-bad.toml" in result.stderr
         assert (await router.request("echo", b"x")).body == b"x"
-        host.write_settings(good)
+        drop_in.unlink()
         assert (await host.reload()).status == 0
 
 
@@ -113,7 +118,9 @@ async def test_another_queue_group_needs_a_restart(nats_server: NatsServer, tmp_
         assert "queue_group" in result.stderr
 
 
-async def test_sighup_reloads_and_says_so_to_the_service_manager(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_sighup_reloads_and_says_so_to_the_service_manager(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with Host(tmp_path, nats=nats_server.url) as host:
         host.send_signal(signal.SIGHUP)
         await host.notifications.next("RELOADING", "1")
@@ -151,7 +158,9 @@ async def test_recycling_by_tasks_replaces_first(nats_server: NatsServer, tmp_pa
         assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
 
 
-async def test_a_worker_that_grows_is_recycled_while_its_task_runs(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_worker_that_grows_is_recycled_while_its_task_runs(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with (
         Host(
             tmp_path,
@@ -169,7 +178,9 @@ async def test_a_worker_that_grows_is_recycled_while_its_task_runs(nats_server: 
         await processes.gone(old)
 
 
-async def test_a_poison_task_ends_terminated_when_it_was_asked_for(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_poison_task_ends_terminated_when_it_was_asked_for(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with (
         Host(
             tmp_path,
@@ -186,7 +197,9 @@ async def test_a_poison_task_ends_terminated_when_it_was_asked_for(nats_server: 
         assert again.verdict is Verdict.TERMINATE
 
 
-async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with (
         Host(
             tmp_path,

@@ -39,7 +39,10 @@ async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_wha
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=SMALL) as host,
         Router(nats_server.url) as router,
     ):
-        running = [await router.send("work", {"sleep_ms": 60_000, "record": str(record)}, deadline=30) for _ in range(4)]
+        running = [
+            await router.send("work", {"sleep_ms": 60_000, "record": str(record)}, deadline=30)
+            for _ in range(4)
+        ]
         while not record.exists() or len(record.read_text().split()) < 8:
             await asyncio.sleep(0.01)
         waiting = [await router.send("work", {"sleep_ms": 10}, deadline=30) for _ in range(20)]

@@ -33,7 +33,9 @@ async def test_replies_made_while_disconnected_arrive(nats_server: NatsServer, t
         assert {r.verdict for r in replies} == {Verdict.COMPLETE}
 
 
-async def test_the_host_is_back_by_itself_after_restarts_and_kills(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_the_host_is_back_by_itself_after_restarts_and_kills(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
         Router(nats_server.url) as router,
@@ -125,7 +127,9 @@ async def test_a_server_in_lame_duck_mode_is_left_without_a_loss(tmp_path: Path)
             assert {r.verdict for r in replies} == {Verdict.COMPLETE}
 
 
-async def test_a_burst_past_the_backlog_is_refused_and_bounded(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_burst_past_the_backlog_is_refused_and_bounded(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     sections = {"workers": {"count": 2, "concurrency": 2, "backlog": 8}}
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
@@ -162,7 +166,9 @@ async def test_large_requests_wait_or_are_refused_and_are_never_lost(tmp_path: P
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")
-async def test_a_runtime_directory_without_room_is_a_clear_error(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_runtime_directory_without_room_is_a_clear_error(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     host = Host(tmp_path, nats=nats_server.url, handlers=HANDLERS)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", host.runtime], check=True)
     try:

@@ -16,7 +16,9 @@ HANDLERS = {"echo": "echo", "work": "work", "stuck": "stuck_thread"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_what_is_held_is_finished(nats_server: NatsServer, tmp_path: Path, number: signal.Signals) -> None:
+async def test_what_is_held_is_finished(
+    nats_server: NatsServer, tmp_path: Path, number: signal.Signals
+) -> None:
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
         Router(nats_server.url) as router,
@@ -30,7 +32,9 @@ async def test_what_is_held_is_finished(nats_server: NatsServer, tmp_path: Path,
         assert (await router.request("echo")).verdict is Verdict.NO_RESPONDERS
 
 
-async def test_past_the_drain_timeout_the_rest_is_answered_draining(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_past_the_drain_timeout_the_rest_is_answered_draining(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     sections = {"workers": {"count": 2, "concurrency": 2, "drain_timeout": 1.0}}
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,

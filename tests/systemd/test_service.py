@@ -287,7 +287,6 @@ async def _running(host: InstalledHost, wanted: int) -> None:
 
     async def run() -> bool:
         status = await host.status()
-        tasks = [task for worker in status["workers"] for task in worker["tasks"]]
-        return len([task for task in tasks if task["state"] == "started"]) >= wanted
+        return sum(len(worker["tasks"]) for worker in status["workers"]) >= wanted
 
     await host.lab.until(run, f"{wanted} tasks run")
