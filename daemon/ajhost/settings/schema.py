@@ -54,9 +54,7 @@ def _keys_of(files: Files, name: str) -> list[str]:
     keys = text.split()
     if not keys:
         raise Unfit(f"{path}, which is empty", "a file of hexadecimal ed25519 public keys")
-    for key in keys:
-        _key(key)
-    return keys
+    return [_key(key) for key in keys]
 
 
 def _key(text: str) -> str:
