@@ -21,7 +21,8 @@ from pathlib import Path
 
 import nats
 from nats.aio.client import Client
-from nats.errors import NoRespondersError, TimeoutError as NatsTimeout
+from nats.errors import NoRespondersError
+from nats.errors import TimeoutError as NatsTimeout
 
 HANDLERS = '''
 import asyncio, os, time
@@ -67,7 +68,12 @@ directory = "{folder}/run"
 
 def say(text: str) -> None:
     """A line of the show, with the seconds since it began."""
-    print(f"\033[1m{time.monotonic() - BEGAN:5.1f} s  {text}\033[0m" if COLOUR else f"{time.monotonic() - BEGAN:5.1f} s  {text}", flush=True)
+    print(
+        f"\033[1m{time.monotonic() - BEGAN:5.1f} s  {text}\033[0m"
+        if COLOUR
+        else f"{time.monotonic() - BEGAN:5.1f} s  {text}",
+        flush=True,
+    )
 
 
 def free_port() -> int:
@@ -77,7 +83,9 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def ask(client: Client, route: str, type_: str, payload: object, seconds: float = 30) -> tuple[str, str]:
+async def ask(
+    client: Client, route: str, type_: str, payload: object, seconds: float = 30
+) -> tuple[str, str]:
     """Sends a task as the router does; the kind of its answer and the text."""
     now = datetime.now(UTC)
     task = {
@@ -98,7 +106,7 @@ async def ask(client: Client, route: str, type_: str, payload: object, seconds: 
     }
     try:
         reply = await client.request(
-            f"CHORIA_AJ.H.T.{route}", json.dumps(task).encode(), timeout=seconds + 2, headers=headers, old_style=True
+            f"CHORIA_AJ.H.T.{route}", json.dumps(task).encode(), timeout=seconds + 2, headers=headers
         )
     except NoRespondersError:
         return "no responders", ""
@@ -111,7 +119,9 @@ async def ask(client: Client, route: str, type_: str, payload: object, seconds: 
     return "complete", reply.data.decode()
 
 
-async def show(client: Client, what: str, route: str, type_: str, payload: object, seconds: float = 30) -> None:
+async def show(
+    client: Client, what: str, route: str, type_: str, payload: object, seconds: float = 30
+) -> None:
     """Sends one task and says what came back, and when."""
     say(what)
     began = time.monotonic()
@@ -122,7 +132,9 @@ async def show(client: Client, what: str, route: str, type_: str, payload: objec
 def workers(configuration: Path) -> list[dict[str, object]]:
     """The host's workers, as `ajhost status --json` tells them."""
     done = subprocess.run(
-        [sys.executable, "-m", "ajhost", "status", "-c", str(configuration), "--json"], capture_output=True, check=False
+        [sys.executable, "-m", "ajhost", "status", "-c", str(configuration), "--json"],
+        capture_output=True,
+        check=False,
     )
     return list(json.loads(done.stdout)["workers"]) if done.stdout else []
 
@@ -136,9 +148,19 @@ async def perform(folder: Path, port: int, host: subprocess.Popen[bytes]) -> Non
         await asyncio.sleep(0.1)
     client = await nats.connect(f"nats://127.0.0.1:{port}")
     await show(client, "a task for an async handler", "email:new", "email:new", {"to": "ada@example.net"})
-    await show(client, "a task that fails: the router would try it again", "email:new", "email:new", {"to": "broken"})
-    await show(client, "a task that makes no sense: no further try", "email:new", "email:new", {"to": "nobody"})
-    await show(client, "a route that is the beginning of a type, and a plain function in a thread", "report:", "report:daily", {})
+    await show(
+        client, "a task that fails: the router would try it again", "email:new", "email:new", {"to": "broken"}
+    )
+    await show(
+        client, "a task that makes no sense: no further try", "email:new", "email:new", {"to": "nobody"}
+    )
+    await show(
+        client,
+        "a route that is the beginning of a type, and a plain function in a thread",
+        "report:",
+        "report:daily",
+        {},
+    )
     await show(client, "a handler that is too slow: the deadline answers", "slow", "slow", {}, seconds=2)
     say("kill -9 of a worker while its task runs: the task is answered, the worker replaced")
     pending = asyncio.create_task(ask(client, "slow", "slow", {}, 30))
@@ -150,12 +172,17 @@ async def perform(folder: Path, port: int, host: subprocess.Popen[bytes]) -> Non
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     kind, text = await pending
-    print(f"         {kind:12} {text}   [{(time.monotonic() - began) * 1000:.0f} ms after the kill]", flush=True)
-    say("200 tasks at once, and kill -9 of both workers in the middle")
-    many = [asyncio.create_task(ask(client, "email:new", "email:new", {"to": f"user{i}"})) for i in range(200)]
-    await asyncio.sleep(0.1)
-    for worker in workers(configuration):
-        os.kill(int(str(worker["pid"])), signal.SIGKILL)
+    print(
+        f"         {kind:12} {text}   [{(time.monotonic() - began) * 1000:.0f} ms after the kill]", flush=True
+    )
+    say("1000 tasks in two seconds, and kill -9 of both workers in the middle")
+    pids = [int(str(worker["pid"])) for worker in workers(configuration)]
+    many = []
+    for number in range(1000):
+        many.append(asyncio.create_task(ask(client, "email:new", "email:new", {"to": f"user{number}"})))
+        if number in (300, 600):
+            os.kill(pids.pop(), signal.SIGKILL)
+        await asyncio.sleep(0.002)
     kinds: dict[str, int] = {}
     for kind, text in await asyncio.gather(*many):
         word = kind if kind != "AJ-Error" else f"AJ-Error ({text.split(':')[0]})"
@@ -172,7 +199,9 @@ async def perform(folder: Path, port: int, host: subprocess.Popen[bytes]) -> Non
 
 def main() -> None:
     """Sets the stage and clears it again."""
-    folder = Path(tempfile.mkdtemp(prefix="ajhost-demo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    folder = Path(
+        tempfile.mkdtemp(prefix="ajhost-demo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+    )
     port = free_port()
     (folder / "shop.py").write_text(HANDLERS)
     configuration = folder / "ajhost.toml"

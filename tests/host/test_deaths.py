@@ -118,7 +118,7 @@ async def test_a_handlers_children_change_nothing_and_end_with_their_worker(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}),
         Router(nats_server.url) as router,
     ):
         made = (await router.request("fork", {"count": 2})).json()

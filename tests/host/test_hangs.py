@@ -14,7 +14,7 @@ from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
-HANDLERS = {
+HANDLERS: dict[str, str | dict[str, object]] = {
     "echo": "echo",
     "work": "work",
     "block": "block_loop",

@@ -1,4 +1,4 @@
-"""Reload and recycling: proven first, then slot by slot, never a gap; anything wrong and the old generation serves on."""
+"""Reload and recycling: proven first, then slot by slot, never a gap; anything wrong, and the old one serves on."""
 
 from __future__ import annotations
 

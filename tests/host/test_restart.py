@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
@@ -43,8 +42,8 @@ async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_wha
             await router.send("work", {"sleep_ms": 60_000, "record": str(record)}, deadline=30)
             for _ in range(4)
         ]
-        while not record.exists() or len(record.read_text().split()) < 8:
-            await asyncio.sleep(0.01)
+        await _started(host, 4)
+        assert len(record.read_text().split()) == 8
         waiting = [await router.send("work", {"sleep_ms": 10}, deadline=30) for _ in range(20)]
         await router.barrier()
         await _settled(host, 20)
@@ -75,10 +74,15 @@ async def test_a_foreign_file_is_put_aside(nats_server: NatsServer, tmp_path: Pa
         assert (await router.request("echo", b"x")).body == b"x"
 
 
+async def _started(host: Host, running: int) -> None:
+    """Until so many tasks run."""
+    while sum(len(w["tasks"]) for w in (await host.status())["workers"]) < running:
+        pass  # each look is a process of its own, which takes its time
+
+
 async def _settled(host: Host, waiting: int) -> None:
     """Until the two workers have lent what they cannot start."""
     while True:
         status = await host.status()
         if sum(w["counts"]["lent"] for w in status["workers"]) >= waiting:
             return
-        await asyncio.sleep(0.02)

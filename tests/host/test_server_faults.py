@@ -1,4 +1,4 @@
-"""NATS itself fails: restarts, kill -9, partitions, limits. Requests are answered or refused, and the host comes back."""
+"""NATS itself fails: restarts, kill -9, partitions, limits. Requests are answered or refused; the host comes back."""
 
 from __future__ import annotations
 
@@ -108,23 +108,28 @@ async def test_a_permission_that_is_missing_is_in_the_log_and_the_host_lives(tmp
 
 
 async def test_a_second_server_takes_over(tmp_path: Path) -> None:
-    async with NatsServer(tmp_path) as one, NatsServer(tmp_path) as two:
-        async with Host(tmp_path, nats=[one.url, two.url], handlers=HANDLERS):
-            await one.kill()
-            async with Router(two.url) as router:
-                await _served(router)
-            await one.start()
+    async with (
+        NatsServer(tmp_path) as one,
+        NatsServer(tmp_path) as two,
+        Host(tmp_path, nats=[one.url, two.url], handlers=HANDLERS),
+        Router(two.url) as router,
+    ):
+        await one.kill()
+        await _served(router)
 
 
 async def test_a_server_in_lame_duck_mode_is_left_without_a_loss(tmp_path: Path) -> None:
     slow = "lame_duck_duration: 30s\nlame_duck_grace_period: 1s\n"
-    async with NatsServer(tmp_path, config=slow) as server:
-        async with Host(tmp_path, nats=server.url, handlers=HANDLERS), Router(server.url) as router:
-            requests = [await router.send("work", {"sleep_ms": 500}, deadline=30) for _ in range(20)]
-            await router.barrier()
-            await server.lame_duck()
-            replies = [await router.reply(r) for r in requests]
-            assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+    async with (
+        NatsServer(tmp_path, config=slow) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS),
+        Router(server.url) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 500}, deadline=30) for _ in range(20)]
+        await router.barrier()
+        await server.lame_duck()
+        replies = [await router.reply(r) for r in requests]
+        assert {r.verdict for r in replies} == {Verdict.COMPLETE}
 
 
 async def test_a_burst_past_the_backlog_is_refused_and_bounded(

@@ -7,8 +7,7 @@ import asyncio
 import pytest
 
 from ajhost.adapters import processes
-from ajhost.roles.handlers import prove, prove_and_describe
-from ajhost.roles.template.client import rehearse
+from ajhost.roles.template.client import TemplateFailed, rehearse
 from tests.template.bench import ENTRY, TIMEOUT, Bench, Start
 
 
@@ -147,8 +146,7 @@ async def test_everything_that_can_be_called_with_a_task_is_a_handler(bench: Ben
 async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_running(bench: Bench) -> None:
     plan = bench.plan("acme:send", "acme:sync", preload=False)
     alive = processes.children()
-    assert await prove(plan.python, plan.handlers, TIMEOUT) == []
-    described = await prove_and_describe(plan.python, plan.handlers, TIMEOUT)
+    described = await rehearse(plan.python, plan.handlers, TIMEOUT)
     assert [(found.route, found.kind) for found in described] == [("r0", "async"), ("r1", "thread")]
     assert processes.children() == alive
 
@@ -156,8 +154,12 @@ async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_runn
 async def test_handlers_that_cannot_be_proven_are_told_with_every_problem(bench: Bench) -> None:
     bench.module("hang", "import time\ntime.sleep(600)\n")
     plan = bench.plan("acme:sent", "acme:snyc")
-    problems = await prove(plan.python, plan.handlers, TIMEOUT)
+    with pytest.raises(TemplateFailed) as failed:
+        await rehearse(plan.python, plan.handlers, TIMEOUT)
+    problems = failed.value.problems
     assert ["did you mean send" in problems[0], "did you mean sync" in problems[1]] == [True, True]
     plan = bench.plan("hang:send")
-    (problem,) = await prove(plan.python, plan.handlers, 0.5)
+    with pytest.raises(TemplateFailed) as failed:
+        await rehearse(plan.python, plan.handlers, 0.5)
+    (problem,) = failed.value.problems
     assert "did not end in time" in problem

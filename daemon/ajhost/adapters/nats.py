@@ -252,7 +252,7 @@ async def request_once(
     except (OSError, nats.errors.Error, TimeoutError) as error:
         raise ConnectFailed(f"NATS at {addresses(settings)}: {str(error) or type(error).__name__}") from error
     try:
-        message = await client.request(subject, body, timeout, old_style=True, headers=headers)
+        message = await client.request(subject, body, timeout, headers=headers)
     except nats.errors.NoRespondersError as error:
         raise NoResponders(subject) from error
     except nats.errors.TimeoutError as error:

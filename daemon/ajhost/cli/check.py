@@ -47,12 +47,11 @@ def check(config: Path, show: bool) -> int:
 
 
 def _prove(settings: Settings) -> tuple[dict[str, str], list[str]]:
-    from ajhost.roles.handlers import prove_and_describe
-    from ajhost.roles.template.client import TemplateFailed
+    from ajhost.roles.template.client import TemplateFailed, rehearse
 
     python = settings.python
     try:
-        found = asyncio.run(prove_and_describe(python, settings.handlers, python.import_timeout))
+        found = asyncio.run(rehearse(python, settings.handlers, python.import_timeout))
     except TemplateFailed as failed:
         return {}, failed.problems
     return {handler.route: handler.kind for handler in found}, []

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ajhost.settings.values import HandlerSettings, PythonSettings
+from ajhost.settings.values import HandlerSettings
 
 _OWN = f"{Path(__file__).parent.parent}/"
 _FRAMES = 4
@@ -90,33 +90,6 @@ def describe(loaded: dict[str, LoadedHandler]) -> list[HandlerDescription]:
     return [
         HandlerDescription(h.route, h.target, "async" if h.is_async else "thread") for h in loaded.values()
     ]
-
-
-async def prove(python: PythonSettings, handlers: Sequence[HandlerSettings], timeout: float) -> list[str]:
-    """The problems that a template would have with these handlers, in a process of its own; empty if there are none.
-
-    Takes little longer than `timeout` seconds, whatever the modules do.
-    """
-    from ajhost.roles.template.client import TemplateFailed
-
-    try:
-        await prove_and_describe(python, handlers, timeout)
-    except TemplateFailed as failed:
-        return failed.problems
-    return []
-
-
-async def prove_and_describe(
-    python: PythonSettings, handlers: Sequence[HandlerSettings], timeout: float
-) -> tuple[HandlerDescription, ...]:
-    """As `prove`, for who wants to know what was loaded.
-
-    :raises TemplateFailed: (roles.template.client) with every problem.
-    """
-    # imported here, because workers load this module and start no processes
-    from ajhost.roles.template.client import rehearse
-
-    return await rehearse(python, tuple(handlers), timeout)
 
 
 def _key(settings: HandlerSettings) -> str:

@@ -63,6 +63,10 @@ class Crew:
             _log.error("unexpected: %s", error, exc_info=error)
         self._changed()
 
+    def pids(self) -> set[int]:
+        """Every process that somebody here waits for."""
+        return {m.pid for m in self.members.values()} | {t.pid for t in self.templates.values()}
+
     @property
     def busy(self) -> bool:
         """Whether forks or burials are under way."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from ajhost.adapters import nats
+from ajhost.adapters.processes import Orphans
 from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.fleet import Stalled, Stop, Target, Tick, Woke
 from ajhost.core.ledger import Phase, Word
@@ -76,6 +77,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._reloader = Reloader(self._crew, settings, load, self._plan, self._start_template, self._take)
         self._status_at = 0.0
+        self._orphans = Orphans()
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -258,6 +260,7 @@ class Supervisor:
         if now_ns / 1e9 >= self._status_at:
             self._status_at = now_ns / 1e9 + _STATUS_EVERY
             self._notifier.status(self._status())
+            self._orphans.reap(self._crew.pids())
         self._loop.call_later(TICK, self._tick)
 
     def _follow_max_payload(self, desk: Desk) -> None:

@@ -34,7 +34,8 @@ def run(
     stacks_on_signal()
     for ignored in (signal.SIGINT, signal.SIGHUP):
         # a terminal's Ctrl-C and a reload are meant for the supervisor
-        signal.signal(ignored, signal.SIG_IGN)
+        # a function that does nothing: children of handlers would inherit SIG_IGN through exec
+        signal.signal(ignored, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     ledger = OwnedLedger(plan.runtime / "ledger", order.serial)
     ledger.words[Word.PID] = os.getpid()
