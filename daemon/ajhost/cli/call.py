@@ -21,6 +21,8 @@ from ajhost.settings.values import NatsSettings, Settings
 EXIT_COMPLETE, EXIT_ERROR, EXIT_TERMINATE, EXIT_NO_ANSWER = 0, 1, 2, 3
 _SLACK = 2.0
 """Seconds that a router waits past the deadline that it tells (asyncjobs v0.3.0, request_reply_handler.go)."""
+_CONNECT = 3.0
+"""Seconds that connecting may take on top."""
 _SECOND = 1_000_000_000
 _ID_ALPHABET = string.digits + string.ascii_letters
 _EPILOG = """\b
@@ -138,14 +140,18 @@ async def _ask(nats: NatsSettings, subject: str, headers: dict[str, str], body: 
     from ajhost.adapters.nats import ConnectFailed, NoResponders, addresses, request_once
 
     where = f"{subject} (NATS at {addresses(nats)})"
+    limit = asyncio.timeout(timeout + _CONNECT)
     try:
-        async with _shown(f"waiting for an answer on {subject}", timeout):
+        async with limit, _shown(f"waiting for an answer on {subject}", timeout):
             reply = await request_once(nats, subject, headers, body, timeout)
     except NoResponders:
         complain(f"no host: nobody serves {where}")
         return EXIT_NO_ANSWER
     except TimeoutError:
-        complain(f"no answer within {timeout:g} s on {where}")
+        if limit.expired():
+            complain(f"cannot reach NATS at {addresses(nats)}: no connection in time")
+        else:
+            complain(f"no answer within {timeout:g} s on {where}")
         return EXIT_NO_ANSWER
     except ConnectFailed as error:
         complain(f"cannot reach {error}")
