@@ -14,7 +14,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from ajhost.core.ledger import Geometry, Identity, Ledger, LedgerError, OwnLedger, create
+from ajhost.core.layout import Geometry, Identity, LedgerError, create
+from ajhost.core.ledger import Ledger
+from ajhost.core.own_ledger import OwnLedger
 
 _SUFFIX = ".ledger"
 _FLOCK = struct.Struct("hhqqi4x")

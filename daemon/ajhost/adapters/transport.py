@@ -21,7 +21,8 @@ from ajhost.adapters import tcp
 from ajhost.adapters.outflow import Outflow
 from ajhost.adapters.tls import Sealed
 from ajhost.core.chunk import READ_SIZE, Chunk
-from ajhost.core.ledger import OwnLedger, Word
+from ajhost.core.layout import Word
+from ajhost.core.own_ledger import OwnLedger
 from ajhost.protocol.frames import FrameError, Message, message_line, scan
 
 _SERVER_ID = re.compile(rb'"server_id":"([^"]*)"')

@@ -6,7 +6,8 @@ leaves a state that `Chunk.resume` can go on from.
 
 from __future__ import annotations
 
-from ajhost.core.ledger import Ledger, LedgerError, Word
+from ajhost.core.layout import LedgerError, Word
+from ajhost.core.ledger import Ledger
 
 READ_SIZE = 1 << 16
 """Bytes that there is always room for."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ajhost.core.ledger import Entry, Ledger, State
+from ajhost.core.layout import State
+from ajhost.core.ledger import Entry, Ledger
 
 
 @dataclass(frozen=True, slots=True)

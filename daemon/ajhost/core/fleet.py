@@ -68,7 +68,10 @@ class Woke:
 
 @dataclass(frozen=True, slots=True)
 class Worn:
-    """A member should be replaced in order: a stuck thread, its count of tasks, its memory."""
+    """A member should be replaced in order: a stuck thread, its count of tasks, its memory.
+
+    Heard only once it has served: a successor of one that starts would be as worn, and so would every next one.
+    """
 
     serial: int
 
@@ -159,7 +162,7 @@ class Fleet:
                 if (member := self.members.get(serial)) and member.standing is Standing.HUNG:
                     member.standing, member.hung_at = Standing.SERVING, None
             case Worn(serial):
-                if member := self.members.get(serial):
+                if (member := self.members.get(serial)) and member.standing is not Standing.STARTING:
                     member.worn = True
             case Stop():
                 self.stopping = True

@@ -9,7 +9,8 @@ import struct
 from enum import Enum
 from typing import NamedTuple
 
-from ajhost.core.ledger import Ledger, State
+from ajhost.core.layout import State
+from ajhost.core.ledger import Ledger
 
 _FORMAT = struct.Struct("=QQQQ")
 SIZE = _FORMAT.size

@@ -13,7 +13,8 @@ from pathlib import Path
 import orjson
 
 from ajhost.adapters import ledger_file
-from ajhost.core.ledger import COUNTERS, SUPERVISOR_SLOT, Entry, Ledger, LedgerError, Phase, State, Word
+from ajhost.core.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
+from ajhost.core.ledger import Entry, Ledger
 from ajhost.core.status import StatusReport, SupervisorStatus, TaskStatus, WorkerStatus
 from ajhost.protocol.times import render
 from ajhost.roles.supervisor import state_file

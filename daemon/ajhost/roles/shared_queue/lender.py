@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ajhost.adapters.ledger_file import MappedLedger
-from ajhost.core.ledger import LedgerError, OwnLedger, State
+from ajhost.core.layout import LedgerError, State
+from ajhost.core.ledger import Ledger
+from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import Token
 from ajhost.roles.shared_queue.lane import GENERAL, Lane
 
@@ -133,21 +135,29 @@ def _nothing() -> None:
 
 
 class Maps:
-    """Other processes' ledgers, mapped when a token first names them."""
+    """Other processes' ledgers, mapped when a token first names them.
 
-    def __init__(self, directory: Path, limit: int = 64) -> None:
+    `own` is this process's ledger, which tokens name as well. It must never be opened a second time: closing any
+    descriptor of a file drops this process's record lock on it, and a file without a lock belongs to nobody alive.
+    """
+
+    def __init__(self, directory: Path, own: Ledger | None = None, limit: int = 64) -> None:
         self._directory = directory
+        self._own = own
         self._limit = limit
         self._mapped: dict[int, MappedLedger] = {}
 
-    def get(self, serial: int) -> MappedLedger | None:
+    def get(self, serial: int) -> Ledger | None:
         """The ledger of a process; None when its file is gone: every token that names it is stale."""
+        if self._own is not None and serial == self._own.serial:
+            return self._own
         ledger = self._mapped.get(serial)
         if ledger is None:
-            if len(self._mapped) >= self._limit:
-                self._mapped.pop(next(iter(self._mapped))).close()
             try:
-                ledger = self._mapped[serial] = MappedLedger(self._directory, serial)
+                ledger = MappedLedger(self._directory, serial)
             except (FileNotFoundError, LedgerError):
                 return None
+            if len(self._mapped) >= self._limit:
+                self._mapped.pop(next(iter(self._mapped))).close()
+            self._mapped[serial] = ledger
         return ledger

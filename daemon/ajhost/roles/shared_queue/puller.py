@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
-from ajhost.core.ledger import OwnLedger, Word
+from ajhost.core.layout import Word
+from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import SIZE, Claim, Token, claim, unpack
 from ajhost.roles.shared_queue.lane import Lane
 from ajhost.roles.shared_queue.lender import Maps
@@ -45,13 +46,13 @@ class Puller:
     ) -> None:
         self._header = ledger.view[Word.TOKEN * 8 : Word.TOKEN * 8 + SIZE]
         self._ledger = ledger
-        self._maps = Maps(directory)
+        self._maps = Maps(directory, ledger)
         self._lanes = list(lanes)
         self._loop = loop
         self._room = room
         self._start = start
         self._listening: set[str] = set()
-        self._undecided: Token | None = None
+        self._undecided: tuple[Token, Lane] | None = None
         self._active = False
 
     def begin(self) -> None:
@@ -102,26 +103,46 @@ class Puller:
                 return Pulled.NOTHING
             if received != SIZE:
                 return Pulled.NOTHING
-            if self._settle(unpack(self._header)):
+            if self._settle(unpack(self._header), lane):
                 return Pulled.STARTED
         return Pulled.WAITING
 
-    def _settle(self, token: Token) -> bool:
+    def _settle(self, token: Token, lane: Lane) -> bool:
         """Starts what a token names; False when it is stale or not decided yet."""
         owner = self._maps.get(token.serial)
         verdict = Claim.STALE if owner is None else claim(token, owner)
         if owner is None or verdict is Claim.STALE or token.deadline_ns < time.monotonic_ns() + _TOO_LATE_NS:
             return False
         if verdict is Claim.UNDECIDED:
-            self._undecided = token
-            self._loop.call_later(_LOOK_AGAIN, self._look_again)
+            self._hold(token, lane)
             return False
         frame = owner.frame(token.entry)
+        # while we were not running its owner may have given it up, and the entry may be another request's by now
+        if claim(token, owner) is not Claim.MINE:
+            return False
         self._start(frame, token, lambda: owner.take(token.entry, token.seq))
         return True
 
+    def _hold(self, token: Token, lane: Lane) -> None:
+        self._undecided = (token, lane)
+        self._loop.call_later(_LOOK_AGAIN, self._look_again)
+
     def _look_again(self) -> None:
-        token, self._undecided = self._undecided, None
-        if token is not None:
-            self._settle(token)
-            self.refresh()
+        if self._undecided is None:
+            return
+        (token, lane), self._undecided = self._undecided, None
+        if self._room(lane.name):
+            self._settle(token, lane)
+        elif not self._hand_back(token, lane):
+            self._hold(token, lane)
+        self.refresh()
+
+    def _hand_back(self, token: Token, lane: Lane) -> bool:
+        """Our own requests took the room meanwhile: whoever has some shall have the token. False: the lane is full."""
+        try:
+            lane.send.send(token.pack())
+        except (BlockingIOError, InterruptedError):
+            return False
+        # after the send: a kill in between gives two tokens, of which the later is found taken, rather than none
+        self._header[:] = bytes(SIZE)
+        return True

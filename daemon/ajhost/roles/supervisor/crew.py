@@ -13,7 +13,7 @@ from pathlib import Path
 from ajhost.adapters import ledger_file, processes
 from ajhost.adapters.channel import pair
 from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Served, Spawn, Standing, Worn
-from ajhost.core.ledger import Identity, geometry_for
+from ajhost.core.layout import Identity, geometry_for
 from ajhost.roles.plan import GenerationPlan, WorkerOrder
 from ajhost.roles.shared_queue.lane import Lane
 from ajhost.roles.supervisor.member import Member

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from ajhost.adapters import ledger_file
 from ajhost.adapters.nats import Connection
 from ajhost.adapters.transport import LedgerTransport
-from ajhost.core.ledger import MAX_REPLY, SUPERVISOR_SLOT, Identity, Word, geometry_for
+from ajhost.core.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, Word, geometry_for
 from ajhost.core.token import Token
 from ajhost.protocol.frames import Message, scan
 from ajhost.protocol.outcome import Failed, Outcome

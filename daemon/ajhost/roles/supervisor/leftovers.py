@@ -14,7 +14,8 @@ from pathlib import Path
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.core.estate import overdue
-from ajhost.core.ledger import Entry, LedgerError, State
+from ajhost.core.layout import LedgerError, State
+from ajhost.core.ledger import Entry
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.lender import Maps

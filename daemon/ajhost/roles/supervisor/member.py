@@ -15,7 +15,7 @@ from ajhost.adapters import processes
 from ajhost.adapters.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.adapters.processes import Ended
-from ajhost.core.ledger import Word
+from ajhost.core.layout import Word
 
 _REAP_AGAIN = 0.001
 

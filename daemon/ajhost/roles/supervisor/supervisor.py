@@ -17,7 +17,7 @@ from ajhost.adapters import nats
 from ajhost.adapters.processes import Orphans
 from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.fleet import Stalled, Stop, Target, Tick, Woke
-from ajhost.core.ledger import Phase, Word
+from ajhost.core.layout import Phase, Word
 from ajhost.roles.plan import GenerationPlan
 from ajhost.roles.shared_queue.lane import Lane, lane_names, open_lane
 from ajhost.roles.supervisor import state_file

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from ajhost.adapters import tcp
 from ajhost.core.chunk import Chunk
 from ajhost.core.estate import take_stock
-from ajhost.core.ledger import Entry, Ledger, LedgerError, Word
+from ajhost.core.layout import LedgerError, Word
+from ajhost.core.ledger import Entry, Ledger
 from ajhost.core.token import Claim, claim, unpack
 from ajhost.protocol.frames import FrameError, scan
 from ajhost.protocol.outcome import Outcome

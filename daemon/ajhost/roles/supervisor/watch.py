@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from ajhost.adapters import processes
 from ajhost.core.estate import earliest_deadline, overdue
-from ajhost.core.ledger import Entry, Ledger, State, Word
+from ajhost.core.layout import State, Word
+from ajhost.core.ledger import Entry, Ledger
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
 from ajhost.roles.supervisor.desk import Desk

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ajhost.api import Task
-from ajhost.core.ledger import MAX_REPLY, OwnLedger
+from ajhost.core.layout import MAX_REPLY
+from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import Token
 from ajhost.protocol.frames import Message, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated

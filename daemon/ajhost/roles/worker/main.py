@@ -15,7 +15,7 @@ import uvloop
 from ajhost.adapters import logs
 from ajhost.adapters.channel import Channel
 from ajhost.adapters.ledger_file import OwnedLedger
-from ajhost.core.ledger import Word
+from ajhost.core.layout import Word
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.plan import GenerationPlan, WorkerOrder
 from ajhost.roles.shared_queue.lane import Lane

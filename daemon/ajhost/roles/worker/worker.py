@@ -16,7 +16,7 @@ from ajhost.adapters.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.adapters.nats import Connection
 from ajhost.adapters.transport import LedgerTransport
-from ajhost.core.ledger import Phase, Word
+from ajhost.core.layout import Phase, Word
 from ajhost.protocol.frames import Message
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import LoadedHandler

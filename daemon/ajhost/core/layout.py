@@ -1,0 +1,129 @@
+"""The ledger's layout: every word of the shared file, who writes it, and what it means.
+
+Sans-IO: all of it works on a buffer, whoever mapped it. Every word has one writer and is stored through a native
+`memoryview.cast("Q")`: one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")` stores byte by
+byte). An entry's state word is written last, so an entry exists only when it is whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+MAGIC = int.from_bytes(b"ajhostL\n", "big")
+LAYOUT = 1
+HEADER_SIZE = 4096
+ENTRY_SIZE = 512
+
+
+class State(IntEnum):
+    """Where a request stands; the low byte of an entry's state word."""
+
+    FREE = 0
+    RECEIVED = 1
+    QUEUED = 2
+    STARTED = 3
+    ANSWERED = 4
+
+
+class Phase(IntEnum):
+    """Where a worker stands, as it says itself."""
+
+    STARTING = 0
+    SERVING = 1
+    LEAVING = 2
+
+
+class Word:
+    """Indexes of the header's words. The owner writes them unless said otherwise."""
+
+    MAGIC, LAYOUT, SERIAL, SLOT, GENERATION, PID = range(6)
+    ENTRIES, CHUNK_AT, CHUNK_SIZE, STORE_AT, STORE_SIZE = range(6, 11)
+    PHASE, BEAT, EPOCH, RECV, DONE, BASE, SEALED = range(16, 23)
+    STOLEN = 24
+    """Written by the supervisor: the epoch whose connection it took over while this worker hung."""
+    RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
+    TOKEN = 64
+    """Four words: the token that this process received last (`core/token.py`)."""
+
+
+COUNTERS = ("received", "completed", "failed", "terminated", "refused", "lent", "pulled", "stuck", "busy_ns")
+SUPERVISOR_SLOT = 0xFFFF
+
+# words of an entry, relative to its first
+SAID, TAKEN, AT, ACCEPTED, DEADLINE = range(1, 6)
+TEXT = 96
+"""Bytes from an entry's beginning to its texts: reply subject, task id, type."""
+ENTRY_WORDS = ENTRY_SIZE // 8
+START = struct.Struct("=QQQQQHHHHQ")
+"""From word `DEADLINE` on: deadline, started, origin (serial, entry, seq), sizes of reply, id, type; route; tries."""
+MAX_REPLY = 256
+"""Bytes of the longest reply subject that an entry holds; a router's are about 30."""
+MAX_ID, MAX_TYPE = 64, 96
+FIRST = HEADER_SIZE // 8
+# plain integers for the hot path: an enum member's `value` costs more than the store
+E_RECEIVED, E_QUEUED, E_STARTED, E_ANSWERED = (
+    int(s) for s in (State.RECEIVED, State.QUEUED, State.STARTED, State.ANSWERED)
+)
+
+
+class LedgerError(ValueError):
+    """The file is no ledger of this layout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes of a ledger file, in bytes (`entries` is a count)."""
+
+    entries: int
+    chunk: int
+    store: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return HEADER_SIZE + self.entries * ENTRY_SIZE + self.chunk + self.store
+
+
+def geometry_for(held: int, max_payload: int) -> Geometry:
+    """The geometry that holds `held` requests at once from a server with `max_payload`.
+
+    The chunk takes two of the largest frames and a read: a partial frame is then always movable without overlap. The
+    store takes what waits: typical requests, or a few of the largest.
+    """
+    frame = max_payload + 8192
+    entries = 512
+    while entries < held * 2 + 512:
+        entries *= 2
+    chunk = _page(2 * frame + (1 << 18))
+    return Geometry(entries, chunk, _page(max(4 * frame, held * 4096)))
+
+
+def _page(size: int) -> int:
+    return (size + 4095) & ~4095
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose ledger it is. `serial` is unique over all processes and starts of a runtime directory."""
+
+    serial: int
+    slot: int
+    generation: int
+
+
+def create(buffer: memoryview, geometry: Geometry, identity: Identity) -> None:
+    """Writes the header of a new ledger into zeroed memory; the magic comes last."""
+    words = buffer.cast("Q")
+    words[Word.LAYOUT] = LAYOUT
+    words[Word.SERIAL] = identity.serial
+    words[Word.SLOT] = identity.slot
+    words[Word.GENERATION] = identity.generation
+    words[Word.ENTRIES] = geometry.entries
+    words[Word.CHUNK_AT] = HEADER_SIZE + geometry.entries * ENTRY_SIZE
+    words[Word.CHUNK_SIZE] = geometry.chunk
+    words[Word.STORE_AT] = HEADER_SIZE + geometry.entries * ENTRY_SIZE + geometry.chunk
+    words[Word.STORE_SIZE] = geometry.store
+    words[Word.MAGIC] = MAGIC
+    words.release()

@@ -1,0 +1,167 @@
+"""A ledger as its owner writes it. The order of the stores is the promise: see `core/layout.py`."""
+
+from __future__ import annotations
+
+from ajhost.core.layout import (
+    ACCEPTED,
+    AT,
+    DEADLINE,
+    E_ANSWERED,
+    E_QUEUED,
+    E_RECEIVED,
+    E_STARTED,
+    ENTRY_SIZE,
+    ENTRY_WORDS,
+    FIRST,
+    MAX_ID,
+    MAX_TYPE,
+    SAID,
+    START,
+    TAKEN,
+    TEXT,
+    Word,
+)
+from ajhost.core.ledger import Ledger
+from ajhost.core.store import Store
+
+
+class OwnLedger(Ledger):
+    """A ledger as its owner writes it. One thread only."""
+
+    __slots__ = ("_free", "_seq", "_stored", "store")
+
+    def __init__(self, buffer: memoryview) -> None:
+        super().__init__(buffer)
+        self.store = Store(self.words[Word.STORE_AT], self.words[Word.STORE_SIZE])
+        self._free = list(range(self.entries - 1, -1, -1))
+        self._stored: dict[int, int] = {}
+        self._seq = 0
+
+    @property
+    def available(self) -> int:
+        """How many entries are free."""
+        return len(self._free)
+
+    @property
+    def held(self) -> int:
+        """How many entries are in use."""
+        return self.entries - len(self._free)
+
+    def receive(self, at: int, size: int, now_ns: int) -> int:
+        """RECEIVED: a request whose raw frame lies at file offset `at`. The caller saw that one is `available`."""
+        index = self._free.pop()
+        self._seq = seq = self._seq + 1
+        words, word = self.words, FIRST + index * ENTRY_WORDS
+        words[word + AT] = at << 32 | size
+        words[word + ACCEPTED] = now_ns
+        words[word + DEADLINE] = 0
+        words[word] = seq << 8 | E_RECEIVED
+        return index
+
+    def receive_copy(self, frame: bytes, now_ns: int) -> int | None:
+        """A request that is not in the chunk, copied to the store: RECEIVED; None when there is no room."""
+        place = self.store.allocate(len(frame)) if self._free else None
+        if place is None:
+            return None
+        self.view[place : place + len(frame)] = frame
+        index = self.receive(place, len(frame), now_ns)
+        self._stored[index] = place
+        return index
+
+    def keep(self, index: int, frame: bytes) -> bool:
+        """Moves a RECEIVED request's frame from the chunk to the store, by one store of its place; False: no room."""
+        place = self.store.allocate(len(frame))
+        if place is None:
+            return False
+        self.view[place : place + len(frame)] = frame
+        self.words[FIRST + index * ENTRY_WORDS + AT] = place << 32 | len(frame)
+        self._stored[index] = place
+        return True
+
+    def set_deadline(self, index: int, deadline_ns: int) -> None:
+        """When a waiting request must be refused, on the monotonic clock."""
+        self.words[FIRST + index * ENTRY_WORDS + DEADLINE] = deadline_ns
+
+    def queue(self, index: int, seq: int) -> None:
+        """QUEUED: its token is on its way."""
+        self.words[FIRST + index * ENTRY_WORDS] = seq << 8 | E_QUEUED
+
+    def start(
+        self,
+        index: int,
+        deadline_ns: int,
+        now_ns: int,
+        reply: bytes,
+        id_: bytes,
+        type_: bytes,
+        route: int,
+        tries: int,
+        origin: tuple[int, int, int] = (0, 0, 0),
+    ) -> bool:
+        """STARTED, written immediately before the handler runs.
+
+        False when the supervisor took the request away meanwhile (this process had been stopped): do not run it.
+        """
+        words, word = self.words, FIRST + index * ENTRY_WORDS
+        id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
+        START.pack_into(
+            self.view, (word + DEADLINE) * 8,
+            deadline_ns, now_ns, *origin, len(reply), len(id_), len(type_), route, min(tries, 1 << 32),
+        )  # fmt: skip
+        text = reply + id_ + type_
+        place = word * 8 + TEXT
+        self.view[place : place + len(text)] = text
+        seq = words[word] >> 8
+        words[word] = seq << 8 | E_STARTED
+        # after the store: the supervisor, which stopped us, saw STARTED, or we see its word
+        return words[word + SAID] != seq
+
+    def start_pulled(self, now_ns: int) -> int:
+        """An entry for a request that was pulled; it becomes visible with `start`. One must be `available`."""
+        index = self._free.pop()
+        self._seq = seq = self._seq + 1
+        words, word = self.words, FIRST + index * ENTRY_WORDS
+        words[word + AT] = 0
+        words[word + ACCEPTED] = now_ns
+        words[word] = seq << 8  # FREE with its seq: no request yet
+        return index
+
+    def refuse(self, index: int, reply: bytes) -> bool:
+        """ANSWERED, of a request that may never have been started: its reply subject is put down first.
+
+        Without that, whoever inherits the entry would answer to what an earlier request left there. False when the
+        supervisor has spoken for it or a puller has started it after all: send nothing. A subject longer than an
+        entry's texts is left out; after a death such a request has no answer.
+        """
+        words, word = self.words, FIRST + index * ENTRY_WORDS
+        seq, state = self.state(index)
+        if state != E_STARTED:
+            if len(reply) > ENTRY_SIZE - TEXT:
+                reply = b""
+            # the deadline stays: while a token for it is about, others may look at it
+            START.pack_into(
+                self.view, (word + DEADLINE) * 8, words[word + DEADLINE], 0, 0, 0, 0, len(reply), 0, 0, 0, 0
+            )
+            place = word * 8 + TEXT
+            self.view[place : place + len(reply)] = reply
+        mine = self.answer(index)
+        # after the store: a puller that looks again sees ANSWERED, or we see its word
+        return mine and words[word + TAKEN] != seq
+
+    def answer(self, index: int) -> bool:
+        """ANSWERED, of a STARTED request: the reply is about to be written.
+
+        False when the supervisor has spoken for it: send nothing.
+        """
+        words, word = self.words, FIRST + index * ENTRY_WORDS
+        seq = words[word] >> 8
+        words[word] = seq << 8 | E_ANSWERED
+        return words[word + SAID] != seq
+
+    def release(self, index: int) -> None:
+        """FREE: the kernel took the reply, a puller started it, or the supervisor has it."""
+        self.words[FIRST + index * ENTRY_WORDS] = 0
+        place = self._stored.pop(index, None)
+        if place is not None:
+            self.store.release(place)
+        self._free.append(index)
