@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MAX_CONTROL_LINE = 4096
-"""Bytes of the longest operation line that a server sends (nats-server `max_control_line`)."""
+LONGEST_LINE = 1 << 16
+"""Bytes after which a message's operation line is no such line. A server takes 4096 from a publisher unless it is
+configured otherwise (`max_control_line`), and what it sends on is longer by the subscription's id.
+"""
 
 _MSG, _HMSG = ord("M"), ord("H")
+_MSG_LINE, _HMSG_LINE = (b"MSG", 4), (b"HMSG", 5)
+"""The operation and how many fields its line has without a reply subject."""
 
 
 class FrameError(ValueError):
@@ -41,18 +45,21 @@ class Scan(NamedTuple):
 def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
     """Finds whole frames from `position` on, at most `limit` messages.
 
-    :raises FrameError: for a line that is no operation, or longer than any server sends.
+    Lines other than messages are not judged: whoever obeys them does that.
+
+    :raises FrameError: when it begins with a message whose line is malformed or endless, or whose end is not where
+        the line says. What is whole before such a message is found first, so that it is not lost with it.
     """
     messages: list[Message] = []
     controls: list[bytes] = []
     size = len(data)
-    needed = 0
+    needed, start, problem = 0, position, ""
     find = data.find
     while position < size:
         line_end = find(b"\r\n", position)
         if line_end < 0:
-            if size - position > MAX_CONTROL_LINE and data[position] in (_MSG, _HMSG):
-                raise FrameError("operation line too long")
+            if size - position > LONGEST_LINE and data[position] in (_MSG, _HMSG):
+                problem = "operation line too long"
             break
         kind = data[position]
         if kind != _HMSG and kind != _MSG:
@@ -62,23 +69,28 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
         if len(messages) >= limit:
             break
         words = data[position:line_end].split()
-        header = line_end + 2
+        body = header = line_end + 2
         try:
             end = header + int(words[-1]) + 2
             if kind == _HMSG:
-                body = header + int(words[-2])
-                reply = words[3] if len(words) == 6 else b""
-            else:
-                body = header
-                reply = words[3] if len(words) == 5 else b""
-            subject = words[1]
-        except (ValueError, IndexError) as error:
-            raise FrameError(f"not a message line: {data[position:line_end][:80]!r}") from error
+                body += int(words[-2])
+            operation, fields = _HMSG_LINE if kind == _HMSG else _MSG_LINE
+            with_reply = len(words) - fields
+            if words[0] != operation or with_reply not in (0, 1) or not header <= body <= end - 2:
+                raise ValueError("neither fields nor sizes of a message")
+        except (ValueError, IndexError):
+            problem = f"not a message line: {data[position:line_end][:80]!r}"
+            break
         if end > size:
             needed = end - position
             break
-        messages.append((position, header, body, end, subject, reply))
+        if data[end - 2 : end] != b"\r\n":
+            problem = f"no end where this says: {data[position:line_end][:80]!r}"
+            break
+        messages.append((position, header, body, end, words[1], words[3] if with_reply else b""))
         position = end
+    if problem and position == start:
+        raise FrameError(problem)
     return Scan(messages, controls, position, needed)
 
 
