@@ -34,7 +34,7 @@ async def test_help_loads_neither_the_validator_nor_the_nats_client() -> None:
     )
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
     assert "click" in loaded
-    assert not loaded & {"pydantic", "nats", "uvloop", "asyncio"}
+    assert not loaded & {"pydantic", "nats", "uvloop"}
 
 
 async def test_the_version_is_the_packages() -> None:
