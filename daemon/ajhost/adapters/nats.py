@@ -243,14 +243,20 @@ async def request_once(
     within `timeout` seconds.
     """
 
-    async def quiet(error: Exception) -> None:
-        del error
+    last: list[Exception] = []
 
-    options = _options(settings) | {"allow_reconnect": False, "error_cb": quiet}
+    async def remember(error: Exception) -> None:
+        last[:] = [error]
+
+    # one more try than none: nats-py takes 0 for "for ever"
+    once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "error_cb": remember, "connect_timeout": 2}
     try:
-        client = await nats.connect(**options)
+        client = await nats.connect(**_options(settings) | once)
     except (OSError, nats.errors.Error, TimeoutError) as error:
-        raise ConnectFailed(f"NATS at {addresses(settings)}: {str(error) or type(error).__name__}") from error
+        reason = last[0] if last else error
+        raise ConnectFailed(
+            f"NATS at {addresses(settings)}: {str(reason) or type(reason).__name__}"
+        ) from error
     try:
         message = await client.request(subject, body, timeout, headers=headers)
     except nats.errors.NoRespondersError as error:
