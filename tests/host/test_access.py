@@ -28,29 +28,10 @@ def _secret(path: Path, text: str) -> Path:
 def _certificate(folder: Path) -> tuple[Path, Path]:
     """A certificate for 127.0.0.1, which is its own authority, and its key."""
     certificate, key = folder / "cert.pem", folder / "key.pem"
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
     subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-keyout",
-            key,
-            "-out",
-            certificate,
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1,DNS:localhost",
-        ],
-        check=True,
-        capture_output=True,
+        [*new, *names, "-keyout", key, "-out", certificate, "-days", "2"], check=True, capture_output=True
     )
     key.chmod(0o600)
     return certificate, key
@@ -110,7 +91,7 @@ async def test_a_host_speaks_tls(tmp_path: Path, first: bool) -> None:
     ):
         payload = bytes(range(256)) * 1000
         assert (await router.request("echo", payload)).body == payload
-        async with router.load("work", {"sleep_ms": 10}, rate=200, count=200, deadline=10) as load:
+        async with router.load("work", {"sleep_ms": 10}, rate=200, count=200, deadline=4) as load:
             await load.sent(60)
             host.kill(0)
         report = load.report()
