@@ -1,0 +1,90 @@
+"""What a dead process leaves: each entry is waiting, started, or somebody else's."""
+
+from __future__ import annotations
+
+import pytest
+
+from ajhost.core.estate import earliest_deadline, overdue, take_stock
+from ajhost.core.layout import Geometry, Identity, State, create
+from ajhost.core.own_ledger import OwnLedger
+
+FRAME = b"MSG s 1 r 0\r\n\r\n"
+
+
+def ledger() -> OwnLedger:
+    geometry = Geometry(8, 4096, 8192)
+    view = memoryview(bytearray(geometry.size))
+    create(view, geometry, Identity(7, 0, 1))
+    return OwnLedger(view)
+
+
+def put(owner: OwnLedger, state: State, deadline_ns: int = 0, reply: bytes = b"r") -> int:
+    index = owner.receive_copy(FRAME, 1)
+    assert index is not None
+    owner.set_deadline(index, deadline_ns)
+    if state is State.QUEUED:
+        owner.queue(index, owner.state(index)[0])
+    elif state in (State.STARTED, State.ANSWERED):
+        owner.start(index, deadline_ns, 2, reply, b"id", b"type", 3, 4)
+    if state is State.ANSWERED:
+        owner.answer(index)
+    return index
+
+
+@pytest.mark.parametrize(
+    ("state", "tokens_lost", "waiting", "started"),
+    [
+        (State.RECEIVED, False, 1, 0),
+        (State.RECEIVED, True, 1, 0),
+        (State.QUEUED, False, 0, 0),
+        (State.QUEUED, True, 1, 0),
+        (State.STARTED, False, 0, 1),
+        (State.STARTED, True, 0, 1),
+        (State.ANSWERED, False, 0, 1),
+        (State.ANSWERED, True, 0, 1),
+    ],
+)
+def test_an_entry_waits_or_had_started(state: State, tokens_lost: bool, waiting: int, started: int) -> None:
+    owner = ledger()
+    index = put(owner, state)
+    estate = take_stock(owner, tokens_lost)
+    assert (len(estate.waiting), len(estate.started)) == (waiting, started)
+    owner.say(index, owner.state(index)[0])
+    assert take_stock(owner, tokens_lost) == take_stock(ledger()), "what was said is nobody's to inherit"
+
+
+@pytest.mark.parametrize("tokens_lost", [False, True])
+def test_what_a_puller_started_is_not_inherited_from_its_first_owner(tokens_lost: bool) -> None:
+    owner = ledger()
+    index = put(owner, State.QUEUED)
+    owner.take(index, owner.state(index)[0])
+    assert take_stock(owner, tokens_lost) == take_stock(ledger())
+
+
+def test_an_entry_that_a_pull_only_reserved_is_no_request() -> None:
+    owner = ledger()
+    owner.start_pulled(1)
+    assert not owner.in_use()
+    assert take_stock(owner) == take_stock(ledger())
+
+
+@pytest.mark.parametrize("state", list(State)[1:])
+@pytest.mark.parametrize(("deadline", "late"), [(0, False), (9, True), (10, True), (11, False)])
+def test_what_is_past_its_deadline_and_unanswered_is_overdue(state: State, deadline: int, late: bool) -> None:
+    owner = ledger()
+    index = put(owner, state, deadline)
+    expected = [index] if late and state is not State.ANSWERED else []
+    assert [e.index for e in overdue(owner, 10)] == expected
+    owner.say(index, owner.state(index)[0])
+    assert not overdue(owner, 10)
+
+
+def test_the_earliest_deadline_is_that_of_what_runs() -> None:
+    owner = ledger()
+    assert earliest_deadline(owner) is None
+    put(owner, State.QUEUED, 1)
+    put(owner, State.ANSWERED, 2)
+    assert earliest_deadline(owner) is None
+    put(owner, State.STARTED, 9)
+    put(owner, State.STARTED, 5)
+    assert earliest_deadline(owner) == 5
