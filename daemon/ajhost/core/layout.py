@@ -7,7 +7,6 @@ byte). An entry's state word is written last, so an entry exists only when it is
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -51,13 +50,13 @@ class Word:
 COUNTERS = ("received", "completed", "failed", "terminated", "refused", "lent", "pulled", "stuck", "busy_ns")
 SUPERVISOR_SLOT = 0xFFFF
 
-# words of an entry, relative to its first
-SAID, TAKEN, AT, ACCEPTED, DEADLINE = range(1, 6)
+# words of an entry, relative to its first, which is the state word
+SAID, TAKEN, AT, ACCEPTED, DEADLINE, STARTED, ORIGIN, ORIGIN_ENTRY, ORIGIN_SEQ, SIZES, TRIES = range(1, 12)
+"""`ORIGIN*`: serial (0: none), entry and seq that the request was pulled from. `SIZES`: four 16-bit numbers, lowest
+first: bytes of reply subject, id and type, and the route's number."""
 TEXT = 96
 """Bytes from an entry's beginning to its texts: reply subject, task id, type."""
 ENTRY_WORDS = ENTRY_SIZE // 8
-START = struct.Struct("=QQQQQHHHHQ")
-"""From word `DEADLINE` on: deadline, started, origin (serial, entry, seq), sizes of reply, id, type; route; tries."""
 MAX_REPLY = 256
 """Bytes of the longest reply subject that an entry holds; a router's are about 30."""
 MAX_ID, MAX_TYPE = 64, 96

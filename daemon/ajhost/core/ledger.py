@@ -15,10 +15,15 @@ from ajhost.core.layout import (
     HEADER_SIZE,
     LAYOUT,
     MAGIC,
+    ORIGIN,
+    ORIGIN_ENTRY,
+    ORIGIN_SEQ,
     SAID,
-    START,
+    SIZES,
+    STARTED,
     TAKEN,
     TEXT,
+    TRIES,
     LedgerError,
     State,
     Word,
@@ -109,9 +114,8 @@ class Ledger:
         words, word = self.words, FIRST + index * ENTRY_WORDS
         state = words[word]
         seq = state >> 8
-        deadline, started, serial, origin, origin_seq, reply, id_, type_, route, tries = START.unpack_from(
-            self.view, (word + DEADLINE) * 8
-        )
+        sizes, serial = words[word + SIZES], words[word + ORIGIN]
+        reply, id_, type_, route = sizes & 0xFFFF, sizes >> 16 & 0xFFFF, sizes >> 32 & 0xFFFF, sizes >> 48
         at = words[word + AT]
         text = word * 8 + TEXT
         return Entry(
@@ -123,14 +127,14 @@ class Ledger:
             at=at >> 32,
             size=at & 0xFFFFFFFF,
             accepted_ns=words[word + ACCEPTED],
-            deadline_ns=deadline,
-            started_ns=started,
-            origin=(serial, origin, origin_seq) if serial else None,
+            deadline_ns=words[word + DEADLINE],
+            started_ns=words[word + STARTED],
+            origin=(serial, words[word + ORIGIN_ENTRY], words[word + ORIGIN_SEQ]) if serial else None,
             reply=bytes(self.view[text : text + reply]),
             id=bytes(self.view[text + reply : text + reply + id_]).decode("utf-8", "replace"),
             type=bytes(self.view[text + reply + id_ : text + reply + id_ + type_]).decode("utf-8", "replace"),
             route=route,
-            tries=tries,
+            tries=words[word + TRIES],
         )
 
     def state(self, index: int) -> tuple[int, int]:

@@ -15,10 +15,15 @@ from ajhost.core.layout import (
     FIRST,
     MAX_ID,
     MAX_TYPE,
+    ORIGIN,
+    ORIGIN_ENTRY,
+    ORIGIN_SEQ,
     SAID,
-    START,
+    SIZES,
+    STARTED,
     TAKEN,
     TEXT,
+    TRIES,
     Word,
 )
 from ajhost.core.ledger import Ledger
@@ -104,10 +109,11 @@ class OwnLedger(Ledger):
         """
         words, word = self.words, FIRST + index * ENTRY_WORDS
         id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
-        START.pack_into(
-            self.view, (word + DEADLINE) * 8,
-            deadline_ns, now_ns, *origin, len(reply), len(id_), len(type_), route, min(tries, 1 << 32),
-        )  # fmt: skip
+        words[word + DEADLINE] = deadline_ns
+        words[word + STARTED] = now_ns
+        words[word + ORIGIN], words[word + ORIGIN_ENTRY], words[word + ORIGIN_SEQ] = origin
+        words[word + SIZES] = len(reply) | len(id_) << 16 | len(type_) << 32 | route << 48
+        words[word + TRIES] = tries
         text = reply + id_ + type_
         place = word * 8 + TEXT
         self.view[place : place + len(text)] = text
@@ -139,9 +145,8 @@ class OwnLedger(Ledger):
             if len(reply) > ENTRY_SIZE - TEXT:
                 reply = b""
             # the deadline stays: while a token for it is about, others may look at it
-            START.pack_into(
-                self.view, (word + DEADLINE) * 8, words[word + DEADLINE], 0, 0, 0, 0, len(reply), 0, 0, 0, 0
-            )
+            words[word + STARTED] = words[word + ORIGIN] = words[word + TRIES] = 0
+            words[word + SIZES] = len(reply)
             place = word * 8 + TEXT
             self.view[place : place + len(reply)] = reply
         mine = self.answer(index)

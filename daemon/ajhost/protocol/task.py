@@ -18,6 +18,8 @@ from ajhost.protocol import times
 _TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
+_RARE = frozenset({"deadline", "signature", "dependencies", "dependency_results"})
+
 # Types that were found valid: few, and seen again and again. Bounded in number and in length.
 _valid_types: set[str] = set()
 _TYPES_KEPT = 1024
@@ -130,13 +132,16 @@ def read_task(body: bytes) -> TaskRecord:
     task._created = value = get("created")
     if type(value) is not str and value is not None:
         raise _wrong("created", "a time", value)
-    task._deadline = value = get("deadline")
-    if type(value) is not str and value is not None:
-        raise _wrong("deadline", "a time", value)
     value = get("queue", "")
     if type(value) is not str:
         value = _unless_null("", "queue", "a text", value)
     task.queue = value
+    if _RARE.isdisjoint(fields):  # most tasks have none of them
+        task._deadline, task.signature, task.dependencies, task.dependency_results = None, "", (), {}
+        return task
+    task._deadline = value = get("deadline")
+    if type(value) is not str and value is not None:
+        raise _wrong("deadline", "a time", value)
     value = get("signature", "")
     if type(value) is not str:
         value = _unless_null("", "signature", "a text", value)

@@ -90,8 +90,10 @@ class Desk:
             self.transport.publish(encode_reply(reply, outcome, self.max_payload))
 
     def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
-        self.ledger.answer(index)
-        self.transport.reply(index, encode_reply(reply, outcome, self.max_payload))
+        if self.ledger.refuse(index, reply):
+            self.transport.reply(index, encode_reply(reply, outcome, self.max_payload))
+        else:
+            self.ledger.release(index)  # a puller started it in the last moment
 
     # -- requests that somebody else must run ---------------------------------------------------
 

@@ -248,7 +248,7 @@ class Admission:
 
     def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
         self.counts.refused += 1
-        if self._ledger.answer(index):
+        if self._ledger.refuse(index, reply):
             self._out.reply(index, encode_reply(reply, outcome, self.max_payload))
         else:
             self._ledger.release(index)
