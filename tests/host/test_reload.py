@@ -50,6 +50,34 @@ async def test_new_code_and_settings_come_into_service_without_a_gap(
         assert (await router.request("more", b"hello")).verdict is Verdict.NO_RESPONDERS
 
 
+async def test_a_deploy_by_symlink_comes_into_service_and_back(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    for release in ("one", "two"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "shop.py").write_text(
+            f"import lazy_part\n\nasync def version(task):\n    return {release!r}\n"
+        )
+        (tmp_path / release / "lazy_part.py").write_text("")
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"version": "shop:version"},
+            sections={"python": {"path": [current]}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        for release in ("one", "two", "one"):
+            new = tmp_path / "new"
+            new.symlink_to(release)
+            new.replace(current)
+            assert (await host.reload()).status == 0
+            assert (await router.request("version")).body == release.encode()
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [

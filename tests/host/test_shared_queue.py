@@ -1,0 +1,119 @@
+"""The host's shared queue at work: nobody waits at a busy worker beside an idle one, and what waits expires on time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+HANDLERS: dict[str, str | dict[str, object]] = {
+    "work": "work",
+    "thread": "work_sync",
+    "narrow": {"target": "work", "concurrency": 1},
+}
+TWO_SLOTS = {"workers": {"count": 2, "concurrency": 1, "backlog": 200}}
+
+
+async def test_a_task_does_not_wait_at_a_busy_worker_while_another_is_idle(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=TWO_SLOTS),
+        Router(nats_server.url) as router,
+    ):
+        long = await router.send("work", {"sleep_ms": 3000})
+        await router.barrier()
+        # by a queue group alone, every second one would wait for the long task
+        for _ in range(30):
+            reply = await router.request("work", {"sleep_ms": 5})
+            assert reply.verdict is Verdict.COMPLETE
+            assert not long.replies
+        assert (await router.reply(long)).verdict is Verdict.COMPLETE
+
+
+async def test_what_waits_is_run_in_the_order_of_its_arrival(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers=HANDLERS,
+            sections={"workers": {"count": 1, "concurrency": 1, "backlog": 200}},
+        ),
+        Router(nats_server.url) as router,
+    ):
+        requests = [await router.send("thread", {"sleep_ms": 10}, deadline=20) for _ in range(50)]
+        replies = [await router.reply(r) for r in requests]
+        assert [r.at for r in replies] == sorted(r.at for r in replies)
+
+
+async def test_what_waits_too_long_is_refused_before_its_deadline(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=TWO_SLOTS) as host,
+        Router(nats_server.url) as router,
+    ):
+        running = [await router.send("work", {"sleep_ms": 5000}, deadline=20) for _ in range(2)]
+        await router.barrier()
+        waiting = [await router.send("work", {"sleep_ms": 5}, deadline=2) for _ in range(40)]
+        for request in waiting:
+            reply = await router.reply(request)
+            assert (reply.verdict, reply.word) == (Verdict.ERROR, "deadline exceeded:")
+            assert 0 <= request.deadline - reply.wall <= 0.4
+        for request in running:
+            assert (await router.reply(request)).verdict is Verdict.COMPLETE
+        status = await host.status()
+        assert sum(w["counts"]["lent"] for w in status["workers"]) >= 40
+
+
+async def test_a_route_with_a_limit_of_its_own_keeps_it_and_does_not_stand_in_front_of_others(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    record = tmp_path / "runs"
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers=HANDLERS,
+            sections={"workers": {"count": 2, "concurrency": 8, "backlog": 200}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        narrow = [
+            await router.send("narrow", {"sleep_ms": 200, "record": str(record)}, deadline=30)
+            for _ in range(12)
+        ]
+        await router.barrier()
+        for _ in range(20):
+            reply = await router.request("work", {"sleep_ms": 5})
+            assert reply.verdict is Verdict.COMPLETE
+        running = [t for w in (await host.status())["workers"] for t in w["tasks"] if t["route"] == "narrow"]
+        assert len(running) <= 2
+        replies = [await router.reply(r) for r in narrow]
+        assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+        spent = max(r.at for r in replies) - narrow[0].sent
+        assert spent >= 6 * 0.2  # 12 tasks, two at a time
+
+
+async def test_a_flood_of_large_requests_on_a_hanging_worker_loses_none(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """The server would cut a consumer that does not read; it is taken out of the group before that."""
+    handlers = {"work": "work", "block": "block_loop"}
+    async with (
+        Host(
+            tmp_path, nats=nats_server.url, handlers=handlers, sections={"workers": {"backlog": 2000}}
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        payload = b'{"sleep_ms": 1, "pad": "' + b"x" * 27_000 + b'"}'
+        async with router.load("work", payload, rate=250, deadline=20) as load:
+            await load.sent(50)
+            hanging = await router.send("block", {"block_ms": 4000}, deadline=20)
+            await host.log("goes on after hanging")
+            await load.sent(50)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
