@@ -127,7 +127,9 @@ class Member:
 
 @dataclass(slots=True)
 class _Slot:
-    failures: int = 0
+    """When its next member may be started, and how long the one after that waits if this one fails too."""
+
+    delay: float = 0.0
     not_before: float = 0.0
 
 
@@ -148,7 +150,7 @@ class Fleet:
             case Target(generation, count):
                 self.generation, self.count = generation, count
                 for slot in self._slots.values():
-                    slot.failures, slot.not_before = 0, 0.0
+                    slot.delay, slot.not_before = 0.0, 0.0
             case Served(serial):
                 if (member := self.members.get(serial)) and member.standing is Standing.STARTING:
                     member.standing, member.served_at = Standing.SERVING, now
@@ -175,7 +177,7 @@ class Fleet:
         return sum(m.standing is Standing.SERVING for m in self.members.values())
 
     def complete(self) -> bool:
-        """Whether every slot has a serving member of the current generation, and nobody else serves."""
+        """Whether every slot has a serving member of the current generation."""
         current = [m for m in self.members.values() if m.generation == self.generation]
         return {m.slot for m in current if m.standing is Standing.SERVING} >= set(range(self.count))
 
@@ -184,13 +186,11 @@ class Fleet:
             return
         slot = self._slots.setdefault(member.slot, _Slot())
         if member.served_at is not None and now - member.served_at >= SETTLED_AFTER:
-            slot.failures, slot.not_before = 0, 0.0
+            slot.delay, slot.not_before = 0.0, 0.0
             return
         # the first one is replaced at once: it may have been anybody's kill
-        slot.not_before = (
-            now if not slot.failures else now + min(FIRST_DELAY * 2 ** (slot.failures - 1), LONGEST_DELAY)
-        )
-        slot.failures += 1
+        slot.not_before = now + slot.delay
+        slot.delay = min(max(FIRST_DELAY, slot.delay * 2), LONGEST_DELAY)
 
     def _stop(self) -> list[Command]:
         commands: list[Command] = []
