@@ -1,0 +1,1 @@
+"""Benchmarks of the host beside others, on real servers and processes."""

@@ -1,0 +1,104 @@
+"""What a no-op task costs its service, in CPU: the host beside a bare callback and FastStream, in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.lib.bench.figures import cpu_seconds, table
+from scripts.lib.bench.peers import Service, host, peer
+from tests.support.ajload import ajload
+from tests.support.nats import NatsServer
+
+CONCURRENCIES = (1, 32, 256)
+_TASKS = {1: 5_000, 32: 30_000, 256: 40_000}
+"""So many at each concurrency that the CPU of a round is some tenths of a second; a slow peer gets a fifth."""
+_SLOW = "faststream"
+BASE = "bare callback"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One service under one load, once. `us` is its CPU per task, in microseconds; `beside` that of the supervisor."""
+
+    us: float
+    beside: float
+    per_second: float
+
+
+async def measure(url: str, service: Service, outstanding: int, tasks: int, supervisor: int) -> Sample:
+    """Warms the service up, then counts. Raises RuntimeError when not every task was answered as asked."""
+    load = ("-t", service.name, "-c", str(outstanding), "-d", "60", "--echo-id")
+    await ajload(url, *load, "-n", str(max(tasks // 10, 200)))
+    before, beside = service.cpu(), cpu_seconds(supervisor)
+    figures = await ajload(url, *load, "-n", str(tasks))
+    after, beside_after = service.cpu(), cpu_seconds(supervisor)
+    if figures["ok"] != tasks or figures["duplicates"]:
+        raise RuntimeError(f"{service.name} did not answer as asked: {figures}")
+    return Sample(
+        (after - before) * 1e6 / tasks, (beside_after - beside) * 1e6 / tasks, float(figures["per_s"])
+    )
+
+
+async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict[str, Any]:
+    """`rounds` rounds over all services and concurrencies; returns the figures and prints them as a table.
+
+    `slots` is the host's `concurrency`, `scale` a factor for the number of tasks.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(NatsServer(directory))
+        ours = await stack.enter_async_context(
+            host(
+                directory, server.url, {"ajhost": "noop"}, {"count": 1, "concurrency": slots, "backlog": 512}
+            )
+        )
+        services = {
+            "ajhost": Service("ajhost", tuple(ours.workers().values())),
+            BASE: await stack.enter_async_context(peer("peer_bare", "bare", server.url)),
+        }
+        if importlib.util.find_spec("faststream") is not None:
+            services["FastStream"] = await stack.enter_async_context(
+                peer("peer_faststream", _SLOW, server.url)
+            )
+        samples: dict[tuple[str, int], list[Sample]] = {}
+        for number in range(rounds):
+            for outstanding in CONCURRENCIES:
+                tasks = max(int(_TASKS[outstanding] * scale), 100)
+                for name, service in services.items():
+                    count = tasks // 5 if service.name == _SLOW else tasks
+                    sample = await measure(server.url, service, outstanding, count, ours.pid)
+                    samples.setdefault((name, outstanding), []).append(sample)
+            print(f"round {number + 1} of {rounds}", flush=True)
+    return _report(samples, list(services), slots)
+
+
+def _report(samples: dict[tuple[str, int], list[Sample]], names: list[str], slots: int) -> dict[str, Any]:
+    def median(name: str, outstanding: int, what: str) -> float:
+        return statistics.median(float(getattr(sample, what)) for sample in samples[name, outstanding])
+
+    rows: list[list[object]] = [["service CPU per no-op task, us", *(f"c={c}" for c in CONCURRENCIES)]]
+    figures: dict[str, Any] = {"slots": slots, "us_per_task": {}, "ratio": {}, "per_second": {}}
+    for name in names:
+        us = [median(name, c, "us") for c in CONCURRENCIES]
+        rows.append([name, *us])
+        figures["us_per_task"][name] = dict(zip(map(str, CONCURRENCIES), us, strict=True))
+        figures["per_second"][name] = {str(c): median(name, c, "per_second") for c in CONCURRENCIES}
+    supervisor = [median("ajhost", c, "beside") for c in CONCURRENCIES]
+    rows.append(["ajhost, its supervisor besides", *supervisor])
+    figures["supervisor_us_per_task"] = dict(zip(map(str, CONCURRENCIES), supervisor, strict=True))
+    for name in names:
+        # of each round its own ratio: what disturbs a round disturbs both
+        ratios = [
+            statistics.median(
+                mine.us / base.us for mine, base in zip(samples[name, c], samples[BASE, c], strict=True)
+            )
+            for c in CONCURRENCIES
+        ]
+        rows.append([f"{name} / {BASE}", *ratios])
+        figures["ratio"][name] = dict(zip(map(str, CONCURRENCIES), ratios, strict=True))
+    print(table(rows))
+    return figures

@@ -1,0 +1,34 @@
+"""Handlers of the benchmarks, the same work for every peer."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import orjson
+
+from ajhost import Task
+
+
+def noop_result(task_id: str, arguments: dict[str, Any]) -> bytes:
+    """What a no-op task answers, as every peer makes it."""
+    return orjson.dumps({"id": task_id, "n": arguments.get("n")})
+
+
+async def noop(task: Task) -> bytes:
+    """Reads its arguments and answers."""
+    return noop_result(task.id, task.json())
+
+
+async def pid(task: Task) -> str:
+    """Who serves."""
+    return str(os.getpid())
+
+
+def burn(task: Task) -> str:
+    """Computes for `cpu_ms` of its thread's time."""
+    end = time.thread_time() + task.json()["cpu_ms"] / 1000
+    while time.thread_time() < end:
+        sum(range(500))
+    return task.id

@@ -1,0 +1,273 @@
+"""Faults at random instants. Each is a coroutine that does its harm and says in a few words what it did."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.lib.soak.router import Router, stamp
+from scripts.lib.soak.service import Service
+from tests.support import processes
+from tests.support.host import ROOT
+from tests.support.nats import NatsServer
+
+MODULE = "from scripts.lib.soak.handlers import *  # version {version}\n"
+ROUTES = ("work", "thread", "block", "gil", "deaf", "fork", "crash")
+_BROKEN_MODULES = {
+    "syntax error": "def (",
+    "exception": "raise RuntimeError('broken on purpose')",
+    "exit": "import sys; sys.exit(5)",
+    "no function": "work = 3",
+    "hang": "import time; time.sleep(3600)",
+}
+_BROKEN_SETTINGS = {"bad TOML": "[workers\ncount =", "unknown key": "[workers]\ncuont = 3\n"}
+
+
+@dataclass(slots=True)
+class Window:
+    """A time during which something beyond the host's promise was the case; `end` is 0 while it lasts."""
+
+    start: float
+    end: float = 0.0
+
+    def touches(self, since: float, until: float) -> bool:
+        """Whether it overlaps with that time."""
+        return self.start <= until and (not self.end or self.end >= since)
+
+
+@dataclass(slots=True)
+class Event:
+    """A fault: when it began, what it was."""
+
+    at: float
+    text: str
+
+
+@dataclass(slots=True)
+class Stage:
+    """What faults act upon, and what they leave in writing."""
+
+    service: Service
+    server: NatsServer
+    router: Router
+    rng: random.Random
+    port: int
+    counts: Counter[str] = field(default_factory=Counter)
+    events: list[Event] = field(default_factory=list)
+    killed: set[int] = field(default_factory=set)
+    server_windows: list[Window] = field(default_factory=list)
+    daemon_windows: list[Window] = field(default_factory=list)
+    surprises: list[str] = field(default_factory=list)
+    version: int = 0
+    # one at a time: the server's faults; whatever changes the host as a whole
+    server_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    host_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def note(self, kind: str, text: str = "") -> None:
+        """A fault of that kind happens now."""
+        self.counts[kind] += 1
+        self.events.append(Event(time.time(), f"{kind} {text}".strip()))
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Settings that are good, and different each time."""
+        rng = self.rng
+        sections: dict[str, dict[str, Any]] = {
+            "nats": {"servers": [self.server.url]},
+            "python": {"path": [self.service.application, ROOT], "import_timeout": 5.0},
+            "workers": {
+                "count": rng.choice((1, 2, 3, 4, 4, 4, 4)),
+                "concurrency": rng.choice((4, 16, 16, 32, 64)),
+                "backlog": rng.choice((32, 64, 256, 1024)),
+                "max_tasks": rng.choice((0, 0, 2000, 5000)),
+                "kill_grace": 0.5,
+                "drain_timeout": 8.0,
+            },
+            "runtime": {"directory": self.service.runtime},
+        }
+        for route in ROUTES:
+            sections[f'handlers."{route}"'] = {"target": f"soak_app:{route}"}
+        sections['handlers."few"'] = {"target": "soak_app:work", "concurrency": rng.choice((2, 4))}
+        sections['handlers."pre:"'] = {"target": "soak_app:work"}
+        sections['handlers.""'] = {"target": "soak_app:work"}
+        return sections
+
+    def write_good(self) -> None:
+        """Settings and a module that work."""
+        self.version += 1
+        self.service.write_module(MODULE.format(version=self.version))
+        self.service.write_settings(self.settings())
+
+
+# processes
+
+
+async def kill_worker(stage: Stage) -> None:
+    """kill -9 of one worker."""
+    if workers := stage.service.workers():
+        pid = stage.rng.choice(workers)
+        stage.killed.add(pid)
+        processes.send(pid, signal.SIGKILL)
+        stage.note("kill -9 of a worker", f"(pid {pid})")
+
+
+async def kill_workers(stage: Stage) -> None:
+    """kill -9 of all workers at the same moment."""
+    workers = stage.service.workers()
+    stage.killed.update(workers)
+    for pid in workers:
+        processes.send(pid, signal.SIGKILL)
+    stage.note("kill -9 of all workers", f"(pids {workers})")
+
+
+async def kill_again(stage: Stage) -> None:
+    """kill -9 again and again, in quick succession."""
+    for _ in range(stage.rng.randrange(3, 10)):
+        await kill_worker(stage)
+        await asyncio.sleep(stage.rng.uniform(0.005, 0.15))
+
+
+async def kill_template(stage: Stage) -> None:
+    """kill -9 of the template: a new generation follows."""
+    if templates := stage.service.templates():
+        processes.send(templates[-1], signal.SIGKILL)
+        stage.note("kill -9 of the template", f"(pid {templates[-1]})")
+
+
+async def stop_worker(stage: Stage) -> None:
+    """SIGSTOP of a worker, and SIGCONT after a while."""
+    if workers := stage.service.workers():
+        pid, seconds = stage.rng.choice(workers), stage.rng.choice((0.1, 0.4, 1.0, 3.0, 8.0))
+        processes.send(pid, signal.SIGSTOP)
+        stage.note("kill -STOP of a worker", f"(pid {pid}) for {seconds} s")
+        await asyncio.sleep(seconds)
+        if pid in stage.service.workers():
+            processes.send(pid, signal.SIGCONT)
+            stage.events.append(Event(time.time(), f"kill -CONT (pid {pid})"))
+
+
+# handlers that misbehave
+
+
+def misbehaving(kind: str, route: str, shortest: float, longest: float) -> Callable[[Stage], Awaitable[None]]:
+    """A task for a handler that does so for a random time between the two, in seconds."""
+
+    async def act(stage: Stage) -> None:
+        await stage.router.connected.wait()
+        ms = 1000 * stage.rng.uniform(shortest, longest)
+        deadline = stage.rng.uniform(3.2, 6)
+        how = stage.rng.choice(("segfault", "exit", "kill"))
+        request = await stage.router.send(route, {"ms": ms, "how": how}, deadline)
+        stage.note(
+            kind, f"for {ms / 1000:.1f} s ({request.id})" if route != "crash" else f"{how} ({request.id})"
+        )
+
+    return act
+
+
+# reloads
+
+
+async def reload_good(stage: Stage) -> None:
+    """New settings and a new module, by SIGHUP or by the command."""
+    async with stage.host_lock:
+        stage.write_good()
+        stage.note("good reload")
+        if stage.rng.random() < 0.3:
+            stage.service.send(signal.SIGHUP)
+            return
+        result = await stage.service.command("reload")
+        if result.status:
+            stage.events.append(Event(time.time(), f"the good reload was rejected: {result.stderr.strip()}"))
+            stage.counts["good reload rejected"] += 1
+
+
+async def reload_broken(stage: Stage) -> None:
+    """Settings or a module that cannot work: must be rejected."""
+    async with stage.host_lock:
+        kind = stage.rng.choice((*_BROKEN_MODULES, *_BROKEN_SETTINGS))
+        if kind in _BROKEN_MODULES:
+            stage.service.write_module(_BROKEN_MODULES[kind])
+        else:
+            stage.service.write_settings(_BROKEN_SETTINGS[kind])
+        stage.note("broken reload", f"({kind})")
+        try:
+            result = await stage.service.command("reload")
+        finally:
+            stage.write_good()
+        if result.status == 0:
+            stage.surprises.append(f"a broken reload ({kind}) was taken at {stamp(time.time())}")
+
+
+# the server
+
+
+async def server_fault(stage: Stage) -> None:
+    """nats-server is stopped or killed, and comes back after a moment."""
+    async with stage.server_lock:
+        kill = stage.rng.random() < 0.5
+        stage.note("nats-server kill -9" if kill else "nats-server restart")
+        window = Window(time.time())
+        stage.server_windows.append(window)
+        stage.router.connected.clear()
+        await (stage.server.kill() if kill else stage.server.stop())
+        await asyncio.sleep(stage.rng.choice((0.0, 0.0, 0.3, 1.5, 3.0)))
+        await stage.server.start()
+        back = time.time()
+        await stage.router.connected.wait()
+        # the host's processes connect again with a delay of their own
+        window.end = max(time.time(), back) + 1.5
+
+
+# the daemon
+
+
+async def kill_daemon(stage: Stage) -> None:
+    """kill -9 of the supervisor, of every process with it or not, and the next start as systemd does it."""
+    async with stage.host_lock:
+        everything = stage.rng.random() < 0.7
+        window = Window(time.time())
+        stage.daemon_windows.append(window)
+        stage.killed.update(stage.service.workers())
+        stage.note("kill -9 of the whole daemon" if everything else "kill -9 of the supervisor alone")
+        if everything:
+            stage.service.kill_all()
+        else:
+            stage.service.send(signal.SIGKILL)
+        await stage.service.wait(10)
+        await asyncio.sleep(0.1)
+        await stage.service.start()
+        window.end = time.time() + 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A kind of fault and how often it comes, relative to the others."""
+
+    name: str
+    act: Callable[[Stage], Awaitable[None]]
+    weight: int
+
+
+FAULTS = (
+    Fault("kill a worker", kill_worker, 30),
+    Fault("kill all workers", kill_workers, 5),
+    Fault("kill again and again", kill_again, 5),
+    Fault("kill the template", kill_template, 3),
+    Fault("stop a worker", stop_worker, 8),
+    Fault("blocked loop", misbehaving("blocked loop", "block", 0.2, 8), 8),
+    Fault("GIL held in C", misbehaving("GIL held in C", "gil", 0.2, 8), 5),
+    Fault("stuck thread", misbehaving("stuck thread", "thread", 5, 12), 5),
+    Fault("swallowed cancellation", misbehaving("swallowed cancellation", "deaf", 5, 12), 3),
+    Fault("forked child", misbehaving("forked child", "fork", 0, 1), 5),
+    Fault("crash", misbehaving("crash", "crash", 0, 0), 6),
+    Fault("good reload", reload_good, 6),
+    Fault("broken reload", reload_broken, 5),
+    Fault("nats-server", server_fault, 4),
+)
+DAEMON_FAULT = Fault("kill the daemon", kill_daemon, 5)

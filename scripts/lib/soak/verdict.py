@@ -1,0 +1,195 @@
+"""The verdict: what is final is counted, what should not have happened is kept whole and explained as far as known."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.lib.soak.faults import Stage, Window
+from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
+
+_DIED = re.compile(r"\(pid (\d+)\) died: ")
+_LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d\.\d{3}) (\w+) +(.*)")
+_SHOWN = 6
+"""So many of a kind are told in full."""
+_LINES = 30
+_IN_SERVER = 0.3
+"""Seconds after which a request is surely no longer on its way through a server that runs."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """Requests that have one thing in common that should not be; `fatal`: the run has failed."""
+
+    title: str
+    fatal: bool
+    count: int = 0
+    examples: list[Request] = field(default_factory=list)
+
+    def add(self, request: Request) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.examples) < _SHOWN:
+            self.examples.append(request)
+
+
+class Verdict:
+    """Judges requests as they become final; `stage` knows the faults."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._log_file = log.open("rb")
+        self._rest = b""
+        self._dead: set[int] = set()
+        self.messages: Counter[str] = Counter()
+        """The host's warnings and errors, numbers replaced."""
+        self.unexpected: list[str] = []
+        self.words: Counter[str] = Counter()
+        self.requests = self.duplicates = self.moved_runs = 0
+        self.silent = Finding("silent", True)
+        self.late = Finding("late", True)
+        self.twice = Finding("run twice, and the first worker did not die", True)
+        self.after = Finding("run after its answer", True)
+        self.nobody = Finding("no responders, with the server up", True)
+        self.unproven = Finding("ok, but no run on record", True)
+        self.foreign = Finding("another task's answer", True)
+        self.lost = Finding(
+            "no answer around a fault of the server, and never run: perhaps lost in the server", False
+        )
+        self.held = Finding("no answer around a fault of the server, although the host had it", True)
+        self.excused_late = Finding("late around a fault of the server, or of the whole daemon", False)
+        self.excused_nobody = Finding("no responders while the server or the whole daemon was away", False)
+        self.findings = (
+            self.silent, self.held, self.late, self.twice, self.after, self.nobody, self.unproven, self.foreign,
+            self.lost, self.excused_late, self.excused_nobody,
+        )  # fmt: skip
+        self.stage: Stage | None = None
+
+    def judge(self, request: Request) -> None:
+        """Takes a request that is final."""
+        assert self.stage is not None
+        self.requests += 1
+        self.duplicates += request.duplicates
+        server = _touched(self.stage.server_windows, request)
+        daemon = _touched(self.stage.daemon_windows, request)
+        if request.word is None or request.given_up:
+            self.words["silent"] += 1
+            in_server = any(
+                w.touches(request.sent, request.sent + _IN_SERVER) for w in self.stage.server_windows
+            )
+            (self.silent if not server else self.lost if in_server and not request.runs else self.held).add(
+                request
+            )
+        else:
+            self.words[request.word] += 1
+            if request.late > 0:
+                (self.excused_late if server or daemon else self.late).add(request)
+        if request.word == NO_RESPONDERS:
+            (self.excused_nobody if server or daemon else self.nobody).add(request)
+        if request.word == OK:
+            if not request.runs:
+                self.unproven.add(request)
+            if request.text:
+                self.foreign.add(request)
+        if len(request.runs) > 1:
+            if self._explained(request):
+                self.moved_runs += 1
+            else:
+                self.twice.add(request)
+        if request.word is not None and any(run.at > request.answered + 0.05 for run in request.runs[:1]):
+            self.after.add(request)
+
+    def _explained(self, request: Request) -> bool:
+        """Whether each worker that ran it, but the last, has died."""
+        assert self.stage is not None
+        dead = self._dead | self.stage.killed
+        return all(run.pid in dead for run in sorted(request.runs, key=lambda run: run.at)[:-1])
+
+    def read_log(self) -> None:
+        """Takes what the host has logged since the last time."""
+        *lines, self._rest = (self._rest + self._log_file.read()).split(b"\n")
+        for raw in lines:
+            line = raw.decode(errors="replace")
+            if (died := _DIED.search(line)) is not None:
+                self._dead.add(int(died[1]))
+            if "unexpected:" in line or "was never retrieved" in line:
+                self.unexpected.append(line)
+            found = _LOG_TIME.match(line)
+            if found is not None and found[2] in ("WARNING", "ERROR", "CRITICAL"):
+                text = re.sub(r"\[[^]]*\]$", "", re.sub(r"\d+(\.\d+)?", "N", found[3]))
+                self.messages[text[:110]] += 1
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything happened that must not."""
+        assert self.stage is not None
+        return bool(
+            any(finding.count for finding in self.findings if finding.fatal)
+            or self.unexpected
+            or self.stage.surprises
+        )
+
+    # -- in words -------------------------------------------------------------------------------
+
+    def report(self) -> Iterator[str]:
+        """All of it, line by line."""
+        stage = self.stage
+        assert stage is not None
+        yield f"requests  {self.requests:,}"
+        for word, count in self.words.most_common():
+            yield f"  {count:>9,}  {word}"
+        yield f"  {self.duplicates:>9,}  further answers (harmless: the router takes the first)"
+        yield f"  {self.moved_runs:>9,}  run twice, the first worker having died"
+        yield "faults"
+        for kind, count in stage.counts.most_common():
+            yield f"  {count:>9,}  {kind}"
+        yield "the host's warnings and errors"
+        for text, count in self.messages.most_common(25):
+            yield f"  {count:>9,}  {text}"
+        yield "verdict"
+        for finding in self.findings:
+            yield f"  {finding.count:>9,}  {finding.title}"
+        for text in (*self.unexpected[:_SHOWN], *stage.surprises[:_SHOWN]):
+            yield f"  !  {text}"
+        for finding in self.findings:
+            if finding.examples and (finding.fatal or finding is self.lost):
+                yield ""
+                yield f"{finding.title}: {finding.count}, of which"
+                for request in finding.examples:
+                    yield from self._explain(request)
+
+    def _explain(self, request: Request) -> Iterator[str]:
+        assert self.stage is not None
+        yield f"- {request}"
+        end = max(request.answered, request.deadline + SLACK if request.word is None else 0)
+        for event in self.stage.events:
+            if request.sent - 3 <= event.at <= end + 0.5:
+                yield f"    {stamp(event.at)} ({event.at - request.sent:+.2f} s) FAULT {event.text}"
+        pids = {str(run.pid) for run in request.runs}
+        for line in self._around(request.sent - 0.5, end + 0.2, request.id, pids):
+            yield f"    {line}"
+
+    def _around(self, since: float, until: float, id_: str, pids: set[str]) -> Iterator[str]:
+        """The host's log lines of that time; the supervisor's, and those about the request or its workers."""
+        shown = 0
+        first, last = stamp(since), stamp(until)
+        with self._log.open(errors="replace") as log:
+            for line in log:
+                found = _LOG_TIME.match(line)
+                if found is None or not first <= found[1] <= last:
+                    continue
+                text = found[3]
+                if id_ in text or text.startswith("supervisor") or any(f"pid {pid}" in text for pid in pids):
+                    shown += 1
+                    if shown > _LINES:
+                        yield "..."
+                        return
+                    yield f"{found[1]} {found[2]} {text[:200]}"
+
+
+def _touched(windows: list[Window], request: Request) -> bool:
+    end = request.deadline + SLACK if request.word is None or request.given_up else request.answered
+    return any(window.touches(request.sent, end) for window in windows)
