@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -236,6 +236,20 @@ def test_a_journal_that_does_not_read_costs_no_time_and_the_lost_are_counted(
     assert spent < 2
 
 
+def test_the_lost_are_told_although_nobody_logs_any_more(root: logging.Logger, reader: Reader) -> None:
+    journal = Journal({}, reader.address)
+    handler = JournalHandler(journal)
+    root.addHandler(handler)
+    while not journal.dropped:
+        APPLICATION.warning("x")
+    lost = journal.dropped
+    reader.read()
+    logs.report_lost()
+    logs.report_lost()
+    assert [record["AJ_LOST"] for record in reader.read()] == [str(lost)]
+    handler.close()
+
+
 def test_a_journal_that_is_gone_costs_records_only(log: logging.Logger, reader: Reader) -> None:
     reader.socket.close()
     os.unlink(reader.address)
@@ -278,15 +292,22 @@ def test_threads_may_log_at_once(log: logging.Logger, reader: Reader) -> None:
 
 
 @pytest.fixture
-def streams() -> Iterator[None]:
-    """Puts `sys.stdout` and `sys.stderr` back afterwards."""
-    with contextlib.redirect_stdout(sys.stdout), contextlib.redirect_stderr(sys.stderr):
-        yield
+def printing(reader: Reader) -> Iterator[Callable[[dict[str, str]], None]]:
+    """Sends prints to `reader`, with the given fields; puts `sys.stdout` and `sys.stderr` back afterwards."""
+    with (
+        contextlib.redirect_stdout(sys.stdout),
+        contextlib.redirect_stderr(sys.stderr),
+        contextlib.ExitStack() as journals,
+    ):
+        yield lambda fields: journald.print_lines_to(
+            journals.enter_context(contextlib.closing(Journal(fields, reader.address)))
+        )
 
 
-@pytest.mark.usefixtures("streams")
-def test_each_printed_line_is_a_record_with_the_task_that_printed_it(reader: Reader) -> None:
-    journald.print_lines_to({"AJ_SLOT": "1"}, reader.address)
+def test_each_printed_line_is_a_record_with_the_task_that_printed_it(
+    reader: Reader, printing: Callable[[dict[str, str]], None]
+) -> None:
+    printing({"AJ_SLOT": "1"})
     token = CURRENT_TASK.set(lambda: TaskLabels("T3", "mail", "", 2))
     try:
         print("two", "words")
@@ -311,21 +332,23 @@ def test_each_printed_line_is_a_record_with_the_task_that_printed_it(reader: Rea
     assert (sys.stdout.fileno(), sys.stderr.fileno()) == (1, 2)
 
 
-@pytest.mark.usefixtures("streams")
-def test_a_module_that_kept_stdout_prints_as_the_worker_after_the_fork(reader: Reader) -> None:
-    journald.print_lines_to({"AJ_ROLE": "template"}, reader.address)
+def test_a_module_that_kept_stdout_prints_as_the_worker_after_the_fork(
+    reader: Reader, printing: Callable[[dict[str, str]], None]
+) -> None:
+    printing({"AJ_ROLE": "template"})
     kept = sys.stdout
     print("an unfinished line", end="", flush=True)
-    journald.print_lines_to({"AJ_ROLE": "worker"}, reader.address)
+    printing({"AJ_ROLE": "worker"})
     print("from a handler", file=kept)
     assert [(record["MESSAGE"], record["AJ_ROLE"]) for record in reader.read()] == [
         ("from a handler", "worker")
     ]
 
 
-@pytest.mark.usefixtures("streams")
-def test_a_line_without_end_does_not_grow_for_ever(reader: Reader) -> None:
-    journald.print_lines_to({}, reader.address)
+def test_a_line_without_end_does_not_grow_for_ever(
+    reader: Reader, printing: Callable[[dict[str, str]], None]
+) -> None:
+    printing({})
     print("x" * 200_000, end="", flush=True)
     records = reader.read()
     assert len(records) == 4

@@ -87,10 +87,13 @@ class Journal:
             if not self.dropped:
                 self._since = time.time()
             self.dropped += 1
-        elif self.dropped:
-            self._report()
+        else:
+            self.report_lost()
 
-    def _report(self) -> None:
+    def report_lost(self) -> None:
+        """Logs how many records were dropped, if any were and the journal takes records again."""
+        if not self.dropped:
+            return
         dropped, since = self.dropped, time.strftime("%H:%M:%S", time.localtime(self._since))
         text = f"{dropped} log records were lost since {since}: the journal did not take them"
         note = (
@@ -138,6 +141,10 @@ class JournalHandler(logging.Handler):
         super().__init__()
         self._journal = journal
 
+    def report_lost(self) -> None:
+        """As its journal's."""
+        self._journal.report_lost()
+
     def emit(self, record: logging.LogRecord) -> None:
         """Raises nothing and does not wait."""
         fields = [
@@ -183,13 +190,8 @@ class _Lines(io.RawIOBase):
 
     def redirect(self, journal: Journal) -> None:
         """Goes on with another journal; an unfinished line, which a fork would repeat, is dropped."""
-        self._journal.close()
         self._journal = journal
         self._rest = b""
-
-    def close(self) -> None:
-        super().close()
-        self._journal.close()
 
     def writable(self) -> bool:
         return True
@@ -219,13 +221,12 @@ class _Lines(io.RawIOBase):
         self._journal.send(b"".join(fields))
 
 
-def print_lines_to(constant: Mapping[str, str], address: str = _DATAGRAMS) -> None:
-    """Makes `sys.stdout` and `sys.stderr` write records: lines with the fields `constant` and those of the task.
+def print_lines_to(journal: Journal) -> None:
+    """Makes `sys.stdout` and `sys.stderr` write records: lines with the journal's fields and those of the task.
 
-    After a fork the same two objects go on, since modules may hold them, with the new fields.
+    After a fork the same two objects go on, since modules may hold them, with the new journal.
     """
     for name, fd, priority in (("stdout", 1, Priority.INFO), ("stderr", 2, Priority.WARNING)):
-        journal = Journal(constant, address)
         present = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
         if isinstance(present, _Lines):
             present.redirect(journal)

@@ -74,12 +74,20 @@ def configure(level: str, role: str, slot: int | None, generation: int | None) -
             fields["AJ_SLOT"] = str(slot)
         if generation is not None:
             fields["AJ_GENERATION"] = str(generation)
-        root.addHandler(JournalHandler(Journal(fields)))
+        journal = Journal(fields)
+        root.addHandler(JournalHandler(journal))
         if role != "supervisor":  # where handlers' modules are, and so prints
-            print_lines_to(fields)
+            print_lines_to(journal)
     else:
         root.addHandler(LineHandler(sys.stderr, role if slot is None else f"{role} {slot}"))
     root.setLevel(level.upper())
+
+
+def report_lost() -> None:
+    """Logs how many records a journal that hung has cost. To be called every now and then, a few times a second."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, JournalHandler):
+            handler.report_lost()
 
 
 def identifier(role: str, slot: int | None) -> str:
