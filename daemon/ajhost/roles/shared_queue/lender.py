@@ -79,16 +79,25 @@ class Lender:
         """How many requests of ours wait for somebody to start them, as far as known without looking."""
         return len(self._lent)
 
-    def lend(self, index: int, frame: bytes | None, lane: str, deadline_ns: int) -> bool:
-        """Lends a RECEIVED request; `frame` when it must be copied to the store first. False: the store is full."""
+    def hold(self, index: int, frame: bytes | None, deadline_ns: int) -> bool:
+        """Keeps a RECEIVED request without telling anybody; `frame` when it must be copied to the store first.
+
+        False: the store is full.
+        """
         ledger = self._ledger
         if frame is not None and not ledger.keep(index, frame):
             return False
         ledger.set_deadline(index, deadline_ns)
-        seq, _ = ledger.state(index)
-        self._lent.append((index, seq, deadline_ns))
+        self._lent.append((index, ledger.state(index)[0], deadline_ns))
+        return True
+
+    def lend(self, index: int, frame: bytes | None, lane: str, deadline_ns: int) -> bool:
+        """As `hold`, and sends a token for it: whoever has a free slot starts it."""
+        if not self.hold(index, frame, deadline_ns):
+            return False
+        seq, _ = self._ledger.state(index)
         outbox = self._outboxes.get(lane) or self._outboxes[GENERAL]
-        outbox.send(Token(ledger.serial, index, seq, deadline_ns), lambda: self._sent(index, seq))
+        outbox.send(Token(self._ledger.serial, index, seq, deadline_ns), lambda: self._sent(index, seq))
         return True
 
     def _sent(self, index: int, seq: int) -> None:

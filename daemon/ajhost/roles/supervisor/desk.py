@@ -62,6 +62,7 @@ class Desk:
         self._covering = False
         self._cover_lock = asyncio.Lock()
         self._draining = ""
+        self._holding = False
         self.follow(plan, lanes)
 
     def follow(self, plan: GenerationPlan, lanes: Sequence[Lane]) -> None:
@@ -130,8 +131,17 @@ class Desk:
             self._refuse(index, reply, judged)
         elif self._draining:
             self._refuse(index, reply, Failed(self._draining))
-        elif not self.lender.lend(index, copy, self._lanes[judged[1]], int(judged[2] * 1e9)):
+        elif not self._keep(index, copy, judged[1], int(judged[2] * 1e9)):
             self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+
+    def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
+        if self._holding:
+            return self.lender.hold(index, copy, deadline_ns)
+        return self.lender.lend(index, copy, self._lanes[handler], deadline_ns)
+
+    def hold(self) -> None:
+        """From now on, what comes waits for the next start: nobody here is to run it."""
+        self._holding = True
 
     # -- adapters.transport.Sink ----------------------------------------------------------------
 
@@ -205,15 +215,19 @@ class Desk:
         self._draining = text
         self.lender.give_up()
 
-    async def close(self, patience: float) -> bool:
-        """Waits until the server has our answers (at most `patience` s), closes, and removes our ledger if it is empty.
-
-        False when answers are left: the ledger stays for the next start.
-        """
+    async def settle(self, patience: float) -> None:
+        """Waits until the server has our answers, at most `patience` seconds."""
         end = time.monotonic() + patience
         while (self.transport.unsent or self.transport.unconfirmed) and time.monotonic() < end:
             self.transport.confirm()
             await asyncio.sleep(0.01)
+
+    async def close(self, patience: float) -> bool:
+        """Settles, closes, and removes our ledger if it is empty.
+
+        False when answers are left: the ledger stays for the next start.
+        """
+        await self.settle(patience)
         clean = not self.transport.unsent and not self.ledger.in_use()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):

@@ -11,12 +11,11 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from enum import IntEnum
 
 from ajhost.adapters import nats
 from ajhost.adapters.processes import Orphans
 from ajhost.adapters.sd_notify import Notifier
-from ajhost.core.fleet import Stalled, Stop, Target, Tick, Woke
+from ajhost.core.fleet import Stalled, Target, Tick, Woke
 from ajhost.core.layout import Phase, Word
 from ajhost.roles.plan import GenerationPlan
 from ajhost.roles.shared_queue.lane import Lane, lane_names, open_lane
@@ -27,24 +26,14 @@ from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import new_serial, stored_name
 from ajhost.roles.supervisor.member import Member
 from ajhost.roles.supervisor.reload import Decision, Reloader
+from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.watch import TICK, Watch
 from ajhost.roles.template.client import Template, TemplateFailed
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
-_STOP_PATIENCE = 3.0
-"""Seconds past the drain timeout until workers that do not end are killed."""
 _STATUS_EVERY = 1.0
-
-
-class Urgency(IntEnum):
-    """How a stop is meant; each further signal raises it by one."""
-
-    NONE = 0
-    DRAIN = 1
-    HURRY = 2
-    KILL = 3
 
 
 class StartupFailed(Exception):
@@ -72,9 +61,7 @@ class Supervisor:
         self._fleet = self._crew.fleet
         self._desk: Desk | None = None
         self._ready = False
-        self._urgency = Urgency.NONE
-        self._urged = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._shutdown = Shutdown(self._crew, notifier)
         self._reloader = Reloader(self._crew, settings, load, self._plan, self._start_template, self._take)
         self._status_at = 0.0
         self._orphans = Orphans()
@@ -87,10 +74,10 @@ class Supervisor:
         :raises StartupFailed: when the host cannot start.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._urge)
+            self._loop.add_signal_handler(number, self._shutdown.urge)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         starting = asyncio.create_task(self._start())
-        urged = asyncio.create_task(self._urged.wait())
+        urged = asyncio.create_task(self._shutdown.asked.wait())
         await asyncio.wait({starting, urged}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             if starting.exception() is not None:
@@ -176,7 +163,7 @@ class Supervisor:
     # -- events ---------------------------------------------------------------------------------
 
     def _on_changed(self) -> None:
-        self._changed.set()
+        self._shutdown.changed.set()
         if not self._ready and self._fleet.complete() and self._desk is not None:
             self._ready = True
             self._desk.ledger.words[Word.PHASE] = Phase.SERVING
@@ -202,13 +189,13 @@ class Supervisor:
         self._crew.handle(Woke(member.serial))
 
     async def _cover_if_last(self) -> None:
-        if self._desk is not None and not self._fleet.serving() and self._urgency is Urgency.NONE:
+        if self._desk is not None and not self._fleet.serving() and self._shutdown.urgency is Urgency.NONE:
             await self._desk.cover()
 
     def _on_template_death(self, generation: int, reason: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
         self._crew.templates.pop(generation, None)
-        if generation == self._fleet.generation and self._urgency is Urgency.NONE:
+        if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", reason)
             self._crew.spawn_task(self._reloader.renew())
 
@@ -251,7 +238,7 @@ class Supervisor:
         if self._undertaker.leftovers and self._undertaker.leftovers.due():
             self._crew.spawn_task(self._undertaker.settle_leftovers())
         self._crew.handle(Tick())
-        if self._urgency is Urgency.NONE and self._ready:
+        if self._shutdown.urgency is Urgency.NONE and self._ready:
             needed = not self._fleet.serving()
             if needed != desk.covering and not desk.turning:
                 self._crew.spawn_task(desk.cover() if needed else desk.uncover())
@@ -284,69 +271,12 @@ class Supervisor:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _urge(self) -> None:
-        self._urgency = Urgency(min(self._urgency + 1, Urgency.KILL))
-        self._urged.set()
-        self._changed.set()
-
     async def _stop(self) -> None:
-        """Everybody leaves the group, finishes and answers; past the limit what is left is answered for."""
         _log.info("stopping: %d workers leave", len(self._crew.members))
         self._notifier.stopping("leaving the queue group")
         if self._desk is not None:
-            await self._drain(self._desk)
-            await self._answer_the_rest(self._desk)
+            await self._shutdown.run(self._desk, self._undertaker, self._settings.workers.drain_timeout)
         self._crew.close_templates()
         for lane in self._lanes:
             lane.close()
         _log.info("stopped")
-
-    async def _drain(self, desk: Desk) -> None:
-        crew, limit = self._crew, self._settings.workers.drain_timeout
-        end, told, urged = time.monotonic() + limit + _STOP_PATIENCE, 0.0, Urgency.NONE
-        await desk.uncover()
-        crew.handle(Stop())
-        finishing = False
-        while crew.members or crew.busy:
-            members, now = list(crew.members.values()), time.monotonic()
-            if not finishing and all(m.left for m in members) and not desk.lender.count:
-                finishing = True  # nobody pushes any more: who has nothing left may go
-                for member in members:
-                    member.tell({"finish": True})
-            if self._urgency > max(urged, Urgency.DRAIN):
-                urged = self._urgency
-                _log.warning("hurrying: %d workers remain", len(members))
-                for member in members:
-                    member.tell({"hurry": True})
-            if (now > end or self._urgency is Urgency.KILL) and members:
-                for member in members:
-                    if not member.killed_at:
-                        _log.error("worker %d (pid %d) does not end: SIGKILL", member.slot, member.pid)
-                        member.kill()
-            if now >= told:
-                told = now + _STATUS_EVERY
-                running = sum(m.ledger.running() for m in members)
-                self._notifier.extend(_STOP_PATIENCE * 2)
-                self._notifier.status(f"draining: {len(members)} workers, {running} tasks run")
-                if running:
-                    _log.info(
-                        "draining: %d workers, %d tasks run, %.0f s left",
-                        len(members),
-                        running,
-                        max(end - now, 0),
-                    )
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK):
-                    await self._changed.wait()
-
-    async def _answer_the_rest(self, desk: Desk) -> None:
-        text = "draining: the host stopped before a worker became free"
-        desk.give_up(text)
-        self._undertaker.graveyard.give_up(text)
-        end = time.monotonic() + _STOP_PATIENCE
-        while not self._undertaker.graveyard.empty and time.monotonic() < end:
-            self._undertaker.graveyard.tend(time.monotonic_ns())
-            await asyncio.sleep(TICK / 5)
-        if not await desk.close(_STOP_PATIENCE):
-            _log.error("NATS cannot be reached: answers are kept for the next start")
