@@ -15,7 +15,7 @@ import pytest
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
 from ajhost.core.layout import Geometry, Identity, LedgerError, State, Word
-from ajhost.roles.shared_queue.lender import Maps
+from ajhost.roles.shared_queue.maps import Maps
 
 GEOMETRY = Geometry(8, 4096, 8192)
 FRAME = b"MSG s 1 r 2\r\nhi\r\n"

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from ajhost.adapters.ledger_file import MappedLedger
-from ajhost.core.layout import LedgerError, State
-from ajhost.core.ledger import Ledger
+from ajhost.core.layout import State
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import Token
 from ajhost.roles.shared_queue.lane import GENERAL, Lane
@@ -141,32 +138,3 @@ class Lender:
 
 def _nothing() -> None:
     pass
-
-
-class Maps:
-    """Other processes' ledgers, mapped when a token first names them.
-
-    `own` is this process's ledger, which tokens name as well. It must never be opened a second time: closing any
-    descriptor of a file drops this process's record lock on it, and a file without a lock belongs to nobody alive.
-    """
-
-    def __init__(self, directory: Path, own: Ledger | None = None, limit: int = 64) -> None:
-        self._directory = directory
-        self._own = own
-        self._limit = limit
-        self._mapped: dict[int, MappedLedger] = {}
-
-    def get(self, serial: int) -> Ledger | None:
-        """The ledger of a process; None when its file is gone: every token that names it is stale."""
-        if self._own is not None and serial == self._own.serial:
-            return self._own
-        ledger = self._mapped.get(serial)
-        if ledger is None:
-            try:
-                ledger = MappedLedger(self._directory, serial)
-            except (FileNotFoundError, LedgerError):
-                return None
-            if len(self._mapped) >= self._limit:
-                self._mapped.pop(next(iter(self._mapped))).close()
-            self._mapped[serial] = ledger
-        return ledger

@@ -12,7 +12,7 @@ from ajhost.core.layout import Word
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import SIZE, Claim, Token, claim, unpack
 from ajhost.roles.shared_queue.lane import Lane
-from ajhost.roles.shared_queue.lender import Maps
+from ajhost.roles.shared_queue.maps import Maps
 
 _LOOK_AGAIN = 0.001
 """Seconds until an undecided token is looked at again: its pusher needs microseconds, its death some milliseconds."""
@@ -64,6 +64,10 @@ class Puller:
         """Pulls no more; an undecided token is still settled."""
         self._active = False
         self.refresh()
+
+    def prune(self) -> None:
+        """Forgets ledgers whose files are gone. Call it about once a second."""
+        self._maps.prune()
 
     def refresh(self) -> None:
         """Pulls what has room, and listens to the lanes that have room left. Call it when a slot was freed."""

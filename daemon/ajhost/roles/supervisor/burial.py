@@ -12,7 +12,7 @@ from ajhost.adapters import processes
 from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.ledger import Entry
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.roles.shared_queue.lender import Maps
+from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers, stored_name
 from ajhost.roles.supervisor.member import Member
@@ -74,6 +74,10 @@ class Undertaker:
         """Gives a connection to systemd's store, in place of the process's earlier one."""
         self._notifier.forget(stored_name(serial))
         self._notifier.store(stored_name(serial), sock.fileno())
+
+    def tidy(self) -> None:
+        """Forgets ledgers whose files are gone. Call it about once a second."""
+        self._maps.prune()
 
     def answer(self, member: Member, how: str) -> int:
         """Answers, at once, everything that a dead worker had started."""

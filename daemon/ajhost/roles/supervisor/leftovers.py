@@ -18,7 +18,7 @@ from ajhost.core.layout import LedgerError, State
 from ajhost.core.ledger import Entry
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Outcome
-from ajhost.roles.shared_queue.lender import Maps
+from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
 from ajhost.roles.supervisor.watch import answer_for

@@ -248,6 +248,7 @@ class Supervisor:
             self._status_at = now_ns / 1e9 + _STATUS_EVERY
             self._notifier.status(self._status())
             self._orphans.reap(self._crew.pids())
+            self._undertaker.tidy()
         self._loop.call_later(TICK, self._tick)
 
     def _follow_max_payload(self, desk: Desk) -> None:

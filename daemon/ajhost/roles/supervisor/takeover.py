@@ -21,7 +21,7 @@ from ajhost.core.ledger import Entry, Ledger
 from ajhost.core.token import Claim, claim, unpack
 from ajhost.protocol.frames import FrameError, scan
 from ajhost.protocol.outcome import Outcome
-from ajhost.roles.shared_queue.lender import Maps
+from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 
 _log = logging.getLogger("ajhost.supervisor")

@@ -34,6 +34,7 @@ _log = logging.getLogger("ajhost.worker")
 BEAT = 0.05
 """Seconds between two beats."""
 _CONFIRM_TRIES = 40
+_PRUNE_NS = 1_000_000_000
 
 
 class Worker:
@@ -89,6 +90,7 @@ class Worker:
         self._hurry = asyncio.Event()
         self._orphaned = False
         self._retire_asked = False
+        self._pruned_ns = 0
         self._pull_while_leaving = True
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
@@ -160,6 +162,9 @@ class Worker:
         if limit and counts.received + counts.pulled - counts.lent >= limit:
             self._ask_to_retire(f"{limit} tasks served")
         self._dead_man.beat()
+        if now - self._pruned_ns > _PRUNE_NS:
+            self._pruned_ns = now
+            self._puller.prune()
         self._loop.call_later(BEAT, self._beat)
 
     def _readable(self) -> None:
