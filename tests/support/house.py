@@ -1,0 +1,239 @@
+"""What surrounds a worker: ledger directory, lanes, a desk on a real server, and somebody who counts answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+import ajhost
+from ajhost.adapters import ledger_file
+from ajhost.adapters.ledger_file import OwnedLedger
+from ajhost.core.layout import Geometry, Identity
+from ajhost.core.token import Token
+from ajhost.protocol.frames import scan
+from ajhost.roles.plan import GenerationPlan
+from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
+from ajhost.roles.shared_queue.maps import Maps
+from ajhost.roles.shared_queue.puller import Puller
+from ajhost.roles.supervisor.desk import Desk
+from ajhost.settings.values import (
+    HandlerSettings,
+    LogSettings,
+    NatsSettings,
+    PythonSettings,
+    SignatureSettings,
+    WorkerSettings,
+)
+from tests.support.nats import NatsServer, round_trip
+
+GEOMETRY = Geometry(64, 1 << 17, 1 << 16)
+SUBJECT = "CHORIA_AJ.H.T.t"
+DESK = 1 << 30
+PULLER = 1 << 29
+LIMIT = 10.0
+_OURS = str(Path(ajhost.__file__).parent)
+
+
+def body(number: int, size: int = 0) -> bytes:
+    """A task's JSON, `size` bytes longer than it must be."""
+    return b'{"id":"%d","type":"t","queue":"Q","payload":"%b"}' % (number, b"AAAA" * (size // 4))
+
+
+def frame(reply: bytes, number: int = 0) -> bytes:
+    """A request as a server sends it."""
+    task = body(number)
+    return b"MSG %b 1 %b %d\r\n%b\r\n" % (SUBJECT.encode(), reply, len(task), task)
+
+
+async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
+    """Waits until something that others do is so."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, "it never comes to be"
+        await asyncio.sleep(0.001)
+
+
+Act = Callable[[Callable[[bytes], None], Callable[[Callable[[], object]], None]], None]
+"""What a child does: `act(tell, watch)`. It calls `watch(world)` when it may be killed from then on."""
+
+
+class Killed:
+    """A forked child that does `act` and is killed by SIGKILL before the `kill_at`-th instruction of ajhost's code.
+
+    0: it lives to the end, and `changes` then names the instructions before which `world()`, all that outlives the
+    process, was another than before the one in front. A kill between two of them leaves what a kill at the first does.
+    `told` is what the child wrote to its pipe.
+    """
+
+    def __init__(self, act: Act, kill_at: int) -> None:
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            self._run(act, kill_at, writer)
+        os.close(writer)
+        with open(reader, "rb") as stream:
+            self.told = stream.read().split()
+        _, status = os.waitpid(pid, 0)
+        self.changes: list[int] = []
+        if kill_at:
+            assert os.WIFSIGNALED(status)
+            assert os.WTERMSIG(status) == signal.SIGKILL
+        else:
+            assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
+            self.changes = list(map(int, self.told.pop().split(b",")))
+
+    @staticmethod
+    def _run(act: Act, kill_at: int, writer: int) -> None:
+        executed, changes, last = 0, [1], None
+        look: Callable[[], object] = lambda: None  # noqa: E731
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal executed, last
+            if not frame.f_code.co_filename.startswith(_OURS):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            if event == "opcode":
+                executed += 1
+                if executed == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if not kill_at and (now := look()) != last:
+                    last = now
+                    changes.append(executed)
+            return trace
+
+        def watch(world: Callable[[], object]) -> None:
+            nonlocal look, last
+            look, last = world, world()
+            sys.settrace(trace)
+
+        status = 1
+        try:
+            act(lambda text: _write(writer, text), watch)
+            sys.settrace(None)
+            _write(writer, b",".join(b"%d" % n for n in [*changes, executed]))
+            status = 0
+        finally:
+            os._exit(status)
+
+
+def _write(writer: int, text: bytes) -> None:
+    os.write(writer, text + b" ")
+
+
+class House:
+    """One host's surroundings. `ran` lists the reply subjects of what the house's own puller started."""
+
+    def __init__(self, server: NatsServer, directory: Path, lanes: tuple[str, ...] = (GENERAL,)) -> None:
+        self.server = server
+        self.runtime = directory
+        self.directory = directory / "ledger"
+        self.directory.mkdir()
+        self.lanes: list[Lane] = [open_lane(name) for name in lanes]
+        self.plan = GenerationPlan(
+            1,
+            directory,
+            NatsSettings(servers=(server.url,)),
+            PythonSettings(),
+            WorkerSettings(count=1),
+            (HandlerSettings("t", "m:f"),),
+            SignatureSettings(),
+            LogSettings(),
+            lanes,
+        )
+        self.maps = Maps(self.directory)
+        self.ran: list[bytes] = []
+        self.answers: dict[bytes, list[str]] = {}
+        self.room = True
+        self._serial = 0
+
+    async def __aenter__(self) -> Self:
+        self.desk = Desk(self.plan, DESK, self.lanes, 1 << 16, lambda sock: None)
+        await self.desk.connect()
+        self.client: Client = await nats.connect(self.server.url)
+        await self.client.subscribe("R.>", cb=self._answered)
+        await round_trip(self.client)
+        ledger_file.make(self.directory, GEOMETRY, Identity(PULLER, 0, 1))
+        self._own = OwnedLedger(self.directory, PULLER)
+        self.puller = Puller(
+            self._own,
+            self.directory,
+            self.lanes,
+            asyncio.get_running_loop(),
+            lambda lane: self.room,
+            self.started,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.puller.end()
+        await self.client.close()
+        await self.desk.connection.close()
+        for lane in self.lanes:
+            lane.close()
+
+    def new_serial(self) -> int:
+        """The ledger file of a new process."""
+        self._serial += 1
+        ledger_file.make(self.directory, GEOMETRY, Identity(self._serial, self._serial, 1))
+        return self._serial
+
+    def started(self, data: bytes, token: Token, taken: Callable[[], None]) -> None:
+        """Starts what was pulled, and is done with it at once."""
+        reply = scan(data).messages[0][5]
+        index = self._own.start_pulled(1)
+        origin = (token.serial, token.entry, token.seq)
+        self._own.start(index, token.deadline_ns, 1, reply, b"", b"", 0, 1, origin)
+        taken()
+        self.ran.append(reply)
+        self._own.release(index)
+
+    async def _answered(self, message: Msg) -> None:
+        headers = message.headers or {}
+        text = headers.get("AJ-Error") or headers.get("AJ-Terminate") or ""
+        self.answers.setdefault(message.subject.encode(), []).append(text)
+
+    async def settle(self) -> None:
+        """Returns when the lanes are empty, the desk's answers have come, and its ledger is swept."""
+        self.puller.begin()
+        await until(lambda: not self.waiting())
+        self.puller.end()
+        self.desk.beat(time.monotonic_ns())
+        await until(lambda: not self.desk.transport.unsent)
+        await self.desk.connection._client.flush()
+        await round_trip(self.client)
+
+    def waiting(self) -> bool:
+        """Whether a token lies in a lane or is undecided."""
+        if self.puller._undecided is not None:
+            return True
+        return any(lying(lane) for lane in self.lanes)
+
+
+def lying(lane: Lane) -> bool:
+    """Whether a token lies in a lane."""
+    with contextlib.suppress(BlockingIOError):
+        lane.receive.recv(64, socket.MSG_PEEK)
+        return True
+    return False
+
+
+@contextlib.asynccontextmanager
+async def house(directory: Path, lanes: tuple[str, ...] = (GENERAL,)) -> AsyncIterator[House]:
+    """A house with a server of its own."""
+    async with NatsServer(directory) as server, House(server, directory, lanes) as made:
+        yield made

@@ -1,0 +1,533 @@
+"""The shared queue between real processes: whoever is killed wherever, each request is started once or answered for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from ajhost.adapters import ledger_file
+from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
+from ajhost.core.chunk import Chunk
+from ajhost.core.estate import take_stock
+from ajhost.core.layout import Geometry, Identity, State, Word
+from ajhost.core.token import SIZE, Token, unpack
+from ajhost.protocol.frames import scan
+from ajhost.protocol.outcome import Failed
+from ajhost.roles.shared_queue.lane import GENERAL, Lane, lane_names, lane_of, open_lane
+from ajhost.roles.shared_queue.lender import Lender
+from ajhost.roles.shared_queue.puller import Puller
+from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
+from ajhost.settings.values import HandlerSettings
+from tests.support.house import Act, House, Killed, frame, house, lying, until
+
+FAR = 1 << 61
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as made:
+        yield made
+
+
+def token_in(owner: OwnedLedger) -> Token:
+    return unpack(owner.view[Word.TOKEN * 8 : Word.TOKEN * 8 + SIZE])
+
+
+async def inherit(home: House, serial: int) -> int:
+    """What the supervisor does about a dead process; how many of its requests were answered for."""
+    ledger = MappedLedger(home.directory, serial)
+    answered = answer_started(ledger, home.desk, lambda entry: Failed("worker died: here"), home.maps)
+    await move_waiting(ledger, None, home.desk)
+    return_token(ledger, home.desk, home.maps)
+    ledger.close()
+    return answered
+
+
+# --- kills between any two instructions
+
+
+def pusher(home: House, serial: int, reply: bytes) -> Act:
+    """A worker that receives a request and lends it, in the order of the transport."""
+
+    def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+        loop = asyncio.new_event_loop()
+        owner = OwnedLedger(home.directory, serial)
+        lender = Lender(owner, home.lanes, loop, lambda index: None)
+        chunk, data = Chunk(owner), frame(reply)
+        chunk.reset()
+        chunk.space(0)[: len(data)] = data
+        chunk.take(len(data))
+        watch(lambda: (bytes(owner.view), lying(home.lanes[0])))
+        index = owner.receive(chunk.place(), len(data), 1)
+        chunk.advance(len(data))
+        assert lender.lend(index, data, GENERAL, FAR)
+
+    return act
+
+
+async def test_a_pusher_killed_between_any_two_instructions_loses_and_doubles_nothing(home: House) -> None:
+    whole = Killed(pusher(home, home.new_serial(), b"R.whole"), 0)
+    await home.settle()
+    assert home.ran == [b"R.whole"]
+    found = set()
+    for kill_at in whole.changes:
+        reply, serial = b"R.%d" % kill_at, home.new_serial()
+        Killed(pusher(home, serial, reply), kill_at)
+        ledger = MappedLedger(home.directory, serial)
+        found.add((ledger.state(0)[1], home.waiting()))
+        home.ran.clear()
+        assert await inherit(home, serial) == 0
+        await home.settle()
+        assert home.ran == [reply], kill_at
+        assert not home.desk.ledger.in_use(), "the desk's entry was given back"
+        ledger.close()
+    assert found >= {
+        (State.FREE, False),
+        (State.RECEIVED, False),
+        (State.RECEIVED, True),
+        (State.QUEUED, True),
+    }
+    assert home.answers == {}
+
+
+def puller(home: House, serial: int, taken_from: Callable[[], object] = lambda: None) -> Act:
+    """A worker that pulls one request and starts it. `taken_from()` is what others see of its first owner."""
+
+    def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+        loop = asyncio.new_event_loop()
+        owner = OwnedLedger(home.directory, serial)
+        ran = []
+
+        def start(data: bytes, token: Token, taken: Callable[[], None]) -> None:
+            reply = scan(data).messages[0][5]
+            index = owner.start_pulled(1)
+            origin = (token.serial, token.entry, token.seq)
+            owner.start(index, token.deadline_ns, 1, reply, b"i", b"t", 0, 1, origin)
+            taken()
+            ran.append(reply)
+            tell(reply)
+
+        pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start)
+        watch(lambda: (bytes(owner.view), lying(home.lanes[0]), len(ran), taken_from()))
+        pulls.begin()
+        pulls.end()
+
+    return act
+
+
+async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_nothing(home: House) -> None:
+    serial = home.new_serial()
+    owner = OwnedLedger(home.directory, serial)
+    lender = Lender(owner, home.lanes, asyncio.get_running_loop(), lambda index: None)
+
+    def lend(reply: bytes) -> None:
+        index = owner.receive_copy(frame(reply), 1)
+        assert index is not None
+        assert lender.lend(index, None, GENERAL, FAR)
+
+    lend(b"R.whole")
+    whole = Killed(puller(home, home.new_serial(), lambda: bytes(owner.view)), 0)
+    assert whole.told == [b"R.whole"]
+    outcomes = set()
+    for kill_at in whole.changes:
+        reply, dead = b"R.%d" % kill_at, home.new_serial()
+        home.ran.clear()
+        lend(reply)
+        killed = Killed(puller(home, dead), kill_at)
+        ledger = MappedLedger(home.directory, dead)
+        started = [entry.reply for entry in take_stock(ledger).started]
+        ledger.close()
+        assert await inherit(home, dead) == len(started)
+        await home.settle()
+        answered = home.answers.pop(reply, [])
+        if started:
+            assert started == [reply]
+            assert answered == ["worker died: here"], kill_at
+            assert home.ran == [], kill_at
+        else:
+            assert killed.told == [], "it ran and nobody answers for it"
+            assert answered == []
+            assert home.ran == [reply], kill_at
+        outcomes.add((bool(started), bool(killed.told)))
+        lender.sweep(1)
+        assert owner.held == 0, "the pusher has its entry and its room back"
+    assert outcomes == {(False, False), (True, False), (True, True)}
+
+
+# --- lending
+
+
+class Lending:
+    """An owner without a server: what it lends, and what is given up."""
+
+    def __init__(self, directory: Path, lanes: list[Lane], geometry: Geometry) -> None:
+        ledger_file.make(directory, geometry, Identity(7, 0, 1))
+        self.lanes = lanes
+        self.ledger = OwnedLedger(directory, 7)
+        self.expired: list[int] = []
+        self.lender = Lender(self.ledger, lanes, asyncio.get_running_loop(), self._expire)
+
+    def _expire(self, index: int) -> None:
+        self.expired.append(index)
+        assert self.ledger.refuse(index, b"R")
+        self.ledger.release(index)
+
+    def lend(self, number: int, deadline_ns: int = FAR, lane: str = GENERAL) -> int:
+        index = self.ledger.receive_copy(frame(b"R.%d" % number, number), 1)
+        assert index is not None
+        assert self.lender.lend(index, None, lane, deadline_ns)
+        return index
+
+    def tokens(self, lane: int = 0) -> list[Token]:
+        found = []
+        while True:
+            try:
+                found.append(unpack(self.lanes[lane].receive.recv(SIZE)))
+            except BlockingIOError:
+                return found
+
+
+@pytest.fixture
+async def lending(tmp_path: Path) -> AsyncIterator[Lending]:
+    lanes = [open_lane(GENERAL), open_lane("slow")]
+    yield Lending(tmp_path, lanes, Geometry(512, 4096, 1 << 17))
+    for lane in lanes:
+        lane.close()
+
+
+async def test_what_others_started_is_given_back_with_its_room(lending: Lending) -> None:
+    first, second = lending.lend(1), lending.lend(2)
+    lending.ledger.take(first, lending.ledger.state(first)[0])
+    lending.lender.sweep(1)
+    assert (lending.lender.count, lending.ledger.held) == (1, 1)
+    lending.ledger.say(second, lending.ledger.state(second)[0])
+    lending.lender.sweep(1)
+    assert (lending.lender.count, lending.ledger.held, lending.expired) == (0, 0, [])
+    assert lending.ledger.store.allocate(1 << 17) is not None, "all of the store is free"
+
+
+@pytest.mark.parametrize(("now", "given_up"), [(99, 0), (100, 1), (150, 1), (200, 2), (FAR, 3)])
+async def test_what_nobody_started_is_given_up_at_its_deadline_once(
+    lending: Lending, now: int, given_up: int
+) -> None:
+    indexes = [lending.lend(n, deadline) for n, deadline in enumerate((200, 100, FAR))]
+    for _ in range(2):
+        lending.lender.sweep(now)
+    assert sorted(lending.expired) == sorted([indexes[1], indexes[0], indexes[2]][:given_up])
+    assert lending.ledger.held == lending.lender.count == 3 - given_up
+
+
+async def test_a_deadline_that_passes_after_somebody_started_it_is_not_the_owners(lending: Lending) -> None:
+    index = lending.lend(1, 100)
+    lending.ledger.take(index, lending.ledger.state(index)[0])
+    lending.lender.sweep(1000)
+    assert lending.expired == []
+
+
+async def test_giving_up_ends_all_that_waits(lending: Lending) -> None:
+    for number in range(5):
+        lending.lend(number)
+    lending.lender.give_up()
+    assert len(lending.expired) == 5
+    assert lending.ledger.held == 0
+
+
+async def test_a_store_without_room_lends_nothing_and_keeps_the_request_as_it_was(lending: Lending) -> None:
+    data = frame(b"R.1")
+    lending.ledger.view[lending.ledger.chunk_at : lending.ledger.chunk_at + len(data)] = data
+    index = lending.ledger.receive(lending.ledger.chunk_at, len(data), 1)
+    assert lending.ledger.store.allocate(1 << 17) is not None
+    assert not lending.lender.lend(index, data, GENERAL, FAR)
+    assert lending.ledger.state(index)[1] == State.RECEIVED
+    assert lending.ledger.frame(index) == data
+    assert (lending.lender.count, lending.tokens()) == (0, [])
+
+
+async def test_a_backlog_is_full_until_others_have_started_some_of_it(lending: Lending) -> None:
+    indexes = [lending.lend(number) for number in range(3)]
+    assert lending.lender.full(3)
+    assert not lending.lender.full(4)
+    lending.ledger.take(indexes[1], lending.ledger.state(indexes[1])[0])
+    assert not lending.lender.full(3), "it looks when it seems to be full"
+
+
+def fill(lane: Lane) -> int:
+    """Fills a lane to the last token; how many."""
+    count = 0
+    while True:
+        try:
+            lane.send.send(bytes(SIZE))
+        except BlockingIOError:
+            return count
+        count += 1
+
+
+async def test_what_a_full_lane_has_no_room_for_goes_out_later_in_order(lending: Lending) -> None:
+    lending.lanes[0].send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    room = fill(lending.lanes[0])
+    indexes = [lending.lend(number) for number in range(3 * room)]
+    ledger = lending.ledger
+    assert {ledger.state(i)[1] for i in indexes} == {State.RECEIVED}, "none is said to be on its way"
+    came: list[Token] = []
+
+    def drained() -> bool:
+        came.extend(token for token in lending.tokens() if token.serial)
+        return len(came) == len(indexes)
+
+    await until(drained)
+    assert [token.entry for token in came] == indexes
+    assert {ledger.state(i)[1] for i in indexes} == {State.QUEUED}
+
+
+async def test_a_token_that_waited_for_room_is_stale_when_its_entry_is_another_requests(
+    lending: Lending,
+) -> None:
+    lending.lanes[0].send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    fill(lending.lanes[0])
+    index = lending.lend(1, 100)
+    lending.lender.sweep(100)
+    assert lending.expired == [index]
+    again = lending.lend(2)
+    assert again == index
+    came: list[Token] = []
+
+    def drained() -> bool:
+        came.extend(token for token in lending.tokens() if token.serial)
+        return len(came) == 2
+
+    await until(drained)
+    assert [token.seq for token in came] == [1, 2]
+    assert lending.ledger.state(index) == (2, State.QUEUED), "only by its own token"
+
+
+async def test_each_lane_has_its_own_tokens_and_an_unknown_one_is_the_general(lending: Lending) -> None:
+    lending.lend(1, lane="slow")
+    lending.lend(2, lane="gone")
+    assert [t.seq for t in lending.tokens(1)] == [1]
+    assert [t.seq for t in lending.tokens(0)] == [2]
+    added = open_lane("new")
+    lending.lanes.append(added)
+    lending.lender.learn(lending.lanes)
+    lending.lend(3, lane="new")
+    assert [t.seq for t in lending.tokens(2)] == [3]
+
+
+def test_a_route_with_a_limit_has_a_lane_and_the_others_share_one() -> None:
+    handlers = [
+        HandlerSettings("b", "m:f", concurrency=1),
+        HandlerSettings("a", "m:f"),
+        HandlerSettings("", "m:f", concurrency=2),
+    ]
+    assert lane_names(handlers) == (GENERAL, "*", "b")
+    assert [lane_of(h) for h in handlers] == ["b", GENERAL, "*"]
+
+
+# --- pulling
+
+
+class Pulling:
+    """A puller of the lanes of a `Lending`, in a ledger of its own."""
+
+    def __init__(self, directory: Path, lanes: list[Lane]) -> None:
+        ledger_file.make(directory, Geometry(64, 4096, 4096), Identity(8, 1, 1))
+        self.ledger = OwnedLedger(directory, 8)
+        self.ran: list[int] = []
+        self.rooms = {lane.name: 100 for lane in lanes}
+        self.puller = Puller(
+            self.ledger, directory, lanes, asyncio.get_running_loop(), self._room, self._start
+        )
+
+    def _room(self, lane: str) -> bool:
+        return self.rooms[lane] > 0
+
+    def _start(self, data: bytes, token: Token, taken: Callable[[], None]) -> None:
+        _, _, begin, end, _, reply = scan(data).messages[0]
+        assert end - begin > 2
+        for lane in self.rooms:
+            self.rooms[lane] -= 1
+        taken()
+        self.ran.append(int(reply[2:]))
+
+
+@pytest.fixture
+async def pulling(lending: Lending, tmp_path: Path) -> AsyncIterator[Pulling]:
+    made = Pulling(tmp_path, lending.lanes)
+    yield made
+    made.puller.end()
+
+
+async def test_what_waits_is_started_in_order_when_pulling_begins(lending: Lending, pulling: Pulling) -> None:
+    for number in range(10):
+        lending.lend(number)
+    pulling.puller.begin()
+    assert pulling.ran == list(range(10))
+
+
+async def test_what_comes_later_is_started_as_it_comes(lending: Lending, pulling: Pulling) -> None:
+    pulling.puller.begin()
+    lending.lend(5)
+    await until(lambda: pulling.ran == [5])
+
+
+async def test_no_more_is_pulled_than_there_is_room_for(lending: Lending, pulling: Pulling) -> None:
+    pulling.rooms[GENERAL] = 2
+    for number in range(4):
+        lending.lend(number)
+    pulling.puller.begin()
+    assert pulling.ran == [0, 1]
+    pulling.rooms[GENERAL] = 1
+    pulling.puller.refresh()
+    assert pulling.ran == [0, 1, 2]
+    assert len(lending.tokens()) == 1, "the rest is left to others"
+
+
+async def test_a_lane_without_room_does_not_stand_before_another(lending: Lending, pulling: Pulling) -> None:
+    pulling.rooms["slow"] = 0
+    lending.lend(1, lane="slow")
+    lending.lend(2)
+    pulling.puller.begin()
+    assert pulling.ran == [2]
+    pulling.rooms["slow"] = 1
+    pulling.puller.refresh()
+    assert pulling.ran == [2, 1]
+
+
+async def test_after_the_end_nothing_is_pulled(lending: Lending, pulling: Pulling) -> None:
+    pulling.puller.begin()
+    pulling.puller.end()
+    lending.lend(1)
+    await asyncio.sleep(0)
+    pulling.puller.refresh()
+    assert pulling.ran == []
+    assert len(lending.tokens()) == 1
+
+
+@pytest.mark.parametrize("how", ["taken", "said", "released", "reused", "gone", "late", "foreign"])
+async def test_a_stale_token_is_dropped_and_the_next_one_is_started(
+    lending: Lending, pulling: Pulling, tmp_path: Path, how: str
+) -> None:
+    ledger = lending.ledger
+    index = lending.lend(1, time.monotonic_ns() if how == "late" else FAR)
+    match how:
+        case "taken":
+            ledger.take(index, 1)
+        case "said":
+            ledger.say(index, 1)
+        case "released":
+            ledger.release(index)
+        case "reused":
+            ledger.release(index)
+            assert ledger.receive_copy(frame(b"R.9"), 1) == index
+            ledger.queue(index, 2)
+        case "gone" | "foreign":
+            lending.lanes[0].send.send(Token(99, 0, 1, FAR).pack())
+            lending.tokens()
+            lending.lanes[0].send.send(Token(99, 0, 1, FAR).pack())
+            if how == "foreign":
+                ledger_file.path_of(tmp_path, 99).write_bytes(b"no ledger")
+    lending.lend(2)
+    pulling.puller.begin()
+    assert pulling.ran == [2]
+
+
+async def test_a_token_that_is_not_decided_waits_and_is_started_when_it_is(
+    lending: Lending, pulling: Pulling
+) -> None:
+    index = undecided(lending, 1)
+    lending.lend(2)
+    pulling.puller.begin()
+    assert pulling.ran == []
+    assert token_in(pulling.ledger).seq == 1, "it is in shared memory for an heir"
+    lending.ledger.queue(index, 1)
+    await until(lambda: pulling.ran == [1, 2])
+
+
+def undecided(lending: Lending, number: int) -> int:
+    """A request whose pusher stands between sending and saying so."""
+    index = lending.ledger.receive_copy(frame(b"R.%d" % number), 1)
+    assert index is not None
+    lending.lanes[0].send.send(Token(7, index, lending.ledger.state(index)[0], FAR).pack())
+    return index
+
+
+async def test_a_token_that_is_taken_back_before_it_is_decided_is_dropped(
+    lending: Lending, pulling: Pulling
+) -> None:
+    index = undecided(lending, 1)
+    lending.lend(2)
+    pulling.puller.begin()
+    lending.ledger.say(index, 1)
+    await until(lambda: pulling.ran == [2])
+
+
+async def test_a_token_decided_when_there_is_no_room_any_more_is_handed_back(
+    lending: Lending, pulling: Pulling
+) -> None:
+    index = undecided(lending, 1)
+    pulling.puller.begin()
+    pulling.rooms[GENERAL] = 0
+    lending.ledger.queue(index, 1)
+    await until(lambda: token_in(pulling.ledger).serial == 0)
+    assert pulling.ran == []
+    (token,) = lending.tokens()
+    assert (token.serial, token.entry, token.seq) == (7, index, 1)
+
+
+async def test_a_token_that_cannot_be_handed_back_waits_for_room_here_or_there(
+    lending: Lending, pulling: Pulling
+) -> None:
+    index = undecided(lending, 1)
+    pulling.puller.begin()
+    pulling.rooms[GENERAL] = 0
+    lending.ledger.queue(index, 1)
+    fill(lending.lanes[0])
+    assert token_in(pulling.ledger).seq == 1
+    pulling.rooms[GENERAL] = 1
+    await until(lambda: pulling.ran == [1])
+
+
+async def test_an_undecided_token_is_settled_after_the_end(lending: Lending, pulling: Pulling) -> None:
+    index = undecided(lending, 1)
+    pulling.puller.begin()
+    pulling.puller.end()
+    lending.ledger.queue(index, 1)
+    await until(lambda: pulling.ran == [1])
+
+
+async def test_an_owner_that_gives_up_while_its_frame_is_copied_is_believed(
+    lending: Lending, pulling: Pulling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A puller that is stopped between judging a token and reading its frame finds another request's frame there."""
+    index = lending.lend(1)
+    real = MappedLedger.frame
+
+    def slowly(self: MappedLedger, which: int) -> bytes:
+        if lending.ledger.state(index)[0] == 1:
+            lending.lender.give_up()
+            assert lending.lend(2) == index
+        return real(self, which)
+
+    monkeypatch.setattr(MappedLedger, "frame", slowly)
+    pulling.puller.begin()
+    await until(lambda: pulling.ran == [2])
+    lending.lender.sweep(1)
+    assert lending.ledger.held == 0
+
+
+async def test_a_token_that_a_dead_puller_held_undecided_is_sent_again(home: House) -> None:
+    owner = OwnedLedger(home.directory, home.new_serial())
+    index = owner.receive_copy(frame(b"R.1"), 1)
+    assert index is not None
+    home.lanes[0].send.send(Token(owner.serial, index, 1, FAR).pack())
+    dead = home.new_serial()
+    assert Killed(puller(home, dead), 0).told == []
+    owner.queue(index, 1)
+    assert not home.waiting()
+    await inherit(home, dead)
+    await home.settle()
+    assert home.ran == [b"R.1"]
