@@ -9,10 +9,18 @@ from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _GROUP_SHOWN = 3
+_GROUP_DEPTH = 3
+"""Levels of nested groups that are told: a text of about 1 KiB holds no more, and groups can be nested without end."""
+
+# past a metaclass that has a `__name__` of its own
+_name_of = type.__dict__["__name__"].__get__
 
 
 def outcome_of_result(value: object) -> Outcome:
-    """Bytes as they are, text as UTF-8, None as nothing, anything else as JSON."""
+    """Bytes as they are, text as UTF-8, None as nothing, anything else as JSON.
+
+    JSON as orjson makes it: dataclasses, datetimes (RFC 3339), UUIDs, enums and numpy's arrays are known to it.
+    """
     kind = type(value)
     if kind is bytes:
         return Completed(value)  # type: ignore[arg-type]  # narrowed by its exact type, which is what it costs least by
@@ -20,12 +28,12 @@ def outcome_of_result(value: object) -> Outcome:
         return Completed(b"")
     try:
         if isinstance(value, str):
-            return Completed(value.encode())
+            return Completed(str.encode(value))
         if isinstance(value, bytes | bytearray | memoryview):
             return Completed(bytes(value))
         return Completed(orjson.dumps(value, option=_JSON))
     except BaseException as error:
-        return Failed(f"handler error: the result, of type {kind.__name__}, cannot be sent: {_text(error)}")
+        return Failed(f"handler error: the result, of type {_name_of(kind)}, cannot be sent: {_text(error)}")
 
 
 def outcome_of_exception(error: BaseException) -> Outcome:
@@ -41,15 +49,26 @@ def outcome_of_exception(error: BaseException) -> Outcome:
 
 def describe(error: BaseException) -> str:
     """`ClassName: text`; for a group its first members as well."""
-    name, text = type(error).__name__, _text(error)
-    if isinstance(error, BaseExceptionGroup):
-        members = "; ".join(describe(member) for member in error.exceptions[:_GROUP_SHOWN])
+    return _described(error, _GROUP_DEPTH)
+
+
+def _described(error: BaseException, depth: int) -> str:
+    name: str = _name_of(type(error))
+    text = _text(error)
+    if isinstance(error, BaseExceptionGroup) and depth:
+        members = "; ".join(_described(member, depth - 1) for member in _members(error))
         text = f"{text}: {members}"
     return f"{name}: {text}" if text else name
 
 
+def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
+    # the C attribute, past a subclass that has an `exceptions` of its own
+    members: tuple[BaseException, ...] = BaseExceptionGroup.exceptions.__get__(group)
+    return members[:_GROUP_SHOWN]
+
+
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return "".join((str(error),))  # a plain str, where `__str__` gave a subclass of it
     except BaseException:
         return "its text cannot be had"
