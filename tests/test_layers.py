@@ -23,7 +23,16 @@ FOREIGN: dict[str, set[str]] = {
     "core": set(),
     "settings": {"pydantic"},
     "api": {"orjson"},
-    "adapters": {"nats", "nkeys", "orjson", "setproctitle", "systemd", "uvloop"},
+    "adapters": {
+        "nats",
+        "nkeys",
+        "orjson",
+        "prometheus_client",
+        "setproctitle",
+        "systemd",
+        "uvicorn",
+        "uvloop",
+    },
     "roles": {"orjson", "uvloop"},
     "cli": {"click", "orjson"},
 }
@@ -34,7 +43,9 @@ SANS_IO = {"asyncio", "logging", "os", "selectors", "signal", "socket", "subproc
 
 ONLY_IN: dict[str, set[str]] = {
     "nats": {"ajhost.adapters.nats", "ajhost.adapters.transport"},
+    "prometheus_client": {"ajhost.adapters.metrics"},
     "pydantic": {"ajhost.settings.load", "ajhost.settings.schema"},
+    "uvicorn": {"ajhost.adapters.http"},
 }
 """Packages that only these modules may import, whatever their layer may."""
 

@@ -27,8 +27,10 @@ class NotRunning(Exception):
     """No host runs on this runtime directory."""
 
 
-def status(directory: Path) -> StatusReport:
+def status(directory: Path, own: int | None = None) -> StatusReport:
     """Reads the status of the host from its shared files, so that it works whatever its processes do.
+
+    `own`: the serial of the calling process's own ledger, if it has one; a look at the file would drop its lock.
 
     :raises NotRunning: nobody holds the directory's lock. :raises OSError: the files may not be read.
     """
@@ -37,6 +39,8 @@ def status(directory: Path) -> StatusReport:
         raise NotRunning(f"no ajhost runs on {directory}")
     workers = []
     for serial in ledger_file.serials(directory / "ledger"):
+        if serial == own:
+            continue
         with contextlib.suppress(FileNotFoundError, LedgerError):
             if ledger_file.locked_by(directory / "ledger", serial) is None:
                 continue

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ajhost.adapters import processes
 from ajhost.adapters.sd_notify import Notifier
+from ajhost.core.figures import Tally
 from ajhost.core.ledger import Entry
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles.shared_queue.maps import Maps
@@ -64,8 +65,10 @@ class Undertaker:
         notifier: Notifier,
         verdicts: Verdicts,
         cover: Callable[[], Awaitable[None]],
+        tally: Tally,
     ) -> None:
         self._desk, self._notifier, self._verdicts, self._cover = desk, notifier, verdicts, cover
+        self._tally = tally
         self._maps = Maps(directory)
         self.graveyard = Graveyard(directory, desk, self._maps)
         self.leftovers = Leftovers(directory, desk, self.graveyard, self._maps)
@@ -81,7 +84,11 @@ class Undertaker:
 
     def answer(self, member: Member, how: str) -> int:
         """Answers, at once, everything that a dead worker had started."""
-        return answer_started(member.ledger, self._desk, lambda entry: self._verdicts(entry, how), self._maps)
+        count = answer_started(
+            member.ledger, self._desk, lambda entry: self._verdicts(entry, how), self._maps
+        )
+        self._tally.answered += count
+        return count
 
     async def bury(self, member: Member, answered: int) -> None:
         """Moves what a dead worker had not started."""
@@ -89,6 +96,7 @@ class Undertaker:
         if sock is not None:
             await self._cover()
         moved = await move_waiting(member.ledger, sock, self._desk)
+        self._tally.moved += moved
         return_token(member.ledger, self._desk, self._maps)
         self._notifier.forget(stored_name(member.serial))
         self.graveyard.add(member.ledger)
@@ -108,6 +116,7 @@ class Undertaker:
             return
         try:
             moved = await move_waiting(member.ledger, member.inherit(), self._desk)
+            self._tally.moved += moved
         finally:
             if stopped is processes.Stopped.STOPPED:  # somebody else's stop is not ours to undo
                 processes.resume(member.pidfd)

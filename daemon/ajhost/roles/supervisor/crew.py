@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ajhost.adapters import ledger_file, processes
 from ajhost.adapters.channel import pair
+from ajhost.core.figures import Tally
 from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Served, Spawn, Standing, Worn
 from ajhost.core.layout import Identity, geometry_for
 from ajhost.roles.plan import GenerationPlan, WorkerOrder
@@ -40,6 +41,7 @@ class Crew:
         changed: Callable[[], None],
     ) -> None:
         self.fleet = Fleet(first_serial)
+        self.tally = Tally()
         self.members: dict[int, Member] = {}
         self.templates: dict[int, Template] = {}
         self.plans: dict[int, GenerationPlan] = {}
@@ -148,11 +150,13 @@ class Crew:
         if clean and known is not None and known.standing is Standing.LEAVING:
             _log.info("worker %d (pid %d) has left", member.slot, member.pid)
         else:
+            self.tally.deaths += 1
             _log.error("worker %d (pid %d) died: %s", member.slot, member.pid, how)
             if known is not None and known.standing is Standing.STARTING:
                 why = f"worker {member.slot} died before it served: {how}"
                 self.failed.setdefault(member.generation, []).append(why)
         del self.members[member.serial]
+        self.tally.bury(member.ledger)
         self._ended(member, how)
         self.handle(Died(member.serial))
         self._retire_templates()

@@ -59,6 +59,8 @@ class Desk:
         self.transport = LedgerTransport(self.ledger, self)
         self.connection = Connection(plan.nats, self.transport, "ajhost supervisor")
         self.lender = Lender(self.ledger, lanes, loop, self._expired)
+        self.covered = 0
+        """How often we subscribed as the last resort."""
         self._covering = False
         self._cover_lock = asyncio.Lock()
         self._draining = ""
@@ -190,6 +192,7 @@ class Desk:
             if self._covering or not self.connection.up.is_set():
                 return
             self._covering = True
+            self.covered += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_COVER_PATIENCE):
                     await self.connection.subscribe(self._subjects, self._group)

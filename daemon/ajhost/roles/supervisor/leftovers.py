@@ -71,6 +71,11 @@ class Graveyard:
                 answer_for(ledger, entry, self._desk, text)
 
     @property
+    def ledgers(self) -> list[MappedLedger]:
+        """Those that are left."""
+        return list(self._files.values())
+
+    @property
     def empty(self) -> bool:
         """Whether nothing is left."""
         return not self._files

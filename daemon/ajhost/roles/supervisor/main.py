@@ -10,12 +10,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ajhost.adapters import ledger_file, logs, processes
 from ajhost.adapters.sd_notify import Notifier
 from ajhost.roles.supervisor import control
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.values import Settings
+
+if TYPE_CHECKING:
+    from ajhost.adapters.http import HttpServer
 
 _log = logging.getLogger("ajhost.supervisor")
 EXIT_OK, EXIT_STARTUP = 0, 70
@@ -48,11 +52,27 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
 async def _serve(settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
     supervisor = Supervisor(settings, load, notifier)
     server = await control.serve(settings.runtime.directory, supervisor.reload)
+    web: HttpServer | None = None
     try:
+        if settings.http is not None:
+            web = await _listen(settings.http.listen, settings.runtime.directory, supervisor)
         await supervisor.run()
     finally:
+        if web is not None:
+            web.close()
         server.close()
         (settings.runtime.directory / control.NAME).unlink(missing_ok=True)
+
+
+async def _listen(address: str, runtime: Path, supervisor: Supervisor) -> HttpServer:
+    # here, so that a host that does not serve HTTP starts without its libraries
+    from ajhost.adapters.http import CannotListen, HttpServer
+    from ajhost.roles.supervisor.pages import pages
+
+    try:
+        return await HttpServer.start(address, pages(runtime, supervisor))
+    except CannotListen as error:
+        raise StartupFailed(f"http.listen: {error}") from error
 
 
 @contextlib.contextmanager

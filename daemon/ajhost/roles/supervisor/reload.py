@@ -73,6 +73,8 @@ class Reloader:
             return "nats: servers and credentials cannot change while running; restart instead"
         if new.runtime != old.runtime:
             return "runtime.directory: cannot change while running; restart instead"
+        if new.http != old.http:
+            return "http.listen: cannot change while running; restart instead"
         return None
 
     async def _change(self, settings: Settings) -> Decision:

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from ajhost.adapters import nats
 from ajhost.adapters.processes import Orphans
 from ajhost.adapters.sd_notify import Notifier
-from ajhost.core.fleet import Stalled, Target, Tick, Woke
+from ajhost.core.figures import Figures
+from ajhost.core.fleet import Fleet, Stalled, Target, Tick, Woke
 from ajhost.core.layout import Phase, Word
+from ajhost.core.ledger import Ledger
 from ajhost.roles.plan import GenerationPlan
 from ajhost.roles.shared_queue.lane import Lane, lane_names, open_lane
 from ajhost.roles.supervisor import state_file
@@ -25,6 +27,7 @@ from ajhost.roles.supervisor.crew import Crew
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import new_serial, stored_name
 from ajhost.roles.supervisor.member import Member
+from ajhost.roles.supervisor.metrics import look
 from ajhost.roles.supervisor.reload import Decision, Reloader
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
 from ajhost.roles.supervisor.state_file import HostState
@@ -49,7 +52,8 @@ class Supervisor:
         self._runtime = settings.runtime.directory
         self._lanes: list[Lane] = []
         serial = new_serial()
-        self._desk_serial = serial
+        self.serial = serial
+        """Of our own ledger."""
         self._crew = Crew(
             self._runtime,
             serial + 1,
@@ -119,14 +123,14 @@ class Supervisor:
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._crew.max_payload = await nats.discover(plan.nats)
-            keep = functools.partial(self._on_kept, self._desk_serial)
-            desk = Desk(plan, self._desk_serial, self._lanes, self._crew.max_payload, keep)
+            keep = functools.partial(self._on_kept, self.serial)
+            desk = Desk(plan, self.serial, self._lanes, self._crew.max_payload, keep)
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
         await desk.connect()
         self._verdicts = Verdicts(plan.handlers)
         self._undertaker = Undertaker(
-            desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last
+            desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last, self._crew.tally
         )
         self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
         self._desk = desk
@@ -212,8 +216,10 @@ class Supervisor:
         self._notifier.reloading()
         decision = await self._reloader.reload()
         if decision.taken:
+            self._crew.tally.reloads_taken += 1
             _log.info("reloaded: %s", decision.text)
         else:
+            self._crew.tally.reloads_rejected += 1
             _log.error("reload rejected, the old generation serves on: %s", decision.text)
         self._write_state()
         self._notifier.ready(self._status())
@@ -262,6 +268,19 @@ class Supervisor:
     def _status(self) -> str:
         tasks = sum(m.ledger.running() for m in self._crew.members.values())
         return f"{self._fleet.serving()} of {self._fleet.count} workers serve, {tasks} tasks run"
+
+    @property
+    def fleet(self) -> Fleet:
+        """Who serves."""
+        return self._fleet
+
+    def figures(self) -> Figures:
+        """How the host stands now, for metrics."""
+        desk = self._desk
+        if desk is None:
+            return look(self._crew, [], 0)
+        others: list[Ledger] = [desk.ledger, *self._undertaker.graveyard.ledgers]
+        return look(self._crew, others, desk.covered)
 
     def _write_state(self) -> None:
         routes = {g: [h.route for h in p.handlers] for g, p in self._crew.plans.items()}

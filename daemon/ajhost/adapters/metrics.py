@@ -1,0 +1,87 @@
+"""Figures in Prometheus' text format, the only user of its client library. No label but slot, state and outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ajhost.core.figures import Figures
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The format that `generate_latest` writes and that every scraper reads."""
+
+_FROM_LEDGERS = {
+    "received": ("ajhost_requests_received", "Requests that workers received from the NATS server."),
+    "completed": ("ajhost_tasks_completed", "Tasks whose handler returned a result."),
+    "failed": ("ajhost_tasks_failed", "Tasks that a worker answered with AJ-Error after they had started."),
+    "terminated": ("ajhost_tasks_terminated", "Tasks that a worker answered with AJ-Terminate."),
+    "refused": ("ajhost_requests_refused", "Requests that a worker answered with an error without a start."),
+    "lent": ("ajhost_requests_lent", "Requests that a busy worker gave to the shared queue."),
+    "pulled": ("ajhost_requests_pulled", "Requests that a worker took from the shared queue."),
+    "stuck": ("ajhost_tasks_stuck", "Tasks that did not stop at their deadline."),
+}
+
+
+def exposition(figures: Figures) -> bytes:
+    """The text of a scrape; figures of the supervisor's own process (`process_*`) are added."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(figures))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures
+        for key, (name, text) in _FROM_LEDGERS.items():
+            yield CounterMetricFamily(name, text, value=figures.counts[key])
+        yield CounterMetricFamily(
+            "ajhost_worker_deaths", "Workers that ended otherwise than in order.", value=figures.deaths
+        )
+        yield CounterMetricFamily(
+            "ajhost_requests_moved",
+            "Requests taken from workers that died or hung, to run on others.",
+            value=figures.moved,
+        )
+        yield CounterMetricFamily(
+            "ajhost_tasks_answered_for_dead",
+            "Started tasks that the supervisor answered because their worker had died.",
+            value=figures.answered,
+        )
+        yield CounterMetricFamily(
+            "ajhost_last_resort",
+            "Times the supervisor subscribed because no worker served.",
+            value=figures.last_resort,
+        )
+        reloads = CounterMetricFamily("ajhost_reloads", "Reloads by what became of them.", labels=["outcome"])
+        for outcome, count in figures.reloads.items():
+            reloads.add_metric([outcome], count)
+        yield reloads
+        workers = GaugeMetricFamily("ajhost_workers", "Worker processes by state.", labels=["state"])
+        for state, count in figures.workers.items():
+            workers.add_metric([state], count)
+        yield workers
+        yield GaugeMetricFamily("ajhost_slots", "Workers that there should be.", value=figures.slots)
+        yield GaugeMetricFamily("ajhost_tasks_running", "Tasks that run now.", value=figures.running)
+        yield GaugeMetricFamily(
+            "ajhost_requests_waiting", "Requests that wait for a worker now.", value=figures.waiting
+        )
+        yield GaugeMetricFamily(
+            "ajhost_generation",
+            "The generation of settings and code that is wanted.",
+            value=figures.generation,
+        )
+        resident = GaugeMetricFamily(
+            "ajhost_worker_resident_bytes",
+            "Resident memory of the workers of a slot, shared pages included.",
+            labels=["slot"],
+        )
+        for slot, size in sorted(figures.resident.items()):
+            resident.add_metric([str(slot)], size)
+        yield resident
