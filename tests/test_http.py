@@ -183,7 +183,7 @@ async def test_counters_do_not_go_back_when_a_worker_is_replaced(
         assert after["ajhost_tasks_running"] == 0
 
 
-async def test_the_last_resort_and_what_waits_for_it_are_counted(
+async def test_the_last_resort_and_what_is_moved_are_counted(
     nats_server: NatsServer, tmp_path: Path, listen: str
 ) -> None:
     async with (
@@ -192,8 +192,10 @@ async def test_the_last_resort_and_what_waits_for_it_are_counted(
     ):
         assert (await scrape(listen))["ajhost_last_resort_total"] == 0
         host.kill(0, signal.SIGSTOP)
+        unread = await router.send("echo", b"x")
         await scrape_until(listen, "ajhost_last_resort_total", 1)
-        assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
+        assert (await router.reply(unread)).verdict is Verdict.COMPLETE
+        assert (await scrape(listen))["ajhost_requests_moved_total"] == 1
 
 
 async def test_reloads_are_counted_and_the_section_cannot_change_by_one(
