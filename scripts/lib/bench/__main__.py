@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from scripts.lib.bench import cost
+from scripts.lib.bench import cost, memory, respawn, waiting
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -29,6 +29,17 @@ def arguments(given: list[str]) -> argparse.Namespace:
     sub.add_argument("--rounds", type=int, default=8)
     sub.add_argument("--scale", type=float, default=1.0, help="a factor for the number of tasks")
     sub.add_argument("--slots", type=int, default=256, help="the host's [workers] concurrency")
+
+    sub = commands.add_parser("memory", parents=[common], help="memory of each further worker")
+    sub.add_argument("--slots", type=int, default=16, help="[workers] concurrency")
+
+    sub = commands.add_parser("respawn", parents=[common], help="from a kill -9 to answers and a new worker")
+    sub.add_argument("--kills", type=int, default=40, help="at 4 workers, and as many at 1")
+
+    sub = commands.add_parser("waiting", parents=[common], help="waiting times against one ideal queue")
+    sub.add_argument("--seeds", type=int, default=5)
+    sub.add_argument("--seconds", type=float, default=30.0, help="of each seed")
+    sub.add_argument("--only", default="", metavar="TEXT", help="only cases whose name has it")
     return parser.parse_args(given)
 
 
@@ -37,6 +48,12 @@ async def perform(asked: argparse.Namespace, directory: Path) -> dict[str, Any]:
     match asked.command:
         case "cost":
             return await cost.run(directory, rounds=asked.rounds, scale=asked.scale, slots=asked.slots)
+        case "memory":
+            return await memory.run(directory, slots=asked.slots)
+        case "respawn":
+            return await respawn.run(directory, kills=asked.kills)
+        case "waiting":
+            return await waiting.run(directory, seeds=asked.seeds, seconds=asked.seconds, only=asked.only)
         case other:
             raise ValueError(other)
 

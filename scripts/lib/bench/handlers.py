@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import time
 from typing import Any
 
@@ -21,9 +21,11 @@ async def noop(task: Task) -> bytes:
     return noop_result(task.id, task.json())
 
 
-async def pid(task: Task) -> str:
-    """Who serves."""
-    return str(os.getpid())
+async def wait(task: Task) -> str:
+    """Waits for `seconds`, or `sleep_ms`."""
+    wanted = task.json()
+    await asyncio.sleep(wanted.get("seconds", 0) + wanted.get("sleep_ms", 0) / 1000)
+    return task.id
 
 
 def burn(task: Task) -> str:
