@@ -325,7 +325,6 @@ async def test_what_a_dead_puller_had_started_is_not_run_again_by_the_next_start
     assert home.answers == {b"R.1": ["worker died: here"]}
 
 
-@pytest.mark.xfail(reason="what was said is taken for answered")
 async def test_what_a_dead_supervisor_spoke_for_but_did_not_answer_is_answered_by_the_next_start(
     home: House,
 ) -> None:

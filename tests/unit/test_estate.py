@@ -47,10 +47,21 @@ def put(owner: OwnLedger, state: State, deadline_ns: int = 0, reply: bytes = b"r
 def test_an_entry_waits_or_had_started(state: State, tokens_lost: bool, waiting: int, started: int) -> None:
     owner = ledger()
     index = put(owner, state)
-    estate = take_stock(owner, tokens_lost)
+    estate = take_stock(owner, tokens_lost=tokens_lost)
     assert (len(estate.waiting), len(estate.started)) == (waiting, started)
     owner.say(index, owner.state(index)[0])
-    assert take_stock(owner, tokens_lost) == take_stock(ledger()), "what was said is nobody's to inherit"
+    assert take_stock(owner, tokens_lost=tokens_lost) == take_stock(ledger()), (
+        "what was said is nobody's to inherit"
+    )
+
+
+@pytest.mark.parametrize("state", [State.STARTED, State.ANSWERED])
+def test_what_was_said_of_a_started_request_counts_as_answered_unless_answers_are_lost(state: State) -> None:
+    owner = ledger()
+    index = put(owner, state)
+    owner.say(index, owner.state(index)[0])
+    assert not take_stock(owner).started
+    assert [entry.index for entry in take_stock(owner, answers_lost=True).started] == [index]
 
 
 @pytest.mark.parametrize("tokens_lost", [False, True])
@@ -58,7 +69,7 @@ def test_what_a_puller_started_is_not_inherited_from_its_first_owner(tokens_lost
     owner = ledger()
     index = put(owner, State.QUEUED)
     owner.take(index, owner.state(index)[0])
-    assert take_stock(owner, tokens_lost) == take_stock(ledger())
+    assert take_stock(owner, tokens_lost=tokens_lost) == take_stock(ledger())
 
 
 def test_an_entry_that_a_pull_only_reserved_is_no_request() -> None:
