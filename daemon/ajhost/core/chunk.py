@@ -50,7 +50,7 @@ class Chunk:
         """Where to receive next; `needed` bytes are known to belong to the unfinished frame at `done`.
 
         An unfinished frame is moved to the front when the end is near: by copy, then one store. The geometry makes
-        sure that the two places do not overlap (`core.ledger.geometry_for`).
+        sure that the two places do not overlap (`core.layout.geometry_for`).
         """
         left = self.received - self.done
         if not left and self._base != self.done:
