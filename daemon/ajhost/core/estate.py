@@ -16,16 +16,21 @@ class Estate:
     started: tuple[Entry, ...]
 
 
-def take_stock(ledger: Ledger, tokens_lost: bool = False) -> Estate:
-    """Sorts the entries. QUEUED ones are in neither while their tokens are on their way to another worker."""
+def take_stock(ledger: Ledger, *, tokens_lost: bool = False, answers_lost: bool = False) -> Estate:
+    """Sorts the entries. QUEUED ones are in neither while their tokens are on their way to another worker.
+
+    `tokens_lost`: the shared queue of their time is gone. `answers_lost`: so is the supervisor that spoke for them, and
+    with it perhaps an answer that it had written down as given and not sent: what had started is answered again.
+    """
     waiting, started = [], []
     for entry in ledger.used():
-        if entry.said or entry.taken:
+        if entry.state in (State.STARTED, State.ANSWERED):
+            if answers_lost or not entry.said:
+                started.append(entry)
+        elif entry.said or entry.taken:
             continue
-        if entry.state is State.RECEIVED or (tokens_lost and entry.state is State.QUEUED):
+        elif entry.state is State.RECEIVED or (tokens_lost and entry.state is State.QUEUED):
             waiting.append(entry)
-        elif entry.state in (State.STARTED, State.ANSWERED):
-            started.append(entry)
     return Estate(tuple(waiting), tuple(started))
 
 

@@ -70,6 +70,10 @@ class Graveyard:
             for entry in overdue(ledger, 1 << 62):
                 answer_for(ledger, entry, self._desk, text)
 
+    def has(self, ledger: MappedLedger) -> bool:
+        """Whether a ledger is still here, and mapped."""
+        return self._files.get(ledger.serial) is ledger
+
     @property
     def ledgers(self) -> list[MappedLedger]:
         """Those that are left."""
@@ -88,6 +92,7 @@ class Leftovers:
         self._directory, self._desk, self._graveyard, self._maps = directory, desk, graveyard, maps
         self._waiting = [s for s in ledger_file.serials(directory) if s != desk.serial]
         self._sockets: dict[int, socket.socket] = {}
+        self._queued: list[MappedLedger] = []
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -125,7 +130,7 @@ class Leftovers:
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
         known: set[bytes] = set()
         for ledger in sorted(dead, key=lambda one: one.slot):
-            answered = answer_started(ledger, self._desk, verdict, self._maps)
+            answered = answer_started(ledger, self._desk, verdict, self._maps, answers_lost=True)
             sock = self._sockets.pop(ledger.serial, None)
             # while orphans live, so may the shared queue of their time
             moved = await move_waiting(ledger, sock, self._desk, tokens_lost=not orphans, known=known)
@@ -140,6 +145,13 @@ class Leftovers:
                     answered,
                 )
             self._graveyard.add(ledger)
+            if orphans:
+                self._queued.append(ledger)
+        if not orphans:
+            for ledger in self._queued:  # the shared queue of their time has ended with the last orphan
+                if self._graveyard.has(ledger):
+                    await move_waiting(ledger, None, self._desk, tokens_lost=True, known=known)
+            self._queued.clear()
         self._waiting = orphans
 
     def due(self) -> bool:

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from ajhost.adapters import tcp
 from ajhost.core.chunk import Chunk
@@ -29,17 +28,16 @@ READ_PATIENCE = 2.0
 """Seconds to wait for the server to flush and close an inherited connection (1 to 3 ms on loopback)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """How many requests went elsewhere, and how many were answered for."""
-
-    moved: int
-    answered: int
-
-
-def answer_started(ledger: Ledger, desk: Desk, verdict: Callable[[Entry], Outcome], maps: Maps) -> int:
+def answer_started(
+    ledger: Ledger,
+    desk: Desk,
+    verdict: Callable[[Entry], Outcome],
+    maps: Maps,
+    *,
+    answers_lost: bool = False,
+) -> int:
     """Answers everything that a dead process had started, and settles the origin of what it had pulled."""
-    started = take_stock(ledger).started
+    started = take_stock(ledger, answers_lost=answers_lost).started
     for entry in started:
         if entry.origin is not None:
             # it died between its own entry and the word that frees the other one
@@ -75,7 +73,7 @@ async def move_waiting(
     too. `known`: reply subjects that somebody has already (a supervisor died in the middle of this).
     """
     moved, seen, places = 0, set(known), set[int]()
-    for entry in take_stock(ledger, tokens_lost).waiting:
+    for entry in take_stock(ledger, tokens_lost=tokens_lost).waiting:
         frame = ledger.frame(entry.index)
         places.add(entry.at)
         copy = None if _reply_of(frame) in seen else desk.copy(frame)
