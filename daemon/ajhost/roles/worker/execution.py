@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
+from typing import Any
 
+from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
 from ajhost.api import Task, TerminateTask
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker.outcomes import describe, outcome_of_exception, outcome_of_result
-from ajhost.roles.worker.threads import Threads
+from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
 _SWEEP = 0.02
 """Seconds between two looks for deadlines. A worker runs few tasks at once, so looking at all of them costs less than a
 timer or a heap entry for each."""
 
-
 _NO_LIMIT = 1 << 62
+
+
+class Code(Enum):
+    """Where the code of a handler is."""
+
+    WAITS = "for the loop's next turn, or for a thread"
+    RUNS = "on the loop, or in a thread"
+    ENDED = "in a thread, and its outcome is on the way to the loop"
 
 
 class StuckReason(Enum):
@@ -37,6 +47,7 @@ class Run:
 
     __slots__ = (
         "answered",
+        "code",
         "deadline",
         "grace",
         "handler",
@@ -70,9 +81,16 @@ class Run:
         self.index = index
         self.reply = reply
         self.size = size
-        self.answered = self.stuck = False
+        self.answered = False
+        self.code = Code.WAITS
+        self.stuck: StuckReason | None = None
         self.grace = 0.0
         self.work: asyncio.Task[None] | None = None
+
+    def labels(self) -> TaskLabels:
+        """What log records of the handler bear."""
+        task = self.task
+        return TaskLabels(task.id, task.type, self.handler.route, task.tries)
 
 
 class Route:
@@ -94,7 +112,8 @@ class Execution:
     For each `start`, `finish(run, outcome)` is called exactly once: when the handler ends, or first thing at its
     deadline, and only then is it cancelled. `freed(run)` is called exactly once, when its code has really ended and
     the slot is free. `stuck(run, reason)` is called once for code that runs on: a thread at its deadline, a task that
-    swallows its cancellation `kill_grace` seconds after it.
+    swallows its cancellation `kill_grace` seconds after it. A handler whose deadline comes before its code began is
+    not run at all.
     """
 
     def __init__(
@@ -113,78 +132,124 @@ class Execution:
         self._threads = Threads(threads)
         self._runs: set[Run] = set()
         self._sweeping = False
+        self._over: Failed | None = None
         self.busy = 0
         """How many handlers' code has not ended."""
 
     def start(self, run: Run) -> None:
-        """Starts a handler."""
+        """Starts a handler. Nothing is called back before this has returned."""
         self.busy += 1
         self._runs.add(run)
-        if run.handler.is_async:
-            run.work = asyncio.Task(self._on_loop(run), loop=self._loop, name="handler")
+        if self._over is not None:
+            self._loop.call_soon(self._end, run, self._over)
+        elif run.handler.is_async:
+            run.work = asyncio.Task(self._on_loop(run, run.handler.function), loop=self._loop, name="handler")
         else:
-            self._threads.run(
-                f"{run.handler.route or 'catch-all'} {run.task.id}", lambda: self._in_thread(run)
-            )
+            name = f"{run.handler.route or 'catch-all'} {run.task.id}"
+            try:
+                self._threads.run(name, lambda: self._in_thread(run))
+            except NoThreads:
+                self._loop.call_soon(self._end, run, Failed("overloaded: no thread can be started"))
         if not self._sweeping:
             self._sweeping = True
             self._loop.call_later(_SWEEP, self._sweep)
 
-    async def _on_loop(self, run: Run) -> None:
+    async def _on_loop(self, run: Run, function: Callable[[Task], Any]) -> None:
+        # A task that is cancelled before its first step would never come here: see `_answer`.
+        if run.answered:
+            self._free(run)
+            return
+        run.code = Code.RUNS
+        CURRENT_TASK.set(run.labels)
         try:
-            outcome = outcome_of_result(await run.handler.function(run.task))
+            outcome = outcome_of_result(await function(run.task))
         except BaseException as error:
             outcome = self._judge(run, error)
         self._end(run, outcome)
 
-    def _in_thread(self, run: Run) -> None:
+    def _end(self, run: Run, outcome: Outcome) -> None:
         try:
-            result = run.handler.function(run.task)
-            if inspect.isawaitable(result):  # a coroutine function in disguise
-                self._loop.call_soon_threadsafe(self._adopt, run, result)
-                return
-            outcome = outcome_of_result(result)
-        except BaseException as error:
-            outcome = self._judge(run, error)
-        self._loop.call_soon_threadsafe(self._end, run, outcome)
+            if run.answered:
+                _log.debug("route %r: task %s ended after its answer", run.handler.route, run.task.id)
+            else:
+                run.answered = True
+                self._finish(run, outcome)
+        finally:
+            self._free(run)
 
-    def _adopt(self, run: Run, result: object) -> None:
-        async def await_it() -> None:
-            try:
-                outcome = outcome_of_result(await result)  # type: ignore[misc]  # `isawaitable` said so
-            except BaseException as error:
-                outcome = self._judge(run, error)
-            self._end(run, outcome)
-
-        run.work = self._loop.create_task(await_it())
-        if run.answered:
-            run.work.cancel()
+    def _free(self, run: Run) -> None:
+        self._runs.discard(run)
+        run.work = None  # whose context refers to the run
+        self.busy -= 1
+        self._freed(run)
 
     def _judge(self, run: Run, error: BaseException) -> Outcome:
         if not run.answered and not isinstance(error, TerminateTask):
             task = run.task
-            _log.warning(
-                "route %r: %s",
-                run.handler.route,
-                describe(error),
-                exc_info=error,
-                extra={
-                    "aj_task": task.id,
-                    "aj_type": task.type,
-                    "aj_route": run.handler.route,
-                    "aj_tries": task.tries,
-                },
-            )
+            # a log handler of the application's own may raise anything, which must not cost the answer
+            with contextlib.suppress(BaseException):
+                _log.warning(
+                    "route %r: %s",
+                    run.handler.route,
+                    describe(error),
+                    exc_info=error,
+                    extra={
+                        "aj_task": task.id,
+                        "aj_type": task.type,
+                        "aj_route": run.handler.route,
+                        "aj_tries": task.tries,
+                    },
+                )
         return outcome_of_exception(error)
 
-    def _end(self, run: Run, outcome: Outcome) -> None:
-        self._runs.discard(run)
-        if run.stuck and not run.handler.is_async:
+    # -- threads --------------------------------------------------------------------------------
+
+    def _in_thread(self, run: Run) -> None:
+        # The loop stores `answered`, then reads `code`: one of the two sees what the other did.
+        run.code = Code.RUNS
+        if run.answered:
+            self._post(self._landed, run, None)
+            return
+        CURRENT_TASK.set(run.labels)
+        try:
+            result = run.handler.function(run.task)
+            if inspect.isawaitable(result):  # a coroutine function in disguise
+                run.code = Code.ENDED
+                self._post(self._adopt, run, result)
+                return
+            outcome = outcome_of_result(result)
+        except BaseException as error:
+            outcome = self._judge(run, error)
+        run.code = Code.ENDED
+        self._post(self._landed, run, outcome)
+
+    def _post(self, callback: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _left_thread(self, run: Run) -> None:
+        if run.stuck is StuckReason.THREAD:
             self._threads.found()
-        if not run.answered:
-            self._finish(run, outcome)
-        self.busy -= 1
-        self._freed(run)
+        else:
+            self._threads.done()
+
+    def _landed(self, run: Run, outcome: Outcome | None) -> None:
+        """A thread is done with a run; `outcome` is None if it was not run, being answered for already."""
+        self._left_thread(run)
+        if outcome is None:
+            self._free(run)
+        else:
+            self._end(run, outcome)
+
+    def _adopt(self, run: Run, result: Awaitable[object]) -> None:
+        self._left_thread(run)
+        if run.answered:
+            if inspect.iscoroutine(result):
+                result.close()  # it has not begun
+            self._free(run)
+            return
+        run.code = Code.WAITS
+        run.work = asyncio.Task(self._on_loop(run, lambda _: result), loop=self._loop, name="handler")
 
     # -- deadlines ------------------------------------------------------------------------------
 
@@ -192,32 +257,34 @@ class Execution:
         if not self._runs:
             self._sweeping = False
             return
+        self._loop.call_later(_SWEEP, self._sweep)
         now = time.monotonic()
-        due = [run for run in self._runs if run.deadline <= now and not run.stuck]
+        due = [run for run in self._runs if run.deadline <= now and run.stuck is None]
         for run in due:
             if not run.answered:
-                self._expire(run, now)
-            elif now >= run.grace:
+                if run.code is not Code.ENDED:
+                    self._answer(run, Failed(_exceeded(run)), now)
+            elif now >= run.grace and run.code is Code.RUNS:
                 self._give_up(run, StuckReason.CANCELLATION)
-        self._loop.call_later(_SWEEP, self._sweep)
-
-    def _expire(self, run: Run, now: float) -> None:
-        text = f"deadline exceeded: the handler of route {run.handler.route!r} was still running"
-        self._answer(run, Failed(text), now)
 
     def _answer(self, run: Run, outcome: Outcome, now: float) -> None:
-        """The answer first, then the cancellation."""
+        """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin."""
         run.answered = True
         run.deadline = min(run.deadline, now)
         run.grace = now + self._kill_grace
         self._finish(run, outcome)
-        if run.work is not None:
-            run.work.cancel()
-        elif not run.handler.is_async:
+        if run.code is not Code.RUNS:
+            return
+        if run.work is None:
             self._give_up(run, StuckReason.THREAD)
+            return
+        try:
+            run.work.cancel()
+        except Exception:  # of an awaitable that is the application's own
+            _log.warning("route %r: cannot be cancelled", run.handler.route, exc_info=True)
 
     def _give_up(self, run: Run, reason: StuckReason) -> None:
-        run.stuck = True
+        run.stuck = reason
         if reason is StuckReason.THREAD:
             self._threads.lost()
         self._stuck(run, reason)
@@ -227,8 +294,25 @@ class Execution:
         return Counter(run.route.handler.route for run in self._runs if not run.answered)
 
     def cancel_all(self, text: str) -> None:
-        """The time to drain is over: whatever runs is answered with `text` and cancelled."""
+        """The time to drain is over: whatever runs is answered with `text` and cancelled.
+
+        So is what is started later: the slots that become free here are offered to what waits.
+        """
+        self._over = Failed(text)
         now = time.monotonic()
         for run in list(self._runs):
             if not run.answered:
-                self._answer(run, Failed(text), now)
+                self._answer(run, self._over, now)
+
+
+def _exceeded(run: Run) -> str:
+    """Says which limit it was. `started` is the time of receipt, from which both are counted."""
+    took = run.deadline - run.started
+    timeout = run.handler.timeout
+    whose = (
+        "the route's timeout" if timeout is not None and took > timeout - _SWEEP else "the task's deadline"
+    )
+    what = f"the handler of route {run.handler.route!r}"
+    if run.code is Code.WAITS:
+        return f"deadline exceeded: {what} had not begun after {took:.3g} s ({whose})"
+    return f"deadline exceeded: {what} was still running after {took:.3g} s ({whose})"

@@ -1,0 +1,116 @@
+"""An execution under test, which writes down what it calls back."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ajhost.api import Task
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.task import read_task
+from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.worker.execution import Execution, Route, Run, StuckReason
+
+GRACE = 0.15
+"""Seconds from a deadline to the moment when code that goes on is stuck."""
+LONG = 30.0
+SOON = 0.05
+LIMIT = 10.0
+"""Seconds after which a test that waits has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One call back: `finish`, `freed` or `stuck`, the run's index, and what was said."""
+
+    what: str
+    index: int
+    said: Outcome | StuckReason | None
+    at: float
+
+
+class Host:
+    """An execution that writes down what it calls back."""
+
+    def __init__(self, threads: int) -> None:
+        self.execution = Execution(
+            asyncio.get_running_loop(),
+            finish=lambda run, outcome: self._note("finish", run, outcome),
+            freed=lambda run: self._note("freed", run, None),
+            stuck=lambda run, reason: self._note("stuck", run, reason),
+            kill_grace=GRACE,
+            threads=threads,
+        )
+        self.events: list[Event] = []
+        self._called = asyncio.Event()
+        self._started = 0
+
+    def _note(self, what: str, run: Run, said: Outcome | StuckReason | None) -> None:
+        self.events.append(Event(what, run.index, said, time.monotonic()))
+        self._called.set()
+
+    def start(
+        self,
+        function: Callable[[Any], Any],
+        *,
+        seconds: float = LONG,
+        timeout: float | None = None,
+        payload: bytes = b"{}",
+        route: str = "email:new",
+    ) -> int:
+        """Starts a handler whose deadline is that far away; the index of its run."""
+        is_async = inspect.iscoroutinefunction(function)
+        handler = LoadedHandler(route, "m:f", function, is_async, timeout, None, False, 0)
+        record = read_task(b'{"id":"T%d","type":"email:new","queue":"Q","tries":2}' % self._started)
+        now = time.monotonic()
+        ends = now + seconds
+        index = self._started
+        self._started += 1
+        self.execution.start(
+            Run(handler, Task(record, ends, payload), ends, now, Route(0, handler, ""), index, b"r", 100)
+        )
+        return index
+
+    def of(self, index: int) -> list[str]:
+        """What was called back of a run, in order."""
+        return [event.what for event in self.events if event.index == index]
+
+    def event(self, what: str, index: int) -> Event:
+        """The only one of its kind."""
+        (found,) = [event for event in self.events if (event.what, event.index) == (what, index)]
+        return found
+
+    async def outcome(self, index: int) -> Outcome:
+        """The run's outcome, as soon as there is one."""
+        await self.until(lambda: "finish" in self.of(index))
+        said = self.event("finish", index).said
+        assert isinstance(said, Completed | Failed | Terminated)
+        return said
+
+    async def freed(self, index: int) -> None:
+        """Waits until the slot is free again."""
+        await self.until(lambda: "freed" in self.of(index))
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Looks again after each call back."""
+        async with asyncio.timeout(LIMIT):
+            while not true():
+                self._called.clear()
+                await self._called.wait()
+
+
+async def forever(task: Task) -> NoReturn:
+    """A handler that ends when it is cancelled."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("not reached")
+
+
+def said_about_deadline(outcome: Outcome) -> str:
+    """The text of an answer given at a deadline."""
+    assert isinstance(outcome, Failed)
+    assert outcome.text.startswith("deadline exceeded: ")
+    return outcome.text

@@ -1,0 +1,224 @@
+"""Plain functions: real threads, stuck ones, and none to be had."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Generator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from ajhost.api import Task
+from ajhost.protocol.outcome import Completed, Failed
+from ajhost.roles.worker.execution import StuckReason
+from ajhost.roles.worker.threads import prepare_for_threads
+from tests.execution.host import GRACE, LIMIT, SOON, Host, forever, said_about_deadline
+from tests.support import handlers
+
+
+async def test_a_thread_at_its_deadline_is_answered_for_and_stuck_at_once(
+    host: Host, gate: threading.Event
+) -> None:
+    def handler(task: Task) -> str:
+        gate.wait()
+        return "too late"
+
+    index = host.start(handler, seconds=SOON)
+    await host.until(lambda: len(host.events) == 2)
+    said_about_deadline(await host.outcome(index))
+    stuck = host.event("stuck", index)
+    assert stuck.said is StuckReason.THREAD
+    assert stuck.at - host.event("finish", index).at < GRACE
+    gate.set()
+    await host.freed(index)
+    assert host.of(index) == ["finish", "stuck", "freed"]
+
+
+async def test_threads_are_reused_and_never_more_than_the_limit(host: Host) -> None:
+    lock = threading.Lock()
+    now, most, idents = 0, 0, set()
+
+    def handler(task: Task) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            idents.add(threading.get_ident())
+        time.sleep(0.002)
+        with lock:
+            now -= 1
+
+    for index in [host.start(handler) for _ in range(30)]:
+        assert await host.outcome(index) == Completed(b"")
+    assert most <= 3
+    assert len(idents) <= 3
+
+
+async def test_stuck_threads_are_replaced_for_what_waits_and_what_comes(
+    host: Host, gate: threading.Event
+) -> None:
+    def wait(task: Task) -> None:
+        gate.wait()
+
+    stuck = [host.start(wait, seconds=SOON) for _ in range(3)]
+    waiting = [host.start(handlers.echo_sync, payload=b"waited") for _ in range(3)]
+    for index in waiting:
+        assert await host.outcome(index) == Completed(b"waited")
+    assert [host.of(index) for index in stuck] == [["finish", "stuck"]] * 3
+    meeting = threading.Barrier(3)
+
+    def meet(task: Task) -> None:
+        meeting.wait(LIMIT)
+
+    for index in [host.start(meet) for _ in range(3)]:
+        assert await host.outcome(index) == Completed(b"")
+    gate.set()
+    for index in stuck:
+        await host.freed(index)
+    # those that came back are no addition
+    together = threading.Semaphore(0)
+
+    def count(task: Task) -> None:
+        together.release()
+        time.sleep(0.02)
+
+    first = [host.start(count) for _ in range(9)]
+    await host.freed(first[0])
+    assert sum(together.acquire(blocking=False) for _ in range(9)) <= 6
+    for index in first:
+        await host.freed(index)
+
+
+async def test_what_waits_for_a_thread_at_its_deadline_is_answered_and_never_run(
+    host: Host, gate: threading.Event
+) -> None:
+    ran = []
+
+    def wait(task: Task) -> None:
+        gate.wait()
+
+    def note(task: Task) -> None:
+        ran.append(task.id)
+
+    holding = [host.start(wait) for _ in range(3)]
+    index = host.start(note, seconds=SOON)
+    assert "had not begun after 0.05 s" in said_about_deadline(await host.outcome(index))
+    gate.set()
+    await host.freed(index)
+    for held in holding:
+        await host.freed(held)
+    assert host.of(index) == ["finish", "freed"]
+    assert ran == []
+
+
+async def test_a_coroutine_that_a_thread_returned_is_cancelled_at_its_deadline_and_costs_no_thread(
+    host: Host,
+) -> None:
+    def disguised(task: Task) -> Awaitable[NoReturn]:
+        return forever(task)
+
+    def swallows(task: Task) -> Awaitable[str]:
+        return handlers.swallow_cancellation(task)
+
+    index = host.start(disguised, seconds=SOON)
+    await host.freed(index)
+    assert host.of(index) == ["finish", "freed"]
+    for _ in range(4):
+        index = host.start(swallows, seconds=SOON, payload=b'{"sleep_ms":400}')
+        await host.freed(index)
+        assert host.event("stuck", index).said is StuckReason.CANCELLATION
+    lock, most, now = threading.Lock(), 0, 0
+
+    def count(task: Task) -> None:
+        nonlocal most, now
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+
+    for index in [host.start(count) for _ in range(12)]:
+        await host.freed(index)
+    assert most == 3
+
+
+async def test_a_coroutine_that_comes_out_of_a_stuck_thread_is_not_run(
+    host: Host, gate: threading.Event
+) -> None:
+    ran = []
+
+    async def inner() -> None:
+        ran.append(True)
+
+    def disguised(task: Task) -> Awaitable[None]:
+        gate.wait()
+        return inner()
+
+    index = host.start(disguised, seconds=SOON)
+    await host.until(lambda: "stuck" in host.of(index))
+    gate.set()
+    await host.freed(index)
+    gc.collect()  # a coroutine that nobody awaited would warn here
+    assert ran == []
+
+
+@pytest.fixture
+def no_threads() -> Generator[None]:
+    """The system refuses every thread: its stack finds no room in the address space."""
+    before = threading.stack_size(256 << 20)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20), limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
+    threading.stack_size(before)
+
+
+async def test_a_task_is_refused_when_no_thread_can_be_had(host: Host, no_threads: None) -> None:
+    index = host.start(handlers.echo_sync)
+    assert host.of(index) == []
+    assert await host.outcome(index) == Failed("overloaded: no thread can be started")
+    assert host.of(index) == ["finish", "freed"]
+    assert await host.outcome(host.start(handlers.echo, payload=b"on the loop")) == Completed(b"on the loop")
+
+
+async def test_tasks_share_the_threads_that_there_are_when_no_more_can_be_had(
+    host: Host, gate: threading.Event, request: pytest.FixtureRequest
+) -> None:
+    await host.freed(host.start(handlers.echo_sync))
+    request.getfixturevalue("no_threads")
+    for index in [host.start(handlers.echo_sync, payload=b"shared") for _ in range(5)]:
+        assert await host.outcome(index) == Completed(b"shared")
+
+
+def test_a_stuck_thread_keeps_no_process_alive() -> None:
+    program = """
+import sys, threading
+from ajhost.roles.worker.threads import Threads
+begun = threading.Event()
+threads = Threads(1)
+threads.run("stuck", lambda: (begun.set(), threading.Event().wait()))
+begun.wait()
+"""
+    subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        timeout=LIMIT,
+        env={"PYTHONPATH": str(Path(__file__).parents[2] / "daemon")},
+    )
+
+
+async def test_with_threads_that_compute_the_loop_has_its_turn_after_half_a_millisecond() -> None:
+    before = sys.getswitchinterval()
+    try:
+        prepare_for_threads()
+        assert sys.getswitchinterval() == pytest.approx(0.0005)
+    finally:
+        sys.setswitchinterval(before)
