@@ -287,9 +287,6 @@ async def test_the_next_start_runs_what_a_dead_worker_had_not_started(home: Hous
     assert home.answers == {}
 
 
-@pytest.mark.xfail(
-    reason="the next start settles the dead desk's ledger last, so it skips or repeats what was moved already"
-)
 async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_nothing(home: House) -> None:
     whole = Past(home, "whole")
     whole.fill()
@@ -310,7 +307,6 @@ async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_noth
     assert wrong == {}
 
 
-@pytest.mark.xfail(reason="the next start moves before it has answered for every dead process")
 async def test_what_a_dead_puller_had_started_is_not_run_again_by_the_next_start(home: House) -> None:
     """Its own entry says so before the word that frees the first owner's."""
     past = Past(home, "past")
@@ -351,7 +347,6 @@ async def test_a_refusal_that_did_not_leave_is_answered_on_its_own_subject(home:
     assert set(home.answers) == {b"R.refused"}
 
 
-@pytest.mark.xfail(reason="entries in a chunk that was taken over are moved again")
 async def test_an_entry_that_was_made_after_its_connection_was_taken_over_is_not_moved_again(
     home: House,
 ) -> None:

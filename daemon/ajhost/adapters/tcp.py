@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import socket
 import struct
@@ -18,6 +19,8 @@ _BYTES_RECEIVED_AT = 128
 _TCP_INFO_SIZE = 232
 _RECEIVED_FIN = {8, 9, 11}
 """CLOSE_WAIT, LAST_ACK, CLOSING (`net/tcp_states.h`): the peer sent its FIN, which the kernel counts as one byte."""
+_CLOSE = 7
+"""TCP_CLOSE: over. A FIN was counted unless a reset ended a connection without one, which is ECONNRESET (tcp_reset)."""
 
 
 def tune(sock: socket.socket) -> None:
@@ -36,8 +39,14 @@ def bytes_taken(sock: socket.socket) -> int:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
         (received,) = struct.unpack_from("=Q", info, _BYTES_RECEIVED_AT)
         if _unread(sock) == before:
-            fin = 1 if info[0] in _RECEIVED_FIN else 0
-            return int(received) - fin - before
+            return int(received) - _fin(sock, info[0]) - before
+
+
+def _fin(sock: socket.socket, state: int) -> int:
+    if state != _CLOSE:
+        return 1 if state in _RECEIVED_FIN else 0
+    # the error is told once: asked again, a reset counts as a FIN, one byte too few rather than one that never was
+    return 0 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET else 1
 
 
 def _unread(sock: socket.socket) -> int:

@@ -309,7 +309,10 @@ class LedgerTransport(Transport):
 
     def _refuse_rest(self) -> None:
         """Whole frames that waited for a free entry do not outlive their connection's chunk: answer them."""
-        found = scan(self._chunk.unparsed())
+        try:
+            found = scan(self._chunk.unparsed())
+        except FrameError:
+            return  # it is not the first time that this is found out: the connection is ending for it
         for message in found.messages:
             if message[5]:
                 self._sink.refuse(message[5])

@@ -69,7 +69,7 @@ class Undertaker:
     ) -> None:
         self._desk, self._notifier, self._verdicts, self._cover = desk, notifier, verdicts, cover
         self._tally = tally
-        self._maps = Maps(directory)
+        self._maps = Maps(directory, desk.ledger)
         self.graveyard = Graveyard(directory, desk, self._maps)
         self.leftovers = Leftovers(directory, desk, self.graveyard, self._maps)
 

@@ -129,8 +129,14 @@ class Leftovers:
                     aside = ledger_file.put_aside(self._directory, serial)
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
         known: set[bytes] = set()
-        for ledger in sorted(dead, key=lambda one: one.slot):
-            answered = answer_started(ledger, self._desk, verdict, self._maps, answers_lost=True)
+        # before anything moves: what a dead puller had started is its first owner's no more
+        started = {
+            one.serial: answer_started(one, self._desk, verdict, self._maps, answers_lost=True)
+            for one in dead
+        }
+        # the dead supervisor's own first: what it holds already is known when the places that it came from are settled
+        for ledger in sorted(dead, key=lambda one: one.slot, reverse=True):
+            answered = started[ledger.serial]
             sock = self._sockets.pop(ledger.serial, None)
             # while orphans live, so may the shared queue of their time
             moved = await move_waiting(ledger, sock, self._desk, tokens_lost=not orphans, known=known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import faulthandler
 import fcntl
 import logging
 import os
@@ -30,6 +31,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
 
     `load` reads the configuration again for a reload.
     """
+    faulthandler.enable()  # the watchdog's SIGABRT leaves the stacks
     notifier = Notifier()  # first: it takes systemd's variables out of the environment
     logs.configure(settings.log.level, "supervisor", None, None)
     processes.set_title("ajhost: supervisor")

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from ajhost.adapters import nats
+from ajhost.adapters import logs, nats
 from ajhost.adapters.processes import Orphans
 from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.figures import Figures
@@ -254,6 +254,7 @@ class Supervisor:
             self._status_at = now_ns / 1e9 + _STATUS_EVERY
             self._notifier.status(self._status())
             self._orphans.reap(self._crew.pids())
+            logs.report_lost()
             self._undertaker.tidy()
         self._loop.call_later(TICK, self._tick)
 

@@ -73,7 +73,12 @@ async def move_waiting(
     too. `known`: reply subjects that somebody has already (a supervisor died in the middle of this).
     """
     moved, seen, places = 0, set(known), set[int]()
+    stolen = ledger.words[Word.STOLEN] == ledger.words[Word.EPOCH] != 0
     for entry in take_stock(ledger, tokens_lost=tokens_lost).waiting:
+        if stolen and ledger.chunk_at <= entry.at < ledger.chunk_at + ledger.chunk_size:
+            # made after its connection was taken over, with this request in it
+            ledger.say(entry.index, entry.seq)
+            continue
         frame = ledger.frame(entry.index)
         places.add(entry.at)
         copy = None if _reply_of(frame) in seen else desk.copy(frame)

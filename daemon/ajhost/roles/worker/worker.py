@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from ajhost.adapters import logs
 from ajhost.adapters.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.adapters.nats import Connection
@@ -33,6 +34,9 @@ from ajhost.roles.worker.threads import prepare_for_threads
 _log = logging.getLogger("ajhost.worker")
 BEAT = 0.05
 """Seconds between two beats."""
+_ORPHAN_GRACE = 0.5
+"""Seconds until a worker without a supervisor leaves the queue group. Under systemd it is killed by then, still
+subscribed: what comes waits in its connection, which systemd keeps, for the next start."""
 _CONFIRM_TRIES = 40
 _PRUNE_NS = 1_000_000_000
 
@@ -140,10 +144,8 @@ class Worker:
             self._puller.begin()
             self._tell({"ready": True})
 
-    def _beat(self) -> None:
-        now = time.monotonic_ns()
+    def _count(self) -> None:
         words, counts = self._ledger.words, self._admission.counts
-        words[Word.BEAT] = now
         words[Word.RECEIVED] = counts.received
         words[Word.COMPLETED] = counts.completed
         words[Word.FAILED] = counts.failed
@@ -153,12 +155,18 @@ class Worker:
         words[Word.PULLED] = counts.pulled
         words[Word.STUCK] = counts.stuck
         words[Word.BUSY_NS] = int(counts.busy * 1e9)
+
+    def _beat(self) -> None:
+        now = time.monotonic_ns()
+        self._ledger.words[Word.BEAT] = now
+        self._count()
         self._lender.sweep(now)
         self._transport.confirm()
         self._transport.resume()
+        logs.report_lost()
         if self._connection.up.is_set():
             self._admission.max_payload = self._connection.max_payload
-        limit = self._plan.workers.max_tasks
+        limit, counts = self._plan.workers.max_tasks, self._admission.counts
         if limit and counts.received + counts.pulled - counts.lent >= limit:
             self._ask_to_retire(f"{limit} tasks served")
         self._dead_man.beat()
@@ -175,8 +183,8 @@ class Worker:
                 self._loop.remove_reader(self._channel.fileno())
                 _log.error("the supervisor is gone: finishing what is held")
                 self._orphaned = True
-                self._finish.set()
-                self._leaving.set()
+                self._loop.call_later(_ORPHAN_GRACE, self._finish.set)
+                self._loop.call_later(_ORPHAN_GRACE, self._leaving.set)
                 return
             if received is None:
                 return
@@ -227,10 +235,12 @@ class Worker:
                 held = self._ledger.held
                 if held:
                     _log.warning("%d tasks remain: answering that they were not finished", held)
+                self._puller.end()  # what is freed now must not be filled again
                 self._admission.give_up("draining: the host stopped before the task ended")
                 break
             await asyncio.sleep(min(BEAT / 5, left))
         await self._flush()
+        self._count()
         leaving.cancel()
         return 0
 
