@@ -19,6 +19,7 @@ from ajhost.core.ledger import Ledger
 from ajhost.core.own_ledger import OwnLedger
 
 _SUFFIX = ".ledger"
+_UNFINISHED = ".unfinished"
 _FLOCK = struct.Struct("hhqqi4x")
 
 
@@ -32,21 +33,27 @@ def serials(directory: Path) -> list[int]:
     return sorted(int(p.stem) for p in directory.glob(f"*{_SUFFIX}") if p.stem.isdigit())
 
 
+def clear_unfinished(directory: Path) -> None:
+    """Removes files in whose making a supervisor was killed: nobody has ever used them."""
+    for path in directory.glob(f"*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
 def make(directory: Path, geometry: Geometry, identity: Identity) -> None:
     """Makes and preallocates a ledger file.
 
     :raises OSError: ENOSPC when the directory has no room for it; nothing is left behind.
     """
     path = path_of(directory, identity.serial)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    unfinished = path.with_suffix(_UNFINISHED)
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, geometry.size)
         with mmap.mmap(descriptor, geometry.size) as mapping, memoryview(mapping) as view:
             create(view, geometry, identity)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+        os.link(unfinished, path)  # which, unlike a rename, replaces nobody's file
     finally:
+        unfinished.unlink(missing_ok=True)
         os.close(descriptor)
 
 

@@ -27,11 +27,14 @@ class Finding:
     title: str
     fatal: bool
     count: int = 0
+    latest: float = 0.0
+    """Seconds past the header's second, the worst of them."""
     examples: list[Request] = field(default_factory=list)
 
     def add(self, request: Request) -> None:
         """One more."""
         self.count += 1
+        self.latest = max(self.latest, request.late)
         if len(self.examples) < _SHOWN:
             self.examples.append(request)
 
@@ -151,7 +154,8 @@ class Verdict:
             yield f"  {count:>9,}  {text}"
         yield "verdict"
         for finding in self.findings:
-            yield f"  {finding.count:>9,}  {finding.title}"
+            worst = f", at most by {finding.latest:.3f} s" if finding.latest else ""
+            yield f"  {finding.count:>9,}  {finding.title}{worst}"
         for text in (*self.unexpected[:_SHOWN], *stage.surprises[:_SHOWN]):
             yield f"  !  {text}"
         for finding in self.findings:

@@ -90,6 +90,7 @@ class Leftovers:
 
     def __init__(self, directory: Path, desk: Desk, graveyard: Graveyard, maps: Maps) -> None:
         self._directory, self._desk, self._graveyard, self._maps = directory, desk, graveyard, maps
+        ledger_file.clear_unfinished(directory)
         self._waiting = [s for s in ledger_file.serials(directory) if s != desk.serial]
         self._sockets: dict[int, socket.socket] = {}
         self._queued: list[MappedLedger] = []

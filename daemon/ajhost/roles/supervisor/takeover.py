@@ -13,13 +13,13 @@ import socket
 from collections.abc import Callable, Iterable
 
 from ajhost.adapters import tcp
-from ajhost.core.chunk import Chunk
+from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.estate import take_stock
 from ajhost.core.layout import LedgerError, Word
 from ajhost.core.ledger import Entry, Ledger
 from ajhost.core.token import Claim, claim, unpack
-from ajhost.protocol.frames import FrameError, scan
-from ajhost.protocol.outcome import Outcome
+from ajhost.protocol.frames import FrameError, message_line, scan
+from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 
@@ -102,6 +102,7 @@ async def _move_stream(
     ledger: Ledger, sock: socket.socket | None, desk: Desk, places: set[int], seen: set[bytes]
 ) -> int:
     loop, chunk, moved, needed = asyncio.get_running_loop(), Chunk(ledger), 0, 0
+    skip = 0
     sealed = bool(ledger.words[Word.SEALED])
     chunk.resume(tcp.bytes_taken(sock) if sock is not None and not sealed else 0)
     if sock is not None:
@@ -123,13 +124,32 @@ async def _move_stream(
                         desk.lend(copy)
                         moved += 1
                 needed = found.needed
+                if needed > chunk.size - READ_SIZE:
+                    # a server whose max_payload grew: no ledger here holds it, so it is answered, and passed over
+                    skip, needed = _pass_over(chunk, desk), 0
                 if sock is None or sealed:
                     break
                 count = await loop.sock_recv_into(sock, chunk.space(needed))
                 if not count:
                     break
                 chunk.take(count)
+                if skip:
+                    passed = min(skip, count)
+                    chunk.advance(passed)
+                    skip -= passed
     return moved
+
+
+def _pass_over(chunk: Chunk, desk: Desk) -> int:
+    """Answers a frame that is larger than any chunk by its first line; bytes of it that are still to come."""
+    head = chunk.unparsed()
+    line = message_line(head)
+    chunk.advance(len(head))
+    if line is None:
+        return 0
+    _, reply, size = line
+    desk.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
+    return size - len(head)
 
 
 def _reply_of(frame: bytes) -> bytes:
