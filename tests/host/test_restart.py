@@ -42,7 +42,7 @@ async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_wha
             await router.send("work", {"sleep_ms": 60_000, "record": str(record)}, deadline=30)
             for _ in range(4)
         ]
-        await _started(host, 4)
+        await host.running(4)
         assert len(record.read_text().split()) == 8
         waiting = [await router.send("work", {"sleep_ms": 10}, deadline=30) for _ in range(20)]
         await router.barrier()
@@ -72,12 +72,6 @@ async def test_a_foreign_file_is_put_aside(nats_server: NatsServer, tmp_path: Pa
     async with host, Router(nats_server.url) as router:
         await host.log("put aside")
         assert (await router.request("echo", b"x")).body == b"x"
-
-
-async def _started(host: Host, running: int) -> None:
-    """Until so many tasks run."""
-    while sum(len(w["tasks"]) for w in (await host.status())["workers"]) < running:
-        pass  # each look is a process of its own, which takes its time
 
 
 async def _settled(host: Host, waiting: int) -> None:

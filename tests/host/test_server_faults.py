@@ -60,8 +60,7 @@ async def test_a_worker_killed_while_the_server_is_down_is_answered_for_when_it_
         Router(nats_server.url) as router,
     ):
         requests = [await router.send("work", {"sleep_ms": 60_000}, deadline=40) for _ in range(8)]
-        await router.barrier()
-        assert (await router.request("echo", b"x")).body == b"x"
+        await host.running(8)
         await nats_server.kill()
         for slot in host.workers():
             host.kill(slot)

@@ -286,6 +286,11 @@ class Host:
         answer: dict[str, Any] = json.loads(result.stdout)
         return answer
 
+    async def running(self, count: int) -> None:
+        """Returns when at least so many tasks run. Each look is a process, which takes its time."""
+        while sum(len(worker["tasks"]) for worker in (await self.status())["workers"]) < count:
+            pass
+
     async def reload(self, timeout: float = 60.0) -> CommandResult:
         """`ajhost reload`: returns when it is decided, status 0 if the new generation serves."""
         return await self.command("reload", timeout=timeout)
