@@ -33,8 +33,11 @@ _BROKEN_SETTINGS = {"bad TOML": "[workers\ncount =", "unknown key": "[workers]\n
 class Window:
     """A time during which something beyond the host's promise was the case; `end` is 0 while it lasts."""
 
+    name: str
     start: float
     end: float = 0.0
+    nobody: int = 0
+    """Requests that found no responders meanwhile."""
 
     def touches(self, since: float, until: float) -> bool:
         """Whether it overlaps with that time."""
@@ -211,8 +214,9 @@ async def server_fault(stage: Stage) -> None:
     """nats-server is stopped or killed, and comes back after a moment."""
     async with stage.server_lock:
         kill = stage.rng.random() < 0.5
-        stage.note("nats-server kill -9" if kill else "nats-server restart")
-        window = Window(time.time())
+        name = "nats-server kill -9" if kill else "nats-server restart"
+        stage.note(name)
+        window = Window(name, time.time())
         stage.server_windows.append(window)
         stage.router.connected.clear()
         await (stage.server.kill() if kill else stage.server.stop())
@@ -231,10 +235,11 @@ async def kill_daemon(stage: Stage) -> None:
     """kill -9 of the supervisor, of every process with it or not, and the next start as systemd does it."""
     async with stage.host_lock:
         everything = stage.rng.random() < 0.7
-        window = Window(time.time())
+        name = "kill -9 of the whole daemon" if everything else "kill -9 of the supervisor alone"
+        window = Window(name, time.time())
         stage.daemon_windows.append(window)
         stage.killed.update(stage.service.workers())
-        stage.note("kill -9 of the whole daemon" if everything else "kill -9 of the supervisor alone")
+        stage.note(name)
         if everything:
             stage.service.kill_all()
         else:

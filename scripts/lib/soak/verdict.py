@@ -29,12 +29,17 @@ class Finding:
     count: int = 0
     latest: float = 0.0
     """Seconds past the header's second, the worst of them."""
+    since: float = 0.0
+    until: float = 0.0
+    """When the first and the last of them were sent."""
     examples: list[Request] = field(default_factory=list)
 
     def add(self, request: Request) -> None:
         """One more."""
         self.count += 1
         self.latest = max(self.latest, request.late)
+        self.since = min(self.since or request.sent, request.sent)
+        self.until = max(self.until, request.sent)
         if len(self.examples) < _SHOWN:
             self.examples.append(request)
 
@@ -92,6 +97,8 @@ class Verdict:
                 (self.excused_late if server or daemon else self.late).add(request)
         if request.word == NO_RESPONDERS:
             (self.excused_nobody if server or daemon else self.nobody).add(request)
+            for window in (*server, *daemon):
+                window.nobody += 1
         if request.word == OK:
             if not request.runs:
                 self.unproven.add(request)
@@ -149,6 +156,10 @@ class Verdict:
         yield "faults"
         for kind, count in stage.counts.most_common():
             yield f"  {count:>9,}  {kind}"
+        if any(window.nobody for window in stage.daemon_windows):
+            yield "no responders while the daemon was away"
+            for window in stage.daemon_windows:
+                yield f"  {window.nobody:>9,}  {stamp(window.start)}, {window.end - window.start:.2f} s, {window.name}"
         yield "the host's warnings and errors"
         for text, count in self.messages.most_common(25):
             yield f"  {count:>9,}  {text}"
@@ -161,7 +172,8 @@ class Verdict:
         for finding in self.findings:
             if finding.examples and (finding.fatal or finding is self.lost):
                 yield ""
-                yield f"{finding.title}: {finding.count}, of which"
+                span = f"sent between {stamp(finding.since)} and {stamp(finding.until)}"
+                yield f"{finding.title}: {finding.count}, {span}, of which"
                 for request in finding.examples:
                     yield from self._explain(request)
 
@@ -194,6 +206,6 @@ class Verdict:
                     yield f"{found[1]} {found[2]} {text[:200]}"
 
 
-def _touched(windows: list[Window], request: Request) -> bool:
+def _touched(windows: list[Window], request: Request) -> list[Window]:
     end = request.deadline + SLACK if request.word is None or request.given_up else request.answered
-    return any(window.touches(request.sent, end) for window in windows)
+    return [window for window in windows if window.touches(request.sent, end)]
