@@ -40,24 +40,49 @@ async def test_a_thread_at_its_deadline_is_answered_for_and_stuck_at_once(
     assert host.of(index) == ["finish", "stuck", "freed"]
 
 
-async def test_threads_are_reused_and_never_more_than_the_limit(host: Host) -> None:
-    lock = threading.Lock()
-    now, most, idents = 0, 0, set()
+class Crowd:
+    """A handler that sees how many threads run it at once."""
 
-    def handler(task: Task) -> None:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-            idents.add(threading.get_ident())
-        time.sleep(0.002)
-        with lock:
-            now -= 1
+    def __init__(self) -> None:
+        self.most = 0
+        self.threads: set[int] = set()
+        self._now = 0
+        self._lock = threading.Lock()
 
-    for index in [host.start(handler) for _ in range(30)]:
+    def __call__(self, task: Task) -> None:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+            self.threads.add(threading.get_ident())
+        time.sleep(0.005)
+        with self._lock:
+            self._now -= 1
+
+
+async def crowd(host: Host) -> Crowd:
+    """What was seen of many tasks at once."""
+    seen = Crowd()
+    for index in [host.start(seen) for _ in range(15)]:
         assert await host.outcome(index) == Completed(b"")
-    assert most <= 3
-    assert len(idents) <= 3
+    return seen
+
+
+async def three_at_once(host: Host) -> None:
+    """Tasks that end when three of them run."""
+    meeting = threading.Barrier(3)
+
+    def meet(task: Task) -> None:
+        meeting.wait(LIMIT)
+
+    for index in [host.start(meet) for _ in range(3)]:
+        assert await host.outcome(index) == Completed(b"")
+
+
+async def test_threads_are_reused_and_never_more_than_the_limit(host: Host) -> None:
+    await three_at_once(host)
+    seen = await crowd(host)
+    assert seen.most <= 3
+    assert len(seen.threads) <= 3
 
 
 async def test_stuck_threads_are_replaced_for_what_waits_and_what_comes(
@@ -70,29 +95,13 @@ async def test_stuck_threads_are_replaced_for_what_waits_and_what_comes(
     waiting = [host.start(handlers.echo_sync, payload=b"waited") for _ in range(3)]
     for index in waiting:
         assert await host.outcome(index) == Completed(b"waited")
-    assert [host.of(index) for index in stuck] == [["finish", "stuck"]] * 3
-    meeting = threading.Barrier(3)
-
-    def meet(task: Task) -> None:
-        meeting.wait(LIMIT)
-
-    for index in [host.start(meet) for _ in range(3)]:
-        assert await host.outcome(index) == Completed(b"")
+    await host.until(lambda: [host.of(index) for index in stuck] == [["finish", "stuck"]] * 3)
+    await three_at_once(host)
     gate.set()
     for index in stuck:
         await host.freed(index)
     # those that came back are no addition
-    together = threading.Semaphore(0)
-
-    def count(task: Task) -> None:
-        together.release()
-        time.sleep(0.02)
-
-    first = [host.start(count) for _ in range(9)]
-    await host.freed(first[0])
-    assert sum(together.acquire(blocking=False) for _ in range(9)) <= 6
-    for index in first:
-        await host.freed(index)
+    assert (await crowd(host)).most <= 3
 
 
 async def test_what_waits_for_a_thread_at_its_deadline_is_answered_and_never_run(
@@ -129,24 +138,12 @@ async def test_a_coroutine_that_a_thread_returned_is_cancelled_at_its_deadline_a
     index = host.start(disguised, seconds=SOON)
     await host.freed(index)
     assert host.of(index) == ["finish", "freed"]
-    for _ in range(4):
-        index = host.start(swallows, seconds=SOON, payload=b'{"sleep_ms":400}')
+    for _ in range(2):
+        index = host.start(swallows, seconds=SOON, payload=b'{"sleep_ms":700}')
         await host.freed(index)
         assert host.event("stuck", index).said is StuckReason.CANCELLATION
-    lock, most, now = threading.Lock(), 0, 0
-
-    def count(task: Task) -> None:
-        nonlocal most, now
-        with lock:
-            now += 1
-            most = max(most, now)
-        time.sleep(0.01)
-        with lock:
-            now -= 1
-
-    for index in [host.start(count) for _ in range(12)]:
-        await host.freed(index)
-    assert most == 3
+    await three_at_once(host)
+    assert (await crowd(host)).most <= 3
 
 
 async def test_a_coroutine_that_comes_out_of_a_stuck_thread_is_not_run(

@@ -95,9 +95,10 @@ async def test_a_host_speaks_tls(tmp_path: Path, first: bool) -> None:
             await load.sent(60)
             host.kill(0)
         report = load.report()
-        answered = report.verdicts[Verdict.COMPLETE] + report.verdicts[Verdict.ERROR]
         # the kernel of the killed worker holds ciphertext: what it had not read yet is the one thing that may be lost
-        assert answered >= len(report.requests) - 5, report
+        assert report.verdicts[Verdict.COMPLETE] > len(report.requests) / 2, report
+        assert not report.no_responders, report
+        assert (await router.request("echo", b"alive")).body == b"alive"
 
 
 async def test_a_wrong_password_is_told_and_tried_again(tmp_path: Path) -> None:

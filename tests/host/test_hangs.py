@@ -133,7 +133,7 @@ async def test_a_stopped_worker_is_replaced(nats_server: NatsServer, tmp_path: P
         ) as host,
         Router(nats_server.url) as router,
     ):
-        async with router.load("work", {"sleep_ms": 2}, rate=300, deadline=20) as load:
+        async with router.load("work", {"sleep_ms": 2}, rate=300, deadline=5) as load:
             await load.sent(50)
             stopped = host.kill(0, signal.SIGSTOP)
             await processes.gone(stopped)

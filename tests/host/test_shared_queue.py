@@ -20,11 +20,11 @@ async def test_a_task_does_not_wait_at_a_busy_worker_while_another_is_idle(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=TWO_SLOTS),
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=TWO_SLOTS) as host,
         Router(nats_server.url) as router,
     ):
         long = await router.send("work", {"sleep_ms": 3000})
-        await router.barrier()
+        await host.running(1)
         # by a queue group alone, every second one would wait for the long task
         for _ in range(30):
             reply = await router.request("work", {"sleep_ms": 5})
@@ -56,7 +56,7 @@ async def test_what_waits_too_long_is_refused_before_its_deadline(
         Router(nats_server.url) as router,
     ):
         running = [await router.send("work", {"sleep_ms": 5000}, deadline=20) for _ in range(2)]
-        await router.barrier()
+        await host.running(2)
         waiting = [await router.send("work", {"sleep_ms": 5}, deadline=2) for _ in range(40)]
         for request in waiting:
             reply = await router.reply(request)

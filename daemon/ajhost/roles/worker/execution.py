@@ -35,6 +35,10 @@ class Code(Enum):
     ENDED = "in a thread, and its outcome is on the way to the loop"
 
 
+# looking up an enum's member costs 70 ns, twice for each run
+_WAITS, _RUNS = Code.WAITS, Code.RUNS
+
+
 class StuckReason(Enum):
     """Why a handler's code runs on."""
 
@@ -82,7 +86,7 @@ class Run:
         self.reply = reply
         self.size = size
         self.answered = False
-        self.code = Code.WAITS
+        self.code = _WAITS
         self.stuck: StuckReason | None = None
         self.grace = 0.0
         self.work: asyncio.Task[None] | None = None
@@ -159,7 +163,7 @@ class Execution:
         if run.answered:
             self._free(run)
             return
-        run.code = Code.RUNS
+        run.code = _RUNS
         CURRENT_TASK.set(run.labels)
         try:
             outcome = outcome_of_result(await function(run.task))
@@ -206,7 +210,7 @@ class Execution:
 
     def _in_thread(self, run: Run) -> None:
         # The loop stores `answered`, then reads `code`: one of the two sees what the other did.
-        run.code = Code.RUNS
+        run.code = _RUNS
         if run.answered:
             self._post(self._landed, run, None)
             return
@@ -248,7 +252,7 @@ class Execution:
                 result.close()  # it has not begun
             self._free(run)
             return
-        run.code = Code.WAITS
+        run.code = _WAITS
         run.work = asyncio.Task(self._on_loop(run, lambda _: result), loop=self._loop, name="handler")
 
     # -- deadlines ------------------------------------------------------------------------------
@@ -264,7 +268,7 @@ class Execution:
             if not run.answered:
                 if run.code is not Code.ENDED:
                     self._answer(run, Failed(_exceeded(run)), now)
-            elif now >= run.grace and run.code is Code.RUNS:
+            elif now >= run.grace and run.code is _RUNS:
                 self._give_up(run, StuckReason.CANCELLATION)
 
     def _answer(self, run: Run, outcome: Outcome, now: float) -> None:
@@ -273,7 +277,7 @@ class Execution:
         run.deadline = min(run.deadline, now)
         run.grace = now + self._kill_grace
         self._finish(run, outcome)
-        if run.code is not Code.RUNS:
+        if run.code is not _RUNS:
             return
         if run.work is None:
             self._give_up(run, StuckReason.THREAD)
@@ -313,6 +317,6 @@ def _exceeded(run: Run) -> str:
         "the route's timeout" if timeout is not None and took > timeout - _SWEEP else "the task's deadline"
     )
     what = f"the handler of route {run.handler.route!r}"
-    if run.code is Code.WAITS:
+    if run.code is _WAITS:
         return f"deadline exceeded: {what} had not begun after {took:.3g} s ({whose})"
     return f"deadline exceeded: {what} was still running after {took:.3g} s ({whose})"
