@@ -14,6 +14,10 @@ from typing import Any
 import uvloop
 
 from scripts.lib.bench import cost, memory, respawn, waiting
+from scripts.lib.bench.figures import busy_machine
+
+_QUIET = 0.05
+"""What may go on beside a benchmark."""
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -66,7 +70,12 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="ajhost-bench-", dir=shared) as directory,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
+        before = runner.run(busy_machine())
         figures = runner.run(perform(asked, Path(directory)))
+        figures["busy_before"], figures["busy_after"] = before, runner.run(busy_machine())
+    others = max(figures["busy_before"], figures["busy_after"])
+    if others > _QUIET:
+        print(f"others use {others:.0%} of this machine: do not trust these figures", file=sys.stderr)
     if asked.json is not None:
         asked.json.write_text(json.dumps(figures, indent=2) + "\n")
 

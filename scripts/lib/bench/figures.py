@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -44,6 +45,19 @@ def memory(pid: int) -> Memory:
         kilobytes[name] = int(value)
     own = kilobytes["Private_Clean:"] + kilobytes["Private_Dirty:"] + kilobytes.get("Private_Hugetlb:", 0)
     return Memory(own / 1024, kilobytes["Pss:"] / 1024)
+
+
+async def busy_machine(seconds: float = 1.0) -> float:
+    """The share of all CPUs, 0 to 1, that is in use. Ask it while nothing of one's own runs."""
+
+    def times() -> tuple[int, int]:
+        numbers = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(numbers), numbers[3] + numbers[4]  # all; idle and waiting for a disk
+
+    whole, idle = times()
+    await asyncio.sleep(seconds)
+    whole_after, idle_after = times()
+    return 1 - (idle_after - idle) / max(whole_after - whole, 1)
 
 
 def table(rows: Iterable[Sequence[object]]) -> str:

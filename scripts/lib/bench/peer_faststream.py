@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib
-import logging
 import sys
 from typing import Any
 
@@ -23,7 +22,7 @@ async def serve(url: str, subject: str) -> None:
     # by name, so that the types of this project can be checked where FastStream is not installed
     faststream = importlib.import_module("faststream")
     broker = importlib.import_module("faststream.nats").NatsBroker(url, logger=None)
-    application = faststream.FastStream(broker, logger=logging.getLogger("faststream"))
+    application = faststream.FastStream(broker, logger=None)
 
     async def answer(task: dict[str, Any]) -> bytes:
         return noop_result(task["id"], orjson.loads(base64.b64decode(task["payload"])))
@@ -38,7 +37,6 @@ async def serve(url: str, subject: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     loop.run_until_complete(serve(sys.argv[1], sys.argv[2]))
