@@ -133,20 +133,29 @@ async def test_a_deadline_before_the_first_step_leaves_the_handler_unrun_and_its
     assert ran == []
 
 
-async def test_an_awaitable_whose_cancel_raises_does_not_hold_up_the_other_deadlines(host: Host) -> None:
-    class Stubborn(asyncio.Future[None]):
-        def cancel(self, msg: Any = None) -> bool:
-            raise RuntimeError("not me")
+class Stubborn(asyncio.Future[None]):
+    """An application's own awaitable, which takes no cancellation."""
 
+    def cancel(self, msg: Any = None) -> bool:
+        raise RuntimeError("not me")
+
+
+@pytest.mark.parametrize("draining", [False, True])
+async def test_an_awaitable_whose_cancel_raises_holds_up_nobody_elses_answer(
+    host: Host, draining: bool
+) -> None:
     stubborn = Stubborn()
 
     async def handler(task: Task) -> None:
         await stubborn
 
-    late = [host.start(function, seconds=SOON) for function in (forever, handler, forever)]
-    for index in late:
-        said_about_deadline(await host.outcome(index))
-    await host.until(lambda: "stuck" in host.of(late[1]))
+    begun = [host.start(f, seconds=LONG if draining else SOON) for f in (handler, forever, handler, forever)]
+    if draining:
+        await asyncio.sleep(0)
+        host.execution.cancel_all("draining: now")
+    for index in begun:
+        assert isinstance(await host.outcome(index), Failed)
+    await host.until(lambda: "stuck" in host.of(begun[0]) and "stuck" in host.of(begun[2]))
     stubborn.set_result(None)
 
 

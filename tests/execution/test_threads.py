@@ -40,6 +40,13 @@ async def test_a_thread_at_its_deadline_is_answered_for_and_stuck_at_once(
     assert host.of(index) == ["finish", "stuck", "freed"]
 
 
+async def test_a_thread_that_ended_in_time_is_not_late_because_the_loop_was(host: Host) -> None:
+    index = host.start(handlers.echo_sync, seconds=SOON, payload=b"in time")
+    time.sleep(3 * SOON)
+    assert await host.outcome(index) == Completed(b"in time")
+    assert host.of(index) == ["finish", "freed"]
+
+
 class Crowd:
     """A handler that sees how many threads run it at once."""
 
@@ -164,6 +171,8 @@ async def test_a_coroutine_that_comes_out_of_a_stuck_thread_is_not_run(
     await host.freed(index)
     gc.collect()  # a coroutine that nobody awaited would warn here
     assert ran == []
+    await three_at_once(host)
+    assert (await crowd(host)).most <= 3
 
 
 @pytest.fixture
