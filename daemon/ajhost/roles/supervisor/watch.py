@@ -106,7 +106,8 @@ class Watch:
             )
             self._stalled(member)
             return
-        self._answer_overdue(member, int(now * 1e9))
+        # the second look is a tick later, and the answer must leave before the header's second all the same
+        self._answer_overdue(member, int((now + TICK) * 1e9))
         first = earliest_deadline(member.ledger)
         until = (since if first is None else first / 1e9) + kill_grace
         if now < until:
