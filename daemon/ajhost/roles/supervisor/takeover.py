@@ -87,12 +87,14 @@ async def move_waiting(
             desk.lend(copy)
             moved += 1
     words = ledger.words
-    if words[Word.EPOCH] and words[Word.STOLEN] != words[Word.EPOCH]:
+    epoch = words[Word.EPOCH]
+    if epoch and words[Word.STOLEN] != epoch:
         try:
             moved += await _move_stream(ledger, sock, desk, places, seen)
         except (LedgerError, FrameError) as error:
             _log.error("worker slot %d: its connection cannot be taken over: %s", ledger.slot, error)
-        words[Word.STOLEN] = words[Word.EPOCH]
+        # of the connection that was taken over: somebody else may have let the process go on, and it may have another
+        words[Word.STOLEN] = epoch
     if sock is not None:
         sock.close()
     return moved
@@ -102,7 +104,7 @@ async def _move_stream(
     ledger: Ledger, sock: socket.socket | None, desk: Desk, places: set[int], seen: set[bytes]
 ) -> int:
     loop, chunk, moved, needed = asyncio.get_running_loop(), Chunk(ledger), 0, 0
-    skip = 0
+    skip, epoch = 0, ledger.words[Word.EPOCH]
     sealed = bool(ledger.words[Word.SEALED])
     chunk.resume(tcp.bytes_taken(sock) if sock is not None and not sealed else 0)
     if sock is not None:
@@ -130,7 +132,7 @@ async def _move_stream(
                 if sock is None or sealed:
                     break
                 count = await loop.sock_recv_into(sock, chunk.space(needed))
-                if not count:
+                if not count or ledger.words[Word.EPOCH] != epoch:
                     break
                 chunk.take(count)
                 if skip:
