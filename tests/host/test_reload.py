@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -136,6 +137,31 @@ async def test_bad_settings_are_rejected_with_the_reason(
         assert (await router.request("echo", b"x")).body == b"x"
         drop_in.unlink()
         assert (await host.reload()).status == 0
+
+
+async def test_a_template_that_dies_beside_broken_code_comes_back_when_the_code_is_mended(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    good = VERSION.format(version="one")
+    async with (
+        Host(
+            tmp_path, nats=nats_server.url, handlers={"version": "app:version"}, modules={"app": good}
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        host.write_module("app", "def broken(:")
+        os.kill(host.template(), signal.SIGKILL)
+        await host.log("no new template")
+        assert (await router.request("version")).body == b"one"  # workers live on
+        rejected = await host.reload(timeout=20)
+        assert rejected.status == 1
+        assert "SyntaxError" in rejected.stderr
+        host.write_module("app", VERSION.format(version="two"))
+        assert (await host.reload(timeout=20)).status == 0
+        assert (await router.request("version")).body == b"two"
+        host.kill(0)
+        await host.log("died: SIGKILL")
+        assert (await router.request("version")).body == b"two"
 
 
 async def test_another_queue_group_needs_a_restart(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -107,8 +107,11 @@ class Crew:
         order = WorkerOrder(spawn.slot, spawn.serial, spawn.generation)
         with theirs:
             try:
-                spawned = await self.templates[spawn.generation].spawn(order, theirs, self._lanes)
-            except (KeyError, TemplateFailed, OSError) as error:
+                template = self.templates.get(spawn.generation)
+                if template is None:
+                    raise TemplateFailed(["its template is dead, and there is no new one yet"])
+                spawned = await template.spawn(order, theirs, self._lanes)
+            except (TemplateFailed, OSError) as error:
                 del self.members[spawn.serial]
                 member.discard()
                 ledger_file.remove(self._directory, spawn.serial)

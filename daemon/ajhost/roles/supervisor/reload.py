@@ -114,11 +114,15 @@ class Reloader:
     async def renew(self) -> None:
         """The template died: a new generation of the same settings, tried until there is one."""
         delay = _RENEW_FIRST
-        async with self._lock:
-            while not self._crew.fleet.stopping and self._crew.fleet.generation not in self._crew.templates:
-                decision = await self._change(self._settings)
-                if decision.taken:
+        while True:
+            async with (
+                self._lock
+            ):  # for one attempt at a time: a reload that mends the code must have its turn
+                if self._crew.fleet.stopping or self._crew.fleet.generation in self._crew.templates:
                     return
-                _log.error("no new template: %s", decision.text)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _RENEW_LONGEST)
+                decision = await self._change(self._settings)
+            if decision.taken:
+                return
+            _log.error("no new template: %s", decision.text)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RENEW_LONGEST)
