@@ -16,6 +16,7 @@ from scripts.lib.soak.service import Service
 from tests.support import processes
 from tests.support.host import ROOT
 from tests.support.nats import NatsServer
+from tests.support.program import CommandResult
 
 MODULE = "from scripts.lib.soak.handlers import *  # version {version}\n"
 ROUTES = ("work", "thread", "block", "gil", "deaf", "fork", "crash")
@@ -29,6 +30,12 @@ _BROKEN_MODULES = {
 _BROKEN_SETTINGS = {"bad TOML": "[workers\ncount =", "unknown key": "[workers]\ncuont = 3\n"}
 
 
+_SETTLE = 1.5
+"""Seconds after a server's start by which every process has connected again, each with a delay of its own."""
+_RELOAD_LIMIT = 50.0
+"""Seconds in which a reload is decided: the imports' limit, the time that new workers have, and some more."""
+
+
 @dataclass(slots=True)
 class Window:
     """A time during which something beyond the host's promise was the case; `end` is 0 while it lasts."""
@@ -40,8 +47,12 @@ class Window:
     """Requests that found no responders meanwhile."""
 
     def touches(self, since: float, until: float) -> bool:
-        """Whether it overlaps with that time."""
-        return self.start <= until and (not self.end or self.end >= since)
+        """Whether it, or the moment after it in which connections are made again, overlaps with that time."""
+        return self.start <= until and (not self.end or self.end + _SETTLE >= since)
+
+    def covers(self, moment: float) -> bool:
+        """Whether that moment lies in it."""
+        return self.start <= moment and (not self.end or self.end >= moment)
 
 
 @dataclass(slots=True)
@@ -176,6 +187,15 @@ def misbehaving(kind: str, route: str, shortest: float, longest: float) -> Calla
 # reloads
 
 
+async def _reload(stage: Stage) -> CommandResult | None:
+    """`ajhost reload`, which must come to a decision."""
+    try:
+        return await stage.service.command("reload", timeout=_RELOAD_LIMIT)
+    except TimeoutError:
+        stage.surprises.append(f"a reload was not decided within {_RELOAD_LIMIT} s, at {stamp(time.time())}")
+        return None
+
+
 async def reload_good(stage: Stage) -> None:
     """New settings and a new module, by SIGHUP or by the command."""
     async with stage.host_lock:
@@ -184,8 +204,8 @@ async def reload_good(stage: Stage) -> None:
         if stage.rng.random() < 0.3:
             stage.service.send(signal.SIGHUP)
             return
-        result = await stage.service.command("reload")
-        if result.status:
+        result = await _reload(stage)
+        if result is not None and result.status:
             stage.events.append(Event(time.time(), f"the good reload was rejected: {result.stderr.strip()}"))
             stage.counts["good reload rejected"] += 1
 
@@ -199,11 +219,9 @@ async def reload_broken(stage: Stage) -> None:
         else:
             stage.service.write_settings(_BROKEN_SETTINGS[kind])
         stage.note("broken reload", f"({kind})")
-        try:
-            result = await stage.service.command("reload")
-        finally:
-            stage.write_good()
-        if result.status == 0:
+        result = await _reload(stage)
+        stage.write_good()
+        if result is not None and result.status == 0:
             stage.surprises.append(f"a broken reload ({kind}) was taken at {stamp(time.time())}")
 
 
@@ -222,10 +240,8 @@ async def server_fault(stage: Stage) -> None:
         await (stage.server.kill() if kill else stage.server.stop())
         await asyncio.sleep(stage.rng.choice((0.0, 0.0, 0.3, 1.5, 3.0)))
         await stage.server.start()
-        back = time.time()
         await stage.router.connected.wait()
-        # the host's processes connect again with a delay of their own
-        window.end = max(time.time(), back) + 1.5
+        window.end = time.time()
 
 
 # the daemon
@@ -247,7 +263,7 @@ async def kill_daemon(stage: Stage) -> None:
         await stage.service.wait(10)
         await asyncio.sleep(0.1)
         await stage.service.start()
-        window.end = time.time() + 0.2
+        window.end = time.time()
 
 
 @dataclass(frozen=True, slots=True)

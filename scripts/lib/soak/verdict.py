@@ -16,6 +16,9 @@ _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d\.\d{3}) (\w+) +(.*)")
 _SHOWN = 6
 """So many of a kind are told in full."""
 _LINES = 30
+_MARGIN = 0.1
+"""Seconds before the header's second at which an answer leaves at the latest."""
+_CROWD = 0.3
 _IN_SERVER = 0.3
 """Seconds after which a request is surely no longer on its way through a server that runs."""
 
@@ -40,7 +43,9 @@ class Finding:
         self.latest = max(self.latest, request.late)
         self.since = min(self.since or request.sent, request.sent)
         self.until = max(self.until, request.sent)
-        if len(self.examples) < _SHOWN:
+        # one of each crowd that was sent together, which will have the same reason
+        alone = all(abs(request.sent - other.sent) > _CROWD for other in self.examples)
+        if alone and len(self.examples) < _SHOWN:
             self.examples.append(request)
 
 
@@ -68,11 +73,12 @@ class Verdict:
             "no answer around a fault of the server, and never run: perhaps lost in the server", False
         )
         self.held = Finding("no answer around a fault of the server, although the host had it", True)
+        self.unreachable = Finding("not answered in time, the server being away at the deadline", False)
         self.excused_late = Finding("late around a fault of the server, or of the whole daemon", False)
         self.excused_nobody = Finding("no responders while the server or the whole daemon was away", False)
         self.findings = (
             self.silent, self.held, self.late, self.twice, self.after, self.nobody, self.unproven, self.foreign,
-            self.lost, self.excused_late, self.excused_nobody,
+            self.lost, self.unreachable, self.excused_late, self.excused_nobody,
         )  # fmt: skip
         self.stage: Stage | None = None
 
@@ -88,9 +94,14 @@ class Verdict:
             in_server = any(
                 w.touches(request.sent, request.sent + _IN_SERVER) for w in self.stage.server_windows
             )
-            (self.silent if not server else self.lost if in_server and not request.runs else self.held).add(
-                request
-            )
+            if not server:
+                self.silent.add(request)
+            elif in_server and not request.runs:
+                self.lost.add(request)
+            elif any(window.covers(request.deadline - _MARGIN) for window in server):
+                self.unreachable.add(request)
+            else:
+                self.held.add(request)
         else:
             self.words[request.word] += 1
             if request.late > 0:
@@ -170,7 +181,7 @@ class Verdict:
         for text in (*self.unexpected[:_SHOWN], *stage.surprises[:_SHOWN]):
             yield f"  !  {text}"
         for finding in self.findings:
-            if finding.examples and (finding.fatal or finding is self.lost):
+            if finding.examples and (finding.fatal or finding in (self.lost, self.unreachable)):
                 yield ""
                 span = f"sent between {stamp(finding.since)} and {stamp(finding.until)}"
                 yield f"{finding.title}: {finding.count}, {span}, of which"
