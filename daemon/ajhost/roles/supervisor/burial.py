@@ -112,14 +112,18 @@ class Undertaker:
         if member.result is not None or not hangs():
             return
         stopped = processes.stop(member.pidfd, member.pid, _STOP_LIMIT)
-        if stopped not in (processes.Stopped.STOPPED, processes.Stopped.ALREADY_STOPPED):
+        if stopped is processes.Stopped.ALREADY_STOPPED:
+            # somebody else stopped it, and may let it go on at any moment, in the middle of a takeover too
+            _log.error("worker %d (pid %d) was stopped from outside: SIGKILL", member.slot, member.pid)
+            member.kill()
+            return
+        if stopped is not processes.Stopped.STOPPED:
             return
         try:
             moved = await move_waiting(member.ledger, member.inherit(), self._desk)
             self._tally.moved += moved
         finally:
-            if stopped is processes.Stopped.STOPPED:  # somebody else's stop is not ours to undo
-                processes.resume(member.pidfd)
+            processes.resume(member.pidfd)
         self._notifier.forget(stored_name(member.serial))
         _log.warning("worker %d (pid %d): %d requests moved while it hangs", member.slot, member.pid, moved)
 

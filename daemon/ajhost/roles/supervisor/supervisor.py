@@ -168,7 +168,7 @@ class Supervisor:
 
     def _on_changed(self) -> None:
         self._shutdown.changed.set()
-        if not self._ready and self._fleet.complete() and self._desk is not None:
+        if not self._ready and self._fleet.count and self._fleet.complete() and self._desk is not None:
             self._ready = True
             self._desk.ledger.words[Word.PHASE] = Phase.SERVING
             self._write_state()

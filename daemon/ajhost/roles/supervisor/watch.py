@@ -87,6 +87,7 @@ class Watch:
                 self._judge(member, now, workers.kill_grace)
             elif member.serial in self._hung:
                 hung_for = now - self._hung.pop(member.serial)
+                member.killed_at = 0.0  # the next hang is judged anew
                 if hung_for < 2 * _STALE_NS / 1e9:  # a false alarm: judge it less strictly
                     member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
                 _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
