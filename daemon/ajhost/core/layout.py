@@ -42,6 +42,8 @@ class Word:
     PHASE, BEAT, EPOCH, RECV, DONE, BASE, SEALED = range(16, 23)
     STOLEN = 24
     """Written by the supervisor: the epoch whose connection it took over while this worker hung."""
+    SUBSCRIBED = 25
+    """The epoch in which the server last had all our subscriptions."""
     RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
     TOKEN = 64
     """Four words: the token that this process received last (`core/token.py`)."""

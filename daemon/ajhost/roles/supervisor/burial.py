@@ -119,10 +119,12 @@ class Undertaker:
             return
         if stopped is not processes.Stopped.STOPPED:
             return
+        member.relieved = True
         try:
             moved = await move_waiting(member.ledger, member.inherit(), self._desk)
             self._tally.moved += moved
         finally:
+            member.relieved = False
             processes.resume(member.pidfd)
         self._notifier.forget(stored_name(member.serial))
         _log.warning("worker %d (pid %d): %d requests moved while it hangs", member.slot, member.pid, moved)

@@ -47,6 +47,8 @@ class Member:
         self.sock: socket.socket | None = None
         self.left = False
         self.killed_at = 0.0
+        self.relieved = False
+        """Its connection is being taken over at this moment."""
         self.stale_after_ns = 0
         self._epoch = 0
         self._pidfd = -1
@@ -70,6 +72,12 @@ class Member:
     def beat_ns(self) -> int:
         """Monotonic nanoseconds of its last beat; its birth before the first."""
         return max(self.ledger.words[Word.BEAT], int(self.born * 1e9))
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether it is in the queue group, and not only alive, after a connection of its was taken over."""
+        taken = self.ledger.words[Word.STOLEN]
+        return not self.relieved and (not taken or self.ledger.words[Word.SUBSCRIBED] > taken)
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -85,7 +85,7 @@ class Watch:
                 limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
             if age > limit:
                 self._judge(member, now, workers.kill_grace)
-            elif member.serial in self._hung:
+            elif member.serial in self._hung and member.subscribed:
                 hung_for = now - self._hung.pop(member.serial)
                 member.killed_at = 0.0  # the next hang is judged anew
                 if hung_for < 2 * _STALE_NS / 1e9:  # a false alarm: judge it less strictly

@@ -165,6 +165,7 @@ class Worker:
         self._transport.resume()
         logs.report_lost()
         if self._connection.up.is_set():
+            self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
             self._admission.max_payload = self._connection.max_payload
         limit, counts = self._plan.workers.max_tasks, self._admission.counts
         if limit and counts.received + counts.pulled - counts.lent >= limit:
