@@ -42,7 +42,7 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
         if 0 < entry.deadline_ns <= now_ns
         and not entry.said
         and not entry.taken
-        and entry.state in (State.RECEIVED, State.QUEUED, State.STARTED)
+        and entry.state is not State.FREE
     )
 
 

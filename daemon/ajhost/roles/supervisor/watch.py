@@ -34,7 +34,7 @@ _MEMORY_EVERY = 1.0
 def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
     """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
     reply = entry.reply
-    if entry.state is not State.STARTED:
+    if entry.state in (State.RECEIVED, State.QUEUED):
         messages = scan(ledger.frame(entry.index)).messages
         reply = messages[0][5] if messages else b""
     ledger.say(entry.index, entry.seq)

@@ -163,6 +163,9 @@ class Execution:
         if run.answered:
             self._free(run)
             return
+        if time.monotonic() >= run.deadline:  # the loop, or the whole process, stood still
+            self._end(run, Failed(_exceeded(run)))
+            return
         run.code = _RUNS
         CURRENT_TASK.set(run.labels)
         try:
