@@ -17,7 +17,7 @@ from ajhost.adapters.tls import Sealed
 PING = b"PING\r\n"
 _KEPT_BYTES = 8 << 20
 """Bytes of unconfirmed replies that are kept for a reconnect; the oldest go first."""
-_FRAGILE_SECONDS = 1.0
+_FRAGILE_SECONDS = 3.0
 """For so long after a server was restarted the requester may not be back itself: replies are sent again later."""
 _AGAIN_AFTER = (1.0, 2.5)
 
@@ -42,6 +42,7 @@ class Outflow:
         self._recent: deque[tuple[int, bytes]] = deque()
         self._recent_size = 0
         self._fragile_until = 0.0
+        self._repeats = 0
 
     # -- a connection's life --------------------------------------------------------------------
 
@@ -120,8 +121,8 @@ class Outflow:
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether the server may not have everything that was sent."""
-        return bool(self._recent)
+        """Whether the server may not have everything that was sent, or its requester may not have been there."""
+        return bool(self._recent or self._repeats)
 
     async def drain(self) -> None:
         """Waits until the kernel took what was queued, or the connection is gone."""
@@ -208,9 +209,11 @@ class Outflow:
             self._recent_size -= len(self._recent.popleft()[1])
         if self._fragile_until and self._loop.time() < self._fragile_until:
             for delay in _AGAIN_AFTER:
+                self._repeats += 1
                 self._loop.call_later(delay, self._send_again, data)
 
     def _send_again(self, data: bytes) -> None:
+        self._repeats -= 1
         if self._up:
             self._commands.append(data)
             self.kick()

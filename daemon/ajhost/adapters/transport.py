@@ -63,7 +63,7 @@ class LedgerTransport(Transport):
         self._wake: asyncio.Future[None] | None = None
         self._controls: list[bytes] = []
         self._server: bytes | None = None
-        self._moved = False
+        self._moved = self._absent = False
         self._out = Outflow(self._released, self._lose)
         self.reply = self._out.reply
         """`reply(index, data)` sends the reply for a ledger entry, which is released once the kernel took it."""
@@ -75,8 +75,12 @@ class LedgerTransport(Transport):
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """Opens a connection; its socket is passed on before a byte is sent."""
         del buffer_size
-        async with asyncio.timeout(connect_timeout):
-            sock = await self._open(uri.hostname or "localhost", uri.port or 4222)
+        try:
+            async with asyncio.timeout(connect_timeout):
+                sock = await self._open(uri.hostname or "localhost", uri.port or 4222)
+        except OSError:
+            self._absent = True
+            raise
         self._chunk.reset()
         self._words[Word.SEALED] = 0
         self._sealed = None
@@ -355,7 +359,8 @@ class LedgerTransport(Transport):
         """Another server than before, or the same one started anew: requesters may not be back on it yet."""
         known, found = self._server, _SERVER_ID.search(line)
         self._server = found[1] if found is not None else b""
-        self._moved = known is not None and known != self._server
+        self._moved = self._absent or (known is not None and known != self._server)
+        self._absent = False
 
     def _came_up(self) -> None:
         self._up = True

@@ -37,7 +37,7 @@ BEAT = 0.05
 _ORPHAN_GRACE = 0.5
 """Seconds until a worker without a supervisor leaves the queue group. Under systemd it is killed by then, still
 subscribed: what comes waits in its connection, which systemd keeps, for the next start."""
-_CONFIRM_TRIES = 40
+_CONFIRM_TRIES = 60
 _PRUNE_NS = 1_000_000_000
 
 
