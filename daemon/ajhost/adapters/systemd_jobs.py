@@ -16,9 +16,8 @@ def own_unit() -> str | None:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return None
-    for (
-        line
-    ) in lines:  # "0::/system.slice/ajhost.service", in a hybrid hierarchy one for each controller as well
+    for line in lines:
+        # "0::/system.slice/ajhost.service", in a hybrid hierarchy one for each controller as well
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "name=systemd"):
             for part in reversed(path.split("/")):

@@ -58,7 +58,7 @@ class LedgerTransport(Transport):
         self._up = False
         self._eof = True
         self._needed = self._skip = 0
-        self._reading = self._kicked = False
+        self._reading = False
         self._line: asyncio.Future[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._controls: list[bytes] = []

@@ -60,7 +60,6 @@ class Ledger:
     """
 
     __slots__ = (
-        "_first",
         "chunk_at",
         "chunk_size",
         "entries",
@@ -90,7 +89,6 @@ class Ledger:
         self.serial = words[Word.SERIAL]
         self.slot = words[Word.SLOT]
         self.generation = words[Word.GENERATION]
-        self._first = HEADER_SIZE // 8
 
     def used(self) -> Iterator[Entry]:
         """Every entry that is not free."""

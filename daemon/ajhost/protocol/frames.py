@@ -103,3 +103,9 @@ def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:
     fields = 6 if words[0] == b"HMSG" else 5
     reply = words[3] if len(words) == fields else b""
     return words[1], reply, line_end + 2 + int(words[-1]) + 2
+
+
+def reply_of(frame: bytes) -> bytes:
+    """The reply subject of one whole message; empty when there is none, or no message."""
+    found = scan(frame).messages
+    return found[0][5] if found else b""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -72,11 +71,6 @@ class Undertaker:
         self._maps = Maps(directory, desk.ledger)
         self.graveyard = Graveyard(directory, desk, self._maps)
         self.leftovers = Leftovers(directory, desk, self.graveyard, self._maps)
-
-    def keep(self, serial: int, sock: socket.socket) -> None:
-        """Gives a connection to systemd's store, in place of the process's earlier one."""
-        self._notifier.forget(stored_name(serial))
-        self._notifier.store(stored_name(serial), sock.fileno())
 
     def tidy(self) -> None:
         """Forgets ledgers whose files are gone. Call it about once a second."""

@@ -19,7 +19,7 @@ from ajhost.adapters.nats import Connection
 from ajhost.adapters.transport import LedgerTransport
 from ajhost.core.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, Word, geometry_for
 from ajhost.core.token import Token
-from ajhost.protocol.frames import Message, scan
+from ajhost.protocol.frames import Message, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.wire import encode_reply, subjects_of
 from ajhost.roles.judge import Judge
@@ -170,9 +170,8 @@ class Desk:
         _log.warning("NATS: %s", text)
 
     def _expired(self, index: int) -> None:
-        messages = scan(self.ledger.frame(index)).messages
         text = self._draining or "deadline exceeded: no worker became free in time"
-        self._refuse(index, messages[0][5] if messages else b"", Failed(text))
+        self._refuse(index, reply_of(self.ledger.frame(index)), Failed(text))
 
     # -- the last resort ------------------------------------------------------------------------
 

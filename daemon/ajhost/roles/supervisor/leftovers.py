@@ -16,12 +16,11 @@ from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.core.estate import overdue
 from ajhost.core.layout import LedgerError, State
 from ajhost.core.ledger import Entry
-from ajhost.protocol.frames import scan
+from ajhost.protocol.frames import reply_of
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
-from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
-from ajhost.roles.supervisor.watch import answer_for
+from ajhost.roles.supervisor.takeover import answer_for, answer_started, move_waiting, return_token
 
 _log = logging.getLogger("ajhost.supervisor")
 _STORED_PREFIX = "nats-"
@@ -173,12 +172,8 @@ class Leftovers:
 
 
 def _replies(ledger: MappedLedger) -> set[bytes]:
-    replies = set()
-    for entry in ledger.used():
-        if entry.state in (State.RECEIVED, State.QUEUED):
-            found = scan(ledger.frame(entry.index)).messages
-            replies |= {m[5] for m in found}
-    return replies
+    waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
+    return {reply_of(ledger.frame(entry.index)) for entry in waiting}
 
 
 def new_serial() -> int:

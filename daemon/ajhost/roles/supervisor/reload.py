@@ -115,9 +115,8 @@ class Reloader:
         """The template died: a new generation of the same settings, tried until there is one."""
         delay = _RENEW_FIRST
         while True:
-            async with (
-                self._lock
-            ):  # for one attempt at a time: a reload that mends the code must have its turn
+            # the lock is for one attempt at a time: a reload that mends the code must have its turn
+            async with self._lock:
                 if self._crew.fleet.stopping or self._crew.fleet.generation in self._crew.templates:
                     return
                 decision = await self._change(self._settings)

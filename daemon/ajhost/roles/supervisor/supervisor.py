@@ -47,16 +47,15 @@ class Supervisor:
     """One run of the host."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
-        self._settings, self._load, self._notifier = settings, load, notifier
+        self._settings, self._notifier = settings, notifier
         self._loop = asyncio.get_running_loop()
         self._runtime = settings.runtime.directory
         self._lanes: list[Lane] = []
-        serial = new_serial()
-        self.serial = serial
+        self.serial = new_serial()
         """Of our own ledger."""
         self._crew = Crew(
             self._runtime,
-            serial + 1,
+            self.serial + 1,
             self._lanes,
             kept=self._on_kept,
             ended=self._on_ended,

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 from ajhost.adapters import tcp
 from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.estate import take_stock
-from ajhost.core.layout import LedgerError, Word
+from ajhost.core.layout import LedgerError, State, Word
 from ajhost.core.ledger import Entry, Ledger
-from ajhost.core.token import Claim, claim, unpack
-from ajhost.protocol.frames import FrameError, message_line, scan
+from ajhost.core.token import SIZE, Claim, claim, unpack
+from ajhost.protocol.frames import FrameError, message_line, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
@@ -50,9 +50,17 @@ def answer_started(
     return len(started)
 
 
+def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
+    """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
+    waits = entry.state in (State.RECEIVED, State.QUEUED)
+    reply = reply_of(ledger.frame(entry.index)) if waits else entry.reply
+    ledger.say(entry.index, entry.seq)
+    desk.answer(reply, Failed(text))
+
+
 def return_token(ledger: Ledger, desk: Desk, maps: Maps) -> None:
     """Sends the token again that a dead process had received and not used."""
-    token = unpack(ledger.view[Word.TOKEN * 8 : Word.TOKEN * 8 + 32])
+    token = unpack(ledger.view[Word.TOKEN * 8 : Word.TOKEN * 8 + SIZE])
     owner = maps.get(token.serial) if token.serial else None
     if owner is not None and claim(token, owner) is not Claim.STALE:
         desk.resend(token, owner.frame(token.entry))
@@ -81,7 +89,7 @@ async def move_waiting(
             continue
         frame = ledger.frame(entry.index)
         places.add(entry.at)
-        copy = None if _reply_of(frame) in seen else desk.copy(frame)
+        copy = None if reply_of(frame) in seen else desk.copy(frame)
         ledger.say(entry.index, entry.seq)
         if copy is not None:
             desk.lend(copy)
@@ -152,8 +160,3 @@ def _pass_over(chunk: Chunk, desk: Desk) -> int:
     _, reply, size = line
     desk.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
     return size - len(head)
-
-
-def _reply_of(frame: bytes) -> bytes:
-    found = scan(frame).messages
-    return found[0][5] if found else b""

@@ -9,12 +9,10 @@ from collections.abc import Callable
 
 from ajhost.adapters import processes
 from ajhost.core.estate import earliest_deadline, overdue
-from ajhost.core.layout import State, Word
-from ajhost.core.ledger import Entry, Ledger
-from ajhost.protocol.frames import scan
-from ajhost.protocol.outcome import Failed
+from ajhost.core.layout import Word
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.member import Member
+from ajhost.roles.supervisor.takeover import answer_for
 from ajhost.settings.values import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -29,16 +27,6 @@ _LATE = 0.15
 _DUMP_TIME = 0.1
 """Seconds between asking for the stacks and the kill."""
 _MEMORY_EVERY = 1.0
-
-
-def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
-    """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
-    reply = entry.reply
-    if entry.state in (State.RECEIVED, State.QUEUED):
-        messages = scan(ledger.frame(entry.index)).messages
-        reply = messages[0][5] if messages else b""
-    ledger.say(entry.index, entry.seq)
-    desk.answer(reply, Failed(text))
 
 
 class Watch:

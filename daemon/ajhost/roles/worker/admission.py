@@ -11,7 +11,7 @@ from ajhost.api import Task
 from ajhost.core.layout import MAX_REPLY
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import Token
-from ajhost.protocol.frames import Message, scan
+from ajhost.protocol.frames import Message, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord, unwrap
 from ajhost.protocol.wire import encode_reply
@@ -126,10 +126,8 @@ class Admission:
 
     def expired(self, index: int) -> None:
         """A lent request that nobody started in time (or, while draining, that nobody will)."""
-        messages = scan(self._ledger.frame(index)).messages
-        reply = messages[0][5] if messages else b""
         text = self._draining or "deadline exceeded: no slot became free in time"
-        self._refuse(index, reply, Failed(text))
+        self._refuse(index, reply_of(self._ledger.frame(index)), Failed(text))
 
     # -- requests from the shared queue ---------------------------------------------------------
 
@@ -148,9 +146,7 @@ class Admission:
         _, header, body, end, subject, reply = scan(frame).messages[0]
         judged = self._judge(subject, frame[header:body], frame[body : end - 2])
         if isinstance(judged, Failed):
-            self._ledger.start(index, 0, 0, reply, b"", b"", 0, 0, origin)
-            taken()
-            self._refuse(index, reply, judged)
+            self._deny(index, reply, judged, origin, taken)
             return
         record, handler, deadline, now = judged
         route = self._routes[handler]
@@ -176,10 +172,7 @@ class Admission:
             try:
                 payload = unwrap(record.payload)
             except ValueError as error:
-                if taken is not None:
-                    self._ledger.start(index, 0, 0, reply, b"", b"", 0, 0, origin)
-                    taken()
-                self._refuse(index, reply, Failed(f"bad request: {error}"))
+                self._deny(index, reply, Failed(f"bad request: {error}"), origin, taken)
                 return
         mine = self._ledger.start(
             index,
@@ -245,6 +238,20 @@ class Admission:
         self._draining = text
         self._execution.cancel_all(text)
         self._lender.give_up()
+
+    def _deny(
+        self,
+        index: int,
+        reply: bytes,
+        outcome: Failed,
+        origin: tuple[int, int, int],
+        taken: Callable[[], None] | None,
+    ) -> None:
+        """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""
+        if taken is not None:
+            self._ledger.start(index, 0, 0, reply, b"", b"", 0, 0, origin)
+            taken()
+        self._refuse(index, reply, outcome)
 
     def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
         self.counts.refused += 1

@@ -54,7 +54,6 @@ class Worker:
         ledger: OwnedLedger,
     ) -> None:
         self._plan = plan
-        self._order = order
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._ledger = ledger
@@ -92,7 +91,6 @@ class Worker:
         self._leaving = asyncio.Event()
         self._finish = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._orphaned = False
         self._retire_asked = False
         self._pruned_ns = 0
         self._pull_while_leaving = True
@@ -183,7 +181,6 @@ class Worker:
             except ChannelClosed:
                 self._loop.remove_reader(self._channel.fileno())
                 _log.error("the supervisor is gone: finishing what is held")
-                self._orphaned = True
                 self._loop.call_later(_ORPHAN_GRACE, self._finish.set)
                 self._loop.call_later(_ORPHAN_GRACE, self._leaving.set)
                 return
