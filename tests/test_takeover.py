@@ -22,7 +22,7 @@ from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.shared_queue.lane import GENERAL, open_lane
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
-from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
+from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers, stored_name
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting
 from tests.support.house import GEOMETRY, SUBJECT, Act, House, Killed, body, frame, house, lying, until
 
@@ -285,6 +285,34 @@ async def test_the_next_start_runs_what_a_dead_worker_had_not_started(home: Hous
     await past.next_start()
     assert sorted(home.ran) == past.replies
     assert home.answers == {}
+
+
+async def test_leftovers_are_settled_by_one_at_a_time_however_long_a_connection_takes(home: House) -> None:
+    """The supervisor looks at every tick, and a server may take two seconds to end an inherited connection."""
+    past = Past(home, "past")
+    past.fill()
+    index = past.worker.receive_copy(frame(b"R.started"), 1)
+    assert index is not None
+    past.worker.start(index, 1 << 61, 1, b"R.started", b"i", b"t", 0, 1)
+    maps = Maps(past.directory)
+    leftovers = Leftovers(past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        inherited = socket.create_connection(listening.getsockname())
+        slow, _ = listening.accept()
+    assert leftovers.inherit([(stored_name(OLD_WORKER), inherited.detach())]) == []
+    assert leftovers.due()
+    first = asyncio.create_task(leftovers.settle(died, lambda serial: None))
+    await until(lambda: b"R.started" in home.answers)
+    assert not first.done()
+    assert not leftovers.due()
+    second = asyncio.create_task(leftovers.settle(died, lambda serial: None))
+    await asyncio.sleep(0)
+    slow.close()
+    await asyncio.gather(first, second)
+    await home.settle()
+    assert sorted(home.ran) == past.replies
+    assert home.answers == {b"R.started": ["worker died: here"]}
+    assert not leftovers.due()
 
 
 async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_nothing(home: House) -> None:

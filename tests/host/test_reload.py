@@ -181,6 +181,26 @@ async def test_sighup_reloads_and_says_so_to_the_service_manager(
         await host.log("reloaded: generation 2 serves")
 
 
+async def test_a_reload_of_a_host_that_still_waits_for_its_server_is_rejected_and_starts_nothing(
+    tmp_path: Path,
+) -> None:
+    host = Host(tmp_path, nats="nats://127.0.0.1:9")
+    try:
+        await host.launch()
+        await host.log("waiting for NATS")
+        host.send_signal(signal.SIGHUP)
+        await host.log("reload rejected: the host is still starting")
+        result = await host.reload(timeout=20)
+        assert result.status == 1
+        assert "still starting" in result.stderr
+        assert not host.workers()
+        assert not host.notifications.having("READY")
+        assert await host.terminate() == 0
+        await host.nothing_left()
+    finally:
+        await host.destroy()
+
+
 async def test_ten_reloads_at_speed_lose_nothing(nats_server: NatsServer, tmp_path: Path) -> None:
     async with (
         Host(tmp_path, nats=nats_server.url, handlers={"work": "work"}) as host,

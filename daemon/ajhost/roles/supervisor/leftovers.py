@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -93,6 +94,7 @@ class Leftovers:
         self._waiting = [s for s in ledger_file.serials(directory) if s != desk.serial]
         self._sockets: dict[int, socket.socket] = {}
         self._queued: list[MappedLedger] = []
+        self._settling = asyncio.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -112,7 +114,14 @@ class Leftovers:
         return foreign
 
     async def settle(self, verdict: Callable[[Entry], Outcome], forget: Callable[[int], None]) -> None:
-        """Settles every file whose owner is dead. `forget(serial)`: its stored socket is no longer needed."""
+        """Settles every file whose owner is dead. `forget(serial)`: its stored socket is no longer needed.
+
+        One at a time: it waits for servers, and two at work on one file would run its requests twice.
+        """
+        async with self._settling:
+            await self._settle(verdict, forget)
+
+    async def _settle(self, verdict: Callable[[Entry], Outcome], forget: Callable[[int], None]) -> None:
         orphans = []
         dead: list[MappedLedger] = []
         for serial in self._waiting:
@@ -162,6 +171,8 @@ class Leftovers:
 
     def due(self) -> bool:
         """Whether an orphan has ended since, so that `settle` has something to do."""
+        if self._settling.locked():
+            return False
         for serial in self._waiting:
             try:
                 if ledger_file.locked_by(self._directory, serial) is None:

@@ -212,7 +212,12 @@ class Supervisor:
 
     async def reload(self) -> Decision:
         """Proves and takes new settings and code, or keeps the old and says why."""
-        self._notifier.reloading()
+        if not self._fleet.count:
+            # nothing to change over from yet, and systemd still waits for the first READY
+            _log.error("reload rejected: the host is still starting")
+            return Decision(False, "the host is still starting")
+        if self._ready:
+            self._notifier.reloading()
         decision = await self._reloader.reload()
         if decision.taken:
             self._crew.tally.reloads_taken += 1
@@ -221,7 +226,8 @@ class Supervisor:
             self._crew.tally.reloads_rejected += 1
             _log.error("reload rejected, the old generation serves on: %s", decision.text)
         self._write_state()
-        self._notifier.ready(self._status())
+        if self._ready:
+            self._notifier.ready(self._status())
         return decision
 
     def _take(self, settings: Settings, plan: GenerationPlan) -> None:
