@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ajhost.adapters.processes import resident_bytes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Partition
-from tests.support.router import Router, Verdict
+from tests.support.router import Report, Router, Verdict
 
 HANDLERS = {"echo": "echo", "work": "work"}
 
@@ -142,16 +143,13 @@ async def test_a_burst_past_the_backlog_is_refused_and_bounded(
         began = time.monotonic()
         requests = [await router.send("work", {"sleep_ms": 50}, deadline=30) for _ in range(5000)]
         await router.settled(requests)
-        words: dict[str, int] = {}
-        for request in requests:
-            reply = request.replies[0]
-            key = reply.word if reply.verdict is Verdict.ERROR else reply.verdict.value
-            words[key] = words.get(key, 0) + 1
-        assert words.keys() == {"complete", "overloaded:"}, words
-        assert words["complete"] >= 20
+        report = Report(tuple(requests))
+        assert report.verdicts.keys() == {Verdict.COMPLETE, Verdict.ERROR}, report
+        assert report.words.keys() == {"overloaded:"}, report
+        assert report.verdicts[Verdict.COMPLETE] >= 20
         assert time.monotonic() - began < 20
         for pid in host.workers().values():
-            assert _resident(pid) < 80 << 20
+            assert resident_bytes(pid) < 80 << 20
 
 
 async def test_large_requests_wait_or_are_refused_and_are_never_lost(tmp_path: Path) -> None:
@@ -191,7 +189,3 @@ async def _served(router: Router) -> None:
     while (await router.request("echo", b"x", deadline=5)).verdict is not Verdict.COMPLETE:
         assert time.monotonic() < end, "not back within 10 s"
         await asyncio.sleep(0.05)
-
-
-def _resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
