@@ -34,6 +34,23 @@ async def test_replies_made_while_disconnected_arrive(nats_server: NatsServer, t
         assert {r.verdict for r in replies} == {Verdict.COMPLETE}
 
 
+async def test_a_router_that_is_back_long_after_us_gets_its_replies(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS),
+        Router(nats_server.url, reconnect_time_wait=4) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 700}, deadline=20) for _ in range(20)]
+        await router.barrier()
+        assert (await router.request("echo", b"x")).body == b"x"  # all are handed over
+        await nats_server.kill()
+        await nats_server.start()
+        replies = [await router.reply(r) for r in requests]
+        assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+        assert min(r.latency for r in requests) > 3  # it was away when they were made
+
+
 async def test_the_host_is_back_by_itself_after_restarts_and_kills(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

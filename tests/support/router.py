@@ -300,14 +300,13 @@ class Router:
         async def ignore(_: Exception) -> None:
             """Restarts of the server are part of the tests; nats-py would log each."""
 
-        await self._client.connect(
-            self._url,
-            error_cb=ignore,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=0.05,  # type: ignore[arg-type]  # seconds, slept as they are
-            pending_size=256 * 1024 * 1024,
-            **self._connect,
-        )
+        options: dict[str, Any] = {
+            "error_cb": ignore,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 0.05,
+            "pending_size": 256 * 1024 * 1024,
+        }
+        await self._client.connect(self._url, **options | self._connect)
         await self._client.subscribe(
             f"{self._inbox}.*", cb=self._replied, pending_msgs_limit=0, pending_bytes_limit=0
         )

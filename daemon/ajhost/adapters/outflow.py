@@ -1,8 +1,7 @@
 """What leaves through a connection: operations of nats-py, and replies that survive the connection.
 
-A ledger entry is released once the kernel took its reply. The kernel is not the server: a reply is kept in memory until
-a PONG confirms that the server has read it, and goes out again after a reconnect. A second answer is harmless (the
-router's inbox is one-shot and unique), a missing one is not.
+A ledger entry is released once the kernel took its reply. The kernel is not the server, and the server not the
+requester: see `core.again`.
 """
 
 from __future__ import annotations
@@ -13,13 +12,9 @@ from collections import deque
 from collections.abc import Callable
 
 from ajhost.adapters.tls import Sealed
+from ajhost.core.again import Again
 
 PING = b"PING\r\n"
-_KEPT_BYTES = 8 << 20
-"""Bytes of unconfirmed replies that are kept for a reconnect; the oldest go first."""
-_FRAGILE_SECONDS = 3.0
-"""For so long after a server was restarted the requester may not be back itself: replies are sent again later."""
-_AGAIN_AFTER = (1.0, 2.5)
 
 
 class Outflow:
@@ -30,26 +25,24 @@ class Outflow:
         self._on_released, self._on_broken = released, broken
         self._sock: socket.socket | None = None
         self.sealed: Sealed | None = None
-        self._up = self._kicked = self._asking = False
+        self._up = self._kicked = False
+        self._asking: int | None = None
         self._commands: list[bytes] = []
         self._replies: list[bytes] = []
         self._entries: list[int] = []
         self._rest = memoryview(b"")
         self._rest_entries: list[int] = []
         self._room: asyncio.Future[None] | None = None
-        self._mark = 0
         self._pings: deque[int | None] = deque()
-        self._recent: deque[tuple[int, bytes]] = deque()
-        self._recent_size = 0
-        self._fragile_until = 0.0
-        self._repeats = 0
+        self._again = Again()
+        self._ended = self._loop.time()
 
     # -- a connection's life --------------------------------------------------------------------
 
     def attach(self, sock: socket.socket) -> None:
         """A new connection; operations leave at once, replies when the server has accepted us."""
         self._sock, self.sealed = sock, None
-        self._asking = False
+        self._asking = None
         self._pings.clear()
         self._commands.clear()
 
@@ -60,18 +53,16 @@ class Outflow:
         """
         self._up = True
         self._pings.clear()
-        if moved:
-            self._fragile_until = self._loop.time() + _FRAGILE_SECONDS
-        unsure = [data for _, data in self._recent]
-        self._recent.clear()
-        self._recent_size = 0
-        self._replies[:0] = unsure
+        now = self._loop.time()
+        self._replies[:0] = self._again.came_up(now, now - self._ended if moved else None)
         self.kick()
 
     def detach(self) -> None:
         """The connection has ended. What the kernel did not take stays, with its entries, for the next one."""
         if self._rest and self._sock is not None:
             self._loop.remove_writer(self._sock)
+        if self._up:
+            self._ended = self._loop.time()
         self._sock, self._up = None, False
         self._entries[:0] = self._rest_entries
         self._rest, self._rest_entries = memoryview(b""), []
@@ -100,9 +91,13 @@ class Outflow:
         self.kick()
 
     def confirm(self) -> None:
-        """Asks the server whether it has what was sent since it was last asked."""
-        if self._up and self._recent and self._recent[-1][0] == self._mark:
-            self._asking = True
+        """Asks the server whether it has what was sent since it was last asked, and repeats what is due."""
+        if not self._up:
+            return
+        self._commands += self._again.due(self._loop.time())
+        if self._asking is None:
+            self._asking = self._again.ask()
+        if self._commands or self._asking is not None:
             self.kick()
 
     def pong(self) -> bool:
@@ -110,8 +105,7 @@ class Outflow:
         mark = self._pings.popleft() if self._pings else None
         if mark is None:
             return False
-        while self._recent and self._recent[0][0] <= mark:
-            self._recent_size -= len(self._recent.popleft()[1])
+        self._again.confirmed(mark, self._loop.time())
         return True
 
     @property
@@ -121,8 +115,13 @@ class Outflow:
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether the server may not have everything that was sent, or its requester may not have been there."""
-        return bool(self._recent or self._repeats)
+        """Whether the server may not have everything that was sent."""
+        return self._again.unconfirmed
+
+    @property
+    def repeating(self) -> bool:
+        """Whether requesters may not be back yet after the server's restart."""
+        return self._again.repeating
 
     async def drain(self) -> None:
         """Waits until the kernel took what was queued, or the connection is gone."""
@@ -150,14 +149,13 @@ class Outflow:
             data = b"".join(self._replies)
             entries = self._entries
             self._replies, self._entries = [], []
-            self._keep(data)
+            self._again.sent(data, self._loop.time())
         if self._commands:
             data = b"".join(self._commands) + data
             self._commands.clear()
-        if self._asking:  # after the replies: its PONG confirms them
-            self._asking = False
-            self._pings.append(self._mark)
-            self._mark += 1
+        if self._asking is not None:  # after the replies: its PONG confirms them
+            self._pings.append(self._asking)
+            self._asking = None
             data += PING
         if not data:
             return
@@ -201,19 +199,3 @@ class Outflow:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
         self._room = None
-
-    def _keep(self, data: bytes) -> None:
-        self._recent.append((self._mark, data))
-        self._recent_size += len(data)
-        while self._recent_size > _KEPT_BYTES and len(self._recent) > 1:
-            self._recent_size -= len(self._recent.popleft()[1])
-        if self._fragile_until and self._loop.time() < self._fragile_until:
-            for delay in _AGAIN_AFTER:
-                self._repeats += 1
-                self._loop.call_later(delay, self._send_again, data)
-
-    def _send_again(self, data: bytes) -> None:
-        self._repeats -= 1
-        if self._up:
-            self._commands.append(data)
-            self.kick()

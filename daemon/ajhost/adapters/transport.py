@@ -338,6 +338,11 @@ class LedgerTransport(Transport):
         """Whether the server may not have everything that was sent."""
         return self._out.unconfirmed
 
+    @property
+    def repeating(self) -> bool:
+        """Whether requesters may not be back yet after the server's restart."""
+        return self._out.repeating
+
     def resume(self) -> None:
         """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
         if self._up and not self._reading and self._ledger.available:

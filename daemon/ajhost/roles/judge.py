@@ -15,7 +15,7 @@ from ajhost.protocol.wire import Refusal, read_request, route_of
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 
 _log = logging.getLogger("ajhost.requests")
-MARGIN = 0.15
+MARGIN = 0.2
 """Seconds before the header's second at which an answer leaves at the latest."""
 _KNOWN = 1024
 _SKEW_WARNING = 2.0

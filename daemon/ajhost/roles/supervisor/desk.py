@@ -218,10 +218,10 @@ class Desk:
         self.lender.give_up()
 
     async def settle(self, patience: float) -> None:
-        """Waits until the server has our answers, at most `patience` seconds."""
-        end = time.monotonic() + patience
-        while (self.transport.unsent or self.transport.unconfirmed) and time.monotonic() < end:
-            self.transport.confirm()
+        """Waits until the server and its requesters have our answers, at most `patience` seconds."""
+        end, transport = time.monotonic() + patience, self.transport
+        while (transport.unsent or transport.unconfirmed or transport.repeating) and time.monotonic() < end:
+            transport.confirm()
             await asyncio.sleep(0.01)
 
     async def close(self, patience: float) -> bool:

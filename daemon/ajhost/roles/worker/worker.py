@@ -37,7 +37,7 @@ BEAT = 0.05
 _ORPHAN_GRACE = 0.5
 """Seconds until a worker without a supervisor leaves the queue group. Under systemd it is killed by then, still
 subscribed: what comes waits in its connection, which systemd keeps, for the next start."""
-_CONFIRM_TRIES = 60
+_CONFIRM_SECONDS = 3.0
 _PRUNE_NS = 1_000_000_000
 
 
@@ -237,7 +237,7 @@ class Worker:
                 self._admission.give_up("draining: the host stopped before the task ended")
                 break
             await asyncio.sleep(min(BEAT / 5, left))
-        await self._flush()
+        await self._flush(end)
         self._count()
         leaving.cancel()
         return 0
@@ -251,11 +251,18 @@ class Worker:
         self._lender.sweep(time.monotonic_ns())
         return leaving.done() and self._finish.is_set() and not self._ledger.held
 
-    async def _flush(self) -> None:
-        """Waits until the server has the last replies, as long as it can be reached within reason."""
-        for _ in range(_CONFIRM_TRIES):
-            self._transport.confirm()
-            if not self._transport.unsent and not self._transport.unconfirmed:
+    async def _flush(self, end: float) -> None:
+        """Waits until the server has the last replies, as long as it can be reached within reason.
+
+        Right after a restart of the server its requesters may not be back: then until `end` (s, on the loop's clock).
+        """
+        transport, least = self._transport, self._loop.time() + _CONFIRM_SECONDS
+        while True:
+            transport.confirm()
+            repeating = transport.repeating and not self._hurry.is_set()
+            if not (transport.unsent or transport.unconfirmed or repeating):
+                break
+            if self._loop.time() >= (max(least, end) if repeating else least):
                 break
             await asyncio.sleep(BEAT)
         with contextlib.suppress(Exception):

@@ -1,0 +1,106 @@
+"""Replies that may have to go out again: until the server has them, and past its restart until requesters are back."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_KEPT_BYTES = 8 << 20
+"""Bytes that are kept of either kind; the oldest go first."""
+_SETTLED_SECONDS = 2.0
+"""For so long a reply is kept that the server has read: killed, it takes along what a slow requester had not got."""
+_BACK_LEAST, _BACK_MOST = 10.0, 60.0
+"""Bounds (s) of the time in which a requester comes back after the server. A Go router's first pauses are 1, 4 and 7 s,
+and the longer the server was away, the longer they have grown (`RetryLinearOneMinute` in asyncjobs v0.3.0)."""
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds from one repeat of a reply to the next."""
+
+Batch = tuple[float, bytes]
+"""A moment (s) and the replies that belong to it."""
+
+
+class Again:
+    """Keeps what was handed to the kernel. Times are seconds of one clock that only moves forward.
+
+    A second answer is harmless (the router's inbox is one-shot and unique), a missing one is not.
+    """
+
+    def __init__(self) -> None:
+        self._mark = 0
+        self._unconfirmed: deque[tuple[int, bytes]] = deque()
+        self._settled: deque[Batch] = deque()
+        self._size = 0
+        self._back_by = 0.0
+        self._repeats: tuple[deque[Batch], ...] = tuple(deque() for _ in _PAUSES)
+        self._repeated_size = 0
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether the server may not have everything that was sent."""
+        return bool(self._unconfirmed)
+
+    @property
+    def repeating(self) -> bool:
+        """Whether requesters may not be back yet for everything that was sent."""
+        return any(self._repeats)
+
+    def sent(self, data: bytes, now: float) -> None:
+        """Replies were handed to the kernel."""
+        self._unconfirmed.append((self._mark, data))
+        self._size += len(data)
+        while self._size > _KEPT_BYTES and (self._settled or len(self._unconfirmed) > 1):
+            oldest = self._settled.popleft() if self._settled else self._unconfirmed.popleft()
+            self._size -= len(oldest[1])
+        if now < self._back_by:
+            self._repeat(0, data, now)
+
+    def ask(self) -> int | None:
+        """The mark with which to ask the server whether it has all that was sent, None if that was asked already."""
+        if not self._unconfirmed or self._unconfirmed[-1][0] != self._mark:
+            return None
+        self._mark += 1
+        return self._mark - 1
+
+    def confirmed(self, mark: int, now: float) -> None:
+        """The server has what was sent before it was asked with `mark`."""
+        while self._unconfirmed and self._unconfirmed[0][0] <= mark:
+            self._settled.append((now, self._unconfirmed.popleft()[1]))
+
+    def came_up(self, now: float, away: float | None) -> list[bytes]:
+        """A new connection: what goes out again first.
+
+        `away`: for how long there was no server, when requesters have to come back as well; None when the server is the
+        one of before, which knows them still.
+        """
+        unsure = [data for _, data in self._unconfirmed]
+        if away is not None:
+            self._back_by = now + min(max(away, _BACK_LEAST), _BACK_MOST)
+            self._forget(now)
+            unsure[:0] = [data for _, data in self._settled]
+        self._unconfirmed.clear()
+        self._settled.clear()
+        self._size = 0
+        return unsure
+
+    def due(self, now: float) -> list[bytes]:
+        """What is to be repeated now. Call it every now and then: it also forgets what is settled for good."""
+        self._forget(now)
+        found: list[bytes] = []
+        for step, queue in enumerate(self._repeats):
+            while queue and queue[0][0] <= now:
+                data = queue.popleft()[1]
+                self._repeated_size -= len(data)
+                found.append(data)
+                if now < self._back_by and step + 1 < len(_PAUSES):
+                    self._repeat(step + 1, data, now)
+        return found
+
+    def _forget(self, now: float) -> None:
+        while self._settled and self._settled[0][0] < now - _SETTLED_SECONDS:
+            self._size -= len(self._settled.popleft()[1])
+
+    def _repeat(self, step: int, data: bytes, now: float) -> None:
+        self._repeats[step].append((now + _PAUSES[step], data))
+        self._repeated_size += len(data)
+        while self._repeated_size > _KEPT_BYTES:
+            eldest = next(queue for queue in reversed(self._repeats) if queue)
+            self._repeated_size -= len(eldest.popleft()[1])
