@@ -129,6 +129,11 @@ class Host:
     # running it
 
     @property
+    def program(self) -> tuple[str, ...]:
+        """The command that runs it."""
+        return (sys.executable, "-m", "ajhost", "run", "-c", str(self.file))
+
+    @property
     def environment(self) -> dict[str, str]:
         """What the program is started with."""
         path = os.pathsep.join(filter(None, (str(ROOT / "daemon"), os.environ.get("PYTHONPATH"))))
@@ -136,22 +141,30 @@ class Host:
 
     async def launch(self) -> None:
         """Starts it without waiting for its readiness."""
-        self._notify = NotifySocket(self.runtime.with_name(f"{self.runtime.name}.notify"))
+        self._notify = self._listen(self.runtime.with_name(f"{self.runtime.name}.notify"))
         # a pipe that asyncio does not know: with its own, `wait` would wait for orphans that hold the other end
         read_end, write_end = os.pipe()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "ajhost", "run", "-c", str(self.file)),
-                cwd=self.directory,
-                env={**self.environment, "NOTIFY_SOCKET": str(self._notify.path)},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                start_new_session=True,
-            )
+            self._process = await self._execute(write_end, str(self._notify.path))
         finally:
             os.close(write_end)
         self._log = await Log.of_pipe(read_end)
+
+    def _listen(self, path: Path) -> NotifySocket:
+        """Who receives its notifications."""
+        return NotifySocket(path)
+
+    async def _execute(self, output: int, notify: str) -> asyncio.subprocess.Process:
+        """Executes the program, with its output to a descriptor and its notifications to a path."""
+        return await asyncio.create_subprocess_exec(
+            *self.program,
+            cwd=self.directory,
+            env={**self.environment, "NOTIFY_SOCKET": notify},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
 
     async def start(self) -> None:
         """Starts it and returns when it says READY=1. Raises HostFailed if it ends first or takes too long."""

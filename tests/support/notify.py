@@ -26,7 +26,7 @@ class Notification:
 
 
 class NotifySocket:
-    """The receiving end. Descriptors that are handed over (the FD store) are counted and closed."""
+    """The receiving end. Descriptors that are handed over are counted and `_keep` decides about them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,23 +40,26 @@ class NotifySocket:
     def _receive(self) -> None:
         while True:
             try:
-                data, ancillary, _, _ = self._socket.recvmsg(65536, 4096)
+                data, ancillary, _, _ = self._socket.recvmsg(65536, 4096, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
-            pid = descriptors = 0
+            pid, handed = 0, array.array("i")
             for _, kind, value in ancillary:
                 if kind == socket.SCM_CREDENTIALS:
                     pid = _CREDENTIALS.unpack(value)[0]
                 elif kind == socket.SCM_RIGHTS:
-                    handed = array.array("i")
                     handed.frombytes(value[: len(value) - len(value) % handed.itemsize])
-                    descriptors += len(handed)
-                    for descriptor in handed:
-                        os.close(descriptor)
             lines = (line.partition("=") for line in data.decode().splitlines())
-            self._record(
-                Notification(time.monotonic(), pid, {key: value for key, _, value in lines}, descriptors)
+            notification = Notification(
+                time.monotonic(), pid, {key: value for key, _, value in lines}, len(handed)
             )
+            self._keep(notification, list(handed))
+            self._record(notification)
+
+    def _keep(self, notification: Notification, handed: list[int]) -> None:
+        """Takes the descriptors of a message; here they are closed, as by a manager without a store."""
+        for descriptor in handed:
+            os.close(descriptor)
 
     def _record(self, notification: Notification) -> None:
         self.received.append(notification)
