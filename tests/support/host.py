@@ -25,6 +25,8 @@ from tests.support.program import CommandResult, run
 ROOT = Path(__file__).parents[2]
 HANDLERS = "tests.support.handlers"
 START_TIMEOUT = 30.0
+_PATIENCE = 1.0
+"""Seconds from the first signal of a test's end to the second, which hurries."""
 STOP_TIMEOUT = 40.0
 _WORKER = re.compile(r"^ajhost: worker (\d+)")
 
@@ -209,6 +211,14 @@ class Host:
         self.send_signal(signal.SIGTERM)
         return await self.wait(timeout)
 
+    async def _end(self) -> int:
+        """As `terminate`, for a test that has seen all that it wanted: past a server's restart a stop has patience."""
+        self.send_signal(signal.SIGTERM)
+        try:
+            return await asyncio.wait_for(self._running.wait(), _PATIENCE)
+        except TimeoutError:
+            return await self.terminate()
+
     async def restart(self) -> None:
         """Starts it again after its end, on the same settings and the same runtime directory."""
         await self._forget()
@@ -360,7 +370,7 @@ class Host:
                     error.add_note(f"the host's log:\n{self.log_text()}")
                 return
             if self._process is not None:
-                if self._process.returncode is None and (status := await self.terminate()) != 0:
+                if self._process.returncode is None and (status := await self._end()) != 0:
                     raise HostFailed(f"it ended with {status}:\n{await self._last_log()}")
                 await self.nothing_left()
         finally:
