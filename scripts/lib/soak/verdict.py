@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ajhost.roles.judge import MARGIN
 from scripts.lib.soak.faults import Stage, Window
 from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
 
@@ -16,8 +17,6 @@ _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d\.\d{3}) (\w+) +(.*)")
 _SHOWN = 6
 """So many of a kind are told in full."""
 _LINES = 30
-_MARGIN = 0.1
-"""Seconds before the header's second at which an answer leaves at the latest."""
 _CROWD = 0.3
 _IN_SERVER = 0.3
 """Seconds after which a request is surely no longer on its way through a server that runs."""
@@ -98,7 +97,7 @@ class Verdict:
                 self.silent.add(request)
             elif in_server and not request.runs:
                 self.lost.add(request)
-            elif any(window.covers(request.deadline - _MARGIN) for window in server):
+            elif any(window.covers(request.deadline - MARGIN) for window in server):
                 self.unreachable.add(request)
             else:
                 self.held.add(request)
