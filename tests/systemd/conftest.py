@@ -45,11 +45,12 @@ async def host(lab: Lab) -> AsyncIterator[InstalledHost]:
     for source in (ROOT / "tests" / "support" / "handlers.py", Path(__file__).with_name("prints.py")):
         shutil.copy(source, application / source.name)
     yield InstalledHost(lab)
-    await lab.run("systemctl", "kill", "--signal", "KILL", "ajhost.service")
-    await lab.run("systemctl", "stop", "ajhost.service")
-    await lab.run("systemctl", "reset-failed", "ajhost.service")
-    shutil.rmtree(lab.path(DROP_INS), ignore_errors=True)
-    await lab.do("systemctl", "daemon-reload")
+    await lab.run(
+        "sh", "-c", "systemctl kill --signal KILL ajhost; systemctl stop ajhost; systemctl reset-failed"
+    )
+    if lab.path(DROP_INS).exists():
+        shutil.rmtree(lab.path(DROP_INS))
+        await lab.do("systemctl", "daemon-reload")
 
 
 async def drop_in(lab: Lab, name: str, text: str) -> None:
