@@ -43,6 +43,7 @@ def configure(directory: Path, *servers: str) -> Path:
     routes = ("echo", "email:", "email:new")
     handlers = "".join(f'[handlers."{route}"]\ntarget = "app:f"\n' for route in routes)
     (directory / "ajhost.toml").write_text(f"[nats]\nservers = {json.dumps(servers)}\n{handlers}")
+    (directory / "ajhost.toml").chmod(0o600)  # some have a password
     return directory / "ajhost.toml"
 
 

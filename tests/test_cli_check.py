@@ -30,6 +30,7 @@ def report(task):
 def write(directory: Path, text: str, app: str = APP) -> Path:
     (directory / "app.py").write_text(app)
     (directory / "ajhost.toml").write_text(f'[python]\npath = ["."]\nimport_timeout = 20\n{text}')
+    (directory / "ajhost.toml").chmod(0o600)  # some have a password
     return directory / "ajhost.toml"
 
 

@@ -126,6 +126,7 @@ class Host:
         """Replaces the settings file by exactly this, valid or not."""
         new = self.file.with_suffix(".new")
         new.write_text(text)
+        new.chmod(0o600)  # it may hold a password
         new.replace(self.file)
 
     # running it

@@ -399,6 +399,32 @@ def test_a_secret_file_that_others_can_open_is_refused(
     assert f"{mode:04o}" in problem.found
 
 
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ('user = "u"\npassword = "hunter2"', "nats.password"),
+        ('token = "hunter2"', "nats.token"),
+        ('servers = ["nats://hunter2@h"]', "nats.servers"),
+    ],
+)
+def test_settings_with_a_secret_in_them_are_for_their_owner_and_group_alone(
+    directory: Path, lines: str, key: str
+) -> None:
+    file = directory / "ajhost.toml"
+    drop_in = directory / "conf.d" / "secret.toml"
+    write(file, HANDLER, 0o644)
+    write(drop_in, f"[nats]\n{lines}", 0o640)
+    load(file, {})
+    drop_in.chmod(0o644)
+    with pytest.raises(SettingsError) as caught:
+        load(file, {})
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.key) == (drop_in, key)
+    assert "0644" in problem.found
+    assert f"chmod o-r {drop_in}" in problem.allowed
+    assert "hunter2" not in str(problem)
+
+
 @pytest.mark.parametrize("key", ["creds", "nkey", "token_file"])
 def test_a_secret_file_that_holds_something_else_is_refused_without_showing_it(
     directory: Path, key: str

@@ -65,6 +65,7 @@ class _Loader:
         self._files = Files(file.absolute().parent, self._credentials)
         self._raw: dict[str, Any] = {}
         self._sources: dict[tuple[str, ...], Path] = {}
+        self._modes: dict[Path, int] = {}
         self._problems: list[Problem] = []
         self._whole = True
 
@@ -73,6 +74,7 @@ class _Loader:
         context = self._context()
         if isinstance(nats := self._raw.get("nats"), dict):
             self._check_who(nats)
+            self._check_open(nats)
         document = self._validate()
         if document is not None and not self._problems:
             settings = _settings(self._file, document, context)
@@ -102,6 +104,7 @@ class _Loader:
         except OSError as error:
             self._unreadable(file, error.strerror or str(error), _READABLE)
             return
+        self._modes[file] = stat.S_IMODE(mode)
         if mode & stat.S_IWOTH:
             found = f"mode {stat.S_IMODE(mode):04o}, which lets everybody write"
             self._problems.append(Problem(file, "file", found, f"chmod o-w {file}"))
@@ -209,6 +212,16 @@ class _Loader:
         tls = nats.get("tls")
         if isinstance(tls, dict) and "key" in tls and "cert" not in tls and self._whole:
             self._add(("nats", "tls", "key"), "it without nats.tls.cert", "both or neither")
+
+    def _check_open(self, nats: Mapping[str, Any]) -> None:
+        """A file of settings is secret once a secret stands in it. Its group is the service's, so that may read it."""
+        servers = nats.get("servers")
+        with_secret = isinstance(servers, list) and any("@" in str(server) for server in servers)
+        for key in [*sorted(_SECRET & nats.keys()), *(["servers"] if with_secret else [])]:
+            file = self._source(("nats", key))
+            if (mode := self._modes.get(file, 0)) & stat.S_IROTH:
+                found = f"a secret in a file with mode {mode:04o}, open to everybody"
+                self._add(("nats", key), found, f"chmod o-r {file}, or a file of its own for the secret")
 
     def _check_tls(self, tls: TlsSettings | None) -> None:
         if tls is None:
