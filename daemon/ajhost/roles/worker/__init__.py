@@ -1,0 +1,1 @@
+"""The worker: joins the queue group, runs handlers, answers."""
