@@ -113,9 +113,9 @@ class Lab:
             process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
         )
 
-    async def do(self, *command: str, timeout: float = 60.0) -> str:
+    async def do(self, *command: str, user: str | None = None, timeout: float = 60.0) -> str:
         """Runs a command that must succeed; what it printed. Raises LabFailed."""
-        result = await self.run(*command, timeout=timeout)
+        result = await self.run(*command, user=user, timeout=timeout)
         if result.status != 0:
             raise LabFailed(f"{' '.join(command)}: {result.status}\n{result.stdout}{result.stderr}")
         return result.stdout

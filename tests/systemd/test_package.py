@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import stat
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.systemd.lab import Lab
+from tests.systemd.lab import ROOT, Lab
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,27 @@ def test_the_documentation_is_in_it(package: Path) -> None:
         "changelog.gz",
     ):
         assert f"./usr/share/doc/ajhost/{page}\n" in listed
+
+
+async def test_every_library_is_in_it_and_every_module_can_be_imported(bare: Lab) -> None:
+    shutil.copy(Path(__file__).with_name("contents.py"), bare.path("/var/tmp"))
+    found = json.loads(
+        await bare.do("/usr/lib/ajhost/bin/python", "-I", "/var/tmp/contents.py", user="nobody")
+    )
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        needed = {_name(text) for text in tomllib.load(file)["project"]["dependencies"]}
+    assert needed <= set(found["distributions"])
+    assert found["missing"] == []
+    assert found["broken"] == {}
+    assert {"ajhost.adapters.http", "ajhost.adapters.metrics", "ajhost.roles.worker.main"} <= set(
+        found["modules"]
+    )
+    listed = bare.path("/usr/share/doc/ajhost/bundled-libraries.txt").read_text()
+    assert {_name(line) for line in listed.splitlines()} == set(found["distributions"])
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower().replace("_", "-")
 
 
 async def test_the_shell_completes_commands(bare: Lab) -> None:

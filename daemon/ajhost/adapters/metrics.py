@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -12,6 +13,9 @@ from ajhost.core.figures import Figures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The format that `generate_latest` writes and that every scraper reads."""
+
+_BOOTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+"""Unix time, taken once: the start time of a process must not change from scrape to scrape."""
 
 _FROM_LEDGERS = {
     "received": ("ajhost_requests_received", "Requests that workers received from the NATS server."),
@@ -29,8 +33,15 @@ def exposition(figures: Figures) -> bytes:
     """The text of a scrape; figures of the supervisor's own process (`process_*`) are added."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(figures))
-    ProcessCollector(registry=registry)
+    _OwnProcess(registry=registry)
     return generate_latest(registry)
+
+
+class _OwnProcess(ProcessCollector):
+    """The library gives no figure at all without the boot time in /proc/stat, which the unit hides (ProcSubset=pid)."""
+
+    def _boot_time(self) -> float:
+        return _BOOTED
 
 
 class _Families(Collector):
