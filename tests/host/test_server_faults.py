@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -147,6 +149,33 @@ async def test_a_server_in_lame_duck_mode_is_left_without_a_loss(tmp_path: Path)
         await server.lame_duck()
         replies = [await router.reply(r) for r in requests]
         assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+
+
+async def test_a_server_that_cuts_a_slow_consumer_costs_only_what_it_had_not_handed_over(
+    tmp_path: Path,
+) -> None:
+    sections = {"workers": {"count": 1, "backlog": 2000}}
+    handlers = {**HANDLERS, "block": "block_loop"}
+    async with (
+        NatsServer(tmp_path, config='write_deadline: "100ms"\n') as server,
+        Host(tmp_path, nats=server.url, handlers=handlers, sections=sections) as host,
+        Router(server.url) as router,
+    ):
+        # stopped, it cannot take the worker out of the group before the server loses patience
+        host.send_signal(signal.SIGSTOP)
+        hanging = await router.send("block", {"block_ms": 1500}, deadline=20)
+        payload = b'{"sleep_ms": 1, "pad": "' + b"x" * 100_000 + b'"}'
+        requests = [await router.send("work", payload, deadline=6) for _ in range(300)]
+        await server.logged("Slow Consumer")
+        host.send_signal(signal.SIGCONT)
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
+        await router.settled(requests)
+        # what the server threw away each time is one piece of the stream
+        pieces = [verdict for verdict, _ in itertools.groupby(r.verdict for r in requests)]
+        assert pieces[0] is Verdict.COMPLETE, pieces
+        assert 1 <= pieces.count(Verdict.SILENT) <= server.log().count("Slow Consumer"), pieces
+        assert sum(r.verdict is Verdict.COMPLETE for r in requests) > 20
+        await _served(router)
 
 
 async def test_a_burst_past_the_backlog_is_refused_and_bounded(

@@ -104,6 +104,12 @@ class NatsServer:
         """What it has logged so far, over all its starts."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
+    async def logged(self, text: str) -> None:
+        """Returns when the server has logged `text`. Raises TimeoutError after ten seconds."""
+        async with asyncio.timeout(10):
+            while text not in self.log():  # noqa: ASYNC110  # it is another process's file
+                await asyncio.sleep(0.02)
+
     async def start(self) -> None:
         """Starts it and returns when it takes clients. Raises NatsServerFailed with its log if it does not."""
         # a pipe of its own for the log, so that readiness is a line that arrives and not a port that is tried
