@@ -210,28 +210,6 @@ def repack(package: Path, directory: Path) -> Path:
     return newer
 
 
-async def test_a_worker_that_is_killed_for_memory_is_replaced_and_its_tasks_are_answered(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
-) -> None:
-    await drop_in(lab, "memory", "[Service]\nMemoryMax=400M\nMemorySwapMax=0\n")
-    host.configure(nats_server.url, {**HANDLERS, "allocate": "allocate"})
-    await host.start()
-    supervisor, before, workers = await host.pid(), await restarts(lab), set((await host.workers()).values())
-    async with Router(nats_server.url) as router:
-        reply = await router.request("allocate", {"bytes": 1 << 30, "sleep_ms": 5000}, deadline=20)
-        assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
-        assert "SIGKILL" in reply.text
-
-        async def replaced() -> bool:
-            serving = set((await host.workers()).values())
-            return len(serving) == len(workers) and serving != workers
-
-        await lab.until(replaced, "the killed worker is replaced")
-        assert (await router.request("echo", b"on")).body == b"on"
-    assert (await host.pid(), await restarts(lab)) == (supervisor, before)
-    assert await lab.show("ActiveState") == "active"
-
-
 async def test_two_hosts_live_side_by_side(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
     hosts = [InstalledHost(lab, f"ajhost@{name}.service", name) for name in ("a", "b")]
     try:
