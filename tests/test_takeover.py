@@ -16,11 +16,12 @@ from ajhost.adapters import ledger_file, tcp
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
 from ajhost.core.chunk import Chunk
 from ajhost.core.layout import ENTRY_SIZE, HEADER_SIZE, Geometry, Identity, State, Word
-from ajhost.core.ledger import Entry
+from ajhost.core.ledger import Entry, Ledger
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed, Outcome
-from ajhost.roles.shared_queue.lane import GENERAL, open_lane
+from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
 from ajhost.roles.shared_queue.maps import Maps
+from ajhost.roles.supervisor import desk as desk_module
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers, stored_name
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting
@@ -234,6 +235,7 @@ class Past:
         self.replies = [b"R.%b.%d" % (name.encode(), i) for i in range(5)]
         ledger_file.make(self.directory, GEOMETRY, Identity(OLD_WORKER, 0, 1))
         self.worker = OwnedLedger(self.directory, OLD_WORKER)
+        MappedLedger(self.directory, OLD_WORKER).close()  # gives up the lock, which says that its owner lives
 
     def fill(self) -> None:
         """One request QUEUED, one RECEIVED in the store, one RECEIVED in the chunk, two only in the chunk."""
@@ -258,16 +260,33 @@ class Past:
         return act
 
     async def _move(self, watch: Callable[[Callable[[], object]], None]) -> None:
-        lanes = [open_lane(GENERAL)]
-        plan = dataclasses.replace(self.home.plan, runtime=self.runtime)
-        desk = Desk(plan, OLD_DESK, lanes, 1 << 12, lambda sock: None)
+        desk, lane = self._desk(OLD_DESK)
         ledger = MappedLedger(self.directory, OLD_WORKER)
-        mine, theirs, store = desk.ledger.view, ledger.view, desk.ledger.words[Word.STORE_AT]
-        entries = slice(0, HEADER_SIZE + desk.ledger.entries * ENTRY_SIZE)
-        watch(
-            lambda: (bytes(mine[entries]), bytes(mine[store : store + 4096]), bytes(theirs), lying(lanes[0]))
-        )
+        watch(lambda: (told_by(desk.ledger), told_by(ledger), lying(lane)))
         await move_waiting(ledger, None, desk)
+
+    def _desk(self, serial: int) -> tuple[Desk, Lane]:
+        """A desk of an earlier start, without a connection, and its shared queue, which ends with its process."""
+        lane = open_lane(GENERAL)
+        plan = dataclasses.replace(self.home.plan, runtime=self.runtime)
+        desk_module._HELD = 16  # in a process of its own: each instruction that it executes is looked at
+        return Desk(plan, serial, [lane], 1 << 12, lambda sock: None), lane
+
+    def successor(self) -> Act:
+        """The supervisor of the start after it: it settles what that one left."""
+
+        def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+            asyncio.run(self._settle(watch))
+
+        return act
+
+    async def _settle(self, watch: Callable[[Callable[[], object]], None]) -> None:
+        desk, lane = self._desk(OLD_DESK + 1)
+        maps = Maps(self.directory, desk.ledger)
+        left = [MappedLedger(self.directory, serial) for serial in (OLD_WORKER, OLD_DESK)]
+        leftovers = Leftovers(self.directory, desk, Graveyard(self.directory, desk, maps), maps)
+        watch(lambda: (told_by(desk.ledger), *map(told_by, left), lying(lane)))
+        await leftovers.settle(died, lambda serial: None)
 
     async def next_start(self) -> None:
         """What the next supervisor does about it, with the house's desk."""
@@ -277,6 +296,20 @@ class Past:
         )
         await leftovers.settle(died, lambda serial: None)
         await self.home.settle()
+
+
+def told_by(ledger: Ledger) -> tuple[bytes, bytes]:
+    """What a ledger tells the next start: its header, the entries that are used here, and their store."""
+    store, last = ledger.words[Word.STORE_AT], HEADER_SIZE + 16 * ENTRY_SIZE
+    return bytes(ledger.view[:last]), bytes(ledger.view[store : store + 4096])
+
+
+async def remembered(home: House) -> None:
+    """What our code remembers of a first request, it remembers: from now on each process does the same steps."""
+    past = Past(home, "first")
+    past.fill()
+    await past.next_start()
+    home.ran.clear()
 
 
 async def test_the_next_start_runs_what_a_dead_worker_had_not_started(home: House) -> None:
@@ -316,22 +349,41 @@ async def test_leftovers_are_settled_by_one_at_a_time_however_long_a_connection_
 
 
 async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_nothing(home: House) -> None:
-    whole = Past(home, "whole")
-    whole.fill()
-    changes = Killed(whole.supervisor(), 0).changes
-    await whole.next_start()
-    wrong = {}
-    if sorted(home.ran) != whole.replies:
-        wrong[0] = sorted(home.ran)
+    await remembered(home)
+    wrong, changes = {}, [0]
     for kill_at in changes:
         home.ran.clear()
         past = Past(home, f"k{kill_at}")
         past.fill()
-        Killed(past.supervisor(), kill_at)
+        changes += Killed(past.supervisor(), kill_at).changes
         await past.next_start()
         if sorted(home.ran) != past.replies:
             wrong[kill_at] = sorted(home.ran)
     assert len(changes) > 20
+    assert wrong == {}
+
+
+async def test_a_start_killed_anywhere_while_it_settles_what_two_others_left_loses_and_doubles_nothing(
+    home: House,
+) -> None:
+    """One supervisor dies in the middle of a takeover, the next while it settles that: the third has it all."""
+    await remembered(home)
+    whole = Past(home, "whole")
+    whole.fill()
+    moves = Killed(whole.supervisor(), 0).changes
+    wrong: dict[tuple[int, int], list[bytes]] = {}
+    for first in (moves[len(moves) // 2], moves[-1]):
+        settles = [0]
+        for second in settles:
+            home.ran.clear()
+            past = Past(home, f"k{first}-{second}")
+            past.fill()
+            Killed(past.supervisor(), first)
+            settles += Killed(past.successor(), second).changes
+            await past.next_start()
+            if sorted(home.ran) != past.replies:
+                wrong[first, second] = sorted(home.ran)
+        assert len(settles) > 20
     assert wrong == {}
 
 

@@ -143,8 +143,9 @@ class Leftovers:
             one.serial: answer_started(one, self._desk, verdict, self._maps, answers_lost=True)
             for one in dead
         }
-        # the dead supervisor's own first: what it holds already is known when the places that it came from are settled
-        for ledger in sorted(dead, key=lambda one: one.slot, reverse=True):
+        # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is
+        # known when the places that it came from are settled, and what it left there never hides what it took
+        for ledger in sorted(dead, key=lambda one: (one.slot, one.serial), reverse=True):
             answered = started[ledger.serial]
             sock = self._sockets.pop(ledger.serial, None)
             # while orphans live, so may the shared queue of their time
