@@ -165,7 +165,7 @@ async def test_a_server_that_cuts_a_slow_consumer_costs_only_what_it_had_not_han
         host.send_signal(signal.SIGSTOP)
         hanging = await router.send("block", {"block_ms": 1500}, deadline=20)
         payload = b'{"sleep_ms": 1, "pad": "' + b"x" * 100_000 + b'"}'
-        requests = [await router.send("work", payload, deadline=6) for _ in range(300)]
+        requests = [await router.send("work", payload, deadline=4) for _ in range(300)]
         await server.logged("Slow Consumer")
         host.send_signal(signal.SIGCONT)
         assert (await router.reply(hanging)).verdict is Verdict.COMPLETE

@@ -173,6 +173,23 @@ def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
     assert 1 <= len(caplog.records) <= 2
 
 
+def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(ahead=3600.0)
+    monkeypatch.setattr("ajhost.roles.judge.time", clock)
+    one = judge("a")
+    with caplog.at_level(logging.WARNING, "ajhost.requests"):
+        for _ in range(40):
+            tried = int(clock.true * 1e9)
+            head = b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n" % render_seconds(tried + 6 * 10**9).encode()
+            assert isinstance(one.judge(SUBJECT + b"a", head, task("a", tried)), Failed)
+            clock.true += 1.0
+    assert [record.getMessage() for record in caplog.records] == [
+        "this clock is 3600.0 s ahead of the routers'; too much to correct for: set it right"
+    ]
+
+
 # --- verdicts over tasks whose worker died
 
 

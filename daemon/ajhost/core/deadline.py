@@ -70,11 +70,13 @@ class Skew:
     never is the freshest, one in the future only ends the correction.
     """
 
-    __slots__ = ("_least", "_since", "ahead")
+    __slots__ = ("_least", "_since", "ahead", "implausible")
 
     def __init__(self) -> None:
         self.ahead = 0.0
         """Seconds for `budget`; 0.0 while nothing is known, or the clocks agree to a quarter of a second."""
+        self.implausible = 0.0
+        """Seconds by which it seems to be ahead when that is too much to be believed, else 0.0."""
         self._least: float | None = None
         self._since = 0.0
 
@@ -86,6 +88,7 @@ class Skew:
         self.ahead = min(self.ahead, _correction(least))
         if now_mono - self._since >= _WINDOW:
             self.ahead = _correction(least)
+            self.implausible = least if least > PLAUSIBLE_SKEW else 0.0
             self._least = None
 
 

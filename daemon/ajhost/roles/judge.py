@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from ajhost.core.deadline import Skew, budget
+from ajhost.core.deadline import PLAUSIBLE_SKEW, Skew, budget
 from ajhost.core.routing import Routes
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.signature import read_key, verify
@@ -64,9 +64,11 @@ class Judge:
         )  # fmt: skip
         if tried is not None:
             self._skew.observe(skew, now)
-            if self._skew.ahead > _SKEW_WARNING and now - self._skew_told >= _SKEW_REPEAT:
+            ahead = self._skew.ahead or self._skew.implausible
+            if ahead > _SKEW_WARNING and now - self._skew_told >= _SKEW_REPEAT:
                 self._skew_told = now
-                _log.warning("this clock is %.1f s ahead of the routers'; corrected for", self._skew.ahead)
+                what = "corrected for" if ahead <= PLAUSIBLE_SKEW else "too much to correct for: set it right"
+                _log.warning("this clock is %.1f s ahead of the routers'; %s", ahead, what)
         if deadline <= now:
             return Failed("deadline exceeded: it had passed when the request was read")
         return record, handler, deadline, now

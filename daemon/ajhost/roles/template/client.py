@@ -142,7 +142,9 @@ class Template:
         with theirs:
             try:
                 process = subprocess.Popen(
-                    [interpreter, Path(__file__).with_name("bootstrap.py"), json.dumps(order)],
+                    # -B: Python believes a .pyc whose source has the same size and second, and a deploy within the
+                    # second of the last would serve the old code
+                    [interpreter, "-B", Path(__file__).with_name("bootstrap.py"), json.dumps(order)],
                     env={name: value for name, value in os.environ.items() if name not in _SYSTEMD},
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), stacks),
