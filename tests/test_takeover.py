@@ -14,6 +14,7 @@ import pytest
 
 from ajhost.adapters import ledger_file, tcp
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
+from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.chunk import Chunk
 from ajhost.core.layout import ENTRY_SIZE, HEADER_SIZE, Geometry, Identity, State, Word
 from ajhost.core.ledger import Entry, Ledger
@@ -23,7 +24,8 @@ from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor import desk as desk_module
 from ajhost.roles.supervisor.desk import Desk
-from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers, stored_name
+from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
+from ajhost.roles.supervisor.stored import Key, Stored, stored_name
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting
 from tests.support.house import GEOMETRY, SUBJECT, Act, House, Killed, body, frame, house, lying, until
 
@@ -270,7 +272,7 @@ class Past:
         lane = open_lane(GENERAL)
         plan = dataclasses.replace(self.home.plan, runtime=self.runtime)
         desk_module._HELD = 16  # in a process of its own: each instruction that it executes is looked at
-        return Desk(plan, serial, [lane], 1 << 12, lambda sock: None), lane
+        return Desk(plan, serial, [lane], 1 << 12, lambda epoch, sock: None), lane
 
     def successor(self) -> Act:
         """The supervisor of the start after it: it settles what that one left."""
@@ -284,17 +286,23 @@ class Past:
         desk, lane = self._desk(OLD_DESK + 1)
         maps = Maps(self.directory, desk.ledger)
         left = [MappedLedger(self.directory, serial) for serial in (OLD_WORKER, OLD_DESK)]
-        leftovers = Leftovers(self.directory, desk, Graveyard(self.directory, desk, maps), maps)
+        leftovers = Leftovers(
+            self.directory, desk, Graveyard(self.directory, desk, maps), maps, Stored(Notifier())
+        )
         watch(lambda: (told_by(desk.ledger), *map(told_by, left), lying(lane)))
-        await leftovers.settle(died, lambda serial: None)
+        await leftovers.settle(died)
 
     async def next_start(self) -> None:
         """What the next supervisor does about it, with the house's desk."""
         maps = Maps(self.directory)
         leftovers = Leftovers(
-            self.directory, self.home.desk, Graveyard(self.directory, self.home.desk, maps), maps
+            self.directory,
+            self.home.desk,
+            Graveyard(self.directory, self.home.desk, maps),
+            maps,
+            Stored(Notifier()),
         )
-        await leftovers.settle(died, lambda serial: None)
+        await leftovers.settle(died)
         await self.home.settle()
 
 
@@ -328,17 +336,19 @@ async def test_leftovers_are_settled_by_one_at_a_time_however_long_a_connection_
     assert index is not None
     past.worker.start(index, 1 << 61, 1, b"R.started", b"i", b"t", 0, 1)
     maps = Maps(past.directory)
-    leftovers = Leftovers(past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps)
+    leftovers = Leftovers(
+        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
+    )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inherited = socket.create_connection(listening.getsockname())
         slow, _ = listening.accept()
-    assert leftovers.inherit([(stored_name(OLD_WORKER), inherited.detach())]) == []
+    assert leftovers.inherit([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
     assert leftovers.due()
-    first = asyncio.create_task(leftovers.settle(died, lambda serial: None))
+    first = asyncio.create_task(leftovers.settle(died))
     await until(lambda: b"R.started" in home.answers)
     assert not first.done()
     assert not leftovers.due()
-    second = asyncio.create_task(leftovers.settle(died, lambda serial: None))
+    second = asyncio.create_task(leftovers.settle(died))
     await asyncio.sleep(0)
     slow.close()
     await asyncio.gather(first, second)

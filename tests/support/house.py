@@ -160,7 +160,7 @@ class House:
         self._serial = 0
 
     async def __aenter__(self) -> Self:
-        self.desk = Desk(self.plan, DESK, self.lanes, 1 << 16, lambda sock: None)
+        self.desk = Desk(self.plan, DESK, self.lanes, 1 << 16, lambda epoch, sock: None)
         await self.desk.connect()
         self.client: Client = await nats.connect(self.server.url)
         await self.client.subscribe("R.>", cb=self._answered)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajhost.core.chunk import READ_SIZE, Chunk
+from ajhost.core.chunk import LONGEST_FRAME, READ_SIZE, Chunk
 from ajhost.core.layout import Geometry, Identity, LedgerError, Word, create
 from ajhost.core.ledger import Ledger
 from tests.support.every_kill import states
@@ -48,6 +48,10 @@ def test_positions_follow_what_is_received_and_done() -> None:
         # a new connection
         (chunk.reset, (2, 0, 0, 0), b""),
         (lambda: receive(chunk, b"x"), (2, 0, 0, 1), b"x"),
+        # of a frame that is passed over, nothing is there to be parsed, nor kept
+        (lambda: chunk.advance(6), (2, 0, 6, 1), b""),
+        (lambda: receive(chunk, b"yz"), (2, 1, 6, 3), b""),
+        (lambda: receive(chunk, b"abcdef"), (2, 3, 6, 9), b"def"),
     ]
     for number, (act, positions, left) in enumerate(steps):
         act()
@@ -81,7 +85,12 @@ def test_an_heir_goes_on_where_the_owner_stopped(
 
 @pytest.mark.parametrize(
     ("base", "done", "recv", "taken"),
-    [(5, 4, 6, 6), (0, 7, 6, 9), (0, 0, 0, GEOMETRY.chunk + 1), (5, 5, 6 + GEOMETRY.chunk, 0)],
+    [
+        (5, 4, 6, 6),
+        (0, 7 + LONGEST_FRAME, 6, 9),
+        (0, 0, 0, GEOMETRY.chunk + 1),
+        (5, 5, 6 + GEOMETRY.chunk, 0),
+    ],
 )
 def test_positions_that_cannot_be_true_are_an_error(base: int, done: int, recv: int, taken: int) -> None:
     owner = ledger()

@@ -1,7 +1,8 @@
 """The chunk of a ledger: where a connection is received, by its owner or by the supervisor that inherited it.
 
 `RECV` and `DONE` are stream positions; the byte at position p lies at `p - BASE`. Each change is one store, so a kill
-leaves a state that `Chunk.resume` can go on from.
+leaves a state that `Chunk.resume` can go on from. `DONE` may be ahead of `RECV`: what is still to come of a frame that
+no chunk holds is passed over, by whoever receives it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from ajhost.core.ledger import Ledger
 
 READ_SIZE = 1 << 16
 """Bytes that there is always room for."""
+LONGEST_FRAME = 1 << 32
+"""Bytes of a frame that are believed."""
 
 
 class Chunk:
@@ -40,7 +43,11 @@ class Chunk:
         words = self._words
         self._base, self.done = words[Word.BASE], words[Word.DONE]
         end = max(words[Word.RECV], taken)
-        if not self._base <= self.done <= words[Word.RECV] <= end <= self._base + self.size:
+        if not (
+            self._base <= min(self.done, words[Word.RECV])
+            and words[Word.RECV] <= end <= self._base + self.size
+            and self.done <= words[Word.RECV] + LONGEST_FRAME
+        ):
             raise LedgerError(
                 f"positions: base {self._base}, done {self.done}, received {end}, chunk {self.size}"
             )
@@ -52,9 +59,9 @@ class Chunk:
         An unfinished frame is moved to the front when the end is near: by copy, then one store. The geometry makes
         sure that the two places do not overlap (`core.layout.geometry_for`).
         """
-        left = self.received - self.done
-        if not left and self._base != self.done:
-            self._base = self._words[Word.BASE] = self.done
+        left = max(self.received - self.done, 0)
+        if not left and self._base != self.received:
+            self._base = self._words[Word.BASE] = self.received
         end = self.received - self._base
         wanted = max(READ_SIZE, needed - left)
         if self.size - end < wanted:
@@ -68,7 +75,7 @@ class Chunk:
         self.received = self._words[Word.RECV] = self.received + count
 
     def unparsed(self) -> bytes:
-        """A copy of what is received and not done."""
+        """A copy of what is received and not done; nothing while a frame is passed over."""
         return bytes(self._memory[self.done - self._base : self.received - self._base])
 
     def place(self) -> int:
@@ -76,5 +83,5 @@ class Chunk:
         return self.at + self.done - self._base
 
     def advance(self, count: int) -> None:
-        """`count` more bytes are in a ledger, or of no interest."""
+        """`count` more bytes are in a ledger, or of no interest, whether they are received already or not."""
         self.done = self._words[Word.DONE] = self.done + count

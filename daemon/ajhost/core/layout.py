@@ -41,7 +41,11 @@ class Word:
     ENTRIES, CHUNK_AT, CHUNK_SIZE, STORE_AT, STORE_SIZE = range(6, 11)
     PHASE, BEAT, EPOCH, RECV, DONE, BASE, SEALED = range(16, 23)
     STOLEN = 24
-    """Written by the supervisor: the epoch whose connection it took over while this worker hung."""
+    """Written by the supervisor: the epoch whose connection it took over while this worker hung. It comes before the
+    first byte is read, so that a worker that goes on never reads on in the middle."""
+    MOVED = 26
+    """Written by the supervisor: the epoch whose stream has been moved to its end. Until it is `STOLEN`, whoever comes
+    after a supervisor that died in between goes on with it."""
     SUBSCRIBED = 25
     """The epoch in which the server last had all our subscriptions."""
     RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)

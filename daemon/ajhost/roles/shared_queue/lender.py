@@ -102,10 +102,6 @@ class Lender:
         if self._ledger.state(index) == (seq, State.RECEIVED):
             self._ledger.queue(index, seq)
 
-    def resend(self, token: Token, lane: str) -> None:
-        """Sends a token again that a dead puller had received and not used; its entry is somebody else's."""
-        (self._outboxes.get(lane) or self._outboxes[GENERAL]).send(token, _nothing)
-
     def full(self, limit: int) -> bool:
         """Whether `limit` requests of ours wait; looks whether others have started some only when it seems so."""
         if len(self._lent) >= limit:
@@ -134,7 +130,3 @@ class Lender:
     def give_up(self) -> None:
         """Gives up everything that nobody has started, as if its deadline had come."""
         self.sweep(1 << 62)
-
-
-def _nothing() -> None:
-    pass

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from ajhost.adapters import processes
-from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.figures import Tally
 from ajhost.core.ledger import Entry
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
-from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers, stored_name
+from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
 from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
+from ajhost.roles.supervisor.stored import Stored
+from ajhost.roles.supervisor.takeover import (
+    READ_PATIENCE,
+    answer_started,
+    move_entries,
+    move_waiting,
+    return_token,
+)
 from ajhost.settings.values import HandlerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 _CRASHES_KEPT = 10_000
+_DEAD_PATIENCE = 60.0
+"""Seconds to wait for what the server still has for a dead worker: it may hang or be cut off, and nobody waits."""
 _STOP_LIMIT = 0.25
 """Seconds to wait for SIGSTOP to take effect on a worker that hangs."""
 
@@ -61,16 +70,26 @@ class Undertaker:
         self,
         directory: Path,
         desk: Desk,
-        notifier: Notifier,
+        stored: Stored,
         verdicts: Verdicts,
         cover: Callable[[], Awaitable[None]],
         tally: Tally,
     ) -> None:
-        self._desk, self._notifier, self._verdicts, self._cover = desk, notifier, verdicts, cover
+        self._desk, self._stored, self._verdicts, self._cover = desk, stored, verdicts, cover
         self._tally = tally
+        self._dead_patience = _DEAD_PATIENCE
+        self._limits: set[asyncio.Timeout] = set()
         self._maps = Maps(directory, desk.ledger)
         self.graveyard = Graveyard(directory, desk, self._maps)
-        self.leftovers = Leftovers(directory, desk, self.graveyard, self._maps)
+        self.leftovers = Leftovers(directory, desk, self.graveyard, self._maps, stored)
+
+    def hurry(self) -> None:
+        """The host stops: servers that do not end a dead worker's connection are not waited for as long as before."""
+        self._dead_patience = READ_PATIENCE
+        soon = asyncio.get_running_loop().time() + READ_PATIENCE
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(soon)
 
     def tidy(self) -> None:
         """Forgets ledgers whose files are gone. Call it about once a second."""
@@ -86,13 +105,19 @@ class Undertaker:
 
     async def bury(self, member: Member, answered: int) -> None:
         """Moves what a dead worker had not started."""
-        sock = member.inherit()
-        if sock is not None:
-            await self._cover()
-        moved = await move_waiting(member.ledger, sock, self._desk)
+        async with member.taking:
+            sock = member.inherit()
+            if sock is not None:
+                await self._cover()
+            moved = return_token(member.ledger, self._desk, self._maps)
+            limit = asyncio.timeout(self._dead_patience)
+            self._limits.add(limit)
+            try:
+                moved += await move_waiting(member.ledger, sock, self._desk, limit=limit)
+            finally:
+                self._limits.discard(limit)
         self._tally.moved += moved
-        return_token(member.ledger, self._desk, self._maps)
-        self._notifier.forget(stored_name(member.serial))
+        self._stored.forget(member.serial)
         self.graveyard.add(member.ledger)
         if answered or moved:
             _log.warning(
@@ -103,6 +128,10 @@ class Undertaker:
     async def relieve(self, member: Member, hangs: Callable[[], bool]) -> None:
         """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
         await self._cover()
+        async with member.taking:
+            await self._relieve(member, hangs)
+
+    async def _relieve(self, member: Member, hangs: Callable[[], bool]) -> None:
         if member.result is not None or not hangs():
             return
         stopped = processes.stop(member.pidfd, member.pid, _STOP_LIMIT)
@@ -115,17 +144,21 @@ class Undertaker:
             return
         member.relieved = True
         try:
-            moved = await move_waiting(member.ledger, member.inherit(), self._desk)
+            sock = member.inherit()
+            if sock is None:
+                # it is between two connections: of the one to come there is nothing to take over, and it is its own
+                moved = move_entries(member.ledger, self._desk).count
+            else:
+                moved = await move_waiting(member.ledger, sock, self._desk)
             self._tally.moved += moved
         finally:
             member.relieved = False
-            processes.resume(member.pidfd)
-        self._notifier.forget(stored_name(member.serial))
+            if member.result is None:
+                processes.resume(member.pidfd)
+        if sock is not None:
+            self._stored.forget(member.serial)
         _log.warning("worker %d (pid %d): %d requests moved while it hangs", member.slot, member.pid, moved)
 
     async def settle_leftovers(self) -> None:
         """Settles the ledgers of an earlier start whose owners are dead."""
-        await self.leftovers.settle(
-            lambda entry: self._verdicts(entry, "the host was killed or stopped"),
-            lambda serial: self._notifier.forget(stored_name(serial)),
-        )
+        await self.leftovers.settle(lambda entry: self._verdicts(entry, "the host was killed or stopped"))

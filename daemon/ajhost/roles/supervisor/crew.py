@@ -18,6 +18,7 @@ from ajhost.core.layout import Identity, geometry_for
 from ajhost.roles.plan import GenerationPlan, WorkerOrder
 from ajhost.roles.shared_queue.lane import Lane
 from ajhost.roles.supervisor.member import Member
+from ajhost.roles.supervisor.stored import Key
 from ajhost.roles.template.client import Template, TemplateFailed
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -26,7 +27,7 @@ _log = logging.getLogger("ajhost.supervisor")
 class Crew:
     """Members and templates. The callbacks:
 
-    `kept(serial, sock)`: a worker's new connection; `ended(member, how)`: a worker is dead, called before its
+    `kept(key, sock)`: a worker's new connection; `ended(member, how)`: a worker is dead, called before its
     replacement is forked; `changed()`: something worth a look has happened.
     """
 
@@ -36,7 +37,7 @@ class Crew:
         first_serial: int,
         lanes: list[Lane],
         *,
-        kept: Callable[[int, socket.socket], None],
+        kept: Callable[[Key, socket.socket], None],
         ended: Callable[[Member, str], None],
         changed: Callable[[], None],
     ) -> None:
@@ -99,7 +100,7 @@ class Crew:
         ours, theirs = pair()
         member = self.members[spawn.serial] = Member(
             spawn.serial, spawn.slot, spawn.generation, self._directory, ours,
-            told=self._on_told, kept=lambda m, sock: self._kept(m.serial, sock), ended=self._on_ended,
+            told=self._on_told, kept=self._on_kept, ended=self._on_ended,
         )  # fmt: skip
         self.spawn_task(self._fork(member, spawn, theirs))
 
@@ -123,6 +124,9 @@ class Crew:
         known = self.fleet.members.get(member.serial)
         if known is not None and known.standing is Standing.LEAVING:
             member.tell({"leave": "stop" if self.fleet.stopping else "replaced"})
+
+    def _on_kept(self, member: Member, sock: socket.socket) -> None:
+        self._kept(Key(member.serial, member.epoch), sock)
 
     def _unborn(self, spawn: Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)

@@ -18,8 +18,7 @@ from ajhost.adapters import ledger_file
 from ajhost.adapters.nats import Connection
 from ajhost.adapters.transport import LedgerTransport
 from ajhost.core.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, Word, geometry_for
-from ajhost.core.token import Token
-from ajhost.protocol.frames import Message, reply_of, scan
+from ajhost.protocol.frames import Message, message_line, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.wire import encode_reply, subjects_of
 from ajhost.roles.judge import Judge
@@ -34,8 +33,14 @@ _COVER_PATIENCE = 1.0
 """Seconds to wait for our own subscription; without a server there is nobody to keep it for."""
 
 
+def reply_in(frame: bytes) -> bytes:
+    """The reply subject of a message of which at least the first line is there; empty when there is none."""
+    line = message_line(frame)
+    return b"" if line is None else line[1]
+
+
 class Desk:
-    """`stored(name, sock)` is told of each new connection, for systemd's file descriptor store."""
+    """`stored(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class Desk:
         serial: int,
         lanes: Sequence[Lane],
         max_payload: int,
-        stored: Callable[[socket.socket], None],
+        stored: Callable[[int, socket.socket], None],
     ) -> None:
         self.directory = plan.runtime / "ledger"
         self.serial = serial
@@ -88,9 +93,21 @@ class Desk:
     # -- answers --------------------------------------------------------------------------------
 
     def answer(self, reply: bytes, outcome: Outcome) -> None:
-        """Answers for somebody else; the reply survives a reconnect."""
-        if reply:
-            self.transport.publish(encode_reply(reply, outcome, self.max_payload))
+        """Answers for somebody else; the reply survives a reconnect.
+
+        Call it before the request is said: once this returns the answer is in our ledger, so that the next start gives
+        one if we die before the kernel has it. Only a ledger without a free entry leaves it to our memory.
+        """
+        if not reply:
+            return
+        data = encode_reply(reply, outcome, self.max_payload)
+        if not self.ledger.available:
+            self.transport.publish(data)
+            return
+        index = self.ledger.start_pulled(time.monotonic_ns())
+        self.ledger.set_deadline(index, 0)
+        self.ledger.refuse(index, reply)
+        self.transport.reply(index, data)
 
     def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
         if self.ledger.refuse(index, reply):
@@ -101,30 +118,26 @@ class Desk:
     # -- requests that somebody else must run ---------------------------------------------------
 
     def copy(self, frame: bytes) -> int | None:
-        """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `lend` makes it available."""
-        found = scan(frame).messages
-        if not found or not found[0][5]:
+        """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `lend` makes it available.
+
+        Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
+        """
+        line = message_line(frame)
+        if line is None or not line[1]:
             return None
-        index = (
-            self.ledger.receive_copy(frame, time.monotonic_ns()) if len(found[0][5]) <= MAX_REPLY else None
-        )
+        _, reply, size = line
+        if size > len(frame) or len(reply) > MAX_REPLY:
+            self.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
+            return None
+        index = self.ledger.receive_copy(frame, time.monotonic_ns())
         if index is None:
-            self.answer(found[0][5], Failed("overloaded: too many requests to take over at once"))
+            self.answer(reply, Failed("overloaded: too many requests to take over at once"))
         return index
 
     def lend(self, index: int) -> None:
         """Lends a request that was copied."""
         frame = self.ledger.frame(index)
         self._settle(index, frame, scan(frame).messages[0], None)
-
-    def resend(self, token: Token, frame: bytes) -> None:
-        """Sends a token again whose puller died before it used it."""
-        found = scan(frame).messages
-        if found:
-            begin, header, body, end, subject, _ = found[0]
-            del begin
-            judged = self._judge(subject, frame[header:body], frame[body : end - 2])
-            self.lender.resend(token, "" if isinstance(judged, Failed) else self._lanes[judged[1]])
 
     def _settle(self, index: int, data: bytes, message: Message, copy: bytes | None) -> None:
         _, header, body, end, subject, reply = message
@@ -149,7 +162,7 @@ class Desk:
 
     def opened(self, sock: socket.socket) -> None:
         """A new connection of ours."""
-        self._stored(sock)
+        self._stored(self.ledger.words[Word.EPOCH], sock)
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request that came to the last resort."""

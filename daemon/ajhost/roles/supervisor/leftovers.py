@@ -15,27 +15,17 @@ from pathlib import Path
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.core.estate import overdue
-from ajhost.core.layout import LedgerError, State
+from ajhost.core.layout import LedgerError, State, Word
 from ajhost.core.ledger import Entry
-from ajhost.protocol.frames import reply_of
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.desk import Desk, reply_in
+from ajhost.roles.supervisor.stored import Key, Stored, stored_key
 from ajhost.roles.supervisor.takeover import answer_for, answer_started, move_waiting, return_token
 
 _log = logging.getLogger("ajhost.supervisor")
-_STORED_PREFIX = "nats-"
-
-
-def stored_name(serial: int) -> str:
-    """The name under which systemd keeps the connection of a process."""
-    return f"{_STORED_PREFIX}{serial}"
-
-
-def stored_serial(name: str) -> int | None:
-    """The serial in such a name."""
-    text = name.removeprefix(_STORED_PREFIX)
-    return int(text) if text != name and text.isdigit() else None
+_STARTS = 20
+"""Bits of a serial below the number of its start."""
 
 
 class Graveyard:
@@ -88,11 +78,12 @@ class Graveyard:
 class Leftovers:
     """Settles the files that an earlier start left, as soon as their owners are dead."""
 
-    def __init__(self, directory: Path, desk: Desk, graveyard: Graveyard, maps: Maps) -> None:
+    def __init__(self, directory: Path, desk: Desk, graveyard: Graveyard, maps: Maps, stored: Stored) -> None:
         self._directory, self._desk, self._graveyard, self._maps = directory, desk, graveyard, maps
+        self._stored = stored
         ledger_file.clear_unfinished(directory)
         self._waiting = [s for s in ledger_file.serials(directory) if s != desk.serial]
-        self._sockets: dict[int, socket.socket] = {}
+        self._sockets: dict[Key, socket.socket] = {}
         self._queued: list[MappedLedger] = []
         self._settling = asyncio.Lock()
 
@@ -103,25 +94,26 @@ class Leftovers:
         """Takes the sockets that systemd kept; the names of those that belong to no file."""
         foreign = []
         for name, descriptor in stored:
-            serial = stored_serial(name)
-            if serial in self._waiting and serial is not None:
-                if serial in self._sockets:  # it had connected again: the last one counts
-                    self._sockets[serial].close()
-                self._sockets[serial] = socket.socket(fileno=descriptor)
+            key = stored_key(name)
+            if key is not None and key.serial in self._waiting:
+                if key in self._sockets:
+                    self._sockets[key].close()
+                self._sockets[key] = socket.socket(fileno=descriptor)
+                self._stored.found(key)
             else:
                 os.close(descriptor)
                 foreign.append(name)
         return foreign
 
-    async def settle(self, verdict: Callable[[Entry], Outcome], forget: Callable[[int], None]) -> None:
-        """Settles every file whose owner is dead. `forget(serial)`: its stored socket is no longer needed.
+    async def settle(self, verdict: Callable[[Entry], Outcome]) -> None:
+        """Settles every file whose owner is dead.
 
         One at a time: it waits for servers, and two at work on one file would run its requests twice.
         """
         async with self._settling:
-            await self._settle(verdict, forget)
+            await self._settle(verdict)
 
-    async def _settle(self, verdict: Callable[[Entry], Outcome], forget: Callable[[int], None]) -> None:
+    async def _settle(self, verdict: Callable[[Entry], Outcome]) -> None:
         orphans = []
         dead: list[MappedLedger] = []
         for serial in self._waiting:
@@ -145,14 +137,16 @@ class Leftovers:
         }
         # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is
         # known when the places that it came from are settled, and what it left there never hides what it took
-        for ledger in sorted(dead, key=lambda one: (one.slot, one.serial), reverse=True):
+        living = {serial >> _STARTS for serial in orphans}
+        for ledger in sorted(dead, key=_order, reverse=True):
             answered = started[ledger.serial]
-            sock = self._sockets.pop(ledger.serial, None)
-            # while orphans live, so may the shared queue of their time
-            moved = await move_waiting(ledger, sock, self._desk, tokens_lost=not orphans, known=known)
-            return_token(ledger, self._desk, self._maps)
+            # while an orphan of its time lives, so may the shared queue
+            queue_lives = _start(ledger) in living
+            moved = await move_waiting(
+                ledger, self._socket_of(ledger), self._desk, tokens_lost=not queue_lives, known=known
+            )
             known |= _replies(ledger)
-            forget(ledger.serial)
+            self._stored.forget(ledger.serial)
             if answered or moved:
                 _log.warning(
                     "found %d requests of an earlier start: %d run now, %d had started",
@@ -161,14 +155,30 @@ class Leftovers:
                     answered,
                 )
             self._graveyard.add(ledger)
-            if orphans:
+            if queue_lives:
                 self._queued.append(ledger)
-        if not orphans:
-            for ledger in self._queued:  # the shared queue of their time has ended with the last orphan
-                if self._graveyard.has(ledger):
-                    await move_waiting(ledger, None, self._desk, tokens_lost=True, known=known)
-            self._queued.clear()
+        for (
+            ledger
+        ) in dead:  # when all that moves has moved, so that only what an orphan has or had is left of these
+            return_token(ledger, self._desk, self._maps)
+        ended = [one for one in self._queued if _start(one) not in living]
+        self._queued = [one for one in self._queued if _start(one) in living]
+        for ledger in sorted(ended, key=_order, reverse=True):
+            if self._graveyard.has(ledger):
+                await move_waiting(ledger, None, self._desk, tokens_lost=True, known=known)
+                known |= _replies(ledger)
         self._waiting = orphans
+
+    def _socket_of(self, ledger: MappedLedger) -> socket.socket | None:
+        """The connection to which the ledger's positions belong; its owner had seen the end of those before."""
+        present = None
+        for key in [k for k in self._sockets if k.serial == ledger.serial]:
+            sock = self._sockets.pop(key)
+            if key.epoch == ledger.words[Word.EPOCH]:
+                present = sock
+            else:
+                sock.close()
+        return present
 
     def due(self) -> bool:
         """Whether an orphan has ended since, so that `settle` has something to do."""
@@ -185,9 +195,19 @@ class Leftovers:
 
 def _replies(ledger: MappedLedger) -> set[bytes]:
     waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
-    return {reply_of(ledger.frame(entry.index)) for entry in waiting}
+    return {reply_in(ledger.frame(entry.index)) for entry in waiting} - {b""}
+
+
+def _order(ledger: MappedLedger) -> tuple[int, int]:
+    """Supervisors' last, the youngest last."""
+    return ledger.slot, ledger.serial
+
+
+def _start(ledger: MappedLedger) -> int:
+    """The start that made it; the processes of one start share its queues."""
+    return ledger.serial >> _STARTS
 
 
 def new_serial() -> int:
     """A first serial that no earlier start of this runtime directory has reached."""
-    return time.time_ns() // 1_000_000 << 20
+    return time.time_ns() // 1_000_000 << _STARTS

@@ -24,7 +24,7 @@ class Member:
     """A living (or just dead) worker process.
 
     `told(member, message)` gets its messages, `ended(member)` is called once when the process is gone; `result` then
-    says how. `kept(member, sock)` is called for each connection it opens.
+    says how. `kept(member, sock)` is called for each connection it opens, whose epoch is `epoch` then.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class Member:
         self.relieved = False
         """Its connection is being taken over at this moment."""
         self.stale_after_ns = 0
-        self._epoch = 0
+        self.taking = asyncio.Lock()
+        """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
+        self.epoch = 0
         self._pidfd = -1
         self._channel = Channel(channel)
         self._told, self._kept, self._ended = told, kept, ended
@@ -95,7 +97,7 @@ class Member:
         """Hands over the duplicate of its present connection, once; None when there is none for the present epoch."""
         self._readable()
         sock, self.sock = self.sock, None
-        if sock is not None and self._epoch != self.ledger.words[Word.EPOCH]:
+        if sock is not None and self.epoch != self.ledger.words[Word.EPOCH]:
             sock.close()
             return None
         return sock
@@ -114,7 +116,7 @@ class Member:
             if isinstance(epoch, int) and descriptors:
                 if self.sock is not None:
                     self.sock.close()
-                self.sock, self._epoch = socket.socket(fileno=descriptors[0]), epoch
+                self.sock, self.epoch = socket.socket(fileno=descriptors[0]), epoch
                 self._kept(self, self.sock)
             else:
                 self._told(self, message)
@@ -136,6 +138,7 @@ class Member:
         self.result = ended
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
+        self._pidfd = -1
         self._readable()
         self._close_channel()
         self._ended(self)

@@ -61,6 +61,7 @@ class Shutdown:
             await desk.cover()
         else:
             await desk.uncover()
+        undertaker.hurry()
         self._crew.handle(Stop())
         await self._drain(desk, returning, drain_timeout)
         if returning:

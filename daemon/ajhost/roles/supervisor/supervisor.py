@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -25,12 +24,13 @@ from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.burial import Undertaker, Verdicts
 from ajhost.roles.supervisor.crew import Crew
 from ajhost.roles.supervisor.desk import Desk
-from ajhost.roles.supervisor.leftovers import new_serial, stored_name
+from ajhost.roles.supervisor.leftovers import new_serial
 from ajhost.roles.supervisor.member import Member
 from ajhost.roles.supervisor.metrics import look
 from ajhost.roles.supervisor.reload import Decision, Reloader
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
 from ajhost.roles.supervisor.state_file import HostState
+from ajhost.roles.supervisor.stored import Key, Stored
 from ajhost.roles.supervisor.watch import TICK, Watch
 from ajhost.roles.template.client import Template, TemplateFailed
 from ajhost.settings.values import Settings
@@ -53,11 +53,12 @@ class Supervisor:
         self._lanes: list[Lane] = []
         self.serial = new_serial()
         """Of our own ledger."""
+        self._stored = Stored(notifier)
         self._crew = Crew(
             self._runtime,
             self.serial + 1,
             self._lanes,
-            kept=self._on_kept,
+            kept=self._stored.keep,
             ended=self._on_ended,
             changed=self._on_changed,
         )
@@ -122,14 +123,13 @@ class Supervisor:
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._crew.max_payload = await nats.discover(plan.nats)
-            keep = functools.partial(self._on_kept, self.serial)
-            desk = Desk(plan, self.serial, self._lanes, self._crew.max_payload, keep)
+            desk = Desk(plan, self.serial, self._lanes, self._crew.max_payload, self._on_kept)
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
         await desk.connect()
         self._verdicts = Verdicts(plan.handlers)
         self._undertaker = Undertaker(
-            desk.directory, desk, self._notifier, self._verdicts, self._cover_if_last, self._crew.tally
+            desk.directory, desk, self._stored, self._verdicts, self._cover_if_last, self._crew.tally
         )
         self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
         self._desk = desk
@@ -174,10 +174,8 @@ class Supervisor:
             _log.info("ready: %d workers serve", self._fleet.count)
             self._notifier.ready(self._status())
 
-    def _on_kept(self, serial: int, sock: socket.socket) -> None:
-        """Gives a connection to systemd's store, in place of the process's earlier one."""
-        self._notifier.forget(stored_name(serial))
-        self._notifier.store(stored_name(serial), sock.fileno())
+    def _on_kept(self, epoch: int, sock: socket.socket) -> None:
+        self._stored.keep(Key(self.serial, epoch), sock)
 
     def _on_ended(self, member: Member, how: str) -> None:
         self._watch.forget(member)

@@ -7,10 +7,10 @@ before it leaves its old place, and its token goes out only after that. `docs/ar
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from ajhost.adapters import tcp
 from ajhost.core.chunk import READ_SIZE, Chunk
@@ -18,14 +18,15 @@ from ajhost.core.estate import take_stock
 from ajhost.core.layout import LedgerError, State, Word
 from ajhost.core.ledger import Entry, Ledger
 from ajhost.core.token import SIZE, Claim, claim, unpack
-from ajhost.protocol.frames import FrameError, message_line, reply_of, scan
+from ajhost.protocol.frames import FrameError, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.desk import Desk, reply_in
 
 _log = logging.getLogger("ajhost.supervisor")
 READ_PATIENCE = 2.0
-"""Seconds to wait for the server to flush and close an inherited connection (1 to 3 ms on loopback)."""
+"""Seconds to wait for the server to flush and close an inherited connection (1 to 3 ms on loopback), while somebody
+waits for us."""
 
 
 def answer_started(
@@ -45,25 +46,68 @@ def answer_started(
             owner = maps.get(serial)
             if owner is not None and owner.state(index)[0] == seq:
                 owner.take(index, seq)
-        ledger.say(entry.index, entry.seq)
         desk.answer(entry.reply, verdict(entry))
+        ledger.say(entry.index, entry.seq)
     return len(started)
 
 
 def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
     """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
     waits = entry.state in (State.RECEIVED, State.QUEUED)
-    reply = reply_of(ledger.frame(entry.index)) if waits else entry.reply
+    desk.answer(reply_in(ledger.frame(entry.index)) if waits else entry.reply, Failed(text))
     ledger.say(entry.index, entry.seq)
-    desk.answer(reply, Failed(text))
 
 
-def return_token(ledger: Ledger, desk: Desk, maps: Maps) -> None:
-    """Sends the token again that a dead process had received and not used."""
+def return_token(ledger: Ledger, desk: Desk, maps: Maps) -> int:
+    """Moves the request whose token a dead process had received and not used; how many that are (0 or 1).
+
+    Moved rather than sent again: from then on it is in our ledger, and a token of which we cannot know whether somebody
+    else has sent it again, before us, is stale.
+    """
     token = unpack(ledger.view[Word.TOKEN * 8 : Word.TOKEN * 8 + SIZE])
     owner = maps.get(token.serial) if token.serial else None
-    if owner is not None and claim(token, owner) is not Claim.STALE:
-        desk.resend(token, owner.frame(token.entry))
+    if owner is None or claim(token, owner) is Claim.STALE:
+        return 0
+    copy = desk.copy(owner.frame(token.entry))
+    owner.say(token.entry, token.seq)
+    if copy is not None:
+        desk.lend(copy)
+    return 1
+
+
+@dataclass(slots=True)
+class Moved:
+    """What was moved: how many, the reply subjects that are known, and where in the file those entries lay."""
+
+    count: int = 0
+    seen: set[bytes] = field(default_factory=set)
+    places: set[int] = field(default_factory=set)
+
+
+def move_entries(
+    ledger: Ledger, desk: Desk, *, tokens_lost: bool = False, known: Iterable[bytes] = ()
+) -> Moved:
+    """Moves everything that had not started and is in the ledger to the desk, and lends it; see `move_waiting`."""
+    moved = Moved(seen=set(known))
+    taken_over = ledger.words[Word.MOVED] == ledger.words[Word.EPOCH] != 0
+    if moved.seen:
+        for entry in ledger.used():
+            waits = entry.state in (State.RECEIVED, State.QUEUED) and not (entry.said or entry.taken)
+            if waits and reply_in(ledger.frame(entry.index)) in moved.seen:
+                moved.places.add(entry.at)
+                ledger.say(entry.index, entry.seq)
+    for entry in take_stock(ledger, tokens_lost=tokens_lost).waiting:
+        if taken_over and ledger.chunk_at <= entry.at < ledger.chunk_at + ledger.chunk_size:
+            # made after its connection was taken over, with this request in it
+            ledger.say(entry.index, entry.seq)
+            continue
+        moved.places.add(entry.at)
+        copy = desk.copy(ledger.frame(entry.index))
+        ledger.say(entry.index, entry.seq)
+        if copy is not None:
+            desk.lend(copy)
+            moved.count += 1
+    return moved
 
 
 async def move_waiting(
@@ -73,90 +117,79 @@ async def move_waiting(
     *,
     tokens_lost: bool = False,
     known: Iterable[bytes] = (),
+    limit: asyncio.Timeout | None = None,
 ) -> int:
     """Moves everything that had not started to the desk, from ledger, chunk and kernel, and lends it.
 
     The process is dead or stopped. `sock` is the duplicate of its connection, if it has one that was not taken over
-    yet; it is read to its end and closed. `tokens_lost`: the shared queue of its time is gone, so what was QUEUED moves
-    too. `known`: reply subjects that somebody has already (a supervisor died in the middle of this).
+    yet; it is read to its end and closed, at the latest at `limit` (`READ_PATIENCE`). `tokens_lost`: the shared queue
+    of its time is gone, so what was QUEUED moves too. `known`: reply subjects that somebody has already (a supervisor
+    died in the middle of this).
     """
-    moved, seen, places = 0, set(known), set[int]()
-    stolen = ledger.words[Word.STOLEN] == ledger.words[Word.EPOCH] != 0
-    for entry in take_stock(ledger, tokens_lost=tokens_lost).waiting:
-        if stolen and ledger.chunk_at <= entry.at < ledger.chunk_at + ledger.chunk_size:
-            # made after its connection was taken over, with this request in it
-            ledger.say(entry.index, entry.seq)
-            continue
-        frame = ledger.frame(entry.index)
-        places.add(entry.at)
-        copy = None if reply_of(frame) in seen else desk.copy(frame)
-        ledger.say(entry.index, entry.seq)
-        if copy is not None:
-            desk.lend(copy)
-            moved += 1
+    moved = move_entries(ledger, desk, tokens_lost=tokens_lost, known=known)
     words = ledger.words
     epoch = words[Word.EPOCH]
-    if epoch and words[Word.STOLEN] != epoch:
+    if epoch and words[Word.MOVED] != epoch:
+        # before a byte is read: should we die in the middle, and it goes on, it must not read on where we stopped
+        words[Word.STOLEN] = epoch
         try:
-            moved += await _move_stream(ledger, sock, desk, places, seen)
+            await _move_stream(ledger, sock, desk, moved, limit or asyncio.timeout(READ_PATIENCE))
         except (LedgerError, FrameError) as error:
             _log.error("worker slot %d: its connection cannot be taken over: %s", ledger.slot, error)
         # of the connection that was taken over: somebody else may have let the process go on, and it may have another
-        words[Word.STOLEN] = epoch
+        words[Word.MOVED] = epoch
     if sock is not None:
         sock.close()
-    return moved
+    return moved.count
 
 
 async def _move_stream(
-    ledger: Ledger, sock: socket.socket | None, desk: Desk, places: set[int], seen: set[bytes]
-) -> int:
-    loop, chunk, moved, needed = asyncio.get_running_loop(), Chunk(ledger), 0, 0
-    skip, epoch = 0, ledger.words[Word.EPOCH]
+    ledger: Ledger, sock: socket.socket | None, desk: Desk, moved: Moved, limit: asyncio.Timeout
+) -> None:
+    loop, chunk, epoch = asyncio.get_running_loop(), Chunk(ledger), ledger.words[Word.EPOCH]
     sealed = bool(ledger.words[Word.SEALED])
     chunk.resume(tcp.bytes_taken(sock) if sock is not None and not sealed else 0)
     if sock is not None:
         sock.setblocking(False)
         tcp.end_sending(sock)
-    with contextlib.suppress(OSError, TimeoutError):  # a broken connection has no more to give
-        async with asyncio.timeout(READ_PATIENCE):
+    try:
+        async with limit:
             while True:
-                found = scan(chunk.unparsed())
-                copies = []
-                for begin, _, _, end, _, reply in found.messages:
-                    place = chunk.place() + begin
-                    if reply and place not in places and reply not in seen:
-                        copies.append(desk.copy(bytes(ledger.view[place : place + end - begin])))
-                chunk.advance(found.end)
-                places.clear()  # entries lie in what was in the chunk at the first look
-                for copy in copies:
-                    if copy is not None:
-                        desk.lend(copy)
-                        moved += 1
-                needed = found.needed
-                if needed > chunk.size - READ_SIZE:
-                    # a server whose max_payload grew: no ledger here holds it, so it is answered, and passed over
-                    skip, needed = _pass_over(chunk, desk), 0
+                needed = _move_frames(ledger, chunk, desk, moved)
                 if sock is None or sealed:
                     break
                 count = await loop.sock_recv_into(sock, chunk.space(needed))
                 if not count or ledger.words[Word.EPOCH] != epoch:
                     break
                 chunk.take(count)
-                if skip:
-                    passed = min(skip, count)
-                    chunk.advance(passed)
-                    skip -= passed
-    return moved
+    except TimeoutError:
+        _log.error(
+            "worker slot %d: the server does not end its connection, what it has there is lost", ledger.slot
+        )
+    except OSError:
+        pass  # a broken connection has no more to give
 
 
-def _pass_over(chunk: Chunk, desk: Desk) -> int:
-    """Answers a frame that is larger than any chunk by its first line; bytes of it that are still to come."""
-    head = chunk.unparsed()
-    line = message_line(head)
-    chunk.advance(len(head))
-    if line is None:
-        return 0
-    _, reply, size = line
-    desk.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
-    return size - len(head)
+def _move_frames(ledger: Ledger, chunk: Chunk, desk: Desk, moved: Moved) -> int:
+    """Moves the whole frames of the chunk; how many bytes the unfinished one needs, 0 when that is not known."""
+    found = scan(chunk.unparsed())
+    copies = []
+    for begin, _, _, end, _, reply in found.messages:
+        place = chunk.place() + begin
+        if reply and place not in moved.places and reply not in moved.seen:
+            copies.append(desk.copy(bytes(ledger.view[place : place + end - begin])))
+    chunk.advance(found.end)
+    needed = found.needed
+    if needed > chunk.size - READ_SIZE:
+        # the server's max_payload grew: no ledger here holds it, so it is answered by its first line, and passed over
+        begun = chunk.unparsed()
+        if chunk.place() not in moved.places and reply_in(begun) not in moved.seen:
+            desk.copy(begun)
+        chunk.advance(needed)
+        needed = 0
+    moved.places.clear()  # entries lie in what was in the chunk at the first look
+    for copy in copies:
+        if copy is not None:
+            desk.lend(copy)
+            moved.count += 1
+    return needed

@@ -1,0 +1,52 @@
+"""What systemd's file descriptor store has of ours: each process's present connection, under its serial and epoch."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import NamedTuple
+
+from ajhost.adapters.sd_notify import Notifier
+
+_NAME = re.compile(r"nats-(\d+)-(\d+)")
+
+
+class Key(NamedTuple):
+    """Which connection it is: its process's serial, and the epoch in that process's ledger."""
+
+    serial: int
+    epoch: int
+
+
+def stored_name(key: Key) -> str:
+    """The name under which systemd keeps a connection."""
+    return f"nats-{key.serial}-{key.epoch}"
+
+
+def stored_key(name: str) -> Key | None:
+    """The key in such a name; None if it is not one of ours."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else Key(int(found[1]), int(found[2]))
+
+
+class Stored:
+    """Gives and takes. A connection is there before the one that it replaces is not."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._keys: dict[int, list[Key]] = {}
+
+    def keep(self, key: Key, sock: socket.socket) -> None:
+        """The present connection of a process."""
+        self._notifier.store(stored_name(key), sock.fileno())
+        self.forget(key.serial)
+        self._keys[key.serial] = [key]
+
+    def found(self, key: Key) -> None:
+        """An earlier start has left it there."""
+        self._keys.setdefault(key.serial, []).append(key)
+
+    def forget(self, serial: int) -> None:
+        """Nobody needs the connections of a process any more."""
+        for key in self._keys.pop(serial, []):
+            self._notifier.forget(stored_name(key))
