@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.systemd.lab import APPLICATION, ROOT, InstalledHost, Lab, why_not
+from tests.systemd.own_kernel import OwnKernel
+from tests.systemd.own_kernel import why_not as why_no_kernel
 
 DROP_INS = "/etc/systemd/system/ajhost.service.d"
 
@@ -23,6 +25,17 @@ def package() -> Path:
     done = subprocess.run([ROOT / "scripts" / "build-deb"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return ROOT / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_kernel(request: pytest.FixtureRequest) -> Iterator[OwnKernel | None]:
+    """Started before all tests if one of them will ask for what it saw, which is the last of them."""
+    wanted = [item for item in request.session.items if item.path.name == "test_unified_groups.py"]
+    if not wanted or why_no_kernel() is not None:
+        yield None
+        return
+    with OwnKernel(request.getfixturevalue("package")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -40,33 +40,6 @@ def why_not() -> str | None:
     return None
 
 
-def why_no_own_kernel() -> str | None:
-    """Why this machine cannot start another kernel, or need not, as its own has what is missed elsewhere."""
-    if Path("/sys/fs/cgroup/cgroup.controllers").exists():
-        return "not needed: the control groups of this machine tell systemd what its kernel kills for memory"
-    if not Path("/usr/bin/linux.uml").exists() and "SYSTEMD_LAB_UML" not in os.environ:
-        return (
-            "the control groups of this machine (version 1) do not tell systemd what the kernel kills for memory, "
-            "and a kernel of its own needs Debian's package user-mode-linux"
-        )
-    return None
-
-
-def run_in_own_kernel(job: Path, *arguments: Path) -> str:
-    """Boots a systemd on a kernel of its own, runs a script there with Debian's Python; what it printed."""
-    command = ("--", "/usr/bin/python3", str(job), *map(str, arguments))
-    done = subprocess.run(
-        [PROGRAM, "uml", "--name", f"ajhost-uml-{os.getpid()}", "--quiet", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    if done.returncode != 0:
-        raise LabFailed(f"systemd-lab uml: {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
 class Lab:
     """One machine. It shares the network of this one, so that servers and routers of the test are at its 127.0.0.1."""
 

@@ -1,22 +1,17 @@
-"""A worker that the kernel kills for memory: systemd keeps the unit, the supervisor replaces the worker.
-
-Machines with the old control groups tell systemd nothing of such a kill, so there a kernel of its own shows the rest.
-"""
+"""A worker that the kernel kills for memory: systemd keeps the unit, the supervisor replaces the worker."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from tests.support.nats import NatsServer, nats_server_binary
+from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 from tests.systemd.conftest import drop_in
-from tests.systemd.lab import ROOT, InstalledHost, Lab, run_in_own_kernel, why_no_own_kernel
+from tests.systemd.lab import InstalledHost, Lab
 
 LIMIT = 400 << 20
-TOLD = "ajhost.service: A process of this unit has been killed by the OOM killer."
 
 
 async def memory_group(lab: Lab, unit: str) -> Path:
@@ -65,16 +60,3 @@ async def test_a_worker_that_is_killed_for_memory_is_replaced_and_its_tasks_are_
     assert kills(group) == 1, "by the kernel, and the greedy one alone"
     assert (await host.pid(), await lab.show("NRestarts")) == (supervisor, "0")
     assert await lab.show("ActiveState") == "active"
-
-
-def test_systemd_is_told_of_the_kill_and_keeps_the_unit(package: Path) -> None:
-    if (reason := why_no_own_kernel()) is not None:
-        pytest.skip(reason)
-    job = Path(__file__).with_name("memory_job.py")
-    seen = json.loads(run_in_own_kernel(job, package, nats_server_binary(), ROOT / "tests" / "support"))
-    assert seen["kills"] == 1
-    assert seen["killed"].startswith("AJ-Error: worker died: SIGKILL")
-    assert seen["after"] == "on"
-    assert TOLD in seen["journal"]
-    assert seen["before"]["OOMPolicy"] == "continue"
-    assert seen["now"] == seen["before"], "active, the same supervisor, no restart"

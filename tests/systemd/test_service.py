@@ -15,6 +15,8 @@ from tests.systemd.lab import APPLICATION, InstalledHost, Lab
 
 HANDLERS = {"echo": "echo", "work": "work", "leak": "leak"}
 WATCHDOG = 2.0
+ROOMY = {"workers": {"backlog": 1000}}
+"""What arrives during a restart must find room afterwards, on a machine that is slow to start too."""
 
 
 async def restarts(lab: Lab) -> int:
@@ -151,7 +153,7 @@ async def test_kill_9_of_every_process_three_times_under_load_silences_nothing(
 async def test_no_request_is_lost(
     lab: Lab, host: InstalledHost, nats_server: NatsServer, package: Path, tmp_path: Path, how: str
 ) -> None:
-    host.configure(nats_server.url, HANDLERS)
+    host.configure(nats_server.url, HANDLERS, ROOMY)
     await host.start()
     supervisor = await host.pid()
     newer = repack(package, tmp_path) if how == "upgrade" else package
@@ -174,7 +176,7 @@ async def test_a_watchdog_restart_under_load_silences_nothing(
     lab: Lab, host: InstalledHost, nats_server: NatsServer
 ) -> None:
     await drop_in(lab, "watchdog", f"[Service]\nWatchdogSec={WATCHDOG}\n")
-    host.configure(nats_server.url, HANDLERS)
+    host.configure(nats_server.url, HANDLERS, ROOMY)
     await host.start()
     supervisor = await host.pid()
     async with Router(nats_server.url) as router:
