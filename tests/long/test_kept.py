@@ -1,0 +1,33 @@
+"""As `tests/host/test_kept.py`, at full size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.deaths import (
+    Fault,
+    a_worker_then_everybody,
+    a_worker_then_the_supervisor,
+    endure,
+    everybody_at_once,
+    everybody_while_a_worker_hangs,
+)
+from tests.support.nats import NatsServer
+
+pytestmark = pytest.mark.long
+
+
+@pytest.mark.parametrize("rate", [100, 300])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        everybody_at_once,
+        a_worker_then_the_supervisor,
+        a_worker_then_everybody,
+        everybody_while_a_worker_hangs,
+    ],
+)
+async def test_thirty_times(nats_server: NatsServer, tmp_path: Path, fault: Fault, rate: int) -> None:
+    print(f"\n{fault.__name__}: {await endure(nats_server, tmp_path, fault, 30, rate)}")
