@@ -52,9 +52,9 @@ def body(number: int, size: int = 0) -> bytes:
     return b'{"id":"%d","type":"t","queue":"Q","payload":"%b"}' % (number, b"AAAA" * (size // 4))
 
 
-def frame(reply: bytes, number: int = 0) -> bytes:
+def frame(reply: bytes, number: int = 0, padding: int = 0) -> bytes:
     """A request as a server sends it."""
-    task = body(number)
+    task = body(number, padding)
     return b"MSG %b 1 %b %d\r\n%b\r\n" % (SUBJECT.encode(), reply, len(task), task)
 
 
