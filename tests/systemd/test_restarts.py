@@ -1,0 +1,90 @@
+"""The service comes back: at once, as often as it takes, and with nothing left over in systemd's store."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.support.nats import NatsServer
+from tests.support.router import Router
+from tests.systemd.lab import InstalledHost, Lab
+
+HANDLERS = {"echo": "echo"}
+DEATHS = 7
+"""More than systemd's default start limit, 5 in 10 s, would forgive."""
+
+
+async def test_it_is_back_within_100_ms_however_often_it_dies(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    host.configure(nats_server.url, HANDLERS)
+    await host.start()
+    dead: list[int] = []
+    for _ in range(DEATHS):
+
+        async def started() -> bool:
+            return await host.pid() not in (0, *dead)
+
+        await lab.until(started, "another supervisor")
+        dead.append(await host.pid())
+        await host.kill("KILL", dead[-1:])
+    await lab.until_shows("NRestarts", str(DEATHS))
+    await lab.until_shows("ActiveState", "active")
+    async with Router(nats_server.url) as router:
+        assert (await router.request("echo", b"x")).body == b"x"
+    pauses, ended = [], 0
+    for record in await lab.journal("_PID=1", "UNIT=ajhost.service", "--boot"):
+        at = int(record["__MONOTONIC_TIMESTAMP"])
+        if (record.get("EXIT_CODE"), record.get("EXIT_STATUS")) == ("killed", "9"):
+            ended = at
+        elif record["MESSAGE"].startswith("Starting ") and ended:
+            pauses.append((at - ended) / 1e6)
+            ended = 0
+    own = sorted(pauses[-DEATHS:])
+    print(own)
+    assert own[DEATHS // 2] < 0.1, "seconds from an end to the next start"
+
+
+async def test_a_start_that_fails_by_itself_is_tried_again_and_visible_meanwhile(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        host.configure(nats_server.url, HANDLERS, {"http": {"listen": listen}})
+        await lab.do("systemctl", "start", "--no-block", "ajhost")
+
+        async def tried() -> bool:
+            return int(await lab.show("NRestarts")) >= 2
+
+        await lab.until(tried, "a second try")
+
+        async def told() -> bool:
+            shown = (await lab.run("systemctl", "status", "ajhost")).stdout
+            return "http.listen:" in shown and "(stop-post)" in shown
+
+        await lab.until(told, "the status has the reason and the pause before the next try")
+    await lab.until_shows("ActiveState", "active")
+    assert await lab.show("ExecMainStatus") == "0"
+
+
+async def test_a_socket_leaves_systemds_store_when_its_worker_does(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    host.configure(nats_server.url, HANDLERS)
+    await host.start()
+    stored = await lab.show("NFileDescriptorStore")
+    assert int(stored) >= 2, "one for each worker"
+    async with Router(nats_server.url) as router:
+        for _ in range(3):
+            workers = set((await host.workers()).values())
+            await host.kill("KILL", workers)
+
+            async def replaced(gone: set[int] = workers) -> bool:
+                serving = set((await host.workers()).values())
+                return len(serving) == 2 and not serving & gone
+
+            await lab.until(replaced, "two others serve")
+            await lab.do("systemctl", "reload", "ajhost")
+            assert (await router.request("echo", b"x")).body == b"x"
+    await lab.until_shows("NFileDescriptorStore", stored)
+    await host.stop()
+    await lab.until_shows("NFileDescriptorStore", "0")
