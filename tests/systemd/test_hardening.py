@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.systemd.conftest import DROP_INS, drop_in
-from tests.systemd.lab import APPLICATION, InstalledHost, Lab
+from tests.systemd.lab import APPLICATION, ROOT, InstalledHost, Lab
 
 FORBIDDEN = {
     "machine code",
@@ -37,6 +37,40 @@ ALLOWS = {
     "memory": set(),
     "network": set(),
 }
+
+
+UNITS = ROOT / "units"
+
+
+def directives(unit: Path) -> list[str]:
+    """The lines of a unit that say something."""
+    lines = (line.strip() for line in unit.read_text().splitlines())
+    return [line for line in lines if line and line[0] not in "#["]
+
+
+def test_every_line_that_forbids_something_is_explained() -> None:
+    text = (UNITS / "ajhost.service").read_text()
+    section = text.partition("# ---- hardening\n")[2].partition("[Install]")[0]
+    names = {line.partition("=")[0] for line in section.splitlines() if line and line[0] != "#"}
+    assert len(names) > 25
+    explained = (ROOT / "docs" / "hardening.md").read_text().partition("## Line by line")[2]
+    assert {name for name in names if f"`{name}=" not in explained} == set()
+
+
+def test_every_drop_in_is_named_where_the_need_for_it_is() -> None:
+    needs = (ROOT / "docs" / "hardening.md").read_text()
+    files = {path.name for path in (UNITS / "drop-ins").iterdir()}
+    assert {
+        name for name in files if f"`{name}`" not in needs + (ROOT / "docs" / "install.md").read_text()
+    } == set()
+
+
+def test_a_host_of_several_differs_from_the_only_one_by_its_name() -> None:
+    several = [
+        line.replace("ajhost-%i", "ajhost").replace("%i.toml", "ajhost.toml").replace("ajhost %i", "ajhost")
+        for line in directives(UNITS / "ajhost@.service")
+    ]
+    assert several == directives(UNITS / "ajhost.service")
 
 
 async def probe(lab: Lab) -> dict[str, str | None]:

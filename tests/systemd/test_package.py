@@ -14,7 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.systemd.conftest import DROP_INS
 from tests.systemd.lab import ROOT, Lab
+
+SEND = """
+import socket
+said = []
+for address in ("127.0.0.1", "198.51.100.1"):
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", (address, 9))
+    except OSError as error:
+        said.append(error.strerror)
+    else:
+        said.append("sent")
+open("/var/lib/ajhost/send", "w").write(" ".join(said))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +74,22 @@ async def test_the_units_are_without_fault_and_locked_down(bare: Lab) -> None:
         assert secure.status == 0, secure.stdout
 
 
+async def test_the_unit_says_what_its_promises_rest_on(bare: Lab) -> None:
+    wanted = {
+        "Type": "notify",
+        "NotifyAccess": "main",
+        "KillMode": "mixed",
+        "OOMPolicy": "continue",
+        "RuntimeDirectoryPreserve": "restart",
+        "Restart": "always",
+        "RestartUSec": "0",
+        "StartLimitIntervalUSec": "0",
+    }
+    for unit in ("ajhost.service", "ajhost@a.service"):
+        shown = await bare.do("systemctl", "show", *(f"--property={name}" for name in wanted), unit)
+        assert dict(line.split("=", 1) for line in shown.splitlines()) == wanted
+
+
 async def test_no_file_belongs_to_the_service_or_can_be_written_by_others(bare: Lab) -> None:
     for name in (await bare.do("dpkg", "--listfiles", "ajhost")).splitlines():
         path = bare.path(name)
@@ -74,6 +104,12 @@ def test_the_documentation_is_in_it(package: Path) -> None:
     ).stdout
     for page in ("man1/ajhost.1.gz", "man5/ajhost.toml.5.gz", "man8/ajhost.8.gz"):
         assert f"./usr/share/man/{page}\n" in listed
+    for completion in (
+        "bash-completion/completions/ajhost",
+        "zsh/vendor-completions/_ajhost",
+        "fish/vendor_completions.d/ajhost.fish",
+    ):
+        assert f"./usr/share/{completion}\n" in listed
     for page in (
         "install.md",
         "operate.md",
@@ -106,7 +142,7 @@ def _name(requirement: str) -> str:
     return re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower().replace("_", "-")
 
 
-async def test_the_shell_completes_commands(bare: Lab) -> None:
+async def test_shells_complete_commands(bare: Lab) -> None:
     script = (
         "source /usr/share/bash-completion/completions/ajhost; COMP_WORDS=(ajhost rel); COMP_CWORD=1; "
         '_ajhost_completion ajhost; echo "${COMPREPLY[@]}"'
@@ -133,10 +169,49 @@ async def test_it_lists_what_is_wrong_with_the_settings_and_does_not_try_again(b
     assert "wrokers" in log
 
 
-async def test_a_purge_leaves_nothing_but_the_locked_user(bare: Lab) -> None:
+async def test_the_drop_in_network_closes_all_but_what_it_names(bare: Lab) -> None:
+    await bare.do("sh", "-c", "ip link set lo up && ip address add 198.51.100.1/32 dev lo")
+    bare.write("/srv/send.py", SEND)
+    bare.write(
+        f"{DROP_INS}/zz-send.conf",
+        "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStopPost=\nExecStart=\n"
+        "ExecStart=/usr/lib/ajhost/bin/python /srv/send.py\n",
+    )
+    try:
+        for expected in ("sent sent", "sent Operation not permitted"):
+            await bare.do("systemctl", "daemon-reload")
+            await bare.do("systemctl", "start", "ajhost")
+            assert bare.path("/var/lib/ajhost/send").read_text() == expected
+            shutil.copy(bare.path("/usr/share/ajhost/drop-ins/network.conf"), bare.path(DROP_INS))
+    finally:
+        shutil.rmtree(bare.path(DROP_INS))
+        await bare.do("systemctl", "daemon-reload")
+
+
+async def test_a_removal_ends_what_runs(bare: Lab) -> None:
+    units = ("ajhost.service", "ajhost@a.service")
+    for name, directory in (("ajhost", "/run/ajhost"), ("a", "/run/ajhost-a")):
+        # there is no server: they wait for it
+        bare.path(f"/etc/ajhost/{name}.toml").write_text(
+            f'[runtime]\ndirectory = "{directory}"\n[handlers.""]\ntarget = "json:dumps"\n'
+        )
+    await bare.do("systemctl", "start", "--no-block", *units)
+    for unit in units:
+        await bare.until_logged("waiting for NATS", "-u", unit)
+        assert await bare.pid(unit) in await bare.processes(unit)
+    await bare.do("dpkg", "--no-triggers", "--remove", "ajhost")
+    listed = await bare.do("ps", "-e", "-o", "args=", user="root")
+    assert "ajhost" not in listed
+    for directory in ("/run/ajhost", "/run/ajhost-a"):
+        assert not bare.path(directory).exists()
+    assert bare.path("/etc/ajhost/ajhost.toml").exists()
+
+
+async def test_a_purge_leaves_nothing_but_the_locked_user(bare: Lab, package: Path) -> None:
     bare.write("/etc/ajhost/conf.d/mine.toml", "")
     bare.write("/etc/ajhost/credentials/nats.creds", "secret", 0o600)
     bare.write("/etc/systemd/system/ajhost.service.d/mine.conf", "[Service]\n")
+    bare.install(package)
     await bare.do("systemctl", "enable", "ajhost", "ajhost@a")
     await bare.do("dpkg", "--no-triggers", "--remove", "ajhost")
     assert bare.path("/etc/ajhost/credentials/nats.creds").exists()
