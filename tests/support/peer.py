@@ -1,0 +1,49 @@
+"""A peer in place of a server: sends what the test says when the test says so, and sees the end of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+
+class Peer:
+    """One connection, `theirs` its other end until somebody takes it. Whatever it sends is in the kernel at once."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self.theirs = socket.create_connection(listening.getsockname())
+            self._sock, _ = listening.accept()
+        self._sock.setblocking(False)
+
+    def send(self, data: bytes) -> None:
+        """Sends, at most what the kernel's buffers hold."""
+        assert self._sock.send(data) == len(data)
+
+    async def ended(self) -> bytes:
+        """What came until the other side's end of sending."""
+        loop, data = asyncio.get_running_loop(), b""
+        async with asyncio.timeout(10):
+            while piece := await loop.sock_recv(self._sock, 65536):
+                data += piece
+        return data
+
+    def close(self) -> None:
+        """An orderly end."""
+        self._sock.close()
+
+    def reset(self) -> None:
+        """The end that a killed server's machine makes: RST."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sock.close()
+        self.theirs.close()

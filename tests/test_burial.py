@@ -1,0 +1,312 @@
+"""Burial and relief of members at moments that meet: reconnects, deaths, a server that dies or is slow meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ajhost.adapters import tcp
+from ajhost.adapters.channel import Channel, pair
+from ajhost.adapters.ledger_file import OwnedLedger
+from ajhost.adapters.sd_notify import Notifier
+from ajhost.core.chunk import Chunk
+from ajhost.core.figures import Tally
+from ajhost.core.layout import Word
+from ajhost.protocol.frames import scan
+from ajhost.roles.supervisor import burial
+from ajhost.roles.supervisor.burial import Undertaker, Verdicts
+from ajhost.roles.supervisor.member import Member
+from ajhost.roles.supervisor.stored import Stored
+from tests.support.house import SUBJECT, House, body, frame, house, until
+from tests.support.peer import Peer
+from tests.support.proxy import Partition
+
+CONNECT = (
+    b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1}\r\n'
+    b"SUB %b ajhost 1\r\nPING\r\n" % SUBJECT.encode()
+)
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as made:
+        yield made
+
+
+class Double:
+    """A worker's double: a child that does what a worker does with its connections, step by step at the test's word."""
+
+    def __init__(self, home: House) -> None:
+        self.owner = OwnedLedger(home.directory, home.new_serial())
+        self.chunk = Chunk(self.owner)
+        self.ours, theirs = pair()
+        self.channel = Channel(theirs)
+        self._told, self._tell = os.pipe()
+        self._gate, self._open = os.pipe()
+        self.pid = 0
+
+    def begin(
+        self, *steps: str, address: tuple[str, int] | None = None, sock: socket.socket | None = None
+    ) -> None:
+        """Forks it. It waits before each step."""
+        self.pid = os.fork()
+        if self.pid:
+            self.channel.close()
+            return
+        status = 1
+        try:
+            self.ours.close()
+            for step in [*steps, "hang"]:
+                os.read(self._gate, 1)
+                match step:
+                    case "connect":
+                        assert address is not None
+                        sock = socket.create_connection(address)
+                        self.chunk.reset()
+                    case "reset":
+                        self.chunk.reset()
+                    case "pass":
+                        assert sock is not None
+                        self.channel.send({"socket": self.owner.words[Word.EPOCH]}, [sock.fileno()])
+                    case "subscribe":
+                        assert sock is not None
+                        self._subscribe(sock)
+                    case "read half":
+                        assert sock is not None
+                        self.chunk.take(sock.recv_into(self.chunk.space(0)[: len(frame(b"R.B.0")) * 3 // 2]))
+                    case "read all":
+                        assert sock is not None
+                        self._read_all(sock)
+                    case _:
+                        time.sleep(60)
+                os.write(self._tell, b".")
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _subscribe(self, sock: socket.socket) -> None:
+        sock.sendall(CONNECT)
+        while b"PONG\r\n" not in (data := self.chunk.unparsed()):
+            self.chunk.take(sock.recv_into(self.chunk.space(0)))
+        self.chunk.advance(len(data))
+
+    def _read_all(self, sock: socket.socket) -> None:
+        """To the connection's end: what came waits in the store, like everything that a worker cannot start."""
+        try:
+            while count := sock.recv_into(self.chunk.space(0)):
+                self.chunk.take(count)
+        except ConnectionResetError:
+            pass
+        data = self.chunk.unparsed()
+        for begin, _, _, end, _, _ in (found := scan(data)).messages:
+            self.owner.receive_copy(data[begin:end], 1)
+        self.chunk.advance(found.end)
+
+    async def step(self) -> None:
+        """Lets it do its next step, and waits until that is done."""
+        os.write(self._open, b".")
+        assert await asyncio.to_thread(os.read, self._told, 1) == b"."
+
+
+class Bench:
+    """A member with its double, and the undertaker."""
+
+    def __init__(self, home: House) -> None:
+        self.home = home
+        self.stored = Stored(Notifier())
+        self.undertaker = Undertaker(
+            home.directory, home.desk, self.stored, Verdicts([]), self._cover, Tally()
+        )
+        self.double = Double(home)
+        self.kept: list[int] = []
+        self.gone = asyncio.Event()
+
+    async def _cover(self) -> None:
+        """Somebody else serves."""
+
+    def enlist(self) -> Member:
+        """The supervisor learns of the double."""
+        owner, double = self.double.owner, self.double
+        self.member = Member(
+            owner.serial,
+            owner.slot,
+            1,
+            self.home.directory,
+            double.ours,
+            told=lambda member, message: None,
+            kept=lambda member, sock: self.kept.append(member.epoch),
+            ended=lambda member: self.gone.set(),
+        )
+        self.member.started(double.pid, os.pidfd_open(double.pid))
+        return self.member
+
+    async def bury(self) -> None:
+        """What the supervisor does when it learns of the death."""
+        await self.gone.wait()
+        await self.undertaker.bury(self.member, self.undertaker.answer(self.member, "SIGKILL"))
+
+    async def asked(self, batch: str, count: int = 3) -> list[bytes]:
+        """Requests that go to the double's subscription; their reply subjects."""
+        replies = [f"R.{batch}.{i}" for i in range(count)]
+        for reply in replies:
+            await self.home.client.publish(SUBJECT, body(0), reply)
+        await self.home.client.flush()
+        return [reply.encode() for reply in replies]
+
+
+RECONNECT = ("connect", "pass", "subscribe", "read all", "connect", "pass", "subscribe", "read half")
+MOMENTS = {
+    "before it saw the end of the old one": 3,
+    "before the new one": 4,
+    "before it was passed": 5,
+    "before it subscribed": 6,
+    "before it read": 7,
+    "in the middle of a frame": 8,
+}
+
+
+async def _at(home: House, partition: Partition, moment: str) -> tuple[Bench, list[bytes]]:
+    """A double that connected, was sent requests, lost its connection, and has come so far in a reconnect."""
+    bench = Bench(home)
+    port = int(partition.url.rpartition(":")[2])
+    bench.double.begin(*RECONNECT, address=("127.0.0.1", port))
+    member = bench.enlist()
+    for _ in range(3):
+        await bench.double.step()
+    await until(lambda: bench.kept == [1])
+    requests = await bench.asked("A")
+    size = sum(len(frame(reply)) for reply in requests)
+    sock = member.sock
+    assert sock is not None
+    await until(lambda: tcp._unread(sock) >= size)
+    await partition.cut()
+    for done in range(3, MOMENTS[moment]):
+        await bench.double.step()
+        if RECONNECT[done] == "subscribe":
+            requests += await bench.asked("B")
+    return bench, requests
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_worker_that_dies_at_any_moment_of_a_reconnect_loses_and_doubles_nothing(
+    home: House, moment: str
+) -> None:
+    async with Partition(home.server.port) as partition:
+        bench, requests = await _at(home, partition, moment)
+        os.kill(bench.double.pid, signal.SIGKILL)
+        await bench.bury()
+        await home.settle()
+        assert sorted(home.ran) == sorted(requests)
+        assert home.answers == {}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_worker_that_hangs_at_any_moment_of_a_reconnect_keeps_only_what_nobody_took(
+    home: House, moment: str
+) -> None:
+    async with Partition(home.server.port) as partition:
+        bench, requests = await _at(home, partition, moment)
+        await bench.undertaker.relieve(bench.member, lambda: True)
+        await home.settle()
+        assert sorted(home.ran) == sorted(requests)
+        words = bench.member.ledger.words
+        if moment == "before it was passed":
+            # nobody took the connection that it is about to pass, and it goes on with it
+            assert words[Word.STOLEN] != words[Word.EPOCH] == 2
+            for _ in range(2):
+                await bench.double.step()
+            requests += await bench.asked("C")
+        else:
+            assert words[Word.STOLEN] == words[Word.MOVED] == words[Word.EPOCH]
+        os.kill(bench.double.pid, signal.SIGKILL)
+        await bench.bury()
+        await home.settle()
+        assert sorted(home.ran) == sorted(requests)
+
+
+# --- a peer that holds back what the server would send
+
+
+def _hung(home: House, peer: Peer) -> Bench:
+    """A double on a connection to the peer, which has passed it and hangs."""
+    bench = Bench(home)
+    bench.double.begin("reset", "pass", sock=peer.theirs)
+    bench.enlist()
+    return bench
+
+
+async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(home: House) -> None:
+    with Peer() as peer:
+        bench = _hung(home, peer)
+        for _ in range(2):
+            await bench.double.step()
+        replies = [b"R.%d" % i for i in range(3)]
+        data = b"".join(map(frame, replies))
+        peer.send(data[:100])
+        relief = asyncio.create_task(bench.undertaker.relieve(bench.member, lambda: True))
+        await peer.ended()
+        os.kill(bench.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(bench.bury())
+        await bench.gone.wait()
+        await asyncio.sleep(0)
+        bench.undertaker.graveyard.tend(time.monotonic_ns())
+        peer.send(data[100:])
+        peer.close()
+        await asyncio.gather(relief, death)
+        await home.settle()
+        assert sorted(home.ran) == replies
+        bench.undertaker.graveyard.tend(time.monotonic_ns())
+        assert bench.undertaker.graveyard.empty
+
+
+async def test_a_server_that_dies_in_the_middle_of_a_takeover_leaves_what_it_had_sent_whole(
+    home: House,
+) -> None:
+    with Peer() as peer:
+        bench = _hung(home, peer)
+        for _ in range(2):
+            await bench.double.step()
+        replies = [b"R.%d" % i for i in range(4)]
+        data = b"".join(map(frame, replies))
+        peer.send(data[:100])
+        os.kill(bench.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(bench.bury())
+        await peer.ended()
+        peer.send(data[100:-5])
+        peer.reset()
+        await death
+        await home.settle()
+        assert sorted(home.ran) == replies[:3]
+        assert home.answers == {}
+
+
+async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(burial, "READ_PATIENCE", 0.1)
+    with Peer() as peer, Peer() as silent:
+        bench, other = _hung(home, peer), _hung(home, silent)
+        for one in (bench, other):
+            for _ in range(2):
+                await one.double.step()
+            os.kill(one.double.pid, signal.SIGKILL)
+        deaths = [asyncio.create_task(one.bury()) for one in (bench, other)]
+        await peer.ended()
+        await silent.ended()
+        # longer than anybody waits who is waited for
+        assert not (await asyncio.wait(deaths, timeout=2.1))[0]
+        peer.send(frame(b"R.late"))
+        peer.close()
+        await deaths[0]
+        await home.settle()
+        assert home.ran == [b"R.late"]
+        # but not when the host stops
+        other.undertaker.hurry()
+        await asyncio.wait_for(deaths[1], 2)
