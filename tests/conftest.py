@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -22,3 +22,22 @@ async def jetstream(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A nats-server with JetStream, as routers need it."""
     async with NatsServer(tmp_path, jetstream=JetStream.ON) as server:
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares something costly (the machine, the routers' binaries) stays in one of the processes that run tests.
+
+    The machine's tests are the longest of these, so they come first.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in ("systemd", "router") else str(item.path)))
+    items.sort(key=lambda item: item.path.parent.name != "systemd")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What handlers log need not be text that can be encoded, as a report must be on its way between processes."""
+    report = yield
+    report.sections = [(title, text.encode(errors="replace").decode()) for title, text in report.sections]
+    return report
