@@ -31,7 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in ("systemd", "router") else str(item.path)))
+        item.add_marker(
+            pytest.mark.xdist_group(folder if folder in ("systemd", "router") else str(item.path))
+        )
     items.sort(key=lambda item: item.path.parent.name != "systemd")
 
 
