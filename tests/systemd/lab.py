@@ -20,6 +20,11 @@ PROGRAM = ROOT / "scripts" / "systemd-lab"
 UNIT = "ajhost.service"
 APPLICATION = "/srv/app"
 _POLL = 0.02
+_ENVIRONMENT = (
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME=/root",
+    "LANG=C.UTF-8",
+)
 
 
 class LabFailed(AssertionError):
@@ -45,6 +50,7 @@ class Lab:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._leader = ""
         self._root = Path()
 
     def up(self, *options: str) -> Self:
@@ -54,7 +60,8 @@ class Lab:
         return self
 
     def _find(self) -> None:
-        self._root = Path(self._lab("root").strip())
+        self._leader = self._lab("pid").strip()
+        self._root = Path(f"/proc/{self._leader}/root")
 
     def down(self) -> None:
         """Ends every process of it and forgets what it wrote."""
@@ -94,13 +101,14 @@ class Lab:
 
     async def run(self, *command: str, user: str | None = None, timeout: float = 60.0) -> CommandResult:
         """Runs a command inside, as root unless `user` says otherwise."""
+        # as `systemd-lab exec` does it, but for 4 ms instead of 50: the tests run hundreds of commands
         process = await asyncio.create_subprocess_exec(
-            PROGRAM,
-            *("exec", "--name", self.name, *(("--user", user) if user else ()), "--", *command),
+            *("nsenter", "--target", self._leader, "--all", "--wdns=/", "env", "-i", *_ENVIRONMENT),
+            *(() if user is None else self._as(user)),
+            *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            cwd=ROOT,
         )
         try:
             stdout, stderr = await asyncio.wait_for(process.communicate(), timeout)
@@ -112,6 +120,12 @@ class Lab:
         return CommandResult(
             process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
         )
+
+    def _as(self, user: str) -> tuple[str, ...]:
+        """What turns root into a user of the machine."""
+        rows = [line.split(":") for line in self.path("/etc/passwd").read_text().splitlines()]
+        uid, gid = next((row[2], row[3]) for row in rows if row[0] == user)
+        return ("setpriv", "--reuid", uid, "--regid", gid, "--init-groups")
 
     async def do(self, *command: str, user: str | None = None, timeout: float = 60.0) -> str:
         """Runs a command that must succeed; what it printed. Raises LabFailed."""

@@ -20,7 +20,7 @@ async def test_the_status_line_counts_workers_and_tasks_as_they_come_and_go(
     await host.start()
     assert await lab.show("StatusText") == "2 of 2 workers serve, 0 tasks run"
     async with Router(nats_server.url) as router:
-        running = [await router.send("work", {"sleep_ms": 3000}) for _ in range(3)]
+        running = [await router.send("work", {"sleep_ms": 2000}) for _ in range(3)]
         await lab.until_shows("StatusText", "2 of 2 workers serve, 3 tasks run")
         assert {(await router.reply(request)).verdict for request in running} == {Verdict.COMPLETE}
         await lab.until_shows("StatusText", "2 of 2 workers serve, 0 tasks run")
@@ -62,7 +62,7 @@ async def test_a_drain_may_take_longer_than_systemd_allows_a_stop(
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     async with Router(nats_server.url) as router:
-        running = [await router.send("work", {"sleep_ms": 4000}, deadline=20) for _ in range(8)]
+        running = [await router.send("work", {"sleep_ms": 2500}, deadline=20) for _ in range(8)]
         await lab.until_shows("StatusText", "2 of 2 workers serve, 8 tasks run")
         await lab.do("systemctl", "stop", "--no-block", "ajhost")
         await lab.until_shows("StatusText", "draining: 2 workers, 8 tasks run")

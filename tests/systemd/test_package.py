@@ -62,7 +62,8 @@ async def test_settings_are_for_root_and_the_service_secrets_for_root_alone(bare
         "/etc/ajhost/conf.d root ajhost 750",
         "/etc/ajhost/credentials root root 700",
     ]
-    assert (await bare.run("cat", "/etc/ajhost/ajhost.toml", user="nobody")).status != 0
+    refused = await bare.run("cat", "/etc/ajhost/ajhost.toml", user="nobody")
+    assert "Permission denied" in refused.stderr
 
 
 async def test_the_units_are_without_fault_and_locked_down(bare: Lab) -> None:
