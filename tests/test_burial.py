@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import tcp
+from ajhost.adapters import processes, tcp
 from ajhost.adapters.channel import Channel, pair
 from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.adapters.sd_notify import Notifier
@@ -56,12 +56,14 @@ class Double:
         self, *steps: str, address: tuple[str, int] | None = None, sock: socket.socket | None = None
     ) -> None:
         """Forks it. It waits before each step."""
+        parent = os.getpid()
         self.pid = os.fork()
         if self.pid:
             self.channel.close()
             return
         status = 1
         try:
+            processes.die_with_parent(parent)
             self.ours.close()
             for step in [*steps, "hang"]:
                 os.read(self._gate, 1)
