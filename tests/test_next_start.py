@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
 from ajhost.roles.supervisor.stored import Key, Stored, stored_name
 from ajhost.roles.supervisor.takeover import answer_for, move_waiting
 from tests.support.house import GEOMETRY, Act, House, Killed, frame, house, lying, until
+from tests.support.peer import Peer
 
 OLD_WORKER, OLD_DESK = 1, 2
 
@@ -284,3 +286,37 @@ async def test_a_refusal_that_did_not_leave_is_answered_on_its_own_subject(home:
     assert past.worker.state(index)[1] == State.ANSWERED
     await past.next_start()
     assert set(home.answers) == {b"R.refused"}
+
+
+async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_tells(home: House) -> None:
+    """It had connected again: what was read from the earlier connection says nothing about the bytes of the present."""
+    past = Past(home, "past")
+    chunk = Chunk(past.worker)
+    maps = Maps(past.directory)
+    leftovers = Leftovers(
+        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
+    )
+    names = []
+    with Peer() as earlier, Peer() as present:
+        for epoch, peer, first in ((1, earlier, b"R.old"), (2, present, b"R.0")):
+            chunk.reset()
+            peer.send(frame(first, padding=3000))
+            left = len(frame(first, padding=3000)) - (10 if epoch == 2 else 0)
+            while left:
+                count = peer.theirs.recv_into(chunk.space(0)[:left])
+                chunk.take(count)
+                left -= count
+            if epoch == 1:  # and it had started this one, and answered it
+                chunk.advance(chunk.received)
+            names.append((stored_name(Key(OLD_WORKER, epoch)), os.dup(peer.theirs.fileno())))
+        present.send(frame(b"R.1"))
+        earlier.close()
+        assert leftovers.inherit(names[::-1]) == []
+        settled = asyncio.create_task(leftovers.settle(died))
+        await present.ended()
+        present.send(frame(b"R.2"))
+        present.close()
+        await settled
+    await home.settle()
+    assert sorted(home.ran) == [b"R.0", b"R.1", b"R.2"]
+    assert home.answers == {}
