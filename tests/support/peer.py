@@ -22,6 +22,19 @@ class Peer:
         """Sends, at most what the kernel's buffers hold."""
         assert self._sock.send(data) == len(data)
 
+    async def fill(self, data: bytes) -> None:
+        """Sends as fast as the other side reads."""
+        async with asyncio.timeout(10):
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def received(self, count: int) -> bytes:
+        """The next bytes that come, at least `count`."""
+        loop, data = asyncio.get_running_loop(), b""
+        async with asyncio.timeout(10):
+            while len(data) < count and (piece := await loop.sock_recv(self._sock, 65536)):
+                data += piece
+        return data
+
     async def ended(self) -> bytes:
         """What came until the other side's end of sending."""
         loop, data = asyncio.get_running_loop(), b""
