@@ -93,3 +93,19 @@ async def test_a_supervisor_that_was_told_to_end_says_that_it_stops(
         await lab.until(back, "started again")
         await lab.until_shows("ActiveState", "active")
         assert (await router.request("echo", b"again")).body == b"again"
+
+
+async def test_a_worker_that_hangs_for_longer_than_the_watchdog_waits_is_not_systemds_affair(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    await drop_in(lab, "watchdog", "[Service]\nWatchdogSec=2\n")
+    host.configure(nats_server.url, {**HANDLERS, "gil": "hold_gil"})
+    await host.start()
+    supervisor = await host.pid()
+    async with Router(nats_server.url) as router:
+        # killed a second after its deadline; systemd would have acted before
+        reply = await router.request("gil", {"block_ms": 60_000}, deadline=3)
+        assert reply.verdict is Verdict.ERROR
+        await lab.until_logged("died: SIGKILL", "-u", "ajhost", f"_PID={supervisor}")
+        assert (await router.request("echo", b"x")).body == b"x"
+    assert (await host.pid(), await lab.show("NRestarts")) == (supervisor, "0")
