@@ -16,7 +16,7 @@ from ajhost.adapters.processes import resident_bytes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Partition
-from tests.support.router import Report, Router, Verdict
+from tests.support.router import Report, Router, Verdict, subject_of
 
 HANDLERS = {"echo": "echo", "work": "work"}
 
@@ -211,6 +211,29 @@ async def test_large_requests_wait_or_are_refused_and_are_never_lost(tmp_path: P
             kinds = {r.word if r.verdict is Verdict.ERROR else r.verdict.value for r in replies}
             assert kinds <= {"complete", "overloaded:"}
             assert sum(r.verdict is Verdict.COMPLETE for r in replies) >= 8
+
+
+async def test_a_frame_larger_than_any_ledger_is_refused_and_its_body_never_served_though_its_worker_dies(
+    tmp_path: Path,
+) -> None:
+    async with (
+        NatsServer(tmp_path, config="max_payload: 64KB") as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+    ):
+        await server.reload("max_payload: 8MB")
+        async with Router(server.url) as router:
+            # its body is full of what looks like requests
+            inbox = router.client.new_inbox()
+            strays = await router.client.subscribe(inbox)
+            inner = b"MSG CHORIA_AJ.H.T.echo 1 %s 2\r\n{}\r\n" % inbox.encode()
+            body = inner * (7_000_000 // len(inner))
+            big = [await router.send_raw(subject_of("echo"), body, None) for _ in range(3)]
+            replies = [await router.reply(big[0])]
+            host.kill(0)
+            replies += [await router.reply(request) for request in big[1:]]
+            assert {reply.word for reply in replies} == {"bad request:"}, replies
+            await _served(router)
+            assert not strays.pending_msgs
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")

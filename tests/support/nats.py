@@ -104,6 +104,23 @@ class NatsServer:
         """What it has logged so far, over all its starts."""
         return self.log_file.read_text() if self.log_file.exists() else ""
 
+    def _write_config(self) -> Path:
+        config = self.directory / f"nats-server-{self.port}.conf"
+        store = (
+            f'jetstream {{ store_dir: "{self.directory}/jetstream" }}\n'
+            if self._jetstream is JetStream.ON
+            else ""
+        )
+        config.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{self._config}\n")
+        return config
+
+    async def reload(self, config: str) -> None:
+        """Another configuration text while it runs; returns when the server has taken it."""
+        self._config = config
+        self._write_config()
+        self.send_signal(signal.SIGHUP)
+        await self.logged("Reloaded server configuration")
+
     async def logged(self, text: str) -> None:
         """Returns when the server has logged `text`. Raises TimeoutError after ten seconds."""
         async with asyncio.timeout(10):
@@ -113,13 +130,7 @@ class NatsServer:
     async def start(self) -> None:
         """Starts it and returns when it takes clients. Raises NatsServerFailed with its log if it does not."""
         # a pipe of its own for the log, so that readiness is a line that arrives and not a port that is tried
-        config = self.directory / f"nats-server-{self.port}.conf"
-        store = (
-            f'jetstream {{ store_dir: "{self.directory}/jetstream" }}\n'
-            if self._jetstream is JetStream.ON
-            else ""
-        )
-        config.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{self._config}\n")
+        config = self._write_config()
         self._process = await asyncio.create_subprocess_exec(
             nats_server_binary(),
             "-c",

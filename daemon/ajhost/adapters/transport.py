@@ -57,7 +57,7 @@ class LedgerTransport(Transport):
         self._sealed: Sealed | None = None
         self._up = False
         self._eof = True
-        self._needed = self._skip = 0
+        self._needed = 0
         self._reading = False
         self._line: asyncio.Future[None] | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -84,7 +84,7 @@ class LedgerTransport(Transport):
         self._chunk.reset()
         self._words[Word.SEALED] = 0
         self._sealed = None
-        self._needed = self._skip = 0
+        self._needed = 0
         self._controls.clear()
         self._up = self._eof = False
         self._sock = sock
@@ -233,11 +233,6 @@ class LedgerTransport(Transport):
         """Ledger for every whole frame, one store that moves `DONE` on, and only then admission."""
         ledger, chunk = self._ledger, self._chunk
         data = chunk.unparsed()
-        if self._skip:
-            dropped = min(self._skip, len(data))
-            self._skip -= dropped
-            chunk.advance(dropped)
-            data = data[dropped:]
         available = ledger.available
         try:
             found = scan(data, 0, available)
@@ -269,19 +264,16 @@ class LedgerTransport(Transport):
             self._oversize(data[found.end :])
 
     def _oversize(self, head: bytes) -> None:
-        """A frame that no chunk holds (the server's max_payload grew): refused by its first line, the rest skipped."""
+        """A frame that no chunk holds (the server's max_payload grew): refused by its first line, and passed over."""
         line = message_line(head)
         if line is None:
             return
         subject, reply, size = line
-        self._skip = size - len(head)
         self._needed = 0
-        if reply:
-            index = self._ledger.receive(self._chunk.place(), len(head), time.monotonic_ns())
-            self._chunk.advance(len(head))
+        index = self._ledger.receive(self._chunk.place(), len(head), time.monotonic_ns()) if reply else None
+        self._chunk.advance(size)  # beyond what is received: whoever inherits us passes over the rest as well
+        if index is not None:
             self._sink.admit(index, head, (0, 0, 0, size, subject, reply))
-        else:
-            self._chunk.advance(len(head))
 
     def _control(self, lines: list[bytes]) -> None:
         for line in lines:
