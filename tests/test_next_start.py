@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -320,3 +321,50 @@ async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_te
     await home.settle()
     assert sorted(home.ran) == [b"R.0", b"R.1", b"R.2"]
     assert home.answers == {}
+
+
+async def test_an_orphan_in_the_middle_of_whose_takeover_the_supervisor_died_does_not_go_on(
+    home: House,
+) -> None:
+    past = Past(home, "past")
+    past.fill()
+    words = past.worker.words
+    words[Word.STOLEN] = words[Word.EPOCH]
+    pid = stopped_owner(past)
+    maps = Maps(past.directory)
+    leftovers = Leftovers(
+        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
+    )
+    await leftovers.settle(died)
+    assert home.ran == []
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert leftovers.due()
+    await leftovers.settle(died)
+    await home.settle()
+    assert sorted(home.ran) == past.replies
+
+
+async def test_an_orphan_that_its_supervisor_had_only_stopped_goes_on(home: House) -> None:
+    past = Past(home, "past")
+    past.fill()
+    pid = stopped_owner(past)
+    maps = Maps(past.directory)
+    leftovers = Leftovers(
+        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
+    )
+    await leftovers.settle(died)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert home.ran == []
+
+
+def stopped_owner(past: Past) -> int:
+    """A process that owns the worker's ledger and has been stopped; it ends when it is let go on."""
+    if pid := os.fork():
+        os.waitpid(pid, os.WUNTRACED)
+        return pid
+    try:
+        owner = OwnedLedger(past.directory, OLD_WORKER)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        assert owner.words[Word.EPOCH] == 1
+    finally:
+        os._exit(0)

@@ -120,8 +120,7 @@ class Leftovers:
             with contextlib.suppress(FileNotFoundError):
                 owner = ledger_file.locked_by(self._directory, serial)
                 if owner is not None:
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.kill(owner, signal.SIGCONT)  # the supervisor may have died while it was stopped
+                    self._wake(owner, serial)
                     orphans.append(serial)
                     continue
                 try:
@@ -168,6 +167,23 @@ class Leftovers:
                 await move_waiting(ledger, None, self._desk, tokens_lost=True, known=known)
                 known |= _replies(ledger)
         self._waiting = orphans
+
+    def _wake(self, owner: int, serial: int) -> None:
+        """The supervisor may have died while it had stopped this orphan, which hung, to take its connection over.
+
+        In the middle of that its ledger is right, but what it knows itself is not: it must not go on.
+        """
+        try:
+            ledger = MappedLedger(self._directory, serial)
+        except LedgerError:
+            return
+        words = ledger.words
+        half = words[Word.STOLEN] == words[Word.EPOCH] != words[Word.MOVED]
+        ledger.close()
+        if half:
+            _log.error("pid %d: the takeover of its connection was interrupted: SIGKILL", owner)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(owner, signal.SIGKILL if half else signal.SIGCONT)
 
     def _socket_of(self, ledger: MappedLedger) -> socket.socket | None:
         """The connection to which the ledger's positions belong; its owner had seen the end of those before."""
