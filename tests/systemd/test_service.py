@@ -237,11 +237,14 @@ async def test_it_comes_up_at_boot_before_or_after_its_server_and_outlives_it(
     lab: Lab, host: InstalledHost, first: str
 ) -> None:
     port = free_port()
-    # ajhost.service starts after a unit of the usual name, if there is one; this one waits for a second
-    server, pause = ("server.service", 1) if first == "the host" else ("nats-server.service", 0)
+    # ajhost.service starts after a unit of the usual name, if there is one; a server of another name waits for the host
+    server, before = "nats-server.service", "/bin/true"
+    if first == "the host":
+        told = "journalctl -b -u ajhost | grep -q waiting.for.NATS"
+        server, before = "server.service", f"/bin/sh -c 'until {told}; do sleep 0.1; done'"
     lab.write(
         f"/etc/systemd/system/{server}",
-        f"[Service]\nExecStartPre=/bin/sleep {pause}\n"
+        f"[Service]\nExecStartPre={before}\n"
         f"ExecStart={nats_server_binary()} --addr 127.0.0.1 --port {port}\n"
         "[Install]\nWantedBy=multi-user.target\n",
     )
