@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from pathlib import Path
@@ -65,6 +66,17 @@ async def test_a_second_signal_hurries(nats_server: NatsServer, tmp_path: Path) 
         assert await host.wait() == 0
         assert time.monotonic() - began < 4
         assert (await router.reply(request)).word == "draining:"
+
+
+async def test_a_signal_that_comes_too_late_to_hurry_changes_nothing(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host:
+        ended = asyncio.create_task(host.wait())
+        while not ended.done():
+            host.send_signal(signal.SIGTERM)
+            await asyncio.wait({ended}, timeout=0.001)
+        assert ended.result() == 0
 
 
 async def test_twenty_stops_under_load_beside_a_second_host_lose_nothing(

@@ -37,6 +37,7 @@ from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 _STATUS_EVERY = 1.0
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StartupFailed(Exception):
@@ -77,7 +78,7 @@ class Supervisor:
 
         :raises StartupFailed: when the host cannot start.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._shutdown.urge)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         starting = asyncio.create_task(self._start())
@@ -303,4 +304,13 @@ class Supervisor:
         self._crew.close_templates()
         for lane in self._lanes:
             lane.close()
+        self._ignore_signals()
         _log.info("stopped")
+
+    def _ignore_signals(self) -> None:
+        """One more signal to hurry, after the end: without this it would be how we end."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        for number in _STOP_SIGNALS:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
