@@ -9,9 +9,9 @@ import pytest
 from tests.support.deaths import (
     WORKERS,
     Fault,
-    a_worker_then_everybody,
     a_worker_then_the_supervisor,
     endure,
+    everybody_and_the_next_two_starts,
     everybody_at_once,
     everybody_while_a_worker_hangs,
 )
@@ -25,8 +25,8 @@ from tests.support.router import Router
     ("fault", "times"),
     [
         (everybody_at_once, 2),
+        (everybody_and_the_next_two_starts, 1),
         (a_worker_then_the_supervisor, 2),
-        (a_worker_then_everybody, 1),
         (everybody_while_a_worker_hangs, 1),
     ],
 )

@@ -11,6 +11,7 @@ from tests.support.deaths import (
     a_worker_then_everybody,
     a_worker_then_the_supervisor,
     endure,
+    everybody_and_the_next_two_starts,
     everybody_at_once,
     everybody_while_a_worker_hangs,
 )
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.long
     "fault",
     [
         everybody_at_once,
+        everybody_and_the_next_two_starts,
         a_worker_then_the_supervisor,
         a_worker_then_everybody,
         everybody_while_a_worker_hangs,

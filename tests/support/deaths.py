@@ -52,6 +52,15 @@ async def everybody_while_a_worker_hangs(host: KeptHost, rng: random.Random) -> 
     await host.nothing_left()
 
 
+async def everybody_and_the_next_two_starts(host: KeptHost, rng: random.Random) -> None:
+    await everybody_at_once(host, rng)
+    for _ in range(2):
+        await host.wait()
+        await host.relaunch()
+        await host.log("requests of an earlier start")  # it has just moved them to its own ledger
+        await everybody_at_once(host, rng)
+
+
 async def endure(server: NatsServer, directory: Path, fault: Fault, times: int, rate: float = 200) -> Report:
     """So many faults under load, each followed by a start. Nobody is silent, and nothing runs twice."""
     rng, record = random.Random(times), directory / "runs"
