@@ -4,31 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 
 import pytest
 
 from ajhost.adapters.outflow import PING, Outflow
+from ajhost.core.layout import Geometry, Identity, State, create
+from ajhost.core.own_ledger import OwnLedger
 
+GEOMETRY = Geometry(entries=256, chunk=8192, store=4096)
 A, B = b"PUB a 0\r\n\r\n", b"PUB b 0\r\n\r\n"
 
 
-@dataclass
 class Wire:
-    """An outflow, its server's end, and which entries it released."""
+    """An outflow, its server's end, and its ledger."""
 
-    server: socket.socket
-    client: socket.socket
-    released: list[int] = field(default_factory=list)
-    flow: Outflow = field(init=False)
+    def __init__(self) -> None:
+        self.server, self._client = socket.socketpair()
+        self.server.setblocking(False)
+        self._client.setblocking(False)
+        buffer = memoryview(bytearray(GEOMETRY.size))
+        create(buffer, GEOMETRY, Identity(1, 0, 0))
+        self.ledger = OwnLedger(buffer)
+        self.flow = Outflow(self.ledger, self._release, lambda error: pytest.fail(str(error)))
+
+    def _release(self, entries: list[int]) -> None:
+        for index in entries:
+            self.ledger.release(index)
 
     def connect(self, *, moved: bool) -> None:
         """A connection that the server has accepted; what was on its way to an earlier server is gone."""
         self.flow.detach()
         self.got()
-        self.flow.attach(self.client)
+        self.flow.attach(self._client)
         self.flow.came_up(moved)
+
+    def answer(self, reply: bytes) -> int:
+        """An entry whose reply is queued."""
+        index = self.ledger.start_pulled(1)
+        self.ledger.start(index, 1, 1, b"a", b"i", b"t", 0, 1)
+        self.ledger.answer(index)
+        self.flow.reply(index, reply)
+        return index
+
+    def state(self, index: int) -> State:
+        """Where an entry stands."""
+        return State(self.ledger.state(index)[1])
 
     def got(self) -> bytes:
         """What the server reads now."""
@@ -37,45 +58,42 @@ class Wire:
         except BlockingIOError:
             return b""
 
+    def close(self) -> None:
+        """Closes both ends."""
+        self.flow.detach()
+        self.server.close()
+        self._client.close()
+
 
 @pytest.fixture
-async def wire() -> Wire:
+async def wire() -> AsyncIterator[Wire]:
     """A connected outflow."""
-    server, client = socket.socketpair()
-    server.setblocking(False)
-    client.setblocking(False)
-    made = Wire(server, client)
-    made.flow = Outflow(made.released.extend, lambda error: pytest.fail(str(error)))
+    made = Wire()
     made.connect(moved=False)
     made.flow.flush()
-    return made
+    yield made
+    made.close()
 
 
-@pytest.fixture(autouse=True)
-def _closed(wire: Wire) -> Iterator[None]:
-    yield
-    wire.flow.detach()
-    wire.server.close()
-    wire.client.close()
-
-
-async def test_a_reply_leaves_at_the_end_of_the_turn_and_frees_its_entry(wire: Wire) -> None:
-    wire.flow.reply(7, A)
-    wire.flow.reply(8, B)
+async def test_replies_leave_at_the_end_of_the_turn(wire: Wire) -> None:
+    indexes = [wire.answer(A), wire.answer(B)]
     assert wire.got() == b""
     await asyncio.sleep(0)
     assert wire.got() == A + B
-    assert wire.released == [7, 8]
+    assert [wire.state(index) for index in indexes] == [State.SENT] * 2
 
 
 @pytest.mark.parametrize("moved", [False, True])
 async def test_what_no_pong_confirmed_goes_out_again_on_the_next_connection(wire: Wire, moved: bool) -> None:
-    wire.flow.reply(1, A)
+    index = wire.answer(A)
     wire.flow.flush()
+    assert wire.state(index) is State.SENT
+    wire.flow.detach()
+    assert wire.state(index) is State.ANSWERED, "nobody knows whether the server has read it"
     wire.connect(moved=moved)
     wire.flow.flush()
     assert wire.got() == A
-    assert wire.released == [1]
+    assert wire.state(index) is State.SENT
 
 
 async def test_what_a_pong_confirmed_stays_with_the_same_server(wire: Wire) -> None:
@@ -95,15 +113,16 @@ async def test_a_server_that_was_killed_may_not_have_passed_on_even_what_it_conf
 
 
 async def test_a_pong_confirms_only_what_was_sent_before_its_ping(wire: Wire) -> None:
-    wire.flow.reply(1, A)
+    first = wire.answer(A)
     wire.flow.flush()
     wire.flow.confirm()
     wire.flow.flush()
     assert wire.got() == A + PING
-    wire.flow.reply(2, B)
+    second = wire.answer(B)
     wire.flow.flush()
     assert wire.flow.pong()
     assert wire.flow.unconfirmed
+    assert (wire.state(first), wire.state(second)) == (State.FREE, State.SENT)
     wire.connect(moved=False)
     wire.flow.flush()
     assert wire.got() == B
@@ -115,10 +134,50 @@ async def test_a_pong_that_nats_py_asked_for_is_not_ours(wire: Wire) -> None:
     assert not wire.flow.pong()
 
 
+async def test_the_server_is_asked_at_once_when_many_entries_wait_for_its_word(wire: Wire) -> None:
+    for _ in range(200):
+        wire.answer(A)
+    wire.flow.flush()
+    assert wire.got() == A * 200 + PING
+    assert wire.flow.pong()
+    assert not wire.ledger.held
+
+
+async def test_what_the_kernel_does_not_take_is_not_sent(wire: Wire) -> None:
+    big = b"PUB a 1000000\r\n" + b"x" * 1_000_000 + b"\r\n"
+    index = wire.answer(big)
+    wire.flow.flush()
+    assert wire.state(index) is State.ANSWERED
+    taken = b""
+    while len(taken) < len(big):
+        await asyncio.sleep(0)
+        taken += wire.got()
+    assert taken == big
+    assert wire.state(index) is State.SENT
+
+
+async def test_while_no_entry_is_free_the_kernels_word_is_enough(wire: Wire) -> None:
+    first = wire.answer(A)
+    wire.flow.flush()
+    second = wire.answer(B)
+    wire.flow.spare(True)
+    assert (wire.state(first), wire.state(second)) == (State.FREE, State.ANSWERED)
+    wire.flow.flush()
+    assert wire.state(second) is State.FREE
+    wire.flow.spare(False)
+    third = wire.answer(B)
+    wire.flow.flush()
+    assert wire.state(third) is State.SENT
+    wire.connect(moved=False)
+    wire.flow.flush()
+    assert wire.got() == A + B + B, "the replies themselves are kept"
+
+
 def _confirm(wire: Wire, reply: bytes) -> None:
-    wire.flow.reply(1, reply)
+    index = wire.answer(reply)
     wire.flow.flush()
     wire.flow.confirm()
     wire.flow.flush()
     assert wire.got() == reply + PING
     assert wire.flow.pong()
+    assert wire.state(index) is State.FREE

@@ -213,9 +213,14 @@ class House:
         await until(lambda: not self.waiting())
         self.puller.end()
         self.desk.beat(time.monotonic_ns())
-        await until(lambda: not self.desk.transport.unsent)
-        await self.desk.connection._client.flush()
+        await until(self._told)
         await round_trip(self.client)
+
+    def _told(self) -> bool:
+        """Whether the server has what the desk answered."""
+        transport = self.desk.transport
+        transport.confirm()
+        return not (transport.unsent or transport.unconfirmed)
 
     def waiting(self) -> bool:
         """Whether a token lies in a lane or is undecided."""

@@ -18,7 +18,7 @@ def _repeats(again: Again, begin: float, seconds: int) -> list[float]:
 def test_nothing_is_repeated_while_the_server_stays() -> None:
     again = Again()
     assert again.came_up(0.0, None) == []
-    again.sent(b"a", 1.0)
+    again.sent(b"a", [], 1.0)
     assert _repeats(again, 1.0, 60) == []
     assert again.unconfirmed
     assert not again.repeating
@@ -42,7 +42,7 @@ def test_past_a_restart_replies_are_repeated_until_their_requesters_are_back(
 ) -> None:
     again = Again()
     again.came_up(100.0, away)
-    again.sent(b"a", 100.0 + sent_after)
+    again.sent(b"a", [], 100.0 + sent_after)
     assert again.repeating == bool(repeats)
     assert _repeats(again, 100.0 + sent_after, 120) == repeats
     assert not again.repeating
@@ -51,46 +51,58 @@ def test_past_a_restart_replies_are_repeated_until_their_requesters_are_back(
 def test_the_server_is_asked_once_for_what_was_sent() -> None:
     again = Again()
     assert again.ask() is None
-    again.sent(b"a", 0.0)
+    again.sent(b"a", [1, 2], 0.0)
     first = again.ask()
     assert first is not None
     assert again.ask() is None
-    again.sent(b"b", 0.0)
-    again.confirmed(first, 0.1)
-    assert again.came_up(0.2, None) == [b"b"]
+    again.sent(b"b", [3], 0.0)
+    assert again.confirmed(first, 0.1) == [1, 2]
+    assert list(again.entries) == [3]
+    assert again.came_up(0.2, None) == [(b"b", [3])]
+    assert list(again.entries) == []
 
 
 @pytest.mark.parametrize(
-    ("age", "away", "kept"), [(0.5, None, []), (0.5, 0.1, [b"a"]), (1.9, 0.1, [b"a"]), (2.1, 0.1, [])]
+    ("age", "away", "kept"),
+    [(0.5, None, []), (0.5, 0.1, [(b"a", [])]), (1.9, 0.1, [(b"a", [])]), (2.1, 0.1, [])],
 )
 def test_what_was_confirmed_is_kept_for_two_seconds_in_case_the_server_is_killed(
-    age: float, away: float | None, kept: list[bytes]
+    age: float, away: float | None, kept: list[tuple[bytes, list[int]]]
 ) -> None:
     again = Again()
-    again.sent(b"a", 0.0)
+    again.sent(b"a", [1, 2], 0.0)
     mark = again.ask()
     assert mark is not None
-    again.confirmed(mark, 1.0)
+    assert again.confirmed(mark, 1.0) == [1, 2]
     assert not again.unconfirmed
     assert again.came_up(1.0 + age, away) == kept
 
 
-def test_the_oldest_goes_first_when_too_much_is_kept() -> None:
+def test_the_oldest_goes_first_when_too_much_is_kept_and_its_entries_with_it() -> None:
     again = Again()
-    for letter in b"abc":
-        again.sent(bytes([letter]) * 3 * MIB, 0.0)
-    assert [data[:1] for data in again.came_up(0.0, None)] == [b"b", b"c"]
-    again.sent(b"d" * 5 * MIB, 0.0)
+    dropped = [again.sent(bytes([letter]) * 3 * MIB, [letter], 0.0) for letter in b"abc"]
+    assert dropped == [[], [], [ord("a")]]
+    assert [data[:1] for data, _ in again.came_up(0.0, None)] == [b"b", b"c"]
+    again.sent(b"d" * 5 * MIB, [4], 0.0)
     mark = again.ask()
     assert mark is not None
     again.confirmed(mark, 0.0)
-    again.sent(b"e" * 5 * MIB, 0.0)
-    assert [data[:1] for data in again.came_up(0.0, 0.0)] == [b"e"]
+    assert again.sent(b"e" * 5 * MIB, [5], 0.0) == []
+    assert [data[:1] for data, _ in again.came_up(0.0, 0.0)] == [b"e"]
+
+
+def test_what_was_not_asked_about_is_counted() -> None:
+    again = Again()
+    again.sent(b"a", [1, 2], 0.0)
+    again.sent(b"b", [3], 0.0)
+    assert again.unasked == 3
+    again.ask()
+    assert again.unasked == 0
 
 
 def test_the_oldest_repeats_go_first_when_there_are_too_many() -> None:
     again = Again()
     again.came_up(0.0, 60.0)
     for letter in b"abc":
-        again.sent(bytes([letter]) * 3 * MIB, 0.0)
+        again.sent(bytes([letter]) * 3 * MIB, [], 0.0)
     assert [data[:1] for data in again.due(1.0)] == [b"b", b"c"]

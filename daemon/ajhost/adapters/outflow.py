@@ -1,7 +1,7 @@
 """What leaves through a connection: operations of nats-py, and replies that survive the connection.
 
-A ledger entry is released once the kernel took its reply. The kernel is not the server, and the server not the
-requester: see `core.again`.
+The kernel is not the server, and the server not the requester: a ledger entry is released once the server has read its
+reply, and replies may go out again (`core.again`).
 """
 
 from __future__ import annotations
@@ -13,19 +13,28 @@ from collections.abc import Callable
 
 from ajhost.adapters.tls import Sealed
 from ajhost.core.again import Again
+from ajhost.core.own_ledger import OwnLedger
 
 PING = b"PING\r\n"
+_ASK_EVERY = 128
+"""Entries that wait for the server's word before it is asked at once, rather than at the next `confirm`."""
 
 
 class Outflow:
-    """`released(entries)`: the kernel has their replies. `broken(error)`: the connection takes no more bytes."""
+    """`released(entries)`: the server has their replies. `broken(error)`: the connection takes no more bytes."""
 
-    def __init__(self, released: Callable[[list[int]], None], broken: Callable[[OSError], None]) -> None:
+    def __init__(
+        self,
+        ledger: OwnLedger,
+        released: Callable[[list[int]], None],
+        broken: Callable[[OSError], None],
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_released, self._on_broken = released, broken
+        self._ledger, self._on_released, self._on_broken = ledger, released, broken
         self._sock: socket.socket | None = None
         self.sealed: Sealed | None = None
         self._up = self._kicked = False
+        self._sparing = False
         self._asking: int | None = None
         self._commands: list[bytes] = []
         self._replies: list[bytes] = []
@@ -43,6 +52,7 @@ class Outflow:
         """A new connection; operations leave at once, replies when the server has accepted us."""
         self._sock, self.sealed = sock, None
         self._asking = None
+        self._sparing = False
         self._pings.clear()
         self._commands.clear()
 
@@ -54,17 +64,25 @@ class Outflow:
         self._up = True
         self._pings.clear()
         now = self._loop.time()
-        self._replies[:0] = self._again.came_up(now, now - self._ended if moved else None)
+        unsure = self._again.came_up(now, now - self._ended if moved else None)
+        self._replies[:0] = [data for data, _ in unsure]
+        self._entries[:0] = [index for _, entries in unsure for index in entries]
         self.kick()
 
+    def spare(self, wanted: bool) -> None:
+        """While no entry is free: those whose replies the kernel took are, as their confirmation could not be read."""
+        self._sparing = wanted
+        if wanted:
+            self._on_released(self._again.spare(last=not self._rest))
+
     def detach(self) -> None:
-        """The connection has ended. What the kernel did not take stays, with its entries, for the next one."""
+        """The connection has ended. What the server may not have stays, with its entries, for the next one."""
         if self._rest and self._sock is not None:
             self._loop.remove_writer(self._sock)
         if self._up:
             self._ended = self._loop.time()
         self._sock, self._up = None, False
-        self._entries[:0] = self._rest_entries
+        self._ledger.recall(self._again.entries)
         self._rest, self._rest_entries = memoryview(b""), []
         self._make_room()
 
@@ -105,7 +123,7 @@ class Outflow:
         mark = self._pings.popleft() if self._pings else None
         if mark is None:
             return False
-        self._again.confirmed(mark, self._loop.time())
+        self._on_released(self._again.confirmed(mark, self._loop.time()))
         return True
 
     @property
@@ -149,7 +167,11 @@ class Outflow:
             data = b"".join(self._replies)
             entries = self._entries
             self._replies, self._entries = [], []
-            self._again.sent(data, self._loop.time())
+            dropped = self._again.sent(data, entries, self._loop.time())
+            if dropped:
+                self._on_released(dropped)
+            if self._again.unasked >= _ASK_EVERY and self._asking is None:
+                self._asking = self._again.ask()
         if self._commands:
             data = b"".join(self._commands) + data
             self._commands.clear()
@@ -166,14 +188,18 @@ class Outflow:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            self._entries[:0] = entries
             self._on_broken(error)
             return
         if sent == len(data):
-            self._on_released(entries)
+            self._took(entries)
         else:
             self._rest, self._rest_entries = memoryview(data)[sent:], entries
             self._loop.add_writer(sock, self._writable)
+
+    def _took(self, entries: list[int]) -> None:
+        self._ledger.sent(entries)
+        if self._sparing:
+            self._on_released(self._again.spare(last=True))
 
     def _writable(self) -> None:
         sock = self._sock
@@ -191,7 +217,7 @@ class Outflow:
             return
         self._loop.remove_writer(sock)
         entries, self._rest_entries = self._rest_entries, []
-        self._on_released(entries)
+        self._took(entries)
         self._make_room()
         self.flush()
 

@@ -17,6 +17,7 @@ import termios
 _BYTES_RECEIVED_AT = 128
 """Offset of `tcpi_bytes_received` in `struct tcp_info` (linux/tcp.h)."""
 _TCP_INFO_SIZE = 232
+_ESTABLISHED = 1
 _RECEIVED_FIN = {8, 9, 11}
 """CLOSE_WAIT, LAST_ACK, CLOSING (`net/tcp_states.h`): the peer sent its FIN, which the kernel counts as one byte."""
 _CLOSE = 7
@@ -40,6 +41,11 @@ def bytes_taken(sock: socket.socket) -> int:
         (received,) = struct.unpack_from("=Q", info, _BYTES_RECEIVED_AT)
         if _unread(sock) == before:
             return int(received) - _fin(sock, info[0]) - before
+
+
+def is_whole(sock: socket.socket) -> bool:
+    """Whether neither end has ended or reset the connection, as far as this one knows."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
 
 
 def _fin(sock: socket.socket, state: int) -> int:

@@ -64,9 +64,9 @@ class LedgerTransport(Transport):
         self._controls: list[bytes] = []
         self._server: bytes | None = None
         self._moved = self._absent = False
-        self._out = Outflow(self._released, self._lose)
+        self._out = Outflow(ledger, self._released, self._lose)
         self.reply = self._out.reply
-        """`reply(index, data)` sends the reply for a ledger entry, which is released once the kernel took it."""
+        """`reply(index, data)` sends the reply for a ledger entry, which is released once the server has it."""
         self.publish = self._out.publish
         """`publish(data)` sends a reply for a request that is not in this ledger."""
 
@@ -260,6 +260,7 @@ class LedgerTransport(Transport):
             admit(index, data, message)
         if len(messages) >= available and found.end < len(data):
             self._read_off()  # no entry is free: the rest waits in the chunk until replies have left
+            self._out.spare(True)
         elif found.needed > chunk.size - READ_SIZE:
             self._oversize(data[found.end :])
 
@@ -338,6 +339,7 @@ class LedgerTransport(Transport):
     def resume(self) -> None:
         """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
         if self._up and not self._reading and self._ledger.available:
+            self._out.spare(False)
             self._read_on()
             self._loop.call_soon(self._parse_rest)
 

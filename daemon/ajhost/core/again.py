@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 
 _KEPT_BYTES = 8 << 20
 """Bytes that are kept of either kind; the oldest go first."""
@@ -14,8 +16,10 @@ and the longer the server was away, the longer they have grown (`RetryLinearOneM
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds from one repeat of a reply to the next."""
 
-Batch = tuple[float, bytes]
+Timed = tuple[float, bytes]
 """A moment (s) and the replies that belong to it."""
+Batch = tuple[bytes, list[int]]
+"""Replies that left together, and their ledger entries, which are held until the server has them."""
 
 
 class Again:
@@ -26,11 +30,13 @@ class Again:
 
     def __init__(self) -> None:
         self._mark = 0
-        self._unconfirmed: deque[tuple[int, bytes]] = deque()
-        self._settled: deque[Batch] = deque()
+        self.unasked = 0
+        """Entries of what was sent since the server was last asked."""
+        self._unconfirmed: deque[tuple[int, bytes, list[int]]] = deque()
+        self._settled: deque[Timed] = deque()
         self._size = 0
         self._back_by = 0.0
-        self._repeats: tuple[deque[Batch], ...] = tuple(deque() for _ in _PAUSES)
+        self._repeats: tuple[deque[Timed], ...] = tuple(deque() for _ in _PAUSES)
         self._repeated_size = 0
 
     @property
@@ -43,39 +49,64 @@ class Again:
         """Whether requesters may not be back yet for everything that was sent."""
         return any(self._repeats)
 
-    def sent(self, data: bytes, now: float) -> None:
-        """Replies were handed to the kernel."""
-        self._unconfirmed.append((self._mark, data))
+    @property
+    def entries(self) -> Iterator[int]:
+        """The ledger entries of what the server may not have."""
+        return chain.from_iterable(entries for _, _, entries in self._unconfirmed)
+
+    def sent(self, data: bytes, entries: list[int], now: float) -> list[int]:
+        """Replies were handed to the kernel; entries of older ones for which there is no room any more."""
+        self._unconfirmed.append((self._mark, data, list(entries)))
+        self.unasked += len(entries)
         self._size += len(data)
+        dropped: list[int] = []
         while self._size > _KEPT_BYTES and (self._settled or len(self._unconfirmed) > 1):
-            oldest = self._settled.popleft() if self._settled else self._unconfirmed.popleft()
-            self._size -= len(oldest[1])
+            if self._settled:
+                self._size -= len(self._settled.popleft()[1])
+            else:
+                _, oldest, theirs = self._unconfirmed.popleft()
+                self._size -= len(oldest)
+                dropped += theirs
         if now < self._back_by:
             self._repeat(0, data, now)
+        return dropped
 
     def ask(self) -> int | None:
         """The mark with which to ask the server whether it has all that was sent, None if that was asked already."""
         if not self._unconfirmed or self._unconfirmed[-1][0] != self._mark:
             return None
+        self.unasked = 0
         self._mark += 1
         return self._mark - 1
 
-    def confirmed(self, mark: int, now: float) -> None:
-        """The server has what was sent before it was asked with `mark`."""
+    def confirmed(self, mark: int, now: float) -> list[int]:
+        """The server has what was sent before it was asked with `mark`: their entries."""
+        found: list[int] = []
         while self._unconfirmed and self._unconfirmed[0][0] <= mark:
-            self._settled.append((now, self._unconfirmed.popleft()[1]))
+            _, data, entries = self._unconfirmed.popleft()
+            self._settled.append((now, data))
+            found += entries
+        return found
 
-    def came_up(self, now: float, away: float | None) -> list[bytes]:
+    def spare(self, *, last: bool) -> list[int]:
+        """The entries that need not be held when there are too few; of the batch sent `last` only if asked for."""
+        found: list[int] = []
+        for _, _, entries in list(self._unconfirmed)[: None if last else -1]:
+            found += entries
+            entries.clear()
+        return found
+
+    def came_up(self, now: float, away: float | None) -> list[Batch]:
         """A new connection: what goes out again first.
 
         `away`: for how long there was no server, when requesters have to come back as well; None when the server is the
         one of before, which knows them still.
         """
-        unsure = [data for _, data in self._unconfirmed]
+        unsure = [(data, entries) for _, data, entries in self._unconfirmed]
         if away is not None:
             self._back_by = now + min(max(away, _BACK_LEAST), _BACK_MOST)
             self._forget(now)
-            unsure[:0] = [data for _, data in self._settled]
+            unsure[:0] = [(data, []) for _, data in self._settled]
         self._unconfirmed.clear()
         self._settled.clear()
         self._size = 0

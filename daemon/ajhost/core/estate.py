@@ -10,28 +10,35 @@ from ajhost.core.ledger import Entry, Ledger
 
 @dataclass(frozen=True, slots=True)
 class Estate:
-    """`waiting` had not started and has no token; `started` had, or its reply had not left yet."""
+    """`waiting` had not started and has no token; `started` had, or its reply had not left yet; `sent` has left."""
 
     waiting: tuple[Entry, ...]
     started: tuple[Entry, ...]
+    sent: tuple[Entry, ...]
 
 
-def take_stock(ledger: Ledger, *, tokens_lost: bool = False, answers_lost: bool = False) -> Estate:
+def take_stock(
+    ledger: Ledger, *, tokens_lost: bool = False, answers_lost: bool = False, server_lost: bool = False
+) -> Estate:
     """Sorts the entries. QUEUED ones are in neither while their tokens are on their way to another worker.
 
     `tokens_lost`: the shared queue of their time is gone. `answers_lost`: so is the supervisor that spoke for them, and
     with it perhaps an answer that it had written down as given and not sent: what had started is answered again.
+    `server_lost`: the server that was sent replies is not, or not for certain, the one that is there: they may not have
+    been read.
     """
-    waiting, started = [], []
+    waiting, started, sent = [], [], []
     for entry in ledger.used():
-        if entry.state in (State.STARTED, State.ANSWERED):
+        if entry.state is State.SENT and not server_lost:
+            sent.append(entry)
+        elif entry.state in (State.STARTED, State.ANSWERED, State.SENT):
             if answers_lost or not entry.said:
                 started.append(entry)
         elif entry.said or entry.taken:
             continue
         elif entry.state is State.RECEIVED or (tokens_lost and entry.state is State.QUEUED):
             waiting.append(entry)
-    return Estate(tuple(waiting), tuple(started))
+    return Estate(tuple(waiting), tuple(started), tuple(sent))
 
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:

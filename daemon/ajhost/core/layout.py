@@ -24,6 +24,7 @@ class State(IntEnum):
     QUEUED = 2
     STARTED = 3
     ANSWERED = 4
+    SENT = 5
 
 
 class Phase(IntEnum):
@@ -68,8 +69,8 @@ MAX_REPLY = 256
 MAX_ID, MAX_TYPE = 64, 96
 FIRST = HEADER_SIZE // 8
 # plain integers for the hot path: an enum member's `value` costs more than the store
-E_RECEIVED, E_QUEUED, E_STARTED, E_ANSWERED = (
-    int(s) for s in (State.RECEIVED, State.QUEUED, State.STARTED, State.ANSWERED)
+E_RECEIVED, E_QUEUED, E_STARTED, E_ANSWERED, E_SENT = (
+    int(s) for s in (State.RECEIVED, State.QUEUED, State.STARTED, State.ANSWERED, State.SENT)
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ajhost.core.layout import (
     ACCEPTED,
     AT,
@@ -9,6 +11,7 @@ from ajhost.core.layout import (
     E_ANSWERED,
     E_QUEUED,
     E_RECEIVED,
+    E_SENT,
     E_STARTED,
     ENTRY_SIZE,
     ENTRY_WORDS,
@@ -163,8 +166,22 @@ class OwnLedger(Ledger):
         words[word] = seq << 8 | E_ANSWERED
         return words[word + SAID] != seq
 
+    def sent(self, entries: Iterable[int]) -> None:
+        """SENT, of ANSWERED requests: the kernel took their replies."""
+        words = self.words
+        for index in entries:
+            word = FIRST + index * ENTRY_WORDS
+            words[word] = words[word] >> 8 << 8 | E_SENT
+
+    def recall(self, entries: Iterable[int]) -> None:
+        """ANSWERED again: the connection has ended, and nobody knows whether the server read them."""
+        words = self.words
+        for index in entries:
+            word = FIRST + index * ENTRY_WORDS
+            words[word] = words[word] >> 8 << 8 | E_ANSWERED
+
     def release(self, index: int) -> None:
-        """FREE: the kernel took the reply, a puller started it, or the supervisor has it."""
+        """FREE: the server has the reply, a puller started it, or the supervisor has it."""
         self.words[FIRST + index * ENTRY_WORDS] = 0
         place = self._stored.pop(index, None)
         if place is not None:

@@ -98,8 +98,9 @@ class Undertaker:
     def answer(self, member: Member, how: str) -> int:
         """Answers, at once, everything that a dead worker had started."""
         count = answer_started(
-            member.ledger, self._desk, lambda entry: self._verdicts(entry, how), self._maps
-        )
+            member.ledger, self._desk, lambda entry: self._verdicts(entry, how), self._maps,
+            server_lost=not member.connected,
+        )  # fmt: skip
         self._tally.answered += count
         return count
 

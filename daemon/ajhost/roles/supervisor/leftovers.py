@@ -131,7 +131,9 @@ class Leftovers:
         known: set[bytes] = set()
         # before anything moves: what a dead puller had started is its first owner's no more
         started = {
-            one.serial: answer_started(one, self._desk, verdict, self._maps, answers_lost=True)
+            one.serial: answer_started(
+                one, self._desk, verdict, self._maps, answers_lost=True, server_lost=True
+            )
             for one in dead
         }
         # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is

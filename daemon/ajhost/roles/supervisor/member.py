@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ajhost.adapters import processes
+from ajhost.adapters import processes, tcp
 from ajhost.adapters.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.adapters.processes import Ended
@@ -80,6 +80,12 @@ class Member:
         """Whether it is in the queue group, and not only alive, after a connection of its was taken over."""
         taken = self.ledger.words[Word.STOLEN]
         return not self.relieved and (not taken or self.ledger.words[Word.SUBSCRIBED] > taken)
+
+    @property
+    def connected(self) -> bool:
+        """Whether its present connection is whole, so that the server reads all that was sent on it."""
+        sock = self.sock
+        return sock is not None and self.epoch == self.ledger.words[Word.EPOCH] and tcp.is_whole(sock)
 
     def kill(self) -> None:
         """SIGKILL."""

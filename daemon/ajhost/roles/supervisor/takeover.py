@@ -36,10 +36,13 @@ def answer_started(
     maps: Maps,
     *,
     answers_lost: bool = False,
+    server_lost: bool = False,
 ) -> int:
     """Answers everything that a dead process had started, and settles the origin of what it had pulled."""
-    started = take_stock(ledger, answers_lost=answers_lost).started
-    for entry in started:
+    stock = take_stock(ledger, answers_lost=answers_lost, server_lost=server_lost)
+    for entry in stock.sent:
+        ledger.say(entry.index, entry.seq)
+    for entry in stock.started:
         if entry.origin is not None:
             # it died between its own entry and the word that frees the other one
             serial, index, seq = entry.origin
@@ -48,7 +51,7 @@ def answer_started(
                 owner.take(index, seq)
         desk.answer(entry.reply, verdict(entry))
         ledger.say(entry.index, entry.seq)
-    return len(started)
+    return len(stock.started)
 
 
 def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:

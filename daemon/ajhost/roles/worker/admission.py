@@ -31,7 +31,7 @@ class Out(Protocol):
     """Where replies go (`adapters.transport.LedgerTransport`)."""
 
     def reply(self, index: int, data: bytes) -> None:
-        """A reply whose ledger entry is released once the kernel took it."""
+        """A reply whose ledger entry is released once the server has it."""
 
     def publish(self, data: bytes) -> None:
         """A reply without an entry."""

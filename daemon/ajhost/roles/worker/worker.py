@@ -161,6 +161,7 @@ class Worker:
         self._lender.sweep(now)
         self._transport.confirm()
         self._transport.resume()
+        self._puller.refresh()  # entries may have become free without a slot
         logs.report_lost()
         if self._connection.up.is_set():
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
@@ -249,6 +250,7 @@ class Worker:
 
     def _done(self, leaving: asyncio.Task[None]) -> bool:
         self._lender.sweep(time.monotonic_ns())
+        self._transport.confirm()
         return leaving.done() and self._finish.is_set() and not self._ledger.held
 
     async def _flush(self, end: float) -> None:
