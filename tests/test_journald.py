@@ -140,14 +140,16 @@ def test_a_record_names_the_task_that_it_is_about(log: logging.Logger, reader: R
 
 
 def test_what_a_handler_logs_bears_the_name_of_its_task(log: logging.Logger, reader: Reader) -> None:
-    token = CURRENT_TASK.set(lambda: TaskLabels("T2", "mail", "", 1))
+    token = CURRENT_TASK.set(lambda: TaskLabels("T2", "mail", "", 1, 0.25))
     try:
         log.info("from a handler")
         log.info("about another", extra={"aj_task": "T9"})
     finally:
         CURRENT_TASK.reset(token)
     log.info("from elsewhere")
-    assert [record.get("AJ_TASK") for record in reader.read()] == ["T2", "T9", None]
+    records = reader.read()
+    assert [record.get("AJ_TASK") for record in records] == ["T2", "T9", None]
+    assert [record.get("AJ_DURATION") for record in records] == ["0.250000", "0.250000", None]
 
 
 def test_a_traceback_is_part_of_one_record(log: logging.Logger, reader: Reader) -> None:
@@ -308,7 +310,7 @@ def test_each_printed_line_is_a_record_with_the_task_that_printed_it(
     reader: Reader, printing: Callable[[dict[str, str]], None]
 ) -> None:
     printing({"AJ_SLOT": "1"})
-    token = CURRENT_TASK.set(lambda: TaskLabels("T3", "mail", "", 2))
+    token = CURRENT_TASK.set(lambda: TaskLabels("T3", "mail", "", 2, 0.5))
     try:
         print("two", "words")
         print("one\ntwo", end="")

@@ -39,6 +39,7 @@ async def test_whatever_a_handler_says_is_there_under_its_workers_name(
         record = by_text[text]
         assert record["AJ_TASK"] == request.id
         assert (record["AJ_TYPE"], record["AJ_ROUTE"], record["AJ_TRIES"]) == ("speak", "speak", "1")
+        assert 0 < float(record["AJ_DURATION"]) < 10
         assert record["_PID"] == str(worker)
         assert record["AJ_SLOT"] == slots[worker]
         assert record["AJ_GENERATION"] == "1"

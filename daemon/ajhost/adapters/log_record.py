@@ -12,12 +12,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TaskLabels:
-    """The attempt that a record is about."""
+    """The attempt that a record is about. `duration`: seconds since it was received."""
 
     id: str
     type: str
     route: str
     tries: int
+    duration: float
+
+    def extras(self) -> dict[str, str]:
+        """`aj_*` to text, as `extra` of a logging call."""
+        return {
+            "aj_task": self.id,
+            "aj_type": self.type,
+            "aj_route": self.route,
+            "aj_tries": str(self.tries),
+            "aj_duration": f"{self.duration:.6f}",
+        }
 
 
 CURRENT_TASK: ContextVar[Callable[[], TaskLabels] | None] = ContextVar("ajhost_current_task", default=None)
@@ -60,10 +71,7 @@ def text_of(record: logging.LogRecord) -> str:
 def task_labels() -> dict[str, str]:
     """`aj_*` to text, of the task whose handler runs here; empty elsewhere."""
     labels = CURRENT_TASK.get()
-    if labels is None:
-        return {}
-    task = labels()
-    return {"aj_task": task.id, "aj_type": task.type, "aj_route": task.route, "aj_tries": str(task.tries)}
+    return {} if labels is None else labels().extras()
 
 
 def labels_of(record: logging.LogRecord) -> dict[str, str]:

@@ -227,7 +227,7 @@ class Admission:
             "%s of route %r runs on past its deadline",
             reason.value,
             run.route.handler.route,
-            extra={"aj_task": run.task.id, "aj_type": run.task.type, "aj_route": run.route.handler.route},
+            extra=run.labels().extras(),
         )
         self._on_stuck(reason)
 

@@ -94,7 +94,8 @@ class Run:
     def labels(self) -> TaskLabels:
         """What log records of the handler bear."""
         task = self.task
-        return TaskLabels(task.id, task.type, self.handler.route, task.tries)
+        took = time.monotonic() - self.started
+        return TaskLabels(task.id, task.type, self.handler.route, task.tries, took)
 
 
 class Route:
@@ -192,7 +193,6 @@ class Execution:
 
     def _judge(self, run: Run, error: BaseException) -> Outcome:
         if not run.answered and not isinstance(error, TerminateTask):
-            task = run.task
             # a log handler of the application's own may raise anything, which must not cost the answer
             with contextlib.suppress(BaseException):
                 _log.warning(
@@ -200,12 +200,7 @@ class Execution:
                     run.handler.route,
                     describe(error),
                     exc_info=error,
-                    extra={
-                        "aj_task": task.id,
-                        "aj_type": task.type,
-                        "aj_route": run.handler.route,
-                        "aj_tries": task.tries,
-                    },
+                    extra=run.labels().extras(),
                 )
         return outcome_of_exception(error)
 
