@@ -82,9 +82,12 @@ class Skew:
 
     def observe(self, skew: float, now_mono: float) -> None:
         """Take one request's `Budget.skew` (s), received at `now_mono` (s). Only requests that have a `tried`."""
-        if self._least is None:
+        least = self._least
+        if least is None:
             self._since = now_mono
-        least = self._least = skew if self._least is None else min(self._least, skew)
+        elif skew >= least and now_mono - self._since < _WINDOW:
+            return  # not the freshest, and more are to come
+        least = self._least = skew if least is None else min(least, skew)
         self.ahead = min(self.ahead, _correction(least))
         if now_mono - self._since >= _WINDOW:
             self.ahead = _correction(least)
