@@ -98,6 +98,8 @@ class Router:
         self.answers: Counter[str] = Counter()
         """First answers by their word, as they come; what is final goes to `closed`."""
         self.strange: list[str] = []
+        self.belated = 0
+        """Further answers to what was settled long ago: past a server's restart, replies are repeated for a while."""
         """Answers and runs of requests that nobody knows (any more)."""
         self.lag = 0.0
         self._idle = asyncio.Event()
@@ -197,9 +199,7 @@ class Router:
     async def _replied(self, message: Msg) -> None:
         request = self._kept.get(message.subject.rpartition(".")[2])
         if request is None:
-            self.strange.append(
-                f"an answer to {message.subject} at {stamp(time.time())}, which was settled long ago"
-            )
+            self.belated += 1
             return
         if request.word is not None:
             request.duplicates += 1

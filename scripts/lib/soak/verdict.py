@@ -161,7 +161,7 @@ class Verdict:
         yield f"requests  {self.requests:,}"
         for word, count in self.words.most_common():
             yield f"  {count:>9,}  {word}"
-        yield f"  {self.duplicates:>9,}  further answers (harmless: the router takes the first)"
+        yield f"  {self.duplicates + stage.router.belated:>9,}  further answers (harmless: the router takes the first)"
         yield f"  {self.moved_runs:>9,}  run twice, the first worker having died"
         yield "faults"
         for kind, count in stage.counts.most_common():
