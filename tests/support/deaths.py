@@ -72,7 +72,7 @@ async def endure(server: NatsServer, directory: Path, fault: Fault, times: int, 
         async with router.load(
             "work",
             lambda number: {"sleep_ms": lasting[number % 5], "record": str(record)},
-            rate=200,
+            rate=rate,
             deadline=20,
         ) as load:
             for _ in range(times):
@@ -86,8 +86,8 @@ async def endure(server: NatsServer, directory: Path, fault: Fault, times: int, 
         assert not report.late, report
         assert set(report.words) <= {"worker died:"}, report
         assert runs.most_common(1)[0][1] == 1
-        # what somebody was told died had begun; nobody is told so of what never ran
-        assert all(r.id in runs for r in report.requests if r.verdict in (Verdict.COMPLETE, Verdict.ERROR))
+        # of what died nothing need be on record: it counts as started a turn of the loop before its handler begins
+        assert all(r.id in runs for r in report.requests if r.verdict is Verdict.COMPLETE)
         if fault is not a_worker_then_the_supervisor:  # whose orphans leave the group when their time is over
             assert not report.no_responders, report
     return report
