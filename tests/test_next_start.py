@@ -106,16 +106,16 @@ class Past:
         desk_module._HELD = 16  # in a process of its own: each instruction that it executes is looked at
         return Desk(plan, serial, [lane], 1 << 12, lambda epoch, sock: None), lane
 
-    def successor(self) -> Act:
-        """The supervisor of the start after it: it settles what that one left."""
+    def successor(self, number: int = 1) -> Act:
+        """The supervisor of the start after it, or of a later one: it settles what those before it left."""
 
         def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
-            asyncio.run(self._settle(watch))
+            asyncio.run(self._settle(OLD_DESK + number, watch))
 
         return act
 
-    async def _settle(self, watch: Callable[[Callable[[], object]], None]) -> None:
-        desk, lane = self._desk(OLD_DESK + 1)
+    async def _settle(self, serial: int, watch: Callable[[Callable[[], object]], None]) -> None:
+        desk, lane = self._desk(serial)
         maps = Maps(self.directory, desk.ledger)
         left = [MappedLedger(self.directory, serial) for serial in (OLD_WORKER, OLD_DESK)]
         leftovers = Leftovers(
@@ -271,6 +271,19 @@ async def test_what_a_dead_supervisor_spoke_for_but_did_not_answer_is_answered_b
     assert index is not None
     past.worker.start(index, 1 << 61, 1, b"R.1", b"i", b"t", 0, 1)
     past.worker.say(index, 1)  # and it was killed before the answer left
+    await past.next_start()
+    assert home.answers == {b"R.1": ["worker died: here"]}
+
+
+async def test_starts_that_die_before_their_answers_leave_do_not_add_to_them(home: House) -> None:
+    """Each finds what the ones before it wrote down, and what they wrote it for: it is one answer all the same."""
+    past = Past(home, "past")
+    index = past.worker.receive_copy(frame(b"R.1"), 1)
+    assert index is not None
+    past.worker.start(index, 1 << 61, 1, b"R.1", b"i", b"t", 0, 1)
+    Killed(past.supervisor(), 0)
+    Killed(past.successor(), 0)
+    Killed(past.successor(2), 0)
     await past.next_start()
     assert home.answers == {b"R.1": ["worker died: here"]}
 

@@ -129,12 +129,14 @@ class Leftovers:
                     aside = ledger_file.put_aside(self._directory, serial)
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
         known: set[bytes] = set()
-        # before anything moves: what a dead puller had started is its first owner's no more
+        # before anything moves: what a dead puller had started is its first owner's no more. Once each: a supervisor's
+        # ledger tells of answers for what its workers' tell of too, and starts that die early would double them
+        told: set[bytes] = set()
         started = {
             one.serial: answer_started(
-                one, self._desk, verdict, self._maps, answers_lost=True, server_lost=True
+                one, self._desk, verdict, self._maps, answers_lost=True, server_lost=True, told=told
             )
-            for one in dead
+            for one in sorted(dead, key=_order)
         }
         # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is
         # known when the places that it came from are settled, and what it left there never hides what it took
@@ -158,9 +160,8 @@ class Leftovers:
             self._graveyard.add(ledger)
             if queue_lives:
                 self._queued.append(ledger)
-        for (
-            ledger
-        ) in dead:  # when all that moves has moved, so that only what an orphan has or had is left of these
+        # when all that moves has moved, so that only what an orphan has or had is left of these
+        for ledger in dead:
             return_token(ledger, self._desk, self._maps)
         ended = [one for one in self._queued if _start(one) not in living]
         self._queued = [one for one in self._queued if _start(one) in living]

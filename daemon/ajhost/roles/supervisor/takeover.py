@@ -37,8 +37,13 @@ def answer_started(
     *,
     answers_lost: bool = False,
     server_lost: bool = False,
+    told: set[bytes] | None = None,
 ) -> int:
-    """Answers everything that a dead process had started, and settles the origin of what it had pulled."""
+    """Answers everything that a dead process had started, and settles the origin of what it had pulled.
+
+    `told`: reply subjects that are answered already, by what another ledger says; those answered here are added.
+    """
+    told, count = set() if told is None else told, 0
     stock = take_stock(ledger, answers_lost=answers_lost, server_lost=server_lost)
     for entry in stock.sent:
         ledger.say(entry.index, entry.seq)
@@ -49,9 +54,12 @@ def answer_started(
             owner = maps.get(serial)
             if owner is not None and owner.state(index)[0] == seq:
                 owner.take(index, seq)
-        desk.answer(entry.reply, verdict(entry))
+        if entry.reply not in told:
+            told.add(entry.reply)
+            desk.answer(entry.reply, verdict(entry))
+            count += 1
         ledger.say(entry.index, entry.seq)
-    return len(stock.started)
+    return count
 
 
 def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
