@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ajhost.core.layout import State
+from ajhost.core.layout import DEADLINE, ENTRY_WORDS, FIRST, State
 from ajhost.core.ledger import Entry, Ledger
 
 
@@ -43,13 +43,20 @@ def take_stock(
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
     """Entries whose deadline has passed while their owner cannot answer, and that nobody has answered."""
+    words = ledger.words
+    # most are free or have time left, and a copy of an entry costs more than a look
+    due = [
+        index
+        for index in range(ledger.entries)
+        if 0 < words[FIRST + index * ENTRY_WORDS + DEADLINE] <= now_ns
+        and words[FIRST + index * ENTRY_WORDS] & 0xFF
+    ]
     return tuple(
         entry
-        for entry in ledger.used()
-        if 0 < entry.deadline_ns <= now_ns
-        and not entry.said
-        and not entry.taken
-        and entry.state is not State.FREE
+        for entry in map(ledger.entry, due)
+        if entry.state is not State.FREE
+        and 0 < entry.deadline_ns <= now_ns
+        and not (entry.said or entry.taken)
     )
 
 

@@ -20,6 +20,8 @@ TICK = 0.05
 """Seconds between two looks."""
 _STALE_NS = 350_000_000
 """A beat older than this is stale: seven beats; scheduling alone delayed one by 54 ms at most on a loaded machine."""
+_SLOW_NS = 120_000_000
+"""A beat older than this is missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
 _LONGEST_STALE_NS = 2_000_000_000
 _NEVER_BEAT_NS = 10_000_000_000
 _LATE = 0.15
@@ -71,6 +73,10 @@ class Watch:
             limit = max(member.stale_after_ns, _STALE_NS)
             if not member.ledger.words[Word.BEAT]:
                 limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
+            if age > _SLOW_NS:
+                # the second look is a tick later; of one that hangs we know already that it will not answer by itself
+                ahead = TICK if member.serial in self._hung else 0.0
+                self._answer_overdue(member, int((now + ahead) * 1e9))
             if age > limit:
                 self._judge(member, now, workers.kill_grace)
             elif member.serial in self._hung and member.subscribed:
@@ -95,8 +101,6 @@ class Watch:
             )
             self._stalled(member)
             return
-        # the second look is a tick later, and the answer must leave before the header's second all the same
-        self._answer_overdue(member, int((now + TICK) * 1e9))
         first = earliest_deadline(member.ledger)
         until = (since if first is None else first / 1e9) + kill_grace
         if now < until:
@@ -113,7 +117,7 @@ class Watch:
             processes.pidfd_signal(member.pidfd, signal.SIGKILL)
 
     def _answer_overdue(self, member: Member, now_ns: int) -> None:
-        """Answers deadlines that pass while the member hangs; on a living ledger only if two looks agree."""
+        """Answers deadlines that pass while the member does not beat; on a living ledger only if two looks agree."""
         looked: dict[tuple[int, int], int] = {}
         for entry in overdue(member.ledger, now_ns):
             key = (member.serial, entry.index)
