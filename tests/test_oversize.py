@@ -3,28 +3,136 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 
+from ajhost.adapters import processes
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
+from ajhost.adapters.transport import LedgerTransport
 from ajhost.core.chunk import READ_SIZE, Chunk
+from ajhost.core.layout import Word
+from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
+from ajhost.protocol.wire import encode_reply
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting
-from tests.support.house import GEOMETRY, SUBJECT, House, frame, house
+from tests.support.house import GEOMETRY, SUBJECT, House, frame, house, until
 from tests.support.peer import Peer
 
 INSIDE = b"\r\n" + frame(b"R.inside")
 BODY = b"x" * 100 + INSIDE * ((GEOMETRY.chunk + READ_SIZE) // len(INSIDE))
 BIG = b"MSG %b 1 R.big %d\r\n%b\r\n" % (SUBJECT.encode(), len(BODY), BODY)
 LINE = BIG.index(b"\r\n") + 2
+STREAM = frame(b"R.0") + BIG + frame(b"R.1")
+AT = len(frame(b"R.0"))
+REFUSAL = encode_reply(b"R.big", Failed("bad request: too large"), 1 << 20)
 
 
 @pytest.fixture
 async def home(tmp_path: Path) -> AsyncIterator[House]:
     async with house(tmp_path) as made:
         yield made
+
+
+class Given(LedgerTransport):
+    """On a connection that is there already."""
+
+    given: socket.socket
+
+    async def _open(self, host: str, port: int) -> socket.socket:
+        self.given.setblocking(False)
+        return self.given
+
+
+class Waits:
+    """A worker that has no slot free: what can wait waits in its store."""
+
+    def __init__(self, ledger: OwnedLedger) -> None:
+        self._ledger = ledger
+        self.transport = Given(ledger, self)
+
+    def opened(self, sock: socket.socket) -> None:
+        """The test holds a duplicate already."""
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        begin, _, _, end, _, reply = message
+        if end > len(data):
+            assert self._ledger.refuse(index, reply)
+            self.transport.reply(index, REFUSAL)
+        else:
+            assert self._ledger.keep(index, data[begin:end])
+
+    def refuse(self, reply: bytes) -> None:
+        raise AssertionError("there is room")
+
+    def server_error(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+def worker(home: House, serial: int, sock: socket.socket) -> int:
+    """A child that reads the connection until it is killed."""
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    try:
+        processes.die_with_parent(parent)
+        asyncio.run(_work(home, serial, sock))
+    finally:
+        os._exit(1)
+
+
+async def _work(home: House, serial: int, sock: socket.socket) -> None:
+    transport = Waits(OwnedLedger(home.directory, serial)).transport
+    transport.given = sock
+    await transport.connect(urlparse("nats://nobody"), 0, 5)
+    assert await transport.readline() == b"PONG\r\n"
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        AT + 5,
+        AT + LINE - 1,
+        AT + LINE,
+        AT + LINE + 50,
+        AT + READ_SIZE + 7,
+        AT + len(BIG) // 2,
+        AT + len(BIG) - 1,
+        AT + len(BIG),
+        AT + len(BIG) + 20,
+        len(STREAM),
+    ],
+)
+async def test_a_worker_killed_in_the_middle_of_a_frame_that_no_chunk_holds_leaves_the_rest_unread(
+    home: House, cut: int
+) -> None:
+    serial = home.new_serial()
+    with Peer() as peer:
+        pid = worker(home, serial, peer.theirs)
+        ledger = MappedLedger(home.directory, serial)
+        await peer.fill(b"PONG\r\n" + STREAM[:cut])
+        await until(lambda: ledger.words[Word.RECV] == cut + 6)
+        refused = cut >= AT + LINE  # as soon as its line is there
+        if refused:
+            assert REFUSAL in await peer.received(len(REFUSAL))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        moving = asyncio.create_task(move_waiting(ledger, peer.theirs, home.desk))
+        assert await peer.ended() == b""
+        await peer.fill(STREAM[cut:])
+        peer.close()
+        await moving
+        ledger.close()
+    await home.settle()
+    assert sorted(home.ran) == [b"R.0", b"R.1"]
+    assert home.answers.keys() == (set() if refused else {b"R.big"})
+    assert all(len(texts) == 1 and texts[0].startswith("bad request:") for texts in home.answers.values())
 
 
 @pytest.mark.parametrize("step", ["entered", "passed over", "refused"])
