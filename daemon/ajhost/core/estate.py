@@ -62,4 +62,8 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
 
 def earliest_deadline(ledger: Ledger) -> int | None:
     """The first deadline among what runs, in monotonic nanoseconds."""
-    return min((e.deadline_ns for e in ledger.used() if e.state is State.STARTED), default=None)
+    words = ledger.words
+    places = (FIRST + index * ENTRY_WORDS for index in range(ledger.entries))
+    return min(
+        (words[word + DEADLINE] for word in places if words[word] & 0xFF == State.STARTED), default=None
+    )

@@ -46,9 +46,8 @@ class Graveyard:
                 answer_for(ledger, entry, self._desk, "deadline exceeded: no worker became free in time")
             if self._desk.transport.unsent:
                 continue  # the answers given for it must have left before it may be forgotten
-            for entry in list(ledger.used()):
-                if entry.said or entry.taken:
-                    ledger.free_entry(entry.index)
+            for index in ledger.spoken_for():
+                ledger.free_entry(index)
             if not ledger.in_use():
                 ledger_file.remove(self._directory, serial)
                 ledger.close()
