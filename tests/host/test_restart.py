@@ -34,6 +34,16 @@ async def test_workers_of_a_dead_supervisor_finish_and_leave(nats_server: NatsSe
         await host.nothing_left()
 
 
+async def test_a_worker_that_is_stopped_when_its_supervisor_dies_goes_on_and_leaves(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=SMALL) as host:
+        host.kill(0, signal.SIGSTOP)
+        host.send_signal(signal.SIGKILL)
+        await host.wait()
+        await host.nothing_left()
+
+
 async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_what_was_left(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

@@ -81,6 +81,14 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def go_on_without_parent() -> None:
+    """Lets this process go on, should it be stopped, when its parent ends: nobody else may be left to do that.
+
+    :raises OSError: when the kernel refuses.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
 def _prctl(option: int, value: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
         number = ctypes.get_errno()

@@ -206,6 +206,9 @@ class LedgerTransport(Transport):
         sock = self._sock
         if sock is None or self._eof:
             return
+        if self._words[Word.STOLEN] == self._words[Word.EPOCH]:
+            self._lose(None)  # taken over while we were stopped: the chunk is not ours any more
+            return
         try:
             if self._sealed is None:
                 count = sock.recv_into(self._chunk.space(self._needed))

@@ -169,6 +169,7 @@ class _Template:
         status = _FAILED
         try:
             os.setsid()
+            processes.go_on_without_parent()  # the supervisor stops one that hangs, and may be killed right then
             self._channel.close()
             processes.set_title(f"ajhost: worker {order.slot}")
             _reseed()
