@@ -64,7 +64,13 @@ def test_the_server_is_asked_once_for_what_was_sent() -> None:
 
 @pytest.mark.parametrize(
     ("age", "away", "kept"),
-    [(0.5, None, []), (0.5, 0.1, [(b"a", [])]), (1.9, 0.1, [(b"a", [])]), (2.1, 0.1, [])],
+    [
+        (0.5, None, []),
+        (0.5, 0.1, [(b"a", [])]),
+        (1.9, 0.1, [(b"a", [])]),
+        (2.2, 0.1, []),
+        (9.0, 7.5, [(b"a", [])]),
+    ],
 )
 def test_what_was_confirmed_is_kept_for_two_seconds_in_case_the_server_is_killed(
     age: float, away: float | None, kept: list[tuple[bytes, list[int]]]

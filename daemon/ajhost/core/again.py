@@ -105,7 +105,7 @@ class Again:
         unsure = [(data, entries) for _, data, entries in self._unconfirmed]
         if away is not None:
             self._back_by = now + min(max(away, _BACK_LEAST), _BACK_MOST)
-            self._forget(now)
+            self._forget(now - away)
             unsure[:0] = [(data, []) for _, data in self._settled]
         self._unconfirmed.clear()
         self._settled.clear()

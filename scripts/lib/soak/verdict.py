@@ -72,12 +72,15 @@ class Verdict:
             "no answer around a fault of the server, and never run: perhaps lost in the server", False
         )
         self.held = Finding("no answer around a fault of the server, although the host had it", True)
+        self.both = Finding(
+            "no answer: the server was killed, and then the worker that was repeating its replies", False
+        )
         self.unreachable = Finding("not answered in time, the server being away at the deadline", False)
         self.excused_late = Finding("late around a fault of the server, or of the whole daemon", False)
         self.excused_nobody = Finding("no responders while the server or the whole daemon was away", False)
         self.findings = (
             self.silent, self.held, self.late, self.twice, self.after, self.nobody, self.unproven, self.foreign,
-            self.lost, self.unreachable, self.excused_late, self.excused_nobody,
+            self.lost, self.both, self.unreachable, self.excused_late, self.excused_nobody,
         )  # fmt: skip
         self.stage: Stage | None = None
 
@@ -99,6 +102,8 @@ class Verdict:
                 self.lost.add(request)
             elif any(window.covers(request.deadline - MARGIN) for window in server):
                 self.unreachable.add(request)
+            elif any(run.pid in self._dead for run in request.runs):
+                self.both.add(request)
             else:
                 self.held.add(request)
         else:
@@ -180,7 +185,7 @@ class Verdict:
         for text in (*self.unexpected[:_SHOWN], *stage.surprises[:_SHOWN]):
             yield f"  !  {text}"
         for finding in self.findings:
-            if finding.examples and (finding.fatal or finding in (self.lost, self.unreachable)):
+            if finding.examples and (finding.fatal or finding in (self.lost, self.both, self.unreachable)):
                 yield ""
                 span = f"sent between {stamp(finding.since)} and {stamp(finding.until)}"
                 yield f"{finding.title}: {finding.count}, {span}, of which"
