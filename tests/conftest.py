@@ -24,6 +24,7 @@ async def jetstream(tmp_path: Path) -> AsyncIterator[NatsServer]:
         yield server
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What shares something costly (the machine, the routers' binaries) stays in one of the processes that run tests.
 
