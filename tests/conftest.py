@@ -24,20 +24,6 @@ async def jetstream(tmp_path: Path) -> AsyncIterator[NatsServer]:
         yield server
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares something costly (the machine, the routers' binaries) stays in one of the processes that run tests.
-
-    The machine's tests are the longest of these, so they come first.
-    """
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(
-            pytest.mark.xdist_group(folder if folder in ("systemd", "router") else str(item.path))
-        )
-    items.sort(key=lambda item: item.path.parent.name != "systemd")
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What handlers log need not be text that can be encoded, as a report must be on its way between processes."""
