@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from itertools import chain
 
 _KEPT_BYTES = 8 << 20
-"""Bytes that are kept of either kind; the oldest go first."""
+"""Bytes that are kept of what is unconfirmed, and of what is repeated; the oldest go first."""
+_SETTLED_BYTES = 1 << 19
+"""The same for what is settled: two seconds of thousands of replies, and no more memory in any worker."""
 _SETTLED_SECONDS = 2.0
 """For so long a reply is kept that the server has read: killed, it takes along what a slow requester had not got."""
 _BACK_LEAST, _BACK_MOST = 10.0, 60.0
@@ -34,7 +36,7 @@ class Again:
         """Entries of what was sent since the server was last asked."""
         self._unconfirmed: deque[tuple[int, bytes, list[int]]] = deque()
         self._settled: deque[Timed] = deque()
-        self._size = 0
+        self._size = self._settled_size = 0
         self._back_by = 0.0
         self._repeats: tuple[deque[Timed], ...] = tuple(deque() for _ in _PAUSES)
         self._repeated_size = 0
@@ -60,13 +62,10 @@ class Again:
         self.unasked += len(entries)
         self._size += len(data)
         dropped: list[int] = []
-        while self._size > _KEPT_BYTES and (self._settled or len(self._unconfirmed) > 1):
-            if self._settled:
-                self._size -= len(self._settled.popleft()[1])
-            else:
-                _, oldest, theirs = self._unconfirmed.popleft()
-                self._size -= len(oldest)
-                dropped += theirs
+        while self._size > _KEPT_BYTES and len(self._unconfirmed) > 1:
+            _, oldest, theirs = self._unconfirmed.popleft()
+            self._size -= len(oldest)
+            dropped += theirs
         if now < self._back_by:
             self._repeat(0, data, now)
         return dropped
@@ -84,8 +83,12 @@ class Again:
         found: list[int] = []
         while self._unconfirmed and self._unconfirmed[0][0] <= mark:
             _, data, entries = self._unconfirmed.popleft()
+            self._size -= len(data)
             self._settled.append((now, data))
+            self._settled_size += len(data)
             found += entries
+        while self._settled_size > _SETTLED_BYTES:
+            self._settled_size -= len(self._settled.popleft()[1])
         return found
 
     def spare(self, *, last: bool) -> list[int]:
@@ -109,7 +112,7 @@ class Again:
             unsure[:0] = [(data, []) for _, data in self._settled]
         self._unconfirmed.clear()
         self._settled.clear()
-        self._size = 0
+        self._size = self._settled_size = 0
         return unsure
 
     def due(self, now: float) -> list[bytes]:
@@ -127,7 +130,7 @@ class Again:
 
     def _forget(self, now: float) -> None:
         while self._settled and self._settled[0][0] < now - _SETTLED_SECONDS:
-            self._size -= len(self._settled.popleft()[1])
+            self._settled_size -= len(self._settled.popleft()[1])
 
     def _repeat(self, step: int, data: bytes, now: float) -> None:
         self._repeats[step].append((now + _PAUSES[step], data))
