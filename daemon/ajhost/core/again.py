@@ -8,8 +8,8 @@ from itertools import chain
 
 _KEPT_BYTES = 8 << 20
 """Bytes that are kept of what is unconfirmed, and of what is repeated; the oldest go first."""
-_SETTLED_BYTES = 1 << 18
-"""The same for what is settled: two seconds of thousands of replies, and no more memory in any worker."""
+_SETTLED_BYTES = 1 << 17
+"""The same for what is settled: a second of a thousand replies, and no more memory in any worker."""
 _SETTLED_SECONDS = 2.0
 """For so long a reply is kept that the server has read: killed, it takes along what a slow requester had not got."""
 _BACK_LEAST, _BACK_MOST = 10.0, 60.0
