@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.house import House, house
 from tests.support.nats import JetStream, NatsServer
 
 
@@ -22,6 +23,13 @@ async def jetstream(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A nats-server with JetStream, as routers need it."""
     async with NatsServer(tmp_path, jetstream=JetStream.ON) as server:
         yield server
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[House]:
+    """What surrounds a worker, for tests that play the worker or the supervisor themselves."""
+    async with house(tmp_path) as made:
+        yield made
 
 
 @pytest.hookimpl(wrapper=True)

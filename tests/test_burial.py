@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -24,7 +22,7 @@ from ajhost.roles.supervisor import burial
 from ajhost.roles.supervisor.burial import Undertaker, Verdicts
 from ajhost.roles.supervisor.member import Member
 from ajhost.roles.supervisor.stored import Stored
-from tests.support.house import SUBJECT, House, body, frame, house, until
+from tests.support.house import SUBJECT, House, body, frame, until
 from tests.support.peer import Peer
 from tests.support.proxy import Partition
 
@@ -32,12 +30,6 @@ CONNECT = (
     b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1}\r\n'
     b"SUB %b ajhost 1\r\nPING\r\n" % SUBJECT.encode()
 )
-
-
-@pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as made:
-        yield made
 
 
 class Double:

@@ -7,10 +7,7 @@ import dataclasses
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
@@ -18,8 +15,7 @@ from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.chunk import Chunk
 from ajhost.core.estate import overdue
 from ajhost.core.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
-from ajhost.core.ledger import Entry, Ledger
-from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.core.ledger import Ledger
 from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor import desk as desk_module
@@ -27,20 +23,10 @@ from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
 from ajhost.roles.supervisor.stored import Key, Stored, stored_name
 from ajhost.roles.supervisor.takeover import answer_for, move_waiting
-from tests.support.house import GEOMETRY, Act, House, Killed, frame, house, lying, until
+from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
 from tests.support.peer import Peer
 
 OLD_WORKER, OLD_DESK = 1, 2
-
-
-@pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as made:
-        yield made
-
-
-def died(entry: Entry) -> Outcome:
-    return Failed("worker died: here")
 
 
 class Past:

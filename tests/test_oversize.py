@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
@@ -21,7 +19,7 @@ from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting
-from tests.support.house import GEOMETRY, SUBJECT, House, frame, house, until
+from tests.support.house import GEOMETRY, SUBJECT, House, frame, until
 from tests.support.peer import Peer
 
 INSIDE = b"\r\n" + frame(b"R.inside")
@@ -31,12 +29,6 @@ LINE = BIG.index(b"\r\n") + 2
 STREAM = frame(b"R.0") + BIG + frame(b"R.1")
 AT = len(frame(b"R.0"))
 REFUSAL = encode_reply(b"R.big", Failed("bad request: too large"), 1 << 20)
-
-
-@pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as made:
-        yield made
 
 
 class Given(LedgerTransport):

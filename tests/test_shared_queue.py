@@ -23,15 +23,9 @@ from ajhost.roles.shared_queue.lender import Lender
 from ajhost.roles.shared_queue.puller import Puller
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
 from ajhost.settings.values import HandlerSettings
-from tests.support.house import Act, House, Killed, frame, house, lying, until
+from tests.support.house import Act, House, Killed, frame, lying, until
 
 FAR = 1 << 61
-
-
-@pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as made:
-        yield made
 
 
 def token_in(owner: OwnedLedger) -> Token:

@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +13,9 @@ from ajhost.adapters import ledger_file, processes, tcp
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
 from ajhost.core.chunk import Chunk
 from ajhost.core.layout import Geometry, Identity, Word
-from ajhost.core.ledger import Entry
 from ajhost.protocol.frames import scan
-from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting
-from tests.support.house import SUBJECT, House, body, frame, house, until
+from tests.support.house import SUBJECT, House, body, died, frame, until
 
 COUNT = 4
 CONNECT = (
@@ -27,16 +23,6 @@ CONNECT = (
     b"SUB %b ajhost 1\r\nPING\r\n" % SUBJECT.encode()
 )
 STEPS = ("unrecorded", "recorded", "entered", "done", "started")
-
-
-@pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
-    async with house(tmp_path) as made:
-        yield made
-
-
-def died(entry: Entry) -> Outcome:
-    return Failed("worker died: here")
 
 
 class Worker:

@@ -95,23 +95,15 @@ class KeptHost(Host):
     def _listen(self, path: Path) -> NotifySocket:
         return StoringSocket(path, self.store)
 
-    async def _execute(self, output: int, notify: str) -> asyncio.subprocess.Process:
+    async def _execute(
+        self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
+    ) -> asyncio.subprocess.Process:
         kept = self.store.items
         parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _PARKED) for _, descriptor in kept]
         names = ":".join(name for name, _ in kept)
-        launcher = (sys.executable, "-I", "-S", "-c", _LAUNCHER, str(len(kept)), names, *map(str, parked))
+        placing = (sys.executable, "-I", "-S", "-c", _LAUNCHER, str(len(kept)), names, *map(str, parked))
         try:
-            return await asyncio.create_subprocess_exec(
-                *(launcher if kept else ()),
-                *self.program,
-                cwd=self.directory,
-                env={**self.environment, "NOTIFY_SOCKET": notify},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                pass_fds=parked,
-            )
+            return await super()._execute(output, notify, placing if kept else (), parked)
         finally:
             for descriptor in parked:
                 os.close(descriptor)

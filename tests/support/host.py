@@ -157,9 +157,12 @@ class Host:
         """Who receives its notifications."""
         return NotifySocket(path)
 
-    async def _execute(self, output: int, notify: str) -> asyncio.subprocess.Process:
-        """Executes the program, with its output to a descriptor and its notifications to a path."""
+    async def _execute(
+        self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
+    ) -> asyncio.subprocess.Process:
+        """Executes the program, by a launcher if need be, with its output to a descriptor and notifications to a path."""
         return await asyncio.create_subprocess_exec(
+            *launcher,
             *self.program,
             cwd=self.directory,
             env={**self.environment, "NOTIFY_SOCKET": notify},
@@ -167,6 +170,7 @@ class Host:
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
 
     async def start(self) -> None:

@@ -22,8 +22,10 @@ import ajhost
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.core.layout import Geometry, Identity
+from ajhost.core.ledger import Entry
 from ajhost.core.token import Token
 from ajhost.protocol.frames import scan
+from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.plan import GenerationPlan
 from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
 from ajhost.roles.shared_queue.maps import Maps
@@ -56,6 +58,11 @@ def frame(reply: bytes, number: int = 0, padding: int = 0) -> bytes:
     """A request as a server sends it."""
     task = body(number, padding)
     return b"MSG %b 1 %b %d\r\n%b\r\n" % (SUBJECT.encode(), reply, len(task), task)
+
+
+def died(entry: Entry) -> Outcome:
+    """What is told of a request whose worker died."""
+    return Failed("worker died: here")
 
 
 async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:

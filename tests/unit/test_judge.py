@@ -151,6 +151,12 @@ class Clock:
     def time_ns(self) -> int:
         return int((self.true + self.ahead) * 1e9)
 
+    def request(self) -> tuple[bytes, bytes]:
+        """Header and body of a request that a router sends now, with 6 s to go."""
+        tried = int(self.true * 1e9)
+        header = b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n" % render_seconds(tried + 6 * 10**9).encode()
+        return header, task("a", tried)
+
 
 def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -161,9 +167,7 @@ def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
     served = []
     with caplog.at_level(logging.WARNING, "ajhost.requests"):
         for _ in range(100):
-            tried = int(clock.true * 1e9)
-            head = b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n" % render_seconds(tried + 6 * 10**9).encode()
-            judged = one.judge(SUBJECT + b"a", head, task("a", tried))
+            judged = one.judge(SUBJECT + b"a", *clock.request())
             served.append(not isinstance(judged, Failed))
             if not isinstance(judged, Failed):
                 assert judged[2] <= clock.true + 6.0, "never beyond what the header says"
@@ -181,9 +185,7 @@ def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(
     one = judge("a")
     with caplog.at_level(logging.WARNING, "ajhost.requests"):
         for _ in range(40):
-            tried = int(clock.true * 1e9)
-            head = b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n" % render_seconds(tried + 6 * 10**9).encode()
-            assert isinstance(one.judge(SUBJECT + b"a", head, task("a", tried)), Failed)
+            assert isinstance(one.judge(SUBJECT + b"a", *clock.request()), Failed)
             clock.true += 1.0
     assert [record.getMessage() for record in caplog.records] == [
         "this clock is 3600.0 s ahead of the routers'; too much to correct for: set it right"

@@ -199,7 +199,7 @@ class Outflow:
     def _took(self, entries: list[int]) -> None:
         self._ledger.sent(entries)
         if self._sparing:
-            self._on_released(self._again.spare(last=True))
+            self.spare(True)
 
     def _writable(self) -> None:
         sock = self._sock

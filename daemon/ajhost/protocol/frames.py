@@ -106,6 +106,6 @@ def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:
 
 
 def reply_of(frame: bytes) -> bytes:
-    """The reply subject of one whole message; empty when there is none, or no message."""
-    found = scan(frame).messages
-    return found[0][5] if found else b""
+    """The reply subject of a message of which at least the operation line is there; empty when there is none."""
+    line = message_line(frame)
+    return b"" if line is None else line[1]

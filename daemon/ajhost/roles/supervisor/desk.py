@@ -33,12 +33,6 @@ _COVER_PATIENCE = 1.0
 """Seconds to wait for our own subscription; without a server there is nobody to keep it for."""
 
 
-def reply_in(frame: bytes) -> bytes:
-    """The reply subject of a message of which at least the first line is there; empty when there is none."""
-    line = message_line(frame)
-    return b"" if line is None else line[1]
-
-
 class Desk:
     """`stored(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
 

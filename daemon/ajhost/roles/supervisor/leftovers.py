@@ -17,9 +17,10 @@ from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.core.estate import overdue
 from ajhost.core.layout import LedgerError, State, Word
 from ajhost.core.ledger import Entry
+from ajhost.protocol.frames import reply_of
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.supervisor.desk import Desk, reply_in
+from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.stored import Key, Stored, stored_key
 from ajhost.roles.supervisor.takeover import answer_for, answer_started, move_waiting, return_token
 
@@ -213,7 +214,7 @@ class Leftovers:
 
 def _replies(ledger: MappedLedger) -> set[bytes]:
     waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
-    return {reply_in(ledger.frame(entry.index)) for entry in waiting} - {b""}
+    return {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}
 
 
 def _order(ledger: MappedLedger) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from ajhost.core.estate import take_stock
 from ajhost.core.layout import LedgerError, State, Word
 from ajhost.core.ledger import Entry, Ledger
 from ajhost.core.token import SIZE, Claim, claim, unpack
-from ajhost.protocol.frames import FrameError, scan
+from ajhost.protocol.frames import FrameError, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.supervisor.desk import Desk, reply_in
+from ajhost.roles.supervisor.desk import Desk
 
 _log = logging.getLogger("ajhost.supervisor")
 READ_PATIENCE = 2.0
@@ -65,7 +65,7 @@ def answer_started(
 def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
     """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
     waits = entry.state in (State.RECEIVED, State.QUEUED)
-    desk.answer(reply_in(ledger.frame(entry.index)) if waits else entry.reply, Failed(text))
+    desk.answer(reply_of(ledger.frame(entry.index)) if waits else entry.reply, Failed(text))
     ledger.say(entry.index, entry.seq)
 
 
@@ -104,7 +104,7 @@ def move_entries(
     if moved.seen:
         for entry in ledger.used():
             waits = entry.state in (State.RECEIVED, State.QUEUED) and not (entry.said or entry.taken)
-            if waits and reply_in(ledger.frame(entry.index)) in moved.seen:
+            if waits and reply_of(ledger.frame(entry.index)) in moved.seen:
                 moved.places.add(entry.at)
                 ledger.say(entry.index, entry.seq)
     for entry in take_stock(ledger, tokens_lost=tokens_lost).waiting:
@@ -194,7 +194,7 @@ def _move_frames(ledger: Ledger, chunk: Chunk, desk: Desk, moved: Moved) -> int:
     if needed > chunk.size - READ_SIZE:
         # the server's max_payload grew: no ledger here holds it, so it is answered by its first line, and passed over
         begun = chunk.unparsed()
-        if chunk.place() not in moved.places and reply_in(begun) not in moved.seen:
+        if chunk.place() not in moved.places and reply_of(begun) not in moved.seen:
             desk.copy(begun)
         chunk.advance(needed)
         needed = 0
