@@ -160,7 +160,7 @@ class Host:
     async def _execute(
         self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
     ) -> asyncio.subprocess.Process:
-        """Executes the program, by a launcher if need be, with its output to a descriptor and notifications to a path."""
+        """Executes the program, by a launcher if need be; output and notifications go where the two say."""
         return await asyncio.create_subprocess_exec(
             *launcher,
             *self.program,
