@@ -44,6 +44,23 @@ async def test_a_worker_that_is_stopped_when_its_supervisor_dies_goes_on_and_lea
         await host.nothing_left()
 
 
+async def test_the_next_start_keeps_the_deadlines_of_an_orphan_that_hangs(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=SMALL) as host,
+        Router(nats_server.url) as router,
+    ):
+        hanging = await router.send("gil", {"block_ms": 8000}, deadline=4)
+        await host.running(1)
+        host.send_signal(signal.SIGKILL)
+        await host.wait()
+        await host.restart()
+        reply = await router.reply(hanging)
+        assert (reply.verdict, reply.word) == (Verdict.ERROR, "deadline exceeded:")
+        assert not hanging.is_late
+
+
 async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_what_was_left(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from ajhost.protocol.frames import reply_of
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.overdue import Overdue
 from ajhost.roles.supervisor.stored import Key, Stored, stored_key
 from ajhost.roles.supervisor.takeover import answer_for, answer_started, move_waiting, return_token
 
@@ -86,6 +87,7 @@ class Leftovers:
         self._sockets: dict[Key, socket.socket] = {}
         self._queued: list[MappedLedger] = []
         self._settling = asyncio.Lock()
+        self._overdue = Overdue(desk)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -198,6 +200,13 @@ class Leftovers:
             else:
                 sock.close()
         return present
+
+    def keep_deadlines(self, now_ns: int, tick_ns: int) -> None:
+        """Answers what is overdue at orphans that hang: whoever would is dead. Call it at every tick."""
+        for serial in self._waiting:
+            ledger = self._maps.get(serial)
+            if ledger is not None:
+                self._overdue.look(ledger, now_ns, tick_ns)
 
     def due(self) -> bool:
         """Whether an orphan has ended since, so that `settle` has something to do."""

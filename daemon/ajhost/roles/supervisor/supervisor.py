@@ -245,6 +245,7 @@ class Supervisor:
         workers = self._settings.workers
         self._watch.look(list(self._crew.members.values()), workers, self._settings.python.import_timeout)
         self._undertaker.graveyard.tend(now_ns)
+        self._undertaker.leftovers.keep_deadlines(now_ns, int(TICK * 1e9))
         if self._undertaker.leftovers and self._undertaker.leftovers.due():
             self._crew.spawn_task(self._undertaker.settle_leftovers())
         self._crew.handle(Tick())

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 from ajhost.adapters import processes
-from ajhost.core.estate import earliest_deadline, overdue
+from ajhost.core.estate import earliest_deadline
 from ajhost.core.layout import Word
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.takeover import answer_for
+from ajhost.roles.supervisor.overdue import Overdue
 from ajhost.settings.values import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -20,8 +20,6 @@ TICK = 0.05
 """Seconds between two looks."""
 _STALE_NS = 350_000_000
 """A beat older than this is stale: seven beats; scheduling alone delayed one by 54 ms at most on a loaded machine."""
-_SLOW_NS = 120_000_000
-"""A beat older than this is missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
 _LONGEST_STALE_NS = 2_000_000_000
 _NEVER_BEAT_NS = 10_000_000_000
 _LATE = 0.15
@@ -42,10 +40,9 @@ class Watch:
         woke: Callable[[Member], None],
         worn: Callable[[Member, str], None],
     ) -> None:
-        self._desk = desk
         self._stalled, self._woke, self._worn = stalled, woke, worn
         self._hung: dict[int, float] = {}
-        self._suspects: dict[tuple[int, int], int] = {}
+        self._overdue = Overdue(desk)
         self._last = time.monotonic()
         self._trust_from = 0.0
         self._memory_at = 0.0
@@ -57,6 +54,7 @@ class Watch:
     def forget(self, member: Member) -> None:
         """The member is gone."""
         self._hung.pop(member.serial, None)
+        self._overdue.forget(member.serial)
 
     def look(self, members: list[Member], workers: WorkerSettings, import_timeout: float) -> None:
         """One tick."""
@@ -73,10 +71,8 @@ class Watch:
             limit = max(member.stale_after_ns, _STALE_NS)
             if not member.ledger.words[Word.BEAT]:
                 limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
-            if age > _SLOW_NS:
-                # the second look is a tick later; of one that hangs we know already that it will not answer by itself
-                ahead = TICK if member.serial in self._hung else 0.0
-                self._answer_overdue(member, int((now + ahead) * 1e9))
+            ahead = TICK if member.serial in self._hung else 0.0
+            self._overdue.look(member.ledger, int(now * 1e9), int(ahead * 1e9))
             if age > limit:
                 self._judge(member, now, workers.kill_grace)
             elif member.serial in self._hung and member.subscribed:
@@ -115,17 +111,6 @@ class Watch:
             processes.pidfd_signal(member.pidfd, signal.SIGUSR2)
         elif now - member.killed_at >= _DUMP_TIME:
             processes.pidfd_signal(member.pidfd, signal.SIGKILL)
-
-    def _answer_overdue(self, member: Member, now_ns: int) -> None:
-        """Answers deadlines that pass while the member does not beat; on a living ledger only if two looks agree."""
-        looked: dict[tuple[int, int], int] = {}
-        for entry in overdue(member.ledger, now_ns):
-            key = (member.serial, entry.index)
-            looked[key] = entry.seq
-            if self._suspects.get(key) != entry.seq:
-                continue
-            answer_for(member.ledger, entry, self._desk, "deadline exceeded: the worker hangs")
-        self._suspects = {k: v for k, v in self._suspects.items() if k[0] != member.serial} | looked
 
     def _weigh(self, member: Member, max_memory: int) -> None:
         try:

@@ -1,0 +1,40 @@
+"""Deadlines whose keeper does not beat: a worker of ours that hangs, or an orphan of an earlier start."""
+
+from __future__ import annotations
+
+from ajhost.core.estate import overdue
+from ajhost.core.layout import Word
+from ajhost.core.ledger import Ledger
+from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.takeover import answer_for
+
+_SLOW_NS = 120_000_000
+"""A beat older than this is missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
+
+
+class Overdue:
+    """Answers on living ledgers, so only what two looks have found alike: the owner may be about to answer."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._suspects: dict[int, dict[int, int]] = {}
+
+    def look(self, ledger: Ledger, now_ns: int, ahead_ns: int) -> None:
+        """Call it at every tick, with monotonic nanoseconds.
+
+        `ahead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
+        the second look is a tick later.
+        """
+        before, found = self._suspects.pop(ledger.serial, {}), {}
+        if now_ns - ledger.words[Word.BEAT] <= _SLOW_NS:
+            return
+        for entry in overdue(ledger, now_ns + ahead_ns):
+            found[entry.index] = entry.seq
+            if before.get(entry.index) == entry.seq:
+                answer_for(ledger, entry, self._desk, "deadline exceeded: the worker hangs")
+        if found:
+            self._suspects[ledger.serial] = found
+
+    def forget(self, serial: int) -> None:
+        """The owner is gone."""
+        self._suspects.pop(serial, None)
