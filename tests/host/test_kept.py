@@ -44,7 +44,8 @@ async def test_the_store_holds_one_socket_of_each_process(nats_server: NatsServe
         assert len(host.store.names) == len(set(host.store.names)) == 4
         before = set(host.store.names)
         await nats_server.restart()
-        # each has connected again
+        # each has connected again, and for good: a server that ends may take a connection first
+        await until(lambda: host.log_text().count("connected again") == 4)
         await until(lambda: len(host.store.names) == 4 and not before & set(host.store.names))
         kept = set(host.store.names)
         await router.barrier()
