@@ -55,6 +55,35 @@ async def test_a_deadline_is_seen_within_a_twentieth_of_a_second(host: Host) -> 
     assert min(late) < 0.05
 
 
+async def test_an_early_deadline_is_seen_whatever_was_due_before_it(host: Host) -> None:
+    for seconds in (LONG, 5 * SOON, 2 * SOON, 3 * SOON, SOON):
+        host.start(forever, seconds=seconds)
+    await host.outcome(1)
+    assert [event.index for event in host.events if event.what == "finish"] == [4, 2, 3, 1]
+    host.execution.cancel_all("over")
+    await host.freed(0)
+
+
+async def test_a_deadline_far_away_is_not_looked_at_again_and_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+    sweep = host.execution._sweep
+
+    def look() -> None:
+        looks.append(time.monotonic())
+        sweep()
+
+    monkeypatch.setattr(host.execution, "_sweep", look)
+    for seconds in (LONG, 5 * SOON):
+        host.start(forever, seconds=seconds)
+    await host.outcome(1)
+    await host.freed(1)
+    assert 1 <= len(looks) <= 2  # one more when the loop's clock was ahead
+    host.execution.cancel_all("over")
+    await host.freed(0)
+
+
 async def test_a_cancellation_reaches_only_the_handler_that_is_late(host: Host) -> None:
     go_on = asyncio.Event()
 

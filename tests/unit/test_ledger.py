@@ -112,6 +112,19 @@ def test_an_entry_tells_what_was_started() -> None:
     assert owner.running() == 1
 
 
+def test_only_entries_that_were_ever_in_use_are_looked_at() -> None:
+    _, owner = fresh()
+    assert list(owner.touched()) == []
+    first, second = received(owner), received(owner)
+    owner.release(first)
+    owner.release(received(owner))
+    assert list(owner.touched()) == [first, second] == [0, 1]
+    pulled = {owner.start_pulled(1) for _ in range(3)}
+    assert pulled == {0, 2, 3}
+    assert list(owner.touched()) == [0, 1, 2, 3]
+    assert [entry.index for entry in owner.used()] == [1]
+
+
 def test_the_longest_texts_fit_and_longer_ones_are_cut() -> None:
     _, owner = fresh()
     first, second = received(owner), received(owner)

@@ -184,7 +184,7 @@ class Outflow:
         if self.sealed is not None:
             data = self.sealed.seal(data)
         try:
-            sent = sock.send(data)
+            sent = sock.send(data)  # the turn's last act: threads that were started in it may begin meanwhile
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:

@@ -17,7 +17,7 @@ from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
 
-from ajhost.adapters import tcp
+from ajhost.adapters import sockets, tcp
 from ajhost.adapters.outflow import Outflow
 from ajhost.adapters.tls import Sealed
 from ajhost.core.chunk import READ_SIZE, Chunk
@@ -211,7 +211,7 @@ class LedgerTransport(Transport):
             return
         try:
             if self._sealed is None:
-                count = sock.recv_into(self._chunk.space(self._needed))
+                count = sockets.receive(sock, self._chunk.space(self._needed))
             else:
                 count = self._sealed.receive(sock, self._chunk.space(self._needed))
         except (BlockingIOError, InterruptedError):

@@ -47,7 +47,7 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
     # most are free or have time left, and a copy of an entry costs more than a look
     due = [
         index
-        for index in range(ledger.entries)
+        for index in ledger.touched()
         if 0 < words[FIRST + index * ENTRY_WORDS + DEADLINE] <= now_ns
         and words[FIRST + index * ENTRY_WORDS] & 0xFF
     ]
@@ -63,7 +63,7 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
 def earliest_deadline(ledger: Ledger) -> int | None:
     """The first deadline among what runs, in monotonic nanoseconds."""
     words = ledger.words
-    places = (FIRST + index * ENTRY_WORDS for index in range(ledger.entries))
+    places = (FIRST + index * ENTRY_WORDS for index in ledger.touched())
     return min(
         (words[word + DEADLINE] for word in places if words[word] & 0xFF == State.STARTED), default=None
     )

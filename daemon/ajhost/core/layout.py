@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 MAGIC = int.from_bytes(b"ajhostL\n", "big")
-LAYOUT = 1
+LAYOUT = 2
 HEADER_SIZE = 4096
 ENTRY_SIZE = 512
 
@@ -49,6 +49,8 @@ class Word:
     after a supervisor that died in between goes on with it."""
     SUBSCRIBED = 25
     """The epoch in which the server last had all our subscriptions."""
+    TOUCHED = 27
+    """How many entries were ever in use, the first ones; beyond there may be thousands, which nobody looks at."""
     RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
     TOKEN = 64
     """Four words: the token that this process received last (`core/token.py`)."""

@@ -9,6 +9,7 @@ from ajhost.core.layout import (
     ACCEPTED,
     AT,
     DEADLINE,
+    E_STARTED,
     ENTRY_SIZE,
     ENTRY_WORDS,
     FIRST,
@@ -90,22 +91,26 @@ class Ledger:
         self.slot = words[Word.SLOT]
         self.generation = words[Word.GENERATION]
 
+    def touched(self) -> range:
+        """The entries that were ever in use."""
+        return range(min(self.words[Word.TOUCHED], self.entries))
+
     def used(self) -> Iterator[Entry]:
         """Every entry that is not free."""
         words = self.words
-        for index in range(self.entries):
+        for index in self.touched():
             if words[FIRST + index * ENTRY_WORDS] & 0xFF:
                 yield self.entry(index)
 
     def in_use(self) -> bool:
         """Whether any entry is not free."""
         words = self.words
-        return any(words[FIRST + index * ENTRY_WORDS] & 0xFF for index in range(self.entries))
+        return any(words[FIRST + index * ENTRY_WORDS] & 0xFF for index in self.touched())
 
     def spoken_for(self) -> list[int]:
         """Entries in use that were said or taken. Asked at every tick, so nothing is copied."""
         words, found = self.words, []
-        for index in range(self.entries):
+        for index in self.touched():
             word = FIRST + index * ENTRY_WORDS
             state = words[word]
             if state & 0xFF and (words[word + SAID] == state >> 8 or words[word + TAKEN] == state >> 8):
@@ -115,7 +120,7 @@ class Ledger:
     def running(self) -> int:
         """How many requests are STARTED."""
         words = self.words
-        return sum(words[FIRST + i * ENTRY_WORDS] & 0xFF == State.STARTED for i in range(self.entries))
+        return sum(words[FIRST + index * ENTRY_WORDS] & 0xFF == E_STARTED for index in self.touched())
 
     def entry(self, index: int) -> Entry:
         """A copy of an entry."""

@@ -36,14 +36,14 @@ from ajhost.core.store import Store
 class OwnLedger(Ledger):
     """A ledger as its owner writes it. One thread only."""
 
-    __slots__ = ("_free", "_seq", "_stored", "store")
+    __slots__ = ("_free", "_seq", "_stored", "_touched", "store")
 
     def __init__(self, buffer: memoryview) -> None:
         super().__init__(buffer)
         self.store = Store(self.words[Word.STORE_AT], self.words[Word.STORE_SIZE])
         self._free = list(range(self.entries - 1, -1, -1))
         self._stored: dict[int, int] = {}
-        self._seq = 0
+        self._seq = self._touched = 0
 
     @property
     def available(self) -> int:
@@ -55,9 +55,15 @@ class OwnLedger(Ledger):
         """How many entries are in use."""
         return self.entries - len(self._free)
 
+    def _take(self) -> int:
+        index = self._free.pop()
+        if index == self._touched:  # what was released is taken first, so this grows by one at a time
+            self._touched = self.words[Word.TOUCHED] = index + 1
+        return index
+
     def receive(self, at: int, size: int, now_ns: int) -> int:
         """RECEIVED: a request whose raw frame lies at file offset `at`. The caller saw that one is `available`."""
-        index = self._free.pop()
+        index = self._take()
         self._seq = seq = self._seq + 1
         words, word = self.words, FIRST + index * ENTRY_WORDS
         words[word + AT] = at << 32 | size
@@ -127,7 +133,7 @@ class OwnLedger(Ledger):
 
     def start_pulled(self, now_ns: int) -> int:
         """An entry for a request that was pulled; it becomes visible with `start`. One must be `available`."""
-        index = self._free.pop()
+        index = self._take()
         self._seq = seq = self._seq + 1
         words, word = self.words, FIRST + index * ENTRY_WORDS
         words[word + AT] = 0

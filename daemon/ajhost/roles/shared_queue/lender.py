@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ajhost.adapters import sockets
 from ajhost.core.layout import State
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import Token
@@ -32,7 +33,7 @@ class Outbox:
 
     def _try(self, datagram: bytes) -> bool:
         try:
-            self._lane.send.send(datagram)
+            sockets.send(self._lane.send, datagram)
         except (BlockingIOError, InterruptedError):
             return False
         return True

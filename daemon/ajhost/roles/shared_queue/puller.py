@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 
+from ajhost.adapters import sockets
 from ajhost.core.layout import Word
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import SIZE, Claim, Token, claim, unpack
@@ -102,7 +103,7 @@ class Puller:
     def _pull(self, lane: Lane) -> Pulled:
         while self._undecided is None:
             try:
-                received = lane.receive.recv_into(self._header)
+                received = sockets.receive(lane.receive, self._header)
             except (BlockingIOError, InterruptedError):
                 return Pulled.NOTHING
             if received != SIZE:
@@ -144,7 +145,7 @@ class Puller:
     def _hand_back(self, token: Token, lane: Lane) -> bool:
         """Our own requests took the room meanwhile: whoever has some shall have the token. False: the lane is full."""
         try:
-            lane.send.send(token.pack())
+            sockets.send(lane.send, token.pack())
         except (BlockingIOError, InterruptedError):
             return False
         # after the send: a kill in between gives two tokens, of which the later is found taken, rather than none

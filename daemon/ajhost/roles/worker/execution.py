@@ -21,8 +21,11 @@ from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
 _SWEEP = 0.02
-"""Seconds between two looks for deadlines. A worker runs few tasks at once, so looking at all of them costs less than a
-timer or a heap entry for each."""
+"""Least seconds between two looks for deadlines. A worker runs few tasks at once, so looking at all of them when the
+first is due costs less than a timer or a heap entry for each."""
+_TICK = 0.001
+"""Seconds to which the loop's timers are exact: a look that comes too early comes again."""
+_NEVER = float("inf")
 
 _NO_LIMIT = 1 << 62
 
@@ -136,7 +139,8 @@ class Execution:
         self._kill_grace = kill_grace
         self._threads = Threads(threads)
         self._runs: set[Run] = set()
-        self._sweeping = False
+        self._sweep_at = _NEVER
+        self._sweeper: asyncio.TimerHandle | None = None
         self._over: Failed | None = None
         self.busy = 0
         """How many handlers' code has not ended."""
@@ -155,9 +159,8 @@ class Execution:
                 self._threads.run(name, lambda: self._in_thread(run))
             except NoThreads:
                 self._loop.call_soon(self._end, run, Failed("overloaded: no thread can be started"))
-        if not self._sweeping:
-            self._sweeping = True
-            self._loop.call_later(_SWEEP, self._sweep)
+        if run.deadline < self._sweep_at:
+            self._sweep_by(run.deadline)
 
     async def _on_loop(self, run: Run, function: Callable[[Task], Any]) -> None:
         # A task that is cancelled before its first step would never come here: see `_answer`.
@@ -255,25 +258,35 @@ class Execution:
 
     # -- deadlines ------------------------------------------------------------------------------
 
-    def _sweep(self) -> None:
-        if not self._runs:
-            self._sweeping = False
-            return
-        self._loop.call_later(_SWEEP, self._sweep)
+    def _sweep_by(self, moment: float) -> None:
+        """The next look is not later than `moment`, unless that is too soon after this one."""
         now = time.monotonic()
-        due = [run for run in self._runs if run.deadline <= now and run.stuck is None]
-        for run in due:
+        moment = max(moment, now + _SWEEP) + _TICK
+        if moment < self._sweep_at:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+            self._sweep_at = moment
+            self._sweeper = self._loop.call_later(moment - now, self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweep_at, self._sweeper = _NEVER, None
+        now = time.monotonic()
+        waiting = [run for run in self._runs if run.stuck is None]
+        for run in [run for run in waiting if run.deadline <= now]:
             if not run.answered:
                 if run.code is not Code.ENDED:
                     self._answer(run, Failed(_exceeded(run)), now)
             elif now >= run.grace and run.code is _RUNS:
                 self._give_up(run, StuckReason.CANCELLATION)
+        left = [run.grace if run.answered else run.deadline for run in waiting if run.stuck is None]
+        self._sweep_by(min(left, default=_NEVER))
 
     def _answer(self, run: Run, outcome: Outcome, now: float) -> None:
         """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin."""
         run.answered = True
         run.deadline = min(run.deadline, now)
         run.grace = now + self._kill_grace
+        self._sweep_by(run.grace)
         self._finish(run, outcome)
         if run.code is not _RUNS:
             return

@@ -38,6 +38,8 @@ _ORPHAN_GRACE = 0.5
 """Seconds until a worker without a supervisor leaves the queue group. Under systemd it is killed by then, still
 subscribed: what comes waits in its connection, which systemd keeps, for the next start."""
 _CONFIRM_SECONDS = 3.0
+_CONFIRM_NS = 250_000_000
+"""How often the server is asked whether it has what was sent: each time costs it a PONG, and us a turn of the loop."""
 _PRUNE_NS = 1_000_000_000
 
 
@@ -92,7 +94,7 @@ class Worker:
         self._finish = asyncio.Event()
         self._hurry = asyncio.Event()
         self._retire_asked = False
-        self._pruned_ns = 0
+        self._pruned_ns = self._confirmed_ns = 0
         self._pull_while_leaving = True
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
@@ -159,7 +161,9 @@ class Worker:
         self._ledger.words[Word.BEAT] = now
         self._count()
         self._lender.sweep(now)
-        self._transport.confirm()
+        if now - self._confirmed_ns > _CONFIRM_NS:
+            self._confirmed_ns = now
+            self._transport.confirm()
         self._transport.resume()
         self._puller.refresh()  # entries may have become free without a slot
         logs.report_lost()
