@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from ajhost.roles.judge import MARGIN
@@ -14,12 +17,15 @@ from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
 
 _DIED = re.compile(r"\(pid (\d+)\) died: ")
 _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d\.\d{3}) (\w+) +(.*)")
+_LOG_MOMENT = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}")
 _SHOWN = 6
 """So many of a kind are told in full."""
 _LINES = 30
 _CROWD = 0.3
 _IN_SERVER = 0.3
 """Seconds after which a request is surely no longer on its way through a server that runs."""
+_REPEATED = 2.0
+"""Seconds after a server's return in which a worker repeats its replies to a router that came back at once."""
 
 
 @dataclass(slots=True)
@@ -55,7 +61,7 @@ class Verdict:
         self._log = log
         self._log_file = log.open("rb")
         self._rest = b""
-        self._dead: set[int] = set()
+        self._dead: dict[int, float] = {}
         self.messages: Counter[str] = Counter()
         """The host's warnings and errors, numbers replaced."""
         self.unexpected: list[str] = []
@@ -102,7 +108,7 @@ class Verdict:
                 self.lost.add(request)
             elif any(window.covers(request.deadline - MARGIN) for window in server):
                 self.unreachable.add(request)
-            elif any(run.pid in self._dead for run in request.runs):
+            elif self._lost_twice(request, server):
                 self.both.add(request)
             else:
                 self.held.add(request)
@@ -130,8 +136,20 @@ class Verdict:
     def _explained(self, request: Request) -> bool:
         """Whether each worker that ran it, but the last, has died."""
         assert self.stage is not None
-        dead = self._dead | self.stage.killed
+        dead = self._dead.keys() | self.stage.killed
         return all(run.pid in dead for run in sorted(request.runs, key=lambda run: run.at)[:-1])
+
+    def _lost_twice(self, request: Request, server: list[Window]) -> bool:
+        """Whether a worker that ran it died, or every process, too soon after the server to repeat its reply."""
+        assert self.stage is not None
+        deaths = [self._dead.get(run.pid, 0.0) for run in request.runs]
+        if request.runs:
+            deaths += [window.start for window in self.stage.daemon_windows]
+        return any(
+            window.start <= death <= (window.end or math.inf) + _REPEATED
+            for window in server
+            for death in deaths
+        )
 
     def read_log(self) -> None:
         """Takes what the host has logged since the last time."""
@@ -139,7 +157,9 @@ class Verdict:
         for raw in lines:
             line = raw.decode(errors="replace")
             if (died := _DIED.search(line)) is not None:
-                self._dead.add(int(died[1]))
+                moment = _LOG_MOMENT.match(line)
+                at = datetime.fromisoformat(moment[0]).timestamp() if moment is not None else time.time()
+                self._dead[int(died[1])] = at
             if "unexpected:" in line or "was never retrieved" in line:
                 self.unexpected.append(line)
             found = _LOG_TIME.match(line)
