@@ -12,7 +12,6 @@ import pytest
 
 from ajhost.adapters import processes
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.adapters.transport import LedgerTransport
 from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.layout import Word
 from ajhost.protocol.frames import Message
@@ -20,7 +19,7 @@ from ajhost.protocol.outcome import Failed
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.supervisor.takeover import answer_started, move_waiting
 from tests.support.house import GEOMETRY, SUBJECT, House, frame, until
-from tests.support.peer import Peer
+from tests.support.peer import Given, Peer
 
 INSIDE = b"\r\n" + frame(b"R.inside")
 BODY = b"x" * 100 + INSIDE * ((GEOMETRY.chunk + READ_SIZE) // len(INSIDE))
@@ -29,16 +28,6 @@ LINE = BIG.index(b"\r\n") + 2
 STREAM = frame(b"R.0") + BIG + frame(b"R.1")
 AT = len(frame(b"R.0"))
 REFUSAL = encode_reply(b"R.big", Failed("bad request: too large"), 1 << 20)
-
-
-class Given(LedgerTransport):
-    """On a connection that is there already."""
-
-    given: socket.socket
-
-    async def _open(self, host: str, port: int) -> socket.socket:
-        self.given.setblocking(False)
-        return self.given
 
 
 class Waits:

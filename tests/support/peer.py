@@ -8,6 +8,18 @@ import struct
 from types import TracebackType
 from typing import Self
 
+from ajhost.adapters.transport import LedgerTransport
+
+
+class Given(LedgerTransport):
+    """On a connection that is there already."""
+
+    given: socket.socket
+
+    async def _open(self, host: str, port: int) -> socket.socket:
+        self.given.setblocking(False)
+        return self.given
+
 
 class Peer:
     """One connection, `theirs` its other end until somebody takes it. Whatever it sends is in the kernel at once."""

@@ -64,7 +64,7 @@ class LedgerTransport(Transport):
         self._controls: list[bytes] = []
         self._server: bytes | None = None
         self._moved = self._absent = False
-        self._out = Outflow(ledger, self._released, self._lose)
+        self._out = Outflow(ledger, self._released, self._broken)
         self.reply = self._out.reply
         """`reply(index, data)` sends the reply for a ledger entry, which is released once the server has it."""
         self.publish = self._out.publish
@@ -203,34 +203,48 @@ class LedgerTransport(Transport):
             self._loop.remove_reader(self._sock)
 
     def _readable(self) -> None:
+        self._receive()
+
+    def _receive(self) -> bool:
+        """Receives once and deals with it; whether there may be more."""
         sock = self._sock
         if sock is None or self._eof:
-            return
+            return False
         if self._words[Word.STOLEN] == self._words[Word.EPOCH]:
             self._lose(None)  # taken over while we were stopped: the chunk is not ours any more
-            return
+            return False
         try:
             if self._sealed is None:
                 count = sockets.receive(sock, self._chunk.space(self._needed))
             else:
                 count = self._sealed.receive(sock, self._chunk.space(self._needed))
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError as error:
             self._lose(error)
-            return
+            return False
         if not count:
             self._lose(None)
-            return
+            return False
         self._chunk.take(count)
         if not self._up:
             if self._line is not None and not self._line.done():
                 self._line.set_result(None)
-            return
+            return False
         if self._chunk.received - self._chunk.done >= self._needed:
             self._parse()
         if self._sealed is not None and self._sealed.pending:
             self._loop.call_soon(self._readable)
+        return True
+
+    def _broken(self, error: OSError) -> None:
+        """A write failed: the server is gone. What it had sent before is in the kernel still, and in nobody's else."""
+        while self._up and not self._eof:
+            if not self._reading:
+                self._refuse_rest()  # no entry is free, nor will be: their replies cannot leave
+            if not self._receive():
+                break
+        self._lose(error)
 
     def _parse(self) -> None:
         """Ledger for every whole frame, one store that moves `DONE` on, and only then admission."""

@@ -1,0 +1,79 @@
+"""The end of a connection: what the server had sent before it is not lost, whoever finds out first."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from urllib.parse import urlparse
+
+import pytest
+
+from ajhost.core.layout import Geometry, Identity, create
+from ajhost.core.own_ledger import OwnLedger
+from ajhost.protocol.frames import Message
+from tests.support.house import frame
+from tests.support.peer import Given, Peer
+
+ENTRIES = 8
+GEOMETRY = Geometry(ENTRIES, 1 << 18, 1 << 16)
+
+
+class Worker:
+    """Keeps whatever comes, in its ledger as long as there is room."""
+
+    def __init__(self) -> None:
+        memory = memoryview(bytearray(GEOMETRY.size))
+        create(memory, GEOMETRY, Identity(1, 0, 1))
+        self.ledger = OwnLedger(memory)
+        self.transport = Given(self.ledger, self)
+        self.admitted: list[bytes] = []
+        self.refused: list[bytes] = []
+
+    def opened(self, sock: socket.socket) -> None:
+        """Nobody inherits it."""
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        assert self.ledger.keep(index, data[message[0] : message[3]])
+        self.admitted.append(message[5])
+
+    def refuse(self, reply: bytes) -> None:
+        self.refused.append(reply)
+
+    def server_error(self, text: str) -> None:
+        assert text.startswith("connection lost: ")
+
+
+async def connected(worker: Worker, peer: Peer) -> None:
+    """A connection that the server has accepted."""
+    worker.transport.given = peer.theirs
+    peer.send(b"PONG\r\n")
+    await worker.transport.connect(urlparse("nats://nobody"), 0, 5)
+    assert await worker.transport.readline() == b"PONG\r\n"
+
+
+@pytest.mark.parametrize("requests", [1, ENTRIES, ENTRIES + 5, 500])
+async def test_a_write_that_fails_first_leaves_nothing_unread(requests: int) -> None:
+    worker = Worker()
+    replies = [b"R.%d" % number for number in range(requests)]
+    with Peer() as peer:
+        await connected(worker, peer)
+        peer.send(b"".join(map(frame, replies)))
+        peer.reset()
+        worker.transport.publish(b"PUB x 0\r\n\r\n")
+        await asyncio.sleep(0)  # the loop's turn ends with the write, before anything is read
+        assert worker.transport.at_eof()
+    assert worker.admitted == replies[:ENTRIES]
+    assert worker.refused == replies[ENTRIES:]
+
+
+async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
+    worker = Worker()
+    with Peer() as peer:
+        await connected(worker, peer)
+        peer.send(frame(b"R.0") + frame(b"R.1")[:-1])
+        peer.reset()
+        worker.transport.publish(b"PUB x 0\r\n\r\n")
+        await asyncio.sleep(0)
+        assert worker.transport.at_eof()
+    assert worker.admitted == [b"R.0"]
+    assert not worker.refused
