@@ -68,7 +68,9 @@ class Double:
                         self.chunk.reset()
                     case "pass":
                         assert sock is not None
-                        self.channel.send({"socket": self.owner.words[Word.EPOCH]}, [sock.fileno()])
+                        epoch = self.owner.words[Word.EPOCH]
+                        self.channel.send({"socket": epoch}, [sock.fileno()])
+                        assert self.channel.receive_wait(10) == ({"kept": epoch}, [])
                     case "subscribe":
                         assert sock is not None
                         self._subscribe(sock)

@@ -37,7 +37,7 @@ class Waits:
         self._ledger = ledger
         self.transport = Given(ledger, self)
 
-    def opened(self, sock: socket.socket) -> None:
+    async def opened(self, sock: socket.socket) -> None:
         """The test holds a duplicate already."""
 
     def admit(self, index: int, data: bytes, message: Message) -> None:

@@ -29,7 +29,7 @@ class Worker:
         self.admitted: list[bytes] = []
         self.refused: list[bytes] = []
 
-    def opened(self, sock: socket.socket) -> None:
+    async def opened(self, sock: socket.socket) -> None:
         """Nobody inherits it."""
 
     def admit(self, index: int, data: bytes, message: Message) -> None:

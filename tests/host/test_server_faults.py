@@ -178,6 +178,24 @@ async def test_a_server_that_cuts_a_slow_consumer_costs_only_what_it_had_not_han
         await _served(router)
 
 
+async def test_workers_connect_again_while_the_supervisor_stands_still(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        assert (await router.request("echo", b"x")).body == b"x"
+        host.send_signal(signal.SIGSTOP)
+        try:
+            await nats_server.kill()
+            await nats_server.start()
+            await _served(router)
+        finally:
+            host.send_signal(signal.SIGCONT)
+        await _served(router)
+
+
 async def test_a_burst_past_the_backlog_is_refused_and_bounded(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

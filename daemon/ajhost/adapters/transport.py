@@ -31,8 +31,11 @@ _SERVER_ID = re.compile(rb'"server_id":"([^"]*)"')
 class Sink(Protocol):
     """Who owns the ledger and decides about requests."""
 
-    def opened(self, sock: socket.socket) -> None:
-        """A new connection, before anything was sent on it. Pass a duplicate of it on; do not keep it."""
+    async def opened(self, sock: socket.socket) -> None:
+        """A new connection, before anything was sent on it. Pass a duplicate of it on, return when it is in good hands.
+
+        What the server hands to a connection of which nobody else has a duplicate dies with this process.
+        """
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request, RECEIVED in the ledger. Called for a whole batch, in order; must settle the frame's place."""
@@ -89,7 +92,7 @@ class LedgerTransport(Transport):
         self._up = self._eof = False
         self._sock = sock
         self._out.attach(sock)
-        self._sink.opened(sock)
+        await self._sink.opened(sock)
         self._read_on()
 
     async def connect_tls(

@@ -51,9 +51,14 @@ async def peer(module: str, name: str, url: str) -> AsyncIterator[Service]:
 
 
 def host(
-    directory: Path, url: str, handlers: Mapping[str, str | Section], workers: Section, **more: Section
+    directory: Path,
+    url: str,
+    handlers: Mapping[str, str | Section],
+    workers: Section,
+    env: Mapping[str, str] | None = None,
+    **more: Section,
 ) -> Host:
-    """A host with handlers of this package."""
+    """A host with handlers of this package, and `env` besides the environment."""
     targets: dict[str, str | Section] = {}
     for route, handler in handlers.items():
         table = {"target": handler} if isinstance(handler, str) else dict(handler)
@@ -61,4 +66,4 @@ def host(
             table["target"] = f"{HANDLERS}:{table['target']}"
         targets[route] = table
     sections = {"workers": workers, "log": {"level": "error"}, **more}
-    return Host(directory, nats=url, handlers=targets, sections=sections)
+    return Host(directory, nats=url, handlers=targets, sections=sections, env=env)

@@ -154,7 +154,7 @@ class Desk:
 
     # -- adapters.transport.Sink ----------------------------------------------------------------
 
-    def opened(self, sock: socket.socket) -> None:
+    async def opened(self, sock: socket.socket) -> None:
         """A new connection of ours."""
         self._stored(self.ledger.words[Word.EPOCH], sock)
 

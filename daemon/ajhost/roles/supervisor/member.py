@@ -124,6 +124,7 @@ class Member:
                     self.sock.close()
                 self.sock, self.epoch = socket.socket(fileno=descriptors[0]), epoch
                 self._kept(self, self.sock)
+                self.tell({"kept": epoch})
             else:
                 self._told(self, message)
 

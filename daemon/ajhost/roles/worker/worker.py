@@ -37,6 +37,8 @@ BEAT = 0.05
 _ORPHAN_GRACE = 0.5
 """Seconds until a worker without a supervisor leaves the queue group. Under systemd it is killed by then, still
 subscribed: what comes waits in its connection, which systemd keeps, for the next start."""
+_KEPT_PATIENCE = 1.0
+"""Seconds to wait for a supervisor that does not answer, before a connection is used of which it has no duplicate."""
 _CONFIRM_SECONDS = 3.0
 _CONFIRM_NS = 250_000_000
 """How often the server is asked whether it has what was sent: each time costs it a PONG, and us a turn of the loop."""
@@ -90,6 +92,7 @@ class Worker:
             ledger, plan.runtime / "ledger", lanes, self._loop, self._admission.room, self._admission.pulled
         )
         self._connection = Connection(plan.nats, self._transport, f"ajhost worker {order.slot}")
+        self._kept = asyncio.Event()
         self._leaving = asyncio.Event()
         self._finish = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -101,10 +104,19 @@ class Worker:
 
     # -- the transport's side (adapters.transport.Sink) ------------------------------------------
 
-    def opened(self, sock: socket.socket) -> None:
-        """Passes a duplicate of a new NATS socket to the supervisor, before anything is sent on it."""
-        with contextlib.suppress(ChannelClosed, ChannelFull):
-            self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
+    async def opened(self, sock: socket.socket) -> None:
+        """Passes a duplicate of a new NATS socket to the supervisor, and waits until that says that it has it."""
+        self._kept.clear()
+        with contextlib.suppress(ChannelClosed, TimeoutError):
+            async with asyncio.timeout(_KEPT_PATIENCE):
+                while True:
+                    try:
+                        self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
+                    except ChannelFull:
+                        await asyncio.sleep(BEAT)
+                    else:
+                        break
+                await self._kept.wait()
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request."""
@@ -185,6 +197,7 @@ class Worker:
                 received = self._channel.receive()
             except ChannelClosed:
                 self._loop.remove_reader(self._channel.fileno())
+                self._kept.set()
                 _log.error("the supervisor is gone: finishing what is held")
                 self._loop.call_later(_ORPHAN_GRACE, self._finish.set)
                 self._loop.call_later(_ORPHAN_GRACE, self._leaving.set)
@@ -192,6 +205,8 @@ class Worker:
             if received is None:
                 return
             message, _ = received
+            if message.get("kept") == self._ledger.words[Word.EPOCH]:
+                self._kept.set()
             if "leave" in message:
                 self._pull_while_leaving = message["leave"] == "stop"
                 if not self._pull_while_leaving:
