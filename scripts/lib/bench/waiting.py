@@ -117,9 +117,8 @@ def _compare(tasks: list[tuple[Arrival, float]], case: Case) -> Waits:
 
 
 def _row(waits: list[Waits]) -> dict[str, float]:
-    ideal, measured = (
-        statistics.mean(values) for values in zip(*((w.ideal, w.measured) for w in waits), strict=True)
-    )
+    ideal = statistics.mean(one.ideal for one in waits)
+    measured = statistics.mean(one.measured for one in waits)
     return {
         "p99_ideal_ms": ideal,
         "p99_ms": measured,
