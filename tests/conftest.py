@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+import logging
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ async def home(tmp_path: Path) -> AsyncIterator[House]:
     """What surrounds a worker, for tests that play the worker or the supervisor themselves."""
     async with house(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """The root logger without a journal; as it was, afterwards."""
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    logger = logging.getLogger()
+    before, level, raising = logger.handlers[:], logger.level, logging.raiseExceptions
+    yield logger
+    logger.handlers[:] = before
+    logger.setLevel(level)
+    logging.raiseExceptions = raising
+    logging.captureWarnings(False)
 
 
 @pytest.hookimpl(wrapper=True)

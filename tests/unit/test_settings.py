@@ -11,7 +11,6 @@ import pytest
 
 from ajhost.settings.errors import Problem, SettingsError
 from ajhost.settings.load import load
-from ajhost.settings.redact import redacted
 from ajhost.settings.values import HandlerSettings, Settings, WorkerSettings
 
 HANDLER = '[handlers.echo]\ntarget = "app:echo"\n'
@@ -24,13 +23,6 @@ eyJ0
 ------END USER NKEY SEED------
 """
 KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """Where `ajhost.toml` is written."""
-    (tmp_path / "conf.d").mkdir()
-    return tmp_path
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> Path:
@@ -377,132 +369,3 @@ def test_a_path_that_is_not_there_is_told(directory: Path) -> None:
     problem = problem_of(directory, f'{HANDLER}[python]\npath = [".", "gone"]')
     assert problem.key == "python.path[1]"
     assert str(directory / "gone") in problem.found
-
-
-# secrets
-
-
-@pytest.mark.parametrize(
-    ("key", "content"),
-    [("creds", CREDS), ("nkey", SEED + "\n"), ("token_file", "t\n"), ("password_file", "p")],
-)
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
-def test_a_secret_file_that_others_can_open_is_refused(
-    directory: Path, key: str, content: str, mode: int
-) -> None:
-    text = f'{HANDLER}[nats]\n{key} = "secret"\n' + ('user = "u"\n' if key == "password_file" else "")
-    write(directory / "secret", content)
-    load_text(directory, text)
-    (directory / "secret").chmod(mode)
-    problem = problem_of(directory, text)
-    assert problem.key == f"nats.{key}"
-    assert f"{mode:04o}" in problem.found
-
-
-@pytest.mark.parametrize(
-    ("lines", "key"),
-    [
-        ('user = "u"\npassword = "hunter2"', "nats.password"),
-        ('token = "hunter2"', "nats.token"),
-        ('servers = ["nats://hunter2@h"]', "nats.servers"),
-    ],
-)
-def test_settings_with_a_secret_in_them_are_for_their_owner_and_group_alone(
-    directory: Path, lines: str, key: str
-) -> None:
-    file = directory / "ajhost.toml"
-    drop_in = directory / "conf.d" / "secret.toml"
-    write(file, HANDLER, 0o644)
-    write(drop_in, f"[nats]\n{lines}", 0o640)
-    load(file, {})
-    drop_in.chmod(0o644)
-    with pytest.raises(SettingsError) as caught:
-        load(file, {})
-    (problem,) = caught.value.problems
-    assert (problem.file, problem.key) == (drop_in, key)
-    assert "0644" in problem.found
-    assert f"chmod o-r {drop_in}" in problem.allowed
-    assert "hunter2" not in str(problem)
-
-
-@pytest.mark.parametrize("key", ["creds", "nkey", "token_file"])
-def test_a_secret_file_that_holds_something_else_is_refused_without_showing_it(
-    directory: Path, key: str
-) -> None:
-    for content in ("", "hunter2\nhunter2\n", "\n\n"):
-        write(directory / "secret", content)
-        problem = problem_of(directory, f'{HANDLER}[nats]\n{key} = "secret"')
-        assert problem.key == f"nats.{key}"
-        assert "hunter2" not in str(problem)
-
-
-def test_credentials_of_the_service_manager_come_first_and_are_not_asked_for_their_mode(
-    directory: Path,
-) -> None:
-    credentials = directory / "credentials-of-systemd"
-    credentials.mkdir()
-    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    write(directory / "nats.creds", CREDS)
-    text = f'{HANDLER}[nats]\ncreds = "nats.creds"'
-    assert load_text(directory, text, environ).nats.creds == directory / "nats.creds"
-    write(credentials / "nats.creds", CREDS, 0o440)
-    assert load_text(directory, text, environ).nats.creds == credentials / "nats.creds"
-
-
-def test_a_credential_of_a_loaded_directory_goes_by_the_name_of_its_file(directory: Path) -> None:
-    credentials = directory / "credentials-of-systemd"
-    credentials.mkdir()
-    write(credentials / "credentials_nats.creds", CREDS, 0o440)
-    settings = load_text(
-        directory,
-        f'{HANDLER}[nats]\ncreds = "credentials/nats.creds"',
-        {"CREDENTIALS_DIRECTORY": str(credentials)},
-    )
-    assert settings.nats.creds == credentials / "credentials_nats.creds"
-
-
-def test_a_missing_credential_names_every_place(directory: Path) -> None:
-    problem = problem_of(
-        directory, f'{HANDLER}[nats]\ncreds = "x.creds"', {"CREDENTIALS_DIRECTORY": "/no/credentials"}
-    )
-    assert f"in /no/credentials or {directory}" in problem.found
-
-
-@pytest.mark.parametrize(
-    ("lines", "key"),
-    [
-        ('user = "u"', "nats.user"),
-        ('password = "p"', "nats.password"),
-        ('user = "u"\npassword = "p"\npassword_file = "f"', "nats.password_file"),
-        ('user = "u"\npassword = "p"\ntoken = "t"', "nats.user"),
-        ('token = "t"\ntoken_file = "f"', "nats.token_file"),
-        ('[nats.tls]\nkey = "k"', "nats.tls.key"),
-        ('context = "x"\nservers = ["nats://h"]', "nats.servers"),
-    ],
-)
-def test_keys_that_contradict_each_other_are_told(directory: Path, lines: str, key: str) -> None:
-    write(directory / "f", "secret")
-    assert key in problems_of(directory, f"{HANDLER}[nats]\n{lines}", {"HOME": str(directory)})
-
-
-def test_no_secret_is_ever_shown(directory: Path) -> None:
-    write(directory / "pw", "hunter2")
-    settings = load_text(
-        directory,
-        f'{HANDLER}[nats]\nservers = ["nats://hunter2@a", "tls://u:hunter2@b:1"]\nuser = "u"\npassword_file = "pw"',
-    )
-    assert "hunter2" not in repr(settings)
-    shown = redacted(settings)
-    assert "hunter2" not in str(shown)
-    assert shown["nats"]["servers"] == ["nats://***@a", "tls://***@b:1"]
-    assert shown["nats"]["password"] == "***"
-    wrong = (
-        'servers = ["ws://u:hunter2@h", "u:hunter2@h", "nats://u:hunter2", "nats://u:hunt/er2@h", "nats://a://hunter2@h"]',
-        "password = ['hunter2']\nuser = 'u'",
-        "token = { hunter2 = 1 }",
-        "password = 'hunter2\nuser = 'u'",
-    )
-    for lines in wrong:
-        text = "\n".join(map(str, problems_of(directory, f"{HANDLER}[nats]\n{lines}").values()))
-        assert "hunter2" not in text
-        assert "hunt/er2" not in text

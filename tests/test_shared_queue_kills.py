@@ -1,0 +1,156 @@
+"""The shared queue between real processes: whoever is killed wherever, each request is started once or answered for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
+from ajhost.core.chunk import Chunk
+from ajhost.core.estate import take_stock
+from ajhost.core.layout import State
+from ajhost.core.token import Token
+from ajhost.protocol.frames import scan
+from ajhost.protocol.outcome import Failed
+from ajhost.roles.shared_queue.lane import GENERAL
+from ajhost.roles.shared_queue.lender import Lender
+from ajhost.roles.shared_queue.puller import Puller
+from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
+from tests.support.house import Act, House, Killed, frame, lying
+
+FAR = 1 << 61
+
+
+async def inherit(home: House, serial: int) -> int:
+    """What the supervisor does about a dead process; how many of its requests were answered for."""
+    ledger = MappedLedger(home.directory, serial)
+    answered = answer_started(ledger, home.desk, lambda entry: Failed("worker died: here"), home.maps)
+    await move_waiting(ledger, None, home.desk)
+    return_token(ledger, home.desk, home.maps)
+    ledger.close()
+    return answered
+
+
+# --- kills between any two instructions
+
+
+def pusher(home: House, serial: int, reply: bytes) -> Act:
+    """A worker that receives a request and lends it, in the order of the transport."""
+
+    def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+        loop = asyncio.new_event_loop()
+        owner = OwnedLedger(home.directory, serial)
+        lender = Lender(owner, home.lanes, loop, lambda index: None)
+        chunk, data = Chunk(owner), frame(reply)
+        chunk.reset()
+        chunk.space(0)[: len(data)] = data
+        chunk.take(len(data))
+        watch(lambda: (bytes(owner.view), lying(home.lanes[0])))
+        index = owner.receive(chunk.place(), len(data), 1)
+        chunk.advance(len(data))
+        assert lender.lend(index, data, GENERAL, FAR)
+
+    return act
+
+
+async def test_a_pusher_killed_between_any_two_instructions_loses_and_doubles_nothing(home: House) -> None:
+    whole = Killed(pusher(home, home.new_serial(), b"R.whole"), 0)
+    await home.settle()
+    assert home.ran == [b"R.whole"]
+    found = set()
+    for kill_at in whole.changes:
+        reply, serial = b"R.%d" % kill_at, home.new_serial()
+        Killed(pusher(home, serial, reply), kill_at)
+        ledger = MappedLedger(home.directory, serial)
+        found.add((ledger.state(0)[1], home.waiting()))
+        home.ran.clear()
+        assert await inherit(home, serial) == 0
+        await home.settle()
+        assert home.ran == [reply], kill_at
+        assert not home.desk.ledger.in_use(), "the desk's entry was given back"
+        ledger.close()
+    assert found >= {
+        (State.FREE, False),
+        (State.RECEIVED, False),
+        (State.RECEIVED, True),
+        (State.QUEUED, True),
+    }
+    assert home.answers == {}
+
+
+def puller(home: House, serial: int, taken_from: Callable[[], object] = lambda: None) -> Act:
+    """A worker that pulls one request and starts it. `taken_from()` is what others see of its first owner."""
+
+    def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+        loop = asyncio.new_event_loop()
+        owner = OwnedLedger(home.directory, serial)
+        ran = []
+
+        def start(data: bytes, token: Token, taken: Callable[[], None]) -> None:
+            reply = scan(data).messages[0][5]
+            index = owner.start_pulled(1)
+            origin = (token.serial, token.entry, token.seq)
+            owner.start(index, token.deadline_ns, 1, reply, b"i", b"t", 0, 1, origin)
+            taken()
+            ran.append(reply)
+            tell(reply)
+
+        pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start)
+        watch(lambda: (bytes(owner.view), lying(home.lanes[0]), len(ran), taken_from()))
+        pulls.begin()
+        pulls.end()
+
+    return act
+
+
+async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_nothing(home: House) -> None:
+    serial = home.new_serial()
+    owner = OwnedLedger(home.directory, serial)
+    lender = Lender(owner, home.lanes, asyncio.get_running_loop(), lambda index: None)
+
+    def lend(reply: bytes) -> None:
+        index = owner.receive_copy(frame(reply), 1)
+        assert index is not None
+        assert lender.lend(index, None, GENERAL, FAR)
+
+    lend(b"R.whole")
+    whole = Killed(puller(home, home.new_serial(), lambda: bytes(owner.view)), 0)
+    assert whole.told == [b"R.whole"]
+    outcomes = set()
+    for kill_at in whole.changes:
+        reply, dead = b"R.%d" % kill_at, home.new_serial()
+        home.ran.clear()
+        lend(reply)
+        killed = Killed(puller(home, dead), kill_at)
+        ledger = MappedLedger(home.directory, dead)
+        started = [entry.reply for entry in take_stock(ledger).started]
+        ledger.close()
+        assert await inherit(home, dead) == len(started)
+        await home.settle()
+        answered = home.answers.pop(reply, [])
+        if started:
+            assert started == [reply]
+            assert answered == ["worker died: here"], kill_at
+            assert home.ran == [], kill_at
+        else:
+            assert killed.told == [], "it ran and nobody answers for it"
+            assert answered == []
+            assert home.ran == [reply], kill_at
+        outcomes.add((bool(started), bool(killed.told)))
+        lender.sweep(1)
+        assert owner.held == 0, "the pusher has its entry and its room back"
+    assert outcomes == {(False, False), (True, False), (True, True)}
+
+
+async def test_a_token_that_a_dead_puller_held_undecided_is_sent_again(home: House) -> None:
+    owner = OwnedLedger(home.directory, home.new_serial())
+    index = owner.receive_copy(frame(b"R.1"), 1)
+    assert index is not None
+    home.lanes[0].send.send(Token(owner.serial, index, 1, FAR).pack())
+    dead = home.new_serial()
+    assert Killed(puller(home, dead), 0).told == []
+    owner.queue(index, 1)
+    assert not home.waiting()
+    await inherit(home, dead)
+    await home.settle()
+    assert home.ran == [b"R.1"]
