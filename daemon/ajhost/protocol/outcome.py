@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: made for every task, and that would triple its cost
 class Completed:
     """The handler returned; `body` is stored by the router unmodified."""
 

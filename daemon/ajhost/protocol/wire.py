@@ -34,14 +34,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = "no reason given"
 
 
-class Request:
-    """A well-formed request: its task, and the deadline of its header in Unix nanoseconds (None without the header)."""
-
-    __slots__ = ("deadline_ns", "task")
-
-    def __init__(self, task: TaskRecord, deadline_ns: int | None) -> None:
-        self.task = task
-        self.deadline_ns = deadline_ns
+Request = tuple[TaskRecord, int | None]
+"""A well-formed request: its task, and the deadline of its header in Unix nanoseconds (None without the header). A
+plain tuple, since it is made for every request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +71,13 @@ def read_request(header: bytes, body: bytes) -> Request | Refusal:
     type or a deadline is served: that is how people call by hand.
     """
     try:
-        deadline_ns = _deadline_of(header) if header else None
-        return Request(read_task(body), deadline_ns)
+        if not header:
+            deadline_ns = None
+        elif len(header) <= _HEADER_KEPT:
+            deadline_ns = _read_header(header)
+        else:
+            deadline_ns = _read_header.__wrapped__(header)
+        return read_task(body), deadline_ns
     except ValueError as error:
         return Refusal(sanitise(f"bad request: {error}"))
 
@@ -138,14 +138,12 @@ def _too_large(size: int, task_size: int, stored: int, max_payload: int) -> str:
     )
 
 
-def _deadline_of(header: bytes) -> int | None:
-    """The deadline of a header block, None without one. Raises ValueError for a block or value that is malformed."""
-    return _read_header(header) if len(header) <= _HEADER_KEPT else _read_header.__wrapped__(header)
-
-
 @lru_cache(maxsize=256)
 def _read_header(header: bytes) -> int | None:
-    """`_deadline_of`, kept: a router's headers are the same bytes for all tasks of one second."""
+    """The deadline of a header block, None without one. Raises ValueError for a block or value that is malformed.
+
+    Kept, because a router's headers are the same bytes for all tasks of one second.
+    """
     if not header.startswith(_START) or header[8:9] not in (b"\r", b" "):
         raise ValueError(f"the headers do not begin with NATS/1.0 but with {shown(_text(header[:16]))}")
     content_type = _value(header, _TYPE_NAME)

@@ -47,7 +47,7 @@ class Judge:
         request = read_request(header, body)
         if isinstance(request, Refusal):
             return Failed(request.text)
-        record = request.task
+        record, header_ns = request
         key = (subject, record.type)
         try:
             handler = self._known[key]
@@ -59,7 +59,7 @@ class Judge:
             return Failed(f"bad request: {reason}")
         now, tried = time.monotonic(), record.tried_ns
         deadline, skew = budget(
-            request.deadline_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, MARGIN,
+            header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, MARGIN,
             self._skew.ahead,
         )  # fmt: skip
         if tried is not None:

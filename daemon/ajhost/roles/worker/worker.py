@@ -18,7 +18,6 @@ from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.adapters.nats import Connection
 from ajhost.adapters.transport import LedgerTransport
 from ajhost.core.layout import Phase, Word
-from ajhost.protocol.frames import Message
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.judge import Judge
@@ -77,6 +76,8 @@ class Worker:
             on_free=self._freed,
             dead_man=self._dead_man,
         )
+        # the transport's requests go straight to where they are decided (adapters.transport.Sink)
+        self.admit, self.refuse = self._admission.admit, self._admission.refuse
         self._transport = LedgerTransport(ledger, self)
         self._lender = Lender(ledger, lanes, self._loop, self._admission.expired)
         self._execution = Execution(
@@ -117,14 +118,6 @@ class Worker:
                     else:
                         break
                 await self._kept.wait()
-
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        """A request."""
-        self._admission.admit(index, data, message)
-
-    def refuse(self, reply: bytes) -> None:
-        """A request without an entry."""
-        self._admission.refuse(reply)
 
     def server_error(self, text: str) -> None:
         """`-ERR` or a broken connection."""
