@@ -221,10 +221,10 @@ begun.wait()
     )
 
 
-async def test_with_threads_that_compute_the_loop_has_its_turn_after_half_a_millisecond() -> None:
+async def test_with_threads_that_compute_the_loop_has_its_turn_at_once() -> None:
     before = sys.getswitchinterval()
     try:
         prepare_for_threads()
-        assert sys.getswitchinterval() == pytest.approx(0.0005)
+        assert sys.getswitchinterval() == pytest.approx(0.0002)
     finally:
         sys.setswitchinterval(before)
