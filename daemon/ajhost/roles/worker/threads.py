@@ -9,8 +9,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 _SWITCH_INTERVAL = 0.0002
-"""Seconds; with the default of 5 ms the loop waits behind each thread that computes (p99 137 against 77 ms). What threads
-that compute lose to each other by it could not be measured."""
+"""Seconds; with the default of 5 ms the loop waits behind each thread that computes (p99 137 against 77 ms). What
+threads that compute lose to each other by it could not be measured."""
 
 _Job = tuple[str, contextvars.Context, Callable[[], None]]
 
