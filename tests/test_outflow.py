@@ -93,7 +93,36 @@ async def test_what_no_pong_confirmed_goes_out_again_on_the_next_connection(wire
     wire.connect(moved=moved)
     wire.flow.flush()
     assert wire.got() == A
-    assert wire.state(index) is State.SENT
+    assert wire.state(index) is (State.ANSWERED if moved else State.SENT)
+
+
+async def test_past_a_servers_restart_an_heir_must_answer_again_until_requesters_are_back(wire: Wire) -> None:
+    wire.connect(moved=True)
+    index = wire.answer(A)
+    wire.flow.flush()
+    wire.flow.confirm()
+    wire.flow.flush()
+    assert wire.got() == A + PING
+    assert wire.flow.pong()
+    assert not wire.flow.unconfirmed
+    assert (wire.state(index), wire.flow.held) == (State.ANSWERED, 1)
+    wire.flow.let_go()
+    assert (wire.state(index), wire.flow.held) == (State.FREE, 0)
+
+
+async def test_what_is_held_for_requesters_leaves_half_of_the_entries_free(wire: Wire) -> None:
+    wire.connect(moved=True)
+    held = []
+    for _ in range(GEOMETRY.entries):
+        wire.answer(A)
+        wire.flow.flush()
+        wire.flow.confirm()
+        wire.flow.flush()
+        assert wire.got() == A + PING
+        assert wire.flow.pong()
+        held.append(wire.flow.held)
+    half = GEOMETRY.entries // 2
+    assert held == [*range(1, half + 1), 0, *range(1, half)]
 
 
 async def test_what_a_pong_confirmed_stays_with_the_same_server(wire: Wire) -> None:

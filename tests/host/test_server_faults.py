@@ -53,6 +53,28 @@ async def test_a_router_that_is_back_long_after_us_gets_its_replies(
         assert min(r.latency for r in requests) > 3  # it was away when they were made
 
 
+async def test_a_worker_killed_before_routers_are_back_is_answered_for(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections = {"workers": {"count": 1}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url, reconnect_time_wait=4) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 700}, deadline=20) for _ in range(10)]
+        await router.barrier()
+        assert (await router.request("echo", b"x")).body == b"x"  # all are handed over
+        pid = host.workers()[0]
+        await nats_server.kill()
+        await asyncio.sleep(1)  # they are answered meanwhile, to nobody
+        await nats_server.start()
+        await host.log("worker 0: connected again to NATS")
+        await asyncio.sleep(0.5)  # the server has the replies, and no router to give them to
+        os.kill(pid, signal.SIGKILL)
+        await router.settled(requests)
+        assert Report(tuple(requests)).words.keys() == {"worker died:"}
+
+
 async def test_the_host_is_back_by_itself_after_restarts_and_kills(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

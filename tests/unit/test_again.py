@@ -84,6 +84,35 @@ def test_what_was_confirmed_is_kept_for_two_seconds_in_case_the_server_is_killed
     assert again.came_up(1.0 + age, away) == kept
 
 
+@pytest.mark.parametrize(("now", "released"), [(5.0, []), (9.9, []), (10.0, [1, 2, 3]), (90.0, [1, 2, 3])])
+def test_past_a_restart_entries_are_held_until_requesters_are_back(now: float, released: list[int]) -> None:
+    again = Again()
+    again.came_up(0.0, 0.1)
+    for entries in ([1, 2], [3]):
+        again.sent(b"a", entries, 1.0)
+        mark = again.ask()
+        assert mark is not None
+        assert again.confirmed(mark, 1.1) == []
+    assert not again.unconfirmed
+    assert again.held == 3
+    assert again.ripe(now) == released
+    assert again.held == 3 - len(released)
+
+
+@pytest.mark.parametrize("spared", [False, True])
+def test_what_is_held_is_let_go_when_entries_are_few(spared: bool) -> None:
+    again = Again()
+    again.came_up(0.0, 0.1)
+    again.sent(b"a", [1], 1.0)
+    mark = again.ask()
+    assert mark is not None
+    again.confirmed(mark, 1.1)
+    again.sent(b"b", [2], 1.2)
+    assert (again.spare(last=True) if spared else again.let_go()) == ([1, 2] if spared else [1])
+    assert again.held == 0
+    assert again.due(2.5) == [b"a", b"b"], "the replies themselves are kept"
+
+
 def test_the_oldest_goes_first_when_too_much_is_kept_and_its_entries_with_it() -> None:
     again = Again()
     dropped = [again.sent(bytes([letter]) * 3 * MIB, [letter], 0.0) for letter in b"abc"]

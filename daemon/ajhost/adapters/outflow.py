@@ -112,7 +112,9 @@ class Outflow:
         """Asks the server whether it has what was sent since it was last asked, and repeats what is due."""
         if not self._up:
             return
-        self._commands += self._again.due(self._loop.time())
+        now = self._loop.time()
+        self._on_released(self._again.ripe(now))
+        self._commands += self._again.due(now)
         if self._asking is None:
             self._asking = self._again.ask()
         if self._commands or self._asking is not None:
@@ -124,7 +126,18 @@ class Outflow:
         if mark is None:
             return False
         self._on_released(self._again.confirmed(mark, self._loop.time()))
+        if self._ledger.available < self._ledger.entries // 2:
+            self.let_go()  # the other half is for what runs and what waits
         return True
+
+    @property
+    def held(self) -> int:
+        """How many entries are held only because requesters may not be back yet."""
+        return self._again.held
+
+    def let_go(self) -> None:
+        """Holds no entries for requesters that may not be back yet."""
+        self._on_released(self._again.let_go())
 
     @property
     def unsent(self) -> bool:
@@ -197,7 +210,8 @@ class Outflow:
             self._loop.add_writer(sock, self._writable)
 
     def _took(self, entries: list[int]) -> None:
-        self._ledger.sent(entries)
+        if not self._again.awaits_requesters(self._loop.time()):
+            self._ledger.sent(entries)
         if self._sparing:
             self.spare(True)
 

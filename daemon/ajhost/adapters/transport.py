@@ -352,6 +352,15 @@ class LedgerTransport(Transport):
         return self._out.unconfirmed
 
     @property
+    def held(self) -> int:
+        """How many ledger entries are held only because requesters may not be back yet."""
+        return self._out.held
+
+    def let_go(self) -> None:
+        """Holds no entries for requesters that may not be back yet."""
+        self._out.let_go()
+
+    @property
     def repeating(self) -> bool:
         """Whether requesters may not be back yet after the server's restart."""
         return self._out.repeating

@@ -35,6 +35,7 @@ class Again:
         self.unasked = 0
         """Entries of what was sent since the server was last asked."""
         self._unconfirmed: deque[tuple[int, bytes, list[int]]] = deque()
+        self._held: list[int] = []
         self._settled: deque[Timed] = deque()
         self._size = self._settled_size = 0
         self._back_by = 0.0
@@ -50,6 +51,15 @@ class Again:
     def repeating(self) -> bool:
         """Whether requesters may not be back yet for everything that was sent."""
         return any(self._repeats)
+
+    @property
+    def held(self) -> int:
+        """How many entries are held only because requesters may not be back yet."""
+        return len(self._held)
+
+    def awaits_requesters(self, now: float) -> bool:
+        """Whether requesters may not be back yet: who answers must be able to answer again, whatever dies."""
+        return now < self._back_by
 
     @property
     def entries(self) -> Iterator[int]:
@@ -79,7 +89,7 @@ class Again:
         return self._mark - 1
 
     def confirmed(self, mark: int, now: float) -> list[int]:
-        """The server has what was sent before it was asked with `mark`: their entries."""
+        """The server has what was sent before it was asked with `mark`: the entries that need not be held any more."""
         found: list[int] = []
         while self._unconfirmed and self._unconfirmed[0][0] <= mark:
             _, data, entries = self._unconfirmed.popleft()
@@ -89,11 +99,23 @@ class Again:
             found += entries
         while self._settled_size > _SETTLED_BYTES:
             self._settled_size -= len(self._settled.popleft()[1])
+        if self.awaits_requesters(now):
+            self._held += found
+            return []
+        return found
+
+    def ripe(self, now: float) -> list[int]:
+        """The entries that were held until requesters were back, once they must be."""
+        return [] if self.awaits_requesters(now) else self.let_go()
+
+    def let_go(self) -> list[int]:
+        """The entries of what the server has, requesters or not."""
+        found, self._held = self._held, []
         return found
 
     def spare(self, *, last: bool) -> list[int]:
         """The entries that need not be held when there are too few; of the batch sent `last` only if asked for."""
-        found: list[int] = []
+        found = self.let_go()
         for _, _, entries in list(self._unconfirmed)[: None if last else -1]:
             found += entries
             entries.clear()

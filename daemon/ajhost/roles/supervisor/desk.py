@@ -237,6 +237,7 @@ class Desk:
         False when answers are left: the ledger stays for the next start.
         """
         await self.settle(patience)
+        self.transport.let_go()
         clean = not self.transport.unsent and not self.ledger.in_use()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):

@@ -243,9 +243,8 @@ class Worker:
         while not self._done(leaving):
             left = end - self._loop.time()
             if left <= 0 or self._hurry.is_set():
-                held = self._ledger.held
-                if held:
-                    _log.warning("%d tasks remain: answering that they were not finished", held)
+                if self._unfinished:
+                    _log.warning("%d tasks remain: answering that they were not finished", self._unfinished)
                 self._puller.end()  # what is freed now must not be filled again
                 self._admission.give_up("draining: the host stopped before the task ended")
                 break
@@ -263,7 +262,11 @@ class Worker:
     def _done(self, leaving: asyncio.Task[None]) -> bool:
         self._lender.sweep(time.monotonic_ns())
         self._transport.confirm()
-        return leaving.done() and self._finish.is_set() and not self._ledger.held
+        return leaving.done() and self._finish.is_set() and not self._unfinished
+
+    @property
+    def _unfinished(self) -> int:
+        return self._ledger.held - self._transport.held
 
     async def _flush(self, end: float) -> None:
         """Waits until the server has the last replies, as long as it can be reached within reason.
@@ -279,6 +282,7 @@ class Worker:
             if self._loop.time() >= (max(least, end) if repeating else least):
                 break
             await asyncio.sleep(BEAT)
+        transport.let_go()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
                 await self._connection.close()
