@@ -8,10 +8,10 @@ from urllib.parse import urlparse
 
 import pytest
 
-from ajhost.core.layout import Geometry, Identity, create
+from ajhost.core.layout import Geometry, Identity, Word, create
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.protocol.frames import Message
-from tests.support.house import frame
+from tests.support.house import frame, until
 from tests.support.peer import Given, Peer
 
 ENTRIES = 8
@@ -64,6 +64,23 @@ async def test_a_write_that_fails_first_leaves_nothing_unread(requests: int) -> 
         assert worker.transport.at_eof()
     assert worker.admitted == replies[:ENTRIES]
     assert worker.refused == replies[ENTRIES:]
+
+
+async def test_what_was_taken_over_while_we_hung_is_not_refused_by_us() -> None:
+    worker = Worker()
+    replies = [b"R.%d" % number for number in range(ENTRIES + 5)]
+    with Peer() as peer:
+        await connected(worker, peer)
+        peer.send(b"".join(map(frame, replies)))
+        await until(lambda: worker.admitted)
+        words = worker.ledger.words
+        words[Word.STOLEN] = words[Word.EPOCH]  # five wait in the chunk for a free entry: an heir has them
+        peer.theirs.shutdown(socket.SHUT_WR)  # as the heir does, so that our next write fails
+        worker.transport.publish(b"PUB x 0\r\n\r\n")
+        await asyncio.sleep(0)
+        assert worker.transport.at_eof()
+    assert worker.admitted == replies[:ENTRIES]
+    assert not worker.refused
 
 
 async def test_a_frame_that_was_not_whole_is_nobodys() -> None:

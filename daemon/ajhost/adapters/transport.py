@@ -213,8 +213,8 @@ class LedgerTransport(Transport):
         sock = self._sock
         if sock is None or self._eof:
             return False
-        if self._words[Word.STOLEN] == self._words[Word.EPOCH]:
-            self._lose(None)  # taken over while we were stopped: the chunk is not ours any more
+        if self._stolen:
+            self._lose(None)
             return False
         try:
             if self._sealed is None:
@@ -267,8 +267,8 @@ class LedgerTransport(Transport):
         ]  # nobody waits for a message without a reply subject
         self._needed = found.needed
         chunk.advance(found.end)
-        if self._words[Word.STOLEN] == self._words[Word.EPOCH]:
-            # we had been stopped, and this connection was taken over with all that was not in the ledger yet
+        if self._stolen:
+            # with all that was not in the ledger yet
             for index, _ in batch:
                 ledger.release(index)
             self._lose(None)
@@ -324,8 +324,15 @@ class LedgerTransport(Transport):
         if error is not None:
             self._sink.server_error(f"connection lost: {error}")
 
+    @property
+    def _stolen(self) -> bool:
+        """Whether our connection was taken over while we were stopped: the chunk is not ours any more."""
+        return self._words[Word.STOLEN] == self._words[Word.EPOCH]
+
     def _refuse_rest(self) -> None:
         """Whole frames that waited for a free entry do not outlive their connection's chunk: answer them."""
+        if self._stolen:
+            return
         try:
             found = scan(self._chunk.unparsed())
         except FrameError:
