@@ -98,12 +98,7 @@ async def test_what_no_pong_confirmed_goes_out_again_on_the_next_connection(wire
 
 async def test_past_a_servers_restart_an_heir_must_answer_again_until_requesters_are_back(wire: Wire) -> None:
     wire.connect(moved=True)
-    index = wire.answer(A)
-    wire.flow.flush()
-    wire.flow.confirm()
-    wire.flow.flush()
-    assert wire.got() == A + PING
-    assert wire.flow.pong()
+    index = _answered_and_confirmed(wire, A)
     assert not wire.flow.unconfirmed
     assert (wire.state(index), wire.flow.held) == (State.ANSWERED, 1)
     wire.flow.let_go()
@@ -114,12 +109,7 @@ async def test_what_is_held_for_requesters_leaves_half_of_the_entries_free(wire:
     wire.connect(moved=True)
     held = []
     for _ in range(GEOMETRY.entries):
-        wire.answer(A)
-        wire.flow.flush()
-        wire.flow.confirm()
-        wire.flow.flush()
-        assert wire.got() == A + PING
-        assert wire.flow.pong()
+        _answered_and_confirmed(wire, A)
         held.append(wire.flow.held)
     half = GEOMETRY.entries // 2
     assert held == [*range(1, half + 1), 0, *range(1, half)]
@@ -203,10 +193,14 @@ async def test_while_no_entry_is_free_the_kernels_word_is_enough(wire: Wire) -> 
 
 
 def _confirm(wire: Wire, reply: bytes) -> None:
+    assert wire.state(_answered_and_confirmed(wire, reply)) is State.FREE
+
+
+def _answered_and_confirmed(wire: Wire, reply: bytes) -> int:
     index = wire.answer(reply)
     wire.flow.flush()
     wire.flow.confirm()
     wire.flow.flush()
     assert wire.got() == reply + PING
     assert wire.flow.pong()
-    assert wire.state(index) is State.FREE
+    return index

@@ -113,7 +113,7 @@ class LedgerTransport(Transport):
         self._sealed = self._out.sealed = sealed
         self._words[Word.SEALED] = 1
         self._read_on()
-        self._loop.call_soon(self._readable)  # what arrived with the end of the handshake
+        self._loop.call_soon(self._receive)  # what arrived with the end of the handshake
 
     async def _open(self, host: str, port: int) -> socket.socket:
         problem: OSError = ConnectionError(f"{host} has no address")
@@ -198,15 +198,12 @@ class LedgerTransport(Transport):
     def _read_on(self) -> None:
         if not self._reading and self._sock is not None and not self._eof:
             self._reading = True
-            self._loop.add_reader(self._sock, self._readable)
+            self._loop.add_reader(self._sock, self._receive)
 
     def _read_off(self) -> None:
         if self._reading and self._sock is not None:
             self._reading = False
             self._loop.remove_reader(self._sock)
-
-    def _readable(self) -> None:
-        self._receive()
 
     def _receive(self) -> bool:
         """Receives once and deals with it; whether there may be more."""
@@ -237,7 +234,7 @@ class LedgerTransport(Transport):
         if self._chunk.received - self._chunk.done >= self._needed:
             self._parse()
         if self._sealed is not None and self._sealed.pending:
-            self._loop.call_soon(self._readable)
+            self._loop.call_soon(self._receive)
         return True
 
     def _broken(self, error: OSError) -> None:

@@ -17,7 +17,7 @@ from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
 
 _DIED = re.compile(r"\(pid (\d+)\) died: ")
 _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d\.\d{3}) (\w+) +(.*)")
-_LOG_MOMENT = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}")
+_MOMENT = len("2026-01-01 00:00:00.000")
 _SHOWN = 6
 """So many of a kind are told in full."""
 _LINES = 30
@@ -156,13 +156,12 @@ class Verdict:
         *lines, self._rest = (self._rest + self._log_file.read()).split(b"\n")
         for raw in lines:
             line = raw.decode(errors="replace")
+            found = _LOG_TIME.match(line)
             if (died := _DIED.search(line)) is not None:
-                moment = _LOG_MOMENT.match(line)
-                at = datetime.fromisoformat(moment[0]).timestamp() if moment is not None else time.time()
+                at = datetime.fromisoformat(line[:_MOMENT]).timestamp() if found is not None else time.time()
                 self._dead[int(died[1])] = at
             if "unexpected:" in line or "was never retrieved" in line:
                 self.unexpected.append(line)
-            found = _LOG_TIME.match(line)
             if found is not None and found[2] in ("WARNING", "ERROR", "CRITICAL"):
                 text = re.sub(r"\[[^]]*\]$", "", re.sub(r"\d+(\.\d+)?", "N", found[3]))
                 self.messages[text[:110]] += 1

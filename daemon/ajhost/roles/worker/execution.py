@@ -286,7 +286,6 @@ class Execution:
         run.answered = True
         run.deadline = min(run.deadline, now)
         run.grace = now + self._kill_grace
-        self._sweep_by(run.grace)
         self._finish(run, outcome)
         if run.code is not _RUNS:
             return
@@ -318,6 +317,7 @@ class Execution:
         for run in list(self._runs):
             if not run.answered:
                 self._answer(run, self._over, now)
+        self._sweep_by(now + self._kill_grace)
 
 
 def _exceeded(run: Run) -> str:
