@@ -8,8 +8,6 @@ has been on its way for long, provided that the clocks agree.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 PLAUSIBLE_SKEW = 300.0
 """Seconds by which clocks may differ and still be corrected for. Beyond it, the header is taken as it is."""
 
@@ -18,12 +16,10 @@ _LONGEST = 366 * 86_400 * _SECOND
 _WINDOW = 30.0
 
 
-class Budget(NamedTuple):
-    """`deadline`: monotonic seconds by which the answer leaves, the time of receipt itself if it is already past.
-    `skew`: seconds by which our clock is ahead of `tried`, time on the way included; 0.0 without `tried`."""
-
-    deadline: float
-    skew: float
+Budget = tuple[float, float]
+"""`(deadline, skew)`: monotonic seconds by which the answer leaves, the time of receipt itself if it is already past;
+and seconds by which our clock is ahead of `tried`, time on the way included, 0.0 without `tried`. A plain tuple, since
+it is made for every request."""
 
 
 def budget(
@@ -58,8 +54,7 @@ def budget(
         remaining = min(left, _LONGEST) / _SECOND - margin
     if timeout is not None and timeout < remaining:
         remaining = timeout
-    # past the named tuple's own constructor, which costs as much as all of the above
-    return tuple.__new__(Budget, (now_mono + remaining if remaining > 0.0 else now_mono, skew))
+    return (now_mono + remaining if remaining > 0.0 else now_mono), skew
 
 
 class Skew:
@@ -81,7 +76,7 @@ class Skew:
         self._since = 0.0
 
     def observe(self, skew: float, now_mono: float) -> None:
-        """Take one request's `Budget.skew` (s), received at `now_mono` (s). Only requests that have a `tried`."""
+        """Take the skew (s) of a request received at `now_mono` (s), as `budget` found it; only if it has a `tried`."""
         least = self._least
         if least is None:
             self._since = now_mono

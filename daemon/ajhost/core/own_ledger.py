@@ -120,7 +120,9 @@ class OwnLedger(Ledger):
         id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
         words[word + DEADLINE] = deadline_ns
         words[word + STARTED] = now_ns
-        words[word + ORIGIN], words[word + ORIGIN_ENTRY], words[word + ORIGIN_SEQ] = origin
+        words[word + ORIGIN] = origin[0]
+        if origin[0]:  # 0 is nobody's serial: without an origin its other words mean nothing
+            words[word + ORIGIN_ENTRY], words[word + ORIGIN_SEQ] = origin[1:]
         words[word + SIZES] = len(reply) | len(id_) << 16 | len(type_) << 32 | route << 48
         words[word + TRIES] = tries
         text = reply + id_ + type_
@@ -189,7 +191,6 @@ class OwnLedger(Ledger):
     def release(self, index: int) -> None:
         """FREE: the server has the reply, a puller started it, or the supervisor has it."""
         self.words[FIRST + index * ENTRY_WORDS] = 0
-        place = self._stored.pop(index, None)
-        if place is not None:
-            self.store.release(place)
+        if index in self._stored:
+            self.store.release(self._stored.pop(index))
         self._free.append(index)

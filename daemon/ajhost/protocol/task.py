@@ -18,8 +18,6 @@ from ajhost.protocol import times
 _TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
-_RARE = frozenset({"deadline", "signature", "dependencies", "dependency_results"})
-
 # Types that were found valid: few, and seen again and again. Bounded in number and in length.
 _valid_types: set[str] = set()
 _TYPES_KEPT = 1024
@@ -136,7 +134,12 @@ def read_task(body: bytes) -> TaskRecord:
     if type(value) is not str:
         value = _unless_null("", "queue", "a text", value)
     task.queue = value
-    if _RARE.isdisjoint(fields):  # most tasks have none of them
+    if not (
+        "deadline" in fields
+        or "signature" in fields
+        or "dependencies" in fields
+        or "dependency_results" in fields
+    ):  # as most tasks are; four looks cost half of what a set's `isdisjoint` does
         task._deadline, task.signature, task.dependencies, task.dependency_results = None, "", (), {}
         return task
     task._deadline = value = get("deadline")

@@ -34,18 +34,17 @@ def parse(text: str) -> int:
     """
     try:
         nanoseconds = _second(text[:19])
-        if text[19] == ".":
-            zulu = text[-1] == "Z"
-            fraction = text[20:-1] if zulu else text[20:-6]
+        rest = text[19:]
+        if rest[0] == ".":
+            zulu = rest[-1] == "Z"
+            fraction = rest[1:-1] if zulu else rest[1:-6]
             if not fraction.isdecimal() or not fraction.isascii():
                 raise _malformed(text)
             nanoseconds += int(fraction) * _SCALE[len(fraction)]
-            if zulu:
-                return nanoseconds
-            return nanoseconds - _offset(text[-6:]) * SECOND
-        if text[19:] == "Z":
+            rest = "Z" if zulu else rest[-6:]
+        if rest == "Z":
             return nanoseconds
-        return nanoseconds - _offset(text[19:]) * SECOND
+        return nanoseconds - _offset(rest) * SECOND
     except (ValueError, IndexError):
         raise _malformed(text) from None
 

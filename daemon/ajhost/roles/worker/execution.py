@@ -24,7 +24,8 @@ _SWEEP = 0.02
 """Least seconds between two looks for deadlines. A worker runs few tasks at once, so looking at all of them when the
 first is due costs less than a timer or a heap entry for each."""
 _TICK = 0.001
-"""Seconds to which the loop's timers are exact: a look that comes too early comes again."""
+"""Seconds to which the loop's timers are exact: a look that comes too early comes again, and one that is due a little
+after a deadline is soon enough for it."""
 _NEVER = float("inf")
 
 _NO_LIMIT = 1 << 62
@@ -159,7 +160,9 @@ class Execution:
                 self._threads.run(name, lambda: self._in_thread(run))
             except NoThreads:
                 self._loop.call_soon(self._end, run, Failed("overloaded: no thread can be started"))
-        if run.deadline < self._sweep_at:
+        if (
+            run.deadline < self._sweep_at - 2 * _TICK
+        ):  # and not for each of those that came within the same second
             self._sweep_by(run.deadline)
 
     async def _on_loop(self, run: Run, function: Callable[[Task], Any]) -> None:
@@ -241,10 +244,15 @@ class Execution:
     def _landed(self, run: Run, outcome: Outcome | None) -> None:
         """A thread is done with a run; `outcome` is None if it was not run, being answered for already."""
         self._left_thread(run)
+        busy = self.busy
         if outcome is None:
             self._free(run)
         else:
             self._end(run, outcome)
+        if self.busy == busy:
+            # Another was started, and its thread waits for the interpreter. It would have it when the reply is sent:
+            # 0.2 ms later, with all processors busy.
+            time.sleep(0)
 
     def _adopt(self, run: Run, result: Awaitable[object]) -> None:
         self._left_thread(run)
