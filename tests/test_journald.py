@@ -42,6 +42,17 @@ def parse(data: bytes) -> dict[str, str]:
     return fields
 
 
+class Running:
+    """A handler's run with these labels."""
+
+    def __init__(self, labels: TaskLabels) -> None:
+        self._labels = labels
+
+    def labels(self) -> TaskLabels:
+        """What records of it bear."""
+        return self._labels
+
+
 class Reader:
     """A datagram socket where journald's would be."""
 
@@ -137,7 +148,7 @@ def test_a_record_names_the_task_that_it_is_about(log: logging.Logger, reader: R
 
 
 def test_what_a_handler_logs_bears_the_name_of_its_task(log: logging.Logger, reader: Reader) -> None:
-    token = CURRENT_TASK.set(lambda: TaskLabels("T2", "mail", "", 1, 0.25))
+    token = CURRENT_TASK.set(Running(TaskLabels("T2", "mail", "", 1, 0.25)))
     try:
         log.info("from a handler")
         log.info("about another", extra={"aj_task": "T9"})
@@ -307,7 +318,7 @@ def test_each_printed_line_is_a_record_with_the_task_that_printed_it(
     reader: Reader, printing: Callable[[dict[str, str]], None]
 ) -> None:
     printing({"AJ_SLOT": "1"})
-    token = CURRENT_TASK.set(lambda: TaskLabels("T3", "mail", "", 2, 0.5))
+    token = CURRENT_TASK.set(Running(TaskLabels("T3", "mail", "", 2, 0.5)))
     try:
         print("two", "words")
         print("one\ntwo", end="")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,15 @@ class TaskLabels:
         }
 
 
-CURRENT_TASK: ContextVar[Callable[[], TaskLabels] | None] = ContextVar("ajhost_current_task", default=None)
-"""Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name.
-A function, because most tasks say nothing."""
+class Labelled(Protocol):
+    """Whatever can say which attempt it is. It is asked only for those that log something: most do not."""
+
+    def labels(self) -> TaskLabels:
+        """The labels as they are now."""
+
+
+CURRENT_TASK: ContextVar[Labelled | None] = ContextVar("ajhost_current_task", default=None)
+"""Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name."""
 
 EXTRAS = ("aj_task", "aj_type", "aj_route", "aj_tries", "aj_duration")
 """What a logging call may name in `extra`; `aj_duration` is in seconds."""
@@ -70,8 +76,8 @@ def text_of(record: logging.LogRecord) -> str:
 
 def task_labels() -> dict[str, str]:
     """`aj_*` to text, of the task whose handler runs here; empty elsewhere."""
-    labels = CURRENT_TASK.get()
-    return {} if labels is None else labels().extras()
+    current = CURRENT_TASK.get()
+    return {} if current is None else current.labels().extras()
 
 
 def labels_of(record: logging.LogRecord) -> dict[str, str]:

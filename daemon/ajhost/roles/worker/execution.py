@@ -174,7 +174,7 @@ class Execution:
             self._end(run, Failed(_exceeded(run)))
             return
         run.code = _RUNS
-        CURRENT_TASK.set(run.labels)
+        CURRENT_TASK.set(run)
         try:
             outcome = outcome_of_result(await function(run.task))
         except BaseException as error:
@@ -218,7 +218,7 @@ class Execution:
         if run.answered:
             self._post(self._landed, run, None)
             return
-        CURRENT_TASK.set(run.labels)
+        CURRENT_TASK.set(run)
         try:
             result = run.handler.function(run.task)
             if inspect.isawaitable(result):  # a coroutine function in disguise
