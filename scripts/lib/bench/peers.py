@@ -30,12 +30,18 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def peer(module: str, name: str, url: str) -> AsyncIterator[Service]:
-    """One of the peers of this package, as a process."""
+async def peer(
+    module: str, name: str, url: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Service]:
+    """One of the peers of this package, as a process, with `env` besides the environment."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"scripts.lib.bench.{module}", url, f"CHORIA_AJ.H.T.{name}"),
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'daemon'}:{os.environ.get('PYTHONPATH', '')}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'daemon'}:{os.environ.get('PYTHONPATH', '')}",
+            **(env or {}),
+        },
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
     )

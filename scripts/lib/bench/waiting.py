@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,9 @@ from typing import Any
 from scripts.lib import ideal_queue
 from scripts.lib.bench.figures import percentile, table
 from scripts.lib.bench.handlers import RECORD
-from scripts.lib.bench.peers import host
+from scripts.lib.bench.peers import host, peer
 from scripts.lib.ideal_queue import Arrival
 from tests.support.ajload import ajload
-from tests.support.host import Host
 from tests.support.nats import NatsServer
 
 
@@ -29,7 +29,14 @@ class Case:
     slots: int
     load: float
 
+    @property
+    def computes(self) -> bool:
+        """Whether its handlers use a processor all the time, and record how long they took."""
+        return self.option == "--cpu"
 
+
+OURS, POOL = "ours", "pool"
+"""The types of the tasks that the host runs, and the bare pool."""
 MIXED = "5:90,200:10"
 CASES = (
     Case("90 % 5 ms, 10 % 200 ms, 4 x 4 slots, 70 %", "wait", "--sleep", MIXED, 4, 4, 0.7),
@@ -40,11 +47,11 @@ CASES = (
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """99th percentiles in milliseconds, and the medians."""
+    """99th percentiles and medians in milliseconds, of a yardstick and of what is measured by it."""
 
-    ideal: float
+    yardstick: float
     measured: float
-    ideal_median: float
+    yardstick_median: float
     measured_median: float
 
 
@@ -52,10 +59,11 @@ async def run(directory: Path, *, seeds: int, seconds: float, only: str = "") ->
     """Each case with `seeds` seeds of `seconds` each. Returns the figures, prints a table.
 
     Where handlers compute, the machine's other work (server, load, supervisor) makes them take longer than asked, and
-    an ideal queue would wait for that too: a second row takes the time that each handler took by the clock.
+    an ideal queue would wait for that too. So there are more rows: by the ideal queue with the time that each handler
+    took by the clock; a bare pool (`peer_pool`) by the ideal queue; and ours by the bare pool.
     """
     rows: list[list[object]] = [
-        ["waiting time, ms", "p99 ideal", "p99", "ratio", "p50 ideal", "p50", "ratios"]
+        ["waiting time, ms", "p99 yardstick", "p99", "ratio", "p50 yardstick", "p50", "ratios"]
     ]
     figures: dict[str, Any] = {"seeds": seeds, "seconds": seconds}
     record = directory / "record"
@@ -64,21 +72,19 @@ async def run(directory: Path, *, seeds: int, seconds: float, only: str = "") ->
             # nothing is refused: this is about waiting
             workers = {"count": case.workers, "concurrency": case.slots, "backlog": 10_000}
             env = {RECORD: str(record)}
-            found: dict[str, list[Waits]] = {}
-            async with host(directory, server.url, {"task": case.handler}, workers, env) as ours:
-                for seed in range(1, seeds + 1):
-                    record.write_bytes(b"")
-                    tasks = await _measure(server, ours, case, seed, seconds)
-                    found.setdefault(case.name, []).append(_compare(tasks, case))
-                    if took := _read_record(record):
-                        tasks = [
-                            (Arrival(arrival.at, took[n]), latency)
-                            for n, (arrival, latency) in enumerate(tasks)
-                        ]
-                        found.setdefault(f"{case.name}, by the clock", []).append(_compare(tasks, case))
-            for name, waits in found.items():
-                row = _row(waits)
-                ratios = [one.measured / one.ideal for one in waits]
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(
+                    host(directory, server.url, {OURS: case.handler}, workers, env)
+                )
+                if case.computes:
+                    await stack.enter_async_context(peer("peer_pool", POOL, server.url, env))
+                found = [
+                    await _waits(server, directory, record, case, seed, seconds)
+                    for seed in range(1, seeds + 1)
+                ]
+            for name in found[0]:
+                waits = [one[name] for one in found]
+                row, ratios = _row(waits), [one.measured / one.yardstick for one in waits]
                 rows.append([name, *row.values(), " ".join(f"{ratio:.2f}" for ratio in ratios)])
                 figures[name] = {**row, "ratios": ratios}
                 print(f"{name}: {row['ratio']:.2f}", flush=True)
@@ -86,14 +92,36 @@ async def run(directory: Path, *, seeds: int, seconds: float, only: str = "") ->
     return figures
 
 
+async def _waits(
+    server: NatsServer, directory: Path, record: Path, case: Case, seed: int, seconds: float
+) -> dict[str, Waits]:
+    """What one seed gives, by the name of its row."""
+    record.write_bytes(b"")
+    tasks = await _measure(server, OURS, directory, case, seed, seconds)
+    ours = _compare(tasks, case)
+    if not case.computes:
+        return {case.name: ours}
+    took = _read_record(record)
+    tasks = [(Arrival(task.at, took[n]), latency) for n, (task, latency) in enumerate(tasks)]
+    pool = _compare(await _measure(server, POOL, directory, case, seed, seconds), case)
+    return {
+        case.name: ours,
+        f"{case.name}: by the clock": _compare(tasks, case),
+        f"{case.name}: a bare pool": pool,
+        f"{case.name}: by the bare pool": Waits(
+            pool.measured, ours.measured, pool.measured_median, ours.measured_median
+        ),
+    }
+
+
 async def _measure(
-    server: NatsServer, ours: Host, case: Case, seed: int, seconds: float
+    server: NatsServer, type_: str, directory: Path, case: Case, seed: int, seconds: float
 ) -> list[tuple[Arrival, float]]:
-    """The arrivals, in the order of their numbers, each with its latency in milliseconds."""
+    """The arrivals of one type's tasks, in the order of their numbers, each with its latency in milliseconds."""
     mean = ideal_queue.mean(ideal_queue.parse_distribution(case.distribution))
     rate = case.load * case.workers * case.slots / mean * 1000
-    trace = ours.directory / f"trace-{seed}.csv"
-    load = ("-t", "task", "-n", str(int(rate * seconds)), "-r", f"{rate:.3f}", case.option, case.distribution)
+    trace = directory / f"trace-{type_}-{seed}.csv"
+    load = ("-t", type_, "-n", str(int(rate * seconds)), "-r", f"{rate:.3f}", case.option, case.distribution)
     figures = await ajload(
         server.url, *load, "-d", "120", "--seed", str(seed), "--trace", str(trace), timeout=seconds * 3 + 60
     )
@@ -117,12 +145,12 @@ def _compare(tasks: list[tuple[Arrival, float]], case: Case) -> Waits:
 
 
 def _row(waits: list[Waits]) -> dict[str, float]:
-    ideal = statistics.mean(one.ideal for one in waits)
+    yardstick = statistics.mean(one.yardstick for one in waits)
     measured = statistics.mean(one.measured for one in waits)
     return {
-        "p99_ideal_ms": ideal,
+        "p99_yardstick_ms": yardstick,
         "p99_ms": measured,
-        "ratio": measured / ideal,
-        "p50_ideal_ms": statistics.mean(one.ideal_median for one in waits),
+        "ratio": measured / yardstick,
+        "p50_yardstick_ms": statistics.mean(one.yardstick_median for one in waits),
         "p50_ms": statistics.mean(one.measured_median for one in waits),
     }
