@@ -162,6 +162,40 @@ async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(
         assert not host.output.having("hangs")
 
 
+async def test_what_a_worker_refused_just_before_it_hung_is_answered(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    source = """
+import asyncio, time
+async def gather(task):
+    time.sleep(0.25)
+    await asyncio.sleep(0.5)
+"""
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={**HANDLERS, "gather": "gathering:gather"},
+            modules={"gathering": source},
+            sections={"workers": {"count": 1, "concurrency": 2, "backlog": 2}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        # what comes in these 0.25 s is read at once: the refusals would leave after the next handler's first step
+        gathering = await router.send("gather", {}, deadline=20)
+        await host.running(1)
+        hanging = await router.send("gil", {"block_ms": 5000}, deadline=20)
+        requests = [await router.send("work", {"sleep_ms": 1}, deadline=3) for _ in range(20)]
+        for request in requests:
+            reply = await router.reply(request)
+            assert 0 <= request.deadline - reply.wall
+        refused = [r for r in requests if r.replies[0].word == "overloaded:"]
+        assert len(refused) == 18
+        assert not hanging.replies
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
+        await router.reply(gathering)
+
+
 async def test_the_only_worker_hangs_and_its_requests_wait_for_the_next(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

@@ -90,6 +90,22 @@ def test_what_is_past_its_deadline_and_unanswered_is_overdue(state: State, deadl
     assert not overdue(owner, 10)
 
 
+@pytest.mark.parametrize(("lent_until", "due"), [(0, 250_000_001), (7, 7)])
+def test_a_refusal_that_has_not_left_is_overdue_early_and_one_that_has_is_not(
+    lent_until: int, due: int
+) -> None:
+    owner = ledger()
+    index = put(owner, State.RECEIVED, lent_until)
+    owner.refuse(index, b"R")
+    assert not overdue(owner, due - 1)
+    (entry,) = overdue(owner, due)
+    assert (entry.index, entry.reply, entry.refused) == (index, b"R", True)
+    owner.sent([index])
+    assert not overdue(owner, due)
+    owner.recall([index])
+    assert overdue(owner, due)
+
+
 def test_the_earliest_deadline_is_that_of_what_runs() -> None:
     owner = ledger()
     assert earliest_deadline(owner) is None

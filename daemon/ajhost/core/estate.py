@@ -42,7 +42,10 @@ def take_stock(
 
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
-    """Entries whose deadline has passed while their owner cannot answer, and that nobody has answered."""
+    """Entries whose deadline has passed while their owner cannot answer, and that nobody has answered.
+
+    A refusal that the kernel has taken is none of them: its deadline is early, for the case that its owner kept it.
+    """
     words = ledger.words
     # most are free or have time left, and a copy of an entry costs more than a look
     due = [
@@ -57,6 +60,7 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
         if entry.state is not State.FREE
         and 0 < entry.deadline_ns <= now_ns
         and not (entry.said or entry.taken)
+        and not (entry.refused and entry.state is State.SENT)
     )
 
 

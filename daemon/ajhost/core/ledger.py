@@ -53,6 +53,11 @@ class Entry:
     route: int
     tries: int
 
+    @property
+    def refused(self) -> bool:
+        """Whether it was answered without having started."""
+        return self.state in (State.ANSWERED, State.SENT) and not self.started_ns
+
 
 class Ledger:
     """A ledger as others see it.

@@ -33,6 +33,10 @@ from ajhost.core.ledger import Ledger
 from ajhost.core.store import Store
 
 
+_REFUSED_WITHIN_NS = 250_000_000
+"""The deadline of a refusal, from its receipt: it leaves at once, unless its worker hangs before it has sent it."""
+
+
 class OwnLedger(Ledger):
     """A ledger as its owner writes it. One thread only."""
 
@@ -146,7 +150,8 @@ class OwnLedger(Ledger):
     def refuse(self, index: int, reply: bytes) -> bool:
         """ANSWERED, of a request that may never have been started: its reply subject is put down first.
 
-        Without that, whoever inherits the entry would answer to what an earlier request left there. False when the
+        Without that, whoever inherits the entry would answer to what an earlier request left there. It has a deadline
+        from now on, so that the supervisor answers when its worker hangs with the reply unsent. False when the
         supervisor has spoken for it or a puller has started it after all: send nothing. A subject longer than an
         entry's texts is left out; after a death such a request has no answer.
         """
@@ -160,6 +165,8 @@ class OwnLedger(Ledger):
             words[word + SIZES] = len(reply)
             place = word * 8 + TEXT
             self.view[place : place + len(reply)] = reply
+        if not words[word + DEADLINE]:
+            words[word + DEADLINE] = words[word + ACCEPTED] + _REFUSED_WITHIN_NS
         mine = self.answer(index)
         # after the store: a puller that looks again sees ANSWERED, or we see its word
         return mine and words[word + TAKEN] != seq

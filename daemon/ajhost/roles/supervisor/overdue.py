@@ -10,6 +10,8 @@ from ajhost.roles.supervisor.takeover import answer_for
 
 _SLOW_NS = 120_000_000
 """A beat older than this is missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
+_EXCEEDED = "deadline exceeded: the worker hangs"
+_REFUSED = "overloaded: the worker that refused it hangs"
 
 
 class Overdue:
@@ -31,7 +33,7 @@ class Overdue:
         for entry in overdue(ledger, now_ns + ahead_ns):
             found[entry.index] = entry.seq
             if before.get(entry.index) == entry.seq:
-                answer_for(ledger, entry, self._desk, "deadline exceeded: the worker hangs")
+                answer_for(ledger, entry, self._desk, _REFUSED if entry.refused else _EXCEEDED)
         if found:
             self._suspects[ledger.serial] = found
 
