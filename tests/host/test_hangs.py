@@ -188,7 +188,7 @@ async def gather(task):
         requests = [await router.send("work", {"sleep_ms": 1}, deadline=3) for _ in range(20)]
         for request in requests:
             reply = await router.reply(request)
-            assert 0 <= request.deadline - reply.wall
+            assert request.deadline - reply.wall >= 0
         refused = [r for r in requests if r.replies[0].word == "overloaded:"]
         assert len(refused) == 18
         assert not hanging.replies

@@ -32,7 +32,6 @@ from ajhost.core.layout import (
 from ajhost.core.ledger import Ledger
 from ajhost.core.store import Store
 
-
 _REFUSED_WITHIN_NS = 250_000_000
 """The deadline of a refusal, from its receipt: it leaves at once, unless its worker hangs before it has sent it."""
 
