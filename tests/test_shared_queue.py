@@ -15,6 +15,7 @@ from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
 from ajhost.core.layout import Geometry, Identity, State, Word
 from ajhost.core.token import SIZE, Claim, Token, claim, unpack
 from ajhost.protocol.frames import scan
+from ajhost.protocol.task import TaskRecord
 from ajhost.roles.shared_queue.lane import GENERAL, Lane, lane_names, lane_of, open_lane
 from ajhost.roles.shared_queue.lender import Lender
 from ajhost.roles.shared_queue.puller import Puller
@@ -96,6 +97,29 @@ async def test_a_deadline_that_passes_after_somebody_started_it_is_not_the_owner
     lending.ledger.take(index, lending.ledger.state(index)[0])
     lending.lender.sweep(1000)
     assert lending.expired == []
+
+
+@pytest.mark.parametrize(
+    ("size", "waiting", "remembered"), [(10, 0, True), (9000, 0, False), (10, 256, False)]
+)
+async def test_what_its_owner_starts_itself_waits_no_more_and_has_its_room_back(
+    lending: Lending, size: int, waiting: int, remembered: bool
+) -> None:
+    others = [lending.lend(number) for number in range(waiting)]
+    ledger, data = lending.ledger, b"x" * size
+    index = ledger.receive(ledger.chunk_at, size, 1)
+    known = (b"R.1", (TaskRecord(), 0, 7.0, 1.0))
+    assert lending.lender.lend(index, data, GENERAL, 100, known)
+    assert lending.lender.regain(index) == (known if remembered else None)
+    assert ledger.frame(index) == data
+    assert ledger.start(index, 100, 1, b"R.1", b"i", b"t", 0, 1)
+    ledger.drop_frame(index)
+    lending.lender.sweep(1000)
+    assert (lending.expired, lending.lender.count, ledger.state(index)[1]) == ([], waiting, State.STARTED)
+    for other in others:
+        ledger.take(other, ledger.state(other)[0])
+    lending.lender.sweep(1000)
+    assert ledger.store.allocate(1 << 17) is not None, "all of the store is free"
 
 
 async def test_giving_up_ends_all_that_waits(lending: Lending) -> None:
@@ -209,11 +233,14 @@ class Pulling:
         self.ran: list[int] = []
         self.rooms = {lane.name: 100 for lane in lanes}
         self.puller = Puller(
-            self.ledger, directory, lanes, asyncio.get_running_loop(), self._room, self._start
+            self.ledger, directory, lanes, asyncio.get_running_loop(), self._room, self._start, self._resume
         )
 
     def _room(self, lane: str) -> bool:
         return self.rooms[lane] > 0
+
+    def _resume(self, token: Token) -> None:
+        raise AssertionError("it has lent nothing")
 
     def _start(self, data: bytes, token: Token, taken: Callable[[], None]) -> None:
         _, _, begin, end, _, reply = scan(data).messages[0]

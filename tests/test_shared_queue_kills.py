@@ -95,7 +95,10 @@ def puller(home: House, serial: int, taken_from: Callable[[], object] = lambda: 
             ran.append(reply)
             tell(reply)
 
-        pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start)
+        def resume(token: Token) -> None:
+            raise AssertionError("it has lent nothing")
+
+        pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start, resume)
         watch(lambda: (bytes(owner.view), lying(home.lanes[0]), len(ran), taken_from()))
         pulls.begin()
         pulls.end()
@@ -139,6 +142,65 @@ async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_no
         outcomes.add((bool(started), bool(killed.told)))
         lender.sweep(1)
         assert owner.held == 0, "the pusher has its entry and its room back"
+    assert outcomes == {(False, False), (True, False), (True, True)}
+
+
+def regainer(home: House, serial: int, reply: bytes) -> Act:
+    """A worker that lent a request, and pulls and starts it itself, in the order of admission."""
+
+    def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+        loop = asyncio.new_event_loop()
+        owner = OwnedLedger(home.directory, serial)
+        lender = Lender(owner, home.lanes, loop, lambda index: None)
+        index = owner.receive_copy(frame(reply), 1)
+        assert index is not None
+        assert lender.lend(index, None, GENERAL, FAR)
+        ran = []
+
+        def start(data: bytes, token: Token, taken: Callable[[], None]) -> None:
+            raise AssertionError("it is its own")
+
+        def resume(token: Token) -> None:
+            lender.regain(token.entry)
+            assert owner.start(token.entry, token.deadline_ns, 1, reply, b"i", b"t", 0, 1)
+            owner.drop_frame(token.entry)
+            ran.append(reply)
+            tell(reply)
+
+        pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start, resume)
+        watch(lambda: (bytes(owner.view), lying(home.lanes[0]), len(ran)))
+        pulls.begin()
+        pulls.end()
+
+    return act
+
+
+async def test_who_pulls_its_own_request_and_is_killed_anywhere_loses_and_doubles_nothing(
+    home: House,
+) -> None:
+    whole = Killed(regainer(home, home.new_serial(), b"R.whole"), 0)
+    assert whole.told == [b"R.whole"]
+    outcomes = set()
+    for kill_at in whole.changes:
+        reply, dead = b"R.%d" % kill_at, home.new_serial()
+        home.ran.clear()
+        killed = Killed(regainer(home, dead, reply), kill_at)
+        ledger = MappedLedger(home.directory, dead)
+        started = [entry.reply for entry in take_stock(ledger).started]
+        ledger.close()
+        assert await inherit(home, dead) == len(started)
+        await home.settle()
+        answered = home.answers.pop(reply, [])
+        if started:
+            assert started == [reply]
+            assert answered == ["worker died: here"], kill_at
+            assert home.ran == [], kill_at
+        else:
+            assert killed.told == [], "it ran and nobody answers for it"
+            assert answered == []
+            assert home.ran == [reply], kill_at
+        outcomes.add((bool(started), bool(killed.told)))
+        assert not home.desk.ledger.in_use(), "the desk's entry was given back"
     assert outcomes == {(False, False), (True, False), (True, True)}
 
 

@@ -48,6 +48,31 @@ async def test_what_waits_is_run_in_the_order_of_its_arrival(nats_server: NatsSe
         assert [r.at for r in replies] == sorted(r.at for r in replies)
 
 
+async def test_what_waits_at_the_only_worker_runs_there_whatever_its_size(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers=HANDLERS,
+            sections={"workers": {"count": 1, "concurrency": 1, "backlog": 400}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        requests = [
+            await router.send("work", {"fill": "x" * (9000 if number % 3 else 9)}, deadline=20)
+            for number in range(300)  # more than a worker remembers ready to run
+        ]
+        for request in requests:
+            assert (await router.reply(request)).json()["id"] == request.id
+            assert len(request.replies) == 1
+        (worker,) = (await host.status())["workers"]
+        counts = worker["counts"]
+        assert (counts["received"], counts["completed"], counts["refused"]) == (300, 300, 0)
+        assert counts["lent"] == counts["pulled"] > 0
+
+
 async def test_what_waits_too_long_is_refused_before_its_deadline(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

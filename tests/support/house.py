@@ -181,6 +181,7 @@ class House:
             asyncio.get_running_loop(),
             lambda lane: self.room,
             self.started,
+            self._resumed,
         )
         return self
 
@@ -198,6 +199,9 @@ class House:
         self._serial += 1
         ledger_file.make(self.directory, GEOMETRY, Identity(self._serial, self._serial, 1))
         return self._serial
+
+    def _resumed(self, token: Token) -> None:
+        raise AssertionError("the house lends nothing")
 
     def started(self, data: bytes, token: Token, taken: Callable[[], None]) -> None:
         """Starts what was pulled, and is done with it at once."""

@@ -95,6 +95,11 @@ class OwnLedger(Ledger):
         self._stored[index] = place
         return True
 
+    def drop_frame(self, index: int) -> None:
+        """Gives up the frame in the store of a request that is STARTED, which nobody reads any more."""
+        if index in self._stored:
+            self.store.release(self._stored.pop(index))
+
     def set_deadline(self, index: int, deadline_ns: int) -> None:
         """When a waiting request must be refused, on the monotonic clock."""
         self.words[FIRST + index * ENTRY_WORDS + DEADLINE] = deadline_ns
@@ -197,6 +202,5 @@ class OwnLedger(Ledger):
     def release(self, index: int) -> None:
         """FREE: the server has the reply, a puller started it, or the supervisor has it."""
         self.words[FIRST + index * ENTRY_WORDS] = 0
-        if index in self._stored:
-            self.store.release(self._stored.pop(index))
+        self.drop_frame(index)
         self._free.append(index)

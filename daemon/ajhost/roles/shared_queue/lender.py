@@ -10,7 +10,13 @@ from ajhost.adapters import sockets
 from ajhost.core.layout import State
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import Token
+from ajhost.roles.judge import Judged
 from ajhost.roles.shared_queue.lane import GENERAL, Lane
+
+Known = tuple[bytes, Judged]
+"""A waiting request's reply subject, and what it asks for."""
+_REMEMBERED, _REMEMBERED_SIZE = 256, 4096
+"""How many waiting requests, and of what size (bytes), are kept ready to run besides their frames."""
 
 
 class Outbox:
@@ -64,7 +70,8 @@ class Lender:
         self._loop = loop
         self._outboxes = {lane.name: Outbox(lane, loop) for lane in lanes}
         self._expired = expired
-        self._lent: deque[tuple[int, int, int]] = deque()
+        self._lent: dict[int, tuple[int, int, Known | None]] = {}
+        """Seq, deadline and what is known of the request, by its entry; the oldest first."""
 
     def learn(self, lanes: Sequence[Lane]) -> None:
         """Lanes that a reload added."""
@@ -77,7 +84,7 @@ class Lender:
         """How many requests of ours wait for somebody to start them, as far as known without looking."""
         return len(self._lent)
 
-    def hold(self, index: int, frame: bytes | None, deadline_ns: int) -> bool:
+    def hold(self, index: int, frame: bytes | None, deadline_ns: int, known: Known | None = None) -> bool:
         """Keeps a RECEIVED request without telling anybody; `frame` when it must be copied to the store first.
 
         False: the store is full.
@@ -86,12 +93,19 @@ class Lender:
         if frame is not None and not ledger.keep(index, frame):
             return False
         ledger.set_deadline(index, deadline_ns)
-        self._lent.append((index, ledger.state(index)[0], deadline_ns))
+        if len(self._lent) >= _REMEMBERED or frame is None or len(frame) > _REMEMBERED_SIZE:
+            known = None
+        self._lent[index] = ledger.state(index)[0], deadline_ns, known
         return True
 
-    def lend(self, index: int, frame: bytes | None, lane: str, deadline_ns: int) -> bool:
-        """As `hold`, and sends a token for it: whoever has a free slot starts it."""
-        if not self.hold(index, frame, deadline_ns):
+    def lend(
+        self, index: int, frame: bytes | None, lane: str, deadline_ns: int, known: Known | None = None
+    ) -> bool:
+        """As `hold`, and sends a token for it: whoever has a free slot starts it.
+
+        What is `known` of it is remembered for `regain`, unless many wait already.
+        """
+        if not self.hold(index, frame, deadline_ns, known):
             return False
         seq, _ = self._ledger.state(index)
         outbox = self._outboxes.get(lane) or self._outboxes[GENERAL]
@@ -109,24 +123,28 @@ class Lender:
             self._reclaim()
         return len(self._lent) >= limit
 
+    def regain(self, index: int) -> Known | None:
+        """We hold the token of a request of ours, and start it ourselves: it waits no more. What is known of it."""
+        lent = self._lent.pop(index, None)
+        return None if lent is None else lent[2]
+
     def _reclaim(self) -> None:
         ledger = self._ledger
-        kept: deque[tuple[int, int, int]] = deque()
-        for lent in self._lent:
-            if ledger.is_taken(lent[0], lent[1]) or ledger.is_said(lent[0], lent[1]):
-                ledger.release(lent[0])
-            else:
-                kept.append(lent)
-        self._lent = kept
+        gone = [
+            index
+            for index, (seq, _, _) in self._lent.items()
+            if ledger.is_taken(index, seq) or ledger.is_said(index, seq)
+        ]
+        for index in gone:
+            del self._lent[index]
+            ledger.release(index)
 
     def sweep(self, now_ns: int) -> None:
         """Frees what others started, and gives up what is past its deadline. Call it at every beat."""
         self._reclaim()
-        if any(deadline_ns <= now_ns for _, _, deadline_ns in self._lent):
-            overdue = [lent[0] for lent in self._lent if lent[2] <= now_ns]
-            self._lent = deque(lent for lent in self._lent if lent[2] > now_ns)
-            for index in overdue:
-                self._expired(index)
+        for index in [index for index, lent in self._lent.items() if lent[1] <= now_ns]:
+            del self._lent[index]
+            self._expired(index)
 
     def give_up(self) -> None:
         """Gives up everything that nobody has started, as if its deadline had come."""

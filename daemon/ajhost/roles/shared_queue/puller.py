@@ -32,8 +32,8 @@ class Pulled(Enum):
 class Puller:
     """Takes requests out of the lanes while `room(lane)` says that one could start.
 
-    `start(frame, token)` starts a pulled request from its raw frame; it writes our own entry before it calls
-    `taken()` of this puller.
+    `start(frame, token, taken)` starts a pulled request from its raw frame; it writes our own entry before it calls
+    `taken()` of this puller. `resume(token)` starts one of our own, which has its entry.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Puller:
         loop: asyncio.AbstractEventLoop,
         room: Callable[[str], bool],
         start: Callable[[bytes, Token, Callable[[], None]], None],
+        resume: Callable[[Token], None],
     ) -> None:
         self._header = ledger.view[Word.TOKEN * 8 : Word.TOKEN * 8 + SIZE]
         self._ledger = ledger
@@ -52,6 +53,7 @@ class Puller:
         self._loop = loop
         self._room = room
         self._start = start
+        self._resume = resume
         self._listening: set[str] = set()
         self._undecided: tuple[Token, Lane] | None = None
         self._active = False
@@ -121,6 +123,9 @@ class Puller:
         if verdict is Claim.UNDECIDED:
             self._hold(token, lane)
             return False
+        if owner is self._ledger:
+            self._resume(token)
+            return True
         frame = owner.frame(token.entry)
         # while we were not running its owner may have given it up, and the entry may be another request's by now
         if claim(token, owner) is not Claim.MINE:

@@ -113,7 +113,7 @@ class Admission:
             return
         if self._lender.full(self._backlog):
             self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
-        elif self._lender.lend(index, data[begin:end], route.lane, int(deadline * 1e9)):
+        elif self._lender.lend(index, data[begin:end], route.lane, int(deadline * 1e9), (reply, judged)):
             self.counts.lent += 1
         else:
             self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
@@ -152,6 +152,25 @@ class Admission:
         route = self._routes[handler]
         # a task without a header keeps the deadline that it had when it came
         self._start(index, reply, record, route, min(deadline, token.deadline_ns / 1e9), now, origin, taken)
+
+    def regained(self, token: Token) -> None:
+        """Starts a request of ours that waited, as nobody was quicker to take it."""
+        self.counts.pulled += 1
+        index = token.entry
+        known = self._lender.regain(index)
+        if known is None:
+            frame = self._ledger.frame(index)
+            _, header, body, end, subject, reply = scan(frame).messages[0]
+            judged = self._judge(subject, frame[header:body], frame[body : end - 2])
+        else:
+            reply, judged = known
+        if isinstance(judged, Failed):
+            self._refuse(index, reply, judged)
+            return
+        record, handler, deadline, _ = judged
+        deadline, now = min(deadline, token.deadline_ns / 1e9), time.monotonic()
+        self._start(index, reply, record, self._routes[handler], deadline, now, _NO_ORIGIN, None)
+        self._ledger.drop_frame(index)
 
     # -- running --------------------------------------------------------------------------------
 

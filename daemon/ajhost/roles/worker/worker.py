@@ -90,7 +90,13 @@ class Worker:
         )
         self._admission.wire(self._transport, self._lender, self._execution)
         self._puller = Puller(
-            ledger, plan.runtime / "ledger", lanes, self._loop, self._admission.room, self._admission.pulled
+            ledger,
+            plan.runtime / "ledger",
+            lanes,
+            self._loop,
+            self._admission.room,
+            self._admission.pulled,
+            self._admission.regained,
         )
         self._connection = Connection(plan.nats, self._transport, f"ajhost worker {order.slot}")
         self._kept = asyncio.Event()
