@@ -30,7 +30,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
 
     sub = commands.add_parser("cost", parents=[common], help="service CPU per no-op task, beside others")
-    sub.add_argument("--rounds", type=int, default=8)
+    sub.add_argument("--rounds", type=int, default=40)
     sub.add_argument("--scale", type=float, default=1.0, help="a factor for the number of tasks")
     sub.add_argument("--slots", type=int, default=256, help="the host's [workers] concurrency")
 
