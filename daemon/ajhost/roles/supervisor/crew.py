@@ -14,7 +14,7 @@ from ajhost.adapters import ledger_file, processes
 from ajhost.adapters.channel import pair
 from ajhost.core.figures import Tally
 from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Served, Spawn, Standing, Worn
-from ajhost.core.layout import Identity, geometry_for
+from ajhost.core.layout import Identity, Word, geometry_for
 from ajhost.roles.plan import GenerationPlan, WorkerOrder
 from ajhost.roles.shared_queue.lane import Lane
 from ajhost.roles.supervisor.member import Member
@@ -135,7 +135,8 @@ class Crew:
 
     def _on_told(self, member: Member, message: dict[str, object]) -> None:
         if "ready" in message:
-            _log.info("worker %d (pid %d) serves, generation %d", member.slot, member.pid, member.generation)
+            pid = member.ledger.words[Word.PID]  # its template may not have told us yet
+            _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
             self.handle(Served(member.serial))
         elif "retire" in message:
             self.wear(member, str(message["retire"]))
