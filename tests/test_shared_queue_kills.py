@@ -31,6 +31,25 @@ async def inherit(home: House, serial: int) -> int:
     return answered
 
 
+async def outcome(home: House, serial: int, killed: Killed, reply: bytes) -> tuple[bool, bool]:
+    """Whether a killed worker had started its one request, and had run it: each is settled exactly once."""
+    ledger = MappedLedger(home.directory, serial)
+    started = [entry.reply for entry in take_stock(ledger).started]
+    ledger.close()
+    assert await inherit(home, serial) == len(started)
+    await home.settle()
+    answered = home.answers.pop(reply, [])
+    if started:
+        assert started == [reply]
+        assert answered == ["worker died: here"], reply
+        assert home.ran == [], reply
+    else:
+        assert killed.told == [], "it ran and nobody answers for it"
+        assert answered == []
+        assert home.ran == [reply], reply
+    return bool(started), bool(killed.told)
+
+
 # --- kills between any two instructions
 
 
@@ -125,21 +144,7 @@ async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_no
         home.ran.clear()
         lend(reply)
         killed = Killed(puller(home, dead), kill_at)
-        ledger = MappedLedger(home.directory, dead)
-        started = [entry.reply for entry in take_stock(ledger).started]
-        ledger.close()
-        assert await inherit(home, dead) == len(started)
-        await home.settle()
-        answered = home.answers.pop(reply, [])
-        if started:
-            assert started == [reply]
-            assert answered == ["worker died: here"], kill_at
-            assert home.ran == [], kill_at
-        else:
-            assert killed.told == [], "it ran and nobody answers for it"
-            assert answered == []
-            assert home.ran == [reply], kill_at
-        outcomes.add((bool(started), bool(killed.told)))
+        outcomes.add(await outcome(home, dead, killed, reply))
         lender.sweep(1)
         assert owner.held == 0, "the pusher has its entry and its room back"
     assert outcomes == {(False, False), (True, False), (True, True)}
@@ -185,21 +190,7 @@ async def test_who_pulls_its_own_request_and_is_killed_anywhere_loses_and_double
         reply, dead = b"R.%d" % kill_at, home.new_serial()
         home.ran.clear()
         killed = Killed(regainer(home, dead, reply), kill_at)
-        ledger = MappedLedger(home.directory, dead)
-        started = [entry.reply for entry in take_stock(ledger).started]
-        ledger.close()
-        assert await inherit(home, dead) == len(started)
-        await home.settle()
-        answered = home.answers.pop(reply, [])
-        if started:
-            assert started == [reply]
-            assert answered == ["worker died: here"], kill_at
-            assert home.ran == [], kill_at
-        else:
-            assert killed.told == [], "it ran and nobody answers for it"
-            assert answered == []
-            assert home.ran == [reply], kill_at
-        outcomes.add((bool(started), bool(killed.told)))
+        outcomes.add(await outcome(home, dead, killed, reply))
         assert not home.desk.ledger.in_use(), "the desk's entry was given back"
     assert outcomes == {(False, False), (True, False), (True, True)}
 

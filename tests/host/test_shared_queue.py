@@ -13,6 +13,7 @@ HANDLERS: dict[str, str | dict[str, object]] = {
     "thread": "work_sync",
     "narrow": {"target": "work", "concurrency": 1},
 }
+ONE_SLOT = {"workers": {"count": 1, "concurrency": 1, "backlog": 400}}
 TWO_SLOTS = {"workers": {"count": 2, "concurrency": 1, "backlog": 200}}
 
 
@@ -39,7 +40,7 @@ async def test_what_waits_is_run_in_the_order_of_its_arrival(nats_server: NatsSe
             tmp_path,
             nats=nats_server.url,
             handlers=HANDLERS,
-            sections={"workers": {"count": 1, "concurrency": 1, "backlog": 200}},
+            sections=ONE_SLOT,
         ),
         Router(nats_server.url) as router,
     ):
@@ -56,7 +57,7 @@ async def test_what_waits_at_the_only_worker_runs_there_whatever_its_size(
             tmp_path,
             nats=nats_server.url,
             handlers=HANDLERS,
-            sections={"workers": {"count": 1, "concurrency": 1, "backlog": 400}},
+            sections=ONE_SLOT,
         ) as host,
         Router(nats_server.url) as router,
     ):

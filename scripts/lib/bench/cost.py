@@ -67,13 +67,16 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
             )
         samples: dict[tuple[str, int], list[Sample]] = {}
         for number in range(rounds):
+            turns = list(services.items())
+            if number % 2:
+                turns.reverse()
             for outstanding in CONCURRENCIES:
                 tasks = max(int(_TASKS[outstanding] * scale), 100)
-                turns = list(services.items())
-                for name, service in turns if number % 2 else reversed(turns):
+                for name, service in turns:
                     count = tasks // 5 if service.name == _SLOW else tasks
                     sample = await measure(server.url, service, outstanding, count, ours.pid)
                     samples.setdefault((name, outstanding), []).append(sample)
+            print(f"round {number + 1} of {rounds}", flush=True)
     return _report(samples, list(services), slots)
 
 

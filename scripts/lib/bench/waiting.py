@@ -11,6 +11,7 @@ from typing import Any
 from scripts.lib import ideal_queue
 from scripts.lib.bench.figures import percentile, table
 from scripts.lib.bench.handlers import RECORD
+from scripts.lib.bench.peer_pool import PROCESSES
 from scripts.lib.bench.peers import host, peer
 from scripts.lib.ideal_queue import Arrival
 from tests.support.ajload import ajload
@@ -41,7 +42,7 @@ MIXED = "5:90,200:10"
 CASES = (
     Case("90 % 5 ms, 10 % 200 ms, 4 x 4 slots, 70 %", "wait", "--sleep", MIXED, 4, 4, 0.7),
     Case("90 % 5 ms, 10 % 200 ms, 4 x 4 slots, 90 %", "wait", "--sleep", MIXED, 4, 4, 0.9),
-    Case("20 ms of CPU in threads, 2 x 1 slots, 75 %", "burn", "--cpu", "20", 2, 1, 0.75),
+    Case("20 ms of CPU in threads, 2 x 1 slots, 75 %", "burn", "--cpu", "20", PROCESSES, 1, 0.75),
 )
 
 

@@ -15,7 +15,7 @@ from ajhost.protocol.frames import Message, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord, unwrap
 from ajhost.protocol.wire import encode_reply
-from ajhost.roles.judge import Judge
+from ajhost.roles.judge import Judge, Judged
 from ajhost.roles.shared_queue.lane import GENERAL
 from ajhost.roles.shared_queue.lender import Lender
 from ajhost.roles.worker.dead_man import DeadMan
@@ -143,8 +143,7 @@ class Admission:
         self.counts.pulled += 1
         index = self._ledger.start_pulled(time.monotonic_ns())
         origin = (token.serial, token.entry, token.seq)
-        _, header, body, end, subject, reply = scan(frame).messages[0]
-        judged = self._judge(subject, frame[header:body], frame[body : end - 2])
+        reply, judged = self._read(frame)
         if isinstance(judged, Failed):
             self._deny(index, reply, judged, origin, taken)
             return
@@ -157,13 +156,7 @@ class Admission:
         """Starts a request of ours that waited, as nobody was quicker to take it."""
         self.counts.pulled += 1
         index = token.entry
-        known = self._lender.regain(index)
-        if known is None:
-            frame = self._ledger.frame(index)
-            _, header, body, end, subject, reply = scan(frame).messages[0]
-            judged = self._judge(subject, frame[header:body], frame[body : end - 2])
-        else:
-            reply, judged = known
+        reply, judged = self._lender.regain(index) or self._read(self._ledger.frame(index))
         if isinstance(judged, Failed):
             self._refuse(index, reply, judged)
             return
@@ -171,6 +164,11 @@ class Admission:
         deadline, now = min(deadline, token.deadline_ns / 1e9), time.monotonic()
         self._start(index, reply, record, self._routes[handler], deadline, now, _NO_ORIGIN, None)
         self._ledger.drop_frame(index)
+
+    def _read(self, frame: bytes) -> tuple[bytes, Judged | Failed]:
+        """The reply subject of a request that waited, and what it asks for."""
+        _, header, body, end, subject, reply = scan(frame).messages[0]
+        return reply, self._judge(subject, frame[header:body], frame[body : end - 2])
 
     # -- running --------------------------------------------------------------------------------
 

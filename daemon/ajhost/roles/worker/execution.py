@@ -160,9 +160,8 @@ class Execution:
                 self._threads.run(name, lambda: self._in_thread(run))
             except NoThreads:
                 self._loop.call_soon(self._end, run, Failed("overloaded: no thread can be started"))
-        if (
-            run.deadline < self._sweep_at - 2 * _TICK
-        ):  # and not for each of those that came within the same second
+        # near enough is soon enough: the deadlines of one second differ by microseconds, earlier or later
+        if run.deadline < self._sweep_at - 2 * _TICK:
             self._sweep_by(run.deadline)
 
     async def _on_loop(self, run: Run, function: Callable[[Task], Any]) -> None:
