@@ -83,6 +83,22 @@ async def test_replies_leave_at_the_end_of_the_turn(wire: Wire) -> None:
     assert [wire.state(index) for index in indexes] == [State.SENT] * 2
 
 
+async def test_what_is_queued_at_once_leaves_without_a_turn_whatever_happens_to_the_rest(wire: Wire) -> None:
+    indexes = []
+
+    def work() -> None:
+        indexes.extend([wire.answer(A), wire.answer(B)])
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        wire.flow.at_once(work)
+    assert wire.got() == A + B
+    assert [wire.state(index) for index in indexes] == [State.SENT] * 2
+    wire.answer(A)
+    await asyncio.sleep(0)
+    assert wire.got() == A, "the next turn's replies leave at its end again"
+
+
 @pytest.mark.parametrize("moved", [False, True])
 async def test_what_no_pong_confirmed_goes_out_again_on_the_next_connection(wire: Wire, moved: bool) -> None:
     index = wire.answer(A)

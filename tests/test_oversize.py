@@ -44,7 +44,7 @@ class Waits:
         begin, _, _, end, _, reply = message
         if end > len(data):
             assert self._ledger.refuse(index, reply)
-            self.transport.reply(index, REFUSAL)
+            self.transport.out.reply(index, REFUSAL)
         else:
             assert self._ledger.keep(index, data[begin:end])
 

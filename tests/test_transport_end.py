@@ -59,7 +59,7 @@ async def test_a_write_that_fails_first_leaves_nothing_unread(requests: int) -> 
         await connected(worker, peer)
         peer.send(b"".join(map(frame, replies)))
         peer.reset()
-        worker.transport.publish(b"PUB x 0\r\n\r\n")
+        worker.transport.out.publish(b"PUB x 0\r\n\r\n")
         await asyncio.sleep(0)  # the loop's turn ends with the write, before anything is read
         assert worker.transport.at_eof()
     assert worker.admitted == replies[:ENTRIES]
@@ -76,7 +76,7 @@ async def test_what_was_taken_over_while_we_hung_is_not_refused_by_us() -> None:
         words = worker.ledger.words
         words[Word.STOLEN] = words[Word.EPOCH]  # five wait in the chunk for a free entry: an heir has them
         peer.theirs.shutdown(socket.SHUT_WR)  # as the heir does, so that our next write fails
-        worker.transport.publish(b"PUB x 0\r\n\r\n")
+        worker.transport.out.publish(b"PUB x 0\r\n\r\n")
         await asyncio.sleep(0)
         assert worker.transport.at_eof()
     assert worker.admitted == replies[:ENTRIES]
@@ -89,7 +89,7 @@ async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
         await connected(worker, peer)
         peer.send(frame(b"R.0") + frame(b"R.1")[:-1])
         peer.reset()
-        worker.transport.publish(b"PUB x 0\r\n\r\n")
+        worker.transport.out.publish(b"PUB x 0\r\n\r\n")
         await asyncio.sleep(0)
         assert worker.transport.at_eof()
     assert worker.admitted == [b"R.0"]

@@ -44,6 +44,7 @@ class Host:
             stuck=lambda run, reason: self._note("stuck", run, reason),
             kill_grace=GRACE,
             threads=threads,
+            at_once=lambda work: work(),
         )
         self.events: list[Event] = []
         self._called = asyncio.Event()

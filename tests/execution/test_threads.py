@@ -44,7 +44,7 @@ async def test_a_thread_that_ended_in_time_is_not_late_because_the_loop_was(host
     index = host.start(handlers.echo_sync, seconds=SOON, payload=b"in time")
     time.sleep(3 * SOON)
     assert await host.outcome(index) == Completed(b"in time")
-    assert host.of(index) == ["finish", "freed"]
+    assert host.of(index) == ["freed", "finish"]
 
 
 class Crowd:
@@ -191,7 +191,7 @@ async def test_a_task_is_refused_when_no_thread_can_be_had(host: Host, no_thread
     index = host.start(handlers.echo_sync)
     assert host.of(index) == []
     assert await host.outcome(index) == Failed("overloaded: no thread can be started")
-    assert host.of(index) == ["finish", "freed"]
+    assert host.of(index) == ["freed", "finish"]
     assert await host.outcome(host.start(handlers.echo, payload=b"on the loop")) == Completed(b"on the loop")
 
 
@@ -206,11 +206,11 @@ async def test_tasks_share_the_threads_that_there_are_when_no_more_can_be_had(
 
 def test_a_stuck_thread_keeps_no_process_alive() -> None:
     program = """
-import sys, threading
+import contextvars, sys, threading
 from ajhost.roles.worker.threads import Threads
 begun = threading.Event()
 threads = Threads(1)
-threads.run("stuck", lambda: (begun.set(), threading.Event().wait()))
+threads.run("stuck", contextvars.copy_context(), lambda: (begun.set(), threading.Event().wait()))
 begun.wait()
 """
     subprocess.run(

@@ -229,9 +229,9 @@ class House:
 
     def _told(self) -> bool:
         """Whether the server has what the desk answered."""
-        transport = self.desk.transport
-        transport.confirm()
-        return not (transport.unsent or transport.unconfirmed)
+        out = self.desk.transport.out
+        out.confirm()
+        return not (out.unsent or out.unconfirmed)
 
     def waiting(self) -> bool:
         """Whether a token lies in a lane or is undecided."""

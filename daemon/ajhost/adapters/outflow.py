@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from ajhost.adapters import sockets
 from ajhost.adapters.tls import Sealed
 from ajhost.core.again import Again
 from ajhost.core.own_ledger import OwnLedger
@@ -169,8 +170,19 @@ class Outflow:
             self._kicked = True
             self._loop.call_soon(self.flush)
 
+    def at_once(self, work: Callable[[], None]) -> None:
+        """Calls `work` and writes what it queued, not a turn of the loop later, nor letting a thread in before."""
+        self._kicked = True
+        try:
+            work()
+        finally:
+            self._write(sockets.send)
+
     def flush(self) -> None:
         """Writes what is queued, as far as the kernel takes it."""
+        self._write(socket.socket.send)
+
+    def _write(self, send: Callable[[socket.socket, bytes], int]) -> None:
         self._kicked = False
         sock = self._sock
         if sock is None or self._rest:
@@ -197,7 +209,7 @@ class Outflow:
         if self.sealed is not None:
             data = self.sealed.seal(data)
         try:
-            sent = sock.send(data)  # the turn's last act: threads that were started in it may begin meanwhile
+            sent = send(sock, data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:

@@ -67,11 +67,8 @@ class LedgerTransport(Transport):
         self._controls: list[bytes] = []
         self._server: bytes | None = None
         self._moved = self._absent = False
-        self._out = Outflow(ledger, self._released, self._broken)
-        self.reply = self._out.reply
-        """`reply(index, data)` sends the reply for a ledger entry, which is released once the server has it."""
-        self.publish = self._out.publish
-        """`publish(data)` sends a reply for a request that is not in this ledger."""
+        self.out = Outflow(ledger, self._released, self._broken)
+        """What leaves: replies, and the operations of nats-py."""
 
     # -- nats-py's side -------------------------------------------------------------------------
 
@@ -91,7 +88,7 @@ class LedgerTransport(Transport):
         self._controls.clear()
         self._up = self._eof = False
         self._sock = sock
-        self._out.attach(sock)
+        self.out.attach(sock)
         await self._sink.opened(sock)
         self._read_on()
 
@@ -110,7 +107,7 @@ class LedgerTransport(Transport):
         sealed = Sealed(ssl_context, uri)
         async with asyncio.timeout(connect_timeout):
             await sealed.handshake(self._loop, sock)
-        self._sealed = self._out.sealed = sealed
+        self._sealed = self.out.sealed = sealed
         self._words[Word.SEALED] = 1
         self._read_on()
         self._loop.call_soon(self._receive)  # what arrived with the end of the handshake
@@ -137,16 +134,16 @@ class LedgerTransport(Transport):
 
     def write(self, payload: bytes) -> None:
         """Queues an operation of nats-py."""
-        self._out.command(payload)
+        self.out.command(payload)
 
     def writelines(self, payload: list[bytes]) -> None:
         """Queues operations of nats-py."""
         for command in payload:
-            self._out.command(command)
+            self.out.command(command)
 
     async def drain(self) -> None:
         """Waits until the kernel took what was queued, or the connection is gone."""
-        await self._out.drain()
+        await self.out.drain()
 
     async def readline(self) -> bytes:
         """A line of the handshake. The PONG that ends it opens the way for replies."""
@@ -277,7 +274,7 @@ class LedgerTransport(Transport):
             admit(index, data, message)
         if len(messages) >= available and found.end < len(data):
             self._read_off()  # no entry is free: the rest waits in the chunk until replies have left
-            self._out.spare(True)
+            self.out.spare(True)
         elif found.needed > chunk.size - READ_SIZE:
             self._oversize(data[found.end :])
 
@@ -295,7 +292,7 @@ class LedgerTransport(Transport):
 
     def _control(self, lines: list[bytes]) -> None:
         for line in lines:
-            if line == b"PONG\r\n" and self._out.pong():
+            if line == b"PONG\r\n" and self.out.pong():
                 continue
             if line.startswith(b"-ERR"):
                 # nats-py would close for good; the server closes what it must, and then we connect again
@@ -314,7 +311,7 @@ class LedgerTransport(Transport):
         self._read_off()
         if paused:
             self._refuse_rest()
-        self._out.detach()
+        self.out.detach()
         for waiter in (self._line, self._wake):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
@@ -339,40 +336,12 @@ class LedgerTransport(Transport):
                 self._sink.refuse(message[5])
         self._chunk.advance(found.end)
 
-    # -- out ------------------------------------------------------------------------------------
-
-    def confirm(self) -> None:
-        """Asks the server whether it has what was sent; call it every now and then."""
-        self._out.confirm()
-
-    @property
-    def unsent(self) -> bool:
-        """Whether replies wait for the kernel or for a connection."""
-        return self._out.unsent
-
-    @property
-    def unconfirmed(self) -> bool:
-        """Whether the server may not have everything that was sent."""
-        return self._out.unconfirmed
-
-    @property
-    def held(self) -> int:
-        """How many ledger entries are held only because requesters may not be back yet."""
-        return self._out.held
-
-    def let_go(self) -> None:
-        """Holds no entries for requesters that may not be back yet."""
-        self._out.let_go()
-
-    @property
-    def repeating(self) -> bool:
-        """Whether requesters may not be back yet after the server's restart."""
-        return self._out.repeating
+    # -- entries ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
         """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
         if self._up and not self._reading and self._ledger.available:
-            self._out.spare(False)
+            self.out.spare(False)
             self._read_on()
             self._loop.call_soon(self._parse_rest)
 
@@ -396,5 +365,5 @@ class LedgerTransport(Transport):
 
     def _came_up(self) -> None:
         self._up = True
-        self._out.came_up(self._moved)
+        self.out.came_up(self._moved)
         self._loop.call_soon(self._parse_rest)

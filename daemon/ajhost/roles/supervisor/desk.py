@@ -96,16 +96,16 @@ class Desk:
             return
         data = encode_reply(reply, outcome, self.max_payload)
         if not self.ledger.available:
-            self.transport.publish(data)
+            self.transport.out.publish(data)
             return
         index = self.ledger.start_pulled(time.monotonic_ns())
         self.ledger.set_deadline(index, 0)
         self.ledger.refuse(index, reply)
-        self.transport.reply(index, data)
+        self.transport.out.reply(index, data)
 
     def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
         if self.ledger.refuse(index, reply):
-            self.transport.reply(index, encode_reply(reply, outcome, self.max_payload))
+            self.transport.out.reply(index, encode_reply(reply, outcome, self.max_payload))
         else:
             self.ledger.release(index)  # a puller started it in the last moment
 
@@ -216,7 +216,7 @@ class Desk:
         """The desk's share of a tick."""
         self.ledger.words[Word.BEAT] = now_ns
         self.lender.sweep(now_ns)
-        self.transport.confirm()
+        self.transport.out.confirm()
         self.transport.resume()
 
     def give_up(self, text: str) -> None:
@@ -226,9 +226,9 @@ class Desk:
 
     async def settle(self, patience: float) -> None:
         """Waits until the server and its requesters have our answers, at most `patience` seconds."""
-        end, transport = time.monotonic() + patience, self.transport
-        while (transport.unsent or transport.unconfirmed or transport.repeating) and time.monotonic() < end:
-            transport.confirm()
+        end, out = time.monotonic() + patience, self.transport.out
+        while (out.unsent or out.unconfirmed or out.repeating) and time.monotonic() < end:
+            out.confirm()
             await asyncio.sleep(0.01)
 
     async def close(self, patience: float) -> bool:
@@ -237,8 +237,8 @@ class Desk:
         False when answers are left: the ledger stays for the next start.
         """
         await self.settle(patience)
-        self.transport.let_go()
-        clean = not self.transport.unsent and not self.ledger.in_use()
+        self.transport.out.let_go()
+        clean = not self.transport.out.unsent and not self.ledger.in_use()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
                 await self.connection.close()

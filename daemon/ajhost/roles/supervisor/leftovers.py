@@ -46,7 +46,7 @@ class Graveyard:
         for serial, ledger in list(self._files.items()):
             for entry in overdue(ledger, now_ns):
                 answer_for(ledger, entry, self._desk, "deadline exceeded: no worker became free in time")
-            if self._desk.transport.unsent:
+            if self._desk.transport.out.unsent:
                 continue  # the answers given for it must have left before it may be forgotten
             for index in ledger.spoken_for():
                 ledger.free_entry(index)

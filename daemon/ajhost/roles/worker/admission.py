@@ -28,7 +28,7 @@ _NO_ORIGIN = (0, 0, 0)
 
 
 class Out(Protocol):
-    """Where replies go (`adapters.transport.LedgerTransport`)."""
+    """Where replies go (`adapters.outflow.Outflow`)."""
 
     def reply(self, index: int, data: bytes) -> None:
         """A reply whose ledger entry is released once the server has it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import logging
 import time
@@ -13,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
+from ajhost.adapters.thread_calls import ThreadCalls
 from ajhost.api import Task, TerminateTask
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.handlers import LoadedHandler
@@ -134,11 +136,16 @@ class Execution:
         stuck: Callable[[Run, StuckReason], None],
         kill_grace: float,
         threads: int,
+        at_once: Callable[[Callable[[], None]], None],
     ) -> None:
+        """`at_once(work)` has to call `work`, which finishes runs of threads, and may send their replies after it."""
         self._loop = loop
+        self._context = contextvars.copy_context()
+        """Where all handlers begin: most are started when another ends, and must not see what that left in its own."""
         self._finish, self._freed, self._stuck = finish, freed, stuck
         self._kill_grace = kill_grace
         self._threads = Threads(threads)
+        self._post = ThreadCalls(loop, at_once).post
         self._runs: set[Run] = set()
         self._sweep_at = _NEVER
         self._sweeper: asyncio.TimerHandle | None = None
@@ -153,16 +160,21 @@ class Execution:
         if self._over is not None:
             self._loop.call_soon(self._end, run, self._over)
         elif run.handler.is_async:
-            run.work = asyncio.Task(self._on_loop(run, run.handler.function), loop=self._loop, name="handler")
+            self._run_on_loop(run, run.handler.function, self._context.copy())
         else:
             name = f"{run.handler.route or 'catch-all'} {run.task.id}"
             try:
-                self._threads.run(name, lambda: self._in_thread(run))
+                self._threads.run(name, self._context.copy(), lambda: self._in_thread(run))
             except NoThreads:
                 self._loop.call_soon(self._end, run, Failed("overloaded: no thread can be started"))
         # near enough is soon enough: the deadlines of one second differ by microseconds, earlier or later
         if run.deadline < self._sweep_at - 2 * _TICK:
             self._sweep_by(run.deadline)
+
+    def _run_on_loop(self, run: Run, function: Callable[[Task], Any], context: contextvars.Context) -> None:
+        run.work = asyncio.Task(
+            self._on_loop(run, function), loop=self._loop, name="handler", context=context
+        )
 
     async def _on_loop(self, run: Run, function: Callable[[Task], Any]) -> None:
         # A task that is cancelled before its first step would never come here: see `_answer`.
@@ -182,19 +194,23 @@ class Execution:
 
     def _end(self, run: Run, outcome: Outcome) -> None:
         try:
+            self._free(run)  # first: what starts in the slot need not wait for this one's reply
+        finally:
             if run.answered:
                 _log.debug("route %r: task %s ended after its answer", run.handler.route, run.task.id)
             else:
                 run.answered = True
                 self._finish(run, outcome)
-        finally:
-            self._free(run)
 
     def _free(self, run: Run) -> None:
         self._runs.discard(run)
         run.work = None  # whose context refers to the run
+        busy = self.busy
         self.busy -= 1
         self._freed(run)
+        if self.busy == busy and not run.handler.is_async:
+            # Another was started, and its thread waits for the interpreter: let it begin before anything else is done.
+            time.sleep(0)
 
     def _judge(self, run: Run, error: BaseException) -> Outcome:
         if not run.answered and not isinstance(error, TerminateTask):
@@ -222,17 +238,13 @@ class Execution:
             result = run.handler.function(run.task)
             if inspect.isawaitable(result):  # a coroutine function in disguise
                 run.code = Code.ENDED
-                self._post(self._adopt, run, result)
+                self._post(self._adopt, run, result, contextvars.copy_context())
                 return
             outcome = outcome_of_result(result)
         except BaseException as error:
             outcome = self._judge(run, error)
         run.code = Code.ENDED
         self._post(self._landed, run, outcome)
-
-    def _post(self, callback: Callable[..., None], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed, and nobody waits any more
-            self._loop.call_soon_threadsafe(callback, *args)
 
     def _left_thread(self, run: Run) -> None:
         if run.stuck is StuckReason.THREAD:
@@ -243,17 +255,12 @@ class Execution:
     def _landed(self, run: Run, outcome: Outcome | None) -> None:
         """A thread is done with a run; `outcome` is None if it was not run, being answered for already."""
         self._left_thread(run)
-        busy = self.busy
         if outcome is None:
             self._free(run)
         else:
             self._end(run, outcome)
-        if self.busy == busy:
-            # Another was started, and its thread waits for the interpreter. It would have it when the reply is sent:
-            # 0.2 ms later, with all processors busy.
-            time.sleep(0)
 
-    def _adopt(self, run: Run, result: Awaitable[object]) -> None:
+    def _adopt(self, run: Run, result: Awaitable[object], context: contextvars.Context) -> None:
         self._left_thread(run)
         if run.answered:
             if inspect.iscoroutine(result):
@@ -261,7 +268,7 @@ class Execution:
             self._free(run)
             return
         run.code = _WAITS
-        run.work = asyncio.Task(self._on_loop(run, lambda _: result), loop=self._loop, name="handler")
+        self._run_on_loop(run, lambda _: result, context)
 
     # -- deadlines ------------------------------------------------------------------------------
 

@@ -38,8 +38,8 @@ class Threads:
         self._held = 0
         """Jobs that are waiting, or running in a thread that is not stuck."""
 
-    def run(self, name: str, work: Callable[[], None]) -> None:
-        """Runs `work`, which must not raise, in a thread that bears `name` meanwhile; with the caller's context.
+    def run(self, name: str, context: contextvars.Context, work: Callable[[], None]) -> None:
+        """Runs `work`, which must not raise, in a thread that bears `name` meanwhile, and in `context`.
 
         It waits while all threads of the pool have work.
 
@@ -48,7 +48,7 @@ class Threads:
         if self._held >= self._alive and not self._start() and not self._alive:
             raise NoThreads
         self._held += 1
-        self._jobs.put((name, contextvars.copy_context(), work))
+        self._jobs.put((name, context, work))
 
     def done(self) -> None:
         """A job has ended."""

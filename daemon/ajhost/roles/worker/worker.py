@@ -87,8 +87,9 @@ class Worker:
             stuck=self._admission.stuck,
             kill_grace=workers.kill_grace,
             threads=workers.concurrency,
+            at_once=self._transport.out.at_once,
         )
-        self._admission.wire(self._transport, self._lender, self._execution)
+        self._admission.wire(self._transport.out, self._lender, self._execution)
         self._puller = Puller(
             ledger,
             plan.runtime / "ledger",
@@ -174,7 +175,7 @@ class Worker:
         self._lender.sweep(now)
         if now - self._confirmed_ns > _CONFIRM_NS:
             self._confirmed_ns = now
-            self._transport.confirm()
+            self._transport.out.confirm()
         self._transport.resume()
         self._puller.refresh()  # entries may have become free without a slot
         logs.report_lost()
@@ -267,28 +268,28 @@ class Worker:
 
     def _done(self, leaving: asyncio.Task[None]) -> bool:
         self._lender.sweep(time.monotonic_ns())
-        self._transport.confirm()
+        self._transport.out.confirm()
         return leaving.done() and self._finish.is_set() and not self._unfinished
 
     @property
     def _unfinished(self) -> int:
-        return self._ledger.held - self._transport.held
+        return self._ledger.held - self._transport.out.held
 
     async def _flush(self, end: float) -> None:
         """Waits until the server has the last replies, as long as it can be reached within reason.
 
         Right after a restart of the server its requesters may not be back: then until `end` (s, on the loop's clock).
         """
-        transport, least = self._transport, self._loop.time() + _CONFIRM_SECONDS
+        out, least = self._transport.out, self._loop.time() + _CONFIRM_SECONDS
         while True:
-            transport.confirm()
-            repeating = transport.repeating and not self._hurry.is_set()
-            if not (transport.unsent or transport.unconfirmed or repeating):
+            out.confirm()
+            repeating = out.repeating and not self._hurry.is_set()
+            if not (out.unsent or out.unconfirmed or repeating):
                 break
             if self._loop.time() >= (max(least, end) if repeating else least):
                 break
             await asyncio.sleep(BEAT)
-        transport.let_go()
+        out.let_go()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
                 await self._connection.close()
