@@ -145,3 +145,23 @@ async def _settled(host: Host, waiting: int) -> None:
         status = await host.status()
         if sum(w["counts"]["lent"] for w in status["workers"]) >= waiting:
             return
+
+
+async def test_a_worker_that_wakes_without_a_supervisor_and_a_connection_serves_no_more(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections = {"workers": {"count": 1, "concurrency": 2, "kill_grace": 3.0}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        hanging = await router.send("gil", {"block_ms": 3000}, deadline=6)
+        await host.log("moved while it hangs")  # with its connection
+        host.send_signal(signal.SIGKILL)
+        await host.wait()
+        await host.log("the supervisor is gone")
+        verdicts = set()
+        while host.all_processes():
+            verdicts.add((await router.request("echo")).verdict)
+        assert verdicts == {Verdict.NO_RESPONDERS}
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE

@@ -110,3 +110,28 @@ async def test_a_host_without_a_server_waits_says_so_and_stops_when_told(tmp_pat
         await host.nothing_left()
     finally:
         await host.destroy()
+
+
+async def test_a_connection_that_comes_back_while_the_host_stops_is_for_replies_only(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections = {"workers": {"drain_timeout": 4.0}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url, reconnect_time_wait=0.02) as router,
+    ):
+        held = await router.send("work", {"sleep_ms": 2000}, deadline=20)
+        await router.barrier()
+        assert (await router.request("echo", b"x")).body == b"x"  # all are handed over
+        await nats_server.stop()
+        host.send_signal(signal.SIGTERM)
+        await host.log("stopping")
+        await nats_server.start()
+        await router.barrier()
+        ended = asyncio.create_task(host.wait())
+        verdicts = set()
+        while not ended.done():
+            verdicts.add((await router.request("echo")).verdict)
+        assert ended.result() == 0
+        assert verdicts == {Verdict.NO_RESPONDERS}
+        assert (await router.reply(held)).verdict is Verdict.COMPLETE

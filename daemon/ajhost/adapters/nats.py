@@ -161,13 +161,15 @@ class Connection:
     async def leave(self) -> None:
         """Leaves every subject; when it returns, all that the server had sent us is in the ledger.
 
-        A reconnect meanwhile does no harm: nats-py has forgotten the subscriptions.
+        Without a connection, nothing is left to come: a reconnect subscribes to nothing, for nats-py has forgotten all.
         """
+        connected = self.up.is_set()
         for subscription in self._subscriptions:
             with contextlib.suppress(nats.errors.Error, ValueError):
                 await subscription.unsubscribe()
         self._subscriptions.clear()
-        await self._barrier()
+        if connected:
+            await self._barrier()
 
     async def _barrier(self) -> None:
         # a PING is written ahead of pending SUB and UNSUB lines, so the first flush only makes sure that they are out

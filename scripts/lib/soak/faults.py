@@ -32,6 +32,9 @@ _BROKEN_SETTINGS = {"bad TOML": "[workers\ncount =", "unknown key": "[workers]\n
 
 _SETTLE = 1.5
 """Seconds after a server's start by which every process has connected again, each with a delay of its own."""
+_STARTS = 3
+_PAUSE_AFTER_FAILURE = 2.0
+"""Seconds, as in the unit's ExecStopPost."""
 _RELOAD_LIMIT = 50.0
 """Seconds in which a reload is decided: the imports' limit, the time that new workers have, and some more."""
 
@@ -262,8 +265,22 @@ async def kill_daemon(stage: Stage) -> None:
             stage.service.send(signal.SIGKILL)
         await stage.service.wait(10)
         await asyncio.sleep(0.1)
-        await stage.service.start()
+        await _start_as_systemd_does(stage)
         window.end = time.time()
+
+
+async def _start_as_systemd_does(stage: Stage) -> None:
+    """Starts it, and again after the unit's pause if another fault ended it meanwhile. Raises RuntimeError."""
+    for _ in range(_STARTS - 1):
+        try:
+            await stage.service.start()
+        except RuntimeError as error:
+            stage.events.append(Event(time.time(), str(error)))
+            stage.counts["start of the daemon repeated"] += 1
+            await asyncio.sleep(_PAUSE_AFTER_FAILURE)
+        else:
+            return
+    await stage.service.start()
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class Worker:
         self._leaving = asyncio.Event()
         self._finish = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._retire_asked = False
+        self._retire_asked = self._orphaned = False
         self._pruned_ns = self._confirmed_ns = 0
         self._pull_while_leaving = True
         if any(not h.is_async for h in handlers.values()):
@@ -113,18 +113,30 @@ class Worker:
     # -- the transport's side (adapters.transport.Sink) ------------------------------------------
 
     async def opened(self, sock: socket.socket) -> None:
-        """Passes a duplicate of a new NATS socket to the supervisor, and waits until that says that it has it."""
+        """Passes a duplicate of a new NATS socket to the supervisor, and waits until that says that it has it.
+
+        Without a supervisor the connection is for replies only.
+        """
         self._kept.clear()
-        with contextlib.suppress(ChannelClosed, TimeoutError):
+        try:
             async with asyncio.timeout(_KEPT_PATIENCE):
-                while True:
-                    try:
-                        self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
-                    except ChannelFull:
-                        await asyncio.sleep(BEAT)
-                    else:
-                        break
+                await self._pass_on(sock)
                 await self._kept.wait()
+        except TimeoutError:
+            pass
+        except ChannelClosed:
+            self._orphaned = True
+        if self._orphaned:
+            self._finish.set()
+            self._leaving.set()
+            await self._connection.leave()
+
+    async def _pass_on(self, sock: socket.socket) -> None:
+        while True:
+            try:
+                return self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
+            except ChannelFull:
+                await asyncio.sleep(BEAT)
 
     def server_error(self, text: str) -> None:
         """`-ERR` or a broken connection."""
@@ -148,6 +160,8 @@ class Worker:
 
     async def _serve(self) -> None:
         await self._connection.connect()
+        if self._leaving.is_set():
+            return
         self._admission.max_payload = self._connection.max_payload
         subjects = [s for h in self._plan.handlers for s in subjects_of(h.route)]
         await self._connection.subscribe(subjects, self._plan.nats.queue_group)
@@ -197,6 +211,7 @@ class Worker:
                 received = self._channel.receive()
             except ChannelClosed:
                 self._loop.remove_reader(self._channel.fileno())
+                self._orphaned = True
                 self._kept.set()
                 _log.error("the supervisor is gone: finishing what is held")
                 self._loop.call_later(_ORPHAN_GRACE, self._finish.set)
@@ -262,8 +277,7 @@ class Worker:
         return 0
 
     async def _leave(self) -> None:
-        if self._connection.up.is_set():
-            await self._connection.leave()
+        await self._connection.leave()
         self._tell({"left": True})
 
     def _done(self, leaving: asyncio.Task[None]) -> bool:
