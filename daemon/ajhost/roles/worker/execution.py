@@ -205,12 +205,8 @@ class Execution:
     def _free(self, run: Run) -> None:
         self._runs.discard(run)
         run.work = None  # whose context refers to the run
-        busy = self.busy
         self.busy -= 1
         self._freed(run)
-        if self.busy == busy and not run.handler.is_async:
-            # Another was started, and its thread waits for the interpreter: let it begin before anything else is done.
-            time.sleep(0)
 
     def _judge(self, run: Run, error: BaseException) -> Outcome:
         if not run.answered and not isinstance(error, TerminateTask):
