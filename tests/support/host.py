@@ -29,6 +29,7 @@ _PATIENCE = 1.0
 """Seconds from the first signal of a test's end to the second, which hurries."""
 STOP_TIMEOUT = 40.0
 _WORKER = re.compile(r"^ajhost: worker (\d+)")
+_TEMPLATE = "ajhost: template"
 
 Section = Mapping[str, Any]
 
@@ -270,9 +271,17 @@ class Host:
 
     def workers(self) -> dict[int, int]:
         """Slot -> pid of the youngest worker of each slot, by the processes' titles."""
-        return {
-            int(found[1]): child.pid for child in self.children() if (found := _WORKER.match(child.title))
-        }
+        living = self.children()
+        # a worker may serve before the process between it and its template has left it to the supervisor
+        between = [
+            process
+            for template in living
+            if template.title.startswith(_TEMPLATE)
+            for process in processes.children(template.pid)
+        ]
+        living += [worker for process in between for worker in processes.children(process.pid)]
+        living.sort(key=lambda process: (process.started, process.pid))
+        return {int(found[1]): process.pid for process in living if (found := _WORKER.match(process.title))}
 
     def children(self) -> list[ProcessInfo]:
         """The supervisor's children, oldest first: template and workers."""
@@ -280,7 +289,7 @@ class Host:
 
     def template(self) -> int:
         """The pid of the youngest template."""
-        templates = [child.pid for child in self.children() if child.title.startswith("ajhost: template")]
+        templates = [child.pid for child in self.children() if child.title.startswith(_TEMPLATE)]
         if not templates:
             raise HostFailed(f"no template among {self.children()}")
         return templates[-1]
