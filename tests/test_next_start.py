@@ -152,7 +152,7 @@ async def test_leftovers_are_settled_by_one_at_a_time_however_long_a_connection_
     past.fill()
     index = past.worker.receive_copy(frame(b"R.started"), 1)
     assert index is not None
-    past.worker.start(index, 1 << 61, 1, b"R.started", b"i", b"t", 0, 1)
+    past.worker.start(index, 1, b"R.started", b"i", b"t", 0, 1)
     maps = Maps(past.directory)
     leftovers = Leftovers(
         past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
@@ -243,7 +243,7 @@ async def test_what_a_dead_puller_had_started_is_not_run_again_by_the_next_start
     past.worker.queue(index, 1)
     ledger_file.make(past.directory, GEOMETRY, Identity(3, 1, 1))
     puller = OwnedLedger(past.directory, 3)
-    puller.start(puller.start_pulled(1), 1 << 61, 1, b"R.1", b"i", b"t", 0, 1, (OLD_WORKER, index, 1))
+    puller.start(puller.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (OLD_WORKER, index, 1))
     await past.next_start()
     assert home.ran == []
     assert home.answers == {b"R.1": ["worker died: here"]}
@@ -255,7 +255,7 @@ async def test_what_a_dead_supervisor_spoke_for_but_did_not_answer_is_answered_b
     past = Past(home, "past")
     index = past.worker.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    past.worker.start(index, 1 << 61, 1, b"R.1", b"i", b"t", 0, 1)
+    past.worker.start(index, 1, b"R.1", b"i", b"t", 0, 1)
     past.worker.say(index, 1)  # and it was killed before the answer left
     await past.next_start()
     assert home.answers == {b"R.1": ["worker died: here"]}
@@ -266,7 +266,7 @@ async def test_starts_that_die_before_their_answers_leave_do_not_add_to_them(hom
     past = Past(home, "past")
     index = past.worker.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    past.worker.start(index, 1 << 61, 1, b"R.1", b"i", b"t", 0, 1)
+    past.worker.start(index, 1, b"R.1", b"i", b"t", 0, 1)
     Killed(past.supervisor(), 0)
     Killed(past.successor(), 0)
     Killed(past.successor(2), 0)
@@ -277,7 +277,7 @@ async def test_starts_that_die_before_their_answers_leave_do_not_add_to_them(hom
 async def test_a_refusal_that_did_not_leave_is_answered_on_its_own_subject(home: House) -> None:
     past = Past(home, "past")
     earlier = past.worker.start_pulled(1)
-    past.worker.start(earlier, 1, 1, b"R.earlier", b"i", b"t", 0, 1, (9, 9, 9))
+    past.worker.start(earlier, 1, b"R.earlier", b"i", b"t", 0, 1, (9, 9, 9))
     past.worker.answer(earlier)
     past.worker.release(earlier)
     index = past.worker.receive_copy(frame(b"R.refused"), 1)

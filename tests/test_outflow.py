@@ -42,7 +42,7 @@ class Wire:
     def answer(self, reply: bytes) -> int:
         """An entry whose reply is queued."""
         index = self.ledger.start_pulled(1)
-        self.ledger.start(index, 1, 1, b"a", b"i", b"t", 0, 1)
+        self.ledger.start(index, 1, b"a", b"i", b"t", 0, 1)
         self.ledger.answer(index)
         self.flow.reply(index, reply)
         return index

@@ -48,6 +48,9 @@ class Waits:
         else:
             assert self._ledger.keep(index, data[begin:end])
 
+    def vacate(self) -> None:
+        """Nothing was handed on."""
+
     def refuse(self, reply: bytes) -> None:
         raise AssertionError("there is room")
 

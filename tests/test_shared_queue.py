@@ -12,21 +12,21 @@ import pytest
 
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.core.layout import Geometry, Identity, State, Word
-from ajhost.core.token import SIZE, Claim, Token, claim, unpack
+from ajhost.core.layout import TOKEN_PLACES, Geometry, Identity, State
+from ajhost.core.token import SIZE, Claim, Token, claim, token_places, unpack
 from ajhost.protocol.frames import scan
 from ajhost.protocol.task import TaskRecord
 from ajhost.roles.shared_queue.lane import GENERAL, Lane, lane_names, lane_of, open_lane
 from ajhost.roles.shared_queue.lender import Lender
-from ajhost.roles.shared_queue.puller import Puller
+from ajhost.roles.shared_queue.puller import Claimed, Origin, Puller
 from ajhost.settings.values import HandlerSettings
 from tests.support.house import frame, until
 
 FAR = 1 << 61
 
 
-def token_in(owner: OwnedLedger) -> Token:
-    return unpack(owner.view[Word.TOKEN * 8 : Word.TOKEN * 8 + SIZE])
+def tokens_in(owner: OwnedLedger) -> list[Token]:
+    return [token for token in map(unpack, token_places(owner)) if token.serial]
 
 
 # --- lending
@@ -112,7 +112,7 @@ async def test_what_its_owner_starts_itself_waits_no_more_and_has_its_room_back(
     assert lending.lender.lend(index, data, GENERAL, 100, known)
     assert lending.lender.regain(index) == (known if remembered else None)
     assert ledger.frame(index) == data
-    assert ledger.start(index, 100, 1, b"R.1", b"i", b"t", 0, 1)
+    assert ledger.start(index, 1, b"R.1", b"i", b"t", 0, 1)
     ledger.drop_frame(index)
     lending.lender.sweep(1000)
     assert (lending.expired, lending.lender.count, ledger.state(index)[1]) == ([], waiting, State.STARTED)
@@ -231,6 +231,12 @@ class Pulling:
         ledger_file.make(directory, Geometry(64, 4096, 4096), Identity(8, 1, 1))
         self.ledger = OwnedLedger(directory, 8)
         self.ran: list[int] = []
+        self.waiting: list[tuple[Claimed, int]] = []
+        self.entered: list[Origin] = []
+        self.hesitates = False
+        """Whether what was pulled begins only when it is told to."""
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What happens when our entry is made, and the owner does not know yet."""
         self.rooms = {lane.name: 100 for lane in lanes}
         self.puller = Puller(
             self.ledger, directory, lanes, asyncio.get_running_loop(), self._room, self._start, self._resume
@@ -239,16 +245,29 @@ class Pulling:
     def _room(self, lane: str) -> bool:
         return self.rooms[lane] > 0
 
-    def _resume(self, token: Token) -> None:
+    def _resume(self, claimed: Claimed) -> None:
         raise AssertionError("it has lent nothing")
 
-    def _start(self, data: bytes, token: Token, taken: Callable[[], None]) -> None:
+    def _start(self, data: bytes, claimed: Claimed) -> None:
         _, _, begin, end, _, reply = scan(data).messages[0]
         assert end - begin > 2
         for lane in self.rooms:
             self.rooms[lane] -= 1
-        taken()
-        self.ran.append(int(reply[2:]))
+        self.waiting.append((claimed, int(reply[2:])))
+        if claimed.last or not self.hesitates:
+            self.begin()
+
+    def begin(self) -> None:
+        """Begins what was pulled."""
+        for claimed, number in self.waiting:
+            if claimed.begin(self._enter):
+                self.ran.append(number)
+        self.waiting.clear()
+
+    def _enter(self, origin: Origin) -> bool:
+        self.entered.append(origin)
+        self.meanwhile()
+        return True
 
 
 @pytest.fixture
@@ -339,7 +358,7 @@ async def test_a_token_that_is_not_decided_waits_and_is_started_when_it_is(
     lending.lend(2)
     pulling.puller.begin()
     assert pulling.ran == []
-    assert token_in(pulling.ledger).seq == 1, "it is in shared memory for an heir"
+    assert [token.seq for token in tokens_in(pulling.ledger)] == [1], "it is in shared memory for an heir"
     lending.ledger.queue(index, 1)
     await until(lambda: pulling.ran == [1, 2])
 
@@ -369,7 +388,7 @@ async def test_a_token_decided_when_there_is_no_room_any_more_is_handed_back(
     pulling.puller.begin()
     pulling.rooms[GENERAL] = 0
     lending.ledger.queue(index, 1)
-    await until(lambda: token_in(pulling.ledger).serial == 0)
+    await until(lambda: not tokens_in(pulling.ledger))
     assert pulling.ran == []
     (token,) = lending.tokens()
     assert (token.serial, token.entry, token.seq) == (7, index, 1)
@@ -383,7 +402,7 @@ async def test_a_token_that_cannot_be_handed_back_waits_for_room_here_or_there(
     pulling.rooms[GENERAL] = 0
     lending.ledger.queue(index, 1)
     fill(lending.lanes[0])
-    assert token_in(pulling.ledger).seq == 1
+    assert [token.seq for token in tokens_in(pulling.ledger)] == [1]
     pulling.rooms[GENERAL] = 1
     await until(lambda: pulling.ran == [1])
 
@@ -414,3 +433,68 @@ async def test_an_owner_that_gives_up_while_its_frame_is_copied_is_believed(
     await until(lambda: pulling.ran == [2])
     lending.lender.sweep(1)
     assert lending.ledger.held == 0
+
+
+# --- between pulling and beginning
+
+
+async def test_what_was_pulled_is_its_owners_until_it_begins(lending: Lending, pulling: Pulling) -> None:
+    pulling.hesitates = True
+    indexes = [lending.lend(number) for number in range(5)]
+    pulling.puller.begin()
+    assert [token.entry for token in tokens_in(pulling.ledger)] == indexes
+    assert not any(lending.ledger.is_taken(index, seq) for seq, index in enumerate(indexes, start=1))
+    pulling.begin()
+    assert pulling.ran == list(range(5))
+    assert pulling.entered == [(7, index, seq) for seq, index in enumerate(indexes, start=1)]
+    assert all(lending.ledger.is_taken(index, seq) for seq, index in enumerate(indexes, start=1))
+
+
+@pytest.mark.parametrize("how", ["said", "given up", "reused", "late"])
+async def test_what_somebody_else_has_by_then_does_not_begin(
+    lending: Lending, pulling: Pulling, how: str
+) -> None:
+    pulling.hesitates = True
+    index = lending.lend(1, time.monotonic_ns() + 20_000_000 if how == "late" else FAR)
+    pulling.puller.begin()
+    assert len(pulling.waiting) == 1
+    match how:
+        case "said":
+            lending.ledger.say(index, 1)
+        case "given up":
+            lending.lender.give_up()
+        case "reused":
+            lending.lender.give_up()
+            assert lending.lend(2) == index
+        case _:
+            await until(lambda: time.monotonic_ns() > unpack(token_places(pulling.ledger)[0]).deadline_ns)
+    pulling.begin()
+    assert (pulling.ran, pulling.entered) == ([], [])
+    if how == "late":
+        lending.lender.sweep(FAR)
+        assert lending.expired == [index], "its owner answers"
+
+
+async def test_what_was_moved_while_our_entry_was_made_does_not_begin(
+    lending: Lending, pulling: Pulling
+) -> None:
+    """The supervisor stops a hanging process there, sees no entry of it, and moves the request."""
+    index = lending.lend(1)
+    pulling.meanwhile = lambda: lending.ledger.say(index, 1)
+    pulling.puller.begin()
+    assert pulling.ran == []
+    assert not lending.ledger.is_taken(index, 1)
+
+
+async def test_with_no_place_left_for_a_token_what_is_pulled_begins_at_once(
+    lending: Lending, pulling: Pulling
+) -> None:
+    pulling.hesitates = True
+    for number in range(TOKEN_PLACES + 5):
+        lending.lend(number)
+    pulling.puller.begin()
+    assert pulling.ran == list(range(TOKEN_PLACES)), "the last one, and all before it in order"
+    assert len(pulling.waiting) == 5
+    pulling.begin()
+    assert pulling.ran == list(range(TOKEN_PLACES + 5))
+    assert pulling.rooms[GENERAL] == 100 - TOKEN_PLACES - 5

@@ -14,8 +14,8 @@ from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
 from ajhost.roles.shared_queue.lane import GENERAL
 from ajhost.roles.shared_queue.lender import Lender
-from ajhost.roles.shared_queue.puller import Puller
-from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_token
+from ajhost.roles.shared_queue.puller import Claimed, Origin, Puller
+from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_tokens
 from tests.support.house import Act, House, Killed, frame, lying
 
 FAR = 1 << 61
@@ -26,7 +26,7 @@ async def inherit(home: House, serial: int) -> int:
     ledger = MappedLedger(home.directory, serial)
     answered = answer_started(ledger, home.desk, lambda entry: Failed("worker died: here"), home.maps)
     await move_waiting(ledger, None, home.desk)
-    return_token(ledger, home.desk, home.maps)
+    return_tokens(ledger, home.desk, home.maps)
     ledger.close()
     return answered
 
@@ -105,16 +105,18 @@ def puller(home: House, serial: int, taken_from: Callable[[], object] = lambda: 
         owner = OwnedLedger(home.directory, serial)
         ran = []
 
-        def start(data: bytes, token: Token, taken: Callable[[], None]) -> None:
+        def start(data: bytes, claimed: Claimed) -> None:
             reply = scan(data).messages[0][5]
             index = owner.start_pulled(1)
-            origin = (token.serial, token.entry, token.seq)
-            owner.start(index, token.deadline_ns, 1, reply, b"i", b"t", 0, 1, origin)
-            taken()
+
+            def enter(origin: Origin) -> bool:
+                return owner.start(index, 1, reply, b"i", b"t", 0, 1, origin)
+
+            assert claimed.begin(enter)
             ran.append(reply)
             tell(reply)
 
-        def resume(token: Token) -> None:
+        def resume(claimed: Claimed) -> None:
             raise AssertionError("it has lent nothing")
 
         pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start, resume)
@@ -162,13 +164,14 @@ def regainer(home: House, serial: int, reply: bytes) -> Act:
         assert lender.lend(index, None, GENERAL, FAR)
         ran = []
 
-        def start(data: bytes, token: Token, taken: Callable[[], None]) -> None:
+        def start(data: bytes, claimed: Claimed) -> None:
             raise AssertionError("it is its own")
 
-        def resume(token: Token) -> None:
-            lender.regain(token.entry)
-            assert owner.start(token.entry, token.deadline_ns, 1, reply, b"i", b"t", 0, 1)
-            owner.drop_frame(token.entry)
+        def resume(claimed: Claimed) -> None:
+            index = claimed.token.entry
+            lender.regain(index)
+            assert claimed.begin(lambda origin: owner.start(index, 1, reply, b"i", b"t", 0, 1, origin))
+            owner.drop_frame(index)
             ran.append(reply)
             tell(reply)
 

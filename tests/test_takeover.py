@@ -75,11 +75,11 @@ class Worker:
             if step != "entered":
                 chunk.advance(found.end)
             if step == "started" and batch:
-                owner.start(batch[0][0], 1 << 61, 1, batch[0][1], b"i", b"t", 0, 1)
+                owner.start(batch[0][0], 1, batch[0][1], b"i", b"t", 0, 1)
         os.write(writer, b".")
         os.read(gate, 1)
         # it goes on after a hang
-        mine = [owner.start(index, 1, 1, reply, b"", b"", 0, 1) for index, reply in batch]
+        mine = [owner.start(index, 1, reply, b"", b"", 0, 1) for index, reply in batch]
         os.write(writer, b"mine" if any(mine) else b"none")
 
     async def told(self, size: int = 1) -> bytes:

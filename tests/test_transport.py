@@ -1,4 +1,4 @@
-"""The end of a connection: what the server had sent before it is not lost, whoever finds out first."""
+"""What a connection brings lies where it may be found, and its end loses nothing, whoever finds out first."""
 
 from __future__ import annotations
 
@@ -28,13 +28,20 @@ class Worker:
         self.transport = Given(self.ledger, self)
         self.admitted: list[bytes] = []
         self.refused: list[bytes] = []
+        self._in_chunk: list[tuple[int, bytes]] = []
 
     async def opened(self, sock: socket.socket) -> None:
         """Nobody inherits it."""
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
-        assert self.ledger.keep(index, data[message[0] : message[3]])
+        self._in_chunk.append((index, data[message[0] : message[3]]))
         self.admitted.append(message[5])
+
+    def vacate(self) -> None:
+        for index, data in self._in_chunk:
+            assert self.ledger.frame(index) == data, "it lies where it came until now"
+            assert self.ledger.keep(index, data)
+        self._in_chunk.clear()
 
     def refuse(self, reply: bytes) -> None:
         self.refused.append(reply)
@@ -49,6 +56,22 @@ async def connected(worker: Worker, peer: Peer) -> None:
     peer.send(b"PONG\r\n")
     await worker.transport.connect(urlparse("nats://nobody"), 0, 5)
     assert await worker.transport.readline() == b"PONG\r\n"
+
+
+async def test_what_was_admitted_lies_in_the_chunk_until_that_is_overwritten() -> None:
+    worker = Worker()
+    chunk = range(worker.ledger.chunk_at, worker.ledger.chunk_at + worker.ledger.chunk_size)
+    with Peer() as peer:
+        await connected(worker, peer)
+        for number in range(3):
+            peer.send(frame(b"R.%d" % number))
+            await until(lambda: len(worker.admitted) > number)  # noqa: B023
+            entries = list(worker.ledger.used())
+            assert [entry.at in chunk for entry in entries] == [False] * number + [True]
+            assert [worker.ledger.frame(e.index) for e in entries] == [
+                frame(b"R.%d" % n) for n in range(number + 1)
+            ]
+        peer.close()
 
 
 @pytest.mark.parametrize("requests", [1, ENTRIES, ENTRIES + 5, 500])

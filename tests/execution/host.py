@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import read_task
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.worker.execution import Execution, Route, Run, StuckReason
+from ajhost.roles.worker.execution import Execution
+from ajhost.roles.worker.run import Route, Run, StuckReason
 
 GRACE = 0.15
 """Seconds from a deadline to the moment when code that goes on is stuck."""
@@ -39,6 +41,7 @@ class Host:
     def __init__(self, threads: int) -> None:
         self.execution = Execution(
             asyncio.get_running_loop(),
+            begin=self._begin,
             finish=lambda run, outcome: self._note("finish", run, outcome),
             freed=lambda run: self._note("freed", run, None),
             stuck=lambda run, reason: self._note("stuck", run, reason),
@@ -47,8 +50,16 @@ class Host:
             at_once=lambda work: work(),
         )
         self.events: list[Event] = []
+        self.others: set[int] = set()
+        """Runs whose request somebody else has taken when they are about to begin."""
+        self.begun: list[tuple[str, int, int]] = []
+        """`begin` or what a test adds, the run's index, and the thread."""
         self._called = asyncio.Event()
         self._started = 0
+
+    def _begin(self, run: Run) -> bool:
+        self.begun.append(("begin", run.index, threading.get_ident()))
+        return run.index not in self.others
 
     def _note(self, what: str, run: Run, said: Outcome | StuckReason | None) -> None:
         self.events.append(Event(what, run.index, said, time.monotonic()))
@@ -72,7 +83,7 @@ class Host:
         index = self._started
         self._started += 1
         self.execution.start(
-            Run(handler, Task(record, ends, payload), ends, now, Route(0, handler, ""), index, b"r", 100)
+            Run(handler, record, Task(record, ends, payload), ends, now, Route(0, handler, ""), index, b"r")
         )
         return index
 

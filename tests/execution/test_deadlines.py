@@ -14,7 +14,7 @@ import pytest
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed
-from ajhost.roles.worker.execution import StuckReason
+from ajhost.roles.worker.run import StuckReason
 from tests.execution.host import GRACE, LONG, SOON, Host, forever, said_about_deadline
 from tests.support import handlers
 

@@ -23,13 +23,12 @@ from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.core.layout import Geometry, Identity
 from ajhost.core.ledger import Entry
-from ajhost.core.token import Token
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.plan import GenerationPlan
 from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
 from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.shared_queue.puller import Puller
+from ajhost.roles.shared_queue.puller import Claimed, Origin, Puller
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.settings.values import (
     HandlerSettings,
@@ -200,17 +199,19 @@ class House:
         ledger_file.make(self.directory, GEOMETRY, Identity(self._serial, self._serial, 1))
         return self._serial
 
-    def _resumed(self, token: Token) -> None:
+    def _resumed(self, claimed: Claimed) -> None:
         raise AssertionError("the house lends nothing")
 
-    def started(self, data: bytes, token: Token, taken: Callable[[], None]) -> None:
+    def started(self, data: bytes, claimed: Claimed) -> None:
         """Starts what was pulled, and is done with it at once."""
         reply = scan(data).messages[0][5]
         index = self._own.start_pulled(1)
-        origin = (token.serial, token.entry, token.seq)
-        self._own.start(index, token.deadline_ns, 1, reply, b"", b"", 0, 1, origin)
-        taken()
-        self.ran.append(reply)
+
+        def enter(origin: Origin) -> bool:
+            return self._own.start(index, 1, reply, b"", b"", 0, 1, origin)
+
+        if claimed.begin(enter):
+            self.ran.append(reply)
         self._own.release(index)
 
     async def _answered(self, message: Msg) -> None:

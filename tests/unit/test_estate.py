@@ -25,7 +25,7 @@ def put(owner: OwnLedger, state: State, deadline_ns: int = 0, reply: bytes = b"r
     if state is State.QUEUED:
         owner.queue(index, owner.state(index)[0])
     elif state in (State.STARTED, State.ANSWERED):
-        owner.start(index, deadline_ns, 2, reply, b"id", b"type", 3, 4)
+        owner.start(index, 2, reply, b"id", b"type", 3, 4)
     if state is State.ANSWERED:
         owner.answer(index)
     return index

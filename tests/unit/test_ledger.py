@@ -103,7 +103,8 @@ def test_a_geometry_holds_what_it_is_asked_for(held: int, max_payload: int) -> N
 def test_an_entry_tells_what_was_started() -> None:
     _, owner = fresh()
     index = received(owner)
-    assert owner.start(index, 90, 80, b"reply", "ä".encode(), b"email:new", 5, 6, (1, 2, 3))
+    owner.set_deadline(index, 90)
+    assert owner.start(index, 80, b"reply", "ä".encode(), b"email:new", 5, 6, (1, 2, 3))
     entry = owner.entry(index)
     assert (entry.state, entry.reply, entry.id, entry.type) == (State.STARTED, b"reply", "ä", "email:new")
     assert (entry.deadline_ns, entry.started_ns, entry.accepted_ns) == (90, 80, 11)
@@ -128,8 +129,8 @@ def test_only_entries_that_were_ever_in_use_are_looked_at() -> None:
 def test_the_longest_texts_fit_and_longer_ones_are_cut() -> None:
     _, owner = fresh()
     first, second = received(owner), received(owner)
-    owner.start(second, 1, 1, b"r", b"i", b"t", 0, 0)
-    owner.start(first, 1, 1, b"r" * MAX_REPLY, b"i" * 999, b"t" * 999, 0xFFFF, 1 << 63)
+    owner.start(second, 1, b"r", b"i", b"t", 0, 0)
+    owner.start(first, 1, b"r" * MAX_REPLY, b"i" * 999, b"t" * 999, 0xFFFF, 1 << 63)
     entry = owner.entry(first)
     assert (len(entry.reply), len(entry.id), len(entry.type)) == (MAX_REPLY, 64, 96)
     assert owner.entry(second).reply == b"r", "the neighbour is untouched"
@@ -178,10 +179,10 @@ def test_what_the_supervisor_spoke_for_is_not_the_owners_any_more(act: str) -> N
     _, owner = fresh()
     index = received(owner)
     if act == "answer":
-        owner.start(index, 1, 1, b"r", b"", b"", 0, 0)
+        owner.start(index, 1, b"r", b"", b"", 0, 0)
     owner.say(index, 1)
     mine = {
-        "start": lambda: owner.start(index, 1, 1, b"r", b"", b"", 0, 0),
+        "start": lambda: owner.start(index, 1, b"r", b"", b"", 0, 0),
         "answer": lambda: owner.answer(index),
         "refuse": lambda: owner.refuse(index, b"r"),
     }[act]()
@@ -199,7 +200,7 @@ def test_what_a_puller_started_is_not_refused_by_its_owner() -> None:
 def test_a_refusal_leaves_its_own_reply_subject_and_nothing_of_an_earlier_request() -> None:
     _, owner = fresh()
     index = owner.start_pulled(1)
-    owner.start(index, 1, 1, b"earlier", b"id", b"type", 1, 1, (9, 9, 9))
+    owner.start(index, 1, b"earlier", b"id", b"type", 1, 1, (9, 9, 9))
     owner.answer(index)
     owner.release(index)
     assert received(owner) == index
@@ -211,7 +212,7 @@ def test_a_refusal_leaves_its_own_reply_subject_and_nothing_of_an_earlier_reques
 def test_a_refusal_of_a_started_request_keeps_what_was_put_down_when_it_started() -> None:
     _, owner = fresh()
     index = owner.start_pulled(1)
-    owner.start(index, 5, 1, b"r", b"id", b"type", 1, 1, (9, 8, 7))
+    owner.start(index, 1, b"r", b"id", b"type", 1, 1, (9, 8, 7))
     assert owner.refuse(index, b"r")
     entry = owner.entry(index)
     assert (entry.state, entry.id, entry.origin) == (State.ANSWERED, "id", (9, 8, 7))
@@ -221,7 +222,7 @@ def test_a_refusal_of_a_started_request_keeps_what_was_put_down_when_it_started(
 def test_a_refusals_reply_subject_stays_within_its_entry(size: int, kept: bool) -> None:
     _, owner = fresh()
     first, second = received(owner), received(owner)
-    owner.start(second, 1, 1, b"r", b"i", b"t", 0, 0)
+    owner.start(second, 1, b"r", b"i", b"t", 0, 0)
     owner.refuse(first, b"x" * size)
     assert len(owner.entry(first).reply) == (size if kept else 0)
     assert owner.entry(second).seq == 2
@@ -287,11 +288,11 @@ class Owner:
                     self.answered.add(reply)
                     ledger.release(index)
                 case _:
-                    ledger.start(index, 9, 1, reply, b"id", b"type", 0, 1)
+                    ledger.start(index, 1, reply, b"id", b"type", 0, 1)
         return found.needed
 
     def start_and_answer(self, index: int, reply: bytes) -> None:
-        assert self.ledger.start(index, 9, 1, reply, b"id", b"type", 0, 1)
+        assert self.ledger.start(index, 1, reply, b"id", b"type", 0, 1)
         assert self.ledger.answer(index)
         self.answered.add(reply)
         self.ledger.release(index)

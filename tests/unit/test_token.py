@@ -21,7 +21,7 @@ def ledger() -> OwnLedger:
 
 
 def started(owner: OwnLedger, index: int) -> None:
-    owner.start(index, 5, 1, b"r", b"i", b"t", 0, 1)
+    owner.start(index, 1, b"r", b"i", b"t", 0, 1)
 
 
 def said(owner: OwnLedger, index: int) -> None:

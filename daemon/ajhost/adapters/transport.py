@@ -38,7 +38,10 @@ class Sink(Protocol):
         """
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
-        """A request, RECEIVED in the ledger. Called for a whole batch, in order; must settle the frame's place."""
+        """A request, RECEIVED in the ledger. Called for a whole batch, in order. Its frame stays until `vacate`."""
+
+    def vacate(self) -> None:
+        """The chunk is about to be overwritten: nobody may need any more what has been admitted from there."""
 
     def refuse(self, reply: bytes) -> None:
         """A request for which no entry was free when its connection ended. Answer it as overloaded."""
@@ -210,6 +213,7 @@ class LedgerTransport(Transport):
         if self._stolen:
             self._lose(None)
             return False
+        self._sink.vacate()
         try:
             if self._sealed is None:
                 count = sockets.receive(sock, self._chunk.space(self._needed))
@@ -272,6 +276,7 @@ class LedgerTransport(Transport):
         admit = self._sink.admit
         for index, message in batch:
             admit(index, data, message)
+        self.out.kick()  # after the first steps of what was started, in the same turn
         if len(messages) >= available and found.end < len(data):
             self._read_off()  # no entry is free: the rest waits in the chunk until replies have left
             self.out.spare(True)
@@ -346,9 +351,7 @@ class LedgerTransport(Transport):
             self._loop.call_soon(self._parse_rest)
 
     def _released(self, entries: list[int]) -> None:
-        release = self._ledger.release
-        for index in entries:
-            release(index)
+        self._ledger.release_all(entries)
         if entries and not self._reading:
             self.resume()
 

@@ -52,10 +52,12 @@ class Word:
     TOUCHED = 27
     """How many entries were ever in use, the first ones; beyond there may be thousands, which nobody looks at."""
     RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
-    TOKEN = 64
-    """Four words: the token that this process received last (`core/token.py`)."""
+    TOKENS = 64
+    """Places for tokens, four words each (`core/token.py`): those that this process has received. What they name has
+    not begun here unless an entry says so."""
 
 
+TOKEN_PLACES = 64
 COUNTERS = ("received", "completed", "failed", "terminated", "refused", "lent", "pulled", "stuck", "busy_ns")
 SUPERVISOR_SLOT = 0xFFFF
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ajhost.core.layout import (
     ACCEPTED,
@@ -101,7 +101,7 @@ class OwnLedger(Ledger):
             self.store.release(self._stored.pop(index))
 
     def set_deadline(self, index: int, deadline_ns: int) -> None:
-        """When a waiting request must be refused, on the monotonic clock."""
+        """When a request must be answered at the latest, on the monotonic clock."""
         self.words[FIRST + index * ENTRY_WORDS + DEADLINE] = deadline_ns
 
     def queue(self, index: int, seq: int) -> None:
@@ -111,7 +111,6 @@ class OwnLedger(Ledger):
     def start(
         self,
         index: int,
-        deadline_ns: int,
         now_ns: int,
         reply: bytes,
         id_: bytes,
@@ -126,7 +125,6 @@ class OwnLedger(Ledger):
         """
         words, word = self.words, FIRST + index * ENTRY_WORDS
         id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
-        words[word + DEADLINE] = deadline_ns
         words[word + STARTED] = now_ns
         words[word + ORIGIN] = origin[0]
         if origin[0]:  # 0 is nobody's serial: without an origin its other words mean nothing
@@ -142,11 +140,11 @@ class OwnLedger(Ledger):
         return words[word + SAID] != seq
 
     def start_pulled(self, now_ns: int) -> int:
-        """An entry for a request that was pulled; it becomes visible with `start`. One must be `available`."""
+        """An entry for a request that is pulled; it becomes visible with `start`. One must be `available`."""
         index = self._take()
         self._seq = seq = self._seq + 1
         words, word = self.words, FIRST + index * ENTRY_WORDS
-        words[word + AT] = 0
+        words[word + AT] = words[word + DEADLINE] = 0
         words[word + ACCEPTED] = now_ns
         words[word] = seq << 8  # FREE with its seq: no request yet
         return index
@@ -200,7 +198,14 @@ class OwnLedger(Ledger):
             words[word] = words[word] >> 8 << 8 | E_ANSWERED
 
     def release(self, index: int) -> None:
-        """FREE: the server has the reply, a puller started it, or the supervisor has it."""
-        self.words[FIRST + index * ENTRY_WORDS] = 0
-        self.drop_frame(index)
-        self._free.append(index)
+        """FREE: a puller started it, or the supervisor has it."""
+        self.release_all((index,))
+
+    def release_all(self, entries: Sequence[int]) -> None:
+        """FREE: the server has their replies."""
+        words, stored = self.words, self._stored
+        for index in entries:
+            words[FIRST + index * ENTRY_WORDS] = 0
+            if index in stored:
+                self.drop_frame(index)
+        self._free.extend(entries)

@@ -9,12 +9,12 @@ import struct
 from enum import Enum
 from typing import NamedTuple
 
-from ajhost.core.layout import State
+from ajhost.core.layout import TOKEN_PLACES, State, Word
 from ajhost.core.ledger import Ledger
 
 _FORMAT = struct.Struct("=QQQQ")
 SIZE = _FORMAT.size
-"""Bytes of a token; it is received straight into `Word.TOKEN` of the puller's ledger."""
+"""Bytes of a token; it is received straight into the puller's ledger (`token_places`)."""
 
 
 class Token(NamedTuple):
@@ -33,6 +33,12 @@ class Token(NamedTuple):
 def unpack(data: bytes | memoryview) -> Token:
     """The token in a datagram or in a ledger's header (all zero: none, serial 0)."""
     return Token(*_FORMAT.unpack_from(data))
+
+
+def token_places(ledger: Ledger) -> list[memoryview]:
+    """Where in a ledger's header the tokens lie that its owner has received."""
+    first = Word.TOKENS * 8
+    return [ledger.view[at : at + SIZE] for at in range(first, first + TOKEN_PLACES * SIZE, SIZE)]
 
 
 class Claim(Enum):

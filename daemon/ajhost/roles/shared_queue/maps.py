@@ -33,11 +33,11 @@ class Maps:
             except (FileNotFoundError, LedgerError):
                 return None
             if len(self._mapped) >= self._limit:
-                self._mapped.pop(next(iter(self._mapped))).close()
+                del self._mapped[next(iter(self._mapped))]  # unmapped when nobody has it any more
             self._mapped[serial] = ledger
         return ledger
 
     def prune(self) -> None:
         """Unmaps files that were removed. Call it about once a second."""
         for serial in [s for s in self._mapped if not path_of(self._directory, s).exists()]:
-            self._mapped.pop(serial).close()
+            del self._mapped[serial]

@@ -22,7 +22,8 @@ from ajhost.roles.supervisor.takeover import (
     answer_started,
     move_entries,
     move_waiting,
-    return_token,
+    return_claimed,
+    return_tokens,
 )
 from ajhost.settings.values import HandlerSettings
 
@@ -110,7 +111,7 @@ class Undertaker:
             sock = member.inherit()
             if sock is not None:
                 await self._cover()
-            moved = return_token(member.ledger, self._desk, self._maps)
+            moved = return_tokens(member.ledger, self._desk, self._maps)
             limit = asyncio.timeout(self._dead_patience)
             self._limits.add(limit)
             try:
@@ -146,11 +147,12 @@ class Undertaker:
         member.relieved = True
         try:
             sock = member.inherit()
+            moved = return_claimed(member.ledger, self._desk, self._maps)
             if sock is None:
                 # it is between two connections: of the one to come there is nothing to take over, and it is its own
-                moved = move_entries(member.ledger, self._desk).count
+                moved += move_entries(member.ledger, self._desk).count
             else:
-                moved = await move_waiting(member.ledger, sock, self._desk)
+                moved += await move_waiting(member.ledger, sock, self._desk)
             self._tally.moved += moved
         finally:
             member.relieved = False

@@ -99,7 +99,6 @@ class Desk:
             self.transport.out.publish(data)
             return
         index = self.ledger.start_pulled(time.monotonic_ns())
-        self.ledger.set_deadline(index, 0)
         self.ledger.refuse(index, reply)
         self.transport.out.reply(index, data)
 
@@ -167,6 +166,9 @@ class Desk:
             self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
         else:
             self._settle(index, data, message, data[begin:end])
+
+    def vacate(self) -> None:
+        """What was admitted has been copied."""
 
     def refuse(self, reply: bytes) -> None:
         """A request without an entry."""

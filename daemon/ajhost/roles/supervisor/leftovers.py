@@ -23,7 +23,7 @@ from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.overdue import Overdue
 from ajhost.roles.supervisor.stored import Key, Stored, stored_key
-from ajhost.roles.supervisor.takeover import answer_for, answer_started, move_waiting, return_token
+from ajhost.roles.supervisor.takeover import answer_for, answer_started, move_waiting, return_tokens
 
 _log = logging.getLogger("ajhost.supervisor")
 _STARTS = 20
@@ -164,7 +164,7 @@ class Leftovers:
                 self._queued.append(ledger)
         # when all that moves has moved, so that only what an orphan has or had is left of these
         for ledger in dead:
-            return_token(ledger, self._desk, self._maps)
+            return_tokens(ledger, self._desk, self._maps)
         ended = [one for one in self._queued if _start(one) not in living]
         self._queued = [one for one in self._queued if _start(one) in living]
         for ledger in sorted(ended, key=_order, reverse=True):

@@ -17,7 +17,7 @@ from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.estate import take_stock
 from ajhost.core.layout import LedgerError, State, Word
 from ajhost.core.ledger import Entry, Ledger
-from ajhost.core.token import SIZE, Claim, claim, unpack
+from ajhost.core.token import Claim, claim, token_places, unpack
 from ajhost.protocol.frames import FrameError, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.shared_queue.maps import Maps
@@ -48,12 +48,9 @@ def answer_started(
     for entry in stock.sent:
         ledger.say(entry.index, entry.seq)
     for entry in stock.started:
-        if entry.origin is not None:
-            # it died between its own entry and the word that frees the other one
-            serial, index, seq = entry.origin
-            owner = maps.get(serial)
-            if owner is not None and owner.state(index)[0] == seq:
-                owner.take(index, seq)
+        if not _settle_origin(entry, maps):
+            ledger.say(entry.index, entry.seq)
+            continue
         if entry.reply not in told:
             told.add(entry.reply)
             desk.answer(entry.reply, verdict(entry))
@@ -62,28 +59,56 @@ def answer_started(
     return count
 
 
+def _settle_origin(entry: Entry, maps: Maps) -> bool:
+    """Makes sure that what was pulled and started is nobody else's; False when it is.
+
+    Its puller may have stood between its own entry and the word that frees the other one.
+    """
+    if entry.origin is not None:
+        serial, index, seq = entry.origin
+        owner = maps.get(serial)
+        if owner is not None and owner.state(index)[0] == seq and not owner.is_taken(index, seq):
+            if owner.is_said(index, seq):
+                return False  # it was stopped there, and the request moved
+            owner.take(index, seq)
+    return True
+
+
 def answer_for(ledger: Ledger, entry: Entry, desk: Desk, text: str) -> None:
     """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
-    waits = entry.state in (State.RECEIVED, State.QUEUED)
-    desk.answer(reply_of(ledger.frame(entry.index)) if waits else entry.reply, Failed(text))
+    reply = entry.reply
+    if entry.state in (State.RECEIVED, State.QUEUED):
+        reply = reply_of(ledger.frame(entry.index))
+        if ledger.state(entry.index) != (entry.seq, entry.state):
+            return  # it goes on after all, and what was read may be another frame
+    desk.answer(reply, Failed(text))
     ledger.say(entry.index, entry.seq)
 
 
-def return_token(ledger: Ledger, desk: Desk, maps: Maps) -> int:
-    """Moves the request whose token a dead process had received and not used; how many that are (0 or 1).
+def return_tokens(ledger: Ledger, desk: Desk, maps: Maps) -> int:
+    """Moves the requests whose tokens a dead or stopped process had received and not used; how many that are.
 
     Moved rather than sent again: from then on it is in our ledger, and a token of which we cannot know whether somebody
     else has sent it again, before us, is stale.
     """
-    token = unpack(ledger.view[Word.TOKEN * 8 : Word.TOKEN * 8 + SIZE])
-    owner = maps.get(token.serial) if token.serial else None
-    if owner is None or claim(token, owner) is Claim.STALE:
-        return 0
-    copy = desk.copy(owner.frame(token.entry))
-    owner.say(token.entry, token.seq)
-    if copy is not None:
-        desk.lend(copy)
-    return 1
+    count = 0
+    for token in map(unpack, token_places(ledger)):
+        owner = maps.get(token.serial) if token.serial else None
+        if owner is None or claim(token, owner) is Claim.STALE:
+            continue
+        copy = desk.copy(owner.frame(token.entry))
+        owner.say(token.entry, token.seq)
+        if copy is not None:
+            desk.lend(copy)
+        count += 1
+    return count
+
+
+def return_claimed(ledger: Ledger, desk: Desk, maps: Maps) -> int:
+    """As `return_tokens`, of a stopped process, whose own started requests remain its own."""
+    for entry in take_stock(ledger).started:
+        _settle_origin(entry, maps)
+    return return_tokens(ledger, desk, maps)
 
 
 @dataclass(slots=True)

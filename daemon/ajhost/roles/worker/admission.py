@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -10,7 +11,6 @@ from typing import Protocol
 from ajhost.api import Task
 from ajhost.core.layout import MAX_REPLY
 from ajhost.core.own_ledger import OwnLedger
-from ajhost.core.token import Token
 from ajhost.protocol.frames import Message, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord, unwrap
@@ -18,13 +18,12 @@ from ajhost.protocol.wire import encode_reply
 from ajhost.roles.judge import Judge, Judged
 from ajhost.roles.shared_queue.lane import GENERAL
 from ajhost.roles.shared_queue.lender import Lender
+from ajhost.roles.shared_queue.puller import NO_ORIGIN, Claimed, Origin
 from ajhost.roles.worker.dead_man import DeadMan
-from ajhost.roles.worker.execution import Execution, Route, Run, StuckReason
+from ajhost.roles.worker.execution import Execution
+from ajhost.roles.worker.run import Route, Run, StuckReason
 
 _log = logging.getLogger("ajhost.worker")
-
-
-_NO_ORIGIN = (0, 0, 0)
 
 
 class Out(Protocol):
@@ -83,6 +82,9 @@ class Admission:
         self._on_free = on_free
         self._draining = ""
         self._dead_man = dead_man
+        self._in_chunk: set[Run] = set()
+        """Runs that have not begun, whose requests lie in the chunk."""
+        self._beginning = threading.Lock()
         self.max_payload = 1 << 20
         self.counts = Counts()
 
@@ -93,7 +95,7 @@ class Admission:
     # -- requests from our own connection -------------------------------------------------------
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
-        """Settles one request of a chunk. Its frame may be overwritten once this returns."""
+        """Decides about one request of a chunk. Its frame may be overwritten after `vacate`."""
         begin, header, body, end, subject, reply = message
         self.counts.received += 1
         if len(reply) > MAX_REPLY:
@@ -109,7 +111,7 @@ class Admission:
         record, handler, deadline, now = judged
         route = self._routes[handler]
         if self._execution.busy < self._concurrency and route.busy < route.limit:
-            self._start(index, reply, record, route, deadline, now, _NO_ORIGIN, None)
+            self._start(index, reply, record, route, deadline, now, None)
             return
         if self._lender.full(self._backlog):
             self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
@@ -117,6 +119,12 @@ class Admission:
             self.counts.lent += 1
         else:
             self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+
+    def vacate(self) -> None:
+        """The chunk is about to be overwritten: what lies there and has not begun counts as started from now on."""
+        if self._in_chunk:
+            for run in tuple(self._in_chunk):
+                self.begin(run)
 
     def refuse(self, reply: bytes) -> None:
         """A request that has no ledger entry: its connection ended while none was free."""
@@ -138,32 +146,25 @@ class Admission:
         limited = self._limited.get(lane)
         return limited is None or limited.busy < limited.limit
 
-    def pulled(self, frame: bytes, token: Token, taken: Callable[[], None]) -> None:
+    def pulled(self, frame: bytes, claimed: Claimed) -> None:
         """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up."""
-        self.counts.pulled += 1
         index = self._ledger.start_pulled(time.monotonic_ns())
-        origin = (token.serial, token.entry, token.seq)
-        reply, judged = self._read(frame)
-        if isinstance(judged, Failed):
-            self._deny(index, reply, judged, origin, taken)
-            return
-        record, handler, deadline, now = judged
-        route = self._routes[handler]
-        # a task without a header keeps the deadline that it had when it came
-        self._start(index, reply, record, route, min(deadline, token.deadline_ns / 1e9), now, origin, taken)
+        self._pull(index, *self._read(frame), claimed)
 
-    def regained(self, token: Token) -> None:
+    def regained(self, claimed: Claimed) -> None:
         """Starts a request of ours that waited, as nobody was quicker to take it."""
+        index = claimed.token.entry
+        self._pull(index, *(self._lender.regain(index) or self._read(self._ledger.frame(index))), claimed)
+
+    def _pull(self, index: int, reply: bytes, judged: Judged | Failed, claimed: Claimed) -> None:
         self.counts.pulled += 1
-        index = token.entry
-        reply, judged = self._lender.regain(index) or self._read(self._ledger.frame(index))
         if isinstance(judged, Failed):
-            self._refuse(index, reply, judged)
+            self._deny(index, reply, judged, claimed)
             return
         record, handler, deadline, _ = judged
-        deadline, now = min(deadline, token.deadline_ns / 1e9), time.monotonic()
-        self._start(index, reply, record, self._routes[handler], deadline, now, _NO_ORIGIN, None)
-        self._ledger.drop_frame(index)
+        # a task without a header keeps the deadline that it had when it came
+        deadline = min(deadline, claimed.token.deadline_ns / 1e9)
+        self._start(index, reply, record, self._routes[handler], deadline, time.monotonic(), claimed)
 
     def _read(self, frame: bytes) -> tuple[bytes, Judged | Failed]:
         """The reply subject of a request that waited, and what it asks for."""
@@ -180,41 +181,71 @@ class Admission:
         route: Route,
         deadline: float,
         now: float,
-        origin: tuple[int, int, int],
-        taken: Callable[[], None] | None,
+        claimed: Claimed | None,
     ) -> None:
+        """Hands a request to its handler. It counts as started when that begins, and until then others may take it."""
         handler = route.handler
         payload = None
         if handler.unwrap:
             try:
                 payload = unwrap(record.payload)
             except ValueError as error:
-                self._deny(index, reply, Failed(f"bad request: {error}"), origin, taken)
+                self._deny(index, reply, Failed(f"bad request: {error}"), claimed)
                 return
-        mine = self._ledger.start(
-            index,
-            int(deadline * 1e9),
-            int(now * 1e9),
-            reply,
-            record.id.encode(),
-            record.type.encode(),
-            route.index,
-            record.tries,
-            origin,
-        )
-        if taken is not None:
-            taken()
-        if not mine:
-            self._ledger.release(index)
-            return
+        self._ledger.set_deadline(index, int(deadline * 1e9))
         route.busy += 1
         if deadline > self._dead_man.horizon:
             self._dead_man.extend(deadline)
         task = Task(record, deadline, payload)
-        self._execution.start(Run(handler, task, deadline, now, route, index, reply, record.size))
+        run = Run(handler, record, task, deadline, now, route, index, reply, claimed)
+        if claimed is None:
+            self._in_chunk.add(run)
+        elif claimed.last or (claimed.own and not handler.is_async):
+            self.begin(run)  # nor may the room in the store be given back by a thread
+        self._execution.start(run)
+
+    def begin(self, run: Run) -> bool:
+        """STARTED, written immediately before a handler's first instruction, or before the answer if that comes first.
+
+        False: somebody else has the request by now, as this process had been stopped. For the loop and for threads.
+        """
+        if run.mine is None:
+            if run.handler.is_async:
+                self._begin(run)
+            else:
+                with self._beginning:  # the loop may have to begin what a thread is about to
+                    if run.mine is None:
+                        self._begin(run)
+        return run.mine is True
+
+    def _begin(self, run: Run) -> None:
+        claimed = run.claimed
+        if claimed is None:
+            run.mine = self._enter(run, NO_ORIGIN)
+            self._in_chunk.discard(run)
+        else:
+            run.mine = claimed.begin(lambda origin: self._enter(run, origin))
+            if claimed.own:
+                self._ledger.drop_frame(run.index)
+
+    def _enter(self, run: Run, origin: Origin) -> bool:
+        record = run.record
+        return self._ledger.start(
+            run.index,
+            int(run.started * 1e9),
+            run.reply,
+            record.id.encode(),
+            record.type.encode(),
+            run.route.index,
+            record.tries,
+            origin,
+        )
 
     def finish(self, run: Run, outcome: Outcome) -> None:
         """The one answer to a started request."""
+        if not (run.mine or self.begin(run)):
+            self._lose(run)
+            return
         counts = self.counts
         kind = type(outcome)
         if kind is Completed:
@@ -225,17 +256,25 @@ class Admission:
             counts.failed += 1
         counts.busy += time.monotonic() - run.started
         if self._ledger.answer(run.index):
-            self._out.reply(run.index, encode_reply(run.reply, outcome, self.max_payload, run.size))
+            self._out.reply(run.index, encode_reply(run.reply, outcome, self.max_payload, run.record.size))
         else:
             self._ledger.release(run.index)  # the supervisor answered while we hung
 
     def freed(self, run: Run) -> None:
         """A slot is free again."""
         route = run.route
+        if run.mine is False:
+            self._lose(run)
         full = self._execution.busy == self._concurrency - 1 or route.busy == route.limit
         route.busy -= 1
         if full:
             self._on_free()
+
+    def _lose(self, run: Run) -> None:
+        """Somebody else has the request: its entry here is nobody's."""
+        if run.index >= 0:
+            self._ledger.release(run.index)
+            run.index = -1
 
     def stuck(self, run: Run, reason: StuckReason) -> None:
         """Code that does not end: it was answered, but its slot is lost until it does."""
@@ -256,19 +295,16 @@ class Admission:
         self._execution.cancel_all(text)
         self._lender.give_up()
 
-    def _deny(
-        self,
-        index: int,
-        reply: bytes,
-        outcome: Failed,
-        origin: tuple[int, int, int],
-        taken: Callable[[], None] | None,
-    ) -> None:
+    def _deny(self, index: int, reply: bytes, outcome: Failed, claimed: Claimed | None) -> None:
         """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""
-        if taken is not None:
-            self._ledger.start(index, 0, 0, reply, b"", b"", 0, 0, origin)
-            taken()
-        self._refuse(index, reply, outcome)
+
+        def enter(origin: Origin) -> bool:
+            return self._ledger.start(index, 0, reply, b"", b"", 0, 0, origin)
+
+        if claimed is None or claimed.begin(enter):
+            self._refuse(index, reply, outcome)
+        else:
+            self._ledger.release(index)
 
     def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
         self.counts.refused += 1

@@ -10,15 +10,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from enum import Enum
 from typing import Any
 
-from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
+from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.adapters.thread_calls import ThreadCalls
 from ajhost.api import Task, TerminateTask
 from ajhost.protocol.outcome import Failed, Outcome
-from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker.outcomes import describe, outcome_of_exception, outcome_of_result
+from ajhost.roles.worker.run import RUNS, WAITS, Code, Run, StuckReason
 from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
@@ -30,107 +29,23 @@ _TICK = 0.001
 after a deadline is soon enough for it."""
 _NEVER = float("inf")
 
-_NO_LIMIT = 1 << 62
-
-
-class Code(Enum):
-    """Where the code of a handler is."""
-
-    WAITS = "for the loop's next turn, or for a thread"
-    RUNS = "on the loop, or in a thread"
-    ENDED = "in a thread, and its outcome is on the way to the loop"
-
-
-# looking up an enum's member costs 70 ns, twice for each run
-_WAITS, _RUNS = Code.WAITS, Code.RUNS
-
-
-class StuckReason(Enum):
-    """Why a handler's code runs on."""
-
-    THREAD = "a thread, which cannot be stopped,"
-    CANCELLATION = "a handler that swallowed its cancellation"
-
-
-class Run:
-    """A handler's run, with what its caller needs to know again when it is finished: entry, reply subject, route."""
-
-    __slots__ = (
-        "answered",
-        "code",
-        "deadline",
-        "grace",
-        "handler",
-        "index",
-        "reply",
-        "route",
-        "size",
-        "started",
-        "stuck",
-        "task",
-        "work",
-    )
-
-    def __init__(
-        self,
-        handler: LoadedHandler,
-        task: Task,
-        deadline: float,
-        started: float,
-        route: Route,
-        index: int,
-        reply: bytes,
-        size: int,
-    ) -> None:
-        """Times are monotonic seconds; `size` is that of the task's JSON in bytes."""
-        self.handler = handler
-        self.task = task
-        self.deadline = deadline
-        self.started = started
-        self.route = route
-        self.index = index
-        self.reply = reply
-        self.size = size
-        self.answered = False
-        self.code = _WAITS
-        self.stuck: StuckReason | None = None
-        self.grace = 0.0
-        self.work: asyncio.Task[None] | None = None
-
-    def labels(self) -> TaskLabels:
-        """What log records of the handler bear."""
-        task = self.task
-        took = time.monotonic() - self.started
-        return TaskLabels(task.id, task.type, self.handler.route, task.tries, took)
-
-
-class Route:
-    """A handler as this worker runs it: how many of its tasks are running here, and where they wait otherwise."""
-
-    __slots__ = ("busy", "handler", "index", "lane", "limit")
-
-    def __init__(self, index: int, handler: LoadedHandler, lane: str) -> None:
-        self.index = index
-        self.handler = handler
-        self.lane = lane
-        self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
-        self.busy = 0
-
 
 class Execution:
     """Runs handlers on the loop and in threads.
 
-    For each `start`, `finish(run, outcome)` is called exactly once: when the handler ends, or first thing at its
-    deadline, and only then is it cancelled. `freed(run)` is called exactly once, when its code has really ended and
-    the slot is free. `stuck(run, reason)` is called once for code that runs on: a thread at its deadline, a task that
-    swallows its cancellation `kill_grace` seconds after it. A handler whose deadline comes before its code began is
-    not run at all.
+    For each `start`, `begin(run)` is called immediately before the handler's first instruction, by the thread that
+    executes it; if it says False, the handler is not run, nor is it finished. `finish(run, outcome)` is called exactly
+    once: when the handler ends, or first thing at its deadline, and only then is it cancelled. `freed(run)` is called
+    exactly once, when its code has really ended and the slot is free. `stuck(run, reason)` is called once for code that
+    runs on: a thread at its deadline, a task that swallows its cancellation `kill_grace` seconds after it. A handler
+    whose deadline comes before its code began is not run at all.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
+        begin: Callable[[Run], bool],
         finish: Callable[[Run, Outcome], None],
         freed: Callable[[Run], None],
         stuck: Callable[[Run, StuckReason], None],
@@ -142,7 +57,7 @@ class Execution:
         self._loop = loop
         self._context = contextvars.copy_context()
         """Where all handlers begin: most are started when another ends, and must not see what that left in its own."""
-        self._finish, self._freed, self._stuck = finish, freed, stuck
+        self._begin, self._finish, self._freed, self._stuck = begin, finish, freed, stuck
         self._kill_grace = kill_grace
         self._threads = Threads(threads)
         self._post = ThreadCalls(loop, at_once).post
@@ -184,7 +99,10 @@ class Execution:
         if time.monotonic() >= run.deadline:  # the loop, or the whole process, stood still
             self._end(run, Failed(_exceeded(run)))
             return
-        run.code = _RUNS
+        if not self._begin(run):
+            self._free(run)
+            return
+        run.code = RUNS
         CURRENT_TASK.set(run)
         try:
             outcome = outcome_of_result(await function(run.task))
@@ -225,8 +143,8 @@ class Execution:
 
     def _in_thread(self, run: Run) -> None:
         # The loop stores `answered`, then reads `code`: one of the two sees what the other did.
-        run.code = _RUNS
-        if run.answered:
+        run.code = RUNS
+        if run.answered or not self._begin(run):
             self._post(self._landed, run, None)
             return
         CURRENT_TASK.set(run)
@@ -249,7 +167,7 @@ class Execution:
             self._threads.done()
 
     def _landed(self, run: Run, outcome: Outcome | None) -> None:
-        """A thread is done with a run; `outcome` is None if it was not run, being answered for already."""
+        """A thread is done with a run; `outcome` is None if it was not run, being answered for or somebody else's."""
         self._left_thread(run)
         if outcome is None:
             self._free(run)
@@ -263,7 +181,7 @@ class Execution:
                 result.close()  # it has not begun
             self._free(run)
             return
-        run.code = _WAITS
+        run.code = WAITS
         self._run_on_loop(run, lambda _: result, context)
 
     # -- deadlines ------------------------------------------------------------------------------
@@ -286,7 +204,7 @@ class Execution:
             if not run.answered:
                 if run.code is not Code.ENDED:
                     self._answer(run, Failed(_exceeded(run)), now)
-            elif now >= run.grace and run.code is _RUNS:
+            elif now >= run.grace and run.code is RUNS:
                 self._give_up(run, StuckReason.CANCELLATION)
         left = [run.grace if run.answered else run.deadline for run in waiting if run.stuck is None]
         self._sweep_by(min(left, default=_NEVER))
@@ -297,7 +215,7 @@ class Execution:
         run.deadline = min(run.deadline, now)
         run.grace = now + self._kill_grace
         self._finish(run, outcome)
-        if run.code is not _RUNS:
+        if run.code is not RUNS:
             return
         if run.work is None:
             self._give_up(run, StuckReason.THREAD)
@@ -338,6 +256,6 @@ def _exceeded(run: Run) -> str:
         "the route's timeout" if timeout is not None and took > timeout - _SWEEP else "the task's deadline"
     )
     what = f"the handler of route {run.handler.route!r}"
-    if run.code is _WAITS:
+    if run.code is WAITS:
         return f"deadline exceeded: {what} had not begun after {took:.3g} s ({whose})"
     return f"deadline exceeded: {what} was still running after {took:.3g} s ({whose})"

@@ -27,7 +27,8 @@ from ajhost.roles.shared_queue.lender import Lender
 from ajhost.roles.shared_queue.puller import Puller
 from ajhost.roles.worker.admission import Admission
 from ajhost.roles.worker.dead_man import DeadMan
-from ajhost.roles.worker.execution import Execution, Route, StuckReason
+from ajhost.roles.worker.execution import Execution
+from ajhost.roles.worker.run import Route, StuckReason
 from ajhost.roles.worker.threads import prepare_for_threads
 
 _log = logging.getLogger("ajhost.worker")
@@ -78,10 +79,12 @@ class Worker:
         )
         # the transport's requests go straight to where they are decided (adapters.transport.Sink)
         self.admit, self.refuse = self._admission.admit, self._admission.refuse
+        self.vacate = self._admission.vacate
         self._transport = LedgerTransport(ledger, self)
         self._lender = Lender(ledger, lanes, self._loop, self._admission.expired)
         self._execution = Execution(
             self._loop,
+            begin=self._admission.begin,
             finish=self._admission.finish,
             freed=self._admission.freed,
             stuck=self._admission.stuck,

@@ -1,0 +1,415 @@
+"""From its arrival to its first instruction a request is nobody's yet: real admission, ledgers, threads and kills."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ajhost.adapters import ledger_file
+from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
+from ajhost.api import Task
+from ajhost.core.chunk import Chunk
+from ajhost.core.estate import overdue, take_stock
+from ajhost.core.layout import Identity, State
+from ajhost.protocol.frames import scan
+from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.judge import Judge
+from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
+from ajhost.roles.shared_queue.lender import Lender
+from ajhost.roles.shared_queue.puller import Puller
+from ajhost.roles.supervisor.takeover import (
+    answer_for,
+    answer_started,
+    move_waiting,
+    return_claimed,
+    return_tokens,
+)
+from ajhost.roles.worker.admission import Admission
+from ajhost.roles.worker.dead_man import DeadMan
+from ajhost.roles.worker.execution import Execution
+from ajhost.roles.worker.run import Route
+from ajhost.settings.values import HandlerSettings, SignatureSettings
+from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
+
+FAR = 1 << 61
+
+
+class Lives(DeadMan):
+    """Nobody here needs a switch that ends the process."""
+
+    def extend(self, deadline: float) -> None:
+        pass
+
+
+class Worker:
+    """What lies between a worker's transport and its handlers. `replies`: what would be sent, by entry."""
+
+    def __init__(
+        self, directory: Path, serial: int, lanes: list[Lane], handler: Callable[[Task], Any], slots: int = 4
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.ledger = ledger = OwnedLedger(directory, serial)
+        self.chunk = Chunk(ledger)
+        self.chunk.reset()
+        self.replies: dict[int, bytes] = {}
+        settings = [HandlerSettings("t", "m:f")]
+        loaded = LoadedHandler(
+            "t", "m:f", handler, inspect.iscoroutinefunction(handler), None, None, False, 0
+        )
+        self.admission = Admission(
+            ledger,
+            Judge(settings, 60.0, SignatureSettings()),
+            [Route(0, loaded, GENERAL)],
+            concurrency=slots,
+            backlog=100,
+            on_stuck=lambda reason: None,
+            on_free=lambda: None,
+            dead_man=Lives(1.0),
+        )
+        self.execution = Execution(
+            loop,
+            begin=self.admission.begin,
+            finish=self.admission.finish,
+            freed=self.admission.freed,
+            stuck=self.admission.stuck,
+            kill_grace=1.0,
+            threads=slots,
+            at_once=lambda work: work(),
+        )
+        self.lender = Lender(ledger, lanes, loop, self.admission.expired)
+        self.admission.wire(self, self.lender, self.execution)
+        self.puller = Puller(
+            ledger,
+            directory,
+            lanes,
+            loop,
+            self.admission.room,
+            self.admission.pulled,
+            self.admission.regained,
+        )
+
+    def reply(self, index: int, data: bytes) -> None:
+        """`Out`: the reply of an entry."""
+        self.replies[index] = data
+
+    def publish(self, data: bytes) -> None:
+        raise AssertionError("each request here has an entry")
+
+    def receive(self, *replies: bytes) -> list[int]:
+        """What the transport does with requests; their entries."""
+        data = b"".join(map(frame, replies))
+        self.admission.vacate()
+        self.chunk.space(0)[: len(data)] = data
+        self.chunk.take(len(data))
+        place, found = self.chunk.place(), scan(data)
+        batch = [(self.ledger.receive(place + m[0], m[3] - m[0], 1), m) for m in found.messages]
+        self.chunk.advance(found.end)
+        for index, message in batch:
+            self.admission.admit(index, data, message)
+        return [index for index, _ in batch]
+
+    def state(self, index: int) -> State:
+        """Where an entry stands."""
+        return State(self.ledger.state(index)[1])
+
+    async def idle(self) -> None:
+        """Returns when nothing runs."""
+        await until(lambda: not self.execution.busy)
+
+
+@pytest.fixture
+def lanes() -> Iterator[list[Lane]]:
+    made = [open_lane(GENERAL)]
+    yield made
+    for lane in made:
+        lane.close()
+
+
+def worker(directory: Path, lanes: list[Lane], handler: Callable[[Task], Any], serial: int = 1) -> Worker:
+    ledger_file.make(directory, GEOMETRY, Identity(serial, 0, 1))
+    return Worker(directory, serial, lanes, handler)
+
+
+async def test_what_came_together_starts_one_after_the_other(tmp_path: Path, lanes: list[Lane]) -> None:
+    seen = []
+
+    async def handler(task: Task) -> None:
+        seen.append([one.state(index) for index in indexes])
+
+    one = worker(tmp_path, lanes, handler)
+    indexes = one.receive(b"R.0", b"R.1", b"R.2")
+    assert [one.state(index) for index in indexes] == [State.RECEIVED] * 3
+    assert all(entry.deadline_ns for entry in one.ledger.used()), "overdue, the supervisor answers"
+    assert len(overdue(one.ledger, FAR)) == 3
+    await one.idle()
+    received, started, answered = State.RECEIVED, State.STARTED, State.ANSWERED
+    assert seen == [
+        [started, received, received],
+        [answered, started, received],
+        [answered, answered, started],
+    ]
+    assert one.replies.keys() == set(indexes)
+
+
+@pytest.mark.parametrize("kind", ["loop", "thread"])
+async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten(
+    tmp_path: Path, lanes: list[Lane], kind: str
+) -> None:
+    gate, ran = threading.Event(), []
+
+    async def on_loop(task: Task) -> None:
+        ran.append(task.id)
+
+    def in_thread(task: Task) -> None:
+        gate.wait()
+        ran.append(task.id)
+
+    one = worker(tmp_path, lanes, on_loop if kind == "loop" else in_thread)
+    first = one.receive(b"R.0", b"R.1")
+    second = one.receive(b"R.2")
+    assert [one.state(index) for index in first] == [State.STARTED] * 2
+    if kind == "loop":
+        assert one.state(second[0]) is State.RECEIVED
+    gate.set()
+    await one.idle()
+    assert len(ran) == 3
+    assert [one.state(index) for index in first + second] == [State.ANSWERED] * 3
+
+
+@pytest.mark.parametrize("kind", ["loop", "thread"])
+async def test_what_was_taken_away_before_it_began_is_not_run_and_its_entry_is_free(
+    tmp_path: Path, lanes: list[Lane], kind: str
+) -> None:
+    ran = []
+
+    async def on_loop(task: Task) -> None:
+        ran.append(task.id)
+
+    one = worker(tmp_path, lanes, on_loop if kind == "loop" else lambda task: ran.append(task.id))
+    with one.admission._beginning:  # no thread begins meanwhile
+        taken, kept = one.receive(b"R.0", b"R.1")
+        one.ledger.say(taken, one.ledger.state(taken)[0])
+    await one.idle()
+    assert len(ran) == 1
+    assert one.replies.keys() == {kept}
+    assert one.state(taken) is State.FREE
+    assert one.ledger.held == 1
+
+
+async def test_a_deadline_before_the_beginning_is_answered_for_unless_somebody_else_has_it(
+    tmp_path: Path, lanes: list[Lane]
+) -> None:
+    async def handler(task: Task) -> None:
+        raise AssertionError("it never begins")
+
+    one = worker(tmp_path, lanes, handler)
+    mine, taken = one.receive(b"R.0", b"R.1")
+    one.ledger.say(taken, one.ledger.state(taken)[0])
+    one.admission.give_up("draining: here")
+    await one.idle()
+    assert list(one.replies) == [mine]
+    assert b"draining: here" in one.replies[mine]
+    assert one.ledger.entry(mine).reply == b"R.0"
+    assert one.state(taken) is State.FREE
+
+
+async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
+    tmp_path: Path, lanes: list[Lane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    starts = []
+    real = OwnedLedger.start
+
+    def slowly(self: OwnedLedger, index: int, *rest: Any) -> bool:
+        starts.append(index)
+        entered.set()
+        go_on.wait()
+        return real(self, index, *rest)
+
+    monkeypatch.setattr(OwnedLedger, "start", slowly)
+    one = worker(tmp_path, lanes, lambda task: None)
+    (index,) = one.receive(b"R.0")
+    await until(entered.is_set)
+    threading.Timer(0.05, go_on.set).start()
+    one.admission.vacate()  # waits for the thread
+    assert one.state(index) is State.STARTED
+    await one.idle()
+    assert starts == [index]
+    assert one.state(index) is State.ANSWERED
+
+
+# --- kills between any two instructions
+
+
+def starter(home: House, serial: int, replies: list[bytes], kind: str) -> Act:
+    """A worker that receives requests, or pulls what it or another has lent, and runs them one after the other."""
+
+    def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+        asyncio.run(_start(home, serial, replies, kind, tell, watch))
+
+    return act
+
+
+async def _start(
+    home: House,
+    serial: int,
+    replies: list[bytes],
+    kind: str,
+    tell: Callable[[bytes], None],
+    watch: Callable[[Callable[[], object]], None],
+) -> None:
+    ran = []
+
+    async def handler(task: Task) -> None:
+        ran.append(task.id)
+        tell(replies[len(ran) - 1])
+
+    one = Worker(home.directory, serial, home.lanes, handler)
+    if kind == "own":
+        for index, reply in enumerate(replies):
+            assert one.ledger.receive_copy(frame(reply), 1) == index
+            assert one.lender.lend(index, None, GENERAL, FAR)
+    watch(lambda: (bytes(one.ledger.view), lying(home.lanes[0]), len(ran)))
+    if kind == "received":
+        one.receive(*replies)
+    else:
+        one.puller.begin()
+    await one.idle()
+
+
+def others(home: House) -> tuple[OwnedLedger, Lender]:
+    """Somebody who lends, and lives."""
+    owner = OwnedLedger(home.directory, home.new_serial())
+    return owner, Lender(owner, home.lanes, asyncio.get_running_loop(), lambda index: None)
+
+
+@pytest.mark.parametrize("kind", ["received", "own", "pulled"])
+async def test_a_worker_killed_between_any_two_instructions_answers_for_what_began_and_nothing_else(
+    home: House, kind: str
+) -> None:
+    owner, lender = others(home)
+
+    def prepare(replies: list[bytes]) -> None:
+        home.ran.clear()
+        home.answers.clear()
+        for reply in replies if kind == "pulled" else ():
+            index = owner.receive_copy(frame(reply), 1)
+            assert index is not None
+            assert lender.lend(index, None, GENERAL, FAR)
+
+    whole = [b"R.0.0", b"R.0.1"]
+    prepare(whole)
+    changes = Killed(starter(home, home.new_serial(), whole, kind), 0).changes
+    lender.sweep(1)
+    seen = set()
+    for kill_at in changes:
+        replies, serial = [b"R.%d.%d" % (kill_at, i) for i in range(2)], home.new_serial()
+        prepare(replies)
+        killed = Killed(starter(home, serial, replies, kind), kill_at)
+        ledger = MappedLedger(home.directory, serial)
+        began = {entry.reply for entry in take_stock(ledger).started}
+        if kind != "received":  # whose requests are not there before it has received them
+            began |= set(killed.told)
+        before = len(killed.told)
+        answer_started(ledger, home.desk, died, home.maps)
+        return_tokens(ledger, home.desk, home.maps)
+        await move_waiting(ledger, None, home.desk)
+        ledger.close()
+        await home.settle()
+        lender.sweep(1)
+        assert owner.held == 0, kill_at
+        assert set(killed.told) <= began, "it ran, and nobody answers for it"
+        assert len(began) <= before + 1, "nothing counts as started before its turn"
+        assert home.answers == {reply: ["worker died: here"] for reply in began}, kill_at
+        here = set(replies) if kind != "received" else set(home.ran) | began
+        assert sorted(home.ran) == sorted(here - began), kill_at
+        assert not home.desk.ledger.in_use()
+        seen.add((len(killed.told), len(began), len(home.ran)))
+    assert seen >= {(0, 0, 2), (0, 1, 1), (1, 1, 1), (1, 2, 0), (2, 2, 0)}
+
+
+@pytest.mark.parametrize("kind", ["own", "pulled"])
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if_its_entry_says_so(
+    home: House, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supervisor looks at one that hangs while it stands still; `between` is after its store of STARTED."""
+    owner, lender = others(home)
+    ran: list[str] = []
+
+    async def handler(task: Task) -> None:
+        ran.append(task.id)
+
+    one = Worker(home.directory, home.new_serial(), home.lanes, handler)
+    giver, lends = (one.ledger, one.lender) if kind == "own" else (owner, lender)
+    index = giver.receive_copy(frame(b"R.1"), 1)
+    assert index is not None
+    assert lends.lend(index, None, GENERAL, FAR)
+    real = OwnedLedger.start
+
+    def relieve(now: str) -> None:
+        if now == moment:
+            return_claimed(MappedLedger(home.directory, one.ledger.serial), home.desk, home.maps)
+
+    def start(self: OwnedLedger, *arguments: Any) -> bool:
+        relieve("before")
+        mine = real(self, *arguments)
+        relieve("between")
+        return mine
+
+    monkeypatch.setattr(OwnedLedger, "start", start)
+    one.puller.begin()
+    await one.idle()
+    one.puller.end()
+    monkeypatch.undo()
+    relieve("after")
+    await home.settle()
+    lender.sweep(1)
+    assert (ran, home.ran) == (([], [b"R.1"]) if moment == "before" else (["0"], []))
+    assert home.answers == {}
+    assert owner.held == 0
+
+
+async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_not_answered_for(
+    home: House,
+) -> None:
+    owner, lender = others(home)
+    index = owner.receive_copy(frame(b"R.1"), 1)
+    assert index is not None
+    assert lender.lend(index, None, GENERAL, FAR)
+    dead = OwnedLedger(home.directory, home.new_serial())
+    owner.say(index, 1)
+    dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
+    assert answer_started(dead, home.desk, died, home.maps) == 0
+    assert not owner.is_taken(index, 1)
+    assert take_stock(dead).started == ()
+
+
+async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is_left_alone(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It overwrites its chunk then, and what is read there may be another request."""
+    owner, _ = others(home)
+    owner.view[owner.chunk_at : owner.chunk_at + 200] = (frame(b"R.1") + bytes(200))[:200]
+    index = owner.receive(owner.chunk_at, len(frame(b"R.1")), 1)
+    owner.set_deadline(index, 1)
+    real = OwnedLedger.frame
+
+    def meanwhile(self: OwnedLedger, which: int) -> bytes:
+        owner.start(index, 1, b"R.1", b"i", b"t", 0, 1)
+        owner.view[owner.chunk_at : owner.chunk_at + 200] = (frame(b"R.2") + bytes(200))[:200]
+        return real(self, which)
+
+    (entry,) = overdue(owner, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnedLedger, "frame", meanwhile)
+        answer_for(owner, entry, home.desk, "deadline exceeded: here")
+    await home.settle()
+    assert home.answers == {}
+    assert not owner.is_said(index, 1)
