@@ -88,14 +88,28 @@ class Troubles:
         self._told.clear()
 
 
+class _Client(Client):
+    """nats-py's client, but its reader outlives a PONG for which nobody waits any more.
+
+    A flush that is given up, as the server stands still for longer than its limit, leaves its future behind. The PONG
+    that comes after all finds it done, and nats-py 2.16 (client.py, `_process_pong`) then ends its read loop for good:
+    nothing is confirmed, no PING of the server's answered, until minutes later the connection counts as stale.
+    """
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+
 class Connection:
     """A connection that comes back for ever. `up` is set while the server has all our subscriptions."""
 
     def __init__(self, settings: NatsSettings, transport: LedgerTransport, name: str) -> None:
         self._settings = settings
         self._name = name
-        self._client = Client()
-        # the one private name: nats-py takes a custom transport, but has no parameter for it (nats-py 2.16, client.py)
+        self._client = _Client()
+        # a private name: nats-py takes a custom transport, but has no parameter for it (nats-py 2.16, client.py)
         self._client._transport = transport
         self._transport = transport
         self._subscriptions: list[Subscription] = []

@@ -1,0 +1,29 @@
+"""The supervisor as the last subscriber, on a real server that is not always quick."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from tests.support.house import SUBJECT, House, body, until
+from tests.support.nats import round_trip
+
+
+async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(home: House) -> None:
+    desk = home.desk
+    home.server.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    await desk.cover()
+    assert 0.5 < time.monotonic() - began < 2, "somebody hangs, and waits for us"
+    home.server.send_signal(signal.SIGCONT)
+    # the PONG for which nobody waits any more comes now, and must not be the end of all others
+    for number in range(3):
+        async with asyncio.timeout(4):
+            await desk.uncover()
+            await desk.cover()
+        await home.client.publish(SUBJECT, body(number), f"R.{number}")
+        await round_trip(home.client)
+    home.puller.begin()
+    await until(lambda: sorted(home.ran) == [b"R.0", b"R.1", b"R.2"])
+    assert home.answers == {}
