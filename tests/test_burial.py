@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ from ajhost.protocol.frames import scan
 from ajhost.roles.supervisor import burial
 from ajhost.roles.supervisor.burial import Undertaker, Verdicts
 from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.stored import Stored
+from ajhost.roles.supervisor.stored import Key, Stored, stored_name
 from tests.support.house import SUBJECT, House, body, frame, until
 from tests.support.peer import Peer
 from tests.support.proxy import Partition
@@ -111,21 +112,48 @@ class Double:
         assert await asyncio.to_thread(os.read, self._told, 1) == b"."
 
 
+class Store(Stored):
+    """Systemd's store, which has a duplicate of each connection."""
+
+    def __init__(self) -> None:
+        super().__init__(Notifier())
+        self.given: dict[Key, tuple[socket.socket, int]] = {}
+
+    def keep(self, key: Key, sock: socket.socket) -> None:
+        """Puts a connection there."""
+        super().keep(key, sock)
+        self.given[key] = sock, os.dup(sock.fileno())
+
+
+async def _cover() -> None:
+    """Somebody else serves."""
+
+
+def undertaker(home: House, stored: Stored, spawned: list[asyncio.Task[None]]) -> Undertaker:
+    """As a supervisor makes it; `spawned` is what it has done beside everything else."""
+    return Undertaker(
+        home.directory,
+        home.desk,
+        stored,
+        Verdicts([]),
+        Tally(),
+        cover=_cover,
+        spawn=lambda work: spawned.append(asyncio.create_task(work)),
+        serial=itertools.count(1 << 20).__next__,
+    )
+
+
 class Bench:
     """A member with its double, and the undertaker."""
 
     def __init__(self, home: House) -> None:
         self.home = home
-        self.stored = Stored(Notifier())
-        self.undertaker = Undertaker(
-            home.directory, home.desk, self.stored, Verdicts([]), self._cover, Tally()
-        )
+        self.stored = Store()
+        self.spawned: list[asyncio.Task[None]] = []
+        self.undertaker = undertaker(home, self.stored, self.spawned)
         self.double = Double(home)
         self.kept: list[int] = []
         self.gone = asyncio.Event()
-
-    async def _cover(self) -> None:
-        """Somebody else serves."""
 
     def enlist(self) -> Member:
         """The supervisor learns of the double."""
@@ -262,6 +290,67 @@ async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that
         assert bench.undertaker.graveyard.empty
 
 
+async def _relieved_from(home: House, peer: Peer, data: bytes) -> Bench:
+    """A hanging worker that was relieved, and whose server has sent this much, and does not end its connection."""
+    bench = _hung(home, peer)
+    for _ in range(2):
+        await bench.double.step()
+    peer.send(data)
+    began = time.monotonic()
+    await bench.undertaker.relieve(bench.member, lambda: True)
+    assert time.monotonic() - began < 1.5, "its worker stands still for so long"
+    assert await peer.ended() == b""
+    return bench
+
+
+async def test_a_worker_is_relieved_although_its_server_is_cut_off_and_nothing_is_lost(home: House) -> None:
+    replies = [b"R.%d" % i for i in range(5)]
+    data = b"".join(map(frame, replies))
+    with Peer() as peer:
+        bench = await _relieved_from(home, peer, data[:150])
+        # it goes on, and has another connection
+        words = bench.member.ledger.words
+        assert words[Word.STOLEN] == words[Word.MOVED] == words[Word.EPOCH] == 1
+        bench.undertaker.graveyard.tend(time.monotonic_ns())
+        assert len(bench.undertaker.graveyard.ledgers) == 1, "the rest has one of its own"
+        peer.send(data[150:])
+        peer.close()
+        await asyncio.gather(*bench.spawned)
+    await home.settle()
+    assert sorted(home.ran) == replies
+    bench.undertaker.graveyard.tend(time.monotonic_ns())
+    assert bench.undertaker.graveyard.ledgers == []
+    os.kill(bench.double.pid, signal.SIGKILL)
+    await bench.bury()
+    assert sorted(home.ran) == replies
+
+
+async def test_the_next_start_goes_on_with_what_a_cut_off_server_had_for_a_hanging_worker(
+    home: House,
+) -> None:
+    replies = [b"R.%d" % i for i in range(5)]
+    data = b"".join(map(frame, replies))
+    with Peer() as peer:
+        bench = await _relieved_from(home, peer, data[:150])
+        ((key, (rest, kept)),) = bench.stored.given.items()
+        for task in bench.spawned:  # its supervisor is killed
+            task.cancel()
+        await asyncio.gather(*bench.spawned, return_exceptions=True)
+        rest.close()
+        spawned: list[asyncio.Task[None]] = []
+        next_start = undertaker(home, Store(), spawned)
+        assert next_start.leftovers.inherit([(stored_name(key), kept)]) == []
+        await next_start.settle_leftovers()
+        assert len(spawned) == 1, "nobody waits for it"
+        peer.send(data[150:])
+        peer.close()
+        await asyncio.gather(*spawned)
+        os.kill(bench.double.pid, signal.SIGKILL)
+        await bench.gone.wait()
+    await home.settle()
+    assert sorted(home.ran) == replies
+
+
 async def test_a_server_that_dies_in_the_middle_of_a_takeover_leaves_what_it_had_sent_whole(
     home: House,
 ) -> None:
@@ -286,7 +375,7 @@ async def test_a_server_that_dies_in_the_middle_of_a_takeover_leaves_what_it_had
 async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
     home: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(burial, "READ_PATIENCE", 0.1)
+    monkeypatch.setattr(burial, "_HURRIED_PATIENCE", 0.1)
     with Peer() as peer, Peer() as silent:
         bench, other = _hung(home, peer), _hung(home, silent)
         for one in (bench, other):

@@ -188,7 +188,7 @@ async def test_a_connection_is_taken_over_once(home: House) -> None:
     worker.kill()
     await taken_over(home, worker)
     ledger = MappedLedger(home.directory, worker.serial)
-    assert await move_waiting(ledger, None, home.desk) == 0
+    assert (await move_waiting(ledger, None, home.desk)).count == 0
     worker.close()
     await home.settle()
     assert sorted(home.ran) == replies
@@ -218,7 +218,7 @@ async def test_an_entry_that_was_made_after_its_connection_was_taken_over_is_not
     chunk.take(len(data))
     place = chunk.place()
     ledger = MappedLedger(home.directory, 77)
-    assert await move_waiting(ledger, None, home.desk) == 1
+    assert (await move_waiting(ledger, None, home.desk)).count == 1
     owner.receive(place, len(data), 1)
     await move_waiting(ledger, None, home.desk)
     await home.settle()

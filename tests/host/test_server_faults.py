@@ -16,7 +16,7 @@ from ajhost.adapters.processes import resident_bytes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Partition
-from tests.support.router import Report, Router, Verdict, subject_of
+from tests.support.router import Report, Request, Router, Verdict, subject_of
 
 HANDLERS = {"echo": "echo", "work": "work"}
 
@@ -128,6 +128,69 @@ async def test_a_partition_delays_answers_and_loses_none(nats_server: NatsServer
         partition.heal()
         replies = [await router.reply(r) for r in requests]
         assert {r.verdict for r in replies} == {Verdict.COMPLETE}
+
+
+@pytest.mark.parametrize("fault", ["a worker hangs", "both hang", "both are killed", "both are told to go"])
+async def test_what_a_partition_holds_back_for_workers_that_do_not_take_it_runs_when_it_is_over(
+    nats_server: NatsServer, tmp_path: Path, fault: str
+) -> None:
+    record = tmp_path / "runs"
+    handlers = {**HANDLERS, "block": "block_loop"}
+    async with (
+        Partition(nats_server.port) as partition,
+        Host(tmp_path, nats=partition.url, handlers=handlers) as host,
+        Router(nats_server.url) as router,
+    ):
+        assert len(host.workers()) == 2
+        hanging: list[Request] = []
+        while (busy := len(hanging)) < {"a worker hangs": 1, "both hang": 2}.get(fault, 0):
+            hanging.append(await router.send("block", {"block_ms": 4000}, deadline=25))
+            await host.running(busy + 1)
+        partition.stall()
+        requests = [
+            await router.send("work", {"sleep_ms": 5, "record": str(record)}, deadline=25) for _ in range(40)
+        ]
+        await router.barrier()
+        match fault:
+            case "both are killed":
+                for slot in host.workers():
+                    host.kill(slot)
+                await host.log("died: SIGKILL")
+            case "both are told to go":
+                host.send_signal(signal.SIGHUP)
+            case _:
+                await host.log("requests moved while it hangs")
+        await asyncio.sleep(1.5)  # longer than anybody waits for a server who is waited for
+        partition.heal()
+        replies = await asyncio.gather(*map(router.reply, (*requests, *hanging)))
+        assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+        runs = record.read_text().split()[::2]
+        assert len(runs) == len(set(runs)) == len(requests)
+        await _served(router)
+
+
+async def test_a_server_that_stands_still_for_longer_than_anybody_waits_is_served_when_it_goes_on(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        nats_server.send_signal(signal.SIGSTOP)
+        for slot in host.workers():  # the next ones wait for it, and so does the last subscriber
+            host.kill(slot)
+        await asyncio.sleep(6.5)
+        nats_server.send_signal(signal.SIGCONT)
+        await host.log("serves, generation 1", since=len(host.output.having("")) - 1)
+        async with router.load("work", {"sleep_ms": 2}, rate=200) as load:
+            for slot in host.workers():
+                await load.sent(40)
+                host.kill(slot)
+            await load.sent(40)
+        report = load.report()
+        assert set(report.words) <= {"worker died:"}, report
+        assert not report.silent, report
+        assert not report.no_responders, report
 
 
 async def test_a_permission_that_is_missing_is_in_the_log_and_the_host_lives(tmp_path: Path) -> None:

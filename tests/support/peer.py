@@ -56,7 +56,8 @@ class Peer:
         return data
 
     def close(self) -> None:
-        """An orderly end."""
+        """An orderly end, whoever has been forked since and holds it too."""
+        self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
 
     def reset(self) -> None:

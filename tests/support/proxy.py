@@ -84,8 +84,8 @@ class Partition:
             await self._flowing.wait()
             writer.write(piece)
             await writer.drain()
-        # one end is enough: a NATS connection is never half closed
-        raise ConnectionResetError
+        await self._flowing.wait()
+        writer.write_eof()  # the other direction has an end of its own, as our takeovers need it
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)

@@ -61,6 +61,28 @@ def test_positions_follow_what_is_received_and_done() -> None:
 
 
 @pytest.mark.parametrize(
+    ("received", "done", "rest"),
+    [(b"", 0, b""), (b"abcdef", 6, b""), (b"abcdef", 4, b"ef"), (b"abcdef", 0, b"abcdef"), (b"abc", 5, b"")],
+)
+def test_another_ledger_goes_on_where_a_chunk_stands(received: bytes, done: int, rest: bytes) -> None:
+    owner, heir = ledger(), ledger()
+    chunk = Chunk(owner)
+    chunk.reset()
+    receive(chunk, b"before")
+    chunk.advance(6)
+    receive(chunk, received)
+    chunk.advance(done)
+    chunk.continue_in(heir)
+    assert heir.words[Word.EPOCH] == 1, "it has a connection"
+    other = Chunk(heir)
+    other.resume(6 + len(received))
+    assert (other.done, other.received, other.unparsed()) == (6 + done, 6 + len(received), rest)
+    for one in (chunk, other):
+        receive(one, b"ghijkl")
+        assert one.unparsed() == (rest or b"ghijkl"[max(done - len(received), 0) :]) + (rest and b"ghijkl")
+
+
+@pytest.mark.parametrize(
     ("base", "done", "recv", "taken", "unparsed"),
     [
         (0, 0, 0, 0, 0),

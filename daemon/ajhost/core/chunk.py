@@ -83,6 +83,17 @@ class Chunk:
         """The file offset of the byte at `done`."""
         return self.at + self.done - self._base
 
+    def continue_in(self, heir: Ledger) -> None:
+        """Another ledger, whose chunk is at least as large, goes on with this connection as if it had been its own.
+
+        The positions stay; the unfinished frame is copied, and the epoch that says there is a connection comes last.
+        """
+        words, rest = heir.words, self.unparsed()
+        heir.view[heir.chunk_at : heir.chunk_at + len(rest)] = rest
+        words[Word.BASE] = self.received - len(rest)
+        words[Word.DONE], words[Word.RECV] = self.done, self.received
+        words[Word.EPOCH] = 1
+
     def advance(self, count: int) -> None:
         """`count` more bytes are in a ledger, or of no interest, whether they are received already or not."""
         self.done = self._words[Word.DONE] = self.done + count

@@ -234,9 +234,14 @@ class Fleet:
             return now - member.hung_at < HUNG_PATIENCE and self.serving() > 0
         return True
 
-    def _spawn(self, slot: int) -> Spawn:
+    def take_serial(self) -> int:
+        """A name for one more ledger."""
         serial = self.next_serial
         self.next_serial += 1
+        return serial
+
+    def _spawn(self, slot: int) -> Spawn:
+        serial = self.take_serial()
         self.members[serial] = Member(serial, slot, self.generation)
         return Spawn(serial, slot, self.generation)
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 
-from ajhost.adapters import processes
+from ajhost.adapters import ledger_file, processes
+from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.core.figures import Tally
-from ajhost.core.ledger import Entry
+from ajhost.core.layout import Geometry, Identity, Word
+from ajhost.core.ledger import Entry, Ledger
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
 from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.stored import Stored
+from ajhost.roles.supervisor.stored import Key, Stored
 from ajhost.roles.supervisor.takeover import (
-    READ_PATIENCE,
     answer_started,
+    complete,
+    detach,
     move_entries,
     move_waiting,
     return_claimed,
@@ -29,8 +33,13 @@ from ajhost.settings.values import HandlerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 _CRASHES_KEPT = 10_000
-_DEAD_PATIENCE = 60.0
-"""Seconds to wait for what the server still has for a dead worker: it may hang or be cut off, and nobody waits."""
+_DEAD_PATIENCE = 360.0
+"""Seconds to wait for what the server still has for a worker that is gone: it may hang or be cut off, and nobody waits.
+So long a nats-server itself waits for a client that is cut off (`ping_interval` 2 minutes, `ping_max` 2)."""
+_HURRIED_PATIENCE = 2.0
+"""The same when the host stops."""
+_NO_ENTRIES, _NO_STORE = 8, 4096
+"""Of a ledger whose chunk is all that is needed of it."""
 _STOP_LIMIT = 0.25
 """Seconds to wait for SIGSTOP to take effect on a worker that hangs."""
 
@@ -64,7 +73,8 @@ class Verdicts:
 class Undertaker:
     """Settles what processes leave, with the desk's ledger and connection.
 
-    `cover()` is awaited before the last subscriber's connection ends.
+    `cover()` is awaited before the last subscriber's connection ends, `spawn(work)` does what nobody waits for,
+    `serial()` names one more ledger.
     """
 
     def __init__(
@@ -73,11 +83,14 @@ class Undertaker:
         desk: Desk,
         stored: Stored,
         verdicts: Verdicts,
-        cover: Callable[[], Awaitable[None]],
         tally: Tally,
+        *,
+        cover: Callable[[], Awaitable[None]],
+        spawn: Callable[[Coroutine[None, None, None]], None],
+        serial: Callable[[], int],
     ) -> None:
-        self._desk, self._stored, self._verdicts, self._cover = desk, stored, verdicts, cover
-        self._tally = tally
+        self._directory, self._desk, self._stored, self._verdicts = directory, desk, stored, verdicts
+        self._tally, self._cover, self._spawn, self._serial = tally, cover, spawn, serial
         self._dead_patience = _DEAD_PATIENCE
         self._limits: set[asyncio.Timeout] = set()
         self._maps = Maps(directory, desk.ledger)
@@ -86,8 +99,8 @@ class Undertaker:
 
     def hurry(self) -> None:
         """The host stops: servers that do not end a dead worker's connection are not waited for as long as before."""
-        self._dead_patience = READ_PATIENCE
-        soon = asyncio.get_running_loop().time() + READ_PATIENCE
+        self._dead_patience = _HURRIED_PATIENCE
+        soon = asyncio.get_running_loop().time() + _HURRIED_PATIENCE
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(soon)
@@ -112,20 +125,35 @@ class Undertaker:
             if sock is not None:
                 await self._cover()
             moved = return_tokens(member.ledger, self._desk, self._maps)
-            limit = asyncio.timeout(self._dead_patience)
-            self._limits.add(limit)
-            try:
-                moved += await move_waiting(member.ledger, sock, self._desk, limit=limit)
-            finally:
-                self._limits.discard(limit)
-        self._tally.moved += moved
-        self._stored.forget(member.serial)
+            self._tally.moved += moved
+            moved += await self._empty(member.ledger, sock)
         self.graveyard.add(member.ledger)
         if answered or moved:
             _log.warning(
                 "worker %d (pid %d): %d started tasks answered for, %d requests moved",
                 member.slot, member.pid, answered, moved,
             )  # fmt: skip
+
+    async def _empty(self, ledger: MappedLedger, sock: socket.socket | None) -> int:
+        """Moves what is left in the ledger of a dead process, and what its server still has for it, however late."""
+        limit = asyncio.timeout(self._dead_patience)
+        self._limits.add(limit)
+        try:
+            moved = await move_waiting(ledger, sock, self._desk, limit=limit)
+        finally:
+            self._limits.discard(limit)
+        self._tally.moved += moved.count
+        if moved.rest is not None:
+            _log.error("worker slot %d: its server does not answer, what it had for it is lost", ledger.slot)
+            moved.rest.close()
+            complete(ledger)
+        self._stored.forget(ledger.serial)
+        return moved.count
+
+    async def _go_on(self, ledger: MappedLedger, rest: socket.socket) -> None:
+        """The rest of a connection, long after all else is settled."""
+        if count := await self._empty(ledger, rest):
+            _log.warning("worker slot %d: %d requests moved that came late", ledger.slot, count)
 
     async def relieve(self, member: Member, hangs: Callable[[], bool]) -> None:
         """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
@@ -152,7 +180,10 @@ class Undertaker:
                 # it is between two connections: of the one to come there is nothing to take over, and it is its own
                 moved += move_entries(member.ledger, self._desk).count
             else:
-                moved += await move_waiting(member.ledger, sock, self._desk)
+                found = await move_waiting(member.ledger, sock, self._desk)
+                moved += found.count
+                if found.rest is not None:
+                    self._leave_rest(member.ledger, found.rest)
             self._tally.moved += moved
         finally:
             member.relieved = False
@@ -162,6 +193,29 @@ class Undertaker:
             self._stored.forget(member.serial)
         _log.warning("worker %d (pid %d): %d requests moved while it hangs", member.slot, member.pid, moved)
 
+    def _leave_rest(self, ledger: Ledger, rest: socket.socket) -> None:
+        """A stopped worker shall go on, and its server has not ended the connection that was taken from it.
+
+        What is still to come there gets a ledger of its own, like that of a worker which died with this connection.
+        """
+        identity = Identity(self._serial(), ledger.slot, ledger.generation)
+        try:
+            ledger_file.make(self._directory, Geometry(_NO_ENTRIES, ledger.chunk_size, _NO_STORE), identity)
+            heir = ledger_file.MappedLedger(self._directory, identity.serial)
+        except OSError as error:
+            _log.error("worker slot %d: what its server has for it is lost: %s", ledger.slot, error.strerror)
+            rest.close()
+        else:
+            detach(ledger, heir)
+            self._stored.keep(Key(heir.serial, heir.words[Word.EPOCH]), rest)
+            self.graveyard.add(heir)
+            self._spawn(self._go_on(heir, rest))
+        complete(ledger)
+
     async def settle_leftovers(self) -> None:
         """Settles the ledgers of an earlier start whose owners are dead."""
-        await self.leftovers.settle(lambda entry: self._verdicts(entry, "the host was killed or stopped"))
+        unfinished = await self.leftovers.settle(
+            lambda entry: self._verdicts(entry, "the host was killed or stopped")
+        )
+        for ledger, rest in unfinished:
+            self._spawn(self._go_on(ledger, rest))

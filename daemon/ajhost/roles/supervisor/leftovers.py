@@ -23,7 +23,14 @@ from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.overdue import Overdue
 from ajhost.roles.supervisor.stored import Key, Stored, stored_key
-from ajhost.roles.supervisor.takeover import answer_for, answer_started, move_waiting, return_tokens
+from ajhost.roles.supervisor.takeover import (
+    answer_for,
+    answer_started,
+    is_complete,
+    move_entries,
+    move_waiting,
+    return_tokens,
+)
 
 _log = logging.getLogger("ajhost.supervisor")
 _STARTS = 20
@@ -50,7 +57,7 @@ class Graveyard:
                 continue  # the answers given for it must have left before it may be forgotten
             for index in ledger.spoken_for():
                 ledger.free_entry(index)
-            if not ledger.in_use():
+            if is_complete(ledger) and not ledger.in_use():
                 ledger_file.remove(self._directory, serial)
                 ledger.close()
                 del self._files[serial]
@@ -107,16 +114,16 @@ class Leftovers:
                 foreign.append(name)
         return foreign
 
-    async def settle(self, verdict: Callable[[Entry], Outcome]) -> None:
-        """Settles every file whose owner is dead.
+    async def settle(self, verdict: Callable[[Entry], Outcome]) -> list[tuple[MappedLedger, socket.socket]]:
+        """Settles every file whose owner is dead; those whose connections have not ended in time, with these.
 
         One at a time: it waits for servers, and two at work on one file would run its requests twice.
         """
         async with self._settling:
-            await self._settle(verdict)
+            return await self._settle(verdict)
 
-    async def _settle(self, verdict: Callable[[Entry], Outcome]) -> None:
-        orphans = []
+    async def _settle(self, verdict: Callable[[Entry], Outcome]) -> list[tuple[MappedLedger, socket.socket]]:
+        orphans, unfinished = [], []
         dead: list[MappedLedger] = []
         for serial in self._waiting:
             with contextlib.suppress(FileNotFoundError):
@@ -151,12 +158,15 @@ class Leftovers:
                 ledger, self._socket_of(ledger), self._desk, tokens_lost=not queue_lives, known=known
             )
             known |= _replies(ledger)
-            self._stored.forget(ledger.serial)
-            if answered or moved:
+            if moved.rest is not None:
+                unfinished.append((ledger, moved.rest))
+            else:
+                self._stored.forget(ledger.serial)
+            if answered or moved.count:
                 _log.warning(
                     "found %d requests of an earlier start: %d run now, %d had started",
-                    answered + moved,
-                    moved,
+                    answered + moved.count,
+                    moved.count,
                     answered,
                 )
             self._graveyard.add(ledger)
@@ -169,9 +179,10 @@ class Leftovers:
         self._queued = [one for one in self._queued if _start(one) in living]
         for ledger in sorted(ended, key=_order, reverse=True):
             if self._graveyard.has(ledger):
-                await move_waiting(ledger, None, self._desk, tokens_lost=True, known=known)
+                move_entries(ledger, self._desk, tokens_lost=True, known=known)
                 known |= _replies(ledger)
         self._waiting = orphans
+        return unfinished
 
     def _wake(self, owner: int, serial: int) -> None:
         """The supervisor may have died while it had stopped this orphan, which hung, to take its connection over.

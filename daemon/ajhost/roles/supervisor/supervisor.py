@@ -130,8 +130,9 @@ class Supervisor:
         await desk.connect()
         self._verdicts = Verdicts(plan.handlers)
         self._undertaker = Undertaker(
-            desk.directory, desk, self._stored, self._verdicts, self._cover_if_last, self._crew.tally
-        )
+            desk.directory, desk, self._stored, self._verdicts, self._crew.tally,
+            cover=self._cover_if_last, spawn=self._crew.spawn_task, serial=self._fleet.take_serial,
+        )  # fmt: skip
         self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
         self._desk = desk
         for name in self._undertaker.leftovers.inherit(self._notifier.stored()):

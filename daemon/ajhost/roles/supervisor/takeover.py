@@ -24,9 +24,9 @@ from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 
 _log = logging.getLogger("ajhost.supervisor")
-READ_PATIENCE = 2.0
+READ_PATIENCE = 0.5
 """Seconds to wait for the server to flush and close an inherited connection (1 to 3 ms on loopback), while somebody
-waits for us."""
+waits for us. Past it we go on, and with the rest of the connection whenever it comes."""
 
 
 def answer_started(
@@ -113,9 +113,13 @@ def return_claimed(ledger: Ledger, desk: Desk, maps: Maps) -> int:
 
 @dataclass(slots=True)
 class Moved:
-    """What was moved: how many, the reply subjects that are known, and where in the file those entries lay."""
+    """What was moved: how many, the reply subjects that are known, and where in the file those entries lay.
+
+    `rest`: the connection, when its server has not ended it in time and may have more for us.
+    """
 
     count: int = 0
+    rest: socket.socket | None = None
     seen: set[bytes] = field(default_factory=set)
     places: set[int] = field(default_factory=set)
 
@@ -125,7 +129,7 @@ def move_entries(
 ) -> Moved:
     """Moves everything that had not started and is in the ledger to the desk, and lends it; see `move_waiting`."""
     moved = Moved(seen=set(known))
-    taken_over = ledger.words[Word.MOVED] == ledger.words[Word.EPOCH] != 0
+    taken_over = ledger.words[Word.EPOCH] and is_complete(ledger)
     if moved.seen:
         for entry in ledger.used():
             waits = entry.state in (State.RECEIVED, State.QUEUED) and not (entry.said or entry.taken)
@@ -154,29 +158,47 @@ async def move_waiting(
     tokens_lost: bool = False,
     known: Iterable[bytes] = (),
     limit: asyncio.Timeout | None = None,
-) -> int:
+) -> Moved:
     """Moves everything that had not started to the desk, from ledger, chunk and kernel, and lends it.
 
     The process is dead or stopped. `sock` is the duplicate of its connection, if it has one that was not taken over
-    yet; it is read to its end and closed, at the latest at `limit` (`READ_PATIENCE`). `tokens_lost`: the shared queue
-    of its time is gone, so what was QUEUED moves too. `known`: reply subjects that somebody has already (a supervisor
-    died in the middle of this).
+    yet; it is read to its end and closed. If that does not come before `limit` (`READ_PATIENCE`), it is the `rest` of
+    what is returned, and this may be called again. `tokens_lost`: the shared queue of its time is gone, so what was
+    QUEUED moves too. `known`: reply subjects that somebody has already (a supervisor died in the middle of this).
     """
     moved = move_entries(ledger, desk, tokens_lost=tokens_lost, known=known)
-    words = ledger.words
-    epoch = words[Word.EPOCH]
-    if epoch and words[Word.MOVED] != epoch:
+    if not is_complete(ledger):
         # before a byte is read: should we die in the middle, and it goes on, it must not read on where we stopped
-        words[Word.STOLEN] = epoch
+        ledger.words[Word.STOLEN] = ledger.words[Word.EPOCH]
         try:
             await _move_stream(ledger, sock, desk, moved, limit or asyncio.timeout(READ_PATIENCE))
+        except TimeoutError:
+            moved.rest = sock
+            return moved
         except (LedgerError, FrameError) as error:
             _log.error("worker slot %d: its connection cannot be taken over: %s", ledger.slot, error)
         # of the connection that was taken over: somebody else may have let the process go on, and it may have another
-        words[Word.MOVED] = epoch
+        complete(ledger)
     if sock is not None:
         sock.close()
-    return moved.count
+    return moved
+
+
+def detach(ledger: Ledger, heir: Ledger) -> None:
+    """The rest of a connection becomes `heir`'s, as if that were the ledger of a process which is dead now."""
+    chunk = Chunk(ledger)
+    chunk.resume(0)
+    chunk.continue_in(heir)
+
+
+def is_complete(ledger: Ledger) -> bool:
+    """Whether nothing more is to come from the connection of a dead process."""
+    return ledger.words[Word.MOVED] == ledger.words[Word.EPOCH]
+
+
+def complete(ledger: Ledger) -> None:
+    """Nothing more is to come from the connection that was taken over."""
+    ledger.words[Word.MOVED] = ledger.words[Word.STOLEN]
 
 
 async def _move_stream(
@@ -188,22 +210,18 @@ async def _move_stream(
     if sock is not None:
         sock.setblocking(False)
         tcp.end_sending(sock)
-    try:
-        async with limit:
-            while True:
-                needed = _move_frames(ledger, chunk, desk, moved)
-                if sock is None or sealed:
-                    break
+    async with limit:
+        while True:
+            needed = _move_frames(ledger, chunk, desk, moved)
+            if sock is None or sealed:
+                break
+            try:
                 count = await loop.sock_recv_into(sock, chunk.space(needed))
-                if not count or ledger.words[Word.EPOCH] != epoch:
-                    break
-                chunk.take(count)
-    except TimeoutError:
-        _log.error(
-            "worker slot %d: the server does not end its connection, what it has there is lost", ledger.slot
-        )
-    except OSError:
-        pass  # a broken connection has no more to give
+            except OSError:
+                break  # a broken connection has no more to give
+            if not count or ledger.words[Word.EPOCH] != epoch:
+                break
+            chunk.take(count)
 
 
 def _move_frames(ledger: Ledger, chunk: Chunk, desk: Desk, moved: Moved) -> int:
