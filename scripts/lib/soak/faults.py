@@ -79,6 +79,8 @@ class Stage:
     events: list[Event] = field(default_factory=list)
     killed: set[int] = field(default_factory=set)
     server_windows: list[Window] = field(default_factory=list)
+    still_windows: list[Window] = field(default_factory=list)
+    """The server stands still, as if cut off: what it has is late, and nothing is lost."""
     daemon_windows: list[Window] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     version: int = 0
@@ -247,6 +249,19 @@ async def server_fault(stage: Stage) -> None:
         window.end = time.time()
 
 
+async def server_stands_still(stage: Stage) -> None:
+    """SIGSTOP of nats-server, and SIGCONT after a while: nothing passes through it, and it has what it was given."""
+    async with stage.server_lock:
+        seconds = stage.rng.choice((0.2, 0.7, 1.5, 3.0))
+        stage.note("nats-server stopped", f"for {seconds} s")
+        window = Window("nats-server stopped", time.time())
+        stage.still_windows.append(window)
+        stage.server.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(seconds)
+        stage.server.send_signal(signal.SIGCONT)
+        window.end = time.time()
+
+
 # the daemon
 
 
@@ -307,5 +322,6 @@ FAULTS = (
     Fault("good reload", reload_good, 6),
     Fault("broken reload", reload_broken, 5),
     Fault("nats-server", server_fault, 4),
+    Fault("nats-server stands still", server_stands_still, 5),
 )
 DAEMON_FAULT = Fault("kill the daemon", kill_daemon, 5)

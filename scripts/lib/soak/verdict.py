@@ -97,12 +97,15 @@ class Verdict:
         self.duplicates += request.duplicates
         server = _touched(self.stage.server_windows, request)
         daemon = _touched(self.stage.daemon_windows, request)
+        still = _touched(self.stage.still_windows, request)
         if request.word is None or request.given_up:
             self.words["silent"] += 1
             in_server = any(
                 w.touches(request.sent, request.sent + _IN_SERVER) for w in self.stage.server_windows
             )
-            if not server:
+            if any(window.covers(request.deadline - MARGIN) for window in still):
+                self.unreachable.add(request)
+            elif not server:
                 self.silent.add(request)
             elif in_server and not request.runs:
                 self.lost.add(request)
@@ -115,7 +118,7 @@ class Verdict:
         else:
             self.words[request.word] += 1
             if request.late > 0:
-                (self.excused_late if server or daemon else self.late).add(request)
+                (self.excused_late if server or daemon or still else self.late).add(request)
         if request.word == NO_RESPONDERS:
             (self.excused_nobody if server or daemon else self.nobody).add(request)
             for window in (*server, *daemon):
