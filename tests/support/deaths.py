@@ -88,6 +88,5 @@ async def endure(server: NatsServer, directory: Path, fault: Fault, times: int, 
         assert runs.most_common(1)[0][1] == 1
         # of what died nothing need be on record: the kill may have come between its beginning and its first line
         assert all(r.id in runs for r in report.requests if r.verdict is Verdict.COMPLETE)
-        if fault is not a_worker_then_the_supervisor:  # whose orphans leave the group when their time is over
-            assert not report.no_responders, report
+        assert not report.no_responders, report
     return report
