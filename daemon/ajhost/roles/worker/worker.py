@@ -35,8 +35,9 @@ _log = logging.getLogger("ajhost.worker")
 BEAT = 0.05
 """Seconds between two beats."""
 _ORPHAN_GRACE = 3.0
-"""Seconds until a worker without a supervisor leaves the queue group: it serves until the next start does. Under systemd
-it is killed long before, still subscribed: what comes waits in its connection, which systemd keeps, for that start."""
+"""Seconds until a worker without a supervisor leaves the queue group: it serves until the next start does. Under
+systemd it is killed long before, still subscribed: what comes waits in its connection, which systemd keeps, for that
+start."""
 _KEPT_PATIENCE = 1.0
 """Seconds to wait for a supervisor that does not answer, before a connection is used of which it has no duplicate."""
 _CONFIRM_SECONDS = 3.0
