@@ -105,6 +105,11 @@ class Undertaker:
             if not limit.expired():
                 limit.reschedule(soon)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is left to be settled."""
+        return self.graveyard.empty and not self.leftovers
+
     def tidy(self) -> None:
         """Forgets ledgers whose files are gone. Call it about once a second."""
         self._maps.prune()

@@ -221,6 +221,12 @@ class Desk:
         self.transport.out.confirm()
         self.transport.resume()
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to be done at the next beat."""
+        out = self.transport.out
+        return not (self._covering or self.turning or self.lender.count or out.unconfirmed or out.repeating)
+
     def give_up(self, text: str) -> None:
         """The host stops: what nobody has started is answered with `text`, now and from now on."""
         self._draining = text

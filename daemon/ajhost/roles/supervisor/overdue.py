@@ -8,8 +8,8 @@ from ajhost.core.ledger import Ledger
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.takeover import answer_for
 
-_SLOW_NS = 120_000_000
-"""A beat older than this is missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
+MISSED_NS = 120_000_000
+"""A beat older than this was missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
 _EXCEEDED = "deadline exceeded: the worker hangs"
 _REFUSED = "overloaded: the worker that refused it hangs"
 
@@ -28,7 +28,7 @@ class Overdue:
         the second look is a tick later.
         """
         before, found = self._suspects.pop(ledger.serial, {}), {}
-        if now_ns - ledger.words[Word.BEAT] <= _SLOW_NS:
+        if now_ns - ledger.words[Word.BEAT] <= MISSED_NS:
             return
         for entry in overdue(ledger, now_ns + ahead_ns):
             found[entry.index] = entry.seq

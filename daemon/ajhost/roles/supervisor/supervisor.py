@@ -31,7 +31,7 @@ from ajhost.roles.supervisor.reload import Decision, Reloader
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.stored import Key, Stored
-from ajhost.roles.supervisor.watch import TICK, Watch
+from ajhost.roles.supervisor.watch import CALM_TICK, TICK, Watch
 from ajhost.roles.template.client import Template, TemplateFailed
 from ajhost.settings.values import Settings
 
@@ -262,7 +262,8 @@ class Supervisor:
             self._orphans.reap(self._crew.pids())
             logs.report_lost()
             self._undertaker.tidy()
-        self._loop.call_later(TICK, self._tick)
+        calm = self._watch.calm and desk.idle and self._undertaker.idle
+        self._loop.call_later(CALM_TICK if calm else TICK, self._tick)
 
     def _follow_max_payload(self, desk: Desk) -> None:
         """A server that takes larger payloads than before needs ledgers with a larger chunk."""

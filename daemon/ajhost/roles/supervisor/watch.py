@@ -12,14 +12,17 @@ from ajhost.core.estate import earliest_deadline
 from ajhost.core.layout import Word
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.overdue import Overdue
+from ajhost.roles.supervisor.overdue import MISSED_NS, Overdue
 from ajhost.settings.values import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 TICK = 0.05
-"""Seconds between two looks."""
+"""Seconds between two looks while anything is the matter."""
+CALM_TICK = 0.1
+"""Seconds between two looks while everybody beats: a beat that is missed makes the looks more frequent in time."""
 _STALE_NS = 350_000_000
-"""A beat older than this is stale: seven beats; scheduling alone delayed one by 54 ms at most on a loaded machine."""
+"""A beat older than this is stale: more than three beats; scheduling alone delayed one by 54 ms at most on a loaded
+machine."""
 _LONGEST_STALE_NS = 2_000_000_000
 _NEVER_BEAT_NS = 10_000_000_000
 _LATE = 0.15
@@ -42,6 +45,8 @@ class Watch:
     ) -> None:
         self._stalled, self._woke, self._worn = stalled, woke, worn
         self._hung: dict[int, float] = {}
+        self.calm = False
+        """Whether everybody was beating at the last look."""
         self._overdue = Overdue(desk)
         self._last = time.monotonic()
         self._trust_from = 0.0
@@ -59,15 +64,18 @@ class Watch:
     def look(self, members: list[Member], workers: WorkerSettings, import_timeout: float) -> None:
         """One tick."""
         now = time.monotonic()
-        if now - self._last > TICK + _LATE:
-            self._trust_from = now + 2 * TICK + _LATE
+        if now - self._last > CALM_TICK + _LATE:
+            self._trust_from = now + CALM_TICK + _LATE
         self._last = now
+        self.calm = False
         if now < self._trust_from:
             return
+        oldest = 0
         for member in members:
             if not member.pid or member.result is not None:
                 continue
             age = int(now * 1e9) - member.beat_ns
+            oldest = max(oldest, age)
             limit = max(member.stale_after_ns, _STALE_NS)
             if not member.ledger.words[Word.BEAT]:
                 limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
@@ -82,6 +90,7 @@ class Watch:
                     member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
                 _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
                 self._woke(member)
+        self.calm = not self._hung and oldest <= MISSED_NS
         if workers.max_memory and now >= self._memory_at:
             self._memory_at = now + _MEMORY_EVERY
             for member in members:

@@ -32,8 +32,10 @@ from ajhost.roles.worker.run import Route, StuckReason
 from ajhost.roles.worker.threads import prepare_for_threads
 
 _log = logging.getLogger("ajhost.worker")
-BEAT = 0.05
-"""Seconds between two beats."""
+_BEAT = 0.1
+"""Seconds between two beats. Each takes the interpreter from threads that compute."""
+_POLL = 0.05
+"""Seconds between two looks at what is awaited for long."""
 _ORPHAN_GRACE = 3.0
 """Seconds until a worker without a supervisor leaves the queue group: it serves until the next start does. Under
 systemd it is killed long before, still subscribed: what comes waits in its connection, which systemd keeps, for that
@@ -140,7 +142,7 @@ class Worker:
             try:
                 return self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
             except ChannelFull:
-                await asyncio.sleep(BEAT)
+                await asyncio.sleep(_POLL)
 
     def server_error(self, text: str) -> None:
         """`-ERR` or a broken connection."""
@@ -207,7 +209,7 @@ class Worker:
         if now - self._pruned_ns > _PRUNE_NS:
             self._pruned_ns = now
             self._puller.prune()
-        self._loop.call_later(BEAT, self._beat)
+        self._loop.call_later(_BEAT, self._beat)
 
     def _readable(self) -> None:
         while True:
@@ -242,7 +244,7 @@ class Worker:
         except ChannelClosed:
             pass  # the end of the channel is seen by its reader
         except ChannelFull:
-            self._loop.call_later(BEAT, self._tell, message)
+            self._loop.call_later(_POLL, self._tell, message)
 
     def _freed(self) -> None:
         self._puller.refresh()
@@ -274,7 +276,7 @@ class Worker:
                 self._puller.end()  # what is freed now must not be filled again
                 self._admission.give_up("draining: the host stopped before the task ended")
                 break
-            await asyncio.sleep(min(BEAT / 5, left))
+            await asyncio.sleep(min(_POLL / 5, left))
         await self._flush(end)
         self._count()
         leaving.cancel()
@@ -306,7 +308,7 @@ class Worker:
                 break
             if self._loop.time() >= (max(least, end) if repeating else least):
                 break
-            await asyncio.sleep(BEAT)
+            await asyncio.sleep(_POLL)
         out.let_go()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
