@@ -11,6 +11,7 @@ import pytest
 from ajhost.adapters.outflow import PING, Outflow
 from ajhost.core.layout import Geometry, Identity, State, create
 from ajhost.core.own_ledger import OwnLedger
+from ajhost.core.requesters import Requesters
 
 GEOMETRY = Geometry(entries=256, chunk=8192, store=4096)
 A, B = b"PUB a 0\r\n\r\n", b"PUB b 0\r\n\r\n"
@@ -26,7 +27,9 @@ class Wire:
         buffer = memoryview(bytearray(GEOMETRY.size))
         create(buffer, GEOMETRY, Identity(1, 0, 0))
         self.ledger = OwnLedger(buffer)
-        self.flow = Outflow(self.ledger, self._release, lambda error: pytest.fail(str(error)))
+        self.flow = Outflow(
+            self.ledger, Requesters(self.ledger), self._release, lambda error: pytest.fail(str(error))
+        )
 
     def _release(self, entries: list[int]) -> None:
         for index in entries:

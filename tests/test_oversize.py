@@ -14,6 +14,7 @@ from ajhost.adapters import processes
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
 from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.layout import Word
+from ajhost.core.requesters import Requesters
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.wire import encode_reply
@@ -35,7 +36,7 @@ class Waits:
 
     def __init__(self, ledger: OwnedLedger) -> None:
         self._ledger = ledger
-        self.transport = Given(ledger, self)
+        self.transport = Given(ledger, Requesters(ledger), self)
 
     async def opened(self, sock: socket.socket) -> None:
         """The test holds a duplicate already."""

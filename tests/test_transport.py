@@ -10,6 +10,7 @@ import pytest
 
 from ajhost.core.layout import Geometry, Identity, Word, create
 from ajhost.core.own_ledger import OwnLedger
+from ajhost.core.requesters import Requesters
 from ajhost.protocol.frames import Message
 from tests.support.house import frame, until
 from tests.support.peer import Given, Peer
@@ -25,7 +26,7 @@ class Worker:
         memory = memoryview(bytearray(GEOMETRY.size))
         create(memory, GEOMETRY, Identity(1, 0, 1))
         self.ledger = OwnLedger(memory)
-        self.transport = Given(self.ledger, self)
+        self.transport = Given(self.ledger, Requesters(self.ledger), self)
         self.admitted: list[bytes] = []
         self.refused: list[bytes] = []
         self._in_chunk: list[tuple[int, bytes]] = []

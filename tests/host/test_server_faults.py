@@ -75,6 +75,29 @@ async def test_a_worker_killed_before_routers_are_back_is_answered_for(
         assert Report(tuple(requests)).words.keys() == {"worker died:"}
 
 
+async def test_a_worker_born_before_routers_are_back_gets_its_replies_to_them(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """It never saw another server than this one; what it starts came through the one before."""
+    sections = {"workers": {"count": 1, "concurrency": 1}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url, reconnect_time_wait=4) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 500}, deadline=20) for _ in range(5)]
+        await router.barrier()
+        await host.running(1)
+        await nats_server.kill()
+        await nats_server.start()
+        await host.log("worker 0: connected again to NATS")
+        await host.log("supervisor: connected again to NATS")
+        host.kill(0)
+        replies = [await router.reply(r) for r in requests]
+        words = [r.word if r.verdict is Verdict.ERROR else r.verdict for r in replies]
+        assert words == ["worker died:", *[Verdict.COMPLETE] * 4]
+        assert min(r.latency for r in requests) > 3  # it was away when they were made
+
+
 async def test_the_host_is_back_by_itself_after_restarts_and_kills(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ async def fork(lanes: list[Lane]) -> AsyncIterator[Fork]:
         ours, theirs = pair()
         with theirs:
             try:
-                order = WorkerOrder(slot, 100 + len(forked), 5)
+                order = WorkerOrder(slot, 100 + len(forked), 5, 99)
                 spawned = await template.spawn(order, theirs, [*lanes, *more_lanes])
             except BaseException:
                 ours.close()

@@ -5,8 +5,19 @@ from __future__ import annotations
 import pytest
 
 from ajhost.core.again import Again
+from ajhost.core.layout import Geometry, Identity, create
+from ajhost.core.ledger import Ledger
+from ajhost.core.requesters import Requesters
 
 MIB = 1 << 20
+
+
+def requesters() -> Requesters:
+    """A host that knows nothing yet."""
+    geometry = Geometry(1, 4096, 4096)
+    view = memoryview(bytearray(geometry.size))
+    create(view, geometry, Identity(7, 0, 1))
+    return Requesters(Ledger(view))
 
 
 def _repeats(again: Again, begin: float, seconds: int) -> list[float]:
@@ -16,7 +27,7 @@ def _repeats(again: Again, begin: float, seconds: int) -> list[float]:
 
 
 def test_nothing_is_repeated_while_the_server_stays() -> None:
-    again = Again()
+    again = Again(requesters())
     assert again.came_up(0.0, None) == []
     again.sent(b"a", [], 1.0)
     assert _repeats(again, 1.0, 60) == []
@@ -40,7 +51,7 @@ def test_nothing_is_repeated_while_the_server_stays() -> None:
 def test_past_a_restart_replies_are_repeated_until_their_requesters_are_back(
     away: float, sent_after: float, repeats: list[float]
 ) -> None:
-    again = Again()
+    again = Again(requesters())
     again.came_up(100.0, away)
     again.sent(b"a", [], 100.0 + sent_after)
     assert again.repeating == bool(repeats)
@@ -49,7 +60,7 @@ def test_past_a_restart_replies_are_repeated_until_their_requesters_are_back(
 
 
 def test_the_server_is_asked_once_for_what_was_sent() -> None:
-    again = Again()
+    again = Again(requesters())
     assert again.ask() is None
     again.sent(b"a", [1, 2], 0.0)
     first = again.ask()
@@ -75,7 +86,7 @@ def test_the_server_is_asked_once_for_what_was_sent() -> None:
 def test_what_was_confirmed_is_kept_for_two_seconds_in_case_the_server_is_killed(
     age: float, away: float | None, kept: list[tuple[bytes, list[int]]]
 ) -> None:
-    again = Again()
+    again = Again(requesters())
     again.sent(b"a", [1, 2], 0.0)
     mark = again.ask()
     assert mark is not None
@@ -86,7 +97,7 @@ def test_what_was_confirmed_is_kept_for_two_seconds_in_case_the_server_is_killed
 
 @pytest.mark.parametrize(("now", "released"), [(5.0, []), (9.9, []), (10.0, [1, 2, 3]), (90.0, [1, 2, 3])])
 def test_past_a_restart_entries_are_held_until_requesters_are_back(now: float, released: list[int]) -> None:
-    again = Again()
+    again = Again(requesters())
     again.came_up(0.0, 0.1)
     for entries in ([1, 2], [3]):
         again.sent(b"a", entries, 1.0)
@@ -101,7 +112,7 @@ def test_past_a_restart_entries_are_held_until_requesters_are_back(now: float, r
 
 @pytest.mark.parametrize("spared", [False, True])
 def test_what_is_held_is_let_go_when_entries_are_few(spared: bool) -> None:
-    again = Again()
+    again = Again(requesters())
     again.came_up(0.0, 0.1)
     again.sent(b"a", [1], 1.0)
     mark = again.ask()
@@ -114,7 +125,7 @@ def test_what_is_held_is_let_go_when_entries_are_few(spared: bool) -> None:
 
 
 def test_the_oldest_goes_first_when_too_much_is_kept_and_its_entries_with_it() -> None:
-    again = Again()
+    again = Again(requesters())
     dropped = [again.sent(bytes([letter]) * 3 * MIB, [letter], 0.0) for letter in b"abc"]
     assert dropped == [[], [], [ord("a")]]
     assert [data[:1] for data, _ in again.came_up(0.0, None)] == [b"b", b"c"]
@@ -127,7 +138,7 @@ def test_the_oldest_goes_first_when_too_much_is_kept_and_its_entries_with_it() -
 
 
 def test_what_was_not_asked_about_is_counted() -> None:
-    again = Again()
+    again = Again(requesters())
     again.sent(b"a", [1, 2], 0.0)
     again.sent(b"b", [3], 0.0)
     assert again.unasked == 3
@@ -136,8 +147,31 @@ def test_what_was_not_asked_about_is_counted() -> None:
 
 
 def test_the_oldest_repeats_go_first_when_there_are_too_many() -> None:
-    again = Again()
+    again = Again(requesters())
     again.came_up(0.0, 60.0)
     for letter in b"abc":
         again.sent(bytes([letter]) * 3 * MIB, [], 0.0)
     assert [data[:1] for data in again.due(1.0)] == [b"b", b"c"]
+
+
+def test_what_another_process_finds_is_true_for_everybody() -> None:
+    shared = requesters()
+    other, again = Again(shared), Again(shared)
+    again.came_up(0.0, None)
+    again.sent(b"settled", [1], 90.0)
+    again.sent(b"just now", [2], 99.5)
+    mark = again.ask()
+    assert mark is not None
+    again.confirmed(mark, 99.6)
+    again.sent(b"unconfirmed", [3], 99.9)
+    other.came_up(100.0, 0.1)
+    assert again.awaits_requesters(100.1)
+    assert again.due(100.1) == []
+    assert again.due(101.2) == [b"settled", b"just now", b"unconfirmed"], "as it left just before"
+    assert again.due(101.3) == []
+    later = Again(shared)
+    later.sent(b"later", [4], 105.0)
+    assert _repeats(later, 105.0, 20) == [1, 3, 7]
+    late = Again(shared)
+    late.sent(b"late", [5], 110.0)
+    assert _repeats(late, 110.0, 20) == []

@@ -15,6 +15,7 @@ from ajhost.adapters import sockets
 from ajhost.adapters.tls import Sealed
 from ajhost.core.again import Again
 from ajhost.core.own_ledger import OwnLedger
+from ajhost.core.requesters import Requesters
 
 PING = b"PING\r\n"
 _ASK_EVERY = 128
@@ -27,6 +28,7 @@ class Outflow:
     def __init__(
         self,
         ledger: OwnLedger,
+        requesters: Requesters,
         released: Callable[[list[int]], None],
         broken: Callable[[OSError], None],
     ) -> None:
@@ -44,7 +46,7 @@ class Outflow:
         self._rest_entries: list[int] = []
         self._room: asyncio.Future[None] | None = None
         self._pings: deque[int | None] = deque()
-        self._again = Again()
+        self._again = Again(requesters)
         self._ended = self._loop.time()
 
     # -- a connection's life --------------------------------------------------------------------

@@ -23,8 +23,10 @@ from ajhost.adapters.tls import Sealed
 from ajhost.core.chunk import READ_SIZE, Chunk
 from ajhost.core.layout import Word
 from ajhost.core.own_ledger import OwnLedger
+from ajhost.core.requesters import Requesters
 from ajhost.protocol.frames import FrameError, Message, message_line, scan
 
+_CLUSTER = b'"cluster":'
 _SERVER_ID = re.compile(rb'"server_id":"([^"]*)"')
 
 
@@ -53,8 +55,8 @@ class Sink(Protocol):
 class LedgerTransport(Transport):
     """One NATS connection after another, through one ledger."""
 
-    def __init__(self, ledger: OwnLedger, sink: Sink) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: OwnLedger, requesters: Requesters, sink: Sink) -> None:
+        self._ledger, self._requesters = ledger, requesters
         self._words = ledger.words
         self._chunk = Chunk(ledger)
         self._sink = sink
@@ -70,7 +72,7 @@ class LedgerTransport(Transport):
         self._controls: list[bytes] = []
         self._server: bytes | None = None
         self._moved = self._absent = False
-        self.out = Outflow(ledger, self._released, self._broken)
+        self.out = Outflow(ledger, requesters, self._released, self._broken)
         """What leaves: replies, and the operations of nats-py."""
 
     # -- nats-py's side -------------------------------------------------------------------------
@@ -363,7 +365,9 @@ class LedgerTransport(Transport):
         """Another server than before, or the same one started anew: requesters may not be back on it yet."""
         known, found = self._server, _SERVER_ID.search(line)
         self._server = found[1] if found is not None else b""
-        self._moved = self._absent or (known is not None and known != self._server)
+        now = self._loop.time()
+        replaced = self._requesters.met(self._server, now, clustered=_CLUSTER in line)
+        self._moved = self._absent or replaced or known not in (None, self._server)
         self._absent = False
 
     def _came_up(self) -> None:

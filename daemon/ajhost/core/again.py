@@ -6,15 +6,14 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 
+from ajhost.core.requesters import Requesters
+
 _KEPT_BYTES = 8 << 20
 """Bytes that are kept of what is unconfirmed, and of what is repeated; the oldest go first."""
 _SETTLED_BYTES = 1 << 17
 """The same for what is settled: a second of a thousand replies, and no more memory in any worker."""
 _SETTLED_SECONDS = 2.0
 """For so long a reply is kept that the server has read: killed, it takes along what a slow requester had not got."""
-_BACK_LEAST, _BACK_MOST = 10.0, 60.0
-"""Bounds (s) of the time in which a requester comes back after the server. A Go router's first pauses are 1, 4 and 7 s,
-and the longer the server was away, the longer they have grown (`RetryLinearOneMinute` in asyncjobs v0.3.0)."""
 _PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds from one repeat of a reply to the next."""
 
@@ -25,12 +24,15 @@ Batch = tuple[bytes, list[int]]
 
 
 class Again:
-    """Keeps what was handed to the kernel. Times are seconds of one clock that only moves forward.
+    """Keeps what was handed to the kernel. Times are seconds of the monotonic clock.
 
     A second answer is harmless (the router's inbox is one-shot and unique), a missing one is not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, requesters: Requesters) -> None:
+        self._requesters = requesters
+        self._heard = requesters.back_by
+        """Until when requesters may not be back, as far as what was sent before has been repeated for it."""
         self._mark = 0
         self.unasked = 0
         """Entries of what was sent since the server was last asked."""
@@ -38,7 +40,6 @@ class Again:
         self._held: list[int] = []
         self._settled: deque[Timed] = deque()
         self._size = self._settled_size = 0
-        self._back_by = 0.0
         self._repeats: tuple[deque[Timed], ...] = tuple(deque() for _ in _PAUSES)
         self._repeated_size = 0
 
@@ -59,7 +60,7 @@ class Again:
 
     def awaits_requesters(self, now: float) -> bool:
         """Whether requesters may not be back yet: who answers must be able to answer again, whatever dies."""
-        return now < self._back_by
+        return now < self._requesters.back_by
 
     @property
     def entries(self) -> Iterator[int]:
@@ -76,7 +77,7 @@ class Again:
             _, oldest, theirs = self._unconfirmed.popleft()
             self._size -= len(oldest)
             dropped += theirs
-        if now < self._back_by:
+        if self.awaits_requesters(now):
             self._repeat(0, data, now)
         return dropped
 
@@ -129,7 +130,8 @@ class Again:
         """
         unsure = [(data, entries) for _, data, entries in self._unconfirmed]
         if away is not None:
-            self._back_by = now + min(max(away, _BACK_LEAST), _BACK_MOST)
+            self._requesters.lost(now, away)
+            self._heard = self._requesters.back_by
             self._forget(now - away)
             unsure[:0] = [(data, []) for _, data in self._settled]
         self._unconfirmed.clear()
@@ -140,15 +142,23 @@ class Again:
     def due(self, now: float) -> list[bytes]:
         """What is to be repeated now. Call it every now and then: it also forgets what is settled for good."""
         self._forget(now)
+        self._hear(now)
         found: list[bytes] = []
         for step, queue in enumerate(self._repeats):
             while queue and queue[0][0] <= now:
                 data = queue.popleft()[1]
                 self._repeated_size -= len(data)
                 found.append(data)
-                if now < self._back_by and step + 1 < len(_PAUSES):
+                if step + 1 < len(_PAUSES) and self.awaits_requesters(now):
                     self._repeat(step + 1, data, now)
         return found
+
+    def _hear(self, now: float) -> None:
+        """Somebody else found that requesters have to come back: what has just left may have gone nowhere."""
+        if self._requesters.back_by > self._heard:
+            self._heard = self._requesters.back_by
+            for data in [*(data for _, data in self._settled), *(data for _, data, _ in self._unconfirmed)]:
+                self._repeat(0, data, now)
 
     def _forget(self, now: float) -> None:
         while self._settled and self._settled[0][0] < now - _SETTLED_SECONDS:

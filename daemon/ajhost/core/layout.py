@@ -51,6 +51,9 @@ class Word:
     """The epoch in which the server last had all our subscriptions."""
     TOUCHED = 27
     """How many entries were ever in use, the first ones; beyond there may be thousands, which nobody looks at."""
+    SERVER, BACK_BY = 28, 29
+    """In the supervisor's ledger, written by any process of the host (`core/requesters.py`): which server it last knew,
+    and the moment (ns) by which requesters must be back."""
     RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
     TOKENS = 64
     """Places for tokens, four words each (`core/token.py`): those that this process has received. What they name has

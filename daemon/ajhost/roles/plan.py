@@ -41,11 +41,12 @@ class GenerationPlan:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOrder:
-    """One worker to be forked: its slot, and the serial that names its ledger."""
+    """One worker to be forked: its slot, the serial that names its ledger, and that of the supervisor's."""
 
     slot: int
     serial: int
     generation: int
+    supervisor: int
 
 
 def to_json(value: object) -> bytes:

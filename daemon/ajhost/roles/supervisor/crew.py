@@ -25,7 +25,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Crew:
-    """Members and templates. The callbacks:
+    """Members and templates. `serial`: of the supervisor's ledger; theirs follow. The callbacks:
 
     `kept(key, sock)`: a worker's new connection; `ended(member, how)`: a worker is dead, called before its
     replacement is forked; `changed()`: something worth a look has happened.
@@ -34,14 +34,14 @@ class Crew:
     def __init__(
         self,
         runtime: Path,
-        first_serial: int,
+        serial: int,
         lanes: list[Lane],
         *,
         kept: Callable[[Key, socket.socket], None],
         ended: Callable[[Member, str], None],
         changed: Callable[[], None],
     ) -> None:
-        self.fleet = Fleet(first_serial)
+        self.fleet = Fleet(serial + 1)
         self.tally = Tally()
         self.members: dict[int, Member] = {}
         self.templates: dict[int, Template] = {}
@@ -49,7 +49,7 @@ class Crew:
         self.max_payload = 0
         self.failed: dict[int, list[str]] = {}
         """For each generation: why members of it died before they served."""
-        self._directory = runtime / "ledger"
+        self._directory, self._serial = runtime / "ledger", serial
         self._lanes = lanes
         self._kept, self._ended, self._changed = kept, ended, changed
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +105,7 @@ class Crew:
         self.spawn_task(self._fork(member, spawn, theirs))
 
     async def _fork(self, member: Member, spawn: Spawn, theirs: socket.socket) -> None:
-        order = WorkerOrder(spawn.slot, spawn.serial, spawn.generation)
+        order = WorkerOrder(spawn.slot, spawn.serial, spawn.generation, self._serial)
         with theirs:
             try:
                 template = self.templates.get(spawn.generation)

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from ajhost.adapters import ledger_file
 from ajhost.adapters.nats import Connection
 from ajhost.adapters.transport import LedgerTransport
-from ajhost.core.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, Word, geometry_for
+from ajhost.core.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
+from ajhost.core.requesters import Requesters
 from ajhost.protocol.frames import Message, message_line, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.wire import encode_reply, subjects_of
@@ -55,7 +56,9 @@ class Desk:
         self.ledger.words[Word.PID] = os.getpid()
         self._stored = stored
         loop = asyncio.get_running_loop()
-        self.transport = LedgerTransport(self.ledger, self)
+        self.requesters = Requesters(self.ledger)
+        self._inherit()
+        self.transport = LedgerTransport(self.ledger, self.requesters, self)
         self.connection = Connection(plan.nats, self.transport, "ajhost supervisor")
         self.lender = Lender(self.ledger, lanes, loop, self._expired)
         self.covered = 0
@@ -65,6 +68,16 @@ class Desk:
         self._draining = ""
         self._holding = False
         self.follow(plan, lanes)
+
+    def _inherit(self) -> None:
+        """What earlier starts knew of their requesters: some have died because they, too, were being stopped."""
+        for serial in ledger_file.serials(self.directory):
+            if serial < self.serial:
+                with contextlib.suppress(OSError, LedgerError):
+                    ledger = ledger_file.MappedLedger(self.directory, serial)
+                    if ledger.slot == SUPERVISOR_SLOT:
+                        self.requesters.inherit(ledger)
+                    ledger.close()
 
     def follow(self, plan: GenerationPlan, lanes: Sequence[Lane]) -> None:
         """Takes a generation's handlers, limits and lanes."""

@@ -57,7 +57,7 @@ class Supervisor:
         self._stored = Stored(notifier)
         self._crew = Crew(
             self._runtime,
-            self.serial + 1,
+            self.serial,
             self._lanes,
             kept=self._stored.keep,
             ended=self._on_ended,

@@ -25,6 +25,8 @@ _STALE_NS = 350_000_000
 machine."""
 _LONGEST_STALE_NS = 2_000_000_000
 _NEVER_BEAT_NS = 10_000_000_000
+_IN_TIME = 0.02
+"""How late a look may be and say that nothing has held us up."""
 _LATE = 0.15
 """A tick of ours that comes so late says that we were stopped ourselves: nobody is judged by what was missed."""
 _DUMP_TIME = 0.1
@@ -64,9 +66,10 @@ class Watch:
     def look(self, members: list[Member], workers: WorkerSettings, import_timeout: float) -> None:
         """One tick."""
         now = time.monotonic()
-        if now - self._last > CALM_TICK + _LATE:
-            self._trust_from = now + CALM_TICK + _LATE
+        late = now - self._last - CALM_TICK
         self._last = now
+        if late > _LATE:
+            self._trust_from = now + CALM_TICK + _LATE
         self.calm = False
         if now < self._trust_from:
             return
@@ -80,7 +83,7 @@ class Watch:
             if not member.ledger.words[Word.BEAT]:
                 limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
             ahead = TICK if member.serial in self._hung else 0.0
-            self._overdue.look(member.ledger, int(now * 1e9), int(ahead * 1e9))
+            self._overdue.look(member.ledger, int(now * 1e9), int(ahead * 1e9), in_time=late <= _IN_TIME)
             if age > limit:
                 self._judge(member, now, workers.kill_grace)
             elif member.serial in self._hung and member.subscribed:

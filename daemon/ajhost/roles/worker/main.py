@@ -15,8 +15,9 @@ import uvloop
 
 from ajhost.adapters import logs
 from ajhost.adapters.channel import Channel
-from ajhost.adapters.ledger_file import OwnedLedger
+from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
 from ajhost.core.layout import Word
+from ajhost.core.requesters import Requesters
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.plan import GenerationPlan, WorkerOrder
 from ajhost.roles.shared_queue.lane import Lane
@@ -45,10 +46,11 @@ def run(
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     ledger = OwnedLedger(plan.runtime / "ledger", order.serial)
     ledger.words[Word.PID] = os.getpid()
+    requesters = Requesters(MappedLedger(plan.runtime / "ledger", order.supervisor))
     shared = [Lane(name, receive, send) for name, receive, send in lanes]
 
     async def serve() -> int:
-        status = await Worker(plan, order, handlers, Channel(channel), shared, ledger).run()
+        status = await Worker(plan, order, handlers, Channel(channel), shared, ledger, requesters).run()
         # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

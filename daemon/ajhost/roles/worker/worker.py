@@ -18,6 +18,7 @@ from ajhost.adapters.ledger_file import OwnedLedger
 from ajhost.adapters.nats import Connection
 from ajhost.adapters.transport import LedgerTransport
 from ajhost.core.layout import Phase, Word
+from ajhost.core.requesters import Requesters
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.judge import Judge
@@ -59,6 +60,7 @@ class Worker:
         channel: Channel,
         lanes: Sequence[Lane],
         ledger: OwnedLedger,
+        requesters: Requesters,
     ) -> None:
         self._plan = plan
         self._channel = channel
@@ -83,7 +85,7 @@ class Worker:
         # the transport's requests go straight to where they are decided (adapters.transport.Sink)
         self.admit, self.refuse = self._admission.admit, self._admission.refuse
         self.vacate = self._admission.vacate
-        self._transport = LedgerTransport(ledger, self)
+        self._transport = LedgerTransport(ledger, requesters, self)
         self._lender = Lender(ledger, lanes, self._loop, self._admission.expired)
         self._execution = Execution(
             self._loop,

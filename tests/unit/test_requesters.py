@@ -1,0 +1,62 @@
+"""Whether requesters are there, as the processes of a host tell each other."""
+
+from __future__ import annotations
+
+import pytest
+
+from ajhost.core.layout import Geometry, Identity, create
+from ajhost.core.ledger import Ledger
+from ajhost.core.requesters import Requesters
+
+
+def shared() -> Ledger:
+    """A supervisor's ledger."""
+    geometry = Geometry(1, 4096, 4096)
+    view = memoryview(bytearray(geometry.size))
+    create(view, geometry, Identity(7, 0, 1))
+    return Ledger(view)
+
+
+@pytest.mark.parametrize(
+    ("servers", "clustered", "replaced"),
+    [
+        ("A", False, [False]),
+        ("AAA", False, [False, False, False]),
+        ("AB", False, [False, True]),
+        ("ABB", False, [False, True, False]),
+        ("ABA", False, [False, True, True]),
+        ("ABA", True, [False, False, False]),
+    ],
+)
+def test_a_server_in_the_place_of_the_known_one_means_that_requesters_have_to_come_back(
+    servers: str, clustered: bool, replaced: list[bool]
+) -> None:
+    ledger = shared()
+    found = []
+    for now, server in enumerate(servers, 100):
+        process = Requesters(ledger)  # each time another one
+        found.append(process.met(server.encode(), float(now), clustered=clustered))
+        assert process.back_by == (now + 10.0 if found[-1] else process.back_by)
+    assert found == replaced
+    assert (Requesters(ledger).back_by > 0) == any(replaced)
+
+
+@pytest.mark.parametrize(("away", "by"), [(0.0, 110.0), (9.0, 110.0), (30.0, 130.0), (600.0, 160.0)])
+def test_the_longer_the_server_was_away_the_longer_they_take(away: float, by: float) -> None:
+    requesters = Requesters(shared())
+    requesters.lost(100.0, away)
+    assert requesters.back_by == by
+    requesters.lost(99.0, 0.0)
+    assert requesters.back_by == by, "who noticed later, or less, takes nothing back"
+
+
+def test_the_next_start_goes_on_with_what_was_known() -> None:
+    eldest, dead, own = shared(), shared(), Requesters(shared())
+    Requesters(eldest).met(b"A", 1.0, clustered=False)
+    Requesters(eldest).lost(80.0, 60.0)
+    Requesters(dead).met(b"B", 90.0, clustered=False)
+    for ledger in (eldest, dead, shared()):
+        own.inherit(ledger)
+    assert own.back_by == 140.0
+    assert not own.met(b"B", 100.0, clustered=False)
+    assert own.met(b"C", 100.0, clustered=False), "it was restarted while no host ran"
