@@ -127,6 +127,7 @@ class Soak:
 
     async def _tell(self, stage: Stage, verdict: Verdict) -> None:
         began, seen, sent = time.monotonic(), 0, 0
+        told: set[str] = set()
         while True:
             await asyncio.sleep(_STATUS_EVERY)
             verdict.read_log()
@@ -143,6 +144,11 @@ class Soak:
                 f"{bad:>3} bad  lag {router.lag * 1000:4.0f} ms  {memory} MB  {', '.join(new)}",
                 flush=True,
             )
+            for finding in verdict.findings:
+                fresh = [one for one in finding.examples if one.id not in told] if finding.fatal else []
+                told.update(one.id for one in fresh)
+                for one in fresh:
+                    print(f"!  {finding.title}: {one}", flush=True)
 
     async def _end(self, stage: Stage) -> None:
         service = stage.service
