@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import random
 import re
@@ -45,6 +46,7 @@ class Soak:
         self._profiles = [profile for profile in PROFILES if re.search(asked.loads, profile.name)]
         self._acting: set[asyncio.Task[None]] = set()
         self._profile = ""
+        self._until = math.inf
         self.errors: list[str] = []
 
     async def run(self) -> bool:
@@ -80,12 +82,14 @@ class Soak:
             print(f"!  {error}")
         return not verdict.failed and not self.errors
 
+    def _enough(self) -> None:
+        self._until = 0.0
+
     async def _storm(self, stage: Stage, verdict: Verdict) -> None:
-        end = time.monotonic() + self._asked.minutes * 60
-        tasks = [
-            asyncio.create_task(self._load(stage, end)),
-            asyncio.create_task(self._harm(stage, end)),
-        ]
+        self._until = time.monotonic() + self._asked.minutes * 60
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._enough)
+        tasks = [asyncio.create_task(self._load(stage)), asyncio.create_task(self._harm(stage))]
         status = asyncio.create_task(self._tell(stage, verdict))
         try:
             await asyncio.gather(*tasks)
@@ -99,18 +103,18 @@ class Soak:
             await asyncio.gather(*tasks, status, return_exceptions=True)
         verdict.read_log()
 
-    async def _load(self, stage: Stage, end: float) -> None:
+    async def _load(self, stage: Stage) -> None:
         rng = random.Random(f"{self._asked.seed} load")
-        while time.monotonic() < end:
+        while time.monotonic() < self._until:
             profile: Profile = rng.choice(self._profiles)
             self._profile = profile.name
-            await profile.run(stage.router, rng, min(time.monotonic() + rng.uniform(8, 20), end))
+            await profile.run(stage.router, rng, min(time.monotonic() + rng.uniform(8, 20), self._until))
 
-    async def _harm(self, stage: Stage, end: float) -> None:
+    async def _harm(self, stage: Stage) -> None:
         if not self._faults:
             return
         weights = [fault.weight for fault in self._faults]
-        while time.monotonic() < end:
+        while time.monotonic() < self._until:
             await asyncio.sleep(stage.rng.expovariate(1 / self._asked.pause))
             fault = stage.rng.choices(self._faults, weights)[0]
             task = asyncio.create_task(self._act(fault, stage))
