@@ -1,8 +1,8 @@
 """The ledger's layout: every word of the shared file, who writes it, and what it means.
 
-Sans-IO: all of it works on a buffer, whoever mapped it. Every word has one writer and is stored through a native
-`memoryview.cast("Q")`: one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")` stores byte by
-byte). An entry's state word is written last, so an entry exists only when it is whole.
+Sans-IO: all of it works on a buffer, whoever mapped it. Every word has one writer, or says who else, and is stored
+through a native `memoryview.cast("Q")`: one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")`
+stores byte by byte). An entry's state word is written last, so an entry exists only when it is whole.
 """
 
 from __future__ import annotations
