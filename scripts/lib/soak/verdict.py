@@ -100,9 +100,8 @@ class Verdict:
         still = _touched(self.stage.still_windows, request)
         if request.word is None or request.given_up:
             self.words["silent"] += 1
-            in_server = any(
-                w.touches(request.sent, request.sent + _IN_SERVER) for w in self.stage.server_windows
-            )
+            passed = self._passed_server(request)
+            in_server = any(w.touches(request.sent, passed) for w in self.stage.server_windows)
             if any(window.covers(request.deadline - MARGIN) for window in still):
                 self.unreachable.add(request)
             elif not server:
@@ -135,6 +134,15 @@ class Verdict:
                 self.twice.add(request)
         if request.word is not None and any(run.at > request.answered + 0.05 for run in request.runs[:1]):
             self.after.add(request)
+
+    def _passed_server(self, request: Request) -> float:
+        """When it would surely have passed through the server, which does nothing while it stands still."""
+        assert self.stage is not None
+        moment = request.sent + _IN_SERVER
+        for window in self.stage.still_windows:
+            if window.start <= moment and (not window.end or window.end >= request.sent):
+                moment = max(moment, (window.end or math.inf) + _IN_SERVER)
+        return moment
 
     def _explained(self, request: Request) -> bool:
         """Whether each worker that ran it, but the last, has died."""
