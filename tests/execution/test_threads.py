@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import subprocess
 import sys
@@ -219,6 +220,17 @@ begun.wait()
         timeout=LIMIT,
         env={"PYTHONPATH": str(Path(__file__).parents[2] / "daemon")},
     )
+
+
+async def test_threads_let_the_loop_have_a_processor_first(host: Host) -> None:
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def handler(task: Task) -> str:
+        return str(os.getpriority(os.PRIO_PROCESS, 0))
+
+    for index in (host.start(handler), host.start(handler)):
+        assert await host.outcome(index) == Completed(str(min(nice + 5, 19)).encode())
+    assert os.getpriority(os.PRIO_PROCESS, 0) == nice
 
 
 async def test_with_threads_that_compute_the_loop_has_its_turn_at_once() -> None:

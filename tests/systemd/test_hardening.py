@@ -24,7 +24,7 @@ FORBIDDEN = {
     "meminfo",
     "netlink",
     "raw packets",
-    "nice",
+    "scheduler",
     "affinity",
     "chown",
 }
@@ -33,7 +33,7 @@ ALLOWS = {
     "sub-processes": {"script in state", "script in tmp", "shared object in tmp", "user namespace"},
     "files": {"write srv"},
     "system-information": {"meminfo", "netlink"},
-    "scheduling": {"nice", "affinity"},
+    "scheduling": {"scheduler", "affinity"},
     "memory": set(),
     "network": set(),
 }

@@ -208,6 +208,15 @@ def raise_oom_score(pid: int, by: int) -> None:
     path.write_text(str(min(int(path.read_text()) + by, _OOM_MAX)))
 
 
+def step_back(steps: int) -> None:
+    """Makes the calling thread, not its process, nicer by so many steps: on Linux each has a value (setpriority(2)).
+
+    Where that is forbidden, or there are no more steps, it goes on as it is.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + steps)
+
+
 def resident_bytes(pid: int) -> int:
     """The resident set of a process, in bytes, shared pages included.
 
