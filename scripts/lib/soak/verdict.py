@@ -98,9 +98,9 @@ class Verdict:
         server = _touched(self.stage.server_windows, request)
         daemon = _touched(self.stage.daemon_windows, request)
         still = _touched(self.stage.still_windows, request)
+        since, passed = self._way_through_server(request)
         if request.word is None or request.given_up:
             self.words["silent"] += 1
-            passed = self._passed_server(request)
             in_server = any(w.touches(request.sent, passed) for w in self.stage.server_windows)
             if any(window.covers(request.deadline - MARGIN) for window in still):
                 self.unreachable.add(request)
@@ -119,7 +119,9 @@ class Verdict:
             if request.late > 0:
                 (self.excused_late if server or daemon or still else self.late).add(request)
         if request.word == NO_RESPONDERS:
-            (self.excused_nobody if server or daemon else self.nobody).add(request)
+            # a server that stood still learned of its subscribers as late as it came to this request
+            away = any(w.touches(since, passed) for w in self.stage.server_windows)
+            (self.excused_nobody if server or daemon or away else self.nobody).add(request)
             for window in (*server, *daemon):
                 window.nobody += 1
         if request.word == OK:
@@ -135,14 +137,15 @@ class Verdict:
         if request.word is not None and any(run.at > request.answered + 0.05 for run in request.runs[:1]):
             self.after.add(request)
 
-    def _passed_server(self, request: Request) -> float:
-        """When it would surely have passed through the server, which does nothing while it stands still."""
+    def _way_through_server(self, request: Request) -> tuple[float, float]:
+        """From when on the server did nothing, if it stood still, and when the request would surely have passed it."""
         assert self.stage is not None
-        moment = request.sent + _IN_SERVER
+        since, passed = request.sent, request.sent + _IN_SERVER
         for window in self.stage.still_windows:
-            if window.start <= moment and (not window.end or window.end >= request.sent):
-                moment = max(moment, (window.end or math.inf) + _IN_SERVER)
-        return moment
+            if window.start <= passed and (not window.end or window.end >= request.sent):
+                since = min(since, window.start)
+                passed = max(passed, (window.end or math.inf) + _IN_SERVER)
+        return since, passed
 
     def _explained(self, request: Request) -> bool:
         """Whether each worker that ran it, but the last, has died."""
