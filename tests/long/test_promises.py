@@ -30,7 +30,7 @@ LOADS = {
     "backlog": ["-r", "600", "--sleep", "50:1"],
     "saturated": ["-c", "256"],
 }
-PER_SECOND = {"300 a second": 300, "1500 a second": 1500, "backlog": 600, "saturated": 8000}
+PER_SECOND = {"300 a second": 300, "1500 a second": 1500, "backlog": 600, "saturated": 22_000}
 KILLS = 80
 
 
