@@ -56,9 +56,9 @@ class Desk:
         self.ledger.words[Word.PID] = os.getpid()
         self._stored = stored
         loop = asyncio.get_running_loop()
-        self.requesters = Requesters(self.ledger)
-        self._inherit()
-        self.transport = LedgerTransport(self.ledger, self.requesters, self)
+        requesters = Requesters(self.ledger)
+        self._inherit(requesters)
+        self.transport = LedgerTransport(self.ledger, requesters, self)
         self.connection = Connection(plan.nats, self.transport, "ajhost supervisor")
         self.lender = Lender(self.ledger, lanes, loop, self._expired)
         self.covered = 0
@@ -69,14 +69,14 @@ class Desk:
         self._holding = False
         self.follow(plan, lanes)
 
-    def _inherit(self) -> None:
-        """What earlier starts knew of their requesters: some have died because they, too, were being stopped."""
+    def _inherit(self, requesters: Requesters) -> None:
+        """What earlier starts knew of requesters, to whose tasks this one gives the answers that are left."""
         for serial in ledger_file.serials(self.directory):
             if serial < self.serial:
                 with contextlib.suppress(OSError, LedgerError):
                     ledger = ledger_file.MappedLedger(self.directory, serial)
                     if ledger.slot == SUPERVISOR_SLOT:
-                        self.requesters.inherit(ledger)
+                        requesters.inherit(ledger)
                     ledger.close()
 
     def follow(self, plan: GenerationPlan, lanes: Sequence[Lane]) -> None:

@@ -10,8 +10,8 @@ from ajhost.roles.supervisor.takeover import answer_for
 
 MISSED_NS = 120_000_000
 """A beat older than this was missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
-_BETWEEN_NS = 50_000_000
-"""What has been so for as long as this, two looks would have found."""
+TICK_NS = 50_000_000
+"""Between two looks while anything is the matter: what has been so for as long, two of them would have found."""
 _EXCEEDED = "deadline exceeded: the worker hangs"
 _REFUSED = "overloaded: the worker that refused it hangs"
 
@@ -27,14 +27,14 @@ class Overdue:
         """Call it at every tick, with monotonic nanoseconds.
 
         `ahead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
-        the second look is a tick later. `in_time`: nothing has held up this process since the last look, so the owner
-        has not been held up with it, and one look is enough for what two would have found had they been more frequent.
+        the second look is a tick later. `in_time`: nothing has held up this process, and the owner with it; one look is
+        enough then for what two would have found had they been more frequent.
         """
         before, found = self._suspects.pop(ledger.serial, {}), {}
         age_ns = now_ns - ledger.words[Word.BEAT]
         if age_ns <= MISSED_NS:
             return
-        long_ns = now_ns - _BETWEEN_NS if in_time and age_ns > MISSED_NS + _BETWEEN_NS else 0
+        long_ns = now_ns - TICK_NS if in_time and age_ns > MISSED_NS + TICK_NS else 0
         for entry in overdue(ledger, now_ns + ahead_ns):
             found[entry.index] = entry.seq
             if before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns:

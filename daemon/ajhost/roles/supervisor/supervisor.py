@@ -27,6 +27,7 @@ from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import new_serial
 from ajhost.roles.supervisor.member import Member
 from ajhost.roles.supervisor.metrics import look
+from ajhost.roles.supervisor.overdue import TICK_NS
 from ajhost.roles.supervisor.reload import Decision, Reloader
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
 from ajhost.roles.supervisor.state_file import HostState
@@ -68,7 +69,7 @@ class Supervisor:
         self._ready = False
         self._shutdown = Shutdown(self._crew, notifier)
         self._reloader = Reloader(self._crew, settings, load, self._plan, self._start_template, self._take)
-        self._status_at = 0.0
+        self._status_at = self._tick_at = 0.0
         self._orphans = Orphans()
 
     # -- life -----------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ class Supervisor:
         self._crew.handle(Target(1, plan.workers.count))
         if 1 in self._crew.failed:  # a ledger that cannot be made: better no host than half a one
             raise StartupFailed(self._crew.failed[1][0])
-        self._tick()
+        self._tick_in(0.0)
 
     async def _open_desk(self, plan: GenerationPlan) -> None:
         """Our own ledger and connection; what an earlier start left is settled at once."""
@@ -244,9 +245,14 @@ class Supervisor:
         assert desk is not None
         desk.beat(now_ns)
         workers = self._settings.workers
-        self._watch.look(list(self._crew.members.values()), workers, self._settings.python.import_timeout)
+        self._watch.look(
+            list(self._crew.members.values()),
+            workers,
+            self._settings.python.import_timeout,
+            time.monotonic() - self._tick_at,
+        )
         self._undertaker.graveyard.tend(now_ns)
-        self._undertaker.leftovers.keep_deadlines(now_ns, int(TICK * 1e9))
+        self._undertaker.leftovers.keep_deadlines(now_ns, TICK_NS)
         if self._undertaker.leftovers and self._undertaker.leftovers.due():
             self._crew.spawn_task(self._undertaker.settle_leftovers())
         self._crew.handle(Tick())
@@ -263,7 +269,11 @@ class Supervisor:
             logs.report_lost()
             self._undertaker.tidy()
         calm = self._watch.calm and desk.idle and self._undertaker.idle
-        self._loop.call_later(CALM_TICK if calm else TICK, self._tick)
+        self._tick_in(CALM_TICK if calm else TICK)
+
+    def _tick_in(self, seconds: float) -> None:
+        self._tick_at = time.monotonic() + seconds
+        self._loop.call_later(seconds, self._tick)
 
     def _follow_max_payload(self, desk: Desk) -> None:
         """A server that takes larger payloads than before needs ledgers with a larger chunk."""

@@ -12,11 +12,11 @@ from ajhost.core.estate import earliest_deadline
 from ajhost.core.layout import Word
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.overdue import MISSED_NS, Overdue
+from ajhost.roles.supervisor.overdue import MISSED_NS, TICK_NS, Overdue
 from ajhost.settings.values import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
-TICK = 0.05
+TICK = TICK_NS / 1e9
 """Seconds between two looks while anything is the matter."""
 CALM_TICK = 0.1
 """Seconds between two looks while everybody beats: a beat that is missed makes the looks more frequent in time."""
@@ -50,7 +50,6 @@ class Watch:
         self.calm = False
         """Whether everybody was beating at the last look."""
         self._overdue = Overdue(desk)
-        self._last = time.monotonic()
         self._trust_from = 0.0
         self._memory_at = 0.0
 
@@ -63,11 +62,11 @@ class Watch:
         self._hung.pop(member.serial, None)
         self._overdue.forget(member.serial)
 
-    def look(self, members: list[Member], workers: WorkerSettings, import_timeout: float) -> None:
-        """One tick."""
+    def look(
+        self, members: list[Member], workers: WorkerSettings, import_timeout: float, late: float
+    ) -> None:
+        """One tick, `late` by so many seconds."""
         now = time.monotonic()
-        late = now - self._last - CALM_TICK
-        self._last = now
         if late > _LATE:
             self._trust_from = now + CALM_TICK + _LATE
         self.calm = False
@@ -82,8 +81,8 @@ class Watch:
             limit = max(member.stale_after_ns, _STALE_NS)
             if not member.ledger.words[Word.BEAT]:
                 limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
-            ahead = TICK if member.serial in self._hung else 0.0
-            self._overdue.look(member.ledger, int(now * 1e9), int(ahead * 1e9), in_time=late <= _IN_TIME)
+            ahead_ns = TICK_NS if member.serial in self._hung else 0
+            self._overdue.look(member.ledger, int(now * 1e9), ahead_ns, in_time=late <= _IN_TIME)
             if age > limit:
                 self._judge(member, now, workers.kill_grace)
             elif member.serial in self._hung and member.subscribed:
