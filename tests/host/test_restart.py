@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from ajhost.adapters import ledger_file
 from ajhost.core.layout import State
 from tests.support import processes
@@ -93,6 +95,38 @@ async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_wha
             assert reply.verdict is Verdict.COMPLETE, reply
         assert os.listdir(host.runtime / "ledger")  # of the living
         assert len(os.listdir(host.runtime / "ledger")) == 3
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_the_next_start_repeats_its_answers_to_routers_that_are_not_back_after_the_server(
+    nats_server: NatsServer, tmp_path: Path, connected: bool
+) -> None:
+    """Server and host are killed; the host had, or had not, connected again to the server that came after."""
+    sections = {"workers": {"count": 1, "concurrency": 1}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url, reconnect_time_wait=4) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 300}, deadline=20) for _ in range(5)]
+        await router.barrier()
+        await host.running(1)
+        await nats_server.kill()
+        if connected:
+            await nats_server.start()
+            await host.log("worker 0: connected again to NATS")
+            await host.log("supervisor: connected again to NATS")
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGKILL)
+        await host.wait()
+        await host.nothing_left()
+        if not connected:
+            await nats_server.start()
+        await host.restart()
+        replies = [await router.reply(r) for r in requests]
+        assert {r.verdict for r in replies} <= {Verdict.COMPLETE, Verdict.ERROR}
+        assert Verdict.COMPLETE in {r.verdict for r in replies[1:]}
+        assert {r.word for r in replies if r.verdict is Verdict.ERROR} <= {"worker died:"}
+        assert min(r.latency for r in requests) > 3  # it was away when they were made
 
 
 async def test_what_a_dead_supervisor_held_as_the_last_subscriber_runs_after_the_next_start(
