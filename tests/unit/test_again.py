@@ -5,19 +5,15 @@ from __future__ import annotations
 import pytest
 
 from ajhost.core.again import Again
-from ajhost.core.layout import Geometry, Identity, create
-from ajhost.core.ledger import Ledger
 from ajhost.core.requesters import Requesters
+from tests.support.memory import ledger_in_memory
 
 MIB = 1 << 20
 
 
 def requesters() -> Requesters:
     """A host that knows nothing yet."""
-    geometry = Geometry(1, 4096, 4096)
-    view = memoryview(bytearray(geometry.size))
-    create(view, geometry, Identity(7, 0, 1))
-    return Requesters(Ledger(view))
+    return Requesters(ledger_in_memory())
 
 
 def _repeats(again: Again, begin: float, seconds: int) -> list[float]:

@@ -5,17 +5,11 @@ from __future__ import annotations
 import pytest
 
 from ajhost.core.estate import earliest_deadline, overdue, take_stock
-from ajhost.core.layout import Geometry, Identity, State, create
+from ajhost.core.layout import State
 from ajhost.core.own_ledger import OwnLedger
+from tests.support.memory import ledger_in_memory
 
 FRAME = b"MSG s 1 r 0\r\n\r\n"
-
-
-def ledger() -> OwnLedger:
-    geometry = Geometry(8, 4096, 8192)
-    view = memoryview(bytearray(geometry.size))
-    create(view, geometry, Identity(7, 0, 1))
-    return OwnLedger(view)
 
 
 def put(owner: OwnLedger, state: State, deadline_ns: int = 0, reply: bytes = b"r") -> int:
@@ -45,19 +39,19 @@ def put(owner: OwnLedger, state: State, deadline_ns: int = 0, reply: bytes = b"r
     ],
 )
 def test_an_entry_waits_or_had_started(state: State, tokens_lost: bool, waiting: int, started: int) -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     index = put(owner, state)
     estate = take_stock(owner, tokens_lost=tokens_lost)
     assert (len(estate.waiting), len(estate.started)) == (waiting, started)
     owner.say(index, owner.state(index)[0])
-    assert take_stock(owner, tokens_lost=tokens_lost) == take_stock(ledger()), (
+    assert take_stock(owner, tokens_lost=tokens_lost) == take_stock(ledger_in_memory()), (
         "what was said is nobody's to inherit"
     )
 
 
 @pytest.mark.parametrize("state", [State.STARTED, State.ANSWERED])
 def test_what_was_said_of_a_started_request_counts_as_answered_unless_answers_are_lost(state: State) -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     index = put(owner, state)
     owner.say(index, owner.state(index)[0])
     assert not take_stock(owner).started
@@ -66,23 +60,23 @@ def test_what_was_said_of_a_started_request_counts_as_answered_unless_answers_ar
 
 @pytest.mark.parametrize("tokens_lost", [False, True])
 def test_what_a_puller_started_is_not_inherited_from_its_first_owner(tokens_lost: bool) -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     index = put(owner, State.QUEUED)
     owner.take(index, owner.state(index)[0])
-    assert take_stock(owner, tokens_lost=tokens_lost) == take_stock(ledger())
+    assert take_stock(owner, tokens_lost=tokens_lost) == take_stock(ledger_in_memory())
 
 
 def test_an_entry_that_a_pull_only_reserved_is_no_request() -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     owner.start_pulled(1)
     assert not owner.in_use()
-    assert take_stock(owner) == take_stock(ledger())
+    assert take_stock(owner) == take_stock(ledger_in_memory())
 
 
 @pytest.mark.parametrize("state", list(State)[1:])
 @pytest.mark.parametrize(("deadline", "late"), [(0, False), (9, True), (10, True), (11, False)])
 def test_what_is_past_its_deadline_and_unanswered_is_overdue(state: State, deadline: int, late: bool) -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     index = put(owner, state, deadline)
     # ANSWERED too: its reply has not left, and its owner cannot send it
     assert [e.index for e in overdue(owner, 10)] == ([index] if late else [])
@@ -94,7 +88,7 @@ def test_what_is_past_its_deadline_and_unanswered_is_overdue(state: State, deadl
 def test_a_refusal_that_has_not_left_is_overdue_early_and_one_that_has_is_not(
     lent_until: int, due: int
 ) -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     index = put(owner, State.RECEIVED, lent_until)
     owner.refuse(index, b"R")
     assert not overdue(owner, due - 1)
@@ -107,7 +101,7 @@ def test_a_refusal_that_has_not_left_is_overdue_early_and_one_that_has_is_not(
 
 
 def test_the_earliest_deadline_is_that_of_what_runs() -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     assert earliest_deadline(owner) is None
     put(owner, State.QUEUED, 1)
     put(owner, State.ANSWERED, 2)

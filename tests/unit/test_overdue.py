@@ -6,11 +6,12 @@ from typing import cast
 
 import pytest
 
-from ajhost.core.layout import Geometry, Identity, Word, create
+from ajhost.core.layout import Word
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.overdue import Overdue
+from tests.support.memory import ledger_in_memory
 
 MS = 1_000_000
 NOW = 10_000 * MS
@@ -39,10 +40,7 @@ def overdue(answers: Answers) -> Overdue:
 
 def owner(*, beat_ago: int, overdue_for: int) -> OwnLedger:
     """A worker with one task that runs, as it stands `NOW`; both in milliseconds."""
-    geometry = Geometry(8, 4096, 8192)
-    view = memoryview(bytearray(geometry.size))
-    create(view, geometry, Identity(7, 0, 1))
-    ledger = OwnLedger(view)
+    ledger = ledger_in_memory()
     index = ledger.receive(0, 0, 1)
     ledger.set_deadline(index, NOW - overdue_for * MS)
     ledger.start(index, 2, b"r", b"id", b"type", 0, 1)

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ajhost.core.layout import Geometry, Identity, create
-from ajhost.core.ledger import Ledger
 from ajhost.core.requesters import Requesters
-
-
-def shared() -> Ledger:
-    """A supervisor's ledger."""
-    geometry = Geometry(1, 4096, 4096)
-    view = memoryview(bytearray(geometry.size))
-    create(view, geometry, Identity(7, 0, 1))
-    return Ledger(view)
+from tests.support.memory import ledger_in_memory
 
 
 @pytest.mark.parametrize(
@@ -31,7 +22,7 @@ def shared() -> Ledger:
 def test_a_server_in_the_place_of_the_known_one_means_that_requesters_have_to_come_back(
     servers: str, clustered: bool, replaced: list[bool]
 ) -> None:
-    ledger = shared()
+    ledger = ledger_in_memory()
     found = []
     for now, server in enumerate(servers, 100):
         process = Requesters(ledger)  # each time another one
@@ -43,7 +34,7 @@ def test_a_server_in_the_place_of_the_known_one_means_that_requesters_have_to_co
 
 @pytest.mark.parametrize(("away", "by"), [(0.0, 110.0), (9.0, 110.0), (30.0, 130.0), (600.0, 160.0)])
 def test_the_longer_the_server_was_away_the_longer_they_take(away: float, by: float) -> None:
-    requesters = Requesters(shared())
+    requesters = Requesters(ledger_in_memory())
     requesters.lost(100.0, away)
     assert requesters.back_by == by
     requesters.lost(99.0, 0.0)
@@ -51,11 +42,11 @@ def test_the_longer_the_server_was_away_the_longer_they_take(away: float, by: fl
 
 
 def test_the_next_start_goes_on_with_what_was_known() -> None:
-    eldest, dead, own = shared(), shared(), Requesters(shared())
+    eldest, dead, own = ledger_in_memory(), ledger_in_memory(), Requesters(ledger_in_memory())
     Requesters(eldest).met(b"A", 1.0, clustered=False)
     Requesters(eldest).lost(80.0, 60.0)
     Requesters(dead).met(b"B", 90.0, clustered=False)
-    for ledger in (eldest, dead, shared()):
+    for ledger in (eldest, dead, ledger_in_memory()):
         own.inherit(ledger)
     assert own.back_by == 140.0
     assert not own.met(b"B", 100.0, clustered=False)

@@ -6,18 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from ajhost.core.layout import Geometry, Identity, create
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import SIZE, Claim, Token, claim, unpack
+from tests.support.memory import ledger_in_memory
 
 FRAME = b"MSG s 1 r 0\r\n\r\n"
-
-
-def ledger() -> OwnLedger:
-    geometry = Geometry(4, 4096, 4096)
-    view = memoryview(bytearray(geometry.size))
-    create(view, geometry, Identity(7, 0, 1))
-    return OwnLedger(view)
 
 
 def started(owner: OwnLedger, index: int) -> None:
@@ -57,7 +50,7 @@ def reused(owner: OwnLedger, index: int) -> None:
     ids=["received", "queued", "said", "queued and said", "taken", "started", "refused", "free", "reused"],
 )
 def test_a_token_is_worth_what_its_entry_says(become: Callable[[OwnLedger, int], None], worth: Claim) -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     index = owner.receive_copy(FRAME, 0)
     assert index is not None
     token = Token(owner.serial, index, owner.state(index)[0], 10)
@@ -67,11 +60,11 @@ def test_a_token_is_worth_what_its_entry_says(become: Callable[[OwnLedger, int],
 
 @pytest.mark.parametrize("entry", [4, 1 << 62])
 def test_a_token_for_an_entry_beyond_the_ledger_is_stale(entry: int) -> None:
-    assert claim(Token(7, entry, 1, 0), ledger()) is Claim.STALE
+    assert claim(Token(7, entry, 1, 0), ledger_in_memory()) is Claim.STALE
 
 
 def test_what_was_said_of_an_entrys_earlier_request_does_not_touch_the_next_one() -> None:
-    owner = ledger()
+    owner = ledger_in_memory()
     index = owner.receive_copy(FRAME, 0)
     assert index is not None
     owner.say(index, 1)
