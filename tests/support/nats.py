@@ -69,12 +69,17 @@ async def round_trip(client: Client) -> None:
 class NatsServer:
     """One server. Its port stays the same over `kill` and `start`, so that clients find it again.
 
-    `config` is more text for its configuration file (`max_payload`, `authorization`, `tls`, ...). The log is kept in
-    `log_file`, to be read when a test fails.
+    `config` is more text for its configuration file (`max_payload`, `authorization`, `tls`, ...), `processors` how many
+    it uses at once, None for all. The log is kept in `log_file`, to be read when a test fails.
     """
 
     def __init__(
-        self, directory: Path | None = None, *, config: str = "", jetstream: JetStream = JetStream.OFF
+        self,
+        directory: Path | None = None,
+        *,
+        config: str = "",
+        jetstream: JetStream = JetStream.OFF,
+        processors: int | None = None,
     ) -> None:
         self._own_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ajhost-nats-"))
@@ -82,6 +87,7 @@ class NatsServer:
         self.log_file = self.directory / f"nats-server-{self.port}.log"
         self._config = config
         self._jetstream = jetstream
+        self._env = None if processors is None else {**os.environ, "GOMAXPROCS": str(processors)}
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -137,6 +143,7 @@ class NatsServer:
             config,
             stderr=asyncio.subprocess.PIPE,
             stdin=asyncio.subprocess.DEVNULL,
+            env=self._env,
         )
         self._ready = asyncio.get_running_loop().create_future()
         self._copier = asyncio.create_task(self._copy_log(self._process, self._ready))
