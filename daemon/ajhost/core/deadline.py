@@ -75,19 +75,24 @@ class Skew:
         self._least: float | None = None
         self._since = 0.0
 
-    def observe(self, skew: float, now_mono: float) -> None:
-        """Take the skew (s) of a request received at `now_mono` (s), as `budget` found it; only if it has a `tried`."""
+    def observe(self, skew: float, now_mono: float) -> bool:
+        """Take the skew (s) of a request received at `now_mono` (s), as `budget` found it; only if it has a `tried`.
+
+        Whether half a minute is over, and what was found in it counts from now on.
+        """
         least = self._least
         if least is None:
             self._since = now_mono
         elif skew >= least and now_mono - self._since < _WINDOW:
-            return  # not the freshest, and more are to come
+            return False  # not the freshest, and more are to come
         least = self._least = skew if least is None else min(least, skew)
         self.ahead = min(self.ahead, _correction(least))
-        if now_mono - self._since >= _WINDOW:
-            self.ahead = _correction(least)
-            self.implausible = least if least > PLAUSIBLE_SKEW else 0.0
-            self._least = None
+        if now_mono - self._since < _WINDOW:
+            return False
+        self.ahead = _correction(least)
+        self.implausible = least if least > PLAUSIBLE_SKEW else 0.0
+        self._least = None
+        return True
 
 
 def _correction(least: float) -> float:

@@ -14,8 +14,6 @@ configured otherwise (`max_control_line`), and what it sends on is longer by the
 """
 
 _MSG, _HMSG = ord("M"), ord("H")
-_MSG_LINE, _HMSG_LINE = (b"MSG", 4), (b"HMSG", 5)
-"""The operation and how many fields its line has without a reply subject."""
 
 
 class FrameError(ValueError):
@@ -74,9 +72,11 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
             end = header + int(words[-1]) + 2
             if kind == _HMSG:
                 body += int(words[-2])
-            operation, fields = _HMSG_LINE if kind == _HMSG else _MSG_LINE
+                operation, fields = b"HMSG", 5
+            else:
+                operation, fields = b"MSG", 4
             with_reply = len(words) - fields
-            if words[0] != operation or with_reply not in (0, 1) or not header <= body <= end - 2:
+            if words[0] != operation or not 0 <= with_reply <= 1 or not header <= body <= end - 2:
                 raise ValueError("neither fields nor sizes of a message")
         except (ValueError, IndexError):
             problem = f"not a message line: {data[position:line_end][:80]!r}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from binascii import a2b_base64
+from operator import itemgetter
 from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
@@ -16,6 +17,8 @@ from orjson import JSONDecodeError, dumps, loads
 from ajhost.protocol import times
 
 _TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
+_USUAL = ("id", "type", "payload", "tries", "max_tries", "tried", "created", "queue")
+_usual = itemgetter(*_USUAL)
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
 # Types that were found valid: few, and seen again and again. Bounded in number and in length.
@@ -95,45 +98,41 @@ def read_task(body: bytes) -> TaskRecord:
         raise ValueError(f"the task is not JSON: {error}") from None
     if type(fields) is not dict:
         raise ValueError(f"the task is not a JSON object but {shown(fields)}")
-    get = fields.get
+    try:
+        id_, type_, payload, tries, max_tries, tried, created, queue = _usual(fields)
+    except KeyError:  # null, to Go, is what is not there
+        id_, type_, payload, tries, max_tries, tried, created, queue = map(fields.get, _USUAL)
     task = TaskRecord()
     task.size = len(body)
 
-    value: Any = get("id")
-    if type(value) is not str or not value:
-        raise _wrong("id", "a text that is not empty", value)
-    task.id = value
-    value = get("type")
-    if type(value) is not str or value not in _valid_types:
-        _check_type(value)
-    task.type = value
-    value = get("payload")
-    if value is None:
+    if type(id_) is not str or not id_:
+        raise _wrong("id", "a text that is not empty", id_)
+    task.id = id_
+    if type(type_) is not str or type_ not in _valid_types:
+        _check_type(type_)
+    task.type = type_
+    if payload is None:
         task.payload = b""
     else:
-        if type(value) is not str:
-            raise _wrong("payload", "base64 or null", value)
+        if type(payload) is not str:
+            raise _wrong("payload", "base64 or null", payload)
         try:
-            task.payload = a2b_base64(value, strict_mode=True)
+            task.payload = a2b_base64(payload, strict_mode=True)
         except ValueError as error:
-            raise ValueError(f"payload is not base64: {error}; found {shown(value)}") from None
-    value = get("tries", 0)
-    if type(value) is not int or not 0 <= value <= _MOST:
-        value = _unless_null(0, "tries", "a whole number, 0 or more", value)
-    task.tries = value
-    value = get("max_tries", 0)
-    if type(value) is not int or not _LEAST <= value <= _MOST:
-        value = _unless_null(0, "max_tries", "a whole number", value)
-    task.max_tries = value
-    value = get("tried")
-    task.tried_ns = None if value is None else _moment("tried", value)
-    task._created = value = get("created")
-    if type(value) is not str and value is not None:
-        raise _wrong("created", "a time", value)
-    value = get("queue", "")
-    if type(value) is not str:
-        value = _unless_null("", "queue", "a text", value)
-    task.queue = value
+            raise ValueError(f"payload is not base64: {error}; found {shown(payload)}") from None
+    if type(tries) is not int or not 0 <= tries <= _MOST:
+        tries = _unless_null(0, "tries", "a whole number, 0 or more", tries)
+    task.tries = tries
+    if type(max_tries) is not int or not _LEAST <= max_tries <= _MOST:
+        max_tries = _unless_null(0, "max_tries", "a whole number", max_tries)
+    task.max_tries = max_tries
+    task.tried_ns = None if tried is None else _moment("tried", tried)
+    if type(created) is not str and created is not None:
+        raise _wrong("created", "a time", created)
+    task._created = created
+    if type(queue) is not str:
+        queue = _unless_null("", "queue", "a text", queue)
+    task.queue = queue
     if not (
         "deadline" in fields
         or "signature" in fields
@@ -142,7 +141,9 @@ def read_task(body: bytes) -> TaskRecord:
     ):  # as most tasks are; four looks cost half of what a set's `isdisjoint` does
         task._deadline, task.signature, task.dependencies, task.dependency_results = None, "", (), {}
         return task
-    task._deadline = value = get("deadline")
+    get = fields.get
+    value: Any = get("deadline")
+    task._deadline = value
     if type(value) is not str and value is not None:
         raise _wrong("deadline", "a time", value)
     value = get("signature", "")

@@ -34,17 +34,15 @@ def parse(text: str) -> int:
     """
     try:
         nanoseconds = _second(text[:19])
-        rest = text[19:]
-        if rest[0] == ".":
-            zulu = rest[-1] == "Z"
-            fraction = rest[1:-1] if zulu else rest[1:-6]
+        zone = -1 if text[-1] == "Z" else -6
+        if text[19] == ".":
+            fraction = text[20:zone]
             if not fraction.isdecimal() or not fraction.isascii():
                 raise _malformed(text)
             nanoseconds += int(fraction) * _SCALE[len(fraction)]
-            rest = "Z" if zulu else rest[-6:]
-        if rest == "Z":
-            return nanoseconds
-        return nanoseconds - _offset(rest) * SECOND
+        elif len(text) != 19 - zone:
+            raise _malformed(text)
+        return nanoseconds if zone == -1 else nanoseconds - _offset(text[zone:]) * SECOND
     except (ValueError, IndexError):
         raise _malformed(text) from None
 

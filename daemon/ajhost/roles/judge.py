@@ -62,16 +62,18 @@ class Judge:
             header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, MARGIN,
             self._skew.ahead,
         )  # fmt: skip
-        if tried is not None:
-            self._skew.observe(skew, now)
-            ahead = self._skew.ahead or self._skew.implausible
-            if ahead > _SKEW_WARNING and now - self._skew_told >= _SKEW_REPEAT:
-                self._skew_told = now
-                what = "corrected for" if ahead <= PLAUSIBLE_SKEW else "too much to correct for: set it right"
-                _log.warning("this clock is %.1f s ahead of the routers'; %s", ahead, what)
+        if tried is not None and self._skew.observe(skew, now):
+            self._tell_skew(now)
         if deadline <= now:
             return Failed("deadline exceeded: it had passed when the request was read")
         return record, handler, deadline, now
+
+    def _tell_skew(self, now: float) -> None:
+        ahead = self._skew.ahead or self._skew.implausible
+        if ahead > _SKEW_WARNING and now - self._skew_told >= _SKEW_REPEAT:
+            self._skew_told = now
+            what = "corrected for" if ahead <= PLAUSIBLE_SKEW else "too much to correct for: set it right"
+            _log.warning("this clock is %.1f s ahead of the routers'; %s", ahead, what)
 
     def _find(self, key: tuple[bytes, str]) -> int | None:
         try:

@@ -209,24 +209,23 @@ class Admission:
 
         False: somebody else has the request by now, as this process had been stopped. For the loop and for threads.
         """
-        if run.mine is None:
-            if run.handler.is_async:
-                self._begin(run)
-            else:
-                with self._beginning:  # the loop may have to begin what a thread is about to
-                    if run.mine is None:
-                        self._begin(run)
-        return run.mine is True
+        if run.handler.is_async:
+            return self._begin(run)
+        with self._beginning:  # the loop may have to begin what a thread is about to
+            return self._begin(run)
 
-    def _begin(self, run: Run) -> None:
-        claimed = run.claimed
+    def _begin(self, run: Run) -> bool:
+        mine, claimed = run.mine, run.claimed
+        if mine is not None:
+            return mine
         if claimed is None:
-            run.mine = self._enter(run, NO_ORIGIN)
+            mine = run.mine = self._enter(run, NO_ORIGIN)
             self._in_chunk.discard(run)
         else:
-            run.mine = claimed.begin(lambda origin: self._enter(run, origin))
+            mine = run.mine = claimed.begin(lambda origin: self._enter(run, origin))
             if claimed.own:
                 self._ledger.drop_frame(run.index)
+        return mine
 
     def _enter(self, run: Run, origin: Origin) -> bool:
         record = run.record
