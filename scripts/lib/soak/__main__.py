@@ -52,6 +52,10 @@ class Soak:
     async def run(self) -> bool:
         """Whether all was well."""
         asked = self._asked
+        running: asyncio.Task[bool] | None = asyncio.current_task()
+        assert running is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._enough, running)
         service = Service(self._directory, self._runtime)
         verdict = Verdict(service.log_file)
         async with NatsServer(self._directory) as server:
@@ -82,13 +86,15 @@ class Soak:
             print(f"!  {error}")
         return not verdict.failed and not self.errors
 
-    def _enough(self) -> None:
+    def _enough(self, running: asyncio.Task[bool]) -> None:
+        """The first signal ends it in order, the second at once."""
+        if not self._until:
+            running.cancel()
         self._until = 0.0
 
     async def _storm(self, stage: Stage, verdict: Verdict) -> None:
-        self._until = time.monotonic() + self._asked.minutes * 60
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._enough)
+        if self._until:
+            self._until = time.monotonic() + self._asked.minutes * 60
         tasks = [asyncio.create_task(self._load(stage)), asyncio.create_task(self._harm(stage))]
         status = asyncio.create_task(self._tell(stage, verdict))
         try:
@@ -182,10 +188,14 @@ def main() -> None:
     directory = Path(tempfile.mkdtemp(prefix="ajhost-soak-"))
     runtime = Path(tempfile.mkdtemp(prefix="ajhost-soak-", dir=shared))
     print(f"seed {asked.seed}, {asked.minutes:g} minutes; files in {directory}", flush=True)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        well = runner.run(Soak(asked, directory, runtime).run())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            well = runner.run(Soak(asked, directory, runtime).run())
+    except asyncio.CancelledError:
+        sys.exit(f"seed {asked.seed}: stopped without a verdict; the log is {directory}/host.log")
+    finally:
+        shutil.rmtree(runtime, ignore_errors=True)
     print(f"seed {asked.seed}: {'well' if well else f'FAILED; the log is {directory}/host.log'}")
-    shutil.rmtree(runtime, ignore_errors=True)
     if well:
         shutil.rmtree(directory, ignore_errors=True)
     sys.exit(0 if well else 1)
