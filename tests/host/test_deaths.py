@@ -150,6 +150,34 @@ async def test_a_dead_template_is_followed_by_a_new_generation_and_workers_live_
         assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
 
 
+async def test_a_template_that_dies_while_the_host_waits_for_its_server_is_followed_by_a_new_one(
+    tmp_path: Path,
+) -> None:
+    server = NatsServer(tmp_path)
+    # a thread, since the supervisor tells of it when it has heard that the template is ready
+    source = (
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        "from tests.support.handlers import echo\n"
+    )
+    host = Host(tmp_path, nats=server.url, handlers={"echo": "threaded:echo"}, modules={"threaded": source})
+    try:
+        await host.launch()
+        await host.log("threads that an import started")
+        await host.log("waiting for NATS")
+        template = host.template()
+        os.kill(template, signal.SIGKILL)
+        await processes.gone(template)
+        async with server, Router(server.url) as router:
+            await host.ready()
+            await host.log("the template died")
+            assert (await router.request("echo", b"alive")).body == b"alive"
+            assert await host.terminate() == 0
+        await host.nothing_left()
+    finally:
+        await host.destroy()
+
+
 async def test_a_second_host_on_the_same_directory_exits_70_and_says_who_runs(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

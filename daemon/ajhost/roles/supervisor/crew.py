@@ -13,7 +13,7 @@ from pathlib import Path
 from ajhost.adapters import ledger_file, processes
 from ajhost.adapters.channel import pair
 from ajhost.core.figures import Tally
-from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Served, Spawn, Standing, Worn
+from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Served, Spawn, Standing, Target, Worn
 from ajhost.core.layout import Identity, Word, geometry_for
 from ajhost.roles.plan import GenerationPlan, WorkerOrder
 from ajhost.roles.shared_queue.lane import Lane
@@ -28,7 +28,8 @@ class Crew:
     """Members and templates. `serial`: of the supervisor's ledger; theirs follow. The callbacks:
 
     `kept(key, sock)`: a worker's new connection; `ended(member, how)`: a worker is dead, called before its
-    replacement is forked; `changed()`: something worth a look has happened.
+    replacement is forked; `bereft(generation, how)`: its template is dead; `changed()`: something worth a look has
+    happened.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Crew:
         *,
         kept: Callable[[Key, socket.socket], None],
         ended: Callable[[Member, str], None],
+        bereft: Callable[[int, str], None],
         changed: Callable[[], None],
     ) -> None:
         self.fleet = Fleet(serial + 1)
@@ -51,7 +53,7 @@ class Crew:
         """For each generation: why members of it died before they served."""
         self._directory, self._serial = runtime / "ledger", serial
         self._lanes = lanes
-        self._kept, self._ended, self._changed = kept, ended, changed
+        self._kept, self._ended, self._bereft, self._changed = kept, ended, bereft, changed
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn_task(self, work: Coroutine[None, None, None]) -> None:
@@ -80,6 +82,17 @@ class Crew:
         for command in self.fleet.handle(event, time.monotonic()):
             self._obey(command)
         self._changed()
+
+    def change(self, generation: int, template: Template) -> None:
+        """From now on every slot is the generation's, whose workers this template forks."""
+        self.templates[generation] = template
+        self.handle(Target(generation, self.plans[generation].workers.count))
+        # not earlier: one that died while the host waited for its server is missed by nobody before this
+        template.on_death(lambda how: self._on_template_death(generation, how))
+
+    def _on_template_death(self, generation: int, how: str) -> None:
+        self.templates.pop(generation, None)
+        self._bereft(generation, how)
 
     def _obey(self, command: Command) -> None:
         match command:

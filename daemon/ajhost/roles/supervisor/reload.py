@@ -84,11 +84,11 @@ class Reloader:
         generation = self._last
         plan = self._plan(settings, generation)
         try:
-            crew.templates[generation] = await self._start(plan)
+            template = await self._start(plan)
         except TemplateFailed as error:
             del crew.plans[generation]
             return Decision(False, "\n".join(error.problems))
-        crew.handle(Target(generation, plan.workers.count))
+        crew.change(generation, template)
         if (failed := await self._served(generation)) is not None:
             if old.generation in crew.templates:
                 crew.handle(old)

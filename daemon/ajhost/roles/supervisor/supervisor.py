@@ -15,7 +15,7 @@ from ajhost.adapters import logs, nats
 from ajhost.adapters.processes import Orphans
 from ajhost.adapters.sd_notify import Notifier
 from ajhost.core.figures import Figures
-from ajhost.core.fleet import Fleet, Stalled, Target, Tick, Woke
+from ajhost.core.fleet import Fleet, Stalled, Tick, Woke
 from ajhost.core.layout import Phase, Word
 from ajhost.core.ledger import Ledger
 from ajhost.roles.plan import GenerationPlan
@@ -62,6 +62,7 @@ class Supervisor:
             self._lanes,
             kept=self._stored.keep,
             ended=self._on_ended,
+            bereft=self._on_bereft,
             changed=self._on_changed,
         )
         self._fleet = self._crew.fleet
@@ -114,9 +115,8 @@ class Supervisor:
         finally:
             template.cancel()
             desk.cancel()
-        self._crew.templates[1] = template.result()
         self._write_state()
-        self._crew.handle(Target(1, plan.workers.count))
+        self._crew.change(1, template.result())
         if 1 in self._crew.failed:  # a ledger that cannot be made: better no host than half a one
             raise StartupFailed(self._crew.failed[1][0])
         self._tick_in(0.0)
@@ -163,7 +163,6 @@ class Supervisor:
         template = await Template.start(plan, self._lanes, plan.python.import_timeout)
         if template.threads:
             _log.warning("threads that an import started before the fork: %s", ", ".join(template.threads))
-        template.on_death(lambda reason: self._on_template_death(plan.generation, reason))
         return template
 
     # -- events ---------------------------------------------------------------------------------
@@ -196,11 +195,10 @@ class Supervisor:
         if self._desk is not None and not self._fleet.serving() and self._shutdown.urgency is Urgency.NONE:
             await self._desk.cover()
 
-    def _on_template_death(self, generation: int, reason: str) -> None:
+    def _on_bereft(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
-        self._crew.templates.pop(generation, None)
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
-            _log.error("the template died (%s): a new generation follows", reason)
+            _log.error("the template died (%s): a new generation follows", how)
             self._crew.spawn_task(self._reloader.renew())
 
     # -- reload ---------------------------------------------------------------------------------
