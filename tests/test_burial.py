@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -125,11 +126,16 @@ class Store(Stored):
         self.given[key] = sock, os.dup(sock.fileno())
 
 
-async def _cover() -> None:
+async def _cover(patience: float | None) -> None:
     """Somebody else serves."""
 
 
-def undertaker(home: House, stored: Stored, spawned: list[asyncio.Task[None]]) -> Undertaker:
+Cover = Callable[[float | None], Awaitable[None]]
+
+
+def undertaker(
+    home: House, stored: Stored, spawned: list[asyncio.Task[None]], cover: Cover = _cover
+) -> Undertaker:
     """As a supervisor makes it; `spawned` is what it has done beside everything else."""
     return Undertaker(
         home.directory,
@@ -137,7 +143,7 @@ def undertaker(home: House, stored: Stored, spawned: list[asyncio.Task[None]]) -
         stored,
         Verdicts([]),
         Tally(),
-        cover=_cover,
+        cover=cover,
         spawn=lambda work: spawned.append(asyncio.create_task(work)),
         serial=itertools.count(1 << 20).__next__,
     )
@@ -146,11 +152,11 @@ def undertaker(home: House, stored: Stored, spawned: list[asyncio.Task[None]]) -
 class Bench:
     """A member with its double, and the undertaker."""
 
-    def __init__(self, home: House) -> None:
+    def __init__(self, home: House, cover: Cover = _cover) -> None:
         self.home = home
         self.stored = Store()
         self.spawned: list[asyncio.Task[None]] = []
-        self.undertaker = undertaker(home, self.stored, self.spawned)
+        self.undertaker = undertaker(home, self.stored, self.spawned, cover)
         self.double = Double(home)
         self.kept: list[int] = []
         self.gone = asyncio.Event()
@@ -258,12 +264,45 @@ async def test_a_worker_that_hangs_at_any_moment_of_a_reconnect_keeps_only_what_
 # --- a peer that holds back what the server would send
 
 
-def _hung(home: House, peer: Peer) -> Bench:
+def _hung(home: House, peer: Peer, cover: Cover = _cover) -> Bench:
     """A double on a connection to the peer, which has passed it and hangs."""
-    bench = Bench(home)
+    bench = Bench(home, cover)
     bench.double.begin("reset", "pass", sock=peer.theirs)
     bench.enlist()
     return bench
+
+
+async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and_what_comes_is_moved_at_once(
+    home: House,
+) -> None:
+    there, asked = asyncio.Event(), asyncio.Event()
+
+    async def cover(patience: float | None) -> None:
+        assert patience is None
+        asked.set()
+        await there.wait()
+
+    with Peer() as peer:
+        bench = _hung(home, peer, cover)
+        for _ in range(2):
+            await bench.double.step()
+        peer.send(frame(b"R.0"))
+        os.kill(bench.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(bench.bury())
+        await asked.wait()
+        peer.send(frame(b"R.1"))
+        home.puller.begin()
+        await until(lambda: sorted(home.ran) == [b"R.0", b"R.1"])
+        ended = asyncio.create_task(peer.ended())
+        await asyncio.sleep(0.05)
+        assert not ended.done(), "its server would tell routers that nobody serves"
+        there.set()
+        assert await ended == b""
+        peer.send(frame(b"R.2"))
+        peer.close()
+        await death
+        await home.settle()
+        assert sorted(home.ran) == [b"R.0", b"R.1", b"R.2"]
 
 
 async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(home: House) -> None:

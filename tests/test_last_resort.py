@@ -16,7 +16,11 @@ async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_go
     began = time.monotonic()
     await desk.cover()
     assert 0.5 < time.monotonic() - began < 2, "somebody hangs, and waits for us"
+    known = asyncio.create_task(desk.cover(None))
+    await asyncio.sleep(0.05)
+    assert not known.done(), "the last connection would end, and nobody would serve when it goes on"
     home.server.send_signal(signal.SIGCONT)
+    await known
     # the PONG for which nobody waits any more comes now, and must not be the end of all others
     for number in range(3):
         async with asyncio.timeout(4):

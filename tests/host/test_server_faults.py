@@ -216,6 +216,23 @@ async def test_a_server_that_stands_still_for_longer_than_anybody_waits_is_serve
         assert not report.no_responders, report
 
 
+async def test_a_server_that_stood_still_while_the_last_worker_died_never_finds_nobody_when_it_goes_on(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        for _ in range(3):
+            nats_server.send_signal(signal.SIGSTOP)
+            host.kill(0)
+            requests = [await router.send("echo", b"x", deadline=20) for _ in range(500)]
+            # longer than anybody waits who has to: it must learn of the dead one's end after its successor's coming
+            await asyncio.sleep(1.5)
+            nats_server.send_signal(signal.SIGCONT)
+            assert {(await router.reply(r)).verdict for r in requests} == {Verdict.COMPLETE}
+
+
 async def test_a_permission_that_is_missing_is_in_the_log_and_the_host_lives(tmp_path: Path) -> None:
     config = """
         authorization { users = [

@@ -16,7 +16,7 @@ from ajhost.core.layout import Geometry, Identity, Word
 from ajhost.core.ledger import Entry, Ledger
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.desk import COVER_PATIENCE, Desk
 from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
 from ajhost.roles.supervisor.member import Member
 from ajhost.roles.supervisor.stored import Key, Stored
@@ -73,8 +73,8 @@ class Verdicts:
 class Undertaker:
     """Settles what processes leave, with the desk's ledger and connection.
 
-    `cover()` is awaited before the last subscriber's connection ends, `spawn(work)` does what nobody waits for,
-    `serial()` names one more ledger.
+    `cover(patience)` is awaited before the last subscriber's connection ends, for so many seconds at most (None: as
+    long as it takes), `spawn(work)` does what nobody waits for, `serial()` names one more ledger.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Undertaker:
         verdicts: Verdicts,
         tally: Tally,
         *,
-        cover: Callable[[], Awaitable[None]],
+        cover: Callable[[float | None], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], None],
         serial: Callable[[], int],
     ) -> None:
@@ -127,11 +127,10 @@ class Undertaker:
         """Moves what a dead worker had not started."""
         async with member.taking:
             sock = member.inherit()
-            if sock is not None:
-                await self._cover()
             moved = return_tokens(member.ledger, self._desk, self._maps)
             self._tally.moved += moved
-            moved += await self._empty(member.ledger, sock)
+            # it stays in the group until somebody else is there, and what comes meanwhile is moved as well
+            moved += await self._empty(member.ledger, sock, lambda: self._cover(None))
         self.graveyard.add(member.ledger)
         if answered or moved:
             _log.warning(
@@ -139,12 +138,17 @@ class Undertaker:
                 member.slot, member.pid, answered, moved,
             )  # fmt: skip
 
-    async def _empty(self, ledger: MappedLedger, sock: socket.socket | None) -> int:
+    async def _empty(
+        self,
+        ledger: MappedLedger,
+        sock: socket.socket | None,
+        ready: Callable[[], Awaitable[None]] | None = None,
+    ) -> int:
         """Moves what is left in the ledger of a dead process, and what its server still has for it, however late."""
         limit = asyncio.timeout(self._dead_patience)
         self._limits.add(limit)
         try:
-            moved = await move_waiting(ledger, sock, self._desk, limit=limit)
+            moved = await move_waiting(ledger, sock, self._desk, limit=limit, ready=ready)
         finally:
             self._limits.discard(limit)
         self._tally.moved += moved.count
@@ -162,7 +166,7 @@ class Undertaker:
 
     async def relieve(self, member: Member, hangs: Callable[[], bool]) -> None:
         """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
-        await self._cover()
+        await self._cover(COVER_PATIENCE)
         async with member.taking:
             await self._relieve(member, hangs)
 

@@ -30,8 +30,8 @@ from ajhost.roles.shared_queue.lender import Lender
 _log = logging.getLogger("ajhost.supervisor")
 _HELD = 2048
 """Requests that the desk can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
-_COVER_PATIENCE = 1.0
-"""Seconds to wait for our own subscription; without a server there is nobody to keep it for."""
+COVER_PATIENCE = 1.0
+"""Seconds to wait for our own subscription where somebody else waits for us."""
 
 
 class Desk:
@@ -64,6 +64,8 @@ class Desk:
         self.covered = 0
         """How often we subscribed as the last resort."""
         self._covering = False
+        self._known: asyncio.Task[None] | None = None
+        """Ends when the server knows our subscription."""
         self._cover_lock = asyncio.Lock()
         self._draining = ""
         self._holding = False
@@ -207,21 +209,28 @@ class Desk:
         """Whether we are about to subscribe or to leave."""
         return self._cover_lock.locked()
 
-    async def cover(self) -> None:
-        """Subscribes; when it returns, the server knows (or cannot be reached, and then nobody asks through it)."""
+    async def cover(self, patience: float | None = COVER_PATIENCE) -> None:
+        """Subscribes; when it returns, the server knows, or cannot be reached, and then nobody asks through it.
+
+        Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
+        """
         async with self._cover_lock:
-            if self._covering or not self.connection.up.is_set():
-                return
-            self._covering = True
-            self.covered += 1
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_COVER_PATIENCE):
-                    await self.connection.subscribe(self._subjects, self._group)
+            if not self._covering:
+                if not self.connection.up.is_set():
+                    return
+                self._covering = True
+                self.covered += 1
+                self._known = asyncio.create_task(self.connection.subscribe(self._subjects, self._group))
+            known = self._known
+        assert known is not None
+        await asyncio.wait({known}, timeout=patience)
 
     async def uncover(self) -> None:
         """Leaves the group again; what had come is lent."""
         async with self._cover_lock:
             if self._covering:
+                if self._known is not None:
+                    self._known.cancel()
                 await self.connection.leave()
                 self._covering = False
 

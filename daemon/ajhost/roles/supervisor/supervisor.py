@@ -191,9 +191,9 @@ class Supervisor:
     def _on_woke(self, member: Member) -> None:
         self._crew.handle(Woke(member.serial))
 
-    async def _cover_if_last(self) -> None:
+    async def _cover_if_last(self, patience: float | None) -> None:
         if self._desk is not None and not self._fleet.serving() and self._shutdown.urgency is Urgency.NONE:
-            await self._desk.cover()
+            await self._desk.cover(patience)
 
     def _on_bereft(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""

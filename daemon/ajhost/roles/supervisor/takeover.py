@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from ajhost.adapters import tcp
@@ -158,20 +158,22 @@ async def move_waiting(
     tokens_lost: bool = False,
     known: Iterable[bytes] = (),
     limit: asyncio.Timeout | None = None,
+    ready: Callable[[], Awaitable[None]] | None = None,
 ) -> Moved:
     """Moves everything that had not started to the desk, from ledger, chunk and kernel, and lends it.
 
     The process is dead or stopped. `sock` is the duplicate of its connection, if it has one that was not taken over
-    yet; it is read to its end and closed. If that does not come before `limit` (`READ_PATIENCE`), it is the `rest` of
-    what is returned, and this may be called again. `tokens_lost`: the shared queue of its time is gone, so what was
-    QUEUED moves too. `known`: reply subjects that somebody has already (a supervisor died in the middle of this).
+    yet; it is ended, when `ready()` has returned if that is given, read to its end and closed. If the end does not come
+    before `limit` (`READ_PATIENCE`), it is the `rest` of what is returned, and this may be called again. `tokens_lost`:
+    the shared queue of its time is gone, so what was QUEUED moves too. `known`: reply subjects that somebody has
+    already (a supervisor died in the middle of this).
     """
     moved = move_entries(ledger, desk, tokens_lost=tokens_lost, known=known)
     if not is_complete(ledger):
         # before a byte is read: should we die in the middle, and it goes on, it must not read on where we stopped
         ledger.words[Word.STOLEN] = ledger.words[Word.EPOCH]
         try:
-            await _move_stream(ledger, sock, desk, moved, limit or asyncio.timeout(READ_PATIENCE))
+            await _move_stream(ledger, sock, desk, moved, limit or asyncio.timeout(READ_PATIENCE), ready)
         except TimeoutError:
             moved.rest = sock
             return moved
@@ -202,26 +204,54 @@ def complete(ledger: Ledger) -> None:
 
 
 async def _move_stream(
-    ledger: Ledger, sock: socket.socket | None, desk: Desk, moved: Moved, limit: asyncio.Timeout
+    ledger: Ledger,
+    sock: socket.socket | None,
+    desk: Desk,
+    moved: Moved,
+    limit: asyncio.Timeout,
+    ready: Callable[[], Awaitable[None]] | None,
 ) -> None:
-    loop, chunk, epoch = asyncio.get_running_loop(), Chunk(ledger), ledger.words[Word.EPOCH]
+    chunk = Chunk(ledger)
     sealed = bool(ledger.words[Word.SEALED])
     chunk.resume(tcp.bytes_taken(sock) if sock is not None and not sealed else 0)
-    if sock is not None:
-        sock.setblocking(False)
-        tcp.end_sending(sock)
     async with limit:
-        while True:
-            needed = _move_frames(ledger, chunk, desk, moved)
-            if sock is None or sealed:
-                break
-            try:
-                count = await loop.sock_recv_into(sock, chunk.space(needed))
-            except OSError:
-                break  # a broken connection has no more to give
-            if not count or ledger.words[Word.EPOCH] != epoch:
-                break
-            chunk.take(count)
+        if sock is None or sealed:
+            _move_frames(ledger, chunk, desk, moved)
+            if sock is not None and ready is not None:
+                await ready()
+            return
+        sock.setblocking(False)
+        if ready is None:
+            tcp.end_sending(sock)
+            await _read_to_end(ledger, chunk, sock, desk, moved)
+            return
+        ending = asyncio.create_task(_end_when(ready, sock))
+        try:
+            await _read_to_end(ledger, chunk, sock, desk, moved)
+        finally:
+            ending.cancel()
+
+
+async def _end_when(ready: Callable[[], Awaitable[None]], sock: socket.socket) -> None:
+    try:
+        await ready()
+    finally:
+        tcp.end_sending(sock)
+
+
+async def _read_to_end(ledger: Ledger, chunk: Chunk, sock: socket.socket, desk: Desk, moved: Moved) -> None:
+    loop, epoch = asyncio.get_running_loop(), ledger.words[Word.EPOCH]
+    while True:
+        needed = _move_frames(ledger, chunk, desk, moved)
+        # a server that is never out of requests must not keep us from everything else, as from ending this
+        await asyncio.sleep(0)
+        try:
+            count = await loop.sock_recv_into(sock, chunk.space(needed))
+        except OSError:
+            return  # a broken connection has no more to give
+        if not count or ledger.words[Word.EPOCH] != epoch:
+            return
+        chunk.take(count)
 
 
 def _move_frames(ledger: Ledger, chunk: Chunk, desk: Desk, moved: Moved) -> int:
