@@ -12,7 +12,7 @@ from tests.support.nats import round_trip
 
 async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(home: House) -> None:
     desk = home.desk
-    home.server.send_signal(signal.SIGSTOP)
+    await home.server.stand_still()
     began = time.monotonic()
     await desk.cover()
     assert 0.5 < time.monotonic() - began < 2, "somebody hangs, and waits for us"

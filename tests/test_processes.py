@@ -17,6 +17,7 @@ import pytest
 
 from ajhost.adapters import processes
 from ajhost.adapters.processes import Stopped
+from tests.support.processes import thread_states
 
 _LIMIT = 10.0
 
@@ -122,11 +123,7 @@ def test_stopping_stops_every_thread_and_resuming_lets_it_go_on() -> None:
 
     with _child(act) as (pid, pidfd):
         assert processes.stop(pidfd, pid, _LIMIT) is Stopped.STOPPED
-        states = {
-            Path(f"/proc/{pid}/task/{task}/stat").read_text().rpartition(")")[2].split()[0]
-            for task in os.listdir(f"/proc/{pid}/task")
-        }
-        assert states == {"T"}
+        assert thread_states(pid) == {"T"}
         processes.resume(pidfd)
         os.waitid(os.P_PIDFD, pidfd, os.WCONTINUED)
         assert processes.stop(pidfd, pid, _LIMIT) is Stopped.STOPPED

@@ -199,7 +199,7 @@ async def test_a_server_that_stands_still_for_longer_than_anybody_waits_is_serve
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
         Router(nats_server.url) as router,
     ):
-        nats_server.send_signal(signal.SIGSTOP)
+        await nats_server.stand_still()
         for slot in host.workers():  # the next ones wait for it, and so does the last subscriber
             host.kill(slot)
         await asyncio.sleep(6.5)
@@ -224,7 +224,7 @@ async def test_a_server_that_stood_still_while_the_last_worker_died_never_finds_
         Router(nats_server.url) as router,
     ):
         for _ in range(3):
-            nats_server.send_signal(signal.SIGSTOP)
+            await nats_server.stand_still()
             host.kill(0)
             requests = [await router.send("echo", b"x", deadline=20) for _ in range(500)]
             # longer than anybody waits who has to: it must learn of the dead one's end after its successor's coming

@@ -17,6 +17,8 @@ from typing import Self
 
 from nats.aio.client import Client
 
+from tests.support import processes
+
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
 
@@ -160,8 +162,15 @@ class NatsServer:
             ready.set_exception(NatsServerFailed(f"nats-server ended before it was ready:\n{self.log()}"))
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Sends it a signal: SIGHUP reloads its configuration, SIGUSR2 is lame duck mode, SIGSTOP a hang."""
+        """Sends it a signal: SIGHUP reloads its configuration, SIGUSR2 is lame duck mode."""
         os.kill(self.pid, number)
+
+    async def stand_still(self) -> None:
+        """SIGSTOP; returns when it does nothing any more, not even answer what it has just read. SIGCONT ends it."""
+        self.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(10):
+            while processes.thread_states(self.pid) != {"T"}:  # noqa: ASYNC110  # the kernel tells nobody but its parent
+                await asyncio.sleep(0.001)
 
     async def lame_duck(self) -> None:
         """Lame duck mode: it asks its clients to go elsewhere. Returns when it has told them."""

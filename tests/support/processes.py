@@ -36,6 +36,14 @@ def info(pid: int) -> ProcessInfo | None:
     return None if fields[0] in "ZX" else ProcessInfo(pid, int(fields[1]), title, int(fields[19]))
 
 
+def thread_states(pid: int) -> set[str]:
+    """The states of a process's threads, as proc(5) abbreviates them."""
+    return {
+        (thread / "stat").read_text().rpartition(")")[2].split()[0]
+        for thread in Path(f"/proc/{pid}/task").iterdir()
+    }
+
+
 def children(pid: int) -> list[ProcessInfo]:
     """The living children of `pid`, oldest first."""
     pids: list[int] = []
