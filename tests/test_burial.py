@@ -305,6 +305,32 @@ async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and
         assert sorted(home.ran) == [b"R.0", b"R.1", b"R.2"]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_what_a_dead_worker_had_sent_is_answered_if_its_server_dies_before_it_has_read_that(
+    home: House, lost: bool
+) -> None:
+    with Peer() as peer:
+        bench = _hung(home, peer)
+        for _ in range(2):
+            await bench.double.step()
+        owner = bench.double.owner
+        index = owner.receive(owner.chunk_at, 0, 1)
+        owner.start(index, 1, b"R.0", b"id", b"t", 0, 1)
+        owner.answer(index)
+        owner.sent([index])
+        os.kill(bench.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(bench.bury())
+        await peer.ended()
+        if lost:
+            peer.reset()  # as a kernel does for a process that left something unread
+        else:
+            peer.close()
+        await death
+        await home.settle()
+        answered = {reply: len(texts) for reply, texts in home.answers.items()}
+        assert answered == ({b"R.0": 1} if lost else {})
+
+
 async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(home: House) -> None:
     with Peer() as peer:
         bench = _hung(home, peer)

@@ -28,6 +28,7 @@ from ajhost.roles.supervisor.takeover import (
     move_waiting,
     return_claimed,
     return_tokens,
+    settle_sent,
 )
 from ajhost.settings.values import HandlerSettings
 
@@ -156,6 +157,7 @@ class Undertaker:
             _log.error("worker slot %d: its server does not answer, what it had for it is lost", ledger.slot)
             moved.rest.close()
             complete(ledger)
+        settle_sent(ledger, self._desk, read=moved.rest is None and not moved.broken)
         self._stored.forget(ledger.serial)
         return moved.count
 

@@ -41,13 +41,11 @@ def answer_started(
 ) -> int:
     """Answers everything that a dead process had started, and settles the origin of what it had pulled.
 
+    Not what it had sent on a connection that is whole: see `settle_sent`.
     `told`: reply subjects that are answered already, by what another ledger says; those answered here are added.
     """
     told, count = set() if told is None else told, 0
-    stock = take_stock(ledger, answers_lost=answers_lost, server_lost=server_lost)
-    for entry in stock.sent:
-        ledger.say(entry.index, entry.seq)
-    for entry in stock.started:
+    for entry in take_stock(ledger, answers_lost=answers_lost, server_lost=server_lost).started:
         if not _settle_origin(entry, maps):
             ledger.say(entry.index, entry.seq)
             continue
@@ -57,6 +55,14 @@ def answer_started(
             count += 1
         ledger.say(entry.index, entry.seq)
     return count
+
+
+def settle_sent(ledger: Ledger, desk: Desk, *, read: bool) -> None:
+    """Leaves what a dead process had sent to the server that has `read` it, and answers it otherwise."""
+    for entry in take_stock(ledger).sent:
+        if not read and not entry.said:
+            desk.answer(entry.reply, Failed("worker died: and with it the server that had its reply"))
+        ledger.say(entry.index, entry.seq)
 
 
 def _settle_origin(entry: Entry, maps: Maps) -> bool:
@@ -115,10 +121,12 @@ def return_claimed(ledger: Ledger, desk: Desk, maps: Maps) -> int:
 class Moved:
     """What was moved: how many, the reply subjects that are known, and where in the file those entries lay.
 
-    `rest`: the connection, when its server has not ended it in time and may have more for us.
+    `rest`: the connection, when its server has not ended it in time and may have more for us. `broken`: the connection
+    has not ended in order, so that its server need not have read all that was sent on it.
     """
 
     count: int = 0
+    broken: bool = False
     rest: socket.socket | None = None
     seen: set[bytes] = field(default_factory=set)
     places: set[int] = field(default_factory=set)
@@ -248,7 +256,8 @@ async def _read_to_end(ledger: Ledger, chunk: Chunk, sock: socket.socket, desk: 
         try:
             count = await loop.sock_recv_into(sock, chunk.space(needed))
         except OSError:
-            return  # a broken connection has no more to give
+            moved.broken = True  # and has no more to give
+            return
         if not count or ledger.words[Word.EPOCH] != epoch:
             return
         chunk.take(count)
