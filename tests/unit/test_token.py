@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ajhost.core.layout import Geometry
 from ajhost.core.own_ledger import OwnLedger
 from ajhost.core.token import SIZE, Claim, Token, claim, unpack
 from tests.support.memory import ledger_in_memory
@@ -60,7 +61,7 @@ def test_a_token_is_worth_what_its_entry_says(become: Callable[[OwnLedger, int],
 
 @pytest.mark.parametrize("entry", [4, 1 << 62])
 def test_a_token_for_an_entry_beyond_the_ledger_is_stale(entry: int) -> None:
-    assert claim(Token(7, entry, 1, 0), ledger_in_memory()) is Claim.STALE
+    assert claim(Token(7, entry, 1, 0), ledger_in_memory(Geometry(4, 4096, 4096))) is Claim.STALE
 
 
 def test_what_was_said_of_an_entrys_earlier_request_does_not_touch_the_next_one() -> None:
