@@ -21,7 +21,9 @@ from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
 from ajhost.roles.supervisor.member import Member
 from ajhost.roles.supervisor.stored import Key, Stored
 from ajhost.roles.supervisor.takeover import (
+    Ready,
     answer_started,
+    at_once,
     complete,
     detach,
     move_entries,
@@ -143,7 +145,7 @@ class Undertaker:
         self,
         ledger: MappedLedger,
         sock: socket.socket | None,
-        ready: Callable[[], Awaitable[None]] | None = None,
+        ready: Ready = at_once,
     ) -> int:
         """Moves what is left in the ledger of a dead process, and what its server still has for it, however late."""
         limit = asyncio.timeout(self._dead_patience)

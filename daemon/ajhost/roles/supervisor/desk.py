@@ -63,9 +63,8 @@ class Desk:
         self.lender = Lender(self.ledger, lanes, loop, self._expired)
         self.covered = 0
         """How often we subscribed as the last resort."""
-        self._covering = False
-        self._known: asyncio.Task[None] | None = None
-        """Ends when the server knows our subscription."""
+        self._subscribing: asyncio.Task[None] | None = None
+        """While we cover; it ends when the server knows."""
         self._cover_lock = asyncio.Lock()
         self._draining = ""
         self._holding = False
@@ -202,7 +201,7 @@ class Desk:
     @property
     def covering(self) -> bool:
         """Whether we are subscribed."""
-        return self._covering
+        return self._subscribing is not None
 
     @property
     def turning(self) -> bool:
@@ -215,24 +214,23 @@ class Desk:
         Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
         """
         async with self._cover_lock:
-            if not self._covering:
+            if self._subscribing is None:
                 if not self.connection.up.is_set():
                     return
-                self._covering = True
                 self.covered += 1
-                self._known = asyncio.create_task(self.connection.subscribe(self._subjects, self._group))
-            known = self._known
-        assert known is not None
-        await asyncio.wait({known}, timeout=patience)
+                self._subscribing = asyncio.create_task(
+                    self.connection.subscribe(self._subjects, self._group)
+                )
+            subscribing = self._subscribing
+        await asyncio.wait({subscribing}, timeout=patience)
 
     async def uncover(self) -> None:
         """Leaves the group again; what had come is lent."""
         async with self._cover_lock:
-            if self._covering:
-                if self._known is not None:
-                    self._known.cancel()
+            if self._subscribing is not None:
+                self._subscribing.cancel()
                 await self.connection.leave()
-                self._covering = False
+                self._subscribing = None
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -247,7 +245,7 @@ class Desk:
     def idle(self) -> bool:
         """Whether there is nothing to be done at the next beat."""
         out = self.transport.out
-        return not (self._covering or self.turning or self.lender.count or out.unconfirmed or out.repeating)
+        return not (self.covering or self.turning or self.lender.count or out.unconfirmed or out.repeating)
 
     def give_up(self, text: str) -> None:
         """The host stops: what nobody has started is answered with `text`, now and from now on."""

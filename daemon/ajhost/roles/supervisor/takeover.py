@@ -158,6 +158,14 @@ def move_entries(
     return moved
 
 
+Ready = Callable[[], Awaitable[None]]
+"""Returns when the server may learn that a connection ends."""
+
+
+async def at_once() -> None:
+    """It may learn it now."""
+
+
 async def move_waiting(
     ledger: Ledger,
     sock: socket.socket | None,
@@ -166,15 +174,15 @@ async def move_waiting(
     tokens_lost: bool = False,
     known: Iterable[bytes] = (),
     limit: asyncio.Timeout | None = None,
-    ready: Callable[[], Awaitable[None]] | None = None,
+    ready: Ready = at_once,
 ) -> Moved:
     """Moves everything that had not started to the desk, from ledger, chunk and kernel, and lends it.
 
     The process is dead or stopped. `sock` is the duplicate of its connection, if it has one that was not taken over
-    yet; it is ended, when `ready()` has returned if that is given, read to its end and closed. If the end does not come
-    before `limit` (`READ_PATIENCE`), it is the `rest` of what is returned, and this may be called again. `tokens_lost`:
-    the shared queue of its time is gone, so what was QUEUED moves too. `known`: reply subjects that somebody has
-    already (a supervisor died in the middle of this).
+    yet; it is ended when `ready()` has returned, read to its end and closed. If the end does not come before `limit`
+    (`READ_PATIENCE`), it is the `rest` of what is returned, and this may be called again. `tokens_lost`: the shared
+    queue of its time is gone, so what was QUEUED moves too. `known`: reply subjects that somebody has already (a
+    supervisor died in the middle of this).
     """
     moved = move_entries(ledger, desk, tokens_lost=tokens_lost, known=known)
     if not is_complete(ledger):
@@ -217,7 +225,7 @@ async def _move_stream(
     desk: Desk,
     moved: Moved,
     limit: asyncio.Timeout,
-    ready: Callable[[], Awaitable[None]] | None,
+    ready: Ready,
 ) -> None:
     chunk = Chunk(ledger)
     sealed = bool(ledger.words[Word.SEALED])
@@ -225,14 +233,10 @@ async def _move_stream(
     async with limit:
         if sock is None or sealed:
             _move_frames(ledger, chunk, desk, moved)
-            if sock is not None and ready is not None:
+            if sock is not None:
                 await ready()
             return
         sock.setblocking(False)
-        if ready is None:
-            tcp.end_sending(sock)
-            await _read_to_end(ledger, chunk, sock, desk, moved)
-            return
         ending = asyncio.create_task(_end_when(ready, sock))
         try:
             await _read_to_end(ledger, chunk, sock, desk, moved)
@@ -240,7 +244,7 @@ async def _move_stream(
             ending.cancel()
 
 
-async def _end_when(ready: Callable[[], Awaitable[None]], sock: socket.socket) -> None:
+async def _end_when(ready: Ready, sock: socket.socket) -> None:
     try:
         await ready()
     finally:
@@ -250,9 +254,9 @@ async def _end_when(ready: Callable[[], Awaitable[None]], sock: socket.socket) -
 async def _read_to_end(ledger: Ledger, chunk: Chunk, sock: socket.socket, desk: Desk, moved: Moved) -> None:
     loop, epoch = asyncio.get_running_loop(), ledger.words[Word.EPOCH]
     while True:
-        needed = _move_frames(ledger, chunk, desk, moved)
-        # a server that is never out of requests must not keep us from everything else, as from ending this
+        # first: a server that is never out of requests must not keep us from everything else, as from ending this
         await asyncio.sleep(0)
+        needed = _move_frames(ledger, chunk, desk, moved)
         try:
             count = await loop.sock_recv_into(sock, chunk.space(needed))
         except OSError:
