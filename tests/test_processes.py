@@ -147,31 +147,83 @@ def test_a_dead_process_cannot_be_stopped(reaped: bool) -> None:
         processes.resume(pidfd)
 
 
-def test_a_process_that_is_nobody_of_ours_times_out_and_goes_on() -> None:
-    """Its stop is told to its parent alone."""
+@contextmanager
+def _stranger() -> Iterator[tuple[int, int, Path]]:
+    """A process that is nobody's child here, as (pid, pidfd, a file that it has open as descriptor 9)."""
     script = """
-import os, signal, sys
-if pid := os.fork():
-    print(pid, flush=True)
-    sys.stdin.read()
-else:
-    signal.pause()
+import os, signal, sys, tempfile, threading
+with tempfile.NamedTemporaryFile() as file:
+    os.dup2(file.fileno(), 9)
+    if pid := os.fork():
+        print(pid, file.name, flush=True)
+        sys.stdin.read()
+    else:
+        threading.Thread(target=signal.pause, daemon=True).start()
+        signal.pause()
 """
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        pidfd = os.pidfd_open(pid)
+        pid, name = parent.stdout.readline().split()
+        pidfd = os.pidfd_open(int(pid))
         try:
-            assert processes.stop(pidfd, pid, 0.05) is Stopped.TIMEOUT
-            # it was resumed: nothing that is stopped dies of this signal
-            processes.pidfd_signal(pidfd, signal.SIGTERM)
-            _ended(pidfd)
+            yield int(pid), pidfd, Path(name)
         finally:
             processes.pidfd_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
             parent.communicate("")
+
+
+def test_a_process_that_is_nobody_of_ours_is_stopped_as_well() -> None:
+    """Its stop is told to its parent alone."""
+    with _stranger() as (pid, pidfd, _):
+        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.STOPPED
+        assert thread_states(pid) == {"T"}
+        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.ALREADY_STOPPED
+        processes.resume(pidfd)
+        assert not processes.has_ended(pidfd)
+        processes.pidfd_signal(pidfd, signal.SIGTERM)  # nothing that is stopped dies of it
+        _ended(pidfd)
+        assert processes.has_ended(pidfd)
+        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.GONE
+
+
+def test_a_process_that_waits_in_the_kernel_stands_still_until_it_is_resumed(tmp_path: Path) -> None:
+    """It waits for what it spawns, which waits for somebody to write to a FIFO, and then it would end."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    def act() -> None:
+        threading.Thread(target=signal.pause, daemon=True).start()
+        os.posix_spawn(
+            "/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)]
+        )
+
+    with _child(act) as (pid, pidfd):
+        while thread_states(pid) != {"D", "S"}:
+            os.sched_yield()
+        assert processes.stop(pidfd, pid, 0.1) is Stopped.STOPPED
+        assert thread_states(pid) == {"D", "T"}
+        os.close(os.open(fifo, os.O_WRONLY))
+        while thread_states(pid) != {"T"}:
+            os.sched_yield()
+        processes.resume(pidfd)
+        _ended(pidfd)
+
+
+def test_a_descriptor_of_another_process_is_duplicated() -> None:
+    with _stranger() as (_, pidfd, file):
+        file.write_bytes(b"there")
+        try:
+            duplicate = processes.duplicate_of(pidfd, 9)
+        except PermissionError:
+            pytest.skip("nobody but root may have descriptors of strangers here (kernel.yama.ptrace_scope)")
+        assert os.pread(duplicate, 10, 0) == b"there"
+        assert not os.get_inheritable(duplicate)
+        os.close(duplicate)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            processes.duplicate_of(pidfd, 1000)
 
 
 def test_what_a_session_leader_left_is_killed_with_its_session() -> None:

@@ -20,6 +20,7 @@ HANDLERS: dict[str, str | dict[str, object]] = {
     "work": "work",
     "block": "block_loop",
     "gil": "hold_gil",
+    "kernel": "wait_in_the_kernel",
     "swallow": "swallow_cancellation",
     "tidy": "clean_up_long",
     "stuck": "stuck_thread",
@@ -56,7 +57,7 @@ async def test_a_route_timeout_is_kept(nats_server: NatsServer, tmp_path: Path) 
         assert 0.45 <= reply.at - request.sent <= 0.8
 
 
-@pytest.mark.parametrize("route", ["block", "gil"])
+@pytest.mark.parametrize("route", ["block", "gil", "kernel"])
 async def test_a_hanging_worker_is_left_out_and_goes_on_unharmed(
     nats_server: NatsServer, tmp_path: Path, route: str
 ) -> None:

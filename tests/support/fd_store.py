@@ -108,11 +108,6 @@ class KeptHost(Host):
             for descriptor in parked:
                 os.close(descriptor)
 
-    async def relaunch(self) -> None:
-        """As `restart`, without waiting for its readiness."""
-        await self._forget()
-        await self.launch()
-
     async def destroy(self) -> None:
         """As any host's, and the store is emptied."""
         await super().destroy()

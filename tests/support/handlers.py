@@ -10,7 +10,9 @@ import asyncio
 import ctypes
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any, NoReturn
@@ -123,6 +125,22 @@ async def hold_gil(task: Task) -> str:
     """Holds the GIL in C for `block_ms`, so that no thread of the process runs."""
     _GIL_HELD.usleep(int(_instructions(task)["block_ms"] * 1000))
     return "held the GIL"
+
+
+async def wait_in_the_kernel(task: Task) -> str:
+    """Waits for `block_ms` uninterruptibly, as for a dead file server: for a child that cannot begin."""
+    with tempfile.TemporaryDirectory() as directory:
+        fifo = f"{directory}/fifo"
+        os.mkfifo(fifo)
+        seconds = _instructions(task)["block_ms"] / 1000
+        with subprocess.Popen(["/bin/sh", "-c", f"sleep {seconds}; : > {fifo}"]):
+            os.waitpid(
+                os.posix_spawn(
+                    "/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)]
+                ),
+                0,
+            )
+    return "waited in the kernel"
 
 
 def hold_gil_sync(task: Task) -> str:

@@ -227,8 +227,13 @@ class Host:
 
     async def restart(self) -> None:
         """Starts it again after its end, on the same settings and the same runtime directory."""
+        await self.relaunch()
+        await self.ready()
+
+    async def relaunch(self) -> None:
+        """As `restart`, without waiting for its readiness."""
         await self._forget()
-        await self.start()
+        await self.launch()
 
     @property
     def _running(self) -> asyncio.subprocess.Process:

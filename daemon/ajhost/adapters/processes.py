@@ -20,9 +20,13 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
+_PIDFD_GETFD = 438
+"""pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LOOK_AGAIN = 0.0001
+_STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
+"""Letters of proc(5) for threads: stopped, or ended while others live; waiting uninterruptibly."""
 _UNNAMED = "an unnamed native thread"
 
 
@@ -61,7 +65,7 @@ class Stopped(Enum):
     GONE = auto()
     """It has ended."""
     TIMEOUT = auto()
-    """It did not stop in time (it waits in the kernel); it was told to go on."""
+    """It did not stop in time, and was told to go on."""
 
 
 def become_subreaper() -> None:
@@ -132,10 +136,31 @@ def kill_session(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def stop(pidfd: int, pid: int, timeout: float) -> Stopped:
-    """Stops every thread of a child, and returns when it stands still: within a millisecond as a rule.
+def has_ended(pidfd: int) -> bool:
+    """Whether a process, a child or not, has ended; its locks are gone then."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return bool(ended.poll(0))
 
-    Blocks for `timeout` seconds at most.
+
+def duplicate_of(pidfd: int, descriptor: int) -> int:
+    """A duplicate of a descriptor of another process.
+
+    :raises OSError: EBADF when it has none of that number, EPERM when we may not: it takes the right to trace that
+        process (ptrace(2), "Ptrace access mode checking").
+    """
+    duplicate = _LIBC.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
+    if duplicate < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(duplicate)
+
+
+def stop(pidfd: int, pid: int, timeout: float) -> Stopped:
+    """Stops every thread of a process, and returns when it stands still: within a millisecond as a rule.
+
+    Blocks for `timeout` seconds at most. A thread that waits in the kernel for so long, uninterruptibly (a dead file
+    server), stands still as well: it stops before it executes another instruction of its own.
     """
     if _state(pid) == "T":
         return Stopped.ALREADY_STOPPED
@@ -143,19 +168,26 @@ def stop(pidfd: int, pid: int, timeout: float) -> Stopped:
         signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
     except ProcessLookupError:
         return Stopped.GONE
-    ended = select.poll()
-    ended.register(pidfd, select.POLLIN)
-    limit = time.monotonic() + timeout
+    began, asked = time.monotonic(), False
     while True:
-        with contextlib.suppress(ChildProcessError):
-            # a stop is reported when the last thread stands still
-            if os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOHANG) is not None:
-                return Stopped.STOPPED
-        if ended.poll(0):
+        try:
+            # a child's stop is reported when the last thread stands still
+            stands = os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOHANG) is not None
+        except ChildProcessError:
+            stands = _all_threads(pid, _STILL)
+        if has_ended(pidfd):
             return Stopped.GONE
-        if time.monotonic() >= limit:
+        if stands:
+            return Stopped.STOPPED
+        waited = time.monotonic() - began
+        if waited >= timeout:
+            if _all_threads(pid, _STILL | _IN_THE_KERNEL):
+                return Stopped.STOPPED
             resume(pidfd)
             return Stopped.TIMEOUT
+        if waited >= timeout / 5 and not asked:
+            asked = True
+            _stop_each_thread(pid)
         time.sleep(_LOOK_AGAIN)
 
 
@@ -164,10 +196,25 @@ def resume(pidfd: int) -> None:
     pidfd_signal(pidfd, signal.SIGCONT)
 
 
-def _state(pid: int) -> str:
-    """The letter that `ps` shows (proc(5)); empty if there is no such process."""
+def _stop_each_thread(pid: int) -> None:
+    """A signal to a process is the main thread's to take, and if that waits in the kernel, the others run on."""
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            _LIBC.tgkill(pid, int(task), int(signal.SIGSTOP))
+
+
+def _all_threads(pid: int, states: frozenset[str]) -> bool:
+    """Whether every thread is in one of these states. A process that was told to stop makes no new ones."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return {_state(f"{pid}/task/{task}") for task in os.listdir(f"/proc/{pid}/task")} <= states
+    except OSError:
+        return False
+
+
+def _state(process: int | str) -> str:
+    """The letter that `ps` shows (proc(5)) for a process, or `PID/task/TID`; empty if there is no such."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
         return ""
 

@@ -86,7 +86,9 @@ class LedgerTransport(Transport):
         except OSError:
             self._absent = True
             raise
+        self._words[Word.SOCKET] = 0
         self._chunk.reset()
+        self._words[Word.SOCKET] = sock.fileno()
         self._words[Word.SEALED] = 0
         self._sealed = None
         self._needed = 0
@@ -184,6 +186,7 @@ class LedgerTransport(Transport):
     def close(self) -> None:
         """Closes this process's descriptor; a duplicate elsewhere keeps the connection."""
         self._lose(None)
+        self._words[Word.SOCKET] = 0  # first: the number may be another's at once
         if self._sock is not None:
             self._sock.close()
             self._sock = None

@@ -54,6 +54,9 @@ class Word:
     SERVER, BACK_BY = 28, 29
     """In the supervisor's ledger, written by any process of the host (`core/requesters.py`): which server it last knew,
     and the moment (ns) by which requesters must be back."""
+    SOCKET = 30
+    """The descriptor of the present connection in its owner; 0: none. Whoever has read it, duplicated it, and finds it
+    and `EPOCH` unchanged, has a duplicate of just that."""
     RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
     TOKENS = 64
     """Places for tokens, four words each (`core/token.py`): those that this process has received. What they name has

@@ -8,6 +8,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from ajhost.adapters import ledger_file, processes
 from ajhost.adapters.ledger_file import MappedLedger
@@ -71,6 +72,31 @@ class Verdicts:
             return Failed(text)
         del self._crashes[entry.id]
         return Terminated(f"{text}; it has killed {crashes} workers")
+
+
+class Living(Protocol):
+    """A worker that lives and may hang: a member of ours, or an orphan of an earlier start."""
+
+    pid: int
+    ledger: MappedLedger
+    taking: asyncio.Lock
+    """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
+    relieved: bool
+    """Its connection is being taken over at this moment."""
+
+    @property
+    def pidfd(self) -> int:
+        """The process's descriptor."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is known to have ended."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def inherit(self) -> socket.socket | None:
+        """Hands over a duplicate of its present connection, once; None when there is none."""
 
 
 class Undertaker:
@@ -168,43 +194,44 @@ class Undertaker:
         if count := await self._empty(ledger, rest):
             _log.warning("worker slot %d: %d requests moved that came late", ledger.slot, count)
 
-    async def relieve(self, member: Member, hangs: Callable[[], bool]) -> None:
+    async def relieve(self, worker: Living, hangs: Callable[[], bool]) -> None:
         """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
         await self._cover(COVER_PATIENCE)
-        async with member.taking:
-            await self._relieve(member, hangs)
+        async with worker.taking:
+            await self._relieve(worker, hangs)
 
-    async def _relieve(self, member: Member, hangs: Callable[[], bool]) -> None:
-        if member.result is not None or not hangs():
+    async def _relieve(self, worker: Living, hangs: Callable[[], bool]) -> None:
+        if worker.dead or not hangs():
             return
-        stopped = processes.stop(member.pidfd, member.pid, _STOP_LIMIT)
+        ledger = worker.ledger
+        stopped = processes.stop(worker.pidfd, worker.pid, _STOP_LIMIT)
         if stopped is processes.Stopped.ALREADY_STOPPED:
             # somebody else stopped it, and may let it go on at any moment, in the middle of a takeover too
-            _log.error("worker %d (pid %d) was stopped from outside: SIGKILL", member.slot, member.pid)
-            member.kill()
+            _log.error("worker %d (pid %d) was stopped from outside: SIGKILL", ledger.slot, worker.pid)
+            worker.kill()
             return
         if stopped is not processes.Stopped.STOPPED:
             return
-        member.relieved = True
+        worker.relieved = True
         try:
-            sock = member.inherit()
-            moved = return_claimed(member.ledger, self._desk, self._maps)
+            sock = worker.inherit()
+            moved = return_claimed(ledger, self._desk, self._maps)
             if sock is None:
                 # it is between two connections: of the one to come there is nothing to take over, and it is its own
-                moved += move_entries(member.ledger, self._desk).count
+                moved += move_entries(ledger, self._desk).count
             else:
-                found = await move_waiting(member.ledger, sock, self._desk)
+                found = await move_waiting(ledger, sock, self._desk)
                 moved += found.count
                 if found.rest is not None:
-                    self._leave_rest(member.ledger, found.rest)
+                    self._leave_rest(ledger, found.rest)
             self._tally.moved += moved
         finally:
-            member.relieved = False
-            if member.result is None:
-                processes.resume(member.pidfd)
+            worker.relieved = False
+            if not worker.dead:
+                processes.resume(worker.pidfd)
         if sock is not None:
-            self._stored.forget(member.serial)
-        _log.warning("worker %d (pid %d): %d requests moved while it hangs", member.slot, member.pid, moved)
+            self._stored.forget(ledger.serial)
+        _log.warning("worker %d (pid %d): %d requests moved while it hangs", ledger.slot, worker.pid, moved)
 
     def _leave_rest(self, ledger: Ledger, rest: socket.socket) -> None:
         """A stopped worker shall go on, and its server has not ended the connection that was taken from it.
@@ -224,6 +251,14 @@ class Undertaker:
             self.graveyard.add(heir)
             self._spawn(self._go_on(heir, rest))
         complete(ledger)
+
+    def tend(self, now_ns: int, tick_ns: int) -> None:
+        """Sees to everything that is left of the dead, and to orphans. Call it at every tick."""
+        self.graveyard.tend(now_ns)
+        for orphan in self.leftovers.look(now_ns, tick_ns):
+            self._spawn(self.relieve(orphan, orphan.hangs))
+        if self.leftovers and self.leftovers.due():
+            self._spawn(self.settle_leftovers())
 
     async def settle_leftovers(self) -> None:
         """Settles the ledgers of an earlier start whose owners are dead."""

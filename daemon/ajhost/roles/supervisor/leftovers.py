@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -15,14 +14,15 @@ from pathlib import Path
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.core.estate import overdue
-from ajhost.core.layout import LedgerError, State, Word
+from ajhost.core.layout import LedgerError, State
 from ajhost.core.ledger import Entry
 from ajhost.protocol.frames import reply_of
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.orphan import Orphan
 from ajhost.roles.supervisor.overdue import Overdue
-from ajhost.roles.supervisor.stored import Key, Stored, stored_key
+from ajhost.roles.supervisor.stored import Connections, Stored, stored_key
 from ajhost.roles.supervisor.takeover import (
     answer_for,
     answer_started,
@@ -43,6 +43,8 @@ class Graveyard:
     def __init__(self, directory: Path, desk: Desk, maps: Maps) -> None:
         self._directory, self._desk, self._maps = directory, desk, maps
         self._files: dict[int, MappedLedger] = {}
+        self.settling = asyncio.Lock()
+        """Held by whoever is at work on what earlier starts left, and needs the files that are here until the end."""
 
     def add(self, ledger: MappedLedger) -> None:
         """A dead process's ledger, all of which is settled but what is QUEUED."""
@@ -53,7 +55,7 @@ class Graveyard:
         for serial, ledger in list(self._files.items()):
             for entry in overdue(ledger, now_ns):
                 answer_for(ledger, entry, self._desk, "deadline exceeded: no worker became free in time")
-            if self._desk.transport.out.unsent:
+            if self.settling.locked() or self._desk.transport.out.unsent:
                 continue  # the answers given for it must have left before it may be forgotten
             for index in ledger.spoken_for():
                 ledger.free_entry(index)
@@ -89,11 +91,11 @@ class Leftovers:
     def __init__(self, directory: Path, desk: Desk, graveyard: Graveyard, maps: Maps, stored: Stored) -> None:
         self._directory, self._desk, self._graveyard, self._maps = directory, desk, graveyard, maps
         self._stored = stored
+        self._connections = Connections(stored)
         ledger_file.clear_unfinished(directory)
         self._waiting = [s for s in ledger_file.serials(directory) if s != desk.serial]
-        self._sockets: dict[Key, socket.socket] = {}
+        self._orphans: dict[int, Orphan] = {}
         self._queued: list[MappedLedger] = []
-        self._settling = asyncio.Lock()
         self._overdue = Overdue(desk)
 
     def __bool__(self) -> bool:
@@ -105,10 +107,7 @@ class Leftovers:
         for name, descriptor in stored:
             key = stored_key(name)
             if key is not None and key.serial in self._waiting:
-                if key in self._sockets:
-                    self._sockets[key].close()
-                self._sockets[key] = socket.socket(fileno=descriptor)
-                self._stored.found(key)
+                self._connections.inherit(key, socket.socket(fileno=descriptor))
             else:
                 os.close(descriptor)
                 foreign.append(name)
@@ -119,7 +118,7 @@ class Leftovers:
 
         One at a time: it waits for servers, and two at work on one file would run its requests twice.
         """
-        async with self._settling:
+        async with self._graveyard.settling:
             return await self._settle(verdict)
 
     async def _settle(self, verdict: Callable[[Entry], Outcome]) -> list[tuple[MappedLedger, socket.socket]]:
@@ -129,7 +128,7 @@ class Leftovers:
             with contextlib.suppress(FileNotFoundError):
                 owner = ledger_file.locked_by(self._directory, serial)
                 if owner is not None:
-                    self._wake(owner, serial)
+                    self._find(owner, serial)
                     orphans.append(serial)
                     continue
                 try:
@@ -137,6 +136,8 @@ class Leftovers:
                 except LedgerError as error:
                     aside = ledger_file.put_aside(self._directory, serial)
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
+        for serial in self._orphans.keys() - set(orphans):
+            self._orphans.pop(serial).close()
         known: set[bytes] = set()
         # before anything moves: what a dead puller had started is its first owner's no more. Once each: a supervisor's
         # ledger tells of answers for what its workers' tell of too, and starts that die early would double them
@@ -155,7 +156,7 @@ class Leftovers:
             # while an orphan of its time lives, so may the shared queue
             queue_lives = _start(ledger) in living
             moved = await move_waiting(
-                ledger, self._socket_of(ledger), self._desk, tokens_lost=not queue_lives, known=known
+                ledger, self._connections.take(ledger), self._desk, tokens_lost=not queue_lives, known=known
             )
             known |= _replies(ledger)
             if moved.rest is not None:
@@ -184,44 +185,44 @@ class Leftovers:
         self._waiting = orphans
         return unfinished
 
-    def _wake(self, owner: int, serial: int) -> None:
-        """The supervisor may have died while it had stopped this orphan, which hung, to take its connection over.
-
-        In the middle of that its ledger is right, but what it knows itself is not: it must not go on.
-        """
-        try:
-            ledger = MappedLedger(self._directory, serial)
-        except LedgerError:
+    def _find(self, owner: int, serial: int) -> None:
+        """A process that lives, or did a moment ago."""
+        if serial in self._orphans:
             return
-        words = ledger.words
-        half = words[Word.STOLEN] == words[Word.EPOCH] != words[Word.MOVED]
-        ledger.close()
-        if half:
-            _log.error("pid %d: the takeover of its connection was interrupted: SIGKILL", owner)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(owner, signal.SIGKILL if half else signal.SIGCONT)
+        try:
+            orphan = Orphan(self._directory, serial, owner, self._connections, self._graveyard.settling)
+        except (OSError, LedgerError):
+            return
+        if ledger_file.locked_by(self._directory, serial) != owner:
+            orphan.close()  # it has ended, and its number may be another's
+            return
+        self._orphans[serial] = orphan
+        orphan.adopt()
+        orphan.wake()
 
-    def _socket_of(self, ledger: MappedLedger) -> socket.socket | None:
-        """The connection to which the ledger's positions belong; its owner had seen the end of those before."""
-        present = None
-        for key in [k for k in self._sockets if k.serial == ledger.serial]:
-            sock = self._sockets.pop(key)
-            if key.epoch == ledger.words[Word.EPOCH]:
-                present = sock
-            else:
-                sock.close()
-        return present
+    def look(self, now_ns: int, tick_ns: int) -> list[Orphan]:
+        """Keeps the deadlines of orphans that hang, as whoever would is dead; those that have begun to hang.
 
-    def keep_deadlines(self, now_ns: int, tick_ns: int) -> None:
-        """Answers what is overdue at orphans that hang: whoever would is dead. Call it at every tick."""
-        for serial in self._waiting:
-            ledger = self._maps.get(serial)
-            if ledger is not None:
-                self._overdue.look(ledger, now_ns, tick_ns)
+        Call it at every tick. That we were held up ourselves is no excuse for them: one that is taken for hanging only
+        has to leave the queue group, as it should.
+        """
+        for orphan in self._orphans.values():
+            orphan.adopt()
+            self._overdue.look(orphan.ledger, now_ns, tick_ns)
+        return [orphan for orphan in self._orphans.values() if orphan.begins_to_hang()]
+
+    def dismiss(self) -> None:
+        """Others serve: orphans leave the queue group.
+
+        Not those that hang: their connections are taken from them, and a signal would interrupt what they wait for.
+        """
+        for orphan in self._orphans.values():
+            if not orphan.hangs():
+                orphan.dismiss()
 
     def due(self) -> bool:
         """Whether an orphan has ended since, so that `settle` has something to do."""
-        if self._settling.locked():
+        if self._graveyard.settling.locked():
             return False
         for serial in self._waiting:
             try:

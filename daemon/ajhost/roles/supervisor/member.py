@@ -82,6 +82,11 @@ class Member:
         return not self.relieved and (not taken or self.ledger.words[Word.SUBSCRIBED] > taken)
 
     @property
+    def dead(self) -> bool:
+        """Whether it is known to have ended."""
+        return self.result is not None
+
+    @property
     def connected(self) -> bool:
         """Whether its present connection is whole, so that the server reads all that was sent on it."""
         sock = self.sock

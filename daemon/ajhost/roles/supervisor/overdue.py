@@ -10,6 +10,9 @@ from ajhost.roles.supervisor.takeover import answer_for
 
 MISSED_NS = 120_000_000
 """A beat older than this was missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
+STALE_NS = 350_000_000
+"""A beat older than this says that its process hangs: more than three beats; scheduling alone delayed one by 54 ms at
+most on a loaded machine."""
 TICK_NS = 50_000_000
 """Between two looks while anything is the matter: what has been so for as long, two of them would have found."""
 _EXCEEDED = "deadline exceeded: the worker hangs"

@@ -1,4 +1,7 @@
-"""What systemd's file descriptor store has of ours: each process's present connection, under its serial and epoch."""
+"""What systemd's file descriptor store has of ours: each process's present connection, under its serial and epoch.
+
+And duplicates of connections of an earlier start's processes, most of which come from there.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import socket
 from typing import NamedTuple
 
 from ajhost.adapters.sd_notify import Notifier
+from ajhost.core.layout import Word
+from ajhost.core.ledger import Ledger
 
 _NAME = re.compile(r"nats-(\d+)-(\d+)")
 
@@ -50,3 +55,37 @@ class Stored:
         """Nobody needs the connections of a process any more."""
         for key in self._keys.pop(serial, []):
             self._notifier.forget(stored_name(key))
+
+
+class Connections:
+    """Duplicates of connections that processes of an earlier start have or had, one for each key."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._stored = stored
+        self._sockets: dict[Key, socket.socket] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._sockets
+
+    def inherit(self, key: Key, sock: socket.socket) -> None:
+        """Systemd has kept it, and goes on to."""
+        if key in self._sockets:
+            self._sockets[key].close()
+        self._sockets[key] = sock
+        self._stored.found(key)
+
+    def adopt(self, key: Key, sock: socket.socket) -> None:
+        """It comes from the process itself; systemd is to keep it from now on."""
+        self._sockets[key] = sock
+        self._stored.keep(key, sock)
+
+    def take(self, ledger: Ledger) -> socket.socket | None:
+        """The connection to which the ledger's positions belong; its owner had seen the end of those before."""
+        present = None
+        for key in [k for k in self._sockets if k.serial == ledger.serial]:
+            sock = self._sockets.pop(key)
+            if key.epoch == ledger.words[Word.EPOCH]:
+                present = sock
+            else:
+                sock.close()
+        return present

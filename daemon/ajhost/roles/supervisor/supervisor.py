@@ -119,7 +119,6 @@ class Supervisor:
         self._crew.change(1, template.result())
         if 1 in self._crew.failed:  # a ledger that cannot be made: better no host than half a one
             raise StartupFailed(self._crew.failed[1][0])
-        self._tick_in(0.0)
 
     async def _open_desk(self, plan: GenerationPlan) -> None:
         """Our own ledger and connection; what an earlier start left is settled at once."""
@@ -140,6 +139,8 @@ class Supervisor:
             self._notifier.forget(name)
         if self._undertaker.leftovers:
             await desk.cover()
+        self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
+        if self._undertaker.leftovers:
             await self._undertaker.settle_leftovers()
 
     def _plan(self, settings: Settings, generation: int) -> GenerationPlan:
@@ -171,6 +172,7 @@ class Supervisor:
         self._shutdown.changed.set()
         if not self._ready and self._fleet.count and self._fleet.complete() and self._desk is not None:
             self._ready = True
+            self._undertaker.leftovers.dismiss()
             self._desk.ledger.words[Word.PHASE] = Phase.SERVING
             self._write_state()
             _log.info("ready: %d workers serve", self._fleet.count)
@@ -249,10 +251,7 @@ class Supervisor:
             self._settings.python.import_timeout,
             time.monotonic() - self._tick_at,
         )
-        self._undertaker.graveyard.tend(now_ns)
-        self._undertaker.leftovers.keep_deadlines(now_ns, TICK_NS)
-        if self._undertaker.leftovers and self._undertaker.leftovers.due():
-            self._crew.spawn_task(self._undertaker.settle_leftovers())
+        self._undertaker.tend(now_ns, TICK_NS)
         self._crew.handle(Tick())
         if self._shutdown.urgency is Urgency.NONE and self._ready:
             needed = not self._fleet.serving()

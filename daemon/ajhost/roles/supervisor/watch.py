@@ -12,7 +12,7 @@ from ajhost.core.estate import earliest_deadline
 from ajhost.core.layout import Word
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.overdue import MISSED_NS, TICK_NS, Overdue
+from ajhost.roles.supervisor.overdue import MISSED_NS, STALE_NS, TICK_NS, Overdue
 from ajhost.settings.values import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -20,9 +20,6 @@ TICK = TICK_NS / 1e9
 """Seconds between two looks while anything is the matter."""
 CALM_TICK = 0.1
 """Seconds between two looks while everybody beats: a beat that is missed makes the looks more frequent in time."""
-_STALE_NS = 350_000_000
-"""A beat older than this is stale: more than three beats; scheduling alone delayed one by 54 ms at most on a loaded
-machine."""
 _LONGEST_STALE_NS = 2_000_000_000
 _NEVER_BEAT_NS = 10_000_000_000
 _IN_TIME = 0.02
@@ -78,7 +75,7 @@ class Watch:
                 continue
             age = int(now * 1e9) - member.beat_ns
             oldest = max(oldest, age)
-            limit = max(member.stale_after_ns, _STALE_NS)
+            limit = max(member.stale_after_ns, STALE_NS)
             if not member.ledger.words[Word.BEAT]:
                 limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
             ahead_ns = TICK_NS if member.serial in self._hung else 0
@@ -88,7 +85,7 @@ class Watch:
             elif member.serial in self._hung and member.subscribed:
                 hung_for = now - self._hung.pop(member.serial)
                 member.killed_at = 0.0  # the next hang is judged anew
-                if hung_for < 2 * _STALE_NS / 1e9:  # a false alarm: judge it less strictly
+                if hung_for < 2 * STALE_NS / 1e9:  # a false alarm: judge it less strictly
                     member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
                 _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
                 self._woke(member)
@@ -104,7 +101,7 @@ class Watch:
         if since is None:
             self._hung[member.serial] = now
             _log.warning(
-                "worker %d (pid %d) hangs: no beat for %.2f s", member.slot, member.pid, _STALE_NS / 1e9
+                "worker %d (pid %d) hangs: no beat for %.2f s", member.slot, member.pid, STALE_NS / 1e9
             )
             self._stalled(member)
             return

@@ -38,9 +38,9 @@ _BEAT = 0.1
 _POLL = 0.05
 """Seconds between two looks at what is awaited for long."""
 _ORPHAN_GRACE = 3.0
-"""Seconds until a worker without a supervisor leaves the queue group: it serves until the next start does. Under
-systemd it is killed long before, still subscribed: what comes waits in its connection, which systemd keeps, for that
-start."""
+"""Seconds until a worker without a supervisor leaves the queue group, if the next start does not serve before, and tell
+it (SIGTERM). Under systemd it is killed long before, still subscribed: what comes waits in its connection, which
+systemd keeps, for that start."""
 _KEPT_PATIENCE = 1.0
 """Seconds to wait for a supervisor that does not answer, before a connection is used of which it has no duplicate."""
 _CONFIRM_SECONDS = 3.0
@@ -135,8 +135,7 @@ class Worker:
         except ChannelClosed:
             self._orphaned = True
         if self._orphaned:
-            self._finish.set()
-            self._leaving.set()
+            self._leave_orphaned()
             await self._connection.leave()
 
     async def _pass_on(self, sock: socket.socket) -> None:
@@ -222,8 +221,8 @@ class Worker:
                 self._orphaned = True
                 self._kept.set()
                 _log.error("the supervisor is gone: finishing what is held")
-                self._loop.call_later(_ORPHAN_GRACE, self._finish.set)
-                self._loop.call_later(_ORPHAN_GRACE, self._leaving.set)
+                # told to leave already: the next start serves
+                self._loop.call_later(0.0 if self._retire_asked else _ORPHAN_GRACE, self._leave_orphaned)
                 return
             if received is None:
                 return
@@ -259,6 +258,12 @@ class Worker:
         if not self._retire_asked:
             self._retire_asked = True
             self._tell({"retire": why})
+        if self._orphaned:  # there is nobody left to ask
+            self._leave_orphaned()
+
+    def _leave_orphaned(self) -> None:
+        self._finish.set()
+        self._leaving.set()
 
     # -- the end --------------------------------------------------------------------------------
 
