@@ -9,6 +9,8 @@ import signal
 import socket
 from collections.abc import Callable
 
+import pytest
+
 from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
 from ajhost.adapters.sd_notify import Notifier
@@ -16,17 +18,18 @@ from ajhost.core.chunk import Chunk
 from ajhost.core.estate import overdue
 from ajhost.core.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
 from ajhost.core.ledger import Ledger
+from ajhost.core.token import Token, token_places
 from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor import desk as desk_module
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
 from ajhost.roles.supervisor.stored import Key, Stored, stored_name
-from ajhost.roles.supervisor.takeover import answer_for, move_waiting
+from ajhost.roles.supervisor.takeover import answer_for, move_from_stopped, move_waiting
 from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
 from tests.support.peer import Peer
 
-OLD_WORKER, OLD_DESK = 1, 2
+OLD_WORKER, OLD_DESK, OLD_PUSHER = 1, 2, 3
 
 
 class Past:
@@ -42,8 +45,11 @@ class Past:
         self.worker = OwnedLedger(self.directory, OLD_WORKER)
         MappedLedger(self.directory, OLD_WORKER).close()  # gives up the lock, which says that its owner lives
 
-    def fill(self) -> None:
-        """One request QUEUED, one RECEIVED in the store, one RECEIVED in the chunk, two only in the chunk."""
+    def fill(self, peer: Peer | None = None) -> None:
+        """One request QUEUED, one RECEIVED in the store, one RECEIVED in the chunk, two only in the chunk.
+
+        What is in the chunk came from the peer, if there is one, and that has sent one more.
+        """
         owner, chunk = self.worker, Chunk(self.worker)
         for reply in self.replies[:2]:
             index = owner.receive_copy(frame(reply), 1)
@@ -52,7 +58,12 @@ class Past:
         owner.queue(0, 1)
         data = b"".join(map(frame, self.replies[2:]))
         chunk.reset()
-        chunk.space(0)[: len(data)] = data
+        if peer is None:
+            chunk.space(0)[: len(data)] = data
+        else:
+            self.replies.append(self.replies[-1] + b".unread")
+            peer.send(data + frame(self.replies[-1]))
+            assert peer.theirs.recv_into(chunk.space(0)[: len(data)]) == len(data)
         chunk.take(len(data))
         owner.receive(chunk.place(), len(frame(self.replies[2])), 1)
 
@@ -76,6 +87,36 @@ class Past:
             asyncio.run(self._move(watch))
 
         return act
+
+    def hang(self) -> int:
+        """Its worker lives, stopped, with a token of a request that waits in another's ledger; the pid."""
+        ledger_file.make(self.directory, GEOMETRY, Identity(OLD_PUSHER, 1, 1))
+        pusher = OwnedLedger(self.directory, OLD_PUSHER)
+        MappedLedger(self.directory, OLD_PUSHER).close()
+        self.replies.append(self.replies[-1] + b".token")
+        index = pusher.receive_copy(frame(self.replies[-1]), 1)
+        assert index is not None
+        pusher.queue(index, 1)
+        token_places(self.worker)[0][:] = Token(OLD_PUSHER, index, 1, 1 << 61).pack()
+        return stopped_owner(self)
+
+    def relief(self, sock: socket.socket | None) -> Act:
+        """The supervisor of that start: its worker hangs, and it takes over what that had not started."""
+
+        def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
+            asyncio.run(self._relieve(sock, watch))
+
+        return act
+
+    async def _relieve(
+        self, sock: socket.socket | None, watch: Callable[[Callable[[], object]], None]
+    ) -> None:
+        desk, lane = self._desk(OLD_DESK)
+        maps = Maps(self.directory, desk.ledger)
+        ledger = MappedLedger(self.directory, OLD_WORKER)
+        others = [ledger, MappedLedger(self.directory, OLD_PUSHER)]
+        watch(lambda: (told_by(desk.ledger), *map(told_by, others), lying(lane)))
+        await move_from_stopped(ledger, sock, desk, maps)
 
     async def _move(self, watch: Callable[[Callable[[], object]], None]) -> None:
         desk, lane = self._desk(OLD_DESK)
@@ -102,26 +143,24 @@ class Past:
 
     async def _settle(self, serial: int, watch: Callable[[Callable[[], object]], None]) -> None:
         desk, lane = self._desk(serial)
-        maps = Maps(self.directory, desk.ledger)
         left = [MappedLedger(self.directory, serial) for serial in (OLD_WORKER, OLD_DESK)]
-        leftovers = Leftovers(
-            self.directory, desk, Graveyard(self.directory, desk, maps), maps, Stored(Notifier())
-        )
+        leftovers = self._leftovers(desk, Maps(self.directory, desk.ledger))
         watch(lambda: (told_by(desk.ledger), *map(told_by, left), lying(lane)))
         await leftovers.settle(died)
 
     async def next_start(self) -> None:
         """What the next supervisor does about it, with the house's desk."""
-        maps = Maps(self.directory)
-        leftovers = Leftovers(
-            self.directory,
-            self.home.desk,
-            Graveyard(self.directory, self.home.desk, maps),
-            maps,
-            Stored(Notifier()),
-        )
-        await leftovers.settle(died)
+        await self.leftovers().settle(died)
         await self.home.settle()
+
+    def leftovers(self) -> Leftovers:
+        """All that there is of it, for the house's desk."""
+        return self._leftovers(self.home.desk, Maps(self.directory))
+
+    def _leftovers(self, desk: Desk, maps: Maps) -> Leftovers:
+        return Leftovers(
+            self.directory, desk, Graveyard(self.directory, desk, maps), maps, Stored(Notifier())
+        )
 
 
 def told_by(ledger: Ledger) -> tuple[bytes, bytes]:
@@ -153,10 +192,7 @@ async def test_leftovers_are_settled_by_one_at_a_time_however_long_a_connection_
     index = past.worker.receive_copy(frame(b"R.started"), 1)
     assert index is not None
     past.worker.start(index, 1, b"R.started", b"i", b"t", 0, 1)
-    maps = Maps(past.directory)
-    leftovers = Leftovers(
-        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
-    )
+    leftovers = past.leftovers()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inherited = socket.create_connection(listening.getsockname())
         slow, _ = listening.accept()
@@ -212,6 +248,35 @@ async def test_a_start_killed_anywhere_while_it_settles_what_two_others_left_los
             wrong[second] = sorted(home.ran)
     assert len(settles) > 20
     assert wrong == {}
+
+
+@pytest.mark.parametrize("connected", [False, True])
+async def test_a_supervisor_killed_anywhere_while_it_relieves_a_worker_loses_and_doubles_nothing(
+    home: House, connected: bool
+) -> None:
+    """The next start lets the worker go on, unless it would go on with what is somewhere else as well."""
+    await remembered(home)
+    wrong, ends, changes = {}, set(), [0]
+    for kill_at in changes:
+        home.ran.clear()
+        past = Past(home, f"k{kill_at}")
+        with Peer() as peer:
+            past.fill(peer)
+            peer.close()
+            kept = os.dup(peer.theirs.fileno())
+            worker = past.hang()
+            changes += Killed(past.relief(peer.theirs if connected else None), kill_at).changes
+            leftovers = past.leftovers()
+            assert leftovers.inherit([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
+            await leftovers.settle(died)
+            ends.add(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
+            await leftovers.settle(died)  # and what it had not run by then
+        await home.settle()
+        if sorted(home.ran) != sorted(past.replies):
+            wrong[kill_at] = sorted(home.ran)
+    assert len(changes) > 20
+    assert wrong == {}
+    assert ends == {0, -signal.SIGKILL}
 
 
 async def test_what_a_supervisor_answers_for_others_is_answered_wherever_it_is_killed(home: House) -> None:
@@ -292,10 +357,7 @@ async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_te
     """It had connected again: what was read from the earlier connection says nothing about the bytes of the present."""
     past = Past(home, "past")
     chunk = Chunk(past.worker)
-    maps = Maps(past.directory)
-    leftovers = Leftovers(
-        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
-    )
+    leftovers = past.leftovers()
     names = []
     with Peer() as earlier, Peer() as present:
         for epoch, peer, first in ((1, earlier, b"R.old"), (2, present, b"R.0")):
@@ -330,10 +392,7 @@ async def test_an_orphan_in_the_middle_of_whose_takeover_the_supervisor_died_doe
     words = past.worker.words
     words[Word.STOLEN] = words[Word.EPOCH]
     pid = stopped_owner(past)
-    maps = Maps(past.directory)
-    leftovers = Leftovers(
-        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
-    )
+    leftovers = past.leftovers()
     await leftovers.settle(died)
     assert home.ran == []
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
@@ -347,10 +406,7 @@ async def test_an_orphan_that_its_supervisor_had_only_stopped_goes_on(home: Hous
     past = Past(home, "past")
     past.fill()
     pid = stopped_owner(past)
-    maps = Maps(past.directory)
-    leftovers = Leftovers(
-        past.directory, home.desk, Graveyard(past.directory, home.desk, maps), maps, Stored(Notifier())
-    )
+    leftovers = past.leftovers()
     await leftovers.settle(died)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert home.ran == []

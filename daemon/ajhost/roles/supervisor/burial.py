@@ -27,9 +27,8 @@ from ajhost.roles.supervisor.takeover import (
     at_once,
     complete,
     detach,
-    move_entries,
+    move_from_stopped,
     move_waiting,
-    return_claimed,
     return_tokens,
     settle_sent,
 )
@@ -215,23 +214,19 @@ class Undertaker:
         worker.relieved = True
         try:
             sock = worker.inherit()
-            moved = return_claimed(ledger, self._desk, self._maps)
-            if sock is None:
-                # it is between two connections: of the one to come there is nothing to take over, and it is its own
-                moved += move_entries(ledger, self._desk).count
-            else:
-                found = await move_waiting(ledger, sock, self._desk)
-                moved += found.count
-                if found.rest is not None:
-                    self._leave_rest(ledger, found.rest)
-            self._tally.moved += moved
+            moved = await move_from_stopped(ledger, sock, self._desk, self._maps)
+            if moved.rest is not None:
+                self._leave_rest(ledger, moved.rest)
+            self._tally.moved += moved.count
         finally:
             worker.relieved = False
             if not worker.dead:
                 processes.resume(worker.pidfd)
         if sock is not None:
             self._stored.forget(ledger.serial)
-        _log.warning("worker %d (pid %d): %d requests moved while it hangs", ledger.slot, worker.pid, moved)
+        _log.warning(
+            "worker %d (pid %d): %d requests moved while it hangs", ledger.slot, worker.pid, moved.count
+        )
 
     def _leave_rest(self, ledger: Ledger, rest: socket.socket) -> None:
         """A stopped worker shall go on, and its server has not ended the connection that was taken from it.

@@ -15,7 +15,7 @@ from ajhost.adapters import ledger_file
 from ajhost.adapters.ledger_file import MappedLedger
 from ajhost.core.estate import overdue
 from ajhost.core.layout import LedgerError, State
-from ajhost.core.ledger import Entry
+from ajhost.core.ledger import Entry, Ledger
 from ajhost.protocol.frames import reply_of
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.maps import Maps
@@ -96,6 +96,7 @@ class Leftovers:
         self._waiting = [s for s in ledger_file.serials(directory) if s != desk.serial]
         self._orphans: dict[int, Orphan] = {}
         self._queued: list[MappedLedger] = []
+        self._known = _Known()
         self._overdue = Overdue(desk)
 
     def __bool__(self) -> bool:
@@ -138,7 +139,6 @@ class Leftovers:
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
         for serial in self._orphans.keys() - set(orphans):
             self._orphans.pop(serial).close()
-        known: set[bytes] = set()
         # before anything moves: what a dead puller had started is its first owner's no more. Once each: a supervisor's
         # ledger tells of answers for what its workers' tell of too, and starts that die early would double them
         told: set[bytes] = set()
@@ -149,16 +149,20 @@ class Leftovers:
             for one in sorted(dead, key=_order)
         }
         # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is
-        # known when the places that it came from are settled, and what it left there never hides what it took
+        # known when the places that it came from are settled
         living = {serial >> _STARTS for serial in orphans}
         for ledger in sorted(dead, key=_order, reverse=True):
             answered = started[ledger.serial]
             # while an orphan of its time lives, so may the shared queue
             queue_lives = _start(ledger) in living
             moved = await move_waiting(
-                ledger, self._connections.take(ledger), self._desk, tokens_lost=not queue_lives, known=known
+                ledger,
+                self._connections.take(ledger),
+                self._desk,
+                tokens_lost=not queue_lives,
+                known=self._known.beyond(ledger),
             )
-            known |= _replies(ledger)
+            self._known.learn(ledger)
             if moved.rest is not None:
                 unfinished.append((ledger, moved.rest))
             else:
@@ -180,9 +184,10 @@ class Leftovers:
         self._queued = [one for one in self._queued if _start(one) in living]
         for ledger in sorted(ended, key=_order, reverse=True):
             if self._graveyard.has(ledger):
-                move_entries(ledger, self._desk, tokens_lost=True, known=known)
-                known |= _replies(ledger)
+                move_entries(ledger, self._desk, tokens_lost=True, known=self._known.beyond(ledger))
         self._waiting = orphans
+        if not orphans:
+            self._known = _Known()  # nothing is left that could be known
         return unfinished
 
     def _find(self, owner: int, serial: int) -> None:
@@ -233,12 +238,33 @@ class Leftovers:
         return False
 
 
-def _replies(ledger: MappedLedger) -> set[bytes]:
-    waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
-    return {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}
+class _Known:
+    """Where requests have waited, by their reply subjects: in the last place of each.
+
+    They are copied from workers' ledgers to supervisors', and from those to younger ones' (`_order`). A supervisor that
+    died between a copy and the word that it was made has left one in both places, and only the last one counts. What
+    lies in an earlier place must not hide what was taken from there; nor does the place itself.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, tuple[int, int]] = {}
+
+    def learn(self, ledger: Ledger) -> None:
+        """What waits in a ledger, or has been taken from there."""
+        place = _order(ledger)
+        for entry in ledger.used():
+            if entry.state in (State.RECEIVED, State.QUEUED) and (
+                reply := reply_of(ledger.frame(entry.index))
+            ):
+                self._places[reply] = max(place, self._places.get(reply, place))
+
+    def beyond(self, ledger: Ledger) -> set[bytes]:
+        """What waits, or has, in a later place than this."""
+        here = _order(ledger)
+        return {reply for reply, place in self._places.items() if place > here}
 
 
-def _order(ledger: MappedLedger) -> tuple[int, int]:
+def _order(ledger: Ledger) -> tuple[int, int]:
     """Supervisors' last, the youngest last."""
     return ledger.slot, ledger.serial
 

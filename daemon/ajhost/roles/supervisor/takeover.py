@@ -202,6 +202,25 @@ async def move_waiting(
     return moved
 
 
+async def move_from_stopped(ledger: Ledger, sock: socket.socket | None, desk: Desk, maps: Maps) -> Moved:
+    """As `move_waiting`, of a process that is stopped and goes on afterwards: what it has started remains its own.
+
+    Without `sock` it is between two connections: of the one to come there is nothing to take over, and it is its own.
+    """
+    words = ledger.words
+    before = words[Word.STOLEN]
+    # before anything is in two places: should we die in the middle, it must not go on (roles.supervisor.orphan)
+    words[Word.STOLEN] = words[Word.EPOCH]
+    claimed = return_claimed(ledger, desk, maps)
+    if sock is None:
+        moved = move_entries(ledger, desk)
+        words[Word.STOLEN] = before
+    else:
+        moved = await move_waiting(ledger, sock, desk)
+    moved.count += claimed
+    return moved
+
+
 def detach(ledger: Ledger, heir: Ledger) -> None:
     """The rest of a connection becomes `heir`'s, as if that were the ledger of a process which is dead now."""
     chunk = Chunk(ledger)
