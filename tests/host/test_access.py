@@ -101,6 +101,39 @@ async def test_a_host_speaks_tls(tmp_path: Path, first: bool) -> None:
         assert (await router.request("echo", b"alive")).body == b"alive"
 
 
+async def test_over_tls_a_hanging_worker_leaves_the_group_and_reads_what_it_has_when_it_wakes(
+    tmp_path: Path,
+) -> None:
+    """Nobody else can read that, so it is neither moved nor lost."""
+    certificate, key = _certificate(tmp_path)
+    record = tmp_path / "runs"
+    async with (
+        NatsServer(tmp_path, config=f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}') as server,
+        Host(
+            tmp_path,
+            nats=server.url,
+            handlers=HANDLERS | {"block": "block_loop"},
+            sections={"nats.tls": {"ca": certificate}},
+        ) as host,
+        Router(server.url, tls=ssl.create_default_context(cafile=certificate)) as router,
+    ):
+        async with router.load("work", {"record": str(record)}, rate=200, deadline=20) as load:
+            await load.sent(20)
+            hanging = await router.send("block", {"block_ms": 3000}, deadline=20)
+            await host.log("requests moved while it hangs")
+            left = len(load.report().requests)
+            await router.reply(hanging)
+            await host.log("goes on after hanging")
+            await load.sent(left + 600)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+        # from about the moment at which it was found to hang, all ran elsewhere
+        assert not [r for r in report.requests[left + 20 :] if r.latency > 1.0]
+        runs = record.read_text().split()[::2]
+        assert len(runs) == len(set(runs)) == len(report.requests)
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
+
+
 async def test_a_wrong_password_is_told_and_tried_again(tmp_path: Path) -> None:
     async with NatsServer(tmp_path, config="authorization { user: host, password: right }") as server:
         host = Host(

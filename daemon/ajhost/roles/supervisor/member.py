@@ -52,7 +52,7 @@ class Member:
         self.stale_after_ns = 0
         self.taking = asyncio.Lock()
         """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
-        self.epoch = 0
+        self.epoch = self._taken = 0
         self._pidfd = -1
         self._channel = Channel(channel)
         self._told, self._kept, self._ended = told, kept, ended
@@ -78,8 +78,7 @@ class Member:
     @property
     def subscribed(self) -> bool:
         """Whether it is in the queue group, and not only alive, after a connection of its was taken over."""
-        taken = self.ledger.words[Word.STOLEN]
-        return not self.relieved and (not taken or self.ledger.words[Word.SUBSCRIBED] > taken)
+        return not self.relieved and (not self._taken or self.ledger.words[Word.SUBSCRIBED] > self._taken)
 
     @property
     def dead(self) -> bool:
@@ -111,6 +110,8 @@ class Member:
         if sock is not None and self.epoch != self.ledger.words[Word.EPOCH]:
             sock.close()
             return None
+        if sock is not None:
+            self._taken = self.epoch
         return sock
 
     def _readable(self) -> None:

@@ -206,15 +206,19 @@ async def move_from_stopped(ledger: Ledger, sock: socket.socket | None, desk: De
     """As `move_waiting`, of a process that is stopped and goes on afterwards: what it has started remains its own.
 
     Without `sock` it is between two connections: of the one to come there is nothing to take over, and it is its own.
+    What is sealed nobody else can read: the connection is ended, and the process reads the rest when it goes on.
     """
     words = ledger.words
     before = words[Word.STOLEN]
     # before anything is in two places: should we die in the middle, it must not go on (roles.supervisor.orphan)
     words[Word.STOLEN] = words[Word.EPOCH]
     claimed = return_claimed(ledger, desk, maps)
-    if sock is None:
+    if sock is None or words[Word.SEALED]:
         moved = move_entries(ledger, desk)
         words[Word.STOLEN] = before
+        if sock is not None:
+            tcp.end_sending(sock)
+            sock.close()
     else:
         moved = await move_waiting(ledger, sock, desk)
     moved.count += claimed
@@ -253,6 +257,9 @@ async def _move_stream(
         if sock is None or sealed:
             _move_frames(ledger, chunk, desk, moved)
             if sock is not None:
+                tcp.end_sending(
+                    sock
+                )  # now: whatever comes to it is lost, and no responder is better than that
                 await ready()
             return
         sock.setblocking(False)
