@@ -7,7 +7,6 @@ import os
 import signal
 from pathlib import Path
 
-from ajhost.adapters import ledger_file
 from ajhost.core.layout import State
 from tests.support import processes
 from tests.support.host import Host
@@ -114,15 +113,6 @@ def _sockets(pid: int) -> set[str]:
     return {name for name in found if name.startswith("socket:")}
 
 
-def _waiting(host: Host) -> int:
-    directory, count = host.runtime / "ledger", 0
-    for serial in ledger_file.serials(directory):
-        ledger = ledger_file.MappedLedger(directory, serial)
-        count += sum(entry.state is State.QUEUED for entry in ledger.used())
-        ledger.close()
-    return count
-
-
 async def test_what_waits_for_the_next_start_expires_in_time_however_long_its_imports_take(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
@@ -138,7 +128,7 @@ async def test_what_waits_for_the_next_start_expires_in_time_however_long_its_im
         await host.running(4)
         waiting = [await router.send("work", {}, deadline=3) for _ in range(20)]
         await router.barrier()
-        await until(lambda: _waiting(host) == 20)
+        await until(lambda: host.in_ledgers(State.QUEUED) == 20)
         for process in host.all_processes():
             processes.send(process.pid, signal.SIGKILL)
         await host.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import ledger_file
 from ajhost.core.layout import State
 from tests.support import processes
 from tests.support.host import Host
@@ -140,27 +138,17 @@ async def test_what_a_dead_supervisor_held_as_the_last_subscriber_runs_after_the
     ):
         os.kill(host.template(), signal.SIGSTOP)  # so that nobody replaces the worker
         started = [await router.send("work", {"sleep_ms": 60_000}, deadline=30) for _ in range(2)]
-        await until(lambda: _in_ledgers(host, State.STARTED) == 2)
+        await until(lambda: host.in_ledgers(State.STARTED) == 2)
         host.kill(0)
         assert {(await router.reply(request)).word for request in started} == {"worker died:"}
         held = [await router.send("work", {}, deadline=30) for _ in range(20)]
-        await until(lambda: _in_ledgers(host, State.RECEIVED, State.QUEUED) == 20)
+        await until(lambda: host.in_ledgers(State.RECEIVED, State.QUEUED) == 20)
         host.send_signal(signal.SIGKILL)
         await host.wait()
         await host.nothing_left()
         await host.restart()
         assert {(await router.reply(request)).verdict for request in held} == {Verdict.COMPLETE}
         await until(lambda: len(os.listdir(host.runtime / "ledger")) == 2)  # the living ones'
-
-
-def _in_ledgers(host: Host, *states: State) -> int:
-    directory, count = host.runtime / "ledger", 0
-    for serial in ledger_file.serials(directory):
-        with contextlib.suppress(FileNotFoundError):
-            ledger = ledger_file.MappedLedger(directory, serial)
-            count += sum(e.state in states and not (e.said or e.taken) for e in ledger.used())
-            ledger.close()
-    return count
 
 
 async def test_a_foreign_file_is_put_aside(nats_server: NatsServer, tmp_path: Path) -> None:

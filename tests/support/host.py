@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ajhost.adapters import ledger_file
+from ajhost.core.layout import State
 from tests.support import processes
 from tests.support.log import Line, Log, Wanted
 from tests.support.notify import NotifySocket
@@ -327,6 +329,16 @@ class Host:
             raise HostFailed(f"status: {result}\n{self.log_text()}")
         answer: dict[str, Any] = json.loads(result.stdout)
         return answer
+
+    def in_ledgers(self, *states: State) -> int:
+        """How many requests are in one of these states, in any process's ledger, and nobody has taken or said them."""
+        directory, count = self.runtime / "ledger", 0
+        for serial in ledger_file.serials(directory):
+            with contextlib.suppress(FileNotFoundError):
+                ledger = ledger_file.MappedLedger(directory, serial)
+                count += sum(e.state in states and not (e.said or e.taken) for e in ledger.used())
+                ledger.close()
+        return count
 
     async def running(self, count: int) -> None:
         """Returns when at least so many tasks run. Each look is a process, which takes its time."""
