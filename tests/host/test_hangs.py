@@ -85,6 +85,36 @@ async def test_a_hanging_worker_is_left_out_and_goes_on_unharmed(
         assert host.workers() == before
 
 
+AGAIN = """
+import asyncio, time
+
+
+async def again(task):
+    for _ in range(3):
+        time.sleep(1.5)
+        await asyncio.sleep(0.05)  # time to connect, and none for a heartbeat that tells so
+    return "woke"
+"""
+
+
+async def test_a_worker_that_hangs_again_as_soon_as_it_has_connected_is_left_out_again(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    host = Host(
+        tmp_path, nats=nats_server.url, handlers=HANDLERS | {"again": "again:again"}, modules={"again": AGAIN}
+    )
+    async with host, Router(nats_server.url) as router:
+        async with router.load("work", {"sleep_ms": 2}, rate=300, deadline=20) as load:
+            hanging = await router.send("again", {}, deadline=20)
+            await router.reply(hanging)
+            await load.sent(50)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+        # what it started in a moment awake waits for the next one; all else ran elsewhere
+        assert len([r for r in report.requests if r.latency > 1.0]) <= 16
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
+
+
 async def test_a_worker_that_hangs_past_its_deadline_is_killed_with_its_stacks_in_the_log(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

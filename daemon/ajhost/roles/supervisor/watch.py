@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ajhost.adapters import processes
 from ajhost.core.estate import earliest_deadline
@@ -31,8 +32,18 @@ _DUMP_TIME = 0.1
 _MEMORY_EVERY = 1.0
 
 
+class _Hang(NamedTuple):
+    """Since when a member hangs (monotonic seconds), and on which of its connections."""
+
+    since: float
+    epoch: int
+
+
 class Watch:
-    """Judges members at each tick. `stalled` and `woke` are told once per hang; `worn` of too much memory."""
+    """Judges members at each tick. `worn` is told of too much memory.
+
+    `woke` is told once per hang, `stalled` once for each connection that a member hangs on.
+    """
 
     def __init__(
         self,
@@ -43,7 +54,7 @@ class Watch:
         worn: Callable[[Member, str], None],
     ) -> None:
         self._stalled, self._woke, self._worn = stalled, woke, worn
-        self._hung: dict[int, float] = {}
+        self._hung: dict[int, _Hang] = {}
         self.calm = False
         """Whether everybody was beating at the last look."""
         self._overdue = Overdue(desk)
@@ -83,7 +94,7 @@ class Watch:
             if age > limit:
                 self._judge(member, now, workers.kill_grace)
             elif member.serial in self._hung and member.subscribed:
-                hung_for = now - self._hung.pop(member.serial)
+                hung_for = now - self._hung.pop(member.serial).since
                 member.killed_at = 0.0  # the next hang is judged anew
                 if hung_for < 2 * STALE_NS / 1e9:  # a false alarm: judge it less strictly
                     member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
@@ -97,16 +108,22 @@ class Watch:
                     self._weigh(member, workers.max_memory)
 
     def _judge(self, member: Member, now: float, kill_grace: float) -> None:
-        since = self._hung.get(member.serial)
-        if since is None:
-            self._hung[member.serial] = now
+        hang, epoch = self._hung.get(member.serial), member.ledger.words[Word.EPOCH]
+        if hang is None or hang.epoch != epoch:
+            # or it woke for a moment, in which it has connected again and begun another task that holds it up
+            again = " again" if hang else ""
+            self._hung[member.serial] = _Hang(now, epoch)
             _log.warning(
-                "worker %d (pid %d) hangs: no beat for %.2f s", member.slot, member.pid, STALE_NS / 1e9
+                "worker %d (pid %d) hangs%s: no beat for %.2f s",
+                member.slot,
+                member.pid,
+                again,
+                STALE_NS / 1e9,
             )
             self._stalled(member)
             return
         first = earliest_deadline(member.ledger)
-        until = (since if first is None else first / 1e9) + kill_grace
+        until = (hang.since if first is None else first / 1e9) + kill_grace
         if now < until:
             return
         if not member.killed_at:
