@@ -305,12 +305,31 @@ async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and
         assert sorted(home.ran) == [b"R.0", b"R.1", b"R.2"]
 
 
-@pytest.mark.parametrize("lost", [False, True])
-async def test_what_a_dead_worker_had_sent_is_answered_if_its_server_dies_before_it_has_read_that(
-    home: House, lost: bool
+ENDS = {
+    "in order": False,
+    "with something unread": True,
+    "before it was asked to": True,
+    "in order, and dies": True,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_what_a_dead_worker_had_sent_is_answered_unless_its_server_has_certainly_passed_it_on(
+    home: House, end: str
 ) -> None:
+    waits = asyncio.Event()
+
+    def repeated() -> bool:
+        home.desk.beat(time.monotonic_ns())
+        return bool(home.answers)
+
+    async def cover(patience: float | None) -> None:
+        waits.set()
+        if end == "before it was asked to":
+            await asyncio.Event().wait()
+
     with Peer() as peer:
-        bench = _hung(home, peer)
+        bench = _hung(home, peer, cover)
         for _ in range(2):
             await bench.double.step()
         owner = bench.double.owner
@@ -320,15 +339,23 @@ async def test_what_a_dead_worker_had_sent_is_answered_if_its_server_dies_before
         owner.sent([index])
         os.kill(bench.double.pid, signal.SIGKILL)
         death = asyncio.create_task(bench.bury())
-        await peer.ended()
-        if lost:
+        if end == "before it was asked to":
+            await waits.wait()
+        else:
+            await peer.ended()
+        if end == "in order, and dies":
+            await home.server.stand_still()
+        if end == "with something unread":
             peer.reset()  # as a kernel does for a process that left something unread
         else:
             peer.close()
         await death
+        if end == "in order, and dies":
+            await home.server.restart()
+            # whoever waits for it is back later than we are, and it is repeated until then
+            await until(repeated)
         await home.settle()
-        answered = {reply: len(texts) for reply, texts in home.answers.items()}
-        assert answered == ({b"R.0": 1} if lost else {})
+        assert list(home.answers) == ([b"R.0"] if ENDS[end] else [])
 
 
 async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(home: House) -> None:

@@ -220,7 +220,13 @@ async def test_a_server_that_stood_still_while_the_last_worker_died_never_finds_
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        # whoever gets them all at once, when the server goes on, has room for them
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers=HANDLERS,
+            sections={"workers": {"count": 1, "backlog": 1000}},
+        ) as host,
         Router(nats_server.url) as router,
     ):
         for _ in range(3):

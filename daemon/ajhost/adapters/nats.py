@@ -114,7 +114,7 @@ class Connection:
         self._transport = transport
         self._subscriptions: list[Subscription] = []
         self._troubles = Troubles(settings)
-        self.up = asyncio.Event()
+        self.up, self._down = asyncio.Event(), asyncio.Event()
         self.lost = False
 
     @property
@@ -135,7 +135,7 @@ class Connection:
         if self.lost or self._troubles:
             _log.info("connected to NATS at %s", self._server())
         self.lost = False
-        self.up.set()
+        self._have()
 
     def _callbacks(self) -> dict[str, Any]:
         return {
@@ -154,17 +154,25 @@ class Connection:
         self._troubles.tell(error)
 
     async def _on_disconnect(self) -> None:
-        self.up.clear()
+        self._lose()
         self.lost = True
 
     async def _on_reconnect(self) -> None:
         _log.info("connected again to NATS at %s", self._server())
         self._troubles.clear()
         self.lost = False
-        self.up.set()
+        self._have()
 
     async def _on_closed(self) -> None:
+        self._lose()
+
+    def _lose(self) -> None:
         self.up.clear()
+        self._down.set()
+
+    def _have(self) -> None:
+        self._down.clear()
+        self.up.set()
 
     async def subscribe(self, subjects: Iterable[str], group: str) -> None:
         """Joins the queue group on every subject and waits until the server knows."""
@@ -197,6 +205,18 @@ class Connection:
                 await asyncio.sleep(_RECONNECT_WAIT)
             else:
                 return
+
+    async def answers(self, patience: float) -> bool:
+        """Whether the server answers within `patience` seconds, on the connection that is there now."""
+        if not self.up.is_set():
+            return False
+        asked = asyncio.create_task(self._client.flush(_CONNECT_TIMEOUT))
+        lost = asyncio.create_task(self._down.wait())
+        await asyncio.wait({asked, lost}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        answered = asked.done() and not lost.done() and asked.exception() is None
+        asked.cancel()
+        lost.cancel()
+        return answered
 
     async def close(self) -> None:
         """Closes the connection after what is queued was written."""

@@ -184,7 +184,9 @@ class Undertaker:
             _log.error("worker slot %d: its server does not answer, what it had for it is lost", ledger.slot)
             moved.rest.close()
             complete(ledger)
-        settle_sent(ledger, self._desk, read=moved.rest is None and not moved.broken)
+        read = moved.rest is None and not moved.broken
+        # a server that ends as well has perhaps read it, and not passed it on
+        settle_sent(ledger, self._desk, read=read and await self._desk.server_lives())
         self._stored.forget(ledger.serial)
         return moved.count
 

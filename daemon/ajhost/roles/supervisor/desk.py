@@ -93,6 +93,10 @@ class Desk:
         """Connects, however long it takes."""
         await self.connection.connect()
 
+    async def server_lives(self) -> bool:
+        """Whether the server that we are connected to is there still, and has passed on all that it has read by now."""
+        return await self.connection.answers(COVER_PATIENCE)
+
     @property
     def max_payload(self) -> int:
         """The server's limit in bytes, as it was last known."""

@@ -122,7 +122,7 @@ class Moved:
     """What was moved: how many, the reply subjects that are known, and where in the file those entries lay.
 
     `rest`: the connection, when its server has not ended it in time and may have more for us. `broken`: the connection
-    has not ended in order, so that its server need not have read all that was sent on it.
+    has not ended in order, or not because we did it: its server need not have read, or passed on, what was sent on it.
     """
 
     count: int = 0
@@ -257,22 +257,23 @@ async def _move_stream(
         if sock is None or sealed:
             _move_frames(ledger, chunk, desk, moved)
             if sock is not None:
-                tcp.end_sending(
-                    sock
-                )  # now: whatever comes to it is lost, and no responder is better than that
+                # at once: whatever comes to it is lost, and no responder is better than that
+                tcp.end_sending(sock)
                 await ready()
             return
         sock.setblocking(False)
-        ending = asyncio.create_task(_end_when(ready, sock))
+        moved.broken = True
+        ending = asyncio.create_task(_end_when(ready, sock, moved))
         try:
             await _read_to_end(ledger, chunk, sock, desk, moved)
         finally:
             ending.cancel()
 
 
-async def _end_when(ready: Ready, sock: socket.socket) -> None:
+async def _end_when(ready: Ready, sock: socket.socket, moved: Moved) -> None:
     try:
         await ready()
+        moved.broken = not tcp.is_whole(sock)
     finally:
         tcp.end_sending(sock)
 
