@@ -358,6 +358,33 @@ async def test_what_a_dead_worker_had_sent_is_answered_unless_its_server_has_cer
         assert list(home.answers) == ([b"R.0"] if ENDS[end] else [])
 
 
+async def test_a_hanging_worker_that_does_not_stop_in_time_is_relieved_later(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that does not let it run at all: no signal takes effect before it does."""
+    stop, tried = processes.stop, []
+
+    def late(pidfd: int, pid: int, timeout: float) -> processes.Stopped:
+        tried.append(timeout)
+        return processes.Stopped.TIMEOUT if len(tried) == 1 else stop(pidfd, pid, timeout)
+
+    monkeypatch.setattr(processes, "stop", late)
+    with Peer() as peer:
+        bench = _hung(home, peer)
+        for _ in range(2):
+            await bench.double.step()
+        peer.send(frame(b"R.0"))
+        relief = asyncio.create_task(bench.undertaker.relieve(bench.member, lambda: True))
+        await peer.ended()
+        peer.close()
+        await relief
+        os.kill(bench.double.pid, signal.SIGKILL)
+        await bench.gone.wait()
+    await home.settle()
+    assert home.ran == [b"R.0"]
+    assert len(tried) == 2
+
+
 async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(home: House) -> None:
     with Peer() as peer:
         bench = _hung(home, peer)

@@ -44,7 +44,9 @@ _HURRIED_PATIENCE = 2.0
 _NO_ENTRIES, _NO_STORE = 8, 4096
 """Of a ledger whose chunk is all that is needed of it."""
 _STOP_LIMIT = 0.25
-"""Seconds to wait for SIGSTOP to take effect on a worker that hangs."""
+"""Seconds to wait for SIGSTOP to take effect on a worker that hangs: nothing else is done here meanwhile."""
+_STOP_AGAIN = 1.0
+"""Seconds until that is tried again: the machine is so loaded that the worker has not run at all."""
 
 
 class Verdicts:
@@ -198,21 +200,28 @@ class Undertaker:
     async def relieve(self, worker: Living, hangs: Callable[[], bool]) -> None:
         """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
         await self._cover(COVER_PATIENCE)
-        async with worker.taking:
-            await self._relieve(worker, hangs)
+        while True:
+            async with worker.taking:
+                if await self._relieve(worker, hangs):
+                    return
+            await asyncio.sleep(_STOP_AGAIN)
 
-    async def _relieve(self, worker: Living, hangs: Callable[[], bool]) -> None:
+    async def _relieve(self, worker: Living, hangs: Callable[[], bool]) -> bool:
+        """False when it could not be stopped."""
         if worker.dead or not hangs():
-            return
+            return True
         ledger = worker.ledger
         stopped = processes.stop(worker.pidfd, worker.pid, _STOP_LIMIT)
         if stopped is processes.Stopped.ALREADY_STOPPED:
             # somebody else stopped it, and may let it go on at any moment, in the middle of a takeover too
             _log.error("worker %d (pid %d) was stopped from outside: SIGKILL", ledger.slot, worker.pid)
             worker.kill()
-            return
-        if stopped is not processes.Stopped.STOPPED:
-            return
+            return True
+        if stopped is processes.Stopped.TIMEOUT:
+            _log.warning("worker %d (pid %d) does not stop: trying again", ledger.slot, worker.pid)
+            return False
+        if stopped is processes.Stopped.GONE:
+            return True
         worker.relieved = True
         try:
             sock = worker.inherit()
@@ -229,6 +238,7 @@ class Undertaker:
         _log.warning(
             "worker %d (pid %d): %d requests moved while it hangs", ledger.slot, worker.pid, moved.count
         )
+        return True
 
     def _leave_rest(self, ledger: Ledger, rest: socket.socket) -> None:
         """A stopped worker shall go on, and its server has not ended the connection that was taken from it.

@@ -112,6 +112,7 @@ class Watch:
         if hang is None or hang.epoch != epoch:
             # or it woke for a moment, in which it has connected again and begun another task that holds it up
             again = " again" if hang else ""
+            member.killed_at = 0.0
             self._hung[member.serial] = _Hang(now, epoch)
             _log.warning(
                 "worker %d (pid %d) hangs%s: no beat for %.2f s",
