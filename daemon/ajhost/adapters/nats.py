@@ -212,11 +212,14 @@ class Connection:
             return False
         asked = asyncio.create_task(self._client.flush(_CONNECT_TIMEOUT))
         lost = asyncio.create_task(self._down.wait())
-        await asyncio.wait({asked, lost}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        answered = asked.done() and not lost.done() and asked.exception() is None
-        asked.cancel()
-        lost.cancel()
-        return answered
+        try:
+            await asyncio.wait({asked, lost}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            # without a connection a flush goes nowhere and is content (nats-py 2.16, client.py, `flush`)
+            still = self._client.is_connected and not lost.done()
+            return still and asked.done() and asked.exception() is None
+        finally:
+            asked.cancel()
+            lost.cancel()
 
     async def close(self) -> None:
         """Closes the connection after what is queued was written."""
