@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from base64 import b64encode
 from collections import Counter, deque
@@ -102,6 +103,7 @@ class Router:
         """Further answers to what was settled long ago: past a server's restart, replies are repeated for a while."""
         """Answers and runs of requests that nobody knows (any more)."""
         self.lag = 0.0
+        self._look_at = math.inf
         self._idle = asyncio.Event()
         self._idle.set()
         self.connected = asyncio.Event()
@@ -204,7 +206,7 @@ class Router:
         if request.word is not None:
             request.duplicates += 1
             return
-        request.answered, request.lag = time.time(), self.lag
+        request.answered, request.lag = time.time(), max(self.lag, time.monotonic() - self._look_at)
         headers = message.headers or {}
         if text := headers.get("AJ-Terminate", "").strip():
             request.word, request.text = "AJ-Terminate", text
@@ -234,6 +236,8 @@ class Router:
         pause, turn = 0.1, 0
         while True:
             before = time.monotonic()
+            # what is read right after a pause of ours comes before this look, which would tell of the pause
+            self._look_at = before + pause
             await asyncio.sleep(pause)
             self.lag = max(time.monotonic() - before - pause, self.lag * 0.7 if self.lag > 0.01 else 0.0)
             self._read_record()
