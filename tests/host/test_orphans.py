@@ -17,7 +17,7 @@ from tests.support.router import Request, Router, Verdict
 HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
 ONE = {"workers": {"count": 1, "concurrency": 4}}
 PATIENT = """
-import os, time
+import os
 from ajhost.roles.worker import worker
 
 worker._ORPHAN_GRACE = 3600.0  # none leaves for another reason than those that are tested here
@@ -27,6 +27,12 @@ async def work(task):
     return os.getpid()
 """
 SLOW = "import time\ntime.sleep({seconds})\n" + PATIENT
+
+
+def patient(server: NatsServer, directory: Path, **routes: str) -> Host:
+    """A host whose worker goes for no other reason; `work` tells its pid."""
+    handlers = {"work": "app:work", **routes}
+    return Host(directory, nats=server.url, handlers=handlers, modules={"app": PATIENT}, sections=ONE)
 
 
 async def killed_alone(host: Host) -> int:
@@ -64,13 +70,7 @@ async def test_what_came_to_an_orphan_that_hangs_runs_at_the_next_start(
 
 
 async def test_an_orphan_serves_until_the_next_start_does(nats_server: NatsServer, tmp_path: Path) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
-        handlers={"work": "app:work"},
-        modules={"app": PATIENT},
-        sections=ONE,
-    )
+    host = patient(nats_server, tmp_path)
     async with host, Router(nats_server.url) as router:
         orphan = await killed_alone(host)
         assert (await router.request("work")).json() == orphan
@@ -83,13 +83,7 @@ async def test_what_came_to_an_orphan_that_is_killed_runs_at_the_next_start(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     """Nobody of its start is left who has its connection, and its start had nobody who keeps descriptors."""
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
-        handlers={"work": "app:work", "block": "block_loop"},
-        modules={"app": PATIENT},
-        sections=ONE,
-    )
+    host = patient(nats_server, tmp_path, block="block_loop")
     async with host, Router(nats_server.url) as router:
         orphan = await killed_alone(host)
         host.write_module("app", SLOW.format(seconds=2))
@@ -116,13 +110,7 @@ def _sockets(pid: int) -> set[str]:
 async def test_what_waits_for_the_next_start_expires_in_time_however_long_its_imports_take(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
-        handlers={"work": "app:work", "stuck": "work"},
-        modules={"app": PATIENT},
-        sections=ONE,
-    )
+    host = patient(nats_server, tmp_path, stuck="work")
     async with host, Router(nats_server.url) as router:
         running = [await router.send("stuck", {"sleep_ms": 60_000}, deadline=60) for _ in range(4)]
         await host.running(4)

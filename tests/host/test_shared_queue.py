@@ -69,9 +69,8 @@ async def test_what_waits_at_the_only_worker_runs_there_whatever_its_size(
             assert (await router.reply(request)).json()["id"] == request.id
             assert len(request.replies) == 1
         counts = {"completed": 0, "refused": 0}
-        while (
-            counts["completed"] + counts["refused"] < 300
-        ):  # it tells at its next heartbeat; each look is a process
+        # the worker tells at its next heartbeat; each look is a process
+        while counts["completed"] + counts["refused"] < 300:
             (counts,) = (worker["counts"] for worker in (await host.status())["workers"])
         assert (counts["received"], counts["completed"], counts["refused"]) == (300, 300, 0)
         assert counts["lent"] == counts["pulled"] > 0

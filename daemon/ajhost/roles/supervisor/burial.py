@@ -259,10 +259,10 @@ class Undertaker:
             self._spawn(self._go_on(heir, rest))
         complete(ledger)
 
-    def tend(self, now_ns: int, tick_ns: int) -> None:
+    def tend(self, now_ns: int) -> None:
         """Sees to everything that is left of the dead, and to orphans. Call it at every tick."""
         self.graveyard.tend(now_ns)
-        for orphan in self.leftovers.look(now_ns, tick_ns):
+        for orphan in self.leftovers.look(now_ns):
             self._spawn(self.relieve(orphan, orphan.hangs))
         if self.leftovers and self.leftovers.due():
             self._spawn(self.settle_leftovers())

@@ -21,7 +21,7 @@ from ajhost.protocol.outcome import Outcome
 from ajhost.roles.shared_queue.maps import Maps
 from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.orphan import Orphan
-from ajhost.roles.supervisor.overdue import Overdue
+from ajhost.roles.supervisor.overdue import TICK_NS, Overdue
 from ajhost.roles.supervisor.stored import Connections, Stored, stored_key
 from ajhost.roles.supervisor.takeover import (
     answer_for,
@@ -205,7 +205,7 @@ class Leftovers:
         orphan.adopt()
         orphan.wake()
 
-    def look(self, now_ns: int, tick_ns: int) -> list[Orphan]:
+    def look(self, now_ns: int) -> list[Orphan]:
         """Keeps the deadlines of orphans that hang, as whoever would is dead; those that have begun to hang.
 
         Call it at every tick. That we were held up ourselves is no excuse for them: one that is taken for hanging only
@@ -213,7 +213,7 @@ class Leftovers:
         """
         for orphan in self._orphans.values():
             orphan.adopt()
-            self._overdue.look(orphan.ledger, now_ns, tick_ns)
+            self._overdue.look(orphan.ledger, now_ns, TICK_NS)
         return [orphan for orphan in self._orphans.values() if orphan.begins_to_hang()]
 
     def dismiss(self) -> None:
@@ -252,11 +252,9 @@ class _Known:
     def learn(self, ledger: Ledger) -> None:
         """What waits in a ledger, or has been taken from there."""
         place = _order(ledger)
-        for entry in ledger.used():
-            if entry.state in (State.RECEIVED, State.QUEUED) and (
-                reply := reply_of(ledger.frame(entry.index))
-            ):
-                self._places[reply] = max(place, self._places.get(reply, place))
+        waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
+        for reply in {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}:
+            self._places[reply] = max(place, self._places.get(reply, place))
 
     def beyond(self, ledger: Ledger) -> set[bytes]:
         """What waits, or has, in a later place than this."""

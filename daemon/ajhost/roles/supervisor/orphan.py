@@ -67,7 +67,7 @@ class Orphan:
         In the middle of that its ledger is right, but what it knows itself is not: it must not go on.
         """
         words = self.ledger.words
-        if words[Word.STOLEN] == words[Word.EPOCH] != words[Word.MOVED]:
+        if words[Word.STOLEN] == words[Word.EPOCH] and not is_complete(self.ledger):
             _log.error("pid %d: the takeover of its connection was interrupted: SIGKILL", self.pid)
             self.kill()
         else:

@@ -27,7 +27,6 @@ from ajhost.roles.supervisor.desk import Desk
 from ajhost.roles.supervisor.leftovers import new_serial
 from ajhost.roles.supervisor.member import Member
 from ajhost.roles.supervisor.metrics import look
-from ajhost.roles.supervisor.overdue import TICK_NS
 from ajhost.roles.supervisor.reload import Decision, Reloader
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
 from ajhost.roles.supervisor.state_file import HostState
@@ -251,7 +250,7 @@ class Supervisor:
             self._settings.python.import_timeout,
             time.monotonic() - self._tick_at,
         )
-        self._undertaker.tend(now_ns, TICK_NS)
+        self._undertaker.tend(now_ns)
         self._crew.handle(Tick())
         if self._shutdown.urgency is Urgency.NONE and self._ready:
             needed = not self._fleet.serving()
