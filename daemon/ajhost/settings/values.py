@@ -6,16 +6,13 @@ section, never the whole. Defaults live here and nowhere else; `etc/ajhost.toml`
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ajhost.settings.cpus import usable_cpus
+
 DEFAULT_FILE = Path("/etc/ajhost/ajhost.toml")
-
-
-def _usable_cpus() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ class PythonSettings:
 class WorkerSettings:
     """`[workers]`: how many, how much each takes, and how long things may take. Times in seconds, sizes in bytes."""
 
-    count: int = field(default_factory=_usable_cpus)
+    count: int = field(default_factory=usable_cpus)
     concurrency: int = 16
     backlog: int = 64
     kill_grace: float = 1.0
