@@ -1,0 +1,370 @@
+"""The life of a NATS connection, sans-IO: which server and address next, when, and when a connection is dead.
+
+Every process of a host runs one of these machines, commands too. It is told what has happened (`handle`), and says what
+is to be done; its driver, `adapters/nats/connection.py`, obeys and decides nothing. All states and steps are in
+`core/connection_table.py`. Times are seconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from ajhost.core.connection_table import (
+    BACKOFF,
+    LOCKS_OUT,
+    Barred,
+    Close,
+    Command,
+    ConnectionState,
+    Drop,
+    Due,
+    Event,
+    Failed,
+    Heard,
+    Leave,
+    LogIn,
+    Lost,
+    Move,
+    Open,
+    Ping,
+    Quiet,
+    Reason,
+    Reconfigured,
+    Refused,
+    Resolve,
+    Resolved,
+    Scout,
+    Scouted,
+    Sealed,
+    Start,
+    Subscribed,
+    Ticked,
+    Told,
+    Unresolved,
+    next_state,
+)
+from ajhost.core.login_gate import LoginGate
+from ajhost.core.server_pool import Address, Server, ServerPool, literal
+
+TICK = 0.25
+"""Seconds between two `Ticked`, if nothing is due before."""
+LONGEST_TICK = 0.5
+"""Of a longer time between two `Ticked` only so much (s) counts against a server: the process did not run, and could
+not have seen what came."""
+LIMITS = {
+    ConnectionState.RESOLVING: 2.0,
+    ConnectionState.CONNECTING: 3.0,
+    ConnectionState.SEALED: 3.0,
+}
+"""Seconds that each step of an attempt may take."""
+DISCOVERED_LIMIT = 1.5
+"""The same (s) for CONNECTING to a server that was only told of."""
+ATTEMPT_LIMIT = 4.0
+"""Seconds that all the steps of an attempt may take together."""
+UNANSWERED = 0.5
+"""Seconds after which a PING without an answer makes a connection SILENT."""
+PROVEN = 2.0
+"""Seconds that a connection must last before the failures in front of it are forgotten: what lets us in only to throw
+us out again is not tried faster and faster."""
+OPENING_SPREAD = 1.0
+"""Seconds over which the processes of a host log in after one of them got in."""
+SCOUT_AGAIN = 1.0
+"""Seconds between two searches for a server to move to."""
+_TRYING = tuple(LIMITS)
+_CONNECTED = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVING)
+_PAUSING = (ConnectionState.WAITING, ConnectionState.LOCKED_OUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """`[nats] ping_interval` and `ping_timeout`, in seconds without a byte."""
+
+    ping_interval: float = 2.0
+    ping_timeout: float = 5.0
+
+
+class ConnectionMachine:
+    """`state` has been so `since`; `server` is the present or next one; `reason` and `text`: why it is no better."""
+
+    def __init__(self, pool: ServerPool, gate: LoginGate, patience: Patience, rng: Random) -> None:
+        self._pool, self._gate, self._patience, self._rng = pool, gate, patience, rng
+        self.state = ConnectionState.CLOSED
+        self.since = 0.0
+        self.server, _ = pool.next(0.0)
+        self.address: Address | None = None
+        self.reason, self.text = Reason.NONE, ""
+        self.failed_attempts = self.subscribed_times = 0
+        """Failures since the last success, and successes."""
+        self._leaving = False
+        self._ticked_at = 0.0
+        self._in_step = self._in_attempt = 0.0
+        self._quiet, self._position, self._pinged = 0.0, -1, False
+        self._retry_at = self._let_in_at = self._refused_at = 0.0
+        self._target: Server | None = None
+        self._lame = self._scouting = self._moving = self._barred = False
+        self._scout_at = 0.0
+        self._scouts: list[Server] = []
+
+    @property
+    def connected(self) -> bool:
+        """Whether a server has let us in."""
+        return self.state in _CONNECTED or self._barred
+
+    @property
+    def reconnects(self) -> int:
+        """How often a connection was made after the first one."""
+        return max(self.subscribed_times - 1, 0)
+
+    def wakes_in(self, now: float) -> float:
+        """Seconds until the next `Ticked` is wanted."""
+        if self.state is ConnectionState.WAITING:
+            return min(max(self._retry_at - now, 0.001), TICK)
+        return TICK
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """What is to be done, in this order.
+
+        :raises IllegalTransition: for an event that cannot come in this state.
+        """
+        match event:
+            case Ticked():
+                return self._tick(event, now)
+            case Start():
+                self._step(Start, now)
+                self._ticked_at = now
+                return self._due(now)
+            case Resolved(addresses):
+                return self._open(self._pool.resolved(self.server, addresses), now)
+            case Unresolved(text):
+                return self._unresolved(text, now)
+            case Sealed(address):
+                self._step(Sealed, now)
+                self.address = address
+                self._pool.reached(self.server, address)
+                return [LogIn(self.server)]
+            case Subscribed():
+                return self._subscribed(now)
+            case Failed(reason, text):
+                return self._fail(reason, text, now)
+            case Told():
+                return self._told(event, now)
+            case Scouted(server, welcome):
+                return self._scouted(server, welcome)
+            case Barred(text):
+                return self._bar(text, now)
+            case Leave():
+                self._leaving = True
+                if self.state is ConnectionState.SUBSCRIBED or self._barred:
+                    self._step(Leave, now)
+                    self._barred = False
+                return []
+            case Reconfigured(servers):
+                return self._reconfigured(servers, now)
+            case Close():
+                held = self.connected or self.state in _TRYING
+                self._step(Close, now)
+                self._barred = False
+                return [Drop()] if held else []
+
+    def _step(self, event: type, now: float) -> None:
+        self.state, self.since = next_state(self.state, event), now
+        self._in_step = 0.0
+
+    # -- an attempt -----------------------------------------------------------------------------
+
+    def _attempt(self, now: float) -> list[Command]:
+        """The beginning of an attempt, in RESOLVING."""
+        if self._target is None:
+            self.server, _ = self._pool.next(now)
+        else:
+            self.server, self._target = self._target, None
+        self.address = None
+        self._in_attempt = 0.0
+        self._lame = self._scouting = self._moving = False
+        self._pool.tried(self.server, now)
+        address = literal(self.server.host, self.server.port)
+        if address is not None:
+            return self._open((address,), now)
+        return [Resolve(self.server)]
+
+    def _open(self, addresses: tuple[Address, ...], now: float) -> list[Command]:
+        self._step(Resolved, now)
+        return [Open(self.server, addresses)]
+
+    def _unresolved(self, text: str, now: float) -> list[Command]:
+        remembered = self._pool.remembered(self.server)
+        if remembered:
+            return self._open(remembered, now)
+        return self._fail(Reason.DNS, text, now)
+
+    def _subscribed(self, now: float) -> list[Command]:
+        self._step(Subscribed, now)
+        self._gate.opened(now)
+        self.reason, self.text = Reason.NONE, ""
+        self.failed_attempts = 0
+        self.subscribed_times += 1
+        self._let_in_at = now
+        self._quiet, self._pinged = 0.0, False
+        if self._leaving:
+            self._step(Leave, now)
+        return []
+
+    def _bar(self, text: str, now: float) -> list[Command]:
+        """The connection stays for what it may do, and is made anew now and then: permissions belong to a log-in."""
+        self._step(Barred, now)
+        self._refuse(now)
+        self.reason, self.text = Reason.PERMISSION, text
+        self.failed_attempts += 1
+        self._barred = True
+        self._quiet, self._pinged = 0.0, False
+        self._retry_at = now + self._pause(Reason.PERMISSION)
+        return []
+
+    def _refuse(self, now: float) -> None:
+        self._refused_at = now
+        self._gate.refused(now)
+
+    def _pause(self, reason: Reason) -> float:
+        return BACKOFF[reason].pause(self._pool.failures(self.server), self._rng.random())
+
+    def _fail(self, reason: Reason, text: str, now: float) -> list[Command]:
+        if self.connected:
+            self._pool.lost(now)
+            if not self._barred and now - self._let_in_at > PROVEN:
+                self._pool.proven(self.server)
+        planned = self._moving and (
+            self._target is not None or reason in (Reason.RECONFIGURED, Reason.PERMISSION)
+        )
+        if planned or reason is Reason.RECONFIGURED:
+            self._step(Lost, now)
+            self._retry_at = now
+        else:
+            locks_out = reason in LOCKS_OUT
+            self._step(Refused if locks_out else Lost, now)
+            if locks_out:
+                self._refuse(now)
+            self.failed_attempts += 1
+            self._pool.failed(self.server, self._pause(reason), now)
+            self._target = None
+            _, self._retry_at = self._pool.next(now)
+        self.reason, self.text = reason, text
+        self._barred = self._moving = False
+        return [Drop()]
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _tick(self, event: Ticked, now: float) -> list[Command]:
+        passed = min(max(now - self._ticked_at, 0.0), LONGEST_TICK)
+        self._ticked_at = now
+        if self.state in _TRYING:
+            return self._hurry(passed, now)
+        if self.connected:
+            return self._listen(event, passed, now)
+        if self.state in _PAUSING:
+            return self._due(now)
+        return []
+
+    def _hurry(self, passed: float, now: float) -> list[Command]:
+        self._in_step += passed
+        self._in_attempt += passed
+        limit = LIMITS[self.state]
+        if self.state is ConnectionState.CONNECTING and self.server.discovered:
+            limit = DISCOVERED_LIMIT
+        if self._in_step < limit and self._in_attempt < ATTEMPT_LIMIT:
+            return []
+        if self.state is ConnectionState.RESOLVING:
+            return self._unresolved(f"{self.server.host}: no answer of the resolver", now)
+        if self.state is ConnectionState.SEALED:
+            return self._fail(Reason.SILENT, f"{self.server}: no answer to the log-in", now)
+        return self._fail(Reason.UNREACHABLE, f"{self.server}: no connection in time", now)
+
+    def _due(self, now: float) -> list[Command]:
+        self._heed_opening(now)
+        if now < self._retry_at or not self._gate.may_try(now):
+            return []
+        self._step(Due, now)
+        return self._attempt(now)
+
+    def _heed_opening(self, now: float) -> None:
+        """Another process of the host was let in: we may be, too."""
+        if self.state is ConnectionState.LOCKED_OUT and self._gate.opened_after(self._refused_at):
+            self._refused_at = now
+            self._pool.forget_pauses()
+            self._retry_at = min(self._retry_at, now + OPENING_SPREAD * self._rng.random())
+
+    def _listen(self, event: Ticked, passed: float, now: float) -> list[Command]:
+        if event.position != self._position or not event.reading:
+            self._position = event.position
+            self._quiet, self._pinged = 0.0, False
+            if self.state is ConnectionState.SILENT:
+                self._step(Heard, now)
+                if self._leaving:
+                    self._step(Leave, now)
+            return self._look_elsewhere(now)
+        self._quiet += passed
+        if self._quiet >= self._patience.ping_timeout:
+            silent = f"{self.server}: not a byte for {self._quiet:.1f} s"
+            return self._fail(Reason.SILENT, silent, now)
+        if not self._pinged and self._quiet >= self._patience.ping_interval:
+            self._pinged = True
+            return [Ping()]
+        if self.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING) and self._unanswered:
+            self._step(Quiet, now)
+        return self._look_elsewhere(now)
+
+    @property
+    def _unanswered(self) -> bool:
+        return self._pinged and self._quiet >= self._patience.ping_interval + UNANSWERED
+
+    # -- a server that is about to stop, and other servers ------------------------------------------
+
+    def _told(self, event: Told, now: float) -> list[Command]:
+        if event.connect_urls is not None:
+            self._pool.discover(event.connect_urls, self.server, now)
+        if event.lame_duck and not self._lame:
+            self._lame, self._scouts = True, []
+        return []
+
+    def _look_elsewhere(self, now: float) -> list[Command]:
+        """Makes the connection anew when that is due, or looks for another server while this one is about to stop."""
+        if self._moving:
+            return []
+        self._heed_opening(now)
+        if self._barred and now >= self._retry_at and self._gate.may_try(now):
+            self._moving = True
+            return [Move(Reason.PERMISSION)]
+        if not self._lame or self._scouting or now < self._scout_at:
+            return []
+        if not self._gate.may_move(now):
+            return []
+        self._scouts = self._scouts or self._pool.others(self.server, now)
+        if not self._scouts:
+            self._scout_at = now + SCOUT_AGAIN
+            return []
+        self._scouting = True
+        return [Scout(self._scouts.pop(0))]
+
+    def _scouted(self, server: Server, welcome: bool) -> list[Command]:
+        if not self._scouting or not self.connected:
+            return []
+        self._scouting = False
+        if not welcome:
+            self._scout_at = self._ticked_at + (0.0 if self._scouts else SCOUT_AGAIN)
+            return []
+        self._target, self._moving = server, True
+        return [Move(Reason.LAME_DUCK)]
+
+    def _reconfigured(self, servers: tuple[Server, ...], now: float) -> list[Command]:
+        self._pool.replace(servers)
+        self._target = None
+        if self.connected:
+            if self._moving:
+                return []  # on its way out: what comes next is one of the new servers
+            self._moving = True
+            return [Move(Reason.RECONFIGURED)]
+        if self.state in _PAUSING:
+            self._retry_at = now
+        elif self.state in _TRYING:
+            return self._fail(Reason.RECONFIGURED, "", now)
+        return []

@@ -1,0 +1,327 @@
+"""The life of a NATS connection as data: its states, why it ends, what comes next, how long it waits.
+
+`core/connection.py` moves along `TRANSITIONS` and nothing else; docs/connection.md shows the same table, and a test
+compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ajhost.core.server_pool import Address, Server
+
+
+class ConnectionState(IntEnum):
+    """Where a connection stands. The numbers are in ledgers: they never change their meaning."""
+
+    CLOSED = 0
+    """Not begun, or ended for good."""
+    RESOLVING = 1
+    """The addresses of the next server are looked up."""
+    CONNECTING = 2
+    """A socket is opened; the server's INFO is awaited, then the TLS handshake if there is one."""
+    SEALED = 3
+    """As secure as the settings want it: credentials and subscriptions are under way."""
+    SUBSCRIBED = 4
+    """The server has all our subscriptions."""
+    SILENT = 5
+    """Nothing comes from the server, not even the answer to a PING."""
+    LOCKED_OUT = 6
+    """A server does not let us in, for a reason that only somebody's action ends."""
+    WAITING = 7
+    """Without a server, until the next one is tried."""
+    LEAVING = 8
+    """Out of the queue group for good; answers still leave."""
+
+
+class Reason(IntEnum):
+    """Why there is no connection. The numbers are in ledgers: they never change their meaning."""
+
+    NONE = 0
+    REFUSED = 1
+    ENDED = 2
+    UNREACHABLE = 3
+    DNS = 4
+    TLS = 5
+    AUTHORIZATION = 6
+    PERMISSION = 7
+    LIMIT = 8
+    PROTOCOL = 9
+    SILENT = 10
+    LAME_DUCK = 11
+    CREDENTIALS = 12
+    RESOURCES = 13
+    SOCKET = 14
+    RECONFIGURED = 15
+    CLIENT = 16
+
+
+REASON_TEXTS: dict[Reason, str] = {
+    Reason.NONE: "",
+    Reason.REFUSED: "connection refused",
+    Reason.ENDED: "the server ended the connection",
+    Reason.UNREACHABLE: "no connection in time",
+    Reason.DNS: "the name cannot be resolved",
+    Reason.TLS: "no TLS that is trusted",
+    Reason.AUTHORIZATION: "the server refuses our credentials",
+    Reason.PERMISSION: "a permission to subscribe is missing",
+    Reason.LIMIT: "a limit of the server or the account",
+    Reason.PROTOCOL: "no NATS server speaks there",
+    Reason.SILENT: "the server is silent",
+    Reason.LAME_DUCK: "the server is about to stop",
+    Reason.CREDENTIALS: "our credentials cannot be read",
+    Reason.RESOURCES: "this process has no resources left",
+    Reason.SOCKET: "somebody in this process closed the socket",
+    Reason.RECONFIGURED: "other servers or credentials",
+    Reason.CLIENT: "the client ended by itself",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses (s) before the same server is tried again: from `first` on, doubled each time up to `most`."""
+
+    first: float
+    most: float
+
+    def pause(self, failures: int, share: float) -> float:
+        """The pause after so many failures in a row (at least 1). `share`, 0 to 1, is the jitter: half to whole."""
+        whole = min(self.first * 2.0 ** min(failures - 1, 30), self.most)
+        return whole * (0.5 + 0.5 * share)
+
+
+QUICK, SLOW = Backoff(0.1, 2.0), Backoff(0.4, 5.0)
+
+LOCKS_OUT = frozenset((Reason.TLS, Reason.AUTHORIZATION, Reason.PERMISSION, Reason.LIMIT, Reason.CREDENTIALS))
+"""The reasons that only somebody's action ends: the connection is LOCKED_OUT. For all others it is WAITING."""
+
+BACKOFF: dict[Reason, Backoff] = {reason: SLOW if reason in LOCKS_OUT else QUICK for reason in Reason}
+"""By reason. Who is locked out also waits for its turn among the processes of the host (`core/login_gate.py`)."""
+
+
+# -- events ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Connect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The server's addresses."""
+
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """There are none, or they cannot be looked up."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A server greeted us on this address, and the transport is as secure as the settings want it."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The server let us in and has all our subscriptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt or the connection is over."""
+
+    reason: Reason
+    text: str
+
+
+class Lost(Failed):
+    """Over for a reason that may go away by itself."""
+
+
+class Refused(Failed):
+    """Over for a reason of `LOCKS_OUT`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Barred:
+    """The server let us in but refuses some of our subscriptions. The connection stands: the others are served."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """A PING was not answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Bytes came after all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The pause is over, and it is our turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """This process subscribes no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The end of it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed. `position`: bytes received so far; `reading`: whether we would see bytes that came."""
+
+    position: int
+    reading: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """INFO: the servers that this one knows of, and whether it is about to stop."""
+
+    connect_urls: tuple[str, ...] | None
+    lame_duck: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scouted:
+    """Whether a server would let us in, which was asked before the present one is left."""
+
+    server: Server
+    welcome: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """Other servers, or other credentials."""
+
+    servers: tuple[Server, ...]
+
+
+Event = (
+    Start
+    | Resolved
+    | Unresolved
+    | Sealed
+    | Subscribed
+    | Failed
+    | Barred
+    | Leave
+    | Close
+    | Ticked
+    | Told
+    | Scouted
+    | Reconfigured
+)
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Look up the addresses of a server's name: `Resolved` or `Unresolved`."""
+
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Connect to the first of these addresses that answers, and seal the transport: `Sealed`, `Lost` or `Refused`."""
+
+    server: Server
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogIn:
+    """Send credentials and subscriptions: `Subscribed`, `Lost` or `Refused`."""
+
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask the server for a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scout:
+    """See whether another server lets us in, beside the connection that there is: `Scouted`."""
+
+    server: Server
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Leave the queue group in order, then report `Lost` with the reason: the connection is to be made anew."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Throw away socket and client, and whatever was under way with them."""
+
+
+Command = Resolve | Open | LogIn | Ping | Scout | Move | Drop
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+_S = ConnectionState
+_TRYING = (_S.RESOLVING, _S.CONNECTING, _S.SEALED)
+_CONNECTED = (_S.SUBSCRIBED, _S.SILENT, _S.LEAVING)
+_PAUSING = (_S.WAITING, _S.LOCKED_OUT)
+
+TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
+    (_S.CLOSED, Start): _S.WAITING,
+    (_S.RESOLVING, Resolved): _S.CONNECTING,
+    (_S.CONNECTING, Sealed): _S.SEALED,
+    (_S.SEALED, Subscribed): _S.SUBSCRIBED,
+    (_S.SEALED, Barred): _S.LOCKED_OUT,
+    (_S.SUBSCRIBED, Barred): _S.LOCKED_OUT,
+    (_S.SUBSCRIBED, Quiet): _S.SILENT,
+    (_S.LEAVING, Quiet): _S.SILENT,
+    (_S.SILENT, Heard): _S.SUBSCRIBED,
+    (_S.SUBSCRIBED, Leave): _S.LEAVING,
+    (_S.LOCKED_OUT, Leave): _S.LEAVING,
+    (_S.LOCKED_OUT, Lost): _S.WAITING,
+    **{(state, Lost): _S.WAITING for state in (*_TRYING, *_CONNECTED)},
+    **{(state, Refused): _S.LOCKED_OUT for state in (*_TRYING, *_CONNECTED)},
+    **{(state, Due): _S.RESOLVING for state in _PAUSING},
+    **{(state, Close): _S.CLOSED for state in ConnectionState},
+}
+"""`(state, event) -> state`. What is not here cannot happen; other events of `Event` change no state by themselves.
+
+LOCKED_OUT is left by `Leave` and `Lost` only after `Barred`, when there is a connection."""
+
+
+class IllegalTransition(AssertionError):
+    """An event in a state that it cannot come in: a mistake of ours."""
+
+    def __init__(self, state: ConnectionState, event: type) -> None:
+        super().__init__(f"{event.__name__} in the state {state.name}")
+
+
+def next_state(state: ConnectionState, event: type) -> ConnectionState:
+    """:raises IllegalTransition: when the table has no such step."""
+    found = TRANSITIONS.get((state, event))
+    if found is None:
+        raise IllegalTransition(state, event)
+    return found

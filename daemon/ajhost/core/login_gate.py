@@ -1,0 +1,72 @@
+"""Who of a host's processes knocks at a door that is shut: one at a time, and all the others once it has opened.
+
+A wrong password locks every process of a host out at once; each of them with its own pauses would keep the server busy
+with log-ins that fail. So the processes share five words of the supervisor's ledger. A store of one may be lost to
+another's: then two knock instead of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+
+NEWCOMER_SPACING = 0.03
+"""Seconds between the attempts of processes that have not been refused since the gate was shut."""
+FIRST_SPACING, LAST_SPACING = 0.08, 0.25
+"""Seconds between the attempts of all others: at first, and when it has been shut for `_GROWN` seconds."""
+_GROWN = 10.0
+MOVE_SPACING = 0.1
+"""Seconds between two processes that leave a server which is about to stop."""
+_FARTHEST = 3.0
+"""Seconds: a turn that is farther away is a word of another boot, or a torn one."""
+SHUT_SINCE, NEXT_TURN, NEWCOMERS_TURN, OPENED, NEXT_MOVE = range(5)
+"""Words of the gate, in ns of the monotonic clock. `SHUT_SINCE`: when the first was refused, 0: open."""
+WORDS = 5
+
+
+class LoginGate:
+    """`words`: five words that all processes of a host share. Times are seconds of the monotonic clock."""
+
+    def __init__(self, words: MutableSequence[int] | memoryview) -> None:
+        self._words = words
+        self._refused_ns = 0
+        """When this process was last refused."""
+
+    def refused(self, now: float) -> None:
+        """A server has not let this process in."""
+        words, ns = self._words, int(now * 1e9)
+        self._refused_ns = ns
+        if not words[SHUT_SINCE]:
+            words[SHUT_SINCE] = ns
+            words[NEXT_TURN] = ns + int(FIRST_SPACING * 1e9)
+
+    def opened(self, now: float) -> None:
+        """A server has let this process in."""
+        words = self._words
+        if words[SHUT_SINCE]:
+            words[OPENED] = int(now * 1e9)
+            words[SHUT_SINCE] = 0
+
+    def opened_after(self, moment: float) -> bool:
+        """Whether another process got in since, and nobody has been refused after it."""
+        return not self._words[SHUT_SINCE] and self._words[OPENED] > int(moment * 1e9)
+
+    def may_try(self, now: float) -> bool:
+        """Whether this process may try now: always while the gate is open, else if the turn is nobody's."""
+        since, ns = self._words[SHUT_SINCE], int(now * 1e9)
+        if not since:
+            return True
+        if self._refused_ns < since:
+            return self._take(NEWCOMERS_TURN, NEWCOMER_SPACING, ns)
+        shut = max(ns - since, 0) / 1e9
+        spacing = FIRST_SPACING + (LAST_SPACING - FIRST_SPACING) * min(shut / _GROWN, 1.0)
+        return self._take(NEXT_TURN, spacing, ns)
+
+    def may_move(self, now: float) -> bool:
+        """Whether this process may leave its server now, which is about to stop."""
+        return self._take(NEXT_MOVE, MOVE_SPACING, int(now * 1e9))
+
+    def _take(self, word: int, spacing: float, ns: int) -> bool:
+        if ns < self._words[word] < ns + int(_FARTHEST * 1e9):
+            return False
+        self._words[word] = ns + int(spacing * 1e9)
+        return True

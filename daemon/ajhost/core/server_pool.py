@@ -1,0 +1,252 @@
+"""The servers of a connection: which one is tried next, and when.
+
+Configured ones come first and in between; what a server told of others in its INFO comes after them, bounded in number
+and age, so that no list of dead addresses keeps a configured server from being tried.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+MOST_DISCOVERED = 32
+"""Discovered servers that are kept; a super-cluster tells of some dozens at most."""
+OLDEST_DISCOVERED = 600.0
+"""Seconds after which a discovered server is forgotten, unless it is told of again."""
+MOST_ADDRESSES = 16
+"""Addresses of one name that are tried at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address of a server: `ip` is a literal, `scope` the index of an interface for link-local IPv6."""
+
+    ip: str
+    port: int
+    scope: int = 0
+
+    @property
+    def is_v6(self) -> bool:
+        """Whether it is one of IPv6."""
+        return ":" in self.ip
+
+    def __str__(self) -> str:
+        return f"[{self.ip}]:{self.port}" if self.is_v6 else f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server: where it is, who we are there if its URL says so, and the name that its certificate must bear."""
+
+    host: str
+    port: int = 4222
+    tls: bool = False
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    tls_name: str = ""
+    discovered: bool = False
+
+    @property
+    def certificate_name(self) -> str:
+        """The host name that is verified."""
+        return self.tls_name or self.host
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """What two servers must not share."""
+        return self.host.lower(), self.port
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def literal(host: str, port: int) -> Address | None:
+    """The address that a host is by itself; None for a name."""
+    plain, _, scope = host.partition("%")
+    try:
+        ipaddress.ip_address(plain)
+    except ValueError:
+        return None
+    return Address(plain, port, int(scope)) if scope.isdigit() else None if scope else Address(plain, port)
+
+
+def in_order(addresses: Iterable[Address], last_good: Address | None) -> tuple[Address, ...]:
+    """The order in which a name's addresses are tried: the last good one, then the families in turns (RFC 8305)."""
+    found = list(dict.fromkeys(addresses))
+    if not found:
+        return ()
+    first = [a for a in found if a.is_v6 == found[0].is_v6]
+    other = [a for a in found if a.is_v6 != found[0].is_v6]
+    mixed: list[Address] = []
+    while first or other:
+        mixed += first[:1] + other[:1]
+        del first[:1], other[:1]
+    if last_good in mixed:
+        mixed.remove(last_good)
+        mixed.insert(0, last_good)
+    return tuple(mixed[:MOST_ADDRESSES])
+
+
+@dataclass(slots=True)
+class _Entry:
+    server: Server
+    failures: int = 0
+    retry_at: float = 0.0
+    tried_at: float = -1.0
+    told_at: float = 0.0
+    good: Address | None = None
+    addresses: tuple[Address, ...] = ()
+
+
+class ServerPool:
+    """Times are seconds of the monotonic clock."""
+
+    def __init__(self, servers: Iterable[Server], rng: Random, *, discover: bool = True) -> None:
+        self._rng = rng
+        self._discover = discover
+        self._configured: list[_Entry] = []
+        self._discovered: list[_Entry] = []
+        self._lost_at = 0.0
+        self.replace(servers)
+
+    def replace(self, servers: Iterable[Server]) -> None:
+        """Other configured servers; what was discovered through the old ones is forgotten."""
+        known = {entry.server: entry for entry in self._configured}
+        # in an order of each process's own, so that those of a host spread over the servers
+        unique = list(dict.fromkeys(servers))
+        self._rng.shuffle(unique)
+        self._configured = [known.get(server) or _Entry(server) for server in unique]
+        self._discovered.clear()
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """All that are known now, the configured ones first."""
+        return tuple(entry.server for entry in (*self._configured, *self._discovered))
+
+    def discover(self, urls: Iterable[str], told_by: Server, now: float) -> None:
+        """The servers that `told_by` knows of, as HOST:PORT: they replace what was discovered before.
+
+        They are reached as `told_by` was: with TLS or without, as the same user, and under its certificate's name when
+        they are told of by their addresses only.
+        """
+        if not self._discover:
+            return
+        known = {entry.server.place: entry for entry in self._discovered}
+        configured = {entry.server.place for entry in self._configured}
+        found: dict[tuple[str, int], _Entry] = {}
+        for url in urls:
+            server = _discovered(url, told_by)
+            if server is None or server.place in configured or server.place in found:
+                continue
+            entry = known.get(server.place) or _Entry(server)
+            entry.server, entry.told_at = server, now
+            found[server.place] = entry
+            if len(found) == MOST_DISCOVERED:
+                break
+        self._discovered = list(found.values())
+
+    def lost(self, now: float) -> None:
+        """A connection has ended: every configured server is tried before a discovered one is."""
+        self._lost_at = now
+        for entry in self._discovered:
+            entry.told_at = now
+
+    def next(self, now: float) -> tuple[Server, float]:
+        """The server to try next, and the moment for it, which may have come already."""
+        self._expire(now)
+        untried = [entry for entry in self._configured if entry.tried_at <= self._lost_at]
+        if untried:
+            best = min(untried, key=lambda e: (max(e.retry_at, now), e.tried_at))
+            return best.server, best.retry_at
+        for entries in (self._configured, self._discovered):
+            ready = [entry for entry in entries if entry.retry_at <= now]
+            if ready:
+                return min(ready, key=lambda e: e.tried_at).server, now
+        best = min((*self._configured, *self._discovered), key=lambda e: e.retry_at)
+        return best.server, best.retry_at
+
+    def others(self, server: Server, now: float) -> list[Server]:
+        """Every server but this one, those that were tried longest ago first."""
+        self._expire(now)
+        entries = [e for e in (*self._configured, *self._discovered) if e.server.place != server.place]
+        return [e.server for e in sorted(entries, key=lambda e: e.tried_at)]
+
+    def tried(self, server: Server, now: float) -> None:
+        """An attempt begins."""
+        if entry := self._entry(server):
+            entry.tried_at = now
+
+    def resolved(self, server: Server, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        """Remembers the addresses of a name; the order in which to try them."""
+        entry = self._entry(server)
+        if entry is not None:
+            entry.addresses = addresses
+        return in_order(addresses, entry.good if entry else None)
+
+    def remembered(self, server: Server) -> tuple[Address, ...]:
+        """The addresses that the name had when it was last resolved, in the order in which to try them."""
+        entry = self._entry(server)
+        return () if entry is None else in_order(entry.addresses, entry.good)
+
+    def reached(self, server: Server, address: Address) -> None:
+        """That address answered."""
+        if entry := self._entry(server):
+            entry.good = address
+
+    def failed(self, server: Server, pause: float, now: float) -> None:
+        """The next attempt at this server comes after `pause` seconds."""
+        if entry := self._entry(server):
+            entry.retry_at = now + pause
+
+    def failures(self, server: Server) -> int:
+        """One more failure in a row: how many there are now."""
+        entry = self._entry(server)
+        if entry is None:
+            return 1
+        entry.failures += 1
+        return entry.failures
+
+    def proven(self, server: Server) -> None:
+        """A connection to this server has lasted: what failed before counts no more."""
+        if entry := self._entry(server):
+            entry.failures = 0
+
+    def forget_pauses(self) -> None:
+        """Every server may be tried at once."""
+        for entry in (*self._configured, *self._discovered):
+            entry.retry_at = 0.0
+
+    def _entry(self, server: Server) -> _Entry | None:
+        for entry in (*self._configured, *self._discovered):
+            if entry.server.place == server.place:
+                return entry
+        return None
+
+    def _expire(self, now: float) -> None:
+        self._discovered = [e for e in self._discovered if now - e.told_at <= OLDEST_DISCOVERED]
+
+
+def _discovered(url: str, told_by: Server) -> Server | None:
+    host, separator, port = url.rpartition(":")
+    if not separator or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        return None
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        return None
+    if not host or any(c.isspace() or not c.isprintable() for c in host) or len(host) > 255:
+        return None
+    is_name = literal(host, 1) is None
+    return Server(
+        host,
+        int(port),
+        tls=told_by.tls,
+        user=told_by.user,
+        password=told_by.password,
+        token=told_by.token,
+        tls_name="" if is_name else told_by.certificate_name,
+        discovered=True,
+    )
