@@ -1,0 +1,158 @@
+"""Credentials as they stand in files: what nsc, nk and people's editors write, read the same way everywhere.
+
+A byte order mark, CRLF, blank lines, indentation and a missing newline at the end make no difference. What cannot be
+used is told by name, without a secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from nacl.signing import SigningKey
+
+_MARK = re.compile(r"-{3,}\s*(BEGIN|END) ([A-Z ]+?)\s*-{3,}\Z")
+_JWT, _SEED = "NATS USER JWT", "USER NKEY SEED"
+_PREFIX_SEED, _PREFIX_USER = 18 << 3, 20 << 3
+_SEED_BYTES = 36
+_KEY_TEXT = re.compile(r"S[A-Z2-7]{57}\Z")
+_JWT_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+
+
+class CredentialsError(ValueError):
+    """What a file holds, that is no credential. The text goes on a sentence that begins with the file's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserCredentials:
+    """A user's JWT and the seed of its key. `expires`: Unix seconds, None for never."""
+
+    jwt: str = field(repr=False)
+    seed: str = field(repr=False)
+    expires: int | None = None
+
+    def text(self) -> str:
+        """The file that nsc would have written."""
+        return (
+            f"-----BEGIN {_JWT}-----\n{self.jwt}\n------END {_JWT}------\n\n"
+            f"-----BEGIN {_SEED}-----\n{self.seed}\n------END {_SEED}------\n"
+        )
+
+
+def read_user_credentials(content: bytes) -> UserCredentials:
+    """The JWT and the seed of a credentials file.
+
+    :raises CredentialsError: when one of them is missing or malformed, or they do not belong together.
+    """
+    sections = _sections(_decoded(content))
+    if not sections:
+        raise CredentialsError(f"has no {_JWT} and no {_SEED}")
+    jwt, seed = sections.get(_JWT), sections.get(_SEED)
+    if jwt is None:
+        raise CredentialsError(f"has no {_JWT}")
+    claims = _claims("".join(jwt))
+    if seed is None:
+        raise CredentialsError(f"has no {_SEED}: is it only half there?")
+    text = "".join(seed)
+    public = public_key(text)
+    if claims.get("sub") != public:
+        raise CredentialsError(
+            f"has a seed that is not the JWT's: they belong to {public} and {_who(claims)}"
+        )
+    expires = claims.get("exp")
+    return UserCredentials("".join(jwt), text, expires if isinstance(expires, int) and expires > 0 else None)
+
+
+def read_seed(content: bytes) -> str:
+    """The seed of a user's key in a file of its own, bare or between the marks of a credentials file.
+
+    :raises CredentialsError: when there is none.
+    """
+    text = _decoded(content)
+    found = _sections(text).get(_SEED)
+    lines = ["".join(found)] if found is not None else [line.strip() for line in text.splitlines()]
+    seeds = [line for line in lines if line.startswith("S")]
+    if not seeds:
+        raise CredentialsError("holds no seed of a user")
+    public_key(seeds[0])
+    return seeds[0]
+
+
+def read_word(content: bytes) -> str:
+    """The one line of a file with a password or a token. Spaces belong to it.
+
+    :raises CredentialsError: when there is none, or more than one.
+    """
+    words = [line for line in re.split(r"\r?\n", _decoded(content)) if line]
+    if len(words) != 1:
+        raise CredentialsError(
+            "is empty" if not words else f"has {len(words)} lines: a file of one line is needed"
+        )
+    return words[0]
+
+
+def public_key(seed: str) -> str:
+    """The public key of a user's seed, as U...
+
+    :raises CredentialsError: when it is none.
+    """
+    if not _KEY_TEXT.match(seed):
+        raise CredentialsError(f"holds a seed of {len(seed)} characters that is none: a user's has 58, SU...")
+    raw = base64.b32decode(seed + "=" * (-len(seed) % 8))[:_SEED_BYTES]
+    if binascii.crc_hqx(raw[:-2], 0) != int.from_bytes(raw[-2:], "little"):
+        raise CredentialsError("holds a seed whose check sum is wrong: is it whole?")
+    if raw[0] & 0xF8 != _PREFIX_SEED or (raw[0] & 7) << 5 | raw[1] >> 3 != _PREFIX_USER:
+        raise CredentialsError(f"holds a seed {seed[:2]}..., which is no user's (SU...)")
+    public = bytes((_PREFIX_USER,)) + bytes(SigningKey(raw[2:-2]).verify_key)
+    check = binascii.crc_hqx(public, 0).to_bytes(2, "little")
+    return base64.b32encode(public + check).decode().rstrip("=")
+
+
+def _decoded(content: bytes) -> str:
+    if not content.strip():
+        raise CredentialsError("is empty")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise CredentialsError("is not UTF-8") from None
+
+
+def _sections(text: str) -> dict[str, list[str]]:
+    """What stands between the marks, by their names; the last END may be missing."""
+    found: dict[str, list[str]] = {}
+    inside: list[str] | None = None
+    for line in map(str.strip, text.splitlines()):
+        mark = _MARK.match(line)
+        if mark is None:
+            if inside is not None and line:
+                inside.append(line)
+        elif mark[1] == "BEGIN":
+            inside = found.setdefault(mark[2], [])
+            inside.clear()
+        else:
+            inside = None
+    return found
+
+
+def _claims(jwt: str) -> dict[str, Any]:
+    if not jwt:
+        raise CredentialsError(f"has an empty {_JWT}")
+    broken = CredentialsError(f"has a {_JWT} that is none: is it whole?")
+    if not _JWT_PARTS.match(jwt):
+        raise broken
+    body = jwt.split(".")[1]
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except ValueError:
+        raise broken from None
+    if not isinstance(claims, dict) or not isinstance(claims.get("sub"), str):
+        raise broken
+    return claims
+
+
+def _who(claims: dict[str, Any]) -> str:
+    return str(claims["sub"])[:60]

@@ -1,0 +1,132 @@
+"""What a NATS server says of itself in INFO, checked before anybody believes it.
+
+Source: NATS client protocol, `INFO`. A line that is not as it says there ends the connection: what sends it is no NATS
+server, or none that we can speak with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+LONGEST_INFO = 1 << 20
+"""Bytes of an INFO line; a super-cluster's list of servers takes some kilobytes."""
+DEFAULT_MAX_PAYLOAD = 1 << 20
+"""Bytes, where a server does not say (nats-server, `MAX_PAYLOAD_SIZE`)."""
+MOST_MAX_PAYLOAD = 1 << 26
+"""Bytes of a payload that are prepared for, whatever the server says."""
+_LONGEST_TEXT = 4096
+_MOST_URLS = 10_000
+
+
+class InfoError(ValueError):
+    """Not the INFO of a NATS server."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """INFO. `told_max_payload` is what the server says, `max_payload` what is believed of it."""
+
+    server_id: str = ""
+    version: str = ""
+    told_max_payload: int = DEFAULT_MAX_PAYLOAD
+    tls_required: bool = False
+    tls_available: bool = False
+    auth_required: bool = False
+    nonce: str | None = None
+    headers: bool = False
+    lame_duck: bool = False
+    clustered: bool = False
+    connect_urls: tuple[str, ...] | None = None
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of payload and headers that this host sends and prepares for."""
+        return min(self.told_max_payload, MOST_MAX_PAYLOAD)
+
+    @property
+    def offers_tls(self) -> bool:
+        """Whether the server can encrypt the connection."""
+        return self.tls_required or self.tls_available
+
+    def line(self) -> bytes:
+        """INFO for the client library: only what it needs to log in, on a transport that is as it must be already."""
+        fields: dict[str, object] = {
+            "server_id": self.server_id,
+            "version": self.version,
+            "max_payload": self.max_payload,
+            "auth_required": self.auth_required,
+            "headers": self.headers,
+        }
+        if self.nonce is not None:
+            fields["nonce"] = self.nonce
+        return b"INFO " + orjson.dumps(fields) + b"\r\n"
+
+
+def read_info(line: bytes) -> ServerInfo:
+    """The INFO line of a server, with or without its CRLF.
+
+    :raises InfoError: when it is none.
+    """
+    kind, _, text = line.strip().partition(b" ")
+    if kind.upper() != b"INFO":
+        raise InfoError(f"{line[:40]!r} where INFO is expected")
+    if len(line) > LONGEST_INFO:
+        raise InfoError(f"INFO of {len(line)} bytes")
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        raise InfoError("INFO that is not JSON") from None
+    if not isinstance(found, dict):
+        raise InfoError("INFO that is no JSON object")
+    return ServerInfo(
+        server_id=_text(found, "server_id"),
+        version=_text(found, "version"),
+        told_max_payload=_size(found),
+        tls_required=_flag(found, "tls_required"),
+        tls_available=_flag(found, "tls_available"),
+        auth_required=_flag(found, "auth_required"),
+        nonce=_text(found, "nonce") or None,
+        headers=_flag(found, "headers"),
+        lame_duck=_flag(found, "ldm"),
+        clustered=bool(_text(found, "cluster")),
+        connect_urls=_urls(found),
+    )
+
+
+def _text(found: dict[str, Any], name: str) -> str:
+    value = found.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        raise InfoError(f"INFO whose {name} is no text")
+    return value
+
+
+def _flag(found: dict[str, Any], name: str) -> bool:
+    value = found.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise InfoError(f"INFO whose {name} is neither true nor false")
+    return value
+
+
+def _size(found: dict[str, Any]) -> int:
+    value = found.get("max_payload", DEFAULT_MAX_PAYLOAD)
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise InfoError("INFO whose max_payload is no number of bytes")
+    return value
+
+
+def _urls(found: dict[str, Any]) -> tuple[str, ...] | None:
+    value = found.get("connect_urls")
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) > _MOST_URLS:
+        raise InfoError("INFO whose connect_urls are no list of servers")
+    if not all(isinstance(url, str) and len(url) <= _LONGEST_TEXT for url in value):
+        raise InfoError("INFO with a server in connect_urls that is no text")
+    return tuple(value)
