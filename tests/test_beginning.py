@@ -11,36 +11,36 @@ from typing import Any
 
 import pytest
 
-from ajhost.adapters import ledger_file
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.api import Task
-from ajhost.core.chunk import Chunk
-from ajhost.core.estate import overdue, take_stock
-from ajhost.core.layout import Identity, State
+from ajhost.core.recovery import classify, overdue
+from ajhost.ledger.layout import Identity, State
+from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.judge import Judge
-from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
-from ajhost.roles.shared_queue.lender import Lender
-from ajhost.roles.shared_queue.puller import Puller
-from ajhost.roles.supervisor.takeover import (
+from ajhost.roles.request_check import RequestChecker
+from ajhost.roles.shared_queue.consumer import Consumer
+from ajhost.roles.shared_queue.producer import Producer
+from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
+from ajhost.roles.supervisor.recovery.takeover import (
     answer_for,
     answer_started,
-    move_waiting,
-    return_claimed,
-    return_tokens,
+    requeue_claimed,
+    requeue_tokens,
+    requeue_waiting,
 )
-from ajhost.roles.worker.admission import Admission
-from ajhost.roles.worker.dead_man import DeadMan
-from ajhost.roles.worker.execution import Execution
-from ajhost.roles.worker.run import Route
+from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.intake import Intake
+from ajhost.roles.worker.request import Route
+from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
 
 FAR = 1 << 61
 
 
-class Lives(DeadMan):
+class Lives(Watchdog):
     """Nobody here needs a switch that ends the process."""
 
     def extend(self, deadline: float) -> None:
@@ -51,47 +51,52 @@ class Worker:
     """What lies between a worker's transport and its handlers. `replies`: what would be sent, by entry."""
 
     def __init__(
-        self, directory: Path, serial: int, lanes: list[Lane], handler: Callable[[Task], Any], slots: int = 4
+        self,
+        directory: Path,
+        serial: int,
+        queues: list[TokenQueue],
+        handler: Callable[[Task], Any],
+        slots: int = 4,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.ledger = ledger = OwnedLedger(directory, serial)
-        self.chunk = Chunk(ledger)
+        self.ledger = ledger = LockedLedger(directory, serial)
+        self.chunk = ReceiveBuffer(ledger)
         self.chunk.reset()
         self.replies: dict[int, bytes] = {}
         settings = [HandlerSettings("t", "m:f")]
         loaded = LoadedHandler(
             "t", "m:f", handler, inspect.iscoroutinefunction(handler), None, None, False, 0
         )
-        self.admission = Admission(
+        self.intake = Intake(
             ledger,
-            Judge(settings, 60.0, SignatureSettings()),
-            [Route(0, loaded, GENERAL)],
+            RequestChecker(settings, 60.0, SignatureSettings()),
+            [Route(0, loaded, DEFAULT)],
             concurrency=slots,
             backlog=100,
             on_stuck=lambda reason: None,
             on_free=lambda: None,
-            dead_man=Lives(1.0),
+            watchdog=Lives(1.0),
         )
-        self.execution = Execution(
+        self.executor = Executor(
             loop,
-            begin=self.admission.begin,
-            finish=self.admission.finish,
-            freed=self.admission.freed,
-            stuck=self.admission.stuck,
+            begin=self.intake.begin,
+            finish=self.intake.finish,
+            freed=self.intake.freed,
+            stuck=self.intake.stuck,
             kill_grace=1.0,
             threads=slots,
-            at_once=lambda work: work(),
+            flush_after=lambda work: work(),
         )
-        self.lender = Lender(ledger, lanes, loop, self.admission.expired)
-        self.admission.wire(self, self.lender, self.execution)
-        self.puller = Puller(
+        self.producer = Producer(ledger, queues, loop, self.intake.expired)
+        self.intake.wire(self, self.producer, self.executor)
+        self.consumer = Consumer(
             ledger,
             directory,
-            lanes,
+            queues,
             loop,
-            self.admission.room,
-            self.admission.pulled,
-            self.admission.regained,
+            self.intake.has_capacity,
+            self.intake.pulled,
+            self.intake.reclaimed,
         )
 
     def reply(self, index: int, data: bytes) -> None:
@@ -104,14 +109,14 @@ class Worker:
     def receive(self, *replies: bytes) -> list[int]:
         """What the transport does with requests; their entries."""
         data = b"".join(map(frame, replies))
-        self.admission.vacate()
-        self.chunk.space(0)[: len(data)] = data
-        self.chunk.take(len(data))
+        self.intake.before_buffer_reuse()
+        self.chunk.free_space(0)[: len(data)] = data
+        self.chunk.commit(len(data))
         place, found = self.chunk.place(), scan(data)
         batch = [(self.ledger.receive(place + m[0], m[3] - m[0], 1), m) for m in found.messages]
-        self.chunk.advance(found.end)
+        self.chunk.consume(found.end)
         for index, message in batch:
-            self.admission.admit(index, data, message)
+            self.intake.admit(index, data, message)
         return [index for index, _ in batch]
 
     def state(self, index: int) -> State:
@@ -120,29 +125,33 @@ class Worker:
 
     async def idle(self) -> None:
         """Returns when nothing runs."""
-        await until(lambda: not self.execution.busy)
+        await until(lambda: not self.executor.busy)
 
 
 @pytest.fixture
-def lanes() -> Iterator[list[Lane]]:
-    made = [open_lane(GENERAL)]
+def queues() -> Iterator[list[TokenQueue]]:
+    made = [open_queue(DEFAULT)]
     yield made
-    for lane in made:
-        lane.close()
+    for queue in made:
+        queue.close()
 
 
-def worker(directory: Path, lanes: list[Lane], handler: Callable[[Task], Any], serial: int = 1) -> Worker:
+def worker(
+    directory: Path, queues: list[TokenQueue], handler: Callable[[Task], Any], serial: int = 1
+) -> Worker:
     ledger_file.make(directory, GEOMETRY, Identity(serial, 0, 1))
-    return Worker(directory, serial, lanes, handler)
+    return Worker(directory, serial, queues, handler)
 
 
-async def test_what_came_together_starts_one_after_the_other(tmp_path: Path, lanes: list[Lane]) -> None:
+async def test_what_came_together_starts_one_after_the_other(
+    tmp_path: Path, queues: list[TokenQueue]
+) -> None:
     seen = []
 
     async def handler(task: Task) -> None:
         seen.append([one.state(index) for index in indexes])
 
-    one = worker(tmp_path, lanes, handler)
+    one = worker(tmp_path, queues, handler)
     indexes = one.receive(b"R.0", b"R.1", b"R.2")
     assert [one.state(index) for index in indexes] == [State.RECEIVED] * 3
     assert all(entry.deadline_ns for entry in one.ledger.used()), "overdue, the supervisor answers"
@@ -159,7 +168,7 @@ async def test_what_came_together_starts_one_after_the_other(tmp_path: Path, lan
 
 @pytest.mark.parametrize("kind", ["loop", "thread"])
 async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten(
-    tmp_path: Path, lanes: list[Lane], kind: str
+    tmp_path: Path, queues: list[TokenQueue], kind: str
 ) -> None:
     gate, ran = threading.Event(), []
 
@@ -170,7 +179,7 @@ async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten
         gate.wait()
         ran.append(task.id)
 
-    one = worker(tmp_path, lanes, on_loop if kind == "loop" else in_thread)
+    one = worker(tmp_path, queues, on_loop if kind == "loop" else in_thread)
     first = one.receive(b"R.0", b"R.1")
     second = one.receive(b"R.2")
     assert [one.state(index) for index in first] == [State.STARTED] * 2
@@ -184,17 +193,17 @@ async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten
 
 @pytest.mark.parametrize("kind", ["loop", "thread"])
 async def test_what_was_taken_away_before_it_began_is_not_run_and_its_entry_is_free(
-    tmp_path: Path, lanes: list[Lane], kind: str
+    tmp_path: Path, queues: list[TokenQueue], kind: str
 ) -> None:
     ran = []
 
     async def on_loop(task: Task) -> None:
         ran.append(task.id)
 
-    one = worker(tmp_path, lanes, on_loop if kind == "loop" else lambda task: ran.append(task.id))
-    with one.admission._beginning:  # no thread begins meanwhile
+    one = worker(tmp_path, queues, on_loop if kind == "loop" else lambda task: ran.append(task.id))
+    with one.intake._beginning:  # no thread begins meanwhile
         taken, kept = one.receive(b"R.0", b"R.1")
-        one.ledger.say(taken, one.ledger.state(taken)[0])
+        one.ledger.revoke(taken, one.ledger.state(taken)[0])
     await one.idle()
     assert len(ran) == 1
     assert one.replies.keys() == {kept}
@@ -203,15 +212,15 @@ async def test_what_was_taken_away_before_it_began_is_not_run_and_its_entry_is_f
 
 
 async def test_a_deadline_before_the_beginning_is_answered_for_unless_somebody_else_has_it(
-    tmp_path: Path, lanes: list[Lane]
+    tmp_path: Path, queues: list[TokenQueue]
 ) -> None:
     async def handler(task: Task) -> None:
         raise AssertionError("it never begins")
 
-    one = worker(tmp_path, lanes, handler)
+    one = worker(tmp_path, queues, handler)
     mine, taken = one.receive(b"R.0", b"R.1")
-    one.ledger.say(taken, one.ledger.state(taken)[0])
-    one.admission.give_up("draining: here")
+    one.ledger.revoke(taken, one.ledger.state(taken)[0])
+    one.intake.give_up("draining: here")
     await one.idle()
     assert list(one.replies) == [mine]
     assert b"draining: here" in one.replies[mine]
@@ -220,24 +229,24 @@ async def test_a_deadline_before_the_beginning_is_answered_for_unless_somebody_e
 
 
 async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
-    tmp_path: Path, lanes: list[Lane], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, queues: list[TokenQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()
     starts = []
-    real = OwnedLedger.start
+    real = LockedLedger.start
 
-    def slowly(self: OwnedLedger, index: int, *rest: Any) -> bool:
+    def slowly(self: LockedLedger, index: int, *rest: Any) -> bool:
         starts.append(index)
         entered.set()
         go_on.wait()
         return real(self, index, *rest)
 
-    monkeypatch.setattr(OwnedLedger, "start", slowly)
-    one = worker(tmp_path, lanes, lambda task: None)
+    monkeypatch.setattr(LockedLedger, "start", slowly)
+    one = worker(tmp_path, queues, lambda task: None)
     (index,) = one.receive(b"R.0")
     await until(entered.is_set)
     threading.Timer(0.05, go_on.set).start()
-    one.admission.vacate()  # waits for the thread
+    one.intake.before_buffer_reuse()  # waits for the thread
     assert one.state(index) is State.STARTED
     await one.idle()
     assert starts == [index]
@@ -248,7 +257,7 @@ async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
 
 
 def starter(home: House, serial: int, replies: list[bytes], kind: str) -> Act:
-    """A worker that receives requests, or pulls what it or another has lent, and runs them one after the other."""
+    """A worker that receives requests, or pulls what it or another has enqueued, and runs them one after the other."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
         asyncio.run(_start(home, serial, replies, kind, tell, watch))
@@ -270,30 +279,30 @@ async def _start(
         ran.append(task.id)
         tell(replies[len(ran) - 1])
 
-    one = Worker(home.directory, serial, home.lanes, handler)
+    one = Worker(home.directory, serial, home.queues, handler)
     if kind == "own":
         for index, reply in enumerate(replies):
             assert one.ledger.receive_copy(frame(reply), 1) == index
-            assert one.lender.lend(index, None, GENERAL, FAR)
-    watch(lambda: (bytes(one.ledger.view), lying(home.lanes[0]), len(ran)))
+            assert one.producer.enqueue(index, None, DEFAULT, FAR)
+    watch(lambda: (bytes(one.ledger.view), lying(home.queues[0]), len(ran)))
     if kind == "received":
         one.receive(*replies)
     else:
-        one.puller.begin()
+        one.consumer.begin()
     await one.idle()
 
 
-def others(home: House) -> tuple[OwnedLedger, Lender]:
-    """Somebody who lends, and lives."""
-    owner = OwnedLedger(home.directory, home.new_serial())
-    return owner, Lender(owner, home.lanes, asyncio.get_running_loop(), lambda index: None)
+def others(home: House) -> tuple[LockedLedger, Producer]:
+    """Somebody who enqueues, and lives."""
+    owner = LockedLedger(home.directory, home.new_serial())
+    return owner, Producer(owner, home.queues, asyncio.get_running_loop(), lambda index: None)
 
 
 @pytest.mark.parametrize("kind", ["received", "own", "pulled"])
 async def test_a_worker_killed_between_any_two_instructions_answers_for_what_began_and_nothing_else(
     home: House, kind: str
 ) -> None:
-    owner, lender = others(home)
+    owner, producer = others(home)
 
     def prepare(replies: list[bytes]) -> None:
         home.ran.clear()
@@ -301,35 +310,35 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
         for reply in replies if kind == "pulled" else ():
             index = owner.receive_copy(frame(reply), 1)
             assert index is not None
-            assert lender.lend(index, None, GENERAL, FAR)
+            assert producer.enqueue(index, None, DEFAULT, FAR)
 
     whole = [b"R.0.0", b"R.0.1"]
     prepare(whole)
     changes = Killed(starter(home, home.new_serial(), whole, kind), 0).changes
-    lender.sweep(1)
+    producer.expire(1)
     seen = set()
     for kill_at in changes:
         replies, serial = [b"R.%d.%d" % (kill_at, i) for i in range(2)], home.new_serial()
         prepare(replies)
         killed = Killed(starter(home, serial, replies, kind), kill_at)
         ledger = MappedLedger(home.directory, serial)
-        began = {entry.reply for entry in take_stock(ledger).started}
+        began = {entry.reply for entry in classify(ledger).started}
         if kind != "received":  # whose requests are not there before it has received them
             began |= set(killed.told)
         before = len(killed.told)
-        answer_started(ledger, home.desk, died, home.maps)
-        return_tokens(ledger, home.desk, home.maps)
-        await move_waiting(ledger, None, home.desk)
+        answer_started(ledger, home.standby, died, home.ledgers)
+        requeue_tokens(ledger, home.standby, home.ledgers)
+        await requeue_waiting(ledger, None, home.standby)
         ledger.close()
         await home.settle()
-        lender.sweep(1)
+        producer.expire(1)
         assert owner.held == 0, kill_at
         assert set(killed.told) <= began, "it ran, and nobody answers for it"
         assert len(began) <= before + 1, "nothing counts as started before its turn"
         assert home.answers == {reply: ["worker died: here"] for reply in began}, kill_at
         here = set(replies) if kind != "received" else set(home.ran) | began
         assert sorted(home.ran) == sorted(here - began), kill_at
-        assert not home.desk.ledger.in_use()
+        assert not home.standby.ledger.in_use()
         seen.add((len(killed.told), len(began), len(home.ran)))
     assert seen >= {(0, 0, 2), (0, 1, 1), (1, 1, 1), (1, 2, 0), (2, 2, 0)}
 
@@ -340,37 +349,37 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     home: House, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The supervisor looks at one that hangs while it stands still; `between` is after its store of STARTED."""
-    owner, lender = others(home)
+    owner, producer = others(home)
     ran: list[str] = []
 
     async def handler(task: Task) -> None:
         ran.append(task.id)
 
-    one = Worker(home.directory, home.new_serial(), home.lanes, handler)
-    giver, lends = (one.ledger, one.lender) if kind == "own" else (owner, lender)
+    one = Worker(home.directory, home.new_serial(), home.queues, handler)
+    giver, lends = (one.ledger, one.producer) if kind == "own" else (owner, producer)
     index = giver.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    assert lends.lend(index, None, GENERAL, FAR)
-    real = OwnedLedger.start
+    assert lends.enqueue(index, None, DEFAULT, FAR)
+    real = LockedLedger.start
 
     def relieve(now: str) -> None:
         if now == moment:
-            return_claimed(MappedLedger(home.directory, one.ledger.serial), home.desk, home.maps)
+            requeue_claimed(MappedLedger(home.directory, one.ledger.serial), home.standby, home.ledgers)
 
-    def start(self: OwnedLedger, *arguments: Any) -> bool:
+    def start(self: LockedLedger, *arguments: Any) -> bool:
         relieve("before")
         mine = real(self, *arguments)
         relieve("between")
         return mine
 
-    monkeypatch.setattr(OwnedLedger, "start", start)
-    one.puller.begin()
+    monkeypatch.setattr(LockedLedger, "start", start)
+    one.consumer.begin()
     await one.idle()
-    one.puller.end()
+    one.consumer.end()
     monkeypatch.undo()
     relieve("after")
     await home.settle()
-    lender.sweep(1)
+    producer.expire(1)
     assert (ran, home.ran) == (([], [b"R.1"]) if moment == "before" else (["0"], []))
     assert home.answers == {}
     assert owner.held == 0
@@ -379,16 +388,16 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
 async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_not_answered_for(
     home: House,
 ) -> None:
-    owner, lender = others(home)
+    owner, producer = others(home)
     index = owner.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    assert lender.lend(index, None, GENERAL, FAR)
-    dead = OwnedLedger(home.directory, home.new_serial())
-    owner.say(index, 1)
+    assert producer.enqueue(index, None, DEFAULT, FAR)
+    dead = LockedLedger(home.directory, home.new_serial())
+    owner.revoke(index, 1)
     dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
-    assert answer_started(dead, home.desk, died, home.maps) == 0
-    assert not owner.is_taken(index, 1)
-    assert take_stock(dead).started == ()
+    assert answer_started(dead, home.standby, died, home.ledgers) == 0
+    assert not owner.is_claimed(index, 1)
+    assert classify(dead).started == ()
 
 
 async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is_left_alone(
@@ -399,17 +408,17 @@ async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is
     owner.view[owner.chunk_at : owner.chunk_at + 200] = (frame(b"R.1") + bytes(200))[:200]
     index = owner.receive(owner.chunk_at, len(frame(b"R.1")), 1)
     owner.set_deadline(index, 1)
-    real = OwnedLedger.frame
+    real = LockedLedger.frame
 
-    def meanwhile(self: OwnedLedger, which: int) -> bytes:
+    def meanwhile(self: LockedLedger, which: int) -> bytes:
         owner.start(index, 1, b"R.1", b"i", b"t", 0, 1)
         owner.view[owner.chunk_at : owner.chunk_at + 200] = (frame(b"R.2") + bytes(200))[:200]
         return real(self, which)
 
     (entry,) = overdue(owner, 2)
     with monkeypatch.context() as patch:
-        patch.setattr(OwnedLedger, "frame", meanwhile)
-        answer_for(owner, entry, home.desk, "deadline exceeded: here")
+        patch.setattr(LockedLedger, "frame", meanwhile)
+        answer_for(owner, entry, home.standby, "deadline exceeded: here")
     await home.settle()
     assert home.answers == {}
-    assert not owner.is_said(index, 1)
+    assert not owner.is_revoked(index, 1)

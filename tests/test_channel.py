@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ajhost.adapters.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
+from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ async def test_the_last_resort_and_what_is_moved_are_counted(
         unread = await router.send("echo", b"x")
         await scrape_until(listen, "ajhost_last_resort_total", 1)
         assert (await router.reply(unread)).verdict is Verdict.COMPLETE
-        assert (await scrape(listen))["ajhost_requests_moved_total"] == 1
+        assert (await scrape(listen))["ajhost_requests_requeued_total"] == 1
 
 
 async def test_reloads_are_counted_and_the_section_cannot_change_by_one(

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import journald, logs
-from ajhost.adapters.journald import Journal, JournalHandler
+from ajhost.adapters import logs
 from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels, clean
+from ajhost.adapters.systemd import journald
+from ajhost.adapters.systemd.journald import Journal, JournalHandler
 
 DAEMON = str(Path(__file__).parents[1] / "daemon")
 APPLICATION = logging.getLogger("application")

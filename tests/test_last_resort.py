@@ -11,12 +11,12 @@ from tests.support.nats import round_trip
 
 
 async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(home: House) -> None:
-    desk = home.desk
+    standby = home.standby
     await home.server.stand_still()
     began = time.monotonic()
-    await desk.cover()
+    await standby.subscribe()
     assert 0.5 < time.monotonic() - began < 2, "somebody hangs, and waits for us"
-    known = asyncio.create_task(desk.cover(None))
+    known = asyncio.create_task(standby.subscribe(None))
     await asyncio.sleep(0.05)
     assert not known.done(), "the last connection would end, and nobody would serve when it goes on"
     home.server.send_signal(signal.SIGCONT)
@@ -24,10 +24,10 @@ async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_go
     # the PONG for which nobody waits any more comes now, and must not be the end of all others
     for number in range(3):
         async with asyncio.timeout(4):
-            await desk.uncover()
-            await desk.cover()
+            await standby.unsubscribe()
+            await standby.subscribe()
         await home.client.publish(SUBJECT, body(number), f"R.{number}")
         await round_trip(home.client)
-    home.puller.begin()
+    home.consumer.begin()
     await until(lambda: sorted(home.ran) == [b"R.0", b"R.1", b"R.2"])
     assert home.answers == {}

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import ledger_file
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.core.layout import Geometry, Identity, LedgerError, State, Word
-from ajhost.roles.shared_queue.maps import Maps
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.ledger.layout import Geometry, Identity, LedgerError, State, Word
+from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 
 GEOMETRY = Geometry(8, 4096, 8192)
 FRAME = b"MSG s 1 r 2\r\nhi\r\n"
@@ -91,13 +91,13 @@ def test_a_directory_without_room_is_an_error_at_once_and_nothing_is_left(tmp_pa
 
 def test_what_the_owner_writes_others_see_and_the_other_way_round(tmp_path: Path) -> None:
     make(tmp_path, 5)
-    owner, other = OwnedLedger(tmp_path, 5), MappedLedger(tmp_path, 5)
+    owner, other = LockedLedger(tmp_path, 5), MappedLedger(tmp_path, 5)
     index = owner.receive_copy(FRAME, 1)
     assert index is not None
     assert other.frame(index) == FRAME
     assert other.state(index) == (1, State.RECEIVED)
-    other.say(index, 1)
-    assert owner.is_said(index, 1)
+    other.revoke(index, 1)
+    assert owner.is_revoked(index, 1)
 
 
 def test_serials_are_those_of_ledgers_oldest_first(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_foreign_file_is_said_to_be_none_and_can_be_put_aside(tmp_path: Path, 
     ledger_file.path_of(tmp_path, 5).write_bytes(bytes(size))
     with pytest.raises(LedgerError):
         MappedLedger(tmp_path, 5)
-    aside = ledger_file.put_aside(tmp_path, 5)
+    aside = ledger_file.quarantine(tmp_path, 5)
     assert aside.stat().st_size == size
     assert ledger_file.serials(tmp_path) == []
 
@@ -135,10 +135,10 @@ def test_a_foreign_file_is_said_to_be_none_and_can_be_put_aside(tmp_path: Path, 
 def test_a_file_is_locked_by_its_owner_until_the_owner_is_dead(tmp_path: Path) -> None:
     make(tmp_path, 5)
     assert ledger_file.locked_by(tmp_path, 5) is None
-    with process(lambda: keep(OwnedLedger(tmp_path, 5))) as pid:
+    with process(lambda: keep(LockedLedger(tmp_path, 5))) as pid:
         assert ledger_file.locked_by(tmp_path, 5) == pid
         with pytest.raises(BlockingIOError):
-            OwnedLedger(tmp_path, 5)
+            LockedLedger(tmp_path, 5)
         assert ledger_file.locked_by(tmp_path, 5) == pid
         kill(pid)
         assert ledger_file.locked_by(tmp_path, 5) is None
@@ -149,7 +149,7 @@ def test_a_child_of_the_owner_does_not_keep_its_lock(tmp_path: Path) -> None:
     reader, writer = os.pipe()
 
     def own_and_fork() -> None:
-        keep(OwnedLedger(tmp_path, 5))
+        keep(LockedLedger(tmp_path, 5))
         child = os.fork()
         if child == 0:
             signal.pause()
@@ -174,10 +174,10 @@ def test_an_owner_that_pulls_its_own_tokens_keeps_its_lock(tmp_path: Path) -> No
     make(tmp_path, 6)
 
     def look_up() -> None:
-        owner = keep(OwnedLedger(tmp_path, 5))
-        maps = Maps(tmp_path, owner)
-        assert maps.get(5) is owner
-        assert maps.get(6) is not None
+        owner = keep(LockedLedger(tmp_path, 5))
+        ledgers = LedgerCache(tmp_path, owner)
+        assert ledgers.get(5) is owner
+        assert ledgers.get(6) is not None
 
     with process(look_up) as pid:
         assert ledger_file.locked_by(tmp_path, 5) == pid
@@ -186,7 +186,7 @@ def test_an_owner_that_pulls_its_own_tokens_keeps_its_lock(tmp_path: Path) -> No
 _kept: list[object] = []
 
 
-def keep(owner: OwnedLedger) -> OwnedLedger:
+def keep(owner: LockedLedger) -> LockedLedger:
     """Keeps the descriptor open for as long as the process lives, as a worker does."""
     _kept.append(owner)
     return owner
@@ -198,11 +198,11 @@ def keep(owner: OwnedLedger) -> OwnedLedger:
 def test_a_map_is_made_once_and_the_oldest_goes_first(tmp_path: Path) -> None:
     for serial in range(1, 5):
         make(tmp_path, serial)
-    maps = Maps(tmp_path, limit=3)
-    first = [maps.get(serial) for serial in (1, 2, 3)]
-    assert [maps.get(serial) for serial in (1, 2, 3)] == first
-    assert maps.get(4) is not None
-    again = maps.get(1)
+    ledgers = LedgerCache(tmp_path, limit=3)
+    first = [ledgers.get(serial) for serial in (1, 2, 3)]
+    assert [ledgers.get(serial) for serial in (1, 2, 3)] == first
+    assert ledgers.get(4) is not None
+    again = ledgers.get(1)
     assert again is not None
     assert again is not first[0]
     assert again.serial == 1
@@ -210,12 +210,12 @@ def test_a_map_is_made_once_and_the_oldest_goes_first(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_takes_no_other_ones_place(tmp_path: Path) -> None:
     make(tmp_path, 1)
-    maps = Maps(tmp_path, limit=1)
-    first = maps.get(1)
-    assert maps.get(2) is None
+    ledgers = LedgerCache(tmp_path, limit=1)
+    first = ledgers.get(1)
+    assert ledgers.get(2) is None
     ledger_file.path_of(tmp_path, 3).write_bytes(b"x")
-    assert maps.get(3) is None
-    assert maps.get(1) is first
+    assert ledgers.get(3) is None
+    assert ledgers.get(1) is first
 
 
 def test_whether_a_directory_lies_in_memory_is_known(tmp_path: Path) -> None:

@@ -11,25 +11,26 @@ from collections.abc import Callable
 
 import pytest
 
-from ajhost.adapters import ledger_file
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.adapters.sd_notify import Notifier
-from ajhost.core.chunk import Chunk
-from ajhost.core.estate import overdue
-from ajhost.core.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
-from ajhost.core.ledger import Ledger
-from ajhost.core.token import Token, token_places
-from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
-from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.supervisor import desk as desk_module
-from ajhost.roles.supervisor.desk import Desk
-from ajhost.roles.supervisor.leftovers import Graveyard, Leftovers
-from ajhost.roles.supervisor.stored import Key, Stored, stored_name
-from ajhost.roles.supervisor.takeover import answer_for, move_from_stopped, move_waiting
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.adapters.systemd.notify import Notifier
+from ajhost.core.recovery import overdue
+from ajhost.ledger.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
+from ajhost.ledger.queue_token import Token, token_places
+from ajhost.ledger.receive_buffer import ReceiveBuffer
+from ajhost.ledger.view import Ledger
+from ajhost.roles.shared_queue.ledger_cache import LedgerCache
+from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
+from ajhost.roles.supervisor import standby as standby_module
+from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
+from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
+from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
+from ajhost.roles.supervisor.recovery.takeover import answer_for, requeue_from_stopped, requeue_waiting
+from ajhost.roles.supervisor.standby import Standby
 from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
 from tests.support.peer import Peer
 
-OLD_WORKER, OLD_DESK, OLD_PUSHER = 1, 2, 3
+OLD_WORKER, OLD_STANDBY, OLD_PUSHER = 1, 2, 3
 
 
 class Past:
@@ -42,7 +43,7 @@ class Past:
         self.directory.mkdir(parents=True)
         self.replies = [b"R.%b.%d" % (name.encode(), i) for i in range(5)]
         ledger_file.make(self.directory, GEOMETRY, Identity(OLD_WORKER, 0, 1))
-        self.worker = OwnedLedger(self.directory, OLD_WORKER)
+        self.worker = LockedLedger(self.directory, OLD_WORKER)
         MappedLedger(self.directory, OLD_WORKER).close()  # gives up the lock, which says that its owner lives
 
     def fill(self, peer: Peer | None = None) -> None:
@@ -50,35 +51,35 @@ class Past:
 
         What is in the chunk came from the peer, if there is one, and that has sent one more.
         """
-        owner, chunk = self.worker, Chunk(self.worker)
+        owner, buffer = self.worker, ReceiveBuffer(self.worker)
         for reply in self.replies[:2]:
             index = owner.receive_copy(frame(reply), 1)
             assert index is not None
             owner.set_deadline(index, 1 << 61)
         owner.queue(0, 1)
         data = b"".join(map(frame, self.replies[2:]))
-        chunk.reset()
+        buffer.reset()
         if peer is None:
-            chunk.space(0)[: len(data)] = data
+            buffer.free_space(0)[: len(data)] = data
         else:
             self.replies.append(self.replies[-1] + b".unread")
             peer.send(data + frame(self.replies[-1]))
-            assert peer.theirs.recv_into(chunk.space(0)[: len(data)]) == len(data)
-        chunk.take(len(data))
-        owner.receive(chunk.place(), len(frame(self.replies[2])), 1)
+            assert peer.theirs.recv_into(buffer.free_space(0)[: len(data)]) == len(data)
+        buffer.commit(len(data))
+        owner.receive(buffer.place(), len(frame(self.replies[2])), 1)
 
     def fill_with_too_much(self) -> None:
-        """Requests in the chunk that are more than a small desk holds, and one that waits past its deadline."""
-        owner, chunk = self.worker, Chunk(self.worker)
+        """Requests in the chunk that are more than a small standby holds, and one that waits past its deadline."""
+        owner, buffer = self.worker, ReceiveBuffer(self.worker)
         index = owner.receive_copy(frame(self.replies[0]), 1)
         assert index is not None
         owner.set_deadline(index, 1)
         data = b"".join(frame(reply, padding=20_000) for reply in self.replies[1:])
-        chunk.reset()
+        buffer.reset()
         for begin in range(0, len(data), 1 << 15):
             piece = data[begin : begin + (1 << 15)]
-            chunk.space(0)[: len(piece)] = piece
-            chunk.take(len(piece))
+            buffer.free_space(0)[: len(piece)] = piece
+            buffer.commit(len(piece))
 
     def supervisor(self) -> Act:
         """The supervisor of that start: it answers what is overdue, and moves what its worker had not started."""
@@ -91,7 +92,7 @@ class Past:
     def hang(self) -> int:
         """Its worker lives, stopped, with a token of a request that waits in another's ledger; the pid."""
         ledger_file.make(self.directory, GEOMETRY, Identity(OLD_PUSHER, 1, 1))
-        pusher = OwnedLedger(self.directory, OLD_PUSHER)
+        pusher = LockedLedger(self.directory, OLD_PUSHER)
         MappedLedger(self.directory, OLD_PUSHER).close()
         self.replies.append(self.replies[-1] + b".token")
         index = pusher.receive_copy(frame(self.replies[-1]), 1)
@@ -111,55 +112,59 @@ class Past:
     async def _relieve(
         self, sock: socket.socket | None, watch: Callable[[Callable[[], object]], None]
     ) -> None:
-        desk, lane = self._desk(OLD_DESK)
-        maps = Maps(self.directory, desk.ledger)
+        standby, queue = self._standby(OLD_STANDBY)
+        ledgers = LedgerCache(self.directory, standby.ledger)
         ledger = MappedLedger(self.directory, OLD_WORKER)
         others = [ledger, MappedLedger(self.directory, OLD_PUSHER)]
-        watch(lambda: (told_by(desk.ledger), *map(told_by, others), lying(lane)))
-        await move_from_stopped(ledger, sock, desk, maps)
+        watch(lambda: (told_by(standby.ledger), *map(told_by, others), lying(queue)))
+        await requeue_from_stopped(ledger, sock, standby, ledgers)
 
     async def _move(self, watch: Callable[[Callable[[], object]], None]) -> None:
-        desk, lane = self._desk(OLD_DESK)
+        standby, queue = self._standby(OLD_STANDBY)
         ledger = MappedLedger(self.directory, OLD_WORKER)
-        watch(lambda: (told_by(desk.ledger), told_by(ledger), lying(lane)))
+        watch(lambda: (told_by(standby.ledger), told_by(ledger), lying(queue)))
         for entry in overdue(ledger, 2):
-            answer_for(ledger, entry, desk, "deadline exceeded: here")
-        await move_waiting(ledger, None, desk)
+            answer_for(ledger, entry, standby, "deadline exceeded: here")
+        await requeue_waiting(ledger, None, standby)
 
-    def _desk(self, serial: int) -> tuple[Desk, Lane]:
-        """A desk of an earlier start, without a connection, and its shared queue, which ends with its process."""
-        lane = open_lane(GENERAL)
-        plan = dataclasses.replace(self.home.plan, runtime=self.runtime)
-        desk_module._HELD = 16  # in a process of its own: each instruction that it executes is looked at
-        return Desk(plan, serial, [lane], 1 << 12, lambda epoch, sock: None), lane
+    def _standby(self, serial: int) -> tuple[Standby, TokenQueue]:
+        """A standby of an earlier start, without a connection, and its shared queue, which ends with its process."""
+        queue = open_queue(DEFAULT)
+        spec = dataclasses.replace(self.home.plan, runtime=self.runtime)
+        standby_module._HELD = 16  # in a process of its own: each instruction that it executes is looked at
+        return Standby(spec, serial, [queue], 1 << 12, lambda epoch, sock: None), queue
 
     def successor(self, number: int = 1) -> Act:
         """The supervisor of the start after it, or of a later one: it settles what those before it left."""
 
         def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
-            asyncio.run(self._settle(OLD_DESK + number, watch))
+            asyncio.run(self._settle(OLD_STANDBY + number, watch))
 
         return act
 
     async def _settle(self, serial: int, watch: Callable[[Callable[[], object]], None]) -> None:
-        desk, lane = self._desk(serial)
-        left = [MappedLedger(self.directory, serial) for serial in (OLD_WORKER, OLD_DESK)]
-        leftovers = self._leftovers(desk, Maps(self.directory, desk.ledger))
-        watch(lambda: (told_by(desk.ledger), *map(told_by, left), lying(lane)))
-        await leftovers.settle(died)
+        standby, queue = self._standby(serial)
+        left = [MappedLedger(self.directory, serial) for serial in (OLD_WORKER, OLD_STANDBY)]
+        previous_start = self._previous_start(standby, LedgerCache(self.directory, standby.ledger))
+        watch(lambda: (told_by(standby.ledger), *map(told_by, left), lying(queue)))
+        await previous_start.recover(died)
 
     async def next_start(self) -> None:
-        """What the next supervisor does about it, with the house's desk."""
-        await self.leftovers().settle(died)
+        """What the next supervisor does about it, with the house's standby."""
+        await self.previous_start().recover(died)
         await self.home.settle()
 
-    def leftovers(self) -> Leftovers:
-        """All that there is of it, for the house's desk."""
-        return self._leftovers(self.home.desk, Maps(self.directory))
+    def previous_start(self) -> PreviousStart:
+        """All that there is of it, for the house's standby."""
+        return self._previous_start(self.home.standby, LedgerCache(self.directory))
 
-    def _leftovers(self, desk: Desk, maps: Maps) -> Leftovers:
-        return Leftovers(
-            self.directory, desk, Graveyard(self.directory, desk, maps), maps, Stored(Notifier())
+    def _previous_start(self, standby: Standby, ledgers: LedgerCache) -> PreviousStart:
+        return PreviousStart(
+            self.directory,
+            standby,
+            RetiredLedgers(self.directory, standby, ledgers),
+            ledgers,
+            FdStore(Notifier()),
         )
 
 
@@ -185,31 +190,33 @@ async def test_the_next_start_runs_what_a_dead_worker_had_not_started(home: Hous
     assert home.answers == {}
 
 
-async def test_leftovers_are_settled_by_one_at_a_time_however_long_a_connection_takes(home: House) -> None:
+async def test_a_previous_start_is_settled_by_one_at_a_time_however_long_a_connection_takes(
+    home: House,
+) -> None:
     """The supervisor looks at every tick, and a server may take two seconds to end an inherited connection."""
     past = Past(home, "past")
     past.fill()
     index = past.worker.receive_copy(frame(b"R.started"), 1)
     assert index is not None
     past.worker.start(index, 1, b"R.started", b"i", b"t", 0, 1)
-    leftovers = past.leftovers()
+    previous_start = past.previous_start()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inherited = socket.create_connection(listening.getsockname())
         slow, _ = listening.accept()
-    assert leftovers.inherit([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
-    assert leftovers.due()
-    first = asyncio.create_task(leftovers.settle(died))
+    assert previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
+    assert previous_start.due()
+    first = asyncio.create_task(previous_start.recover(died))
     await until(lambda: b"R.started" in home.answers)
     assert not first.done()
-    assert not leftovers.due()
-    second = asyncio.create_task(leftovers.settle(died))
+    assert not previous_start.due()
+    second = asyncio.create_task(previous_start.recover(died))
     await asyncio.sleep(0)
     slow.close()
     await asyncio.gather(first, second)
     await home.settle()
     assert sorted(home.ran) == past.replies
     assert home.answers == {b"R.started": ["worker died: here"]}
-    assert not leftovers.due()
+    assert not previous_start.due()
 
 
 async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_nothing(home: House) -> None:
@@ -266,11 +273,11 @@ async def test_a_supervisor_killed_anywhere_while_it_relieves_a_worker_loses_and
             kept = os.dup(peer.theirs.fileno())
             worker = past.hang()
             changes += Killed(past.relief(peer.theirs if connected else None), kill_at).changes
-            leftovers = past.leftovers()
-            assert leftovers.inherit([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
-            await leftovers.settle(died)
+            previous_start = past.previous_start()
+            assert previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
+            await previous_start.recover(died)
             ends.add(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
-            await leftovers.settle(died)  # and what it had not run by then
+            await previous_start.recover(died)  # and what it had not run by then
         await home.settle()
         if sorted(home.ran) != sorted(past.replies):
             wrong[kill_at] = sorted(home.ran)
@@ -307,8 +314,8 @@ async def test_what_a_dead_puller_had_started_is_not_run_again_by_the_next_start
     assert index is not None
     past.worker.queue(index, 1)
     ledger_file.make(past.directory, GEOMETRY, Identity(3, 1, 1))
-    puller = OwnedLedger(past.directory, 3)
-    puller.start(puller.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (OLD_WORKER, index, 1))
+    consumer = LockedLedger(past.directory, 3)
+    consumer.start(consumer.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (OLD_WORKER, index, 1))
     await past.next_start()
     assert home.ran == []
     assert home.answers == {b"R.1": ["worker died: here"]}
@@ -321,7 +328,7 @@ async def test_what_a_dead_supervisor_spoke_for_but_did_not_answer_is_answered_b
     index = past.worker.receive_copy(frame(b"R.1"), 1)
     assert index is not None
     past.worker.start(index, 1, b"R.1", b"i", b"t", 0, 1)
-    past.worker.say(index, 1)  # and it was killed before the answer left
+    past.worker.revoke(index, 1)  # and it was killed before the answer left
     await past.next_start()
     assert home.answers == {b"R.1": ["worker died: here"]}
 
@@ -356,25 +363,25 @@ async def test_a_refusal_that_did_not_leave_is_answered_on_its_own_subject(home:
 async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_tells(home: House) -> None:
     """It had connected again: what was read from the earlier connection says nothing about the bytes of the present."""
     past = Past(home, "past")
-    chunk = Chunk(past.worker)
-    leftovers = past.leftovers()
+    buffer = ReceiveBuffer(past.worker)
+    previous_start = past.previous_start()
     names = []
     with Peer() as earlier, Peer() as present:
         for epoch, peer, first in ((1, earlier, b"R.old"), (2, present, b"R.0")):
-            chunk.reset()
+            buffer.reset()
             peer.send(frame(first, padding=3000))
             left = len(frame(first, padding=3000)) - (10 if epoch == 2 else 0)
             while left:
-                count = peer.theirs.recv_into(chunk.space(0)[:left])
-                chunk.take(count)
+                count = peer.theirs.recv_into(buffer.free_space(0)[:left])
+                buffer.commit(count)
                 left -= count
             if epoch == 1:  # and it had started this one, and answered it
-                chunk.advance(chunk.received)
+                buffer.consume(buffer.received)
             names.append((stored_name(Key(OLD_WORKER, epoch)), os.dup(peer.theirs.fileno())))
         present.send(frame(b"R.1"))
         earlier.close()
-        assert leftovers.inherit(names[::-1]) == []
-        settled = asyncio.create_task(leftovers.settle(died))
+        assert previous_start.take_stored_sockets(names[::-1]) == []
+        settled = asyncio.create_task(previous_start.recover(died))
         await present.ended()
         present.send(frame(b"R.2"))
         present.close()
@@ -390,14 +397,14 @@ async def test_an_orphan_in_the_middle_of_whose_takeover_the_supervisor_died_doe
     past = Past(home, "past")
     past.fill()
     words = past.worker.words
-    words[Word.STOLEN] = words[Word.EPOCH]
+    words[Word.FENCED_EPOCH] = words[Word.EPOCH]
     pid = stopped_owner(past)
-    leftovers = past.leftovers()
-    await leftovers.settle(died)
+    previous_start = past.previous_start()
+    await previous_start.recover(died)
     assert home.ran == []
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    assert leftovers.due()
-    await leftovers.settle(died)
+    assert previous_start.due()
+    await previous_start.recover(died)
     await home.settle()
     assert sorted(home.ran) == past.replies
 
@@ -406,8 +413,8 @@ async def test_an_orphan_that_its_supervisor_had_only_stopped_goes_on(home: Hous
     past = Past(home, "past")
     past.fill()
     pid = stopped_owner(past)
-    leftovers = past.leftovers()
-    await leftovers.settle(died)
+    previous_start = past.previous_start()
+    await previous_start.recover(died)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert home.ran == []
 
@@ -418,7 +425,7 @@ def stopped_owner(past: Past) -> int:
         os.waitpid(pid, os.WUNTRACED)
         return pid
     try:
-        owner = OwnedLedger(past.directory, OLD_WORKER)
+        owner = LockedLedger(past.directory, OLD_WORKER)
         os.kill(os.getpid(), signal.SIGSTOP)
         assert owner.words[Word.EPOCH] == 1
     finally:

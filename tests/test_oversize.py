@@ -10,15 +10,15 @@ from urllib.parse import urlparse
 
 import pytest
 
-from ajhost.adapters import processes
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.core.chunk import READ_SIZE, Chunk
-from ajhost.core.layout import Word
-from ajhost.core.requesters import Requesters
+from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.layout import Word
+from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.wire import encode_reply
-from ajhost.roles.supervisor.takeover import answer_started, move_waiting
+from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_waiting
 from tests.support.house import GEOMETRY, SUBJECT, House, frame, until
 from tests.support.peer import Given, Peer
 
@@ -34,9 +34,9 @@ REFUSAL = encode_reply(b"R.big", Failed("bad request: too large"), 1 << 20)
 class Waits:
     """A worker that has no slot free: what can wait waits in its store."""
 
-    def __init__(self, ledger: OwnedLedger) -> None:
+    def __init__(self, ledger: LockedLedger) -> None:
         self._ledger = ledger
-        self.transport = Given(ledger, Requesters(ledger), self)
+        self.transport = Given(ledger, RestartWindow(ledger), self)
 
     async def opened(self, sock: socket.socket) -> None:
         """The test holds a duplicate already."""
@@ -49,7 +49,7 @@ class Waits:
         else:
             assert self._ledger.keep(index, data[begin:end])
 
-    def vacate(self) -> None:
+    def before_buffer_reuse(self) -> None:
         """Nothing was handed on."""
 
     def refuse(self, reply: bytes) -> None:
@@ -72,7 +72,7 @@ def worker(home: House, serial: int, sock: socket.socket) -> int:
 
 
 async def _work(home: House, serial: int, sock: socket.socket) -> None:
-    transport = Waits(OwnedLedger(home.directory, serial)).transport
+    transport = Waits(LockedLedger(home.directory, serial)).transport
     transport.given = sock
     await transport.connect(urlparse("nats://nobody"), 0, 5)
     assert await transport.readline() == b"PONG\r\n"
@@ -102,13 +102,13 @@ async def test_a_worker_killed_in_the_middle_of_a_frame_that_no_chunk_holds_leav
         pid = worker(home, serial, peer.theirs)
         ledger = MappedLedger(home.directory, serial)
         await peer.fill(b"PONG\r\n" + STREAM[:cut])
-        await until(lambda: ledger.words[Word.RECV] == cut + 6)
+        await until(lambda: ledger.words[Word.RECEIVED_POS] == cut + 6)
         refused = cut >= AT + LINE  # as soon as its line is there
         if refused:
             assert REFUSAL in await peer.received(len(REFUSAL))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        moving = asyncio.create_task(move_waiting(ledger, peer.theirs, home.desk))
+        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, home.standby))
         assert await peer.ended() == b""
         await peer.fill(STREAM[cut:])
         peer.close()
@@ -123,20 +123,20 @@ async def test_a_worker_killed_in_the_middle_of_a_frame_that_no_chunk_holds_leav
 @pytest.mark.parametrize("step", ["entered", "passed over", "refused"])
 async def test_it_is_refused_once_wherever_its_worker_is_killed(home: House, step: str) -> None:
     serial = home.new_serial()
-    owner = OwnedLedger(home.directory, serial)
-    chunk = Chunk(owner)
-    chunk.reset()
+    owner = LockedLedger(home.directory, serial)
+    buffer = ReceiveBuffer(owner)
+    buffer.reset()
     ledger = MappedLedger(home.directory, serial)
     with Peer() as peer:
         await peer.fill(BIG[: LINE + 100])
-        chunk.take(peer.theirs.recv_into(chunk.space(0)))
-        index = owner.receive(chunk.place(), LINE + 100, 1)
+        buffer.commit(peer.theirs.recv_into(buffer.free_space(0)))
+        index = owner.receive(buffer.place(), LINE + 100, 1)
         if step != "entered":
-            chunk.advance(len(BIG))
+            buffer.consume(len(BIG))
         if step == "refused":
             owner.refuse(index, b"R.big")  # and the kernel did not take it
-        answer_started(ledger, home.desk, lambda entry: Failed("worker died: here"), home.maps)
-        moving = asyncio.create_task(move_waiting(ledger, peer.theirs, home.desk))
+        answer_started(ledger, home.standby, lambda entry: Failed("worker died: here"), home.ledgers)
+        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, home.standby))
         await peer.ended()
         await peer.fill(BIG[LINE + 100 :] + frame(b"R.1"))
         peer.close()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import processes
-from ajhost.adapters.processes import Stopped
+from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.processes import StopResult
 from tests.support.processes import thread_states
 
 _LIMIT = 10.0
@@ -89,8 +89,8 @@ def test_a_dead_process_of_somebody_else_has_no_status_until_it_is_ours() -> Non
     """The middle process holds a dead grandchild; only its own end gives it to us."""
     script = f"""
 import os, signal, sys
-sys.path[:0] = {[str(Path(processes.__file__).parents[2])]!r}
-from ajhost.adapters import processes
+sys.path[:0] = {[str(Path(processes.__file__).parents[3])]!r}
+from ajhost.adapters.linux import processes
 import select
 processes.become_subreaper()
 go_read, go_write = os.pipe()
@@ -122,11 +122,11 @@ def test_stopping_stops_every_thread_and_resuming_lets_it_go_on() -> None:
         signal.pause()
 
     with _child(act) as (pid, pidfd):
-        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.STOPPED
+        assert processes.stop(pidfd, pid, _LIMIT) is StopResult.STOPPED
         assert thread_states(pid) == {"T"}
         processes.resume(pidfd)
         os.waitid(os.P_PIDFD, pidfd, os.WCONTINUED)
-        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.STOPPED
+        assert processes.stop(pidfd, pid, _LIMIT) is StopResult.STOPPED
         processes.resume(pidfd)
 
 
@@ -134,7 +134,7 @@ def test_a_process_that_somebody_stopped_is_told_from_one_that_we_stopped() -> N
     with _child(signal.pause) as (pid, pidfd):
         os.kill(pid, signal.SIGSTOP)
         os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOWAIT)
-        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.ALREADY_STOPPED
+        assert processes.stop(pidfd, pid, _LIMIT) is StopResult.ALREADY_STOPPED
 
 
 @pytest.mark.parametrize("reaped", [False, True])
@@ -143,7 +143,7 @@ def test_a_dead_process_cannot_be_stopped(reaped: bool) -> None:
         _ended(pidfd)
         if reaped:
             processes.wait_status(pidfd)
-        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.GONE
+        assert processes.stop(pidfd, pid, _LIMIT) is StopResult.GONE
         processes.resume(pidfd)
 
 
@@ -178,15 +178,15 @@ with tempfile.NamedTemporaryFile() as file:
 def test_a_process_that_is_nobody_of_ours_is_stopped_as_well() -> None:
     """Its stop is told to its parent alone."""
     with _stranger() as (pid, pidfd, _):
-        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.STOPPED
+        assert processes.stop(pidfd, pid, _LIMIT) is StopResult.STOPPED
         assert thread_states(pid) == {"T"}
-        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.ALREADY_STOPPED
+        assert processes.stop(pidfd, pid, _LIMIT) is StopResult.ALREADY_STOPPED
         processes.resume(pidfd)
         assert not processes.has_ended(pidfd)
         processes.pidfd_signal(pidfd, signal.SIGTERM)  # nothing that is stopped dies of it
         _ended(pidfd)
         assert processes.has_ended(pidfd)
-        assert processes.stop(pidfd, pid, _LIMIT) is Stopped.GONE
+        assert processes.stop(pidfd, pid, _LIMIT) is StopResult.GONE
 
 
 def test_a_process_that_waits_in_the_kernel_stands_still_until_it_is_resumed(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_process_that_waits_in_the_kernel_stands_still_until_it_is_resumed(tmp
     with _child(act) as (pid, pidfd):
         while thread_states(pid) != {"D", "S"}:
             os.sched_yield()
-        assert processes.stop(pidfd, pid, 0.1) is Stopped.STOPPED
+        assert processes.stop(pidfd, pid, 0.1) is StopResult.STOPPED
         assert thread_states(pid) == {"D", "T"}
         os.close(os.open(fifo, os.O_WRONLY))
         while thread_states(pid) != {"T"}:
@@ -216,14 +216,14 @@ def test_a_descriptor_of_another_process_is_duplicated() -> None:
     with _stranger() as (_, pidfd, file):
         file.write_bytes(b"there")
         try:
-            duplicate = processes.duplicate_of(pidfd, 9)
+            duplicate = processes.pidfd_getfd(pidfd, 9)
         except PermissionError:
             pytest.skip("nobody but root may have descriptors of strangers here (kernel.yama.ptrace_scope)")
         assert os.pread(duplicate, 10, 0) == b"there"
         assert not os.get_inheritable(duplicate)
         os.close(duplicate)
         with pytest.raises(OSError, match="Bad file descriptor"):
-            processes.duplicate_of(pidfd, 1000)
+            processes.pidfd_getfd(pidfd, 1000)
 
 
 def test_what_a_session_leader_left_is_killed_with_its_session() -> None:
@@ -270,7 +270,7 @@ def test_the_resident_size_is_in_bytes() -> None:
 def test_threads_are_told_by_name_and_the_main_one_is_not() -> None:
     script = """
 import ctypes, threading
-from ajhost.adapters import processes
+from ajhost.adapters.linux import processes
 stop = threading.Event()
 named = threading.Thread(target=stop.wait, name="acme poller")
 named.start()
@@ -284,7 +284,7 @@ stop.set()
 import os
 os._exit(0)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, env=environment
     )
@@ -345,7 +345,7 @@ def test_a_child_whose_parent_is_gone_already_dies_at_once() -> None:
 def test_orphans_are_reaped_at_the_second_look_and_what_is_known_is_left() -> None:
     script = """
 import os, select
-from ajhost.adapters import processes
+from ajhost.adapters.linux import processes
 
 def dead():
     pid = os.fork()
@@ -359,7 +359,7 @@ alive = os.fork()
 if alive == 0:
     select.select([], [], [])
 ours, orphan = dead(), dead()
-orphans = processes.Orphans()
+orphans = processes.ChildReaper()
 orphans.reap({ours})
 assert processes.children() == {alive, ours, orphan}
 late = dead()
@@ -369,7 +369,7 @@ orphans.reap({ours})
 assert processes.children() == {alive, ours}
 os.kill(alive, 9)
 """
-    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[3])}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, env=environment
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.sd_notify import Notifier
+from ajhost.adapters.systemd.notify import Notifier
 from tests.support.notify import NotifySocket
 
 MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
@@ -125,7 +125,7 @@ def test_what_an_earlier_start_stored_is_found_by_name(tmp_path: Path) -> None:
         "import os\n"
         "os.environ['LISTEN_PID'] = str(os.getpid())\n"
         "os.dup2(int(os.environ['A']), 3); os.dup2(int(os.environ['B']), 4)\n"
-        "from ajhost.adapters.sd_notify import Notifier\n"
+        "from ajhost.adapters.systemd.notify import Notifier\n"
         "notifier = Notifier()\n"
         "print(notifier.stored(), [os.get_inheritable(fd) for _, fd in notifier.stored()])\n"
         "print('LISTEN_FDS' in os.environ)\n"

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import ledger_file
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.core.layout import TOKEN_PLACES, Geometry, Identity, State
-from ajhost.core.token import SIZE, Claim, Token, claim, token_places, unpack
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.ledger.layout import TOKEN_PLACES, Geometry, Identity, State
+from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_places, unpack
 from ajhost.protocol.frames import scan
 from ajhost.protocol.task import TaskRecord
-from ajhost.roles.shared_queue.lane import GENERAL, Lane, lane_names, lane_of, open_lane
-from ajhost.roles.shared_queue.lender import Lender
-from ajhost.roles.shared_queue.puller import Claimed, Origin, Puller
+from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
+from ajhost.roles.shared_queue.producer import Producer
+from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue, queue_names, queue_of
 from ajhost.settings.values import HandlerSettings
 from tests.support.house import frame, until
 
 FAR = 1 << 61
 
 
-def tokens_in(owner: OwnedLedger) -> list[Token]:
+def tokens_in(owner: LockedLedger) -> list[Token]:
     return [token for token in map(unpack, token_places(owner)) if token.serial]
 
 
@@ -33,51 +33,51 @@ def tokens_in(owner: OwnedLedger) -> list[Token]:
 
 
 class Lending:
-    """An owner without a server: what it lends, and what is given up."""
+    """An owner without a server: what it enqueues, and what is given up."""
 
-    def __init__(self, directory: Path, lanes: list[Lane], geometry: Geometry) -> None:
+    def __init__(self, directory: Path, queues: list[TokenQueue], geometry: Geometry) -> None:
         ledger_file.make(directory, geometry, Identity(7, 0, 1))
-        self.lanes = lanes
-        self.ledger = OwnedLedger(directory, 7)
+        self.queues = queues
+        self.ledger = LockedLedger(directory, 7)
         self.expired: list[int] = []
-        self.lender = Lender(self.ledger, lanes, asyncio.get_running_loop(), self._expire)
+        self.producer = Producer(self.ledger, queues, asyncio.get_running_loop(), self._expire)
 
     def _expire(self, index: int) -> None:
         self.expired.append(index)
         assert self.ledger.refuse(index, b"R")
         self.ledger.release(index)
 
-    def lend(self, number: int, deadline_ns: int = FAR, lane: str = GENERAL) -> int:
+    def lend(self, number: int, deadline_ns: int = FAR, queue: str = DEFAULT) -> int:
         index = self.ledger.receive_copy(frame(b"R.%d" % number, number), 1)
         assert index is not None
-        assert self.lender.lend(index, None, lane, deadline_ns)
+        assert self.producer.enqueue(index, None, queue, deadline_ns)
         return index
 
-    def tokens(self, lane: int = 0) -> list[Token]:
+    def tokens(self, queue: int = 0) -> list[Token]:
         found = []
         while True:
             try:
-                found.append(unpack(self.lanes[lane].receive.recv(SIZE)))
+                found.append(unpack(self.queues[queue].receive.recv(SIZE)))
             except BlockingIOError:
                 return found
 
 
 @pytest.fixture
 async def lending(tmp_path: Path) -> AsyncIterator[Lending]:
-    lanes = [open_lane(GENERAL), open_lane("slow")]
-    yield Lending(tmp_path, lanes, Geometry(512, 4096, 1 << 17))
-    for lane in lanes:
-        lane.close()
+    queues = [open_queue(DEFAULT), open_queue("slow")]
+    yield Lending(tmp_path, queues, Geometry(512, 4096, 1 << 17))
+    for queue in queues:
+        queue.close()
 
 
 async def test_what_others_started_is_given_back_with_its_room(lending: Lending) -> None:
     first, second = lending.lend(1), lending.lend(2)
-    lending.ledger.take(first, lending.ledger.state(first)[0])
-    lending.lender.sweep(1)
-    assert (lending.lender.count, lending.ledger.held) == (1, 1)
-    lending.ledger.say(second, lending.ledger.state(second)[0])
-    lending.lender.sweep(1)
-    assert (lending.lender.count, lending.ledger.held, lending.expired) == (0, 0, [])
+    lending.ledger.claim(first, lending.ledger.state(first)[0])
+    lending.producer.expire(1)
+    assert (lending.producer.count, lending.ledger.held) == (1, 1)
+    lending.ledger.revoke(second, lending.ledger.state(second)[0])
+    lending.producer.expire(1)
+    assert (lending.producer.count, lending.ledger.held, lending.expired) == (0, 0, [])
     assert lending.ledger.store.allocate(1 << 17) is not None, "all of the store is free"
 
 
@@ -87,15 +87,15 @@ async def test_what_nobody_started_is_given_up_at_its_deadline_once(
 ) -> None:
     indexes = [lending.lend(n, deadline) for n, deadline in enumerate((200, 100, FAR))]
     for _ in range(2):
-        lending.lender.sweep(now)
+        lending.producer.expire(now)
     assert sorted(lending.expired) == sorted([indexes[1], indexes[0], indexes[2]][:given_up])
-    assert lending.ledger.held == lending.lender.count == 3 - given_up
+    assert lending.ledger.held == lending.producer.count == 3 - given_up
 
 
 async def test_a_deadline_that_passes_after_somebody_started_it_is_not_the_owners(lending: Lending) -> None:
     index = lending.lend(1, 100)
-    lending.ledger.take(index, lending.ledger.state(index)[0])
-    lending.lender.sweep(1000)
+    lending.ledger.claim(index, lending.ledger.state(index)[0])
+    lending.producer.expire(1000)
     assert lending.expired == []
 
 
@@ -109,23 +109,23 @@ async def test_what_its_owner_starts_itself_waits_no_more_and_has_its_room_back(
     ledger, data = lending.ledger, b"x" * size
     index = ledger.receive(ledger.chunk_at, size, 1)
     known = (b"R.1", (TaskRecord(), 0, 7.0, 1.0))
-    assert lending.lender.lend(index, data, GENERAL, 100, known)
-    assert lending.lender.regain(index) == (known if remembered else None)
+    assert lending.producer.enqueue(index, data, DEFAULT, 100, known)
+    assert lending.producer.withdraw(index) == (known if remembered else None)
     assert ledger.frame(index) == data
     assert ledger.start(index, 1, b"R.1", b"i", b"t", 0, 1)
     ledger.drop_frame(index)
-    lending.lender.sweep(1000)
-    assert (lending.expired, lending.lender.count, ledger.state(index)[1]) == ([], waiting, State.STARTED)
+    lending.producer.expire(1000)
+    assert (lending.expired, lending.producer.count, ledger.state(index)[1]) == ([], waiting, State.STARTED)
     for other in others:
-        ledger.take(other, ledger.state(other)[0])
-    lending.lender.sweep(1000)
+        ledger.claim(other, ledger.state(other)[0])
+    lending.producer.expire(1000)
     assert ledger.store.allocate(1 << 17) is not None, "all of the store is free"
 
 
 async def test_giving_up_ends_all_that_waits(lending: Lending) -> None:
     for number in range(5):
         lending.lend(number)
-    lending.lender.give_up()
+    lending.producer.reject_waiting()
     assert len(lending.expired) == 5
     assert lending.ledger.held == 0
 
@@ -135,34 +135,34 @@ async def test_a_store_without_room_lends_nothing_and_keeps_the_request_as_it_wa
     lending.ledger.view[lending.ledger.chunk_at : lending.ledger.chunk_at + len(data)] = data
     index = lending.ledger.receive(lending.ledger.chunk_at, len(data), 1)
     assert lending.ledger.store.allocate(1 << 17) is not None
-    assert not lending.lender.lend(index, data, GENERAL, FAR)
+    assert not lending.producer.enqueue(index, data, DEFAULT, FAR)
     assert lending.ledger.state(index)[1] == State.RECEIVED
     assert lending.ledger.frame(index) == data
-    assert (lending.lender.count, lending.tokens()) == (0, [])
+    assert (lending.producer.count, lending.tokens()) == (0, [])
 
 
 async def test_a_backlog_is_full_until_others_have_started_some_of_it(lending: Lending) -> None:
     indexes = [lending.lend(number) for number in range(3)]
-    assert lending.lender.full(3)
-    assert not lending.lender.full(4)
-    lending.ledger.take(indexes[1], lending.ledger.state(indexes[1])[0])
-    assert not lending.lender.full(3), "it looks when it seems to be full"
+    assert lending.producer.full(3)
+    assert not lending.producer.full(4)
+    lending.ledger.claim(indexes[1], lending.ledger.state(indexes[1])[0])
+    assert not lending.producer.full(3), "it looks when it seems to be full"
 
 
-def fill(lane: Lane) -> int:
-    """Fills a lane to the last token; how many."""
+def fill(queue: TokenQueue) -> int:
+    """Fills a queue to the last token; how many."""
     count = 0
     while True:
         try:
-            lane.send.send(bytes(SIZE))
+            queue.send.send(bytes(SIZE))
         except BlockingIOError:
             return count
         count += 1
 
 
 async def test_what_a_full_lane_has_no_room_for_goes_out_later_in_order(lending: Lending) -> None:
-    lending.lanes[0].send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    room = fill(lending.lanes[0])
+    lending.queues[0].send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    room = fill(lending.queues[0])
     indexes = [lending.lend(number) for number in range(3 * room)]
     ledger = lending.ledger
     assert {ledger.state(i)[1] for i in indexes} == {State.RECEIVED}, "none is said to be on its way"
@@ -180,10 +180,10 @@ async def test_what_a_full_lane_has_no_room_for_goes_out_later_in_order(lending:
 async def test_a_token_that_waited_for_room_is_stale_when_its_entry_is_another_requests(
     lending: Lending,
 ) -> None:
-    lending.lanes[0].send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    fill(lending.lanes[0])
+    lending.queues[0].send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    fill(lending.queues[0])
     index = lending.lend(1, 100)
-    lending.lender.sweep(100)
+    lending.producer.expire(100)
     assert lending.expired == [index]
     assert lending.ledger.receive_copy(frame(b"R.2"), 1) == index
     came: list[Token] = []
@@ -196,18 +196,18 @@ async def test_a_token_that_waited_for_room_is_stale_when_its_entry_is_another_r
     assert lending.ledger.state(index) == (2, State.RECEIVED), (
         "what became of the first is not told of the second"
     )
-    assert claim(came[0], lending.ledger) is Claim.STALE
+    assert check(came[0], lending.ledger) is TokenState.STALE
 
 
 async def test_each_lane_has_its_own_tokens_and_an_unknown_one_is_the_general(lending: Lending) -> None:
-    lending.lend(1, lane="slow")
-    lending.lend(2, lane="gone")
+    lending.lend(1, queue="slow")
+    lending.lend(2, queue="gone")
     assert [t.seq for t in lending.tokens(1)] == [1]
     assert [t.seq for t in lending.tokens(0)] == [2]
-    added = open_lane("new")
-    lending.lanes.append(added)
-    lending.lender.learn(lending.lanes)
-    lending.lend(3, lane="new")
+    added = open_queue("new")
+    lending.queues.append(added)
+    lending.producer.add_queues(lending.queues)
+    lending.lend(3, queue="new")
     assert [t.seq for t in lending.tokens(2)] == [3]
 
 
@@ -217,42 +217,42 @@ def test_a_route_with_a_limit_has_a_lane_and_the_others_share_one() -> None:
         HandlerSettings("a", "m:f"),
         HandlerSettings("", "m:f", concurrency=2),
     ]
-    assert lane_names(handlers) == (GENERAL, "*", "b")
-    assert [lane_of(h) for h in handlers] == ["b", GENERAL, "*"]
+    assert queue_names(handlers) == (DEFAULT, "*", "b")
+    assert [queue_of(h) for h in handlers] == ["b", DEFAULT, "*"]
 
 
 # --- pulling
 
 
 class Pulling:
-    """A puller of the lanes of a `Lending`, in a ledger of its own."""
+    """A consumer of the queues of a `Lending`, in a ledger of its own."""
 
-    def __init__(self, directory: Path, lanes: list[Lane]) -> None:
+    def __init__(self, directory: Path, queues: list[TokenQueue]) -> None:
         ledger_file.make(directory, Geometry(64, 4096, 4096), Identity(8, 1, 1))
-        self.ledger = OwnedLedger(directory, 8)
+        self.ledger = LockedLedger(directory, 8)
         self.ran: list[int] = []
-        self.waiting: list[tuple[Claimed, int]] = []
+        self.waiting: list[tuple[ClaimedRequest, int]] = []
         self.entered: list[Origin] = []
         self.hesitates = False
         """Whether what was pulled begins only when it is told to."""
         self.meanwhile: Callable[[], object] = lambda: None
         """What happens when our entry is made, and the owner does not know yet."""
-        self.rooms = {lane.name: 100 for lane in lanes}
-        self.puller = Puller(
-            self.ledger, directory, lanes, asyncio.get_running_loop(), self._room, self._start, self._resume
+        self.rooms = {queue.name: 100 for queue in queues}
+        self.consumer = Consumer(
+            self.ledger, directory, queues, asyncio.get_running_loop(), self._room, self._start, self._resume
         )
 
-    def _room(self, lane: str) -> bool:
-        return self.rooms[lane] > 0
+    def _room(self, queue: str) -> bool:
+        return self.rooms[queue] > 0
 
-    def _resume(self, claimed: Claimed) -> None:
+    def _resume(self, claimed: ClaimedRequest) -> None:
         raise AssertionError("it has lent nothing")
 
-    def _start(self, data: bytes, claimed: Claimed) -> None:
+    def _start(self, data: bytes, claimed: ClaimedRequest) -> None:
         _, _, begin, end, _, reply = scan(data).messages[0]
         assert end - begin > 2
-        for lane in self.rooms:
-            self.rooms[lane] -= 1
+        for queue in self.rooms:
+            self.rooms[queue] -= 1
         self.waiting.append((claimed, int(reply[2:])))
         if claimed.last or not self.hesitates:
             self.begin()
@@ -272,68 +272,68 @@ class Pulling:
 
 @pytest.fixture
 async def pulling(lending: Lending, tmp_path: Path) -> AsyncIterator[Pulling]:
-    made = Pulling(tmp_path, lending.lanes)
+    made = Pulling(tmp_path, lending.queues)
     yield made
-    made.puller.end()
+    made.consumer.end()
 
 
 async def test_what_waits_is_started_in_order_when_pulling_begins(lending: Lending, pulling: Pulling) -> None:
     for number in range(10):
         lending.lend(number)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert pulling.ran == list(range(10))
 
 
 async def test_what_comes_later_is_started_as_it_comes(lending: Lending, pulling: Pulling) -> None:
-    pulling.puller.begin()
+    pulling.consumer.begin()
     lending.lend(5)
     await until(lambda: pulling.ran == [5])
 
 
 async def test_no_more_is_pulled_than_there_is_room_for(lending: Lending, pulling: Pulling) -> None:
-    pulling.rooms[GENERAL] = 2
+    pulling.rooms[DEFAULT] = 2
     for number in range(4):
         lending.lend(number)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert pulling.ran == [0, 1]
-    pulling.rooms[GENERAL] = 1
-    pulling.puller.refresh()
+    pulling.rooms[DEFAULT] = 1
+    pulling.consumer.refresh()
     assert pulling.ran == [0, 1, 2]
     assert len(lending.tokens()) == 1, "the rest is left to others"
 
 
 async def test_a_lane_without_room_does_not_stand_before_another(lending: Lending, pulling: Pulling) -> None:
     pulling.rooms["slow"] = 0
-    lending.lend(1, lane="slow")
+    lending.lend(1, queue="slow")
     lending.lend(2)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert pulling.ran == [2]
     pulling.rooms["slow"] = 1
-    pulling.puller.refresh()
+    pulling.consumer.refresh()
     assert pulling.ran == [2, 1]
 
 
 async def test_after_the_end_nothing_is_pulled(lending: Lending, pulling: Pulling) -> None:
-    pulling.puller.begin()
-    pulling.puller.end()
+    pulling.consumer.begin()
+    pulling.consumer.end()
     lending.lend(1)
     await asyncio.sleep(0)
-    pulling.puller.refresh()
+    pulling.consumer.refresh()
     assert pulling.ran == []
     assert len(lending.tokens()) == 1
 
 
-@pytest.mark.parametrize("how", ["taken", "said", "released", "reused", "gone", "late", "foreign"])
+@pytest.mark.parametrize("how", ["claimed", "revoked", "released", "reused", "gone", "late", "foreign"])
 async def test_a_stale_token_is_dropped_and_the_next_one_is_started(
     lending: Lending, pulling: Pulling, tmp_path: Path, how: str
 ) -> None:
     ledger = lending.ledger
     index = lending.lend(1, time.monotonic_ns() if how == "late" else FAR)
     match how:
-        case "taken":
-            ledger.take(index, 1)
-        case "said":
-            ledger.say(index, 1)
+        case "claimed":
+            ledger.claim(index, 1)
+        case "revoked":
+            ledger.revoke(index, 1)
         case "released":
             ledger.release(index)
         case "reused":
@@ -341,13 +341,13 @@ async def test_a_stale_token_is_dropped_and_the_next_one_is_started(
             assert ledger.receive_copy(frame(b"R.9"), 1) == index
             ledger.queue(index, 2)
         case "gone" | "foreign":
-            lending.lanes[0].send.send(Token(99, 0, 1, FAR).pack())
+            lending.queues[0].send.send(Token(99, 0, 1, FAR).pack())
             lending.tokens()
-            lending.lanes[0].send.send(Token(99, 0, 1, FAR).pack())
+            lending.queues[0].send.send(Token(99, 0, 1, FAR).pack())
             if how == "foreign":
                 ledger_file.path_of(tmp_path, 99).write_bytes(b"no ledger")
     lending.lend(2)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert pulling.ran == [2]
 
 
@@ -356,7 +356,7 @@ async def test_a_token_that_is_not_decided_waits_and_is_started_when_it_is(
 ) -> None:
     index = undecided(lending, 1)
     lending.lend(2)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert pulling.ran == []
     assert [token.seq for token in tokens_in(pulling.ledger)] == [1], "it is in shared memory for an heir"
     lending.ledger.queue(index, 1)
@@ -367,7 +367,7 @@ def undecided(lending: Lending, number: int) -> int:
     """A request whose pusher stands between sending and saying so."""
     index = lending.ledger.receive_copy(frame(b"R.%d" % number), 1)
     assert index is not None
-    lending.lanes[0].send.send(Token(7, index, lending.ledger.state(index)[0], FAR).pack())
+    lending.queues[0].send.send(Token(7, index, lending.ledger.state(index)[0], FAR).pack())
     return index
 
 
@@ -376,8 +376,8 @@ async def test_a_token_that_is_taken_back_before_it_is_decided_is_dropped(
 ) -> None:
     index = undecided(lending, 1)
     lending.lend(2)
-    pulling.puller.begin()
-    lending.ledger.say(index, 1)
+    pulling.consumer.begin()
+    lending.ledger.revoke(index, 1)
     await until(lambda: pulling.ran == [2])
 
 
@@ -385,8 +385,8 @@ async def test_a_token_decided_when_there_is_no_room_any_more_is_handed_back(
     lending: Lending, pulling: Pulling
 ) -> None:
     index = undecided(lending, 1)
-    pulling.puller.begin()
-    pulling.rooms[GENERAL] = 0
+    pulling.consumer.begin()
+    pulling.rooms[DEFAULT] = 0
     lending.ledger.queue(index, 1)
     await until(lambda: not tokens_in(pulling.ledger))
     assert pulling.ran == []
@@ -398,19 +398,19 @@ async def test_a_token_that_cannot_be_handed_back_waits_for_room_here_or_there(
     lending: Lending, pulling: Pulling
 ) -> None:
     index = undecided(lending, 1)
-    pulling.puller.begin()
-    pulling.rooms[GENERAL] = 0
+    pulling.consumer.begin()
+    pulling.rooms[DEFAULT] = 0
     lending.ledger.queue(index, 1)
-    fill(lending.lanes[0])
+    fill(lending.queues[0])
     assert [token.seq for token in tokens_in(pulling.ledger)] == [1]
-    pulling.rooms[GENERAL] = 1
+    pulling.rooms[DEFAULT] = 1
     await until(lambda: pulling.ran == [1])
 
 
 async def test_an_undecided_token_is_settled_after_the_end(lending: Lending, pulling: Pulling) -> None:
     index = undecided(lending, 1)
-    pulling.puller.begin()
-    pulling.puller.end()
+    pulling.consumer.begin()
+    pulling.consumer.end()
     lending.ledger.queue(index, 1)
     await until(lambda: pulling.ran == [1])
 
@@ -418,20 +418,20 @@ async def test_an_undecided_token_is_settled_after_the_end(lending: Lending, pul
 async def test_an_owner_that_gives_up_while_its_frame_is_copied_is_believed(
     lending: Lending, pulling: Pulling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A puller that is stopped between judging a token and reading its frame finds another request's frame there."""
+    """A consumer that is stopped between judging a token and reading its frame finds another request's frame there."""
     index = lending.lend(1)
     real = MappedLedger.frame
 
     def slowly(self: MappedLedger, which: int) -> bytes:
         if lending.ledger.state(index)[0] == 1:
-            lending.lender.give_up()
+            lending.producer.reject_waiting()
             assert lending.lend(2) == index
         return real(self, which)
 
     monkeypatch.setattr(MappedLedger, "frame", slowly)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     await until(lambda: pulling.ran == [2])
-    lending.lender.sweep(1)
+    lending.producer.expire(1)
     assert lending.ledger.held == 0
 
 
@@ -441,37 +441,37 @@ async def test_an_owner_that_gives_up_while_its_frame_is_copied_is_believed(
 async def test_what_was_pulled_is_its_owners_until_it_begins(lending: Lending, pulling: Pulling) -> None:
     pulling.hesitates = True
     indexes = [lending.lend(number) for number in range(5)]
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert [token.entry for token in tokens_in(pulling.ledger)] == indexes
-    assert not any(lending.ledger.is_taken(index, seq) for seq, index in enumerate(indexes, start=1))
+    assert not any(lending.ledger.is_claimed(index, seq) for seq, index in enumerate(indexes, start=1))
     pulling.begin()
     assert pulling.ran == list(range(5))
     assert pulling.entered == [(7, index, seq) for seq, index in enumerate(indexes, start=1)]
-    assert all(lending.ledger.is_taken(index, seq) for seq, index in enumerate(indexes, start=1))
+    assert all(lending.ledger.is_claimed(index, seq) for seq, index in enumerate(indexes, start=1))
 
 
-@pytest.mark.parametrize("how", ["said", "given up", "reused", "late"])
+@pytest.mark.parametrize("how", ["revoked", "given up", "reused", "late"])
 async def test_what_somebody_else_has_by_then_does_not_begin(
     lending: Lending, pulling: Pulling, how: str
 ) -> None:
     pulling.hesitates = True
     index = lending.lend(1, time.monotonic_ns() + 20_000_000 if how == "late" else FAR)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert len(pulling.waiting) == 1
     match how:
-        case "said":
-            lending.ledger.say(index, 1)
+        case "revoked":
+            lending.ledger.revoke(index, 1)
         case "given up":
-            lending.lender.give_up()
+            lending.producer.reject_waiting()
         case "reused":
-            lending.lender.give_up()
+            lending.producer.reject_waiting()
             assert lending.lend(2) == index
         case _:
             await until(lambda: time.monotonic_ns() > unpack(token_places(pulling.ledger)[0]).deadline_ns)
     pulling.begin()
     assert (pulling.ran, pulling.entered) == ([], [])
     if how == "late":
-        lending.lender.sweep(FAR)
+        lending.producer.expire(FAR)
         assert lending.expired == [index], "its owner answers"
 
 
@@ -480,10 +480,10 @@ async def test_what_was_moved_while_our_entry_was_made_does_not_begin(
 ) -> None:
     """The supervisor stops a hanging process there, sees no entry of it, and moves the request."""
     index = lending.lend(1)
-    pulling.meanwhile = lambda: lending.ledger.say(index, 1)
-    pulling.puller.begin()
+    pulling.meanwhile = lambda: lending.ledger.revoke(index, 1)
+    pulling.consumer.begin()
     assert pulling.ran == []
-    assert not lending.ledger.is_taken(index, 1)
+    assert not lending.ledger.is_claimed(index, 1)
 
 
 async def test_with_no_place_left_for_a_token_what_is_pulled_begins_at_once(
@@ -492,9 +492,9 @@ async def test_with_no_place_left_for_a_token_what_is_pulled_begins_at_once(
     pulling.hesitates = True
     for number in range(TOKEN_PLACES + 5):
         lending.lend(number)
-    pulling.puller.begin()
+    pulling.consumer.begin()
     assert pulling.ran == list(range(TOKEN_PLACES)), "the last one, and all before it in order"
     assert len(pulling.waiting) == 5
     pulling.begin()
     assert pulling.ran == list(range(TOKEN_PLACES + 5))
-    assert pulling.rooms[GENERAL] == 100 - TOKEN_PLACES - 5
+    assert pulling.rooms[DEFAULT] == 100 - TOKEN_PLACES - 5

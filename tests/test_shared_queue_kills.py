@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.core.chunk import Chunk
-from ajhost.core.estate import take_stock
-from ajhost.core.layout import State
-from ajhost.core.token import Token
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.core.recovery import classify
+from ajhost.ledger.layout import State
+from ajhost.ledger.queue_token import Token
+from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
-from ajhost.roles.shared_queue.lane import GENERAL
-from ajhost.roles.shared_queue.lender import Lender
-from ajhost.roles.shared_queue.puller import Claimed, Origin, Puller
-from ajhost.roles.supervisor.takeover import answer_started, move_waiting, return_tokens
+from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
+from ajhost.roles.shared_queue.producer import Producer
+from ajhost.roles.shared_queue.queue import DEFAULT
+from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_tokens, requeue_waiting
 from tests.support.house import Act, House, Killed, frame, lying
 
 FAR = 1 << 61
@@ -24,9 +24,9 @@ FAR = 1 << 61
 async def inherit(home: House, serial: int) -> int:
     """What the supervisor does about a dead process; how many of its requests were answered for."""
     ledger = MappedLedger(home.directory, serial)
-    answered = answer_started(ledger, home.desk, lambda entry: Failed("worker died: here"), home.maps)
-    await move_waiting(ledger, None, home.desk)
-    return_tokens(ledger, home.desk, home.maps)
+    answered = answer_started(ledger, home.standby, lambda entry: Failed("worker died: here"), home.ledgers)
+    await requeue_waiting(ledger, None, home.standby)
+    requeue_tokens(ledger, home.standby, home.ledgers)
     ledger.close()
     return answered
 
@@ -34,7 +34,7 @@ async def inherit(home: House, serial: int) -> int:
 async def outcome(home: House, serial: int, killed: Killed, reply: bytes) -> tuple[bool, bool]:
     """Whether a killed worker had started its one request, and had run it: each is settled exactly once."""
     ledger = MappedLedger(home.directory, serial)
-    started = [entry.reply for entry in take_stock(ledger).started]
+    started = [entry.reply for entry in classify(ledger).started]
     ledger.close()
     assert await inherit(home, serial) == len(started)
     await home.settle()
@@ -54,20 +54,20 @@ async def outcome(home: House, serial: int, killed: Killed, reply: bytes) -> tup
 
 
 def pusher(home: House, serial: int, reply: bytes) -> Act:
-    """A worker that receives a request and lends it, in the order of the transport."""
+    """A worker that receives a request and enqueues it, in the order of the transport."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
         loop = asyncio.new_event_loop()
-        owner = OwnedLedger(home.directory, serial)
-        lender = Lender(owner, home.lanes, loop, lambda index: None)
-        chunk, data = Chunk(owner), frame(reply)
-        chunk.reset()
-        chunk.space(0)[: len(data)] = data
-        chunk.take(len(data))
-        watch(lambda: (bytes(owner.view), lying(home.lanes[0])))
-        index = owner.receive(chunk.place(), len(data), 1)
-        chunk.advance(len(data))
-        assert lender.lend(index, data, GENERAL, FAR)
+        owner = LockedLedger(home.directory, serial)
+        producer = Producer(owner, home.queues, loop, lambda index: None)
+        buffer, data = ReceiveBuffer(owner), frame(reply)
+        buffer.reset()
+        buffer.free_space(0)[: len(data)] = data
+        buffer.commit(len(data))
+        watch(lambda: (bytes(owner.view), lying(home.queues[0])))
+        index = owner.receive(buffer.place(), len(data), 1)
+        buffer.consume(len(data))
+        assert producer.enqueue(index, data, DEFAULT, FAR)
 
     return act
 
@@ -86,7 +86,7 @@ async def test_a_pusher_killed_between_any_two_instructions_loses_and_doubles_no
         assert await inherit(home, serial) == 0
         await home.settle()
         assert home.ran == [reply], kill_at
-        assert not home.desk.ledger.in_use(), "the desk's entry was given back"
+        assert not home.standby.ledger.in_use(), "the standby's entry was given back"
         ledger.close()
     assert found >= {
         (State.FREE, False),
@@ -97,15 +97,15 @@ async def test_a_pusher_killed_between_any_two_instructions_loses_and_doubles_no
     assert home.answers == {}
 
 
-def puller(home: House, serial: int, taken_from: Callable[[], object] = lambda: None) -> Act:
+def consumer(home: House, serial: int, taken_from: Callable[[], object] = lambda: None) -> Act:
     """A worker that pulls one request and starts it. `taken_from()` is what others see of its first owner."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
         loop = asyncio.new_event_loop()
-        owner = OwnedLedger(home.directory, serial)
+        owner = LockedLedger(home.directory, serial)
         ran = []
 
-        def start(data: bytes, claimed: Claimed) -> None:
+        def start(data: bytes, claimed: ClaimedRequest) -> None:
             reply = scan(data).messages[0][5]
             index = owner.start_pulled(1)
 
@@ -116,11 +116,11 @@ def puller(home: House, serial: int, taken_from: Callable[[], object] = lambda: 
             ran.append(reply)
             tell(reply)
 
-        def resume(claimed: Claimed) -> None:
+        def resume(claimed: ClaimedRequest) -> None:
             raise AssertionError("it has lent nothing")
 
-        pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start, resume)
-        watch(lambda: (bytes(owner.view), lying(home.lanes[0]), len(ran), taken_from()))
+        pulls = Consumer(owner, home.directory, home.queues, loop, lambda queue: not ran, start, resume)
+        watch(lambda: (bytes(owner.view), lying(home.queues[0]), len(ran), taken_from()))
         pulls.begin()
         pulls.end()
 
@@ -129,54 +129,54 @@ def puller(home: House, serial: int, taken_from: Callable[[], object] = lambda: 
 
 async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_nothing(home: House) -> None:
     serial = home.new_serial()
-    owner = OwnedLedger(home.directory, serial)
-    lender = Lender(owner, home.lanes, asyncio.get_running_loop(), lambda index: None)
+    owner = LockedLedger(home.directory, serial)
+    producer = Producer(owner, home.queues, asyncio.get_running_loop(), lambda index: None)
 
     def lend(reply: bytes) -> None:
         index = owner.receive_copy(frame(reply), 1)
         assert index is not None
-        assert lender.lend(index, None, GENERAL, FAR)
+        assert producer.enqueue(index, None, DEFAULT, FAR)
 
     lend(b"R.whole")
-    whole = Killed(puller(home, home.new_serial(), lambda: bytes(owner.view)), 0)
+    whole = Killed(consumer(home, home.new_serial(), lambda: bytes(owner.view)), 0)
     assert whole.told == [b"R.whole"]
     outcomes = set()
     for kill_at in whole.changes:
         reply, dead = b"R.%d" % kill_at, home.new_serial()
         home.ran.clear()
         lend(reply)
-        killed = Killed(puller(home, dead), kill_at)
+        killed = Killed(consumer(home, dead), kill_at)
         outcomes.add(await outcome(home, dead, killed, reply))
-        lender.sweep(1)
+        producer.expire(1)
         assert owner.held == 0, "the pusher has its entry and its room back"
     assert outcomes == {(False, False), (True, False), (True, True)}
 
 
 def regainer(home: House, serial: int, reply: bytes) -> Act:
-    """A worker that lent a request, and pulls and starts it itself, in the order of admission."""
+    """A worker that enqueued a request, and pulls and starts it itself, in the order of admission."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
         loop = asyncio.new_event_loop()
-        owner = OwnedLedger(home.directory, serial)
-        lender = Lender(owner, home.lanes, loop, lambda index: None)
+        owner = LockedLedger(home.directory, serial)
+        producer = Producer(owner, home.queues, loop, lambda index: None)
         index = owner.receive_copy(frame(reply), 1)
         assert index is not None
-        assert lender.lend(index, None, GENERAL, FAR)
+        assert producer.enqueue(index, None, DEFAULT, FAR)
         ran = []
 
-        def start(data: bytes, claimed: Claimed) -> None:
+        def start(data: bytes, claimed: ClaimedRequest) -> None:
             raise AssertionError("it is its own")
 
-        def resume(claimed: Claimed) -> None:
+        def resume(claimed: ClaimedRequest) -> None:
             index = claimed.token.entry
-            lender.regain(index)
+            producer.withdraw(index)
             assert claimed.begin(lambda origin: owner.start(index, 1, reply, b"i", b"t", 0, 1, origin))
             owner.drop_frame(index)
             ran.append(reply)
             tell(reply)
 
-        pulls = Puller(owner, home.directory, home.lanes, loop, lambda lane: not ran, start, resume)
-        watch(lambda: (bytes(owner.view), lying(home.lanes[0]), len(ran)))
+        pulls = Consumer(owner, home.directory, home.queues, loop, lambda queue: not ran, start, resume)
+        watch(lambda: (bytes(owner.view), lying(home.queues[0]), len(ran)))
         pulls.begin()
         pulls.end()
 
@@ -194,17 +194,17 @@ async def test_who_pulls_its_own_request_and_is_killed_anywhere_loses_and_double
         home.ran.clear()
         killed = Killed(regainer(home, dead, reply), kill_at)
         outcomes.add(await outcome(home, dead, killed, reply))
-        assert not home.desk.ledger.in_use(), "the desk's entry was given back"
+        assert not home.standby.ledger.in_use(), "the standby's entry was given back"
     assert outcomes == {(False, False), (True, False), (True, True)}
 
 
 async def test_a_token_that_a_dead_puller_held_undecided_is_sent_again(home: House) -> None:
-    owner = OwnedLedger(home.directory, home.new_serial())
+    owner = LockedLedger(home.directory, home.new_serial())
     index = owner.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    home.lanes[0].send.send(Token(owner.serial, index, 1, FAR).pack())
+    home.queues[0].send.send(Token(owner.serial, index, 1, FAR).pack())
     dead = home.new_serial()
-    assert Killed(puller(home, dead), 0).told == []
+    assert Killed(consumer(home, dead), 0).told == []
     owner.queue(index, 1)
     assert not home.waiting()
     await inherit(home, dead)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ajhost.adapters import sockets
+from ajhost.adapters.linux import sockets
 
 
 @pytest.fixture

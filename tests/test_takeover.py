@@ -9,12 +9,12 @@ import socket
 
 import pytest
 
-from ajhost.adapters import ledger_file, processes, tcp
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.core.chunk import Chunk
-from ajhost.core.layout import Geometry, Identity, Word
+from ajhost.adapters.linux import ledger_file, processes, tcp
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.ledger.layout import Geometry, Identity, Word
+from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
-from ajhost.roles.supervisor.takeover import answer_started, move_waiting
+from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_waiting
 from tests.support.house import SUBJECT, House, body, died, frame, until
 
 COUNT = 4
@@ -52,28 +52,28 @@ class Worker:
         os.close(gate)
 
     def _live(self, size: int, step: str, writer: int, gate: int) -> None:
-        owner = OwnedLedger(self.home.directory, self.serial)
-        chunk, sock = Chunk(owner), self.sock
-        chunk.reset()
+        owner = LockedLedger(self.home.directory, self.serial)
+        buffer, sock = ReceiveBuffer(owner), self.sock
+        buffer.reset()
         sock.sendall(CONNECT)
-        while b"PONG\r\n" not in (data := chunk.unparsed()):
-            chunk.take(sock.recv_into(chunk.space(0)))
-        chunk.advance(len(data))
+        while b"PONG\r\n" not in (data := buffer.unconsumed()):
+            buffer.commit(sock.recv_into(buffer.free_space(0)))
+        buffer.consume(len(data))
         os.write(writer, b".")
         os.read(gate, 1)
         left = size
         while left:
-            count = sock.recv_into(chunk.space(0)[:left])
+            count = sock.recv_into(buffer.free_space(0)[:left])
             left -= count
             if step != "unrecorded" or left:
-                chunk.take(count)
+                buffer.commit(count)
         batch = []
         if step not in ("unrecorded", "recorded"):
-            found = scan(chunk.unparsed())
-            place = chunk.place()
+            found = scan(buffer.unconsumed())
+            place = buffer.place()
             batch = [(owner.receive(place + m[0], m[3] - m[0], 1), m[5]) for m in found.messages]
             if step != "entered":
-                chunk.advance(found.end)
+                buffer.consume(found.end)
             if step == "started" and batch:
                 owner.start(batch[0][0], 1, batch[0][1], b"i", b"t", 0, 1)
         os.write(writer, b".")
@@ -122,8 +122,8 @@ async def handed_over(
 
 async def taken_over(home: House, worker: Worker) -> int:
     ledger = MappedLedger(home.directory, worker.serial)
-    answered = answer_started(ledger, home.desk, died, home.maps)
-    await move_waiting(ledger, worker.sock, home.desk)
+    answered = answer_started(ledger, home.standby, died, home.ledgers)
+    await requeue_waiting(ledger, worker.sock, home.standby)
     ledger.close()
     return answered
 
@@ -147,7 +147,7 @@ async def test_a_worker_killed_at_every_cut_of_its_stream_loses_and_doubles_noth
         assert sorted(home.ran) == replies[answered:], size
         assert home.answers == {reply: ["worker died: here"] for reply in replies[:answered]}, size
         assert worker.sock.fileno() < 0, "the inherited connection is closed"
-        assert not home.desk.ledger.in_use()
+        assert not home.standby.ledger.in_use()
 
 
 @pytest.mark.parametrize("size", [0, 5, 30_000, 60_000])
@@ -178,7 +178,7 @@ async def test_a_hanging_worker_that_goes_on_finds_that_nothing_is_its_own_any_m
     os.waitpid(worker.pid, 0)
     worker.close()
     ledger = MappedLedger(home.directory, worker.serial)
-    assert ledger.words[Word.STOLEN] == ledger.words[Word.EPOCH] == 1
+    assert ledger.words[Word.FENCED_EPOCH] == ledger.words[Word.EPOCH] == 1
     await home.settle()
     assert sorted(home.ran) == replies
 
@@ -188,7 +188,7 @@ async def test_a_connection_is_taken_over_once(home: House) -> None:
     worker.kill()
     await taken_over(home, worker)
     ledger = MappedLedger(home.directory, worker.serial)
-    assert (await move_waiting(ledger, None, home.desk)).count == 0
+    assert (await requeue_waiting(ledger, None, home.standby)).count == 0
     worker.close()
     await home.settle()
     assert sorted(home.ran) == replies
@@ -201,7 +201,7 @@ async def test_a_server_that_is_gone_leaves_what_had_come(home: House) -> None:
     worker.kill()
     await taken_over(home, worker)
     worker.close()
-    home.puller.begin()
+    home.consumer.begin()
     await until(lambda: sorted(home.ran) == replies)
     await home.server.start()
 
@@ -211,15 +211,15 @@ async def test_an_entry_that_was_made_after_its_connection_was_taken_over_is_not
 ) -> None:
     """A worker that hung between reading and its ledger makes entries of what is moved already, and may die then."""
     ledger_file.make(home.directory, Geometry(16, 1 << 17, 4096), Identity(77, 0, 1))
-    owner = OwnedLedger(home.directory, 77)
-    chunk, data = Chunk(owner), frame(b"R.1")
-    chunk.reset()
-    chunk.space(0)[: len(data)] = data
-    chunk.take(len(data))
-    place = chunk.place()
+    owner = LockedLedger(home.directory, 77)
+    buffer, data = ReceiveBuffer(owner), frame(b"R.1")
+    buffer.reset()
+    buffer.free_space(0)[: len(data)] = data
+    buffer.commit(len(data))
+    place = buffer.place()
     ledger = MappedLedger(home.directory, 77)
-    assert (await move_waiting(ledger, None, home.desk)).count == 1
+    assert (await requeue_waiting(ledger, None, home.standby)).count == 1
     owner.receive(place, len(data), 1)
-    await move_waiting(ledger, None, home.desk)
+    await requeue_waiting(ledger, None, home.standby)
     await home.settle()
     assert home.ran == [b"R.1"]

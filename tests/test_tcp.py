@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ajhost.adapters import tcp
+from ajhost.adapters.linux import tcp
 
 _LIMIT_MS = 10_000
 

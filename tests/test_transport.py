@@ -8,9 +8,9 @@ from urllib.parse import urlparse
 
 import pytest
 
-from ajhost.core.layout import Geometry, Identity, Word, create
-from ajhost.core.own_ledger import OwnLedger
-from ajhost.core.requesters import Requesters
+from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.layout import Geometry, Identity, Word, create
+from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message
 from tests.support.house import frame, until
 from tests.support.peer import Given, Peer
@@ -25,8 +25,8 @@ class Worker:
     def __init__(self) -> None:
         memory = memoryview(bytearray(GEOMETRY.size))
         create(memory, GEOMETRY, Identity(1, 0, 1))
-        self.ledger = OwnLedger(memory)
-        self.transport = Given(self.ledger, Requesters(self.ledger), self)
+        self.ledger = LedgerWriter(memory)
+        self.transport = Given(self.ledger, RestartWindow(self.ledger), self)
         self.admitted: list[bytes] = []
         self.refused: list[bytes] = []
         self._in_chunk: list[tuple[int, bytes]] = []
@@ -38,7 +38,7 @@ class Worker:
         self._in_chunk.append((index, data[message[0] : message[3]]))
         self.admitted.append(message[5])
 
-    def vacate(self) -> None:
+    def before_buffer_reuse(self) -> None:
         for index, data in self._in_chunk:
             assert self.ledger.frame(index) == data, "it lies where it came until now"
             assert self.ledger.keep(index, data)
@@ -98,7 +98,8 @@ async def test_what_was_taken_over_while_we_hung_is_not_refused_by_us() -> None:
         peer.send(b"".join(map(frame, replies)))
         await until(lambda: worker.admitted)
         words = worker.ledger.words
-        words[Word.STOLEN] = words[Word.EPOCH]  # five wait in the chunk for a free entry: an heir has them
+        # five wait in the chunk for a free entry: an heir has them
+        words[Word.FENCED_EPOCH] = words[Word.EPOCH]
         peer.theirs.shutdown(socket.SHUT_WR)  # as the heir does, so that our next write fails
         worker.transport.out.publish(b"PUB x 0\r\n\r\n")
         await asyncio.sleep(0)

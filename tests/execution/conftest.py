@@ -25,7 +25,7 @@ async def host() -> AsyncIterator[Host]:
     """Whatever a test started has ended, with one answer and one slot given back, when the test ends."""
     host = Host(threads=3)
     yield host
-    await host.until(lambda: not host.execution.busy)
+    await host.until(lambda: not host.executor.busy)
     counts = Counter((event.what, event.index) for event in host.events)
     assert set(counts.values()) <= {1}
     finished, freed = ({i for w, i in counts if w == what} for what in ("finish", "freed"))

@@ -14,8 +14,8 @@ from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import read_task
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.worker.execution import Execution
-from ajhost.roles.worker.run import Route, Run, StuckReason
+from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.request import Request, Route, StuckReason
 
 GRACE = 0.15
 """Seconds from a deadline to the moment when code that goes on is stuck."""
@@ -39,15 +39,15 @@ class Host:
     """An execution that writes down what it calls back."""
 
     def __init__(self, threads: int) -> None:
-        self.execution = Execution(
+        self.executor = Executor(
             asyncio.get_running_loop(),
             begin=self._begin,
-            finish=lambda run, outcome: self._note("finish", run, outcome),
-            freed=lambda run: self._note("freed", run, None),
-            stuck=lambda run, reason: self._note("stuck", run, reason),
+            finish=lambda request, outcome: self._note("finish", request, outcome),
+            freed=lambda request: self._note("freed", request, None),
+            stuck=lambda request, reason: self._note("stuck", request, reason),
             kill_grace=GRACE,
             threads=threads,
-            at_once=lambda work: work(),
+            flush_after=lambda work: work(),
         )
         self.events: list[Event] = []
         self.others: set[int] = set()
@@ -57,12 +57,12 @@ class Host:
         self._called = asyncio.Event()
         self._started = 0
 
-    def _begin(self, run: Run) -> bool:
-        self.begun.append(("begin", run.index, threading.get_ident()))
-        return run.index not in self.others
+    def _begin(self, request: Request) -> bool:
+        self.begun.append(("begin", request.index, threading.get_ident()))
+        return request.index not in self.others
 
-    def _note(self, what: str, run: Run, said: Outcome | StuckReason | None) -> None:
-        self.events.append(Event(what, run.index, said, time.monotonic()))
+    def _note(self, what: str, request: Request, said: Outcome | StuckReason | None) -> None:
+        self.events.append(Event(what, request.index, said, time.monotonic()))
         self._called.set()
 
     def start(
@@ -82,8 +82,10 @@ class Host:
         ends = now + seconds
         index = self._started
         self._started += 1
-        self.execution.start(
-            Run(handler, record, Task(record, ends, payload), ends, now, Route(0, handler, ""), index, b"r")
+        self.executor.start(
+            Request(
+                handler, record, Task(record, ends, payload), ends, now, Route(0, handler, ""), index, b"r"
+            )
         )
         return index
 

@@ -14,7 +14,7 @@ import pytest
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed
-from ajhost.roles.worker.run import StuckReason
+from ajhost.roles.worker.request import StuckReason
 from tests.execution.host import GRACE, LONG, SOON, Host, forever, said_about_deadline
 from tests.support import handlers
 
@@ -60,7 +60,7 @@ async def test_an_early_deadline_is_seen_whatever_was_due_before_it(host: Host) 
         host.start(forever, seconds=seconds)
     await host.outcome(1)
     assert [event.index for event in host.events if event.what == "finish"] == [4, 2, 3, 1]
-    host.execution.cancel_all("over")
+    host.executor.cancel_all("over")
     await host.freed(0)
 
 
@@ -68,19 +68,19 @@ async def test_a_deadline_far_away_is_not_looked_at_again_and_again(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[float] = []
-    sweep = host.execution._sweep
+    sweep = host.executor._sweep
 
     def look() -> None:
         looks.append(time.monotonic())
         sweep()
 
-    monkeypatch.setattr(host.execution, "_sweep", look)
+    monkeypatch.setattr(host.executor, "_sweep", look)
     for seconds in (LONG, 5 * SOON):
         host.start(forever, seconds=seconds)
     await host.outcome(1)
     await host.freed(1)
     assert 1 <= len(looks) <= 2  # one more when the loop's clock was ahead
-    host.execution.cancel_all("over")
+    host.executor.cancel_all("over")
     await host.freed(0)
 
 
@@ -139,7 +139,7 @@ async def test_a_handler_that_swallows_its_cancellation_is_stuck_after_the_grace
     stuck = host.event("stuck", index)
     assert stuck.said is StuckReason.CANCELLATION
     assert stuck.at - host.event("finish", index).at >= GRACE
-    assert host.execution.busy == 1
+    assert host.executor.busy == 1
     after = host.start(forever, seconds=3 * SOON)
     await host.freed(after)
     let_go.set()
@@ -156,7 +156,7 @@ async def test_a_deadline_before_the_first_step_leaves_the_handler_unrun_and_its
         ran.append(task.id)
 
     index = host.start(handler)
-    host.execution.cancel_all("draining: now")
+    host.executor.cancel_all("draining: now")
     await host.freed(index)
     assert host.of(index) == ["finish", "freed"]
     assert ran == []
@@ -181,7 +181,7 @@ async def test_an_awaitable_whose_cancel_raises_holds_up_nobody_elses_answer(
     begun = [host.start(f, seconds=LONG if draining else SOON) for f in (handler, forever, handler, forever)]
     if draining:
         await asyncio.sleep(0)
-        host.execution.cancel_all("draining: now")
+        host.executor.cancel_all("draining: now")
     for index in begun:
         assert isinstance(await host.outcome(index), Failed)
     await host.until(lambda: "stuck" in host.of(begun[0]) and "stuck" in host.of(begun[2]))
@@ -214,7 +214,7 @@ async def test_ten_thousand_handlers_that_end_about_their_deadlines_have_one_ans
             length = max(0.0, moment + chance.uniform(-0.02, 0.02))
             host.start(function, seconds=moment, payload=str(length).encode())
         await asyncio.sleep(0.005)  # or all would be late together
-    await host.until(lambda: not host.execution.busy)
+    await host.until(lambda: not host.executor.busy)
     counts = Counter((event.what, event.index) for event in host.events if event.what != "stuck")
     assert counts == Counter({(what, i): 1 for what in ("finish", "freed") for i in range(10_000)}), seed
     kinds = Counter(type(event.said) for event in host.events if event.what == "finish")
@@ -232,11 +232,11 @@ async def test_when_the_time_to_drain_is_over_all_is_answered_and_cancelled(
 
     begun = [host.start(forever), host.start(forever), host.start(wait)]
     await waits.wait()
-    assert host.execution.running() == {"email:new": 3}
-    host.execution.cancel_all("draining: the host stopped")
-    host.execution.cancel_all("draining: again")
+    assert host.executor.running() == {"email:new": 3}
+    host.executor.cancel_all("draining: the host stopped")
+    host.executor.cancel_all("draining: again")
     assert [await host.outcome(index) for index in begun] == [Failed("draining: the host stopped")] * 3
-    assert host.execution.running() == {}
+    assert host.executor.running() == {}
     gate.set()
     for index in begun:
         await host.freed(index)
@@ -255,7 +255,7 @@ async def test_what_is_started_after_the_end_of_a_drain_is_answered_likewise_and
     async def note_async(task: Task) -> None:
         note(task)
 
-    host.execution.cancel_all("draining: now")
+    host.executor.cancel_all("draining: now")
     for index in (host.start(note), host.start(note_async)):
         assert await host.outcome(index) == Failed("draining: now")
         assert host.of(index) == ["freed", "finish"]
@@ -267,6 +267,6 @@ async def test_a_drained_handler_that_swallows_its_cancellation_is_stuck_long_be
 ) -> None:
     index = host.start(handlers.swallow_cancellation, payload=b'{"sleep_ms":600}')
     await asyncio.sleep(0)
-    host.execution.cancel_all("draining: now")
+    host.executor.cancel_all("draining: now")
     await host.freed(index)
     assert host.of(index) == ["finish", "stuck", "freed"]

@@ -22,12 +22,12 @@ from tests.support import handlers
 
 async def test_an_async_handler_is_freed_and_then_finished_in_one_turn(host: Host) -> None:
     index = host.start(handlers.echo, payload=b"as it came")
-    assert host.execution.busy == 1
+    assert host.executor.busy == 1
     assert host.events == []
     await asyncio.sleep(0)
     assert host.of(index) == ["freed", "finish"]
     assert await host.outcome(index) == Completed(b"as it came")
-    assert host.execution.busy == 0
+    assert host.executor.busy == 0
 
 
 async def test_a_plain_function_runs_in_a_thread_that_bears_its_route_and_task(host: Host) -> None:

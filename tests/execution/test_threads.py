@@ -17,7 +17,7 @@ import pytest
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed
-from ajhost.roles.worker.run import StuckReason
+from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.threads import prepare_for_threads
 from tests.execution.host import GRACE, LIMIT, SOON, Host, forever, said_about_deadline
 from tests.support import handlers

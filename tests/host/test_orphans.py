@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from ajhost.core.layout import State
+from ajhost.ledger.layout import State
 from tests.support import processes
 from tests.support.host import Host
 from tests.support.house import until

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.core.layout import State
+from ajhost.ledger.layout import State
 from tests.support import processes
 from tests.support.host import Host
 from tests.support.house import until
@@ -162,7 +162,7 @@ async def test_a_foreign_file_is_put_aside(nats_server: NatsServer, tmp_path: Pa
 
 
 async def _settled(host: Host, waiting: int) -> None:
-    """Until the two workers have lent what they cannot start."""
+    """Until the two workers have enqueued what they cannot start."""
     while True:
         status = await host.status()
         if sum(w["counts"]["lent"] for w in status["workers"]) >= waiting:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.processes import resident_bytes
+from ajhost.adapters.linux.processes import resident_bytes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Partition

@@ -34,7 +34,7 @@ async def everybody_at_once(host: KeptHost, rng: random.Random) -> None:
 
 async def a_worker_then_the_supervisor(host: KeptHost, rng: random.Random) -> None:
     _kill([rng.choice(list(host.workers().values()))])
-    await asyncio.sleep(rng.uniform(0, 0.008))  # anywhere in its burial
+    await asyncio.sleep(rng.uniform(0, 0.008))  # anywhere in its recovery
     host.send_signal(signal.SIGKILL)
 
 

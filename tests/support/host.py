@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ajhost.adapters import ledger_file
-from ajhost.core.layout import State
+from ajhost.adapters.linux import ledger_file
+from ajhost.ledger.layout import State
 from tests.support import processes
 from tests.support.log import Line, Log, Wanted
 from tests.support.notify import NotifySocket
@@ -336,7 +336,7 @@ class Host:
         for serial in ledger_file.serials(directory):
             with contextlib.suppress(FileNotFoundError):
                 ledger = ledger_file.MappedLedger(directory, serial)
-                count += sum(e.state in states and not (e.said or e.taken) for e in ledger.used())
+                count += sum(e.state in states and not (e.revoked or e.claimed) for e in ledger.used())
                 ledger.close()
         return count
 

@@ -1,4 +1,4 @@
-"""What surrounds a worker: ledger directory, lanes, a desk on a real server, and somebody who counts answers."""
+"""What surrounds a worker: ledger directory, queues, a standby on a real server, and somebody who counts answers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 import ajhost
-from ajhost.adapters import ledger_file
-from ajhost.adapters.ledger_file import OwnedLedger
-from ajhost.core.layout import Geometry, Identity
-from ajhost.core.ledger import Entry
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.ledger_file import LockedLedger
+from ajhost.ledger.layout import Geometry, Identity
+from ajhost.ledger.view import Entry
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed, Outcome
-from ajhost.roles.plan import GenerationPlan
-from ajhost.roles.shared_queue.lane import GENERAL, Lane, open_lane
-from ajhost.roles.shared_queue.maps import Maps
-from ajhost.roles.shared_queue.puller import Claimed, Origin, Puller
-from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
+from ajhost.roles.shared_queue.ledger_cache import LedgerCache
+from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
+from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.supervisor.standby import Standby
 from ajhost.settings.values import (
     HandlerSettings,
     LogSettings,
@@ -42,8 +42,8 @@ from tests.support.nats import NatsServer, round_trip
 
 GEOMETRY = Geometry(64, 1 << 17, 1 << 16)
 SUBJECT = "CHORIA_AJ.H.T.t"
-DESK = 1 << 30
-PULLER = 1 << 29
+STANDBY = 1 << 30
+CONSUMER = 1 << 29
 LIMIT = 10.0
 _OURS = str(Path(ajhost.__file__).parent)
 
@@ -140,15 +140,15 @@ def _write(writer: int, text: bytes) -> None:
 
 
 class House:
-    """One host's surroundings. `ran` lists the reply subjects of what the house's own puller started."""
+    """One host's surroundings. `ran` lists the reply subjects of what the house's own consumer started."""
 
-    def __init__(self, server: NatsServer, directory: Path, lanes: tuple[str, ...] = (GENERAL,)) -> None:
+    def __init__(self, server: NatsServer, directory: Path, queues: tuple[str, ...] = (DEFAULT,)) -> None:
         self.server = server
         self.runtime = directory
         self.directory = directory / "ledger"
         self.directory.mkdir()
-        self.lanes: list[Lane] = [open_lane(name) for name in lanes]
-        self.plan = GenerationPlan(
+        self.queues: list[TokenQueue] = [open_queue(name) for name in queues]
+        self.plan = GenerationSpec(
             1,
             directory,
             NatsSettings(servers=(server.url,)),
@@ -157,28 +157,28 @@ class House:
             (HandlerSettings("t", "m:f"),),
             SignatureSettings(),
             LogSettings(),
-            lanes,
+            queues,
         )
-        self.maps = Maps(self.directory)
+        self.ledgers = LedgerCache(self.directory)
         self.ran: list[bytes] = []
         self.answers: dict[bytes, list[str]] = {}
         self.room = True
         self._serial = 0
 
     async def __aenter__(self) -> Self:
-        self.desk = Desk(self.plan, DESK, self.lanes, 1 << 16, lambda epoch, sock: None)
-        await self.desk.connect()
+        self.standby = Standby(self.plan, STANDBY, self.queues, 1 << 16, lambda epoch, sock: None)
+        await self.standby.connect()
         self.client: Client = await nats.connect(self.server.url)
         await self.client.subscribe("R.>", cb=self._answered)
         await round_trip(self.client)
-        ledger_file.make(self.directory, GEOMETRY, Identity(PULLER, 0, 1))
-        self._own = OwnedLedger(self.directory, PULLER)
-        self.puller = Puller(
+        ledger_file.make(self.directory, GEOMETRY, Identity(CONSUMER, 0, 1))
+        self._own = LockedLedger(self.directory, CONSUMER)
+        self.consumer = Consumer(
             self._own,
             self.directory,
-            self.lanes,
+            self.queues,
             asyncio.get_running_loop(),
-            lambda lane: self.room,
+            lambda queue: self.room,
             self.started,
             self._resumed,
         )
@@ -187,11 +187,11 @@ class House:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.puller.end()
+        self.consumer.end()
         await self.client.close()
-        await self.desk.connection.close()
-        for lane in self.lanes:
-            lane.close()
+        await self.standby.connection.close()
+        for queue in self.queues:
+            queue.close()
 
     def new_serial(self) -> int:
         """The ledger file of a new process."""
@@ -199,10 +199,10 @@ class House:
         ledger_file.make(self.directory, GEOMETRY, Identity(self._serial, self._serial, 1))
         return self._serial
 
-    def _resumed(self, claimed: Claimed) -> None:
+    def _resumed(self, claimed: ClaimedRequest) -> None:
         raise AssertionError("the house lends nothing")
 
-    def started(self, data: bytes, claimed: Claimed) -> None:
+    def started(self, data: bytes, claimed: ClaimedRequest) -> None:
         """Starts what was pulled, and is done with it at once."""
         reply = scan(data).messages[0][5]
         index = self._own.start_pulled(1)
@@ -220,37 +220,37 @@ class House:
         self.answers.setdefault(message.subject.encode(), []).append(text)
 
     async def settle(self) -> None:
-        """Returns when the lanes are empty, the desk's answers have come, and its ledger is swept."""
-        self.puller.begin()
+        """Returns when the queues are empty, the standby's answers have come, and its ledger is swept."""
+        self.consumer.begin()
         await until(lambda: not self.waiting())
-        self.puller.end()
-        self.desk.beat(time.monotonic_ns())
+        self.consumer.end()
+        self.standby.beat(time.monotonic_ns())
         await until(self._told)
         await round_trip(self.client)
 
     def _told(self) -> bool:
-        """Whether the server has what the desk answered."""
-        out = self.desk.transport.out
+        """Whether the server has what the standby answered."""
+        out = self.standby.transport.out
         out.confirm()
         return not (out.unsent or out.unconfirmed)
 
     def waiting(self) -> bool:
-        """Whether a token lies in a lane or is undecided."""
-        if self.puller._undecided is not None:
+        """Whether a token lies in a queue or is undecided."""
+        if self.consumer._pending is not None:
             return True
-        return any(lying(lane) for lane in self.lanes)
+        return any(lying(queue) for queue in self.queues)
 
 
-def lying(lane: Lane) -> bool:
-    """Whether a token lies in a lane."""
+def lying(queue: TokenQueue) -> bool:
+    """Whether a token lies in a queue."""
     with contextlib.suppress(BlockingIOError):
-        lane.receive.recv(64, socket.MSG_PEEK)
+        queue.receive.recv(64, socket.MSG_PEEK)
         return True
     return False
 
 
 @contextlib.asynccontextmanager
-async def house(directory: Path, lanes: tuple[str, ...] = (GENERAL,)) -> AsyncIterator[House]:
+async def house(directory: Path, queues: tuple[str, ...] = (DEFAULT,)) -> AsyncIterator[House]:
     """A house with a server of its own."""
-    async with NatsServer(directory) as server, House(server, directory, lanes) as made:
+    async with NatsServer(directory) as server, House(server, directory, queues) as made:
         yield made

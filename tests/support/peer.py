@@ -8,7 +8,7 @@ import struct
 from types import TracebackType
 from typing import Self
 
-from ajhost.adapters.transport import LedgerTransport
+from ajhost.adapters.nats.transport import LedgerTransport
 
 
 class Given(LedgerTransport):

@@ -132,7 +132,7 @@ async def test_every_library_is_in_it_and_every_module_can_be_imported(bare: Lab
     assert needed <= set(found["distributions"])
     assert found["missing"] == []
     assert found["broken"] == {}
-    assert {"ajhost.adapters.http", "ajhost.adapters.metrics", "ajhost.roles.worker.main"} <= set(
+    assert {"ajhost.adapters.http", "ajhost.adapters.prometheus", "ajhost.roles.worker.main"} <= set(
         found["modules"]
     )
     listed = bare.path("/usr/share/doc/ajhost/bundled-libraries.txt").read_text()

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from ajhost.adapters import processes
-from ajhost.adapters.channel import Channel
-from ajhost.adapters.processes import Ended
-from ajhost.roles.plan import GenerationPlan
-from ajhost.roles.template.client import Spawned, Template, TemplateFailed
+from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.channel import Channel
+from ajhost.adapters.linux.processes import ExitStatus
+from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.template.template_process import Spawned, TemplateFailed, TemplateProcess
 from ajhost.settings.values import (
     HandlerSettings,
     LogSettings,
@@ -39,10 +39,10 @@ import random
 import signal
 import sys
 
-from ajhost.adapters.channel import Channel, ChannelClosed
+from ajhost.adapters.linux.channel import Channel, ChannelClosed
 
 
-def run(plan, order, handlers, channel, lanes):
+def run(spec, worker_spec, handlers, channel, queues):
     own = channel.fileno()
     channel = Channel(channel)
     blocked = signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -58,12 +58,12 @@ def run(plan, order, handlers, channel, lanes):
         if "segfault" in message:
             ctypes.string_at(0)
         channel.send({
-            "slot": order.slot, "serial": order.serial, "generation": order.generation,
+            "slot": worker_spec.slot, "serial": worker_spec.serial, "generation": worker_spec.generation,
             "pid": os.getpid(), "session": os.getsid(0), "random": random.random(),
             "blocked": len(blocked), "path": sys.path, "python": sys.version_info[:2],
             "handlers": {r: [h.target, h.is_async] for r, h in handlers.items()},
             "called": [h.function(None) for h in handlers.values() if not h.is_async],
-            "channel": own, "lanes": [[name, a.fileno(), b.fileno()] for name, a, b in lanes],
+            "channel": own, "queues": [[name, a.fileno(), b.fileno()] for name, a, b in queues],
             "descriptors": {fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
                             if os.path.lexists(f"/proc/self/fd/{fd}")},
             "signals": {s.name: repr(signal.getsignal(s)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)},
@@ -92,8 +92,8 @@ class Bench:
         preload: bool = True,
         interpreter: str = sys.executable,
         path: Path | None = None,
-    ) -> GenerationPlan:
-        return GenerationPlan(
+    ) -> GenerationSpec:
+        return GenerationSpec(
             generation=5,
             runtime=self.app,
             nats=NatsSettings(password="geheim"),
@@ -102,13 +102,13 @@ class Bench:
             handlers=tuple(HandlerSettings(f"r{i}", t) for i, t in enumerate((target, *more))),
             signature=SignatureSettings(),
             log=LogSettings(),
-            lanes=("",),
+            queues=("",),
         )
 
-    async def problems(self, plan: GenerationPlan, timeout: float = TIMEOUT) -> list[str]:
+    async def problems(self, spec: GenerationSpec, timeout: float = TIMEOUT) -> list[str]:
         """What a template of this plan fails with."""
         with pytest.raises(TemplateFailed) as raised:
-            await Template.start(plan, (), timeout, entry=ENTRY)
+            await TemplateProcess.start(spec, (), timeout, entry=ENTRY)
         assert str(raised.value) == "\n".join(raised.value.problems)
         return raised.value.problems
 
@@ -132,7 +132,7 @@ class Worker:
     def tell(self, **message: object) -> None:
         self._channel.send(message)
 
-    async def ended(self) -> Ended:
+    async def ended(self) -> ExitStatus:
         """How it ended, once it has."""
         await _readable(self.pidfd)
         # nothing tells when its middle process ends and leaves it to us
@@ -158,5 +158,5 @@ async def _readable(pidfd: int) -> None:
         loop.remove_reader(pidfd)
 
 
-Start = Callable[..., Awaitable[Template]]
+Start = Callable[..., Awaitable[TemplateProcess]]
 Fork = Callable[..., Awaitable[Worker]]

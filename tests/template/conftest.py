@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import processes
-from ajhost.adapters.channel import Channel, pair
-from ajhost.roles.plan import GenerationPlan, WorkerOrder
-from ajhost.roles.shared_queue.lane import Lane, open_lane
-from ajhost.roles.template.client import Template
+from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.channel import Channel, pair
+from ajhost.roles.shared_queue.queue import TokenQueue, open_queue
+from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.template.template_process import TemplateProcess
 from tests.template.bench import ENTRY, TIMEOUT, WORKER, Bench, Fork, Start, Worker
 
 
@@ -24,11 +24,11 @@ def _subreaper() -> None:
 
 
 @pytest.fixture
-def lanes() -> Iterator[list[Lane]]:
-    opened = [open_lane(""), open_lane("email:new")]
+def queues() -> Iterator[list[TokenQueue]]:
+    opened = [open_queue(""), open_queue("email:new")]
     yield opened
-    for lane in opened:
-        lane.close()
+    for queue in opened:
+        queue.close()
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 @pytest.fixture
-async def start(lanes: list[Lane]) -> AsyncIterator[Start]:
-    started: list[Template] = []
+async def start(queues: list[TokenQueue]) -> AsyncIterator[Start]:
+    started: list[TemplateProcess] = []
 
-    async def make(plan: GenerationPlan) -> Template:
-        template = await Template.start(plan, lanes, TIMEOUT, entry=ENTRY)
+    async def make(spec: GenerationSpec) -> TemplateProcess:
+        template = await TemplateProcess.start(spec, queues, TIMEOUT, entry=ENTRY)
         started.append(template)
         return template
 
@@ -59,15 +59,17 @@ async def start(lanes: list[Lane]) -> AsyncIterator[Start]:
 
 
 @pytest.fixture
-async def fork(lanes: list[Lane]) -> AsyncIterator[Fork]:
+async def fork(queues: list[TokenQueue]) -> AsyncIterator[Fork]:
     forked: list[Worker] = []
 
-    async def make(template: Template, slot: int = 0, more_lanes: tuple[Lane, ...] = ()) -> Worker:
+    async def make(
+        template: TemplateProcess, slot: int = 0, more_queues: tuple[TokenQueue, ...] = ()
+    ) -> Worker:
         ours, theirs = pair()
         with theirs:
             try:
-                order = WorkerOrder(slot, 100 + len(forked), 5, 99)
-                spawned = await template.spawn(order, theirs, [*lanes, *more_lanes])
+                worker_spec = WorkerSpec(slot, 100 + len(forked), 5, 99)
+                spawned = await template.spawn(worker_spec, theirs, [*queues, *more_queues])
             except BaseException:
                 ours.close()
                 raise

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from ajhost.adapters import processes
-from ajhost.roles.template.client import TemplateFailed, rehearse
+from ajhost.adapters.linux import processes
+from ajhost.roles.template.template_process import TemplateFailed, rehearse
 from tests.template.bench import ENTRY, TIMEOUT, Bench, Start
 
 
@@ -75,10 +75,10 @@ async def test_all_problems_are_told_at_once(bench: Bench) -> None:
         "odd",
         "class Send: ...\nnumber = 3\ndef two(a, b): ...\nasync def agen(t): yield\ndef gen(t): yield\n",
     )
-    plan = bench.plan(
+    spec = bench.plan(
         "bad:a", "bad:b", "acne:send", "acme:sent", "odd:Send", "odd:number", "odd:two", "odd:agen", "odd:gen"
     )
-    problems = await bench.problems(plan)
+    problems = await bench.problems(spec)
     assert [problem.partition(": ")[0] for problem in problems] == [
         'handlers."r0", handlers."r1"',
         *(f'handlers."r{number}"' for number in range(2, 9)),
@@ -138,28 +138,28 @@ async def test_everything_that_can_be_called_with_a_task_is_a_handler(bench: Ben
         "many:decorated": "async",
         "many:builtin": "thread",
     }
-    plan = bench.plan(*targets)
-    described = await rehearse(plan.python, plan.handlers, TIMEOUT, entry=ENTRY)
+    spec = bench.plan(*targets)
+    described = await rehearse(spec.python, spec.handlers, TIMEOUT, entry=ENTRY)
     assert {found.target: found.kind for found in described} == targets
 
 
 async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_running(bench: Bench) -> None:
-    plan = bench.plan("acme:send", "acme:sync", preload=False)
+    spec = bench.plan("acme:send", "acme:sync", preload=False)
     alive = processes.children()
-    described = await rehearse(plan.python, plan.handlers, TIMEOUT)
+    described = await rehearse(spec.python, spec.handlers, TIMEOUT)
     assert [(found.route, found.kind) for found in described] == [("r0", "async"), ("r1", "thread")]
     assert processes.children() == alive
 
 
 async def test_handlers_that_cannot_be_proven_are_told_with_every_problem(bench: Bench) -> None:
     bench.module("hang", "import time\ntime.sleep(600)\n")
-    plan = bench.plan("acme:sent", "acme:snyc")
+    spec = bench.plan("acme:sent", "acme:snyc")
     with pytest.raises(TemplateFailed) as failed:
-        await rehearse(plan.python, plan.handlers, TIMEOUT)
+        await rehearse(spec.python, spec.handlers, TIMEOUT)
     problems = failed.value.problems
     assert ["did you mean send" in problems[0], "did you mean sync" in problems[1]] == [True, True]
-    plan = bench.plan("hang:send")
+    spec = bench.plan("hang:send")
     with pytest.raises(TemplateFailed) as failed:
-        await rehearse(plan.python, plan.handlers, 0.5)
+        await rehearse(spec.python, spec.handlers, 0.5)
     (problem,) = failed.value.problems
     assert "did not end in time" in problem

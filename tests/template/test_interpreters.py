@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import processes
+from ajhost.adapters.linux import processes
 from tests.template.bench import Bench, Fork, Start
 
 
@@ -21,7 +21,7 @@ async def test_a_virtual_environment_without_ajhost_serves_its_handlers_and_keep
     template = await start(bench.plan(interpreter=str(venv / "bin/python")))
     report = await (await fork(template)).report()
     assert report["called"] == ["the venv"]
-    assert Path(report["ajhost"]) == Path(processes.__file__).parents[1] / "__init__.py"
+    assert Path(report["ajhost"]) == Path(processes.__file__).parents[2] / "__init__.py"
     path = report["path"]
     assert path[0] == str(bench.app)
     (site,) = venv.glob("lib/python3.*/site-packages")

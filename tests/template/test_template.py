@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import processes
+from ajhost.adapters.linux import processes
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.template.client import TemplateFailed
+from ajhost.roles.template.template_process import TemplateFailed
 from tests.support.processes import children, gone, info, send
 from tests.template.bench import ENTRY, TIMEOUT, Bench, Fork, Start
 
@@ -103,12 +103,12 @@ async def test_a_template_does_not_outlive_a_supervisor_that_is_killed(bench: Be
     script = f"""
 import asyncio
 from pathlib import Path
-from ajhost.roles.template.client import rehearse
+from ajhost.roles.template.template_process import rehearse
 from ajhost.settings.values import *
 python = PythonSettings(path=(Path({str(bench.app)!r}),))
 asyncio.run(rehearse(python, (HandlerSettings("a", "slow:send"),), 600, entry={ENTRY!r}))
 """
-    path = f"{Path(processes.__file__).parents[2]}{os.pathsep}{os.environ['PYTHONPATH']}"
+    path = f"{Path(processes.__file__).parents[3]}{os.pathsep}{os.environ['PYTHONPATH']}"
     supervisor = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE
     )

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.shared_queue.lane import Lane, open_lane
+from ajhost.roles.shared_queue.queue import TokenQueue, open_queue
 from tests.support.processes import children, info
 from tests.template.bench import Bench, Fork, Start
 
@@ -35,21 +35,22 @@ async def test_a_worker_is_a_child_of_the_supervisor_with_a_session_and_a_title_
 
 
 async def test_a_worker_holds_its_channel_the_lanes_and_nothing_else(
-    bench: Bench, start: Start, fork: Fork, lanes: list[Lane]
+    bench: Bench, start: Start, fork: Fork, queues: list[TokenQueue]
 ) -> None:
     template = await start(bench.plan())
     await fork(template, 0)
-    added = open_lane("late")
+    added = open_queue("late")
     try:
         report = await (await fork(template, 1, (added,))).report()
         want = [
-            (lane.name, _inode(lane.receive.fileno()), _inode(lane.send.fileno())) for lane in (*lanes, added)
+            (queue.name, _inode(queue.receive.fileno()), _inode(queue.send.fileno()))
+            for queue in (*queues, added)
         ]
     finally:
         added.close()
     links = {int(fd): link for fd, link in report["descriptors"].items()}
-    assert [(name, links[a], links[b]) for name, a, b in report["lanes"]] == want
-    expected = {0, 1, 2, report["channel"]} | {fd for _, *pairs in report["lanes"] for fd in pairs}
+    assert [(name, links[a], links[b]) for name, a, b in report["queues"]] == want
+    expected = {0, 1, 2, report["channel"]} | {fd for _, *pairs in report["queues"] for fd in pairs}
     assert set(links) == expected
 
 
@@ -59,13 +60,13 @@ def _inode(descriptor: int) -> str:
 
 async def test_more_lanes_than_one_message_holds_all_arrive(bench: Bench, start: Start, fork: Fork) -> None:
     template = await start(bench.plan())
-    many = tuple(open_lane(f"route{number}") for number in range(150))
+    many = tuple(open_queue(f"route{number}") for number in range(150))
     try:
         report = await (await fork(template, 0, many)).report()
-        assert len(report["lanes"]) == 152
+        assert len(report["queues"]) == 152
     finally:
-        for lane in many:
-            lane.close()
+        for queue in many:
+            queue.close()
 
 
 @pytest.mark.parametrize(

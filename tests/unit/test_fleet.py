@@ -11,21 +11,21 @@ from ajhost.core.fleet import (
     FIRST_DELAY,
     HUNG_PATIENCE,
     LONGEST_DELAY,
-    SETTLED_AFTER,
+    STABLE_AFTER,
     Command,
     Died,
     Event,
     Fleet,
+    Hung,
     Leave,
-    Served,
+    Ready,
+    Recovered,
+    Recycle,
+    Scale,
     Spawn,
-    Stalled,
-    Standing,
     Stop,
-    Target,
     Tick,
-    Woke,
-    Worn,
+    WorkerState,
 )
 
 
@@ -36,9 +36,9 @@ class Story:
         self.fleet = Fleet(1)
         self.now = 100.0
         if count:
-            self.did(Target(1, count))
+            self.did(Scale(1, count))
             for serial in list(self.fleet.members):
-                self.did(Served(serial))
+                self.did(Ready(serial))
 
     def did(self, event: Event, after: float = 0.0) -> list[Command]:
         self.now += after
@@ -47,35 +47,35 @@ class Story:
 
 def test_the_first_start_fills_every_slot_at_once() -> None:
     story = Story()
-    assert story.did(Target(1, 3)) == [Spawn(1, 0, 1), Spawn(2, 1, 1), Spawn(3, 2, 1)]
+    assert story.did(Scale(1, 3)) == [Spawn(1, 0, 1), Spawn(2, 1, 1), Spawn(3, 2, 1)]
     assert story.did(Tick(), 5) == []
     assert not story.fleet.complete()
     for serial in (1, 2, 3):
-        assert story.did(Served(serial)) == []
+        assert story.did(Ready(serial)) == []
     assert story.fleet.complete()
     assert story.fleet.serving() == 3
 
 
 def test_serials_go_on_from_where_an_earlier_start_ended() -> None:
-    assert Fleet(1 << 40).handle(Target(1, 1), 0.0) == [Spawn(1 << 40, 0, 1)]
+    assert Fleet(1 << 40).handle(Scale(1, 1), 0.0) == [Spawn(1 << 40, 0, 1)]
 
 
 def test_a_settled_member_that_dies_is_replaced_at_once_every_time() -> None:
     story = Story(1)
     for serial in range(1, 6):
-        assert story.did(Died(serial), SETTLED_AFTER) == [Spawn(serial + 1, 0, 1)]
-        story.did(Served(serial + 1))
+        assert story.did(Died(serial), STABLE_AFTER) == [Spawn(serial + 1, 0, 1)]
+        story.did(Ready(serial + 1))
 
 
 @pytest.mark.parametrize("serves", [False, True], ids=["before it serves", "soon after it serves"])
 def test_a_crash_loop_is_replaced_at_once_first_and_then_ever_slower_up_to_a_limit(serves: bool) -> None:
     story = Story()
-    story.did(Target(1, 1))
+    story.did(Scale(1, 1))
     delay, serial, waited = 0.0, 1, []
     for _ in range(12):
         if serves:
-            story.did(Served(serial))
-        commands = story.did(Died(serial), SETTLED_AFTER / 2)
+            story.did(Ready(serial))
+        commands = story.did(Died(serial), STABLE_AFTER / 2)
         if delay:
             assert commands == []
             assert story.did(Tick(), delay * 0.9) == [], "too early"
@@ -90,7 +90,7 @@ def test_a_crash_loop_is_replaced_at_once_first_and_then_ever_slower_up_to_a_lim
 
 def test_a_crash_loop_of_days_is_only_slow() -> None:
     story = Story()
-    commands = story.did(Target(1, 1))
+    commands = story.did(Scale(1, 1))
     for _ in range(3000):
         (spawn,) = commands
         assert isinstance(spawn, Spawn)
@@ -99,12 +99,12 @@ def test_a_crash_loop_of_days_is_only_slow() -> None:
 
 def test_a_member_that_settles_ends_the_waiting() -> None:
     story = Story()
-    story.did(Target(1, 1))
+    story.did(Scale(1, 1))
     story.did(Died(1))
     story.did(Died(2))
     story.did(Tick(), FIRST_DELAY)
-    story.did(Served(3))
-    assert story.did(Died(3), SETTLED_AFTER) == [Spawn(4, 0, 1)]
+    story.did(Ready(3))
+    assert story.did(Died(3), STABLE_AFTER) == [Spawn(4, 0, 1)]
     assert story.did(Died(4)) == [Spawn(5, 0, 1)]
 
 
@@ -117,23 +117,23 @@ def test_one_slots_crash_loop_stops_no_other() -> None:
 
 def test_a_new_target_ends_the_waiting_of_every_slot() -> None:
     story = Story()
-    story.did(Target(1, 1))
+    story.did(Scale(1, 1))
     story.did(Died(1))
     assert story.did(Died(2)) == []
-    assert story.did(Target(2, 1)) == [Spawn(3, 0, 2)]
+    assert story.did(Scale(2, 1)) == [Spawn(3, 0, 2)]
 
 
 def test_a_replacement_serves_before_the_old_one_leaves() -> None:
     story = Story(1)
-    assert story.did(Worn(1)) == [Spawn(2, 0, 1)]
+    assert story.did(Recycle(1)) == [Spawn(2, 0, 1)]
     assert story.did(Tick(), 60) == []
-    assert story.did(Served(2)) == [Leave(1, stop=False)]
+    assert story.did(Ready(2)) == [Leave(1, stop=False)]
     assert story.did(Died(1)) == []
 
 
 def test_a_worn_member_stays_while_its_replacements_die() -> None:
     story = Story(1)
-    story.did(Worn(1))
+    story.did(Recycle(1))
     assert story.did(Died(2)) == [Spawn(3, 0, 1)]
     assert story.did(Died(3)) == []
     assert story.did(Tick(), FIRST_DELAY) == [Spawn(4, 0, 1)]
@@ -142,33 +142,33 @@ def test_a_worn_member_stays_while_its_replacements_die() -> None:
 
 def test_a_member_that_starts_is_not_replaced_for_being_worn() -> None:
     story = Story()
-    story.did(Target(1, 1))
-    assert [story.did(Worn(1), 1.0) for _ in range(5)] == [[]] * 5
-    story.did(Served(1))
-    assert story.did(Worn(1)) == [Spawn(2, 0, 1)]
+    story.did(Scale(1, 1))
+    assert [story.did(Recycle(1), 1.0) for _ in range(5)] == [[]] * 5
+    story.did(Ready(1))
+    assert story.did(Recycle(1)) == [Spawn(2, 0, 1)]
 
 
 def test_a_reload_renews_slot_by_slot() -> None:
     story = Story(3)
-    assert story.did(Target(2, 3)) == [Spawn(4, 0, 2)]
+    assert story.did(Scale(2, 3)) == [Spawn(4, 0, 2)]
     assert story.did(Tick(), 60) == []
-    assert story.did(Served(4)) == [Leave(1, stop=False), Spawn(5, 1, 2)]
+    assert story.did(Ready(4)) == [Leave(1, stop=False), Spawn(5, 1, 2)]
     assert story.did(Died(1)) == []
-    assert story.did(Served(5)) == [Leave(2, stop=False), Spawn(6, 2, 2)]
+    assert story.did(Ready(5)) == [Leave(2, stop=False), Spawn(6, 2, 2)]
     assert not story.fleet.complete()
-    assert story.did(Served(6)) == [Leave(3, stop=False)]
+    assert story.did(Ready(6)) == [Leave(3, stop=False)]
     assert story.fleet.complete()
 
 
 def test_a_slot_that_becomes_empty_during_a_reload_does_not_wait_for_its_turn() -> None:
     story = Story(3)
-    story.did(Target(2, 3))
-    assert story.did(Died(3), SETTLED_AFTER) == [Spawn(5, 2, 2)]
+    story.did(Scale(2, 3))
+    assert story.did(Died(3), STABLE_AFTER) == [Spawn(5, 2, 2)]
 
 
 def test_a_reload_whose_code_dies_leaves_the_old_members_serving() -> None:
     story = Story(2)
-    commands = story.did(Target(2, 2))
+    commands = story.did(Scale(2, 2))
     for _ in range(50):
         assert all(isinstance(c, Spawn) for c in commands)
         serial = max(story.fleet.members)
@@ -178,47 +178,47 @@ def test_a_reload_whose_code_dies_leaves_the_old_members_serving() -> None:
 
 def test_a_dead_templates_successor_replaces_nobody_that_serves_its_generation() -> None:
     story = Story(2)
-    assert story.did(Target(1, 2)) == []
+    assert story.did(Scale(1, 2)) == []
     assert story.did(Died(1)) == [Spawn(3, 0, 1)]
 
 
 def test_more_slots_are_filled_and_nobody_else_is_touched() -> None:
     story = Story(1)
-    assert story.did(Target(1, 3)) == [Spawn(2, 1, 1), Spawn(3, 2, 1)]
+    assert story.did(Scale(1, 3)) == [Spawn(2, 1, 1), Spawn(3, 2, 1)]
 
 
 def test_surplus_slots_leave_at_once_when_the_others_serve() -> None:
     story = Story(3)
-    assert story.did(Target(1, 1)) == [Leave(2, stop=False), Leave(3, stop=False)]
+    assert story.did(Scale(1, 1)) == [Leave(2, stop=False), Leave(3, stop=False)]
 
 
 def test_surplus_slots_serve_on_until_a_reloads_slots_are_complete() -> None:
     story = Story(3)
-    assert story.did(Target(2, 1)) == [Spawn(4, 0, 2)]
-    assert story.did(Died(1), SETTLED_AFTER) == []
-    assert set(story.did(Served(4))) == {Leave(2, stop=False), Leave(3, stop=False)}
+    assert story.did(Scale(2, 1)) == [Spawn(4, 0, 2)]
+    assert story.did(Died(1), STABLE_AFTER) == []
+    assert set(story.did(Ready(4))) == {Leave(2, stop=False), Leave(3, stop=False)}
 
 
 def test_a_hung_member_has_patience_while_others_serve() -> None:
     story = Story(2)
-    assert story.did(Stalled(1)) == []
+    assert story.did(Hung(1)) == []
     assert story.did(Tick(), HUNG_PATIENCE * 0.9) == []
     assert story.did(Tick(), HUNG_PATIENCE * 0.2) == [Spawn(3, 0, 1)]
-    assert story.did(Served(3)) == [], "it would not hear that it shall leave"
+    assert story.did(Ready(3)) == [], "it would not hear that it shall leave"
 
 
 def test_a_hung_member_is_replaced_at_once_when_nobody_else_serves() -> None:
     story = Story(1)
-    assert story.did(Stalled(1)) == [Spawn(2, 0, 1)]
+    assert story.did(Hung(1)) == [Spawn(2, 0, 1)]
 
 
 @pytest.mark.parametrize("wakes", ["before the replacement serves", "after it"])
 def test_of_a_hung_member_that_wakes_and_its_replacement_one_stays(wakes: str) -> None:
     story = Story(1)
-    story.did(Stalled(1))
-    commands = story.did(Woke(1)) if wakes.startswith("before") else []
-    commands += story.did(Served(2))
-    commands += story.did(Woke(1))
+    story.did(Hung(1))
+    commands = story.did(Recovered(1)) if wakes.startswith("before") else []
+    commands += story.did(Ready(2))
+    commands += story.did(Recovered(1))
     assert len(commands) == 1
     assert isinstance(commands[0], Leave)
     assert story.fleet.serving() == 1
@@ -226,20 +226,22 @@ def test_of_a_hung_member_that_wakes_and_its_replacement_one_stays(wakes: str) -
 
 def test_a_hung_member_that_is_killed_is_replaced() -> None:
     story = Story(2)
-    story.did(Stalled(1))
-    assert story.did(Died(1), SETTLED_AFTER) == [Spawn(3, 0, 1)]
+    story.did(Hung(1))
+    assert story.did(Died(1), STABLE_AFTER) == [Spawn(3, 0, 1)]
 
 
 def test_a_stop_tells_everybody_to_leave_once_and_replaces_nobody() -> None:
     story = Story(2)
-    story.did(Worn(1))
+    story.did(Recycle(1))
     commands = story.did(Stop())
     assert commands == [Leave(1, stop=True), Leave(2, stop=True), Leave(3, stop=True)]
-    for event in (Tick(), Died(1), Served(3), Target(2, 4), Stop(), Worn(2)):
+    for event in (Tick(), Died(1), Ready(3), Scale(2, 4), Stop(), Recycle(2)):
         assert story.did(event, 5) == []
 
 
-@pytest.mark.parametrize("event", [Served(9), Died(9), Stalled(9), Woke(9), Worn(9), Woke(1), Served(1)])
+@pytest.mark.parametrize(
+    "event", [Ready(9), Died(9), Hung(9), Recovered(9), Recycle(9), Recovered(1), Ready(1)]
+)
 def test_an_event_of_a_stranger_or_out_of_place_changes_nothing(event: Event) -> None:
     story = Story(1)
     assert story.did(event) == []
@@ -284,7 +286,7 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
     @rule(count=st.integers(1, 3), reload=st.booleans())
     def target(self, count: int, reload: bool) -> None:
         self.generation += reload or not self.generation
-        self.tell(Target(self.generation, count))
+        self.tell(Scale(self.generation, count))
 
     @rule(after=st.sampled_from([0.0, 0.05, 0.5, 3.0, 20.0]))
     def time(self, after: float) -> None:
@@ -295,26 +297,26 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
     def serve(self, data: st.DataObject) -> None:
         serial = data.draw(st.sampled_from(sorted(self.starting)))
         self.serving[serial] = self.starting.pop(serial)
-        self.tell(Served(serial))
+        self.tell(Ready(serial))
 
     @precondition(lambda self: self.serving)
     @rule(data=st.data())
     def stall(self, data: st.DataObject) -> None:
         serial = data.draw(st.sampled_from(sorted(self.serving)))
         self.hung[serial] = self.serving.pop(serial)
-        self.tell(Stalled(serial))
+        self.tell(Hung(serial))
 
     @precondition(lambda self: self.hung)
     @rule(data=st.data())
     def wake(self, data: st.DataObject) -> None:
         serial = data.draw(st.sampled_from(sorted(self.hung)))
         self.serving[serial] = self.hung.pop(serial)
-        self.tell(Woke(serial))
+        self.tell(Recovered(serial))
 
     @precondition(lambda self: self.fleet.members)
     @rule(data=st.data())
     def wear(self, data: st.DataObject) -> None:
-        self.tell(Worn(data.draw(st.sampled_from(sorted(self.fleet.members)))))
+        self.tell(Recycle(data.draw(st.sampled_from(sorted(self.fleet.members)))))
 
     @precondition(lambda self: self.fleet.members)
     @rule(data=st.data())
@@ -333,9 +335,9 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
 
     @invariant()
     def the_fleet_knows_what_there_is(self) -> None:
-        kinds = {Standing.STARTING: self.starting, Standing.SERVING: self.serving}
-        kinds |= {Standing.HUNG: self.hung, Standing.LEAVING: self.leaving}
-        assert {s: m.standing for s, m in self.fleet.members.items()} == {
+        kinds = {WorkerState.STARTING: self.starting, WorkerState.SERVING: self.serving}
+        kinds |= {WorkerState.HUNG: self.hung, WorkerState.LEAVING: self.leaving}
+        assert {s: m.state for s, m in self.fleet.members.items()} == {
             serial: standing for standing, held in kinds.items() for serial in held
         }
 
@@ -351,7 +353,7 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
             for serial in list(self.starting):
                 if serial in self.starting:
                     self.serving[serial] = self.starting.pop(serial)
-                    self.tell(Served(serial))
+                    self.tell(Ready(serial))
             for serial in list(self.leaving):
                 del self.leaving[serial]
                 self.tell(Died(serial))

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from ajhost.core.chunk import READ_SIZE, Chunk
-from ajhost.core.estate import take_stock
-from ajhost.core.layout import (
+from ajhost.core.recovery import classify
+from ajhost.ledger.layout import (
     ENTRY_SIZE,
     HEADER_SIZE,
     MAX_REPLY,
@@ -20,9 +19,10 @@ from ajhost.core.layout import (
     create,
     geometry_for,
 )
-from ajhost.core.ledger import Ledger
-from ajhost.core.own_ledger import OwnLedger
-from ajhost.core.token import Claim, Token, claim
+from ajhost.ledger.queue_token import Token, TokenState, check
+from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
+from ajhost.ledger.view import Ledger
+from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import scan
 from tests.support.every_kill import states
 
@@ -30,13 +30,13 @@ SMALL = Geometry(8, 4096, 4096)
 FRAME = b"MSG s 1 r 2\r\nhi\r\n"
 
 
-def fresh(geometry: Geometry = SMALL) -> tuple[bytearray, OwnLedger]:
+def fresh(geometry: Geometry = SMALL) -> tuple[bytearray, LedgerWriter]:
     memory = bytearray(geometry.size)
     create(memoryview(memory), geometry, Identity(7, 3, 2))
-    return memory, OwnLedger(memoryview(memory))
+    return memory, LedgerWriter(memoryview(memory))
 
 
-def received(owner: OwnLedger, frame: bytes = FRAME) -> int:
+def received(owner: LedgerWriter, frame: bytes = FRAME) -> int:
     index = owner.receive_copy(frame, 11)
     assert index is not None
     return index
@@ -107,9 +107,9 @@ def test_an_entry_tells_what_was_started() -> None:
     assert owner.start(index, 80, b"reply", "ä".encode(), b"email:new", 5, 6, (1, 2, 3))
     entry = owner.entry(index)
     assert (entry.state, entry.reply, entry.id, entry.type) == (State.STARTED, b"reply", "ä", "email:new")
-    assert (entry.deadline_ns, entry.started_ns, entry.accepted_ns) == (90, 80, 11)
+    assert (entry.deadline_ns, entry.started_ns, entry.received_ns) == (90, 80, 11)
     assert (entry.route, entry.tries, entry.origin) == (5, 6, (1, 2, 3))
-    assert (entry.seq, entry.said, entry.taken) == (1, False, False)
+    assert (entry.seq, entry.revoked, entry.claimed) == (1, False, False)
     assert owner.running() == 1
 
 
@@ -180,7 +180,7 @@ def test_what_the_supervisor_spoke_for_is_not_the_owners_any_more(act: str) -> N
     index = received(owner)
     if act == "answer":
         owner.start(index, 1, b"r", b"", b"", 0, 0)
-    owner.say(index, 1)
+    owner.revoke(index, 1)
     mine = {
         "start": lambda: owner.start(index, 1, b"r", b"", b"", 0, 0),
         "answer": lambda: owner.answer(index),
@@ -193,7 +193,7 @@ def test_what_a_puller_started_is_not_refused_by_its_owner() -> None:
     _, owner = fresh()
     index = received(owner)
     owner.queue(index, 1)
-    owner.take(index, 1)
+    owner.claim(index, 1)
     assert not owner.refuse(index, b"r")
 
 
@@ -205,7 +205,7 @@ def test_a_refusal_leaves_its_own_reply_subject_and_nothing_of_an_earlier_reques
     owner.release(index)
     assert received(owner) == index
     assert owner.refuse(index, b"now")
-    (entry,) = take_stock(owner).started
+    (entry,) = classify(owner).started
     assert (entry.reply, entry.id, entry.type, entry.origin) == (b"now", "", "", None)
 
 
@@ -244,13 +244,13 @@ GEOMETRY = Geometry(16, 2 * (BODY + 4096) + READ_SIZE, 1 << 17)
 
 
 class Owner:
-    """A worker reduced to what it does to shared memory: some requests start, some are lent, some are refused."""
+    """A worker reduced to what it does to shared memory: some requests start, some are enqueued, some are refused."""
 
     def __init__(self) -> None:
         self.memory = bytearray(GEOMETRY.size)
         create(memoryview(self.memory), GEOMETRY, Identity(7, 0, 1))
-        self.ledger = OwnLedger(memoryview(self.memory))
-        self.chunk = Chunk(self.ledger)
+        self.ledger = LedgerWriter(memoryview(self.memory))
+        self.chunk = ReceiveBuffer(self.ledger)
         self.consumed = 0
         self.tokens: list[Token] = []
         self.answered: set[bytes] = set()
@@ -263,20 +263,20 @@ class Owner:
         self.chunk.reset()
         needed = 0
         for size in (3, 20, 30_000, 5, 41_000, 1, 14_020, 60_000, 1 << 20, 1 << 20, 1 << 20, 1 << 20):
-            space = self.chunk.space(needed)
+            space = self.chunk.free_space(needed)
             piece = STREAM[self.consumed : self.consumed + min(size, len(space))]
             space[: len(piece)] = piece
             self.consumed += len(piece)
-            self.chunk.take(len(piece))
+            self.chunk.commit(len(piece))
             needed = self.parse()
         assert self.consumed == len(STREAM)
 
     def parse(self) -> int:
-        ledger, data = self.ledger, self.chunk.unparsed()
+        ledger, data = self.ledger, self.chunk.unconsumed()
         found = scan(data, 0, ledger.available)
         place = self.chunk.place()
         batch = [(ledger.receive(place + m[0], m[3] - m[0], 1), m) for m in found.messages]
-        self.chunk.advance(found.end)
+        self.chunk.consume(found.end)
         for index, (begin, _, body, end, _, reply) in batch:
             match int(data[body:end].split(b":")[0]) % 4:
                 case 0:
@@ -309,31 +309,31 @@ def heirs(memory: bytes, consumed: int, tokens: tuple[Token, ...]) -> tuple[list
     """What an heir finds: whole frames that it runs elsewhere, and reply subjects that it answers for."""
     ledger = Ledger(memoryview(bytearray(memory)))
     run, places = [], set()
-    estate = take_stock(ledger)
+    estate = classify(ledger)
     for entry in estate.waiting:
         run.append(ledger.frame(entry.index))
         places.add(entry.at)
-        ledger.say(entry.index, entry.seq)
-    run += [ledger.frame(t.entry) for t in tokens if claim(t, ledger) is Claim.MINE]
+        ledger.revoke(entry.index, entry.seq)
+    run += [ledger.frame(t.entry) for t in tokens if check(t, ledger) is TokenState.VALID]
     if ledger.words[Word.EPOCH]:
-        chunk = Chunk(ledger)
-        chunk.resume(consumed)
+        buffer = ReceiveBuffer(ledger)
+        buffer.resume(consumed)
         while True:
-            found = scan(chunk.unparsed())
+            found = scan(buffer.unconsumed())
             run += [
-                bytes(ledger.view[chunk.place() + m[0] : chunk.place() + m[3]])
+                bytes(ledger.view[buffer.place() + m[0] : buffer.place() + m[3]])
                 for m in found.messages
-                if chunk.place() + m[0] not in places
+                if buffer.place() + m[0] not in places
             ]
-            chunk.advance(found.end)
+            buffer.consume(found.end)
             places.clear()
-            space = chunk.space(found.needed)
+            space = buffer.free_space(found.needed)
             piece = STREAM[consumed : consumed + len(space)]
             if not piece:
                 break
             space[: len(piece)] = piece
             consumed += len(piece)
-            chunk.take(len(piece))
+            buffer.commit(len(piece))
     return run, [entry.reply for entry in estate.started]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.settings.errors import Unfit
+from ajhost.settings.errors import InvalidValue
 from ajhost.settings.runtime import runtime_directory
 
 RUNTIME = '[runtime]\ndirectory = "/run/x"\n'
@@ -49,7 +49,7 @@ def test_the_last_drop_in_decides(tmp_path: Path) -> None:
     "text", ["[nats\n", "[runtime]\ndirectory = [\n", "runtime = 3", "[runtime]\ndirectory = 3"]
 )
 def test_a_file_that_cannot_tell_is_an_error_and_never_the_default(tmp_path: Path, text: str) -> None:
-    with pytest.raises(Unfit):
+    with pytest.raises(InvalidValue):
         find(tmp_path, text)
 
 

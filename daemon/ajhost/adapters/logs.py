@@ -8,8 +8,8 @@ import sys
 import time
 from typing import TextIO
 
-from ajhost.adapters.journald import Journal, JournalHandler, bound_stdio, is_attached, print_lines_to
 from ajhost.adapters.log_record import labels_of, text_of
+from ajhost.adapters.systemd.journald import Journal, JournalHandler, bound_stdio, is_attached, print_lines_to
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.DEBUG: "2"}
 

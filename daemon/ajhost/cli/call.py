@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli.common import config_option, load_settings
-from ajhost.cli.output import complain, safe, write
+from ajhost.cli.output import echo_error, printable, write
 from ajhost.settings.values import NatsSettings, Settings
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_TERMINATE, EXIT_NO_ANSWER = 0, 1, 2, 3
@@ -118,7 +118,7 @@ def _payload(argument: str | None) -> bytes:
 def _settings(config: Path, is_default: bool) -> Settings | None:
     """The settings; None if nobody named the file and it is not there for us, for then the defaults may do."""
     if is_default and not os.access(config, os.R_OK):
-        complain(f"{config} cannot be read; using {', '.join(NatsSettings().servers)}")
+        echo_error(f"{config} cannot be read; using {', '.join(NatsSettings().servers)}")
         return None
     return load_settings(config)
 
@@ -137,7 +137,7 @@ def _new_id() -> str:
 
 
 async def _ask(nats: NatsSettings, subject: str, headers: dict[str, str], body: bytes, timeout: float) -> int:
-    from ajhost.adapters.nats import ConnectFailed, NoResponders, addresses, request_once
+    from ajhost.adapters.nats.connection import ConnectFailed, NoResponders, addresses, request_once
 
     where = f"{subject} (NATS at {addresses(nats)})"
     limit = asyncio.timeout(timeout + _CONNECT)
@@ -145,19 +145,19 @@ async def _ask(nats: NatsSettings, subject: str, headers: dict[str, str], body: 
         async with limit, _shown(f"waiting for an answer on {subject}", timeout):
             reply = await request_once(nats, subject, headers, body, timeout)
     except NoResponders:
-        complain(f"no host: nobody serves {where}")
+        echo_error(f"no host: nobody serves {where}")
         return EXIT_NO_ANSWER
     except TimeoutError:
         if limit.expired():
-            complain(f"cannot reach NATS at {addresses(nats)}: no connection in time")
+            echo_error(f"cannot reach NATS at {addresses(nats)}: no connection in time")
         else:
-            complain(f"no answer within {timeout:g} s on {where}")
+            echo_error(f"no answer within {timeout:g} s on {where}")
         return EXIT_NO_ANSWER
     except ConnectFailed as error:
-        complain(f"cannot reach {error}")
+        echo_error(f"cannot reach {error}")
         return EXIT_NO_ANSWER
     except Exception as error:  # the client's own errors: a payload too large, a connection that was cut
-        complain(f"no answer on {where}: {type(error).__name__}: {error}")
+        echo_error(f"no answer on {where}: {type(error).__name__}: {error}")
         return EXIT_NO_ANSWER
     return _tell(reply.headers, reply.body)
 
@@ -166,7 +166,7 @@ def _tell(headers: Mapping[str, str], body: bytes) -> int:
     """As the router reads a reply: AJ-Terminate before AJ-Error, a blank value is none."""
     for name, status in (("AJ-Terminate", EXIT_TERMINATE), ("AJ-Error", EXIT_ERROR)):
         if text := headers.get(name, "").strip():
-            complain(f"{name}: {safe(text)}")
+            echo_error(f"{name}: {printable(text)}")
             return status
     if body and not body.endswith(b"\n") and sys.stdout is not None and sys.stdout.isatty():
         body += b"\n"

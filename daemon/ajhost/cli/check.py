@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli.common import EXIT_CONFIG, config_option, load_settings
-from ajhost.cli.output import columns, complain, say
+from ajhost.cli.output import columns, echo, echo_error
 from ajhost.settings.values import Settings
 
 _EPILOG = """\b
@@ -35,19 +35,19 @@ def check(config: Path, show: bool) -> int:
     kinds, problems = _prove(settings)
     if problems:
         for problem in problems:
-            complain(f"{settings.file}: {problem}")
+            echo_error(f"{settings.file}: {problem}")
         return EXIT_CONFIG
     if show:
         from ajhost.settings.redact import redacted
 
-        say(json.dumps(redacted(settings), indent=2, ensure_ascii=False))
+        echo(json.dumps(redacted(settings), indent=2, ensure_ascii=False))
     else:
-        say(_table(settings, kinds))
+        echo(_table(settings, kinds))
     return 0
 
 
 def _prove(settings: Settings) -> tuple[dict[str, str], list[str]]:
-    from ajhost.roles.template.client import TemplateFailed, rehearse
+    from ajhost.roles.template.template_process import TemplateFailed, rehearse
 
     python = settings.python
     try:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ajhost.cli.output import complain
+from ajhost.cli.output import echo_error
 from ajhost.settings.values import DEFAULT_FILE, Settings
 
 EXIT_CONFIG = 78
@@ -55,18 +55,18 @@ def runtime_directory(config: Path) -> Path:
 
     :raises BadConfiguration: when it cannot be told.
     """
-    from ajhost.settings.errors import Unfit
+    from ajhost.settings.errors import InvalidValue
     from ajhost.settings.runtime import runtime_directory as find
 
     try:
         return find(config)
     except OSError as error:
         raise BadConfiguration(f"{error.filename or config}: {error.strerror or error}") from None
-    except Unfit as error:
+    except InvalidValue as error:
         raise BadConfiguration(f"{config}: {error}") from None
 
 
-def cannot_look(directory: Path, error: OSError) -> None:
+def report_unreadable(directory: Path, error: OSError) -> None:
     """Says why a runtime directory tells nothing."""
     hint = "; ask as root or as the user that the host runs as" if isinstance(error, PermissionError) else ""
-    complain(f"{error.filename or directory}: {error.strerror or error}{hint}")
+    echo_error(f"{error.filename or directory}: {error.strerror or error}{hint}")

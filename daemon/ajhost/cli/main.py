@@ -16,7 +16,7 @@ from ajhost import __version__
 from ajhost.cli.call import call
 from ajhost.cli.check import check
 from ajhost.cli.common import EXIT_CONFIG, BadConfiguration
-from ajhost.cli.output import OutputFailed, complain
+from ajhost.cli.output import OutputFailed, echo_error
 from ajhost.cli.reload import reload
 from ajhost.cli.run import run
 from ajhost.cli.status import status
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> N
         error.show()
         result = error.exit_code
     except BadConfiguration as error:
-        complain(str(error))
+        echo_error(str(error))
         result = EXIT_CONFIG
     except OutputFailed as error:
         if not error.is_pipe:
-            complain(str(error))
+            echo_error(str(error))
         result = error.status
     except (click.Abort, KeyboardInterrupt):
         result = INTERRUPTED

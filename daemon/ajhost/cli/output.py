@@ -38,12 +38,12 @@ def write(data: bytes) -> None:
         raise OutputFailed(error) from None
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Writes a line to stdout. See `write` for what is raised."""
     write(text.encode(errors="replace") + b"\n")
 
 
-def complain(text: str) -> None:
+def echo_error(text: str) -> None:
     """Writes a line to stderr; if that takes nothing, there is nobody left to tell."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
@@ -51,14 +51,14 @@ def complain(text: str) -> None:
             sys.stderr.flush()
 
 
-def safe(text: str) -> str:
+def printable(text: str) -> str:
     """Text that came from outside, as a terminal may show it."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def columns(rows: Sequence[Sequence[object]]) -> str:
     """A table in aligned columns, numbers to the right; the first row is its head."""
-    texts = [[safe(str(cell)) for cell in row] for row in rows]
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     numeric = [all(isinstance(cell, int) for cell in column) for column in zip(*rows[1:], strict=True)]
     lines = []

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import BadConfiguration, cannot_look, config_option, runtime_directory
-from ajhost.cli.output import complain, say
+from ajhost.cli.common import BadConfiguration, config_option, report_unreadable, runtime_directory
+from ajhost.cli.output import echo, echo_error
 
 EXIT_TAKEN, EXIT_REJECTED, EXIT_NOTHING = 0, 1, 3
 _EPILOG = """\b
@@ -38,24 +38,24 @@ def reload(config: Path, timeout: float) -> int:
     try:
         directory = runtime_directory(config)
     except BadConfiguration as error:
-        complain(f"rejected, nothing was reloaded: {error}")
+        echo_error(f"rejected, nothing was reloaded: {error}")
         return EXIT_REJECTED
-    from ajhost.roles.client import NotRunning
-    from ajhost.roles.client import reload as ask
+    from ajhost.roles.host_client import NotRunning
+    from ajhost.roles.host_client import reload as ask
 
     try:
         taken, text = ask(directory, timeout)
     except NotRunning as error:
-        complain(str(error))
+        echo_error(str(error))
         return EXIT_NOTHING
     except TimeoutError:
-        complain(f"not decided within {timeout:g} s; the log of the host will say how it ends")
+        echo_error(f"not decided within {timeout:g} s; the log of the host will say how it ends")
         return EXIT_REJECTED
     except OSError as error:
-        cannot_look(directory, error)
+        report_unreadable(directory, error)
         return EXIT_NOTHING
     if taken:
-        say(text)
+        echo(text)
         return EXIT_TAKEN
-    complain(f"rejected, the old generation serves on:\n{text}")
+    echo_error(f"rejected, the old generation serves on:\n{text}")
     return EXIT_REJECTED

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import cannot_look, config_option, runtime_directory
-from ajhost.cli.output import columns, complain, say
+from ajhost.cli.common import config_option, report_unreadable, runtime_directory
+from ajhost.cli.output import columns, echo, echo_error
 from ajhost.core.status import StatusReport
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_NOTHING = 0, 1, 3
@@ -31,18 +31,18 @@ def status(config: Path, as_json: bool) -> int:
     It reads shared memory and asks no process, so it also shows those that hang.
     """
     directory = runtime_directory(config)
-    from ajhost.roles.client import NotRunning
-    from ajhost.roles.client import status as read
+    from ajhost.roles.host_client import NotRunning
+    from ajhost.roles.host_client import status as read
 
     try:
         report = read(directory)
     except NotRunning as error:
-        complain(str(error))
+        echo_error(str(error))
         return EXIT_NOTHING
     except OSError as error:
-        cannot_look(directory, error)
+        report_unreadable(directory, error)
         return EXIT_NOTHING
-    say(json.dumps(report.as_object(), ensure_ascii=False) if as_json else _text(report))
+    echo(json.dumps(report.as_object(), ensure_ascii=False) if as_json else _text(report))
     return EXIT_OK if report.complete else EXIT_INCOMPLETE
 
 

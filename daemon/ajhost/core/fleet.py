@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-SETTLED_AFTER = 1.0
+STABLE_AFTER = 1.0
 """Seconds of service after which a death says nothing about the code: the member is replaced at once."""
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
@@ -18,7 +18,7 @@ HUNG_PATIENCE = 2.0
 """Seconds a member may hang before its slot gets another one, while others serve."""
 
 
-class Standing(Enum):
+class WorkerState(Enum):
     """Where a member stands for the fleet."""
 
     STARTING = "starting"
@@ -31,7 +31,7 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Scale:
     """There shall be `count` slots of `generation` (start, reload, a dead template's successor)."""
 
     generation: int
@@ -39,7 +39,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Ready:
     """A member has subscribed."""
 
     serial: int
@@ -53,21 +53,21 @@ class Died:
 
 
 @dataclass(frozen=True, slots=True)
-class Stalled:
+class Hung:
     """A member's heartbeat is stale."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
-class Woke:
+class Recovered:
     """A stalled member beats again."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
-class Worn:
+class Recycle:
     """A member should be replaced in order: a stuck thread, its count of tasks, its memory.
 
     Heard only once it has served: a successor of one that starts would be as worn, and so would every next one.
@@ -86,7 +86,7 @@ class Stop:
     """The host stops: everybody leaves, nobody is replaced."""
 
 
-Event = Target | Served | Died | Stalled | Woke | Worn | Tick | Stop
+Event = Scale | Ready | Died | Hung | Recovered | Recycle | Tick | Stop
 
 
 # -- commands -------------------------------------------------------------------------------------
@@ -119,10 +119,10 @@ class Member:
     serial: int
     slot: int
     generation: int
-    standing: Standing = Standing.STARTING
-    served_at: float | None = None
+    state: WorkerState = WorkerState.STARTING
+    ready_at: float | None = None
     hung_at: float | None = None
-    worn: bool = False
+    to_recycle: bool = False
 
 
 @dataclass(slots=True)
@@ -147,25 +147,25 @@ class Fleet:
     def handle(self, event: Event, now: float) -> list[Command]:
         """Takes an event and says what is to be done."""
         match event:
-            case Target(generation, count):
+            case Scale(generation, count):
                 self.generation, self.count = generation, count
                 for slot in self._slots.values():
                     slot.delay, slot.not_before = 0.0, 0.0
-            case Served(serial):
-                if (member := self.members.get(serial)) and member.standing is Standing.STARTING:
-                    member.standing, member.served_at = Standing.SERVING, now
+            case Ready(serial):
+                if (member := self.members.get(serial)) and member.state is WorkerState.STARTING:
+                    member.state, member.ready_at = WorkerState.SERVING, now
             case Died(serial):
                 if member := self.members.pop(serial, None):
-                    self._mourn(member, now)
-            case Stalled(serial):
-                if (member := self.members.get(serial)) and member.standing is Standing.SERVING:
-                    member.standing, member.hung_at = Standing.HUNG, now
-            case Woke(serial):
-                if (member := self.members.get(serial)) and member.standing is Standing.HUNG:
-                    member.standing, member.hung_at = Standing.SERVING, None
-            case Worn(serial):
-                if (member := self.members.get(serial)) and member.standing is not Standing.STARTING:
-                    member.worn = True
+                    self._on_death(member, now)
+            case Hung(serial):
+                if (member := self.members.get(serial)) and member.state is WorkerState.SERVING:
+                    member.state, member.hung_at = WorkerState.HUNG, now
+            case Recovered(serial):
+                if (member := self.members.get(serial)) and member.state is WorkerState.HUNG:
+                    member.state, member.hung_at = WorkerState.SERVING, None
+            case Recycle(serial):
+                if (member := self.members.get(serial)) and member.state is not WorkerState.STARTING:
+                    member.to_recycle = True
             case Stop():
                 self.stopping = True
             case Tick():
@@ -174,18 +174,18 @@ class Fleet:
 
     def serving(self) -> int:
         """How many members serve."""
-        return sum(m.standing is Standing.SERVING for m in self.members.values())
+        return sum(m.state is WorkerState.SERVING for m in self.members.values())
 
     def complete(self) -> bool:
         """Whether every slot has a serving member of the current generation."""
         current = [m for m in self.members.values() if m.generation == self.generation]
-        return {m.slot for m in current if m.standing is Standing.SERVING} >= set(range(self.count))
+        return {m.slot for m in current if m.state is WorkerState.SERVING} >= set(range(self.count))
 
-    def _mourn(self, member: Member, now: float) -> None:
-        if member.standing is Standing.LEAVING:
+    def _on_death(self, member: Member, now: float) -> None:
+        if member.state is WorkerState.LEAVING:
             return
         slot = self._slots.setdefault(member.slot, _Slot())
-        if member.served_at is not None and now - member.served_at >= SETTLED_AFTER:
+        if member.ready_at is not None and now - member.ready_at >= STABLE_AFTER:
             slot.delay, slot.not_before = 0.0, 0.0
             return
         # the first one is replaced at once: it may have been anybody's kill
@@ -195,42 +195,42 @@ class Fleet:
     def _stop(self) -> list[Command]:
         commands: list[Command] = []
         for member in self.members.values():
-            if member.standing is not Standing.LEAVING:
-                member.standing = Standing.LEAVING
+            if member.state is not WorkerState.LEAVING:
+                member.state = WorkerState.LEAVING
                 commands.append(Leave(member.serial, stop=True))
         return commands
 
     def _reconcile(self, now: float) -> list[Command]:
         commands: list[Command] = []
-        starting = any(m.standing is Standing.STARTING for m in self.members.values())
+        starting = any(m.state is WorkerState.STARTING for m in self.members.values())
         for slot in range(self.count):
             here = [m for m in self.members.values() if m.slot == slot]
-            fit = [m for m in here if self._fit(m, now)]
-            new = next((m for m in fit if m.standing is Standing.SERVING), None)
+            fit = [m for m in here if self._is_current(m, now)]
+            new = next((m for m in fit if m.state is WorkerState.SERVING), None)
             if new is not None:
                 leaving = (
-                    m for m in here if m is not new and m.standing in (Standing.SERVING, Standing.STARTING)
+                    m for m in here if m is not new and m.state in (WorkerState.SERVING, WorkerState.STARTING)
                 )
-                commands.extend(self._dismiss(old) for old in leaving)
+                commands.extend(self._tell_to_leave(old) for old in leaving)
             elif not fit and now >= self._slots.setdefault(slot, _Slot()).not_before:
                 # a slot that still serves is renewed one at a time, an empty one at once
-                if any(m.standing is Standing.SERVING for m in here) and starting:
+                if any(m.state is WorkerState.SERVING for m in here) and starting:
                     continue
                 starting = True
                 commands.append(self._spawn(slot))
         if self.complete():
             commands += [
-                self._dismiss(m)
+                self._tell_to_leave(m)
                 for m in list(self.members.values())
-                if m.slot >= self.count and m.standing in (Standing.SERVING, Standing.STARTING)
+                if m.slot >= self.count and m.state in (WorkerState.SERVING, WorkerState.STARTING)
             ]
         return commands
 
-    def _fit(self, member: Member, now: float) -> bool:
+    def _is_current(self, member: Member, now: float) -> bool:
         """Whether a member is what its slot should have (or is about to be)."""
-        if member.generation != self.generation or member.worn or member.standing is Standing.LEAVING:
+        if member.generation != self.generation or member.to_recycle or member.state is WorkerState.LEAVING:
             return False
-        if member.standing is Standing.HUNG and member.hung_at is not None:
+        if member.state is WorkerState.HUNG and member.hung_at is not None:
             return now - member.hung_at < HUNG_PATIENCE and self.serving() > 0
         return True
 
@@ -246,6 +246,6 @@ class Fleet:
         return Spawn(serial, slot, self.generation)
 
     @staticmethod
-    def _dismiss(member: Member) -> Leave:
-        member.standing = Standing.LEAVING
+    def _tell_to_leave(member: Member) -> Leave:
+        member.state = WorkerState.LEAVING
         return Leave(member.serial, stop=False)

@@ -28,7 +28,7 @@ class SettingsError(Exception):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-class Unfit(ValueError):
+class InvalidValue(ValueError):
     """A value that cannot be used; file and key are added by whoever knows them."""
 
     def __init__(self, found: str, allowed: str) -> None:

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ajhost.settings.errors import Unfit
+from ajhost.settings.errors import InvalidValue
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 _SEED = re.compile(r"SU[A-Z2-7]{56}\Z")
@@ -34,7 +34,7 @@ class Files:
     """Finds files. A relative name is looked for in `credentials` ($CREDENTIALS_DIRECTORY, if there is one), then in
     `directory`, which is that of the configuration.
 
-    Every method raises `Unfit` for a file that is missing, unreadable or not what it should be.
+    Every method raises `InvalidValue` for a file that is missing, unreadable or not what it should be.
     """
 
     directory: Path
@@ -56,10 +56,10 @@ class Files:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except (OSError, ValueError) as error:
-                raise Unfit(_trouble(place, error), "a file that this user can read") from None
+                raise InvalidValue(_trouble(place, error), "a file that this user can read") from None
             return place
         where = " or ".join(dict.fromkeys(str(place.parent) for place in places))
-        raise Unfit(f"no file {Path(name).name!r} in {where}", "a file that this user can read")
+        raise InvalidValue(f"no file {Path(name).name!r} in {where}", "a file that this user can read")
 
     def read(self, name: str) -> tuple[Path, str]:
         """Where `name` is, and its text."""
@@ -71,7 +71,7 @@ class Files:
         path = self.find(name)
         mode = path.stat().st_mode
         if mode & _OTHERS and not self._is_credential(path):
-            raise Unfit(
+            raise InvalidValue(
                 f"{path} with mode {stat.S_IMODE(mode):04o}, open to its group or to others",
                 f"a file for its owner alone: chmod 600 {path}",
             )
@@ -82,28 +82,30 @@ class Files:
         path, text = self.read_secret(name)
         word = text.rstrip("\r\n")
         if not word or "\n" in word:
-            raise Unfit(f"{path} with {len(word.splitlines())} lines", "a file of one line")
+            raise InvalidValue(f"{path} with {len(word.splitlines())} lines", "a file of one line")
         return word
 
     def creds(self, name: str) -> Path:
         """A NATS credentials file."""
         path, text = self.read_secret(name)
         if "-----BEGIN NATS USER JWT-----" not in text or "-----BEGIN USER NKEY SEED-----" not in text:
-            raise Unfit(f"{path}, which has no NATS USER JWT and USER NKEY SEED", "a NATS credentials file")
+            raise InvalidValue(
+                f"{path}, which has no NATS USER JWT and USER NKEY SEED", "a NATS credentials file"
+            )
         return path
 
     def nkey(self, name: str) -> Path:
         """A file that holds the seed of a user's nkey."""
         path, text = self.read_secret(name)
         if not _SEED.match(text.strip()):
-            raise Unfit(f"{path}, which holds no seed of a user", "a file with one nkey seed, SU...")
+            raise InvalidValue(f"{path}, which holds no seed of a user", "a file with one nkey seed, SU...")
         return path
 
     def certificates(self, name: str) -> Path:
         """A PEM file of certificates; a secret one if a private key lies in it too."""
         path, text = self.read(name)
         if "CERTIFICATE-----" not in text:
-            raise Unfit(f"{path}, which holds no certificate", "a PEM file with certificates")
+            raise InvalidValue(f"{path}, which holds no certificate", "a PEM file with certificates")
         if "PRIVATE KEY-----" in text:
             return self.private_key(name)
         return path
@@ -112,9 +114,9 @@ class Files:
         """A PEM file with a private key that needs no passphrase."""
         path, text = self.read_secret(name)
         if "PRIVATE KEY-----" not in text:
-            raise Unfit(f"{path}, which holds no private key", "a PEM file with a private key")
+            raise InvalidValue(f"{path}, which holds no private key", "a PEM file with a private key")
         if "ENCRYPTED" in text:
-            raise Unfit(f"{path}, whose key needs a passphrase", "a key without a passphrase")
+            raise InvalidValue(f"{path}, whose key needs a passphrase", "a key without a passphrase")
         return path
 
     def interpreter(self, name: str) -> Path:
@@ -123,9 +125,9 @@ class Files:
         try:
             is_file = stat.S_ISREG(path.stat().st_mode)
         except (OSError, ValueError) as error:
-            raise Unfit(_trouble(path, error), allowed) from None
+            raise InvalidValue(_trouble(path, error), allowed) from None
         if not is_file or not os.access(path, os.X_OK):
-            raise Unfit(f"{path}, which cannot be executed", allowed)
+            raise InvalidValue(f"{path}, which cannot be executed", allowed)
         return path
 
     def importable(self, name: str) -> Path:
@@ -134,7 +136,9 @@ class Files:
         try:
             path.stat()
         except (OSError, ValueError) as error:
-            raise Unfit(_trouble(path, error), "a directory, or an archive, of Python modules") from None
+            raise InvalidValue(
+                _trouble(path, error), "a directory, or an archive, of Python modules"
+            ) from None
         return path
 
     def _is_credential(self, path: Path) -> bool:
@@ -145,17 +149,17 @@ def _text(path: Path) -> str:
     allowed = "a text file that this user can read"
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise Unfit(f"{path}, which is no regular file", allowed)
+            raise InvalidValue(f"{path}, which is no regular file", allowed)
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)
     except OSError as error:
-        raise Unfit(_trouble(path, error), allowed) from None
+        raise InvalidValue(_trouble(path, error), allowed) from None
     if len(content) > _LARGEST:
-        raise Unfit(f"{path} with more than {_LARGEST >> 20} MiB", allowed)
+        raise InvalidValue(f"{path} with more than {_LARGEST >> 20} MiB", allowed)
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise Unfit(f"{path}, which is not UTF-8", allowed) from None
+        raise InvalidValue(f"{path}, which is not UTF-8", allowed) from None
 
 
 def _trouble(path: Path, error: OSError | ValueError) -> str:

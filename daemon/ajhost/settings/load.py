@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ajhost.settings import words
-from ajhost.settings.context import load_context
-from ajhost.settings.errors import Problem, SettingsError, Unfit
+from ajhost.settings import parse
+from ajhost.settings.errors import InvalidValue, Problem, SettingsError
 from ajhost.settings.files import Files, configuration_files
+from ajhost.settings.nats_context import load_context
 from ajhost.settings.schema import TABLES, Document, table_at
 from ajhost.settings.values import (
     HandlerSettings,
@@ -171,12 +171,12 @@ class _Loader:
                 self._add(path, "nothing", _description(path))
         elif kind == "extra_forbidden":
             self._add(path, "an unknown key", _alternatives(path))
-        elif isinstance(unfit := details.get("ctx", {}).get("error"), Unfit):
+        elif isinstance(unfit := details.get("ctx", {}).get("error"), InvalidValue):
             self._add(path, unfit.found, unfit.allowed)
         elif path[-1] in _SECRET:
             self._add(path, "something else", _description(path))
         else:
-            self._add(path, words.shown(details["input"]), _description(path))
+            self._add(path, parse.shown(details["input"]), _description(path))
 
     # what no single key shows
 
@@ -187,7 +187,7 @@ class _Loader:
             return None
         try:
             settings, problems = load_context(name, self._environ, self._credentials)
-        except Unfit as unfit:
+        except InvalidValue as unfit:
             self._add(("nats", "context"), unfit.found, unfit.allowed)
             return None
         self._problems += problems

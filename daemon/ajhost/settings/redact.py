@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ajhost.settings.parse import without_secret
 from ajhost.settings.values import Settings
-from ajhost.settings.words import without_secret
 
 _HIDDEN = "***"
 

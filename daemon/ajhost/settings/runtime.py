@@ -10,7 +10,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from ajhost.settings.errors import Unfit
+from ajhost.settings.errors import InvalidValue
 from ajhost.settings.files import configuration_files
 from ajhost.settings.values import RuntimeSettings
 
@@ -26,7 +26,7 @@ def runtime_directory(file: Path) -> Path:
     for path in configuration_files(file):
         directory = _table(path).get("directory", directory)
     if not isinstance(directory, str) or not directory:
-        raise Unfit(f"runtime.directory = {directory!r}", "a path")
+        raise InvalidValue(f"runtime.directory = {directory!r}", "a path")
     return Path(directory)
 
 
@@ -37,7 +37,7 @@ def _table(path: Path) -> dict[str, object]:
     except tomllib.TOMLDecodeError as error:
         table = _rescued(path, text, error)
     if not isinstance(table, dict):
-        raise Unfit(f"{path}: runtime = {table!r}", "a table [runtime]")
+        raise InvalidValue(f"{path}: runtime = {table!r}", "a table [runtime]")
     return table
 
 
@@ -49,4 +49,4 @@ def _rescued(path: Path, text: str, error: tomllib.TOMLDecodeError) -> object:
             return tomllib.loads(part[0])["runtime"]
         except tomllib.TOMLDecodeError:
             pass  # the error of the whole says more
-    raise Unfit(f"{path}: {error}", "TOML") from None
+    raise InvalidValue(f"{path}: {error}", "TOML") from None

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from ajhost.protocol.signature import read_key
-from ajhost.settings import words
-from ajhost.settings.errors import Unfit
+from ajhost.settings import parse
+from ajhost.settings.errors import InvalidValue
 from ajhost.settings.files import Files
 from ajhost.settings.values import WorkerSettings
 
@@ -39,9 +39,9 @@ def _file(method: Callable[[Files, str], object]) -> AfterValidator:
 
     def look(name: str, info: ValidationInfo) -> object:
         if not name:
-            raise Unfit('""', "the name of a file")
+            raise InvalidValue('""', "the name of a file")
         if "\0" in name:
-            raise Unfit("a name with a NUL", "the name of a file")
+            raise InvalidValue("a name with a NUL", "the name of a file")
         files = info.context
         assert isinstance(files, Files)
         return method(files, name)
@@ -53,7 +53,7 @@ def _keys_of(files: Files, name: str) -> list[str]:
     path, text = files.read(name)
     keys = text.split()
     if not keys:
-        raise Unfit(f"{path}, which is empty", "a file of hexadecimal ed25519 public keys")
+        raise InvalidValue(f"{path}, which is empty", "a file of hexadecimal ed25519 public keys")
     return [_key(key) for key in keys]
 
 
@@ -61,15 +61,17 @@ def _key(text: str) -> str:
     try:
         return read_key(text).hex()
     except ValueError as error:
-        raise Unfit(
-            f"{words.shown(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
+        raise InvalidValue(
+            f"{parse.shown(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
         ) from None
 
 
 def _runtime(text: str) -> str:
     longest = _SOCKET_PATH - len(_CONTROL_NAME)
     if not Path(text).is_absolute() or "\0" in text or len(str(Path(text)).encode()) > longest:
-        raise Unfit(words.shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it")
+        raise InvalidValue(
+            parse.shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it"
+        )
     return text
 
 
@@ -96,11 +98,11 @@ class Tls(_Table):
 class Nats(_Table):
     """`[nats]`"""
 
-    servers: Annotated[list[Annotated[str, AfterValidator(words.server)]], Field(min_length=1)] = _allowed(
+    servers: Annotated[list[Annotated[str, AfterValidator(parse.server)]], Field(min_length=1)] = _allowed(
         'a list of nats:// and tls:// addresses, like ["nats://127.0.0.1:4222"]'
     )
     context: Text = _allowed("the name of a NATS context")
-    queue_group: Annotated[str, AfterValidator(words.queue_group)] = _allowed("a name")
+    queue_group: Annotated[str, AfterValidator(parse.queue_group)] = _allowed("a name")
     creds: Annotated[str, _file(Files.creds)] = _allowed("the name of a file")
     nkey: Annotated[str, _file(Files.nkey)] = _allowed("the name of a file")
     user: Text = _allowed("a text that is not empty")
@@ -108,7 +110,7 @@ class Nats(_Table):
     password_file: Annotated[str, _file(Files.read_word)] = _allowed("the name of a file")
     token: Text = _allowed("a text that is not empty")
     token_file: Annotated[str, _file(Files.read_word)] = _allowed("the name of a file")
-    inbox_prefix: Annotated[str, AfterValidator(words.inbox_prefix)] = _allowed("a subject")
+    inbox_prefix: Annotated[str, AfterValidator(parse.inbox_prefix)] = _allowed("a subject")
     tls: Tls = _allowed("a table [nats.tls]")
 
 
@@ -132,14 +134,14 @@ class Workers(_Table):
     kill_grace: float = _seconds("0", ge=0)
     drain_timeout: float = _seconds("0", ge=0)
     max_tasks: int = _allowed("a whole number, 0 (never) or more", ge=0, le=1 << 53)
-    max_memory: Annotated[int, BeforeValidator(words.size)] = _allowed("a size")
+    max_memory: Annotated[int, BeforeValidator(parse.size)] = _allowed("a size")
     default_timeout: float = _seconds("more than 0", gt=0)
 
 
 class Handler(_Table):
     """`[handlers."<route>"]`"""
 
-    target: Annotated[str, AfterValidator(words.target)] = Field(
+    target: Annotated[str, AfterValidator(parse.target)] = Field(
         description='module:function, like "acme.mail:send"'
     )
     timeout: float = _seconds("more than 0", gt=0)
@@ -170,12 +172,12 @@ class Log(_Table):
 class Http(_Table):
     """`[http]`"""
 
-    listen: Annotated[str, AfterValidator(words.listen)] = Field(
+    listen: Annotated[str, AfterValidator(parse.listen)] = Field(
         description='HOST:PORT, like "127.0.0.1:9464"'
     )
 
 
-Route = Annotated[str, AfterValidator(words.route)]
+Route = Annotated[str, AfterValidator(parse.route)]
 
 
 class Document(_Table):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ajhost.roles.judge import MARGIN
+from ajhost.roles.request_check import MARGIN
 from scripts.lib.soak.faults import Stage, Window
 from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ajhost.adapters import ledger_file, logs, processes
-from ajhost.adapters.sd_notify import Notifier
+from ajhost.adapters import logs
+from ajhost.adapters.linux import ledger_file, processes
+from ajhost.adapters.systemd.notify import Notifier
 from ajhost.roles.supervisor import control
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.values import Settings
@@ -69,7 +70,7 @@ async def _serve(settings: Settings, load: Callable[[], Settings], notifier: Not
 async def _listen(address: str, runtime: Path, supervisor: Supervisor) -> HttpServer:
     # here, so that a host that does not serve HTTP starts without its libraries
     from ajhost.adapters.http import CannotListen, HttpServer
-    from ajhost.roles.supervisor.pages import pages
+    from ajhost.roles.supervisor.http_endpoints import pages
 
     try:
         return await HttpServer.start(address, pages(runtime, supervisor))

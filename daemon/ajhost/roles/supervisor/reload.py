@@ -8,10 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from ajhost.core.fleet import Target
-from ajhost.roles.plan import GenerationPlan
-from ajhost.roles.supervisor.crew import Crew
-from ajhost.roles.template.client import Template, TemplateFailed
+from ajhost.core.fleet import Scale
+from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -32,27 +32,28 @@ class Decision:
 class Reloader:
     """Makes generations after the first.
 
-    `load` reads the files again and raises an error whose text lists all that is wrong; `took` is told of a success.
+    `load` reads the files again and raises an error whose text lists all that is wrong; `on_reloaded` is told of a
+    success.
     """
 
     def __init__(
         self,
-        crew: Crew,
+        pool: WorkerPool,
         settings: Settings,
         load: Callable[[], Settings],
-        plan: Callable[[Settings, int], GenerationPlan],
-        start: Callable[[GenerationPlan], Awaitable[Template]],
-        took: Callable[[Settings, GenerationPlan], None],
+        make_spec: Callable[[Settings, int], GenerationSpec],
+        start: Callable[[GenerationSpec], Awaitable[TemplateProcess]],
+        on_reloaded: Callable[[Settings, GenerationSpec], None],
     ) -> None:
-        self._crew, self._settings, self._load = crew, settings, load
-        self._plan, self._start, self._took = plan, start, took
+        self._pool, self._settings, self._load = pool, settings, load
+        self._make_spec, self._start, self._on_reloaded = make_spec, start, on_reloaded
         self._lock = asyncio.Lock()
         self._last = 1
 
     async def reload(self) -> Decision:
         """Takes what the files say now, or nothing."""
         async with self._lock:
-            if self._crew.fleet.stopping:
+            if self._pool.fleet.stopping:
                 return Decision(False, "the host is stopping")
             try:
                 settings = await asyncio.to_thread(self._load)
@@ -78,35 +79,35 @@ class Reloader:
         return None
 
     async def _change(self, settings: Settings) -> Decision:
-        crew = self._crew
-        old = Target(crew.fleet.generation, crew.fleet.count)
+        pool = self._pool
+        old = Scale(pool.fleet.generation, pool.fleet.count)
         self._last += 1
         generation = self._last
-        plan = self._plan(settings, generation)
+        spec = self._make_spec(settings, generation)
         try:
-            template = await self._start(plan)
+            template = await self._start(spec)
         except TemplateFailed as error:
-            del crew.plans[generation]
+            del pool.specs[generation]
             return Decision(False, "\n".join(error.problems))
-        crew.change(generation, template)
+        pool.change(generation, template)
         if (failed := await self._served(generation)) is not None:
-            if old.generation in crew.templates:
-                crew.handle(old)
+            if old.generation in pool.templates:
+                pool.handle(old)
             return Decision(False, failed)
         self._settings = settings
-        self._took(settings, plan)
+        self._on_reloaded(settings, spec)
         return Decision(True, f"generation {generation} serves")
 
     async def _served(self, generation: int) -> str | None:
         """Waits until the generation serves everywhere; why it does not, otherwise."""
-        crew, end = self._crew, time.monotonic() + _SERVE_PATIENCE
-        while not crew.fleet.complete():
-            failures = crew.failed.get(generation, [])
+        pool, end = self._pool, time.monotonic() + _SERVE_PATIENCE
+        while not pool.fleet.complete():
+            failures = pool.failed.get(generation, [])
             if len(failures) > 1:  # one may have been anybody's kill
                 return failures[-1]
             if time.monotonic() > end:
                 return f"the new workers did not serve within {_SERVE_PATIENCE:.0f} s"
-            if crew.fleet.stopping:
+            if pool.fleet.stopping:
                 return "the host is stopping"
             await asyncio.sleep(_LOOK)
         return None
@@ -117,7 +118,7 @@ class Reloader:
         while True:
             # the lock is for one attempt at a time: a reload that mends the code must have its turn
             async with self._lock:
-                if self._crew.fleet.stopping or self._crew.fleet.generation in self._crew.templates:
+                if self._pool.fleet.stopping or self._pool.fleet.generation in self._pool.templates:
                     return
                 decision = await self._change(self._settings)
             if decision.taken:

@@ -8,12 +8,12 @@ import logging
 import time
 from enum import IntEnum
 
-from ajhost.adapters.sd_notify import Notifier
-from ajhost.adapters.systemd_jobs import restart_follows
+from ajhost.adapters.systemd.jobs import restart_follows
+from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Stop
-from ajhost.roles.supervisor.burial import Undertaker
-from ajhost.roles.supervisor.crew import Crew
-from ajhost.roles.supervisor.desk import Desk
+from ajhost.roles.supervisor.recovery.coordinator import Recovery
+from ajhost.roles.supervisor.standby import Standby
+from ajhost.roles.supervisor.workers import WorkerPool
 
 _log = logging.getLogger("ajhost.supervisor")
 _PATIENCE = 3.0
@@ -35,8 +35,8 @@ class Urgency(IntEnum):
 class Shutdown:
     """Asked for by signals (`urge`), carried out once (`run`)."""
 
-    def __init__(self, crew: Crew, notifier: Notifier) -> None:
-        self._crew, self._notifier = crew, notifier
+    def __init__(self, pool: WorkerPool, notifier: Notifier) -> None:
+        self._pool, self._notifier = pool, notifier
         self.urgency = Urgency.NONE
         self.asked = asyncio.Event()
         self.changed = asyncio.Event()
@@ -48,8 +48,8 @@ class Shutdown:
         self.asked.set()
         self.changed.set()
 
-    async def run(self, desk: Desk, undertaker: Undertaker, drain_timeout: float) -> None:
-        """Returns when nobody of the crew lives and every answer has left.
+    async def run(self, standby: Standby, recovery: Recovery, drain_timeout: float) -> None:
+        """Returns when nobody of the pool lives and every answer has left.
 
         When systemd is about to start us again, we stay subscribed to the very end: what comes meanwhile waits in our
         ledger and in the socket that systemd keeps, and the next start runs it. Nobody is told `no responders`.
@@ -57,33 +57,33 @@ class Shutdown:
         returning = await restart_follows(_ASK_SYSTEMD)
         if returning:
             _log.info("a restart follows: requests that come from now on wait for it")
-            desk.hold()
-            await desk.cover()
+            standby.hold_new()
+            await standby.subscribe()
         else:
-            await desk.uncover()
-        undertaker.hurry()
-        self._crew.handle(Stop())
-        await self._drain(desk, returning, drain_timeout)
+            await standby.unsubscribe()
+        recovery.shorten_waits()
+        self._pool.handle(Stop())
+        await self._drain(standby, returning, drain_timeout)
         if returning:
-            await desk.settle(_PATIENCE)
+            await standby.flush(_PATIENCE)
         else:
-            await self._answer_the_rest(desk, undertaker)
+            await self._answer_the_rest(standby, recovery)
 
-    async def _drain(self, desk: Desk, returning: bool, drain_timeout: float) -> None:
-        crew = self._crew
+    async def _drain(self, standby: Standby, returning: bool, drain_timeout: float) -> None:
+        pool = self._pool
         end, told, urged = time.monotonic() + drain_timeout + _PATIENCE, 0.0, Urgency.DRAIN
         finishing = False
-        while crew.members or crew.busy:
-            members, now = list(crew.members.values()), time.monotonic()
-            if not finishing and all(m.left for m in members) and (returning or not desk.lender.count):
+        while pool.members or pool.busy:
+            members, now = list(pool.members.values()), time.monotonic()
+            if not finishing and all(m.left for m in members) and (returning or not standby.producer.count):
                 finishing = True  # nobody pushes any more: who has nothing left may go
                 for member in members:
-                    member.tell({"finish": True})
+                    member.send({"finish": True})
             if self.urgency > urged:
                 urged = self.urgency
                 _log.warning("hurrying: %d workers remain", len(members))
                 for member in members:
-                    member.tell({"hurry": True})
+                    member.send({"hurry": True})
             if now > end or self.urgency is Urgency.KILL:
                 for member in members:
                     if not member.killed_at:
@@ -98,20 +98,20 @@ class Shutdown:
                     await self.changed.wait()
 
     def _tell(self, left: float) -> None:
-        members = self._crew.members.values()
+        members = self._pool.members.values()
         running = sum(m.ledger.running() for m in members)
         self._notifier.extend(2 * _PATIENCE)
         self._notifier.status(f"draining: {len(members)} workers, {running} tasks run")
         if running:
             _log.info("draining: %d workers, %d tasks run, %.0f s left", len(members), running, left)
 
-    async def _answer_the_rest(self, desk: Desk, undertaker: Undertaker) -> None:
+    async def _answer_the_rest(self, standby: Standby, recovery: Recovery) -> None:
         text = "draining: the host stopped before a worker became free"
-        desk.give_up(text)
-        undertaker.graveyard.give_up(text)
+        standby.reject_waiting(text)
+        recovery.retired.reject_waiting(text)
         end = time.monotonic() + _PATIENCE
-        while not undertaker.graveyard.empty and time.monotonic() < end:
-            undertaker.graveyard.tend(time.monotonic_ns())
+        while not recovery.retired.empty and time.monotonic() < end:
+            recovery.retired.tick(time.monotonic_ns())
             await asyncio.sleep(_LOOK / 5)
-        if not await desk.close(_PATIENCE):
+        if not await standby.close(_PATIENCE):
             _log.error("NATS cannot be reached: answers are kept for the next start")

@@ -11,28 +11,29 @@ import socket
 import time
 from collections.abc import Callable
 
-from ajhost.adapters import logs, nats
-from ajhost.adapters.processes import Orphans
-from ajhost.adapters.sd_notify import Notifier
-from ajhost.core.figures import Figures
-from ajhost.core.fleet import Fleet, Stalled, Tick, Woke
-from ajhost.core.layout import Phase, Word
-from ajhost.core.ledger import Ledger
-from ajhost.roles.plan import GenerationPlan
-from ajhost.roles.shared_queue.lane import Lane, lane_names, open_lane
+from ajhost.adapters import logs
+from ajhost.adapters.linux.processes import ChildReaper
+from ajhost.adapters.nats import connection
+from ajhost.adapters.systemd.notify import Notifier
+from ajhost.core.fleet import Fleet, Hung, Recovered, Tick
+from ajhost.core.stats import HostStats
+from ajhost.ledger.layout import Phase, Word
+from ajhost.ledger.view import Ledger
+from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
+from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
-from ajhost.roles.supervisor.burial import Undertaker, Verdicts
-from ajhost.roles.supervisor.crew import Crew
-from ajhost.roles.supervisor.desk import Desk
-from ajhost.roles.supervisor.leftovers import new_serial
-from ajhost.roles.supervisor.member import Member
-from ajhost.roles.supervisor.metrics import look
+from ajhost.roles.supervisor.connections import FdStore, Key
+from ajhost.roles.supervisor.liveness import CALM_TICK, TICK, LivenessMonitor
+from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy, Recovery
+from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Decision, Reloader
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
+from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
-from ajhost.roles.supervisor.stored import Key, Stored
-from ajhost.roles.supervisor.watch import CALM_TICK, TICK, Watch
-from ajhost.roles.template.client import Template, TemplateFailed
+from ajhost.roles.supervisor.stats import snapshot
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -51,26 +52,28 @@ class Supervisor:
         self._settings, self._notifier = settings, notifier
         self._loop = asyncio.get_running_loop()
         self._runtime = settings.runtime.directory
-        self._lanes: list[Lane] = []
+        self._queues: list[TokenQueue] = []
         self.serial = new_serial()
         """Of our own ledger."""
-        self._stored = Stored(notifier)
-        self._crew = Crew(
+        self._fd_store = FdStore(notifier)
+        self._pool = WorkerPool(
             self._runtime,
             self.serial,
-            self._lanes,
-            kept=self._stored.keep,
-            ended=self._on_ended,
-            bereft=self._on_bereft,
-            changed=self._on_changed,
+            self._queues,
+            on_connection=self._fd_store.keep,
+            on_death=self._on_death,
+            on_template_death=self._on_template_death,
+            on_change=self._on_change,
         )
-        self._fleet = self._crew.fleet
-        self._desk: Desk | None = None
+        self._fleet = self._pool.fleet
+        self._standby: Standby | None = None
         self._ready = False
-        self._shutdown = Shutdown(self._crew, notifier)
-        self._reloader = Reloader(self._crew, settings, load, self._plan, self._start_template, self._take)
+        self._shutdown = Shutdown(self._pool, notifier)
+        self._reloader = Reloader(
+            self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
+        )
         self._status_at = self._tick_at = 0.0
-        self._orphans = Orphans()
+        self._child_reaper = ChildReaper()
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -98,54 +101,56 @@ class Supervisor:
         await self._stop()
 
     async def _start(self) -> None:
-        plan = self._plan(self._settings, 1)
-        routes = ", ".join(repr(h.route) for h in plan.handlers)
-        _log.info("starting %d workers for %s", plan.workers.count, routes)
-        template = asyncio.create_task(self._start_template(plan))
-        desk = asyncio.create_task(self._open_desk(plan))
+        spec = self._make_spec(self._settings, 1)
+        routes = ", ".join(repr(h.route) for h in spec.handlers)
+        _log.info("starting %d workers for %s", spec.workers.count, routes)
+        template = asyncio.create_task(self._start_template(spec))
+        standby = asyncio.create_task(self._open_standby(spec))
         try:
             # whichever fails first: bad handlers are told even while no server can be reached
-            await asyncio.wait({template, desk}, return_when=asyncio.FIRST_EXCEPTION)
-            for task in (template, desk):
+            await asyncio.wait({template, standby}, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (template, standby):
                 if task.done():
                     task.result()
         except TemplateFailed as error:
             raise StartupFailed("\n".join(error.problems)) from error
         finally:
             template.cancel()
-            desk.cancel()
+            standby.cancel()
         self._write_state()
-        self._crew.change(1, template.result())
-        if 1 in self._crew.failed:  # a ledger that cannot be made: better no host than half a one
-            raise StartupFailed(self._crew.failed[1][0])
+        self._pool.change(1, template.result())
+        if 1 in self._pool.failed:  # a ledger that cannot be made: better no host than half a one
+            raise StartupFailed(self._pool.failed[1][0])
 
-    async def _open_desk(self, plan: GenerationPlan) -> None:
+    async def _open_standby(self, spec: GenerationSpec) -> None:
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
-            self._crew.max_payload = await nats.discover(plan.nats)
-            desk = Desk(plan, self.serial, self._lanes, self._crew.max_payload, self._on_kept)
+            self._pool.max_payload = await connection.discover(spec.nats)
+            standby = Standby(spec, self.serial, self._queues, self._pool.max_payload, self._on_connection)
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
-        await desk.connect()
-        self._verdicts = Verdicts(plan.handlers)
-        self._undertaker = Undertaker(
-            desk.directory, desk, self._stored, self._verdicts, self._crew.tally,
-            cover=self._cover_if_last, spawn=self._crew.spawn_task, serial=self._fleet.take_serial,
+        await standby.connect()
+        self._crash_policy = CrashPolicy(spec.handlers)
+        self._recovery = Recovery(
+            standby.directory, standby, self._fd_store, self._crash_policy, self._pool.counters,
+            subscribe=self._subscribe_if_last, spawn=self._pool.spawn_task, serial=self._fleet.take_serial,
         )  # fmt: skip
-        self._watch = Watch(desk, stalled=self._on_stalled, woke=self._on_woke, worn=self._crew.wear)
-        self._desk = desk
-        for name in self._undertaker.leftovers.inherit(self._notifier.stored()):
+        self._liveness = LivenessMonitor(
+            standby, on_hang=self._on_hang, on_recovered=self._on_recovered, on_recycle=self._pool.recycle
+        )
+        self._standby = standby
+        for name in self._recovery.previous_start.take_stored_sockets(self._notifier.stored()):
             self._notifier.forget(name)
-        if self._undertaker.leftovers:
-            await desk.cover()
+        if self._recovery.previous_start:
+            await standby.subscribe()
         self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
-        if self._undertaker.leftovers:
-            await self._undertaker.settle_leftovers()
+        if self._recovery.previous_start:
+            await self._recovery.recover_previous_start()
 
-    def _plan(self, settings: Settings, generation: int) -> GenerationPlan:
-        known = {lane.name for lane in self._lanes}
-        self._lanes.extend(open_lane(n) for n in lane_names(settings.handlers) if n not in known)
-        plan = GenerationPlan(
+    def _make_spec(self, settings: Settings, generation: int) -> GenerationSpec:
+        known = {queue.name for queue in self._queues}
+        self._queues.extend(open_queue(n) for n in queue_names(settings.handlers) if n not in known)
+        spec = GenerationSpec(
             generation=generation,
             runtime=self._runtime,
             nats=settings.nats,
@@ -154,58 +159,58 @@ class Supervisor:
             handlers=settings.handlers,
             signature=settings.signature,
             log=settings.log,
-            lanes=tuple(lane.name for lane in self._lanes),
+            queues=tuple(queue.name for queue in self._queues),
         )
-        self._crew.plans[generation] = plan
-        return plan
+        self._pool.specs[generation] = spec
+        return spec
 
-    async def _start_template(self, plan: GenerationPlan) -> Template:
-        template = await Template.start(plan, self._lanes, plan.python.import_timeout)
+    async def _start_template(self, spec: GenerationSpec) -> TemplateProcess:
+        template = await TemplateProcess.start(spec, self._queues, spec.python.import_timeout)
         if template.threads:
             _log.warning("threads that an import started before the fork: %s", ", ".join(template.threads))
         return template
 
     # -- events ---------------------------------------------------------------------------------
 
-    def _on_changed(self) -> None:
+    def _on_change(self) -> None:
         self._shutdown.changed.set()
-        if not self._ready and self._fleet.count and self._fleet.complete() and self._desk is not None:
+        if not self._ready and self._fleet.count and self._fleet.complete() and self._standby is not None:
             self._ready = True
-            self._undertaker.leftovers.dismiss()
-            self._desk.ledger.words[Word.PHASE] = Phase.SERVING
+            self._recovery.previous_start.ask_orphans_to_leave()
+            self._standby.ledger.words[Word.PHASE] = Phase.SERVING
             self._write_state()
             _log.info("ready: %d workers serve", self._fleet.count)
             self._notifier.ready(self._status())
 
-    def _on_kept(self, epoch: int, sock: socket.socket) -> None:
-        self._stored.keep(Key(self.serial, epoch), sock)
+    def _on_connection(self, epoch: int, sock: socket.socket) -> None:
+        self._fd_store.keep(Key(self.serial, epoch), sock)
 
-    def _on_ended(self, member: Member, how: str) -> None:
-        self._watch.forget(member)
-        answered = self._undertaker.answer(member, how)
-        self._crew.spawn_task(self._undertaker.bury(member, answered))
+    def _on_death(self, member: WorkerProcess, how: str) -> None:
+        self._liveness.forget(member)
+        answered = self._recovery.answer_started(member, how)
+        self._pool.spawn_task(self._recovery.recover_dead(member, answered))
 
-    def _on_stalled(self, member: Member) -> None:
-        self._crew.handle(Stalled(member.serial))
-        self._crew.spawn_task(self._undertaker.relieve(member, lambda: self._watch.hangs(member)))
+    def _on_hang(self, member: WorkerProcess) -> None:
+        self._pool.handle(Hung(member.serial))
+        self._pool.spawn_task(self._recovery.recover_hung(member, lambda: self._liveness.hangs(member)))
 
-    def _on_woke(self, member: Member) -> None:
-        self._crew.handle(Woke(member.serial))
+    def _on_recovered(self, member: WorkerProcess) -> None:
+        self._pool.handle(Recovered(member.serial))
 
-    async def _cover_if_last(self, patience: float | None) -> None:
-        if self._desk is not None and not self._fleet.serving() and self._shutdown.urgency is Urgency.NONE:
-            await self._desk.cover(patience)
+    async def _subscribe_if_last(self, patience: float | None) -> None:
+        if self._standby is not None and not self._fleet.serving() and self._shutdown.urgency is Urgency.NONE:
+            await self._standby.subscribe(patience)
 
-    def _on_bereft(self, generation: int, how: str) -> None:
+    def _on_template_death(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
-            self._crew.spawn_task(self._reloader.renew())
+            self._pool.spawn_task(self._reloader.renew())
 
     # -- reload ---------------------------------------------------------------------------------
 
     def _reload_by_signal(self) -> None:
-        self._crew.spawn_task(self._reload_and_tell())
+        self._pool.spawn_task(self._reload_and_tell())
 
     async def _reload_and_tell(self) -> None:
         await self.reload()
@@ -220,67 +225,67 @@ class Supervisor:
             self._notifier.reloading()
         decision = await self._reloader.reload()
         if decision.taken:
-            self._crew.tally.reloads_taken += 1
+            self._pool.counters.reloads_taken += 1
             _log.info("reloaded: %s", decision.text)
         else:
-            self._crew.tally.reloads_rejected += 1
+            self._pool.counters.reloads_rejected += 1
             _log.error("reload rejected, the old generation serves on: %s", decision.text)
         self._write_state()
         if self._ready:
             self._notifier.ready(self._status())
         return decision
 
-    def _take(self, settings: Settings, plan: GenerationPlan) -> None:
+    def _on_reloaded(self, settings: Settings, spec: GenerationSpec) -> None:
         """A reload has succeeded."""
         self._settings = settings
-        self._verdicts.follow(plan.handlers)
-        if self._desk is not None:
-            self._desk.follow(plan, self._lanes)
+        self._crash_policy.apply_generation(spec.handlers)
+        if self._standby is not None:
+            self._standby.apply_generation(spec, self._queues)
 
     # -- time -----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        desk, now_ns = self._desk, time.monotonic_ns()
-        assert desk is not None
-        desk.beat(now_ns)
+        standby, now_ns = self._standby, time.monotonic_ns()
+        assert standby is not None
+        standby.beat(now_ns)
         workers = self._settings.workers
-        self._watch.look(
-            list(self._crew.members.values()),
+        self._liveness.check(
+            list(self._pool.members.values()),
             workers,
             self._settings.python.import_timeout,
             time.monotonic() - self._tick_at,
         )
-        self._undertaker.tend(now_ns)
-        self._crew.handle(Tick())
+        self._recovery.tick(now_ns)
+        self._pool.handle(Tick())
         if self._shutdown.urgency is Urgency.NONE and self._ready:
             needed = not self._fleet.serving()
-            if needed != desk.covering and not desk.turning:
-                self._crew.spawn_task(desk.cover() if needed else desk.uncover())
-        self._follow_max_payload(desk)
+            if needed != standby.subscribed and not standby.changing:
+                self._pool.spawn_task(standby.subscribe() if needed else standby.unsubscribe())
+        self._follow_max_payload(standby)
         self._notifier.watchdog()
         if now_ns / 1e9 >= self._status_at:
             self._status_at = now_ns / 1e9 + _STATUS_EVERY
             self._notifier.status(self._status())
-            self._orphans.reap(self._crew.pids())
+            self._child_reaper.reap(self._pool.pids())
             logs.report_lost()
-            self._undertaker.tidy()
-        calm = self._watch.calm and desk.idle and self._undertaker.idle
+            self._recovery.prune()
+        calm = self._liveness.calm and standby.idle and self._recovery.idle
         self._tick_in(CALM_TICK if calm else TICK)
 
     def _tick_in(self, seconds: float) -> None:
         self._tick_at = time.monotonic() + seconds
         self._loop.call_later(seconds, self._tick)
 
-    def _follow_max_payload(self, desk: Desk) -> None:
+    def _follow_max_payload(self, standby: Standby) -> None:
         """A server that takes larger payloads than before needs ledgers with a larger chunk."""
-        if desk.max_payload > self._crew.max_payload and self._ready:
-            _log.warning("the server's max_payload grew to %d: workers are replaced", desk.max_payload)
-            self._crew.max_payload = desk.max_payload
-            for member in list(self._crew.members.values()):
-                self._crew.wear(member, "the server's max_payload grew")
+        if standby.max_payload > self._pool.max_payload and self._ready:
+            _log.warning("the server's max_payload grew to %d: workers are replaced", standby.max_payload)
+            self._pool.max_payload = standby.max_payload
+            for member in list(self._pool.members.values()):
+                self._pool.recycle(member, "the server's max_payload grew")
 
     def _status(self) -> str:
-        tasks = sum(m.ledger.running() for m in self._crew.members.values())
+        tasks = sum(m.ledger.running() for m in self._pool.members.values())
         return f"{self._fleet.serving()} of {self._fleet.count} workers serve, {tasks} tasks run"
 
     @property
@@ -288,16 +293,16 @@ class Supervisor:
         """Who serves."""
         return self._fleet
 
-    def figures(self) -> Figures:
+    def stats(self) -> HostStats:
         """How the host stands now, for metrics."""
-        desk = self._desk
-        if desk is None:
-            return look(self._crew, [], 0)
-        others: list[Ledger] = [desk.ledger, *self._undertaker.graveyard.ledgers]
-        return look(self._crew, others, desk.covered)
+        standby = self._standby
+        if standby is None:
+            return snapshot(self._pool, [], 0)
+        others: list[Ledger] = [standby.ledger, *self._recovery.retired.ledgers]
+        return snapshot(self._pool, others, standby.subscriptions)
 
     def _write_state(self) -> None:
-        routes = {g: [h.route for h in p.handlers] for g, p in self._crew.plans.items()}
+        routes = {g: [h.route for h in p.handlers] for g, p in self._pool.specs.items()}
         fleet = self._fleet
         state_file.write(
             self._runtime, HostState(os.getpid(), fleet.generation, self._ready, fleet.count, routes)
@@ -306,13 +311,13 @@ class Supervisor:
     # -- the end --------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
-        _log.info("stopping: %d workers leave", len(self._crew.members))
+        _log.info("stopping: %d workers leave", len(self._pool.members))
         self._notifier.stopping("leaving the queue group")
-        if self._desk is not None:
-            await self._shutdown.run(self._desk, self._undertaker, self._settings.workers.drain_timeout)
-        self._crew.close_templates()
-        for lane in self._lanes:
-            lane.close()
+        if self._standby is not None:
+            await self._shutdown.run(self._standby, self._recovery, self._settings.workers.drain_timeout)
+        self._pool.close_templates()
+        for queue in self._queues:
+            queue.close()
         self._ignore_signals()
         _log.info("stopped")
 

@@ -19,7 +19,7 @@ OLDEST = (3, 11)
 
 
 def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older cannot say dict[str, object]
-    """Becomes the template that `order` describes; `roles/template/client.py` writes it."""
+    """Becomes the template that `order` describes; `roles/template/template_process.py` writes it."""
     faulthandler.enable(file=order["stacks"])
     # ends an import that hangs, whatever holds the GIL, and leaves its stacks
     faulthandler.dump_traceback_later(order["timeout"], exit=True, file=order["stacks"])

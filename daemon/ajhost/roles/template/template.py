@@ -18,15 +18,15 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from ajhost.adapters import processes
-from ajhost.adapters.channel import Channel, ChannelClosed
+from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
-from ajhost.roles.plan import GenerationPlan, WorkerOrder, from_object
+from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object
 
-Lanes = Sequence[tuple[str, socket.socket, socket.socket]]
+Queues = Sequence[tuple[str, socket.socket, socket.socket]]
 """Name, receiving end, sending end of each."""
 Run = Callable[
-    [GenerationPlan, WorkerOrder, Mapping[str, LoadedHandler], socket.socket, Lanes],
+    [GenerationSpec, WorkerSpec, Mapping[str, LoadedHandler], socket.socket, Queues],
     int,
 ]
 """What a worker is: called with all signals blocked, its result is the exit status."""
@@ -57,11 +57,11 @@ def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
 def _serve(channel: Channel, stacks: int, run: Run) -> None:
     received = channel.receive_wait(None)
     assert received is not None
-    plan = from_object(GenerationPlan, received[0]["plan"])
+    spec = from_object(GenerationSpec, received[0]["plan"])
     # resolved, so that a generation keeps its release when a symlink is pointed at the next one
-    sys.path[:0] = [os.path.realpath(entry) for entry in plan.python.path]
+    sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     try:
-        handlers = load_handlers(plan.handlers) if plan.python.preload else None
+        handlers = load_handlers(spec.handlers) if spec.python.preload else None
     except LoadFailed as failed:
         channel.send({"failed": {"problems": failed.problems}})
         return
@@ -74,7 +74,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     gc.freeze()  # a collection in a worker shall not touch, and so copy, what all share
     loaded = [] if handlers is None else describe(handlers)
     channel.send({"loaded": {"handlers": loaded, "threads": processes.thread_names()}})
-    template = _Template(channel, plan, handlers, run)
+    template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):
         while True:
             template.obey()
@@ -93,66 +93,66 @@ def _flush() -> None:
 
 
 class _Template:
-    """The handlers, loaded or (None) to be loaded by each worker, and the lanes."""
+    """The handlers, loaded or (None) to be loaded by each worker, and the queues."""
 
     def __init__(
         self,
         channel: Channel,
-        plan: GenerationPlan,
+        spec: GenerationSpec,
         handlers: Mapping[str, LoadedHandler] | None,
         run: Run,
     ) -> None:
-        self._channel, self._plan, self._handlers, self._run = channel, plan, handlers, run
-        self._lanes: list[tuple[str, socket.socket, socket.socket]] = []
+        self._channel, self._spec, self._handlers, self._run = channel, spec, handlers, run
+        self._queues: list[tuple[str, socket.socket, socket.socket]] = []
 
     def obey(self) -> None:
         """Waits for one message and does what it says. :raises ChannelClosed: the supervisor is gone."""
         received = self._channel.receive_wait(None)
         assert received is not None
         message, descriptors = received
-        if "lanes" in message:
+        if "queues" in message:
             ends = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
-            self._lanes += zip(message["lanes"], ends, ends, strict=True)
+            self._queues += zip(message["queues"], ends, ends, strict=True)
         elif "spawn" in message:
-            order = from_object(WorkerOrder, message["spawn"])
+            worker_spec = from_object(WorkerSpec, message["spawn"])
             if not descriptors:
-                self._refuse(order, "the template is out of file descriptors")
+                self._refuse(worker_spec, "the template is out of file descriptors")
                 return
             with socket.socket(fileno=descriptors[0]) as end:
-                self._spawn(order, end)
+                self._spawn(worker_spec, end)
 
-    def _refuse(self, order: WorkerOrder, problem: str) -> None:
-        self._channel.send({"refused": {"serial": order.serial, "problem": problem}})
+    def _refuse(self, worker_spec: WorkerSpec, problem: str) -> None:
+        self._channel.send({"refused": {"serial": worker_spec.serial, "problem": problem}})
 
-    def _spawn(self, order: WorkerOrder, end: socket.socket) -> None:
+    def _spawn(self, worker_spec: WorkerSpec, end: socket.socket) -> None:
         _flush()  # what a buffer holds would be written by both
         # a signal between a fork and the child's own handlers would be eaten
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             middle = os.fork()
             if middle == 0:
-                self._hand_over(order, end)
+                self._hand_over(worker_spec, end)
             _, status = os.waitpid(middle, 0)
         except OSError as error:
-            self._refuse(order, f"cannot fork: {error.strerror}")
+            self._refuse(worker_spec, f"cannot fork: {error.strerror}")
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if os.WIFSIGNALED(status):
-            self._refuse(order, f"the forking process was killed by signal {os.WTERMSIG(status)}")
+            self._refuse(worker_spec, f"the forking process was killed by signal {os.WTERMSIG(status)}")
         elif number := os.WEXITSTATUS(status):
-            self._refuse(order, f"cannot fork: {os.strerror(number)}")
+            self._refuse(worker_spec, f"cannot fork: {os.strerror(number)}")
 
-    def _hand_over(self, order: WorkerOrder, end: socket.socket) -> NoReturn:
+    def _hand_over(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
         """The process in between: forks the worker, tells of it, and ends with an errno, 0 if all is well."""
         status = 0
         try:
             worker = os.fork()
             if worker == 0:
-                self._work(order, end)
+                self._work(worker_spec, end)
             try:
                 pidfd = os.pidfd_open(worker)
-                told = {"serial": order.serial, "slot": order.slot, "pid": worker}
+                told = {"serial": worker_spec.serial, "slot": worker_spec.slot, "pid": worker}
                 self._channel.send({"spawned": told}, [pidfd])
             except BaseException:
                 os.kill(worker, signal.SIGKILL)
@@ -164,21 +164,21 @@ class _Template:
         finally:
             os._exit(status)
 
-    def _work(self, order: WorkerOrder, end: socket.socket) -> NoReturn:
+    def _work(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
         """The worker: never returns into the template's loop."""
         status = _FAILED
         try:
             os.setsid()
-            processes.go_on_without_parent()  # the supervisor stops one that hangs, and may be killed right then
+            processes.resume_on_parent_death()  # the supervisor stops one that hangs, and may be killed right then
             self._channel.close()
-            processes.set_title(f"ajhost: worker {order.slot}")
+            processes.set_title(f"ajhost: worker {worker_spec.slot}")
             _reseed()
             handlers = self._load() if self._handlers is None else self._handlers
             for number in _OURS:
                 signal.signal(
                     number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
                 )
-            status = self._run(self._plan, order, handlers, end, self._lanes)
+            status = self._run(self._spec, worker_spec, handlers, end, self._queues)
         except LoadFailed as failed:
             print(failed, file=sys.stderr)  # noqa: T201 - the worker's log is not set up yet
         except SystemExit as error:
@@ -192,7 +192,7 @@ class _Template:
     def _load(self) -> dict[str, LoadedHandler]:
         blocked = signal.pthread_sigmask(signal.SIG_SETMASK, set())  # threads and children inherit the mask
         try:
-            return load_handlers(self._plan.handlers)
+            return load_handlers(self._spec.handlers)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

@@ -14,27 +14,27 @@ from collections.abc import Mapping, Sequence
 import uvloop
 
 from ajhost.adapters import logs
-from ajhost.adapters.channel import Channel
-from ajhost.adapters.ledger_file import MappedLedger, OwnedLedger
-from ajhost.core.layout import Word
-from ajhost.core.requesters import Requesters
+from ajhost.adapters.linux.channel import Channel
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.layout import Word
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.plan import GenerationPlan, WorkerOrder
-from ajhost.roles.shared_queue.lane import Lane
+from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker.worker import Worker, stacks_on_signal
 
 _GC_THRESHOLDS = (20_000, 20, 20)
 
 
 def run(
-    plan: GenerationPlan,
-    order: WorkerOrder,
+    spec: GenerationSpec,
+    worker_spec: WorkerSpec,
     handlers: Mapping[str, LoadedHandler],
     channel: socket.socket,
-    lanes: Sequence[tuple[str, socket.socket, socket.socket]],
+    queues: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> int:
     """Runs a worker and returns its exit status. Called in the forked process, with all signals blocked."""
-    logs.configure(plan.log.level, "worker", order.slot, order.generation)
+    logs.configure(spec.log.level, "worker", worker_spec.slot, worker_spec.generation)
     stacks_on_signal()
     for ignored in (signal.SIGINT, signal.SIGHUP):
         # a terminal's Ctrl-C and a reload are meant for the supervisor
@@ -44,13 +44,15 @@ def run(
     # 700 it ran every 35 tasks and cost a fifth of the CPU
     gc.set_threshold(*_GC_THRESHOLDS)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
-    ledger = OwnedLedger(plan.runtime / "ledger", order.serial)
+    ledger = LockedLedger(spec.runtime / "ledger", worker_spec.serial)
     ledger.words[Word.PID] = os.getpid()
-    requesters = Requesters(MappedLedger(plan.runtime / "ledger", order.supervisor))
-    shared = [Lane(name, receive, send) for name, receive, send in lanes]
+    restart_window = RestartWindow(MappedLedger(spec.runtime / "ledger", worker_spec.supervisor))
+    shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
     async def serve() -> int:
-        status = await Worker(plan, order, handlers, Channel(channel), shared, ledger, requesters).run()
+        status = await Worker(
+            spec, worker_spec, handlers, Channel(channel), shared, ledger, restart_window
+        ).run()
         # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

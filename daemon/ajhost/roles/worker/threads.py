@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from ajhost.adapters import processes
+from ajhost.adapters.linux import processes
 
 _SWITCH_INTERVAL = 0.0002
 """Seconds; with the default of 5 ms the loop waits behind each thread that computes (p99 137 against 77 ms). What
@@ -84,7 +84,7 @@ class Threads:
         return True
 
     def _loop(self) -> None:
-        processes.step_back(_STEPS_BACK)
+        processes.lower_thread_priority(_STEPS_BACK)
         thread = threading.current_thread()
         while (job := self._jobs.get()) is not None:
             thread.name, context, work = job

@@ -13,24 +13,24 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ajhost.adapters import logs
-from ajhost.adapters.channel import Channel, ChannelClosed, ChannelFull
-from ajhost.adapters.ledger_file import OwnedLedger
-from ajhost.adapters.nats import Connection
-from ajhost.adapters.transport import LedgerTransport
-from ajhost.core.layout import Phase, Word
-from ajhost.core.requesters import Requesters
+from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
+from ajhost.adapters.linux.ledger_file import LockedLedger
+from ajhost.adapters.nats.connection import Connection
+from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.judge import Judge
-from ajhost.roles.plan import GenerationPlan, WorkerOrder
-from ajhost.roles.shared_queue.lane import Lane, lane_of
-from ajhost.roles.shared_queue.lender import Lender
-from ajhost.roles.shared_queue.puller import Puller
-from ajhost.roles.worker.admission import Admission
-from ajhost.roles.worker.dead_man import DeadMan
-from ajhost.roles.worker.execution import Execution
-from ajhost.roles.worker.run import Route, StuckReason
+from ajhost.roles.request_check import RequestChecker
+from ajhost.roles.shared_queue.consumer import Consumer
+from ajhost.roles.shared_queue.producer import Producer
+from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
+from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.intake import Intake
+from ajhost.roles.worker.request import Route, StuckReason
 from ajhost.roles.worker.threads import prepare_for_threads
+from ajhost.roles.worker.watchdog import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
 _BEAT = 0.1
@@ -54,60 +54,60 @@ class Worker:
 
     def __init__(
         self,
-        plan: GenerationPlan,
-        order: WorkerOrder,
+        spec: GenerationSpec,
+        worker_spec: WorkerSpec,
         handlers: Mapping[str, LoadedHandler],
         channel: Channel,
-        lanes: Sequence[Lane],
-        ledger: OwnedLedger,
-        requesters: Requesters,
+        queues: Sequence[TokenQueue],
+        ledger: LockedLedger,
+        restart_window: RestartWindow,
     ) -> None:
-        self._plan = plan
+        self._spec = spec
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._ledger = ledger
-        lane_by_route = {h.route: lane_of(h) for h in plan.handlers}
+        queue_by_route = {h.route: queue_of(h) for h in spec.handlers}
         routes = [
-            Route(index, handlers[h.route], lane_by_route[h.route]) for index, h in enumerate(plan.handlers)
+            Route(index, handlers[h.route], queue_by_route[h.route]) for index, h in enumerate(spec.handlers)
         ]
-        workers = plan.workers
-        self._dead_man = DeadMan(workers.kill_grace)
-        self._admission = Admission(
+        workers = spec.workers
+        self._watchdog = Watchdog(workers.kill_grace)
+        self._intake = Intake(
             ledger,
-            Judge(plan.handlers, workers.default_timeout, plan.signature),
+            RequestChecker(spec.handlers, workers.default_timeout, spec.signature),
             routes,
             concurrency=workers.concurrency,
             backlog=workers.backlog,
             on_stuck=self._stuck,
             on_free=self._freed,
-            dead_man=self._dead_man,
+            watchdog=self._watchdog,
         )
         # the transport's requests go straight to where they are decided (adapters.transport.Sink)
-        self.admit, self.refuse = self._admission.admit, self._admission.refuse
-        self.vacate = self._admission.vacate
-        self._transport = LedgerTransport(ledger, requesters, self)
-        self._lender = Lender(ledger, lanes, self._loop, self._admission.expired)
-        self._execution = Execution(
+        self.admit, self.refuse = self._intake.admit, self._intake.refuse
+        self.before_buffer_reuse = self._intake.before_buffer_reuse
+        self._transport = LedgerTransport(ledger, restart_window, self)
+        self._producer = Producer(ledger, queues, self._loop, self._intake.expired)
+        self._executor = Executor(
             self._loop,
-            begin=self._admission.begin,
-            finish=self._admission.finish,
-            freed=self._admission.freed,
-            stuck=self._admission.stuck,
+            begin=self._intake.begin,
+            finish=self._intake.finish,
+            freed=self._intake.freed,
+            stuck=self._intake.stuck,
             kill_grace=workers.kill_grace,
             threads=workers.concurrency,
-            at_once=self._transport.out.at_once,
+            flush_after=self._transport.out.flush_after,
         )
-        self._admission.wire(self._transport.out, self._lender, self._execution)
-        self._puller = Puller(
+        self._intake.wire(self._transport.out, self._producer, self._executor)
+        self._consumer = Consumer(
             ledger,
-            plan.runtime / "ledger",
-            lanes,
+            spec.runtime / "ledger",
+            queues,
             self._loop,
-            self._admission.room,
-            self._admission.pulled,
-            self._admission.regained,
+            self._intake.has_capacity,
+            self._intake.pulled,
+            self._intake.reclaimed,
         )
-        self._connection = Connection(plan.nats, self._transport, f"ajhost worker {order.slot}")
+        self._connection = Connection(spec.nats, self._transport, f"ajhost worker {worker_spec.slot}")
         self._kept = asyncio.Event()
         self._leaving = asyncio.Event()
         self._finish = asyncio.Event()
@@ -169,16 +169,16 @@ class Worker:
         await self._connection.connect()
         if self._leaving.is_set():
             return
-        self._admission.max_payload = self._connection.max_payload
-        subjects = [s for h in self._plan.handlers for s in subjects_of(h.route)]
-        await self._connection.subscribe(subjects, self._plan.nats.queue_group)
+        self._intake.max_payload = self._connection.max_payload
+        subjects = [s for h in self._spec.handlers for s in subjects_of(h.route)]
+        await self._connection.subscribe(subjects, self._spec.nats.queue_group)
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING
-            self._puller.begin()
+            self._consumer.begin()
             self._tell({"ready": True})
 
     def _count(self) -> None:
-        words, counts = self._ledger.words, self._admission.counts
+        words, counts = self._ledger.words, self._intake.counts
         words[Word.RECEIVED] = counts.received
         words[Word.COMPLETED] = counts.completed
         words[Word.FAILED] = counts.failed
@@ -191,25 +191,25 @@ class Worker:
 
     def _beat(self) -> None:
         now = time.monotonic_ns()
-        self._ledger.words[Word.BEAT] = now
+        self._ledger.words[Word.HEARTBEAT] = now
         self._count()
-        self._lender.sweep(now)
+        self._producer.expire(now)
         if now - self._confirmed_ns > _CONFIRM_NS:
             self._confirmed_ns = now
             self._transport.out.confirm()
         self._transport.resume()
-        self._puller.refresh()  # entries may have become free without a slot
+        self._consumer.refresh()  # entries may have become free without a slot
         logs.report_lost()
         if self._connection.up.is_set():
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
-            self._admission.max_payload = self._connection.max_payload
-        limit, counts = self._plan.workers.max_tasks, self._admission.counts
+            self._intake.max_payload = self._connection.max_payload
+        limit, counts = self._spec.workers.max_tasks, self._intake.counts
         if limit and counts.received + counts.pulled - counts.lent >= limit:
             self._ask_to_retire(f"{limit} tasks served")
-        self._dead_man.beat()
+        self._watchdog.beat()
         if now - self._pruned_ns > _PRUNE_NS:
             self._pruned_ns = now
-            self._puller.prune()
+            self._consumer.prune()
         self._loop.call_later(_BEAT, self._beat)
 
     def _readable(self) -> None:
@@ -248,7 +248,7 @@ class Worker:
             self._loop.call_later(_POLL, self._tell, message)
 
     def _freed(self) -> None:
-        self._puller.refresh()
+        self._consumer.refresh()
 
     def _stuck(self, reason: StuckReason) -> None:
         del reason
@@ -271,8 +271,8 @@ class Worker:
         """Leaves the group, finishes what is held, answers, and ends; past the limit what is left is answered for."""
         self._ledger.words[Word.PHASE] = Phase.LEAVING
         if not self._pull_while_leaving:
-            self._puller.end()
-        limit = self._plan.workers.drain_timeout
+            self._consumer.end()
+        limit = self._spec.workers.drain_timeout
         end = self._loop.time() + limit
         leaving = asyncio.create_task(self._leave())
         while not self._done(leaving):
@@ -280,8 +280,8 @@ class Worker:
             if left <= 0 or self._hurry.is_set():
                 if self._unfinished:
                     _log.warning("%d tasks remain: answering that they were not finished", self._unfinished)
-                self._puller.end()  # what is freed now must not be filled again
-                self._admission.give_up("draining: the host stopped before the task ended")
+                self._consumer.end()  # what is freed now must not be filled again
+                self._intake.give_up("draining: the host stopped before the task ended")
                 break
             await asyncio.sleep(min(_POLL / 5, left))
         await self._flush(end)
@@ -294,7 +294,7 @@ class Worker:
         self._tell({"left": True})
 
     def _done(self, leaving: asyncio.Task[None]) -> bool:
-        self._lender.sweep(time.monotonic_ns())
+        self._producer.expire(time.monotonic_ns())
         self._transport.out.confirm()
         return leaving.done() and self._finish.is_set() and not self._unfinished
 
@@ -316,7 +316,7 @@ class Worker:
             if self._loop.time() >= (max(least, end) if repeating else least):
                 break
             await asyncio.sleep(_POLL)
-        out.let_go()
+        out.release_held()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
                 await self._connection.close()

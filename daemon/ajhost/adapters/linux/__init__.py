@@ -1,0 +1,1 @@
+"""Linux: processes, sockets, channels between processes, and ledger files."""

@@ -1,0 +1,144 @@
+"""Ledger files: made, mapped, locked and removed. The only module that opens them.
+
+A file is preallocated, so that a full runtime directory is an `OSError` (ENOSPC) at once and never a SIGBUS later. Its
+owner holds a POSIX record lock on it, which a fork does not inherit: a file without a lock belongs to nobody alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from ajhost.ledger.layout import Geometry, Identity, LedgerError, create
+from ajhost.ledger.view import Ledger
+from ajhost.ledger.writer import LedgerWriter
+
+_SUFFIX = ".ledger"
+_UNFINISHED = ".unfinished"
+_FLOCK = struct.Struct("hhqqi4x")
+
+
+def path_of(directory: Path, serial: int) -> Path:
+    """Where the ledger of a process lies."""
+    return directory / f"{serial}{_SUFFIX}"
+
+
+def serials(directory: Path) -> list[int]:
+    """The serials of every ledger file there, oldest first."""
+    return sorted(int(p.stem) for p in directory.glob(f"*{_SUFFIX}") if p.stem.isdigit())
+
+
+def clear_unfinished(directory: Path) -> None:
+    """Removes files in whose making a supervisor was killed: nobody has ever used them."""
+    for path in directory.glob(f"*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
+def make(directory: Path, geometry: Geometry, identity: Identity) -> None:
+    """Makes and preallocates a ledger file.
+
+    :raises OSError: ENOSPC when the directory has no room for it; nothing is left behind.
+    """
+    path = path_of(directory, identity.serial)
+    unfinished = path.with_suffix(_UNFINISHED)
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, geometry.size)
+        with mmap.mmap(descriptor, geometry.size) as mapping, memoryview(mapping) as view:
+            create(view, geometry, identity)
+        os.link(unfinished, path)  # which, unlike a rename, replaces nobody's file
+    finally:
+        unfinished.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+class MappedLedger(Ledger):
+    """Somebody else's ledger, mapped.
+
+    :raises OSError: when there is no such file. :raises LedgerError: when it is not one of ours.
+    """
+
+    __slots__ = ("_mapping",)
+
+    def __init__(self, directory: Path, serial: int) -> None:
+        self._mapping = _map(path_of(directory, serial))
+        try:
+            super().__init__(memoryview(self._mapping))
+        except LedgerError:
+            with contextlib.suppress(BufferError):
+                self._mapping.close()
+            raise
+
+    def close(self) -> None:
+        """Unmaps it."""
+        super().close()
+        with contextlib.suppress(BufferError):
+            self._mapping.close()
+
+
+class LockedLedger(LedgerWriter):
+    """This process's own ledger: mapped and locked for as long as the process lives."""
+
+    __slots__ = ("_lock", "_mapping")
+
+    def __init__(self, directory: Path, serial: int) -> None:
+        path = path_of(directory, serial)
+        # the descriptor stays open: closing any descriptor of the file would drop the record lock
+        self._lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+        self._mapping = mmap.mmap(self._lock, os.fstat(self._lock).st_size)
+        super().__init__(memoryview(self._mapping))
+
+
+def _map(path: Path) -> mmap.mmap:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
+            raise LedgerError("an empty file")
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def locked_by(directory: Path, serial: int) -> int | None:
+    """The pid of the living process that owns the file; None when nobody does."""
+    descriptor = os.open(path_of(directory, serial), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+        return None if kind == fcntl.F_UNLCK else pid
+    finally:
+        os.close(descriptor)
+
+
+def remove(directory: Path, serial: int) -> None:
+    """Removes a ledger file; tokens that still name it are stale."""
+    path_of(directory, serial).unlink(missing_ok=True)
+
+
+def quarantine(directory: Path, serial: int) -> Path:
+    """Renames a file that is no ledger of this layout, so that nobody trusts it and somebody can look at it."""
+    path = path_of(directory, serial)
+    aside = path.with_suffix(".foreign")
+    path.rename(aside)
+    return aside
+
+
+def on_tmpfs(directory: Path) -> bool:
+    """Whether the directory lies in memory; on a disk each page that is written costs I/O."""
+    device = os.stat(directory).st_dev
+    return any(d == device and kind in ("tmpfs", "ramfs") for d, kind in _mounts())
+
+
+def _mounts() -> Iterator[tuple[int, str]]:
+    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+        for line in lines:
+            left, _, right = line.partition(" - ")
+            major, _, minor = left.split()[2].partition(":")
+            yield os.makedev(int(major), int(minor)), right.split()[0]

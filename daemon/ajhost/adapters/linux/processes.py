@@ -1,0 +1,300 @@
+"""What the kernel offers for processes: ends, stops, signals, sizes and names. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Container
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+import setproctitle
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+"""linux/prctl.h"""
+_PIDFD_GETFD = 438
+"""pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
+_OOM_MAX = 1000
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_LOOK_AGAIN = 0.0001
+_STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
+"""Letters of proc(5) for threads: stopped, or ended while others live; waiting uninterruptibly."""
+_UNNAMED = "an unnamed native thread"
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How a process ended: by a signal, or with an exit status; neither when somebody else reaped it.
+
+    `core` says that it left a core dump.
+    """
+
+    signal: int | None
+    code: int | None
+    core: bool
+
+    @property
+    def text(self) -> str:
+        """`SIGKILL`, `SIGSEGV (core dumped)`, `exit status 3`, `unknown`."""
+        if self.signal is None:
+            if self.code is None:
+                return "unknown"
+            return f"exit status {self.code}"
+        try:
+            name = signal.Signals(self.signal).name
+        except ValueError:  # most real-time signals have no name
+            name = f"signal {self.signal}"
+        return f"{name} (core dumped)" if self.core else name
+
+
+class StopResult(Enum):
+    """What became of an attempt to stop a process."""
+
+    STOPPED = auto()
+    """It stands still because of us, every thread of it."""
+    ALREADY_STOPPED = auto()
+    """Somebody else had stopped it, so it is not ours to resume."""
+    GONE = auto()
+    """It has ended."""
+    TIMEOUT = auto()
+    """It did not stop in time, and was told to go on."""
+
+
+def become_subreaper() -> None:
+    """Makes orphaned descendants this process's own children, so that it learns how they ended.
+
+    :raises OSError: when the kernel refuses.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """SIGKILLs this process when the thread that started it ends; at once if `parent` is gone already.
+
+    A child that is forked later does not inherit it (prctl(2)). :raises OSError: when the kernel refuses.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def resume_on_parent_death() -> None:
+    """Lets this process go on, should it be stopped, when its parent ends: nobody else may be left to do that.
+
+    :raises OSError: when the kernel refuses.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LIBC.prctl(option, value, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def wait_status(pidfd: int) -> ExitStatus | None:
+    """Reaps a child and says how it ended.
+
+    None when it still runs, or when it is not ours yet: a worker that died before the process between it and its
+    template did. A pidfd that is readable while this says None means: ask again.
+    """
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        try:
+            signal.pidfd_send_signal(pidfd, 0)  # reaches a dead process as long as it is not reaped
+        except ProcessLookupError:
+            return ExitStatus(None, None, False)
+        return None
+    if result is None:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return ExitStatus(None, result.si_status, False)
+    return ExitStatus(result.si_status, None, result.si_code == os.CLD_DUMPED)
+
+
+def pidfd_signal(pidfd: int, number: signal.Signals) -> None:
+    """Sends a signal; nothing happens when the process has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
+
+
+def kill_session(pid: int, number: signal.Signals) -> None:
+    """Sends a signal to what a session leader, dead or not, has left in its process group.
+
+    A child that made a process group of its own is not reached.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether a process, a child or not, has ended; its locks are gone then."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    return bool(ended.poll(0))
+
+
+def pidfd_getfd(pidfd: int, descriptor: int) -> int:
+    """A duplicate of a descriptor of another process.
+
+    :raises OSError: EBADF when it has none of that number, EPERM when we may not: it takes the right to trace that
+        process (ptrace(2), "Ptrace access mode checking").
+    """
+    duplicate = _LIBC.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
+    if duplicate < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(duplicate)
+
+
+def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
+    """Stops every thread of a process, and returns when it stands still: within a millisecond as a rule.
+
+    Blocks for `timeout` seconds at most. A thread that waits in the kernel for so long, uninterruptibly (a dead file
+    server), stands still as well: it stops before it executes another instruction of its own.
+    """
+    if _state(pid) == "T":
+        return StopResult.ALREADY_STOPPED
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+    except ProcessLookupError:
+        return StopResult.GONE
+    began, asked = time.monotonic(), False
+    while True:
+        try:
+            # a child's stop is reported when the last thread stands still
+            stands = os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOHANG) is not None
+        except ChildProcessError:
+            stands = _all_threads(pid, _STILL)
+        if has_ended(pidfd):
+            return StopResult.GONE
+        if stands:
+            return StopResult.STOPPED
+        waited = time.monotonic() - began
+        if waited >= timeout:
+            if _all_threads(pid, _STILL | _IN_THE_KERNEL):
+                return StopResult.STOPPED
+            resume(pidfd)
+            return StopResult.TIMEOUT
+        if waited >= timeout / 5 and not asked:
+            asked = True
+            _stop_each_thread(pid)
+        time.sleep(_LOOK_AGAIN)
+
+
+def resume(pidfd: int) -> None:
+    """Lets a stopped process go on."""
+    pidfd_signal(pidfd, signal.SIGCONT)
+
+
+def _stop_each_thread(pid: int) -> None:
+    """A signal to a process is the main thread's to take, and if that waits in the kernel, the others run on."""
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            _LIBC.tgkill(pid, int(task), int(signal.SIGSTOP))
+
+
+def _all_threads(pid: int, states: frozenset[str]) -> bool:
+    """Whether every thread is in one of these states. A process that was told to stop makes no new ones."""
+    try:
+        return {_state(f"{pid}/task/{task}") for task in os.listdir(f"/proc/{pid}/task")} <= states
+    except OSError:
+        return False
+
+
+def _state(process: int | str) -> str:
+    """The letter that `ps` shows (proc(5)) for a process, or `PID/task/TID`; empty if there is no such."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
+
+
+class ChildReaper:
+    """Reaps what a subreaper inherits from dead workers: their handlers' children, which nobody else waits for."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def reap(self, known: Container[int]) -> None:
+        """Reaps each child that was dead at the last call already and is not `known`.
+
+        A worker that died before its pidfd was received looks the same for a moment: call this once a second or so.
+        """
+        dead = {pid for pid in children() if pid not in known and _state(pid) == "Z"}
+        for pid in dead & self._seen:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        self._seen = dead - self._seen
+
+
+def children() -> set[int]:
+    """The children of this process, those that are dead and not reaped included."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # the thread has just ended
+            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
+    return found
+
+
+def raise_oom_score(pid: int, by: int) -> None:
+    """Makes the kernel prefer this process, out of 1000, when memory is short. Raising needs no privilege.
+
+    :raises OSError: when the process is gone or somebody else's.
+    """
+    path = Path(f"/proc/{pid}/oom_score_adj")
+    path.write_text(str(min(int(path.read_text()) + by, _OOM_MAX)))
+
+
+def lower_thread_priority(steps: int) -> None:
+    """Makes the calling thread, not its process, nicer by so many steps: on Linux each has a value (setpriority(2)).
+
+    Where that is forbidden, or there are no more steps, it goes on as it is.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + steps)
+
+
+def resident_bytes(pid: int) -> int:
+    """The resident set of a process, in bytes, shared pages included.
+
+    :raises OSError: when the process is gone.
+    """
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
+def thread_names() -> list[str]:
+    """The threads of this process except the main one: Python's names where Python knows them, else the kernel's."""
+    main = os.getpid()
+    known = {thread.native_id: thread.name for thread in threading.enumerate()}
+    own = _comm(main)
+    names = []
+    for task in sorted(int(entry) for entry in os.listdir("/proc/self/task")):
+        if task == main:
+            continue
+        name = known.get(task) or _comm(task)
+        if name is not None:
+            # a native thread is born with its creator's name, which says nothing
+            names.append(_UNNAMED if name == own else name)
+    return names
+
+
+def _comm(task: int) -> str | None:
+    try:
+        return Path(f"/proc/self/task/{task}/comm").read_text().rstrip("\n")
+    except OSError:
+        return None  # it has just ended
+
+
+def set_title(text: str) -> None:
+    """Sets what `ps` shows for this process."""
+    setproctitle.setproctitle(text)

@@ -1,0 +1,255 @@
+"""What leaves through a connection: operations of nats-py, and replies that survive the connection.
+
+The kernel is not the server, and the server not the requester: a ledger entry is released once the server has read its
+reply, and replies may go out again (`core.retransmit`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from ajhost.adapters.linux import sockets
+from ajhost.adapters.nats.tls import TlsSession
+from ajhost.core.restart_window import RestartWindow
+from ajhost.core.retransmit import RetransmitBuffer
+from ajhost.ledger.writer import LedgerWriter
+
+PING = b"PING\r\n"
+_ASK_EVERY = 128
+"""Entries that wait for the server's word before it is asked at once, rather than at the next `confirm`."""
+
+
+class ReplyWriter:
+    """`released(entries)`: the server has their replies. `broken(error)`: the connection takes no more bytes."""
+
+    def __init__(
+        self,
+        ledger: LedgerWriter,
+        restart_window: RestartWindow,
+        released: Callable[[list[int]], None],
+        broken: Callable[[OSError], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ledger, self._on_released, self._on_broken = ledger, released, broken
+        self._sock: socket.socket | None = None
+        self.tls: TlsSession | None = None
+        self._connected = self._flush_scheduled = False
+        self._releasing = False
+        self._mark: int | None = None
+        self._commands: list[bytes] = []
+        self._replies: list[bytes] = []
+        self._entries: list[int] = []
+        self._unwritten = memoryview(b"")
+        self._unwritten_entries: list[int] = []
+        self._room: asyncio.Future[None] | None = None
+        self._pings: deque[int | None] = deque()
+        self._retransmit = RetransmitBuffer(restart_window)
+        self._ended = self._loop.time()
+
+    # -- a connection's life --------------------------------------------------------------------
+
+    def attach(self, sock: socket.socket) -> None:
+        """A new connection; operations leave at once, replies when the server has accepted us."""
+        self._sock, self.tls = sock, None
+        self._mark = None
+        self._releasing = False
+        self._pings.clear()
+        self._commands.clear()
+
+    def reconnected(self, server_changed: bool) -> None:
+        """The server accepted us: what an earlier connection may have lost goes out again, then what waited.
+
+        `server_changed`: it is not the server of before, so that requesters have to come back as well.
+        """
+        self._connected = True
+        self._pings.clear()
+        now = self._loop.time()
+        unsure = self._retransmit.reconnected(now, now - self._ended if server_changed else None)
+        self._replies[:0] = [data for data, _ in unsure]
+        self._entries[:0] = [index for _, entries in unsure for index in entries]
+        self.schedule_flush()
+
+    def release_unconfirmed(self, wanted: bool) -> None:
+        """While no entry is free: those whose replies the kernel took are, as their confirmation could not be read."""
+        self._releasing = wanted
+        if wanted:
+            self._on_released(self._retransmit.release_oldest(last=not self._unwritten))
+
+    def detach(self) -> None:
+        """The connection has ended. What the server may not have stays, with its entries, for the next one."""
+        if self._unwritten and self._sock is not None:
+            self._loop.remove_writer(self._sock)
+        if self._connected:
+            self._ended = self._loop.time()
+        self._sock, self._connected = None, False
+        self._ledger.recall(self._retransmit.entries)
+        self._unwritten, self._unwritten_entries = memoryview(b""), []
+        self._make_room()
+
+    # -- what is to leave -----------------------------------------------------------------------
+
+    def command(self, data: bytes) -> None:
+        """Queues an operation of nats-py."""
+        if data == PING:
+            self._pings.append(None)
+        self._commands.append(data)
+        self.schedule_flush()
+
+    def reply(self, index: int, data: bytes) -> None:
+        """Queues the reply for a ledger entry."""
+        self._replies.append(data)
+        self._entries.append(index)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def publish(self, data: bytes) -> None:
+        """Queues a reply for a request that has no entry of ours."""
+        self._replies.append(data)
+        self.schedule_flush()
+
+    def confirm(self) -> None:
+        """Asks the server whether it has what was sent since it was last asked, and repeats what is due."""
+        if not self._connected:
+            return
+        now = self._loop.time()
+        self._on_released(self._retransmit.release_due(now))
+        self._commands += self._retransmit.due(now)
+        if self._mark is None:
+            self._mark = self._retransmit.next_mark()
+        if self._commands or self._mark is not None:
+            self.schedule_flush()
+
+    def pong(self) -> bool:
+        """A PONG came: whether it was ours (or nats-py's, which then must see it)."""
+        mark = self._pings.popleft() if self._pings else None
+        if mark is None:
+            return False
+        self._on_released(self._retransmit.confirmed(mark, self._loop.time()))
+        if self._ledger.available < self._ledger.entries // 2:
+            self.release_held()  # the other half is for what runs and what waits
+        return True
+
+    @property
+    def held(self) -> int:
+        """How many entries are held only because requesters may not be back yet."""
+        return self._retransmit.held
+
+    def release_held(self) -> None:
+        """Holds no entries for requesters that may not be back yet."""
+        self._on_released(self._retransmit.release_held())
+
+    @property
+    def unsent(self) -> bool:
+        """Whether replies wait for the kernel or for a connection."""
+        return bool(self._replies or self._unwritten)
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether the server may not have everything that was sent."""
+        return self._retransmit.unconfirmed
+
+    @property
+    def repeating(self) -> bool:
+        """Whether requesters may not be back yet after the server's restart."""
+        return self._retransmit.repeating
+
+    async def drain(self) -> None:
+        """Waits until the kernel took what was queued, or the connection is gone."""
+        self.flush()
+        while self._unwritten:
+            self._room = self._room or self._loop.create_future()
+            await self._room
+
+    # -- how it leaves --------------------------------------------------------------------------
+
+    def schedule_flush(self) -> None:
+        """Flushes at the end of this turn of the loop, so that its replies leave in one call."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def flush_after(self, work: Callable[[], None]) -> None:
+        """Calls `work` and writes what it queued, not a turn of the loop later, nor letting a thread in before."""
+        self._flush_scheduled = True
+        try:
+            work()
+        finally:
+            self._write(sockets.send)
+
+    def flush(self) -> None:
+        """Writes what is queued, as far as the kernel takes it."""
+        self._write(socket.socket.send)
+
+    def _write(self, send: Callable[[socket.socket, bytes], int]) -> None:
+        self._flush_scheduled = False
+        sock = self._sock
+        if sock is None or self._unwritten:
+            return
+        data, entries = b"", []
+        if self._connected and self._replies:
+            data = b"".join(self._replies)
+            entries = self._entries
+            self._replies, self._entries = [], []
+            dropped = self._retransmit.sent(data, entries, self._loop.time())
+            if dropped:
+                self._on_released(dropped)
+            if self._retransmit.unasked >= _ASK_EVERY and self._mark is None:
+                self._mark = self._retransmit.next_mark()
+        if self._commands:
+            data = b"".join(self._commands) + data
+            self._commands.clear()
+        if self._mark is not None:  # after the replies: its PONG confirms them
+            self._pings.append(self._mark)
+            self._mark = None
+            data += PING
+        if not data:
+            return
+        if self.tls is not None:
+            data = self.tls.encrypt(data)
+        try:
+            sent = send(sock, data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            self._on_broken(error)
+            return
+        if sent == len(data):
+            self._took(entries)
+        else:
+            self._unwritten, self._unwritten_entries = memoryview(data)[sent:], entries
+            self._loop.add_writer(sock, self._writable)
+
+    def _took(self, entries: list[int]) -> None:
+        if not self._retransmit.awaits_requesters(self._loop.time()):
+            self._ledger.sent(entries)
+        if self._releasing:
+            self.release_unconfirmed(True)
+
+    def _writable(self) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        try:
+            sent = sock.send(self._unwritten)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._on_broken(error)
+            return
+        self._unwritten = self._unwritten[sent:]
+        if self._unwritten:
+            return
+        self._loop.remove_writer(sock)
+        entries, self._unwritten_entries = self._unwritten_entries, []
+        self._took(entries)
+        self._make_room()
+        self.flush()
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None

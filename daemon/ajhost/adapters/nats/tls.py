@@ -1,0 +1,71 @@
+"""TLS over a non-blocking socket, through memory: plaintext is received straight into the ledger's chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+_READ_SIZE = 1 << 16
+
+
+class TlsSession:
+    """One encrypted connection. The kernel holds ciphertext only: a dead worker's socket tells others nothing."""
+
+    def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname=server_hostname)
+        self.pending = False
+        """Whether decrypted bytes may be left that no event of the socket will announce."""
+
+    async def handshake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        """:raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await loop.sock_sendall(sock, self._out.read())
+                received = await loop.sock_recv(sock, _READ_SIZE)
+                if not received:
+                    raise ConnectionResetError("the server hung up during the TLS handshake") from None
+                self._in.write(received)
+            else:
+                await loop.sock_sendall(sock, self._out.read())
+                return
+
+    def receive(self, sock: socket.socket, space: memoryview) -> int:
+        """Decrypts into `space`; bytes written, 0 at the end.
+
+        :raises BlockingIOError: nothing whole is there yet. :raises OSError: as the socket says.
+        """
+        try:
+            received = sock.recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            if not self.pending:
+                raise
+        else:
+            if not received:
+                return 0
+            self._in.write(received)
+        count = 0
+        self.pending = False
+        try:
+            while count < len(space):
+                plain = self._tls.read(len(space) - count)
+                if not plain:
+                    return count
+                space[count : count + len(plain)] = plain
+                count += len(plain)
+            self.pending = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            return count
+        if not count:
+            raise BlockingIOError
+        return count
+
+    def encrypt(self, data: bytes) -> bytes:
+        """Ciphertext to send for `data`."""
+        self._tls.write(data)
+        return self._out.read()

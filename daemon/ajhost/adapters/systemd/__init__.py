@@ -1,0 +1,1 @@
+"""systemd: notifications and its file descriptor store, jobs, the journal."""

@@ -1,0 +1,44 @@
+"""Places in a ledger's store: which bytes are free. Private to the owner; only what lies there is shared.
+
+First fit from the low end, so that a quiet host touches few pages of what was reserved.
+"""
+
+from __future__ import annotations
+
+_GRAIN = 64
+
+
+class Allocator:
+    """Hands out ranges of `[start, start + size)`; offsets and sizes are bytes, rounded up to 64."""
+
+    __slots__ = ("_free", "_sizes")
+
+    def __init__(self, start: int, size: int) -> None:
+        self._free: list[tuple[int, int]] = [(start, size)]
+        self._sizes: dict[int, int] = {}
+
+    def allocate(self, size: int) -> int | None:
+        """The offset of a free range of `size` bytes, or None when no range is large enough."""
+        wanted = (size + _GRAIN - 1) // _GRAIN * _GRAIN
+        for place, (offset, length) in enumerate(self._free):
+            if length >= wanted:
+                if length == wanted:
+                    del self._free[place]
+                else:
+                    self._free[place] = (offset + wanted, length - wanted)
+                self._sizes[offset] = wanted
+                return offset
+        return None
+
+    def release(self, offset: int) -> None:
+        """Gives a range back and joins it with its free neighbours."""
+        size = self._sizes.pop(offset)
+        free = self._free
+        place = next((i for i, (other, _) in enumerate(free) if other > offset), len(free))
+        if place < len(free) and offset + size == free[place][0]:
+            size += free.pop(place)[1]
+        if place and free[place - 1][0] + free[place - 1][1] == offset:
+            before, length = free[place - 1]
+            free[place - 1] = (before, length + size)
+        else:
+            free.insert(place, (offset, size))

@@ -1,0 +1,191 @@
+"""A ledger as others see it: what anybody may read, and the few words that others than its owner write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ajhost.ledger.layout import (
+    CLAIMED,
+    DEADLINE,
+    E_STARTED,
+    ENTRY_SIZE,
+    ENTRY_WORDS,
+    FIRST,
+    FRAME,
+    HEADER_SIZE,
+    LAYOUT,
+    MAGIC,
+    ORIGIN,
+    ORIGIN_ENTRY,
+    ORIGIN_SEQ,
+    RECEIVED_NS,
+    REVOKED,
+    SIZES,
+    STARTED,
+    TEXT,
+    TRIES,
+    LedgerError,
+    State,
+    Word,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request as the ledger tells it; times are monotonic nanoseconds, 0 for none."""
+
+    index: int
+    seq: int
+    state: State
+    revoked: bool
+    claimed: bool
+    at: int
+    size: int
+    received_ns: int
+    deadline_ns: int
+    started_ns: int
+    origin: tuple[int, int, int] | None
+    """`(serial, index, seq)` of the entry that the request was pulled from."""
+    reply: bytes
+    id: str
+    type: str
+    route: int
+    tries: int
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was answered without having started."""
+        return self.state in (State.ANSWERED, State.SENT) and not self.started_ns
+
+
+class Ledger:
+    """A ledger as others see it.
+
+    :raises LedgerError: when the buffer holds no ledger of this layout, or one cut short.
+    """
+
+    __slots__ = (
+        "chunk_at",
+        "chunk_size",
+        "entries",
+        "generation",
+        "serial",
+        "slot",
+        "view",
+        "words",
+    )
+
+    def __init__(self, buffer: memoryview) -> None:
+        if len(buffer) < HEADER_SIZE or len(buffer) % 8:
+            raise LedgerError("shorter than a header, or not of whole words")
+        self.view = buffer
+        self.words = words = buffer.cast("Q")
+        if words[Word.MAGIC] != MAGIC:
+            raise LedgerError("no ledger")
+        if words[Word.LAYOUT] != LAYOUT:
+            raise LedgerError(f"layout {words[Word.LAYOUT]}, this is layout {LAYOUT}")
+        self.entries = words[Word.ENTRIES]
+        self.chunk_at = words[Word.CHUNK_AT]
+        self.chunk_size = words[Word.CHUNK_SIZE]
+        end = words[Word.STORE_AT] + words[Word.STORE_SIZE]
+        ordered = HEADER_SIZE + self.entries * ENTRY_SIZE == self.chunk_at
+        if not ordered or self.chunk_at + self.chunk_size != words[Word.STORE_AT] or end != len(buffer):
+            raise LedgerError("sizes that do not fit the file")
+        self.serial = words[Word.SERIAL]
+        self.slot = words[Word.SLOT]
+        self.generation = words[Word.GENERATION]
+
+    def touched(self) -> range:
+        """The entries that were ever in use."""
+        return range(min(self.words[Word.HIGH_WATER], self.entries))
+
+    def used(self) -> Iterator[Entry]:
+        """Every entry that is not free."""
+        words = self.words
+        for index in self.touched():
+            if words[FIRST + index * ENTRY_WORDS] & 0xFF:
+                yield self.entry(index)
+
+    def in_use(self) -> bool:
+        """Whether any entry is not free."""
+        words = self.words
+        return any(words[FIRST + index * ENTRY_WORDS] & 0xFF for index in self.touched())
+
+    def settled_entries(self) -> list[int]:
+        """Entries in use that were revoked or claimed. Asked at every tick, so nothing is copied."""
+        words, found = self.words, []
+        for index in self.touched():
+            word = FIRST + index * ENTRY_WORDS
+            state = words[word]
+            if state & 0xFF and (words[word + REVOKED] == state >> 8 or words[word + CLAIMED] == state >> 8):
+                found.append(index)
+        return found
+
+    def running(self) -> int:
+        """How many requests are STARTED."""
+        words = self.words
+        return sum(words[FIRST + index * ENTRY_WORDS] & 0xFF == E_STARTED for index in self.touched())
+
+    def entry(self, index: int) -> Entry:
+        """A copy of an entry."""
+        words, word = self.words, FIRST + index * ENTRY_WORDS
+        state = words[word]
+        seq = state >> 8
+        sizes, serial = words[word + SIZES], words[word + ORIGIN]
+        reply, id_, type_, route = sizes & 0xFFFF, sizes >> 16 & 0xFFFF, sizes >> 32 & 0xFFFF, sizes >> 48
+        at = words[word + FRAME]
+        text = word * 8 + TEXT
+        return Entry(
+            index=index,
+            seq=seq,
+            state=State(state & 0xFF),
+            revoked=words[word + REVOKED] == seq,
+            claimed=words[word + CLAIMED] == seq,
+            at=at >> 32,
+            size=at & 0xFFFFFFFF,
+            received_ns=words[word + RECEIVED_NS],
+            deadline_ns=words[word + DEADLINE],
+            started_ns=words[word + STARTED],
+            origin=(serial, words[word + ORIGIN_ENTRY], words[word + ORIGIN_SEQ]) if serial else None,
+            reply=bytes(self.view[text : text + reply]),
+            id=bytes(self.view[text + reply : text + reply + id_]).decode("utf-8", "replace"),
+            type=bytes(self.view[text + reply + id_ : text + reply + id_ + type_]).decode("utf-8", "replace"),
+            route=route,
+            tries=words[word + TRIES],
+        )
+
+    def state(self, index: int) -> tuple[int, int]:
+        """`(seq, state)` of an entry, in one look."""
+        value = self.words[FIRST + index * ENTRY_WORDS]
+        return value >> 8, value & 0xFF
+
+    def is_revoked(self, index: int, seq: int) -> bool:
+        """Whether the supervisor took this request away or answered it."""
+        return self.words[FIRST + index * ENTRY_WORDS + REVOKED] == seq
+
+    def is_claimed(self, index: int, seq: int) -> bool:
+        """Whether a consumer started this request."""
+        return self.words[FIRST + index * ENTRY_WORDS + CLAIMED] == seq
+
+    def revoke(self, index: int, seq: int) -> None:
+        """The supervisor's word: this request is mine, its owner leaves it alone."""
+        self.words[FIRST + index * ENTRY_WORDS + REVOKED] = seq
+
+    def claim(self, index: int, seq: int) -> None:
+        """The consumer's word: this request is started, its owner forgets it."""
+        self.words[FIRST + index * ENTRY_WORDS + CLAIMED] = seq
+
+    def frame(self, index: int) -> bytes:
+        """The raw NATS frame of an entry that is RECEIVED or QUEUED."""
+        at = self.words[FIRST + index * ENTRY_WORDS + FRAME]
+        return bytes(self.view[at >> 32 : (at >> 32) + (at & 0xFFFFFFFF)])
+
+    def free_entry(self, index: int) -> None:
+        """Frees an entry of a process that is dead (the supervisor, once it has dealt with it)."""
+        self.words[FIRST + index * ENTRY_WORDS] = 0
+
+    def close(self) -> None:
+        """Releases the views, so that the mapping can be closed."""
+        self.words.release()
+        self.view.release()

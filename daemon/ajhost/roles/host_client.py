@@ -1,0 +1,119 @@
+"""What commands ask of a running host: its status from the shared files, a reload through the control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import orjson
+
+from ajhost.adapters.linux import ledger_file
+from ajhost.core.status import StatusReport, SupervisorStatus, TaskStatus, WorkerStatus
+from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
+from ajhost.ledger.view import Entry, Ledger
+from ajhost.protocol.times import render
+from ajhost.roles.supervisor import state_file
+
+_STALE_NS = 500_000_000
+_CONTROL = "control"
+
+
+class NotRunning(Exception):
+    """No host runs on this runtime directory."""
+
+
+def status(directory: Path, own: int | None = None) -> StatusReport:
+    """Reads the status of the host from its shared files, so that it works whatever its processes do.
+
+    `own`: the serial of the calling process's own ledger, if it has one; a look at the file would drop its lock.
+
+    :raises NotRunning: nobody holds the directory's lock. :raises OSError: the files may not be read.
+    """
+    state = state_file.read(directory)
+    if not _locked(directory):
+        raise NotRunning(f"no ajhost runs on {directory}")
+    workers = []
+    for serial in ledger_file.serials(directory / "ledger"):
+        if serial == own:
+            continue
+        with contextlib.suppress(FileNotFoundError, LedgerError):
+            if ledger_file.locked_by(directory / "ledger", serial) is None:
+                continue
+            ledger = ledger_file.MappedLedger(directory / "ledger", serial)
+            if ledger.slot != SUPERVISOR_SLOT:
+                workers.append(_worker(ledger, {} if state is None else state.routes))
+            ledger.close()
+    pid = _holder(directory)
+    supervisor = SupervisorStatus(
+        pid, 0 if state is None else state.generation, state is not None and state.pid == pid and state.ready
+    )
+    count = 0 if state is None else state.count
+    return StatusReport(supervisor, tuple(sorted(workers, key=lambda w: (w.slot, w.generation))), count)
+
+
+def _worker(ledger: Ledger, routes: Mapping[int, Sequence[str]]) -> WorkerStatus:
+    words, now, wall = ledger.words, time.monotonic_ns(), time.time_ns()
+    names = routes.get(ledger.generation, ())
+    phase = Phase(words[Word.PHASE])
+    hangs = phase is not Phase.STARTING and now - words[Word.HEARTBEAT] > _STALE_NS
+    tasks = tuple(_task(entry, names, now, wall) for entry in ledger.used() if entry.state is State.STARTED)
+    counts = {name: words[Word.RECEIVED + i] for i, name in enumerate(COUNTERS)}
+    return WorkerStatus(
+        ledger.slot,
+        words[Word.PID],
+        ledger.generation,
+        "hung" if hangs else phase.name.lower(),
+        tasks,
+        counts,
+    )
+
+
+def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus:
+    route = names[entry.route] if entry.route < len(names) else ""
+    state = "overdue" if 0 < entry.deadline_ns <= now else "running"
+    deadline = render(wall + entry.deadline_ns - now)
+    return TaskStatus(entry.id, entry.type, route, state, max(now - entry.started_ns, 0) / 1e9, deadline)
+
+
+def reload(directory: Path, timeout: float) -> tuple[bool, str]:
+    """Asks for a reload and waits for the decision: whether it was taken, and the reason.
+
+    :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout)
+        try:
+            sock.connect(str(directory / _CONTROL))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(f"no ajhost runs on {directory}") from error
+        sock.sendall(orjson.dumps({"ask": "reload"}) + b"\n")
+        with sock.makefile("rb") as lines:
+            line = lines.readline()
+    if not line:
+        raise NotRunning("the host ended before it decided")
+    body = orjson.loads(line)
+    return bool(body["taken"]), str(body["text"])
+
+
+def _locked(directory: Path) -> bool:
+    try:
+        descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _holder(directory: Path) -> int:
+    text = (directory / "lock").read_text().strip()
+    return int(text) if text.isdigit() else 0

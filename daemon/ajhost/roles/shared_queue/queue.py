@@ -1,0 +1,51 @@
+"""One queue of tokens that all processes of the host share; a route with its own limit has a queue of its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ajhost.settings.values import HandlerSettings
+
+DEFAULT = ""
+"""The queue of every route without a `concurrency` of its own."""
+
+_BUFFER = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TokenQueue:
+    """Two ends of a `SOCK_SEQPACKET` pair: a datagram is one token, and the kernel gives it to one receiver."""
+
+    name: str
+    receive: socket.socket
+    send: socket.socket
+
+    def close(self) -> None:
+        """Closes this process's descriptors."""
+        self.receive.close()
+        self.send.close()
+
+
+def queue_names(handlers: Sequence[HandlerSettings]) -> tuple[str, ...]:
+    """Which queues the handlers need: the general one, and one for each route with a limit.
+
+    A limited catch-all is called `*`, which is no route.
+    """
+    return (DEFAULT, *sorted(queue_of(h) for h in handlers if h.concurrency is not None))
+
+
+def queue_of(handler: HandlerSettings) -> str:
+    """The queue in which a handler's requests wait."""
+    return DEFAULT if handler.concurrency is None else handler.route or "*"
+
+
+def open_queue(name: str) -> TokenQueue:
+    """A new queue. The kernel's default holds about 270 tokens, more where the limits allow; the rest waits outside."""
+    receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (receive, send):
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    return TokenQueue(name, receive, send)

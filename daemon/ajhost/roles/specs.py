@@ -1,0 +1,89 @@
+"""What the supervisor hands to the processes of a generation: frozen values, and their way through JSON.
+
+A plan holds secrets. It travels over a channel, never in arguments or the environment, which others can read.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import orjson
+
+from ajhost.settings.values import (
+    HandlerSettings,
+    LogSettings,
+    NatsSettings,
+    PythonSettings,
+    SignatureSettings,
+    WorkerSettings,
+)
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSpec:
+    """All that a template and its workers need to know. `runtime` is the runtime directory."""
+
+    generation: int
+    runtime: Path
+    nats: NatsSettings
+    python: PythonSettings
+    workers: WorkerSettings
+    handlers: tuple[HandlerSettings, ...]
+    signature: SignatureSettings
+    log: LogSettings
+    queues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker to be forked: its slot, the serial that names its ledger, and that of the supervisor's."""
+
+    slot: int
+    serial: int
+    generation: int
+    supervisor: int
+
+
+def to_json(value: object) -> bytes:
+    """A frozen value, its parts included, as JSON."""
+    return orjson.dumps(value, default=str)
+
+
+def from_json(kind: type[_Value], data: bytes) -> _Value:
+    """The value that `to_json` wrote. See `from_object` for what is raised."""
+    return from_object(kind, orjson.loads(data))
+
+
+def from_object(kind: type[_Value], found: object) -> _Value:
+    """Makes a value of decoded JSON: nested dataclasses, paths, tuples of any length, optional parts.
+
+    :raises TypeError: when `found` does not have the parts of `kind`.
+    """
+    return cast(_Value, _build(kind, found))
+
+
+def _build(kind: Any, found: Any) -> object:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        (inner,) = (arg for arg in get_args(kind) if arg is not types.NoneType)
+        return None if found is None else _build(inner, found)
+    if origin is tuple and isinstance(found, list):
+        inner = get_args(kind)[0]
+        return tuple(_build(inner, item) for item in found)
+    if is_dataclass(kind) and isinstance(kind, type) and isinstance(found, dict):
+        hints = get_type_hints(kind)
+        if unknown := found.keys() - hints:
+            raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+        return kind(**{name: _build(hints[name], part) for name, part in found.items()})
+    if kind is Path and isinstance(found, str):
+        return Path(found)
+    if kind is float and isinstance(found, int):
+        return float(found)
+    if origin is None and isinstance(kind, type) and isinstance(found, kind):
+        return found
+    raise TypeError(f"{found!r} is no {kind}")

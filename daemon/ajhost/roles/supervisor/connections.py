@@ -1,0 +1,91 @@
+"""What systemd's file descriptor store has of ours: each process's present connection, under its serial and epoch.
+
+And duplicates of connections of an earlier start's processes, most of which come from there.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import NamedTuple
+
+from ajhost.adapters.systemd.notify import Notifier
+from ajhost.ledger.layout import Word
+from ajhost.ledger.view import Ledger
+
+_NAME = re.compile(r"nats-(\d+)-(\d+)")
+
+
+class Key(NamedTuple):
+    """Which connection it is: its process's serial, and the epoch in that process's ledger."""
+
+    serial: int
+    epoch: int
+
+
+def stored_name(key: Key) -> str:
+    """The name under which systemd keeps a connection."""
+    return f"nats-{key.serial}-{key.epoch}"
+
+
+def stored_key(name: str) -> Key | None:
+    """The key in such a name; None if it is not one of ours."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else Key(int(found[1]), int(found[2]))
+
+
+class FdStore:
+    """Gives and takes. A connection is there before the one that it replaces is not."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._keys: dict[int, list[Key]] = {}
+
+    def keep(self, key: Key, sock: socket.socket) -> None:
+        """The present connection of a process."""
+        self._notifier.store(stored_name(key), sock.fileno())
+        self.forget(key.serial)
+        self._keys[key.serial] = [key]
+
+    def found(self, key: Key) -> None:
+        """An earlier start has left it there."""
+        self._keys.setdefault(key.serial, []).append(key)
+
+    def forget(self, serial: int) -> None:
+        """Nobody needs the connections of a process any more."""
+        for key in self._keys.pop(serial, []):
+            self._notifier.forget(stored_name(key))
+
+
+class InheritedConnections:
+    """Duplicates of connections that processes of an earlier start have or had, one for each key."""
+
+    def __init__(self, fd_store: FdStore) -> None:
+        self._fd_store = fd_store
+        self._sockets: dict[Key, socket.socket] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._sockets
+
+    def add_stored(self, key: Key, sock: socket.socket) -> None:
+        """Systemd has kept it, and goes on to."""
+        if key in self._sockets:
+            self._sockets[key].close()
+        self._sockets[key] = sock
+        self._fd_store.found(key)
+
+    def add_duplicate(self, key: Key, sock: socket.socket) -> None:
+        """It comes from the process itself; systemd is to keep it from now on."""
+        self._sockets[key] = sock
+        self._fd_store.keep(key, sock)
+
+    def take(self, ledger: Ledger) -> socket.socket | None:
+        """The connection to which the ledger's positions belong; its owner had seen the end of those before."""
+        present = None
+        for key in [k for k in self._sockets if k.serial == ledger.serial]:
+            sock = self._sockets.pop(key)
+            if key.epoch == ledger.words[Word.EPOCH]:
+                present = sock
+            else:
+                sock.close()
+        return present

@@ -1,0 +1,50 @@
+"""Deadlines whose keeper does not beat: a worker of ours that hangs, or an orphan of an earlier start."""
+
+from __future__ import annotations
+
+from ajhost.core.recovery import overdue
+from ajhost.ledger.layout import Word
+from ajhost.ledger.view import Ledger
+from ajhost.roles.supervisor.recovery.takeover import answer_for
+from ajhost.roles.supervisor.standby import Standby
+
+MISSED_NS = 120_000_000
+"""A beat older than this was missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
+STALE_NS = 350_000_000
+"""A beat older than this says that its process hangs: more than three beats; scheduling alone delayed one by 54 ms at
+most on a loaded machine."""
+TICK_NS = 50_000_000
+"""Between two looks while anything is the matter: what has been so for as long, two of them would have found."""
+_EXCEEDED = "deadline exceeded: the worker hangs"
+_REFUSED = "overloaded: the worker that refused it hangs"
+
+
+class DeadlineKeeper:
+    """Answers on living ledgers, so only what two looks have found alike: the owner may be about to answer."""
+
+    def __init__(self, standby: Standby) -> None:
+        self._standby = standby
+        self._suspects: dict[int, dict[int, int]] = {}
+
+    def check(self, ledger: Ledger, now_ns: int, lead_ns: int, *, on_time: bool = False) -> None:
+        """Call it at every tick, with monotonic nanoseconds.
+
+        `lead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
+        the second look is a tick later. `on_time`: nothing has held up this process, and the owner with it; one look is
+        enough then for what two would have found had they been more frequent.
+        """
+        before, found = self._suspects.pop(ledger.serial, {}), {}
+        age_ns = now_ns - ledger.words[Word.HEARTBEAT]
+        if age_ns <= MISSED_NS:
+            return
+        long_ns = now_ns - TICK_NS if on_time and age_ns > MISSED_NS + TICK_NS else 0
+        for entry in overdue(ledger, now_ns + lead_ns):
+            found[entry.index] = entry.seq
+            if before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns:
+                answer_for(ledger, entry, self._standby, _REFUSED if entry.refused else _EXCEEDED)
+        if found:
+            self._suspects[ledger.serial] = found
+
+    def forget(self, serial: int) -> None:
+        """The owner is gone."""
+        self._suspects.pop(serial, None)

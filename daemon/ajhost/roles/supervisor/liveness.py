@@ -1,0 +1,147 @@
+"""The watch over living members: stale heartbeats, deadlines that pass while one hangs, the kill grace, memory."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ajhost.adapters.linux import processes
+from ajhost.core.recovery import earliest_deadline
+from ajhost.ledger.layout import Word
+from ajhost.roles.supervisor.deadline_keeper import MISSED_NS, STALE_NS, TICK_NS, DeadlineKeeper
+from ajhost.roles.supervisor.standby import Standby
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.settings.values import WorkerSettings
+
+_log = logging.getLogger("ajhost.supervisor")
+TICK = TICK_NS / 1e9
+"""Seconds between two looks while anything is the matter."""
+CALM_TICK = 0.1
+"""Seconds between two looks while everybody beats: a beat that is missed makes the looks more frequent in time."""
+_LONGEST_STALE_NS = 2_000_000_000
+_NEVER_BEAT_NS = 10_000_000_000
+_IN_TIME = 0.02
+"""How late a look may be and say that nothing has held us up."""
+_LATE = 0.15
+"""A tick of ours that comes so late says that we were stopped ourselves: nobody is judged by what was missed."""
+_DUMP_TIME = 0.1
+"""Seconds between asking for the stacks and the kill."""
+_MEMORY_EVERY = 1.0
+
+
+class _Hang(NamedTuple):
+    """Since when a member hangs (monotonic seconds), and on which of its connections."""
+
+    since: float
+    epoch: int
+
+
+class LivenessMonitor:
+    """Judges members at each tick. `on_recycle` is told of too much memory.
+
+    `on_recovered` is told once per hang, `on_hang` once for each connection that a member hangs on.
+    """
+
+    def __init__(
+        self,
+        standby: Standby,
+        *,
+        on_hang: Callable[[WorkerProcess], None],
+        on_recovered: Callable[[WorkerProcess], None],
+        on_recycle: Callable[[WorkerProcess, str], None],
+    ) -> None:
+        self._on_hang, self._on_recovered, self._on_recycle = on_hang, on_recovered, on_recycle
+        self._hung: dict[int, _Hang] = {}
+        self.calm = False
+        """Whether everybody was beating at the last look."""
+        self._deadlines = DeadlineKeeper(standby)
+        self._trust_from = 0.0
+        self._memory_at = 0.0
+
+    def hangs(self, member: WorkerProcess) -> bool:
+        """Whether the member is known to hang."""
+        return member.serial in self._hung
+
+    def forget(self, member: WorkerProcess) -> None:
+        """The member is gone."""
+        self._hung.pop(member.serial, None)
+        self._deadlines.forget(member.serial)
+
+    def check(
+        self, members: list[WorkerProcess], workers: WorkerSettings, import_timeout: float, late: float
+    ) -> None:
+        """One tick, `late` by so many seconds."""
+        now = time.monotonic()
+        if late > _LATE:
+            self._trust_from = now + CALM_TICK + _LATE
+        self.calm = False
+        if now < self._trust_from:
+            return
+        oldest = 0
+        for member in members:
+            if not member.pid or member.result is not None:
+                continue
+            age = int(now * 1e9) - member.heartbeat_ns
+            oldest = max(oldest, age)
+            limit = max(member.stale_after_ns, STALE_NS)
+            if not member.ledger.words[Word.HEARTBEAT]:
+                limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
+            ahead_ns = TICK_NS if member.serial in self._hung else 0
+            self._deadlines.check(member.ledger, int(now * 1e9), ahead_ns, on_time=late <= _IN_TIME)
+            if age > limit:
+                self._on_stale(member, now, workers.kill_grace)
+            elif member.serial in self._hung and member.subscribed:
+                hung_for = now - self._hung.pop(member.serial).since
+                member.killed_at = 0.0  # the next hang is judged anew
+                if hung_for < 2 * STALE_NS / 1e9:  # a false alarm: judge it less strictly
+                    member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
+                _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
+                self._on_recovered(member)
+        self.calm = not self._hung and oldest <= MISSED_NS
+        if workers.max_memory and now >= self._memory_at:
+            self._memory_at = now + _MEMORY_EVERY
+            for member in members:
+                if member.pid and member.result is None:
+                    self._check_memory(member, workers.max_memory)
+
+    def _on_stale(self, member: WorkerProcess, now: float, kill_grace: float) -> None:
+        hang, epoch = self._hung.get(member.serial), member.ledger.words[Word.EPOCH]
+        if hang is None or hang.epoch != epoch:
+            # or it woke for a moment, in which it has connected again and begun another task that holds it up
+            again = " again" if hang else ""
+            member.killed_at = 0.0
+            self._hung[member.serial] = _Hang(now, epoch)
+            _log.warning(
+                "worker %d (pid %d) hangs%s: no beat for %.2f s",
+                member.slot,
+                member.pid,
+                again,
+                STALE_NS / 1e9,
+            )
+            self._on_hang(member)
+            return
+        first = earliest_deadline(member.ledger)
+        until = (hang.since if first is None else first / 1e9) + kill_grace
+        if now < until:
+            return
+        if not member.killed_at:
+            member.killed_at = now
+            _log.error(
+                "worker %d (pid %d) hangs past the kill grace: its stacks follow, then SIGKILL",
+                member.slot,
+                member.pid,
+            )
+            processes.pidfd_signal(member.pidfd, signal.SIGUSR2)
+        elif now - member.killed_at >= _DUMP_TIME:
+            processes.pidfd_signal(member.pidfd, signal.SIGKILL)
+
+    def _check_memory(self, member: WorkerProcess, max_memory: int) -> None:
+        try:
+            resident = processes.resident_bytes(member.pid)
+        except OSError:
+            return  # it is about to be found dead
+        if resident > max_memory:
+            self._on_recycle(member, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")

@@ -1,0 +1,1 @@
+"""Recovery: what a process that died or hangs cannot answer is answered, or runs elsewhere."""

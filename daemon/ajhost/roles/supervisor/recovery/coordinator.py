@@ -1,0 +1,282 @@
+"""What is done about workers that died or hang: answers at once, the rest moved, the ledger kept until that is done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ajhost.adapters.linux import ledger_file, processes
+from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.core.stats import Counters
+from ajhost.ledger.layout import Geometry, Identity, Word
+from ajhost.ledger.view import Entry, Ledger
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.roles.shared_queue.ledger_cache import LedgerCache
+from ajhost.roles.supervisor.connections import FdStore, Key
+from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
+from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
+from ajhost.roles.supervisor.recovery.takeover import (
+    Ready,
+    answer_started,
+    at_once,
+    complete,
+    confirm_sent,
+    detach,
+    requeue_from_stopped,
+    requeue_tokens,
+    requeue_waiting,
+)
+from ajhost.roles.supervisor.standby import SUBSCRIBE_PATIENCE, Standby
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.settings.values import HandlerSettings
+
+_log = logging.getLogger("ajhost.supervisor")
+_CRASHES_KEPT = 10_000
+_DEAD_PATIENCE = 360.0
+"""Seconds to wait for what the server still has for a worker that is gone: it may hang or be cut off, and nobody waits.
+So long a nats-server itself waits for a client that is cut off (`ping_interval` 2 minutes, `ping_max` 2)."""
+_HURRIED_PATIENCE = 2.0
+"""The same when the host stops."""
+_NO_ENTRIES, _NO_STORE = 8, 4096
+"""Of a ledger whose chunk is all that is needed of it."""
+_STOP_LIMIT = 0.25
+"""Seconds to wait for SIGSTOP to take effect on a worker that hangs: nothing else is done here meanwhile."""
+_STOP_AGAIN = 1.0
+"""Seconds until that is tried again: the machine is so loaded that the worker has not run at all."""
+
+
+class CrashPolicy:
+    """What the owner of a task is told whose worker died: another try, or none when it kills every worker."""
+
+    def __init__(self, handlers: Sequence[HandlerSettings]) -> None:
+        self._crashes: OrderedDict[str, int] = OrderedDict()
+        self.apply_generation(handlers)
+
+    def apply_generation(self, handlers: Sequence[HandlerSettings]) -> None:
+        """Takes a generation's handlers."""
+        self._limits = [(h.route, h.max_crashes) for h in sorted(handlers, key=lambda h: -len(h.route))]
+
+    def __call__(self, entry: Entry, how: str) -> Outcome:
+        """The outcome for an entry that was STARTED."""
+        text = f"worker died: {how} while the task was running"
+        limit = next((limit for route, limit in self._limits if entry.type.startswith(route)), 0)
+        if not limit or not entry.id:
+            return Failed(text)
+        crashes = self._crashes[entry.id] = self._crashes.pop(entry.id, 0) + 1
+        if len(self._crashes) > _CRASHES_KEPT:
+            self._crashes.popitem(last=False)
+        if crashes < limit:
+            return Failed(text)
+        del self._crashes[entry.id]
+        return Terminated(f"{text}; it has killed {crashes} workers")
+
+
+class LivingWorker(Protocol):
+    """A worker that lives and may hang: a member of ours, or an orphan of an earlier start."""
+
+    pid: int
+    ledger: MappedLedger
+    takeover_lock: asyncio.Lock
+    """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
+    being_taken_over: bool
+    """Its connection is being taken over at this moment."""
+
+    @property
+    def pidfd(self) -> int:
+        """The process's descriptor."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is known to have ended."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def take_socket(self) -> socket.socket | None:
+        """Hands over a duplicate of its present connection, once; None when there is none."""
+
+
+class Recovery:
+    """Settles what processes leave, with the standby's ledger and connection.
+
+    `subscribe(patience)` is awaited before the last subscriber's connection ends, for so many seconds at most (None: as
+    long as it takes), `spawn(work)` does what nobody waits for, `serial()` names one more ledger.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        standby: Standby,
+        fd_store: FdStore,
+        crash_policy: CrashPolicy,
+        counters: Counters,
+        *,
+        subscribe: Callable[[float | None], Awaitable[None]],
+        spawn: Callable[[Coroutine[None, None, None]], None],
+        serial: Callable[[], int],
+    ) -> None:
+        self._directory, self._standby, self._fd_store, self._crash_policy = (
+            directory,
+            standby,
+            fd_store,
+            crash_policy,
+        )
+        self._counters, self._subscribe, self._spawn, self._serial = counters, subscribe, spawn, serial
+        self._dead_patience = _DEAD_PATIENCE
+        self._limits: set[asyncio.Timeout] = set()
+        self._ledgers = LedgerCache(directory, standby.ledger)
+        self.retired = RetiredLedgers(directory, standby, self._ledgers)
+        self.previous_start = PreviousStart(directory, standby, self.retired, self._ledgers, fd_store)
+
+    def shorten_waits(self) -> None:
+        """The host stops: servers that do not end a dead worker's connection are not waited for as long as before."""
+        self._dead_patience = _HURRIED_PATIENCE
+        soon = asyncio.get_running_loop().time() + _HURRIED_PATIENCE
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(soon)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is left to be settled."""
+        return self.retired.empty and not self.previous_start
+
+    def prune(self) -> None:
+        """Forgets ledgers whose files are gone. Call it about once a second."""
+        self._ledgers.prune()
+
+    def answer_started(self, member: WorkerProcess, how: str) -> int:
+        """Answers, at once, everything that a dead worker had started."""
+        count = answer_started(
+            member.ledger, self._standby, lambda entry: self._crash_policy(entry, how), self._ledgers,
+            server_lost=not member.connected,
+        )  # fmt: skip
+        self._counters.answered += count
+        return count
+
+    async def recover_dead(self, member: WorkerProcess, answered: int) -> None:
+        """Moves what a dead worker had not started."""
+        async with member.takeover_lock:
+            sock = member.take_socket()
+            moved = requeue_tokens(member.ledger, self._standby, self._ledgers)
+            self._counters.requeued += moved
+            # it stays in the group until somebody else is there, and what comes meanwhile is moved as well
+            moved += await self._drain_connection(member.ledger, sock, lambda: self._subscribe(None))
+        self.retired.add(member.ledger)
+        if answered or moved:
+            _log.warning(
+                "worker %d (pid %d): %d started tasks answered for, %d requests moved",
+                member.slot, member.pid, answered, moved,
+            )  # fmt: skip
+
+    async def _drain_connection(
+        self,
+        ledger: MappedLedger,
+        sock: socket.socket | None,
+        ready: Ready = at_once,
+    ) -> int:
+        """Moves what is left in the ledger of a dead process, and what its server still has for it, however late."""
+        limit = asyncio.timeout(self._dead_patience)
+        self._limits.add(limit)
+        try:
+            moved = await requeue_waiting(ledger, sock, self._standby, limit=limit, ready=ready)
+        finally:
+            self._limits.discard(limit)
+        self._counters.requeued += moved.count
+        if moved.rest is not None:
+            _log.error("worker slot %d: its server does not answer, what it had for it is lost", ledger.slot)
+            moved.rest.close()
+            complete(ledger)
+        read = moved.rest is None and not moved.broken
+        # a server that ends as well has perhaps read it, and not passed it on
+        confirm_sent(ledger, self._standby, read=read and await self._standby.server_lives())
+        self._fd_store.forget(ledger.serial)
+        return moved.count
+
+    async def _drain_rest(self, ledger: MappedLedger, rest: socket.socket) -> None:
+        """The rest of a connection, long after all else is settled."""
+        if count := await self._drain_connection(ledger, rest):
+            _log.warning("worker slot %d: %d requests moved that came late", ledger.slot, count)
+
+    async def recover_hung(self, worker: LivingWorker, hangs: Callable[[], bool]) -> None:
+        """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
+        await self._subscribe(SUBSCRIBE_PATIENCE)
+        while True:
+            async with worker.takeover_lock:
+                if await self._recover_stopped(worker, hangs):
+                    return
+            await asyncio.sleep(_STOP_AGAIN)
+
+    async def _recover_stopped(self, worker: LivingWorker, hangs: Callable[[], bool]) -> bool:
+        """False when it could not be stopped."""
+        if worker.dead or not hangs():
+            return True
+        ledger = worker.ledger
+        stopped = processes.stop(worker.pidfd, worker.pid, _STOP_LIMIT)
+        if stopped is processes.StopResult.ALREADY_STOPPED:
+            # somebody else stopped it, and may let it go on at any moment, in the middle of a takeover too
+            _log.error("worker %d (pid %d) was stopped from outside: SIGKILL", ledger.slot, worker.pid)
+            worker.kill()
+            return True
+        if stopped is processes.StopResult.TIMEOUT:
+            _log.warning("worker %d (pid %d) does not stop: trying again", ledger.slot, worker.pid)
+            return False
+        if stopped is processes.StopResult.GONE:
+            return True
+        worker.being_taken_over = True
+        try:
+            sock = worker.take_socket()
+            moved = await requeue_from_stopped(ledger, sock, self._standby, self._ledgers)
+            if moved.rest is not None:
+                self._detach_rest(ledger, moved.rest)
+            self._counters.requeued += moved.count
+        finally:
+            worker.being_taken_over = False
+            if not worker.dead:
+                processes.resume(worker.pidfd)
+        if sock is not None:
+            self._fd_store.forget(ledger.serial)
+        _log.warning(
+            "worker %d (pid %d): %d requests moved while it hangs", ledger.slot, worker.pid, moved.count
+        )
+        return True
+
+    def _detach_rest(self, ledger: Ledger, rest: socket.socket) -> None:
+        """A stopped worker shall go on, and its server has not ended the connection that was taken from it.
+
+        What is still to come there gets a ledger of its own, like that of a worker which died with this connection.
+        """
+        identity = Identity(self._serial(), ledger.slot, ledger.generation)
+        try:
+            ledger_file.make(self._directory, Geometry(_NO_ENTRIES, ledger.chunk_size, _NO_STORE), identity)
+            heir = ledger_file.MappedLedger(self._directory, identity.serial)
+        except OSError as error:
+            _log.error("worker slot %d: what its server has for it is lost: %s", ledger.slot, error.strerror)
+            rest.close()
+        else:
+            detach(ledger, heir)
+            self._fd_store.keep(Key(heir.serial, heir.words[Word.EPOCH]), rest)
+            self.retired.add(heir)
+            self._spawn(self._drain_rest(heir, rest))
+        complete(ledger)
+
+    def tick(self, now_ns: int) -> None:
+        """Sees to everything that is left of the dead, and to orphans. Call it at every tick."""
+        self.retired.tick(now_ns)
+        for orphan in self.previous_start.check_orphans(now_ns):
+            self._spawn(self.recover_hung(orphan, orphan.hangs))
+        if self.previous_start and self.previous_start.due():
+            self._spawn(self.recover_previous_start())
+
+    async def recover_previous_start(self) -> None:
+        """Settles the ledgers of an earlier start whose owners are dead."""
+        unfinished = await self.previous_start.recover(
+            lambda entry: self._crash_policy(entry, "the host was killed or stopped")
+        )
+        for ledger, rest in unfinished:
+            self._spawn(self._drain_rest(ledger, rest))

@@ -1,0 +1,120 @@
+"""A worker of an earlier start that still lives, as the present one holds it: pidfd, ledger, its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.ledger.layout import Word
+from ajhost.roles.supervisor.connections import InheritedConnections, Key
+from ajhost.roles.supervisor.deadline_keeper import STALE_NS
+from ajhost.roles.supervisor.recovery.takeover import is_complete
+
+_log = logging.getLogger("ajhost.supervisor")
+
+
+class Orphan:
+    """Nobody told us of its connection, or that was who is dead: a duplicate comes from systemd, or from the kernel.
+
+    `connections` has those from systemd, and gets those from the kernel. `takeover_lock`: as for a member.
+
+    :raises OSError: when the process or its file is gone. :raises LedgerError: when that is not one of ours.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        serial: int,
+        pid: int,
+        connections: InheritedConnections,
+        takeover_lock: asyncio.Lock,
+    ) -> None:
+        self.pid, self.takeover_lock = pid, takeover_lock
+        self.being_taken_over = False
+        self.ledger = MappedLedger(directory, serial)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            self.ledger.close()
+            raise
+        self._connections = connections
+        self._hung = self._refused = False
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended."""
+        return processes.has_ended(self.pidfd)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        processes.pidfd_signal(self.pidfd, signal.SIGKILL)
+
+    def ask_to_leave(self) -> None:
+        """Tells it that the present start serves: it leaves the queue group."""
+        processes.pidfd_signal(self.pidfd, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Forgets a process that has ended; the file is somebody else's care."""
+        os.close(self.pidfd)
+        self.ledger.close()
+
+    def resume_or_kill(self) -> None:
+        """The supervisor may have died while it had stopped this worker, which hung, to take its connection over.
+
+        In the middle of that its ledger is right, but what it knows itself is not: it must not go on.
+        """
+        words = self.ledger.words
+        if words[Word.FENCED_EPOCH] == words[Word.EPOCH] and not is_complete(self.ledger):
+            _log.error("pid %d: the takeover of its connection was interrupted: SIGKILL", self.pid)
+            self.kill()
+        else:
+            processes.resume(self.pidfd)
+
+    # -- its connection -------------------------------------------------------------------------
+
+    def duplicate_socket(self) -> None:
+        """Sees to it that we have a duplicate of its present connection. Call it at every tick: it may get another.
+
+        What the server hands to a connection of which nobody else has a duplicate dies with the process.
+        """
+        words = self.ledger.words
+        key, number = Key(self.ledger.serial, words[Word.EPOCH]), words[Word.SOCKET]
+        if not number or key in self._connections or is_complete(self.ledger):
+            return
+        try:
+            duplicate = processes.pidfd_getfd(self.pidfd, number)
+        except OSError as error:
+            if error.errno in (errno.EPERM, errno.ENOSYS) and not self._refused:
+                self._refused = True
+                _log.warning(
+                    "pid %d: the kernel gives us no duplicate of its connection: %s", self.pid, error.strerror
+                )
+            return
+        if (words[Word.EPOCH], words[Word.SOCKET]) == (key.epoch, number):
+            self._connections.add_duplicate(key, socket.socket(fileno=duplicate))
+        else:
+            os.close(duplicate)
+
+    def take_socket(self) -> socket.socket | None:
+        """Hands over the duplicate of its present connection, once; None when there is none."""
+        return self._connections.take(self.ledger)
+
+    # -- its heartbeat --------------------------------------------------------------------------
+
+    def hangs(self) -> bool:
+        """Whether it has not beaten for so long that it hangs."""
+        beat_ns = self.ledger.words[Word.HEARTBEAT]
+        return bool(beat_ns) and time.monotonic_ns() - beat_ns > STALE_NS
+
+    def begins_to_hang(self) -> bool:
+        """Whether it hangs, and has not since the last call."""
+        before, self._hung = self._hung, self.hangs()
+        return self._hung and not before

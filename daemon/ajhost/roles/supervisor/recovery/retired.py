@@ -1,0 +1,61 @@
+"""Ledgers of dead processes, until their last request is settled and its answer has left."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.core.recovery import overdue
+from ajhost.roles.shared_queue.ledger_cache import LedgerCache
+from ajhost.roles.supervisor.recovery.takeover import answer_for, is_complete
+from ajhost.roles.supervisor.standby import Standby
+
+
+class RetiredLedgers:
+    """Ledgers whose owners are dead: kept until their last request is settled and its answer has left, then removed."""
+
+    def __init__(self, directory: Path, standby: Standby, ledgers: LedgerCache) -> None:
+        self._directory, self._standby, self._ledgers = directory, standby, ledgers
+        self._files: dict[int, MappedLedger] = {}
+        self.recovery_lock = asyncio.Lock()
+        """Held by whoever is at work on what earlier starts left, and needs the files that are here until the end."""
+
+    def add(self, ledger: MappedLedger) -> None:
+        """A dead process's ledger, all of which is settled but what is QUEUED."""
+        self._files[ledger.serial] = ledger
+
+    def tick(self, now_ns: int) -> None:
+        """Expires what waits too long, and removes what is done with."""
+        for serial, ledger in list(self._files.items()):
+            for entry in overdue(ledger, now_ns):
+                answer_for(ledger, entry, self._standby, "deadline exceeded: no worker became free in time")
+            if self.recovery_lock.locked() or self._standby.transport.out.unsent:
+                continue  # the answers given for it must have left before it may be forgotten
+            for index in ledger.settled_entries():
+                ledger.free_entry(index)
+            if is_complete(ledger) and not ledger.in_use():
+                ledger_file.remove(self._directory, serial)
+                ledger.close()
+                del self._files[serial]
+
+    def reject_waiting(self, text: str) -> None:
+        """The host stops: what nobody has started is answered with `text`."""
+        for ledger in self._files.values():
+            for entry in overdue(ledger, 1 << 62):
+                answer_for(ledger, entry, self._standby, text)
+
+    def has(self, ledger: MappedLedger) -> bool:
+        """Whether a ledger is still here, and mapped."""
+        return self._files.get(ledger.serial) is ledger
+
+    @property
+    def ledgers(self) -> list[MappedLedger]:
+        """Those that are left."""
+        return list(self._files.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left."""
+        return not self._files

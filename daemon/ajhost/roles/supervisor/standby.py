@@ -1,0 +1,282 @@
+"""The standby of the supervisor: answers for the dead, enqueues what they had not started, and subscribes as the last
+resort.
+
+It has a ledger and a connection like a worker's, but starts nothing: what it receives or inherits waits in its store
+until a worker pulls it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.nats.connection import Connection
+from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
+from ajhost.protocol.frames import Message, message_line, reply_of, scan
+from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.wire import encode_reply, subjects_of
+from ajhost.roles.request_check import RequestChecker
+from ajhost.roles.shared_queue.producer import Producer
+from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
+from ajhost.roles.specs import GenerationSpec
+
+_log = logging.getLogger("ajhost.supervisor")
+_HELD = 2048
+"""Requests that the standby can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
+SUBSCRIBE_PATIENCE = 1.0
+"""Seconds to wait for our own subscription where somebody else waits for us."""
+
+
+class Standby:
+    """`on_connection(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
+
+    def __init__(
+        self,
+        spec: GenerationSpec,
+        serial: int,
+        queues: Sequence[TokenQueue],
+        max_payload: int,
+        on_connection: Callable[[int, socket.socket], None],
+    ) -> None:
+        self.directory = spec.runtime / "ledger"
+        self.serial = serial
+        ledger_file.make(
+            self.directory,
+            geometry_for(_HELD, max_payload),
+            Identity(serial, SUPERVISOR_SLOT, spec.generation),
+        )
+        self.ledger = ledger_file.LockedLedger(self.directory, serial)
+        self.ledger.words[Word.PID] = os.getpid()
+        self._on_connection = on_connection
+        loop = asyncio.get_running_loop()
+        restart_window = RestartWindow(self.ledger)
+        self._merge_restart_windows(restart_window)
+        self.transport = LedgerTransport(self.ledger, restart_window, self)
+        self.connection = Connection(spec.nats, self.transport, "ajhost supervisor")
+        self.producer = Producer(self.ledger, queues, loop, self._expired)
+        self.subscriptions = 0
+        """How often we subscribed as the last resort."""
+        self._subscribing: asyncio.Task[None] | None = None
+        """While we are subscribed; it ends when the server knows."""
+        self._subscribe_lock = asyncio.Lock()
+        self._draining = ""
+        self._holding = False
+        self.apply_generation(spec, queues)
+
+    def _merge_restart_windows(self, restart_window: RestartWindow) -> None:
+        """What earlier starts knew of requesters, to whose tasks this one gives the answers that are left."""
+        for serial in ledger_file.serials(self.directory):
+            if serial < self.serial:
+                with contextlib.suppress(OSError, LedgerError):
+                    ledger = ledger_file.MappedLedger(self.directory, serial)
+                    if ledger.slot == SUPERVISOR_SLOT:
+                        restart_window.merge(ledger)
+                    ledger.close()
+
+    def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
+        """Takes a generation's handlers, limits and queues."""
+        self.producer.add_queues(queues)
+        self._check = RequestChecker(spec.handlers, spec.workers.default_timeout, spec.signature).check
+        self._queues = [queue_of(h) for h in spec.handlers]
+        self._subjects = [s for h in spec.handlers for s in subjects_of(h.route)]
+        self._group = spec.nats.queue_group
+        self._backlog = max(spec.workers.backlog * spec.workers.count, _HELD // 2)
+
+    async def connect(self) -> None:
+        """Connects, however long it takes."""
+        await self.connection.connect()
+
+    async def server_lives(self) -> bool:
+        """Whether the server that we are connected to is there still, and has passed on all that it has read by now."""
+        return await self.connection.answers(SUBSCRIBE_PATIENCE)
+
+    @property
+    def max_payload(self) -> int:
+        """The server's limit in bytes, as it was last known."""
+        return self.connection.max_payload
+
+    # -- answers --------------------------------------------------------------------------------
+
+    def answer(self, reply: bytes, outcome: Outcome) -> None:
+        """Answers for somebody else; the reply survives a reconnect.
+
+        Call it before the request is revoked: once this returns the answer is in our ledger, so that the next start
+        gives one if we die before the kernel has it. Only a ledger without a free entry leaves it to our memory.
+        """
+        if not reply:
+            return
+        data = encode_reply(reply, outcome, self.max_payload)
+        if not self.ledger.available:
+            self.transport.out.publish(data)
+            return
+        index = self.ledger.start_pulled(time.monotonic_ns())
+        self.ledger.refuse(index, reply)
+        self.transport.out.reply(index, data)
+
+    def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
+        if self.ledger.refuse(index, reply):
+            self.transport.out.reply(index, encode_reply(reply, outcome, self.max_payload))
+        else:
+            self.ledger.release(index)  # a consumer started it in the last moment
+
+    # -- requests that somebody else must run ---------------------------------------------------
+
+    def copy(self, frame: bytes) -> int | None:
+        """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `enqueue` makes it available.
+
+        Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
+        """
+        line = message_line(frame)
+        if line is None or not line[1]:
+            return None
+        _, reply, size = line
+        if size > len(frame) or len(reply) > MAX_REPLY:
+            self.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
+            return None
+        index = self.ledger.receive_copy(frame, time.monotonic_ns())
+        if index is None:
+            self.answer(reply, Failed("overloaded: too many requests to take over at once"))
+        return index
+
+    def enqueue(self, index: int) -> None:
+        """Enqueues a request that was copied."""
+        frame = self.ledger.frame(index)
+        self._enqueue_checked(index, frame, scan(frame).messages[0], None)
+
+    def _enqueue_checked(self, index: int, data: bytes, message: Message, copy: bytes | None) -> None:
+        _, header, body, end, subject, reply = message
+        checked = self._check(subject, data[header:body], data[body : end - 2])
+        if isinstance(checked, Failed):
+            self._refuse(index, reply, checked)
+        elif self._draining:
+            self._refuse(index, reply, Failed(self._draining))
+        elif not self._keep(index, copy, checked[1], int(checked[2] * 1e9)):
+            self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+
+    def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
+        if self._holding:
+            return self.producer.hold(index, copy, deadline_ns)
+        return self.producer.enqueue(index, copy, self._queues[handler], deadline_ns)
+
+    def hold_new(self) -> None:
+        """From now on, what comes waits for the next start: nobody here is to run it."""
+        self._holding = True
+
+    # -- adapters.transport.Sink ----------------------------------------------------------------
+
+    async def opened(self, sock: socket.socket) -> None:
+        """A new connection of ours."""
+        self._on_connection(self.ledger.words[Word.EPOCH], sock)
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        """A request that came to the last resort."""
+        begin, _, _, end, _, reply = message
+        if len(reply) > MAX_REPLY or end > len(data):
+            self._refuse(index, reply, Failed("bad request: more than this host can hold"))
+        elif self.producer.full(self._backlog):
+            self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
+        else:
+            self._enqueue_checked(index, data, message, data[begin:end])
+
+    def before_buffer_reuse(self) -> None:
+        """What was admitted has been copied."""
+
+    def refuse(self, reply: bytes) -> None:
+        """A request without an entry."""
+        self.answer(reply, Failed("overloaded: no room in the ledger"))
+
+    def server_error(self, text: str) -> None:
+        """`-ERR` or a broken connection."""
+        _log.warning("NATS: %s", text)
+
+    def _expired(self, index: int) -> None:
+        text = self._draining or "deadline exceeded: no worker became free in time"
+        self._refuse(index, reply_of(self.ledger.frame(index)), Failed(text))
+
+    # -- the last resort ------------------------------------------------------------------------
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether we are subscribed."""
+        return self._subscribing is not None
+
+    @property
+    def changing(self) -> bool:
+        """Whether we are about to subscribe or to leave."""
+        return self._subscribe_lock.locked()
+
+    async def subscribe(self, patience: float | None = SUBSCRIBE_PATIENCE) -> None:
+        """Subscribes; when it returns, the server knows, or cannot be reached, and then nobody asks through it.
+
+        Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
+        """
+        async with self._subscribe_lock:
+            if self._subscribing is None:
+                if not self.connection.up.is_set():
+                    return
+                self.subscriptions += 1
+                self._subscribing = asyncio.create_task(
+                    self.connection.subscribe(self._subjects, self._group)
+                )
+            subscribing = self._subscribing
+        await asyncio.wait({subscribing}, timeout=patience)
+
+    async def unsubscribe(self) -> None:
+        """Leaves the group again; what had come is enqueued."""
+        async with self._subscribe_lock:
+            if self._subscribing is not None:
+                self._subscribing.cancel()
+                await self.connection.leave()
+                self._subscribing = None
+
+    # -- life -----------------------------------------------------------------------------------
+
+    def beat(self, now_ns: int) -> None:
+        """The standby's share of a tick."""
+        self.ledger.words[Word.HEARTBEAT] = now_ns
+        self.producer.expire(now_ns)
+        self.transport.out.confirm()
+        self.transport.resume()
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to be done at the next beat."""
+        out = self.transport.out
+        return not (
+            self.subscribed or self.changing or self.producer.count or out.unconfirmed or out.repeating
+        )
+
+    def reject_waiting(self, text: str) -> None:
+        """The host stops: what nobody has started is answered with `text`, now and from now on."""
+        self._draining = text
+        self.producer.reject_waiting()
+
+    async def flush(self, patience: float) -> None:
+        """Waits until the server and its requesters have our answers, at most `patience` seconds."""
+        end, out = time.monotonic() + patience, self.transport.out
+        while (out.unsent or out.unconfirmed or out.repeating) and time.monotonic() < end:
+            out.confirm()
+            await asyncio.sleep(0.01)
+
+    async def close(self, patience: float) -> bool:
+        """Settles, closes, and removes our ledger if it is empty.
+
+        False when answers are left: the ledger stays for the next start.
+        """
+        await self.flush(patience)
+        self.transport.out.release_held()
+        clean = not self.transport.out.unsent and not self.ledger.in_use()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(1):
+                await self.connection.close()
+        if clean:
+            ledger_file.remove(self.directory, self.serial)
+        return clean

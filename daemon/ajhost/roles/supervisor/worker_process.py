@@ -1,0 +1,168 @@
+"""One worker process, as the supervisor holds it: pidfd, channel, ledger, and a duplicate of its NATS socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ajhost.adapters.linux import processes, tcp
+from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
+from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.adapters.linux.processes import ExitStatus
+from ajhost.ledger.layout import Word
+
+_REAP_AGAIN = 0.001
+
+
+class WorkerProcess:
+    """A living (or just dead) worker process.
+
+    `on_message(member, message)` gets its messages, `on_death(member)` is called once when the process is gone;
+    `result` then says how. `on_connection(member, sock)` is called for each connection it opens, whose epoch is `epoch`
+    then.
+    """
+
+    def __init__(
+        self,
+        serial: int,
+        slot: int,
+        generation: int,
+        directory: Path,
+        channel: socket.socket,
+        *,
+        on_message: Callable[[WorkerProcess, dict[str, object]], None],
+        on_connection: Callable[[WorkerProcess, socket.socket], None],
+        on_death: Callable[[WorkerProcess], None],
+    ) -> None:
+        self.serial, self.slot, self.generation = serial, slot, generation
+        self.ledger = MappedLedger(directory, serial)
+        self.created_at = time.monotonic()
+        self.pid = 0
+        self.result: ExitStatus | None = None
+        self.sock: socket.socket | None = None
+        self.left = False
+        self.killed_at = 0.0
+        self.being_taken_over = False
+        """Its connection is being taken over at this moment."""
+        self.stale_after_ns = 0
+        self.takeover_lock = asyncio.Lock()
+        """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
+        self.epoch = self._taken_epoch = 0
+        self._pidfd = -1
+        self._channel = Channel(channel)
+        self._on_message, self._on_connection, self._on_death = on_message, on_connection, on_death
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._channel.fileno(), self._readable)
+        self._open = True
+
+    def started(self, pid: int, pidfd: int) -> None:
+        """The process exists."""
+        self.pid, self._pidfd = pid, pidfd
+        self._loop.add_reader(pidfd, self._on_exit)
+
+    @property
+    def pidfd(self) -> int:
+        """The process's descriptor."""
+        return self._pidfd
+
+    @property
+    def heartbeat_ns(self) -> int:
+        """Monotonic nanoseconds of its last beat; its birth before the first."""
+        return max(self.ledger.words[Word.HEARTBEAT], int(self.created_at * 1e9))
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether it is in the queue group, and not only alive, after a connection of its was taken over."""
+        return not self.being_taken_over and (
+            not self._taken_epoch or self.ledger.words[Word.SUBSCRIBED] > self._taken_epoch
+        )
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is known to have ended."""
+        return self.result is not None
+
+    @property
+    def connected(self) -> bool:
+        """Whether its present connection is whole, so that the server reads all that was sent on it."""
+        sock = self.sock
+        return sock is not None and self.epoch == self.ledger.words[Word.EPOCH] and tcp.is_whole(sock)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.killed_at = time.monotonic()
+        if self._pidfd >= 0 and self.result is None:
+            processes.pidfd_signal(self._pidfd, signal.SIGKILL)
+
+    def send(self, message: dict[str, object]) -> None:
+        """Sends a message; a process that is gone or does not read is found out elsewhere."""
+        with contextlib.suppress(ChannelClosed, ChannelFull):
+            if self._open:
+                self._channel.send(message)
+
+    def take_socket(self) -> socket.socket | None:
+        """Hands over the duplicate of its present connection, once; None when there is none for the present epoch."""
+        self._readable()
+        sock, self.sock = self.sock, None
+        if sock is not None and self.epoch != self.ledger.words[Word.EPOCH]:
+            sock.close()
+            return None
+        if sock is not None:
+            self._taken_epoch = self.epoch
+        return sock
+
+    def _readable(self) -> None:
+        while self._open:
+            try:
+                received = self._channel.receive()
+            except ChannelClosed:
+                self._close_channel()
+                return
+            if received is None:
+                return
+            message, descriptors = received
+            epoch = message.get("socket")
+            if isinstance(epoch, int) and descriptors:
+                if self.sock is not None:
+                    self.sock.close()
+                self.sock, self.epoch = socket.socket(fileno=descriptors[0]), epoch
+                self._on_connection(self, self.sock)
+                self.send({"kept": epoch})
+            else:
+                self._on_message(self, message)
+
+    def _close_channel(self) -> None:
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._channel.fileno())
+            self._channel.close()
+
+    def _on_exit(self) -> None:
+        # before it is reaped: until then its process id, and so its session, is nobody else's
+        processes.kill_session(self.pid, signal.SIGKILL)
+        ended = processes.wait_status(self._pidfd)
+        if ended is None:  # its middle process has not left it to us yet
+            self._loop.remove_reader(self._pidfd)
+            self._loop.call_later(_REAP_AGAIN, self._look_again)
+            return
+        self.result = ended
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._readable()
+        self._close_channel()
+        self._on_death(self)
+
+    def _look_again(self) -> None:
+        self._loop.add_reader(self._pidfd, self._on_exit)
+
+    def discard(self) -> None:
+        """For a process that never came to be."""
+        self._close_channel()
+        self.ledger.close()

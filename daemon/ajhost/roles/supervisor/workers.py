@@ -1,0 +1,201 @@
+"""The pool: carries out what the fleet decides. Templates, forks, and what workers say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from ajhost.adapters.linux import ledger_file, processes
+from ajhost.adapters.linux.channel import pair
+from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Ready, Recycle, Scale, Spawn, WorkerState
+from ajhost.core.stats import Counters
+from ajhost.ledger.layout import Identity, Word, geometry_for
+from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.supervisor.connections import Key
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
+
+_log = logging.getLogger("ajhost.supervisor")
+
+
+class WorkerPool:
+    """Members and templates. `serial`: of the supervisor's ledger; theirs follow. The callbacks:
+
+    `on_connection(key, sock)`: a worker's new connection; `on_death(member, how)`: a worker is dead, called before its
+    replacement is forked; `on_template_death(generation, how)`: its template is dead; `on_change()`: something worth a
+    look has happened.
+    """
+
+    def __init__(
+        self,
+        runtime: Path,
+        serial: int,
+        queues: list[TokenQueue],
+        *,
+        on_connection: Callable[[Key, socket.socket], None],
+        on_death: Callable[[WorkerProcess, str], None],
+        on_template_death: Callable[[int, str], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.fleet = Fleet(serial + 1)
+        self.counters = Counters()
+        self.members: dict[int, WorkerProcess] = {}
+        self.templates: dict[int, TemplateProcess] = {}
+        self.specs: dict[int, GenerationSpec] = {}
+        self.max_payload = 0
+        self.failed: dict[int, list[str]] = {}
+        """For each generation: why members of it died before they served."""
+        self._directory, self._serial = runtime / "ledger", serial
+        self._queues = queues
+        self._on_connection, self._on_death, self._on_template_death, self._on_change = (
+            on_connection,
+            on_death,
+            on_template_death,
+            on_change,
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn_task(self, work: Coroutine[None, None, None]) -> None:
+        """Runs something beside everything else, and keeps hold of it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("unexpected: %s", error, exc_info=error)
+        self._on_change()
+
+    def pids(self) -> set[int]:
+        """Every process that somebody here waits for."""
+        return {m.pid for m in self.members.values()} | {t.pid for t in self.templates.values()}
+
+    @property
+    def busy(self) -> bool:
+        """Whether forks or burials are under way."""
+        return bool(self._tasks)
+
+    def handle(self, event: Event) -> None:
+        """Tells the fleet, and obeys it."""
+        for command in self.fleet.handle(event, time.monotonic()):
+            self._execute(command)
+        self._on_change()
+
+    def change(self, generation: int, template: TemplateProcess) -> None:
+        """From now on every slot is the generation's, whose workers this template forks."""
+        self.templates[generation] = template
+        self.handle(Scale(generation, self.specs[generation].workers.count))
+        # not earlier: one that died while the host waited for its server is missed by nobody before this
+        template.on_death(lambda how: self._template_died(generation, how))
+
+    def _template_died(self, generation: int, how: str) -> None:
+        self.templates.pop(generation, None)
+        self._on_template_death(generation, how)
+
+    def _execute(self, command: Command) -> None:
+        match command:
+            case Spawn():
+                self._spawn(command)
+            case Leave(serial, stop):
+                if member := self.members.get(serial):
+                    member.send({"leave": "stop" if stop else "replaced"})
+
+    def _spawn(self, spawn: Spawn) -> None:
+        workers = self.specs[spawn.generation].workers
+        geometry = geometry_for(workers.concurrency + workers.backlog, self.max_payload)
+        try:
+            ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
+        except OSError as error:
+            self._spawn_failed(spawn, f"{self._directory}: {error.strerror}")
+            return
+        ours, theirs = pair()
+        member = self.members[spawn.serial] = WorkerProcess(
+            spawn.serial, spawn.slot, spawn.generation, self._directory, ours,
+            on_message=self._message_received, on_connection=self._connection_opened, on_death=self._worker_died,
+        )  # fmt: skip
+        self.spawn_task(self._fork(member, spawn, theirs))
+
+    async def _fork(self, member: WorkerProcess, spawn: Spawn, theirs: socket.socket) -> None:
+        worker_spec = WorkerSpec(spawn.slot, spawn.serial, spawn.generation, self._serial)
+        with theirs:
+            try:
+                template = self.templates.get(spawn.generation)
+                if template is None:
+                    raise TemplateFailed(["its template is dead, and there is no new one yet"])
+                spawned = await template.spawn(worker_spec, theirs, self._queues)
+            except (TemplateFailed, OSError) as error:
+                del self.members[spawn.serial]
+                member.discard()
+                ledger_file.remove(self._directory, spawn.serial)
+                self._spawn_failed(spawn, str(error))
+                return
+        with contextlib.suppress(OSError):
+            processes.raise_oom_score(spawned.pid, 100)
+        member.started(spawned.pid, spawned.pidfd)
+        known = self.fleet.members.get(member.serial)
+        if known is not None and known.state is WorkerState.LEAVING:
+            member.send({"leave": "stop" if self.fleet.stopping else "replaced"})
+
+    def _connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
+        self._on_connection(Key(member.serial, member.epoch), sock)
+
+    def _spawn_failed(self, spawn: Spawn, why: str) -> None:
+        _log.error("worker %d cannot start: %s", spawn.slot, why)
+        self.failed.setdefault(spawn.generation, []).append(why)
+        asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
+
+    def _message_received(self, member: WorkerProcess, message: dict[str, object]) -> None:
+        if "ready" in message:
+            pid = member.ledger.words[Word.PID]  # its template may not have told us yet
+            _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
+            self.handle(Ready(member.serial))
+        elif "retire" in message:
+            self.recycle(member, str(message["retire"]))
+        elif "left" in message:
+            member.left = True
+            self._on_change()
+
+    def recycle(self, member: WorkerProcess, why: str) -> None:
+        """The member shall be replaced in order."""
+        known = self.fleet.members.get(member.serial)
+        if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
+            _log.warning("worker %d (pid %d) is replaced: %s", member.slot, member.pid, why)
+            self.handle(Recycle(member.serial))
+
+    def _worker_died(self, member: WorkerProcess) -> None:
+        known = self.fleet.members.get(member.serial)
+        how = "unknown" if member.result is None else member.result.text
+        clean = member.result is not None and member.result.code == 0
+        if clean and known is not None and known.state is WorkerState.LEAVING:
+            _log.info("worker %d (pid %d) has left", member.slot, member.pid)
+        else:
+            self.counters.deaths += 1
+            _log.error("worker %d (pid %d) died: %s", member.slot, member.pid, how)
+            if known is not None and known.state is WorkerState.STARTING:
+                why = f"worker {member.slot} died before it served: {how}"
+                self.failed.setdefault(member.generation, []).append(why)
+        del self.members[member.serial]
+        self.counters.absorb(member.ledger)
+        self._on_death(member, how)
+        self.handle(Died(member.serial))
+        self._retire_templates()
+
+    def _retire_templates(self) -> None:
+        """A generation of which nobody lives, and which is not the present one, needs no template."""
+        alive = {m.generation for m in self.members.values()} | {self.fleet.generation}
+        for generation in [g for g in self.templates if g not in alive]:
+            self.templates.pop(generation).close()
+            del self.specs[generation]
+
+    def close_templates(self) -> None:
+        """Ends every template."""
+        for template in self.templates.values():
+            template.close()
+        self.templates.clear()

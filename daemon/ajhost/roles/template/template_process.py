@@ -1,0 +1,355 @@
+"""The supervisor's side of a template: starts it, has it fork workers, and notices its death."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sysconfig
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import ajhost
+from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
+from ajhost.adapters.linux.processes import ExitStatus
+from ajhost.roles.handlers import HandlerDescription
+from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
+from ajhost.settings.values import (
+    HandlerSettings,
+    LogSettings,
+    NatsSettings,
+    PythonSettings,
+    SignatureSettings,
+    WorkerSettings,
+)
+
+WORKER = "ajhost.roles.worker.main:run"
+"""What a worker is (`roles.template.template.Run`)."""
+_PACKAGE = Path(ajhost.__file__).resolve().parent
+_DEPENDENCIES = ("nats", "nkeys", "nacl", "orjson", "setproctitle", "systemd", "uvloop")
+"""What a worker needs besides the standard library."""
+_SYSTEMD = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
+"""systemd's words with the supervisor, which must not reach user code (sd_notify(3))."""
+_START_PATIENCE = 3.0
+"""Seconds past the import timeout, after which a template that did not end itself is killed."""
+_SPAWN_PATIENCE = 10.0
+"""Seconds for a fork; a template that takes longer is killed, and a new generation follows."""
+_LAST_WORDS = 0.2
+"""Seconds for a process between template and worker to hand over, when the template was killed."""
+_LONGEST_STACKS = 16 << 10
+
+
+class TemplateFailed(Exception):
+    """The template cannot start, or cannot fork; `problems` says why."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A worker that was forked. The pidfd is the receiver's."""
+
+    pid: int
+    pidfd: int
+
+
+class TemplateProcess:
+    """A living template. `handlers` is what it loaded (without preload, what workers will load), `threads` what the
+    imports left running, by name."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stacks: int) -> None:
+        """For `start` only."""
+        self.handlers: tuple[HandlerDescription, ...] = ()
+        self.threads: tuple[str, ...] = ()
+        self._process = process
+        self._channel = channel
+        self._stacks = stacks
+        self._loop = asyncio.get_running_loop()
+        self._loaded: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._forks: dict[int, asyncio.Future[Spawned]] = {}
+        self._turn = asyncio.Lock()
+        self._given: set[str] = set()
+        self._callbacks: list[Callable[[str], None]] = []
+        self._reason: str | None = None
+        self._ended = asyncio.Event()
+        self._closing = False
+        self._reading = True
+        self._loop.add_reader(channel.fileno(), self._readable)
+        self._pidfd = os.pidfd_open(process.pid)
+        self._loop.add_reader(self._pidfd, self._gone)
+
+    @classmethod
+    async def start(
+        cls, spec: GenerationSpec, queues: Sequence[TokenQueue], timeout: float, *, entry: str = WORKER
+    ) -> TemplateProcess:
+        """Starts the interpreter, and returns when it has imported the handlers.
+
+        Without `preload` a process of its own has proven, first, that they can be imported.
+
+        :param timeout: seconds that imports may take.
+        :param entry: `module:function` that a worker runs.
+        :raises TemplateFailed: with every reason, little later than `timeout` at most.
+        """
+        rehearsed: tuple[HandlerDescription, ...] = ()
+        if not spec.python.preload:
+            rehearsed = await rehearse(spec.python, spec.handlers, timeout, entry=entry)
+        template = cls._execute(spec.python, timeout, entry)
+        try:
+            await template._begin(spec, timeout)
+            template.handlers = template.handlers or rehearsed
+            template._give(queues)
+        except BaseException:
+            template.close()
+            await template.wait_closed()
+            raise
+        finally:
+            template._close_stacks()
+        return template
+
+    @classmethod
+    def _execute(cls, python: PythonSettings, timeout: float, entry: str) -> TemplateProcess:
+        # The directory is resolved, for a generation keeps its release when a symlink is pointed at the next one;
+        # the file is not, for a virtual environment's python is a link out of it.
+        interpreter = Path(os.path.realpath(python.interpreter.parent), python.interpreter.name)
+        ours, theirs = pair()
+        stacks = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
+        order = {
+            "channel": theirs.fileno(),
+            "stacks": stacks,
+            "parent": os.getpid(),
+            "timeout": timeout,
+            "entry": entry,
+            "interpreter": str(python.interpreter),
+            "package": str(_PACKAGE),
+            "dependencies": _dependencies(),
+            "abi": sysconfig.get_config_var("SOABI"),
+            "python": platform.python_version(),
+            "version": ajhost.__version__,
+        }
+        with theirs:
+            try:
+                process = subprocess.Popen(
+                    # -B: Python believes a .pyc whose source has the same size and second, and a deploy within the
+                    # second of the last would serve the old code
+                    [interpreter, "-B", Path(__file__).with_name("bootstrap.py"), json.dumps(order)],
+                    env={name: value for name, value in os.environ.items() if name not in _SYSTEMD},
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), stacks),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                ours.close()
+                os.close(stacks)
+                problem = f"python.interpreter: {python.interpreter}: {error.strerror}"
+                raise TemplateFailed([problem]) from error
+        return cls(process, Channel(ours), stacks)
+
+    async def _begin(self, spec: GenerationSpec, timeout: float) -> None:
+        with contextlib.suppress(ChannelClosed):  # its end tells more
+            self._channel.send({"plan": orjson.Fragment(to_json(spec))})
+        try:
+            async with asyncio.timeout(timeout + _START_PATIENCE):
+                message = await self._loaded
+        except TimeoutError:
+            problem = (
+                f"python.interpreter: {spec.python.interpreter} did not import the handlers in {timeout:g} s"
+            )
+            raise TemplateFailed([problem]) from None
+        if "failed" in message:
+            raise TemplateFailed(message["failed"]["problems"])
+        loaded = message["loaded"]
+        self.handlers = tuple(from_object(HandlerDescription, found) for found in loaded["handlers"])
+        self.threads = tuple(loaded["threads"])
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def on_death(self, callback: Callable[[str], None]) -> None:
+        """Calls `callback(how)` when it dies by itself, soon if it has already; not after `close`."""
+        if self._reason is not None and not self._closing:
+            self._loop.call_soon(callback, self._reason)
+        else:
+            self._callbacks.append(callback)
+
+    async def spawn(
+        self, worker_spec: WorkerSpec, channel_end: socket.socket, queues: Sequence[TokenQueue]
+    ) -> Spawned:
+        """Has a worker forked, with duplicates of `channel_end`, which stays the caller's, and of every queue.
+
+        A queue goes to the template once, by its name.
+
+        :raises TemplateFailed: when the kernel refuses, or the template is dead or does not answer.
+        """
+        async with self._turn:
+            if self._closing or not self._reading:
+                raise TemplateFailed([f"the template is dead: {self._reason or 'closed'}"])
+            forked: asyncio.Future[Spawned] = self._loop.create_future()
+            self._forks[worker_spec.serial] = forked
+            try:
+                self._give(queues)
+                self._send({"spawn": worker_spec}, [channel_end.fileno()])
+                async with asyncio.timeout(_SPAWN_PATIENCE):
+                    return await forked
+            except TimeoutError:
+                self._process.send_signal(signal.SIGKILL)
+                raise TemplateFailed([f"the template did not fork within {_SPAWN_PATIENCE:g} s"]) from None
+            finally:
+                del self._forks[worker_spec.serial]
+
+    def _give(self, queues: Sequence[TokenQueue]) -> None:
+        new = [queue for queue in queues if queue.name not in self._given]
+        step = MAX_DESCRIPTORS // 2
+        for start in range(0, len(new), step):
+            part = new[start : start + step]
+            ends = [end.fileno() for queue in part for end in (queue.receive, queue.send)]
+            self._send({"queues": [queue.name for queue in part]}, ends)
+            self._given.update(queue.name for queue in part)
+
+    def _send(self, message: dict[str, object], descriptors: Sequence[int]) -> None:
+        try:
+            self._channel.send(message, descriptors)
+        except (ChannelClosed, ChannelFull) as error:
+            raise TemplateFailed([f"the template does not listen: {error}"]) from error
+
+    def close(self) -> None:
+        """Ends it. Its workers live on. Returns at once; `wait_closed` waits."""
+        self._closing = True
+        if self._reason is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._finish()
+
+    async def wait_closed(self) -> None:
+        """Returns when the process is gone."""
+        await self._ended.wait()
+
+    def _readable(self) -> None:
+        while self._reading:
+            try:
+                received = self._channel.receive()
+            except ChannelClosed:
+                self._finish()
+                return
+            if received is None:
+                return
+            self._take(*received)
+
+    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if "spawned" in message and descriptors:
+            pidfd = descriptors.pop()
+            forked = self._forks.get(message["spawned"]["serial"])
+            if forked is not None and not forked.done():
+                forked.set_result(Spawned(message["spawned"]["pid"], pidfd))
+            else:  # whoever asked has gone
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                os.close(pidfd)
+        elif "refused" in message:
+            forked = self._forks.get(message["refused"]["serial"])
+            if forked is not None and not forked.done():
+                forked.set_exception(TemplateFailed([message["refused"]["problem"]]))
+        elif not self._loaded.done() and ("loaded" in message or "failed" in message):
+            self._loaded.set_result(message)
+
+    def _gone(self) -> None:
+        """The process has ended."""
+        status = self._process.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        ended = ExitStatus(-status, None, False) if status < 0 else ExitStatus(None, status, False)
+        self._reason = ended.text
+        self._readable()
+        if not self._loaded.done():
+            self._loaded.set_result({"failed": {"problems": [self._last_words(ended)]}})
+        if self._forks:
+            self._loop.call_later(_LAST_WORDS, self._finish)
+        else:
+            self._finish()
+        self._ended.set()
+        if not self._closing:
+            for callback in self._callbacks:
+                callback(self._reason)
+
+    def _last_words(self, ended: ExitStatus) -> str:
+        stacks = (
+            "" if self._stacks < 0 else os.pread(self._stacks, _LONGEST_STACKS, 0).decode(errors="replace")
+        )
+        lines = [
+            line.rstrip()
+            for line in stacks.splitlines()
+            if "<frozen importlib" not in line
+            and f"{_PACKAGE}/" not in line
+            and "/importlib/__init__.py" not in line
+        ]
+        if stacks.startswith("Timeout"):
+            return "\n".join(["an import of the handlers did not end in time; its stacks:", *lines[1:]])
+        return "\n".join([f"the import of the handlers ended the process: {ended.text}", *lines])
+
+    def _finish(self) -> None:
+        """Nothing more will be heard."""
+        if not self._reading:
+            return
+        self._reading = False
+        self._loop.remove_reader(self._channel.fileno())
+        self._channel.close()
+        for forked in self._forks.values():
+            if not forked.done():
+                forked.set_exception(
+                    TemplateFailed([f"the template died: {self._reason or 'its channel closed'}"])
+                )
+
+    def _close_stacks(self) -> None:
+        os.close(self._stacks)
+        self._stacks = -1
+
+
+async def rehearse(
+    python: PythonSettings, handlers: tuple[HandlerSettings, ...], timeout: float, *, entry: str = WORKER
+) -> tuple[HandlerDescription, ...]:
+    """Imports the handlers as a template would, in a process of its own that ends at once.
+
+    :raises TemplateFailed: with every problem.
+    """
+    spec = GenerationSpec(
+        generation=0,
+        runtime=Path("/"),
+        nats=NatsSettings(),
+        python=replace(python, preload=True),
+        workers=WorkerSettings(),
+        handlers=handlers,
+        signature=SignatureSettings(),
+        log=LogSettings(),
+        queues=(),
+    )
+    template = await TemplateProcess.start(spec, (), timeout, entry=entry)
+    template.close()
+    await template.wait_closed()
+    return template.handlers
+
+
+def _dependencies() -> list[str]:
+    """The directories in which this process finds what a worker needs."""
+    places: list[str] = []
+    for name in _DEPENDENCIES:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            continue
+        module = Path(spec.origin)
+        place = str(module.parent.parent if spec.submodule_search_locations is not None else module.parent)
+        if place not in places:
+            places.append(place)
+    return places

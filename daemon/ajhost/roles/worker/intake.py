@@ -1,0 +1,320 @@
+"""What becomes of a request when it arrives: started, enqueued to the shared queue, or refused. Decided here, at
+once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ajhost.api import Task
+from ajhost.ledger.layout import MAX_REPLY
+from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.frames import Message, reply_of, scan
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.task import TaskRecord, unwrap
+from ajhost.protocol.wire import encode_reply
+from ajhost.roles.request_check import CheckedRequest, RequestChecker
+from ajhost.roles.shared_queue.consumer import NO_ORIGIN, ClaimedRequest, Origin
+from ajhost.roles.shared_queue.producer import Producer
+from ajhost.roles.shared_queue.queue import DEFAULT
+from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.request import Request, Route, StuckReason
+from ajhost.roles.worker.watchdog import Watchdog
+
+_log = logging.getLogger("ajhost.worker")
+
+
+class Out(Protocol):
+    """Where replies go (`adapters.nats.reply_writer.ReplyWriter`)."""
+
+    def reply(self, index: int, data: bytes) -> None:
+        """A reply whose ledger entry is released once the server has it."""
+
+    def publish(self, data: bytes) -> None:
+        """A reply without an entry."""
+
+
+class Counts:
+    """What this worker did since it began; copied to its ledger at each beat."""
+
+    __slots__ = (
+        "busy",
+        "completed",
+        "failed",
+        "lent",
+        "pulled",
+        "received",
+        "refused",
+        "stuck",
+        "terminated",
+    )
+
+    def __init__(self) -> None:
+        self.received = self.completed = self.failed = self.terminated = 0
+        self.refused = self.lent = self.pulled = self.stuck = 0
+        self.busy = 0.0
+
+
+class Intake:
+    """Decides, starts, and answers. `on_stuck` is told of a thread or task that does not end at its deadline."""
+
+    def __init__(
+        self,
+        ledger: LedgerWriter,
+        checker: RequestChecker,
+        routes: Sequence[Route],
+        *,
+        concurrency: int,
+        backlog: int,
+        on_stuck: Callable[[StuckReason], None],
+        on_free: Callable[[], None],
+        watchdog: Watchdog,
+    ) -> None:
+        self._ledger = ledger
+        self._check = checker.check
+        self._routes = routes
+        self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
+        self._concurrency = concurrency
+        self._backlog = backlog
+        self._on_stuck = on_stuck
+        self._on_free = on_free
+        self._draining = ""
+        self._watchdog = watchdog
+        self._in_buffer: set[Request] = set()
+        """Requests that have not begun, which lie in the chunk."""
+        self._beginning = threading.Lock()
+        self.max_payload = 1 << 20
+        self.counts = Counts()
+
+    def wire(self, out: Out, producer: Producer, executor: Executor) -> None:
+        """Joins the parts that need each other."""
+        self._out, self._producer, self._executor = out, producer, executor
+
+    # -- requests from our own connection -------------------------------------------------------
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        """Decides about one request of a chunk. Its frame may be overwritten after `before_buffer_reuse`."""
+        begin, header, body, end, subject, reply = message
+        self.counts.received += 1
+        if len(reply) > MAX_REPLY:
+            self._refuse(index, reply, Failed(f"bad request: a reply subject of more than {MAX_REPLY} bytes"))
+            return
+        if end > len(data):
+            self._refuse(index, reply, Failed(f"bad request: {end} bytes are more than this worker can hold"))
+            return
+        checked = self._check(subject, data[header:body], data[body : end - 2])
+        if isinstance(checked, Failed):
+            self._refuse(index, reply, checked)
+            return
+        record, handler, deadline, now = checked
+        route = self._routes[handler]
+        if self._executor.busy < self._concurrency and route.busy < route.limit:
+            self._start(index, reply, record, route, deadline, now, None)
+            return
+        if self._producer.full(self._backlog):
+            self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
+        elif self._producer.enqueue(
+            index, data[begin:end], route.queue, int(deadline * 1e9), (reply, checked)
+        ):
+            self.counts.lent += 1
+        else:
+            self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+
+    def before_buffer_reuse(self) -> None:
+        """The chunk is about to be overwritten: what lies there and has not begun counts as started from now on."""
+        if self._in_buffer:
+            for request in tuple(self._in_buffer):
+                self.begin(request)
+
+    def refuse(self, reply: bytes) -> None:
+        """A request that has no ledger entry: its connection ended while none was free."""
+        self.counts.received += 1
+        self.counts.refused += 1
+        self._out.publish(encode_reply(reply, Failed("overloaded: no room in the ledger"), self.max_payload))
+
+    def expired(self, index: int) -> None:
+        """An enqueued request that nobody started in time (or, while draining, that nobody will)."""
+        text = self._draining or "deadline exceeded: no slot became free in time"
+        self._refuse(index, reply_of(self._ledger.frame(index)), Failed(text))
+
+    # -- requests from the shared queue ---------------------------------------------------------
+
+    def has_capacity(self, queue: str) -> bool:
+        """Whether a request of that queue could be started now."""
+        if self._executor.busy >= self._concurrency or not self._ledger.available:
+            return False
+        limited = self._limited.get(queue)
+        return limited is None or limited.busy < limited.limit
+
+    def pulled(self, frame: bytes, claimed: ClaimedRequest) -> None:
+        """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up."""
+        index = self._ledger.start_pulled(time.monotonic_ns())
+        self._pull(index, *self._read(frame), claimed)
+
+    def reclaimed(self, claimed: ClaimedRequest) -> None:
+        """Starts a request of ours that waited, as nobody was quicker to take it."""
+        index = claimed.token.entry
+        self._pull(index, *(self._producer.withdraw(index) or self._read(self._ledger.frame(index))), claimed)
+
+    def _pull(
+        self, index: int, reply: bytes, checked: CheckedRequest | Failed, claimed: ClaimedRequest
+    ) -> None:
+        self.counts.pulled += 1
+        if isinstance(checked, Failed):
+            self._deny(index, reply, checked, claimed)
+            return
+        record, handler, deadline, _ = checked
+        # a task without a header keeps the deadline that it had when it came
+        deadline = min(deadline, claimed.token.deadline_ns / 1e9)
+        self._start(index, reply, record, self._routes[handler], deadline, time.monotonic(), claimed)
+
+    def _read(self, frame: bytes) -> tuple[bytes, CheckedRequest | Failed]:
+        """The reply subject of a request that waited, and what it asks for."""
+        _, header, body, end, subject, reply = scan(frame).messages[0]
+        return reply, self._check(subject, frame[header:body], frame[body : end - 2])
+
+    # -- running --------------------------------------------------------------------------------
+
+    def _start(
+        self,
+        index: int,
+        reply: bytes,
+        record: TaskRecord,
+        route: Route,
+        deadline: float,
+        now: float,
+        claimed: ClaimedRequest | None,
+    ) -> None:
+        """Hands a request to its handler. It counts as started when that begins, and until then others may take it."""
+        handler = route.handler
+        payload = None
+        if handler.unwrap:
+            try:
+                payload = unwrap(record.payload)
+            except ValueError as error:
+                self._deny(index, reply, Failed(f"bad request: {error}"), claimed)
+                return
+        self._ledger.set_deadline(index, int(deadline * 1e9))
+        route.busy += 1
+        if deadline > self._watchdog.horizon:
+            self._watchdog.extend(deadline)
+        task = Task(record, deadline, payload)
+        request = Request(handler, record, task, deadline, now, route, index, reply, claimed)
+        if claimed is None:
+            self._in_buffer.add(request)
+        elif claimed.last or (claimed.own and not handler.is_async):
+            self.begin(request)  # nor may the room in the store be given back by a thread
+        self._executor.start(request)
+
+    def begin(self, request: Request) -> bool:
+        """STARTED, written immediately before a handler's first instruction, or before the answer if that comes first.
+
+        False: somebody else has the request by now, as this process had been stopped. For the loop and for threads.
+        """
+        if request.handler.is_async:
+            return self._begin(request)
+        with self._beginning:  # the loop may have to begin what a thread is about to
+            return self._begin(request)
+
+    def _begin(self, request: Request) -> bool:
+        mine, claimed = request.owned, request.claimed
+        if mine is not None:
+            return mine
+        if claimed is None:
+            mine = request.owned = self._enter(request, NO_ORIGIN)
+            self._in_buffer.discard(request)
+        else:
+            mine = request.owned = claimed.begin(lambda origin: self._enter(request, origin))
+            if claimed.own:
+                self._ledger.drop_frame(request.index)
+        return mine
+
+    def _enter(self, request: Request, origin: Origin) -> bool:
+        record = request.record
+        return self._ledger.start(
+            request.index,
+            int(request.started * 1e9),
+            request.reply,
+            record.id.encode(),
+            record.type.encode(),
+            request.route.index,
+            record.tries,
+            origin,
+        )
+
+    def finish(self, request: Request, outcome: Outcome) -> None:
+        """The one answer to a started request."""
+        if not (request.owned or self.begin(request)):
+            self._lose(request)
+            return
+        counts = self.counts
+        kind = type(outcome)
+        if kind is Completed:
+            counts.completed += 1
+        elif kind is Terminated:
+            counts.terminated += 1
+        else:
+            counts.failed += 1
+        counts.busy += time.monotonic() - request.started
+        if self._ledger.answer(request.index):
+            self._out.reply(
+                request.index, encode_reply(request.reply, outcome, self.max_payload, request.record.size)
+            )
+        else:
+            self._ledger.release(request.index)  # the supervisor answered while we hung
+
+    def freed(self, request: Request) -> None:
+        """A slot is free again."""
+        route = request.route
+        if request.owned is False:
+            self._lose(request)
+        full = self._executor.busy == self._concurrency - 1 or route.busy == route.limit
+        route.busy -= 1
+        if full:
+            self._on_free()
+
+    def _lose(self, request: Request) -> None:
+        """Somebody else has the request: its entry here is nobody's."""
+        if request.index >= 0:
+            self._ledger.release(request.index)
+            request.index = -1
+
+    def stuck(self, request: Request, reason: StuckReason) -> None:
+        """Code that does not end: it was answered, but its slot is lost until it does."""
+        self.counts.stuck += 1
+        _log.error(
+            "%s of route %r runs on past its deadline",
+            reason.value,
+            request.route.handler.route,
+            extra=request.labels().extras(),
+        )
+        self._on_stuck(reason)
+
+    def give_up(self, text: str) -> None:
+        """The time to drain is over: everything that is left is answered with `text`."""
+        for name, count in self._executor.running().items():
+            _log.warning("route %r: %d tasks did not end in time", name, count)
+        self._draining = text
+        self._executor.cancel_all(text)
+        self._producer.reject_waiting()
+
+    def _deny(self, index: int, reply: bytes, outcome: Failed, claimed: ClaimedRequest | None) -> None:
+        """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""
+
+        def enter(origin: Origin) -> bool:
+            return self._ledger.start(index, 0, reply, b"", b"", 0, 0, origin)
+
+        if claimed is None or claimed.begin(enter):
+            self._refuse(index, reply, outcome)
+        else:
+            self._ledger.release(index)
+
+    def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
+        self.counts.refused += 1
+        if self._ledger.refuse(index, reply):
+            self._out.reply(index, encode_reply(reply, outcome, self.max_payload))
+        else:
+            self._ledger.release(index)

@@ -1,0 +1,189 @@
+"""NATS contexts: the connection settings that the `nats` command keeps in files (ADR-21).
+
+What a context says about JetStream, or to people, has no meaning for a host and is ignored. What it says about the
+connection and is not supported here is a problem that names it: without it we would connect elsewhere, or as another.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ajhost.settings import parse
+from ajhost.settings.errors import InvalidValue, Problem
+from ajhost.settings.files import Files
+from ajhost.settings.values import NatsSettings, TlsSettings
+
+_IGNORED = frozenset(
+    (
+        "color_scheme",
+        "description",
+        "jetstream_api_prefix",
+        "jetstream_domain",
+        "jetstream_event_prefix",
+        "name",
+    )
+)
+_FIELDS = (
+    *("url", "token", "user", "password", "creds", "nkey"),
+    *("cert", "key", "ca", "inbox_prefix", "tls_first"),
+)
+_FILE_FIELDS = frozenset(("creds", "nkey", "cert", "key", "ca"))
+_VAULT = re.compile(r"(op|nsc|env|file|vault|keychain|keyring|data)://", re.IGNORECASE)
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):/")
+_OPEN = stat.S_IRGRP | stat.S_IROTH
+
+
+def context_file(name: str, environ: Mapping[str, str]) -> Path:
+    """Where the context `name` lies: `${XDG_CONFIG_HOME:-~/.config}/nats/context/<name>.json`."""
+    return _home(environ) / f"{name}.json"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    base = environ.get("XDG_CONFIG_HOME")
+    config = Path(base) if base else Path(environ.get("HOME") or Path.home()) / ".config"
+    return config / "nats" / "context"
+
+
+def load_context(
+    name: str, environ: Mapping[str, str], credentials: Path | None
+) -> tuple[NatsSettings, list[Problem]]:
+    """The settings of a context, and what is wrong with it. Relative files are looked for beside the context.
+
+    :raises Unfit: when there is no such context, or its file cannot be read.
+    """
+    if not name or "/" in name or ".." in name or "\0" in name:
+        raise InvalidValue(parse.shown(name), "the name of a NATS context")
+    file = context_file(name, environ)
+    fields = _read(name, file)
+    return _Reader(file, fields, environ, credentials).settings()
+
+
+def _read(name: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        known = sorted(path.stem for path in file.parent.glob("*.json"))
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {parse.shown(near[0])}?" if near else ""
+        allowed = ", ".join(map(parse.shown, known)) or f"none: there are no contexts in {file.parent}"
+        raise InvalidValue(f"{parse.shown(name)}, but no {file}", allowed + hint) from None
+    except OSError as error:
+        raise InvalidValue(
+            f"{file}: {(error.strerror or str(error)).lower()}", "a file that this user can read"
+        ) from None
+    except ValueError:
+        raise InvalidValue(f"{file}, which is not JSON", "a NATS context") from None
+    if not isinstance(content, dict):
+        raise InvalidValue(f"{file}, which is no JSON object", "a NATS context")
+    return content
+
+
+class _Reader:
+    """One context, field by field."""
+
+    def __init__(
+        self, file: Path, fields: dict[str, Any], environ: Mapping[str, str], credentials: Path | None
+    ) -> None:
+        self._file = file
+        # an empty value is what the nats command writes for a field that is not set
+        self._fields = {key: value for key, value in fields.items() if value not in ("", None, False)}
+        self._environ = environ
+        self._files = Files(file.parent, credentials)
+        self._problems: list[Problem] = []
+
+    def settings(self) -> tuple[NatsSettings, list[Problem]]:
+        self._check_fields()
+        settings = NatsSettings()
+        if "url" in self._fields:
+            servers = tuple(filter(None, (self._server(part) for part in self._text("url").split(","))))
+            settings = replace(settings, servers=servers or settings.servers)
+        if prefix := self._one("inbox_prefix", parse.inbox_prefix):
+            settings = replace(settings, inbox_prefix=prefix)
+        settings = replace(settings, token=self._one("token", str), tls=self._tls())
+        # several may be there; the nats command takes the first of these
+        if "user" in self._fields:
+            settings = replace(settings, user=self._one("user", str), password=self._one("password", str))
+        elif "creds" in self._fields:
+            settings = replace(settings, creds=self._one("creds", self._files.creds))
+        elif "nkey" in self._fields:
+            settings = replace(settings, nkey=self._one("nkey", self._files.nkey))
+        return settings, self._problems
+
+    def _tls(self) -> TlsSettings | None:
+        if not self._fields.keys() & {"ca", "cert", "key", "tls_first"}:
+            return None
+        return TlsSettings(
+            ca=self._one("ca", self._files.certificates),
+            cert=self._one("cert", self._files.certificates),
+            key=self._one("key", self._files.private_key),
+            first="tls_first" in self._fields,
+        )
+
+    def _check_fields(self) -> None:
+        for field, value in list(self._fields.items()):
+            if field in _IGNORED:
+                continue
+            problem = self._trouble(field, value)
+            if problem is not None:
+                self._add(field, problem)
+                del self._fields[field]
+        if self._fields.keys() & {"password", "token"} and self._file.stat().st_mode & _OPEN:
+            mode = stat.S_IMODE(self._file.stat().st_mode)
+            self._add(
+                "password" if "password" in self._fields else "token",
+                InvalidValue(f"a secret in a file with mode {mode:04o}", f"chmod 600 {self._file}"),
+            )
+
+    def _trouble(self, field: str, value: object) -> InvalidValue | None:
+        if field not in _FIELDS:
+            return InvalidValue(f"the field {field}, which is not supported", ", ".join(_FIELDS))
+        if field == "tls_first":
+            return None if value is True else InvalidValue(parse.shown(value), "true or false")
+        if not isinstance(value, str):
+            return InvalidValue("a value that is no text", "a text")
+        scheme = (_SCHEME if field in _FILE_FIELDS else _VAULT).match(value)
+        if field != "url" and scheme is not None:
+            return InvalidValue(
+                f"the scheme {scheme[1]}://, which is not supported", "the value itself, or a file"
+            )
+        return None
+
+    def _text(self, field: str) -> str:
+        text: str = self._fields[field]
+        if field not in _FILE_FIELDS:
+            return text
+        if text == "~" or text.startswith("~/"):
+            text = (self._environ.get("HOME") or str(Path.home())) + text[1:]
+        if field == "creds":  # of all fields, the nats command expands variables in this one
+            text = re.sub(r"\$\{?(\w+)\}?", lambda found: self._environ.get(found[1], ""), text)
+        return os.path.normpath(text)
+
+    def _one(self, field: str, read: Callable[[str], Any]) -> Any:
+        if field not in self._fields:
+            return None
+        try:
+            return read(self._text(field))
+        except InvalidValue as unfit:
+            self._add(field, unfit)
+            return None
+
+    def _server(self, text: str) -> str | None:
+        # the nats command takes a bare host
+        url = text.strip()
+        url = url if not url or "://" in url else f"nats://{url}"
+        try:
+            return parse.server(url)
+        except InvalidValue as unfit:
+            self._add("url", unfit)
+            return None
+
+    def _add(self, field: str, unfit: InvalidValue) -> None:
+        self._problems.append(Problem(self._file, field, unfit.found, unfit.allowed))

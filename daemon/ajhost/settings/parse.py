@@ -1,0 +1,119 @@
+"""Values that are written as text: addresses, routes, targets, sizes. Each function returns what it means or raises
+`InvalidValue`. None of them shows a secret."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from ajhost.settings.errors import InvalidValue
+
+_ROUTE = re.compile(r"[a-zA-Z0-9_:-]*\Z")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)\Z")
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_LEAST_SIZE = 1 << 20
+_SCHEMES = ("nats", "tls")
+_SERVER = "nats://HOST:PORT or tls://HOST:PORT"
+_HOST = re.compile(r"[^\s/?#@:\[\]]+\Z|\[[0-9a-fA-F:.]+(%\w+)?\]\Z")
+_LONGEST = 80
+
+
+def shown(value: object) -> str:
+    """What was found, for a problem's text."""
+    match value:
+        case None:
+            return "nothing"
+        case Mapping():
+            return "a table"
+        case list():
+            return "a list" if value else "an empty list"
+        case bool() | str():
+            text = json.dumps(value, ensure_ascii=False)
+        case _:
+            text = str(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def without_secret(url: str) -> str:
+    """An address without user name and password."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    _, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{'***@' if at else ''}{place}"
+
+
+def server(url: str) -> str:
+    """The address of a NATS server, as it is."""
+    if "://" not in url:
+        raise InvalidValue(f"{shown(without_secret(url))} without a scheme", _SERVER)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # a password may stand where the port should, so only the scheme is shown
+        raise InvalidValue(
+            f"{shown(url.partition('://')[0] + '://...')}, whose host or port is none", _SERVER
+        ) from None
+    if parts.scheme not in _SCHEMES:
+        raise InvalidValue(f"scheme {shown(parts.scheme)} in {shown(without_secret(url))}", _SERVER)
+    if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise InvalidValue(shown(without_secret(url)), _SERVER)
+    if re.search(r"\s", url):
+        raise InvalidValue(f"{shown(without_secret(url))} with white space", _SERVER)
+    return url
+
+
+def route(text: str) -> str:
+    """A route: what task types begin with. Types are `^[a-zA-Z0-9_:-]+$` (asyncjobs v0.3.0, task.go)."""
+    allowed = 'letters, digits, "_", ":" and "-", or "" for the catch-all'
+    if text == "catchall":
+        # both are asked for on the same subject
+        raise InvalidValue('the route "catchall", which a router cannot tell from the catch-all', allowed)
+    if not _ROUTE.match(text):
+        raise InvalidValue(f"the route {shown(text)}, which no task type begins with", allowed)
+    return text
+
+
+def target(text: str) -> str:
+    """`module:function`, both dotted perhaps."""
+    parts = text.split(":")
+    names = [name for part in parts for name in part.split(".")]
+    if len(parts) != 2 or not all(name.isidentifier() and not keyword.iskeyword(name) for name in names):
+        raise InvalidValue(shown(text), 'module:function, like "acme.mail:send"')
+    return text
+
+
+def size(value: object) -> int:
+    """Bytes: a number, or text like `512M`, whose units are powers of 1024."""
+    allowed = '0 for no limit, or a size of at least 1M, like "512M" or "1.5G" (K, M, G, T)'
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    found = _SIZE.match(text)
+    if found is None:
+        raise InvalidValue(shown(value), allowed)
+    size = int(float(found[1]) * _UNITS[found[2]])
+    if size and not _LEAST_SIZE <= size < 1 << 60:
+        raise InvalidValue(shown(value), allowed)
+    return size
+
+
+def queue_group(text: str) -> str:
+    """The name of a NATS queue group."""
+    if not text or re.search(r"[\s*>]", text):
+        raise InvalidValue(shown(text), 'a name without white space, "*" and ">"')
+    return text
+
+
+def inbox_prefix(text: str) -> str:
+    """The first words of a NATS subject."""
+    if re.search(r"[\s*>]", text) or not all(text.split(".")):
+        raise InvalidValue(shown(text), 'a subject without wildcards, like "_INBOX"')
+    return text
+
+
+def listen(text: str) -> str:
+    """`HOST:PORT` to listen on."""
+    host, _, port = text.rpartition(":")
+    if not _HOST.match(host) or not re.match(r"[0-9]{1,5}\Z", port) or not 0 < int(port) < 1 << 16:
+        raise InvalidValue(shown(text), 'HOST:PORT, like "127.0.0.1:9464" or "[::1]:9464"')
+    return text

@@ -1,0 +1,264 @@
+"""Whether a request can be served and until when, and what is told to the owner of a task whose worker died."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import pytest
+from nacl.signing import SigningKey
+
+from ajhost.ledger.layout import State
+from ajhost.ledger.view import Entry
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.signature import message
+from ajhost.protocol.task import encode_task, read_task
+from ajhost.protocol.times import render_seconds
+from ajhost.roles.request_check import MARGIN, RequestChecker
+from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy
+from ajhost.settings.values import HandlerSettings, SignatureSettings
+
+SUBJECT = b"CHORIA_AJ.H.T."
+CATCH_ALL = b"CHORIA_AJ.H.T.catchall"
+UNSIGNED = SignatureSettings()
+DEFAULT = 60.0
+
+
+def handlers(*routes: str, timeout: float | None = None) -> list[HandlerSettings]:
+    return [HandlerSettings(route, "m:f", timeout=timeout) for route in routes]
+
+
+def judge(
+    *routes: str, timeout: float | None = None, signature: SignatureSettings = UNSIGNED
+) -> RequestChecker:
+    return RequestChecker(handlers(*routes, timeout=timeout), DEFAULT, signature)
+
+
+def task(kind: str, tried_ns: int | None = None) -> bytes:
+    if tried_ns is None:
+        return b'{"id":"i","type":"%b","queue":"Q","payload":"cA==","tries":1}' % kind.encode()
+    return encode_task(id="i", type=kind, queue="Q", payload=b"p", created_ns=0, tried_ns=tried_ns)
+
+
+def header(seconds: float) -> bytes:
+    return (
+        b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n"
+        % render_seconds(time.time_ns() + int(seconds * 1e9)).encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("routes", "subject", "kind", "handler"),
+    [
+        (("a", "b"), SUBJECT + b"b", "b", 1),
+        (("email:", "email:new", ""), SUBJECT + b"email:", "email:new", 1),
+        (("email:", "email:new", ""), CATCH_ALL, "other", 2),
+        (("",), b"CHORIA.AJ.H.T.catchall", "other", 0),
+    ],
+)
+def test_a_request_goes_to_the_handler_of_its_type(
+    routes: Sequence[str], subject: bytes, kind: str, handler: int
+) -> None:
+    one = judge(*routes)
+    for _ in range(2):  # the second answer is one that was kept
+        checked = one.check(subject, b"", task(kind))
+        assert not isinstance(checked, Failed)
+        assert (checked[0].type, checked[1]) == (kind, handler)
+
+
+@pytest.mark.parametrize("subject", [SUBJECT + b"a", b"\xff\xfe", b"", b"elsewhere", CATCH_ALL])
+def test_a_type_without_a_handler_is_refused(subject: bytes) -> None:
+    assert judge("b").check(subject, b"", task("a")) == Failed("unknown task type: a has no handler here")
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"", b"{"),
+        (b"", b""),
+        (b"", b"\xff"),
+        (b"garbage", task("a")),
+        (b"NATS/1.0\r\nAJ-Handler-Deadline: tomorrow\r\n\r\n", task("a")),
+        (b"NATS/1.0\r\nAJ-Content-Type: text/plain\r\n\r\n", task("a")),
+    ],
+)
+def test_what_is_no_request_is_refused_in_one_line(head: bytes, body: bytes) -> None:
+    checked = judge("a").check(SUBJECT + b"a", head, body)
+    assert isinstance(checked, Failed)
+    assert checked.text.startswith("bad request: ")
+    assert "\n" not in checked.text
+
+
+@pytest.mark.parametrize(
+    ("ahead", "timeout", "expected"),
+    [(None, None, DEFAULT), (None, 5.0, 5.0), (20.0, None, 20.0 - MARGIN), (20.0, 5.0, 5.0)],
+)
+def test_a_deadline_is_the_soonest_of_header_and_timeout(
+    ahead: float | None, timeout: float | None, expected: float
+) -> None:
+    before = time.monotonic()
+    checked = judge("a", timeout=timeout).check(
+        SUBJECT + b"a", b"" if ahead is None else header(ahead), task("a")
+    )
+    assert not isinstance(checked, Failed)
+    # the header's fraction of a second is cut off
+    assert before + expected - 1.1 <= checked[2] <= time.monotonic() + expected
+
+
+def test_a_request_that_is_late_is_refused() -> None:
+    checked = judge("a").check(SUBJECT + b"a", header(-3), task("a"))
+    assert checked == Failed("deadline exceeded: it had passed when the request was read")
+
+
+def test_only_a_task_with_a_signature_of_ours_is_served_where_keys_are_configured() -> None:
+    key, other = SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
+    one = judge("a", signature=SignatureSettings((key.verify_key.encode().hex(),)))
+    body = task("a")
+    signed = message(read_task(body))
+    for signer, served in ((key, True), (other, False)):
+        signature = signer.sign(signed).signature.hex()
+        whole = body[:-1] + b',"signature":"%b"}' % signature.encode()
+        checked = one.check(SUBJECT + b"a", b"", whole)
+        assert isinstance(checked, Failed) is not served
+    unsigned = one.check(SUBJECT + b"a", b"", body)
+    assert isinstance(unsigned, Failed)
+    assert unsigned.text.startswith("bad request: ")
+
+
+def test_a_type_without_a_handler_is_not_checked_further() -> None:
+    one = judge("b", signature=SignatureSettings(("00" * 32,)))
+    checked = one.check(SUBJECT + b"a", b"", task("a"))
+    assert isinstance(checked, Failed)
+    assert checked.text.startswith("unknown task type: ")
+
+
+def test_any_number_of_types_is_answered_rightly() -> None:
+    one = judge("t1")
+    for number in range(3000):
+        checked = one.check(SUBJECT + b"t1", b"", task(f"t1:{number}"))
+        assert not isinstance(checked, Failed)
+    assert isinstance(one.check(CATCH_ALL, b"", task("x")), Failed)
+
+
+class Clock:
+    """Both clocks of `time`, of which the wall's runs `ahead` seconds ahead of the routers'."""
+
+    def __init__(self, ahead: float) -> None:
+        self.true, self.ahead = 1_000_000.0, ahead
+
+    def monotonic(self) -> float:
+        return self.true
+
+    def time_ns(self) -> int:
+        return int((self.true + self.ahead) * 1e9)
+
+    def request(self) -> tuple[bytes, bytes]:
+        """Header and body of a request that a router sends now, with 6 s to go."""
+        tried = int(self.true * 1e9)
+        header = b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n" % render_seconds(tried + 6 * 10**9).encode()
+        return header, task("a", tried)
+
+
+def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(ahead=8.0)
+    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
+    one = judge("a")
+    served = []
+    with caplog.at_level(logging.WARNING, "ajhost.requests"):
+        for _ in range(100):
+            checked = one.check(SUBJECT + b"a", *clock.request())
+            served.append(not isinstance(checked, Failed))
+            if not isinstance(checked, Failed):
+                assert checked[2] <= clock.true + 6.0, "never beyond what the header says"
+            clock.true += 1.0
+    assert served.index(True) <= 31
+    assert all(served[31:])
+    assert 1 <= len(caplog.records) <= 2
+
+
+def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(ahead=3600.0)
+    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
+    one = judge("a")
+    with caplog.at_level(logging.WARNING, "ajhost.requests"):
+        for _ in range(40):
+            assert isinstance(one.check(SUBJECT + b"a", *clock.request()), Failed)
+            clock.true += 1.0
+    assert [record.getMessage() for record in caplog.records] == [
+        "this clock is 3600.0 s ahead of the routers'; too much to correct for: set it right"
+    ]
+
+
+# --- outcomes of tasks whose worker died
+
+
+def entry(id_: str = "i", kind: str = "a") -> Entry:
+    return Entry(0, 1, State.STARTED, False, False, 0, 0, 0, 0, 0, None, b"r", id_, kind, 0, 1)
+
+
+def crash_policy(*limits: tuple[str, int]) -> CrashPolicy:
+    return CrashPolicy([HandlerSettings(route, "m:f", max_crashes=limit) for route, limit in limits])
+
+
+DIED = "worker died: SIGKILL while the task was running"
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind", "outcomes"),
+    [
+        ((("a", 0),), "a", [Failed(DIED)] * 5),
+        ((("a", 1),), "a", [Terminated(f"{DIED}; it has killed 1 workers")] * 2),
+        (
+            (("a", 3),),
+            "a",
+            [Failed(DIED), Failed(DIED), Terminated(f"{DIED}; it has killed 3 workers"), Failed(DIED)],
+        ),
+        # the longest route counts, the catch-all is a beginning of every type
+        ((("", 1), ("a", 0), ("a:b", 2)), "a", [Failed(DIED)] * 3),
+        (
+            (("", 1), ("a", 0), ("a:b", 2)),
+            "a:b",
+            [Failed(DIED), Terminated(f"{DIED}; it has killed 2 workers")],
+        ),
+        ((("", 1), ("a", 0)), "x", [Terminated(f"{DIED}; it has killed 1 workers")]),
+        ((("b", 1),), "a", [Failed(DIED)] * 3),
+    ],
+)
+def test_a_task_that_kills_every_worker_is_terminated_at_its_limit(
+    limits: Sequence[tuple[str, int]], kind: str, outcomes: Sequence[Outcome]
+) -> None:
+    ask = crash_policy(*limits)
+    assert [ask(entry(kind=kind), "SIGKILL") for _ in outcomes] == list(outcomes)
+
+
+def test_deaths_are_counted_for_each_task() -> None:
+    ask = crash_policy(("a", 2))
+    assert [type(ask(entry(i), "x")) for i in "ababcc"] == [
+        Failed, Failed, Terminated, Terminated, Failed, Terminated
+    ]  # fmt: skip
+
+
+def test_a_task_without_an_identity_always_has_another_try() -> None:
+    ask = crash_policy(("a", 1))
+    assert isinstance(ask(entry(""), "x"), Failed)
+
+
+def test_a_reload_changes_the_limits_and_keeps_the_count() -> None:
+    ask = crash_policy(("a", 5))
+    ask(entry(), "x")
+    ask.apply_generation([HandlerSettings("a", "m:f", max_crashes=2)])
+    assert isinstance(ask(entry(), "x"), Terminated)
+
+
+def test_the_tasks_that_are_remembered_are_bounded_and_the_latest_are_kept() -> None:
+    ask = crash_policy(("a", 2))
+    ask(entry("first"), "x")
+    for number in range(10_000):
+        ask(entry(f"n{number}"), "x")
+    assert isinstance(ask(entry("first"), "x"), Failed), "forgotten"
+    assert isinstance(ask(entry("n9999"), "x"), Terminated)
