@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -374,3 +375,27 @@ def test_the_journal_is_used_only_if_stderr_is_its_stream(monkeypatch: pytest.Mo
     assert not journald.is_attached()
     monkeypatch.delenv("JOURNAL_STREAM")
     assert not journald.is_attached()
+
+
+def test_an_applications_default_timeout_changes_neither_the_streams_nor_the_way_to_the_journal() -> None:
+    """Its flag would be that of every process that shares the streams (fcntl(2), O_NONBLOCK)."""
+    script = """
+import os, socket
+from ajhost.adapters.systemd import journald
+ours, theirs = socket.socketpair()
+os.dup2(theirs.fileno(), 1)
+os.dup2(theirs.fileno(), 2)
+found = os.fstat(2)
+os.environ["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
+socket.setdefaulttimeout(5)
+journald.bound_stdio()
+wait = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, 16)
+ours.sendall(repr((os.get_blocking(1), wait != bytes(16), journald.Journal({})._socket.gettimeout())).encode())
+os.write(1, theirs.recv(100))
+os._exit(0 if ours.recv(100) == b"(True, True, 0.0)" else 1)
+"""
+    environment = {**os.environ, "PYTHONPATH": DAEMON}
+    assert (
+        subprocess.run([sys.executable, "-c", script], timeout=30, check=False, env=environment).returncode
+        == 0
+    )

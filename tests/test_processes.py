@@ -267,34 +267,6 @@ def test_the_resident_size_is_in_bytes() -> None:
         processes.resident_bytes(2**22 + 1)
 
 
-def test_threads_are_told_by_name_and_the_main_one_is_not() -> None:
-    script = """
-import ctypes, threading
-from ajhost.adapters.linux import processes
-stop = threading.Event()
-named = threading.Thread(target=stop.wait, name="acme poller")
-named.start()
-libc = ctypes.CDLL(None)
-thread = ctypes.c_ulong()
-libc.pthread_create(ctypes.byref(thread), None, libc.pause, None)
-print(sorted(processes.thread_names()))
-libc.pthread_setname_np(thread, b"openblas-1")
-print(sorted(processes.thread_names()), flush=True)
-stop.set()
-import os
-os._exit(0)
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[3])}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, env=environment
-    )
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [
-        "['acme poller', 'an unnamed native thread']",
-        "['acme poller', 'openblas-1']",
-    ]
-
-
 def test_the_title_is_what_ps_shows() -> None:
     read, write = os.pipe()
 

@@ -139,14 +139,14 @@ async def test_everything_that_can_be_called_with_a_task_is_a_handler(bench: Ben
         "many:builtin": "thread",
     }
     spec = bench.plan(*targets)
-    described = await rehearse(spec.python, spec.handlers, TIMEOUT, entry=ENTRY)
+    described, _ = await rehearse(spec.python, spec.handlers, TIMEOUT, entry=ENTRY)
     assert {found.target: found.kind for found in described} == targets
 
 
 async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_running(bench: Bench) -> None:
     spec = bench.plan("acme:send", "acme:sync", preload=False)
     alive = processes.children()
-    described = await rehearse(spec.python, spec.handlers, TIMEOUT)
+    described, _ = await rehearse(spec.python, spec.handlers, TIMEOUT)
     assert [(found.route, found.kind) for found in described] == [("r0", "async"), ("r1", "thread")]
     assert processes.children() == alive
 

@@ -24,23 +24,10 @@ async def test_a_template_tells_what_it_loaded_and_serves_under_its_title(bench:
         HandlerDescription("r0", "acme:send", "async"),
         HandlerDescription("r1", "acme:sync", "thread"),
     )
-    assert template.threads == ()
+    assert template.warnings == []
     process = info(template.pid)
     assert process is not None
     assert process.title == "ajhost: template"
-
-
-async def test_threads_that_an_import_left_running_are_told_by_name(bench: Bench, start: Start) -> None:
-    bench.module(
-        "threads",
-        """
-        import threading
-        threading.Thread(target=threading.Event().wait, name="acme poller", daemon=True).start()
-        def send(task): ...
-        """,
-    )
-    template = await start(bench.plan("threads:send"))
-    assert template.threads == ("acme poller",)
 
 
 async def test_a_template_outlives_signals_that_are_meant_for_the_supervisor(

@@ -32,7 +32,9 @@ def check(config: Path, show: bool) -> int:
     NATS is not contacted.
     """
     settings = load_settings(config)
-    kinds, problems = _prove(settings)
+    kinds, warnings, problems = _prove(settings)
+    for warning in warnings:
+        echo_error(f"{settings.file}: warning: the imports left something behind: {warning}")
     if problems:
         for problem in problems:
             echo_error(f"{settings.file}: {problem}")
@@ -46,15 +48,17 @@ def check(config: Path, show: bool) -> int:
     return 0
 
 
-def _prove(settings: Settings) -> tuple[dict[str, str], list[str]]:
+def _prove(settings: Settings) -> tuple[dict[str, str], list[str], list[str]]:
     from ajhost.roles.template.template_process import TemplateFailed, rehearse
 
     python = settings.python
     try:
-        found = asyncio.run(rehearse(python, settings.handlers, python.import_timeout))
+        found, warnings = asyncio.run(
+            rehearse(python, settings.handlers, python.import_timeout, workers=settings.workers)
+        )
     except TemplateFailed as failed:
-        return {}, failed.problems
-    return {handler.route: handler.kind for handler in found}, []
+        return {}, [], failed.problems
+    return {handler.route: handler.kind for handler in found}, warnings, []
 
 
 def _table(settings: Settings, kinds: dict[str, str]) -> str:

@@ -295,8 +295,9 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
         nats["tls"] = TlsSettings(**nats["tls"])
     nats.pop("context", None)
     python: dict[str, Any] = given.get("python", {})
-    if "path" in python:
-        python["path"] = tuple(python["path"])
+    for key in ("path", "allow_open"):
+        if key in python:
+            python[key] = tuple(python[key])
     signature: dict[str, Any] = given.get("signature", {})
     keys = dict.fromkeys([*signature.get("keys", ()), *signature.get("key_file", ())])
     runtime = given.get("runtime", {})

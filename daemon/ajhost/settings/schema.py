@@ -120,6 +120,7 @@ class Python(_Table):
     path: list[Annotated[str, _file(Files.importable)]] = _allowed("a list of directories")
     interpreter: Annotated[str, _file(Files.interpreter)] = _allowed("the path of a Python interpreter")
     preload: bool = _allowed("true or false")
+    allow_open: list[Text] = _allowed('a list of patterns like ["192.0.2.1:5432", "/srv/words.db"]')
     import_timeout: float = _seconds("more than 0", gt=0)
 
 

@@ -42,12 +42,14 @@ class NatsSettings:
 
 @dataclass(frozen=True, slots=True)
 class PythonSettings:
-    """`[python]`: the interpreter that imports the handlers, and what stands in front of its `sys.path`."""
+    """`[python]`: the interpreter that imports the handlers, and what stands in front of its `sys.path`. `allow_open`:
+    patterns of what an import may leave behind and share with all workers."""
 
     path: tuple[Path, ...] = ()
     interpreter: Path = Path(sys.executable)
     preload: bool = True
     import_timeout: float = 60.0
+    allow_open: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import ctypes
 import os
 import select
 import signal
-import threading
 import time
 from collections.abc import Container
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LOOK_AGAIN = 0.0001
 _STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
 """Letters of proc(5) for threads: stopped, or ended while others live; waiting uninterruptibly."""
-_UNNAMED = "an unnamed native thread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,29 +268,6 @@ def resident_bytes(pid: int) -> int:
     :raises OSError: when the process is gone.
     """
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-
-
-def thread_names() -> list[str]:
-    """The threads of this process except the main one: Python's names where Python knows them, else the kernel's."""
-    main = os.getpid()
-    known = {thread.native_id: thread.name for thread in threading.enumerate()}
-    own = _comm(main)
-    names = []
-    for task in sorted(int(entry) for entry in os.listdir("/proc/self/task")):
-        if task == main:
-            continue
-        name = known.get(task) or _comm(task)
-        if name is not None:
-            # a native thread is born with its creator's name, which says nothing
-            names.append(_UNNAMED if name == own else name)
-    return names
-
-
-def _comm(task: int) -> str | None:
-    try:
-        return Path(f"/proc/self/task/{task}/comm").read_text().rstrip("\n")
-    except OSError:
-        return None  # it has just ended
 
 
 def set_title(text: str) -> None:

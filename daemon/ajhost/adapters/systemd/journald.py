@@ -8,7 +8,7 @@ counted, and the count is logged when records are taken again. Format: https://s
 from __future__ import annotations
 
 import array
-import contextlib
+import ctypes
 import errno
 import fcntl
 import io
@@ -34,6 +34,7 @@ _LINE_MAX = 48 << 10
 """Bytes of a line without an end after which it is sent as it is; journald's own default (LineMax=)."""
 _STALL = 0.1
 """Seconds that one write of C code or of a child to stdout or stderr may wait for journald."""
+_LIBC = ctypes.CDLL(None)
 _LEVEL_PREFIX = re.compile(r"<([0-7])>")
 
 
@@ -77,6 +78,7 @@ class Journal:
         self._socket = socket.socket(
             socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
+        self._socket.setblocking(False)  # whatever default timeout the application has set
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self.dropped = 0
         self._since = 0.0
@@ -247,9 +249,6 @@ def bound_stdio() -> None:
         return
     wait = struct.pack("@ll", 0, int(_STALL * 1e6))
     for fd in (1, 2):
-        with contextlib.suppress(OSError):  # a stdout that leads elsewhere
-            stream = socket.socket(fileno=fd)
-            try:
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
-            finally:
-                stream.detach()
+        # not by a socket object, which would make the stream non-blocking for everybody who shares it once the
+        # application has set a default timeout. What fails here: a stdout that leads elsewhere
+        _LIBC.setsockopt(fd, socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait, len(wait))

@@ -166,8 +166,8 @@ class Supervisor:
 
     async def _start_template(self, spec: GenerationSpec) -> TemplateProcess:
         template = await TemplateProcess.start(spec, self._queues, spec.python.import_timeout)
-        if template.threads:
-            _log.warning("threads that an import started before the fork: %s", ", ".join(template.threads))
+        for warning in template.warnings:
+            _log.warning("the imports left something behind: %s", warning)
         return template
 
     # -- events ---------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ that the worker becomes the child of the supervisor (a subreaper) and outlives t
 from __future__ import annotations
 
 import contextlib
-import errno
 import faulthandler
 import gc
 import os
@@ -22,6 +21,7 @@ from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object
+from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
 """Name, receiving end, sending end of each."""
@@ -33,6 +33,8 @@ Run = Callable[
 
 _STDERR = 2
 _FAILED = 1
+_TOLD = 3
+"""The status of the process between, when nothing is left to say."""
 _OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -60,8 +62,14 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     spec = from_object(GenerationSpec, received[0]["plan"])
     # resolved, so that a generation keeps its release when a symlink is pointed at the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
+    handlers: dict[str, LoadedHandler] | None = None
+    effects: list[ImportEffect] = []
     try:
-        handlers = load_handlers(spec.handlers) if spec.python.preload else None
+        if spec.python.preload:
+            watch = ImportWatch()
+            handlers = load_handlers(spec.handlers)
+            gc.collect()  # what nobody refers to any more is closed, and not left behind
+            effects = watch.effects(stacks)
     except LoadFailed as failed:
         channel.send({"failed": {"problems": failed.problems}})
         return
@@ -73,7 +81,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     gc.collect()
     gc.freeze()  # a collection in a worker shall not touch, and so copy, what all share
     loaded = [] if handlers is None else describe(handlers)
-    channel.send({"loaded": {"handlers": loaded, "threads": processes.thread_names()}})
+    channel.send({"loaded": {"handlers": loaded, "effects": effects}})
     template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):
         while True:
@@ -84,6 +92,7 @@ def _undo_signals_of_imports() -> None:
     for number in _OURS:
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a peer that closes must not end a worker
 
 
 def _flush() -> None:
@@ -140,11 +149,15 @@ class _Template:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if os.WIFSIGNALED(status):
             self._refuse(worker_spec, f"the forking process was killed by signal {os.WTERMSIG(status)}")
-        elif number := os.WEXITSTATUS(status):
-            self._refuse(worker_spec, f"cannot fork: {os.strerror(number)}")
+        elif (number := os.WEXITSTATUS(status)) not in (0, _TOLD):
+            # a hook of the application's runs before our own code does
+            how = f"ended with exit status {number} before it forked the worker"
+            self._refuse(
+                worker_spec, f"the forking process {how}: an at-fork hook does so (os.register_at_fork)"
+            )
 
     def _hand_over(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
-        """The process in between: forks the worker, tells of it, and ends with an errno, 0 if all is well."""
+        """The process in between: forks the worker, tells of it or why it cannot, and ends."""
         status = 0
         try:
             worker = os.fork()
@@ -158,9 +171,11 @@ class _Template:
                 os.kill(worker, signal.SIGKILL)
                 raise
         except OSError as error:
-            status = error.errno or _FAILED
+            status = _TOLD
+            with contextlib.suppress(BaseException):
+                self._refuse(worker_spec, f"cannot fork: {error.strerror}")
         except BaseException:
-            status = errno.EPIPE  # the supervisor does not hear
+            status = _TOLD  # the supervisor does not hear
         finally:
             os._exit(status)
 

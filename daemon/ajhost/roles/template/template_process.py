@@ -25,6 +25,7 @@ from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
+from ajhost.roles.template.import_effects import ImportEffect, verdict
 from ajhost.settings.values import (
     HandlerSettings,
     LogSettings,
@@ -67,13 +68,14 @@ class Spawned:
 
 
 class TemplateProcess:
-    """A living template. `handlers` is what it loaded (without preload, what workers will load), `threads` what the
-    imports left running, by name."""
+    """A living template. `handlers` is what it loaded (without preload, what workers will load), `warnings` what the
+    imports left behind that is not refused (`import_effects.py`)."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stacks: int) -> None:
         """For `start` only."""
         self.handlers: tuple[HandlerDescription, ...] = ()
-        self.threads: tuple[str, ...] = ()
+        self.warnings: list[str] = []
+        self._effects: tuple[ImportEffect, ...] = ()
         self._process = process
         self._channel = channel
         self._stacks = stacks
@@ -97,20 +99,39 @@ class TemplateProcess:
     ) -> TemplateProcess:
         """Starts the interpreter, and returns when it has imported the handlers.
 
-        Without `preload` a process of its own has proven, first, that they can be imported.
+        Without `preload` a process of its own has proven, first, that they can be imported. What the imports leave
+        behind is judged, and fails the start if it is refused.
 
         :param timeout: seconds that imports may take.
         :param entry: `module:function` that a worker runs.
         :raises TemplateFailed: with every reason, little later than `timeout` at most.
         """
-        rehearsed: tuple[HandlerDescription, ...] = ()
+        rehearsed = None
         if not spec.python.preload:
-            rehearsed = await rehearse(spec.python, spec.handlers, timeout, entry=entry)
+            rehearsed = await cls._start(
+                replace(spec, python=replace(spec.python, preload=True)), timeout, entry
+            )
+            rehearsed.close()
+            await rehearsed.wait_closed()
+        template = await cls._start(spec, timeout, entry)
+        try:
+            judged = rehearsed or template
+            template.handlers = judged.handlers
+            errors, template.warnings = verdict(judged._effects, spec.python, spec.workers.count)
+            if errors:
+                raise TemplateFailed(errors)
+            template._give(queues)
+        except BaseException:
+            template.close()
+            await template.wait_closed()
+            raise
+        return template
+
+    @classmethod
+    async def _start(cls, spec: GenerationSpec, timeout: float, entry: str) -> TemplateProcess:
         template = cls._execute(spec.python, timeout, entry)
         try:
             await template._begin(spec, timeout)
-            template.handlers = template.handlers or rehearsed
-            template._give(queues)
         except BaseException:
             template.close()
             await template.wait_closed()
@@ -172,7 +193,7 @@ class TemplateProcess:
             raise TemplateFailed(message["failed"]["problems"])
         loaded = message["loaded"]
         self.handlers = tuple(from_object(HandlerDescription, found) for found in loaded["handlers"])
-        self.threads = tuple(loaded["threads"])
+        self._effects = tuple(from_object(ImportEffect, found) for found in loaded["effects"])
 
     @property
     def pid(self) -> int:
@@ -318,9 +339,16 @@ class TemplateProcess:
 
 
 async def rehearse(
-    python: PythonSettings, handlers: tuple[HandlerSettings, ...], timeout: float, *, entry: str = WORKER
-) -> tuple[HandlerDescription, ...]:
+    python: PythonSettings,
+    handlers: tuple[HandlerSettings, ...],
+    timeout: float,
+    *,
+    entry: str = WORKER,
+    workers: WorkerSettings | None = None,
+) -> tuple[tuple[HandlerDescription, ...], list[str]]:
     """Imports the handlers as a template would, in a process of its own that ends at once.
+
+    What was found, and what the imports left behind that is not refused.
 
     :raises TemplateFailed: with every problem.
     """
@@ -328,8 +356,8 @@ async def rehearse(
         generation=0,
         runtime=Path("/"),
         nats=NatsSettings(),
-        python=replace(python, preload=True),
-        workers=WorkerSettings(),
+        python=python,
+        workers=workers or WorkerSettings(),
         handlers=handlers,
         signature=SignatureSettings(),
         log=LogSettings(),
@@ -338,7 +366,7 @@ async def rehearse(
     template = await TemplateProcess.start(spec, (), timeout, entry=entry)
     template.close()
     await template.wait_closed()
-    return template.handlers
+    return template.handlers, template.warnings
 
 
 def _dependencies() -> list[str]:

@@ -1,0 +1,87 @@
+"""How long a fork takes, and whether the child of one lives: what `os.register_at_fork` hooks of the imports do."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import warnings
+from dataclasses import dataclass
+
+from ajhost.adapters.linux.processes import wait_status
+
+_ALIVE = 77
+"""The exit status of a child that came through every hook."""
+_FIRST_PATIENCE = 10.0
+_LONGEST_STACKS = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """One fork: how long it took, child's hooks included, or why it is none."""
+
+    seconds: float
+    problem: str | None
+
+
+class ForkProbe:
+    """Made before the imports: `before` is how many seconds a fork took then."""
+
+    def __init__(self) -> None:
+        self._fork = os.fork  # what an import may replace
+        self.before = self.run(_FIRST_PATIENCE, -1).seconds
+
+    def run(self, limit: float, stacks: int) -> Fork:
+        """Forks once. A child that hangs is aborted after `limit` seconds, and its stack read from `stacks`.
+
+        That is where faulthandler writes; it is enabled in this process, so the child's SIGABRT leaves its stack there.
+        """
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an import that ignores it would take the status away
+        began = time.monotonic()
+        size = os.fstat(stacks).st_size if stacks >= 0 else 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads of the imports are told otherwise
+            try:
+                child = self._fork()
+            except OSError as error:
+                return Fork(0.0, f"fork failed: {error.strerror}")
+        if child == 0:
+            os._exit(_ALIVE)
+        in_parent = time.monotonic() - began
+        if in_parent > limit:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            text = f"the at-fork hooks of the import took {in_parent:.1f} s before a fork, of {limit:g} s at most"
+            return Fork(in_parent, f"{text}: no worker can be forked (os.register_at_fork)")
+        pidfd = os.pidfd_open(child)
+        try:
+            ended = select.poll()
+            ended.register(pidfd, select.POLLIN)
+            hangs = not ended.poll(limit * 1000)
+            if hangs:
+                os.kill(child, signal.SIGABRT)
+                if not ended.poll(1000):
+                    os.kill(child, signal.SIGKILL)
+                ended.poll(None)
+            how = wait_status(pidfd)
+        finally:
+            os.close(pidfd)
+        seconds = time.monotonic() - began
+        if hangs:
+            text = f"an at-fork hook of the import did not end within {limit:g} s in the forked process"
+            return Fork(
+                seconds, "\n".join([f"{text} (os.register_at_fork); its stack:", *_stack(stacks, size)])
+            )
+        if how is not None and how.code != _ALIVE:
+            text = f"an at-fork hook of the import ended the forked process: {how.text}"
+            return Fork(seconds, f"{text} (os.register_at_fork)")
+        return Fork(seconds, None)
+
+
+def _stack(stacks: int, start: int) -> list[str]:
+    """The lines that faulthandler wrote, the user's alone."""
+    if stacks < 0:
+        return []
+    text = os.pread(stacks, _LONGEST_STACKS, start).decode(errors="replace")
+    return [line for line in text.splitlines() if line.startswith("  File ") and f'"{__file__}"' not in line]

@@ -1,0 +1,374 @@
+"""What the imports of the handlers leave behind in the template, compared with what was there before them.
+
+A worker is a fork of the template (fork(2)). It shares every open file description with all other workers, so two of
+them would read each other's answers from one connection. It has none of the template's threads, timers and children.
+The template observes and tells; `verdict` decides what is refused, for the start, a reload and `ajhost check` alike.
+"""
+
+from __future__ import annotations
+
+import _thread
+import builtins
+import fcntl
+import os
+import select
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ajhost.roles.template.fork_probe import ForkProbe
+from ajhost.roles.template.native_threads import thread_names
+from ajhost.settings.values import PythonSettings
+
+CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
+THREAD, CHILD, SIGNAL, TIMER, TIMEOUT, PATCH, FORK = (
+    *("thread", "child", "signal", "timer", "timeout"),
+    *("patch", "fork"),
+)
+_REFUSED = "refused"
+"""A kind of its own for what no setting allows."""
+
+_SLOWEST_FORK = 4.0
+"""Seconds; two forks make a worker, and a template that takes 10 s for it is killed (`template_process.py`)."""
+_SLOW_FORK = 0.5
+_HARMLESS = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
+_SYSLOG = ("/dev/log", "/run/systemd/journal/")
+"""Sinks of datagrams: each is a record of its own, and none is answered."""
+_GREEN = ("gevent", "eventlet", "greenlet")
+_ANONYMOUS = {
+    "eventpoll": "an epoll instance, that of an event loop",
+    "eventfd": "an eventfd",
+    "timerfd": "a timerfd",
+    "signalfd": "a signalfd",
+    "inotify": "an inotify instance",
+    "pidfd": "a pidfd",
+    "io_uring": "an io_uring",
+}
+_TCP_SYN_SENT = 2
+"""linux/tcp_states.h"""
+_TIMERS = {signal.ITIMER_REAL: "SIGALRM", signal.ITIMER_VIRTUAL: "SIGVTALRM", signal.ITIMER_PROF: "SIGPROF"}
+_UNDONE = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE))
+"""Whose handlers of the import do not last: the host needs these signals itself (`template.py`, `worker/main.py`)."""
+_PATCHABLE: dict[str, tuple[object, str]] = {
+    f"{module.__name__}.{name}": (module, name)
+    for module, names in (
+        (socket, ("socket", "socketpair", "getaddrinfo", "create_connection")),
+        (select, ("select", "poll", "epoll")),
+        (threading, ("Thread", "Lock", "RLock", "Event", "Condition", "current_thread", "get_ident")),
+        (_thread, ("start_new_thread", "allocate_lock", "get_ident")),
+        (time, ("sleep", "time", "time_ns", "monotonic", "monotonic_ns")),
+        (os, ("fork", "read", "write", "waitpid", "_exit")),
+        (signal, ("signal",)),
+        (subprocess, ("Popen",)),
+        (ssl, ("SSLContext",)),
+        (builtins, ("open", "print")),
+    )
+    for name in names
+    if hasattr(module, name)
+}
+"""What the host calls itself, in the template or in a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportEffect:
+    """One thing that an import left. `name` is what `python.allow_open` may hold, `text` the sentence for people."""
+
+    kind: str
+    name: str
+    text: str
+
+
+class ImportWatch:
+    """Made before the imports; `effects` compares afterwards."""
+
+    def __init__(self) -> None:
+        self._descriptors = dict(_descriptors())
+        self._threads = set(thread_names())
+        self._children = _children()
+        self._signals = _signals()
+        self._masks = _signal_masks()
+        self._timeout = socket.getdefaulttimeout()
+        self._attributes = {key: getattr(module, name) for key, (module, name) in _PATCHABLE.items()}
+        self._probe = ForkProbe()
+
+    def effects(self, stacks: int) -> list[ImportEffect]:
+        """What is different now, worst first. `stacks` is where faulthandler writes in this process.
+
+        It forks once to see what the at-fork hooks do, so it has to be called while the watch over imports still runs.
+        """
+        found = [
+            *self._patches(),
+            *self._open(),
+            *self._threads_and_children(),
+            *self._signals_and_timers(),
+            *self._fork_hooks(stacks),  # last: it takes SIGCHLD for itself
+        ]
+        if (timeout := socket.getdefaulttimeout()) != self._timeout:
+            text = f"the default timeout of sockets is {_seconds(timeout)} (socket.setdefaulttimeout)"
+            found.append(ImportEffect(TIMEOUT, "timeout", f"{text}: every new socket of a handler has it"))
+        return sorted(found, key=lambda effect: effect.kind not in (_REFUSED, CONNECTION))
+
+    def _open(self) -> Iterator[ImportEffect]:
+        mapped = _mapped_files()
+        for descriptor, link in _descriptors():
+            if self._descriptors.get(descriptor) == link:
+                continue
+            try:
+                effect = _descriptor_effect(descriptor, link, mapped)
+            except OSError:  # closed by a thread meanwhile
+                continue
+            if effect is not None:
+                yield effect
+
+    def _threads_and_children(self) -> Iterator[ImportEffect]:
+        for thread, name in thread_names().items():
+            if thread not in self._threads:
+                yield ImportEffect(
+                    THREAD, name, f"the thread {name} runs in no worker: a fork does not copy it"
+                )
+        for child in sorted(_children() - self._children):
+            name = _command(child)
+            yield ImportEffect(CHILD, name, f"the process {name} (pid {child}) is no child of any worker")
+
+    def _signals_and_timers(self) -> Iterator[ImportEffect]:
+        now, masks = _signals(), _signal_masks()
+        for number, handler in now.items():
+            native = masks[0] >> (number - 1) & 1 != self._masks[0] >> (number - 1) & 1
+            if handler == self._signals[number] and not native:
+                continue
+            how = "a handler in C" if handler == self._signals[number] else _handler_name(handler)
+            name = signal.Signals(number).name
+            lasts = "the host does not keep it" if number in _UNDONE else "every worker has it"
+            yield ImportEffect(SIGNAL, name, f"{name} has {how}: {lasts}")
+        for timer, name in _TIMERS.items():
+            if signal.getitimer(timer) != (0.0, 0.0):
+                text = f"a timer that sends {name} runs in no worker: a fork does not copy it"
+                yield ImportEffect(TIMER, name, text)
+
+    def _patches(self) -> Iterator[ImportEffect]:
+        replaced: dict[str, list[str]] = {}
+        for key, (module, name) in _PATCHABLE.items():
+            if (now := getattr(module, name, None)) is not self._attributes[key]:
+                owner = getattr(now, "__module__", None) or type(now).__module__
+                replaced.setdefault(str(owner).partition(".")[0], []).append(key)
+        green = [key for owner, keys in replaced.items() if owner in _GREEN for key in keys]
+        if green:
+            owner = next(owner for owner in replaced if owner in _GREEN)
+            text = (
+                f"{owner} has replaced {_some(green)}: the host's event loop, threads and deadlines do not work on "
+                f"greenlets. Do not patch at import; run what needs {owner} as a program of its own"
+            )
+            yield ImportEffect(_REFUSED, owner, text)
+        for owner, keys in replaced.items():
+            if owner not in _GREEN:
+                yield ImportEffect(
+                    PATCH, owner, f"{owner} has replaced {_some(keys)}, which the host calls too"
+                )
+
+    def _fork_hooks(self, stacks: int) -> Iterator[ImportEffect]:
+        took = self._probe.run(_SLOWEST_FORK, stacks)
+        if took.problem is not None:
+            yield ImportEffect(_REFUSED, "fork", took.problem)
+        elif took.seconds - self._probe.before > _SLOW_FORK:
+            text = f"a fork takes {took.seconds:.1f} s with the at-fork hooks of the import, and each worker needs two"
+            yield ImportEffect(FORK, "fork", text)
+
+
+def verdict(
+    effects: Sequence[ImportEffect], python: PythonSettings, workers: int
+) -> tuple[list[str], list[str]]:
+    """What is refused, and what is only told, as texts with the setting or the cure.
+
+    Without `preload` each worker imports by itself, so nothing is shared; a port can be bound only once all the same.
+
+    :param workers: how many there will be.
+    """
+    errors: list[str] = []
+    warnings: list[str] = []
+    for effect in effects:
+        if effect.kind == _REFUSED:
+            errors.append(effect.text)
+        elif any(fnmatchcase(effect.name, allowed) for allowed in python.allow_open):
+            continue
+        elif not python.preload:
+            if effect.kind == LISTENER and workers > 1:
+                errors.append(
+                    f"a socket listens on {effect.name}, and each of {workers} workers would bind the port again "
+                    "(python.preload = false). Listen with SO_REUSEPORT, or in a program of its own"
+                )
+            elif effect.kind in (TIMEOUT, PATCH):
+                warnings.append(effect.text)
+        elif effect.kind == CONNECTION:
+            errors.append(
+                f"{effect.text}: all workers would share it, and read each other's answers. Connect in the first "
+                f'task of a worker instead, or set python.preload = false, or python.allow_open = ["{effect.name}"]'
+            )
+        else:
+            warnings.append(effect.text)
+    return [f"the imports left something behind: {error}" for error in errors], warnings
+
+
+# -- descriptors ----------------------------------------------------------------------------------
+
+
+def _descriptors() -> list[tuple[int, str]]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
+        except OSError:
+            continue  # of the listing itself
+    return sorted(found)
+
+
+def _descriptor_effect(descriptor: int, link: str, mapped: frozenset[tuple[int, int]]) -> ImportEffect | None:
+    if link.startswith("socket:"):
+        return _socket_effect(descriptor)
+    if link.startswith("pipe:"):
+        return _shared(DESCRIPTOR, link, "a pipe")
+    if link.startswith("anon_inode:"):
+        name = link.removeprefix("anon_inode:").strip("[]")
+        return _shared(DESCRIPTOR, name, _ANONYMOUS.get(name, f"a descriptor of {name}"))
+    if link in _HARMLESS or link.startswith("/memfd:"):
+        return None
+    found = os.fstat(descriptor)
+    reads = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    if reads and (found.st_dev, found.st_ino) in mapped:
+        return None  # mmap keeps it, and nobody reads by its position
+    info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    if "\nlock:" in info:
+        text = f"the file {link} is locked: the lock is the template's, or all workers hold it at once"
+        return ImportEffect(FILE, link, text)
+    return _shared(FILE, link, f"the file {link}")
+
+
+def _shared(kind: str, name: str, what: str) -> ImportEffect:
+    return ImportEffect(kind, name, f"{what} is open: all workers share it, its position and its state")
+
+
+def _socket_effect(descriptor: int) -> ImportEffect | None:
+    default = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(None)  # a socket object would set its timeout on what all processes share
+    try:
+        with _ORIGINAL_SOCKET(fileno=os.dup(descriptor)) as sock:
+            return _effect_of(sock)
+    finally:
+        socket.setdefaulttimeout(default)
+
+
+_ORIGINAL_SOCKET: Callable[..., socket.socket] = socket.socket
+
+
+def _effect_of(sock: socket.socket) -> ImportEffect | None:
+    own = _address(sock.getsockname)
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        if own.startswith("unix:") or sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            return _shared(DESCRIPTOR, own, f"a socket that listens on {own}")
+        text = (
+            f"a socket listens on {own}: the import of the next reload finds the port in use, and is rejected"
+        )
+        return ImportEffect(LISTENER, own, text)
+    is_stream = sock.type in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
+    try:
+        peer = _address(sock.getpeername)
+    except OSError:
+        if is_stream and sock.family != socket.AF_UNIX and _is_connecting(sock):
+            return ImportEffect(CONNECTION, own, f"a socket at {own} is being connected")
+        if own and not is_stream:
+            return _shared(DESCRIPTOR, own, f"a socket that receives at {own}")
+        return _shared(DESCRIPTOR, "socket", "a socket without a peer")
+    if sock.family == socket.AF_UNIX:
+        if not peer:
+            return _shared(DESCRIPTOR, "socketpair", "a pair of sockets")
+        if not is_stream and peer.removeprefix("unix:").startswith(_SYSLOG):
+            return None
+    kind = "connection" if is_stream else "socket of datagrams"
+    return ImportEffect(CONNECTION, peer, f"a {kind} to {peer} is open")
+
+
+def _address(name: Callable[[], object]) -> str:
+    """`127.0.0.1:80`, `[::1]:80`, `unix:/path`, `unix:@abstract`; empty for a socket without one."""
+    match name():
+        case (str(host), int(port), *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        case bytes(abstract):
+            return f"unix:@{abstract.strip(chr(0).encode()).decode(errors='replace')}" if abstract else ""
+        case str(path):
+            return f"unix:{path}" if path else ""
+        case other:
+            return str(other)
+
+
+def _is_connecting(sock: socket.socket) -> bool:
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0] == _TCP_SYN_SENT
+    except OSError:
+        return False
+
+
+def _mapped_files() -> frozenset[tuple[int, int]]:
+    """Device and inode of what is mapped."""
+    found = set()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[4] != "0":
+            major, _, minor = fields[3].partition(":")
+            found.add((os.makedev(int(major, 16), int(minor, 16)), int(fields[4])))
+    return frozenset(found)
+
+
+# -- processes and signals ------------------------------------------------------------------------
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        try:
+            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
+        except OSError:
+            continue
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        words = [b""]
+    return words[0].decode(errors="replace") or "(ended)"
+
+
+def _signals() -> dict[int, object]:
+    return {number: signal.getsignal(number) for number in signal.Signals}
+
+
+def _signal_masks() -> tuple[int, int]:
+    """Which signals are caught and which ignored, as bits, by whomever."""
+    status = Path("/proc/self/status").read_text()
+    caught, ignored = (
+        int(next(line for line in status.splitlines() if line.startswith(name)).split()[1], 16)
+        for name in ("SigCgt", "SigIgn")
+    )
+    return caught, ignored
+
+
+def _handler_name(handler: object) -> str:
+    if isinstance(handler, signal.Handlers):
+        return handler.name
+    name = getattr(handler, "__qualname__", type(handler).__qualname__)
+    return f"the handler {getattr(handler, '__module__', '?')}.{name}"
+
+
+def _seconds(timeout: float | None) -> str:
+    return "none" if timeout is None else f"{timeout:g} s"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
