@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import mmap
 import os
@@ -67,6 +68,19 @@ def write(path: str) -> None:
     Path(path).write_text("x")
 
 
+def multicast() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        sock.sendto(b"x", ("224.0.0.251", 5353))
+
+
+def io_uring() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(425, 0, None)  # io_uring_setup(2), with arguments that it refuses if it is asked
+    if (number := ctypes.get_errno()) == errno.EPERM:
+        raise PermissionError(number, os.strerror(number))
+
+
 def thread() -> None:
     started = threading.Thread(target=int)
     started.start()
@@ -87,6 +101,7 @@ PROBES: dict[str, Callable[[], object]] = {
     "write state": lambda: write(str(STATE / "x")),
     "write tmp": lambda: write("/tmp/x"),
     "write srv": lambda: write("/srv/exports/x"),
+    "write run": lambda: write("/run/lock/x"),
     "write etc": lambda: write("/etc/x"),
     "read home": lambda: os.listdir("/home"),
     "meminfo": lambda: Path("/proc/meminfo").read_text(),
@@ -95,6 +110,8 @@ PROBES: dict[str, Callable[[], object]] = {
     "nicer": lambda: os.nice(1),
     "scheduler": lambda: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)),
     "affinity": lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)),
+    "multicast": multicast,
+    "io_uring": io_uring,
     "chown": lambda: os.chown(STATE, os.getuid(), os.getgid()),
     "connect": lambda: socket.create_server(("127.0.0.1", 0)).close(),
     "credentials": lambda: Path(os.environ["CREDENTIALS_DIRECTORY"], "credentials_probe").read_text(),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.nats import NatsServer
 from tests.systemd.conftest import DROP_INS, drop_in
 from tests.systemd.lab import APPLICATION, ROOT, InstalledHost, Lab
 
@@ -20,12 +21,16 @@ FORBIDDEN = {
     "user namespace",
     "write srv",
     "write etc",
+    "write run",
     "read home",
     "meminfo",
     "netlink",
     "raw packets",
     "scheduler",
     "affinity",
+    "nicer",
+    "multicast",
+    "io_uring",
     "chown",
 }
 ALLOWS = {
@@ -33,7 +38,7 @@ ALLOWS = {
     "sub-processes": {"script in state", "script in tmp", "shared object in tmp", "user namespace"},
     "files": {"write srv"},
     "system-information": {"meminfo", "netlink"},
-    "scheduling": {"scheduler", "affinity"},
+    "scheduling": {"scheduler", "affinity", "nicer"},
     "memory": set(),
     "network": set(),
 }
@@ -65,12 +70,20 @@ def test_every_drop_in_is_named_where_the_need_for_it_is() -> None:
     } == set()
 
 
-def test_a_host_of_several_differs_from_the_only_one_by_its_name() -> None:
+OWN_USER = ["DynamicUser=yes", "User=ajhost-%i", "SupplementaryGroups=ajhost"]
+"""What an instance has in place of the user that the only host runs as."""
+
+
+def test_a_host_of_several_differs_from_the_only_one_by_its_name_user_and_credentials() -> None:
     several = [
         line.replace("ajhost-%i", "ajhost").replace("%i.toml", "ajhost.toml").replace("ajhost %i", "ajhost")
         for line in directives(UNITS / "ajhost@.service")
+        if line not in OWN_USER and line != "SetCredential=credentials:none"
     ]
-    assert several == directives(UNITS / "ajhost.service")
+    only = [
+        line for line in directives(UNITS / "ajhost.service") if line not in ("User=ajhost", "Group=ajhost")
+    ]
+    assert [line.replace("credentials@%i", "credentials") for line in several] == only
 
 
 async def probe(lab: Lab) -> dict[str, str | None]:
@@ -116,3 +129,44 @@ async def test_every_drop_in_is_understood(lab: Lab, host: InstalledHost) -> Non
         shutil.copy(path, lab.path(DROP_INS))
     verified = await lab.run("systemd-analyze", "verify", "--man=no", host.unit)
     assert (verified.status, verified.stderr) == (0, "")
+
+
+DROP_IN_NAMES = sorted(path.name for path in (UNITS / "drop-ins").iterdir())
+
+
+@pytest.mark.parametrize("unit", ["ajhost.service", "ajhost@other.service"])
+async def test_the_unit_starts_with_each_drop_in_as_it_is_shipped(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, unit: str
+) -> None:
+    started = InstalledHost(lab, unit, unit.partition(".")[0].partition("@")[2] or "ajhost")
+    started.configure(nats_server.url, {"echo": "echo"})
+    directory = f"/etc/systemd/system/{unit}.d"
+    lab.path(directory).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in DROP_IN_NAMES:
+            shutil.copy(lab.path(f"/usr/share/ajhost/drop-ins/{name}"), lab.path(directory))
+            await lab.do("systemctl", "daemon-reload")
+            assert (await lab.run("systemctl", "restart", unit)).status == 0, (name, await lab.log(unit))
+            assert await lab.show("NRestarts", unit) == "0"
+            lab.path(f"{directory}/{name}").unlink()
+    finally:
+        await lab.run("systemctl", "stop", unit)
+        shutil.rmtree(lab.path(directory))
+        await lab.do("systemctl", "daemon-reload")
+
+
+SET_UP = {
+    "217": "User=nosuch",
+    "226": "ReadWritePaths=/srv/nothing-there",
+    "243": "LoadCredential=x:/srv/nothing-there",
+    "203": "ExecStart=\nExecStart=/usr/bin/ajhost-nosuch",
+}
+
+
+@pytest.mark.usefixtures("host")
+@pytest.mark.parametrize("status", SET_UP)
+async def test_what_systemd_cannot_set_up_is_not_tried_again_and_again(lab: Lab, status: str) -> None:
+    await drop_in(lab, "broken", f"[Service]\n{SET_UP[status]}\n")
+    assert (await lab.run("systemctl", "start", "ajhost")).status != 0
+    await lab.until_shows("ActiveState", "failed")
+    assert (await lab.show("ExecMainStatus"), await lab.show("NRestarts")) == (status, "0")
