@@ -139,8 +139,43 @@ async def test_every_library_is_in_it_and_every_module_can_be_imported(bare: Lab
     assert {_name(line) for line in listed.splitlines()} == set(found["distributions"])
 
 
+async def test_the_bill_of_materials_names_every_library_with_version_licence_and_hashes(bare: Lab) -> None:
+    bill = json.loads(bare.path("/usr/share/doc/ajhost/ajhost.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.5")
+    listed = bare.path("/usr/share/doc/ajhost/bundled-libraries.txt").read_text()
+    named = {f"{found['name']}=={found['version']}" for found in bill["components"]}
+    assert named == {line.lower().replace("_", "-") for line in listed.split()}
+    for found in bill["components"]:
+        assert found["licenses"], found
+        assert found["properties"], found
+    assert "http" not in "".join((ROOT / "packaging" / name).read_text() for name in LOCKS)
+
+
+LOCKS = ("libraries.lock", "build-tools.lock")
+
+
 def _name(requirement: str) -> str:
     return re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower().replace("_", "-")
+
+
+def test_a_package_that_is_built_again_is_the_same(package: Path) -> None:
+    before = package.read_bytes()
+    subprocess.run([ROOT / "scripts" / "build-deb"], check=True, capture_output=True)
+    assert package.read_bytes() == before
+
+
+@pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")
+def test_lintian_has_nothing_to_say(package: Path) -> None:
+    done = subprocess.run(
+        ["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", IGNORED, package],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+IGNORED = "no-manual-page,initial-upload-closes-no-bugs"
 
 
 async def test_shells_complete_commands(bare: Lab) -> None:
