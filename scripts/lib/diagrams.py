@@ -42,7 +42,13 @@ def render(source: str, library: str) -> str:
         page.write_text(_PAGE.format(library=library, source=html.escape(source)))
         done = subprocess.run(
             [
-                *("chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={directory}/profile"),
+                *(
+                    "chromium",
+                    "--headless",
+                    "--no-sandbox",
+                    "--disable-gpu",
+                    f"--user-data-dir={directory}/profile",
+                ),
                 *("--virtual-time-budget=20000", "--dump-dom", page.as_uri()),
             ],
             capture_output=True,
