@@ -23,7 +23,7 @@ FOREIGN: dict[str, set[str]] = {
     "ledger": set(),
     "core": set(),
     "settings": {"pydantic"},
-    "api": {"orjson"},
+    "api": {"typing_extensions"},  # for the type checker alone
     "adapters": {
         "nats",
         "nkeys",
@@ -34,7 +34,7 @@ FOREIGN: dict[str, set[str]] = {
         "uvicorn",
         "uvloop",
     },
-    "roles": {"orjson", "uvloop"},
+    "roles": {"orjson", "pydantic", "pydantic_core", "typing_extensions", "uvloop"},
     "cli": {"click", "orjson"},
 }
 """What a layer may import that is neither ours nor the standard library's."""
@@ -45,7 +45,8 @@ SANS_IO = {"asyncio", "logging", "os", "selectors", "signal", "socket", "subproc
 ONLY_IN: dict[str, set[str]] = {
     "nats": {"ajhost.adapters.nats.connection", "ajhost.adapters.nats.transport"},
     "prometheus_client": {"ajhost.adapters.prometheus"},
-    "pydantic": {"ajhost.settings.load", "ajhost.settings.schema"},
+    "pydantic": {"ajhost.settings.load", "ajhost.settings.schema", "ajhost.roles.payload_readers"},
+    "pydantic_core": {"ajhost.roles.json_encoding"},
     "uvicorn": {"ajhost.adapters.http"},
 }
 """Packages that only these modules may import, whatever their layer may."""

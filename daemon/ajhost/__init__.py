@@ -1,7 +1,7 @@
-"""Hosts Python handlers for Choria AsyncJobs. Handler authors import `Task` and `TerminateTask` from here."""
+"""Hosts Python handlers for Choria AsyncJobs. Handler authors import from here."""
 
-from ajhost.api import Task, TerminateTask
+from ajhost.api import InvalidPayload, Task, TerminateTask
 
 __version__ = "0.1.0"
 
-__all__ = ["Task", "TerminateTask", "__version__"]
+__all__ = ["InvalidPayload", "Task", "TerminateTask", "__version__"]

@@ -1,22 +1,30 @@
 """What handler authors import: `from ajhost import Task, TerminateTask`.
 
-A handler is a function of one argument, the task:
+A handler is a function of the task, of its payload, or of both:
 
     from ajhost import Task, TerminateTask
 
-    async def send(task: Task) -> dict[str, str]:
-        message = task.json()
-        if "to" not in message:
-            raise TerminateTask("no recipient")
-        return {"sent": await deliver(message, timeout=task.remaining())}
+    @dataclass
+    class Mail:
+        to: str
+        text: str = ""
+
+    async def send(mail: Mail, task: Task) -> dict[str, str]:
+        if not is_customer(mail.to):
+            raise TerminateTask("no customer of ours")
+        return {"sent": await deliver(mail, timeout=task.remaining())}
+
+The parameter annotated `Task` (or the only one without an annotation) gets the task. Another one gets the payload:
+`bytes` as it is, `str` as UTF-8, any other type validated from JSON by pydantic. A payload that does not fit ends the
+task, and the router keeps the reason: `invalid payload: mail.to: field required`.
 
 `async def` runs on the worker's event loop and is cancelled at its deadline; it must not block, because every other
 task of that worker waits meanwhile. `def` runs in a thread, where blocking is fine, but which nothing can stop: give
 each call in it a timeout of `task.remaining()`.
 
 What it returns is the task's result: `bytes` as they are, `str` as UTF-8, `None` as an empty result, anything else as
-JSON. Raising `TerminateTask` ends the task for good; any other exception fails this attempt, and the router tries again
-later.
+JSON: models, dataclasses, dates, sets, decimals and the like included. Raising `TerminateTask` ends the task for good;
+any other exception fails this attempt, and the router tries again later.
 
 **A task may run more than once**, even after it succeeded: the answer can be lost, the machine can fail, a router can
 give up waiting. So a handler must be idempotent: use `task.id` to recognise what is done already.
@@ -26,12 +34,20 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
-import orjson
-
+from ajhost.protocol import exact_json
 from ajhost.protocol.task import TaskRecord
 from ajhost.protocol.times import to_datetime
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    _State = TypeVar("_State", default=Any)
+else:  # a library of the application's own must not be shadowed by the host's version of it
+    from typing import TypeVar
+
+    _State = TypeVar("_State")
 
 
 class TerminateTask(Exception):
@@ -42,13 +58,26 @@ class TerminateTask(Exception):
     """
 
 
-class Task:
-    """One attempt at one task, as its handler sees it. Read only."""
+class InvalidPayload(TerminateTask, ValueError):
+    """The payload is not what the handler takes. It will not be at the next try either, so it ends the task.
 
-    __slots__ = ("_ends", "_ends_at", "_payload", "_record")
+    A handler of its own rules may raise it too. Its text becomes the task's last error after `invalid payload: `.
+    """
 
-    def __init__(self, record: TaskRecord, deadline_mono: float, payload: bytes | None = None) -> None:
+    def __str__(self) -> str:
+        return f"invalid payload: {super().__str__()}"
+
+
+class Task(Generic[_State]):
+    """One attempt at one task, as its handler sees it. Read only. `Task[State]` says of what type `state` is."""
+
+    __slots__ = ("_ends", "_ends_at", "_payload", "_record", "_state")
+
+    def __init__(
+        self, record: TaskRecord, deadline_mono: float, payload: bytes | None = None, state: Any = None
+    ) -> None:
         """`deadline_mono` is on `time.monotonic()`; `payload` stands in for the record's own (an unwrapped one)."""
+        self._state = state
         self._record = record
         self._ends = deadline_mono
         self._ends_at: datetime | None = None
@@ -74,17 +103,26 @@ class Task:
         """What the producer attached, as bytes; empty if nothing. Need not be JSON: see `json`."""
         return self._payload
 
-    def json(self) -> Any:
-        """The payload decoded from JSON. Raises ValueError that says where the payload is not JSON, or is empty.
+    @property
+    def state(self) -> _State:
+        """What the worker's lifespan yielded; None without one."""
+        state: _State = self._state
+        return state
 
-        `ajc task add` stores its argument as a JSON text, so that JSON given to it comes out here as a `str`.
+    def json(self) -> Any:
+        """The payload decoded from JSON; integers are exact, whatever their size.
+
+        `ajc task add` stores its argument as a JSON text, so that JSON given to it comes out here as a `str`: a handler
+        with a typed payload takes it for what it holds.
+
+        :raises InvalidPayload: the payload is empty or not JSON. Not caught, it ends the task.
         """
         if not self._payload:
-            raise ValueError(f"task {self.id} has no payload to read as JSON")
+            raise InvalidPayload("there is none to read as JSON")
         try:
-            return orjson.loads(self._payload)
-        except orjson.JSONDecodeError as error:
-            raise ValueError(f"the payload of task {self.id} is not JSON: {error}") from None
+            return exact_json.loads(self._payload)
+        except ValueError as error:
+            raise InvalidPayload(f"it is not JSON: {error}") from None
 
     @property
     def tries(self) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ajhost.protocol import times
+from ajhost.protocol import exact_json, times
 
 _TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
 _USUAL = ("id", "type", "payload", "tries", "max_tries", "tried", "created", "queue")
@@ -94,8 +94,8 @@ def read_task(body: bytes) -> TaskRecord:
     """The task in the JSON `body`. Raises ValueError whose text names the field and shows what was found."""
     try:
         fields = loads(body)
-    except JSONDecodeError as error:
-        raise ValueError(f"the task is not JSON: {error}") from None
+    except JSONDecodeError:
+        fields = _read_again(body)
     if type(fields) is not dict:
         raise ValueError(f"the task is not a JSON object but {shown(fields)}")
     try:
@@ -157,8 +157,18 @@ def read_task(body: bytes) -> TaskRecord:
         value = {}
     elif type(value) is not dict:
         raise _wrong("dependency_results", "an object", value)
+    elif value and exact_json.has_long_integers(body):
+        value = exact_json.exact(body)["dependency_results"]
     task.dependency_results = value
     return task
+
+
+def _read_again(body: bytes) -> Any:
+    """What orjson refused: an integer of more than 308 digits in a dependency's result is JSON all the same."""
+    try:
+        return exact_json.loads(body)
+    except ValueError as error:
+        raise ValueError(f"the task is not JSON: {error}") from None
 
 
 def encode_task(

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ajhost.roles.binding import Unbindable, bind
+from ajhost.roles.payload_readers import PayloadReader
 from ajhost.settings.values import HandlerSettings
 
 _OWN = f"{Path(__file__).parent.parent}/"
@@ -34,15 +36,18 @@ class LoadedHandler:
     concurrency: int | None
     unwrap: bool
     max_crashes: int
+    payload: PayloadReader | None = None
+    """Makes the argument of a typed payload; `function` calls it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandlerDescription:
-    """A loaded handler in words: `kind` is `async` or `thread`."""
+    """A loaded handler in words: `kind` is `async` or `thread`, `payload` the type of its payload, if it has one."""
 
     route: str
     target: str
     kind: str
+    payload: str = ""
 
 
 class LoadFailed(Exception):
@@ -53,7 +58,7 @@ class LoadFailed(Exception):
         self.problems = problems
 
 
-class _Unfit(Exception):
+class NoHandler(Exception):
     """This target is no handler; the text says why."""
 
 
@@ -78,7 +83,7 @@ def load_handlers(handlers: Sequence[HandlerSettings]) -> dict[str, LoadedHandle
             continue
         try:
             loaded[settings.route] = _loaded(settings, module)
-        except _Unfit as error:
+        except NoHandler as error:
             problems.append(f"{_key(settings)}: {error}")
     if problems:
         raise LoadFailed(problems)
@@ -88,7 +93,13 @@ def load_handlers(handlers: Sequence[HandlerSettings]) -> dict[str, LoadedHandle
 def describe(loaded: dict[str, LoadedHandler]) -> list[HandlerDescription]:
     """What was loaded, in words."""
     return [
-        HandlerDescription(h.route, h.target, "async" if h.is_async else "thread") for h in loaded.values()
+        HandlerDescription(
+            h.route,
+            h.target,
+            "async" if h.is_async else "thread",
+            "" if h.payload is None else h.payload.type_name,
+        )
+        for h in loaded.values()
     ]
 
 
@@ -121,19 +132,9 @@ def _siblings(name: str) -> list[str]:
 
 
 def _loaded(settings: HandlerSettings, module: ModuleType) -> LoadedHandler:
-    function = _find(module, settings.target.partition(":")[2])
-    if inspect.isclass(function):
-        raise _Unfit(f"{settings.target} is a class: name a function, or an object that can be called")
-    if not callable(function):
-        raise _Unfit(f"{settings.target} is a {type(function).__name__}, which cannot be called")
-    _check_signature(settings.target, function)
-    plain = _plain(function)
-    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
-        raise _Unfit(f"{settings.target} is a generator (it has a `yield`): a handler returns its result")
-    is_async = inspect.iscoroutinefunction(plain)
-    if not is_async and inspect.iscoroutinefunction(inspect.unwrap(plain)):
-        # a decorator that passes the coroutine through without being `async` itself
-        function, is_async = _awaiting(function), True
+    function, is_async, payload = callable_of(
+        settings.target, _find(module, settings.target.partition(":")[2])
+    )
     return LoadedHandler(
         route=settings.route,
         target=settings.target,
@@ -143,7 +144,31 @@ def _loaded(settings: HandlerSettings, module: ModuleType) -> LoadedHandler:
         concurrency=settings.concurrency,
         unwrap=settings.unwrap,
         max_crashes=settings.max_crashes,
+        payload=payload,
     )
+
+
+def callable_of(name: str, function: Any) -> tuple[Callable[[Any], Any], bool, PayloadReader | None]:
+    """What to call with a task so that the handler `function` runs; whether that is awaited; who reads its payload.
+
+    :raises NoHandler: it is none, or nobody can tell what its parameters want.
+    """
+    if inspect.isclass(function):
+        raise NoHandler(f"{name} is a class: name a function, or an object that can be called")
+    if not callable(function):
+        raise NoHandler(f"{name} is a {type(function).__name__}, which cannot be called")
+    plain = _plain(function)
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise NoHandler(f"{name} is a generator (it has a `yield`): a handler returns its result")
+    is_async = inspect.iscoroutinefunction(plain)
+    if not is_async and inspect.iscoroutinefunction(inspect.unwrap(plain)):
+        # a decorator that passes the coroutine through without being `async` itself
+        function, is_async = _awaiting(function), True
+    try:
+        binding = bind(name, function)
+    except Unbindable as error:
+        raise NoHandler(str(error)) from None
+    return binding.function, is_async, binding.payload
 
 
 def _find(module: ModuleType, attributes: str) -> Any:
@@ -156,9 +181,9 @@ def _find(module: ModuleType, attributes: str) -> Any:
             near = difflib.get_close_matches(name, names, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names) or 'nothing'}"
             where = getattr(found, "__name__", type(found).__name__)
-            raise _Unfit(f"{where} ({module.__file__}) has no {name!r}; {hint}") from None
+            raise NoHandler(f"{where} ({module.__file__}) has no {name!r}; {hint}") from None
         except Exception as error:
-            raise _Unfit(f"{module.__name__}: reading {name!r} raised {error!r}") from error
+            raise NoHandler(f"{module.__name__}: reading {name!r} raised {error!r}") from error
     return found
 
 
@@ -171,21 +196,10 @@ def _plain(function: Any) -> Any:
     return type(function).__call__
 
 
-def _check_signature(target: str, function: Callable[..., Any]) -> None:
-    try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError):
-        return  # written in C, and says nothing
-    try:
-        signature.bind(object())
-    except TypeError:
-        raise _Unfit(f"{target}{signature} cannot be called with one argument, the task") from None
-
-
-def _awaiting(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _awaiting(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
-    async def call(task: Any) -> Any:
-        result = function(task)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
         return await result if inspect.isawaitable(result) else result
 
     return call

@@ -38,7 +38,11 @@ from ajhost.settings.values import (
 WORKER = "ajhost.roles.worker.main:run"
 """What a worker is (`roles.template.template.Run`)."""
 _PACKAGE = Path(ajhost.__file__).resolve().parent
-_DEPENDENCIES = ("nats", "nkeys", "nacl", "orjson", "setproctitle", "systemd", "uvloop")
+_DEPENDENCIES = (
+    *("nats", "nkeys", "nacl", "orjson", "setproctitle", "systemd", "uvloop"),
+    # of typed payloads and of results that orjson does not know; imported when there is one
+    *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
+)
 """What a worker needs besides the standard library."""
 _SYSTEMD = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
 """systemd's words with the supervisor, which must not reach user code (sd_notify(3))."""

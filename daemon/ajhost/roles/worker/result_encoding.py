@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import orjson
-
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.roles.json_encoding import CannotEncode, encode
 
-_JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _GROUP_SHOWN = 3
 _GROUP_DEPTH = 3
 """Levels of nested groups that are told: a text of about 1 KiB holds no more, and groups can be nested without end."""
@@ -17,9 +15,9 @@ _name_of = type.__dict__["__name__"].__get__
 
 
 def outcome_of_result(value: object) -> Outcome:
-    """Bytes as they are, text as UTF-8, None as nothing, anything else as JSON.
+    """Bytes as they are, text as UTF-8, None as nothing, anything else as JSON (`roles/json_encoding.py`).
 
-    JSON as orjson makes it: dataclasses, datetimes (RFC 3339), UUIDs, enums and numpy's arrays are known to it.
+    What has no form in JSON has none at the next try either: it ends the task.
     """
     kind = type(value)
     if kind is bytes:
@@ -31,9 +29,15 @@ def outcome_of_result(value: object) -> Outcome:
             return Completed(str.encode(value))
         if isinstance(value, bytes | bytearray | memoryview):
             return Completed(bytes(value))
-        return Completed(orjson.dumps(value, option=_JSON))
+        return Completed(encode(value))
+    except CannotEncode as error:
+        return Terminated(f"invalid result: {_text(error)}")
+    except (UnicodeEncodeError, ValueError) as error:
+        return Terminated(f"invalid result: a {_name_of(kind)} that cannot be sent: {_text(error)}")
     except BaseException as error:
-        return Failed(f"handler error: the result, of type {_name_of(kind)}, cannot be sent: {_text(error)}")
+        return Failed(
+            f"handler error: the result, of type {_name_of(kind)}, cannot be sent: {describe(error)}"
+        )
 
 
 def outcome_of_exception(error: BaseException) -> Outcome:

@@ -1,0 +1,256 @@
+"""A handler's signature, read once at load: which parameter gets the task, and which the payload, as what.
+
+    async def send(task: Task) -> ...                   the task alone
+    async def send(mail: Mail, task: Task) -> ...       the payload validated as `Mail`, and the task
+    def resize(image: bytes) -> ...                     the payload as it is
+
+A handler of the task alone is called as it stands; pydantic is imported when the first other one is bound.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ajhost.api import Task
+from ajhost.roles.payload_readers import PayloadReader, Unreadable, payload_reader, type_name
+
+_EMPTY = inspect.Parameter.empty
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Unbindable(Exception):
+    """The signature does not say what a handler gets. The text tells what would, in terms of this signature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """How a function is called with a task. `payload` is None where it gets the task alone."""
+
+    function: Callable[[Any], Any]
+    payload: PayloadReader | None
+
+
+def bind(name: str, function: Callable[..., Any]) -> Binding:
+    """What to call with a task so that `function` gets what its parameters ask for; `name` is for errors.
+
+    :raises Unbindable: with the signature that would do.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):
+        return Binding(function, None)  # written in C, and says nothing
+    except NameError as error:  # Python 3.14 evaluates annotations here
+        raise Unbindable(f"{name}: an annotation cannot be resolved: {error}") from None
+    shown = _shown(name, signature)
+    parameters = [p for p in signature.parameters.values() if p.kind not in _VARIADIC]
+    hints = {p.name: _annotation(name, function, p) for p in parameters}
+    tasks = [p for p in parameters if _wants_task(hints[p.name])]
+    required = [p for p in parameters if p.default is _EMPTY and p not in tasks]
+    if len(tasks) > 1:
+        raise Unbindable(f"{shown}: {tasks[0].name} and {tasks[1].name} are both a Task; a handler gets one")
+    task = tasks[0] if tasks else None
+    if not tasks and not required:
+        return Binding(_alone(shown, function, signature, parameters, hints), None)
+    if task is None:
+        task = _unmarked(required, hints)
+    others = [p for p in required if p is not task]
+    if len(others) > 1 or (task is None and len(required) > 1):
+        raise Unbindable(_too_many(name, shown, required, task, hints))
+    if not others:
+        assert task is not None
+        return Binding(_passing(shown, function, signature, task, None, None), None)
+    (payload,) = others
+    hint = hints[payload.name]
+    try:
+        reader = payload_reader(name, payload.name, Any if hint is _EMPTY else hint)
+    except Unreadable as error:
+        raise Unbindable(str(error)) from None
+    return Binding(_passing(shown, function, signature, task, payload, reader), reader)
+
+
+def _shown(name: str, signature: inspect.Signature) -> str:
+    bare = inspect.Signature(list(signature.parameters.values()))
+    return f"{name}{bare}".replace("'", "")
+
+
+def _unmarked(required: list[inspect.Parameter], hints: dict[str, Any]) -> inspect.Parameter | None:
+    """The task's parameter where none is annotated `Task`: the only one without an annotation, or called `task`."""
+    bare = [p for p in required if hints[p.name] is _EMPTY]
+    if len(bare) == 1 and len(required) <= 2:
+        return bare[0]
+    named = [p for p in required if p.name == "task" and hints[p.name] in (_EMPTY, Any, object)]
+    return named[0] if named else None
+
+
+def _too_many(
+    name: str,
+    shown: str,
+    required: list[inspect.Parameter],
+    task: inspect.Parameter | None,
+    hints: dict[str, Any],
+) -> str:
+    rest = [p.name for p in required if p is not task and p.name != "task"]
+    chosen = next((name for name in rest if hints[name] is not _EMPTY), rest[0])
+    kind = hints[chosen]
+    would = f"{chosen}: {'Payload' if kind is _EMPTY else type_name(kind)}"
+    called = name.rpartition(":")[2]
+    return (
+        f"{shown} cannot be called with one argument, the task, nor with a payload and the task: it needs "
+        f"{', '.join(p.name for p in required)}. What would do: {called}(task: Task) or {called}({would}, task: Task)"
+    )
+
+
+def _alone(
+    shown: str,
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    parameters: list[inspect.Parameter],
+    hints: dict[str, Any],
+) -> Callable[[Any], Any]:
+    """Nothing is required: the task is the first argument that can be given."""
+    try:
+        signature.bind(object())
+    except TypeError:
+        raise Unbindable(f"{shown} cannot be called with one argument, the task") from None
+    return function
+
+
+# -- calling ---------------------------------------------------------------------------------------
+
+
+def _passing(
+    shown: str,
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    task: inspect.Parameter | None,
+    payload: inspect.Parameter | None,
+    reader: PayloadReader | None,
+) -> Callable[[Any], Any]:
+    names = list(signature.parameters)
+    wanted = [p for p in (task, payload) if p is not None]
+    by_place = [p for p in wanted if p.kind in _POSITIONAL]
+    by_name = [p for p in wanted if p.kind not in _POSITIONAL]
+    by_place.sort(key=lambda p: names.index(p.name))
+    if [names.index(p.name) for p in by_place] != list(range(len(by_place))):
+        keyword = [p for p in by_place if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        if keyword != by_place:
+            raise Unbindable(f"{shown} has positional parameters before its task and payload")
+        by_place, by_name = [], by_place + by_name
+    _check_wrapper(shown, function, len(by_place), [p.name for p in by_name])
+    if reader is None:
+        if by_place:
+            return function
+        (key,) = (p.name for p in by_name)
+        return lambda task: function(**{key: task})
+    read = reader.read
+    places = [p is task for p in by_place]
+    if by_name:
+        return _by_name(function, read, places, {p.name: p is task for p in by_name})
+    if places == [False]:
+        return lambda task: function(read(task.payload))
+    if places == [False, True]:
+        return lambda task: function(read(task.payload), task)
+    return lambda task: function(task, read(task.payload))
+
+
+def _by_name(
+    function: Callable[..., Any],
+    read: Callable[[bytes], Any],
+    places: list[bool],
+    names: dict[str, bool],
+) -> Callable[[Any], Any]:
+    """Some arguments have to be named. `places` and `names`: whether it is the task."""
+
+    def call(task: Any) -> Any:
+        argument = read(task.payload)
+        given = [task if is_task else argument for is_task in places]
+        return function(*given, **{name: task if is_task else argument for name, is_task in names.items()})
+
+    return call
+
+
+def _check_wrapper(shown: str, function: Callable[..., Any], places: int, names: list[str]) -> None:
+    """A decorator's wrapper says by `functools.wraps` that it takes what it may not take."""
+    try:
+        outer = inspect.signature(function, follow_wrapped=False)
+        outer.bind(*(object() for _ in range(places)), **dict.fromkeys(names))
+    except TypeError:
+        raise Unbindable(
+            f"{shown}: a decorator's {_shown('wrapper', outer)} takes other arguments than the function that it wraps; "
+            "give it (*args, **kwargs)"
+        ) from None
+    except ValueError:
+        return
+
+
+# -- annotations -----------------------------------------------------------------------------------
+
+
+def _annotation(name: str, function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The type of a parameter, looked up where the function was written if it is a text."""
+    given = parameter.annotation
+    if isinstance(given, str):
+        bare = given.strip().strip("'\"")
+        if bare == "Task" or bare.startswith("Task[") or bare.endswith(".Task"):
+            return Task  # imported perhaps for the type checker alone
+    elif given is _EMPTY or isinstance(given, type):
+        return given
+    holder = types.SimpleNamespace(__annotations__={parameter.name: given})
+    try:
+        return typing.get_type_hints(holder, _globals(function), _closure(function), include_extras=True)[
+            parameter.name
+        ]
+    except Exception as error:
+        raise Unbindable(
+            f"{name}: the annotation {given!r} of {parameter.name} cannot be resolved: {error}. It must be a name "
+            "of the handler's module at run time, not for the type checker alone or of a function's inside"
+        ) from None
+
+
+def _plain(function: Any) -> Any:
+    """The function whose text holds the annotations."""
+    while True:
+        if (inner := getattr(function, "func", None)) is not None and not inspect.isroutine(function):
+            function = inner
+        elif (wrapped := getattr(function, "__wrapped__", None)) is not None:
+            function = wrapped
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif not inspect.isroutine(function) and inspect.isroutine(type(function).__call__):
+            function = type(function).__call__
+        else:
+            return function
+
+
+def _globals(function: Callable[..., Any]) -> dict[str, Any]:
+    return getattr(_plain(function), "__globals__", {})
+
+
+def _closure(function: Callable[..., Any]) -> dict[str, Any]:
+    plain = _plain(function)
+    names = getattr(getattr(plain, "__code__", None), "co_freevars", ())
+    found = {}
+    for name, cell in zip(names, getattr(plain, "__closure__", None) or (), strict=False):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return found
+
+
+def _wants_task(hint: Any) -> bool:
+    if hint is Task or typing.get_origin(hint) is Task:
+        return True
+    if isinstance(hint, type):
+        return issubclass(hint, Task)
+    if typing.get_origin(hint) is typing.Annotated:
+        return _wants_task(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return any(_wants_task(part) for part in typing.get_args(hint))
+    return False

@@ -1,0 +1,240 @@
+"""What handlers return, as JSON: orjson for nearly everything, pydantic's encoder for what orjson does not know.
+
+    float, int, str, None, dict, list ...    as JSON has them; integers of any size; NaN and infinities are errors
+    dataclass, TypedDict, Enum, UUID         fields, items, value, text
+    datetime, date, time, timedelta          RFC 3339; timedelta ISO 8601
+    pydantic models                          as the model's own `model_dump_json()`
+    namedtuple, set, frozenset, deque        a list
+    Decimal, Path, IP addresses ...          a text
+    bytes                                    base64 of the standard alphabet, as Go's `encoding/json` has it
+    numpy scalars and arrays                 numbers, lists
+
+`docs/handlers.md` has the same table, which a test compares with what this module does.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Any, NoReturn
+
+import orjson
+
+_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_NULL = b"null"
+_DEEPEST = 250
+"""Levels that are followed; orjson follows 254, and a circle has no end."""
+_SHOWN = 60
+"""Characters of such a place that are shown."""
+_BYTES = (bytes, bytearray, memoryview)
+_PLAIN = (str, bool, type(None))
+
+# past a metaclass that has a `__name__` of its own
+_name_of = type.__dict__["__name__"].__get__
+
+
+class CannotEncode(Exception):
+    """A value has no form in JSON. The text names the place and the type: `result.items[2].owner: acme.User ...`."""
+
+
+def encode(value: object) -> bytes:
+    """`value` as JSON.
+
+    :raises CannotEncode: naming what cannot be encoded, and where it is.
+    """
+    try:
+        body = orjson.dumps(value, _default, _OPTIONS)
+    except MemoryError:
+        raise
+    except Exception as error:  # TypeError of orjson; anything of the value's own methods
+        return _slowly(value, error)
+    if _NULL in body:
+        _refuse_nan(value)  # orjson writes NaN as null
+    return body
+
+
+# -- what orjson does not know ---------------------------------------------------------------------
+
+
+def _default(value: Any) -> Any:
+    """What orjson encodes in place of `value`. Raises TypeError where there is nothing."""
+    if isinstance(value, (set, frozenset, tuple, deque)):
+        return list(value)
+    if isinstance(value, _BYTES):
+        return base64.b64encode(value).decode()
+    if (serializer := getattr(type(value), "__pydantic_serializer__", None)) is not None:
+        return _dumped(value, serializer)
+    if isinstance(value, Decimal) and not value.is_finite():
+        raise CannotEncode(f"{value} is not a number that JSON has")
+    if _is_numpy(value):
+        plain = value.tolist() if hasattr(value, "tolist") else value
+        if type(plain) is not type(value):
+            return plain
+    return _by_pydantic(value)
+
+
+def _dumped(value: Any, serializer: Any) -> Any:
+    """A model as it encodes itself. The text is kept as it is, unless it may hide a NaN."""
+    text = serializer.to_json(value)
+    if _NULL in text:
+        _refuse_nan(serializer.to_python(value, mode="python"))
+    return orjson.Fragment(text)
+
+
+def _by_pydantic(value: Any) -> Any:
+    if isinstance(value, Iterator):
+        raise TypeError("an iterator")
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, inf_nan_mode="constants")
+
+
+def _is_numpy(value: object) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic))
+
+
+# -- NaN -------------------------------------------------------------------------------------------
+
+
+def _refuse_nan(value: object) -> None:
+    try:
+        _STRICT.encode(value)
+    except Exception:  # a NaN, or what the standard library does not know: looked at one by one
+        _plain(value, "result", 0)
+
+
+def _strict_default(value: object) -> NoReturn:
+    raise TypeError(type(value))
+
+
+_STRICT = json.JSONEncoder(allow_nan=False, check_circular=False, default=_strict_default)
+"""For values of the standard types, the quickest way to find a NaN among them."""
+
+
+# -- one by one ------------------------------------------------------------------------------------
+
+
+def _slowly(value: object, error: Exception) -> bytes:
+    """As `encode`, where orjson gave up: integers beyond 64 bits are encoded; whatever else it was is named."""
+    try:
+        plain = _plain(value, "result", 0)
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        raise CannotEncode(f"result: a text that UTF-8 cannot hold ({_text(error)})") from None
+    except RecursionError:
+        raise CannotEncode(f"result: {_kind(value)}, which is nested too deeply") from None
+
+
+def _plain(value: Any, place: str, depth: int) -> Any:
+    """`value` in the types of the standard library's JSON, or CannotEncode with the place."""
+    if depth > _DEEPEST:
+        raise CannotEncode(f"{place[:_SHOWN]}...: nested too deeply, or in a circle")
+    if isinstance(value, Enum):
+        return _plain(value.value, place, depth + 1)
+    if isinstance(value, _PLAIN):
+        return _text_at(value, place) if isinstance(value, str) else value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise CannotEncode(f"{place}: {float(value)} is not a number that JSON has")
+        return float(value)
+    if isinstance(value, dict):
+        return {
+            _key(key, place): _plain(item, f"{place}.{key}", depth + 1) for key, item in list(value.items())
+        }
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        return [_plain(item, f"{place}[{at}]", depth + 1) for at, item in enumerate(list(value))]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value) if not field.name.startswith("_")]
+        return {name: _plain(getattr(value, name), f"{place}.{name}", depth + 1) for name in names}
+    return _leaf(value, place, depth)
+
+
+def _leaf(value: Any, place: str, depth: int) -> Any:
+    try:
+        if (serializer := getattr(type(value), "__pydantic_serializer__", None)) is not None:
+            plain: Any = serializer.to_python(value, mode="python")
+            _plain(plain, place, depth + 1)  # finds a NaN, which the model would write as null
+            return json.loads(serializer.to_json(value))
+        if not _is_numpy(value):
+            return json.loads(orjson.dumps(value, _default, _OPTIONS))
+        plain = _default(value)
+    except CannotEncode as error:
+        raise _placed(error, place) from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__, CannotEncode):  # of `_default`, which orjson had called
+            raise _placed(error.__cause__, place) from None
+        raise CannotEncode(f"{place}: {_kind(value)} cannot be encoded as JSON{_why(error)}") from None
+    return _plain(plain, place, depth + 1)
+
+
+def _placed(error: CannotEncode, place: str) -> CannotEncode:
+    text = _text(error)
+    return error if text.startswith(place) else CannotEncode(f"{place}: {text}")
+
+
+def _key(key: Any, place: str) -> str:
+    if isinstance(key, str) and not isinstance(key, Enum):
+        return _text_at(key, place)
+    if isinstance(key, float) and not math.isfinite(key):
+        raise CannotEncode(f"{place}: the key {float(key)} is not a number that JSON has")
+    if isinstance(key, int) and not isinstance(key, (bool, Enum)):
+        return str(int(key))
+    if _is_numpy(key) and type(plain := key.item()) is not type(key):
+        return _key(plain, place)
+    if not isinstance(key, (*_BYTES, tuple, Mapping, set, frozenset)):
+        try:
+            (text,) = json.loads(orjson.dumps({key: None}, option=_OPTIONS))
+        except Exception:
+            text = _default_key(key)
+        if isinstance(text, str):
+            return text
+    raise CannotEncode(f"{place}: a key of type {_kind(key)}; JSON has texts as keys")
+
+
+def _default_key(key: Any) -> object:
+    try:
+        return _default(key)
+    except Exception:
+        return None
+
+
+def _text_at(text: str, place: str) -> str:
+    try:
+        str.encode(text)
+    except UnicodeEncodeError as error:
+        raise CannotEncode(f"{place}: a text that UTF-8 cannot hold ({error.reason})") from None
+    return "".join((text,))  # a plain str, where it was of a subclass
+
+
+def _kind(value: object) -> str:
+    """`module.Class`, without the module where everybody knows the class."""
+    kind = type(value)
+    module = type.__dict__["__module__"].__get__(kind)
+    name = str(_name_of(kind))
+    return name if module in ("builtins", "__main__") or not isinstance(module, str) else f"{module}.{name}"
+
+
+def _why(error: BaseException) -> str:
+    """The reason, where it says more than that the type is unknown."""
+    text = _text(error)
+    known = ("Type is not JSON serializable", "Unable to serialize unknown type", "an iterator")
+    return "" if not text or text.startswith(known) else f" ({type(error).__name__}: {text})"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return "".join((str(error),))
+    except BaseException:
+        return ""

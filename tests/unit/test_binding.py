@@ -1,0 +1,310 @@
+"""What a handler's parameters get: told by its signature, read once."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+import json
+import logging
+import subprocess
+import sys
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+import ajhost
+from ajhost.api import InvalidPayload, Task
+from ajhost.protocol.task import encode_task, read_task
+from ajhost.roles.handlers import NoHandler, callable_of
+
+if TYPE_CHECKING:
+    from decimal import Decimal as OnlyForTheTypeChecker
+
+
+class Address(BaseModel):
+    street: str
+    zip: int
+
+
+class Mail(BaseModel):
+    to: str
+    copies: list[Address] = []
+    priority: int = Field(default=1, ge=1, le=9)
+
+
+@dataclass
+class Item:
+    sku: str
+    amount: int
+
+
+class Row(typing.TypedDict):
+    id: int
+    note: typing.NotRequired[str]
+
+
+class Weird: ...
+
+
+def task_of(payload: bytes) -> Task:
+    body = encode_task(id="T", type="a", queue="Q", payload=payload, created_ns=0, tried_ns=0)
+    return Task(read_task(body), 1e12)
+
+
+def called(function: Any, payload: bytes | str) -> Any:
+    call, is_async, _ = callable_of("m:f", function)
+    result = call(task_of(payload if isinstance(payload, bytes) else payload.encode()))
+    return asyncio.run(result) if is_async else result
+
+
+def who(value: object) -> object:
+    return "the task" if isinstance(value, Task) else value
+
+
+def bare(task):  # type: ignore[no-untyped-def]
+    return [who(task)]
+
+
+def marked(anything: Task) -> object:
+    return [who(anything)]
+
+
+def with_state(task: Task[int]) -> object:
+    return [who(task)]
+
+
+def in_a_text(task: Task | None) -> object:
+    return [who(task)]
+
+
+def any_task(task: Any) -> object:
+    return [who(task)]
+
+
+def settings_too(task: Task, times: int = 3) -> object:
+    return [who(task), times]
+
+
+def optional(task: Any = None) -> object:
+    return [who(task)]
+
+
+def variadic(*args: Any) -> object:
+    return [who(a) for a in args]
+
+
+def mail_first(mail: Mail, task: Task) -> object:
+    return [mail, who(task)]
+
+
+def task_first(task: Task, mail: Mail) -> object:
+    return [who(task), mail]
+
+
+def bare_task(task, mail: Mail):  # type: ignore[no-untyped-def]
+    return [who(task), mail]
+
+
+def mail_alone(mail: Mail) -> object:
+    return [mail]
+
+
+def by_name(*, task: Task, mail: Mail) -> object:
+    return [who(task), mail]
+
+
+def one_by_name(mail: Mail, *, task: Task) -> object:
+    return [mail, who(task)]
+
+
+def anything_json(what: Any) -> object:
+    return [what]
+
+
+def bare_payload(what, task: Task):  # type: ignore[no-untyped-def]
+    return [what, who(task)]
+
+
+async def on_the_loop(mail: Mail, task: Task) -> object:
+    return [mail, who(task)]
+
+
+class Object:
+    def __call__(self, mail: Mail, task: Task) -> object:
+        return [mail, who(task)]
+
+    def method(self, task: Task, mail: Mail) -> object:
+        return [who(task), mail]
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def narrow(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(task: Any) -> Any:
+        return function(task)
+
+    return wrapper
+
+
+MAIL = Mail(to="ada")
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        *((f, ["the task"]) for f in (bare, marked, with_state, in_a_text, any_task, optional, variadic)),
+        (settings_too, ["the task", 3]),
+        *((f, [MAIL, "the task"]) for f in (mail_first, one_by_name, on_the_loop, Object())),
+        *((f, ["the task", MAIL]) for f in (task_first, bare_task, by_name, Object().method)),
+        (mail_alone, [MAIL]),
+        (functools.partial(task_first), ["the task", MAIL]),
+        (decorated(mail_first), [MAIL, "the task"]),
+        (decorated(on_the_loop), [MAIL, "the task"]),
+        (anything_json, [{"to": "ada"}]),
+        (bare_payload, [{"to": "ada"}, "the task"]),
+    ],
+    ids=str,
+)
+def test_parameters_get_what_the_signature_says(function: Any, given: object) -> None:
+    assert called(function, '{"to":"ada"}') == given
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "value"),
+    [
+        (bytes, "\N{SNOWMAN}", "\N{SNOWMAN}".encode()),
+        (str, '"\N{SNOWMAN}"', '"\N{SNOWMAN}"'),
+        (dict, '{"a": 1}', {"a": 1}),
+        (list[int], '[1, "2"]', [1, 2]),
+        (Item, '{"sku":"x","amount":2}', Item("x", 2)),
+        (list[Item], '[{"sku":"x","amount":2}]', [Item("x", 2)]),
+        (Row, '{"id": 1}', {"id": 1}),
+        (list[Row] | int, '[{"id": 1, "note": "n"}]', [{"id": 1, "note": "n"}]),
+        (Mail | Item, '{"sku":"x","amount":2}', Item("x", 2)),
+        (int, "123456789012345678901234567890", 123456789012345678901234567890),
+        (Annotated[int, Field(gt=3)], "4", 4),
+        (Mail | None, "null", None),
+        (str | int, '"text"', "text"),
+    ],
+    ids=str,
+)
+def test_a_payload_is_made_into_the_type_of_its_parameter(kind: Any, payload: str, value: object) -> None:
+    def handler(what: Any, task: Task) -> object:
+        return what
+
+    handler.__annotations__["what"] = kind
+    assert called(handler, payload) == value
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        ("{}", "mail.to: field required"),
+        ('{"copies":[{}], "priority": 0}', "mail.to: field required (and 3 more)"),
+        (
+            '{"to":"a","copies":[{"street":"s","zip":"x"}]}',
+            "mail.copies[0].zip: input should be a valid integer",
+        ),
+        ("", "mail: there is none, Mail is wanted"),
+        ("{", "mail: not JSON: "),
+        ('{"to":"a","priority":NaN}', "mail: not JSON: NaN is no number of JSON's"),
+        ('{"to":"a","priority":1e999}', "mail: not JSON: 1e999 is beyond the range of a double"),
+        ('"hello"', "mail: input should be an object"),
+        (json.dumps('{"to": 1}'), "mail.to: input should be a valid string"),
+    ],
+)
+def test_a_payload_that_does_not_fit_ends_the_task_and_says_where(payload: str, text: str) -> None:
+    with pytest.raises(InvalidPayload) as raised:
+        called(mail_alone, payload)
+    assert str(raised.value).startswith(f"invalid payload: {text}")
+
+
+def test_text_that_is_not_utf_8_is_told() -> None:
+    def handler(text: str) -> None: ...
+
+    with pytest.raises(InvalidPayload, match="^invalid payload: text: not UTF-8 at byte 1$"):
+        called(handler, b"a\xff")
+
+
+@pytest.mark.parametrize(
+    "wrapped", [json.dumps('{"to":"ada"}'), json.dumps(base64.b64encode(b'{"to":"ada"}').decode())]
+)
+def test_json_in_a_json_text_is_taken_for_what_it_holds_and_told_once(
+    wrapped: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    call, _, _ = callable_of("shop:send", mail_alone)
+    for _ in range(2):
+        assert call(task_of(wrapped.encode())) == [MAIL]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "shop:send: a payload came as" in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", [str, str | int, Any])
+def test_a_text_stays_one_where_the_type_takes_texts(kind: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def handler(what: Any) -> object:
+        return what
+
+    handler.__annotations__["what"] = kind
+    payload = json.dumps('{"to":"ada"}')
+    assert called(handler, payload) == (payload if kind is str else '{"to":"ada"}')
+    assert caplog.records == []
+
+
+def nothing() -> None: ...
+def two_bare(a, b): ...  # type: ignore[no-untyped-def]
+def two_payloads(a: Mail, b: Item) -> None: ...
+def two_tasks(a: Task, b: Task) -> None: ...
+def three(mail: Mail, task: Task, *, config: dict[str, str]) -> None: ...
+def weird(what: Weird) -> None: ...
+def hidden(what: OnlyForTheTypeChecker) -> None: ...
+def only_names(**names: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "parts"),
+    [
+        (nothing, ["m:f() cannot be called with one argument, the task"]),
+        (only_names, ["cannot be called with one argument, the task"]),
+        (two_bare, ["m:f(a, b) cannot be called", "f(task: Task) or f(a: Payload, task: Task)"]),
+        (two_payloads, ["it needs a, b", "f(a: Mail, task: Task)"]),
+        (two_tasks, ["a and b are both a Task"]),
+        (three, ["it needs mail, config", "f(mail: Mail, task: Task)"]),
+        (weird, ["what cannot be validated as Weird", "What would do: bytes, str, dict"]),
+        (hidden, ["'OnlyForTheTypeChecker' of what cannot be resolved", "at run time"]),
+        (narrow(mail_first), ["a decorator's wrapper(task: Task)", "give it (*args, **kwargs)"]),
+    ],
+)
+def test_a_signature_that_cannot_be_bound_is_told_with_one_that_can(function: Any, parts: list[str]) -> None:
+    with pytest.raises(NoHandler) as raised:
+        callable_of("m:f", function)
+    for part in parts:
+        assert part in str(raised.value)
+
+
+def test_a_handler_of_the_task_alone_is_called_as_it_stands() -> None:
+    assert callable_of("m:f", marked)[0] is marked
+
+
+def test_pydantic_is_not_imported_for_handlers_of_the_task_alone() -> None:
+    code = (
+        "import sys\nfrom ajhost.roles.handlers import callable_of\n"
+        "def bare(task): ...\ndef raw(image: bytes, task): ...\n"
+        "callable_of('m:f', bare), callable_of('m:f', raw)\n"
+        "assert not {'pydantic', 'pydantic_core'} & set(sys.modules)\n"
+        "def typed(what: dict): ...\ncallable_of('m:f', typed)\nassert 'pydantic' in sys.modules\n"
+    )
+    folder = ajhost.__path__[0].removesuffix("/ajhost")
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": folder}, timeout=30)
