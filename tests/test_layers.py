@@ -15,7 +15,7 @@ PACKAGE = ROOT / "daemon" / "ajhost"
 LINES = 400
 """No module is longer, about."""
 
-LAYERS = ("protocol", "ledger", "core", "settings", "api", "adapters", "roles", "cli")
+LAYERS = ("protocol", "ledger", "core", "settings", "api", "adapters", "roles", "testing", "cli")
 """Each imports only itself and what stands before it."""
 
 FOREIGN: dict[str, set[str]] = {
@@ -35,6 +35,7 @@ FOREIGN: dict[str, set[str]] = {
         "uvloop",
     },
     "roles": {"orjson", "pydantic", "pydantic_core", "typing_extensions", "uvloop"},
+    "testing": {"orjson", "pytest"},
     "cli": {"click", "orjson"},
 }
 """What a layer may import that is neither ours nor the standard library's."""

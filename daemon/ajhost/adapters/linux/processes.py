@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
-import setproctitle
-
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -272,4 +270,6 @@ def resident_bytes(pid: int) -> int:
 
 def set_title(text: str) -> None:
     """Sets what `ps` shows for this process."""
+    import setproctitle  # not at the top: whoever only tests handlers need not have it
+
     setproctitle.setproctitle(text)

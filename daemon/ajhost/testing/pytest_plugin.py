@@ -1,0 +1,72 @@
+"""pytest fixtures, found by themselves where ajhost is installed.
+
+def test_a_mail_is_sent(ajhost_host):
+    host = ajhost_host("shop.mail:send")
+    assert host.call("email:new", {"to": "ada"}).json() == {"sent": "ada"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from ajhost.testing.host import TestHost
+
+
+class StartHost(Protocol):
+    """What the fixture `ajhost_host` is."""
+
+    def __call__(
+        self,
+        target: str | None = None,
+        /,
+        *,
+        routes: Mapping[str, str | Mapping[str, Any]] | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> TestHost:
+        """Starts a host and returns it when it serves; the test's end stops it.
+
+        :param target: `module:function`, which serves every type of task; or `routes`, as in `[handlers]`.
+        :param settings: more settings by section, like `{"workers": {"count": 2}}`.
+        :raises HostFailed: with its log.
+        """
+
+
+@pytest.fixture(scope="session")
+def ajhost_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a nats-server with JetStream, one for all tests of the session."""
+    from ajhost.adapters.nats_server import EmbeddedNatsServer
+
+    with EmbeddedNatsServer(tmp_path_factory.mktemp("nats"), jetstream=True) as server:
+        yield server.url
+
+
+@pytest.fixture
+def ajhost_host(ajhost_nats: str) -> Iterator[StartHost]:
+    """Starts real hosts that serve handlers of the test's choice: `ajhost_host("shop.mail:send")`."""
+    from ajhost.testing.host import TestHost
+
+    with ExitStack() as stack:
+
+        def start(
+            target: str | None = None,
+            /,
+            *,
+            routes: Mapping[str, str | Mapping[str, Any]] | None = None,
+            settings: Mapping[str, Mapping[str, Any]] | None = None,
+            env: Mapping[str, str] | None = None,
+        ) -> TestHost:
+            served = dict(routes or {})
+            if target is not None:
+                served[""] = target
+            host = TestHost(ajhost_nats, served, settings=settings, env=env)
+            stack.callback(host.stop)
+            host.start()
+            return host
+
+        yield start

@@ -1,0 +1,164 @@
+"""Runs a handler as a worker does: the same binding, executor, deadline and encoding, without a worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ajhost.adapters.log_record import task_labels
+from ajhost.api import Task
+from ajhost.protocol import exact_json, outcome
+from ajhost.protocol.wire import encode_reply
+from ajhost.roles.handlers import LoadedHandler, callable_of
+from ajhost.roles.worker.execution import Execution
+from ajhost.roles.worker.run import Route, Run
+from ajhost.testing.tasks import make_task
+
+_MAX_PAYLOAD = 1 << 20
+"""Of a nats-server as it comes."""
+_KILL_GRACE = 1.0
+_THREADS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the router would store of an attempt."""
+
+    result: bytes | None
+    """The result; None if the attempt failed."""
+    error: str | None
+    """The last error, as the router gets it: one line, cut to its limit. None if the attempt completed."""
+    terminated: bool
+    """No further try follows (AJ-Terminate)."""
+    seconds: float
+    """How long it took."""
+    log: tuple[logging.LogRecord, ...] = field(default=(), repr=False)
+    """What was logged for this task, by the handler and about it, from INFO up."""
+
+    def json(self) -> Any:
+        """The result decoded from JSON. :raises AssertionError: there is none, with the error instead."""
+        if self.result is None:
+            raise AssertionError(f"there is no result: {self.error}")
+        return exact_json.loads(self.result)
+
+    @property
+    def text(self) -> str:
+        """The result as text. :raises AssertionError: there is none, with the error instead."""
+        if self.result is None:
+            raise AssertionError(f"there is no result: {self.error}")
+        return self.result.decode()
+
+
+async def run(
+    handler: Callable[..., Any] | str,
+    payload: object = None,
+    *,
+    type: str = "test",
+    tries: int = 1,
+    deadline: float | None = None,
+    timeout: float | None = None,
+    state: Any = None,
+) -> Outcome:
+    """One attempt at a task by `handler`.
+
+    It returns when the outcome is decided and the handler's code has ended, at most a second past its deadline for what
+    swallows its cancellation. A thread that goes on cannot be waited for.
+
+    :param handler: the function, or `module:function` as in the settings.
+    :param payload: a task of `make_task`, or the payload of one: bytes, `str` as UTF-8, anything else as JSON.
+    :param deadline: seconds until the router stops waiting; `timeout`: the route's own, as in the settings.
+    :param state: what `task.state` is.
+    :raises ajhost.roles.handlers.NoHandler: this is no handler, or its signature cannot be bound.
+    """
+    name, function = _find(handler)
+    call, is_async, reader = callable_of(name, function)
+    task = (
+        payload
+        if isinstance(payload, Task)
+        else make_task(payload, type=type, tries=tries, deadline=deadline, state=state)
+    )
+    loaded = LoadedHandler(type, name, call, is_async, timeout, None, False, 0, reader)
+    with _logged(task.id) as records:
+        began = time.monotonic()
+        said = await _execute(loaded, task)
+        took = time.monotonic() - began
+    result, error, terminated = _stored(said, task)
+    return Outcome(result, error, terminated, took, tuple(records))
+
+
+def run_sync(handler: Callable[..., Any] | str, payload: object = None, **options: Any) -> Outcome:
+    """As `run`, for tests that are no coroutines."""
+    return asyncio.run(run(handler, payload, **options))
+
+
+async def _execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
+    loop = asyncio.get_running_loop()
+    decided: asyncio.Future[outcome.Outcome] = loop.create_future()
+    ended = asyncio.Event()
+    execution = Execution(
+        loop,
+        begin=lambda run: True,
+        finish=lambda run, said: decided.set_result(said),
+        freed=lambda run: ended.set(),
+        stuck=lambda run, reason: ended.set(),
+        kill_grace=_KILL_GRACE,
+        threads=_THREADS,
+        at_once=lambda work: work(),
+    )
+    now = time.monotonic()
+    ends = now + task.remaining()
+    if handler.timeout is not None:
+        ends = min(ends, now + handler.timeout)
+    execution.start(Run(handler, task._record, task, ends, now, Route(0, handler, ""), 0, b"reply"))
+    said = await decided
+    await ended.wait()
+    return said
+
+
+def _stored(said: outcome.Outcome, task: Task[Any]) -> tuple[bytes | None, str | None, bool]:
+    """What a router reads of the reply: results that are too large, and long texts, are what they become on the way."""
+    command = encode_reply(b"reply", said, _MAX_PAYLOAD, task._record.size)
+    if command.startswith(b"PUB"):
+        assert isinstance(said, outcome.Completed)
+        return said.body, None, False
+    header = command.partition(b"\r\n")[2]
+    name, _, text = header.splitlines()[1].partition(b": ")
+    return None, text.decode(), name == b"AJ-Terminate"
+
+
+def _find(handler: Callable[..., Any] | str) -> tuple[str, Any]:
+    if not isinstance(handler, str):
+        name = getattr(handler, "__qualname__", type(handler).__qualname__)
+        return f"{getattr(handler, '__module__', '?')}:{name}", handler
+    module, _, attributes = handler.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in attributes.split("."):
+        found = getattr(found, attribute)
+    return handler, found
+
+
+@contextlib.contextmanager
+def _logged(task_id: str) -> Iterator[list[logging.LogRecord]]:
+    """The records of one task, of the level INFO or above."""
+    records: list[logging.LogRecord] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if task_labels().get("aj_task") == task_id or getattr(record, "aj_task", None) == task_id:
+                records.append(record)
+
+    root, collector = logging.getLogger(), Collector()
+    level = root.level
+    root.addHandler(collector)
+    root.setLevel(min(level, logging.INFO) if level else level)
+    try:
+        yield records
+    finally:
+        root.setLevel(level)
+        root.removeHandler(collector)

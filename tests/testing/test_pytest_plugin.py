@@ -1,0 +1,69 @@
+"""The fixture `ajhost_host`, as a project of somebody else's uses it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ajhost
+
+SHOP = """
+from dataclasses import dataclass
+from ajhost import Task
+
+@dataclass
+class Mail:
+    to: str
+
+async def send(mail: Mail, task: Task):
+    return {"sent": mail.to, "type": task.type, "tries": task.tries}
+
+def boom(task: Task):
+    print("to the log")
+    raise RuntimeError("boom")
+"""
+TESTS = """
+import pytest
+
+def test_a_target_serves_every_type(ajhost_host):
+    host = ajhost_host("shop:send")
+    assert host.call("email:new", {"to": "ada"}, tries=2).json() == {"sent": "ada", "type": "email:new", "tries": 2}
+    outcome = host.call("anything", {})
+    assert (outcome.terminated, outcome.error) == (True, "invalid payload: mail.to: field required")
+
+async def test_routes_and_settings(ajhost_host):
+    host = ajhost_host(routes={"email:new": "shop:send", "boom": {"target": "shop:boom", "timeout": 5}},
+                       settings={"workers": {"count": 2}})
+    assert host.call("email:new", {"to": "ada"}).json()["sent"] == "ada"
+    assert host.call("boom").error == "handler error: RuntimeError: boom"
+    assert "to the log" in host.log
+
+def test_a_host_that_does_not_start_is_told_with_its_log(ajhost_host):
+    with pytest.raises(AssertionError, match="has no 'sent'; did you mean send"):
+        ajhost_host("shop:sent")
+"""
+
+
+@pytest.mark.parametrize("layout", ["beside the tests", "in src"])
+def test_a_project_tests_its_handlers_on_a_real_host(tmp_path: Path, layout: str) -> None:
+    source = tmp_path if layout == "beside the tests" else tmp_path / "src"
+    source.mkdir(exist_ok=True)
+    (source / "shop.py").write_text(SHOP)
+    (tmp_path / "test_shop.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\nasyncio_mode = auto\npythonpath = {source}\n")
+    folder = str(Path(ajhost.__path__[0]).parent)
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": folder},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "3 passed" in told.stdout
