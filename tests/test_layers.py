@@ -36,7 +36,7 @@ FOREIGN: dict[str, set[str]] = {
     },
     "roles": {"orjson", "pydantic", "pydantic_core", "typing_extensions", "uvloop"},
     "testing": {"orjson", "pytest"},
-    "cli": {"click", "orjson"},
+    "cli": {"click", "orjson", "watchfiles"},
 }
 """What a layer may import that is neither ours nor the standard library's."""
 
@@ -44,7 +44,11 @@ SANS_IO = {"asyncio", "logging", "os", "selectors", "signal", "socket", "subproc
 """No clock, no loop, no log, no system calls: `protocol`, `ledger` and `core` are functions of their arguments."""
 
 ONLY_IN: dict[str, set[str]] = {
-    "nats": {"ajhost.adapters.nats.connection", "ajhost.adapters.nats.transport"},
+    "nats": {
+        "ajhost.adapters.dev_client",
+        "ajhost.adapters.nats.connection",
+        "ajhost.adapters.nats.transport",
+    },
     "prometheus_client": {"ajhost.adapters.prometheus"},
     "pydantic": {"ajhost.settings.load", "ajhost.settings.schema", "ajhost.roles.payload_readers"},
     "pydantic_core": {"ajhost.roles.json_encoding"},

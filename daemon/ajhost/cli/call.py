@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import string
@@ -31,6 +32,7 @@ Examples:
   ajhost call report:daily @request.json --timeout 300
   echo -n hello | ajhost call echo -
   ajhost call email:new --route ""        as a router whose catch-all it is
+  ajhost call email:new '{"to": "ada"}' --as-ajc      as `ajc tasks add` stores it
 \b
 Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate (their texts on stderr),
 3 no host or no answer, 78 bad configuration.
@@ -54,6 +56,11 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
 @click.option("--no-deadline", is_flag=True, help="Tell no deadline; the host's default_timeout decides.")
 @click.option("--tries", type=click.IntRange(min=1), default=1, show_default=True, help="Which try this is.")
 @click.option("--max-tries", type=click.IntRange(min=1), default=10, show_default=True, help="The last try.")
+@click.option(
+    "--as-ajc",
+    is_flag=True,
+    help="Send PAYLOAD as `ajc tasks add` does: as a JSON text, JSON within it or not.",
+)
 @click.option("--queue", default="DEFAULT", show_default=True, help="The queue that the task names.")
 @click.pass_context
 def call(
@@ -66,6 +73,7 @@ def call(
     no_deadline: bool,
     tries: int,
     max_tries: int,
+    as_ajc: bool,
     queue: str,
 ) -> int:
     """Send a task of TYPE as a router would, and print the reply's body.
@@ -76,6 +84,8 @@ def call(
     from ajhost.protocol.wire import encode_request
 
     data = _payload(payload)
+    if as_ajc:
+        data = json.dumps(data.decode(errors="replace")).encode()
     is_default = context.get_parameter_source("config") is click.core.ParameterSource.DEFAULT
     settings = _settings(config, is_default)
     now = time.time_ns()

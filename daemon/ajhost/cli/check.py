@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import EXIT_CONFIG, config_option, load_settings
+from ajhost.cli.common import EXIT_CONFIG, load_settings, own_config_option
 from ajhost.cli.output import columns, echo, echo_error
 from ajhost.settings.values import Settings
 
@@ -23,7 +23,7 @@ Exit status: 0 all is well, 78 something is not (every problem on stderr).
 
 
 @click.command(epilog=_EPILOG)
-@config_option
+@own_config_option
 @click.option("--show", is_flag=True, help="Print the settings, defaults included, as JSON without secrets.")
 def check(config: Path, show: bool) -> int:
     """Check the configuration and import the handlers.

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from ajhost.cli.dev_place import find_settings
 from ajhost.cli.output import echo_error
 from ajhost.settings.values import DEFAULT_FILE, Settings
 
@@ -23,7 +25,21 @@ class BadConfiguration(Exception):
 
 
 def config_option(command: _Command) -> _Command:
-    """Adds `-c FILE`; the parameter `config` is an absolute path."""
+    """Adds `-c FILE`; the parameter `config` is an absolute path.
+
+    Where nobody names one, it is that of the host of `ajhost dev` that serves the directory we are in, if there is one.
+    """
+    return _config_option(_found)(command)
+
+
+def own_config_option(command: _Command) -> _Command:
+    """As `config_option`, for commands that are about a file and not about what runs: never that of `ajhost dev`."""
+    return _config_option(_absolute)(command)
+
+
+def _config_option(
+    callback: Callable[[click.Context, click.Parameter, Path], Path],
+) -> Callable[[_Command], _Command]:
     return click.option(
         "-c",
         "--config",
@@ -31,9 +47,22 @@ def config_option(command: _Command) -> _Command:
         default=DEFAULT_FILE,
         show_default=True,
         metavar="FILE",
-        callback=lambda context, parameter, value: value.absolute(),
+        callback=callback,
         help="The configuration; conf.d/*.toml beside it is merged into it.",
-    )(command)
+    )
+
+
+def _absolute(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    return value.absolute()
+
+
+def _found(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    if context.get_parameter_source(parameter.name or "") is ParameterSource.DEFAULT:
+        try:
+            return find_settings(Path.cwd()) or value.absolute()
+        except OSError:  # the directory that we are in is gone
+            return value
+    return value.absolute()
 
 
 def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -16,14 +16,18 @@ from ajhost import __version__
 from ajhost.cli.call import call
 from ajhost.cli.check import check
 from ajhost.cli.common import EXIT_CONFIG, BadConfiguration
+from ajhost.cli.dev import dev
+from ajhost.cli.new import new
 from ajhost.cli.output import OutputFailed, echo_error
 from ajhost.cli.reload import reload
+from ajhost.cli.routes import routes
 from ajhost.cli.run import run
 from ajhost.cli.status import status
 
 INTERRUPTED = 128 + signal.SIGINT
 _EPILOG = """\b
 Examples:
+  ajhost new shop; cd shop; ajhost dev
   ajhost check -c ./ajhost.toml
   ajhost run -c ./ajhost.toml
   ajhost call -c ./ajhost.toml email:new '{"to": "ada@example.net"}'
@@ -42,7 +46,7 @@ def program() -> None:
     """Host Python handlers for Choria AsyncJobs."""
 
 
-for _command in (run, check, call, status, reload):
+for _command in (new, dev, run, check, routes, call, status, reload):
     program.add_command(_command)
 
 

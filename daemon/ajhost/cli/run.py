@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import config_option, load_settings
+from ajhost.cli.common import load_settings, own_config_option
 
 _EPILOG = """\b
 Examples:
@@ -24,7 +24,7 @@ Exit status: 0 stopped, 70 could not start, 78 bad configuration (every problem 
 
 
 @click.command(epilog=_EPILOG)
-@config_option
+@own_config_option
 def run(config: Path) -> int:
     """Serve the configured routes, in the foreground."""
     # a reload sees the environment of the start, of which the service manager's part is taken out meanwhile

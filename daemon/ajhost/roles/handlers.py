@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import json
 import pkgutil
 import sys
 import traceback
@@ -48,6 +49,8 @@ class HandlerDescription:
     target: str
     kind: str
     payload: str = ""
+    schema: str = ""
+    """The JSON Schema of its payload, as JSON, where it was asked for and there is one."""
 
 
 class LoadFailed(Exception):
@@ -90,7 +93,7 @@ def load_handlers(handlers: Sequence[HandlerSettings]) -> dict[str, LoadedHandle
     return loaded
 
 
-def describe(loaded: dict[str, LoadedHandler]) -> list[HandlerDescription]:
+def describe(loaded: dict[str, LoadedHandler], *, schemas: bool = False) -> list[HandlerDescription]:
     """What was loaded, in words."""
     return [
         HandlerDescription(
@@ -98,9 +101,18 @@ def describe(loaded: dict[str, LoadedHandler]) -> list[HandlerDescription]:
             h.target,
             "async" if h.is_async else "thread",
             "" if h.payload is None else h.payload.type_name,
+            _schema(h.payload) if schemas and h.payload is not None else "",
         )
         for h in loaded.values()
     ]
+
+
+def _schema(payload: PayloadReader) -> str:
+    try:
+        schema = payload.schema()
+    except Exception as error:  # of a type that has validation of its own and says nothing of its shape
+        schema = {"$comment": f"pydantic has no schema of it: {error}"}
+    return "" if schema is None else json.dumps(schema)
 
 
 def _key(settings: HandlerSettings) -> str:

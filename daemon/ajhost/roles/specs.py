@@ -37,6 +37,8 @@ class GenerationSpec:
     signature: SignatureSettings
     log: LogSettings
     queues: tuple[str, ...]
+    schemas: bool = False
+    """Whether what is loaded is described with the JSON Schemas of its payloads."""
 
 
 @dataclass(frozen=True, slots=True)

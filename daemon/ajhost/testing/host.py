@@ -21,6 +21,7 @@ from typing import Any
 from ajhost.core.routing import Routes
 from ajhost.protocol.task import encode_task
 from ajhost.protocol.wire import encode_request
+from ajhost.settings.toml_text import toml_text
 from ajhost.settings.values import NatsSettings
 from ajhost.testing.running import Outcome
 from ajhost.testing.tasks import new_id, payload_bytes
@@ -77,7 +78,7 @@ class TestHost:
         for route, handler in routes.items():
             table = {"target": handler} if isinstance(handler, str) else dict(handler)
             sections[f"handlers.{json.dumps(route)}"] = table
-        self.file.write_text("".join(_section(name, section) for name, section in sections.items()))
+        self.file.write_text(toml_text(sections))
         self.file.chmod(0o600)
 
     def start(self) -> None:
@@ -132,7 +133,7 @@ class TestHost:
     async def _call(
         self, type_: str, payload: bytes, timeout: float, tries: int, max_tries: int, route: str | None
     ) -> Outcome:
-        from ajhost.adapters.nats import ConnectFailed, NoResponders, request_once
+        from ajhost.adapters.nats.connection import ConnectFailed, NoResponders, request_once
 
         now = time.time_ns()
         task = encode_task(
@@ -178,15 +179,3 @@ def _own_path() -> list[str]:
         if directory.is_dir() and not within and str(directory) not in found:
             found.append(str(directory))
     return found
-
-
-def _section(name: str, keys: Mapping[str, Any]) -> str:
-    lines = [f"{json.dumps(key)} = {_toml(value)}" for key, value in keys.items()]
-    return "\n".join([f"[{name}]", *lines, ""])
-
-
-def _toml(value: object) -> str:
-    """Strings, lists, numbers and booleans are JSON's in TOML; mappings become inline tables."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value, default=str)

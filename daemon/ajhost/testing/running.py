@@ -16,8 +16,8 @@ from ajhost.api import Task
 from ajhost.protocol import exact_json, outcome
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.handlers import LoadedHandler, callable_of
-from ajhost.roles.worker.execution import Execution
-from ajhost.roles.worker.run import Route, Run
+from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.request import Request, Route
 from ajhost.testing.tasks import make_task
 
 _MAX_PAYLOAD = 1 << 20
@@ -86,9 +86,9 @@ async def run(
     loaded = LoadedHandler(type, name, call, is_async, timeout, None, False, 0, reader)
     with _logged(task.id) as records:
         began = time.monotonic()
-        said = await _execute(loaded, task)
+        said = await execute(loaded, task)
         took = time.monotonic() - began
-    result, error, terminated = _stored(said, task)
+    result, error, terminated = as_stored(said, task._record.size)
     return Outcome(result, error, terminated, took, tuple(records))
 
 
@@ -97,11 +97,12 @@ def run_sync(handler: Callable[..., Any] | str, payload: object = None, **option
     return asyncio.run(run(handler, payload, **options))
 
 
-async def _execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
+async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
+    """Runs one task by the worker's executor; returns when its code has ended, or will not."""
     loop = asyncio.get_running_loop()
     decided: asyncio.Future[outcome.Outcome] = loop.create_future()
     ended = asyncio.Event()
-    execution = Execution(
+    executor = Executor(
         loop,
         begin=lambda run: True,
         finish=lambda run, said: decided.set_result(said),
@@ -109,21 +110,24 @@ async def _execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
         stuck=lambda run, reason: ended.set(),
         kill_grace=_KILL_GRACE,
         threads=_THREADS,
-        at_once=lambda work: work(),
+        flush_after=lambda work: work(),
     )
     now = time.monotonic()
     ends = now + task.remaining()
     if handler.timeout is not None:
         ends = min(ends, now + handler.timeout)
-    execution.start(Run(handler, task._record, task, ends, now, Route(0, handler, ""), 0, b"reply"))
+    executor.start(Request(handler, task._record, task, ends, now, Route(0, handler, ""), 0, b"reply"))
     said = await decided
     await ended.wait()
     return said
 
 
-def _stored(said: outcome.Outcome, task: Task[Any]) -> tuple[bytes | None, str | None, bool]:
-    """What a router reads of the reply: results that are too large, and long texts, are what they become on the way."""
-    command = encode_reply(b"reply", said, _MAX_PAYLOAD, task._record.size)
+def as_stored(said: outcome.Outcome, task_size: int) -> tuple[bytes | None, str | None, bool]:
+    """Result, error, and whether no try follows, as a router reads them of the reply.
+
+    Results that are too large, and long texts, are what they become on the way.
+    """
+    command = encode_reply(b"reply", said, _MAX_PAYLOAD, task_size)
     if command.startswith(b"PUB"):
         assert isinstance(said, outcome.Completed)
         return said.body, None, False

@@ -235,10 +235,16 @@ class ChildReaper:
 
 def children() -> set[int]:
     """The children of this process, those that are dead and not reaped included."""
+    return children_of(os.getpid())
+
+
+def children_of(pid: int) -> set[int]:
+    """As `children`, of another process; none of one that is gone."""
     found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):  # the thread has just ended
-            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
+    with contextlib.suppress(OSError):  # a thread, or the process, has just ended
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found.update(map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()))
     return found
 
 

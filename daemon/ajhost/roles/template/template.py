@@ -80,7 +80,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     _undo_signals_of_imports()
     gc.collect()
     gc.freeze()  # a collection in a worker shall not touch, and so copy, what all share
-    loaded = [] if handlers is None else describe(handlers)
+    loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
     channel.send({"loaded": {"handlers": loaded, "effects": effects}})
     template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):

@@ -349,10 +349,12 @@ async def rehearse(
     *,
     entry: str = WORKER,
     workers: WorkerSettings | None = None,
+    schemas: bool = False,
 ) -> tuple[tuple[HandlerDescription, ...], list[str]]:
     """Imports the handlers as a template would, in a process of its own that ends at once.
 
-    What was found, and what the imports left behind that is not refused.
+    What was found, and what the imports left behind that is not refused. `schemas`: whether the JSON Schemas
+    of the payloads are wanted too.
 
     :raises TemplateFailed: with every problem.
     """
@@ -366,6 +368,7 @@ async def rehearse(
         signature=SignatureSettings(),
         log=LogSettings(),
         queues=(),
+        schemas=schemas,
     )
     template = await TemplateProcess.start(spec, (), timeout, entry=entry)
     template.close()

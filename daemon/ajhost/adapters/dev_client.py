@@ -1,0 +1,100 @@
+"""Connections of `ajhost dev`: one that sees every task and its answer, one that serves tasks in a single process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+_REQUESTS = ("CHORIA_AJ.H.T.>", "CHORIA.AJ.H.T.catchall")
+_REPLIES = "_INBOX.>"
+_MOST = 10_000
+"""Requests without an answer that are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A request and the answer to it: the task's JSON, headers and body of the reply, seconds in between."""
+
+    subject: str
+    task: bytes
+    headers: dict[str, str]
+    body: bytes
+    seconds: float
+
+
+class TaskTap:
+    """Calls `passed` for each answer, on the loop that entered it."""
+
+    def __init__(self, url: str, passed: Callable[[Passed], None]) -> None:
+        self._url, self._passed = url, passed
+        self._client: Client | None = None
+        self._waiting: dict[str, tuple[float, str, bytes]] = {}
+
+    async def __aenter__(self) -> None:
+        self._client = await _connect(self._url)
+        for subject in _REQUESTS:
+            await self._client.subscribe(subject, cb=self._request)
+        await self._client.subscribe(_REPLIES, cb=self._reply)
+        await self._client.flush()
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._client is not None
+        await self._client.close()
+
+    async def _request(self, message: Msg) -> None:
+        if not message.reply:
+            return
+        if len(self._waiting) >= _MOST:
+            self._waiting.pop(next(iter(self._waiting)))
+        self._waiting[message.reply] = (time.monotonic(), message.subject, message.data)
+
+    async def _reply(self, message: Msg) -> None:
+        if (found := self._waiting.pop(message.subject, None)) is not None:
+            began, subject, task = found
+            took = time.monotonic() - began
+            self._passed(Passed(subject, task, message.headers or {}, message.data, took))
+
+
+async def serve(
+    url: str,
+    queue_group: str,
+    subjects: Sequence[str],
+    answer: Callable[[str, bytes], Awaitable[tuple[dict[str, str], bytes]]],
+    ready: Callable[[], None],
+) -> None:
+    """Answers each request with what `answer(subject, body)` makes of it, one after another, until it is cancelled."""
+    client = await _connect(url)
+    turn = asyncio.Lock()
+
+    async def request(message: Msg) -> None:
+        async with turn:
+            headers, body = await answer(message.subject, message.data)
+        if message.reply:
+            await client.publish(message.reply, body, headers=headers or None)
+
+    try:
+        for subject in subjects:
+            await client.subscribe(subject, queue_group, cb=request)
+        await client.flush()
+        ready()
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await client.close()
+
+
+async def _connect(url: str) -> Client:
+    try:
+        return await nats.connect(url, error_cb=_ignore, connect_timeout=2, max_reconnect_attempts=-1)
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise ConnectionError(f"cannot reach NATS at {url}: {error}") from None
+
+
+async def _ignore(error: Exception) -> None:
+    """A server that ends takes the host with it, which says so."""

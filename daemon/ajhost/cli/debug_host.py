@@ -1,0 +1,81 @@
+"""What serves under `ajhost dev --debug`: one process with the terminal, one task at a time, no deadlines.
+
+`python -m ajhost.cli.debug_host -c FILE`. Handlers are bound, run and answered as in a worker, but on the main thread's
+loop, so that `breakpoint()` has a terminal and all the time that it needs. Nobody answers for it when it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ajhost.adapters.dev_client import serve
+from ajhost.adapters.logs import configure
+from ajhost.api import Task
+from ajhost.cli.common import EXIT_CONFIG, BadConfiguration, load_settings
+from ajhost.cli.output import echo, echo_error
+from ajhost.core.routing import Routes
+from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.task import read_task, unwrap
+from ajhost.protocol.wire import route_of, subjects_of
+from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
+from ajhost.settings.values import Settings
+from ajhost.testing.running import as_stored, execute
+
+_NO_DEADLINE = 365 * 86_400.0
+
+
+@click.command()
+@click.option("-c", "--config", type=click.Path(path_type=Path), required=True)
+def main(config: Path) -> None:
+    """Serves until it is ended."""
+    try:
+        settings = load_settings(config)
+        sys.path[:0] = [os.path.realpath(entry) for entry in settings.python.path]
+        handlers = load_handlers(settings.handlers)
+    except (BadConfiguration, LoadFailed) as error:
+        echo_error(str(error))
+        sys.exit(EXIT_CONFIG)
+    configure(settings.log.level, "debug", None, None)
+    asyncio.run(_serve(settings, handlers))
+
+
+async def _serve(settings: Settings, handlers: dict[str, LoadedHandler]) -> None:
+    routes = Routes(handlers)
+
+    async def answer(subject: str, body: bytes) -> tuple[dict[str, str], bytes]:
+        result, error, terminated = as_stored(await _outcome(subject, body, routes, handlers), len(body))
+        if error is None:
+            return {}, result or b""
+        return {"AJ-Terminate" if terminated else "AJ-Error": error}, b""
+
+    subjects = [subject for route in handlers for subject in subjects_of(route)]
+    await serve(
+        settings.nats.servers[0],
+        settings.nats.queue_group,
+        subjects,
+        answer,
+        lambda: echo("dev: serving in this terminal, one task at a time, without deadlines"),
+    )
+
+
+async def _outcome(subject: str, body: bytes, routes: Routes, handlers: dict[str, LoadedHandler]) -> Outcome:
+    try:
+        record = read_task(body)
+        route = routes.match(route_of(subject), record.type)
+        if route is None:
+            return Failed(f"unknown task type: {record.type} has no handler here")
+        handler = handlers[route]
+        payload = unwrap(record.payload) if handler.unwrap else None
+    except ValueError as error:
+        return Failed(f"bad request: {error}")
+    return await execute(handler, Task(record, time.monotonic() + _NO_DEADLINE, payload))
+
+
+if __name__ == "__main__":
+    main()

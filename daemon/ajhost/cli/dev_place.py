@@ -1,0 +1,63 @@
+"""Where a host of `ajhost dev` keeps its files, so that other commands of the same user find it by themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+_SETTINGS = "ajhost.toml"
+_PROJECT = "project"
+
+
+def make_place(project: Path) -> Path:
+    """A directory for a host that serves `project`; those of hosts that are gone are removed."""
+    base = _base()
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = base.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise OSError(f"{base} is not this user's alone: remove it")
+    for other in base.iterdir():
+        if not _lives(other):
+            shutil.rmtree(other, ignore_errors=True)
+    place = base / str(os.getpid())
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
+    (place / _PROJECT).write_text(str(project.resolve()))
+    return place
+
+
+def settings_of(place: Path) -> Path:
+    """The settings file of the host, which `ajhost run` and every other command can read."""
+    return place / _SETTINGS
+
+
+def find_settings(directory: Path) -> Path | None:
+    """The settings of the host that serves the project in which `directory` lies; the innermost of several."""
+    found: list[tuple[int, Path]] = []
+    with contextlib.suppress(OSError):
+        for place in _base().iterdir():
+            project = Path((place / _PROJECT).read_text())
+            if _lives(place) and directory.resolve().is_relative_to(project) and settings_of(place).exists():
+                found.append((len(project.parts), settings_of(place)))
+    return max(found)[1] if found else None
+
+
+def _base() -> Path:
+    # short, as sockets have 107 bytes for their path, and a tmpfs where there is one
+    shared = Path("/dev/shm")
+    directory = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    return directory / f"ajhost-dev-{os.geteuid()}"
+
+
+def _lives(place: Path) -> bool:
+    try:
+        os.kill(int(place.name), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

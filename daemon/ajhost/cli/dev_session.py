@@ -1,0 +1,258 @@
+"""A session of `ajhost dev`: a NATS server, a host, and an eye on the files."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ajhost.adapters.dev_client import Passed, TaskTap
+from ajhost.adapters.linux.processes import children_of
+from ajhost.adapters.nats_server import EmbeddedNatsServer
+from ajhost.cli.common import BadConfiguration, load_settings
+from ajhost.cli.dev_place import make_place, settings_of
+from ajhost.cli.output import echo, echo_error, printable
+from ajhost.protocol.exact_json import is_json
+from ajhost.settings.toml_text import development_sections, toml_text
+
+_DRAIN = 0.3
+"""Seconds for what runs when Ctrl-C comes: a session ends within one."""
+_STOP_PATIENCE = 0.4
+_RELOAD_PATIENCE = 60.0
+_RESULT_SHOWN = 100
+_LOOK = 0.1
+
+
+@dataclass
+class DevSession:
+    """What `ajhost dev` was asked for. `handlers`: route to `module:function`, where `config` is None."""
+
+    project: Path
+    config: Path | None
+    handlers: dict[str, str]
+    server: str | None
+    workers: int
+    debug: bool
+
+    async def run(self) -> int:
+        """Serves until SIGINT or SIGTERM. :raises BadConfiguration: what it should serve is wrong."""
+        self._stop = asyncio.Event()
+        self._changed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        self._place = make_place(self.project)
+        try:
+            async with self._nats() as url:
+                self._url = url
+                self._write_settings()
+                async with TaskTap(url, _show):
+                    await self._serve()
+        finally:
+            shutil.rmtree(self._place, ignore_errors=True)
+        return 0
+
+    @contextlib.asynccontextmanager
+    async def _nats(self) -> AsyncIterator[str]:
+        if self.server is not None:
+            yield self.server
+            return
+        server = EmbeddedNatsServer(self._place, jetstream=True)
+        await asyncio.to_thread(server.start)
+        try:
+            yield server.url
+        finally:
+            await asyncio.to_thread(server.stop)
+
+    # settings
+
+    def _write_settings(self) -> None:
+        """Writes what the host reads, from what the session was asked for. :raises BadConfiguration: it is wrong."""
+        sections: dict[str, dict[str, Any]] = {}
+        if self.config is None:
+            for route, target in self.handlers.items():
+                sections[f"handlers.{orjson.dumps(route).decode()}"] = {"target": target}
+            paths = [self.project, *(path for path in (self.project / "src",) if path.is_dir())]
+        else:
+            settings = load_settings(self.config)
+            sections = development_sections(settings)
+            paths = list(settings.python.path)
+        workers = {"count": self.workers, "drain_timeout": _DRAIN}
+        sections["workers"] = {**sections.get("workers", {}), **workers}
+        sections["python"] = {**sections.get("python", {}), "path": paths}
+        sections["nats"] = {"servers": [self._url]}
+        sections["runtime"] = {"directory": self._place / "run"}
+        self._paths = paths
+        file = settings_of(self._place)
+        new = file.with_suffix(".new")
+        new.write_text(toml_text(sections))
+        new.chmod(0o600)
+        new.replace(file)
+
+    # the host
+
+    async def _serve(self) -> None:
+        self._tell_start()
+        watching = asyncio.create_task(self._watch())
+        try:
+            while not self._stop.is_set():
+                if await self._attend(await self._start_host()):
+                    echo_error("dev: nothing is served; save a file to try again")
+                    await self._until(self._changed.wait())
+                self._changed.clear()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    def _tell_start(self) -> None:
+        echo(f"dev: NATS is at {self._url}")
+        if self.config is None:
+            for route, target in self.handlers.items():
+                echo(f"dev: {route or 'the catch-all'} is served by {target}")
+        else:
+            echo(f"dev: serving what {self.config} says")
+        echo("dev: from a second terminal, in this directory: ajhost call TYPE PAYLOAD; Ctrl-C ends")
+
+    async def _start_host(self) -> asyncio.subprocess.Process:
+        module = "ajhost.cli.debug_host" if self.debug else "ajhost"
+        arguments = [] if self.debug else ["run"]
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))),
+            stdin=None if self.debug else asyncio.subprocess.DEVNULL,
+            # a debugger needs the terminal, and hears its Ctrl-C
+            start_new_session=not self.debug,
+        )
+
+    async def _attend(self, host: asyncio.subprocess.Process) -> bool:
+        """Reloads on change, until the session or the host ends; whether it was the host, and by itself.
+
+        A debugged one is not reloaded but ends, for another to begin.
+        """
+        ended = asyncio.create_task(host.wait())
+        try:
+            while True:
+                await self._until(self._changed.wait(), ended)
+                if self._stop.is_set() or ended.done():
+                    return not self._stop.is_set()
+                self._changed.clear()
+                if self.debug:
+                    echo("dev: a file has changed; starting again")
+                    return False
+                await self._reload(host)
+        finally:
+            await _end(host)
+            await ended
+
+    async def _until(self, change: Coroutine[Any, Any, Any], ended: asyncio.Task[int] | None = None) -> None:
+        """Returns at a change, at the host's end, or when the session is to end."""
+        own = [asyncio.ensure_future(change), asyncio.ensure_future(self._stop.wait())]
+        try:
+            await asyncio.wait([*own, *filter(None, [ended])], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in own:
+                task.cancel()
+
+    # reload
+
+    async def _watch(self) -> None:
+        from watchfiles import awatch
+
+        places = {self.project, *self._paths}
+        if self.config is not None:
+            places |= {self.config.parent}
+        outermost = [p for p in places if not any(p != other and p.is_relative_to(other) for other in places)]
+        async for _ in awatch(
+            *outermost, watch_filter=_is_source, debounce=100, step=30, ignore_permission_denied=True
+        ):
+            self._changed.set()
+
+    async def _reload(self, host: asyncio.subprocess.Process) -> None:
+        from ajhost.roles.host_client import NotRunning
+        from ajhost.roles.host_client import reload as ask
+
+        began = time.monotonic()
+        taken, text = None, "the host does not answer"
+        try:
+            self._write_settings()
+            while host.returncode is None and time.monotonic() < began + _RELOAD_PATIENCE:
+                with contextlib.suppress(NotRunning):  # it is still starting
+                    taken, text = await asyncio.to_thread(ask, self._place / "run", _RELOAD_PATIENCE)
+                    break
+                await asyncio.sleep(_LOOK)
+        except BadConfiguration as error:
+            text = str(error)
+        except (TimeoutError, OSError) as error:
+            text = f"the host does not answer: {error}"
+        if taken:
+            echo(_coloured("32", f"dev: reloaded in {time.monotonic() - began:.1f} s"))
+            return
+        echo_error(_coloured("31", "dev: not reloaded, the last good code serves on"))
+        if taken is None:  # or the host has told it
+            echo_error(text)
+
+
+async def _end(host: asyncio.subprocess.Process) -> None:
+    """SIGTERM, and a second one that hurries; then the end of it and of its workers, whatever they do."""
+    for patience in (_DRAIN, _STOP_PATIENCE):
+        if host.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            host.send_signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(host.wait()), patience)
+    if host.returncode is None:
+        workers = children_of(host.pid)
+        for pid in (host.pid, *workers):  # it first: it replaces workers that die
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await host.wait()
+
+
+def _is_source(change: object, path: str) -> bool:
+    """Python and TOML of the project: no environments, caches, or files of editors."""
+    parts = Path(path).parts
+    if any(
+        part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages") for part in parts[1:]
+    ):
+        return False
+    return path.endswith((".py", ".toml")) and not os.path.basename(path).startswith((".#", "#"))
+
+
+def _coloured(code: str, text: str) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def _show(passed: Passed) -> None:
+    """One line for a task: when, what, how it ended, how long it took."""
+    try:
+        task = orjson.loads(passed.task)
+        about = f"{task['type']} {task['id']}" + (
+            f" try {task['tries']}" if task.get("tries", 1) != 1 else ""
+        )
+    except (ValueError, KeyError, TypeError):
+        about = f"{passed.subject}, which was no task"
+    for name, colour in (("AJ-Terminate", "31"), ("AJ-Error", "31")):
+        if text := passed.headers.get(name, "").strip():
+            outcome, said = _coloured(colour, name), printable(text)
+            break
+    else:
+        outcome, said = _coloured("32", "complete"), _result(passed.body)
+    moment = time.strftime("%H:%M:%S")
+    echo(f"{moment} {printable(about)}: {outcome} in {passed.seconds * 1000:.0f} ms  {said}")
+
+
+def _result(body: bytes) -> str:
+    if not is_json(body) and not body.isascii():
+        return f"{len(body)} bytes"
+    text = printable(body.decode(errors="replace"))
+    return text if len(text) <= _RESULT_SHOWN else f"{text[:_RESULT_SHOWN]}... ({len(body)} bytes)"

@@ -1,0 +1,96 @@
+"""`ajhost routes`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ajhost.cli.common import EXIT_CONFIG, config_option, load_settings
+from ajhost.cli.output import columns, echo, echo_error
+from ajhost.settings.values import HandlerSettings, Settings
+
+if TYPE_CHECKING:
+    from ajhost.roles.handlers import HandlerDescription
+
+_EPILOG = """\b
+Examples:
+  ajhost routes
+  ajhost routes --json | jq '.[] | select(.payload)'
+  ajhost routes --schema
+\b
+Exit status: 0 shown, 78 the configuration or a handler is wrong (every problem on stderr).
+"""
+
+
+@click.command(epilog=_EPILOG)
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs; the schemas are in it.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schemas of the payloads, by route.")
+def routes(config: Path, as_json: bool, schema: bool) -> int:
+    """Show each route, its handler, the type of its payload, and its limits.
+
+    The handlers are imported, as `ajhost check` does it. Nothing that runs is touched.
+    """
+    settings = load_settings(config)
+    from ajhost.roles.template.template_process import TemplateFailed, rehearse
+
+    python = settings.python
+    try:
+        found, _ = asyncio.run(
+            rehearse(python, settings.handlers, python.import_timeout, schemas=as_json or schema)
+        )
+    except TemplateFailed as failed:
+        for problem in failed.problems:
+            echo_error(f"{settings.file}: {problem}")
+        return EXIT_CONFIG
+    described = {handler.route: handler for handler in found}
+    if schema and not as_json:
+        schemas = {h.route: json.loads(h.schema) for h in described.values() if h.schema}
+        echo(json.dumps(schemas, indent=2, ensure_ascii=False))
+    elif as_json:
+        listed = [_object(handler, described[handler.route]) for handler in settings.handlers]
+        echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    else:
+        echo(_table(settings, described))
+    return 0
+
+
+def _object(handler: HandlerSettings, loaded: HandlerDescription) -> dict[str, Any]:
+    return {
+        "route": handler.route,
+        "target": handler.target,
+        "kind": loaded.kind,
+        "payload": loaded.payload or None,
+        "timeout": handler.timeout,
+        "concurrency": handler.concurrency,
+        "max_crashes": handler.max_crashes,
+        "schema": json.loads(loaded.schema) if loaded.schema else None,
+    }
+
+
+def _table(settings: Settings, described: dict[str, HandlerDescription]) -> str:
+    rows: list[tuple[object, ...]] = [("ROUTE", "HANDLER", "RUNS", "PAYLOAD", "LIMITS")]
+    for handler in settings.handlers:
+        loaded = described[handler.route]
+        limits = [
+            text
+            for value, text in (
+                (handler.timeout, f"{handler.timeout or 0:g} s"),
+                (handler.concurrency, f"{handler.concurrency} at once in a worker"),
+            )
+            if value is not None
+        ]
+        rows.append(
+            (
+                handler.route or '""',
+                handler.target,
+                "on the loop" if loaded.kind == "async" else "in a thread",
+                loaded.payload or "untyped",
+                ", ".join(limits) or "the task's deadline",
+            )
+        )
+    return columns(rows)

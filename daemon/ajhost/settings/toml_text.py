@@ -1,0 +1,55 @@
+"""Settings as TOML, for the hosts that `ajhost dev` and the pytest fixture start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ajhost.settings.values import Settings
+
+_OTHERS = ("file", "nats", "handlers", "runtime", "signature", "http")
+"""What a host for development has of its own: another server, another directory, calls that nobody signs."""
+
+
+def toml_text(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """A settings file: each section's keys and values. Mappings among the values become inline tables."""
+    return "\n".join(
+        "\n".join([f"[{name}]", *(f"{json.dumps(key)} = {_value(value)}" for key, value in keys.items()), ""])
+        for name, keys in sections.items()
+    )
+
+
+def development_sections(settings: Settings) -> dict[str, dict[str, Any]]:
+    """What `settings` say of handlers and workers, without what ties them to one server and one directory."""
+    sections = {
+        field.name: changed
+        for field in fields(settings)
+        if field.name not in _OTHERS and (changed := _changed(getattr(settings, field.name)))
+    }
+    for handler in settings.handlers:
+        sections[f"handlers.{json.dumps(handler.route)}"] = _changed(handler, but=("route",))
+    return sections
+
+
+def _changed(table: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The fields that are not as they are by default. `interpreter` and the like are paths, which are absolute here."""
+    kind = type(table)
+    required = {name for name in ("route", "target") if name in kind.__dataclass_fields__}
+    default = kind(**dict.fromkeys(required, ""))
+    return {
+        field.name: value
+        for field in fields(table)
+        if field.name not in but and (value := getattr(table, field.name)) != getattr(default, field.name)
+    }
+
+
+def _value(value: object) -> str:
+    """Strings, lists, numbers and booleans are JSON's in TOML."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(str(value) if isinstance(value, Path) else value, default=str)

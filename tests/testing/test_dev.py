@@ -1,0 +1,265 @@
+"""`ajhost new`, `ajhost dev`, `ajhost routes`: a project from nothing, served while it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ajhost
+
+FOLDER = str(Path(ajhost.__path__[0]).parent)
+ENV = {**os.environ, "PYTHONPATH": FOLDER, "NO_COLOR": "1"}
+LIMIT = 30.0
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ajhost", *arguments],
+        cwd=cwd, env=ENV, capture_output=True, text=True, check=False, timeout=LIMIT,
+    )  # fmt: skip
+
+
+class Dev:
+    """A running `ajhost dev`, on a terminal of its own, and what it showed there."""
+
+    def __init__(self, project: Path, *arguments: str) -> None:
+        self.shown = ""
+        self._seen = 0
+        self.process, self.terminal = self._start(project, arguments)
+
+    def _start(self, project: Path, arguments: tuple[str, ...]) -> tuple[int, int]:
+        pid, terminal = pty.fork()
+        if pid == 0:
+            try:
+                os.chdir(project)
+                program = [sys.executable, "-m", "ajhost", "dev", *arguments]
+                os.execve(sys.executable, program, {**ENV, "TERM": "dumb"})
+            finally:
+                os._exit(127)
+        return pid, terminal
+
+    def until(self, *texts: str) -> str:
+        """Returns what was shown since the last time, as soon as one of the texts is in it."""
+        end = time.monotonic() + LIMIT
+        while not any(text in self.shown[self._seen :] for text in texts):
+            ready, _, _ = select.select([self.terminal], [], [], max(end - time.monotonic(), 0))
+            assert ready, f"{texts} not shown:\n{self.shown}"
+            try:
+                self.shown += os.read(self.terminal, 65536).decode(errors="replace").replace("\r\n", "\n")
+            except OSError:
+                raise AssertionError(f"it ended before {texts}:\n{self.shown}") from None
+        found, self._seen = self.shown[self._seen :], len(self.shown)
+        return found
+
+    def type(self, text: str) -> None:
+        os.write(self.terminal, text.encode())
+
+    def end(self) -> tuple[int, float]:
+        """Ctrl-C; its exit status, and how long it took to end."""
+        began = time.monotonic()
+        self.type("\x03")
+        return self._wait(began)
+
+    def _wait(self, began: float) -> tuple[int, float]:
+        end = began + LIMIT
+        while time.monotonic() < end:
+            ready, _, _ = select.select([self.terminal], [], [], 0.05)
+            if ready:
+                try:
+                    self.shown += os.read(self.terminal, 65536).decode(errors="replace")
+                except OSError:  # nobody has the other end
+                    break
+        _, status = os.waitpid(self.process, 0)
+        self.process = 0
+        return os.waitstatus_to_exitcode(status), time.monotonic() - began
+
+    def close(self) -> None:
+        if self.process:
+            os.kill(self.process, signal.SIGTERM)
+            self._wait(time.monotonic())
+        os.close(self.terminal)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    made = command("new", "shop", cwd=tmp_path)
+    assert made.returncode == 0, made
+    return tmp_path / "shop"
+
+
+@pytest.fixture
+def dev(project: Path) -> Iterator[Callable[..., Dev]]:
+    running: list[Dev] = []
+
+    def start(*arguments: str) -> Dev:
+        running.append(Dev(project, *arguments))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()
+
+
+def call(project: Path, *arguments: str) -> tuple[int, str]:
+    """`ajhost call` in the project, as from a second terminal: its status, and what it said."""
+    done = command("call", *arguments, cwd=project)
+    return done.returncode, (done.stdout + done.stderr).strip()
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    """As an editor saves."""
+    beside = file.with_suffix(".saving")
+    beside.write_text(file.read_text().replace(old, new))
+    beside.replace(file)
+
+
+def test_a_new_project_passes_its_own_tests(project: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=project, env=ENV, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "5 passed" in told.stdout
+
+
+def test_a_new_project_is_good_and_shows_its_routes(project: Path) -> None:
+    assert command("check", "-c", "ajhost.toml", cwd=project).returncode == 0
+    table = command("routes", "-c", "ajhost.toml", cwd=project).stdout.splitlines()
+    assert [line.split() for line in table[:2]] == [
+        ["ROUTE", "HANDLER", "RUNS", "PAYLOAD", "LIMITS"],
+        ["email:new", "handlers:send", "on", "the", "loop", "Mail", "30", "s"],
+    ]
+    schemas = json.loads(command("routes", "-c", "ajhost.toml", "--schema", cwd=project).stdout)
+    assert schemas["email:new"]["required"] == ["to"]
+    assert list(schemas) == ["email:new"]
+    listed = json.loads(command("routes", "-c", "ajhost.toml", "--json", cwd=project).stdout)
+    assert [(h["route"], h["kind"], h["payload"], h["timeout"]) for h in listed] == [
+        ("email:new", "async", "Mail", 30.0),
+        ("count", "thread", "str", None),
+    ]
+
+
+def test_files_that_are_there_are_not_touched(project: Path) -> None:
+    again = command("new", ".", cwd=project)
+    assert again.returncode == 2
+    assert "handlers.py" in again.stderr
+
+
+def test_a_project_is_served_and_reloaded_while_it_is_written(project: Path, dev: Callable[..., Dev]) -> None:
+    session = dev()
+    session.until("workers serve")
+    status, said = call(project, "email:new", '{"to": "ada"}')
+    assert (status, json.loads(said)["sent"]) == (0, "ada")
+    assert "email:new" in session.until(": complete in ")
+    assert call(project, "email:new", "{}") == (2, "AJ-Terminate: invalid payload: mail.to: field required")
+    assert "mail.to: field required" in session.until(": AJ-Terminate in ")
+    assert call(project, "count", "to be or not") == (0, "4")
+    status, said = call(project, "email:new", '{"to": "ajc"}', "--as-ajc")
+    assert (status, json.loads(said)["sent"]) == (0, "ajc")
+    session.until(": complete in ")
+
+    edit(project / "handlers.py", "async def send(", "async def send((")
+    shown = session.until("the last good code serves on")
+    assert "SyntaxError" in shown
+    assert "handlers.py" in shown
+    assert call(project, "email:new", '{"to": "ada"}')[0] == 0
+
+    edit(project / "handlers.py", "async def send((", "async def send(")
+    session.until("dev: reloaded in")
+    edit(project / "handlers.py", '"sent": mail.to', '"sent": mail.to.upper()')
+    session.until("dev: reloaded in")
+    status, said = call(project, "email:new", '{"to": "ada"}')
+    assert json.loads(said)["sent"] == "ADA"
+
+    edit(project / "ajhost.toml", "[handlers.count]", "[handlers.words]")
+    session.until("dev: reloaded in")
+    assert call(project, "words", "to be") == (0, "2")
+    status, took = session.end()
+    assert status == 0
+    assert took < 2
+    assert call(project, "words", "to be")[0] == 3
+
+
+def test_what_is_broken_at_the_start_is_served_when_it_is_mended(
+    project: Path, dev: Callable[..., Dev]
+) -> None:
+    edit(project / "handlers.py", "async def send(", "async def send((")
+    session = dev("handlers:send")
+    assert "SyntaxError" in session.until("nothing is served; save a file to try again")
+    edit(project / "handlers.py", "async def send((", "async def send(")
+    session.until("workers serve")
+    assert call(project, "send", '{"to": "ada"}')[0] == 0
+
+
+@pytest.mark.parametrize(
+    "code", ["async def stuck(task):\n    time.sleep(60)\n", "def stuck(task): time.sleep(60)\n"]
+)
+def test_it_ends_at_once_whatever_a_handler_does(project: Path, dev: Callable[..., Dev], code: str) -> None:
+    (project / "stuck.py").write_text(
+        f"import time\n{code.replace('time.sleep', 'print(chr(33) + chr(33), flush=True) or time.sleep')}"
+    )
+    session = dev("stuck:stuck", "--workers", "1")
+    session.until("workers serve")
+    caller = subprocess.Popen(
+        [sys.executable, "-m", "ajhost", "call", "stuck"], cwd=project, env=ENV, stderr=subprocess.DEVNULL
+    )
+    try:
+        session.until("!!")
+        status, took = session.end()
+    finally:
+        caller.kill()
+        caller.wait()
+    assert status == 0
+    assert took < 3
+
+
+def test_a_debugger_has_the_terminal_and_all_the_time(project: Path, dev: Callable[..., Dev]) -> None:
+    edit(project / "handlers.py", "    await asyncio.sleep(0.01)", "    breakpoint()")
+    session = dev("--debug", "email:new=handlers:send")
+    session.until("serving in this terminal")
+    arguments = [sys.executable, "-m", "ajhost", "call", "email:new", '{"to": "ada"}', "--timeout", "1"]
+    with subprocess.Popen(arguments, cwd=project, env=ENV, stdout=subprocess.PIPE, text=True) as caller:
+        session.until("(Pdb) ")
+        session.type("p mail.to + mail.to\n")
+        assert "adaada" in session.until("(Pdb) ")
+        session.type("c\n")
+        out, _ = caller.communicate(timeout=LIMIT)
+    assert json.loads(out)["sent"] == "ada"
+    edit(project / "handlers.py", "    breakpoint()", "    mail.to = mail.to.upper()")
+    session.until("starting again")
+    session.until("serving in this terminal")
+    _, said = call(project, "email:new", '{"to": "ada"}')
+    assert json.loads(said)["sent"] == "ADA"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("shop.mail",), "names no handler: module:function"),
+        (("m:f", "--route", "a", "--route", "b"), "2 routes for 1 handlers"),
+        (("m:f", "n:f"), "the route 'f' has two handlers: m:f and n:f"),
+        (("m:f", "-c", "ajhost.toml"), "either handlers or settings"),
+        ((), "there is no ./ajhost.toml"),
+    ],
+)
+def test_what_cannot_be_served_is_told(tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
+    told = command("dev", *arguments, cwd=tmp_path)
+    assert told.returncode == 2
+    assert part in told.stderr
+
+
+def test_settings_that_are_wrong_are_told_as_check_tells_them(project: Path) -> None:
+    edit(project / "ajhost.toml", "timeout = 30.0", "timeuot = 30.0")
+    told = command("dev", cwd=project)
+    assert told.returncode == 78
+    assert 'did you mean handlers."email:new".timeout' in told.stderr
