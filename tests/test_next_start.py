@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.systemd.notify import Notifier
@@ -31,6 +33,9 @@ from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying
 from tests.support.peer import Peer
 
 OLD_WORKER, OLD_STANDBY, OLD_PUSHER = 1, 2, 3
+
+
+GUARD = FaultGuard(logging.getLogger("test"))
 
 
 class Past:
@@ -162,7 +167,7 @@ class Past:
         return PreviousStart(
             self.directory,
             standby,
-            RetiredLedgers(self.directory, standby, ledgers),
+            RetiredLedgers(self.directory, standby, ledgers, GUARD),
             ledgers,
             FdStore(Notifier()),
         )

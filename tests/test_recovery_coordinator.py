@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.adapters.linux.ledger_file import LockedLedger
@@ -145,6 +147,7 @@ def recovery(
         fd_store,
         CrashPolicy([]),
         Counters(),
+        FaultGuard(logging.getLogger("test")),
         subscribe=cover,
         spawn=lambda work: spawned.append(asyncio.create_task(work)),
         serial=itertools.count(1 << 20).__next__,
@@ -182,7 +185,8 @@ class Bench:
     async def bury(self) -> None:
         """What the supervisor does when it learns of the death."""
         await self.gone.wait()
-        await self.recovery.recover_dead(self.member, self.recovery.answer_started(self.member, "SIGKILL"))
+        answered = self.recovery.answer_started(self.member, "SIGKILL")
+        await self.recovery.recover_dead(self.member, "SIGKILL", answered)
 
     async def asked(self, batch: str, count: int = 3) -> list[bytes]:
         """Requests that go to the double's subscription; their reply subjects."""

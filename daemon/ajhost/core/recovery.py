@@ -31,7 +31,8 @@ def classify(
     for entry in ledger.used():
         if entry.state is State.SENT and not server_lost:
             sent.append(entry)
-        elif entry.state in (State.STARTED, State.ANSWERED, State.SENT):
+        elif entry.state in (State.STARTED, State.ANSWERED, State.SENT, State.DAMAGED):
+            # what a stray write has damaged may have started, and nobody may run it twice
             if answers_lost or not entry.revoked:
                 started.append(entry)
         elif entry.revoked or entry.claimed:

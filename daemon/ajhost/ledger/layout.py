@@ -25,6 +25,8 @@ class State(IntEnum):
     STARTED = 3
     ANSWERED = 4
     SENT = 5
+    DAMAGED = 0xFF
+    """Nobody stores it: what readers make of a number that is none of these, a stray write of native code."""
 
 
 class Phase(IntEnum):

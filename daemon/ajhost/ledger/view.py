@@ -30,6 +30,8 @@ from ajhost.ledger.layout import (
     Word,
 )
 
+_STATES = {int(state): state for state in State}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -100,6 +102,14 @@ class Ledger:
         """The entries that were ever in use."""
         return range(min(self.words[Word.HIGH_WATER], self.entries))
 
+    def recount_touched(self) -> None:
+        """Writes anew, for an owner that is dead, how many entries are to be looked at: a stray write may have cut that
+        down, and what lies beyond it is answered by nobody."""
+        words = self.words
+        used = [i for i in range(self.entries) if words[FIRST + i * ENTRY_WORDS] & 0xFF]
+        if used and used[-1] >= words[Word.HIGH_WATER]:
+            words[Word.HIGH_WATER] = used[-1] + 1
+
     def used(self) -> Iterator[Entry]:
         """Every entry that is not free."""
         words = self.words
@@ -139,7 +149,7 @@ class Ledger:
         return Entry(
             index=index,
             seq=seq,
-            state=State(state & 0xFF),
+            state=_STATES.get(state & 0xFF, State.DAMAGED),
             revoked=words[word + REVOKED] == seq,
             claimed=words[word + CLAIMED] == seq,
             at=at >> 32,

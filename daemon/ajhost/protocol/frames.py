@@ -6,6 +6,7 @@ memory. Source of the grammar: NATS client protocol, `MSG`, `HMSG`, and one-line
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 LONGEST_LINE = 1 << 16
@@ -14,6 +15,7 @@ configured otherwise (`max_control_line`), and what it sends on is longer by the
 """
 
 _MSG, _HMSG = ord("M"), ord("H")
+_SUBJECT = re.compile(rb"[^\x00- \x7f.]+(?:\.[^\x00- \x7f.]+)*")
 
 
 class FrameError(ValueError):
@@ -98,11 +100,27 @@ def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:
     """The subject, reply and whole length of a message whose operation line is there, even when its body is not."""
     line_end = data.find(b"\r\n")
     words = data[:line_end].split() if line_end > 0 else []
-    if not words or words[0] not in (b"MSG", b"HMSG"):
+    if not words or words[0] not in (b"MSG", b"HMSG") or not words[-1].isdigit():
         return None
     fields = 6 if words[0] == b"HMSG" else 5
+    if not fields - 1 <= len(words) <= fields:
+        return None
     reply = words[3] if len(words) == fields else b""
     return words[1], reply, line_end + 2 + int(words[-1]) + 2
+
+
+def is_one_message(data: bytes) -> bool:
+    """Whether that is a whole message and nothing else."""
+    try:
+        found = scan(data)
+    except FrameError:
+        return False
+    return len(found.messages) == 1 and not found.controls and found.end == len(data)
+
+
+def is_plain_subject(subject: bytes) -> bool:
+    """Whether one can publish there: no blank or control character, no empty token, no wildcard."""
+    return bool(_SUBJECT.fullmatch(subject)) and not {b"*", b">"} & set(subject.split(b"."))
 
 
 def reply_of(frame: bytes) -> bytes:

@@ -106,7 +106,7 @@ def wait_status(pidfd: int) -> ExitStatus | None:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         try:
-            signal.pidfd_send_signal(pidfd, 0)  # reaches a dead process as long as it is not reaped
+            _send(pidfd, 0)  # reaches a dead process as long as it is not reaped
         except ProcessLookupError:
             return ExitStatus(None, None, False)
         return None
@@ -118,9 +118,32 @@ def wait_status(pidfd: int) -> ExitStatus | None:
 
 
 def pidfd_signal(pidfd: int, number: signal.Signals) -> None:
-    """Sends a signal; nothing happens when the process has ended."""
+    """Sends a signal; nothing happens when the process has ended.
+
+    :raises OSError: when the kernel refuses.
+    """
     with contextlib.suppress(ProcessLookupError):
+        _send(pidfd, number)
+
+
+def _send(pidfd: int, number: int) -> None:
+    try:
         signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        # A system call filter may forbid pidfd_send_signal(2) and allow kill(2). A child's number is nobody else's
+        # until this process has reaped it.
+        os.kill(_pid_of(pidfd), number)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process of a pidfd. :raises ProcessLookupError: when it was reaped."""
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "Pid" and (pid := int(value)) > 0:  # -1 when it was reaped
+            return pid
+    raise ProcessLookupError
 
 
 def kill_session(pid: int, number: signal.Signals) -> None:
@@ -130,6 +153,15 @@ def kill_session(pid: int, number: signal.Signals) -> None:
     """
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
+
+
+def is_child(pid: int) -> bool:
+    """Whether it is a child of this process, dead or alive, so that its number is nobody else's."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def has_ended(pidfd: int) -> bool:
@@ -161,7 +193,7 @@ def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
     if _state(pid) == "T":
         return StopResult.ALREADY_STOPPED
     try:
-        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+        _send(pidfd, signal.SIGSTOP)
     except ProcessLookupError:
         return StopResult.GONE
     began, asked = time.monotonic(), False

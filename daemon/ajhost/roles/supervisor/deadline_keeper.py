@@ -26,15 +26,24 @@ class DeadlineKeeper:
         self._standby = standby
         self._suspects: dict[int, dict[int, int]] = {}
 
-    def check(self, ledger: Ledger, now_ns: int, lead_ns: int, *, on_time: bool = False) -> None:
+    def check(
+        self,
+        ledger: Ledger,
+        now_ns: int,
+        lead_ns: int,
+        *,
+        on_time: bool = False,
+        heartbeat_ns: int | None = None,
+    ) -> None:
         """Call it at every tick, with monotonic nanoseconds.
 
         `lead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
         the second look is a tick later. `on_time`: nothing has held up this process, and the owner with it; one look is
-        enough then for what two would have found had they been more frequent.
+        enough then for what two would have found had they been more frequent. `heartbeat_ns`: its last beat, where the
+        caller knows better than the ledger.
         """
         before, found = self._suspects.pop(ledger.serial, {}), {}
-        age_ns = now_ns - ledger.words[Word.HEARTBEAT]
+        age_ns = now_ns - (ledger.words[Word.HEARTBEAT] if heartbeat_ns is None else heartbeat_ns)
         if age_ns <= MISSED_NS:
             return
         long_ns = now_ns - TICK_NS if on_time and age_ns > MISSED_NS + TICK_NS else 0

@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.scheduling import thread_times
 from ajhost.core.recovery import earliest_deadline
+from ajhost.core.starvation import Starvation
 from ajhost.ledger.layout import Word
 from ajhost.roles.supervisor.deadline_keeper import MISSED_NS, STALE_NS, TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.standby import Standby
@@ -48,13 +51,16 @@ class LivenessMonitor:
     def __init__(
         self,
         standby: Standby,
+        guard: FaultGuard,
         *,
         on_hang: Callable[[WorkerProcess], None],
         on_recovered: Callable[[WorkerProcess], None],
         on_recycle: Callable[[WorkerProcess, str], None],
     ) -> None:
+        self._guard = guard
         self._on_hang, self._on_recovered, self._on_recycle = on_hang, on_recovered, on_recycle
         self._hung: dict[int, _Hang] = {}
+        self._starvations: dict[int, Starvation] = {}
         self.calm = False
         """Whether everybody was beating at the last look."""
         self._deadlines = DeadlineKeeper(standby)
@@ -68,6 +74,7 @@ class LivenessMonitor:
     def forget(self, member: WorkerProcess) -> None:
         """The member is gone."""
         self._hung.pop(member.serial, None)
+        self._starvations.pop(member.serial, None)
         self._deadlines.forget(member.serial)
 
     def check(
@@ -82,30 +89,55 @@ class LivenessMonitor:
             return
         oldest = 0
         for member in members:
-            if not member.pid or member.result is not None:
-                continue
-            age = int(now * 1e9) - member.heartbeat_ns
-            oldest = max(oldest, age)
-            limit = max(member.stale_after_ns, STALE_NS)
-            if not member.ledger.words[Word.HEARTBEAT]:
-                limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
-            ahead_ns = TICK_NS if member.serial in self._hung else 0
-            self._deadlines.check(member.ledger, int(now * 1e9), ahead_ns, on_time=late <= _IN_TIME)
-            if age > limit:
-                self._on_stale(member, now, workers.kill_grace)
-            elif member.serial in self._hung and member.subscribed:
-                hung_for = now - self._hung.pop(member.serial).since
-                member.killed_at = 0.0  # the next hang is judged anew
-                if hung_for < 2 * STALE_NS / 1e9:  # a false alarm: judge it less strictly
-                    member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
-                _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
-                self._on_recovered(member)
+            if member.pid and member.result is None:
+                # one whose ledger cannot be read is no reason to judge nobody else
+                with self._guard("judging a worker"):
+                    oldest = max(
+                        oldest, self._check_worker(member, now, workers.kill_grace, import_timeout, late)
+                    )
         self.calm = not self._hung and oldest <= MISSED_NS
         if workers.max_memory and now >= self._memory_at:
             self._memory_at = now + _MEMORY_EVERY
             for member in members:
                 if member.pid and member.result is None:
                     self._check_memory(member, workers.max_memory)
+
+    def _check_worker(
+        self, member: WorkerProcess, now: float, kill_grace: float, import_timeout: float, late: float
+    ) -> int:
+        """One member; the age of its last beat."""
+        age = int(now * 1e9) - member.heartbeat_ns
+        limit = max(member.stale_after_ns, STALE_NS)
+        if not member.has_beaten:
+            limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
+        lead_ns = TICK_NS if member.serial in self._hung else 0
+        with self._guard("keeping the deadlines of a worker"):
+            self._deadlines.check(
+                member.ledger,
+                int(now * 1e9),
+                lead_ns,
+                on_time=late <= _IN_TIME,
+                heartbeat_ns=member.heartbeat_ns,
+            )
+        if age - self._starved_ns(member, age, now, late) > limit:
+            self._on_stale(member, now, kill_grace)
+        elif member.serial in self._hung and member.subscribed:
+            hung_for = now - self._hung.pop(member.serial).since
+            member.killed_at = 0.0  # the next hang is judged anew
+            if hung_for < 2 * STALE_NS / 1e9:  # a false alarm: judge it less strictly
+                member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
+            _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
+            self._on_recovered(member)
+        return age
+
+    def _starved_ns(self, member: WorkerProcess, age: int, now: float, late: float) -> int:
+        """For how long the member wanted a CPU and had none, since it was first seen to miss a beat."""
+        if age <= MISSED_NS:
+            self._starvations.pop(member.serial, None)
+            return 0
+        starvation = self._starvations.setdefault(member.serial, Starvation())
+        starvation.observe(thread_times(member.pid), int(now * 1e9), int(max(late, 0.0) * 1e9))
+        return starvation.starved_ns
 
     def _on_stale(self, member: WorkerProcess, now: float, kill_grace: float) -> None:
         hang, epoch = self._hung.get(member.serial), member.ledger.words[Word.EPOCH]
@@ -142,6 +174,6 @@ class LivenessMonitor:
         try:
             resident = processes.resident_bytes(member.pid)
         except OSError:
-            return  # it is about to be found dead
+            return  # it is about to be found dead, or this process has no descriptor left to look
         if resident > max_memory:
             self._on_recycle(member, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")

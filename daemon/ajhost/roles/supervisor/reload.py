@@ -86,9 +86,9 @@ class Reloader:
         spec = self._make_spec(settings, generation)
         try:
             template = await self._start(spec)
-        except TemplateFailed as error:
+        except (TemplateFailed, OSError) as error:
             del pool.specs[generation]
-            return Decision(False, "\n".join(error.problems))
+            return Decision(False, str(error))
         pool.change(generation, template)
         if (failed := await self._served(generation)) is not None:
             if old.generation in pool.templates:
@@ -120,7 +120,10 @@ class Reloader:
             async with self._lock:
                 if self._pool.fleet.stopping or self._pool.fleet.generation in self._pool.templates:
                     return
-                decision = await self._change(self._settings)
+                try:
+                    decision = await self._change(self._settings)
+                except Exception as error:  # whatever it is: without a template no worker is ever replaced
+                    decision = Decision(False, repr(error))
             if decision.taken:
                 return
             _log.error("no new template: %s", decision.text)

@@ -20,7 +20,7 @@ from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
-from ajhost.protocol.frames import Message, message_line, reply_of, scan
+from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.wire import encode_reply, subjects_of
 from ajhost.roles.request_check import RequestChecker
@@ -111,7 +111,9 @@ class Standby:
         Call it before the request is revoked: once this returns the answer is in our ledger, so that the next start
         gives one if we die before the kernel has it. Only a ledger without a free entry leaves it to our memory.
         """
-        if not reply:
+        if not is_plain_subject(reply):
+            if reply:
+                _log.error("a request cannot be answered, its reply subject is damaged: %.100r", reply)
             return
         data = encode_reply(reply, outcome, self.max_payload)
         if not self.ledger.available:
@@ -135,11 +137,17 @@ class Standby:
         Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
         """
         line = message_line(frame)
-        if line is None or not line[1]:
+        if line is None:
+            _log.error("a request is lost, its frame is damaged: %.100r", frame)
+            return None
+        if not line[1]:
             return None
         _, reply, size = line
         if size > len(frame) or len(reply) > MAX_REPLY:
             self.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
+            return None
+        if not is_one_message(frame):
+            self.answer(reply, Failed("worker died: and the request's frame is damaged"))
             return None
         index = self.ledger.receive_copy(frame, time.monotonic_ns())
         if index is None:

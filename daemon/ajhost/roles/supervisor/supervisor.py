@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from ajhost.adapters import logs
+from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux.processes import ChildReaper
 from ajhost.adapters.nats import connection
 from ajhost.adapters.systemd.notify import Notifier
@@ -56,10 +57,13 @@ class Supervisor:
         self.serial = new_serial()
         """Of our own ledger."""
         self._fd_store = FdStore(notifier)
+        self.guard = FaultGuard(_log)
+        """What failed in supervision, and how often; it goes on."""
         self._pool = WorkerPool(
             self._runtime,
             self.serial,
             self._queues,
+            self.guard,
             on_connection=self._fd_store.keep,
             on_death=self._on_death,
             on_template_death=self._on_template_death,
@@ -132,11 +136,15 @@ class Supervisor:
         await standby.connect()
         self._crash_policy = CrashPolicy(spec.handlers)
         self._recovery = Recovery(
-            standby.directory, standby, self._fd_store, self._crash_policy, self._pool.counters,
+            standby.directory, standby, self._fd_store, self._crash_policy, self._pool.counters, self.guard,
             subscribe=self._subscribe_if_last, spawn=self._pool.spawn_task, serial=self._fleet.take_serial,
         )  # fmt: skip
         self._liveness = LivenessMonitor(
-            standby, on_hang=self._on_hang, on_recovered=self._on_recovered, on_recycle=self._pool.recycle
+            standby,
+            self.guard,
+            on_hang=self._on_hang,
+            on_recovered=self._on_recovered,
+            on_recycle=self._pool.recycle,
         )
         self._standby = standby
         for name in self._recovery.previous_start.take_stored_sockets(self._notifier.stored()):
@@ -187,8 +195,10 @@ class Supervisor:
 
     def _on_death(self, member: WorkerProcess, how: str) -> None:
         self._liveness.forget(member)
-        answered = self._recovery.answer_started(member, how)
-        self._pool.spawn_task(self._recovery.recover_dead(member, answered))
+        answered = None
+        with self.guard("answering for a dead worker"):
+            answered = self._recovery.answer_started(member, how)
+        self._pool.spawn_task(self._recovery.recover_dead(member, how, answered))
 
     def _on_hang(self, member: WorkerProcess) -> None:
         self._pool.handle(Hung(member.serial))
@@ -245,32 +255,51 @@ class Supervisor:
     # -- time -----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        standby, now_ns = self._standby, time.monotonic_ns()
+        """Every part is done whatever the others raise, and the next tick comes; only one that did all of its work
+        tells systemd that the host is alive."""
+        standby, now_ns, before = self._standby, time.monotonic_ns(), self.guard.failures.total()
         assert standby is not None
-        standby.beat(now_ns)
-        workers = self._settings.workers
-        self._liveness.check(
-            list(self._pool.members.values()),
-            workers,
-            self._settings.python.import_timeout,
-            time.monotonic() - self._tick_at,
-        )
-        self._recovery.tick(now_ns)
-        self._pool.handle(Tick())
+        late = time.monotonic() - self._tick_at
+        with self.guard("the supervisor's heartbeat"):
+            standby.beat(now_ns)
+        with self.guard("judging the workers"):
+            members, import_timeout = list(self._pool.members.values()), self._settings.python.import_timeout
+            self._liveness.check(members, self._settings.workers, import_timeout, late)
+        with self.guard("settling what dead workers left"):
+            self._recovery.tick(now_ns)
+        with self.guard("filling the slots"):
+            self._pool.handle(Tick())
+        with self.guard("covering the queue group"):
+            self._subscribe_as_needed(standby)
+        with self.guard("following max_payload"):
+            self._follow_max_payload(standby)
+        if now_ns / 1e9 >= self._status_at:
+            self._status_at = now_ns / 1e9 + _STATUS_EVERY
+            self._each_second()
+        calm = False
+        with self.guard("the pace of the ticks"):
+            calm = self._liveness.calm and standby.idle and self._recovery.idle
+        if self.guard.failures.total() == before:
+            with self.guard("the watchdog"):
+                self._notifier.watchdog()
+        self._tick_in(CALM_TICK if calm else TICK)
+
+    def _subscribe_as_needed(self, standby: Standby) -> None:
         if self._shutdown.urgency is Urgency.NONE and self._ready:
             needed = not self._fleet.serving()
             if needed != standby.subscribed and not standby.changing:
                 self._pool.spawn_task(standby.subscribe() if needed else standby.unsubscribe())
-        self._follow_max_payload(standby)
-        self._notifier.watchdog()
-        if now_ns / 1e9 >= self._status_at:
-            self._status_at = now_ns / 1e9 + _STATUS_EVERY
+
+    def _each_second(self) -> None:
+        with self.guard("the status for systemd"):
             self._notifier.status(self._status())
+        with self.guard("reaping orphaned processes"):
             self._child_reaper.reap(self._pool.pids())
+        with self.guard("telling of lost log lines"):
             logs.report_lost()
+        with self.guard("forgetting removed ledgers"):
             self._recovery.prune()
-        calm = self._liveness.calm and standby.idle and self._recovery.idle
-        self._tick_in(CALM_TICK if calm else TICK)
+        self.guard.report()
 
     def _tick_in(self, seconds: float) -> None:
         self._tick_at = time.monotonic() + seconds

@@ -18,6 +18,8 @@ from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.ledger.layout import Word
 
 _REAP_AGAIN = 0.001
+_DUPLICATE_AGAIN = 0.25
+_AHEAD_NS = 1_000_000_000
 
 
 class WorkerProcess:
@@ -53,7 +55,7 @@ class WorkerProcess:
         self.stale_after_ns = 0
         self.takeover_lock = asyncio.Lock()
         """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
-        self.epoch = self._taken_epoch = 0
+        self.epoch = self._taken_epoch = self._heartbeat_ns = 0
         self._pidfd = -1
         self._channel = Channel(channel)
         self._on_message, self._on_connection, self._on_death = on_message, on_connection, on_death
@@ -73,8 +75,19 @@ class WorkerProcess:
 
     @property
     def heartbeat_ns(self) -> int:
-        """Monotonic nanoseconds of its last beat; its birth before the first."""
-        return max(self.ledger.words[Word.HEARTBEAT], int(self.created_at * 1e9))
+        """Monotonic nanoseconds of its last beat; its birth before the first.
+
+        A beat that is yet to come is a stray write: it would hide a hang for as long.
+        """
+        heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
+        if self._heartbeat_ns < heartbeat_ns <= time.monotonic_ns() + _AHEAD_NS:
+            self._heartbeat_ns = heartbeat_ns
+        return self._heartbeat_ns or int(self.created_at * 1e9)
+
+    @property
+    def has_beaten(self) -> bool:
+        """Whether it has beaten once."""
+        return bool(self._heartbeat_ns)
 
     @property
     def subscribed(self) -> bool:
@@ -111,6 +124,7 @@ class WorkerProcess:
         self._readable()
         sock, self.sock = self.sock, None
         if sock is not None and self.epoch != self.ledger.words[Word.EPOCH]:
+            tcp.end_sending(sock)  # for all who hold it, a forked child of a handler too
             sock.close()
             return None
         if sock is not None:
@@ -128,14 +142,34 @@ class WorkerProcess:
                 return
             message, descriptors = received
             epoch = message.get("socket")
-            if isinstance(epoch, int) and descriptors:
-                if self.sock is not None:
-                    self.sock.close()
-                self.sock, self.epoch = socket.socket(fileno=descriptors[0]), epoch
-                self._on_connection(self, self.sock)
-                self.send({"kept": epoch})
-            else:
+            if not isinstance(epoch, int):
                 self._on_message(self, message)
+            elif descriptors:
+                self._keep(epoch, descriptors[0])
+            else:
+                self._duplicate(epoch)
+
+    def _keep(self, epoch: int, descriptor: int) -> None:
+        if self.sock is not None:
+            self.sock.close()
+        self.sock, self.epoch = socket.socket(fileno=descriptor), epoch
+        self._on_connection(self, self.sock)
+        self.send({"kept": epoch})
+
+    def _duplicate(self, epoch: int) -> None:
+        """The kernel had no room for the duplicate that came: it is taken from the process as soon as there is."""
+        words = self.ledger.words
+        if not self._open or self.epoch >= epoch or words[Word.EPOCH] != epoch or not words[Word.SOCKET]:
+            return
+        try:
+            descriptor = processes.pidfd_getfd(self._pidfd, words[Word.SOCKET])
+        except OSError:
+            self._loop.call_later(_DUPLICATE_AGAIN, self._duplicate, epoch)
+            return
+        if words[Word.EPOCH] == epoch and words[Word.SOCKET]:
+            self._keep(epoch, descriptor)
+        else:
+            os.close(descriptor)
 
     def _close_channel(self) -> None:
         if self._open:

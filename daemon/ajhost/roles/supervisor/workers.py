@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file, processes
 from ajhost.adapters.linux.channel import pair
 from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Ready, Recycle, Scale, Spawn, WorkerState
@@ -37,6 +38,7 @@ class WorkerPool:
         runtime: Path,
         serial: int,
         queues: list[TokenQueue],
+        guard: FaultGuard,
         *,
         on_connection: Callable[[Key, socket.socket], None],
         on_death: Callable[[WorkerProcess, str], None],
@@ -52,7 +54,7 @@ class WorkerPool:
         self.failed: dict[int, list[str]] = {}
         """For each generation: why members of it died before they served."""
         self._directory, self._serial = runtime / "ledger", serial
-        self._queues = queues
+        self._queues, self._guard = queues, guard
         self._on_connection, self._on_death, self._on_template_death, self._on_change = (
             on_connection,
             on_death,
@@ -63,14 +65,14 @@ class WorkerPool:
 
     def spawn_task(self, work: Coroutine[None, None, None]) -> None:
         """Runs something beside everything else, and keeps hold of it."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, name=getattr(work, "__qualname__", ""))
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("unexpected: %s", error, exc_info=error)
+            self._guard.failed(task.get_name(), error)
         self._on_change()
 
     def pids(self) -> set[int]:
@@ -85,7 +87,8 @@ class WorkerPool:
     def handle(self, event: Event) -> None:
         """Tells the fleet, and obeys it."""
         for command in self.fleet.handle(event, time.monotonic()):
-            self._execute(command)
+            with self._guard("obeying the fleet"):
+                self._execute(command)
         self._on_change()
 
     def change(self, generation: int, template: TemplateProcess) -> None:
@@ -108,19 +111,34 @@ class WorkerPool:
                     member.send({"leave": "stop" if stop else "replaced"})
 
     def _spawn(self, spawn: Spawn) -> None:
+        try:
+            member, theirs = self._make(spawn)
+        except Exception as error:  # whatever it is: the slot must be filled again
+            ledger_file.remove(self._directory, spawn.serial)
+            self._spawn_failed(
+                spawn, f"{self._directory}: {error.strerror if isinstance(error, OSError) else error!r}"
+            )
+            return
+        self.members[spawn.serial] = member
+        self.spawn_task(self._fork(member, spawn, theirs))
+
+    def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
+        """A worker's ledger, its channel, and the supervisor's side of both."""
         workers = self.specs[spawn.generation].workers
         geometry = geometry_for(workers.concurrency + workers.backlog, self.max_payload)
-        try:
-            ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
-        except OSError as error:
-            self._spawn_failed(spawn, f"{self._directory}: {error.strerror}")
-            return
+        ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
         ours, theirs = pair()
-        member = self.members[spawn.serial] = WorkerProcess(
-            spawn.serial, spawn.slot, spawn.generation, self._directory, ours,
-            on_message=self._message_received, on_connection=self._connection_opened, on_death=self._worker_died,
-        )  # fmt: skip
-        self.spawn_task(self._fork(member, spawn, theirs))
+        try:
+            member = WorkerProcess(
+                spawn.serial, spawn.slot, spawn.generation, self._directory, ours,
+                on_message=self._message_received, on_connection=self._connection_opened,
+                on_death=self._worker_died,
+            )  # fmt: skip
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        return member, theirs
 
     async def _fork(self, member: WorkerProcess, spawn: Spawn, theirs: socket.socket) -> None:
         worker_spec = WorkerSpec(spawn.slot, spawn.serial, spawn.generation, self._serial)
@@ -130,7 +148,7 @@ class WorkerPool:
                 if template is None:
                     raise TemplateFailed(["its template is dead, and there is no new one yet"])
                 spawned = await template.spawn(worker_spec, theirs, self._queues)
-            except (TemplateFailed, OSError) as error:
+            except Exception as error:  # whatever it is: the slot must be filled again
                 del self.members[spawn.serial]
                 member.discard()
                 ledger_file.remove(self._directory, spawn.serial)
@@ -182,9 +200,11 @@ class WorkerPool:
                 why = f"worker {member.slot} died before it served: {how}"
                 self.failed.setdefault(member.generation, []).append(why)
         del self.members[member.serial]
-        self.counters.absorb(member.ledger)
-        self._on_death(member, how)
-        self.handle(Died(member.serial))
+        with self._guard("counting what a dead worker did"):
+            self.counters.absorb(member.ledger)
+        with self._guard("answering for a dead worker"):
+            self._on_death(member, how)
+        self.handle(Died(member.serial))  # whatever its ledger says, its slot is filled again
         self._retire_templates()
 
     def _retire_templates(self) -> None:

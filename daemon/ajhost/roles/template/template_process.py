@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 import ajhost
+from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.roles.handlers import HandlerDescription
@@ -53,6 +54,7 @@ _SPAWN_PATIENCE = 10.0
 _LAST_WORDS = 0.2
 """Seconds for a process between template and worker to hand over, when the template was killed."""
 _LONGEST_STACKS = 16 << 10
+_NO_DESCRIPTOR = "the supervisor is out of file descriptors"
 
 
 class TemplateFailed(Exception):
@@ -274,8 +276,11 @@ class TemplateProcess:
             self._take(*received)
 
     def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        if "spawned" in message and descriptors:
-            pidfd = descriptors.pop()
+        if "spawned" in message:
+            pidfd = descriptors.pop() if descriptors else _pidfd_of(message["spawned"]["pid"])
+            if pidfd is None:
+                message = {"refused": {"serial": message["spawned"]["serial"], "problem": _NO_DESCRIPTOR}}
+        if "spawned" in message and pidfd is not None:
             forked = self._forks.get(message["spawned"]["serial"])
             if forked is not None and not forked.done():
                 forked.set_result(Spawned(message["spawned"]["pid"], pidfd))
@@ -340,6 +345,20 @@ class TemplateProcess:
     def _close_stacks(self) -> None:
         os.close(self._stacks)
         self._stacks = -1
+
+
+def _pidfd_of(pid: int) -> int | None:
+    """A pidfd of a worker that came without: the kernel drops descriptors for which this process has no room.
+
+    A worker that nobody can watch is killed.
+    """
+    if not processes.is_child(pid):
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        return None
 
 
 async def rehearse(

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from ajhost.adapters.linux import ledger_file, processes
+from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Geometry, Identity, Word
@@ -46,6 +47,8 @@ _NO_ENTRIES, _NO_STORE = 8, 4096
 """Of a ledger whose chunk is all that is needed of it."""
 _STOP_LIMIT = 0.25
 """Seconds to wait for SIGSTOP to take effect on a worker that hangs: nothing else is done here meanwhile."""
+_INSIST, _INSIST_AGAIN = 40, 0.25
+"""How often, and after how many seconds, a step is tried again that found no free descriptor, or the like."""
 _STOP_AGAIN = 1.0
 """Seconds until that is tried again: the machine is so loaded that the worker has not run at all."""
 
@@ -115,6 +118,7 @@ class Recovery:
         fd_store: FdStore,
         crash_policy: CrashPolicy,
         counters: Counters,
+        guard: FaultGuard,
         *,
         subscribe: Callable[[float | None], Awaitable[None]],
         spawn: Callable[[Coroutine[None, None, None]], None],
@@ -127,10 +131,11 @@ class Recovery:
             crash_policy,
         )
         self._counters, self._subscribe, self._spawn, self._serial = counters, subscribe, spawn, serial
+        self._guard = guard
         self._dead_patience = _DEAD_PATIENCE
         self._limits: set[asyncio.Timeout] = set()
         self._ledgers = LedgerCache(directory, standby.ledger)
-        self.retired = RetiredLedgers(directory, standby, self._ledgers)
+        self.retired = RetiredLedgers(directory, standby, self._ledgers, guard)
         self.previous_start = PreviousStart(directory, standby, self.retired, self._ledgers, fd_store)
 
     def shorten_waits(self) -> None:
@@ -152,6 +157,7 @@ class Recovery:
 
     def answer_started(self, member: WorkerProcess, how: str) -> int:
         """Answers, at once, everything that a dead worker had started."""
+        member.ledger.recount_touched()
         count = answer_started(
             member.ledger, self._standby, lambda entry: self._crash_policy(entry, how), self._ledgers,
             server_lost=not member.connected,
@@ -159,20 +165,44 @@ class Recovery:
         self._counters.answered += count
         return count
 
-    async def recover_dead(self, member: WorkerProcess, answered: int) -> None:
-        """Moves what a dead worker had not started."""
-        async with member.takeover_lock:
-            sock = member.take_socket()
-            moved = requeue_tokens(member.ledger, self._standby, self._ledgers)
-            self._counters.requeued += moved
-            # it stays in the group until somebody else is there, and what comes meanwhile is moved as well
-            moved += await self._drain_connection(member.ledger, sock, lambda: self._subscribe(None))
-        self.retired.add(member.ledger)
+    async def recover_dead(self, member: WorkerProcess, how: str, answered: int | None) -> None:
+        """Moves what a dead worker had not started. Whatever fails, its connection ends, and so its part in the group.
+
+        `answered` is None when `answer_started` failed: it is done again first.
+        """
+        moved, sock = 0, None
+        try:
+            async with member.takeover_lock:
+                if answered is None:
+                    job = "answering for a dead worker"
+                    answered = await self._insist(job, lambda: self.answer_started(member, how))
+                sock = member.take_socket()
+                moved = await self._insist(
+                    "moving what a dead worker had pulled",
+                    lambda: requeue_tokens(member.ledger, self._standby, self._ledgers),
+                )
+                self._counters.requeued += moved
+                # it stays in the group until somebody else is there, and what comes meanwhile is moved as well
+                moved += await self._drain_connection(member.ledger, sock, lambda: self._subscribe(None))
+        finally:
+            if sock is not None:
+                tcp.end_sending(sock)
+                sock.close()
+            self.retired.add(member.ledger)
         if answered or moved:
             _log.warning(
                 "worker %d (pid %d): %d started tasks answered for, %d requests moved",
                 member.slot, member.pid, answered, moved,
             )  # fmt: skip
+
+    async def _insist(self, job: str, step: Callable[[], int]) -> int:
+        """Does a step that may be done again until it succeeds, within reason: descriptors may be short for a while."""
+        for _ in range(_INSIST):
+            with self._guard(job):
+                return step()
+            await asyncio.sleep(_INSIST_AGAIN)
+        _log.error("%s was given up: requests are lost", job)
+        return 0
 
     async def _drain_connection(
         self,
@@ -207,9 +237,10 @@ class Recovery:
         """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
         await self._subscribe(SUBSCRIBE_PATIENCE)
         while True:
-            async with worker.takeover_lock:
-                if await self._recover_stopped(worker, hangs):
-                    return
+            with self._guard("taking over a hanging worker"):
+                async with worker.takeover_lock:
+                    if await self._recover_stopped(worker, hangs):
+                        return
             await asyncio.sleep(_STOP_AGAIN)
 
     async def _recover_stopped(self, worker: LivingWorker, hangs: Callable[[], bool]) -> bool:

@@ -22,6 +22,7 @@ from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
 from ajhost.roles.supervisor.recovery.takeover import (
+    Moved,
     answer_started,
     requeue_entries,
     requeue_tokens,
@@ -46,7 +47,7 @@ class PreviousStart:
         fd_store: FdStore,
     ) -> None:
         self._directory, self._standby, self._retired, self._ledgers = directory, standby, retired, ledgers
-        self._fd_store = fd_store
+        self._fd_store, self._guard = fd_store, retired.guard
         self._connections = InheritedConnections(fd_store)
         ledger_file.clear_unfinished(directory)
         self._waiting = [s for s in ledger_file.serials(directory) if s != standby.serial]
@@ -99,12 +100,13 @@ class PreviousStart:
         # supervisor's ledger tells of answers for what its workers' tell of too, and starts that die early would double
         # them
         told: set[bytes] = set()
-        started = {
-            one.serial: answer_started(
-                one, self._standby, verdict, self._ledgers, answers_lost=True, server_lost=True, told=told
-            )
-            for one in sorted(dead, key=_order)
-        }
+        started = dict.fromkeys((one.serial for one in dead), 0)
+        for one in sorted(dead, key=_order):
+            with self._guard("answering for a process of an earlier start"):
+                one.recount_touched()
+                started[one.serial] = answer_started(
+                    one, self._standby, verdict, self._ledgers, answers_lost=True, server_lost=True, told=told
+                )
         # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is
         # known when the places that it came from are settled
         living = {serial >> _STARTS for serial in orphans}
@@ -112,13 +114,15 @@ class PreviousStart:
             answered = started[ledger.serial]
             # while an orphan of its time lives, so may the shared queue
             queue_lives = _start(ledger) in living
-            moved = await requeue_waiting(
-                ledger,
-                self._connections.take(ledger),
-                self._standby,
-                tokens_lost=not queue_lives,
-                seen=self._seen.in_later_ledgers(ledger),
-            )
+            moved = Moved()
+            with self._guard("moving what a process of an earlier start left"):
+                moved = await requeue_waiting(
+                    ledger,
+                    self._connections.take(ledger),
+                    self._standby,
+                    tokens_lost=not queue_lives,
+                    seen=self._seen.in_later_ledgers(ledger),
+                )
             self._seen.add(ledger)
             if moved.rest is not None:
                 unfinished.append((ledger, moved.rest))
@@ -136,7 +140,8 @@ class PreviousStart:
                 self._queued.append(ledger)
         # when all that moves has moved, so that only what an orphan has or had is left of these
         for ledger in dead:
-            requeue_tokens(ledger, self._standby, self._ledgers)
+            with self._guard("moving what a process of an earlier start had pulled"):
+                requeue_tokens(ledger, self._standby, self._ledgers)
         ended = [one for one in self._queued if _start(one) not in living]
         self._queued = [one for one in self._queued if _start(one) in living]
         for ledger in sorted(ended, key=_order, reverse=True):

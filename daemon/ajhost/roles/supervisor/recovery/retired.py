@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import overdue
@@ -16,8 +17,8 @@ from ajhost.roles.supervisor.standby import Standby
 class RetiredLedgers:
     """Ledgers whose owners are dead: kept until their last request is settled and its answer has left, then removed."""
 
-    def __init__(self, directory: Path, standby: Standby, ledgers: LedgerCache) -> None:
-        self._directory, self._standby, self._ledgers = directory, standby, ledgers
+    def __init__(self, directory: Path, standby: Standby, ledgers: LedgerCache, guard: FaultGuard) -> None:
+        self._directory, self._standby, self._ledgers, self.guard = directory, standby, ledgers, guard
         self._files: dict[int, MappedLedger] = {}
         self.recovery_lock = asyncio.Lock()
         """Held by whoever is at work on what earlier starts left, and needs the files that are here until the end."""
@@ -28,17 +29,21 @@ class RetiredLedgers:
 
     def tick(self, now_ns: int) -> None:
         """Expires what waits too long, and removes what is done with."""
-        for serial, ledger in list(self._files.items()):
-            for entry in overdue(ledger, now_ns):
-                answer_for(ledger, entry, self._standby, "deadline exceeded: no worker became free in time")
-            if self.recovery_lock.locked() or self._standby.transport.out.unsent:
-                continue  # the answers given for it must have left before it may be forgotten
-            for index in ledger.settled_entries():
-                ledger.free_entry(index)
-            if is_complete(ledger) and not ledger.in_use():
-                ledger_file.remove(self._directory, serial)
-                ledger.close()
-                del self._files[serial]
+        for ledger in self.ledgers:
+            with self.guard("settling a dead process's ledger"):
+                self._settle(ledger, now_ns)
+
+    def _settle(self, ledger: MappedLedger, now_ns: int) -> None:
+        for entry in overdue(ledger, now_ns):
+            answer_for(ledger, entry, self._standby, "deadline exceeded: no worker became free in time")
+        if self.recovery_lock.locked() or self._standby.transport.out.unsent:
+            return  # the answers given for it must have left before it may be forgotten
+        for index in ledger.settled_entries():
+            ledger.free_entry(index)
+        if is_complete(ledger) and not ledger.in_use():
+            ledger_file.remove(self._directory, ledger.serial)
+            ledger.close()
+            del self._files[ledger.serial]
 
     def reject_waiting(self, text: str) -> None:
         """The host stops: what nobody has started is answered with `text`."""

@@ -73,7 +73,12 @@ def _claim_origin(entry: Entry, ledgers: LedgerCache) -> bool:
     if entry.origin is not None:
         serial, index, seq = entry.origin
         owner = ledgers.get(serial)
-        if owner is not None and owner.state(index)[0] == seq and not owner.is_claimed(index, seq):
+        if (
+            owner is not None
+            and index < owner.entries
+            and owner.state(index)[0] == seq
+            and not owner.is_claimed(index, seq)
+        ):
             if owner.is_revoked(index, seq):
                 return False  # it was stopped there, and the request moved
             owner.claim(index, seq)
@@ -199,6 +204,8 @@ async def requeue_waiting(
         # of the connection that was taken over: somebody else may have let the process go on, and it may have another
         complete(ledger)
     if sock is not None:
+        # for all who hold it, a forked child of a handler too
+        tcp.end_sending(sock)
         sock.close()
     return moved
 

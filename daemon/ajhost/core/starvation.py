@@ -1,0 +1,52 @@
+"""How long a process wanted a CPU and had none: what tells a worker that hangs from one on a starved machine.
+
+A thread that is runnable and does not run waits for a CPU: because others have all of them, or because the CPU quota of
+its control group is used up. The kernel adds that time to the thread's run delay, but only when the thread runs
+again. Until then it shows as a runnable thread whose run time stands still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class ThreadTimes(NamedTuple):
+    """One thread: whether it is running or runnable, and its nanoseconds on a CPU and on a run queue."""
+
+    runnable: bool
+    ran_ns: int
+    waited_ns: int
+
+
+class Starvation:
+    """The time without a CPU of one process since the first `observe`."""
+
+    def __init__(self) -> None:
+        self.starved_ns = 0
+        self._threads: Mapping[int, ThreadTimes] = {}
+        self._at_ns = 0
+
+    def observe(self, threads: Mapping[int, ThreadTimes], now_ns: int, lag_ns: int = 0) -> None:
+        """Takes the threads as they are at `now_ns`.
+
+        Any of them counts: the one that runs the loop may wait for one that holds the interpreter's lock and starves.
+
+        :param lag_ns: by how much the observer itself was late, which is the least that others were.
+        """
+        passed_ns = now_ns - self._at_ns if self._at_ns else 0
+        waits = [
+            _waited_ns(before, thread, passed_ns)
+            for number, thread in threads.items()
+            if (before := self._threads.get(number)) is not None
+        ]
+        self.starved_ns += min(max([lag_ns, *waits]), passed_ns)
+        self._threads, self._at_ns = threads, now_ns
+
+
+def _waited_ns(before: ThreadTimes, now: ThreadTimes, passed_ns: int) -> int:
+    recorded_ns = now.waited_ns - before.waited_ns
+    if before.runnable and now.runnable:
+        # what it has waited up to now is recorded when it runs next
+        return max(recorded_ns, passed_ns - (now.ran_ns - before.ran_ns))
+    return recorded_ns
