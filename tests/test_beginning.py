@@ -73,6 +73,8 @@ class Worker:
             [Route(0, loaded, DEFAULT)],
             concurrency=slots,
             backlog=100,
+            max_tasks=0,
+            on_worn=lambda: None,
             on_stuck=lambda reason: None,
             on_free=lambda: None,
             watchdog=Lives(1.0),

@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Sequence
 
+import orjson
 import pytest
 from nacl.signing import SigningKey
 
+from ajhost.core.clock_offset import ClockOffset
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
@@ -18,6 +20,7 @@ from ajhost.protocol.times import render_seconds
 from ajhost.roles.request_check import MARGIN, RequestChecker
 from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy
 from ajhost.settings.values import HandlerSettings, SignatureSettings
+from tests.support.memory import ledger_in_memory
 
 SUBJECT = b"CHORIA_AJ.H.T."
 CATCH_ALL = b"CHORIA_AJ.H.T.catchall"
@@ -126,6 +129,80 @@ def test_only_a_task_with_a_signature_of_ours_is_served_where_keys_are_configure
     assert unsigned.text.startswith("bad request: ")
 
 
+def signed(key: SigningKey, **fields: object) -> bytes:
+    body: dict[str, object] = {"id": "i", "type": "a", "queue": "Q", "payload": "cA==", "tries": 1, **fields}
+    return orjson.dumps(
+        body | {"signature": key.sign(message(read_task(orjson.dumps(body)))).signature.hex()}
+    )
+
+
+def test_a_signed_task_that_is_past_its_deadline_is_refused() -> None:
+    key = SigningKey(bytes([7]) * 32)
+    one = judge("a", signature=SignatureSettings((key.verify_key.encode().hex(),)))
+    now = time.time_ns()
+    refused = one.check(SUBJECT + b"a", b"", signed(key, deadline=render_seconds(now - 90 * 10**9)))
+    assert isinstance(refused, Failed)
+    assert refused.text.startswith("bad request: the task's deadline passed 9")
+    served = one.check(SUBJECT + b"a", b"", signed(key, deadline=render_seconds(now + 90 * 10**9)))
+    assert not isinstance(served, Failed)
+    assert one.unsigned == 1
+
+
+def test_a_signed_task_that_is_older_than_max_age_is_refused() -> None:
+    key = SigningKey(bytes([7]) * 32)
+    now = time.time_ns()
+    old, young = (signed(key, created=render_seconds(now - age * 10**9)) for age in (120, 30))
+    limited = judge("a", signature=SignatureSettings((key.verify_key.encode().hex(),), max_age=60.0))
+    refused = limited.check(SUBJECT + b"a", b"", old)
+    assert isinstance(refused, Failed)
+    assert refused.text.endswith("s ago, signature.max_age is 60 s")
+    assert not isinstance(limited.check(SUBJECT + b"a", b"", young), Failed)
+    unlimited = judge("a", signature=SignatureSettings((key.verify_key.encode().hex(),)))
+    assert not isinstance(unlimited.check(SUBJECT + b"a", b"", old), Failed)
+
+
+def test_refused_signatures_are_counted_and_told_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(ahead=0.0)
+    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
+    one = judge("a", signature=SignatureSettings(("00" * 32,)))
+    with caplog.at_level(logging.WARNING, "ajhost.requests"):
+        for _ in range(1000):
+            one.check(SUBJECT + b"a", b"", task("a"))
+            clock.true += 0.05
+    assert one.unsigned == 1000
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "1 requests refused for their signature; the last",
+        "600 requests refused for their signature; the last",
+    ]
+
+
+def test_whatever_goes_wrong_while_a_request_is_checked_is_an_answer(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RecursionError("a library of the application's")
+
+    monkeypatch.setattr("ajhost.roles.request_check.verify", broken)
+    one = judge("a", signature=SignatureSettings(("00" * 32,)))
+    for _ in range(3):
+        checked = one.check(SUBJECT + b"a", b"", task("a"))
+        assert checked == Failed(
+            "host error: the request cannot be checked: RecursionError: a library of the application's"
+        )
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+def test_a_type_that_is_too_long_is_a_bad_request() -> None:
+    one = judge("")
+    assert not isinstance(one.check(CATCH_ALL, b"", task("x" * 255)), Failed)
+    for length in (256, 100_000):
+        assert one.check(CATCH_ALL, b"", task("x" * length)) == Failed(
+            f"bad request: type must have at most 255 bytes, found {length}"
+        )
+
+
 def test_a_type_without_a_handler_is_not_checked_further() -> None:
     one = judge("b", signature=SignatureSettings(("00" * 32,)))
     checked = one.check(SUBJECT + b"a", b"", task("a"))
@@ -177,6 +254,25 @@ def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
     assert served.index(True) <= 31
     assert all(served[31:])
     assert 1 <= len(caplog.records) <= 2
+
+
+def test_what_one_process_has_learned_of_the_clock_all_of_the_host_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(ahead=8.0)
+    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
+    shared = ClockOffset(ledger_in_memory())
+    handler = handlers("a")
+    first, idle = (RequestChecker(handler, DEFAULT, UNSIGNED, offset=shared) for _ in range(2))
+    while isinstance(first.check(SUBJECT + b"a", *clock.request()), Failed):
+        clock.true += 1.0
+    new = RequestChecker(handler, DEFAULT, UNSIGNED, offset=shared)
+    assert not isinstance(new.check(SUBJECT + b"a", *clock.request()), Failed)
+    idle.adopt_offset()
+    assert not isinstance(idle.check(SUBJECT + b"a", *clock.request()), Failed)
+    clock.ahead = 0.0  # set right; one fresh request shows it to all
+    assert not isinstance(new.check(SUBJECT + b"a", *clock.request()), Failed)
+    assert shared.ahead == 0.0
 
 
 def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(

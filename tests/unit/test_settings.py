@@ -11,7 +11,7 @@ import pytest
 
 from ajhost.settings.errors import Problem, SettingsError
 from ajhost.settings.load import load
-from ajhost.settings.values import HandlerSettings, Settings, WorkerSettings
+from ajhost.settings.values import HandlerSettings, Settings, SignatureSettings, WorkerSettings
 
 HANDLER = '[handlers.echo]\ntarget = "app:echo"\n'
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
@@ -67,6 +67,7 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
         user = "me"
         password_file = "pw"
         inbox_prefix = "_INBOX.me"
+        reply_prefixes = ["_INBOX"]
         [nats.tls]
         first = true
         [python]
@@ -94,6 +95,7 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
         [signature]
         keys = ["{KEY}"]
         key_file = "keys"
+        max_age = 60
         [runtime]
         directory = "/run/x/"
         [log]
@@ -117,7 +119,8 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
         HandlerSettings("email:", "acme.mail:Sender.send", 3.0, 2, True, 4),
         HandlerSettings("", "acme:any"),
     )
-    assert settings.signature.keys == (KEY,)
+    assert settings.signature == SignatureSettings((KEY,), 60.0)
+    assert nats.reply_prefixes == ("_INBOX",)
     assert settings.runtime.directory == Path("/run/x")
     assert settings.log.level == "debug"
     assert settings.http is not None
@@ -282,6 +285,10 @@ def test_an_unknown_key_is_told_with_the_one_that_was_meant(
         ("handlers.x", "target = 3"),
         ("signature", 'keys = ["xy"]'),
         ("signature", 'keys = ["d75a98"]'),
+        ("signature", "keys = []"),
+        ("signature", "max_age = 60"),
+        ("nats", "reply_prefixes = []"),
+        ("nats", 'reply_prefixes = ["_INBOX.>"]'),
         ("runtime", 'directory = "run"'),
         ("runtime", f'directory = "/{"x" * 100}"'),
         ("log", 'level = "INFO"'),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ajhost.protocol import wire
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import encode_task
-from ajhost.protocol.wire import Refusal, Request, encode_reply, read_request, sanitise
+from ajhost.protocol.wire import Refusal, Request, encode_reply, read_request, reply_subjects, sanitise
 
 GO_READER = Path(__file__).parents[1] / "go" / "headers"
 MAX_PAYLOAD = 1 << 20
@@ -405,3 +405,52 @@ def test_the_model_of_go_s_header_reader_is_go_s(go_reader: Path) -> None:
         found = values or {}
         assert found.get(b"AJ-Error", b"") == base64.b64decode(reading["Failed"] or ""), header
         assert found.get(b"AJ-Terminate", b"") == base64.b64decode(reading["Terminate"] or ""), header
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"_INBOX.9q8Wx5bZ0VQm1aFvT3kLrN.aB3dE7Xy",
+        b"orders",
+        b"_R_.x.y",
+        "antwort.\u00e4".encode(),
+        b"a" * 300,
+        b"x$y.$z",
+    ],
+)
+def test_a_plain_reply_subject_is_answered(reply: bytes) -> None:
+    assert reply_subjects().match(reply)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"$JS.API.STREAM.DELETE.ORDERS",
+        b"$SYS.REQ.SERVER.PING",
+        b"$",
+        b"CHORIA_AJ.H.T.email:new",
+        b"CHORIA_AJ.T.task",
+        b"CHORIA.AJ.H.T.catchall",
+        b"",
+        b".a",
+        b"a.",
+        b"a..b",
+        b"a.*",
+        b"a.>",
+        b"a b",
+        b"a\tb",
+        b"a\x00b",
+        b"a\x7f",
+        b"a\n",
+    ],
+)
+def test_a_reply_subject_that_does_more_than_reach_a_requester_is_not_answered(reply: bytes) -> None:
+    assert not reply_subjects().match(reply)
+
+
+def test_with_prefixes_a_reply_subject_begins_with_one_of_their_words() -> None:
+    match = reply_subjects(["_INBOX", "_R_.a+"]).match
+    assert match(b"_INBOX.x.y")
+    assert match(b"_R_.a+.y")
+    for other in (b"_INBOXES.x", b"_INBOX", b"_R_.aa.y", b"orders", b"_INBOX.$.>"):
+        assert not match(other)

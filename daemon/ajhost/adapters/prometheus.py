@@ -25,6 +25,14 @@ _FROM_LEDGERS = {
     "refused": ("ajhost_requests_refused", "Requests that a worker answered with an error without a start."),
     "lent": ("ajhost_requests_queued", "Requests that a busy worker gave to the shared queue."),
     "pulled": ("ajhost_requests_dequeued", "Requests that a worker took from the shared queue."),
+    "unsigned": (
+        "ajhost_requests_unsigned",
+        "Requests refused because of their signature, its age or its absence.",
+    ),
+    "ignored": (
+        "ajhost_requests_ignored",
+        "Requests neither run nor answered because of their reply subject.",
+    ),
     "stuck": ("ajhost_tasks_stuck", "Tasks that did not stop at their deadline."),
 }
 

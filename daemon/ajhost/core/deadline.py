@@ -67,8 +67,8 @@ class Skew:
 
     __slots__ = ("_least", "_since", "ahead", "implausible")
 
-    def __init__(self) -> None:
-        self.ahead = 0.0
+    def __init__(self, ahead: float = 0.0) -> None:
+        self.ahead = ahead
         """Seconds for `budget`; 0.0 while nothing is known, or the clocks agree to a quarter of a second."""
         self.implausible = 0.0
         """Seconds by which it seems to be ahead when that is too much to be believed, else 0.0."""
@@ -78,7 +78,8 @@ class Skew:
     def observe(self, skew: float, now_mono: float) -> bool:
         """Take the skew (s) of a request received at `now_mono` (s), as `budget` found it; only if it has a `tried`.
 
-        Whether half a minute is over, and what was found in it counts from now on.
+        Whether something was learned: half a minute is over, and what was found in it counts from now on, or a request
+        was fresher than the clock's offset allows.
         """
         least = self._least
         if least is None:
@@ -86,9 +87,9 @@ class Skew:
         elif skew >= least and now_mono - self._since < _WINDOW:
             return False  # not the freshest, and more are to come
         least = self._least = skew if least is None else min(least, skew)
-        self.ahead = min(self.ahead, _correction(least))
+        before, self.ahead = self.ahead, min(self.ahead, _correction(least))
         if now_mono - self._since < _WINDOW:
-            return False
+            return self.ahead < before
         self.ahead = _correction(least)
         self.implausible = least if least > PLAUSIBLE_SKEW else 0.0
         self._least = None

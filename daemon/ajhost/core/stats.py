@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ajhost.ledger.layout import COUNTERS, State, Word
+from ajhost.ledger.layout import COUNTERS, State
 from ajhost.ledger.view import Ledger
 
 
@@ -58,7 +58,7 @@ class HostStats:
 
 def counts_of(ledger: Ledger) -> dict[str, int]:
     """The counters in a ledger's header, by name."""
-    return {name: ledger.words[Word.RECEIVED + i] for i, name in enumerate(COUNTERS)}
+    return {name: ledger.words[word] for name, word in COUNTERS.items()}
 
 
 def waiting_in(ledger: Ledger) -> int:

@@ -60,13 +60,31 @@ class Word:
     """The descriptor of the present connection in its owner; 0: none. Whoever has read it, duplicated it, and finds it
     and `EPOCH` unchanged, has a duplicate of just that."""
     RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
+    CLOCK_AHEAD = 56
+    """In the supervisor's ledger, written by any process of the host (`core/clock_offset.py`): nanoseconds by which
+    this clock is ahead of the routers'."""
+    UNSIGNED, IGNORED = 57, 58
+    """Counts of a worker: requests whose signature was refused, and whose reply subject was."""
     TOKENS = 64
     """Places for tokens, four words each (`ledger/queue_token.py`): those that this process has received. What they
     name has not begun here unless an entry says so."""
 
 
 TOKEN_PLACES = 64
-COUNTERS = ("received", "completed", "failed", "terminated", "refused", "lent", "pulled", "stuck", "busy_ns")
+COUNTERS = {
+    "received": Word.RECEIVED,
+    "completed": Word.COMPLETED,
+    "failed": Word.FAILED,
+    "terminated": Word.TERMINATED,
+    "refused": Word.REFUSED,
+    "lent": Word.LENT,
+    "pulled": Word.PULLED,
+    "stuck": Word.STUCK,
+    "busy_ns": Word.BUSY_NS,
+    "unsigned": Word.UNSIGNED,
+    "ignored": Word.IGNORED,
+}
+"""What workers count, by name."""
 SUPERVISOR_SLOT = 0xFFFF
 
 # words of an entry, relative to its first, which is the state word

@@ -117,6 +117,18 @@ class Ledger:
             if words[FIRST + index * ENTRY_WORDS] & 0xFF:
                 yield self.entry(index)
 
+    def unanswered(self, before_ns: int) -> Iterator[tuple[int, int]]:
+        """`(index, seq)` of entries received before that moment that have no answer yet, nor does anybody else have
+        them."""
+        words = self.words
+        for index in self.touched():
+            word = FIRST + index * ENTRY_WORDS
+            state = words[word]
+            if 0 < state & 0xFF <= E_STARTED and words[word + RECEIVED_NS] < before_ns:
+                seq = state >> 8
+                if words[word + REVOKED] != seq and words[word + CLAIMED] != seq:
+                    yield index, seq
+
     def in_use(self) -> bool:
         """Whether any entry is not free."""
         words = self.words

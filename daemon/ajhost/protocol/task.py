@@ -25,6 +25,8 @@ _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 _valid_types: set[str] = set()
 _TYPES_KEPT = 1024
 _LONGEST_KEPT = 128
+LONGEST_TYPE = 255
+"""Bytes of the longest type. Types are keys of caches here, so that their length is bounded before they are used."""
 
 
 class TaskRecord:
@@ -241,6 +243,8 @@ def _unless_null(zero: int | str, field: str, wanted: str, found: object) -> int
 def _check_type(value: object) -> None:
     if not isinstance(value, str) or not _TYPE.match(value):
         raise _wrong("type", "letters, digits, '_', ':' and '-'", value)
+    if len(value) > LONGEST_TYPE:
+        raise ValueError(f"type must have at most {LONGEST_TYPE} bytes, found {len(value)}")
     if len(value) <= _LONGEST_KEPT:
         if len(_valid_types) >= _TYPES_KEPT:
             _valid_types.clear()

@@ -6,6 +6,7 @@ The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header rea
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +34,11 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = "no reason given"
 
+
+_PLAIN_WORD = rb"[^\x00-\x20\x7f*>.]++"
+_NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
+"""What begins with `$` asks the server itself for something (`$JS.API.STREAM.DELETE...`), with this host's rights; the
+rest is asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task."""
 
 Request = tuple[TaskRecord, int | None]
 """A well-formed request: its task, and the deadline of its header in Unix nanoseconds (None without the header). A
@@ -62,6 +68,17 @@ def route_of(subject: str) -> str:
     if not subject.startswith(_PREFIX):
         raise ValueError(f"{subject!r} is not a handler's subject")
     return subject[len(_PREFIX) :]
+
+
+def reply_subjects(prefixes: Sequence[str] = ()) -> re.Pattern[bytes]:
+    """Matches the reply subjects that may be answered: plain ones, which cannot do anything but reach a requester.
+
+    With `prefixes` (first words of a subject), only what begins with one of them. Anybody who may publish a request
+    chooses its reply subject, and what is sent there is sent with the rights of this host.
+    """
+    among = b"|".join(re.escape(prefix.encode()) + rb"\." for prefix in prefixes)
+    wanted = b"(?=%b)" % among if among else b""
+    return re.compile(rb"(?!%b)%b%b(?:\.%b)*+\Z" % (_NOT_FOR_REPLIES, wanted, _PLAIN_WORD, _PLAIN_WORD))
 
 
 def read_request(header: bytes, body: bytes) -> Request | Refusal:

@@ -62,7 +62,7 @@ def _worker(ledger: Ledger, routes: Mapping[int, Sequence[str]]) -> WorkerStatus
     phase = Phase(words[Word.PHASE])
     hangs = phase is not Phase.STARTING and now - words[Word.HEARTBEAT] > _STALE_NS
     tasks = tuple(_task(entry, names, now, wall) for entry in ledger.used() if entry.state is State.STARTED)
-    counts = {name: words[Word.RECEIVED + i] for i, name in enumerate(COUNTERS)}
+    counts = {name: words[word] for name, word in COUNTERS.items()}
     return WorkerStatus(
         ledger.slot,
         words[Word.PID],

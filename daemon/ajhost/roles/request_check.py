@@ -6,12 +6,14 @@ import logging
 import time
 from collections.abc import Sequence
 
+from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.deadline import PLAUSIBLE_SKEW, Skew, budget
 from ajhost.core.routing import Routes
+from ajhost.core.throttle import Throttle
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.signature import read_key, verify
 from ajhost.protocol.task import TaskRecord
-from ajhost.protocol.wire import Refusal, read_request, route_of
+from ajhost.protocol.wire import Refusal, read_request, reply_subjects, route_of
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 
 _log = logging.getLogger("ajhost.requests")
@@ -20,6 +22,10 @@ MARGIN = 0.2
 _KNOWN = 1024
 _SKEW_WARNING = 2.0
 _SKEW_REPEAT = 60.0
+_TELL_AGAIN = 30.0
+"""Seconds after which the same kind of bad request is logged again, with how many there were: anybody can send them."""
+_SECOND_NS = 1_000_000_000
+_SHOWN = 80
 
 
 CheckedRequest = tuple[TaskRecord, int, float, float]
@@ -27,48 +33,120 @@ CheckedRequest = tuple[TaskRecord, int, float, float]
 in monotonic seconds. A plain tuple, since it is made for every request."""
 
 
+def describe_signatures(settings: SignatureSettings) -> str:
+    """For the log: whether tasks must be signed, by how many keys, and how old they may be."""
+    if not settings.keys:
+        return "signatures are not verified: there are no keys"
+    age = f", tasks older than {settings.max_age:g} s are refused" if settings.max_age else ""
+    return f"signatures are verified with {len(settings.keys)} keys{age}"
+
+
 class RequestChecker:
     """Reads requests and decides what can be decided without knowing how busy anybody is."""
 
     def __init__(
-        self, handlers: Sequence[HandlerSettings], default_timeout: float, signature: SignatureSettings
+        self,
+        handlers: Sequence[HandlerSettings],
+        default_timeout: float,
+        signature: SignatureSettings,
+        reply_prefixes: Sequence[str] = (),
+        offset: ClockOffset | None = None,
     ) -> None:
+        """`offset`: what the host's processes know of the clock together; None for a process that is alone."""
         self._timeouts = [h.timeout for h in handlers]
         self._index = {h.route: i for i, h in enumerate(handlers)}
         self._routes = Routes(self._index)
         self._default = default_timeout
         self._keys = [read_key(key) for key in signature.keys]
+        self._max_age_ns = int(signature.max_age * 1e9)
+        self._throttle = Throttle(_TELL_AGAIN)
+        self.answerable = reply_subjects(reply_prefixes).match
+        """Whether a reply subject may be answered. What may not is neither run nor answered: see `unanswerable`."""
+        self.unsigned = self.unanswered = 0
+        """Requests whose signature was refused, and whose reply subject was."""
         self._known: dict[tuple[bytes, str], int | None] = {}
-        self._skew = Skew()
+        self._offset = offset
+        self._skew = Skew(0.0 if offset is None else offset.ahead)
         self._skew_told = -_SKEW_REPEAT
 
     def check(self, subject: bytes, header: bytes, body: bytes) -> CheckedRequest | Failed:
-        """What the request asks for, or the refusal that answers it."""
-        request = read_request(header, body)
-        if isinstance(request, Refusal):
-            return Failed(request.text)
-        record, header_ns = request
-        key = (subject, record.type)
+        """What the request asks for, or the refusal that answers it. Raises nothing: each request has an answer."""
         try:
-            handler = self._known[key]
-        except KeyError:
-            handler = self._find(key)
-        if handler is None:
-            return Failed(f"unknown task type: {record.type} has no handler here")
-        if self._keys and (reason := verify(record, self._keys)) is not None:
-            return Failed(f"bad request: {reason}")
-        now, tried = time.monotonic(), record.tried_ns
-        deadline, skew = budget(
-            header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, MARGIN,
-            self._skew.ahead,
-        )  # fmt: skip
-        if tried is not None and self._skew.observe(skew, now):
-            self._tell_skew(now)
-        if deadline <= now:
-            return Failed("deadline exceeded: it had passed when the request was read")
-        return record, handler, deadline, now
+            request = read_request(header, body)
+            if isinstance(request, Refusal):
+                return Failed(request.text)
+            record, header_ns = request
+            key = (subject, record.type)
+            try:
+                handler = self._known[key]
+            except KeyError:
+                handler = self._find(key)
+            if handler is None:
+                return Failed(f"unknown task type: {record.type} has no handler here")
+            if self._keys and (reason := self._distrust(record)) is not None:
+                return self._refuse_signature(reason)
+            now, tried = time.monotonic(), record.tried_ns
+            deadline, skew = budget(
+                header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, MARGIN,
+                self._skew.ahead,
+            )  # fmt: skip
+            if tried is not None and self._skew.observe(skew, now):
+                self._learned(now)
+            if deadline <= now:
+                return Failed("deadline exceeded: it had passed when the request was read")
+            return record, handler, deadline, now
+        except Exception as error:
+            return self._failed(error)
 
-    def _tell_skew(self, now: float) -> None:
+    def adopt_offset(self) -> None:
+        """What another process has learned of the clock counts here too. Call it every now and then."""
+        if self._offset is not None:
+            self._skew.ahead = self._offset.ahead
+
+    def _failed(self, error: Exception) -> Failed:
+        """Something here is broken (a library, memory, a signal handler of the application's that raises)."""
+        if count := self._throttle.count(f"broken {type(error).__name__}", time.monotonic()):
+            _log.error("%d requests could not be checked", count, exc_info=error)
+        return Failed(f"host error: the request cannot be checked: {type(error).__name__}: {error}")
+
+    def unanswerable(self, reply: bytes) -> None:
+        """A request came whose reply subject is not `answerable`: counts it, and tells of it once in a while.
+
+        Whoever sent it wants this host to publish to a subject that he may not publish to himself.
+        """
+        self.unanswered += 1
+        if count := self._throttle.count("reply", time.monotonic()):
+            _log.warning(
+                "%d requests ignored: their reply subject is none that a host answers; the last is %s",
+                count,
+                reply[:_SHOWN].decode("ascii", "backslashreplace"),
+            )
+
+    def _distrust(self, record: TaskRecord) -> str | None:
+        """Why a task is not trusted, None if it is signed and in time.
+
+        A router starts no task past its deadline (asyncjobs v0.3.0, client.go), so one that comes is a replay.
+        """
+        if (reason := verify(record, self._keys)) is not None:
+            return reason
+        now_ns = time.time_ns() - int(self._skew.ahead * 1e9)
+        deadline_ns = record.deadline_ns
+        if deadline_ns is not None and deadline_ns < now_ns:
+            return f"the task's deadline passed {(now_ns - deadline_ns) / _SECOND_NS:.0f} s ago"
+        if self._max_age_ns and record.created_ns < now_ns - self._max_age_ns:
+            age, limit = (now_ns - record.created_ns) / _SECOND_NS, self._max_age_ns / _SECOND_NS
+            return f"the task was created {age:.0f} s ago, signature.max_age is {limit:g} s"
+        return None
+
+    def _refuse_signature(self, reason: str) -> Failed:
+        self.unsigned += 1
+        if count := self._throttle.count("signature", time.monotonic()):
+            _log.warning("%d requests refused for their signature; the last: %s", count, reason)
+        return Failed(f"bad request: {reason}")
+
+    def _learned(self, now: float) -> None:
+        if self._offset is not None:
+            self._offset.learn(self._skew.ahead)
         ahead = self._skew.ahead or self._skew.implausible
         if ahead > _SKEW_WARNING and now - self._skew_told >= _SKEW_REPEAT:
             self._skew_told = now

@@ -75,6 +75,7 @@ class _Loader:
         if isinstance(nats := self._raw.get("nats"), dict):
             self._check_who(nats)
             self._check_open(nats)
+        self._check_signature()
         document = self._validate()
         if document is not None and not self._problems:
             settings = _settings(self._file, document, context)
@@ -213,6 +214,13 @@ class _Loader:
         if isinstance(tls, dict) and "key" in tls and "cert" not in tls and self._whole:
             self._add(("nats", "tls", "key"), "it without nats.tls.cert", "both or neither")
 
+    def _check_signature(self) -> None:
+        signature = self._raw.get("signature")
+        if not isinstance(signature, dict) or signature.keys() & {"keys", "key_file"}:
+            return
+        if signature.get("max_age") and self._whole:
+            self._add(("signature", "max_age"), "it without signature.keys", "keys or key_file beside it")
+
     def _check_open(self, nats: Mapping[str, Any]) -> None:
         """A file of settings is secret once a secret stands in it. Its group is the service's, so that may read it."""
         servers = nats.get("servers")
@@ -289,8 +297,9 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
     for key in ("password", "token"):
         if f"{key}_file" in nats:
             nats[key] = nats.pop(f"{key}_file")
-    if "servers" in nats:
-        nats["servers"] = tuple(nats["servers"])
+    for key in ("servers", "reply_prefixes"):
+        if key in nats:
+            nats[key] = tuple(nats[key])
     if "tls" in nats:
         nats["tls"] = TlsSettings(**nats["tls"])
     nats.pop("context", None)
@@ -307,7 +316,7 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
         nats=replace(NatsSettings() if context is None else context, **nats),
         python=PythonSettings(**python),
         workers=WorkerSettings(**given.get("workers", {})),
-        signature=SignatureSettings(tuple(keys)),
+        signature=SignatureSettings(tuple(keys), signature.get("max_age", 0.0)),
         runtime=RuntimeSettings(Path(runtime["directory"])) if "directory" in runtime else RuntimeSettings(),
         log=LogSettings(**given.get("log", {})),
         http=HttpSettings(**given["http"]) if "http" in given else None,

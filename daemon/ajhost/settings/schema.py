@@ -111,6 +111,9 @@ class Nats(_Table):
     token: Text = _allowed("a text that is not empty")
     token_file: Annotated[str, _file(Files.read_word)] = _allowed("the name of a file")
     inbox_prefix: Annotated[str, AfterValidator(parse.inbox_prefix)] = _allowed("a subject")
+    reply_prefixes: Annotated[
+        list[Annotated[str, AfterValidator(parse.inbox_prefix)]], Field(min_length=1)
+    ] = _allowed('a list of subjects, like ["_INBOX"]; absent for all')
     tls: Tls = _allowed("a table [nats.tls]")
 
 
@@ -154,8 +157,11 @@ class Handler(_Table):
 class Signature(_Table):
     """`[signature]`"""
 
-    keys: list[Annotated[str, AfterValidator(_key)]] = _allowed("a list of hexadecimal ed25519 public keys")
+    keys: Annotated[list[Annotated[str, AfterValidator(_key)]], Field(min_length=1)] = _allowed(
+        "a list of hexadecimal ed25519 public keys; absent where tasks need no signature"
+    )
     key_file: Annotated[str, _file(_keys_of)] = _allowed("the name of a file")
+    max_age: float = _seconds("0 (no limit)", ge=0)
 
 
 class Runtime(_Table):

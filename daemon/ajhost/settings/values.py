@@ -37,6 +37,7 @@ class NatsSettings:
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
     inbox_prefix: str = "_INBOX"
+    reply_prefixes: tuple[str, ...] = ()
     tls: TlsSettings | None = None
 
 
@@ -58,7 +59,7 @@ class WorkerSettings:
 
     count: int = field(default_factory=usable_cpus)
     concurrency: int = 16
-    backlog: int = 64
+    backlog: int = 1000
     kill_grace: float = 1.0
     drain_timeout: float = 30.0
     max_tasks: int = 0
@@ -80,9 +81,13 @@ class HandlerSettings:
 
 @dataclass(frozen=True, slots=True)
 class SignatureSettings:
-    """`[signature]`: hex ed25519 public keys; a task must bear a signature of one of them."""
+    """`[signature]`: hex ed25519 public keys; a task must bear a signature of one of them.
+
+    `max_age`: seconds since its `created`, past which a signed task is a replay; 0 for no limit.
+    """
 
     keys: tuple[str, ...] = ()
+    max_age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

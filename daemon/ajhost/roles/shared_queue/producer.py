@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -17,6 +18,10 @@ CachedCheck = tuple[bytes, CheckedRequest]
 """A waiting request's reply subject, and what it asks for."""
 _REMEMBERED, _REMEMBERED_SIZE = 256, 4096
 """How many waiting requests, and of what size (bytes), are kept ready to run besides their frames."""
+
+
+_RECLAIM_PAUSE = 0.002
+"""Seconds: looking at a thousand entries takes a tenth of it."""
 
 
 class Outbox:
@@ -70,6 +75,7 @@ class Producer:
         self._loop = loop
         self._outboxes = {queue.name: Outbox(queue, loop) for queue in queues}
         self._expired = expired
+        self._reclaim_at = 0.0
         self._enqueued: dict[int, tuple[int, int, CachedCheck | None]] = {}
         """Seq, deadline and what is known of the request, by its entry; the oldest first."""
 
@@ -83,6 +89,10 @@ class Producer:
     def count(self) -> int:
         """How many requests of ours wait for somebody to start them, as far as known without looking."""
         return len(self._enqueued)
+
+    def has(self, index: int) -> bool:
+        """Whether the request of that entry waits here."""
+        return index in self._enqueued
 
     def hold(
         self, index: int, frame: bytes | None, deadline_ns: int, cached: CachedCheck | None = None
@@ -120,9 +130,11 @@ class Producer:
             self._ledger.queue(index, seq)
 
     def full(self, limit: int) -> bool:
-        """Whether `limit` requests of ours wait; looks whether others have started some only when it seems so."""
-        if len(self._enqueued) >= limit:
+        """Whether `limit` requests of ours wait. Looks whether others have started some when it seems so, though not
+        for each of a burst."""
+        if len(self._enqueued) >= limit and (now := time.monotonic()) >= self._reclaim_at:
             self._release_started()
+            self._reclaim_at = now + _RECLAIM_PAUSE
         return len(self._enqueued) >= limit
 
     def withdraw(self, index: int) -> CachedCheck | None:

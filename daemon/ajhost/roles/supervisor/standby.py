@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
@@ -58,6 +59,7 @@ class Standby:
         self._on_connection = on_connection
         loop = asyncio.get_running_loop()
         restart_window = RestartWindow(self.ledger)
+        self._offset = ClockOffset(self.ledger)
         self._merge_restart_windows(restart_window)
         self.transport = LedgerTransport(self.ledger, restart_window, self)
         self.connection = Connection(spec.nats, self.transport, "ajhost supervisor")
@@ -79,12 +81,21 @@ class Standby:
                     ledger = ledger_file.MappedLedger(self.directory, serial)
                     if ledger.slot == SUPERVISOR_SLOT:
                         restart_window.merge(ledger)
+                        self._offset.merge(ledger)
                     ledger.close()
 
     def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
         """Takes a generation's handlers, limits and queues."""
         self.producer.add_queues(queues)
-        self._check = RequestChecker(spec.handlers, spec.workers.default_timeout, spec.signature).check
+        checker = RequestChecker(
+            spec.handlers,
+            spec.workers.default_timeout,
+            spec.signature,
+            spec.nats.reply_prefixes,
+            self._offset,
+        )
+        self._check = checker.check
+        self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._queues = [queue_of(h) for h in spec.handlers]
         self._subjects = [s for h in spec.handlers for s in subjects_of(h.route)]
         self._group = spec.nats.queue_group
@@ -143,6 +154,9 @@ class Standby:
         if not line[1]:
             return None
         _, reply, size = line
+        if self._answerable(reply) is None:
+            self._unanswerable(reply)
+            return None
         if size > len(frame) or len(reply) > MAX_REPLY:
             self.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
             return None
@@ -187,7 +201,10 @@ class Standby:
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request that came to the last resort."""
         begin, _, _, end, _, reply = message
-        if len(reply) > MAX_REPLY or end > len(data):
+        if self._answerable(reply) is None:
+            self._unanswerable(reply)
+            self.ledger.release(index)
+        elif len(reply) > MAX_REPLY or end > len(data):
             self._refuse(index, reply, Failed("bad request: more than this host can hold"))
         elif self.producer.full(self._backlog):
             self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
@@ -199,6 +216,9 @@ class Standby:
 
     def refuse(self, reply: bytes) -> None:
         """A request without an entry."""
+        if self._answerable(reply) is None:
+            self._unanswerable(reply)
+            return
         self.answer(reply, Failed("overloaded: no room in the ledger"))
 
     def server_error(self, text: str) -> None:

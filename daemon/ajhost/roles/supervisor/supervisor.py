@@ -20,6 +20,7 @@ from ajhost.core.fleet import Fleet, Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
+from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
@@ -108,6 +109,7 @@ class Supervisor:
         spec = self._make_spec(self._settings, 1)
         routes = ", ".join(repr(h.route) for h in spec.handlers)
         _log.info("starting %d workers for %s", spec.workers.count, routes)
+        _log.info("%s", describe_signatures(spec.signature))
         template = asyncio.create_task(self._start_template(spec))
         standby = asyncio.create_task(self._open_standby(spec))
         try:
@@ -247,6 +249,8 @@ class Supervisor:
 
     def _on_reloaded(self, settings: Settings, spec: GenerationSpec) -> None:
         """A reload has succeeded."""
+        if settings.signature != self._settings.signature:
+            _log.warning("%s", describe_signatures(settings.signature))
         self._settings = settings
         self._crash_policy.apply_generation(spec.handlers)
         if self._standby is not None:

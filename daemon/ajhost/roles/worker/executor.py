@@ -16,6 +16,7 @@ from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.api import Task, TerminateTask
 from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import RUNNING, WAITING, Request, RunPhase, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.threads import NoThreads, Threads
@@ -96,22 +97,25 @@ class Executor:
 
     async def _on_loop(self, request: Request, function: Callable[[Task], Any]) -> None:
         # A task that is cancelled before its first step would never come here: see `_answer`.
-        if request.answered:
-            self._free(request)
-            return
-        if time.monotonic() >= request.deadline:  # the loop, or the whole process, stood still
-            self._end(request, Failed(_exceeded(request)))
-            return
-        if not self._begin(request):
-            self._free(request)
-            return
-        request.phase = RUNNING
-        CURRENT_TASK.set(request)
         try:
-            outcome = outcome_of_result(await function(request.task))
-        except BaseException as error:
-            outcome = self._outcome_of_error(request, error)
-        self._end(request, outcome)
+            if request.answered:
+                self._free(request)
+                return
+            if time.monotonic() >= request.deadline:  # the loop, or the whole process, stood still
+                self._end(request, Failed(_exceeded(request)))
+                return
+            if not self._begin(request):
+                self._free(request)
+                return
+            request.phase = RUNNING
+            CURRENT_TASK.set(request)
+            try:
+                outcome = outcome_of_result(await function(request.task))
+            except BaseException as error:
+                outcome = self._outcome_of_error(request, error)
+            self._end(request, outcome)
+        except BaseException as error:  # not the handler's: what of this run is done is anybody's guess
+            fail(error, "an exception in the executor")
 
     def _end(self, request: Request, outcome: Outcome) -> None:
         try:
@@ -237,6 +241,15 @@ class Executor:
         if reason is StuckReason.THREAD:
             self._threads.lost()
         self._stuck(request, reason)
+
+    def has(self, index: int) -> bool:
+        """Whether a run of that entry has no answer yet."""
+        return any(request.index == index and not request.answered for request in self._requests)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a task on the loop has ended and nobody was told."""
+        return any(request.work is not None and request.work.done() for request in self._requests)
 
     def running(self) -> dict[str, int]:
         """How many tasks of each route were started and have no answer yet."""

@@ -69,16 +69,23 @@ class Intake:
         *,
         concurrency: int,
         backlog: int,
+        max_tasks: int,
+        on_worn: Callable[[], None],
         on_stuck: Callable[[StuckReason], None],
         on_free: Callable[[], None],
         watchdog: Watchdog,
     ) -> None:
         self._ledger = ledger
         self._check = checker.check
+        self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._routes = routes
         self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
         self._concurrency = concurrency
         self._backlog = backlog
+        self._slots = concurrency
+        self._left = max_tasks
+        """How many more tasks may start here; 0: without a limit."""
+        self._on_worn = on_worn
         self._on_stuck = on_stuck
         self._on_free = on_free
         self._draining = ""
@@ -99,6 +106,9 @@ class Intake:
         """Decides about one request of a chunk. Its frame may be overwritten after `before_buffer_reuse`."""
         begin, header, body, end, subject, reply = message
         self.counts.received += 1
+        if self._answerable(reply) is None:
+            self._ignore(index, reply)
+            return
         if len(reply) > MAX_REPLY:
             self._refuse(index, reply, Failed(f"bad request: a reply subject of more than {MAX_REPLY} bytes"))
             return
@@ -123,6 +133,10 @@ class Intake:
         else:
             self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
 
+    def has(self, index: int) -> bool:
+        """Whether somebody deals with the request of an entry: it waits, or it runs and has no answer yet."""
+        return self._producer.has(index) or self._executor.has(index)
+
     def before_buffer_reuse(self) -> None:
         """The chunk is about to be overwritten: what lies there and has not begun counts as started from now on."""
         if self._in_buffer:
@@ -132,6 +146,9 @@ class Intake:
     def refuse(self, reply: bytes) -> None:
         """A request that has no ledger entry: its connection ended while none was free."""
         self.counts.received += 1
+        if self._answerable(reply) is None:
+            self._unanswerable(reply)
+            return
         self.counts.refused += 1
         self._out.publish(encode_reply(reply, Failed("overloaded: no room in the ledger"), self.max_payload))
 
@@ -199,6 +216,11 @@ class Intake:
                 return
         self._ledger.set_deadline(index, int(deadline * 1e9))
         route.busy += 1
+        if self._left:
+            self._left -= 1
+            if not self._left:
+                self._concurrency = 0  # what comes from now on is for others
+                self._on_worn()
         if deadline > self._watchdog.horizon:
             self._watchdog.extend(deadline)
         task = Task(record, deadline, payload)
@@ -208,6 +230,10 @@ class Intake:
         elif claimed.last or (claimed.own and not handler.is_async):
             self.begin(request)  # nor may the room in the store be given back by a thread
         self._executor.start(request)
+
+    def lift_limit(self) -> None:
+        """The whole host stops: nobody comes after this worker, so it starts whatever is left."""
+        self._left, self._concurrency = 0, self._slots
 
     def begin(self, request: Request) -> bool:
         """STARTED, written immediately before a handler's first instruction, or before the answer if that comes first.
@@ -311,6 +337,11 @@ class Intake:
             self._refuse(index, reply, outcome)
         else:
             self._ledger.release(index)
+
+    def _ignore(self, index: int, reply: bytes) -> None:
+        """A request whose answer would go where this host must not publish."""
+        self._unanswerable(reply)
+        self._ledger.release(index)
 
     def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
         self.counts.refused += 1

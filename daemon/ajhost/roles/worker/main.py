@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import uvloop
 
 from ajhost.adapters import logs
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Word
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
-from ajhost.roles.worker.worker import Worker, stacks_on_signal
-
-_GC_THRESHOLDS = (20_000, 20, 20)
+from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
+from ajhost.roles.worker import signals
+from ajhost.roles.worker.fail_stop import fail
+from ajhost.roles.worker.worker import Worker
 
 
 def run(
@@ -32,27 +35,20 @@ def run(
     handlers: Mapping[str, LoadedHandler],
     channel: socket.socket,
     queues: Sequence[tuple[str, socket.socket, socket.socket]],
-) -> int:
-    """Runs a worker and returns its exit status. Called in the forked process, with all signals blocked."""
+) -> NoReturn:
+    """Runs a worker to its end. Called in the forked process, with all signals blocked."""
     logs.configure(spec.log.level, "worker", worker_spec.slot, worker_spec.generation)
-    stacks_on_signal()
-    for ignored in (signal.SIGINT, signal.SIGHUP):
-        # a terminal's Ctrl-C and a reload are meant for the supervisor
-        # a function that does nothing: children of handlers would inherit SIG_IGN through exec
-        signal.signal(ignored, lambda *_: None)
-    # a task makes some 20 objects that the collector looks at and that reference counting frees: with the default of
-    # 700 it ran every 35 tasks and cost a fifth of the CPU
-    gc.set_threshold(*_GC_THRESHOLDS)
+    signals.prepare()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     ledger = LockedLedger(spec.runtime / "ledger", worker_spec.serial)
     ledger.words[Word.PID] = os.getpid()
-    restart_window = RestartWindow(MappedLedger(spec.runtime / "ledger", worker_spec.supervisor))
+    supervisor = MappedLedger(spec.runtime / "ledger", worker_spec.supervisor)
+    restart_window, offset = RestartWindow(supervisor), ClockOffset(supervisor)
     shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
-    async def serve() -> int:
-        status = await Worker(
-            spec, worker_spec, handlers, Channel(channel), shared, ledger, restart_window
-        ).run()
+    async def serve() -> NoReturn:
+        worker = Worker(spec, worker_spec, handlers, Channel(channel), shared, ledger, restart_window, offset)
+        status = await worker.run()
         # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
@@ -60,4 +56,10 @@ def run(
                 stream.flush()
         os._exit(status)
 
-    return uvloop.run(serve())
+    # not `uvloop.run`, which waits for every task before it lets an exception out
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(serve())
+    except BaseException as error:
+        fail(error, "the worker cannot go on")

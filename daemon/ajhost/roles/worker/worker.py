@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import logging
-import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -17,6 +14,7 @@ from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.wire import subjects_of
@@ -26,9 +24,12 @@ from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.worker.collector import Collector
 from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.fail_stop import ExceptionGuard, fail
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.request import Route, StuckReason
+from ajhost.roles.worker.signals import SignalKeeper
 from ajhost.roles.worker.threads import prepare_for_threads
 from ajhost.roles.worker.watchdog import Watchdog
 
@@ -46,7 +47,11 @@ _KEPT_PATIENCE = 1.0
 _CONFIRM_SECONDS = 3.0
 _CONFIRM_NS = 250_000_000
 """How often the server is asked whether it has what was sent: each time costs it a PONG, and us a turn of the loop."""
+_COLLECT_SOON = 0.01
+"""Seconds to the next look at memory and descriptors while they are growing fast."""
 _PRUNE_NS = 1_000_000_000
+_CHECK_NS = 500_000_000
+"""Age of a request that somebody must have by now."""
 
 
 class Worker:
@@ -61,6 +66,7 @@ class Worker:
         queues: Sequence[TokenQueue],
         ledger: LockedLedger,
         restart_window: RestartWindow,
+        offset: ClockOffset,
     ) -> None:
         self._spec = spec
         self._channel = channel
@@ -72,12 +78,17 @@ class Worker:
         ]
         workers = spec.workers
         self._watchdog = Watchdog(workers.kill_grace)
+        self._judge = RequestChecker(
+            spec.handlers, workers.default_timeout, spec.signature, spec.nats.reply_prefixes, offset
+        )
         self._intake = Intake(
             ledger,
-            RequestChecker(spec.handlers, workers.default_timeout, spec.signature),
+            self._judge,
             routes,
             concurrency=workers.concurrency,
             backlog=workers.backlog,
+            max_tasks=workers.max_tasks,
+            on_worn=self._worn,
             on_stuck=self._stuck,
             on_free=self._freed,
             watchdog=self._watchdog,
@@ -115,6 +126,10 @@ class Worker:
         self._retire_asked = self._orphaned = False
         self._pruned_ns = self._confirmed_ns = 0
         self._pull_while_leaving = True
+        self._exceptions = ExceptionGuard(self._loop)
+        self._collector = Collector()
+        self._collecting: asyncio.TimerHandle | None = None
+        self._lost: set[tuple[int, int]] = set()
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
 
@@ -154,7 +169,7 @@ class Worker:
     async def run(self) -> int:
         """Serves until told to leave; the exit status."""
         self._loop.add_reader(self._channel.fileno(), self._readable)
-        self._loop.add_signal_handler(signal.SIGTERM, self._ask_to_retire, "SIGTERM")
+        self._signals = SignalKeeper(self._loop, lambda: self._ask_to_retire("SIGTERM"), self._ask_to_retire)
         self._beat()
         serving = asyncio.create_task(self._serve())
         leaving = asyncio.create_task(self._leaving.wait())
@@ -162,6 +177,7 @@ class Worker:
         if serving.done():
             serving.result()  # an error here is a bug: it ends the process, and the supervisor answers
             await leaving
+        leaving.result()
         serving.cancel()
         return await self._drain()
 
@@ -174,8 +190,8 @@ class Worker:
         await self._connection.subscribe(subjects, self._spec.nats.queue_group)
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING
+            self._tell({"ready": True})  # first: only one that serves can have served all that it may
             self._consumer.begin()
-            self._tell({"ready": True})
 
     def _count(self) -> None:
         words, counts = self._ledger.words, self._intake.counts
@@ -188,6 +204,7 @@ class Worker:
         words[Word.PULLED] = counts.pulled
         words[Word.STUCK] = counts.stuck
         words[Word.BUSY_NS] = int(counts.busy * 1e9)
+        words[Word.UNSIGNED], words[Word.IGNORED] = self._judge.unsigned, self._judge.unanswered
 
     def _beat(self) -> None:
         now = time.monotonic_ns()
@@ -203,14 +220,37 @@ class Worker:
         if self._connection.up.is_set():
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
             self._intake.max_payload = self._connection.max_payload
-        limit, counts = self._spec.workers.max_tasks, self._intake.counts
-        if limit and counts.received + counts.pulled - counts.lent >= limit:
-            self._ask_to_retire(f"{limit} tasks served")
         self._watchdog.beat()
+        self._signals.keep()
+        self._collect()
         if now - self._pruned_ns > _PRUNE_NS:
             self._pruned_ns = now
             self._consumer.prune()
+            self._judge.adopt_offset()
+            self._exceptions.keep()
+            self._signals.name_others()
+            self._check(now)
         self._loop.call_later(_BEAT, self._beat)
+
+    def _check(self, now_ns: int) -> None:
+        """Ends the worker if an interrupted step has left something that nobody would ever finish."""
+        lost = {
+            (index, seq)
+            for index, seq in self._ledger.unanswered(now_ns - _CHECK_NS)
+            if not self._intake.has(index)
+        }
+        if lost & self._lost:
+            fail(None, f"{len(lost)} requests are in the ledger and with nobody")
+        self._lost = lost
+        if self._executor.broken:
+            fail(None, "a task of the executor has ended without an answer")
+
+    def _collect(self) -> None:
+        if self._collecting is not None:
+            self._collecting.cancel()
+            self._collecting = None
+        if self._collector.look():  # much was gained in a short while, and the next beat is far
+            self._collecting = self._loop.call_later(_COLLECT_SOON, self._collect)
 
     def _readable(self) -> None:
         while True:
@@ -231,7 +271,9 @@ class Worker:
                 self._kept.set()
             if "leave" in message:
                 self._pull_while_leaving = message["leave"] == "stop"
-                if not self._pull_while_leaving:
+                if self._pull_while_leaving:
+                    self._intake.lift_limit()
+                else:
                     self._finish.set()
                 self._leaving.set()
             if "finish" in message:
@@ -249,6 +291,9 @@ class Worker:
 
     def _freed(self) -> None:
         self._consumer.refresh()
+
+    def _worn(self) -> None:
+        self._ask_to_retire(f"{self._spec.workers.max_tasks} tasks served")
 
     def _stuck(self, reason: StuckReason) -> None:
         del reason
@@ -296,6 +341,8 @@ class Worker:
     def _done(self, leaving: asyncio.Task[None]) -> bool:
         self._producer.expire(time.monotonic_ns())
         self._transport.out.confirm()
+        if leaving.done():
+            leaving.result()
         return leaving.done() and self._finish.is_set() and not self._unfinished
 
     @property
@@ -320,9 +367,3 @@ class Worker:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1):
                 await self._connection.close()
-
-
-def stacks_on_signal() -> None:
-    """SIGUSR2 writes every thread's stack to stderr, from C, even when Python cannot run."""
-    faulthandler.enable(file=sys.stderr)
-    faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)

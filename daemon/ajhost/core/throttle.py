@@ -1,0 +1,29 @@
+"""How often the same thing is told: once, and then once in a while with the number of times it has happened since."""
+
+from __future__ import annotations
+
+
+class Throttle:
+    """Counts events by name, and says when one is to be told. Times are seconds of the monotonic clock.
+
+    Names may come from outside, so that only the last `names` of them are remembered.
+    """
+
+    __slots__ = ("_names", "_pause", "_seen")
+
+    def __init__(self, pause: float, names: int = 64) -> None:
+        self._pause = pause
+        self._names = names
+        self._seen: dict[str, tuple[float, int]] = {}
+
+    def count(self, name: str, now: float) -> int:
+        """One more of that name. How many to tell of, this one included; 0 while it was told a short while ago."""
+        told, silent = self._seen.get(name, (-self._pause, 0))
+        if now - told < self._pause:
+            self._seen[name] = told, silent + 1
+            return 0
+        self._seen.pop(name, None)
+        if len(self._seen) >= self._names:
+            del self._seen[next(iter(self._seen))]
+        self._seen[name] = now, 0
+        return silent + 1

@@ -1,0 +1,142 @@
+"""Signals in a worker: which are the host's, that they stay so whatever user code sets, and none in forked children."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from ajhost.adapters.linux import signal_actions
+
+_log = logging.getLogger("ajhost.worker")
+
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+_OURS = {
+    signal.SIGTERM: "by it the host is told to stop",
+    signal.SIGINT: "a terminal's Ctrl-C is the supervisor's",
+    signal.SIGHUP: "a reload is the supervisor's",
+    signal.SIGPIPE: "a connection that ends would end the worker",
+}
+"""What the host sets through Python, and why it stays."""
+_CHILD = "by it the event loop knows that a sub-process has ended"
+_FOREIGN = "if it raises while the host's own code runs, this worker ends"
+_named: set[int] = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
+
+
+def prepare() -> None:
+    """Before the loop is made, after user code was imported: what that has set is undone."""
+    faulthandler.enable(file=sys.stderr)
+    _stacks_on_signal()
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        # a function that does nothing: children of handlers would inherit SIG_IGN through exec
+        signal.signal(ignored, lambda *_: None)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_as_in_a_script)
+
+
+def _stacks_on_signal() -> None:
+    """SIGUSR2 writes every thread's stack to stderr, from C, even when Python cannot run."""
+    faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)
+
+
+_masks = threading.local()
+
+
+def _block() -> None:
+    """A child that is told to end before it has its own handlers shall end by them: until then signals wait."""
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _as_in_a_script() -> None:
+    """In a child that a handler forks (`multiprocessing`): signals do there what they do in any script.
+
+    With the worker's handlers SIGTERM would not end it, and its byte would go to the worker's loop through the wake-up
+    descriptor, which both have: the worker would leave in its place.
+    """
+    with contextlib.suppress(ValueError):  # not in the main thread of the main interpreter
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+    _unblock()
+    with contextlib.suppress(ValueError):  # after that: what an at-fork function raises is ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class SignalKeeper:
+    """Puts back what user code takes away, and names it. `on_unrecoverable` is told why a worker has to be replaced."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_term: Callable[[], None],
+        on_unrecoverable: Callable[[str], None],
+    ) -> None:
+        loop.add_signal_handler(signal.SIGTERM, on_term)
+        self._on_unrecoverable = on_unrecoverable
+        self._ours: dict[signal.Signals, Handler] = {number: signal.getsignal(number) for number in _OURS}
+        self._python = signal_actions.handler_of(signal_actions.read(signal.SIGTERM))
+        self._stacks = signal_actions.read(signal.SIGUSR2)
+        self._child = signal_actions.read(signal.SIGCHLD)
+        """The last action for SIGCHLD that was not Python's: libuv's once a sub-process was started."""
+
+    def keep(self) -> None:
+        """At each beat."""
+        for number, handler in self._ours.items():
+            current = signal.getsignal(number)
+            if current is not handler and current != handler:
+                signal.signal(number, handler)
+                _log.warning("%s: put back: %s", _set_by_user(number, current), _OURS[number])
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+            action = signal_actions.read(signal.SIGCHLD)
+            if signal_actions.handler_of(action) not in (signal_actions.NOTHING, self._python):
+                self._child = action
+        else:
+            self._put_back_child()
+        if signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL:
+            current = signal.getsignal(signal.SIGUSR2)
+            signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+            signal_actions.write(signal.SIGUSR2, self._stacks)
+            _log.warning("%s: put back: by it stacks are asked for", _set_by_user(signal.SIGUSR2, current))
+
+    def _put_back_child(self) -> None:
+        """Python's table and the kernel's action; then the loop looks after children whose end it has missed."""
+        current = signal.getsignal(signal.SIGCHLD)
+        action = signal_actions.read(signal.SIGCHLD)
+        if signal_actions.handler_of(action) not in (signal_actions.NOTHING, self._python):
+            self._child = action  # a sub-process was started since, and libuv's handler is in place
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        text = _set_by_user(signal.SIGCHLD, current)
+        if signal_actions.handler_of(self._child) == signal_actions.NOTHING:
+            self._on_unrecoverable(f"{text}: {_CHILD}")
+        signal_actions.write(signal.SIGCHLD, self._child)
+        signal.raise_signal(signal.SIGCHLD)
+        _log.warning("%s: put back: %s", text, _CHILD)
+
+    def name_others(self) -> None:
+        """About once a second: handlers that stay, and what comes of them; each signal once."""
+        for number in signal.valid_signals() - _named:
+            handler = signal.getsignal(number)
+            if callable(handler) and handler is not signal.default_int_handler:
+                _named.add(number)
+                _log.warning("%s: %s", _set_by_user(number, handler), _FOREIGN)
+
+
+def _set_by_user(number: int, handler: Handler) -> str:
+    name = signal.Signals(number).name if number in list(signal.Signals) else str(number)
+    where = getattr(handler, "__qualname__", None)
+    shown = f"{getattr(handler, '__module__', '')}.{where}" if where else str(handler)
+    return f"the application has set a handler for {name} ({shown})"

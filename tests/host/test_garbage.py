@@ -1,0 +1,51 @@
+"""What tasks leave in cycles is collected before memory or descriptors run out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+HANDLERS = """
+import os, resource, socket
+
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+
+class Node:
+    pass
+
+async def memory(task):
+    node = Node()
+    node.me, node.data = node, bytearray(20 << 20)
+    node.data[::4096] = bytes(len(node.data[::4096]))
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * 4096
+
+async def descriptors(task):
+    node = Node()
+    node.me, node.socket = node, socket.socket()
+    return node.socket.fileno()
+"""
+
+
+async def test_cycles_that_hold_memory_or_descriptors_are_collected_in_time(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            modules={"shop": HANDLERS},
+            handlers={"memory": "shop:memory", "descriptors": "shop:descriptors"},
+            sections={"workers": {"count": 1}},
+        ),
+        Router(nats_server.url) as router,
+    ):
+        sizes = [(await router.request("memory", {}, deadline=10)).json() for _ in range(120)]
+        assert max(sizes) - sizes[0] < 600 << 20, sizes
+        async with router.load("descriptors", rate=500, count=1500, deadline=10) as load:
+            pass
+        assert load.report().verdicts == {Verdict.COMPLETE: 1500}, load.report()

@@ -1,0 +1,48 @@
+"""Limits of workers: what can wait waits, and a worker that is to serve so many tasks serves no more."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+
+async def test_a_thousand_tasks_at_once_wait_for_two_workers(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers={"work": "work"}),
+        Router(nats_server.url) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 10}, deadline=20) for _ in range(1000)]
+        await router.settled(requests)
+        assert Counter(request.verdict for request in requests) == {Verdict.COMPLETE: 1000}
+
+
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (1, 2), (3, 2), (50, 2)])
+async def test_a_worker_serves_exactly_as_many_tasks_as_it_may(
+    nats_server: NatsServer, tmp_path: Path, limit: int, count: int
+) -> None:
+    record = tmp_path / "runs"
+    tasks = 20 * limit if limit < 50 else 500
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"work": "work"},
+            sections={"workers": {"count": count, "max_tasks": limit}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        requests = [
+            await router.send("work", {"record": str(record), "sleep_ms": 1}, deadline=25)
+            for _ in range(tasks)
+        ]
+        await router.settled(requests)
+        assert Counter(request.verdict for request in requests) == {Verdict.COMPLETE: tasks}, host.log_text()
+        served = Counter(line.split()[1] for line in record.read_text().splitlines())
+        assert max(served.values()) <= limit
+        assert sum(served.values()) == tasks
