@@ -40,7 +40,7 @@ def test_what_was_counted_is_told_once_in_a_while(
     fail(guard)
     guard.report()
     assert len(caplog.records) == 1
-    monkeypatch.setattr(fault_guard, "_PAUSE", 0.0)
+    monkeypatch.setattr(fault_guard, "LOG_REPEAT", 0.0)
     guard.report()
     guard.report()
     assert [record.getMessage() for record in caplog.records[1:]] == ["the job failed 1 more times in 0 s"]

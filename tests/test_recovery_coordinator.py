@@ -502,7 +502,7 @@ async def test_a_server_that_dies_in_the_middle_of_a_takeover_leaves_what_it_had
 async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
     home: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordinator, "_HURRIED_PATIENCE", 0.1)
+    monkeypatch.setattr(coordinator, "DEAD_DRAIN_LIMIT_STOPPING", 0.1)
     with Peer() as peer, Peer() as silent:
         bench, other = _hung(home, peer), _hung(home, silent)
         for one in (bench, other):

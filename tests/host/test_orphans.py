@@ -20,7 +20,7 @@ PATIENT = """
 import os
 from ajhost.roles.worker import worker
 
-worker._ORPHAN_GRACE = 3600.0  # none leaves for another reason than those that are tested here
+worker.ORPHAN_GRACE = 3600.0  # none leaves for another reason than those that are tested here
 
 
 async def work(task):

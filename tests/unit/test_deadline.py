@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ajhost.core.deadline import PLAUSIBLE_SKEW, Skew, budget
+from ajhost.core.deadline import Skew, budget
+from ajhost.core.timings import SKEW_PLAUSIBLE
 
 NOW = 1_795_521_356_500_000_000
 MONO = 1000.0
@@ -65,7 +66,7 @@ def test_no_request_has_longer_than_its_header_its_route_and_a_plausible_skew_al
 ) -> None:
     seconds = remaining(header, tried, timeout, ahead, margin)
     assert seconds >= 0.0
-    limit = 60.0 if header is None else max(header + min(ahead, PLAUSIBLE_SKEW) - margin, 0.0)
+    limit = 60.0 if header is None else max(header + min(ahead, SKEW_PLAUSIBLE) - margin, 0.0)
     assert seconds <= limit + 1e-3
     if timeout is not None:
         assert seconds <= timeout + 1e-6

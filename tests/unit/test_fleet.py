@@ -8,10 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from ajhost.core.fleet import (
-    FIRST_DELAY,
-    HUNG_PATIENCE,
-    LONGEST_DELAY,
-    STABLE_AFTER,
     Command,
     Died,
     Event,
@@ -27,6 +23,7 @@ from ajhost.core.fleet import (
     Tick,
     WorkerState,
 )
+from ajhost.core.timings import HUNG_REPLACED_AFTER, RESPAWN_FIRST, RESPAWN_LONGEST, STABLE_AFTER
 
 
 class Story:
@@ -83,9 +80,9 @@ def test_a_crash_loop_is_replaced_at_once_first_and_then_ever_slower_up_to_a_lim
         serial += 1
         assert commands == [Spawn(serial, 0, 1)]
         waited.append(delay)
-        delay = min(max(FIRST_DELAY, delay * 2), LONGEST_DELAY)
-    assert waited[:4] == [0.0, FIRST_DELAY, FIRST_DELAY * 2, FIRST_DELAY * 4]
-    assert waited[-1] == LONGEST_DELAY
+        delay = min(max(RESPAWN_FIRST, delay * 2), RESPAWN_LONGEST)
+    assert waited[:4] == [0.0, RESPAWN_FIRST, RESPAWN_FIRST * 2, RESPAWN_FIRST * 4]
+    assert waited[-1] == RESPAWN_LONGEST
 
 
 def test_a_crash_loop_of_days_is_only_slow() -> None:
@@ -94,7 +91,7 @@ def test_a_crash_loop_of_days_is_only_slow() -> None:
     for _ in range(3000):
         (spawn,) = commands
         assert isinstance(spawn, Spawn)
-        commands = story.did(Died(spawn.serial)) or story.did(Tick(), LONGEST_DELAY)
+        commands = story.did(Died(spawn.serial)) or story.did(Tick(), RESPAWN_LONGEST)
 
 
 def test_a_member_that_settles_ends_the_waiting() -> None:
@@ -102,7 +99,7 @@ def test_a_member_that_settles_ends_the_waiting() -> None:
     story.did(Scale(1, 1))
     story.did(Died(1))
     story.did(Died(2))
-    story.did(Tick(), FIRST_DELAY)
+    story.did(Tick(), RESPAWN_FIRST)
     story.did(Ready(3))
     assert story.did(Died(3), STABLE_AFTER) == [Spawn(4, 0, 1)]
     assert story.did(Died(4)) == [Spawn(5, 0, 1)]
@@ -136,7 +133,7 @@ def test_a_worn_member_stays_while_its_replacements_die() -> None:
     story.did(Recycle(1))
     assert story.did(Died(2)) == [Spawn(3, 0, 1)]
     assert story.did(Died(3)) == []
-    assert story.did(Tick(), FIRST_DELAY) == [Spawn(4, 0, 1)]
+    assert story.did(Tick(), RESPAWN_FIRST) == [Spawn(4, 0, 1)]
     assert story.fleet.serving() == 1
 
 
@@ -202,8 +199,8 @@ def test_surplus_slots_serve_on_until_a_reloads_slots_are_complete() -> None:
 def test_a_hung_member_has_patience_while_others_serve() -> None:
     story = Story(2)
     assert story.did(Hung(1)) == []
-    assert story.did(Tick(), HUNG_PATIENCE * 0.9) == []
-    assert story.did(Tick(), HUNG_PATIENCE * 0.2) == [Spawn(3, 0, 1)]
+    assert story.did(Tick(), HUNG_REPLACED_AFTER * 0.9) == []
+    assert story.did(Tick(), HUNG_REPLACED_AFTER * 0.2) == [Spawn(3, 0, 1)]
     assert story.did(Ready(3)) == [], "it would not hear that it shall leave"
 
 
@@ -349,7 +346,7 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
             del self.hung[serial]
             self.tell(Died(serial))
         for _ in range(8 * self.fleet.count):
-            self.tell(Tick(), LONGEST_DELAY)
+            self.tell(Tick(), RESPAWN_LONGEST)
             for serial in list(self.starting):
                 if serial in self.starting:
                     self.serving[serial] = self.starting.pop(serial)

@@ -11,13 +11,14 @@ import pytest
 from nacl.signing import SigningKey
 
 from ajhost.core.clock_offset import ClockOffset
+from ajhost.core.timings import ANSWER_MARGIN
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.signature import message
 from ajhost.protocol.task import encode_task, read_task
 from ajhost.protocol.times import render_seconds
-from ajhost.roles.request_check import MARGIN, RequestChecker
+from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.memory import ledger_in_memory
@@ -95,7 +96,7 @@ def test_what_is_no_request_is_refused_in_one_line(head: bytes, body: bytes) -> 
 
 @pytest.mark.parametrize(
     ("ahead", "timeout", "expected"),
-    [(None, None, DEFAULT), (None, 5.0, 5.0), (20.0, None, 20.0 - MARGIN), (20.0, 5.0, 5.0)],
+    [(None, None, DEFAULT), (None, 5.0, 5.0), (20.0, None, 20.0 - ANSWER_MARGIN), (20.0, 5.0, 5.0)],
 )
 def test_a_deadline_is_the_soonest_of_header_and_timeout(
     ahead: float | None, timeout: float | None, expected: float

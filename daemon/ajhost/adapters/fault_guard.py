@@ -7,8 +7,7 @@ import time
 from collections import Counter
 from types import TracebackType
 
-_PAUSE = 30.0
-"""Seconds between two log lines about one job."""
+from ajhost.core.timings import LOG_REPEAT
 
 
 class FaultGuard:
@@ -40,7 +39,7 @@ class FaultGuard:
         """Tells how often each job failed since it was last told of. Call it about once a second."""
         now = time.monotonic()
         for job, (at, count) in list(self._told.items()):
-            if now - at < _PAUSE:
+            if now - at < LOG_REPEAT:
                 continue
             if more := self.failures[job] - count:
                 self._log.error("%s failed %d more times in %.0f s", job, more, now - at)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Self
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ajhost.core.timings import HTTP_IDLE_LIMIT
+
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
 _MOST_CONNECTIONS = 32
 """More are closed at once: whoever opens connections must not use up the supervisor's descriptors."""
-_IDLE = 15
-"""Seconds that a connection may stay open without a request."""
 _BACKLOG = 64
 
 
@@ -59,7 +59,7 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=_IDLE,
+            timeout_keep_alive=int(HTTP_IDLE_LIMIT),
         )
         config.load()
         self._server = uvicorn.Server(config)
@@ -118,7 +118,9 @@ class _Bounded(H11Protocol):
         if len(self.connections) > _MOST_CONNECTIONS:
             transport.abort()
         else:
-            self.timeout_keep_alive_task = self.loop.call_later(_IDLE, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_later(
+                HTTP_IDLE_LIMIT, self.timeout_keep_alive_handler
+            )
 
 
 async def _bind(listen: str) -> list[socket.socket]:

@@ -17,13 +17,10 @@ import click
 
 from ajhost.cli.common import config_option, load_settings
 from ajhost.cli.output import echo_error, printable, write
+from ajhost.core.timings import CALL_CONNECT_LIMIT, ROUTER_SLACK
 from ajhost.settings.values import NatsSettings, Settings
 
 EXIT_COMPLETE, EXIT_ERROR, EXIT_TERMINATE, EXIT_NO_ANSWER = 0, 1, 2, 3
-_SLACK = 2.0
-"""Seconds that a router waits past the deadline that it tells (asyncjobs v0.3.0, request_reply_handler.go)."""
-_CONNECT = 3.0
-"""Seconds that connecting may take on top."""
 _SECOND = 1_000_000_000
 _ID_ALPHABET = string.digits + string.ascii_letters
 _EPILOG = """\b
@@ -109,7 +106,7 @@ def call(
     if no_deadline:
         del headers["AJ-Handler-Deadline"]
     nats = NatsSettings() if settings is None else settings.nats
-    return asyncio.run(_ask(nats, subject, headers, body, timeout + _SLACK))
+    return asyncio.run(_ask(nats, subject, headers, body, timeout + ROUTER_SLACK))
 
 
 def _payload(argument: str | None) -> bytes:
@@ -150,7 +147,7 @@ async def _ask(nats: NatsSettings, subject: str, headers: dict[str, str], body: 
     from ajhost.adapters.nats.connection import ConnectFailed, NoResponders, addresses, request_once
 
     where = f"{subject} (NATS at {addresses(nats)})"
-    limit = asyncio.timeout(timeout + _CONNECT)
+    limit = asyncio.timeout(timeout + CALL_CONNECT_LIMIT)
     try:
         async with limit, _shown(f"waiting for an answer on {subject}", timeout):
             reply = await request_once(nats, subject, headers, body, timeout)

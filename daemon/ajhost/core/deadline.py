@@ -8,12 +8,10 @@ has been on its way for long, provided that the clocks agree.
 
 from __future__ import annotations
 
-PLAUSIBLE_SKEW = 300.0
-"""Seconds by which clocks may differ and still be corrected for. Beyond it, the header is taken as it is."""
+from ajhost.core.timings import SKEW_NOTICED, SKEW_PLAUSIBLE, SKEW_WINDOW
 
 _SECOND = 1_000_000_000
 _LONGEST = 366 * 86_400 * _SECOND
-_WINDOW = 30.0
 
 
 Budget = tuple[float, float]
@@ -38,7 +36,7 @@ def budget(
     short by a clock of ours that runs ahead, and stays right when the request was late; the second is too long by the
     time on the way, never too short. Taking the smaller, a wrong `tried` can only shorten the time: nothing extends it
     beyond the header but `ahead`, the seconds that our clock is known to run ahead (`Skew.ahead`), and that is
-    limited to `PLAUSIBLE_SKEW`. A `tried` after the header is impossible and ignored.
+    limited to `SKEW_PLAUSIBLE`. A `tried` after the header is impossible and ignored.
 
     `margin` (s) makes the answer leave before the header's second. A request without a header has `default` (s).
     """
@@ -48,7 +46,7 @@ def budget(
     else:
         left = header_ns - now_wall_ns
         if ahead > 0.0:
-            left += int(min(ahead, PLAUSIBLE_SKEW) * _SECOND)
+            left += int(min(ahead, SKEW_PLAUSIBLE) * _SECOND)
         if tried_ns is not None and tried_ns <= header_ns and header_ns - tried_ns < left:
             left = header_ns - tried_ns
         remaining = min(left, _LONGEST) / _SECOND - margin
@@ -84,17 +82,17 @@ class Skew:
         least = self._least
         if least is None:
             self._since = now_mono
-        elif skew >= least and now_mono - self._since < _WINDOW:
+        elif skew >= least and now_mono - self._since < SKEW_WINDOW:
             return False  # not the freshest, and more are to come
         least = self._least = skew if least is None else min(least, skew)
         before, self.ahead = self.ahead, min(self.ahead, _correction(least))
-        if now_mono - self._since < _WINDOW:
+        if now_mono - self._since < SKEW_WINDOW:
             return self.ahead < before
         self.ahead = _correction(least)
-        self.implausible = least if least > PLAUSIBLE_SKEW else 0.0
+        self.implausible = least if least > SKEW_PLAUSIBLE else 0.0
         self._least = None
         return True
 
 
 def _correction(least: float) -> float:
-    return least if 0.25 <= least <= PLAUSIBLE_SKEW else 0.0
+    return least if SKEW_NOTICED <= least <= SKEW_PLAUSIBLE else 0.0

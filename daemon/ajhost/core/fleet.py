@@ -10,12 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-STABLE_AFTER = 1.0
-"""Seconds of service after which a death says nothing about the code: the member is replaced at once."""
-FIRST_DELAY = 0.1
-LONGEST_DELAY = 10.0
-HUNG_PATIENCE = 2.0
-"""Seconds a member may hang before its slot gets another one, while others serve."""
+from ajhost.core.timings import HUNG_REPLACED_AFTER, RESPAWN_FIRST, RESPAWN_LONGEST, STABLE_AFTER
 
 
 class WorkerState(Enum):
@@ -190,7 +185,7 @@ class Fleet:
             return
         # the first one is replaced at once: it may have been anybody's kill
         slot.not_before = now + slot.delay
-        slot.delay = min(max(FIRST_DELAY, slot.delay * 2), LONGEST_DELAY)
+        slot.delay = min(max(RESPAWN_FIRST, slot.delay * 2), RESPAWN_LONGEST)
 
     def _stop(self) -> list[Command]:
         commands: list[Command] = []
@@ -231,7 +226,7 @@ class Fleet:
         if member.generation != self.generation or member.to_recycle or member.state is WorkerState.LEAVING:
             return False
         if member.state is WorkerState.HUNG and member.hung_at is not None:
-            return now - member.hung_at < HUNG_PATIENCE and self.serving() > 0
+            return now - member.hung_at < HUNG_REPLACED_AFTER and self.serving() > 0
         return True
 
     def take_serial(self) -> int:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import zlib
 
+from ajhost.core.timings import RECONNECT_WINDOW_LONGEST, RECONNECT_WINDOW_SHORTEST
 from ajhost.ledger.layout import Word
 from ajhost.ledger.view import Ledger
 
-_LEAST, _MOST = 10.0, 60.0
-"""Bounds (s) of the time in which a requester comes back after the server. A Go router's first pauses are 1, 4 and 7 s,
-and the longer the server was away, the longer they have grown (`RetryLinearOneMinute` in asyncjobs v0.3.0)."""
 _KNOWN = 1 << 32
 
 
@@ -34,7 +32,7 @@ class RestartWindow:
 
     def open(self, now: float, away: float) -> None:
         """They have to come back as of now, after there was no server for `away` seconds."""
-        by = now + min(max(away, _LEAST), _MOST)
+        by = now + min(max(away, RECONNECT_WINDOW_SHORTEST), RECONNECT_WINDOW_LONGEST)
         self._words[Word.BACK_BY] = max(self._words[Word.BACK_BY], int(by * 1e9))
 
     def server_seen(self, server: bytes, now: float, *, clustered: bool) -> bool:

@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from itertools import chain
 
 from ajhost.core.restart_window import RestartWindow
+from ajhost.core.timings import CONFIRMED_KEPT, REPEAT_PAUSES
 
 _KEPT_BYTES = 8 << 20
 """Bytes that are kept of what is unconfirmed, and of what is repeated; the oldest go first."""
 _SETTLED_BYTES = 1 << 17
 """The same for what is settled: a second of a thousand replies, and no more memory in any worker."""
-_SETTLED_SECONDS = 2.0
-"""For so long a reply is kept that the server has read: killed, it takes along what a slow requester had not got."""
-_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Seconds from one repeat of a reply to the next."""
 
 Timed = tuple[float, bytes]
 """A moment (s) and the replies that belong to it."""
@@ -40,7 +37,7 @@ class RetransmitBuffer:
         self._held: list[int] = []
         self._settled: deque[Timed] = deque()
         self._size = self._settled_size = 0
-        self._repeats: tuple[deque[Timed], ...] = tuple(deque() for _ in _PAUSES)
+        self._repeats: tuple[deque[Timed], ...] = tuple(deque() for _ in REPEAT_PAUSES)
         self._repeated_size = 0
 
     @property
@@ -149,7 +146,7 @@ class RetransmitBuffer:
                 data = queue.popleft()[1]
                 self._repeated_size -= len(data)
                 found.append(data)
-                if step + 1 < len(_PAUSES) and self.awaits_requesters(now):
+                if step + 1 < len(REPEAT_PAUSES) and self.awaits_requesters(now):
                     self._repeat(step + 1, data, now)
         return found
 
@@ -161,11 +158,11 @@ class RetransmitBuffer:
                 self._repeat(0, data, now)
 
     def _forget(self, now: float) -> None:
-        while self._settled and self._settled[0][0] < now - _SETTLED_SECONDS:
+        while self._settled and self._settled[0][0] < now - CONFIRMED_KEPT:
             self._settled_size -= len(self._settled.popleft()[1])
 
     def _repeat(self, step: int, data: bytes, now: float) -> None:
-        self._repeats[step].append((now + _PAUSES[step], data))
+        self._repeats[step].append((now + REPEAT_PAUSES[step], data))
         self._repeated_size += len(data)
         while self._repeated_size > _KEPT_BYTES:
             eldest = next(queue for queue in reversed(self._repeats) if queue)

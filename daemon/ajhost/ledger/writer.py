@@ -32,7 +32,7 @@ from ajhost.ledger.layout import (
 )
 from ajhost.ledger.view import Ledger
 
-_REFUSED_WITHIN_NS = 250_000_000
+REFUSAL_DUE_NS = 250_000_000
 """The deadline of a refusal, from its receipt: it leaves at once, unless its worker hangs before it has sent it."""
 
 
@@ -168,7 +168,7 @@ class LedgerWriter(Ledger):
             place = word * 8 + TEXT
             self.view[place : place + len(reply)] = reply
         if not words[word + DEADLINE]:
-            words[word + DEADLINE] = words[word + RECEIVED_NS] + _REFUSED_WITHIN_NS
+            words[word + DEADLINE] = words[word + RECEIVED_NS] + REFUSAL_DUE_NS
         mine = self.answer(index)
         # after the store: a consumer that looks again sees ANSWERED, or we see its word
         return mine and words[word + CLAIMED] != seq

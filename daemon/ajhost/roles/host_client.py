@@ -14,12 +14,13 @@ import orjson
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.core.status import StatusReport, SupervisorStatus, TaskStatus, WorkerStatus
+from ajhost.core.timings import STATUS_STALE, nanoseconds
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
 from ajhost.roles.supervisor import state_file
 
-_STALE_NS = 500_000_000
+_STALE_NS = nanoseconds(STATUS_STALE)
 _CONTROL = "control"
 
 

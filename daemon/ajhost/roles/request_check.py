@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 
 from ajhost.core.clock_offset import ClockOffset
-from ajhost.core.deadline import PLAUSIBLE_SKEW, Skew, budget
+from ajhost.core.deadline import Skew, budget
 from ajhost.core.routing import Routes
 from ajhost.core.throttle import Throttle
+from ajhost.core.timings import ANSWER_MARGIN, LOG_REPEAT, SKEW_PLAUSIBLE, SKEW_WARNING, SKEW_WARNING_INTERVAL
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.signature import read_key, verify
 from ajhost.protocol.task import TaskRecord
@@ -17,13 +18,7 @@ from ajhost.protocol.wire import Refusal, read_request, reply_subjects, route_of
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 
 _log = logging.getLogger("ajhost.requests")
-MARGIN = 0.2
-"""Seconds before the header's second at which an answer leaves at the latest."""
 _KNOWN = 1024
-_SKEW_WARNING = 2.0
-_SKEW_REPEAT = 60.0
-_TELL_AGAIN = 30.0
-"""Seconds after which the same kind of bad request is logged again, with how many there were: anybody can send them."""
 _SECOND_NS = 1_000_000_000
 _SHOWN = 80
 
@@ -59,7 +54,7 @@ class RequestChecker:
         self._default = default_timeout
         self._keys = [read_key(key) for key in signature.keys]
         self._max_age_ns = int(signature.max_age * 1e9)
-        self._throttle = Throttle(_TELL_AGAIN)
+        self._throttle = Throttle(LOG_REPEAT)
         self.answerable = reply_subjects(reply_prefixes).match
         """Whether a reply subject may be answered. What may not is neither run nor answered: see `unanswerable`."""
         self.unsigned = self.unanswered = 0
@@ -67,7 +62,7 @@ class RequestChecker:
         self._known: dict[tuple[bytes, str], int | None] = {}
         self._offset = offset
         self._skew = Skew(0.0 if offset is None else offset.ahead)
-        self._skew_told = -_SKEW_REPEAT
+        self._skew_told = -SKEW_WARNING_INTERVAL
 
     def check(self, subject: bytes, header: bytes, body: bytes) -> CheckedRequest | Failed:
         """What the request asks for, or the refusal that answers it. Raises nothing: each request has an answer."""
@@ -87,7 +82,7 @@ class RequestChecker:
                 return self._refuse_signature(reason)
             now, tried = time.monotonic(), record.tried_ns
             deadline, skew = budget(
-                header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, MARGIN,
+                header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, ANSWER_MARGIN,
                 self._skew.ahead,
             )  # fmt: skip
             if tried is not None and self._skew.observe(skew, now):
@@ -148,9 +143,9 @@ class RequestChecker:
         if self._offset is not None:
             self._offset.learn(self._skew.ahead)
         ahead = self._skew.ahead or self._skew.implausible
-        if ahead > _SKEW_WARNING and now - self._skew_told >= _SKEW_REPEAT:
+        if ahead > SKEW_WARNING and now - self._skew_told >= SKEW_WARNING_INTERVAL:
             self._skew_told = now
-            what = "corrected for" if ahead <= PLAUSIBLE_SKEW else "too much to correct for: set it right"
+            what = "corrected for" if ahead <= SKEW_PLAUSIBLE else "too much to correct for: set it right"
             _log.warning("this clock is %.1f s ahead of the routers'; %s", ahead, what)
 
     def _find(self, key: tuple[bytes, str]) -> int | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ajhost.roles.request_check import MARGIN
+from ajhost.core.timings import ANSWER_MARGIN
 from scripts.lib.soak.faults import Stage, Window
 from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
 
@@ -102,13 +102,13 @@ class Verdict:
         if request.word is None or request.given_up:
             self.words["silent"] += 1
             in_server = any(w.touches(request.sent, passed) for w in self.stage.server_windows)
-            if any(window.covers(request.deadline - MARGIN) for window in still):
+            if any(window.covers(request.deadline - ANSWER_MARGIN) for window in still):
                 self.unreachable.add(request)
             elif not server:
                 self.silent.add(request)
             elif in_server and not request.runs:
                 self.lost.add(request)
-            elif any(window.covers(request.deadline - MARGIN) for window in server):
+            elif any(window.covers(request.deadline - ANSWER_MARGIN) for window in server):
                 self.unreachable.add(request)
             elif self._lost_twice(request, server):
                 self.both.add(request)

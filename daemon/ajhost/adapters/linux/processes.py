@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
+from ajhost.core.timings import STOP_POLL
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -21,7 +23,6 @@ _PIDFD_GETFD = 438
 """pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_LOOK_AGAIN = 0.0001
 _STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
 """Letters of proc(5) for threads: stopped, or ended while others live; waiting uninterruptibly."""
 
@@ -216,7 +217,7 @@ def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
         if waited >= timeout / 5 and not asked:
             asked = True
             _stop_each_thread(pid)
-        time.sleep(_LOOK_AGAIN)
+        time.sleep(STOP_POLL)
 
 
 def resume(pidfd: int) -> None:

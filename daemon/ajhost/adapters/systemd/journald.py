@@ -24,6 +24,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ajhost.adapters.log_record import clean, labels_of, task_labels, text_of
+from ajhost.core.timings import JOURNAL_WRITE_LIMIT
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -32,8 +33,6 @@ _DATAGRAMS = "/run/systemd/journal/socket"
 _BUFFER = 8 << 20
 _LINE_MAX = 48 << 10
 """Bytes of a line without an end after which it is sent as it is; journald's own default (LineMax=)."""
-_STALL = 0.1
-"""Seconds that one write of C code or of a child to stdout or stderr may wait for journald."""
 _LIBC = ctypes.CDLL(None)
 _LEVEL_PREFIX = re.compile(r"<([0-7])>")
 
@@ -247,7 +246,7 @@ def bound_stdio() -> None:
     """
     if not is_attached():
         return
-    wait = struct.pack("@ll", 0, int(_STALL * 1e6))
+    wait = struct.pack("@ll", 0, int(JOURNAL_WRITE_LIMIT * 1e6))
     for fd in (1, 2):
         # not by a socket object, which would make the stream non-blocking for everybody who shares it once the
         # application has set a default timeout. What fails here: a stdout that leads elsewhere

@@ -12,16 +12,14 @@ from enum import Enum
 from pathlib import Path
 
 from ajhost.adapters.linux import sockets
+from ajhost.core.timings import PULL_MARGIN, TOKEN_RECHECK, nanoseconds
 from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_places, unpack
 from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.queue import TokenQueue
 
-_LOOK_AGAIN = 0.001
-"""Seconds until an undecided token is looked at again: its pusher needs microseconds, its death some milliseconds."""
-_TOO_LATE_NS = 5_000_000
-"""A request with less left than this is not started: its owner answers at the deadline, and one answer is enough."""
+_PULL_MARGIN_NS = nanoseconds(PULL_MARGIN)
 
 
 Origin = tuple[int, int, int]
@@ -182,7 +180,7 @@ class Consumer:
 
     def _look_later(self, token: Token, queue: TokenQueue, at: int) -> None:
         self._pending = (token, queue, at)
-        self._loop.call_later(_LOOK_AGAIN, self._look_again)
+        self._loop.call_later(TOKEN_RECHECK, self._look_again)
 
     def _look_again(self) -> None:
         if self._pending is None:
@@ -207,4 +205,4 @@ class Consumer:
 
 
 def _too_late(token: Token) -> bool:
-    return token.deadline_ns < time.monotonic_ns() + _TOO_LATE_NS
+    return token.deadline_ns < time.monotonic_ns() + _PULL_MARGIN_NS

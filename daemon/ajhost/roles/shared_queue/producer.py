@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from ajhost.adapters.linux import sockets
+from ajhost.core.timings import FAR_FUTURE_NS
 from ajhost.ledger.layout import State
 from ajhost.ledger.queue_token import Token
 from ajhost.ledger.writer import LedgerWriter
@@ -162,4 +163,4 @@ class Producer:
 
     def reject_waiting(self) -> None:
         """Gives up everything that nobody has started, as if its deadline had come."""
-        self.expire(1 << 62)
+        self.expire(FAR_FUTURE_NS)

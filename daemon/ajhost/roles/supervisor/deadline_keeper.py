@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from ajhost.core.recovery import overdue
+from ajhost.core.timings import CHECK_INTERVAL, HEARTBEAT_MISSED, HEARTBEAT_STALE, nanoseconds
 from ajhost.ledger.layout import Word
 from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
 
-MISSED_NS = 120_000_000
-"""A beat older than this was missed: the deadlines that pass meanwhile are ours, as nobody else may keep them."""
-STALE_NS = 350_000_000
-"""A beat older than this says that its process hangs: more than three beats; scheduling alone delayed one by 54 ms at
-most on a loaded machine."""
-TICK_NS = 50_000_000
-"""Between two looks while anything is the matter: what has been so for as long, two of them would have found."""
+MISSED_NS = nanoseconds(HEARTBEAT_MISSED)
+STALE_NS = nanoseconds(HEARTBEAT_STALE)
+TICK_NS = nanoseconds(CHECK_INTERVAL)
 _EXCEEDED = "deadline exceeded: the worker hangs"
 _REFUSED = "overloaded: the worker that refused it hangs"
 

@@ -13,6 +13,16 @@ from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.scheduling import thread_times
 from ajhost.core.recovery import earliest_deadline
 from ajhost.core.starvation import Starvation
+from ajhost.core.timings import (
+    CHECK_DELAYED,
+    CHECK_INTERVAL_CALM,
+    CHECK_ON_TIME,
+    FIRST_HEARTBEAT_LIMIT,
+    HEARTBEAT_STALE_LONGEST,
+    MEMORY_CHECK_INTERVAL,
+    STACKS_BEFORE_KILL,
+    nanoseconds,
+)
 from ajhost.ledger.layout import Word
 from ajhost.roles.supervisor.deadline_keeper import MISSED_NS, STALE_NS, TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.standby import Standby
@@ -20,19 +30,8 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
-TICK = TICK_NS / 1e9
-"""Seconds between two looks while anything is the matter."""
-CALM_TICK = 0.1
-"""Seconds between two looks while everybody beats: a beat that is missed makes the looks more frequent in time."""
-_LONGEST_STALE_NS = 2_000_000_000
-_NEVER_BEAT_NS = 10_000_000_000
-_IN_TIME = 0.02
-"""How late a look may be and say that nothing has held us up."""
-_LATE = 0.15
-"""A tick of ours that comes so late says that we were stopped ourselves: nobody is judged by what was missed."""
-_DUMP_TIME = 0.1
-"""Seconds between asking for the stacks and the kill."""
-_MEMORY_EVERY = 1.0
+_LONGEST_STALE_NS = nanoseconds(HEARTBEAT_STALE_LONGEST)
+_NEVER_BEAT_NS = nanoseconds(FIRST_HEARTBEAT_LIMIT)
 
 
 class _Hang(NamedTuple):
@@ -82,8 +81,8 @@ class LivenessMonitor:
     ) -> None:
         """One tick, `late` by so many seconds."""
         now = time.monotonic()
-        if late > _LATE:
-            self._trust_from = now + CALM_TICK + _LATE
+        if late > CHECK_DELAYED:
+            self._trust_from = now + CHECK_INTERVAL_CALM + CHECK_DELAYED
         self.calm = False
         if now < self._trust_from:
             return
@@ -97,7 +96,7 @@ class LivenessMonitor:
                     )
         self.calm = not self._hung and oldest <= MISSED_NS
         if workers.max_memory and now >= self._memory_at:
-            self._memory_at = now + _MEMORY_EVERY
+            self._memory_at = now + MEMORY_CHECK_INTERVAL
             for member in members:
                 if member.pid and member.result is None:
                     self._check_memory(member, workers.max_memory)
@@ -116,7 +115,7 @@ class LivenessMonitor:
                 member.ledger,
                 int(now * 1e9),
                 lead_ns,
-                on_time=late <= _IN_TIME,
+                on_time=late <= CHECK_ON_TIME,
                 heartbeat_ns=member.heartbeat_ns,
             )
         if age - self._starved_ns(member, age, now, late) > limit:
@@ -167,7 +166,7 @@ class LivenessMonitor:
                 member.pid,
             )
             processes.pidfd_signal(member.pidfd, signal.SIGUSR2)
-        elif now - member.killed_at >= _DUMP_TIME:
+        elif now - member.killed_at >= STACKS_BEFORE_KILL:
             processes.pidfd_signal(member.pidfd, signal.SIGKILL)
 
     def _check_memory(self, member: WorkerProcess, max_memory: int) -> None:

@@ -9,16 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ajhost.core.fleet import Scale
+from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
-_SERVE_PATIENCE = 30.0
-"""Seconds that a new generation has to serve in every slot."""
-_LOOK = 0.05
-_RENEW_FIRST, _RENEW_LONGEST = 0.1, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,21 +97,21 @@ class Reloader:
 
     async def _served(self, generation: int) -> str | None:
         """Waits until the generation serves everywhere; why it does not, otherwise."""
-        pool, end = self._pool, time.monotonic() + _SERVE_PATIENCE
+        pool, end = self._pool, time.monotonic() + SERVE_LIMIT
         while not pool.fleet.complete():
             failures = pool.failed.get(generation, [])
             if len(failures) > 1:  # one may have been anybody's kill
                 return failures[-1]
             if time.monotonic() > end:
-                return f"the new workers did not serve within {_SERVE_PATIENCE:.0f} s"
+                return f"the new workers did not serve within {SERVE_LIMIT:.0f} s"
             if pool.fleet.stopping:
                 return "the host is stopping"
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
         return None
 
     async def renew(self) -> None:
         """The template died: a new generation of the same settings, tried until there is one."""
-        delay = _RENEW_FIRST
+        delay = RENEW_FIRST
         while True:
             # the lock is for one attempt at a time: a reload that mends the code must have its turn
             async with self._lock:
@@ -128,4 +125,4 @@ class Reloader:
                 return
             _log.error("no new template: %s", decision.text)
             await asyncio.sleep(delay)
-            delay = min(delay * 2, _RENEW_LONGEST)
+            delay = min(delay * 2, RENEW_LONGEST)

@@ -11,16 +11,18 @@ from enum import IntEnum
 from ajhost.adapters.systemd.jobs import restart_follows
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Stop
+from ajhost.core.timings import (
+    POLL_INTERVAL,
+    POLL_INTERVAL_LAST,
+    RESTART_QUERY_LIMIT,
+    STATUS_INTERVAL,
+    STOP_MARGIN,
+)
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
 
 _log = logging.getLogger("ajhost.supervisor")
-_PATIENCE = 3.0
-"""Seconds past the drain timeout until workers that do not end are killed, and for the last answers to leave."""
-_LOOK = 0.05
-_TELL_EVERY = 1.0
-_ASK_SYSTEMD = 1.0
 
 
 class Urgency(IntEnum):
@@ -54,7 +56,7 @@ class Shutdown:
         When systemd is about to start us again, we stay subscribed to the very end: what comes meanwhile waits in our
         ledger and in the socket that systemd keeps, and the next start runs it. Nobody is told `no responders`.
         """
-        returning = await restart_follows(_ASK_SYSTEMD)
+        returning = await restart_follows(RESTART_QUERY_LIMIT)
         if returning:
             _log.info("a restart follows: requests that come from now on wait for it")
             standby.hold_new()
@@ -65,13 +67,13 @@ class Shutdown:
         self._pool.handle(Stop())
         await self._drain(standby, returning, drain_timeout)
         if returning:
-            await standby.flush(_PATIENCE)
+            await standby.flush(STOP_MARGIN)
         else:
             await self._answer_the_rest(standby, recovery)
 
     async def _drain(self, standby: Standby, returning: bool, drain_timeout: float) -> None:
         pool = self._pool
-        end, told, urged = time.monotonic() + drain_timeout + _PATIENCE, 0.0, Urgency.DRAIN
+        end, told, urged = time.monotonic() + drain_timeout + STOP_MARGIN, 0.0, Urgency.DRAIN
         finishing = False
         while pool.members or pool.busy:
             members, now = list(pool.members.values()), time.monotonic()
@@ -90,17 +92,17 @@ class Shutdown:
                         _log.error("worker %d (pid %d) does not end: SIGKILL", member.slot, member.pid)
                         member.kill()
             if now >= told:
-                told = now + _TELL_EVERY
+                told = now + STATUS_INTERVAL
                 self._tell(max(end - now, 0.0))
             self.changed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK):
+                async with asyncio.timeout(POLL_INTERVAL):
                     await self.changed.wait()
 
     def _tell(self, left: float) -> None:
         members = self._pool.members.values()
         running = sum(m.ledger.running() for m in members)
-        self._notifier.extend(2 * _PATIENCE)
+        self._notifier.extend(2 * STOP_MARGIN)
         self._notifier.status(f"draining: {len(members)} workers, {running} tasks run")
         if running:
             _log.info("draining: %d workers, %d tasks run, %.0f s left", len(members), running, left)
@@ -109,9 +111,9 @@ class Shutdown:
         text = "draining: the host stopped before a worker became free"
         standby.reject_waiting(text)
         recovery.retired.reject_waiting(text)
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + STOP_MARGIN
         while not recovery.retired.empty and time.monotonic() < end:
             recovery.retired.tick(time.monotonic_ns())
-            await asyncio.sleep(_LOOK / 5)
-        if not await standby.close(_PATIENCE):
+            await asyncio.sleep(POLL_INTERVAL_LAST)
+        if not await standby.close(STOP_MARGIN):
             _log.error("NATS cannot be reached: answers are kept for the next start")

@@ -20,6 +20,7 @@ from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.restart_window import RestartWindow
+from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRIBE_LIMIT
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
@@ -32,8 +33,6 @@ from ajhost.roles.specs import GenerationSpec
 _log = logging.getLogger("ajhost.supervisor")
 _HELD = 2048
 """Requests that the standby can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
-SUBSCRIBE_PATIENCE = 1.0
-"""Seconds to wait for our own subscription where somebody else waits for us."""
 
 
 class Standby:
@@ -107,7 +106,7 @@ class Standby:
 
     async def server_lives(self) -> bool:
         """Whether the server that we are connected to is there still, and has passed on all that it has read by now."""
-        return await self.connection.answers(SUBSCRIBE_PATIENCE)
+        return await self.connection.answers(STANDBY_SUBSCRIBE_LIMIT)
 
     @property
     def max_payload(self) -> int:
@@ -241,7 +240,7 @@ class Standby:
         """Whether we are about to subscribe or to leave."""
         return self._subscribe_lock.locked()
 
-    async def subscribe(self, patience: float | None = SUBSCRIBE_PATIENCE) -> None:
+    async def subscribe(self, patience: float | None = STANDBY_SUBSCRIBE_LIMIT) -> None:
         """Subscribes; when it returns, the server knows, or cannot be reached, and then nobody asks through it.
 
         Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
@@ -292,7 +291,7 @@ class Standby:
         end, out = time.monotonic() + patience, self.transport.out
         while (out.unsent or out.unconfirmed or out.repeating) and time.monotonic() < end:
             out.confirm()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(POLL_INTERVAL_LAST)
 
     async def close(self, patience: float) -> bool:
         """Settles, closes, and removes our ledger if it is empty.
@@ -303,7 +302,7 @@ class Standby:
         self.transport.out.release_held()
         clean = not self.transport.out.unsent and not self.ledger.in_use()
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(CLOSE_LIMIT):
                 await self.connection.close()
         if clean:
             ledger_file.remove(self.directory, self.serial)

@@ -18,6 +18,7 @@ from ajhost.adapters.nats import connection
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Fleet, Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
+from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
 from ajhost.roles.request_check import describe_signatures
@@ -25,7 +26,7 @@ from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
-from ajhost.roles.supervisor.liveness import CALM_TICK, TICK, LivenessMonitor
+from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy, Recovery
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Decision, Reloader
@@ -39,7 +40,6 @@ from ajhost.roles.template.template_process import TemplateFailed, TemplateProce
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
-_STATUS_EVERY = 1.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -278,7 +278,7 @@ class Supervisor:
         with self.guard("following max_payload"):
             self._follow_max_payload(standby)
         if now_ns / 1e9 >= self._status_at:
-            self._status_at = now_ns / 1e9 + _STATUS_EVERY
+            self._status_at = now_ns / 1e9 + STATUS_INTERVAL
             self._each_second()
         calm = False
         with self.guard("the pace of the ticks"):
@@ -286,7 +286,7 @@ class Supervisor:
         if self.guard.failures.total() == before:
             with self.guard("the watchdog"):
                 self._notifier.watchdog()
-        self._tick_in(CALM_TICK if calm else TICK)
+        self._tick_in(CHECK_INTERVAL_CALM if calm else CHECK_INTERVAL)
 
     def _subscribe_as_needed(self, standby: Standby) -> None:
         if self._shutdown.urgency is Urgency.NONE and self._ready:

@@ -15,11 +15,10 @@ from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.adapters.linux.processes import ExitStatus
+from ajhost.core.timings import HEARTBEAT_AHEAD, REAP_RETRY, RESOURCE_RETRY, nanoseconds
 from ajhost.ledger.layout import Word
 
-_REAP_AGAIN = 0.001
-_DUPLICATE_AGAIN = 0.25
-_AHEAD_NS = 1_000_000_000
+_AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 
 
 class WorkerProcess:
@@ -164,7 +163,7 @@ class WorkerProcess:
         try:
             descriptor = processes.pidfd_getfd(self._pidfd, words[Word.SOCKET])
         except OSError:
-            self._loop.call_later(_DUPLICATE_AGAIN, self._duplicate, epoch)
+            self._loop.call_later(RESOURCE_RETRY, self._duplicate, epoch)
             return
         if words[Word.EPOCH] == epoch and words[Word.SOCKET]:
             self._keep(epoch, descriptor)
@@ -183,7 +182,7 @@ class WorkerProcess:
         ended = processes.wait_status(self._pidfd)
         if ended is None:  # its middle process has not left it to us yet
             self._loop.remove_reader(self._pidfd)
-            self._loop.call_later(_REAP_AGAIN, self._look_again)
+            self._loop.call_later(REAP_RETRY, self._look_again)
             return
         self.result = ended
         self._loop.remove_reader(self._pidfd)

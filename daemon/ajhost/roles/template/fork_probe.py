@@ -10,10 +10,10 @@ import warnings
 from dataclasses import dataclass
 
 from ajhost.adapters.linux.processes import wait_status
+from ajhost.core.timings import FORK_PROBE_FIRST_LIMIT
 
 _ALIVE = 77
 """The exit status of a child that came through every hook."""
-_FIRST_PATIENCE = 10.0
 _LONGEST_STACKS = 16 << 10
 
 
@@ -30,7 +30,7 @@ class ForkProbe:
 
     def __init__(self) -> None:
         self._fork = os.fork  # what an import may replace
-        self.before = self.run(_FIRST_PATIENCE, -1).seconds
+        self.before = self.run(FORK_PROBE_FIRST_LIMIT, -1).seconds
 
     def run(self, limit: float, stacks: int) -> Fork:
         """Forks once. A child that hangs is aborted after `limit` seconds, and its stack read from `stacks`.

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
 from ajhost.settings.values import PythonSettings
@@ -35,9 +36,6 @@ THREAD, CHILD, SIGNAL, TIMER, TIMEOUT, PATCH, FORK = (
 _REFUSED = "refused"
 """A kind of its own for what no setting allows."""
 
-_SLOWEST_FORK = 4.0
-"""Seconds; two forks make a worker, and a template that takes 10 s for it is killed (`template_process.py`)."""
-_SLOW_FORK = 0.5
 _HARMLESS = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 _SYSLOG = ("/dev/log", "/run/systemd/journal/")
 """Sinks of datagrams: each is a record of its own, and none is answered."""
@@ -173,10 +171,10 @@ class ImportWatch:
                 )
 
     def _fork_hooks(self, stacks: int) -> Iterator[ImportEffect]:
-        took = self._probe.run(_SLOWEST_FORK, stacks)
+        took = self._probe.run(FORK_PROBE_LIMIT, stacks)
         if took.problem is not None:
             yield ImportEffect(_REFUSED, "fork", took.problem)
-        elif took.seconds - self._probe.before > _SLOW_FORK:
+        elif took.seconds - self._probe.before > FORK_PROBE_SLOW:
             text = f"a fork takes {took.seconds:.1f} s with the at-fork hooks of the import, and each worker needs two"
             yield ImportEffect(FORK, "fork", text)
 

@@ -23,6 +23,7 @@ import ajhost
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import ExitStatus
+from ajhost.core.timings import FORK_LIMIT, HANDOVER_LIMIT, TEMPLATE_START_MARGIN
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
@@ -47,12 +48,6 @@ _DEPENDENCIES = (
 """What a worker needs besides the standard library."""
 _SYSTEMD = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
 """systemd's words with the supervisor, which must not reach user code (sd_notify(3))."""
-_START_PATIENCE = 3.0
-"""Seconds past the import timeout, after which a template that did not end itself is killed."""
-_SPAWN_PATIENCE = 10.0
-"""Seconds for a fork; a template that takes longer is killed, and a new generation follows."""
-_LAST_WORDS = 0.2
-"""Seconds for a process between template and worker to hand over, when the template was killed."""
 _LONGEST_STACKS = 16 << 10
 _NO_DESCRIPTOR = "the supervisor is out of file descriptors"
 
@@ -188,7 +183,7 @@ class TemplateProcess:
         with contextlib.suppress(ChannelClosed):  # its end tells more
             self._channel.send({"plan": orjson.Fragment(to_json(spec))})
         try:
-            async with asyncio.timeout(timeout + _START_PATIENCE):
+            async with asyncio.timeout(timeout + TEMPLATE_START_MARGIN):
                 message = await self._loaded
         except TimeoutError:
             problem = (
@@ -230,11 +225,11 @@ class TemplateProcess:
             try:
                 self._give(queues)
                 self._send({"spawn": worker_spec}, [channel_end.fileno()])
-                async with asyncio.timeout(_SPAWN_PATIENCE):
+                async with asyncio.timeout(FORK_LIMIT):
                     return await forked
             except TimeoutError:
                 self._process.send_signal(signal.SIGKILL)
-                raise TemplateFailed([f"the template did not fork within {_SPAWN_PATIENCE:g} s"]) from None
+                raise TemplateFailed([f"the template did not fork within {FORK_LIMIT:g} s"]) from None
             finally:
                 del self._forks[worker_spec.serial]
 
@@ -306,7 +301,7 @@ class TemplateProcess:
         if not self._loaded.done():
             self._loaded.set_result({"failed": {"problems": [self._last_words(ended)]}})
         if self._forks:
-            self._loop.call_later(_LAST_WORDS, self._finish)
+            self._loop.call_later(HANDOVER_LIMIT, self._finish)
         else:
             self._finish()
         self._ended.set()

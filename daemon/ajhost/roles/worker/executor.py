@@ -15,6 +15,7 @@ from typing import Any
 from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.api import Task, TerminateTask
+from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import RUNNING, WAITING, Request, RunPhase, StuckReason
@@ -22,12 +23,6 @@ from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, 
 from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
-_SWEEP = 0.02
-"""Least seconds between two looks for deadlines. A worker runs few tasks at once, so looking at all of them when the
-first is due costs less than a timer or a heap entry for each."""
-_TICK = 0.001
-"""Seconds to which the loop's timers are exact: a look that comes too early comes again, and one that is due a little
-after a deadline is soon enough for it."""
 _NEVER = float("inf")
 
 
@@ -85,7 +80,7 @@ class Executor:
             except NoThreads:
                 self._loop.call_soon(self._end, request, Failed("overloaded: no thread can be started"))
         # near enough is soon enough: the deadlines of one second differ by microseconds, earlier or later
-        if request.deadline < self._sweep_at - 2 * _TICK:
+        if request.deadline < self._sweep_at - 2 * TIMER_RESOLUTION:
             self._sweep_by(request.deadline)
 
     def _run_on_loop(
@@ -196,7 +191,7 @@ class Executor:
     def _sweep_by(self, moment: float) -> None:
         """The next look is not later than `moment`, unless that is too soon after this one."""
         now = time.monotonic()
-        moment = max(moment, now + _SWEEP) + _TICK
+        moment = max(moment, now + DEADLINE_SWEEP) + TIMER_RESOLUTION
         if moment < self._sweep_at:
             if self._sweeper is not None:
                 self._sweeper.cancel()
@@ -273,7 +268,9 @@ def _exceeded(request: Request) -> str:
     took = request.deadline - request.started
     timeout = request.handler.timeout
     whose = (
-        "the route's timeout" if timeout is not None and took > timeout - _SWEEP else "the task's deadline"
+        "the route's timeout"
+        if timeout is not None and took > timeout - DEADLINE_SWEEP
+        else "the task's deadline"
     )
     what = f"the handler of route {request.handler.route!r}"
     if request.phase is WAITING:

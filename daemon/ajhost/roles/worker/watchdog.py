@@ -10,10 +10,7 @@ from __future__ import annotations
 import faulthandler
 import time
 
-_SLACK = 60.0
-"""Seconds by which the switch is set further than it must, so that it is set anew about once a minute."""
-_LATE = 30.0
-"""Seconds past the last deadline and the kill grace: the supervisor acts long before."""
+from ajhost.core.timings import WATCHDOG_LATE, WATCHDOG_SLACK
 
 _STDERR = 2
 
@@ -22,17 +19,17 @@ class Watchdog:
     """`horizon`: the monotonic time up to which deadlines are covered; `extend` when a later one begins."""
 
     def __init__(self, kill_grace: float) -> None:
-        self._after = kill_grace + _LATE
+        self._after = kill_grace + WATCHDOG_LATE
         self.horizon = 0.0
 
     def extend(self, deadline: float) -> None:
         """Covers a deadline (monotonic seconds)."""
         now = time.monotonic()
-        self.horizon = max(self.horizon, deadline + _SLACK)
+        self.horizon = max(self.horizon, deadline + WATCHDOG_SLACK)
         faulthandler.dump_traceback_later(self.horizon + self._after - now, exit=True, file=_STDERR)
 
     def beat(self) -> None:
         """The loop runs: moves the switch on before it is near."""
         now = time.monotonic()
-        if self.horizon < now + _SLACK / 2:
-            self.extend(now + _SLACK)
+        if self.horizon < now + WATCHDOG_SLACK / 2:
+            self.extend(now + WATCHDOG_SLACK)

@@ -16,6 +16,20 @@ from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.restart_window import RestartWindow
+from ajhost.core.timings import (
+    CLOSE_LIMIT,
+    COLLECT_RETRY,
+    CONFIRM_INTERVAL,
+    FLUSH_LIMIT,
+    HEARTBEAT_INTERVAL,
+    ORPHAN_GRACE,
+    POLL_INTERVAL,
+    POLL_INTERVAL_LAST,
+    PRUNE_INTERVAL,
+    SOCKET_STORED_LIMIT,
+    UNOWNED_AFTER,
+    nanoseconds,
+)
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import LoadedHandler
@@ -34,24 +48,9 @@ from ajhost.roles.worker.threads import prepare_for_threads
 from ajhost.roles.worker.watchdog import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
-_BEAT = 0.1
-"""Seconds between two beats. Each takes the interpreter from threads that compute."""
-_POLL = 0.05
-"""Seconds between two looks at what is awaited for long."""
-_ORPHAN_GRACE = 3.0
-"""Seconds until a worker without a supervisor leaves the queue group, if the next start does not serve before, and tell
-it (SIGTERM). Under systemd it is killed long before, still subscribed: what comes waits in its connection, which
-systemd keeps, for that start."""
-_KEPT_PATIENCE = 1.0
-"""Seconds to wait for a supervisor that does not answer, before a connection is used of which it has no duplicate."""
-_CONFIRM_SECONDS = 3.0
-_CONFIRM_NS = 250_000_000
-"""How often the server is asked whether it has what was sent: each time costs it a PONG, and us a turn of the loop."""
-_COLLECT_SOON = 0.01
-"""Seconds to the next look at memory and descriptors while they are growing fast."""
-_PRUNE_NS = 1_000_000_000
-_CHECK_NS = 500_000_000
-"""Age of a request that somebody must have by now."""
+_CONFIRM_NS = nanoseconds(CONFIRM_INTERVAL)
+_PRUNE_NS = nanoseconds(PRUNE_INTERVAL)
+_UNOWNED_NS = nanoseconds(UNOWNED_AFTER)
 
 
 class Worker:
@@ -142,7 +141,7 @@ class Worker:
         """
         self._kept.clear()
         try:
-            async with asyncio.timeout(_KEPT_PATIENCE):
+            async with asyncio.timeout(SOCKET_STORED_LIMIT):
                 await self._pass_on(sock)
                 await self._kept.wait()
         except TimeoutError:
@@ -158,7 +157,7 @@ class Worker:
             try:
                 return self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
             except ChannelFull:
-                await asyncio.sleep(_POLL)
+                await asyncio.sleep(POLL_INTERVAL)
 
     def server_error(self, text: str) -> None:
         """`-ERR` or a broken connection."""
@@ -230,13 +229,13 @@ class Worker:
             self._exceptions.keep()
             self._signals.name_others()
             self._check(now)
-        self._loop.call_later(_BEAT, self._beat)
+        self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
 
     def _check(self, now_ns: int) -> None:
         """Ends the worker if an interrupted step has left something that nobody would ever finish."""
         lost = {
             (index, seq)
-            for index, seq in self._ledger.unanswered(now_ns - _CHECK_NS)
+            for index, seq in self._ledger.unanswered(now_ns - _UNOWNED_NS)
             if not self._intake.has(index)
         }
         if lost & self._lost:
@@ -250,7 +249,7 @@ class Worker:
             self._collecting.cancel()
             self._collecting = None
         if self._collector.look():  # much was gained in a short while, and the next beat is far
-            self._collecting = self._loop.call_later(_COLLECT_SOON, self._collect)
+            self._collecting = self._loop.call_later(COLLECT_RETRY, self._collect)
 
     def _readable(self) -> None:
         while True:
@@ -262,7 +261,7 @@ class Worker:
                 self._kept.set()
                 _log.error("the supervisor is gone: finishing what is held")
                 # told to leave already: the next start serves
-                self._loop.call_later(0.0 if self._retire_asked else _ORPHAN_GRACE, self._leave_orphaned)
+                self._loop.call_later(0.0 if self._retire_asked else ORPHAN_GRACE, self._leave_orphaned)
                 return
             if received is None:
                 return
@@ -287,7 +286,7 @@ class Worker:
         except ChannelClosed:
             pass  # the end of the channel is seen by its reader
         except ChannelFull:
-            self._loop.call_later(_POLL, self._tell, message)
+            self._loop.call_later(POLL_INTERVAL, self._tell, message)
 
     def _freed(self) -> None:
         self._consumer.refresh()
@@ -328,7 +327,7 @@ class Worker:
                 self._consumer.end()  # what is freed now must not be filled again
                 self._intake.give_up("draining: the host stopped before the task ended")
                 break
-            await asyncio.sleep(min(_POLL / 5, left))
+            await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)
         self._count()
         leaving.cancel()
@@ -354,7 +353,7 @@ class Worker:
 
         Right after a restart of the server its requesters may not be back: then until `end` (s, on the loop's clock).
         """
-        out, least = self._transport.out, self._loop.time() + _CONFIRM_SECONDS
+        out, least = self._transport.out, self._loop.time() + FLUSH_LIMIT
         while True:
             out.confirm()
             repeating = out.repeating and not self._hurry.is_set()
@@ -362,8 +361,8 @@ class Worker:
                 break
             if self._loop.time() >= (max(least, end) if repeating else least):
                 break
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(POLL_INTERVAL)
         out.release_held()
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(CLOSE_LIMIT):
                 await self._connection.close()

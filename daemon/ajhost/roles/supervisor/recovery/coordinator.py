@@ -14,6 +14,14 @@ from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.stats import Counters
+from ajhost.core.timings import (
+    DEAD_DRAIN_LIMIT,
+    DEAD_DRAIN_LIMIT_STOPPING,
+    RESOURCE_RETRY,
+    STANDBY_SUBSCRIBE_LIMIT,
+    STOP_LIMIT,
+    STOP_RETRY,
+)
 from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
@@ -32,25 +40,16 @@ from ajhost.roles.supervisor.recovery.takeover import (
     requeue_tokens,
     requeue_waiting,
 )
-from ajhost.roles.supervisor.standby import SUBSCRIBE_PATIENCE, Standby
+from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import HandlerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 _CRASHES_KEPT = 10_000
-_DEAD_PATIENCE = 360.0
-"""Seconds to wait for what the server still has for a worker that is gone: it may hang or be cut off, and nobody waits.
-So long a nats-server itself waits for a client that is cut off (`ping_interval` 2 minutes, `ping_max` 2)."""
-_HURRIED_PATIENCE = 2.0
-"""The same when the host stops."""
 _NO_ENTRIES, _NO_STORE = 8, 4096
 """Of a ledger whose chunk is all that is needed of it."""
-_STOP_LIMIT = 0.25
-"""Seconds to wait for SIGSTOP to take effect on a worker that hangs: nothing else is done here meanwhile."""
-_INSIST, _INSIST_AGAIN = 40, 0.25
-"""How often, and after how many seconds, a step is tried again that found no free descriptor, or the like."""
-_STOP_AGAIN = 1.0
-"""Seconds until that is tried again: the machine is so loaded that the worker has not run at all."""
+_INSIST = 40
+"""How often a step is tried again that found no free descriptor, or the like."""
 
 
 class CrashPolicy:
@@ -132,7 +131,7 @@ class Recovery:
         )
         self._counters, self._subscribe, self._spawn, self._serial = counters, subscribe, spawn, serial
         self._guard = guard
-        self._dead_patience = _DEAD_PATIENCE
+        self._dead_patience = DEAD_DRAIN_LIMIT
         self._limits: set[asyncio.Timeout] = set()
         self._ledgers = LedgerCache(directory, standby.ledger)
         self.retired = RetiredLedgers(directory, standby, self._ledgers, guard)
@@ -140,8 +139,8 @@ class Recovery:
 
     def shorten_waits(self) -> None:
         """The host stops: servers that do not end a dead worker's connection are not waited for as long as before."""
-        self._dead_patience = _HURRIED_PATIENCE
-        soon = asyncio.get_running_loop().time() + _HURRIED_PATIENCE
+        self._dead_patience = DEAD_DRAIN_LIMIT_STOPPING
+        soon = asyncio.get_running_loop().time() + DEAD_DRAIN_LIMIT_STOPPING
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(soon)
@@ -200,7 +199,7 @@ class Recovery:
         for _ in range(_INSIST):
             with self._guard(job):
                 return step()
-            await asyncio.sleep(_INSIST_AGAIN)
+            await asyncio.sleep(RESOURCE_RETRY)
         _log.error("%s was given up: requests are lost", job)
         return 0
 
@@ -235,20 +234,20 @@ class Recovery:
 
     async def recover_hung(self, worker: LivingWorker, hangs: Callable[[], bool]) -> None:
         """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
-        await self._subscribe(SUBSCRIBE_PATIENCE)
+        await self._subscribe(STANDBY_SUBSCRIBE_LIMIT)
         while True:
             with self._guard("taking over a hanging worker"):
                 async with worker.takeover_lock:
                     if await self._recover_stopped(worker, hangs):
                         return
-            await asyncio.sleep(_STOP_AGAIN)
+            await asyncio.sleep(STOP_RETRY)
 
     async def _recover_stopped(self, worker: LivingWorker, hangs: Callable[[], bool]) -> bool:
         """False when it could not be stopped."""
         if worker.dead or not hangs():
             return True
         ledger = worker.ledger
-        stopped = processes.stop(worker.pidfd, worker.pid, _STOP_LIMIT)
+        stopped = processes.stop(worker.pidfd, worker.pid, STOP_LIMIT)
         if stopped is processes.StopResult.ALREADY_STOPPED:
             # somebody else stopped it, and may let it go on at any moment, in the middle of a takeover too
             _log.error("worker %d (pid %d) was stopped from outside: SIGKILL", ledger.slot, worker.pid)

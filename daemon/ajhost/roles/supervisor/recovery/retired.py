@@ -9,6 +9,7 @@ from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import overdue
+from ajhost.core.timings import FAR_FUTURE_NS
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.recovery.takeover import answer_for, is_complete
 from ajhost.roles.supervisor.standby import Standby
@@ -48,7 +49,7 @@ class RetiredLedgers:
     def reject_waiting(self, text: str) -> None:
         """The host stops: what nobody has started is answered with `text`."""
         for ledger in self._files.values():
-            for entry in overdue(ledger, 1 << 62):
+            for entry in overdue(ledger, FAR_FUTURE_NS):
                 answer_for(ledger, entry, self._standby, text)
 
     def has(self, ledger: MappedLedger) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ajhost.adapters.linux import tcp
 from ajhost.core.recovery import classify
+from ajhost.core.timings import DRAIN_LIMIT
 from ajhost.ledger.layout import LedgerError, State, Word
 from ajhost.ledger.queue_token import TokenState, check, token_places, unpack
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
@@ -24,9 +25,6 @@ from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.standby import Standby
 
 _log = logging.getLogger("ajhost.supervisor")
-READ_PATIENCE = 0.5
-"""Seconds to wait for the server to flush and close an inherited connection (1 to 3 ms on loopback), while somebody
-waits for us. Past it we go on, and with the rest of the connection whenever it comes."""
 
 
 def answer_started(
@@ -186,7 +184,7 @@ async def requeue_waiting(
 
     The process is dead or stopped. `sock` is the duplicate of its connection, if it has one that was not taken over
     yet; it is ended when `ready()` has returned, read to its end and closed. If the end does not come before `limit`
-    (`READ_PATIENCE`), it is the `rest` of what is returned, and this may be called again. `tokens_lost`: the shared
+    (`DRAIN_LIMIT`), it is the `rest` of what is returned, and this may be called again. `tokens_lost`: the shared
     queue of its time is gone, so what was QUEUED moves too. `seen`: reply subjects that somebody has already (a
     supervisor died in the middle of this).
     """
@@ -195,7 +193,7 @@ async def requeue_waiting(
         # before a byte is read: should we die in the middle, and it goes on, it must not read on where we stopped
         ledger.words[Word.FENCED_EPOCH] = ledger.words[Word.EPOCH]
         try:
-            await _move_stream(ledger, sock, standby, moved, limit or asyncio.timeout(READ_PATIENCE), ready)
+            await _move_stream(ledger, sock, standby, moved, limit or asyncio.timeout(DRAIN_LIMIT), ready)
         except TimeoutError:
             moved.rest = sock
             return moved

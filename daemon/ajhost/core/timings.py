@@ -1,0 +1,189 @@
+"""Every time constant by which the host's processes, the server and routers wait for each other. Seconds, as floats.
+
+The ledger counts monotonic nanoseconds; `nanoseconds` converts. `tests/unit/test_timings.py` asserts the inequalities
+that the design relies on, and the tables of `docs/timings.md` are made of the sections, names and docstrings here.
+"""
+
+from __future__ import annotations
+
+from ajhost.ledger.writer import REFUSAL_DUE_NS
+
+FAR_FUTURE_NS = 1 << 62
+"""A moment after every deadline, on the ledger's clock."""
+
+
+def nanoseconds(seconds: float) -> int:
+    """Seconds as the ledger counts them. Call it once at import, not for each request."""
+    return round(seconds * 1e9)
+
+
+# -- Liveness: a worker writes heartbeats, the supervisor checks them --------------------------------------------------
+
+HEARTBEAT_INTERVAL = 0.1
+"""A worker's loop writes its heartbeat this often. Each write takes the interpreter's lock from
+threads that compute."""
+CHECK_INTERVAL_CALM = 0.1
+"""The supervisor checks its workers this often while every heartbeat is on time."""
+CHECK_INTERVAL = 0.05
+"""The supervisor checks its workers this often while one is late or hangs, or while requests wait in its own ledger. A
+deadline that two checks find overdue is answered, so this is also how long an entry must be overdue."""
+HEARTBEAT_MISSED = 0.12
+"""A heartbeat older than this was missed: the supervisor now keeps the deadlines of that worker's tasks."""
+HEARTBEAT_STALE = 0.35
+"""A heartbeat older than this means that the worker hangs: it missed three."""
+HEARTBEAT_STALE_LONGEST = 2.0
+"""A false alarm doubles the limit for that worker, up to this."""
+STATUS_STALE = 0.5
+"""`ajhost status` calls a worker hung when its heartbeat is older than this."""
+HEARTBEAT_AHEAD = 1.0
+"""A heartbeat that is further in the future is a damaged word, and is ignored."""
+FIRST_HEARTBEAT_LIMIT = 10.0
+"""A new worker must write its first heartbeat within this, or within the import timeout if that is longer."""
+CHECK_ON_TIME = 0.02
+"""A check that is at most this late proves that the supervisor was running; one look is then enough for two."""
+CHECK_DELAYED = 0.15
+"""A check this late means that the supervisor itself was stopped. It then judges no worker until all had time to
+beat."""
+HUNG_REPLACED_AFTER = 2.0
+"""A slot whose worker hangs this long gets another one, while other workers serve; else it gets one at once."""
+STACKS_BEFORE_KILL = 0.1
+"""The supervisor asks a hanging worker for its stacks (SIGUSR2) this long before it sends SIGKILL."""
+MEMORY_CHECK_INTERVAL = 1.0
+"""The supervisor compares the workers' resident memory with `max_memory` this often."""
+
+# -- Stopping and reaping processes ------------------------------------------------------------------------------------
+
+STOP_LIMIT = 0.25
+"""The supervisor waits this long for SIGSTOP to take effect on a hanging worker. It does nothing else meanwhile."""
+STOP_RETRY = 1.0
+"""The supervisor stops a worker again after this when it did not stop in time: the machine is overloaded."""
+STOP_POLL = 0.0001
+"""The supervisor looks this often whether a process that it has told to stop stands still."""
+REAP_RETRY = 0.001
+"""A dead worker is reaped again after this while its parent, the process between template and worker, still exists."""
+
+# -- Recovery of a worker that died or hangs ---------------------------------------------------------------------------
+
+DRAIN_LIMIT = 0.5
+"""Recovery waits this long for the server to flush and close a connection while a stopped worker waits. The rest of the
+connection is then read from a ledger of its own."""
+STANDBY_SUBSCRIBE_LIMIT = 1.0
+"""Recovery waits this long for the supervisor's own subscription."""
+DEAD_DRAIN_LIMIT = 360.0
+"""The supervisor reads a dead worker's connection for at most this long. A nats-server closes a client that is cut off
+after `ping_interval` (2 minutes) times `ping_max` (2) and one more."""
+DEAD_DRAIN_LIMIT_STOPPING = 2.0
+"""The same while the host stops."""
+REFUSAL_DUE = REFUSAL_DUE_NS / 1e9
+"""A refusal is due this long after its request was received. If its worker hangs until then the supervisor answers."""
+RESOURCE_RETRY = 0.25
+"""A step of recovery that found no free descriptor, or the like, is tried again after this."""
+ORPHAN_GRACE = 3.0
+"""A worker without a supervisor stays subscribed this long, unless the next start tells it to leave. A router waits 2 s
+past the deadline that it names, so a request that is lost in that time was late in any case."""
+SOCKET_STORED_LIMIT = 1.0
+"""A worker waits this long until the supervisor has a duplicate of its new connection, and then uses it without."""
+
+# -- Start, generations, stop ------------------------------------------------------------------------------------------
+
+STABLE_AFTER = 1.0
+"""A worker that served this long is replaced at once when it dies: its death says nothing about the code."""
+RESPAWN_FIRST = 0.1
+"""The second worker in a row that dies sooner is replaced after this pause, which doubles."""
+RESPAWN_LONGEST = 10.0
+"""The longest pause before a worker is replaced."""
+RENEW_FIRST = 0.1
+"""A generation whose template died gets a new template after this pause, which doubles."""
+RENEW_LONGEST = 10.0
+"""The longest pause before a template is replaced."""
+SERVE_LIMIT = 30.0
+"""A new generation must serve in every slot within this, or the reload is undone."""
+TEMPLATE_START_MARGIN = 3.0
+"""The supervisor kills a template this long past the import timeout if it did not end itself."""
+FORK_LIMIT = 10.0
+"""The supervisor kills a template that needs longer than this for a fork, and starts a new generation."""
+FORK_PROBE_FIRST_LIMIT = 10.0
+"""Before the import the template's first trial fork may take this long."""
+FORK_PROBE_LIMIT = 4.0
+"""After the import a trial fork may take this long. A worker needs two forks within `FORK_LIMIT`."""
+FORK_PROBE_SLOW = 0.5
+"""A trial fork that the import made slower by this is reported."""
+HANDOVER_LIMIT = 0.2
+"""The process between template and worker has this long to report the worker when the template was killed."""
+STOP_MARGIN = 3.0
+"""The supervisor kills workers this long past the drain timeout. Its own last answers then have as long to leave."""
+FLUSH_LIMIT = 3.0
+"""A worker that ends waits this long for the server to confirm its last replies."""
+CLOSE_LIMIT = 1.0
+"""Closing a NATS connection in order may take this long."""
+RESTART_QUERY_LIMIT = 1.0
+"""A stop asks systemd for at most this long whether it will start the unit again."""
+POLL_INTERVAL = 0.05
+"""Pause between two looks at what nobody signals: a full channel, a stop or a reload under way."""
+POLL_INTERVAL_LAST = 0.01
+"""The same while nothing but the last answers is waited for."""
+STATUS_INTERVAL = 1.0
+"""The supervisor tells systemd its status this often."""
+
+# -- Deadlines of tasks ------------------------------------------------------------------------------------------------
+
+ROUTER_SLACK = 2.0
+"""A router waits this long past the deadline that it names (asyncjobs v0.3.0, request_reply_handler.go)."""
+ANSWER_MARGIN = 0.2
+"""An answer leaves at the latest this long before the header's second."""
+PULL_MARGIN = 0.005
+"""A worker does not start a queued request with less time left: its owner answers it at the deadline."""
+DEADLINE_SWEEP = 0.02
+"""A worker looks for passed deadlines at most this often."""
+TIMER_RESOLUTION = 0.001
+"""The event loop's timers are exact to this."""
+TOKEN_RECHECK = 0.001
+"""A token is checked again after this while its producer is between sending it and storing its state."""
+PRUNE_INTERVAL = 1.0
+"""A worker unmaps the ledgers of dead processes this often."""
+UNOWNED_AFTER = 0.5
+"""A worker that holds a request this old which none of its parts has ends: a step was interrupted."""
+COLLECT_RETRY = 0.01
+"""A worker looks at its memory and descriptors again after this while they grow fast."""
+WATCHDOG_LATE = 30.0
+"""A process whose loop never runs again ends itself this long past its last deadline and the kill grace."""
+WATCHDOG_SLACK = 60.0
+"""The watchdog is set this much further than necessary, so that it is set anew about once a minute."""
+
+# -- Clocks ------------------------------------------------------------------------------------------------------------
+
+SKEW_PLAUSIBLE = 300.0
+"""The host corrects for routers' clocks that differ by up to this. It believes the header beyond."""
+SKEW_NOTICED = 0.25
+"""A smaller difference between the clocks is not corrected for."""
+SKEW_WINDOW = 30.0
+"""The freshest request of this long tells the difference between the clocks."""
+SKEW_WARNING = 2.0
+"""A larger difference between the clocks is logged."""
+SKEW_WARNING_INTERVAL = 60.0
+"""The difference between the clocks is logged at most this often."""
+
+# -- Replies -----------------------------------------------------------------------------------------------------------
+
+CONFIRM_INTERVAL = 0.25
+"""A worker asks the server (PING) this often whether it has read what was sent. Each costs the server a PONG."""
+CONFIRMED_KEPT = 2.0
+"""A reply that the server has read is kept this long: a server that is killed takes along what it had not passed on."""
+REPEAT_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""After a server's restart a reply is sent again after each of these pauses: a Go router reconnects after 1, 4 and
+7 s."""
+RECONNECT_WINDOW_SHORTEST = 10.0
+"""After a server's restart requesters have as long to reconnect as the server was away, but at least this long."""
+RECONNECT_WINDOW_LONGEST = 60.0
+"""The same, at most: `RetryLinearOneMinute` in asyncjobs v0.3.0 pauses no longer."""
+
+# -- HTTP, logs, commands ----------------------------------------------------------------------------------------------
+
+HTTP_IDLE_LIMIT = 15.0
+"""The HTTP server closes a connection that sent no request for this long."""
+LOG_REPEAT = 30.0
+"""The same trouble is logged again only after this, with how often it was met."""
+JOURNAL_WRITE_LIMIT = 0.1
+"""One write of C code or of a child to stdout or stderr waits at most this long for journald."""
+CALL_CONNECT_LIMIT = 3.0
+"""`ajhost call` connects within this, on top of the task's timeout."""
