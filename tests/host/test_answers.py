@@ -105,9 +105,10 @@ async def test_sys_exit_in_a_handler_is_answered(router: Router, route: str) -> 
     assert (await router.request("echo", b"alive")).body == b"alive"
 
 
-async def test_what_json_cannot_say_is_an_error(router: Router) -> None:
+async def test_what_json_cannot_say_ends_the_task_and_is_named(router: Router) -> None:
     reply = await router.request("unserialisable", {})
-    assert (reply.verdict, reply.word) == (Verdict.ERROR, "handler error:")
+    assert reply.verdict is Verdict.TERMINATE
+    assert reply.text == "invalid result: result.object: object cannot be encoded as JSON"
 
 
 async def test_a_result_past_max_payload_is_terminated_with_both_sizes(router: Router) -> None:

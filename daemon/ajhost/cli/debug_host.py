@@ -22,7 +22,7 @@ from ajhost.cli.output import echo, echo_error
 from ajhost.core.routing import Routes
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.task import read_task, unwrap
-from ajhost.protocol.wire import route_of, subjects_of
+from ajhost.protocol.wire import host_subjects, route_of
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
 from ajhost.settings.values import Settings
 from ajhost.testing.running import as_stored, execute
@@ -54,7 +54,7 @@ async def _serve(settings: Settings, handlers: dict[str, LoadedHandler]) -> None
             return {}, result or b""
         return {"AJ-Terminate" if terminated else "AJ-Error": error}, b""
 
-    subjects = [subject for route in handlers for subject in subjects_of(route)]
+    subjects = host_subjects(handlers, settings.nats.catchall)
     await serve(
         settings.nats.servers[0],
         settings.nats.queue_group,

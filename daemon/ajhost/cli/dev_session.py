@@ -90,7 +90,7 @@ class DevSession:
         workers = {"count": self.workers, "drain_timeout": _DRAIN}
         sections["workers"] = {**sections.get("workers", {}), **workers}
         sections["python"] = {**sections.get("python", {}), "path": paths}
-        sections["nats"] = {"servers": [self._url]}
+        sections["nats"] = {"servers": [self._url], "catchall": True}
         sections["runtime"] = {"directory": self._place / "run"}
         self._paths = paths
         file = settings_of(self._place)

@@ -6,7 +6,7 @@ The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header rea
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -59,6 +59,12 @@ def subjects_of(route: str) -> tuple[str, ...]:
     itself named `catchall` cannot be told from the catch-all.
     """
     return (_PREFIX + route,) if route else _CATCH_ALLS
+
+
+def host_subjects(routes: Iterable[str], catchall: bool) -> list[str]:
+    """The subjects on which a host that serves `routes` is asked. `catchall`: by catch-all routers too."""
+    subjects = [subject for route in routes for subject in subjects_of(route)]
+    return [*dict.fromkeys((*subjects, *_CATCH_ALLS))] if catchall else subjects
 
 
 def route_of(subject: str) -> str:

@@ -103,6 +103,7 @@ class Nats(_Table):
     )
     context: Text = _allowed("the name of a NATS context")
     queue_group: Annotated[str, AfterValidator(parse.queue_group)] = _allowed("a name")
+    catchall: bool = _allowed("true or false")
     creds: Annotated[str, _file(Files.creds)] = _allowed("the name of a file")
     nkey: Annotated[str, _file(Files.nkey)] = _allowed("the name of a file")
     user: Text = _allowed("a text that is not empty")

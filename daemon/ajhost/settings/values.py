@@ -31,6 +31,7 @@ class NatsSettings:
 
     servers: tuple[str, ...] = field(default=("nats://127.0.0.1:4222",), repr=False)  # may hold passwords
     queue_group: str = "ajhost"
+    catchall: bool = False
     creds: Path | None = None
     nkey: Path | None = None
     user: str | None = None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
@@ -67,7 +67,7 @@ class Reloader:
                 f"nats.queue_group: {old.nats.queue_group!r} cannot become {new.nats.queue_group!r} while running: "
                 "two groups would run each task twice; restart instead"
             )
-        if new.nats != old.nats:
+        if replace(new.nats, catchall=old.nats.catchall) != old.nats:
             return "nats: servers and credentials cannot change while running; restart instead"
         if new.runtime != old.runtime:
             return "runtime.directory: cannot change while running; restart instead"

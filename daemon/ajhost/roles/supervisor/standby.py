@@ -24,7 +24,7 @@ from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRI
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
-from ajhost.protocol.wire import encode_reply, subjects_of
+from ajhost.protocol.wire import encode_reply, host_subjects
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
@@ -96,7 +96,7 @@ class Standby:
         self._check = checker.check
         self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._queues = [queue_of(h) for h in spec.handlers]
-        self._subjects = [s for h in spec.handlers for s in subjects_of(h.route)]
+        self._subjects = host_subjects((h.route for h in spec.handlers), spec.nats.catchall)
         self._group = spec.nats.queue_group
         self._backlog = max(spec.workers.backlog * spec.workers.count, _HELD // 2)
 

@@ -31,7 +31,7 @@ from ajhost.core.timings import (
     nanoseconds,
 )
 from ajhost.ledger.layout import Phase, Word
-from ajhost.protocol.wire import subjects_of
+from ajhost.protocol.wire import host_subjects
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
@@ -185,7 +185,7 @@ class Worker:
         if self._leaving.is_set():
             return
         self._intake.max_payload = self._connection.max_payload
-        subjects = [s for h in self._spec.handlers for s in subjects_of(h.route)]
+        subjects = host_subjects((h.route for h in self._spec.handlers), self._spec.nats.catchall)
         await self._connection.subscribe(subjects, self._spec.nats.queue_group)
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING
