@@ -72,8 +72,14 @@ class HttpServer:
 
         :raises CannotListen: when one of them is in use, not ours, or not allowed.
         """
-        server = cls(await _bind(listen), pages)
-        await server._server.startup(sockets=server._sockets)
+        sockets = await _bind(listen)
+        try:
+            server = cls(sockets, pages)
+            await server._server.startup(sockets=sockets)
+        except (AttributeError, TypeError) as error:  # its parts are not what they were in the versions up to 0.54
+            for sock in sockets:
+                sock.close()
+            raise CannotListen(f"{listen}: uvicorn {uvicorn.__version__} does not fit: {error}") from error
         server._dates = asyncio.create_task(server._server.main_loop())
         return server
 
