@@ -76,7 +76,7 @@ class HttpServer:
         try:
             server = cls(sockets, pages)
             await server._server.startup(sockets=sockets)
-        except (AttributeError, TypeError) as error:  # its parts are not what they were in the versions up to 0.54
+        except (AttributeError, TypeError) as error:  # its parts are not what they were up to version 0.54
             for sock in sockets:
                 sock.close()
             raise CannotListen(f"{listen}: uvicorn {uvicorn.__version__} does not fit: {error}") from error

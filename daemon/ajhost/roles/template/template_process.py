@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import platform
@@ -27,6 +26,7 @@ from ajhost.core.timings import FORK_LIMIT, HANDOVER_LIMIT, TEMPLATE_START_MARGI
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
+from ajhost.roles.template.dependencies import directories
 from ajhost.roles.template.import_effects import ImportEffect, verdict
 from ajhost.settings.values import (
     HandlerSettings,
@@ -40,12 +40,6 @@ from ajhost.settings.values import (
 WORKER = "ajhost.roles.worker.main:run"
 """What a worker is (`roles.template.template.Run`)."""
 _PACKAGE = Path(ajhost.__file__).resolve().parent
-_DEPENDENCIES = (
-    *("nats", "nkeys", "nacl", "orjson", "setproctitle", "systemd", "uvloop"),
-    # of typed payloads and of results that orjson does not know; imported when there is one
-    *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
-)
-"""What a worker needs besides the standard library."""
 _SYSTEMD = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
 """systemd's words with the supervisor, which must not reach user code (sd_notify(3))."""
 _LONGEST_STACKS = 16 << 10
@@ -156,7 +150,7 @@ class TemplateProcess:
             "entry": entry,
             "interpreter": str(python.interpreter),
             "package": str(_PACKAGE),
-            "dependencies": _dependencies(),
+            "dependencies": directories(),
             "abi": sysconfig.get_config_var("SOABI"),
             "python": platform.python_version(),
             "version": ajhost.__version__,
@@ -388,17 +382,3 @@ async def rehearse(
     template.close()
     await template.wait_closed()
     return template.handlers, template.warnings
-
-
-def _dependencies() -> list[str]:
-    """The directories in which this process finds what a worker needs."""
-    places: list[str] = []
-    for name in _DEPENDENCIES:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            continue
-        module = Path(spec.origin)
-        place = str(module.parent.parent if spec.submodule_search_locations is not None else module.parent)
-        if place not in places:
-            places.append(place)
-    return places
