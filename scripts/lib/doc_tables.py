@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ajhost.core import timings
+from ajhost.protocol.reasons import FailureReason
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "daemon" / "ajhost"
@@ -57,14 +58,56 @@ def _seconds(value: float | tuple[float, ...]) -> str:
     return ", ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else f"{value:g}"
 
 
+def meanings(source: str, name: str) -> dict[str, str]:
+    """What the `#:` comments above the members of an enum say about them."""
+    lines = source.splitlines()
+    (found,) = (
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name
+    )
+    result = {}
+    for node in found.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            first = node.lineno - 1
+            while lines[first - 1].lstrip().startswith("#:"):
+                first -= 1
+            words = (line.strip().removeprefix("#:").strip() for line in lines[first : node.lineno - 1])
+            result[node.targets[0].id] = " ".join(words)
+    return result
+
+
+def reasons_table() -> str:
+    """The stable words of error texts, for `docs/operate.md`."""
+    said = meanings((PACKAGE / "protocol" / "reasons.py").read_text(), "FailureReason")
+    rows = [(f"`{reason.value}:`", said[reason.name]) for reason in FailureReason]
+    return table(("word", "what it means"), *rows)
+
+
 PAGES: dict[str, Callable[[], str]] = {"timings.md": timings_page}
 """Pages under docs/ that are made whole."""
 
+TABLES: dict[tuple[str, str], Callable[[], str]] = {("operate.md", "reasons"): reasons_table}
+"""Tables in pages that are written by hand, between `<!-- table NAME -->` and `<!-- end -->`."""
+
+
+def with_table(page: str, name: str, made: str) -> str:
+    """The page with its table `name` made anew.
+
+    :raises LookupError: it has no place for that.
+    """
+    begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
+    before, found, rest = page.partition(begin)
+    if not found or end not in rest:
+        raise LookupError(f"no place for the table {name}")
+    return before + begin + made + end + rest.partition(end)[2]
+
 
 def main() -> None:
-    """Writes every page."""
+    """Writes every page and every table."""
     for name, make in PAGES.items():
         (ROOT / "docs" / name).write_text(make())
+    for (name, title), make in TABLES.items():
+        page = ROOT / "docs" / name
+        page.write_text(with_table(page.read_text(), title, make()))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.lib.doc_tables import PAGES, ROOT, constants
+from scripts.lib.doc_tables import PAGES, ROOT, TABLES, constants, meanings, with_table
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -18,3 +18,19 @@ def test_constants_are_read_with_their_sections_and_docstrings() -> None:
         "One": [("A", "1 << 2", "What it is."), ("B", "3", "")],
         "Two: more": [("C", "4", "D.")],
     }
+
+
+@pytest.mark.parametrize(("page", "name"), TABLES)
+def test_a_table_is_as_the_code_is(page: str, name: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    assert text == with_table(text, name, TABLES[page, name]()), "scripts/doc-tables writes it anew"
+
+
+def test_a_table_without_a_place_is_an_error() -> None:
+    with pytest.raises(LookupError, match="one"):
+        with_table("<!-- table other -->\n<!-- end -->", "one", "")
+
+
+def test_comments_above_the_members_of_an_enum_are_their_meanings() -> None:
+    source = "class E(Enum):\n    #: The\n    #: first.\n    A = 1\n    B = 2\n    #: Third.\n    C = 3\n"
+    assert meanings(source, "E") == {"A": "The first.", "B": "", "C": "Third."}

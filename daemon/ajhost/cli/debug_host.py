@@ -21,6 +21,7 @@ from ajhost.cli.common import EXIT_CONFIG, BadConfiguration, load_settings
 from ajhost.cli.output import echo, echo_error
 from ajhost.core.routing import Routes
 from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import read_task, unwrap
 from ajhost.protocol.wire import host_subjects, route_of
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
@@ -69,11 +70,11 @@ async def _outcome(subject: str, body: bytes, routes: Routes, handlers: dict[str
         record = read_task(body)
         route = routes.match(route_of(subject), record.type)
         if route is None:
-            return Failed(f"unknown task type: {record.type} has no handler here")
+            return Failed.because(FailureReason.UNKNOWN_TASK_TYPE, f"{record.type} has no handler here")
         handler = handlers[route]
         payload = unwrap(record.payload) if handler.unwrap else None
     except ValueError as error:
-        return Failed(f"bad request: {error}")
+        return Failed.because(FailureReason.BAD_REQUEST, str(error))
     return await execute(handler, Task(record, time.monotonic() + _NO_DEADLINE, payload))
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from ajhost.protocol import times
 from ajhost.protocol.outcome import Completed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord, read_task, shown
 
 CONTENT_TYPE = "application/x-asyncjobs-task+json"
@@ -102,7 +103,7 @@ def read_request(header: bytes, body: bytes) -> Request | Refusal:
             deadline_ns = _read_header.__wrapped__(header)
         return read_task(body), deadline_ns
     except ValueError as error:
-        return Refusal(sanitise(f"bad request: {error}"))
+        return Refusal(sanitise(FailureReason.BAD_REQUEST.text(str(error))))
 
 
 def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: int = 0) -> bytes:

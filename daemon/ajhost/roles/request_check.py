@@ -12,6 +12,7 @@ from ajhost.core.routing import Routes
 from ajhost.core.throttle import Throttle
 from ajhost.core.timings import ANSWER_MARGIN, LOG_REPEAT, SKEW_PLAUSIBLE, SKEW_WARNING, SKEW_WARNING_INTERVAL
 from ajhost.protocol.outcome import Failed
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.signature import read_key, verify
 from ajhost.protocol.task import TaskRecord
 from ajhost.protocol.wire import Refusal, read_request, reply_subjects, route_of
@@ -77,7 +78,7 @@ class RequestChecker:
             except KeyError:
                 handler = self._find(key)
             if handler is None:
-                return Failed(f"unknown task type: {record.type} has no handler here")
+                return Failed.because(FailureReason.UNKNOWN_TASK_TYPE, f"{record.type} has no handler here")
             if self._keys and (reason := self._distrust(record)) is not None:
                 return self._refuse_signature(reason)
             now, tried = time.monotonic(), record.tried_ns
@@ -88,7 +89,9 @@ class RequestChecker:
             if tried is not None and self._skew.observe(skew, now):
                 self._learned(now)
             if deadline <= now:
-                return Failed("deadline exceeded: it had passed when the request was read")
+                return Failed.because(
+                    FailureReason.DEADLINE_EXCEEDED, "it had passed when the request was read"
+                )
             return record, handler, deadline, now
         except Exception as error:
             return self._failed(error)
@@ -102,7 +105,9 @@ class RequestChecker:
         """Something here is broken (a library, memory, a signal handler of the application's that raises)."""
         if count := self._throttle.count(f"broken {type(error).__name__}", time.monotonic()):
             _log.error("%d requests could not be checked", count, exc_info=error)
-        return Failed(f"host error: the request cannot be checked: {type(error).__name__}: {error}")
+        return Failed.because(
+            FailureReason.HOST_ERROR, f"the request cannot be checked: {type(error).__name__}: {error}"
+        )
 
     def unanswerable(self, reply: bytes) -> None:
         """A request came whose reply subject is not `answerable`: counts it, and tells of it once in a while.
@@ -137,7 +142,7 @@ class RequestChecker:
         self.unsigned += 1
         if count := self._throttle.count("signature", time.monotonic()):
             _log.warning("%d requests refused for their signature; the last: %s", count, reason)
-        return Failed(f"bad request: {reason}")
+        return Failed.because(FailureReason.BAD_REQUEST, reason)
 
     def _learned(self, now: float) -> None:
         if self._offset is not None:

@@ -18,6 +18,7 @@ from ajhost.core.timings import (
     STATUS_INTERVAL,
     STOP_MARGIN,
 )
+from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
@@ -108,7 +109,7 @@ class Shutdown:
             _log.info("draining: %d workers, %d tasks run, %.0f s left", len(members), running, left)
 
     async def _answer_the_rest(self, standby: Standby, recovery: Recovery) -> None:
-        text = "draining: the host stopped before a worker became free"
+        text = FailureReason.DRAINING.text("the host stopped before a worker became free")
         standby.reject_waiting(text)
         recovery.retired.reject_waiting(text)
         end = time.monotonic() + STOP_MARGIN

@@ -24,6 +24,7 @@ from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRI
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import encode_reply, host_subjects
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
@@ -157,14 +158,21 @@ class Standby:
             self._unanswerable(reply)
             return None
         if size > len(frame) or len(reply) > MAX_REPLY:
-            self.answer(reply, Failed(f"bad request: {size} bytes are more than this host can hold"))
+            self.answer(
+                reply,
+                Failed.because(FailureReason.BAD_REQUEST, f"{size} bytes are more than this host can hold"),
+            )
             return None
         if not is_one_message(frame):
-            self.answer(reply, Failed("worker died: and the request's frame is damaged"))
+            self.answer(
+                reply, Failed.because(FailureReason.WORKER_DIED, "and the request's frame is damaged")
+            )
             return None
         index = self.ledger.receive_copy(frame, time.monotonic_ns())
         if index is None:
-            self.answer(reply, Failed("overloaded: too many requests to take over at once"))
+            self.answer(
+                reply, Failed.because(FailureReason.OVERLOADED, "too many requests to take over at once")
+            )
         return index
 
     def enqueue(self, index: int) -> None:
@@ -180,7 +188,9 @@ class Standby:
         elif self._draining:
             self._refuse(index, reply, Failed(self._draining))
         elif not self._keep(index, copy, checked[1], int(checked[2] * 1e9)):
-            self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+            self._refuse(
+                index, reply, Failed.because(FailureReason.OVERLOADED, "no room for a request of this size")
+            )
 
     def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
         if self._holding:
@@ -204,9 +214,15 @@ class Standby:
             self._unanswerable(reply)
             self.ledger.release(index)
         elif len(reply) > MAX_REPLY or end > len(data):
-            self._refuse(index, reply, Failed("bad request: more than this host can hold"))
+            self._refuse(
+                index, reply, Failed.because(FailureReason.BAD_REQUEST, "more than this host can hold")
+            )
         elif self.producer.full(self._backlog):
-            self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
+            self._refuse(
+                index,
+                reply,
+                Failed.because(FailureReason.OVERLOADED, f"{self._backlog} requests wait already"),
+            )
         else:
             self._enqueue_checked(index, data, message, data[begin:end])
 
@@ -218,14 +234,14 @@ class Standby:
         if self._answerable(reply) is None:
             self._unanswerable(reply)
             return
-        self.answer(reply, Failed("overloaded: no room in the ledger"))
+        self.answer(reply, Failed.because(FailureReason.OVERLOADED, "no room in the ledger"))
 
     def server_error(self, text: str) -> None:
         """`-ERR` or a broken connection."""
         _log.warning("NATS: %s", text)
 
     def _expired(self, index: int) -> None:
-        text = self._draining or "deadline exceeded: no worker became free in time"
+        text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")
         self._refuse(index, reply_of(self.ledger.frame(index)), Failed(text))
 
     # -- the last resort ------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.api import Task, TerminateTask
 from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import RUNNING, WAITING, Request, RunPhase, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
@@ -78,7 +79,9 @@ class Executor:
             try:
                 self._threads.run(name, self._context.copy(), lambda: self._in_thread(request))
             except NoThreads:
-                self._loop.call_soon(self._end, request, Failed("overloaded: no thread can be started"))
+                self._loop.call_soon(
+                    self._end, request, Failed.because(FailureReason.OVERLOADED, "no thread can be started")
+                )
         # near enough is soon enough: the deadlines of one second differ by microseconds, earlier or later
         if request.deadline < self._sweep_at - 2 * TIMER_RESOLUTION:
             self._sweep_by(request.deadline)
@@ -274,5 +277,5 @@ def _exceeded(request: Request) -> str:
     )
     what = f"the handler of route {request.handler.route!r}"
     if request.phase is WAITING:
-        return f"deadline exceeded: {what} had not begun after {took:.3g} s ({whose})"
-    return f"deadline exceeded: {what} was still running after {took:.3g} s ({whose})"
+        return FailureReason.DEADLINE_EXCEEDED.text(f"{what} had not begun after {took:.3g} s ({whose})")
+    return FailureReason.DEADLINE_EXCEEDED.text(f"{what} was still running after {took:.3g} s ({whose})")

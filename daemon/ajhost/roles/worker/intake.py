@@ -14,6 +14,7 @@ from ajhost.ledger.layout import MAX_REPLY
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord, unwrap
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.request_check import CheckedRequest, RequestChecker
@@ -110,10 +111,18 @@ class Intake:
             self._ignore(index, reply)
             return
         if len(reply) > MAX_REPLY:
-            self._refuse(index, reply, Failed(f"bad request: a reply subject of more than {MAX_REPLY} bytes"))
+            self._refuse(
+                index,
+                reply,
+                Failed.because(FailureReason.BAD_REQUEST, f"a reply subject of more than {MAX_REPLY} bytes"),
+            )
             return
         if end > len(data):
-            self._refuse(index, reply, Failed(f"bad request: {end} bytes are more than this worker can hold"))
+            self._refuse(
+                index,
+                reply,
+                Failed.because(FailureReason.BAD_REQUEST, f"{end} bytes are more than this worker can hold"),
+            )
             return
         checked = self._check(subject, data[header:body], data[body : end - 2])
         if isinstance(checked, Failed):
@@ -125,13 +134,19 @@ class Intake:
             self._start(index, reply, record, route, deadline, now, None)
             return
         if self._producer.full(self._backlog):
-            self._refuse(index, reply, Failed(f"overloaded: {self._backlog} requests wait already"))
+            self._refuse(
+                index,
+                reply,
+                Failed.because(FailureReason.OVERLOADED, f"{self._backlog} requests wait already"),
+            )
         elif self._producer.enqueue(
             index, data[begin:end], route.queue, int(deadline * 1e9), (reply, checked)
         ):
             self.counts.lent += 1
         else:
-            self._refuse(index, reply, Failed("overloaded: no room for a request of this size"))
+            self._refuse(
+                index, reply, Failed.because(FailureReason.OVERLOADED, "no room for a request of this size")
+            )
 
     def has(self, index: int) -> bool:
         """Whether somebody deals with the request of an entry: it waits, or it runs and has no answer yet."""
@@ -150,11 +165,15 @@ class Intake:
             self._unanswerable(reply)
             return
         self.counts.refused += 1
-        self._out.publish(encode_reply(reply, Failed("overloaded: no room in the ledger"), self.max_payload))
+        self._out.publish(
+            encode_reply(
+                reply, Failed.because(FailureReason.OVERLOADED, "no room in the ledger"), self.max_payload
+            )
+        )
 
     def expired(self, index: int) -> None:
         """An enqueued request that nobody started in time (or, while draining, that nobody will)."""
-        text = self._draining or "deadline exceeded: no slot became free in time"
+        text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no slot became free in time")
         self._refuse(index, reply_of(self._ledger.frame(index)), Failed(text))
 
     # -- requests from the shared queue ---------------------------------------------------------
@@ -212,7 +231,7 @@ class Intake:
             try:
                 payload = unwrap(record.payload)
             except ValueError as error:
-                self._deny(index, reply, Failed(f"bad request: {error}"), claimed)
+                self._deny(index, reply, Failed.because(FailureReason.BAD_REQUEST, str(error)), claimed)
                 return
         self._ledger.set_deadline(index, int(deadline * 1e9))
         route.busy += 1

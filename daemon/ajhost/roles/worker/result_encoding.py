@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.json_encoding import CannotEncode, encode
 
 _GROUP_SHOWN = 3
@@ -31,12 +32,15 @@ def outcome_of_result(value: object) -> Outcome:
             return Completed(bytes(value))
         return Completed(encode(value))
     except CannotEncode as error:
-        return Terminated(f"invalid result: {_text(error)}")
+        return Terminated.because(FailureReason.INVALID_RESULT, _text(error))
     except (UnicodeEncodeError, ValueError) as error:
-        return Terminated(f"invalid result: a {_name_of(kind)} that cannot be sent: {_text(error)}")
+        return Terminated.because(
+            FailureReason.INVALID_RESULT, f"a {_name_of(kind)} that cannot be sent: {_text(error)}"
+        )
     except BaseException as error:
-        return Failed(
-            f"handler error: the result, of type {_name_of(kind)}, cannot be sent: {describe(error)}"
+        return Failed.because(
+            FailureReason.HANDLER_ERROR,
+            f"the result, of type {_name_of(kind)}, cannot be sent: {describe(error)}",
         )
 
 
@@ -48,7 +52,7 @@ def outcome_of_exception(error: BaseException) -> Outcome:
     """
     if isinstance(error, TerminateTask):
         return Terminated(_text(error) or "TerminateTask")
-    return Failed(f"handler error: {describe(error)}")
+    return Failed.because(FailureReason.HANDLER_ERROR, describe(error))
 
 
 def describe(error: BaseException) -> str:

@@ -31,6 +31,7 @@ from ajhost.core.timings import (
     nanoseconds,
 )
 from ajhost.ledger.layout import Phase, Word
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import host_subjects
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
@@ -325,7 +326,7 @@ class Worker:
                 if self._unfinished:
                     _log.warning("%d tasks remain: answering that they were not finished", self._unfinished)
                 self._consumer.end()  # what is freed now must not be filled again
-                self._intake.give_up("draining: the host stopped before the task ended")
+                self._intake.give_up(FailureReason.DRAINING.text("the host stopped before the task ended"))
                 break
             await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)

@@ -25,6 +25,7 @@ from ajhost.core.timings import (
 from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
@@ -65,7 +66,7 @@ class CrashPolicy:
 
     def __call__(self, entry: Entry, how: str) -> Outcome:
         """The outcome for an entry that was STARTED."""
-        text = f"worker died: {how} while the task was running"
+        text = FailureReason.WORKER_DIED.text(f"{how} while the task was running")
         limit = next((limit for route, limit in self._limits if entry.type.startswith(route)), 0)
         if not limit or not entry.id:
             return Failed(text)

@@ -10,6 +10,7 @@ from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import overdue
 from ajhost.core.timings import FAR_FUTURE_NS
+from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.recovery.takeover import answer_for, is_complete
 from ajhost.roles.supervisor.standby import Standby
@@ -36,7 +37,12 @@ class RetiredLedgers:
 
     def _settle(self, ledger: MappedLedger, now_ns: int) -> None:
         for entry in overdue(ledger, now_ns):
-            answer_for(ledger, entry, self._standby, "deadline exceeded: no worker became free in time")
+            answer_for(
+                ledger,
+                entry,
+                self._standby,
+                FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time"),
+            )
         if self.recovery_lock.locked() or self._standby.transport.out.unsent:
             return  # the answers given for it must have left before it may be forgotten
         for index in ledger.settled_entries():

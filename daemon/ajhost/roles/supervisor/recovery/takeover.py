@@ -21,6 +21,7 @@ from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.frames import FrameError, reply_of, scan
 from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.standby import Standby
 
@@ -59,7 +60,10 @@ def confirm_sent(ledger: Ledger, standby: Standby, *, read: bool) -> None:
     """Leaves what a dead process had sent to the server that has `read` it, and answers it otherwise."""
     for entry in classify(ledger).sent:
         if not read and not entry.revoked:
-            standby.answer(entry.reply, Failed("worker died: and with it the server that had its reply"))
+            standby.answer(
+                entry.reply,
+                Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply"),
+            )
         ledger.revoke(entry.index, entry.seq)
 
 

@@ -1,0 +1,32 @@
+"""The stable words with which an error text begins: people and alert rules match them. They never change."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class FailureReason(Enum):
+    """Why a request has no result. The value is the word; `docs/operate.md` has the same table for operators."""
+
+    #: The handler raised an exception, or returned what cannot be sent.
+    HANDLER_ERROR = "handler error"
+    #: The handler returned what JSON cannot express. The task ends, since the next try would return the same.
+    INVALID_RESULT = "invalid result"
+    #: The deadline of the task or the timeout of its route passed before the handler had ended, or begun.
+    DEADLINE_EXCEEDED = "deadline exceeded"
+    #: The process died while it ran the task, or before the server had its reply.
+    WORKER_DIED = "worker died"
+    #: The host has no room for one more request: of its backlog, its ledger, or its threads.
+    OVERLOADED = "overloaded"
+    #: The host stopped, and the drain timeout passed, before the task ended or began.
+    DRAINING = "draining"
+    #: The request is no task, is larger than the host can hold, or is not signed as the settings demand.
+    BAD_REQUEST = "bad request"
+    #: No route of this host has a handler for the type of the task.
+    UNKNOWN_TASK_TYPE = "unknown task type"
+    #: The host itself failed: a fault of its own, or of code that the handlers brought into its process.
+    HOST_ERROR = "host error"
+
+    def text(self, detail: str) -> str:
+        """The error text: the word, a colon, and what happened."""
+        return f"{self.value}: {detail}"
