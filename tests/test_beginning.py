@@ -15,9 +15,11 @@ from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.api import Task
 from ajhost.core.recovery import classify, overdue
+from ajhost.core.route_stats import StatsWriter, file_size
 from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
+from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
@@ -78,6 +80,9 @@ class Worker:
             on_stuck=lambda reason: None,
             on_free=lambda: None,
             watchdog=Lives(1.0),
+            attempts=Attempts(
+                StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], tell_completed=False
+            ),
         )
         self.executor = Executor(
             loop,

@@ -158,15 +158,24 @@ async def test_an_exception_is_logged_once_with_its_task_and_traceback(
 ) -> None:
     await host.freed(host.start(function, payload=b'{"exception":"BaseException"}'))
     (record,) = caplog.records
-    assert record.levelname == "WARNING"
+    assert record.levelname == "ERROR"
     assert record.exc_info is not None
     assert record.getMessage() == "route 'email:new': _Base: a BaseException"
     labels = {name: value for name, value in vars(record).items() if name.startswith("aj_")}
     assert 0 <= float(labels.pop("aj_duration")) < 10
-    assert labels == {"aj_task": "T0", "aj_type": "email:new", "aj_route": "email:new", "aj_tries": "2"}
+    assert labels == {
+        "aj_task": "T0",
+        "aj_type": "email:new",
+        "aj_route": "email:new",
+        "aj_tries": "2",
+        "aj_outcome": "failed",
+        "aj_reason": "handler error",
+    }
 
 
-async def test_results_and_terminations_are_not_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_termination_is_logged_and_is_no_warning(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, "ajhost")
 
     async def terminate(task: Task) -> NoReturn:
@@ -174,7 +183,9 @@ async def test_results_and_terminations_are_not_logged(host: Host, caplog: pytes
 
     await host.freed(host.start(handlers.echo))
     assert await host.outcome(host.start(terminate)) == Terminated("never")
-    assert caplog.records == []
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "route 'email:new': AJ-Terminate: never")
+    ]
 
 
 class _Hostile(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ajhost.ledger.layout import Word
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Outcome
+from ajhost.roles.supervisor.answered import Answered
 from ajhost.roles.supervisor.deadline_keeper import DeadlineKeeper
 from ajhost.roles.supervisor.standby import Standby
 from tests.support.memory import ledger_in_memory
@@ -20,8 +22,9 @@ NOW = 10_000 * MS
 class Answers:
     """What a standby was told to answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: Path) -> None:
         self.replies: list[bytes] = []
+        self.answered = Answered(runtime, ["type"])
 
     def answer(self, reply: bytes, outcome: Outcome) -> None:
         del outcome
@@ -29,8 +32,8 @@ class Answers:
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return Answers()
+def answers(tmp_path: Path) -> Answers:
+    return Answers(tmp_path)
 
 
 @pytest.fixture

@@ -162,21 +162,11 @@ def test_a_signed_task_that_is_older_than_max_age_is_refused() -> None:
     assert not isinstance(unlimited.check(SUBJECT + b"a", b"", old), Failed)
 
 
-def test_refused_signatures_are_counted_and_told_once_in_a_while(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock(ahead=0.0)
-    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
+def test_refused_signatures_are_counted() -> None:
     one = judge("a", signature=SignatureSettings(("00" * 32,)))
-    with caplog.at_level(logging.WARNING, "ajhost.requests"):
-        for _ in range(1000):
-            one.check(SUBJECT + b"a", b"", task("a"))
-            clock.true += 0.05
-    assert one.unsigned == 1000
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "1 requests refused for their signature; the last",
-        "600 requests refused for their signature; the last",
-    ]
+    for _ in range(10):
+        one.check(SUBJECT + b"a", b"", task("a"))
+    assert one.unsigned == 10
 
 
 def test_whatever_goes_wrong_while_a_request_is_checked_is_an_answer(

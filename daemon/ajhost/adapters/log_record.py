@@ -41,8 +41,24 @@ class Labelled(Protocol):
 CURRENT_TASK: ContextVar[Labelled | None] = ContextVar("ajhost_current_task", default=None)
 """Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name."""
 
-EXTRAS = ("aj_task", "aj_type", "aj_route", "aj_tries", "aj_duration")
-"""What a logging call may name in `extra`; `aj_duration` is in seconds."""
+EXTRAS = (
+    "aj_task",
+    "aj_type",
+    "aj_route",
+    "aj_tries",
+    "aj_duration",
+    "aj_outcome",
+    "aj_reason",
+    "aj_count",
+    "aj_worker_slot",
+    "aj_worker_pid",
+)
+"""What a logging call may name in `extra`.
+
+`aj_duration` is in seconds. `aj_outcome` is `completed`, `failed`, `terminated` or `refused`, `aj_reason` the word with
+which the answer's text begins, `aj_count` how many refusals a record stands for. `aj_worker_*` name the process that
+had a task, where another one answered it.
+"""
 
 # C0 but for tab and newline, DEL, C1: they would drive the reader's terminal, and make journalctl print "[blob data]"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

@@ -177,6 +177,10 @@ class Ledger:
             tries=words[word + TRIES],
         )
 
+    def received_ns(self, index: int) -> int:
+        """When a request came, in monotonic nanoseconds."""
+        return self.words[FIRST + index * ENTRY_WORDS + RECEIVED_NS]
+
     def state(self, index: int) -> tuple[int, int]:
         """`(seq, state)` of an entry, in one look."""
         value = self.words[FIRST + index * ENTRY_WORDS]

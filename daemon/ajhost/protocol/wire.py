@@ -115,18 +115,27 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
     cut further when the task is almost at the limit.
     """
     if isinstance(outcome, Completed):
-        body = outcome.body
-        size = len(body)
-        stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
-        if stored <= max_payload:
-            return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
-        outcome = Terminated(_too_large(size, task_size, stored, max_payload))
+        outcome = as_told(outcome, max_payload, task_size)
+    if isinstance(outcome, Completed):
+        return b"PUB %b %d\r\n%b\r\n" % (reply, len(outcome.body), outcome.body)
     name = b"AJ-Terminate" if isinstance(outcome, Terminated) else b"AJ-Error"
     # In the stored task's JSON one character of the text can become six.
     room = (max_payload - task_size - _STORED_OVERHEAD) // 6
     text = sanitise(outcome.text, min(TEXT_LIMIT, max(room, _LEAST_TEXT))).encode()
     header = b"NATS/1.0\r\n%b: %b\r\n\r\n" % (name, text)
     return b"HPUB %b %d %d\r\n%b\r\n" % (reply, len(header), len(header), header)
+
+
+def as_told(outcome: Completed, max_payload: int, task_size: int) -> Completed | Terminated:
+    """The result, or why it cannot be told: see `encode_reply`."""
+    size = len(outcome.body)
+    stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
+    return outcome if stored <= max_payload else Terminated(_too_large(size, task_size, stored, max_payload))
+
+
+def is_result(data: bytes) -> bool:
+    """Whether an encoded reply tells a result, and not an error."""
+    return data.startswith(b"PUB")
 
 
 def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict[str, str], bytes]:

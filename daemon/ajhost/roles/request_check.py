@@ -14,7 +14,7 @@ from ajhost.core.timings import ANSWER_MARGIN, LOG_REPEAT, SKEW_PLAUSIBLE, SKEW_
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.signature import read_key, verify
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task import TaskRecord, read_task
 from ajhost.protocol.wire import Refusal, read_request, reply_subjects, route_of
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 
@@ -35,6 +35,11 @@ def describe_signatures(settings: SignatureSettings) -> str:
         return "signatures are not verified: there are no keys"
     age = f", tasks older than {settings.max_age:g} s are refused" if settings.max_age else ""
     return f"signatures are verified with {len(settings.keys)} keys{age}"
+
+
+About = tuple[TaskRecord | None, int | None]
+"""What is known of a request that is refused: its task, and its handler."""
+NOTHING_KNOWN: About = (None, None)
 
 
 class RequestChecker:
@@ -96,6 +101,15 @@ class RequestChecker:
         except Exception as error:
             return self._failed(error)
 
+    def about(self, subject: bytes, body: bytes) -> About:
+        """The task of a request that was refused, and its handler, as far as they can be made out."""
+        try:
+            record = read_task(body)
+            key = (subject, record.type)
+            return record, self._known[key] if key in self._known else self._find(key)
+        except Exception:  # what is broken was told when the request was checked
+            return NOTHING_KNOWN
+
     def adopt_offset(self) -> None:
         """What another process has learned of the clock counts here too. Call it every now and then."""
         if self._offset is not None:
@@ -140,8 +154,6 @@ class RequestChecker:
 
     def _refuse_signature(self, reason: str) -> Failed:
         self.unsigned += 1
-        if count := self._throttle.count("signature", time.monotonic()):
-            _log.warning("%d requests refused for their signature; the last: %s", count, reason)
         return Failed.because(FailureReason.BAD_REQUEST, reason)
 
     def _learned(self, now: float) -> None:

@@ -175,6 +175,7 @@ class Log(_Table):
     """`[log]`"""
 
     level: Literal["debug", "info", "warning", "error"] = _allowed('"debug", "info", "warning" or "error"')
+    tasks: Literal["failed", "all"] = _allowed('"failed" or "all"')
 
 
 class Http(_Table):

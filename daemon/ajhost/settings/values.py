@@ -103,6 +103,7 @@ class LogSettings:
     """`[log]`."""
 
     level: str = "info"
+    tasks: str = "failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,13 @@ NO_ORIGIN: Origin = (0, 0, 0)
 class ClaimedRequest:
     """A request whose token we hold, and which has not begun. `own`: it waited in our own ledger."""
 
-    __slots__ = ("_at", "_free", "_owner", "last", "own", "token")
+    __slots__ = ("_at", "_free", "_owner", "last", "own", "received_ns", "token")
 
     def __init__(self, token: Token, owner: Ledger, at: int, free: list[int], *, own: bool) -> None:
         self.token, self.own = token, own
         self._owner, self._at, self._free = owner, at, free
+        self.received_ns = owner.received_ns(token.entry)
+        """When it came (monotonic)."""
         self.last = not free
         """Whether no further token can be held: this one must begin at once."""
 

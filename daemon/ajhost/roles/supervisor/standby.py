@@ -30,6 +30,7 @@ from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
 from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.supervisor.answered import Answered
 
 _log = logging.getLogger("ajhost.supervisor")
 _HELD = 2048
@@ -71,6 +72,7 @@ class Standby:
         self._subscribe_lock = asyncio.Lock()
         self._draining = ""
         self._holding = False
+        self.answered = Answered(spec.runtime, [h.route for h in spec.handlers])
         self.apply_generation(spec, queues)
 
     def _merge_restart_windows(self, restart_window: RestartWindow) -> None:
@@ -87,6 +89,7 @@ class Standby:
     def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
         """Takes a generation's handlers, limits and queues."""
         self.producer.add_queues(queues)
+        self.answered.use_routes([h.route for h in spec.handlers])
         checker = RequestChecker(
             spec.handlers,
             spec.workers.default_timeout,
@@ -134,17 +137,19 @@ class Standby:
         self.ledger.refuse(index, reply)
         self.transport.out.reply(index, data)
 
-    def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
+    def _refuse(self, index: int, reply: bytes, text: str, frame: bytes) -> None:
         if self.ledger.refuse(index, reply):
-            self.transport.out.reply(index, encode_reply(reply, outcome, self.max_payload))
+            self.transport.out.reply(index, encode_reply(reply, Failed(text), self.max_payload))
+            self.answered.refused(frame, text)
         else:
             self.ledger.release(index)  # a consumer started it in the last moment
 
     # -- requests that somebody else must run ---------------------------------------------------
 
-    def copy(self, frame: bytes) -> int | None:
+    def copy(self, frame: bytes, *, is_new: bool = False) -> int | None:
         """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `enqueue` makes it available.
 
+        `is_new`: no worker had come to decide about it, nor to count it.
         Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
         """
         line = message_line(frame)
@@ -157,22 +162,23 @@ class Standby:
         if self._answerable(reply) is None:
             self._unanswerable(reply)
             return None
+        if is_new:
+            self.answered.received(frame)
         if size > len(frame) or len(reply) > MAX_REPLY:
-            self.answer(
-                reply,
-                Failed.because(FailureReason.BAD_REQUEST, f"{size} bytes are more than this host can hold"),
-            )
+            text = FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this host can hold")
+            self.answer(reply, Failed(text))
+            self.answered.refused(frame, text)
             return None
         if not is_one_message(frame):
-            self.answer(
-                reply, Failed.because(FailureReason.WORKER_DIED, "and the request's frame is damaged")
-            )
+            text = FailureReason.WORKER_DIED.text("and the request's frame is damaged")
+            self.answer(reply, Failed(text))
+            self.answered.refused(b"", text)
             return None
         index = self.ledger.receive_copy(frame, time.monotonic_ns())
         if index is None:
-            self.answer(
-                reply, Failed.because(FailureReason.OVERLOADED, "too many requests to take over at once")
-            )
+            text = FailureReason.OVERLOADED.text("too many requests to take over at once")
+            self.answer(reply, Failed(text))
+            self.answered.refused(frame, text)
         return index
 
     def enqueue(self, index: int) -> None:
@@ -181,16 +187,15 @@ class Standby:
         self._enqueue_checked(index, frame, scan(frame).messages[0], None)
 
     def _enqueue_checked(self, index: int, data: bytes, message: Message, copy: bytes | None) -> None:
-        _, header, body, end, subject, reply = message
+        begin, header, body, end, subject, reply = message
         checked = self._check(subject, data[header:body], data[body : end - 2])
         if isinstance(checked, Failed):
-            self._refuse(index, reply, checked)
+            self._refuse(index, reply, checked.text, data[begin:end])
         elif self._draining:
-            self._refuse(index, reply, Failed(self._draining))
+            self._refuse(index, reply, self._draining, data[begin:end])
         elif not self._keep(index, copy, checked[1], int(checked[2] * 1e9)):
-            self._refuse(
-                index, reply, Failed.because(FailureReason.OVERLOADED, "no room for a request of this size")
-            )
+            text = FailureReason.OVERLOADED.text("no room for a request of this size")
+            self._refuse(index, reply, text, data[begin:end])
 
     def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
         if self._holding:
@@ -213,16 +218,15 @@ class Standby:
         if self._answerable(reply) is None:
             self._unanswerable(reply)
             self.ledger.release(index)
-        elif len(reply) > MAX_REPLY or end > len(data):
+            return
+        self.answered.received(data[begin:end])
+        if len(reply) > MAX_REPLY or end > len(data):
             self._refuse(
-                index, reply, Failed.because(FailureReason.BAD_REQUEST, "more than this host can hold")
+                index, reply, FailureReason.BAD_REQUEST.text("more than this host can hold"), data[begin:end]
             )
         elif self.producer.full(self._backlog):
-            self._refuse(
-                index,
-                reply,
-                Failed.because(FailureReason.OVERLOADED, f"{self._backlog} requests wait already"),
-            )
+            text = FailureReason.OVERLOADED.text(f"{self._backlog} requests wait already")
+            self._refuse(index, reply, text, data[begin:end])
         else:
             self._enqueue_checked(index, data, message, data[begin:end])
 
@@ -234,7 +238,10 @@ class Standby:
         if self._answerable(reply) is None:
             self._unanswerable(reply)
             return
-        self.answer(reply, Failed.because(FailureReason.OVERLOADED, "no room in the ledger"))
+        text = FailureReason.OVERLOADED.text("no room in the ledger")
+        self.answer(reply, Failed(text))
+        self.answered.received(b"")
+        self.answered.refused(b"", text)
 
     def server_error(self, text: str) -> None:
         """`-ERR` or a broken connection."""
@@ -242,7 +249,8 @@ class Standby:
 
     def _expired(self, index: int) -> None:
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")
-        self._refuse(index, reply_of(self.ledger.frame(index)), Failed(text))
+        frame = self.ledger.frame(index)
+        self._refuse(index, reply_of(frame), text, frame)
 
     # -- the last resort ------------------------------------------------------------------------
 
@@ -288,6 +296,7 @@ class Standby:
         self.producer.expire(now_ns)
         self.transport.out.confirm()
         self.transport.resume()
+        self.answered.tick()
 
     @property
     def idle(self) -> bool:
@@ -316,6 +325,7 @@ class Standby:
         """
         await self.flush(patience)
         self.transport.out.release_held()
+        self.answered.close()
         clean = not self.transport.out.unsent and not self.ledger.in_use()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_LIMIT):

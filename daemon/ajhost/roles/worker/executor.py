@@ -18,6 +18,7 @@ from ajhost.api import Task, TerminateTask
 from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
+from ajhost.roles import attempts
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import RUNNING, WAITING, Request, RunPhase, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
@@ -99,7 +100,8 @@ class Executor:
             if request.answered:
                 self._free(request)
                 return
-            if time.monotonic() >= request.deadline:  # the loop, or the whole process, stood still
+            request.begun = now = time.monotonic()
+            if now >= request.deadline:  # the loop, or the whole process, stood still
                 self._end(request, Failed(_exceeded(request)))
                 return
             if not self._begin(request):
@@ -132,23 +134,24 @@ class Executor:
         self._freed(request)
 
     def _outcome_of_error(self, request: Request, error: BaseException) -> Outcome:
-        if not request.answered and not isinstance(error, TerminateTask):
-            # a log handler of the application's own may raise anything, which must not cost the answer
+        outcome = outcome_of_exception(error)
+        if not request.answered:
+            # here, and not where it is answered: hooks of the application's own log see the handler's context
+            request.told = True
+            # such a hook may raise anything, which must not cost the answer
             with contextlib.suppress(BaseException):
-                _log.warning(
-                    "route %r: %s",
-                    request.handler.route,
-                    describe(error),
-                    exc_info=error,
-                    extra=request.labels().extras(),
-                )
-        return outcome_of_exception(error)
+                if isinstance(error, TerminateTask):
+                    attempts.tell(outcome, request.labels(), logging.INFO)
+                else:
+                    attempts.tell_raised(error, describe(error), request.labels())
+        return outcome
 
     # -- threads --------------------------------------------------------------------------------
 
     def _in_thread(self, request: Request) -> None:
         # The loop stores `answered`, then reads `code`: one of the two sees what the other did.
         request.phase = RUNNING
+        request.begun = time.monotonic()
         if request.answered or not self._begin(request):
             self._post(self._landed, request, None)
             return

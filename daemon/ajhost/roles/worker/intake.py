@@ -12,12 +12,13 @@ from typing import Protocol
 from ajhost.api import Task
 from ajhost.ledger.layout import MAX_REPLY
 from ajhost.ledger.writer import LedgerWriter
-from ajhost.protocol.frames import Message, reply_of, scan
+from ajhost.protocol.frames import Message, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord, unwrap
-from ajhost.protocol.wire import encode_reply
-from ajhost.roles.request_check import CheckedRequest, RequestChecker
+from ajhost.protocol.wire import as_told, encode_reply, is_result
+from ajhost.roles.attempts import Attempts
+from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker
 from ajhost.roles.shared_queue.consumer import NO_ORIGIN, ClaimedRequest, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import DEFAULT
@@ -75,9 +76,10 @@ class Intake:
         on_stuck: Callable[[StuckReason], None],
         on_free: Callable[[], None],
         watchdog: Watchdog,
+        attempts: Attempts,
     ) -> None:
         self._ledger = ledger
-        self._check = checker.check
+        self._check, self._about = checker.check, checker.about
         self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._routes = routes
         self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
@@ -91,6 +93,7 @@ class Intake:
         self._on_free = on_free
         self._draining = ""
         self._watchdog = watchdog
+        self._attempts = attempts
         self._in_buffer: set[Request] = set()
         """Requests that have not begun, which lie in the chunk."""
         self._beginning = threading.Lock()
@@ -111,42 +114,34 @@ class Intake:
             self._ignore(index, reply)
             return
         if len(reply) > MAX_REPLY:
-            self._refuse(
-                index,
-                reply,
-                Failed.because(FailureReason.BAD_REQUEST, f"a reply subject of more than {MAX_REPLY} bytes"),
-            )
+            text = FailureReason.BAD_REQUEST.text(f"a reply subject of more than {MAX_REPLY} bytes")
+            self._refuse(index, reply, text, is_new=True)
             return
         if end > len(data):
-            self._refuse(
-                index,
-                reply,
-                Failed.because(FailureReason.BAD_REQUEST, f"{end} bytes are more than this worker can hold"),
-            )
+            text = FailureReason.BAD_REQUEST.text(f"{end} bytes are more than this worker can hold")
+            self._refuse(index, reply, text, is_new=True)
             return
         checked = self._check(subject, data[header:body], data[body : end - 2])
         if isinstance(checked, Failed):
-            self._refuse(index, reply, checked)
+            about = self._about(subject, data[body : end - 2])
+            self._refuse(index, reply, checked.text, about, is_new=True)
             return
         record, handler, deadline, now = checked
+        self._attempts.received(handler)
         route = self._routes[handler]
         if self._executor.busy < self._concurrency and route.busy < route.limit:
             self._start(index, reply, record, route, deadline, now, None)
             return
         if self._producer.full(self._backlog):
-            self._refuse(
-                index,
-                reply,
-                Failed.because(FailureReason.OVERLOADED, f"{self._backlog} requests wait already"),
-            )
+            text = FailureReason.OVERLOADED.text(f"{self._backlog} requests wait already")
+            self._refuse(index, reply, text, (record, handler))
         elif self._producer.enqueue(
             index, data[begin:end], route.queue, int(deadline * 1e9), (reply, checked)
         ):
             self.counts.lent += 1
         else:
-            self._refuse(
-                index, reply, Failed.because(FailureReason.OVERLOADED, "no room for a request of this size")
-            )
+            text = FailureReason.OVERLOADED.text("no room for a request of this size")
+            self._refuse(index, reply, text, (record, handler))
 
     def has(self, index: int) -> bool:
         """Whether somebody deals with the request of an entry: it waits, or it runs and has no answer yet."""
@@ -165,16 +160,16 @@ class Intake:
             self._unanswerable(reply)
             return
         self.counts.refused += 1
-        self._out.publish(
-            encode_reply(
-                reply, Failed.because(FailureReason.OVERLOADED, "no room in the ledger"), self.max_payload
-            )
-        )
+        text = FailureReason.OVERLOADED.text("no room in the ledger")
+        self._attempts.received(None)
+        self._attempts.refused(None, text)
+        self._out.publish(encode_reply(reply, Failed(text), self.max_payload))
 
     def expired(self, index: int) -> None:
         """An enqueued request that nobody started in time (or, while draining, that nobody will)."""
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no slot became free in time")
-        self._refuse(index, reply_of(self._ledger.frame(index)), Failed(text))
+        _, _, body, end, subject, reply = scan(frame := self._ledger.frame(index)).messages[0]
+        self._refuse(index, reply, text, self._about(subject, frame[body : end - 2]))
 
     # -- requests from the shared queue ---------------------------------------------------------
 
@@ -200,7 +195,7 @@ class Intake:
     ) -> None:
         self.counts.pulled += 1
         if isinstance(checked, Failed):
-            self._deny(index, reply, checked, claimed)
+            self._deny(index, reply, checked.text, NOTHING_KNOWN, claimed)
             return
         record, handler, deadline, _ = checked
         # a task without a header keeps the deadline that it had when it came
@@ -231,7 +226,9 @@ class Intake:
             try:
                 payload = unwrap(record.payload)
             except ValueError as error:
-                self._deny(index, reply, Failed.because(FailureReason.BAD_REQUEST, str(error)), claimed)
+                self._deny(
+                    index, reply, FailureReason.BAD_REQUEST.text(str(error)), (record, route.index), claimed
+                )
                 return
         self._ledger.set_deadline(index, int(deadline * 1e9))
         route.busy += 1
@@ -279,9 +276,11 @@ class Intake:
 
     def _enter(self, request: Request, origin: Origin) -> bool:
         record = request.record
+        if not request.begun:
+            request.begun = time.monotonic()
         return self._ledger.start(
             request.index,
-            int(request.started * 1e9),
+            int(request.begun * 1e9),
             request.reply,
             record.id.encode(),
             record.type.encode(),
@@ -303,10 +302,19 @@ class Intake:
             counts.terminated += 1
         else:
             counts.failed += 1
-        counts.busy += time.monotonic() - request.started
+        now = time.monotonic()
+        counts.busy += now - request.started
         if self._ledger.answer(request.index):
-            self._out.reply(
-                request.index, encode_reply(request.reply, outcome, self.max_payload, request.record.size)
+            size = request.record.size
+            data = encode_reply(request.reply, outcome, self.max_payload, size)
+            self._out.reply(request.index, data)
+            if kind is Completed and not is_result(data):
+                assert isinstance(outcome, Completed)
+                outcome = as_told(outcome, self.max_payload, size)
+            begun, claimed = request.begun, request.claimed
+            received = request.started if claimed is None else claimed.received_ns / 1e9
+            self._attempts.ended(
+                request, request.route.index, outcome, begun - received, now - begun, told=request.told
             )
         else:
             self._ledger.release(request.index)  # the supervisor answered while we hung
@@ -346,14 +354,16 @@ class Intake:
         self._executor.cancel_all(text)
         self._producer.reject_waiting()
 
-    def _deny(self, index: int, reply: bytes, outcome: Failed, claimed: ClaimedRequest | None) -> None:
+    def _deny(
+        self, index: int, reply: bytes, text: str, about: About, claimed: ClaimedRequest | None
+    ) -> None:
         """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""
 
         def enter(origin: Origin) -> bool:
             return self._ledger.start(index, 0, reply, b"", b"", 0, 0, origin)
 
         if claimed is None or claimed.begin(enter):
-            self._refuse(index, reply, outcome)
+            self._refuse(index, reply, text, about)
         else:
             self._ledger.release(index)
 
@@ -362,9 +372,16 @@ class Intake:
         self._unanswerable(reply)
         self._ledger.release(index)
 
-    def _refuse(self, index: int, reply: bytes, outcome: Failed) -> None:
+    def _refuse(
+        self, index: int, reply: bytes, text: str, about: About = NOTHING_KNOWN, *, is_new: bool = False
+    ) -> None:
+        """AJ-Error without a start. `is_new`: it has not been counted as received."""
         self.counts.refused += 1
+        received_ns, (record, handler) = self._ledger.received_ns(index), about
+        if is_new:
+            self._attempts.received(handler)
         if self._ledger.refuse(index, reply):
-            self._out.reply(index, encode_reply(reply, outcome, self.max_payload))
+            self._out.reply(index, encode_reply(reply, Failed(text), self.max_payload))
+            self._attempts.refused(handler, text, record, received_ns)
         else:
             self._ledger.release(index)

@@ -20,6 +20,7 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Word
+from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
@@ -46,8 +47,12 @@ def run(
     restart_window, offset = RestartWindow(supervisor), ClockOffset(supervisor)
     shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
+    attempts = Attempts.of(spec)
+
     async def serve() -> NoReturn:
-        worker = Worker(spec, worker_spec, handlers, Channel(channel), shared, ledger, restart_window, offset)
+        worker = Worker(
+            spec, worker_spec, handlers, Channel(channel), shared, ledger, restart_window, offset, attempts
+        )
         status = await worker.run()
         # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation
         logging.shutdown()

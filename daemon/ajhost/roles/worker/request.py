@@ -37,11 +37,13 @@ class StuckReason(Enum):
 class Request:
     """A handler's run, with what its caller needs to know again: entry, reply subject, route, where it waited.
 
-    `owned`: whether the request was still ours when it began; None before that.
+    `owned`: whether the request was still ours when it began; None before that. `begun`: when its handler began
+    (monotonic seconds), 0.0 before that. `told`: whether its outcome is in the log.
     """
 
     __slots__ = (
         "answered",
+        "begun",
         "claimed",
         "deadline",
         "grace",
@@ -55,6 +57,7 @@ class Request:
         "started",
         "stuck",
         "task",
+        "told",
         "work",
     )
 
@@ -81,7 +84,8 @@ class Request:
         self.reply = reply
         self.claimed = claimed
         self.owned: bool | None = None
-        self.answered = False
+        self.begun = 0.0
+        self.answered = self.told = False
         self.phase = WAITING
         self.stuck: StuckReason | None = None
         self.grace = 0.0

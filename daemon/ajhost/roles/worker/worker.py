@@ -33,6 +33,7 @@ from ajhost.core.timings import (
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import host_subjects
+from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
@@ -67,6 +68,7 @@ class Worker:
         ledger: LockedLedger,
         restart_window: RestartWindow,
         offset: ClockOffset,
+        attempts: Attempts,
     ) -> None:
         self._spec = spec
         self._channel = channel
@@ -92,7 +94,9 @@ class Worker:
             on_stuck=self._stuck,
             on_free=self._freed,
             watchdog=self._watchdog,
+            attempts=attempts,
         )
+        self._attempts = attempts
         # the transport's requests go straight to where they are decided (adapters.transport.Sink)
         self.admit, self.refuse = self._intake.admit, self._intake.refuse
         self.before_buffer_reuse = self._intake.before_buffer_reuse
@@ -217,6 +221,7 @@ class Worker:
         self._transport.resume()
         self._consumer.refresh()  # entries may have become free without a slot
         logs.report_lost()
+        self._attempts.tick()
         if self._connection.up.is_set():
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
             self._intake.max_payload = self._connection.max_payload
@@ -331,6 +336,7 @@ class Worker:
             await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)
         self._count()
+        self._attempts.close()
         leaving.cancel()
         return 0
 

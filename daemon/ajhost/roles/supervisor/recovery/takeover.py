@@ -50,7 +50,9 @@ def answer_started(
             continue
         if entry.reply not in told:
             told.add(entry.reply)
-            standby.answer(entry.reply, verdict(entry))
+            outcome = verdict(entry)
+            standby.answer(entry.reply, outcome)
+            standby.answered.begun(ledger, entry, outcome)
             count += 1
         ledger.revoke(entry.index, entry.seq)
     return count
@@ -60,10 +62,9 @@ def confirm_sent(ledger: Ledger, standby: Standby, *, read: bool) -> None:
     """Leaves what a dead process had sent to the server that has `read` it, and answers it otherwise."""
     for entry in classify(ledger).sent:
         if not read and not entry.revoked:
-            standby.answer(
-                entry.reply,
-                Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply"),
-            )
+            outcome = Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply")
+            standby.answer(entry.reply, outcome)
+            standby.answered.begun(ledger, entry, outcome)
         ledger.revoke(entry.index, entry.seq)
 
 
@@ -89,12 +90,17 @@ def _claim_origin(entry: Entry, ledgers: LedgerCache) -> bool:
 
 def answer_for(ledger: Ledger, entry: Entry, standby: Standby, text: str) -> None:
     """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
-    reply = entry.reply
+    reply, frame = entry.reply, b""
     if entry.state in (State.RECEIVED, State.QUEUED):
-        reply = reply_of(ledger.frame(entry.index))
+        frame = ledger.frame(entry.index)
+        reply = reply_of(frame)
         if ledger.state(entry.index) != (entry.seq, entry.state):
             return  # it goes on after all, and what was read may be another frame
     standby.answer(reply, Failed(text))
+    if frame:
+        standby.answered.refused(frame, text)
+    else:
+        standby.answered.begun(ledger, entry, Failed(text))
     ledger.revoke(entry.index, entry.seq)
 
 
@@ -158,7 +164,7 @@ def requeue_entries(
             ledger.revoke(entry.index, entry.seq)
             continue
         moved.places.add(entry.at)
-        copy = standby.copy(ledger.frame(entry.index))
+        copy = standby.copy(ledger.frame(entry.index), is_new=not entry.deadline_ns)
         ledger.revoke(entry.index, entry.seq)
         if copy is not None:
             standby.enqueue(copy)
@@ -315,14 +321,15 @@ def _move_frames(ledger: Ledger, buffer: ReceiveBuffer, standby: Standby, moved:
     for begin, _, _, end, _, reply in found.messages:
         place = buffer.place() + begin
         if reply and place not in moved.places and reply not in moved.seen:
-            copies.append(standby.copy(bytes(ledger.view[place : place + end - begin])))
+            frame = bytes(ledger.view[place : place + end - begin])
+            copies.append(standby.copy(frame, is_new=True))
     buffer.consume(found.end)
     needed = found.needed
     if needed > buffer.size - READ_SIZE:
         # the server's max_payload grew: no ledger here holds it, so it is answered by its first line, and passed over
         begun = buffer.unconsumed()
         if buffer.place() not in moved.places and reply_of(begun) not in moved.seen:
-            standby.copy(begun)
+            standby.copy(begun, is_new=True)
         buffer.consume(needed)
         needed = 0
     moved.places.clear()  # entries lie in what was in the chunk at the first look

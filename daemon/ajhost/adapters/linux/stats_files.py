@@ -1,0 +1,125 @@
+"""Files of statistics: taken by one writer each, read by everybody. The only module that opens them.
+
+`flock` and not a record lock: whoever reads all files reads its own too, and closing any descriptor of a file drops its
+process's record locks. A child that a handler forks keeps the lock for as long as it lives; another file is made then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import mmap
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from ajhost.core.route_stats import (
+    NoPlace,
+    RouteStats,
+    StatsError,
+    StatsWriter,
+    add_up,
+    file_size,
+    header_size,
+    read,
+    used_size,
+)
+
+_log = logging.getLogger("ajhost.stats")
+_SUFFIX = ".stats"
+_SPARE_PLACES = 16
+"""Places of a new file beyond what is asked for: a reload may add routes."""
+_MOST_FILES = 4096
+_LARGEST = file_size(4096)
+"""Bytes of a file whose places are used up by routes that come and go."""
+
+
+class StatsFile:
+    """The first file that nobody writes to, or a new one, for the rest of this process's life.
+
+    A process that cannot have one counts in memory of its own, for nobody: statistics cost no task.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor = -1
+        try:
+            directory.mkdir(mode=0o750, exist_ok=True)
+            self._descriptor = _take_first(directory)
+        except OSError as error:
+            self._report(error)
+
+    def writer(self, routes: Sequence[str]) -> StatsWriter:
+        """Counts for these routes from now on; a writer of before is not to be used any more."""
+        if self._descriptor >= 0:
+            try:
+                return _open(self._descriptor, routes, self._directory)
+            except OSError as error:
+                self._report(error)
+        return StatsWriter(memoryview(bytearray(file_size(len(routes)))), routes)
+
+    def _report(self, error: OSError) -> None:
+        _log.error("%s: %s: what this process does is not counted", self._directory, error.strerror)
+
+
+def _take_first(directory: Path) -> int:
+    for number in range(_MOST_FILES):
+        path = directory / f"{number}{_SUFFIX}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    raise OSError(errno.EMFILE, "no file is free")
+
+
+def _open(descriptor: int, routes: Sequence[str], directory: Path) -> StatsWriter:
+    size = os.fstat(descriptor).st_size
+    if size:
+        try:
+            return StatsWriter(_map(descriptor, size), routes)
+        except NoPlace:  # a reload has added routes
+            size += _size_for(routes)
+            if size <= _LARGEST:
+                return StatsWriter(_map(descriptor, size), routes)
+            _log.warning("%s: full of routes that were served once: a file's counts begin anew", directory)
+        except StatsError as error:
+            _log.warning("%s: %s: a file's counts begin anew", directory, error)
+        os.ftruncate(descriptor, 0)
+    return StatsWriter(_map(descriptor, _size_for(routes)), routes)
+
+
+def _size_for(routes: Sequence[str]) -> int:
+    return file_size(len(routes) + _SPARE_PLACES)
+
+
+def _map(descriptor: int, size: int) -> memoryview:
+    os.posix_fallocate(descriptor, 0, size)  # no room is an error here, rather than a SIGBUS later
+    return memoryview(mmap.mmap(descriptor, size))
+
+
+def read_all(directory: Path) -> dict[str | None, RouteStats]:
+    """The sums over all files, by route; None for requests without one.
+
+    :raises OSError: when the directory may not be read; one that is not there has counted nothing.
+    """
+    found = []
+    for path in sorted(directory.glob(f"*{_SUFFIX}")):
+        with contextlib.suppress(FileNotFoundError, StatsError):
+            found.append(read(_content(path)))
+    return add_up(found)
+
+
+def _content(path: Path) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StatsError("no regular file")
+        return os.pread(descriptor, used_size(os.pread(descriptor, header_size(), 0)), 0)
+    finally:
+        os.close(descriptor)

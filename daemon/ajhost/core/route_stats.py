@@ -1,0 +1,322 @@
+"""What became of the requests of each route: counters and histograms in shared memory, of one process and of all.
+
+A file of statistics has one writer at a time. It outlives that: the next worker goes on counting where the last one
+stopped, so the sums over all files never go back, whoever dies. Every word is one aligned 8-byte store, as in a ledger.
+
+    header   64 words: magic, layout, how many places there are, how many are in use
+    places   128 words each: the route's name (length, then UTF-8), counters, two histograms
+
+The first place is for requests without a route: malformed ones, and types that nobody serves.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ajhost.protocol.reasons import FailureReason
+
+BUCKETS = (
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+    2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
+)  # fmt: skip
+"""Upper bounds in seconds, included; one more bucket takes what is longer."""
+REASONS = (
+    FailureReason.HANDLER_ERROR.value,
+    FailureReason.DEADLINE_EXCEEDED.value,
+    FailureReason.WORKER_DIED.value,
+    FailureReason.OVERLOADED.value,
+    FailureReason.DRAINING.value,
+    FailureReason.BAD_REQUEST.value,
+    FailureReason.UNKNOWN_TASK_TYPE.value,
+    FailureReason.HOST_ERROR.value,
+    FailureReason.INVALID_RESULT.value,
+    "other",
+)
+"""With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
+Words are added at the end only: files outlive an upgrade."""
+
+_MAGIC = int.from_bytes(b"ajhostS\n", "big")
+_LAYOUT = 1
+_HEADER_WORDS = 64
+_PLACE_WORDS = 128
+_MAX_NAME = 31 * 8
+_ROOM_FOR_REASONS = 16
+
+# words of a place
+_NAME = 0
+_RECEIVED, _COMPLETED, _TERMINATED = 32, 33, 34
+_FAILED = 40
+_REFUSED = _FAILED + _ROOM_FOR_REASONS
+_WAITING_SUM = _REFUSED + _ROOM_FOR_REASONS
+_WAITING = _WAITING_SUM + 1
+_RUNNING_SUM = _WAITING + len(BUCKETS) + 1
+_RUNNING = _RUNNING_SUM + 1
+_COUNTERS = _RECEIVED
+"""Where a place's numbers begin, which are all added up."""
+_NUMBERS = _PLACE_WORDS - _COUNTERS
+assert _RUNNING + len(BUCKETS) + 1 <= _PLACE_WORDS
+assert len(REASONS) <= _ROOM_FOR_REASONS
+
+_LARGEST = 1 << 62
+_REASON_INDEX = {reason: index for index, reason in enumerate(REASONS)}
+
+
+class StatsError(ValueError):
+    """The file holds no statistics of this layout."""
+
+
+class NoPlace(StatsError):
+    """The file has no place for one more route."""
+
+
+def file_size(places: int) -> int:
+    """Bytes of a file for so many routes; the place without a route comes on top."""
+    return (_HEADER_WORDS + (places + 1) * _PLACE_WORDS) * 8
+
+
+def reason_of(text: str) -> str:
+    """The stable word with which the text of an answer begins; `other` for texts that have none."""
+    word = text.partition(":")[0]
+    return word if word in _REASON_INDEX else "other"
+
+
+class StatsWriter:
+    """Counts for one process. Routes are named by their number in the order given; `NO_ROUTE` is none of them.
+
+    :raises StatsError: when the buffer holds something else; `NoPlace` when no place is left for a route.
+    """
+
+    __slots__ = ("_places", "_words")
+
+    NO_ROUTE = -1
+
+    def __init__(self, buffer: memoryview, routes: Sequence[str]) -> None:
+        """A buffer of zeros becomes an empty file; one that was in use is gone on with."""
+        self._words = words = buffer[: len(buffer) // 8 * 8].cast("Q")
+        places = (len(words) - _HEADER_WORDS) // _PLACE_WORDS
+        if places < 1:
+            raise StatsError("shorter than statistics are")
+        if words[0] == 0:
+            words[1], words[2], words[3] = _LAYOUT, places, 1
+            words[0] = _MAGIC
+        if (words[0], words[1]) != (_MAGIC, _LAYOUT) or not 0 < words[3] <= places:
+            raise StatsError("no statistics of this layout")
+        words[2] = places
+        self._drop_wild_numbers()
+        known = {name: index for index, name in enumerate(_names(words)) if index}
+        self._places = [_place(known[r] if (r := clip(route)) in known else self._add(r)) for route in routes]
+        self._places.append(_place(0))  # so that NO_ROUTE is the last one
+
+    def _drop_wild_numbers(self) -> None:
+        """A stray write may have left a number that one more would not fit into."""
+        words = self._words
+        for index in range(words[3]):
+            for at in range(_place(index) + _COUNTERS, _place(index) + _PLACE_WORDS):
+                if words[at] > _LARGEST:
+                    words[at] = 0
+
+    def _add(self, route: str) -> int:
+        words, index = self._words, self._words[3]
+        if index >= words[2]:
+            raise NoPlace(f"no place for one more route than {index - 1}")
+        name = route.encode()
+        at = _place(index) + _NAME
+        raw = name.ljust(-(-len(name) // 8) * 8, b"\0")
+        words[at] = len(name)
+        for number in range(len(raw) // 8):
+            words[at + 1 + number] = int.from_bytes(raw[number * 8 : number * 8 + 8], "little")
+        words[3] = index + 1
+        return index
+
+    def received(self, route: int) -> None:
+        """A request came."""
+        self._words[self._places[route] + _RECEIVED] += 1
+
+    def completed(self, route: int, waited: float, ran: float) -> None:
+        """A task's result was answered; it `waited` and `ran` for so many seconds."""
+        place = self._places[route]
+        self._words[place + _COMPLETED] += 1
+        self._observe(place, waited, ran)
+
+    def terminated(self, route: int, waited: float, ran: float) -> None:
+        """A task was answered so that it is not tried again."""
+        place = self._places[route]
+        self._words[place + _TERMINATED] += 1
+        self._observe(place, waited, ran)
+
+    def failed(self, route: int, reason: str, waited: float, ran: float) -> None:
+        """A task that had started was answered with an error."""
+        place = self._places[route]
+        self._words[place + _FAILED + _REASON_INDEX[reason]] += 1
+        self._observe(place, waited, ran)
+
+    def refused(self, route: int, reason: str) -> None:
+        """A request was answered with an error without having started."""
+        self._words[self._places[route] + _REFUSED + _REASON_INDEX[reason]] += 1
+
+    def _observe(self, place: int, waited: float, ran: float) -> None:
+        words = self._words
+        words[place + _WAITING + bisect_left(BUCKETS, waited)] += 1
+        words[place + _RUNNING + bisect_left(BUCKETS, ran)] += 1
+        # a clock that went back is no time, and no word takes less than 0
+        if waited > 0:
+            words[place + _WAITING_SUM] += int(waited * 1e9)
+        if ran > 0:
+            words[place + _RUNNING_SUM] += int(ran * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """`counts` by bucket, the last one for what is longer than all; `total` in seconds."""
+
+    counts: tuple[int, ...]
+    total: float
+
+    @property
+    def count(self) -> int:
+        """How many were observed."""
+        return sum(self.counts)
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Upper bound as text and how many are not longer, as Prometheus has it; the last bound is `+Inf`."""
+        found, so_far = [], 0
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
+            so_far += count
+            found.append((bound, so_far))
+        return found
+
+    def quantile(self, share: float) -> float | None:
+        """The seconds within which this share was done, between the bounds of its bucket; None without any.
+
+        As `histogram_quantile` of Prometheus: evenly spread within a bucket, the last bound for what is longer.
+        """
+        rank, so_far, lower = share * self.count, 0, 0.0
+        if not self.count:
+            return None
+        for bound, count in zip(BUCKETS, self.counts, strict=False):
+            if count and so_far + count >= rank:
+                return lower + (bound - lower) * (rank - so_far) / count
+            so_far, lower = so_far + count, bound
+        return BUCKETS[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStats:
+    """The numbers of one route, of one process or added up over several."""
+
+    numbers: tuple[int, ...] = (0,) * _NUMBERS
+
+    def __add__(self, other: RouteStats) -> RouteStats:
+        return RouteStats(tuple(a + b for a, b in zip(self.numbers, other.numbers, strict=True)))
+
+    def since(self, earlier: RouteStats) -> RouteStats:
+        """What came on top of an earlier state."""
+        return RouteStats(tuple(max(a - b, 0) for a, b in zip(self.numbers, earlier.numbers, strict=True)))
+
+    @property
+    def received(self) -> int:
+        """Requests that came."""
+        return self.numbers[_RECEIVED - _COUNTERS]
+
+    @property
+    def completed(self) -> int:
+        """Tasks answered with a result."""
+        return self.numbers[_COMPLETED - _COUNTERS]
+
+    @property
+    def terminated(self) -> int:
+        """Tasks answered so that they are not tried again."""
+        return self.numbers[_TERMINATED - _COUNTERS]
+
+    @property
+    def failed(self) -> Mapping[str, int]:
+        """Tasks that had started and were answered with an error, by reason."""
+        return self._by_reason(_FAILED)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Requests answered with an error without having started, by reason."""
+        return self._by_reason(_REFUSED)
+
+    @property
+    def waiting(self) -> Histogram:
+        """From the receipt of a request to its handler's start."""
+        return self._histogram(_WAITING, _WAITING_SUM)
+
+    @property
+    def running(self) -> Histogram:
+        """From a handler's start to its answer."""
+        return self._histogram(_RUNNING, _RUNNING_SUM)
+
+    @property
+    def answered(self) -> int:
+        """Requests that have their answer."""
+        return self.completed + self.terminated + sum(self.failed.values()) + sum(self.refused.values())
+
+    def _by_reason(self, first: int) -> dict[str, int]:
+        at = first - _COUNTERS
+        return dict(zip(REASONS, self.numbers[at : at + len(REASONS)], strict=True))
+
+    def _histogram(self, first: int, total: int) -> Histogram:
+        at = first - _COUNTERS
+        return Histogram(self.numbers[at : at + len(BUCKETS) + 1], self.numbers[total - _COUNTERS] / 1e9)
+
+
+def header_size() -> int:
+    """Bytes of which `used_size` needs no more."""
+    return _HEADER_WORDS * 8
+
+
+def used_size(header: bytes) -> int:
+    """How many bytes of a file are in use. Raises StatsError for what is no file of statistics."""
+    if len(header) < header_size():
+        raise StatsError("shorter than a header")
+    words = memoryview(header[: header_size()]).cast("Q")
+    if (words[0], words[1]) != (_MAGIC, _LAYOUT):
+        raise StatsError("no statistics of this layout")
+    return (_HEADER_WORDS + min(words[3], words[2]) * _PLACE_WORDS) * 8
+
+
+def read(data: bytes) -> dict[str | None, RouteStats]:
+    """The numbers of one file by route; None for requests without one. Raises StatsError.
+
+    A wild byte cannot be told from a number, but no content makes this fail otherwise.
+    """
+    used_size(data)
+    words = memoryview(data[: len(data) // 8 * 8]).cast("Q")
+    found: dict[str | None, RouteStats] = {}
+    for index, name in enumerate(_names(words)):
+        at = _place(index) + _COUNTERS
+        found[name if index else None] = RouteStats(tuple(words[at : at + _NUMBERS]))
+    return found
+
+
+def add_up(files: Iterable[Mapping[str | None, RouteStats]]) -> dict[str | None, RouteStats]:
+    """The sum over several files."""
+    sums: dict[str | None, RouteStats] = {}
+    for file in files:
+        for route, stats in file.items():
+            sums[route] = sums[route] + stats if route in sums else stats
+    return sums
+
+
+def clip(route: str) -> str:
+    """A route as a place can hold it."""
+    return route.encode()[:_MAX_NAME].decode(errors="ignore")
+
+
+def _place(index: int) -> int:
+    return _HEADER_WORDS + index * _PLACE_WORDS
+
+
+def _names(words: memoryview) -> list[str]:
+    places = (len(words) - _HEADER_WORDS) // _PLACE_WORDS
+    names = []
+    for index in range(min(words[3], places)):
+        at = _place(index)
+        size = min(words[at], _MAX_NAME)
+        raw = b"".join(word.to_bytes(8, "little") for word in words[at + 1 : at + 1 + -(-size // 8)])
+        names.append(raw[:size].decode(errors="replace"))
+    return names

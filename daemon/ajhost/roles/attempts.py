@@ -1,0 +1,152 @@
+"""What became of each attempt: counted by route, and told in one log record by whoever answered it.
+
+completed            DEBUG, or INFO with `[log] tasks = "all"`
+AJ-Terminate         INFO when the handler asked for it, else WARNING
+an exception         ERROR, with its traceback, where the handler raised it
+any other AJ-Error   WARNING
+refused              WARNING, once in 30 s for each reason, then with a count
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Self
+
+from ajhost.adapters.linux.stats_files import StatsFile
+from ajhost.adapters.log_record import Labelled, TaskLabels
+from ajhost.core.digest import Digest
+from ajhost.core.route_stats import StatsWriter, reason_of
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.task import TaskRecord
+from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.stats_history import DIRECTORY
+
+_log = logging.getLogger("ajhost.attempts")
+_SIGNATURES = ("the task is not signed", "the task's signature")
+"""How refusals begin that are about a signature: they are throttled apart from what is malformed."""
+
+
+class Attempts:
+    """The attempts that one process answers."""
+
+    def __init__(self, stats: StatsWriter, routes: Sequence[str], *, tell_completed: bool) -> None:
+        self.use(stats, routes)
+        self._completed_level = logging.INFO if tell_completed else logging.DEBUG
+        self._tells_completed = _log.isEnabledFor(self._completed_level)
+        self._refused = Digest[str]()
+
+    @classmethod
+    def of(cls, spec: GenerationSpec) -> Self:
+        """Those of a worker of this generation."""
+        routes = [handler.route for handler in spec.handlers]
+        stats = StatsFile(spec.runtime / DIRECTORY).writer(routes)
+        return cls(stats, routes, tell_completed=spec.log.tasks == "all")
+
+    def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:
+        """Counts there from now on; `routes` by their numbers."""
+        self._stats, self._routes = stats, routes
+
+    def received(self, route: int | None) -> None:
+        """A request for a route, by its number; None for a request without one."""
+        try:
+            self._stats.received(StatsWriter.NO_ROUTE if route is None else route)
+        except ValueError:
+            _wild()
+
+    def ended(
+        self, attempt: Labelled, route: int, outcome: Outcome, waited: float, ran: float, *, told: bool
+    ) -> None:
+        """An attempt that had begun has its answer, after so many seconds of waiting and of running.
+
+        `told`: it is in the log already, from where its handler raised what ended it.
+        """
+        self.count(route, outcome, waited, ran)
+        if type(outcome) is Completed:
+            if self._tells_completed:
+                labels = attempt.labels()
+                _log.log(
+                    self._completed_level, "route %r: completed in %.3g s", labels.route, labels.duration,
+                    extra=labels.extras() | {"aj_outcome": "completed"},
+                )  # fmt: skip
+        elif not told:
+            tell(outcome, attempt.labels())
+
+    def count(self, route: int, outcome: Outcome, waited: float, ran: float) -> None:
+        """Counts an attempt that has its answer."""
+        try:
+            if type(outcome) is Completed:
+                self._stats.completed(route, waited, ran)
+            elif type(outcome) is Terminated:
+                self._stats.terminated(route, waited, ran)
+            elif type(outcome) is Failed:
+                self._stats.failed(route, reason_of(outcome.text), waited, ran)
+        except ValueError:
+            _wild()
+
+    def refused(
+        self, route: int | None, text: str, record: TaskRecord | None = None, received_ns: int = 0
+    ) -> None:
+        """A request was answered with an error without having begun. What it asks for, as far as that is known."""
+        reason, now = reason_of(text), time.monotonic()
+        try:
+            self._stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
+        except ValueError:
+            _wild()
+        key = f"{reason} signature" if text.partition(": ")[2].startswith(_SIGNATURES) else reason
+        if not self._refused.tell(key, text, now):
+            return
+        extras: dict[str, str] = {}
+        if record is not None:
+            name = "" if route is None else self._routes[route]
+            waited = now - received_ns / 1e9 if received_ns else 0.0
+            extras = TaskLabels(record.id, record.type, name, record.tries, waited).extras()
+        _log.warning("refused: %s", text, extra=extras | {"aj_outcome": "refused", "aj_reason": reason})
+
+    def tick(self) -> None:
+        """Tells of refusals that were kept back. Call it every now and then."""
+        for refusals in self._refused.due(time.monotonic()):
+            _tell_kept_back(*refusals)
+
+    def close(self) -> None:
+        """Tells at once what is kept back."""
+        for refusals in self._refused.rest(time.monotonic()):
+            _tell_kept_back(*refusals)
+
+
+def _tell_kept_back(text: str, count: int, seconds: float) -> None:
+    _log.warning(
+        "refused %d more in %.0f s, the last: %s", count, seconds, text,
+        extra={"aj_outcome": "refused", "aj_reason": reason_of(text), "aj_count": str(count)},
+    )  # fmt: skip
+
+
+def tell(
+    outcome: Outcome,
+    labels: TaskLabels,
+    level: int = logging.WARNING,
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Logs an attempt that did not complete, with further labels in `extra`."""
+    if isinstance(outcome, Completed):
+        return
+    name, kind = ("AJ-Terminate", "terminated") if isinstance(outcome, Terminated) else ("AJ-Error", "failed")
+    _log.log(
+        level, "route %r: %s: %s", labels.route, name, outcome.text,
+        extra={**labels.extras(), "aj_outcome": kind, "aj_reason": reason_of(outcome.text), **extra},
+    )  # fmt: skip
+
+
+def tell_raised(error: BaseException, text: str, labels: TaskLabels) -> None:
+    """Logs an exception that a handler let through."""
+    _log.error(
+        "route %r: %s", labels.route, text, exc_info=error,
+        extra=labels.extras() | {"aj_outcome": "failed", "aj_reason": FailureReason.HANDLER_ERROR.value},
+    )  # fmt: skip
+
+
+def _wild() -> None:
+    """A stray write has left a number that one more does not fit into; the next process begins it anew."""

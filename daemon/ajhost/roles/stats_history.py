@@ -1,0 +1,88 @@
+"""The sums of the routes' statistics over the last minute: what rates and quantiles "of late" are made of.
+
+The supervisor takes a sample now and then and keeps them in a file, so that `ajhost status`, which asks no process, has
+something to compare with; if the supervisor hangs, the period that it compares with is longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from ajhost.core.route_stats import RouteStats
+
+DIRECTORY = "stats"
+"""Below the runtime directory."""
+_NAME = "history.json"
+_EVERY_NS = 10_000_000_000
+_KEPT = 7
+"""Samples: the oldest one is a minute old, or a little more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The sums at a moment of the monotonic clock (ns), and the CPU seconds of processes by their ids."""
+
+    at_ns: int
+    routes: Mapping[str | None, RouteStats] = field(default_factory=dict)
+    cpu: Mapping[int, float] = field(default_factory=dict)
+
+
+class StatsHistory:
+    """The writer's side: one per host."""
+
+    def __init__(self, runtime: Path) -> None:
+        self._directory = runtime / DIRECTORY
+        self._samples = _read(self._directory)
+
+    def due(self, now_ns: int) -> bool:
+        """Whether it is time for a sample."""
+        last = self._samples[-1].at_ns if self._samples else 0
+        return not last or now_ns - last >= _EVERY_NS or now_ns < last
+
+    def add(self, sample: Sample) -> None:
+        """Takes a sample and replaces the file. A directory that takes nothing costs rates only."""
+        # one that is later than now is of an earlier boot
+        self._samples = [*(s for s in self._samples if s.at_ns < sample.at_ns), sample][-_KEPT:]
+        new = self._directory / f"{_NAME}.new"
+        with contextlib.suppress(OSError):
+            new.write_bytes(
+                orjson.dumps([_as_object(s) for s in self._samples], option=orjson.OPT_NON_STR_KEYS)
+            )
+            os.replace(new, self._directory / _NAME)
+
+
+def baseline(runtime: Path, now_ns: int) -> Sample | None:
+    """The sample to compare with: the oldest that is kept; None without any of this boot."""
+    return next((s for s in _read(runtime / DIRECTORY) if s.at_ns < now_ns), None)
+
+
+def _as_object(sample: Sample) -> dict[str, object]:
+    routes = [(route, list(stats.numbers)) for route, stats in sample.routes.items()]
+    return {"at_ns": sample.at_ns, "routes": routes, "cpu": dict(sample.cpu)}
+
+
+def _read(directory: Path) -> list[Sample]:
+    try:
+        found = orjson.loads((directory / _NAME).read_bytes())
+        return [
+            Sample(
+                int(sample["at_ns"]),
+                {route: _stats(numbers) for route, numbers in sample["routes"]},
+                {int(pid): float(seconds) for pid, seconds in sample["cpu"].items()},
+            )
+            for sample in found
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _stats(numbers: list[int]) -> RouteStats:
+    if len(numbers) != len(RouteStats().numbers):
+        raise ValueError("of another layout")
+    return RouteStats(tuple(map(int, numbers)))

@@ -1,0 +1,79 @@
+"""What the supervisor answers itself: counted by route and told in the log, as a worker does with what it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ajhost.adapters.linux.stats_files import StatsFile
+from ajhost.adapters.log_record import TaskLabels
+from ajhost.core.route_stats import StatsWriter
+from ajhost.ledger.layout import State, Word
+from ajhost.ledger.view import Entry, Ledger
+from ajhost.protocol.frames import FrameError, scan
+from ajhost.protocol.outcome import Outcome
+from ajhost.protocol.task import TaskRecord, read_task
+from ajhost.roles.attempts import Attempts, tell
+from ajhost.roles.stats_history import DIRECTORY
+
+
+class Answered:
+    """Records the supervisor's answers. Routes are those of the present generation, found by a task's type."""
+
+    def __init__(self, runtime: Path, routes: Sequence[str]) -> None:
+        self._file = StatsFile(runtime / DIRECTORY)
+        self._attempts = Attempts(self._file.writer(routes), routes, tell_completed=False)
+        self.use_routes(routes)
+
+    def use_routes(self, routes: Sequence[str]) -> None:
+        """Takes a generation's routes."""
+        self._routes = routes
+        self._by_length = sorted(enumerate(routes), key=lambda found: -len(found[1]))
+        self._attempts.use(self._file.writer(routes), routes)
+
+    def tick(self) -> None:
+        """Tells of refusals that were kept back. Call it about once a second."""
+        self._attempts.tick()
+
+    def close(self) -> None:
+        """Tells at once what is kept back."""
+        self._attempts.close()
+
+    def received(self, frame: bytes) -> None:
+        """A request came to our own connection."""
+        self._attempts.received(self._about(frame)[0])
+
+    def begun(self, ledger: Ledger, entry: Entry, outcome: Outcome) -> None:
+        """An attempt that a worker had begun, and that this worker cannot answer.
+
+        What it had refused, it has recorded itself.
+        """
+        if entry.refused or entry.state in (State.RECEIVED, State.QUEUED):
+            return
+        now, begun, received = time.monotonic(), entry.started_ns / 1e9, entry.received_ns / 1e9
+        number = self._number(entry.type)
+        route = "" if number is None else self._routes[number]
+        labels = TaskLabels(entry.id, entry.type, route, entry.tries, now - received)
+        worker = {"aj_worker_slot": str(ledger.slot), "aj_worker_pid": str(ledger.words[Word.PID])}
+        if entry.state is State.STARTED:
+            self._attempts.count(
+                StatsWriter.NO_ROUTE if number is None else number, outcome, begun - received, now - begun
+            )
+        tell(outcome, labels, extra=worker)
+
+    def refused(self, frame: bytes, text: str) -> None:
+        """A request that nobody has begun; `frame` is as it came, or what there is of it."""
+        number, record = self._about(frame)
+        self._attempts.refused(number, text, record)
+
+    def _number(self, task_type: str) -> int | None:
+        return next((number for number, route in self._by_length if task_type.startswith(route)), None)
+
+    def _about(self, frame: bytes) -> tuple[int | None, TaskRecord | None]:
+        with contextlib.suppress(FrameError, ValueError, IndexError):
+            _, _, body, end, _, _ = scan(frame).messages[0]
+            record = read_task(frame[body : end - 2])
+            return self._number(record.type), record
+        return None, None

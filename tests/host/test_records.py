@@ -1,0 +1,144 @@
+"""The log says what became of each attempt that did not complete: one record, by whoever answered it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ajhost.adapters.linux.stats_files import read_all
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Request, Router, Verdict
+
+HANDLERS = {
+    "echo": "echo",
+    "work": "work",
+    "work-sync": "work_sync",
+    "terminate": "terminate",
+    "huge": "huge_result",
+    "unserialisable": "unserialisable",
+    "kill": "kill_self",
+    "block": "block_loop",
+}
+
+
+def records(host: Host, request: Request) -> list[str]:
+    """Level and text of each record that is about a request."""
+    found = re.findall(rf"^\S+ \S+ (\w+) +[\w ]+: (.*) \[\S+ {request.id}\]$", host.log_text(), re.MULTILINE)
+    return [f"{level} {text}" for level, text in found]
+
+
+@pytest.mark.parametrize(
+    ("route", "payload", "deadline", "record"),
+    [
+        ("work", {"kind": "error"}, 10.0, r"ERROR route 'work': \w+: .*"),
+        ("work-sync", {"kind": "error"}, 10.0, r"ERROR route 'work-sync': \w+: .*"),
+        ("terminate", {}, 10.0, r"INFO route 'terminate': AJ-Terminate: .*"),
+        ("work", {"sleep_ms": 60_000}, 2.0, r"WARNING route 'work': AJ-Error: deadline exceeded: .*"),
+        ("huge", {"bytes": 2_000_000}, 10.0, r"WARNING route 'huge': AJ-Terminate: result too large.*"),
+        ("unserialisable", {}, 10.0, r"WARNING route 'unserialisable': AJ-\w+: .*cannot be .*"),
+        ("kill", {}, 10.0, r"WARNING route 'kill': AJ-Error: worker died: .*SIGKILL.*"),
+        ("block", {"block_ms": 4000}, 2.0, r"WARNING route 'block': AJ-Error: deadline exceeded: .*"),
+    ],
+)
+async def test_an_attempt_that_does_not_complete_leaves_one_record(
+    nats_server: NatsServer, tmp_path: Path, route: str, payload: dict[str, Any], deadline: float, record: str
+) -> None:
+    sections = {"workers": {"count": 1, "kill_grace": 5.0}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        request = await router.send(route, payload, deadline=deadline)
+        assert (await router.reply(request)).verdict in (Verdict.ERROR, Verdict.TERMINATE)
+        await host.log(lambda line: request.id in line)
+        assert (await router.request("echo", b"x", deadline=20.0)).verdict is Verdict.COMPLETE
+        (found,) = records(host, request)
+        assert re.fullmatch(record, found)
+
+
+async def test_tasks_that_complete_are_in_the_log_if_it_is_to_have_all(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections = {"log": {"tasks": "all"}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        request = await router.send("echo", b"x")
+        assert (await router.reply(request)).verdict is Verdict.COMPLETE
+        await host.log(lambda line: request.id in line)
+        (found,) = records(host, request)
+        assert re.fullmatch(r"INFO route 'echo': completed in \S+ s", found)
+
+
+async def test_refusals_are_told_once_for_each_reason_and_then_with_a_count(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        for _ in range(3):
+            garbled = await router.send_raw("CHORIA_AJ.H.T.echo", b"{", None)
+            assert (await router.reply(garbled)).word == "bad request:"
+            late = await router.send("echo", b"x", deadline=-1.0)
+            assert (await router.reply(late)).word == "deadline exceeded:"
+        assert await host.terminate() == 0
+        told = [line for line in host.log_text().splitlines() if "refused" in line]
+        assert [re.sub(r"^.*?: |\d+ s|, the last.*", "", line)[:28] for line in told] == [
+            "refused: bad request: the ta",
+            "refused: deadline exceeded: ",
+            "refused 2 more in ",
+            "refused 2 more in ",
+        ]
+
+
+async def test_every_answer_is_counted_by_its_route_over_deaths_reloads_and_restarts(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        for turn in range(1, 4):
+            for _ in range(20):
+                assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
+            await router.request("work", {"kind": "error"})
+            await router.request("terminate")
+            assert (await router.request("kill")).word == "worker died:"
+            assert (await router.reply(await router.send_raw("CHORIA_AJ.H.T.echo", b"[]", None))).text
+            found = read_all(host.runtime / "stats")
+            assert (found["echo"].received, found["echo"].completed) == (20 * turn, 20 * turn)
+            assert found["work"].failed["handler error"] == turn
+            assert found["terminate"].terminated == turn
+            assert found["kill"].failed["worker died"] == found["kill"].received == turn
+            assert found[None].refused["bad request"] == found[None].received == turn
+            assert {route: stats.answered for route, stats in found.items()} == {
+                route: stats.received for route, stats in found.items()
+            }
+            if turn == 1:
+                assert (await host.reload()).status == 0
+            elif turn == 2:
+                assert await host.terminate() == 0
+                await host.restart()
+
+
+async def test_how_long_requests_waited_and_ran_is_counted(nats_server: NatsServer, tmp_path: Path) -> None:
+    sections = {"workers": {"count": 2, "concurrency": 1}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        sent = [await router.send("work", {"sleep_ms": 300}) for _ in range(6)]
+        for request in sent:
+            assert (await router.reply(request)).verdict is Verdict.COMPLETE
+        stats = read_all(host.runtime / "stats")["work"]
+        assert stats.running.count == stats.waiting.count == 6
+        assert 1.8 <= stats.running.total < 3.0
+        # of each worker's three, one begins at once, one after 0.3 s and one after 0.6 s, if they are spread evenly
+        assert 1.6 <= stats.waiting.total < 5.0
+        assert dict(stats.running.cumulative())["0.2"] == 0
