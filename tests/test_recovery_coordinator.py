@@ -22,6 +22,7 @@ from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Word
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
+from ajhost.roles.messages import FOR_WORKER, NewSocket, SocketStored, encode
 from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
 from ajhost.roles.supervisor.recovery import coordinator
 from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy, Recovery
@@ -73,8 +74,10 @@ class Double:
                     case "pass":
                         assert sock is not None
                         epoch = self.owner.words[Word.EPOCH]
-                        self.channel.send({"socket": epoch}, [sock.fileno()])
-                        assert self.channel.receive_wait(10) == ({"kept": epoch}, [])
+                        self.channel.send(encode(NewSocket(epoch)), [sock.fileno()])
+                        received = self.channel.receive_wait(10)
+                        assert received is not None
+                        assert FOR_WORKER.decode(received[0]) == SocketStored(epoch)
                     case "subscribe":
                         assert sock is not None
                         self._subscribe(sock)

@@ -66,11 +66,11 @@ def test_a_whole_number_of_seconds_is_a_time_too() -> None:
 @pytest.mark.parametrize(
     ("data", "named"),
     [
-        (b'{"slot": "0", "serial": 1, "generation": 1}', "'0'"),
+        (b'{"slot": "0", "serial": 1, "generation": 1}', "^slot: str where int is wanted"),
         (b'{"slot": 0, "serial": 1}', "generation"),
         (b'{"slot": 0, "serial": 1, "generation": 1, "extra": 1}', "extra"),
         (b"[]", "WorkerSpec"),
-        (b'{"slot": null, "serial": 1, "generation": 1}', "None"),
+        (b'{"slot": null, "serial": 1, "generation": 1}', "^slot: NoneType"),
     ],
 )
 def test_what_is_no_worker_spec_is_refused_and_the_text_names_the_part(data: bytes, named: str) -> None:

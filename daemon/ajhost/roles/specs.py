@@ -51,6 +51,24 @@ class WorkerSpec:
     supervisor: int
 
 
+def rehearsal(
+    python: PythonSettings, handlers: tuple[HandlerSettings, ...], workers: WorkerSettings, *, schemas: bool
+) -> GenerationSpec:
+    """What a template needs to know that imports the handlers and forks nobody."""
+    return GenerationSpec(
+        generation=0,
+        runtime=Path("/"),
+        nats=NatsSettings(),
+        python=python,
+        workers=workers,
+        handlers=handlers,
+        signature=SignatureSettings(),
+        log=LogSettings(),
+        queues=(),
+        schemas=schemas,
+    )
+
+
 def to_json(value: object) -> bytes:
     """A frozen value, its parts included, as JSON."""
     return orjson.dumps(value, default=str)
@@ -81,11 +99,21 @@ def _build(kind: Any, found: Any) -> object:
         hints = get_type_hints(kind)
         if unknown := found.keys() - hints:
             raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
-        return kind(**{name: _build(hints[name], part) for name, part in found.items()})
+        return kind(**{name: _part(hints[name], part, name) for name, part in found.items()})
     if kind is Path and isinstance(found, str):
         return Path(found)
     if kind is float and isinstance(found, int):
         return float(found)
     if origin is None and isinstance(kind, type) and isinstance(found, kind):
         return found
-    raise TypeError(f"{found!r} is no {kind}")
+    wanted = kind.__name__ if isinstance(kind, type) and origin is None else kind
+    raise TypeError(
+        f"{type(found).__name__} where {wanted} is wanted"
+    )  # not what it is: a plan holds secrets
+
+
+def _part(kind: Any, found: Any, name: str) -> object:
+    try:
+        return _build(kind, found)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None

@@ -19,6 +19,7 @@ from ajhost.core.timings import (
     STOP_MARGIN,
 )
 from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.messages import FinishOrder, HurryOrder
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
@@ -81,12 +82,12 @@ class Shutdown:
             if not finishing and all(m.left for m in members) and (returning or not standby.producer.count):
                 finishing = True  # nobody pushes any more: who has nothing left may go
                 for member in members:
-                    member.send({"finish": True})
+                    member.send(FinishOrder())
             if self.urgency > urged:
                 urged = self.urgency
                 _log.warning("hurrying: %d workers remain", len(members))
                 for member in members:
-                    member.send({"hurry": True})
+                    member.send(HurryOrder())
             if now > end or self.urgency is Urgency.KILL:
                 for member in members:
                     if not member.killed_at:

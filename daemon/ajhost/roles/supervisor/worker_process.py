@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -17,6 +18,17 @@ from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.core.timings import HEARTBEAT_AHEAD, REAP_RETRY, RESOURCE_RETRY, nanoseconds
 from ajhost.ledger.layout import Word
+from ajhost.roles.messages import (
+    FROM_WORKER,
+    BadMessage,
+    FromWorker,
+    NewSocket,
+    SocketStored,
+    ToWorker,
+    encode,
+)
+
+_log = logging.getLogger("ajhost.supervisor")
 
 _AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 
@@ -37,7 +49,7 @@ class WorkerProcess:
         directory: Path,
         channel: socket.socket,
         *,
-        on_message: Callable[[WorkerProcess, dict[str, object]], None],
+        on_message: Callable[[WorkerProcess, FromWorker], None],
         on_connection: Callable[[WorkerProcess, socket.socket], None],
         on_death: Callable[[WorkerProcess], None],
     ) -> None:
@@ -112,11 +124,11 @@ class WorkerProcess:
         if self._pidfd >= 0 and self.result is None:
             processes.pidfd_signal(self._pidfd, signal.SIGKILL)
 
-    def send(self, message: dict[str, object]) -> None:
+    def send(self, message: ToWorker) -> None:
         """Sends a message; a process that is gone or does not read is found out elsewhere."""
         with contextlib.suppress(ChannelClosed, ChannelFull):
             if self._open:
-                self._channel.send(message)
+                self._channel.send(encode(message))
 
     def take_socket(self) -> socket.socket | None:
         """Hands over the duplicate of its present connection, once; None when there is none for the present epoch."""
@@ -139,21 +151,26 @@ class WorkerProcess:
                 return
             if received is None:
                 return
-            message, descriptors = received
-            epoch = message.get("socket")
-            if not isinstance(epoch, int):
-                self._on_message(self, message)
-            elif descriptors:
-                self._keep(epoch, descriptors[0])
-            else:
-                self._duplicate(epoch)
+            found, descriptors = received
+            try:
+                message = FROM_WORKER.decode(found)
+            except BadMessage as error:
+                _log.error("worker %d (pid %d) sent %s", self.slot, self.pid, error)
+                continue
+            match message:
+                case NewSocket(epoch) if descriptors:
+                    self._keep(epoch, descriptors[0])
+                case NewSocket(epoch):
+                    self._duplicate(epoch)
+                case _:
+                    self._on_message(self, message)
 
     def _keep(self, epoch: int, descriptor: int) -> None:
         if self.sock is not None:
             self.sock.close()
         self.sock, self.epoch = socket.socket(fileno=descriptor), epoch
         self._on_connection(self, self.sock)
-        self.send({"kept": epoch})
+        self.send(SocketStored(epoch))
 
     def _duplicate(self, epoch: int) -> None:
         """The kernel had no room for the duplicate that came: it is taken from the process as soon as there is."""

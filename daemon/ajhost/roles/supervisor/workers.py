@@ -16,6 +16,7 @@ from ajhost.adapters.linux.channel import pair
 from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Ready, Recycle, Scale, Spawn, WorkerState
 from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Identity, Word, geometry_for
+from ajhost.roles.messages import FromWorker, GroupLeft, LeaveOrder, RecycleRequest, WorkerReady
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.supervisor.connections import Key
@@ -108,7 +109,7 @@ class WorkerPool:
                 self._spawn(command)
             case Leave(serial, stop):
                 if member := self.members.get(serial):
-                    member.send({"leave": "stop" if stop else "replaced"})
+                    member.send(LeaveOrder(stop))
 
     def _spawn(self, spawn: Spawn) -> None:
         try:
@@ -159,7 +160,7 @@ class WorkerPool:
         member.started(spawned.pid, spawned.pidfd)
         known = self.fleet.members.get(member.serial)
         if known is not None and known.state is WorkerState.LEAVING:
-            member.send({"leave": "stop" if self.fleet.stopping else "replaced"})
+            member.send(LeaveOrder(self.fleet.stopping))
 
     def _connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
         self._on_connection(Key(member.serial, member.epoch), sock)
@@ -169,16 +170,17 @@ class WorkerPool:
         self.failed.setdefault(spawn.generation, []).append(why)
         asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
 
-    def _message_received(self, member: WorkerProcess, message: dict[str, object]) -> None:
-        if "ready" in message:
-            pid = member.ledger.words[Word.PID]  # its template may not have told us yet
-            _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
-            self.handle(Ready(member.serial))
-        elif "retire" in message:
-            self.recycle(member, str(message["retire"]))
-        elif "left" in message:
-            member.left = True
-            self._on_change()
+    def _message_received(self, member: WorkerProcess, message: FromWorker) -> None:
+        match message:
+            case WorkerReady():
+                pid = member.ledger.words[Word.PID]  # its template may not have told us yet
+                _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
+                self.handle(Ready(member.serial))
+            case RecycleRequest(why):
+                self.recycle(member, why)
+            case GroupLeft():
+                member.left = True
+                self._on_change()
 
     def recycle(self, member: WorkerProcess, why: str) -> None:
         """The member shall be replaced in order."""

@@ -20,7 +20,18 @@ from typing import NoReturn
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
-from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object
+from ajhost.roles.messages import (
+    FOR_TEMPLATE,
+    ForkOrder,
+    ForkRefused,
+    HandlersLoaded,
+    LoadOrder,
+    LoadProblems,
+    NewQueues,
+    WorkerForked,
+    encode,
+)
+from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
@@ -59,7 +70,9 @@ def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
 def _serve(channel: Channel, stacks: int, run: Run) -> None:
     received = channel.receive_wait(None)
     assert received is not None
-    spec = from_object(GenerationSpec, received[0]["plan"])
+    order = FOR_TEMPLATE.decode(received[0])
+    assert isinstance(order, LoadOrder)
+    spec = order.spec
     # resolved, so that a generation keeps its release when a symlink is pointed at the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     handlers: dict[str, LoadedHandler] | None = None
@@ -71,7 +84,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
             gc.collect()  # what nobody refers to any more is closed, and not left behind
             effects = watch.effects(stacks)
     except LoadFailed as failed:
-        channel.send({"failed": {"problems": failed.problems}})
+        channel.send(encode(LoadProblems(tuple(failed.problems))))
         return
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -81,7 +94,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     gc.collect()
     gc.freeze()  # a collection in a worker shall not touch, and so copy, what all share
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
-    channel.send({"loaded": {"handlers": loaded, "effects": effects}})
+    channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects))))
     template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):
         while True:
@@ -118,20 +131,19 @@ class _Template:
         """Waits for one message and does what it says. :raises ChannelClosed: the supervisor is gone."""
         received = self._channel.receive_wait(None)
         assert received is not None
-        message, descriptors = received
-        if "queues" in message:
-            ends = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
-            self._queues += zip(message["queues"], ends, ends, strict=True)
-        elif "spawn" in message:
-            worker_spec = from_object(WorkerSpec, message["spawn"])
-            if not descriptors:
+        found, descriptors = received
+        match FOR_TEMPLATE.decode(found):
+            case NewQueues(names):
+                ends = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
+                self._queues += zip(names, ends, ends, strict=True)
+            case ForkOrder(worker_spec) if not descriptors:
                 self._refuse(worker_spec, "the template is out of file descriptors")
-                return
-            with socket.socket(fileno=descriptors[0]) as end:
-                self._spawn(worker_spec, end)
+            case ForkOrder(worker_spec):
+                with socket.socket(fileno=descriptors[0]) as end:
+                    self._spawn(worker_spec, end)
 
     def _refuse(self, worker_spec: WorkerSpec, problem: str) -> None:
-        self._channel.send({"refused": {"serial": worker_spec.serial, "problem": problem}})
+        self._channel.send(encode(ForkRefused(worker_spec.serial, problem)))
 
     def _spawn(self, worker_spec: WorkerSpec, end: socket.socket) -> None:
         _flush()  # what a buffer holds would be written by both
@@ -165,8 +177,7 @@ class _Template:
                 self._work(worker_spec, end)
             try:
                 pidfd = os.pidfd_open(worker)
-                told = {"serial": worker_spec.serial, "slot": worker_spec.slot, "pid": worker}
-                self._channel.send({"spawned": told}, [pidfd])
+                self._channel.send(encode(WorkerForked(worker_spec.serial, worker)), [pidfd])
             except BaseException:
                 os.kill(worker, signal.SIGKILL)
                 raise

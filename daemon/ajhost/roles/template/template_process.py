@@ -14,9 +14,6 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 import ajhost
 from ajhost.adapters.linux import processes
@@ -24,18 +21,25 @@ from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClose
 from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.core.timings import FORK_LIMIT, HANDOVER_LIMIT, TEMPLATE_START_MARGIN
 from ajhost.roles.handlers import HandlerDescription
+from ajhost.roles.messages import (
+    FROM_TEMPLATE,
+    BadMessage,
+    ForkOrder,
+    ForkRefused,
+    FromTemplate,
+    HandlersLoaded,
+    LoadOrder,
+    LoadProblems,
+    NewQueues,
+    ToTemplate,
+    WorkerForked,
+    encode,
+)
 from ajhost.roles.shared_queue.queue import TokenQueue
-from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
+from ajhost.roles.specs import GenerationSpec, WorkerSpec, rehearsal
 from ajhost.roles.template.dependencies import directories
 from ajhost.roles.template.import_effects import ImportEffect, verdict
-from ajhost.settings.values import (
-    HandlerSettings,
-    LogSettings,
-    NatsSettings,
-    PythonSettings,
-    SignatureSettings,
-    WorkerSettings,
-)
+from ajhost.settings.values import HandlerSettings, PythonSettings, WorkerSettings
 
 WORKER = "ajhost.roles.worker.main:run"
 """What a worker is (`roles.template.template.Run`)."""
@@ -75,7 +79,7 @@ class TemplateProcess:
         self._channel = channel
         self._stacks = stacks
         self._loop = asyncio.get_running_loop()
-        self._loaded: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._loaded: asyncio.Future[HandlersLoaded | LoadProblems] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[Spawned]] = {}
         self._turn = asyncio.Lock()
         self._given: set[str] = set()
@@ -175,7 +179,7 @@ class TemplateProcess:
 
     async def _begin(self, spec: GenerationSpec, timeout: float) -> None:
         with contextlib.suppress(ChannelClosed):  # its end tells more
-            self._channel.send({"plan": orjson.Fragment(to_json(spec))})
+            self._channel.send(encode(LoadOrder(spec)))
         try:
             async with asyncio.timeout(timeout + TEMPLATE_START_MARGIN):
                 message = await self._loaded
@@ -184,11 +188,9 @@ class TemplateProcess:
                 f"python.interpreter: {spec.python.interpreter} did not import the handlers in {timeout:g} s"
             )
             raise TemplateFailed([problem]) from None
-        if "failed" in message:
-            raise TemplateFailed(message["failed"]["problems"])
-        loaded = message["loaded"]
-        self.handlers = tuple(from_object(HandlerDescription, found) for found in loaded["handlers"])
-        self._effects = tuple(from_object(ImportEffect, found) for found in loaded["effects"])
+        if isinstance(message, LoadProblems):
+            raise TemplateFailed(list(message.problems))
+        self.handlers, self._effects = message.handlers, message.effects
 
     @property
     def pid(self) -> int:
@@ -218,7 +220,7 @@ class TemplateProcess:
             self._forks[worker_spec.serial] = forked
             try:
                 self._give(queues)
-                self._send({"spawn": worker_spec}, [channel_end.fileno()])
+                self._send(ForkOrder(worker_spec), [channel_end.fileno()])
                 async with asyncio.timeout(FORK_LIMIT):
                     return await forked
             except TimeoutError:
@@ -233,12 +235,12 @@ class TemplateProcess:
         for start in range(0, len(new), step):
             part = new[start : start + step]
             ends = [end.fileno() for queue in part for end in (queue.receive, queue.send)]
-            self._send({"queues": [queue.name for queue in part]}, ends)
+            self._send(NewQueues(tuple(queue.name for queue in part)), ends)
             self._given.update(queue.name for queue in part)
 
-    def _send(self, message: dict[str, object], descriptors: Sequence[int]) -> None:
+    def _send(self, message: ToTemplate, descriptors: Sequence[int]) -> None:
         try:
-            self._channel.send(message, descriptors)
+            self._channel.send(encode(message), descriptors)
         except (ChannelClosed, ChannelFull) as error:
             raise TemplateFailed([f"the template does not listen: {error}"]) from error
 
@@ -262,27 +264,37 @@ class TemplateProcess:
                 return
             if received is None:
                 return
-            self._take(*received)
+            found, descriptors = received
+            try:
+                self._take(FROM_TEMPLATE.decode(found), descriptors)
+            except BadMessage as error:
+                if not self._loaded.done():
+                    self._loaded.set_result(LoadProblems((f"the template sent {error}",)))
 
-    def _take(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        if "spawned" in message:
-            pidfd = descriptors.pop() if descriptors else _pidfd_of(message["spawned"]["pid"])
-            if pidfd is None:
-                message = {"refused": {"serial": message["spawned"]["serial"], "problem": _NO_DESCRIPTOR}}
-        if "spawned" in message and pidfd is not None:
-            forked = self._forks.get(message["spawned"]["serial"])
-            if forked is not None and not forked.done():
-                forked.set_result(Spawned(message["spawned"]["pid"], pidfd))
-            else:  # whoever asked has gone
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                os.close(pidfd)
-        elif "refused" in message:
-            forked = self._forks.get(message["refused"]["serial"])
-            if forked is not None and not forked.done():
-                forked.set_exception(TemplateFailed([message["refused"]["problem"]]))
-        elif not self._loaded.done() and ("loaded" in message or "failed" in message):
-            self._loaded.set_result(message)
+    def _take(self, message: FromTemplate, descriptors: list[int]) -> None:
+        match message:
+            case WorkerForked(serial, pid):
+                pidfd = descriptors.pop() if descriptors else _pidfd_of(pid)
+                if pidfd is None:
+                    self._refused(serial, _NO_DESCRIPTOR)
+                    return
+                forked = self._forks.get(serial)
+                if forked is not None and not forked.done():
+                    forked.set_result(Spawned(pid, pidfd))
+                else:  # whoever asked has gone
+                    with contextlib.suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    os.close(pidfd)
+            case ForkRefused(serial, problem):
+                self._refused(serial, problem)
+            case HandlersLoaded() | LoadProblems():
+                if not self._loaded.done():
+                    self._loaded.set_result(message)
+
+    def _refused(self, serial: int, problem: str) -> None:
+        forked = self._forks.get(serial)
+        if forked is not None and not forked.done():
+            forked.set_exception(TemplateFailed([problem]))
 
     def _gone(self) -> None:
         """The process has ended."""
@@ -293,7 +305,7 @@ class TemplateProcess:
         self._reason = ended.text
         self._readable()
         if not self._loaded.done():
-            self._loaded.set_result({"failed": {"problems": [self._last_words(ended)]}})
+            self._loaded.set_result(LoadProblems((self._last_words(ended),)))
         if self._forks:
             self._loop.call_later(HANDOVER_LIMIT, self._finish)
         else:
@@ -366,18 +378,7 @@ async def rehearse(
 
     :raises TemplateFailed: with every problem.
     """
-    spec = GenerationSpec(
-        generation=0,
-        runtime=Path("/"),
-        nats=NatsSettings(),
-        python=python,
-        workers=workers or WorkerSettings(),
-        handlers=handlers,
-        signature=SignatureSettings(),
-        log=LogSettings(),
-        queues=(),
-        schemas=schemas,
-    )
+    spec = rehearsal(python, handlers, workers or WorkerSettings(), schemas=schemas)
     template = await TemplateProcess.start(spec, (), timeout, entry=entry)
     template.close()
     await template.wait_closed()

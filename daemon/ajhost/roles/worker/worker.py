@@ -35,6 +35,21 @@ from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import host_subjects
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.messages import (
+    FOR_WORKER,
+    BadMessage,
+    FinishOrder,
+    FromWorker,
+    GroupLeft,
+    HurryOrder,
+    LeaveOrder,
+    NewSocket,
+    RecycleRequest,
+    SocketStored,
+    ToWorker,
+    WorkerReady,
+    encode,
+)
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
@@ -160,7 +175,7 @@ class Worker:
     async def _pass_on(self, sock: socket.socket) -> None:
         while True:
             try:
-                return self._channel.send({"socket": self._ledger.words[Word.EPOCH]}, [sock.fileno()])
+                return self._channel.send(encode(NewSocket(self._ledger.words[Word.EPOCH])), [sock.fileno()])
             except ChannelFull:
                 await asyncio.sleep(POLL_INTERVAL)
 
@@ -194,7 +209,7 @@ class Worker:
         await self._connection.subscribe(subjects, self._spec.nats.queue_group)
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING
-            self._tell({"ready": True})  # first: only one that serves can have served all that it may
+            self._tell(WorkerReady())  # first: only one that serves can have served all that it may
             self._consumer.begin()
 
     def _count(self) -> None:
@@ -271,24 +286,31 @@ class Worker:
                 return
             if received is None:
                 return
-            message, _ = received
-            if message.get("kept") == self._ledger.words[Word.EPOCH]:
-                self._kept.set()
-            if "leave" in message:
-                self._pull_while_leaving = message["leave"] == "stop"
-                if self._pull_while_leaving:
+            try:
+                self._obey(FOR_WORKER.decode(received[0]))
+            except BadMessage as error:
+                _log.error("the supervisor sent %s", error)
+
+    def _obey(self, message: ToWorker) -> None:
+        match message:
+            case SocketStored(epoch):
+                if epoch == self._ledger.words[Word.EPOCH]:
+                    self._kept.set()
+            case LeaveOrder(stop):
+                self._pull_while_leaving = stop
+                if stop:
                     self._intake.lift_limit()
                 else:
                     self._finish.set()
                 self._leaving.set()
-            if "finish" in message:
+            case FinishOrder():
                 self._finish.set()
-            if "hurry" in message:
+            case HurryOrder():
                 self._hurry.set()
 
-    def _tell(self, message: dict[str, object]) -> None:
+    def _tell(self, message: FromWorker) -> None:
         try:
-            self._channel.send(message)
+            self._channel.send(encode(message))
         except ChannelClosed:
             pass  # the end of the channel is seen by its reader
         except ChannelFull:
@@ -307,7 +329,7 @@ class Worker:
     def _ask_to_retire(self, why: str) -> None:
         if not self._retire_asked:
             self._retire_asked = True
-            self._tell({"retire": why})
+            self._tell(RecycleRequest(why))
         if self._orphaned:  # there is nobody left to ask
             self._leave_orphaned()
 
@@ -342,7 +364,7 @@ class Worker:
 
     async def _leave(self) -> None:
         await self._connection.leave()
-        self._tell({"left": True})
+        self._tell(GroupLeft())
 
     def _done(self, leaving: asyncio.Task[None]) -> bool:
         self._producer.expire(time.monotonic_ns())

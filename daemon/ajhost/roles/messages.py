@@ -1,0 +1,188 @@
+"""Every message on the channels between supervisor, templates and workers, and its way through JSON.
+
+On a channel a message is an object with one key, its word, whose value has the fields. Both ends run the same version
+of ajhost as a rule; `decode` says what is wrong if they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import orjson
+
+from ajhost.roles.handlers import HandlerDescription
+from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
+from ajhost.roles.template.import_effects import ImportEffect
+
+# -- supervisor to worker ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOrder:
+    """Leave the queue group. `stop`: the whole host stops, so what waits in the queues is finished too."""
+
+    stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FinishOrder:
+    """Nobody enqueues any more: end as soon as nothing is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class HurryOrder:
+    """Answer now for what is left, and end."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketStored:
+    """The supervisor has the duplicate of the connection of this epoch."""
+
+    epoch: int
+
+
+ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored
+
+# -- worker to supervisor ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewSocket:
+    """A duplicate of the worker's new connection, which has this epoch, comes with this."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """The server has the worker's subscriptions."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecycleRequest:
+    """The worker wants to be replaced in order; `why` is for the log."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLeft:
+    """The server has confirmed that the worker is out of the queue group."""
+
+
+FromWorker = NewSocket | WorkerReady | RecycleRequest | GroupLeft
+
+# -- supervisor to template -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOrder:
+    """The first message: import the handlers of this generation."""
+
+    spec: GenerationSpec
+
+
+@dataclass(frozen=True, slots=True)
+class NewQueues:
+    """More shared queues; for each name the receiving and the sending end come with this."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForkOrder:
+    """Fork this worker; the worker's end of its channel comes with this."""
+
+    worker: WorkerSpec
+
+
+ToTemplate = LoadOrder | NewQueues | ForkOrder
+
+# -- template to supervisor -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class HandlersLoaded:
+    """The handlers, and what their imports left behind."""
+
+    handlers: tuple[HandlerDescription, ...]
+    effects: tuple[ImportEffect, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProblems:
+    """Why there are no handlers. `template/bootstrap.py` writes this one without this module."""
+
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerForked:
+    """The worker with this serial exists; its pidfd comes with this, from the process between."""
+
+    serial: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkRefused:
+    """There is no worker with this serial."""
+
+    serial: int
+    problem: str
+
+
+FromTemplate = HandlersLoaded | LoadProblems | WorkerForked | ForkRefused
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+Message = ToWorker | FromWorker | ToTemplate | FromTemplate
+_M = TypeVar("_M")
+
+
+class BadMessage(ValueError):
+    """What came is no message for this end; the text says why, without what it held (a spec has secrets)."""
+
+
+class Vocabulary(Generic[_M]):
+    """The messages that one end of a channel understands, by their words."""
+
+    def __init__(self, kinds: Mapping[str, type[_M]]) -> None:
+        self.kinds = kinds
+
+    def decode(self, found: Mapping[str, Any]) -> _M:
+        """The message that `encode` made an object of.
+
+        :raises BadMessage: it is none of this vocabulary.
+        """
+        word = next(iter(found), "")
+        kind = self.kinds.get(word)
+        if kind is None or len(found) != 1:
+            raise BadMessage(f"a message {sorted(found)}, where one of {', '.join(self.kinds)} is understood")
+        try:
+            return from_object(kind, found[word])
+        except TypeError as error:
+            raise BadMessage(f"a message {word!r} that cannot be read: {error}") from None
+
+
+FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
+    {"leave": LeaveOrder, "finish": FinishOrder, "hurry": HurryOrder, "stored": SocketStored}
+)
+FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
+    {"socket": NewSocket, "ready": WorkerReady, "recycle": RecycleRequest, "left": GroupLeft}
+)
+FOR_TEMPLATE: Vocabulary[ToTemplate] = Vocabulary({"load": LoadOrder, "queues": NewQueues, "fork": ForkOrder})
+FROM_TEMPLATE: Vocabulary[FromTemplate] = Vocabulary(
+    {"loaded": HandlersLoaded, "failed": LoadProblems, "forked": WorkerForked, "refused": ForkRefused}
+)
+VOCABULARIES: tuple[Vocabulary[Any], ...] = (FOR_WORKER, FROM_WORKER, FOR_TEMPLATE, FROM_TEMPLATE)
+_WORDS: dict[type, str] = {
+    kind: word for vocabulary in VOCABULARIES for word, kind in vocabulary.kinds.items()
+}
+
+
+def encode(message: Message) -> dict[str, object]:
+    """The object that a channel carries."""
+    return {_WORDS[type(message)]: orjson.Fragment(to_json(message))}

@@ -1,0 +1,122 @@
+"""The messages of the channels: each comes back as it was, and what is none is told by name."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from ajhost.roles import messages
+from ajhost.roles.handlers import HandlerDescription
+from ajhost.roles.messages import (
+    FOR_TEMPLATE,
+    FOR_WORKER,
+    FROM_TEMPLATE,
+    FROM_WORKER,
+    VOCABULARIES,
+    BadMessage,
+    FinishOrder,
+    ForkOrder,
+    ForkRefused,
+    GroupLeft,
+    HandlersLoaded,
+    HurryOrder,
+    LeaveOrder,
+    LoadOrder,
+    LoadProblems,
+    Message,
+    NewQueues,
+    NewSocket,
+    RecycleRequest,
+    SocketStored,
+    Vocabulary,
+    WorkerForked,
+    WorkerReady,
+    encode,
+)
+from ajhost.roles.specs import WorkerSpec, rehearsal
+from ajhost.roles.template.import_effects import ImportEffect
+from ajhost.settings.values import PythonSettings, WorkerSettings
+from scripts.lib.doc_tables import PACKAGE
+
+EXAMPLES: dict[str, list[Message]] = {
+    "FOR_WORKER": [LeaveOrder(True), LeaveOrder(False), FinishOrder(), HurryOrder(), SocketStored(1 << 40)],
+    "FROM_WORKER": [NewSocket(3), WorkerReady(), RecycleRequest("7 tasks sérved"), GroupLeft()],
+    "FOR_TEMPLATE": [
+        LoadOrder(rehearsal(PythonSettings(), (), WorkerSettings(), schemas=True)),
+        NewQueues(("", "mail")),
+        NewQueues(()),
+        ForkOrder(WorkerSpec(slot=1, serial=2, generation=3, supervisor=4)),
+    ],
+    "FROM_TEMPLATE": [
+        HandlersLoaded(
+            (HandlerDescription("r", "m:f", "async"),), (ImportEffect("thread", "x", "a thread"),)
+        ),
+        LoadProblems(("one\ntwo", "three")),
+        WorkerForked(serial=1, pid=2),
+        ForkRefused(serial=1, problem="cannot fork"),
+    ],
+}
+
+
+def sent() -> Iterator[tuple[Vocabulary[Message], Message]]:
+    for name, found in EXAMPLES.items():
+        for message in found:
+            yield getattr(messages, name), message
+
+
+@pytest.mark.parametrize(("vocabulary", "message"), list(sent()), ids=lambda value: type(value).__name__)
+def test_a_message_comes_back_as_it_was(vocabulary: Vocabulary[Message], message: Message) -> None:
+    assert vocabulary.decode(orjson.loads(orjson.dumps(encode(message)))) == message
+
+
+def test_every_message_is_among_the_examples() -> None:
+    known = {kind for vocabulary in VOCABULARIES for kind in vocabulary.kinds.values()}
+    assert {type(message) for _, message in sent()} == known
+
+
+def test_a_word_means_one_message() -> None:
+    words = [word for vocabulary in VOCABULARIES for word in vocabulary.kinds]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({}, r"a message \[\], where one of leave, finish, hurry, stored is understood"),
+        ({"ready": {}}, r"a message \['ready'\], where one of leave, .* is understood"),
+        ({"leave": {"stop": True}, "hurry": {}}, r"a message \['hurry', 'leave'\]"),
+        ({"leave": True}, "a message 'leave' that cannot be read: bool where LeaveOrder is wanted"),
+        ({"leave": {"stop": 1}}, "'leave' that cannot be read: stop: int where bool is wanted"),
+        ({"leave": {}}, "'leave' that cannot be read: .*'stop'"),
+        ({"stored": {"epoch": 1, "more": 2}}, "'stored' that cannot be read: SocketStored has no more"),
+    ],
+)
+def test_what_is_no_message_is_told_by_what_is_wrong(found: dict[str, object], told: str) -> None:
+    with pytest.raises(BadMessage, match=told):
+        FOR_WORKER.decode(found)
+
+
+def test_the_text_about_a_bad_message_does_not_have_what_it_held() -> None:
+    with pytest.raises(BadMessage) as caught:
+        FOR_TEMPLATE.decode({"load": {"spec": {"nats": {"token": ["sesame"]}}}})
+    assert "sesame" not in str(caught.value)
+    assert "token" in str(caught.value) or "nats" in str(caught.value)
+
+
+def test_the_bootstrap_which_cannot_import_this_writes_problems_as_they_are_read() -> None:
+    source = (PACKAGE / "roles" / "template" / "bootstrap.py").read_text()
+    (written,) = (
+        node.args[0]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "json.dumps"
+    )
+    found = eval(ast.unparse(written), {"problem": "too old"})
+    assert FROM_TEMPLATE.decode(found) == LoadProblems(("too old",))
+
+
+def test_ends_of_a_channel_understand_different_messages() -> None:
+    assert FOR_WORKER.kinds.keys().isdisjoint(FROM_WORKER.kinds)
+    assert FOR_TEMPLATE.kinds.keys().isdisjoint(FROM_TEMPLATE.kinds)
