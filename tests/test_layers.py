@@ -44,11 +44,7 @@ SANS_IO = {"asyncio", "logging", "os", "selectors", "signal", "socket", "subproc
 """No clock, no loop, no log, no system calls: `protocol`, `ledger` and `core` are functions of their arguments."""
 
 ONLY_IN: dict[str, set[str]] = {
-    "nats": {
-        "ajhost.adapters.dev_client",
-        "ajhost.adapters.nats.connection",
-        "ajhost.adapters.nats.transport",
-    },
+    "nats": {"ajhost.adapters.dev_client", "ajhost.adapters.nats.log_in"},
     "prometheus_client": {"ajhost.adapters.prometheus"},
     "pydantic": {"ajhost.settings.load", "ajhost.settings.schema", "ajhost.roles.payload_readers"},
     "pydantic_core": {"ajhost.roles.json_encoding"},

@@ -6,21 +6,23 @@ import asyncio
 import os
 import signal
 import socket
-from urllib.parse import urlparse
 
 import pytest
 
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
+from ajhost.protocol.server_info import ServerInfo
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_waiting
 from tests.support.house import GEOMETRY, SUBJECT, House, frame, until
-from tests.support.peer import Given, Peer
+from tests.support.peer import Peer, let_in
 
 INSIDE = b"\r\n" + frame(b"R.inside")
 BODY = b"x" * 100 + INSIDE * ((GEOMETRY.chunk + READ_SIZE) // len(INSIDE))
@@ -36,7 +38,7 @@ class Waits:
 
     def __init__(self, ledger: LockedLedger) -> None:
         self._ledger = ledger
-        self.transport = Given(ledger, RestartWindow(ledger), self)
+        self.transport = LedgerTransport(ledger, RestartWindow(ledger), self, self)
 
     async def opened(self, sock: socket.socket) -> None:
         """The test holds a duplicate already."""
@@ -54,6 +56,18 @@ class Waits:
 
     def refuse(self, reply: bytes) -> None:
         raise AssertionError("there is room")
+
+    def limited(self, max_payload: int) -> None:
+        """No server says so."""
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        raise AssertionError("every request is answered")
+
+    def ended(self, epoch: int, event: Lost) -> None:
+        raise AssertionError(event.text)
+
+    def told(self, info: ServerInfo) -> None:
+        """The server says nothing of itself."""
 
     def server_error(self, text: str) -> None:
         raise AssertionError(text)
@@ -73,9 +87,7 @@ def worker(home: House, serial: int, sock: socket.socket) -> int:
 
 async def _work(home: House, serial: int, sock: socket.socket) -> None:
     transport = Waits(LockedLedger(home.directory, serial)).transport
-    transport.given = sock
-    await transport.connect(urlparse("nats://nobody"), 0, 5)
-    assert await transport.readline() == b"PONG\r\n"
+    await let_in(transport, sock)
     await asyncio.Event().wait()
 
 

@@ -224,7 +224,7 @@ async def _at(home: House, partition: Partition, moment: str) -> tuple[Bench, li
     size = sum(len(frame(reply)) for reply in requests)
     sock = member.sock
     assert sock is not None
-    await until(lambda: tcp._unread(sock) >= size)
+    await until(lambda: tcp.unread(sock) >= size)
     await partition.cut()
     for done in range(3, MOMENTS[moment]):
         await bench.double.step()

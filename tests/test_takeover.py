@@ -109,8 +109,8 @@ async def handed_over(
     await home.client.flush()
     if not padding:
         total = sum(len(frame(reply)) for reply in replies)
-        await until(lambda: tcp._unread(worker.sock) >= total)
-        if tcp._unread(worker.sock) > total:  # the server's first PING, a second or two after we came
+        await until(lambda: tcp.unread(worker.sock) >= total)
+        if tcp.unread(worker.sock) > total:  # the server's first PING, a second or two after we came
             worker.kill()
             worker.close()
             worker.sock.close()

@@ -30,7 +30,7 @@ class Pair:
         """Sends and waits until all of it is in our receive queue."""
         self.peer.sendall(bytes(size))
         self.sent += size
-        while tcp._unread(self.ours) < self.sent - self.read:
+        while tcp.unread(self.ours) < self.sent - self.read:
             self._wait(select.POLLIN)
 
     def take(self, size: int) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from urllib.parse import urlparse
 
 import pytest
 
+from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, Word, create
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message
+from ajhost.protocol.server_info import ServerInfo
 from tests.support.house import frame, until
-from tests.support.peer import Given, Peer
+from tests.support.peer import Peer, let_in
 
 ENTRIES = 8
 GEOMETRY = Geometry(ENTRIES, 1 << 18, 1 << 16)
@@ -26,7 +28,8 @@ class Worker:
         memory = memoryview(bytearray(GEOMETRY.size))
         create(memory, GEOMETRY, Identity(1, 0, 1))
         self.ledger = LedgerWriter(memory)
-        self.transport = Given(self.ledger, RestartWindow(self.ledger), self)
+        self.transport = LedgerTransport(self.ledger, RestartWindow(self.ledger), self, self)
+        self.ends: list[Lost] = []
         self.admitted: list[bytes] = []
         self.refused: list[bytes] = []
         self._in_chunk: list[tuple[int, bytes]] = []
@@ -47,16 +50,26 @@ class Worker:
     def refuse(self, reply: bytes) -> None:
         self.refused.append(reply)
 
+    def limited(self, max_payload: int) -> None:
+        """No server says so."""
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        """Nobody waits."""
+
+    def ended(self, epoch: int, event: Lost) -> None:
+        self.ends.append(event)
+
+    def told(self, info: ServerInfo) -> None:
+        """The server says nothing of itself."""
+
     def server_error(self, text: str) -> None:
-        assert text.startswith("connection lost: ")
+        raise AssertionError(text)
 
 
 async def connected(worker: Worker, peer: Peer) -> None:
     """A connection that the server has accepted."""
-    worker.transport.given = peer.theirs
     peer.send(b"PONG\r\n")
-    await worker.transport.connect(urlparse("nats://nobody"), 0, 5)
-    assert await worker.transport.readline() == b"PONG\r\n"
+    await let_in(worker.transport, peer.theirs)
 
 
 async def test_what_was_admitted_lies_in_the_chunk_until_that_is_overwritten() -> None:
@@ -85,7 +98,7 @@ async def test_a_write_that_fails_first_leaves_nothing_unread(requests: int) -> 
         peer.reset()
         worker.transport.out.publish(b"PUB x 0\r\n\r\n")
         await asyncio.sleep(0)  # the loop's turn ends with the write, before anything is read
-        assert worker.transport.at_eof()
+        assert worker.ends
     assert worker.admitted == replies[:ENTRIES]
     assert worker.refused == replies[ENTRIES:]
 
@@ -103,7 +116,7 @@ async def test_what_was_taken_over_while_we_hung_is_not_refused_by_us() -> None:
         peer.theirs.shutdown(socket.SHUT_WR)  # as the heir does, so that our next write fails
         worker.transport.out.publish(b"PUB x 0\r\n\r\n")
         await asyncio.sleep(0)
-        assert worker.transport.at_eof()
+        assert worker.ends
     assert worker.admitted == replies[:ENTRIES]
     assert not worker.refused
 
@@ -116,6 +129,6 @@ async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
         peer.reset()
         worker.transport.out.publish(b"PUB x 0\r\n\r\n")
         await asyncio.sleep(0)
-        assert worker.transport.at_eof()
+        assert worker.ends
     assert worker.admitted == [b"R.0"]
     assert not worker.refused

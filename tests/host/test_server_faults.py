@@ -239,22 +239,54 @@ async def test_a_server_that_stood_still_while_the_last_worker_died_never_finds_
             assert {(await router.reply(r)).verdict for r in requests} == {Verdict.COMPLETE}
 
 
-async def test_a_permission_that_is_missing_is_in_the_log_and_the_host_lives(tmp_path: Path) -> None:
-    config = """
-        authorization { users = [
-          {user: host, password: pw, permissions: {subscribe: ["CHORIA_AJ.H.T.echo"], publish: ["_INBOX.>"]}},
-          {user: router, password: pw}
-        ]}
-    """
-    async with NatsServer(tmp_path, config=config) as server:
-        access = {"nats": {"user": "host", "password": "pw"}}
-        async with (
-            Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=access) as host,
-            Router(server.url, user="router", password="pw") as router,
-        ):
-            await host.log("Permissions Violation")
-            assert (await router.request("echo", b"x")).body == b"x"
-            assert (await router.request("work", {})).verdict is Verdict.NO_RESPONDERS
+async def test_a_host_that_may_not_subscribe_to_all_is_not_ready_until_it_may_and_serves_the_rest(
+    tmp_path: Path,
+) -> None:
+    def config(subjects: str) -> str:
+        permissions = f'{{subscribe: [{subjects}], publish: ["_INBOX.>"]}}'
+        host = f"{{user: host, password: pw, permissions: {permissions}}}"
+        return f"authorization {{ users = [{host}, {{user: router, password: pw}}] }}"
+
+    async with NatsServer(tmp_path, config=config('"CHORIA_AJ.H.T.echo"')) as server:
+        host = Host(
+            tmp_path,
+            nats=server.url,
+            handlers=HANDLERS,
+            sections={"nats": {"user": "host", "password": "pw"}},
+        )
+        try:
+            await host.launch()
+            await host.log('grant the host\'s user the permission to subscribe to "CHORIA_AJ.H.T.work"')
+            async with Router(server.url, user="router", password="pw") as router:
+                await _served(router)
+                assert (await router.request("work", {})).verdict is Verdict.NO_RESPONDERS
+            assert "ready:" not in host.log_text()
+            await server.kill()
+            server.configure(config('"CHORIA_AJ.H.T.>"'))
+            await server.start()
+            await host.ready(6)
+        finally:
+            await host.destroy()
+
+
+async def test_replies_that_may_not_be_sent_are_told_once_with_the_permission(tmp_path: Path) -> None:
+    user = '{user: host, password: pw, permissions: {subscribe: [">"], publish: ["nothing"]}}'
+    config = f"authorization {{ users = [{user}, {{user: router, password: pw}}] }}"
+    async with (
+        NatsServer(tmp_path, config=config) as server,
+        Host(
+            tmp_path,
+            nats=server.url,
+            handlers=HANDLERS,
+            sections={"nats": {"user": "host", "password": "pw"}},
+        ) as host,
+        Router(server.url, user="router", password="pw") as router,
+    ):
+        for _ in range(5):
+            await router.send("echo", b"x", deadline=2)
+        await host.log('permission to publish to "_INBOX.>"')
+        await asyncio.sleep(0.5)
+        assert host.log_text().count('permission to publish to "_INBOX.>"') <= len(host.workers())
 
 
 async def test_a_second_server_takes_over(tmp_path: Path) -> None:

@@ -11,14 +11,11 @@ from typing import Self
 from ajhost.adapters.nats.transport import LedgerTransport
 
 
-class Given(LedgerTransport):
-    """On a connection that is there already."""
-
-    given: socket.socket
-
-    async def _open(self, host: str, port: int) -> socket.socket:
-        self.given.setblocking(False)
-        return self.given
+async def let_in(transport: LedgerTransport, sock: socket.socket) -> None:
+    """A connection that is there already, and whose server says PONG first of all: it has let us in."""
+    sock.setblocking(False)
+    await transport.open(sock)
+    assert await transport.read_answer() == b"PONG\r\n"
 
 
 class Peer:

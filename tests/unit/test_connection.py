@@ -19,7 +19,6 @@ from ajhost.core.connection_table import (
     Barred,
     Close,
     Command,
-    ConnectionState,
     Drop,
     Event,
     Failed,
@@ -30,7 +29,6 @@ from ajhost.core.connection_table import (
     Move,
     Open,
     Ping,
-    Reason,
     Reconfigured,
     Refused,
     Resolve,
@@ -46,6 +44,7 @@ from ajhost.core.connection_table import (
 )
 from ajhost.core.login_gate import WORDS, LoginGate
 from ajhost.core.server_pool import Address, Server, ServerPool
+from ajhost.ledger.connection_status import ConnectionState, Reason
 
 S = ConnectionState
 NAMED = Server("nats.example", 4222)

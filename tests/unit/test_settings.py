@@ -15,8 +15,13 @@ from ajhost.settings.values import HandlerSettings, Settings, SignatureSettings,
 
 HANDLER = '[handlers.echo]\ntarget = "app:echo"\n'
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+JWT = (
+    "eyJhbGciOiAibm9uZSJ9."
+    "eyJzdWIiOiAiVURYVTRSQ1NKTlpPSVFIWk5XWEhYT1JEUFJUR05KQUhBSEZSR1pORUVKQ1BRVFQyTTdOTENORjQifQ."
+    "c2ln"
+)
 CREDS = f"""-----BEGIN NATS USER JWT-----
-eyJ0
+{JWT}
 ------END NATS USER JWT------
 -----BEGIN USER NKEY SEED-----
 {SEED}
@@ -68,6 +73,9 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
         password_file = "pw"
         inbox_prefix = "_INBOX.me"
         reply_prefixes = ["_INBOX"]
+        discover = false
+        ping_interval = 1
+        ping_timeout = 3.5
         [nats.tls]
         first = true
         [python]
@@ -107,7 +115,12 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
     nats = settings.nats
     assert nats.servers == ("nats://a:1", "tls://u:p@b", "nats://[::1]:4222")
     assert (nats.queue_group, nats.inbox_prefix) == ("g.h", "_INBOX.me")
-    assert (nats.user, nats.password) == ("me", "from a file")
+    assert (nats.user, nats.password, nats.password_file) == (
+        "me",
+        "from a file",
+        directory / "pw",
+    )
+    assert (nats.discover, nats.ping_interval, nats.ping_timeout) == (False, 1.0, 3.5)
     assert nats.tls is not None
     assert nats.tls.first
     assert settings.python.path == (directory / "app", Path("/"))

@@ -144,7 +144,8 @@ def _new_id() -> str:
 
 
 async def _ask(nats: NatsSettings, subject: str, headers: dict[str, str], body: bytes, timeout: float) -> int:
-    from ajhost.adapters.nats.connection import ConnectFailed, NoResponders, addresses, request_once
+    from ajhost.adapters.nats.connection import addresses
+    from ajhost.adapters.nats.requests import ConnectFailed, NoResponders, request_once
 
     where = f"{subject} (NATS at {addresses(nats)})"
     limit = asyncio.timeout(timeout + CALL_CONNECT_LIMIT)

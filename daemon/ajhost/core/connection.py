@@ -16,7 +16,6 @@ from ajhost.core.connection_table import (
     Barred,
     Close,
     Command,
-    ConnectionState,
     Drop,
     Due,
     Event,
@@ -29,7 +28,6 @@ from ajhost.core.connection_table import (
     Open,
     Ping,
     Quiet,
-    Reason,
     Reconfigured,
     Refused,
     Resolve,
@@ -46,6 +44,7 @@ from ajhost.core.connection_table import (
 )
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.server_pool import Address, Server, ServerPool, literal
+from ajhost.ledger.connection_status import ConnectionState, Reason
 
 TICK = 0.25
 """Seconds between two `Ticked`, if nothing is due before."""
@@ -88,7 +87,8 @@ class ConnectionMachine:
     """`state` has been so `since`; `server` is the present or next one; `reason` and `text`: why it is no better."""
 
     def __init__(self, pool: ServerPool, gate: LoginGate, patience: Patience, rng: Random) -> None:
-        self._pool, self._gate, self._patience, self._rng = pool, gate, patience, rng
+        self._pool, self._gate, self._rng = pool, gate, rng
+        self.patience = patience
         self.state = ConnectionState.CLOSED
         self.since = 0.0
         self.server, _ = pool.next(0.0)
@@ -248,7 +248,8 @@ class ConnectionMachine:
             self._pool.failed(self.server, self._pause(reason), now)
             self._target = None
             _, self._retry_at = self._pool.next(now)
-        self.reason, self.text = reason, text
+        if not planned or reason is not Reason.PERMISSION:  # which was told already, with the subject
+            self.reason, self.text = reason, text
         self._barred = self._moving = False
         return [Drop()]
 
@@ -303,10 +304,10 @@ class ConnectionMachine:
                     self._step(Leave, now)
             return self._look_elsewhere(now)
         self._quiet += passed
-        if self._quiet >= self._patience.ping_timeout:
+        if self._quiet >= self.patience.ping_timeout:
             silent = f"{self.server}: not a byte for {self._quiet:.1f} s"
             return self._fail(Reason.SILENT, silent, now)
-        if not self._pinged and self._quiet >= self._patience.ping_interval:
+        if not self._pinged and self._quiet >= self.patience.ping_interval:
             self._pinged = True
             return [Ping()]
         if self.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING) and self._unanswered:
@@ -315,7 +316,7 @@ class ConnectionMachine:
 
     @property
     def _unanswered(self) -> bool:
-        return self._pinged and self._quiet >= self._patience.ping_interval + UNANSWERED
+        return self._pinged and self._quiet >= self.patience.ping_interval + UNANSWERED
 
     # -- a server that is about to stop, and other servers ------------------------------------------
 

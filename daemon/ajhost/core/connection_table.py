@@ -7,55 +7,9 @@ compares the two.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from ajhost.core.server_pool import Address, Server
-
-
-class ConnectionState(IntEnum):
-    """Where a connection stands. The numbers are in ledgers: they never change their meaning."""
-
-    CLOSED = 0
-    """Not begun, or ended for good."""
-    RESOLVING = 1
-    """The addresses of the next server are looked up."""
-    CONNECTING = 2
-    """A socket is opened; the server's INFO is awaited, then the TLS handshake if there is one."""
-    SEALED = 3
-    """As secure as the settings want it: credentials and subscriptions are under way."""
-    SUBSCRIBED = 4
-    """The server has all our subscriptions."""
-    SILENT = 5
-    """Nothing comes from the server, not even the answer to a PING."""
-    LOCKED_OUT = 6
-    """A server does not let us in, for a reason that only somebody's action ends."""
-    WAITING = 7
-    """Without a server, until the next one is tried."""
-    LEAVING = 8
-    """Out of the queue group for good; answers still leave."""
-
-
-class Reason(IntEnum):
-    """Why there is no connection. The numbers are in ledgers: they never change their meaning."""
-
-    NONE = 0
-    REFUSED = 1
-    ENDED = 2
-    UNREACHABLE = 3
-    DNS = 4
-    TLS = 5
-    AUTHORIZATION = 6
-    PERMISSION = 7
-    LIMIT = 8
-    PROTOCOL = 9
-    SILENT = 10
-    LAME_DUCK = 11
-    CREDENTIALS = 12
-    RESOURCES = 13
-    SOCKET = 14
-    RECONFIGURED = 15
-    CLIENT = 16
-
+from ajhost.ledger.connection_status import ConnectionState, Reason
 
 REASON_TEXTS: dict[Reason, str] = {
     Reason.NONE: "",
@@ -80,18 +34,19 @@ REASON_TEXTS: dict[Reason, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Pauses (s) before the same server is tried again: from `first` on, doubled each time up to `most`."""
+    """Pauses (s) before a server is tried again: from `first` on, each `growth` times as long, up to `most`."""
 
     first: float
+    growth: float
     most: float
 
     def pause(self, failures: int, share: float) -> float:
         """The pause after so many failures in a row (at least 1). `share`, 0 to 1, is the jitter: half to whole."""
-        whole = min(self.first * 2.0 ** min(failures - 1, 30), self.most)
+        whole = min(self.first * self.growth ** min(failures - 1, 50), self.most)
         return whole * (0.5 + 0.5 * share)
 
 
-QUICK, SLOW = Backoff(0.1, 2.0), Backoff(0.4, 5.0)
+QUICK, SLOW = Backoff(0.1, 1.3, 2.0), Backoff(0.4, 2.0, 5.0)
 
 LOCKS_OUT = frozenset((Reason.TLS, Reason.AUTHORIZATION, Reason.PERMISSION, Reason.LIMIT, Reason.CREDENTIALS))
 """The reasons that only somebody's action ends: the connection is LOCKED_OUT. For all others it is WAITING."""

@@ -24,35 +24,33 @@ WORDS = 5
 
 
 class LoginGate:
-    """`words`: five words that all processes of a host share. Times are seconds of the monotonic clock."""
+    """Five of `words`, from `first` on: all processes of a host share them. Times: seconds of the monotonic clock."""
 
-    def __init__(self, words: MutableSequence[int] | memoryview) -> None:
-        self._words = words
+    def __init__(self, words: MutableSequence[int] | memoryview, first: int = 0) -> None:
+        self._words, self._first = words, first
         self._refused_ns = 0
         """When this process was last refused."""
 
     def refused(self, now: float) -> None:
         """A server has not let this process in."""
-        words, ns = self._words, int(now * 1e9)
-        self._refused_ns = ns
-        if not words[SHUT_SINCE]:
-            words[SHUT_SINCE] = ns
-            words[NEXT_TURN] = ns + int(FIRST_SPACING * 1e9)
+        self._refused_ns = ns = int(now * 1e9)
+        if not self._read(SHUT_SINCE):
+            self._write(SHUT_SINCE, ns)
+            self._write(NEXT_TURN, ns + int(FIRST_SPACING * 1e9))
 
     def opened(self, now: float) -> None:
         """A server has let this process in."""
-        words = self._words
-        if words[SHUT_SINCE]:
-            words[OPENED] = int(now * 1e9)
-            words[SHUT_SINCE] = 0
+        if self._read(SHUT_SINCE):
+            self._write(OPENED, int(now * 1e9))
+            self._write(SHUT_SINCE, 0)
 
     def opened_after(self, moment: float) -> bool:
         """Whether another process got in since, and nobody has been refused after it."""
-        return not self._words[SHUT_SINCE] and self._words[OPENED] > int(moment * 1e9)
+        return not self._read(SHUT_SINCE) and self._read(OPENED) > int(moment * 1e9)
 
     def may_try(self, now: float) -> bool:
         """Whether this process may try now: always while the gate is open, else if the turn is nobody's."""
-        since, ns = self._words[SHUT_SINCE], int(now * 1e9)
+        since, ns = self._read(SHUT_SINCE), int(now * 1e9)
         if not since:
             return True
         if self._refused_ns < since:
@@ -66,7 +64,13 @@ class LoginGate:
         return self._take(NEXT_MOVE, MOVE_SPACING, int(now * 1e9))
 
     def _take(self, word: int, spacing: float, ns: int) -> bool:
-        if ns < self._words[word] < ns + int(_FARTHEST * 1e9):
+        if ns < self._read(word) < ns + int(_FARTHEST * 1e9):
             return False
-        self._words[word] = ns + int(spacing * 1e9)
+        self._write(word, ns + int(spacing * 1e9))
         return True
+
+    def _read(self, word: int) -> int:
+        return int(self._words[self._first + word])
+
+    def _write(self, word: int, value: int) -> None:
+        self._words[self._first + word] = value

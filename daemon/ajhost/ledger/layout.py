@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 MAGIC = int.from_bytes(b"ajhostL\n", "big")
-LAYOUT = 2
+LAYOUT = 3
 HEADER_SIZE = 4096
 ENTRY_SIZE = 512
 
@@ -65,6 +65,14 @@ class Word:
     this clock is ahead of the routers'."""
     UNSIGNED, IGNORED = 57, 58
     """Counts of a worker: requests whose signature was refused, and whose reply subject was."""
+    CONNECTION, CONNECTION_SINCE, FAILED_ATTEMPTS, RECONNECTS, CONNECTION_REASON, REFUSED_REPLIES = range(
+        42, 48
+    )
+    """Where the NATS connection stands (`ledger/connection_status.py`): a `ConnectionState`, since when (ns), attempts
+    that failed since the last success, connections after the first, a `Reason`, replies refused for lack of a
+    permission. Two texts belong to them, at `SERVER_TEXT_AT` and `REASON_TEXT_AT`."""
+    LOGIN_GATE = 384
+    """In the supervisor's ledger, written by any process of the host: five words of `core/login_gate.py`."""
     TOKENS = 64
     """Places for tokens, four words each (`ledger/queue_token.py`): those that this process has received. What they
     name has not begun here unless an entry says so."""
@@ -86,6 +94,10 @@ COUNTERS = {
 }
 """What workers count, by name."""
 SUPERVISOR_SLOT = 0xFFFF
+SERVER_TEXT_AT, REASON_TEXT_AT = 320 * 8, 352 * 8
+"""Where a connection's texts begin, in bytes: the server as HOST:PORT, and why the connection is no better."""
+CONNECTION_TEXT = 256
+"""Bytes of each of them, UTF-8, ended by a zero byte."""
 
 # words of an entry, relative to its first, which is the state word
 REVOKED, CLAIMED, FRAME, RECEIVED_NS, DEADLINE, STARTED, ORIGIN, ORIGIN_ENTRY, ORIGIN_SEQ, SIZES, TRIES = (

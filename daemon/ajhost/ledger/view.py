@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ajhost.ledger.connection_status import ConnectionStatus, read_connection
 from ajhost.ledger.layout import (
     CLAIMED,
     DEADLINE,
@@ -201,6 +202,10 @@ class Ledger:
     def claim(self, index: int, seq: int) -> None:
         """The consumer's word: this request is started, its owner forgets it."""
         self.words[FIRST + index * ENTRY_WORDS + CLAIMED] = seq
+
+    def connection(self) -> ConnectionStatus:
+        """Where the owner's NATS connection stands."""
+        return read_connection(self.words, self.view)
 
     def frame(self, index: int) -> bytes:
         """The raw NATS frame of an entry that is RECEIVED or QUEUED."""

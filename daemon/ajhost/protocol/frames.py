@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ajhost.protocol.server_info import LONGEST_INFO
+
 LONGEST_LINE = 1 << 16
 """Bytes after which a message's operation line is no such line. A server takes 4096 from a publisher unless it is
 configured otherwise (`max_control_line`), and what it sends on is longer by the subscription's id.
@@ -58,7 +60,7 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
     while position < size:
         line_end = find(b"\r\n", position)
         if line_end < 0:
-            if size - position > LONGEST_LINE and data[position] in (_MSG, _HMSG):
+            if size - position > LONGEST_LINE and not _is_info(data, position, size):
                 problem = "operation line too long"
             break
         kind = data[position]
@@ -94,6 +96,11 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
     if problem and position == start:
         raise FrameError(problem)
     return Scan(messages, controls, position, needed)
+
+
+def _is_info(data: bytes, position: int, size: int) -> bool:
+    """Whether an unfinished line may be INFO, which is longer than any other."""
+    return data[position : position + 4].upper() == b"INFO" and size - position <= LONGEST_INFO
 
 
 def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:

@@ -17,6 +17,10 @@ DEFAULT_MAX_PAYLOAD = 1 << 20
 """Bytes, where a server does not say (nats-server, `MAX_PAYLOAD_SIZE`)."""
 MOST_MAX_PAYLOAD = 1 << 26
 """Bytes of a payload that are prepared for, whatever the server says."""
+LONGEST_FRAME = 1 << 30
+"""Bytes of a frame that are passed over at most, whatever max_payload the server tells of."""
+_FRAME_ROOM = 1 << 16
+"""Bytes that a frame takes beyond max_payload at most: its line."""
 _LONGEST_TEXT = 4096
 _MOST_URLS = 10_000
 
@@ -45,6 +49,15 @@ class ServerInfo:
     def max_payload(self) -> int:
         """Bytes of payload and headers that this host sends and prepares for."""
         return min(self.told_max_payload, MOST_MAX_PAYLOAD)
+
+    @property
+    def longest_frame(self) -> int:
+        """Bytes of the longest frame that is taken for one.
+
+        A server does not tell its clients when its max_payload grows at a reload, so what it said is no limit below
+        the largest that is prepared for.
+        """
+        return min(max(self.told_max_payload, MOST_MAX_PAYLOAD) + _FRAME_ROOM, LONGEST_FRAME)
 
     @property
     def offers_tls(self) -> bool:

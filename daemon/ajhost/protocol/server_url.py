@@ -42,7 +42,6 @@ def read_server_url(url: str) -> ServerUrl:
         raise ValueError("white space or a control character")
     authority, slash, path = rest.partition("/")
     if "?" in rest or "#" in rest or path:
-        # one of them in a password ends the host early in every reader of URLs
         raise ValueError("a path, a query or a fragment (in a password, / ? # are written %2F %3F %23)")
     del slash
     secret, at, place = authority.rpartition("@")

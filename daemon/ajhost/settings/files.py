@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ajhost.protocol.credentials import (
+    CredentialsError,
+    read_seed,
+    read_user_credentials,
+    read_word,
+)
 from ajhost.settings.errors import InvalidValue
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
-_SEED = re.compile(r"SU[A-Z2-7]{56}\Z")
 _LARGEST = 1 << 20
 _DROP_INS = "conf.d"
 
@@ -77,28 +82,25 @@ class Files:
             )
         return path, _text(path)
 
-    def read_word(self, name: str) -> str:
-        """The only line of a secret file: a password, a token."""
-        path, text = self.read_secret(name)
-        word = text.rstrip("\r\n")
-        if not word or "\n" in word:
-            raise InvalidValue(f"{path} with {len(word.splitlines())} lines", "a file of one line")
-        return word
+    def word(self, name: str) -> Path:
+        """A secret file of one line: a password, a token."""
+        return self._checked(name, read_word, "a file of one line")
 
     def creds(self, name: str) -> Path:
         """A NATS credentials file."""
-        path, text = self.read_secret(name)
-        if "-----BEGIN NATS USER JWT-----" not in text or "-----BEGIN USER NKEY SEED-----" not in text:
-            raise InvalidValue(
-                f"{path}, which has no NATS USER JWT and USER NKEY SEED", "a NATS credentials file"
-            )
-        return path
+        return self._checked(name, read_user_credentials, "a NATS credentials file")
 
     def nkey(self, name: str) -> Path:
         """A file that holds the seed of a user's nkey."""
+        return self._checked(name, read_seed, "a file with one nkey seed, SU...")
+
+    def _checked(self, name: str, read: Callable[[bytes], object], allowed: str) -> Path:
+        """A secret file of which nothing is kept: it is read again, in the same way, at each log-in."""
         path, text = self.read_secret(name)
-        if not _SEED.match(text.strip()):
-            raise InvalidValue(f"{path}, which holds no seed of a user", "a file with one nkey seed, SU...")
+        try:
+            read(text.encode())
+        except CredentialsError as error:
+            raise InvalidValue(f"{path}, which {error}", allowed) from None
         return path
 
     def certificates(self, name: str) -> Path:

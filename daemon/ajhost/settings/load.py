@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ajhost.protocol.credentials import CredentialsError, read_word
 from ajhost.settings import parse
 from ajhost.settings.errors import InvalidValue, Problem, SettingsError
 from ajhost.settings.files import Files, configuration_files
@@ -210,6 +211,7 @@ class _Loader:
             self._add(("nats", passwords[0]), "it without nats.user", "both or neither")
         if "user" in nats and not passwords and self._whole:
             self._add(("nats", "user"), "it without a password", "password or password_file beside it")
+        self._check_pings(nats)
         tls = nats.get("tls")
         if isinstance(tls, dict) and "key" in tls and "cert" not in tls and self._whole:
             self._add(("nats", "tls", "key"), "it without nats.tls.cert", "both or neither")
@@ -220,6 +222,16 @@ class _Loader:
             return
         if signature.get("max_age") and self._whole:
             self._add(("signature", "max_age"), "it without signature.keys", "keys or key_file beside it")
+
+    def _check_pings(self, nats: Mapping[str, Any]) -> None:
+        defaults = NatsSettings()
+        interval = nats.get("ping_interval", defaults.ping_interval)
+        limit = nats.get("ping_timeout", defaults.ping_timeout)
+        numbers = all(isinstance(n, int | float) for n in (interval, limit))
+        if numbers and limit <= interval:
+            key = "ping_timeout" if "ping_timeout" in nats else "ping_interval"
+            found = f"a ping_timeout of {limit:g} s and a ping_interval of {interval:g} s"
+            self._add(("nats", key), found, "a ping_timeout that is longer than the ping_interval")
 
     def _check_open(self, nats: Mapping[str, Any]) -> None:
         """A file of settings is secret once a secret stands in it. Its group is the service's, so that may read it."""
@@ -290,13 +302,21 @@ def _tables_with(name: str) -> Iterator[tuple[str, ...]]:
     return (place for place, table in TABLES.items() if name in table.model_fields)
 
 
+def _word_of(file: Path) -> str | None:
+    """What stands in a file that was just validated: used while it cannot be read later."""
+    try:
+        return read_word(file.read_bytes())
+    except (OSError, CredentialsError):
+        return None
+
+
 def _settings(file: Path, document: Document, context: NatsSettings | None) -> Settings:
     """Builds the values; what the files do not say is left to the defaults there."""
     given = document.model_dump(exclude_unset=True, warnings=False)  # validated names have become paths
     nats: dict[str, Any] = given.get("nats", {})
     for key in ("password", "token"):
         if f"{key}_file" in nats:
-            nats[key] = nats.pop(f"{key}_file")
+            nats[key] = _word_of(nats[f"{key}_file"])
     for key in ("servers", "reply_prefixes"):
         if key in nats:
             nats[key] = tuple(nats[key])

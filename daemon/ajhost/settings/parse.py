@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from ajhost.protocol.server_url import read_server_url
 from ajhost.settings.errors import InvalidValue
 
 _ROUTE = re.compile(r"[a-zA-Z0-9_:-]*\Z")
@@ -59,8 +60,10 @@ def server(url: str) -> str:
         raise InvalidValue(f"scheme {shown(parts.scheme)} in {shown(without_secret(url))}", _SERVER)
     if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
         raise InvalidValue(shown(without_secret(url)), _SERVER)
-    if re.search(r"\s", url):
-        raise InvalidValue(f"{shown(without_secret(url))} with white space", _SERVER)
+    try:
+        read_server_url(url)
+    except ValueError as error:
+        raise InvalidValue(f"{shown(without_secret(url))} with {error}", _SERVER) from None
     return url
 
 

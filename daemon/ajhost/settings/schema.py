@@ -108,13 +108,16 @@ class Nats(_Table):
     nkey: Annotated[str, _file(Files.nkey)] = _allowed("the name of a file")
     user: Text = _allowed("a text that is not empty")
     password: Text = _allowed("a text that is not empty")
-    password_file: Annotated[str, _file(Files.read_word)] = _allowed("the name of a file")
+    password_file: Annotated[str, _file(Files.word)] = _allowed("the name of a file")
     token: Text = _allowed("a text that is not empty")
-    token_file: Annotated[str, _file(Files.read_word)] = _allowed("the name of a file")
+    token_file: Annotated[str, _file(Files.word)] = _allowed("the name of a file")
     inbox_prefix: Annotated[str, AfterValidator(parse.inbox_prefix)] = _allowed("a subject")
     reply_prefixes: Annotated[
         list[Annotated[str, AfterValidator(parse.inbox_prefix)]], Field(min_length=1)
     ] = _allowed('a list of subjects, like ["_INBOX"]; absent for all')
+    discover: bool = _allowed("true or false")
+    ping_interval: float = _seconds("0.5", ge=0.5)
+    ping_timeout: float = _seconds("1", ge=1)
     tls: Tls = _allowed("a table [nats.tls]")
 
 

@@ -27,7 +27,11 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
-    """`[nats]`: where the servers are and who we are there. Secrets are read, files are kept as paths."""
+    """`[nats]`: where the servers are and who we are there. Files are read at each log-in, so they are kept as paths.
+
+    `discover`: whether servers that a server tells of are tried as well. `ping_interval`, `ping_timeout`: seconds
+    without a byte after which a server is asked for a sign of life, and after which it counts as gone.
+    """
 
     servers: tuple[str, ...] = field(default=("nats://127.0.0.1:4222",), repr=False)  # may hold passwords
     queue_group: str = "ajhost"
@@ -36,9 +40,14 @@ class NatsSettings:
     nkey: Path | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
     token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
     inbox_prefix: str = "_INBOX"
     reply_prefixes: tuple[str, ...] = ()
+    discover: bool = True
+    ping_interval: float = 2.0
+    ping_timeout: float = 5.0
     tls: TlsSettings | None = None
 
 

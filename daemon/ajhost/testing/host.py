@@ -133,7 +133,7 @@ class TestHost:
     async def _call(
         self, type_: str, payload: bytes, timeout: float, tries: int, max_tries: int, route: str | None
     ) -> Outcome:
-        from ajhost.adapters.nats.connection import ConnectFailed, NoResponders, request_once
+        from ajhost.adapters.nats.requests import ConnectFailed, NoResponders, request_once
 
         now = time.time_ns()
         task = encode_task(

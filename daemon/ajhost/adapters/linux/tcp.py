@@ -18,6 +18,10 @@ _BYTES_RECEIVED_AT = 128
 """Offset of `tcpi_bytes_received` in `struct tcp_info` (linux/tcp.h)."""
 _TCP_INFO_SIZE = 232
 _ESTABLISHED = 1
+_PROBE_AFTER, _PROBE_INTERVAL, _PROBES = 5, 2, 5
+"""Seconds without a segment until the peer is probed, and from probe to probe; how many may stay unanswered."""
+_UNACKNOWLEDGED_MS = 15_000
+"""How long bytes may stay unacknowledged before the kernel ends the connection (tcp(7), TCP_USER_TIMEOUT)."""
 _RECEIVED_FIN = {8, 9, 11}
 """CLOSE_WAIT, LAST_ACK, CLOSING (`net/tcp_states.h`): the peer sent its FIN, which the kernel counts as one byte."""
 _CLOSE = 7
@@ -25,9 +29,16 @@ _CLOSE = 7
 
 
 def tune(sock: socket.socket) -> None:
-    """No delay (replies are small), keepalive (a silent partition ends some day)."""
+    """No delay (replies are small); a peer that is gone without a word is noticed by the kernel, too.
+
+    The connection's own PING notices sooner, but only while its process runs and reads.
+    """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
 
 
 def bytes_taken(sock: socket.socket) -> int:
@@ -36,10 +47,10 @@ def bytes_taken(sock: socket.socket) -> int:
     A FIN from the peer counts as one byte in the kernel's figure and is taken off.
     """
     while True:
-        before = _unread(sock)
+        before = unread(sock)
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
         (received,) = struct.unpack_from("=Q", info, _BYTES_RECEIVED_AT)
-        if _unread(sock) == before:
+        if unread(sock) == before:
             return int(received) - _fin(sock, info[0]) - before
 
 
@@ -55,7 +66,8 @@ def _fin(sock: socket.socket, state: int) -> int:
     return 0 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET else 1
 
 
-def _unread(sock: socket.socket) -> int:
+def unread(sock: socket.socket) -> int:
+    """Bytes that wait in the kernel's receive queue."""
     count = array.array("i", [0])
     fcntl.ioctl(sock, termios.FIONREAD, count)
     return count[0]

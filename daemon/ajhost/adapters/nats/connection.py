@@ -1,308 +1,381 @@
-"""NATS through nats-py, with the transport of ours underneath. The only importer of the client.
+"""One NATS connection, kept: obeys the machine of `core/connection.py`, which decides everything.
 
-What nats-py does at its edges decides the shape of this module: a flush is no barrier, so leaving takes two; its
-defaults give up after 60 reconnects, so ours never do; most `-ERR` lines close it for good, so it does not see them.
+What has happened goes to the machine as an event, what it commands is done here: look-ups, sockets, log-ins and
+subscriptions as one task at a time, which `Drop` ends. Where the connection stands is in the ledger at each change.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import ssl
-import time
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Coroutine, Iterable
+from random import Random
+from typing import Any
 
-import nats
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
+from ajhost.adapters.nats.attempt import Attempts
+from ajhost.adapters.nats.credentials import servers_of
+from ajhost.adapters.nats.interfaces import Sink
+from ajhost.adapters.nats.scout import scout
+from ajhost.adapters.nats.subscriber import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.settings.values import NatsSettings, TlsSettings
+from ajhost.adapters.throttle import ThrottledLog
+from ajhost.core.connection import ConnectionMachine, Patience
+from ajhost.core.connection_table import (
+    LOCKS_OUT,
+    REASON_TEXTS,
+    Barred,
+    Close,
+    Command,
+    Drop,
+    Event,
+    Failed,
+    IllegalTransition,
+    Leave,
+    LogIn,
+    Lost,
+    Move,
+    Open,
+    Ping,
+    Reconfigured,
+    Refused,
+    Resolve,
+    Scout,
+    Scouted,
+    Start,
+    Ticked,
+    Told,
+)
+from ajhost.core.login_gate import LoginGate
+from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_errors import reason_of, violation_of
+from ajhost.core.server_pool import ServerPool
+from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus, Reason, write_connection
+from ajhost.ledger.layout import Word
+from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.server_info import ServerInfo
+from ajhost.settings.values import NatsSettings
 
 _log = logging.getLogger("ajhost.nats")
-_RECONNECT_WAIT = 0.1
-_CONNECT_TIMEOUT = 5
-_REPEAT_SECONDS = 30.0
-"""The same trouble is logged again only after so long."""
-
-
-class ConnectFailed(Exception):
-    """No server could be reached, or it did not accept us; the text names the address and the reason."""
-
-
-class NoResponders(Exception):
-    """The server knows nobody who serves the subject."""
-
-
-class Reply(NamedTuple):
-    """A reply as it came."""
-
-    headers: Mapping[str, str]
-    body: bytes
+_MOVE_LIMIT = 2.0
+"""Seconds that leaving the queue group may take before a connection is made anew."""
+_UP = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVING)
 
 
 def addresses(settings: NatsSettings) -> str:
     """The configured servers as text without user names and passwords."""
-    return ", ".join(
-        s.rpartition("@")[2] if "@" in s else s.partition("://")[2] or s for s in settings.servers
-    )
-
-
-def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
-    """The client's TLS context.
-
-    :raises OSError: when a file cannot be read or is no certificate (`ssl.SSLError`).
-    """
-    context = ssl.create_default_context(cafile=None if tls is None else tls.ca)
-    if tls is not None and tls.cert is not None:
-        context.load_cert_chain(tls.cert, tls.key)
-    return context
-
-
-class ThrottledLog:
-    """Logs what is wrong with the servers, each trouble once in a while: waiting for one must not flood the log."""
-
-    def __init__(self, settings: NatsSettings) -> None:
-        self._where = addresses(settings)
-        self._told: dict[str, float] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._told)
-
-    def tell(self, error: Exception) -> None:
-        """Logs an error unless it was logged a short while ago."""
-        text, now = str(error) or type(error).__name__, time.monotonic()
-        if now - self._told.get(text, -_REPEAT_SECONDS) < _REPEAT_SECONDS:
-            return
-        if len(self._told) > 100:
-            self._told.clear()
-        self._told[text] = now
-        _log.warning("waiting for NATS at %s: %s", self._where, text)
-
-    def clear(self) -> None:
-        """All is well again."""
-        self._told.clear()
-
-
-class _Client(Client):
-    """nats-py's client, but its reader outlives a PONG for which nobody waits any more.
-
-    A flush that is given up, as the server stands still for longer than its limit, leaves its future behind. The PONG
-    that comes after all finds it done, and nats-py 2.16 (client.py, `_process_pong`) then ends its read loop for good:
-    nothing is confirmed, no PING of the server's answered, until minutes later the connection counts as stale.
-    """
-
-    async def _process_pong(self) -> None:
-        if self._pongs and self._pongs[0].done():
-            self._pongs[0] = asyncio.get_running_loop().create_future()
-        await super()._process_pong()
+    return ", ".join(map(str, servers_of(settings)))
 
 
 class Connection:
     """A connection that comes back for ever. `up` is set while the server has all our subscriptions."""
 
-    def __init__(self, settings: NatsSettings, transport: LedgerTransport, name: str) -> None:
-        self._settings = settings
-        self._name = name
-        self._client = _Client()
-        # a private name: nats-py takes a custom transport, but has no parameter for it (nats-py 2.16, client.py)
-        self._client._transport = transport
-        self._transport = transport
-        self._subscriptions: list[Subscription] = []
-        self._troubles = ThrottledLog(settings)
-        self.up, self._down = asyncio.Event(), asyncio.Event()
-        self.lost = False
+    def __init__(
+        self,
+        settings: NatsSettings,
+        ledger: LedgerWriter,
+        restart_window: RestartWindow,
+        gate: LoginGate,
+        sink: Sink,
+        name: str,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        """`quiet`: whoever connects tells of failures itself."""
+        self._settings, self._name, self._quiet = settings, name, quiet
+        self._loop = asyncio.get_running_loop()
+        rng = Random()
+        pool = ServerPool(servers_of(settings), rng, discover=settings.discover)
+        patience = Patience(settings.ping_interval, settings.ping_timeout)
+        self._machine = ConnectionMachine(pool, gate, patience, rng)
+        self._attempts = Attempts(settings, name)
+        self.transport = LedgerTransport(ledger, restart_window, sink, self)
+        self._words = ledger.words
+        self._subscriber = Subscriber(self.transport.out)
+        self._fatal: tuple[Reason, str] | None = None
+        self._end: Lost | None = None
+        self._work: asyncio.Task[Event | None] | None = None
+        self._scouting: asyncio.Task[Event | None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._shown: ConnectionStatus | None = None
+        self._throttled = ThrottledLog(_log)
+        self._was_lost = False
+        self.up = asyncio.Event()
+
+    # -- what others ask ------------------------------------------------------------------------
 
     @property
     def max_payload(self) -> int:
         """The server's limit for payload and headers together, in bytes."""
-        return self._client.max_payload
+        return self._attempts.info.max_payload
 
-    async def connect(self) -> None:
-        """Connects, however long it takes; says where it waits, once in a while."""
-        while True:
-            try:
-                await self._client.connect(**_options(self._settings), **self._callbacks())
-            except (OSError, nats.errors.Error, TimeoutError) as error:
-                await self._on_error(error)
-                await asyncio.sleep(_RECONNECT_WAIT)
-            else:
-                break
-        if self.lost or self._troubles:
-            _log.info("connected to NATS at %s", self._server())
-        self.lost = False
-        self._have()
+    @property
+    def connected(self) -> bool:
+        """Whether a server has let us in."""
+        return self._machine.connected
 
-    def _callbacks(self) -> dict[str, Any]:
-        return {
-            "name": self._name,
-            "error_cb": self._on_error,
-            "disconnected_cb": self._on_disconnect,
-            "reconnected_cb": self._on_reconnect,
-            "closed_cb": self._on_closed,
-        }
+    @property
+    def failed_attempts(self) -> int:
+        """Attempts that failed since the last success."""
+        return self._machine.failed_attempts
 
-    def _server(self) -> str:
-        url = self._client.connected_url
-        return "?" if url is None else url.netloc.rpartition("@")[2]
+    @property
+    def why_not(self) -> str:
+        """Why there is no connection, in words; empty while there is one, or before the first attempt."""
+        machine = self._machine
+        return machine.text or REASON_TEXTS[machine.reason]
 
-    async def _on_error(self, error: Exception) -> None:
-        self._troubles.tell(error)
-
-    async def _on_disconnect(self) -> None:
-        self._lose()
-        self.lost = True
-
-    async def _on_reconnect(self) -> None:
-        _log.info("connected again to NATS at %s", self._server())
-        self._troubles.clear()
-        self.lost = False
-        self._have()
-
-    async def _on_closed(self) -> None:
-        self._lose()
-
-    def _lose(self) -> None:
-        self.up.clear()
-        self._down.set()
-
-    def _have(self) -> None:
-        self._down.clear()
-        self.up.set()
+    async def connect(self, subjects: Iterable[str] = (), group: str = "") -> None:
+        """Connects and subscribes, however long it takes; says where it waits, once in a while."""
+        self._subscriber.want(subjects, group)
+        if self._machine.state is ConnectionState.CLOSED:
+            self._tell(Start())
+            self._tick()
+        await self.up.wait()
 
     async def subscribe(self, subjects: Iterable[str], group: str) -> None:
         """Joins the queue group on every subject and waits until the server knows."""
-        for subject in subjects:
-            self._subscriptions.append(await self._client.subscribe(subject, queue=group, cb=_never))
-        await self._barrier()
+        subscriber = self._subscriber
+        subscriber.want(subjects, group)
+        wanted = subscriber.wanted
+        while subscriber.wanted == wanted and not subscriber.complete:
+            if self._machine.state in (ConnectionState.SUBSCRIBED, ConnectionState.SILENT):
+                event = await subscriber.subscribe()
+                if isinstance(event, Barred) and self._machine.state is ConnectionState.SUBSCRIBED:
+                    self._tell(event)
+            else:
+                await self.changed()
 
-    async def leave(self) -> None:
+    async def unsubscribe(self) -> None:
         """Leaves every subject; when it returns, all that the server had sent us is in the ledger.
 
-        Without a connection, nothing is left to come: a reconnect subscribes to nothing, for nats-py has forgotten all.
+        Without a connection, nothing is left to come: the next one subscribes to nothing.
         """
-        connected = self.up.is_set()
-        for subscription in self._subscriptions:
-            with contextlib.suppress(nats.errors.Error, ValueError):
-                await subscription.unsubscribe()
-        self._subscriptions.clear()
-        if connected:
-            await self._barrier()
+        self._subscriber.want_nothing()
+        await self._unsubscribe()
 
-    async def _barrier(self) -> None:
-        # a PING is written ahead of pending SUB and UNSUB lines, so the first flush only makes sure that they are out
-        while True:
-            try:
-                await self._client.flush(_CONNECT_TIMEOUT)
-                await self._client.flush(_CONNECT_TIMEOUT)
-            except (nats.errors.Error, TimeoutError, OSError):
-                if self._client.is_closed:
-                    return
-                await asyncio.sleep(_RECONNECT_WAIT)
-            else:
-                return
+    async def leave(self) -> None:
+        """As `unsubscribe`, for good."""
+        self._subscriber.want_nothing()
+        self._tell(Leave())
+        await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
+        if self.transport.connected:
+            await self._subscriber.unsubscribe()
+        else:
+            self._subscriber.reset()
 
     async def answers(self, patience: float) -> bool:
         """Whether the server answers within `patience` seconds, on the connection that is there now."""
-        if not self.up.is_set():
+        if not self.transport.connected:
             return False
-        asked = asyncio.create_task(self._client.flush(_CONNECT_TIMEOUT))
-        lost = asyncio.create_task(self._down.wait())
         try:
-            await asyncio.wait({asked, lost}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            # without a connection a flush goes nowhere and is content (nats-py 2.16, client.py, `flush`)
-            still = self._client.is_connected and not lost.done()
-            return still and asked.done() and asked.exception() is None
-        finally:
-            asked.cancel()
-            lost.cancel()
+            async with asyncio.timeout(patience):
+                return await self.transport.out.round_trip()
+        except TimeoutError:
+            return False
+
+    def reconfigure(self, settings: NatsSettings) -> None:
+        """Takes other servers and credentials; the connection is made anew with them."""
+        self._settings = settings
+        self._machine.patience = Patience(settings.ping_interval, settings.ping_timeout)
+        self._attempts.reconfigure(settings)
+        self._tell(Reconfigured(servers_of(settings)))
 
     async def close(self) -> None:
         """Closes the connection after what is queued was written."""
-        await self._client.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.connected:
+            await self.transport.out.drain()
+        self._tell(Close())
 
+    # -- events -----------------------------------------------------------------------------------
 
-async def _never(message: Msg) -> None:
-    raise AssertionError(f"{message.subject}: requests do not pass through the client")
-
-
-def _options(settings: NatsSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "servers": list(settings.servers),
-        "allow_reconnect": True,
-        "max_reconnect_attempts": -1,
-        "reconnect_time_wait": _RECONNECT_WAIT,
-        "connect_timeout": _CONNECT_TIMEOUT,
-        "pending_size": 64 << 20,
-        "inbox_prefix": settings.inbox_prefix,
-    }
-    given = {
-        "user": settings.user,
-        "password": settings.password,
-        "token": settings.token,
-        "user_credentials": None if settings.creds is None else str(settings.creds),
-        "nkeys_seed": None if settings.nkey is None else str(settings.nkey),
-    }
-    options.update({key: value for key, value in given.items() if value is not None})
-    if settings.tls is not None or any(s.startswith("tls://") for s in settings.servers):
-        options["tls"] = tls_context(settings.tls)
-        options["tls_handshake_first"] = settings.tls is not None and settings.tls.first
-    return options
-
-
-async def discover(settings: NatsSettings) -> int:
-    """The server's `max_payload` in bytes. Waits for a server for ever, and says so once in a while."""
-    troubles = ThrottledLog(settings)
-
-    async def tell(error: Exception) -> None:
-        troubles.tell(error)
-
-    while True:
+    def _tell(self, event: Event) -> None:
         try:
-            client = await nats.connect(**_options(settings) | {"error_cb": tell, "name": "ajhost start"})
-        except (OSError, nats.errors.Error, TimeoutError) as error:
-            troubles.tell(error)
-            await asyncio.sleep(_RECONNECT_WAIT)
+            commands = self._machine.handle(event, self._loop.time())
+        except IllegalTransition:
+            _log.exception("a step of the connection that cannot be")
+            return
+        for command in commands:
+            self._obey(command)
+        self._show()
+
+    def _tick(self) -> None:
+        try:
+            self.transport.check()
+            self._tell(Ticked(self.transport.position, self.transport.reading))
+        finally:  # whatever is raised, which the loop's exception handler sees
+            if self._machine.state is not ConnectionState.CLOSED:
+                self._timer = self._loop.call_later(self._machine.wakes_in(self._loop.time()), self._tick)
+
+    def _obey(self, command: Command) -> None:
+        match command:
+            case Resolve(server):
+                self._start(self._attempts.resolve(server))
+            case Open(server, found):
+                self._start(self._attempts.open(self.transport, server, found))
+            case LogIn():
+                self._start(self._log_in())
+            case Move(reason):
+                self._start(self._move(reason))
+            case Scout(server):
+                self._scouting = self._loop.create_task(scout(self._settings, server, self._name))
+                self._scouting.add_done_callback(self._scouted)
+            case Ping():
+                self.transport.out.ping(None)
+            case Drop():
+                self._drop()
+
+    def _start(self, work: Coroutine[Any, Any, Event | None]) -> None:
+        self._work = self._loop.create_task(work)
+        self._work.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[Event | None]) -> None:
+        event = _event_of(task)
+        if task is self._work:
+            self._work = None
+            if event is not None:
+                self._tell(event)
+
+    def _scouted(self, task: asyncio.Task[Event | None]) -> None:
+        event = _event_of(task)
+        if task is self._scouting:
+            self._scouting = None
+            if isinstance(event, Scouted):
+                self._tell(event)
+
+    def _drop(self) -> None:
+        work, self._work = self._work, None
+        scouting, self._scouting = self._scouting, None
+        for task in (work, scouting):
+            if task is not None:
+                task.cancel()
+        self.transport.close()
+        self._subscriber.reset()
+        self._fatal = self._end = None
+
+    # -- adapters.nats.transport.Driver -----------------------------------------------------------
+
+    def ended(self, epoch: int, event: Lost) -> None:
+        """The connection is over. While an attempt is under way, that finds out by itself, and why."""
+        if epoch == self.transport.epoch:
+            self._end = event
+            self._loop.call_soon(self._on_ended, epoch)
+
+    def _on_ended(self, epoch: int) -> None:
+        if epoch == self.transport.epoch and self._machine.connected and self._end is not None:
+            self._tell(self._why_ended())
+
+    def _why_ended(self) -> Failed:
+        end = self._end or Lost(Reason.ENDED, "the server closed the connection")
+        if self._fatal is None:
+            return end
+        reason, text = self._fatal
+        return (Refused if reason in LOCKS_OUT else Lost)(reason, f"{self._machine.server}: {text}")
+
+    def told(self, info: ServerInfo) -> None:
+        """The server tells of itself again."""
+        self._attempts.info = info
+        self._tell(Told(info.connect_urls, info.lame_duck))
+
+    def server_error(self, text: str) -> None:
+        """The server said `-ERR`."""
+        violation = violation_of(text)
+        if violation is None:
+            reason = reason_of(text)
+            if reason is not None:
+                self._fatal = reason, text
+            self._throttled.tell(logging.WARNING, text, "NATS: %s", text)
+        elif violation.operation == "publish":
+            self._words[Word.REFUSED_REPLIES] += 1
+            said = "NATS refuses replies: %s; %s"
+            self._throttled.tell(logging.ERROR, violation.grant(), said, text, violation.grant())
         else:
-            size = client.max_payload
-            await client.close()
-            return size
+            self._subscriber.refused(violation)
+            said = "NATS refuses a subscription: %s; %s"
+            self._throttled.tell(logging.ERROR, text, said, text, violation.grant())
+            if self._machine.state is ConnectionState.SUBSCRIBED and self._subscriber.complete:
+                self._tell(self._subscriber.barred())
+
+    # -- work ---------------------------------------------------------------------------------------
+
+    async def _log_in(self) -> Event | None:
+        failed = await self._attempts.log_in(self.transport, self._machine.server)
+        if failed is not None:
+            return failed
+        urls, lame_duck = self._attempts.info.connect_urls, self._attempts.info.lame_duck
+        self._tell(Told(urls, lame_duck))
+        return await self._subscriber.subscribe() or self._why_ended()
+
+    async def _move(self, reason: Reason) -> Event | None:
+        """Ends the present connection in order: what the server had sent is in the ledger, and nothing more comes."""
+        try:
+            async with asyncio.timeout(_MOVE_LIMIT):
+                await self._unsubscribe()
+        except TimeoutError:
+            pass
+        return Lost(reason, REASON_TEXTS[reason])
+
+    # -- what it looks like ---------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        machine = self._machine
+        status = ConnectionStatus(
+            machine.state,
+            str(machine.server),
+            int(machine.since * 1e9),
+            machine.reason,
+            machine.text,
+            machine.reconnects,
+            machine.failed_attempts,
+        )
+        if status == self._shown:
+            return
+        before, self._shown = self._shown, status
+        ledger = self.transport.ledger
+        write_connection(ledger.words, ledger.view, status)
+        if before is None or before.state is not status.state:
+            self._entered(status)
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _entered(self, status: ConnectionStatus) -> None:
+        if status.state in _UP:
+            self.up.set()
+        else:
+            self.up.clear()
+        if status.state in (ConnectionState.WAITING, ConnectionState.LOCKED_OUT):
+            if status.reason in (Reason.NONE, Reason.RECONFIGURED):
+                return
+            self._was_lost = True
+            where = addresses(self._settings)
+            why = status.text.removeprefix(f"{where}: ")
+            level = logging.DEBUG if self._quiet else logging.WARNING
+            self._throttled.tell(level, why, "waiting for NATS at %s: %s", where, why)
+        elif status.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING) and self._was_lost:
+            self._was_lost = False
+            self._throttled.clear()
+            again = " again" if status.reconnects else ""
+            level = logging.DEBUG if self._quiet else logging.INFO
+            _log.log(level, "connected%s to NATS at %s", again, status.server)
+
+    async def changed(self) -> None:
+        """Waits until anything about the connection is another than it was."""
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        await waiter
 
 
-async def request_once(
-    settings: NatsSettings, subject: str, headers: dict[str, str], body: bytes, timeout: float
-) -> Reply:
-    """Connects, sends one request, waits for its reply.
-
-    :raises ConnectFailed: no server. :raises NoResponders: nobody serves the subject. :raises TimeoutError: no answer
-    within `timeout` seconds.
-    """
-
-    last: list[Exception] = []
-
-    async def remember(error: Exception) -> None:
-        last[:] = [error]
-
-    # one more try than none: nats-py takes 0 for "for ever"
-    once = {"allow_reconnect": False, "max_reconnect_attempts": 1, "error_cb": remember, "connect_timeout": 2}
-    try:
-        client = await nats.connect(**_options(settings) | once)
-    except (OSError, nats.errors.Error, TimeoutError) as error:
-        reason = last[0] if last else error
-        raise ConnectFailed(
-            f"NATS at {addresses(settings)}: {str(reason) or type(reason).__name__}"
-        ) from error
-    try:
-        message = await client.request(subject, body, timeout, headers=headers)
-    except nats.errors.NoRespondersError as error:
-        raise NoResponders(subject) from error
-    except nats.errors.TimeoutError as error:
-        raise TimeoutError(subject) from error
-    else:
-        return Reply(message.headers or {}, message.data)
-    finally:
-        await client.close()
+def _event_of(task: asyncio.Task[Event | None]) -> Event | None:
+    if task.cancelled():
+        return None
+    error = task.exception()
+    if error is None:
+        return task.result()
+    _log.error("an attempt to connect failed in a way that is not foreseen", exc_info=error)
+    return Lost(Reason.CLIENT, f"{type(error).__name__}: {error}")

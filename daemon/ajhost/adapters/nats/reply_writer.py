@@ -1,4 +1,4 @@
-"""What leaves through a connection: operations of nats-py, and replies that survive the connection.
+"""What leaves through a connection: operations, and replies that survive the connection.
 
 The kernel is not the server, and the server not the requester: a ledger entry is released once the server has read its
 reply, and replies may go out again (`core.retransmit`).
@@ -45,7 +45,7 @@ class ReplyWriter:
         self._unwritten = memoryview(b"")
         self._unwritten_entries: list[int] = []
         self._room: asyncio.Future[None] | None = None
-        self._pings: deque[int | None] = deque()
+        self._pings: deque[int | asyncio.Future[bool] | None] = deque()
         self._retransmit = RetransmitBuffer(restart_window)
         self._ended = self._loop.time()
 
@@ -56,8 +56,15 @@ class ReplyWriter:
         self._sock, self.tls = sock, None
         self._mark = None
         self._releasing = False
-        self._pings.clear()
+        self._forget_pings()
         self._commands.clear()
+
+    def replace(self, sock: socket.socket) -> None:
+        """Another descriptor of the same connection."""
+        if self._unwritten and self._sock is not None:
+            self._loop.remove_writer(self._sock)
+            self._loop.add_writer(sock, self._writable)
+        self._sock = sock
 
     def reconnected(self, server_changed: bool) -> None:
         """The server accepted us: what an earlier connection may have lost goes out again, then what waited.
@@ -65,7 +72,7 @@ class ReplyWriter:
         `server_changed`: it is not the server of before, so that requesters have to come back as well.
         """
         self._connected = True
-        self._pings.clear()
+        self._forget_pings()
         now = self._loop.time()
         unsure = self._retransmit.reconnected(now, now - self._ended if server_changed else None)
         self._replies[:0] = [data for data, _ in unsure]
@@ -88,15 +95,29 @@ class ReplyWriter:
         self._ledger.recall(self._retransmit.entries)
         self._unwritten, self._unwritten_entries = memoryview(b""), []
         self._make_room()
+        self._forget_pings()
 
     # -- what is to leave -----------------------------------------------------------------------
 
     def command(self, data: bytes) -> None:
-        """Queues an operation of nats-py."""
-        if data == PING:
-            self._pings.append(None)
-        self._commands.append(data)
-        self.schedule_flush()
+        """Queues one or more operations."""
+        if data:
+            self._commands.append(data)
+            self.schedule_flush()
+
+    def ping(self, answered: asyncio.Future[bool] | None) -> None:
+        """Asks for a PONG. `answered`: to be told whether it came before the connection ended."""
+        if self._sock is not None:
+            self._pings.append(answered)
+            self.command(PING)
+        elif answered is not None:
+            answered.set_result(False)
+
+    async def round_trip(self) -> bool:
+        """Returns when the server has read what was queued; False when the connection ends before."""
+        answered: asyncio.Future[bool] = self._loop.create_future()
+        self.ping(answered)
+        return await answered
 
     def reply(self, index: int, data: bytes) -> None:
         """Queues the reply for a ledger entry."""
@@ -123,15 +144,22 @@ class ReplyWriter:
         if self._commands or self._mark is not None:
             self.schedule_flush()
 
-    def pong(self) -> bool:
-        """A PONG came: whether it was ours (or nats-py's, which then must see it)."""
+    def pong(self) -> None:
+        """A PONG came."""
         mark = self._pings.popleft() if self._pings else None
-        if mark is None:
-            return False
-        self._on_released(self._retransmit.confirmed(mark, self._loop.time()))
-        if self._ledger.available < self._ledger.entries // 2:
-            self.release_held()  # the other half is for what runs and what waits
-        return True
+        if isinstance(mark, asyncio.Future):
+            if not mark.done():
+                mark.set_result(True)
+        elif mark is not None:
+            self._on_released(self._retransmit.confirmed(mark, self._loop.time()))
+            if self._ledger.available < self._ledger.entries // 2:
+                self.release_held()  # the other half is for what runs and what waits
+
+    def _forget_pings(self) -> None:
+        for mark in self._pings:
+            if isinstance(mark, asyncio.Future) and not mark.done():
+                mark.set_result(False)
+        self._pings.clear()
 
     @property
     def held(self) -> int:

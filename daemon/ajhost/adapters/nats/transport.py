@@ -1,203 +1,194 @@
-"""The transport under nats-py: the socket is received straight into the ledger's chunk, requests never enter nats-py.
+"""The bytes of one NATS connection after another: received straight into a ledger's receive buffer, parsed there.
 
-nats-py keeps what it is good at: servers, authentication, INFO, PING, reconnecting. It sees operation lines only.
-Messages become ledger entries, every one of a chunk before any of them is handed on, and replies go straight from
-here to the kernel. Source of the interface: `nats.aio.transport.Transport` of nats-py 2.16.
+Messages become ledger entries, every one of a read before any of them is handed on, and replies go straight from here
+to the kernel. nats-py speaks through it only while it logs in (`adapters/nats/log_in.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import socket
 import ssl
 import time
-from typing import Protocol
-from urllib.parse import ParseResult
-
-from nats.aio.transport import Transport
 
 from ajhost.adapters.linux import sockets, tcp
+from ajhost.adapters.nats import interfaces
+from ajhost.adapters.nats.interfaces import Driver, ServerRefused, Sink, error_text
+from ajhost.adapters.nats.line_reader import LineReader
 from ajhost.adapters.nats.reply_writer import ReplyWriter
+from ajhost.adapters.nats.socket_guard import SocketGuard
 from ajhost.adapters.nats.tls import TlsSession
+from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.connection_status import Reason
 from ajhost.ledger.layout import Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.ledger.writer import LedgerWriter
-from ajhost.protocol.frames import FrameError, Message, message_line, scan
+from ajhost.protocol.frames import LONGEST_LINE, FrameError, message_line, scan
+from ajhost.protocol.server_info import LONGEST_FRAME, LONGEST_INFO, InfoError, ServerInfo, read_info
 
-_CLUSTER = b'"cluster":'
-_SERVER_ID = re.compile(rb'"server_id":"([^"]*)"')
-
-
-class Sink(Protocol):
-    """Who owns the ledger and decides about requests."""
-
-    async def opened(self, sock: socket.socket) -> None:
-        """A new connection, before anything was sent on it. Pass a duplicate of it on, return when it is in good hands.
-
-        What the server hands to a connection of which nobody else has a duplicate dies with this process.
-        """
-
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        """A request, RECEIVED in the ledger. Called for a whole batch, in order. Its frame stays until
-        `before_buffer_reuse`."""
-
-    def before_buffer_reuse(self) -> None:
-        """The chunk is about to be overwritten: nobody may need any more what has been admitted from there."""
-
-    def refuse(self, reply: bytes) -> None:
-        """A request for which no entry was free when its connection ended. Answer it as overloaded."""
-
-    def server_error(self, text: str) -> None:
-        """The server said `-ERR`."""
+_log = logging.getLogger("ajhost.nats")
 
 
-class LedgerTransport(Transport):
+class LedgerTransport:
     """One NATS connection after another, through one ledger."""
 
-    def __init__(self, ledger: LedgerWriter, restart_window: RestartWindow, sink: Sink) -> None:
-        self._ledger, self._restart_window = ledger, restart_window
+    def __init__(
+        self, ledger: LedgerWriter, restart_window: RestartWindow, sink: Sink, driver: Driver
+    ) -> None:
+        self.ledger, self._restart_window = ledger, restart_window
         self._words = ledger.words
         self._buffer = ReceiveBuffer(ledger)
-        self._sink = sink
+        self._sink, self._driver = sink, driver
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
+        self._guard: SocketGuard | None = None
+        self._checked = -1
         self._tls: TlsSession | None = None
         self._connected = False
         self._eof = True
         self._needed = 0
+        self._longest = LONGEST_FRAME
         self._reading = False
-        self._line: asyncio.Future[None] | None = None
-        self._wake: asyncio.Future[None] | None = None
-        self._controls: list[bytes] = []
+        self._lines = LineReader(self._buffer)
         self._server: bytes | None = None
         self._server_changed = self._server_absent = False
         self.out = ReplyWriter(ledger, restart_window, self._released, self._broken)
-        """What leaves: replies, and the operations of nats-py."""
+        """What leaves: replies and operations."""
 
-    # -- nats-py's side -------------------------------------------------------------------------
+    @property
+    def epoch(self) -> int:
+        """The number of the present connection, or of the last one."""
+        return self._words[Word.EPOCH]
 
-    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        """Opens a connection; its socket is passed on before a byte is sent."""
-        del buffer_size
-        try:
-            async with asyncio.timeout(connect_timeout):
-                sock = await self._open(uri.hostname or "localhost", uri.port or 4222)
-        except OSError:
-            self._server_absent = True
-            raise
+    @property
+    def position(self) -> int:
+        """Bytes received so far on the present connection."""
+        return self._buffer.received
+
+    @property
+    def reading(self) -> bool:
+        """Whether bytes that come would be received: not while no ledger entry is free."""
+        return self._reading
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server has let us in."""
+        return self._connected
+
+    # -- a connection's beginning and end -------------------------------------------------------
+
+    def server_absent(self) -> None:
+        """No server could be reached: requesters of one that comes back have to come back as well."""
+        self._server_absent = True
+
+    async def open(self, sock: socket.socket) -> None:
+        """Goes on with a socket that is connected; it is passed on before a byte is sent."""
+        tcp.tune(sock)
         self._words[Word.SOCKET] = 0
         self._buffer.reset()
         self._words[Word.SOCKET] = sock.fileno()
         self._words[Word.TLS] = 0
         self._tls = None
         self._needed = 0
-        self._controls.clear()
         self._connected = self._eof = False
+        self._lines.begin()
         self._sock = sock
+        self._guard = SocketGuard(sock)
+        self._checked = -1
         self.out.attach(sock)
         await self._sink.opened(sock)
         self._read_on()
 
-    async def connect_tls(
-        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
-    ) -> None:
-        """Encrypts the connection; opens it first when a whole URI is given (`tls://`)."""
-        if not isinstance(uri, str):
-            if self._sock is None or self._eof:
-                await self.connect(uri, buffer_size, connect_timeout)
-            uri = uri.hostname or "localhost"
+    async def seal(self, context: ssl.SSLContext, server_hostname: str) -> None:
+        """Encrypts the connection.
+
+        :raises FrameError: when the server sent more in front of the handshake than it may: nobody knows who sent it.
+        :raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up.
+        """
         sock = self._sock
-        if sock is None:
-            raise ConnectionError("the connection is gone")
+        if sock is None or self._eof:
+            raise ConnectionResetError("the server closed the connection")
         self._read_off()
-        tls = TlsSession(ssl_context, uri)
-        async with asyncio.timeout(connect_timeout):
-            await tls.handshake(self._loop, sock)
+        if self._buffer.received > self._buffer.done:
+            raise FrameError("bytes in front of the TLS handshake")
+        tls = TlsSession(context, server_hostname)
+        await tls.handshake(self._loop, sock)
         self._tls = self.out.tls = tls
         self._words[Word.TLS] = 1
         self._read_on()
         self._loop.call_soon(self._receive)  # what arrived with the end of the handshake
 
-    async def _open(self, host: str, port: int) -> socket.socket:
-        problem: OSError = ConnectionError(f"{host} has no address")
-        for family, kind, proto, _, address in await self._loop.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        ):
-            sock = socket.socket(family, kind, proto)
-            sock.setblocking(False)
-            try:
-                await self._loop.sock_connect(sock, address)
-            except OSError as error:
-                sock.close()
-                problem = error
-            except BaseException:
-                sock.close()
-                raise
-            else:
-                tcp.tune(sock)
-                return sock
-        raise problem
+    async def read_info(self) -> ServerInfo:
+        """The server's first line.
 
-    def write(self, payload: bytes) -> None:
-        """Queues an operation of nats-py."""
-        self.out.command(payload)
+        :raises InfoError: when it is no INFO. :raises ConnectionError: when the server hangs up.
+        """
+        line = await self._lines.next(LONGEST_INFO)
+        if line.startswith(b"-ERR"):
+            raise ServerRefused(error_text(line))
+        info = read_info(line)
+        self._met(info)
+        return info
 
-    def writelines(self, payload: list[bytes]) -> None:
-        """Queues operations of nats-py."""
-        for command in payload:
-            self.out.command(command)
-
-    async def drain(self) -> None:
-        """Waits until the kernel took what was queued, or the connection is gone."""
-        await self.out.drain()
-
-    async def readline(self) -> bytes:
-        """A line of the handshake. The PONG that ends it opens the way for replies."""
+    async def read_answer(self) -> bytes:
+        """The line that answers a log-in: PONG, which opens the way for replies, or -ERR."""
         while True:
-            if self._eof:
-                raise ConnectionResetError("the server closed the connection")
-            data = self._buffer.unconsumed()
-            end = data.find(b"\r\n")
-            if end >= 0:
-                self._buffer.consume(end + 2)
-                line = data[: end + 2]
-                if line.startswith(b"INFO"):
-                    self._on_info(line)
-                elif line.startswith(b"PONG"):
-                    self._on_connected()
+            line = await self._lines.next(LONGEST_LINE)
+            if line.startswith(b"PONG"):
+                self._accepted()
                 return line
-            self._line = self._loop.create_future()
-            await self._line
-
-    async def read(self, buffer_size: int) -> bytes:
-        """Operation lines for nats-py's parser; messages are not among them. Empty at the end of the connection."""
-        del buffer_size
-        while not self._controls and not self._eof:
-            self._wake = self._loop.create_future()
-            await self._wake
-        lines = b"".join(self._controls)
-        self._controls.clear()
-        return lines
-
-    async def wait_closed(self) -> None:
-        """Nothing to wait for: `close` is immediate."""
+            if line.startswith(b"-ERR"):
+                return line
+            self._control([line])
 
     def close(self) -> None:
         """Closes this process's descriptor; a duplicate elsewhere keeps the connection."""
-        self._on_closed(None)
+        self._lose(None)
         self._words[Word.SOCKET] = 0  # first: the number may be another's at once
-        if self._sock is not None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.close()
+        elif self._sock is not None:
             self._sock.close()
-            self._sock = None
+        self._sock = None
 
-    def at_eof(self) -> bool:
-        """Whether the connection has ended."""
-        return self._eof
+    # -- what handlers may do to us -----------------------------------------------------------------
 
-    def __bool__(self) -> bool:
-        return True  # nats-py replaces a transport that is false before `connect`
+    def check(self) -> None:
+        """Mends what code in this process did to our socket: closed, replaced, or taken out of the loop."""
+        guard = self._guard
+        if guard is None or self._eof:
+            return
+        if not guard.is_ours:
+            self._restore(guard)
+        sock = self._sock
+        if sock is not None and self._reading and self.position == self._checked and tcp.unread(sock):
+            # bytes waited for a whole check: the loop does not tell us of them any more
+            self._loop.remove_reader(sock)
+            self._loop.add_reader(sock, self._receive)
+            self._receive()
+        self._checked = self.position
+
+    def _restore(self, guard: SocketGuard) -> None:
+        """Our number is closed, or somebody else's: goes on with another one of the same socket."""
+        number = guard.duplicate()
+        if number is None:
+            self._lose(Lost(Reason.SOCKET, "somebody in this process closed the connection's socket"))
+            return
+        _log.error(
+            "somebody in this process closed the socket of the NATS connection: going on with a duplicate"
+        )
+        if number == guard.sock.fileno():
+            return  # the kernel's event queue knows the pair of socket and number, and goes on
+        reading = self._reading
+        self._read_off()
+        self._sock = guard.replace(number)
+        self._words[Word.SOCKET] = number
+        self.out.replace(self._sock)
+        if reading:
+            self._read_on()
 
     # -- in -------------------------------------------------------------------------------------
 
@@ -216,27 +207,29 @@ class LedgerTransport(Transport):
         sock = self._sock
         if sock is None or self._eof:
             return False
-        if self._fenced:
-            self._on_closed(None)
+        if self._taken_over:
+            self._lose(interfaces.TAKEN_OVER)
             return False
         self._sink.before_buffer_reuse()
         try:
-            if self._tls is None:
-                count = sockets.receive(sock, self._buffer.free_space(self._needed))
-            else:
-                count = self._tls.receive(sock, self._buffer.free_space(self._needed))
+            space = self._buffer.free_space(self._needed)
+            if not space:
+                raise FrameError("a line that is longer than any")
+            count = sockets.receive(sock, space) if self._tls is None else self._tls.receive(sock, space)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            self._on_closed(error)
+            self._lose(interfaces.broken(error))
+            return False
+        except FrameError as error:
+            self._lose(Lost(Reason.PROTOCOL, str(error)))
             return False
         if not count:
-            self._on_closed(None)
+            self._lose(interfaces.ENDED)
             return False
         self._buffer.commit(count)
         if not self._connected:
-            if self._line is not None and not self._line.done():
-                self._line.set_result(None)
+            self._lines.wake()
             return False
         if self._buffer.received - self._buffer.done >= self._needed:
             self._parse()
@@ -251,40 +244,52 @@ class LedgerTransport(Transport):
                 self._refuse_rest()  # no entry is free, nor will be: their replies cannot leave
             if not self._receive():
                 break
-        self._on_closed(error)
+        self._lose(interfaces.broken(error))
 
     def _parse(self) -> None:
-        """Ledger for every whole frame, one store that moves `PARSED_POS` on, and only then admission."""
-        ledger, buffer = self._ledger, self._buffer
+        """Ledger for every whole frame, one store that moves `PARSED_POS` on, and only then admission.
+
+        Whatever goes wrong ends the connection, and in a worker the process: others then have what was not admitted.
+        """
+        try:
+            self._parse_frames()
+        except (FrameError, InfoError) as error:
+            self._lose(Lost(Reason.PROTOCOL, str(error)))
+        except Exception as error:
+            self._loop.call_soon(self._lose, Lost(Reason.CLIENT, f"{type(error).__name__}: {error}"))
+            raise
+
+    def _parse_frames(self) -> None:
+        ledger, buffer = self.ledger, self._buffer
         data = buffer.unconsumed()
         available = ledger.available
-        try:
-            found = scan(data, 0, available)
-        except FrameError as error:
-            self._sink.server_error(str(error))
-            self._on_closed(error)
-            return
+        found = scan(data, 0, available)
         messages, place, now = found.messages, buffer.place(), time.monotonic_ns()
         receive = ledger.receive
-        batch = [
-            (receive(place + m[0], m[3] - m[0], now), m) for m in messages if m[5]
-        ]  # nobody waits for a message without a reply subject
+        # nobody waits for a message without a reply subject
+        batch = [(receive(place + m[0], m[3] - m[0], now), m) for m in messages if m[5]]
         self._needed = found.needed
         buffer.consume(found.end)
-        if self._fenced:
+        if self._taken_over:
             # with all that was not in the ledger yet
             for index, _ in batch:
                 ledger.release(index)
-            self._on_closed(None)
+            self._lose(interfaces.TAKEN_OVER)
             return
         if found.controls:
             self._control(found.controls)
         admit = self._sink.admit
         for index, message in batch:
             admit(index, data, message)
+        if len(batch) != len(messages):
+            for message in messages:
+                if not message[5]:
+                    self._sink.unasked(data, message)
         self.out.schedule_flush()  # after the first steps of what was started, in the same turn
+        if found.needed > self._longest:
+            raise FrameError(f"a frame of {found.needed} bytes")
         if len(messages) >= available and found.end < len(data):
-            self._read_off()  # no entry is free: the rest waits in the chunk until replies have left
+            self._read_off()  # no entry is free: the rest waits in the buffer until replies have left
             self.out.release_unconfirmed(True)
         elif found.needed > buffer.size - READ_SIZE:
             self._oversize(data[found.end :])
@@ -296,25 +301,34 @@ class LedgerTransport(Transport):
             return
         subject, reply, size = line
         self._needed = 0
-        index = self._ledger.receive(self._buffer.place(), len(head), time.monotonic_ns()) if reply else None
-        # beyond what is received: whoever inherits us passes over the rest as well
-        self._buffer.consume(size)
+        index = self.ledger.receive(self._buffer.place(), len(head), time.monotonic_ns()) if reply else None
+        self._buffer.consume(
+            size
+        )  # beyond what is received: whoever inherits us passes over the rest as well
         if index is not None:
             self._sink.admit(index, head, (0, 0, 0, size, subject, reply))
 
     def _control(self, lines: list[bytes]) -> None:
+        """:raises FrameError: for an operation that no server sends to a client."""
         for line in lines:
-            if line == b"PONG\r\n" and self.out.pong():
-                continue
-            if line.startswith(b"-ERR"):
-                # nats-py would close for good; the server closes what it must, and then we connect again
-                self._sink.server_error(line[4:].decode("utf-8", "replace").strip(" '\r\n"))
-                continue
-            self._controls.append(line)
-        if self._controls and self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+            match line[:4].upper():
+                case b"PONG":
+                    self.out.pong()
+                case b"PING":
+                    self.out.command(b"PONG\r\n")
+                case b"INFO":
+                    info = read_info(line)
+                    self._limit(info)
+                    self._driver.told(info)
+                case b"-ERR":
+                    # the server closes what it must, and then we connect again
+                    self._driver.server_error(error_text(line))
+                case b"+OK\r":
+                    pass
+                case _:
+                    raise FrameError(f"{line[:40]!r}, which is no operation of a server")
 
-    def _on_closed(self, error: Exception | None) -> None:
+    def _lose(self, event: Lost | None) -> None:
         if self._eof:
             return
         paused = self._connected and not self._reading
@@ -324,25 +338,23 @@ class LedgerTransport(Transport):
         if paused:
             self._refuse_rest()
         self.out.detach()
-        for waiter in (self._line, self._wake):
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
-        if error is not None:
-            self._sink.server_error(f"connection lost: {error}")
+        self._lines.end()
+        if event is not None:
+            self._driver.ended(self.epoch, event)
 
     @property
-    def _fenced(self) -> bool:
+    def _taken_over(self) -> bool:
         """Whether our connection was taken over while we were stopped: the chunk is not ours any more."""
         return self._words[Word.FENCED_EPOCH] == self._words[Word.EPOCH]
 
     def _refuse_rest(self) -> None:
         """Whole frames that waited for a free entry do not outlive their connection's chunk: answer them."""
-        if self._fenced:
+        if self._taken_over:
             return
         try:
             found = scan(self._buffer.unconsumed())
         except FrameError:
-            return  # it is not the first time that this is found out: the connection is ending for it
+            return  # `_parse` has reported it already, and is closing the connection
         for message in found.messages:
             if message[5]:
                 self._sink.refuse(message[5])
@@ -352,13 +364,13 @@ class LedgerTransport(Transport):
 
     def resume(self) -> None:
         """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
-        if self._connected and not self._reading and self._ledger.available:
+        if self._connected and not self._reading and self.ledger.available:
             self.out.release_unconfirmed(False)
             self._read_on()
             self._loop.call_soon(self._parse_rest)
 
     def _released(self, entries: list[int]) -> None:
-        self._ledger.release_all(entries)
+        self.ledger.release_all(entries)
         if entries and not self._reading:
             self.resume()
 
@@ -366,16 +378,23 @@ class LedgerTransport(Transport):
         if self._connected and not self._eof and self._buffer.received > self._buffer.done:
             self._parse()
 
-    def _on_info(self, line: bytes) -> None:
-        """Another server than before, or the same one started anew: requesters may not be back on it yet."""
-        known, found = self._server, _SERVER_ID.search(line)
-        self._server = found[1] if found is not None else b""
-        now = self._loop.time()
-        replaced = self._restart_window.server_seen(self._server, now, clustered=_CLUSTER in line)
-        self._server_changed = self._server_absent or replaced or known not in (None, self._server)
-        self._server_absent = False
+    # -- the server ---------------------------------------------------------------------------------
 
-    def _on_connected(self) -> None:
+    def _met(self, info: ServerInfo) -> None:
+        """Another server than before, or the same one started anew: requesters may not be back on it yet."""
+        known, found = self._server, info.server_id.encode()
+        self._server = found
+        now = self._loop.time()
+        replaced = self._restart_window.server_seen(found, now, clustered=info.clustered)
+        self._server_changed = self._server_absent or replaced or known not in (None, found)
+        self._server_absent = False
+        self._limit(info)
+
+    def _limit(self, info: ServerInfo) -> None:
+        self._longest = info.longest_frame
+        self._sink.limited(info.max_payload)
+
+    def _accepted(self) -> None:
         self._connected = True
         self.out.reconnected(self._server_changed)
         self._loop.call_soon(self._parse_rest)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
@@ -67,8 +67,6 @@ class Reloader:
                 f"nats.queue_group: {old.nats.queue_group!r} cannot become {new.nats.queue_group!r} while running: "
                 "two groups would run each task twice; restart instead"
             )
-        if replace(new.nats, catchall=old.nats.catchall) != old.nats:
-            return "nats: servers and credentials cannot change while running; restart instead"
         if new.runtime != old.runtime:
             return "runtime.directory: cannot change while running; restart instead"
         if new.http != old.http:
@@ -103,11 +101,21 @@ class Reloader:
             if len(failures) > 1:  # one may have been anybody's kill
                 return failures[-1]
             if time.monotonic() > end:
-                return f"the new workers did not serve within {SERVE_LIMIT:.0f} s"
+                why = self._why_not_connected(generation)
+                return f"the new workers did not serve within {SERVE_LIMIT:.0f} s{why}"
             if pool.fleet.stopping:
                 return "the host is stopping"
             await asyncio.sleep(POLL_INTERVAL)
         return None
+
+    def _why_not_connected(self, generation: int) -> str:
+        """What the first worker of a generation that is not subscribed says of its connection."""
+        for member in self._pool.members.values():
+            if member.generation == generation:
+                status = member.ledger.connection()
+                if not status.subscribed and status.text:
+                    return f": NATS at {status.server}: {status.text.removeprefix(f'{status.server}: ')}"
+        return ""
 
     async def renew(self) -> None:
         """The template died: a new generation of the same settings, tried until there is one."""

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.nats.connection import Connection
-from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.clock_offset import ClockOffset
+from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRIBE_LIMIT
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
@@ -62,8 +62,9 @@ class Standby:
         restart_window = RestartWindow(self.ledger)
         self._offset = ClockOffset(self.ledger)
         self._merge_restart_windows(restart_window)
-        self.transport = LedgerTransport(self.ledger, restart_window, self)
-        self.connection = Connection(spec.nats, self.transport, "ajhost supervisor")
+        gate = LoginGate(self.ledger.words, Word.LOGIN_GATE)
+        self.connection = Connection(spec.nats, self.ledger, restart_window, gate, self, "ajhost supervisor")
+        self.transport = self.connection.transport
         self.producer = Producer(self.ledger, queues, loop, self._expired)
         self.subscriptions = 0
         """How often we subscribed as the last resort."""
@@ -243,9 +244,11 @@ class Standby:
         self.answered.received(b"")
         self.answered.refused(b"", text)
 
-    def server_error(self, text: str) -> None:
-        """`-ERR` or a broken connection."""
-        _log.warning("NATS: %s", text)
+    def limited(self, max_payload: int) -> None:
+        """The limit is asked for where it is needed."""
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        """A message to which nobody awaits an answer is no task of a router's."""
 
     def _expired(self, index: int) -> None:
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")
@@ -271,7 +274,7 @@ class Standby:
         """
         async with self._subscribe_lock:
             if self._subscribing is None:
-                if not self.connection.up.is_set():
+                if not self.connection.connected:
                     return
                 self.subscriptions += 1
                 self._subscribing = asyncio.create_task(
@@ -285,7 +288,7 @@ class Standby:
         async with self._subscribe_lock:
             if self._subscribing is not None:
                 self._subscribing.cancel()
-                await self.connection.leave()
+                await self.connection.unsubscribe()
                 self._subscribing = None
 
     # -- life -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ajhost.adapters import logs
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux.processes import ChildReaper
-from ajhost.adapters.nats import connection
+from ajhost.adapters.nats.requests import discover
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Fleet, Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
@@ -131,7 +131,7 @@ class Supervisor:
     async def _open_standby(self, spec: GenerationSpec) -> None:
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
-            self._pool.max_payload = await connection.discover(spec.nats)
+            self._pool.max_payload = await discover(spec.nats)
             standby = Standby(spec, self.serial, self._queues, self._pool.max_payload, self._on_connection)
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
@@ -251,10 +251,12 @@ class Supervisor:
         """A reload has succeeded."""
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
-        self._settings = settings
+        old, self._settings = self._settings, settings
         self._crash_policy.apply_generation(spec.handlers)
         if self._standby is not None:
             self._standby.apply_generation(spec, self._queues)
+            if settings.nats != old.nats:
+                self._standby.connection.reconfigure(settings.nats)
 
     # -- time -----------------------------------------------------------------------------------
 

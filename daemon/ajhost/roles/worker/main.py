@@ -18,6 +18,7 @@ from ajhost.adapters import logs
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.core.clock_offset import ClockOffset
+from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Word
 from ajhost.roles.attempts import Attempts
@@ -45,13 +46,23 @@ def run(
     ledger.words[Word.PID] = os.getpid()
     supervisor = MappedLedger(spec.runtime / "ledger", worker_spec.supervisor)
     restart_window, offset = RestartWindow(supervisor), ClockOffset(supervisor)
+    gate = LoginGate(supervisor.words, Word.LOGIN_GATE)
     shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
     attempts = Attempts.of(spec)
 
     async def serve() -> NoReturn:
         worker = Worker(
-            spec, worker_spec, handlers, Channel(channel), shared, ledger, restart_window, offset, attempts
+            spec,
+            worker_spec,
+            handlers,
+            Channel(channel),
+            shared,
+            ledger,
+            restart_window,
+            offset,
+            gate,
+            attempts,
         )
         status = await worker.run()
         # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation

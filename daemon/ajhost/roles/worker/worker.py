@@ -13,8 +13,8 @@ from ajhost.adapters import logs
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.nats.connection import Connection
-from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.clock_offset import ClockOffset
+from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.timings import (
     CLOSE_LIMIT,
@@ -31,6 +31,7 @@ from ajhost.core.timings import (
     nanoseconds,
 )
 from ajhost.ledger.layout import Phase, Word
+from ajhost.protocol.frames import Message
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import host_subjects
 from ajhost.roles.attempts import Attempts
@@ -83,6 +84,7 @@ class Worker:
         ledger: LockedLedger,
         restart_window: RestartWindow,
         offset: ClockOffset,
+        gate: LoginGate,
         attempts: Attempts,
     ) -> None:
         self._spec = spec
@@ -115,7 +117,9 @@ class Worker:
         # the transport's requests go straight to where they are decided (adapters.transport.Sink)
         self.admit, self.refuse = self._intake.admit, self._intake.refuse
         self.before_buffer_reuse = self._intake.before_buffer_reuse
-        self._transport = LedgerTransport(ledger, restart_window, self)
+        name = f"ajhost worker {worker_spec.slot}"
+        self._connection = Connection(spec.nats, ledger, restart_window, gate, self, name)
+        self._transport = self._connection.transport
         self._producer = Producer(ledger, queues, self._loop, self._intake.expired)
         self._executor = Executor(
             self._loop,
@@ -137,7 +141,6 @@ class Worker:
             self._intake.pulled,
             self._intake.reclaimed,
         )
-        self._connection = Connection(spec.nats, self._transport, f"ajhost worker {worker_spec.slot}")
         self._kept = asyncio.Event()
         self._leaving = asyncio.Event()
         self._finish = asyncio.Event()
@@ -179,9 +182,12 @@ class Worker:
             except ChannelFull:
                 await asyncio.sleep(POLL_INTERVAL)
 
-    def server_error(self, text: str) -> None:
-        """`-ERR` or a broken connection."""
-        _log.warning("NATS: %s", text)
+    def limited(self, max_payload: int) -> None:
+        """What the server takes at most."""
+        self._intake.max_payload = max_payload
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        """A message to which nobody awaits an answer is no task of a router's."""
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -201,12 +207,8 @@ class Worker:
         return await self._drain()
 
     async def _serve(self) -> None:
-        await self._connection.connect()
-        if self._leaving.is_set():
-            return
-        self._intake.max_payload = self._connection.max_payload
         subjects = host_subjects((h.route for h in self._spec.handlers), self._spec.nats.catchall)
-        await self._connection.subscribe(subjects, self._spec.nats.queue_group)
+        await self._connection.connect(subjects, self._spec.nats.queue_group)
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING
             self._tell(WorkerReady())  # first: only one that serves can have served all that it may
@@ -239,7 +241,6 @@ class Worker:
         self._attempts.tick()
         if self._connection.up.is_set():
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
-            self._intake.max_payload = self._connection.max_payload
         self._watchdog.beat()
         self._signals.keep()
         self._collect()

@@ -1,0 +1,141 @@
+"""What it takes to get into one server, step by step: each step ends with an event for the connection's machine."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Sequence
+
+from ajhost.adapters.nats.addresses import Resolver, Unreachable, open_first
+from ajhost.adapters.nats.credentials import Credentials, CredentialsUnusable, LogInData, wants_tls
+from ajhost.adapters.nats.interfaces import ServerRefused
+from ajhost.adapters.nats.log_in import log_in
+from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.connection_table import Failed, Lost, Refused, Resolved, Sealed, Unresolved
+from ajhost.core.server_errors import reason_of
+from ajhost.core.server_pool import Address, Server
+from ajhost.ledger.connection_status import Reason
+from ajhost.protocol.frames import FrameError
+from ajhost.protocol.server_info import InfoError, ServerInfo
+from ajhost.settings.values import NatsSettings
+
+_log = logging.getLogger("ajhost.nats")
+
+
+class Attempts:
+    """Attempts with these settings, one after another."""
+
+    def __init__(self, settings: NatsSettings, name: str) -> None:
+        self._name = name
+        self._credentials = Credentials(settings)
+        self._resolver = Resolver()
+        self._tls_wanted = wants_tls(settings)
+        self._tls_first = settings.tls is not None and settings.tls.first
+        self._data = LogInData()
+        self.info = ServerInfo()
+        """What the present server said of itself."""
+
+    def reconfigure(self, settings: NatsSettings) -> None:
+        """Other credentials from the next attempt on."""
+        self._credentials = Credentials(settings)
+        self._tls_wanted = wants_tls(settings)
+        self._tls_first = settings.tls is not None and settings.tls.first
+
+    async def resolve(self, server: Server) -> Resolved | Unresolved:
+        """Looks the server's name up."""
+        try:
+            return Resolved(await self._resolver.resolve(server))
+        except OSError as error:
+            return Unresolved(f"{server.host}: {(error.strerror or str(error)).lower()}")
+
+    async def open(
+        self, transport: LedgerTransport, server: Server, addresses: Sequence[Address]
+    ) -> Sealed | Failed:
+        """Connects, hears the server's INFO, and seals the transport as the settings want it."""
+        try:
+            self._data = await self._credentials.read(server)
+            sock, address = await open_first(server, addresses)
+        except CredentialsUnusable as error:
+            return Refused(Reason.CREDENTIALS, str(error))
+        except Unreachable as error:
+            if error.event.reason is not Reason.RESOURCES:
+                transport.server_absent()
+            return error.event
+        except OSError as error:
+            return Lost(Reason.RESOURCES, (error.strerror or str(error)).lower())
+        try:
+            await self._open(transport, sock)
+            await self._greet(transport, server)
+        except (ssl.SSLError, ssl.CertificateError) as error:
+            return Refused(Reason.TLS, f"{server}: {_tls_text(error)}")
+        except _NoTls as error:
+            return Refused(Reason.TLS, f"{server}: {error}")
+        except ServerRefused as error:
+            return refusal(server, str(error))
+        except (InfoError, FrameError) as error:
+            return Lost(Reason.PROTOCOL, f"{server}: {error}")
+        except OSError as error:
+            return _lost(server, error)
+        return Sealed(address)
+
+    async def log_in(self, transport: LedgerTransport, server: Server) -> Failed | None:
+        """Shows our credentials; None when the server has let us in."""
+        try:
+            await log_in(transport, self.info, self._data, self._name)
+        except ServerRefused as error:
+            return refusal(server, str(error))
+        except (InfoError, FrameError) as error:
+            return Lost(Reason.PROTOCOL, f"{server}: {error}")
+        except OSError as error:
+            return _lost(server, error)
+        return None
+
+    async def _open(self, transport: LedgerTransport, sock: socket.socket) -> None:
+        try:
+            await transport.open(sock)
+        except BaseException:
+            transport.close()
+            raise
+
+    async def _greet(self, transport: LedgerTransport, server: Server) -> None:
+        context = self._data.tls
+        if self._tls_first and context is not None:
+            await transport.seal(context, server.certificate_name)
+        self.info = await transport.read_info()
+        sealed = self._tls_first and context is not None
+        if sealed:
+            return
+        if self._tls_wanted:
+            # whatever INFO says: who could change it could also read what we send next
+            if not self.info.offers_tls:
+                raise _NoTls("the server offers no TLS, and the settings want it")
+            assert context is not None
+            await transport.seal(context, server.certificate_name)
+        elif self.info.tls_required:
+            await transport.seal(ssl.create_default_context(), server.certificate_name)
+
+
+class _NoTls(Exception):
+    pass
+
+
+def refusal(server: Server, text: str) -> Failed:
+    """What a server's `-ERR` in place of a log-in means."""
+    reason = reason_of(text) or Reason.PROTOCOL
+    kind = Refused if reason in (Reason.TLS, Reason.AUTHORIZATION, Reason.LIMIT) else Lost
+    return kind(reason, f"{server}: {text}")
+
+
+def _lost(server: Server, error: OSError) -> Failed:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Lost(Reason.RESOURCES, (error.strerror or "").lower())
+    return Lost(Reason.ENDED, f"{server}: {(error.strerror or str(error)).lower()}")
+
+
+def _tls_text(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate refused: {error.verify_message}"
+    reason = getattr(error, "reason", None)
+    return f"TLS: {str(reason or error).replace('_', ' ').lower()}"

@@ -1,0 +1,160 @@
+"""Who we are at a server: files are read anew for each connection, whole, checked, and off the loop.
+
+A file that is being replaced, is empty, or is not there for a moment locks nobody out: what it last held is used as
+long as it cannot be read, and the log says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ajhost.adapters.nats.addresses import in_thread
+from ajhost.adapters.throttle import ThrottledLog
+from ajhost.core.server_pool import Server
+from ajhost.protocol.credentials import (
+    CredentialsError,
+    UserCredentials,
+    read_seed,
+    read_user_credentials,
+    read_word,
+)
+from ajhost.protocol.server_url import read_server_url
+from ajhost.settings.values import NatsSettings, TlsSettings
+
+_log = logging.getLogger("ajhost.nats")
+_LARGEST = 1 << 20
+
+
+class CredentialsUnusable(Exception):
+    """A file cannot be used, and never could; the text names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogInData:
+    """What is shown to one server. `tls`: None for a connection that nobody wants encrypted."""
+
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    creds: UserCredentials | None = field(default=None, repr=False)
+    seed: str | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = None
+
+
+def servers_of(settings: NatsSettings) -> tuple[Server, ...]:
+    """The configured servers."""
+    found = []
+    for text in settings.servers:
+        url = read_server_url(text)
+        found.append(
+            Server(
+                url.host,
+                url.port,
+                tls=url.scheme == "tls",
+                user=url.user,
+                password=url.password,
+                token=url.token,
+            )
+        )
+    return tuple(found)
+
+
+def wants_tls(settings: NatsSettings) -> bool:
+    """Whether no credential and no task may pass unencrypted, to whatever server."""
+    return settings.tls is not None or any(server.tls for server in servers_of(settings))
+
+
+def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
+    """The client's TLS context.
+
+    :raises OSError: when a file cannot be read or is no certificate (`ssl.SSLError`).
+    """
+    context = ssl.create_default_context(cafile=None if tls is None else tls.ca)
+    if tls is not None and tls.cert is not None:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
+
+
+class Credentials:
+    """The credentials of `[nats]`, with what was last good of each file."""
+
+    def __init__(self, settings: NatsSettings) -> None:
+        self._settings = settings
+        self._readers: dict[str, tuple[Path, Callable[[], Any]]] = {}
+        for key, path, read in (
+            ("creds", settings.creds, read_user_credentials),
+            ("nkey", settings.nkey, read_seed),
+            ("password_file", settings.password_file, read_word),
+            ("token_file", settings.token_file, read_word),
+        ):
+            if path is not None:
+                self._readers[key] = (path, _reader(path, read))
+        if wants_tls(settings):
+            tls = settings.tls
+            place = Path() if tls is None else tls.ca or tls.cert or Path()
+            self._readers["tls"] = (place, lambda: tls_context(tls))
+        self._good: dict[str, tuple[Any, float]] = {
+            key: (word, time.monotonic())
+            for key, word in (("password_file", settings.password), ("token_file", settings.token))
+            if key in self._readers and word is not None
+        }
+        self._throttled = ThrottledLog(_log)
+
+    async def read(self, server: Server) -> LogInData:
+        """What to show to this server now.
+
+        :raises CredentialsUnusable: when a file cannot be used and never could.
+        """
+        found = await in_thread(self._read_all) if self._readers else {}
+        for key, value in found.items():
+            if isinstance(value, Exception):
+                self._fall_back(key, value)
+            else:
+                self._good[key] = value, time.monotonic()
+        good = {key: value for key, (value, _) in self._good.items()}
+        settings = self._settings
+        password = good.get("password_file", settings.password)
+        token = good.get("token_file", settings.token)
+        user = settings.user
+        if not (user or token or settings.creds or settings.nkey):
+            # the settings say nothing of who we are: the URL may
+            user, password, token = server.user, server.password, server.token
+        return LogInData(user, password, token, good.get("creds"), good.get("nkey"), good.get("tls"))
+
+    def _read_all(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, (path, read) in self._readers.items():
+            try:
+                found[key] = read()
+            except CredentialsError as error:
+                found[key] = CredentialsUnusable(f"nats.{key}: {path} {error}")
+            except OSError as error:
+                reason = getattr(error, "reason", None) or error.strerror or error
+                where = error.filename or path
+                found[key] = CredentialsUnusable(f"nats.{key}: {where}: {str(reason).lower()}")
+        return found
+
+    def _fall_back(self, key: str, error: Exception) -> None:
+        if key not in self._good:
+            raise error
+        ago = time.monotonic() - self._good[key][1]
+        self._throttled.tell(
+            logging.WARNING, f"{key} {error}", "%s; using what was read %.0f s ago", error, ago
+        )
+
+
+def _reader(path: Path, read: Callable[[bytes], Any]) -> Callable[[], Any]:
+    def whole() -> Any:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise CredentialsError(f"has more than {_LARGEST >> 20} MiB")
+        return read(content)
+
+    return whole

@@ -1,0 +1,138 @@
+"""Connections that commands make for themselves: to learn a server's limit, and to send one request."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ajhost.adapters.nats.connection import Connection, addresses
+from ajhost.adapters.nats.interfaces import Sink
+from ajhost.adapters.nats.scout import NoRequests, private_ledger
+from ajhost.core.login_gate import WORDS, LoginGate
+from ajhost.core.restart_window import RestartWindow
+from ajhost.protocol.frames import Message
+from ajhost.protocol.server_info import MOST_MAX_PAYLOAD
+from ajhost.settings.values import NatsSettings
+
+_CONNECT_LIMIT = 3.0
+"""Seconds that a command waits for a server."""
+_STATUS_NO_RESPONDERS = "503"
+
+
+class ConnectFailed(Exception):
+    """No server could be reached, or it did not accept us; the text names the address and the reason."""
+
+
+class NoResponders(Exception):
+    """The server knows nobody who serves the subject."""
+
+
+class PayloadTooLarge(Exception):
+    """The server takes no message of this size."""
+
+
+class Reply(NamedTuple):
+    """A reply as it came."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def discover(settings: NatsSettings) -> int:
+    """The server's `max_payload` in bytes. Waits for a server for ever, and says so once in a while."""
+    connection = _connection(settings, NoRequests(), "ajhost start")
+    try:
+        await connection.connect()
+        return connection.max_payload
+    finally:
+        await connection.close()
+
+
+async def request_once(
+    settings: NatsSettings, subject: str, headers: Mapping[str, str], body: bytes, timeout: float
+) -> Reply:
+    """Connects, sends one request, waits for its reply.
+
+    :raises ConnectFailed: no server. :raises NoResponders: nobody serves the subject. :raises TimeoutError: no answer
+    within `timeout` seconds. :raises PayloadTooLarge: nothing was sent.
+    """
+    inbox = f"{settings.inbox_prefix}.{secrets.token_hex(16)}"
+    sink = _OneReply()
+    connection = _connection(settings, sink, "ajhost call", quiet=True, frame=MOST_MAX_PAYLOAD + (1 << 17))
+    try:
+        await _connected(connection, inbox, settings)
+        data = _publication(subject, inbox, headers, body)
+        if len(data) > connection.max_payload + len(subject) + 256:
+            limit = connection.max_payload
+            raise PayloadTooLarge(f"{len(data)} bytes are more than the server's maximum payload of {limit}")
+        connection.transport.out.command(data)
+        async with asyncio.timeout(timeout):
+            status, reply = await sink.reply
+        if status == _STATUS_NO_RESPONDERS:
+            raise NoResponders(subject)
+        return reply
+    finally:
+        await connection.close()
+
+
+def _connection(
+    settings: NatsSettings, sink: Sink, name: str, *, quiet: bool = False, frame: int = 1 << 20
+) -> Connection:
+    ledger = private_ledger(frame)
+    return Connection(
+        settings, ledger, RestartWindow(ledger), LoginGate([0] * WORDS), sink, name, quiet=quiet
+    )
+
+
+async def _connected(connection: Connection, inbox: str, settings: NatsSettings) -> None:
+    """Each configured server has one try."""
+    connecting = asyncio.ensure_future(connection.connect([inbox]))
+    try:
+        async with asyncio.timeout(_CONNECT_LIMIT):
+            while not connecting.done() and connection.failed_attempts < len(settings.servers):
+                changed = asyncio.ensure_future(connection.changed())
+                await asyncio.wait({connecting, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+    except TimeoutError:
+        pass
+    finally:
+        connecting.cancel()
+    if not connection.up.is_set():
+        where = addresses(settings)
+        why = connection.why_not.removeprefix(f"{where}: ") or "no connection in time"
+        raise ConnectFailed(f"NATS at {where}: {why}")
+
+
+class _OneReply(NoRequests):
+    """The sink of a connection that awaits one message."""
+
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[tuple[str, Reply]] = asyncio.get_running_loop().create_future()
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        """The reply."""
+        if not self.reply.done():
+            _, header, body, end, _, _ = message
+            status, headers = _headers(data[header:body])
+            self.reply.set_result((status, Reply(headers, data[body : end - 2])))
+
+
+def _headers(block: bytes) -> tuple[str, dict[str, str]]:
+    """The status and the headers of a message; of a repeated one the first."""
+    first, _, rest = block.partition(b"\r\n")
+    headers: dict[str, str] = {}
+    for line in rest.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.setdefault(
+                name.decode("utf-8", "replace").strip(), value.decode("utf-8", "replace").strip()
+            )
+    return first.partition(b" ")[2].decode("ascii", "replace")[:3], headers
+
+
+def _publication(subject: str, inbox: str, headers: Mapping[str, str], body: bytes) -> bytes:
+    block = b"NATS/1.0\r\n%b\r\n" % b"".join(f"{k}: {v}\r\n".encode() for k, v in headers.items())
+    place = f"{subject} {inbox}".encode()
+    return b"HPUB %b %d %d\r\n%b%b\r\n" % (place, len(block), len(block) + len(body), block, body)

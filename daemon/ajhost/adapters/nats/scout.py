@@ -1,0 +1,85 @@
+"""A connection beside the one that serves: whether another server would let us in, before the present one is left."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import socket
+
+from ajhost.adapters.nats.attempt import Attempts
+from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.connection_table import Lost, Resolved, Scouted, Sealed
+from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_pool import Server, literal
+from ajhost.ledger.layout import Geometry, Identity, create
+from ajhost.ledger.receive_buffer import READ_SIZE
+from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.frames import Message
+from ajhost.protocol.server_info import LONGEST_INFO, ServerInfo
+from ajhost.settings.values import NatsSettings
+
+_LIMIT = 4.0
+"""Seconds that a server has to let us in."""
+_ENTRIES = 8
+
+
+def private_ledger(frame: int = LONGEST_INFO) -> LedgerWriter:
+    """A ledger that nobody else sees, for a connection of this process alone; it takes memory only as it is used."""
+    geometry = Geometry(_ENTRIES, (2 * frame + 4 * READ_SIZE + 4095) & ~4095, 1 << 16)
+    memory = memoryview(mmap.mmap(-1, geometry.size))
+    create(memory, geometry, Identity(1, 0, 0))
+    return LedgerWriter(memory)
+
+
+class NoRequests:
+    """The sink of a connection that subscribes to nothing."""
+
+    async def opened(self, sock: socket.socket) -> None:
+        """Nobody inherits it."""
+
+    def limited(self, max_payload: int) -> None:
+        """Nothing is sent."""
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        """Nothing comes."""
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        """Nothing comes."""
+
+    def before_buffer_reuse(self) -> None:
+        """Nothing is kept."""
+
+    def refuse(self, reply: bytes) -> None:
+        """Nothing comes."""
+
+
+class _Undriven:
+    def ended(self, epoch: int, event: Lost) -> None:
+        """The attempt finds out by itself."""
+
+    def told(self, info: ServerInfo) -> None:
+        """Only whether it lets us in matters."""
+
+    def server_error(self, text: str) -> None:
+        """Only whether it lets us in matters."""
+
+
+async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
+    """Logs in at a server and leaves again."""
+    ledger = private_ledger()
+    transport = LedgerTransport(ledger, RestartWindow(ledger), NoRequests(), _Undriven())
+    attempts = Attempts(settings, name)
+    try:
+        async with asyncio.timeout(_LIMIT):
+            address = literal(server.host, server.port)
+            found = Resolved((address,)) if address is not None else await attempts.resolve(server)
+            if not isinstance(found, Resolved):
+                return Scouted(server, False)
+            opened = await attempts.open(transport, server, found.addresses)
+            welcome = isinstance(opened, Sealed) and not attempts.info.lame_duck
+            welcome = welcome and await attempts.log_in(transport, server) is None
+            return Scouted(server, welcome)
+    except TimeoutError:
+        return Scouted(server, False)
+    finally:
+        transport.close()

@@ -1,0 +1,85 @@
+"""What a connection is subscribed to, and what the server refused of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ajhost.adapters.nats.reply_writer import ReplyWriter
+from ajhost.core.connection_table import Barred, Subscribed
+from ajhost.core.server_errors import Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriptions:
+    """What the server is to send us."""
+
+    subjects: tuple[str, ...] = ()
+    group: str = ""
+
+
+_NOTHING = Subscriptions()
+
+
+class Subscriber:
+    """`wanted` is subscribed to at each log-in."""
+
+    def __init__(self, out: ReplyWriter) -> None:
+        self._out = out
+        self.wanted = self._known = _NOTHING
+        self._sid, self._sids = 0, list[int]()
+        self._refused: list[Violation] = []
+
+    @property
+    def complete(self) -> bool:
+        """Whether the server has answered for all that is wanted."""
+        return self._known == self.wanted
+
+    def want(self, subjects: Iterable[str], group: str) -> None:
+        """From now on, this and nothing else."""
+        self.wanted = Subscriptions(tuple(subjects), group)
+
+    def want_nothing(self) -> None:
+        """From now on, nothing."""
+        self.wanted = _NOTHING
+
+    def reset(self) -> None:
+        """The connection is gone, and with it all that the server knew."""
+        self._known = _NOTHING
+        self._sids.clear()
+
+    def refused(self, violation: Violation) -> None:
+        """The server does not let us subscribe to something."""
+        self._refused.append(violation)
+
+    def barred(self) -> Barred:
+        """What was refused, as an event."""
+        subjects = dict.fromkeys(violation.subject or "all subjects" for violation in self._refused)
+        return Barred(f"no permission to subscribe to {', '.join(subjects)}")
+
+    async def subscribe(self) -> Subscribed | Barred | None:
+        """Subscribes to what is wanted, and to nothing else; None when the connection ended meanwhile."""
+        while True:
+            wanted = self.wanted
+            self._refused.clear()
+            lines = [b"UNSUB %d\r\n" % sid for sid in self._sids]
+            self._sids.clear()
+            for subject in wanted.subjects:
+                self._sid += 1
+                self._sids.append(self._sid)
+                lines.append(b"SUB %b %b %d\r\n" % (subject.encode(), wanted.group.encode(), self._sid))
+            self._out.command(b"".join(lines))
+            if not await self._out.round_trip():
+                return None
+            self._known = wanted
+            if wanted == self.wanted:
+                return self.barred() if self._refused else Subscribed()
+
+    async def unsubscribe(self) -> None:
+        """Ends every subscription; when it returns, all that the server had sent for them has been received."""
+        self._known = _NOTHING
+        self._out.command(b"".join(b"UNSUB %d\r\n" % sid for sid in self._sids))
+        self._sids.clear()
+        # twice: what another of the server's connections had handed to ours by then comes behind the first PONG
+        if await self._out.round_trip():
+            await self._out.round_trip()

@@ -1,0 +1,64 @@
+"""What a NATS server means by `-ERR`, and what somebody has to do about it. Source: nats-server, server/errors.go."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ajhost.ledger.connection_status import Reason
+
+_MEANINGS: tuple[tuple[str, Reason], ...] = (
+    ("authorization violation", Reason.AUTHORIZATION),
+    ("authentication expired", Reason.AUTHORIZATION),
+    ("authentication revoked", Reason.AUTHORIZATION),
+    ("authentication timeout", Reason.ENDED),
+    ("maximum connections exceeded", Reason.LIMIT),
+    ("maximum account active connections exceeded", Reason.LIMIT),
+    ("connection throttling", Reason.LIMIT),
+    ("secure connection", Reason.TLS),
+    ("stale connection", Reason.ENDED),
+    ("slow consumer", Reason.ENDED),
+    ("maximum payload violation", Reason.ENDED),
+    ("maximum control line exceeded", Reason.PROTOCOL),
+    ("unknown protocol operation", Reason.PROTOCOL),
+    ("parser error", Reason.PROTOCOL),
+)
+_PERMISSION = re.compile(
+    r"permissions violation for (subscription|publish) to \"?([^\" ]*)\"?", re.IGNORECASE
+)
+_SUBSCRIPTIONS = re.compile(r"maximum subscriptions exceeded", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A permission that this host's user lacks: to `publish` or to `subscribe` to `subject`."""
+
+    operation: str
+    subject: str
+
+    def grant(self) -> str:
+        """What somebody has to grant."""
+        subject = self.subject
+        if self.operation == "publish" and subject.count(".") > 1:
+            # an inbox: the rest of it is the requester's own
+            subject = f"{subject.partition('.')[0]}.>"
+        return f'grant the host\'s user the permission to {self.operation} to "{subject}"'
+
+
+def reason_of(text: str) -> Reason | None:
+    """Why the server ends a connection, by its `-ERR`; None for an error that ends none, or that is not known."""
+    lowered = text.lower()
+    for words, reason in _MEANINGS:
+        if words in lowered:
+            return reason
+    return None
+
+
+def violation_of(text: str) -> Violation | None:
+    """The permission that is missing; None for another error."""
+    found = _PERMISSION.search(text)
+    if found is not None:
+        return Violation("publish" if found[1].lower() == "publish" else "subscribe", found[2])
+    if _SUBSCRIPTIONS.search(text):
+        return Violation("subscribe", "")
+    return None
