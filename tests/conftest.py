@@ -48,6 +48,13 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
     logging.captureWarnings(False)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side only tests are run whose names are the same in every process: an address in one is not."""
+    found = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if found:
+        raise pytest.UsageError(f"these names differ from process to process, give them ids: {found[:3]}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """What handlers log need not be text that can be encoded, as a report must be on its way between processes."""
