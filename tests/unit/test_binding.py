@@ -6,8 +6,8 @@ import asyncio
 import base64
 import functools
 import json
-import re
 import logging
+import re
 import subprocess
 import sys
 import typing
