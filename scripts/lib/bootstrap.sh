@@ -101,7 +101,7 @@ make_venv() {
     rm -f "$STAMP"
     pip_install --editable ".[$extra]" || fail "pip could not install ajhost[$extra]"
     extras=$extra
-    [ "$extra" != test ] || extras="test demo"
+    [ "$extra" != test ] || extras="test demo docs"
     echo "$(fingerprint) $extras" >"$STAMP"
 }
 
