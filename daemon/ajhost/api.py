@@ -37,6 +37,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic
 
 from ajhost.protocol import exact_json
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord
 from ajhost.protocol.times import to_datetime
 
@@ -65,7 +66,7 @@ class InvalidPayload(TerminateTask, ValueError):
     """
 
     def __str__(self) -> str:
-        return f"invalid payload: {super().__str__()}"
+        return FailureReason.INVALID_PAYLOAD.text(super().__str__())
 
 
 class Task(Generic[_State]):

@@ -19,9 +19,7 @@ def test_its_handler_passes_its_tests(tmp_path: Path) -> None:
     (tmp_path / "shop" / "mail.py").write_text(handler)
     (tmp_path / "test_mail.py").write_text(f"from shop.mail import Mail, send\n{tests}")
     (tmp_path / "test_hosts.py").write_text(hosts)
-    (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\npythonpath = .\n"
-    )
+    (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\npythonpath = .\n")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path,

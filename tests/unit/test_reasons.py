@@ -54,6 +54,7 @@ def test_typed_words_are_found_in_strings_and_formats_and_not_in_docstrings() ->
 def test_the_words_are_those_that_people_and_alerts_match() -> None:
     assert {
         "handler error",
+        "invalid payload",
         "invalid result",
         "deadline exceeded",
         "worker died",

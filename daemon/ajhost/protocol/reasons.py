@@ -10,6 +10,8 @@ class FailureReason(Enum):
 
     #: The handler raised an exception, or returned what cannot be sent.
     HANDLER_ERROR = "handler error"
+    #: The payload is not what the handler takes. The task ends, since it would not be at the next try either.
+    INVALID_PAYLOAD = "invalid payload"
     #: The handler returned what JSON cannot express. The task ends, since the next try would return the same.
     INVALID_RESULT = "invalid result"
     #: The deadline of the task or the timeout of its route passed before the handler had ended, or begun.
