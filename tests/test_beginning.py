@@ -34,7 +34,8 @@ from ajhost.roles.supervisor.recovery.takeover import (
 )
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.request import Route
+from ajhost.roles.worker.request import BEGINNING, Route
+from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
@@ -69,33 +70,30 @@ class Worker:
         loaded = LoadedHandler(
             "t", "m:f", handler, inspect.iscoroutinefunction(handler), None, None, False, 0
         )
-        self.intake = Intake(
-            ledger,
-            RequestChecker(settings, 60.0, SignatureSettings()),
-            [Route(0, loaded, DEFAULT)],
-            concurrency=slots,
-            backlog=100,
-            max_tasks=0,
-            on_worn=lambda: None,
-            on_stuck=lambda reason: None,
-            on_free=lambda: None,
-            watchdog=Lives(1.0),
-            attempts=Attempts(
-                StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], tell_completed=False
-            ),
+        attempts = Attempts(
+            StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], tell_completed=False
         )
         self.executor = Executor(
             loop,
-            begin=self.intake.begin,
-            finish=self.intake.finish,
-            freed=self.intake.freed,
-            stuck=self.intake.stuck,
+            capacity=slots,
             kill_grace=1.0,
-            threads=slots,
             flush_after=lambda work: work(),
+            on_free=lambda: None,
+            on_stuck=lambda reason: None,
         )
-        self.producer = Producer(ledger, queues, loop, self.intake.expired)
-        self.intake.wire(self, self.producer, self.executor)
+        self.producer = Producer(ledger, queues, loop, lambda index: self.intake.expired(index))
+        self.intake = Intake(
+            Responder(ledger, self, attempts),
+            RequestChecker(settings, 60.0, SignatureSettings()),
+            [Route(0, loaded, DEFAULT)],
+            self.executor,
+            self.producer,
+            Lives(1.0),
+            attempts,
+            backlog=100,
+            max_tasks=0,
+            on_worn=lambda: None,
+        )
         self.consumer = Consumer(
             ledger,
             directory,
@@ -208,7 +206,7 @@ async def test_what_was_taken_away_before_it_began_is_not_run_and_its_entry_is_f
         ran.append(task.id)
 
     one = worker(tmp_path, queues, on_loop if kind == "loop" else lambda task: ran.append(task.id))
-    with one.intake._beginning:  # no thread begins meanwhile
+    with BEGINNING:  # no thread begins meanwhile
         taken, kept = one.receive(b"R.0", b"R.1")
         one.ledger.revoke(taken, one.ledger.state(taken)[0])
     await one.idle()

@@ -8,14 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import read_task
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.request import Request, Route, StuckReason
+from ajhost.roles.worker.request import TRANSITIONS, Attempt, Phase, Route, StuckReason
+
+_Result = TypeVar("_Result")
 
 GRACE = 0.15
 """Seconds from a deadline to the moment when code that goes on is stuck."""
@@ -35,34 +37,72 @@ class Event:
     at: float
 
 
+class Noted(Attempt):
+    """An attempt that writes down what becomes of it, and raises at a step that `TRANSITIONS` does not know."""
+
+    __slots__ = ("host", "index")
+
+    def __init__(self, host: Host, index: int, route: Route, task: Task, deadline: float, now: float) -> None:
+        self.host, self.index = host, index
+        super().__init__(route, task, deadline, now)
+
+    def begin(self) -> bool:
+        if self.phase is Phase.ANSWERED:
+            return super().begin()
+        self.host.begun.append(("begin", self.index, threading.get_ident()))
+        if self.index in self.host.others:
+            return False
+        return self._step("begin", super().begin)
+
+    def returned(self) -> None:
+        if self.phase is not Phase.ANSWERED:
+            super().returned()
+
+    def answer(self, outcome: Outcome) -> Phase:
+        before = self._step("answer", lambda: super(Noted, self).answer(outcome))
+        self.host.note("finish", self.index, outcome)
+        return before
+
+    def end(self) -> None:
+        self._step("end", super().end)
+        self.host.note("freed", self.index, None)
+
+    def _step(self, name: str, step: Callable[[], _Result]) -> _Result:
+        sources, _ = TRANSITIONS[name]
+        assert self.phase in sources or name == "begin", f"{name} of one that is {self.phase}"
+        return step()
+
+
 class Host:
-    """An execution that writes down what it calls back."""
+    """An executor that writes down what becomes of its attempts."""
 
     def __init__(self, threads: int) -> None:
         self.executor = Executor(
             asyncio.get_running_loop(),
-            begin=self._begin,
-            finish=lambda request, outcome: self._note("finish", request, outcome),
-            freed=lambda request: self._note("freed", request, None),
-            stuck=lambda request, reason: self._note("stuck", request, reason),
+            capacity=threads,
             kill_grace=GRACE,
-            threads=threads,
             flush_after=lambda work: work(),
+            on_free=lambda: None,
+            on_stuck=self._stuck,
         )
         self.events: list[Event] = []
         self.others: set[int] = set()
-        """Runs whose request somebody else has taken when they are about to begin."""
+        """Attempts whose request somebody else has taken when they are about to begin."""
         self.begun: list[tuple[str, int, int]] = []
-        """`begin` or what a test adds, the run's index, and the thread."""
+        """`begin` or what a test adds, the attempt's index, and the thread."""
         self._called = asyncio.Event()
         self._started = 0
+        self._known_stuck: set[int] = set()
 
-    def _begin(self, request: Request) -> bool:
-        self.begun.append(("begin", request.index, threading.get_ident()))
-        return request.index not in self.others
+    def _stuck(self, reason: StuckReason) -> None:
+        for attempt in self.executor._attempts:
+            if isinstance(attempt, Noted) and attempt.stuck and attempt.index not in self._known_stuck:
+                self._known_stuck.add(attempt.index)
+                self.note("stuck", attempt.index, reason)
 
-    def _note(self, what: str, request: Request, said: Outcome | StuckReason | None) -> None:
-        self.events.append(Event(what, request.index, said, time.monotonic()))
+    def note(self, what: str, index: int, said: Outcome | StuckReason | None) -> None:
+        """Something has become of an attempt."""
+        self.events.append(Event(what, index, said, time.monotonic()))
         self._called.set()
 
     def start(
@@ -82,11 +122,8 @@ class Host:
         ends = now + seconds
         index = self._started
         self._started += 1
-        self.executor.start(
-            Request(
-                handler, record, Task(record, ends, payload), ends, now, Route(0, handler, ""), index, b"r"
-            )
-        )
+        route_ = Route(0, handler, "")
+        self.executor.start(Noted(self, index, route_, Task(record, ends, payload), ends, now))
         return index
 
     def of(self, index: int) -> list[str]:

@@ -258,7 +258,7 @@ async def test_what_is_started_after_the_end_of_a_drain_is_answered_likewise_and
     host.executor.cancel_all("draining: now")
     for index in (host.start(note), host.start(note_async)):
         assert await host.outcome(index) == Failed("draining: now")
-        assert host.of(index) == ["freed", "finish"]
+        assert host.of(index) == ["finish", "freed"]
     assert ran == []
 
 

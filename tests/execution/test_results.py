@@ -20,12 +20,12 @@ from tests.execution.host import LONG, Host
 from tests.support import handlers
 
 
-async def test_an_async_handler_is_freed_and_then_finished_in_one_turn(host: Host) -> None:
+async def test_an_async_handler_is_answered_and_then_freed_in_one_turn(host: Host) -> None:
     index = host.start(handlers.echo, payload=b"as it came")
     assert host.executor.busy == 1
     assert host.events == []
     await asyncio.sleep(0)
-    assert host.of(index) == ["freed", "finish"]
+    assert host.of(index) == ["finish", "freed"]
     assert await host.outcome(index) == Completed(b"as it came")
     assert host.executor.busy == 0
 
@@ -39,7 +39,7 @@ async def test_a_plain_function_runs_in_a_thread_that_bears_its_route_and_task(h
 
     index = host.start(handler)
     assert await host.outcome(index) == Completed(b'{"n":1}')
-    assert host.of(index) == ["freed", "finish"]
+    assert host.of(index) == ["finish", "freed"]
     index = host.start(handler, route="")
     await host.freed(index)
     assert names == ["email:new T0", "catch-all T1"]

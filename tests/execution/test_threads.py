@@ -45,7 +45,7 @@ async def test_a_thread_that_ended_in_time_is_not_late_because_the_loop_was(host
     index = host.start(handlers.echo_sync, seconds=SOON, payload=b"in time")
     time.sleep(3 * SOON)
     assert await host.outcome(index) == Completed(b"in time")
-    assert host.of(index) == ["freed", "finish"]
+    assert host.of(index) == ["finish", "freed"]
 
 
 class Crowd:
@@ -192,7 +192,7 @@ async def test_a_task_is_refused_when_no_thread_can_be_had(host: Host, no_thread
     index = host.start(handlers.echo_sync)
     assert host.of(index) == []
     assert await host.outcome(index) == Failed("overloaded: no thread can be started")
-    assert host.of(index) == ["freed", "finish"]
+    assert host.of(index) == ["finish", "freed"]
     assert await host.outcome(host.start(handlers.echo, payload=b"on the loop")) == Completed(b"on the loop")
 
 

@@ -17,7 +17,7 @@ from ajhost.protocol import exact_json, outcome
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.handlers import LoadedHandler, callable_of
 from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.request import Request, Route
+from ajhost.roles.worker.request import Attempt, Phase, Route
 from ajhost.testing.tasks import make_task
 
 _MAX_PAYLOAD = 1 << 20
@@ -97,28 +97,45 @@ def run_sync(handler: Callable[..., Any] | str, payload: object = None, **option
     return asyncio.run(run(handler, payload, **options))
 
 
+class _Try(Attempt):
+    """An attempt whose answer goes to a test. `ended` is set when its code has ended, or will not."""
+
+    __slots__ = ("decided", "ended")
+
+    def __init__(self, handler: LoadedHandler, task: Task[Any], deadline: float, received: float) -> None:
+        super().__init__(Route(0, handler, ""), task, deadline, received)
+        self.decided: asyncio.Future[outcome.Outcome] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()
+
+    def answer(self, outcome: outcome.Outcome) -> Phase:
+        """The one answer."""
+        self.decided.set_result(outcome)
+        return super().answer(outcome)
+
+    def end(self) -> None:
+        """Its code has ended."""
+        super().end()
+        self.ended.set()
+
+
 async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
     """Runs one task by the worker's executor; returns when its code has ended, or will not."""
-    loop = asyncio.get_running_loop()
-    decided: asyncio.Future[outcome.Outcome] = loop.create_future()
-    ended = asyncio.Event()
-    executor = Executor(
-        loop,
-        begin=lambda run: True,
-        finish=lambda run, said: decided.set_result(said),
-        freed=lambda run: ended.set(),
-        stuck=lambda run, reason: ended.set(),
-        kill_grace=_KILL_GRACE,
-        threads=_THREADS,
-        flush_after=lambda work: work(),
-    )
     now = time.monotonic()
     ends = now + task.remaining()
     if handler.timeout is not None:
         ends = min(ends, now + handler.timeout)
-    executor.start(Request(handler, task._record, task, ends, now, Route(0, handler, ""), 0, b"reply"))
-    said = await decided
-    await ended.wait()
+    attempt = _Try(handler, task, ends, now)
+    executor = Executor(
+        asyncio.get_running_loop(),
+        capacity=_THREADS,
+        kill_grace=_KILL_GRACE,
+        flush_after=lambda work: work(),
+        on_free=lambda: None,
+        on_stuck=lambda reason: attempt.ended.set(),
+    )
+    executor.start(attempt)
+    said = await attempt.decided
+    await attempt.ended.wait()
     return said
 
 

@@ -20,7 +20,7 @@ from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import attempts
 from ajhost.roles.worker.fail_stop import fail
-from ajhost.roles.worker.request import RUNNING, WAITING, Request, RunPhase, StuckReason
+from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.threads import NoThreads, Threads
 
@@ -29,168 +29,168 @@ _NEVER = float("inf")
 
 
 class Executor:
-    """Runs handlers on the loop and in threads.
+    """Runs handlers on the loop and in threads, and tells each `Attempt` what becomes of it.
 
-    For each `start`, `begin(request)` is called immediately before the handler's first instruction, by the thread that
-    executes it; if it says False, the handler is not run, nor is it finished. `finish(request, outcome)` is called
-    exactly once: when the handler ends, or first thing at its deadline, and only then is it cancelled. `freed(request)`
-    is called exactly once, when its code has really ended and the slot is free. `stuck(request, reason)` is called once
-    for code that runs on: a thread at its deadline, a task that swallows its cancellation `kill_grace` seconds after
-    it. A handler whose deadline comes before its code began is not run at all.
+    It `begin`s immediately before the handler's first instruction, by the thread that executes it; one that says no is
+    not run. It has its one `answer` when the handler ends, or first thing at its deadline, and only then is it
+    cancelled. It `end`s when its code has really ended, and its slot is free. A handler whose deadline comes before its
+    code began is not run at all. Code that runs on (a thread at its deadline, a task that swallows its cancellation
+    `kill_grace` seconds after it) is stuck, and keeps its slot.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        begin: Callable[[Request], bool],
-        finish: Callable[[Request, Outcome], None],
-        freed: Callable[[Request], None],
-        stuck: Callable[[Request, StuckReason], None],
+        capacity: int,
         kill_grace: float,
-        threads: int,
         flush_after: Callable[[Callable[[], None]], None],
+        on_free: Callable[[], None],
+        on_stuck: Callable[[StuckReason], None],
     ) -> None:
-        """`flush_after(work)` has to call `work`, which finishes runs of threads, and may send their replies after
-        it."""
+        """`flush_after(work)` has to call `work`, which ends attempts of threads, and may send their replies after it.
+
+        `on_free` is told when a slot is free where none was, `on_stuck` of code that does not end.
+        """
         self._loop = loop
         self._context = contextvars.copy_context()
         """Where all handlers begin: most are started when another ends, and must not see what that left in its own."""
-        self._begin, self._finish, self._freed, self._stuck = begin, finish, freed, stuck
         self._kill_grace = kill_grace
-        self._threads = Threads(threads)
+        self._on_free, self._on_stuck = on_free, on_stuck
+        self._threads = Threads(capacity)
         self._post = ThreadCalls(loop, flush_after).post
-        self._requests: set[Request] = set()
+        self._attempts: set[Attempt] = set()
         self._sweep_at = _NEVER
         self._sweeper: asyncio.TimerHandle | None = None
         self._over: Failed | None = None
+        self.capacity = capacity
+        """How many handlers may run at once; 0 when this worker is to start nothing any more."""
         self.busy = 0
         """How many handlers' code has not ended."""
+        self.stuck = 0
+        """How often code was found not to end."""
 
-    def start(self, request: Request) -> None:
-        """Starts a handler. Nothing is called back before this has returned."""
+    def start(self, attempt: Attempt) -> None:
+        """Starts a handler. Nothing of it happens before this has returned."""
         self.busy += 1
-        self._requests.add(request)
+        attempt.route.busy += 1
+        self._attempts.add(attempt)
+        handler = attempt.handler
         if self._over is not None:
-            self._loop.call_soon(self._end, request, self._over)
-        elif request.handler.is_async:
-            self._run_on_loop(request, request.handler.function, self._context.copy())
+            self._loop.call_soon(self._end, attempt, self._over)
+        elif handler.is_async:
+            self._run_on_loop(attempt, handler.function, self._context.copy())
         else:
-            name = f"{request.handler.route or 'catch-all'} {request.task.id}"
+            name = f"{handler.route or 'catch-all'} {attempt.task.id}"
             try:
-                self._threads.run(name, self._context.copy(), lambda: self._in_thread(request))
+                self._threads.run(name, self._context.copy(), lambda: self._in_thread(attempt))
             except NoThreads:
-                self._loop.call_soon(
-                    self._end, request, Failed.because(FailureReason.OVERLOADED, "no thread can be started")
-                )
+                failed = Failed.because(FailureReason.OVERLOADED, "no thread can be started")
+                self._loop.call_soon(self._end, attempt, failed)
         # near enough is soon enough: the deadlines of one second differ by microseconds, earlier or later
-        if request.deadline < self._sweep_at - 2 * TIMER_RESOLUTION:
-            self._sweep_by(request.deadline)
+        if attempt.deadline < self._sweep_at - 2 * TIMER_RESOLUTION:
+            self._sweep_by(attempt.deadline)
 
     def _run_on_loop(
-        self, request: Request, function: Callable[[Task], Any], context: contextvars.Context
+        self, attempt: Attempt, function: Callable[[Task], Any], context: contextvars.Context
     ) -> None:
-        request.work = asyncio.Task(
-            self._on_loop(request, function), loop=self._loop, name="handler", context=context
+        attempt.work = asyncio.Task(
+            self._on_loop(attempt, function), loop=self._loop, name="handler", context=context
         )
 
-    async def _on_loop(self, request: Request, function: Callable[[Task], Any]) -> None:
+    async def _on_loop(self, attempt: Attempt, function: Callable[[Task], Any]) -> None:
         # A task that is cancelled before its first step would never come here: see `_answer`.
         try:
-            if request.answered:
-                self._free(request)
+            attempt.begun = now = time.monotonic()
+            if now >= attempt.deadline and attempt.phase is not ANSWERED:
+                # the loop, or the whole process, stood still
+                self._end(attempt, Failed(_exceeded(attempt)))
                 return
-            request.begun = now = time.monotonic()
-            if now >= request.deadline:  # the loop, or the whole process, stood still
-                self._end(request, Failed(_exceeded(request)))
+            if not attempt.begin():
+                self._free(attempt)
                 return
-            if not self._begin(request):
-                self._free(request)
-                return
-            request.phase = RUNNING
-            CURRENT_TASK.set(request)
+            CURRENT_TASK.set(attempt)
             try:
-                outcome = outcome_of_result(await function(request.task))
+                outcome = outcome_of_result(await function(attempt.task))
             except BaseException as error:
-                outcome = self._outcome_of_error(request, error)
-            self._end(request, outcome)
-        except BaseException as error:  # not the handler's: what of this run is done is anybody's guess
+                outcome = self._outcome_of_error(attempt, error)
+            self._end(attempt, outcome)
+        except BaseException as error:  # not the handler's: what of this attempt is done is anybody's guess
             fail(error, "an exception in the executor")
 
-    def _end(self, request: Request, outcome: Outcome) -> None:
-        try:
-            self._free(request)  # first: what starts in the slot need not wait for this one's reply
-        finally:
-            if request.answered:
-                _log.debug("route %r: task %s ended after its answer", request.handler.route, request.task.id)
-            else:
-                request.answered = True
-                self._finish(request, outcome)
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        if attempt.phase is ANSWERED:
+            _log.debug("route %r: task %s ended after its answer", attempt.handler.route, attempt.task.id)
+        else:
+            attempt.answer(outcome)
+        self._free(attempt)
 
-    def _free(self, request: Request) -> None:
-        self._requests.discard(request)
-        request.work = None  # whose context refers to the run
+    def _free(self, attempt: Attempt) -> None:
+        self._attempts.discard(attempt)
+        attempt.work = None  # whose context refers to the attempt
+        attempt.end()
+        route = attempt.route
+        was_full = self.busy == self.capacity or route.busy == route.limit
         self.busy -= 1
-        self._freed(request)
+        route.busy -= 1
+        if was_full:
+            self._on_free()
 
-    def _outcome_of_error(self, request: Request, error: BaseException) -> Outcome:
+    def _outcome_of_error(self, attempt: Attempt, error: BaseException) -> Outcome:
         outcome = outcome_of_exception(error)
-        if not request.answered:
+        if attempt.phase is not ANSWERED:
             # here, and not where it is answered: hooks of the application's own log see the handler's context
-            request.told = True
+            attempt.told = True
             # such a hook may raise anything, which must not cost the answer
             with contextlib.suppress(BaseException):
                 if isinstance(error, TerminateTask):
-                    attempts.tell(outcome, request.labels(), logging.INFO)
+                    attempts.tell(outcome, attempt.labels(), logging.INFO)
                 else:
-                    attempts.tell_raised(error, describe(error), request.labels())
+                    attempts.tell_raised(error, describe(error), attempt.labels())
         return outcome
 
     # -- threads --------------------------------------------------------------------------------
 
-    def _in_thread(self, request: Request) -> None:
-        # The loop stores `answered`, then reads `code`: one of the two sees what the other did.
-        request.phase = RUNNING
-        request.begun = time.monotonic()
-        if request.answered or not self._begin(request):
-            self._post(self._landed, request, None)
+    def _in_thread(self, attempt: Attempt) -> None:
+        attempt.begun = time.monotonic()
+        if not attempt.begin():
+            self._post(self._landed, attempt, None)
             return
-        CURRENT_TASK.set(request)
+        CURRENT_TASK.set(attempt)
         try:
-            result = request.handler.function(request.task)
+            result = attempt.handler.function(attempt.task)
             if inspect.isawaitable(result):  # a coroutine function in disguise
-                request.phase = RunPhase.ENDED
-                self._post(self._adopt, request, result, contextvars.copy_context())
+                attempt.returned()
+                self._post(self._adopt, attempt, result, contextvars.copy_context())
                 return
             outcome = outcome_of_result(result)
         except BaseException as error:
-            outcome = self._outcome_of_error(request, error)
-        request.phase = RunPhase.ENDED
-        self._post(self._landed, request, outcome)
+            outcome = self._outcome_of_error(attempt, error)
+        attempt.returned()
+        self._post(self._landed, attempt, outcome)
 
-    def _left_thread(self, request: Request) -> None:
-        if request.stuck is StuckReason.THREAD:
+    def _left_thread(self, attempt: Attempt) -> None:
+        if attempt.stuck is StuckReason.THREAD:
             self._threads.found()
         else:
             self._threads.done()
 
-    def _landed(self, request: Request, outcome: Outcome | None) -> None:
-        """A thread is done with a run; `outcome` is None if it was not run, being answered for or somebody else's."""
-        self._left_thread(request)
+    def _landed(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """A thread is done with it; `outcome` is None if it was not run, being answered for or somebody else's."""
+        self._left_thread(attempt)
         if outcome is None:
-            self._free(request)
+            self._free(attempt)
         else:
-            self._end(request, outcome)
+            self._end(attempt, outcome)
 
-    def _adopt(self, request: Request, result: Awaitable[object], context: contextvars.Context) -> None:
-        self._left_thread(request)
-        if request.answered:
+    def _adopt(self, attempt: Attempt, result: Awaitable[object], context: contextvars.Context) -> None:
+        self._left_thread(attempt)
+        if attempt.phase is ANSWERED:
             if inspect.iscoroutine(result):
                 result.close()  # it has not begun
-            self._free(request)
+            self._free(attempt)
             return
-        request.phase = WAITING
-        self._run_on_loop(request, lambda _: result, context)
+        self._run_on_loop(attempt, lambda _: result, context)
 
     # -- deadlines ------------------------------------------------------------------------------
 
@@ -207,54 +207,59 @@ class Executor:
     def _sweep(self) -> None:
         self._sweep_at, self._sweeper = _NEVER, None
         now = time.monotonic()
-        waiting = [request for request in self._requests if request.stuck is None]
-        for request in [request for request in waiting if request.deadline <= now]:
-            if not request.answered:
-                if request.phase is not RunPhase.ENDED:
-                    self._answer(request, Failed(_exceeded(request)), now)
-            elif now >= request.grace and request.phase is RUNNING:
-                self._give_up(request, StuckReason.CANCELLATION)
+        going = [attempt for attempt in self._attempts if attempt.stuck is None]
+        for attempt in [attempt for attempt in going if attempt.deadline <= now]:
+            if attempt.phase is WAITING or attempt.phase is RUNNING:
+                self._answer(attempt, Failed(_exceeded(attempt)), now)
+            elif attempt.phase is ANSWERED and now >= attempt.grace:
+                self._give_up(attempt, StuckReason.CANCELLATION)
         left = [
-            request.grace if request.answered else request.deadline
-            for request in waiting
-            if request.stuck is None
+            attempt.grace if attempt.phase is ANSWERED else attempt.deadline
+            for attempt in going
+            if attempt.stuck is None
         ]
         self._sweep_by(min(left, default=_NEVER))
 
-    def _answer(self, request: Request, outcome: Outcome, now: float) -> None:
+    def _answer(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin."""
-        request.answered = True
-        request.deadline = min(request.deadline, now)
-        request.grace = now + self._kill_grace
-        self._finish(request, outcome)
-        if request.phase is not RUNNING:
+        attempt.deadline = min(attempt.deadline, now)
+        if attempt.answer(outcome) is not RUNNING:
             return
-        if request.work is None:
-            self._give_up(request, StuckReason.THREAD)
+        if attempt.work is None:
+            self._give_up(attempt, StuckReason.THREAD)
             return
+        attempt.grace = now + self._kill_grace
         try:
-            request.work.cancel()
+            attempt.work.cancel()
         except Exception:  # of an awaitable that is the application's own
-            _log.warning("route %r: cannot be cancelled", request.handler.route, exc_info=True)
+            _log.warning("route %r: cannot be cancelled", attempt.handler.route, exc_info=True)
 
-    def _give_up(self, request: Request, reason: StuckReason) -> None:
-        request.stuck = reason
+    def _give_up(self, attempt: Attempt, reason: StuckReason) -> None:
+        """Code that does not end: it was answered, but its slot is lost until it does."""
+        attempt.stuck = reason
         if reason is StuckReason.THREAD:
             self._threads.lost()
-        self._stuck(request, reason)
+        self.stuck += 1
+        _log.error(
+            "%s of route %r runs on past its deadline",
+            reason.value,
+            attempt.handler.route,
+            extra=attempt.labels().extras(),
+        )
+        self._on_stuck(reason)
 
-    def has(self, index: int) -> bool:
-        """Whether a run of that entry has no answer yet."""
-        return any(request.index == index and not request.answered for request in self._requests)
+    def unanswered(self) -> list[Attempt]:
+        """The attempts that have no answer yet."""
+        return [a for a in self._attempts if a.phase is not ANSWERED]
 
     @property
     def broken(self) -> bool:
         """Whether a task on the loop has ended and nobody was told."""
-        return any(request.work is not None and request.work.done() for request in self._requests)
+        return any(attempt.work is not None and attempt.work.done() for attempt in self._attempts)
 
     def running(self) -> dict[str, int]:
         """How many tasks of each route were started and have no answer yet."""
-        return Counter(request.route.handler.route for request in self._requests if not request.answered)
+        return Counter(attempt.handler.route for attempt in self.unanswered())
 
     def cancel_all(self, text: str) -> None:
         """The time to drain is over: whatever runs is answered with `text` and cancelled.
@@ -263,22 +268,21 @@ class Executor:
         """
         self._over = Failed(text)
         now = time.monotonic()
-        for request in list(self._requests):
-            if not request.answered:
-                self._answer(request, self._over, now)
+        for attempt in self.unanswered():
+            self._answer(attempt, self._over, now)
         self._sweep_by(now + self._kill_grace)
 
 
-def _exceeded(request: Request) -> str:
-    """Says which limit it was. `started` is the time of receipt, from which both are counted."""
-    took = request.deadline - request.started
-    timeout = request.handler.timeout
+def _exceeded(attempt: Attempt) -> str:
+    """Says which limit it was. Both are counted from the time of receipt."""
+    took = attempt.deadline - attempt.received
+    timeout = attempt.handler.timeout
     whose = (
         "the route's timeout"
         if timeout is not None and took > timeout - DEADLINE_SWEEP
         else "the task's deadline"
     )
-    what = f"the handler of route {request.handler.route!r}"
-    if request.phase is WAITING:
+    what = f"the handler of route {attempt.handler.route!r}"
+    if attempt.phase is WAITING:
         return FailureReason.DEADLINE_EXCEEDED.text(f"{what} had not begun after {took:.3g} s ({whose})")
     return FailureReason.DEADLINE_EXCEEDED.text(f"{what} was still running after {took:.3g} s ({whose})")

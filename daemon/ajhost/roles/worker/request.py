@@ -1,30 +1,51 @@
-"""A handler's run, and where in its code it is."""
+"""A request on its way through a worker, from its start to the end of its code: one object, one table of phases.
+
+`Attempt` is what the executor needs of it. `Request` is one from the wire: it writes its ledger entry and sends its
+answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from enum import Enum
 
 from ajhost.adapters.log_record import TaskLabels
 from ajhost.api import Task
+from ajhost.protocol.outcome import Outcome
 from ajhost.protocol.task import TaskRecord
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.shared_queue.consumer import ClaimedRequest
+from ajhost.roles.shared_queue.consumer import NO_ORIGIN, ClaimedRequest, Origin
+from ajhost.roles.worker.responder import Responder
 
 _NO_LIMIT = 1 << 62
+NEVER = float("inf")
 
 
-class RunPhase(Enum):
-    """Where the code of a handler is."""
+class Phase(Enum):
+    """Where an attempt stands."""
 
     WAITING = "for the loop's next turn, or for a thread"
-    RUNNING = "on the loop, or in a thread"
-    ENDED = "in a thread, and its outcome is on the way to the loop"
+    RUNNING = "its code runs, on the loop or in a thread"
+    RETURNED = "its code has ended in a thread, and the outcome is on the way to the loop"
+    ANSWERED = "it has its answer; its code may run on"
+    ENDED = "its code has ended, and its slot is free"
 
 
-# looking up an enum's member costs 70 ns, twice for each run
-WAITING, RUNNING = RunPhase.WAITING, RunPhase.RUNNING
+# an enum's member costs a look-up that the hot path saves
+WAITING, RUNNING, RETURNED, ANSWERED, ENDED = Phase
+
+TRANSITIONS: dict[str, tuple[frozenset[Phase], Phase]] = {
+    "begin": (frozenset({WAITING, RETURNED}), RUNNING),  # RETURNED: a thread's function returned an awaitable
+    "returned": (frozenset({RUNNING}), RETURNED),
+    "answer": (frozenset({WAITING, RUNNING, RETURNED}), ANSWERED),
+    "end": (frozenset({WAITING, RETURNED, ANSWERED}), ENDED),  # not ANSWERED: somebody else has the request
+}
+"""What each method does to the phase: from which ones, to which. Tests raise at any other step."""
+
+BEGINNING = threading.Lock()
+"""Held where a thread may begin an attempt while the loop answers it."""
 
 
 class StuckReason(Enum):
@@ -32,70 +53,6 @@ class StuckReason(Enum):
 
     THREAD = "a thread, which cannot be stopped,"
     CANCELLATION = "a handler that swallowed its cancellation"
-
-
-class Request:
-    """A handler's run, with what its caller needs to know again: entry, reply subject, route, where it waited.
-
-    `owned`: whether the request was still ours when it began; None before that. `begun`: when its handler began
-    (monotonic seconds), 0.0 before that. `told`: whether its outcome is in the log.
-    """
-
-    __slots__ = (
-        "answered",
-        "begun",
-        "claimed",
-        "deadline",
-        "grace",
-        "handler",
-        "index",
-        "owned",
-        "phase",
-        "record",
-        "reply",
-        "route",
-        "started",
-        "stuck",
-        "task",
-        "told",
-        "work",
-    )
-
-    def __init__(
-        self,
-        handler: LoadedHandler,
-        record: TaskRecord,
-        task: Task,
-        deadline: float,
-        started: float,
-        route: Route,
-        index: int,
-        reply: bytes,
-        claimed: ClaimedRequest | None = None,
-    ) -> None:
-        """Times are monotonic seconds. `claimed`: it waited in the shared queue."""
-        self.handler = handler
-        self.record = record
-        self.task = task
-        self.deadline = deadline
-        self.started = started
-        self.route = route
-        self.index = index
-        self.reply = reply
-        self.claimed = claimed
-        self.owned: bool | None = None
-        self.begun = 0.0
-        self.answered = self.told = False
-        self.phase = WAITING
-        self.stuck: StuckReason | None = None
-        self.grace = 0.0
-        self.work: asyncio.Task[None] | None = None
-
-    def labels(self) -> TaskLabels:
-        """What log records of the handler bear."""
-        task = self.task
-        took = time.monotonic() - self.started
-        return TaskLabels(task.id, task.type, self.handler.route, task.tries, took)
 
 
 class Route:
@@ -109,3 +66,189 @@ class Route:
         self.queue = queue
         self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
         self.busy = 0
+
+
+class Attempt:
+    """A handler's run. The loop calls all methods; a thread that executes it calls `begin` and `returned`."""
+
+    __slots__ = (
+        "begun", "deadline", "grace", "handler", "phase", "received", "route", "stuck", "task", "told", "work",
+    )  # fmt: skip
+
+    def __init__(self, route: Route, task: Task, deadline: float, received: float) -> None:
+        """Times are monotonic seconds."""
+        self.route = route
+        self.handler = route.handler
+        self.task = task
+        self.deadline = deadline
+        self.received = received
+        self.phase = WAITING
+        self.begun = 0.0
+        """When its handler began; 0.0 before that."""
+        self.told = False
+        """Whether its outcome is in the log."""
+        self.stuck: StuckReason | None = None
+        self.grace = NEVER
+        """When code that was cancelled must have ended."""
+        self.work: asyncio.Task[None] | None = None
+
+    def begin(self) -> bool:
+        """Immediately before the handler's first instruction. False: do not run it; it is answered already."""
+        if self.handler.is_async:
+            return self._begin()
+        with BEGINNING:
+            return self._begin()
+
+    def _begin(self) -> bool:
+        if self.phase is WAITING or self.phase is RETURNED:
+            self.phase = RUNNING
+            return True
+        return False
+
+    def returned(self) -> None:
+        """The thread is done with it."""
+        with BEGINNING:
+            if self.phase is RUNNING:
+                self.phase = RETURNED
+
+    def answer(self, outcome: Outcome) -> Phase:
+        """The one answer. The phase in which it comes: whether the code has begun, or runs on."""
+        del outcome
+        return self._answered()
+
+    def _answered(self) -> Phase:
+        if self.handler.is_async:
+            before, self.phase = self.phase, ANSWERED
+        else:
+            with BEGINNING:  # a thread that is about to begin has begun, or never does
+                before, self.phase = self.phase, ANSWERED
+        return before
+
+    def end(self) -> None:
+        """Its code has ended, or is not run."""
+        self.phase = ENDED
+
+    def labels(self) -> TaskLabels:
+        """What log records of the handler bear."""
+        task = self.task
+        took = time.monotonic() - self.received
+        return TaskLabels(task.id, task.type, self.handler.route, task.tries, took)
+
+
+class Request(Attempt):
+    """An attempt at a task from the wire, with its ledger entry.
+
+    `owned`: whether it was still this worker's when it began; None before that.
+    """
+
+    __slots__ = ("claimed", "index", "owned", "record", "reply", "responder")
+
+    def __init__(
+        self,
+        responder: Responder,
+        index: int,
+        reply: bytes,
+        record: TaskRecord,
+        task: Task,
+        route: Route,
+        deadline: float,
+        received: float,
+        claimed: ClaimedRequest | None = None,
+    ) -> None:
+        """`claimed`: it waited in the shared queue."""
+        # not by `super().__init__`: made for every request
+        self.route = route
+        self.handler = route.handler
+        self.task = task
+        self.deadline = deadline
+        self.received = received
+        self.phase = WAITING
+        self.begun = 0.0
+        self.told = False
+        self.stuck = None
+        self.grace = NEVER
+        self.work = None
+        self.responder = responder
+        self.index = index
+        self.reply = reply
+        self.record = record
+        self.claimed = claimed
+        self.owned: bool | None = None
+
+    def begin(self) -> bool:
+        """As for any attempt. False, too: somebody else has the request by now, as this process had been stopped."""
+        if not self.handler.is_async:
+            with BEGINNING:
+                return self._begin()
+        if self.phase is not WAITING or not (self._own() if self.owned is None else self.owned):
+            return False
+        self.phase = RUNNING
+        return True
+
+    def _begin(self) -> bool:
+        owned = self._own() if self.owned is None else self.owned
+        return owned and super()._begin()
+
+    def count_as_started(self) -> None:
+        """STARTED before its turn: its frame is about to be overwritten, or its token's place is needed."""
+        with BEGINNING:
+            if self.owned is None:
+                self._own()
+
+    def _own(self) -> bool:
+        """Writes STARTED, and says whether the request is still this worker's."""
+        claimed = self.claimed
+        if claimed is None:
+            self.owned = owned = self._enter(NO_ORIGIN)
+            self.responder.in_buffer.discard(self)
+            return owned
+        self.owned = owned = claimed.begin(self._enter)
+        if claimed.own:
+            self.responder.ledger.drop_frame(self.index)
+        return owned
+
+    def _enter(self, origin: Origin) -> bool:
+        record = self.record
+        if not self.begun:
+            self.begun = time.monotonic()
+        return self.responder.ledger.start(
+            self.index,
+            int(self.begun * 1e9),
+            self.reply,
+            record.id.encode(),
+            record.type.encode(),
+            self.route.index,
+            record.tries,
+            origin,
+        )
+
+    def answer(self, outcome: Outcome) -> Phase:
+        """ANSWERED in the ledger, then the reply; nothing if somebody else has the request."""
+        before = self._answered()
+        if self._own() if self.owned is None else self.owned:
+            self.responder.answer(self, outcome)
+        else:
+            self.lose()
+        return before
+
+    @property
+    def route_number(self) -> int:
+        """Which route it is of."""
+        return self.route.index
+
+    @property
+    def first_received(self) -> float:
+        """When it came to this host (monotonic seconds), wherever it has waited since."""
+        return self.received if self.claimed is None else self.claimed.received_ns / 1e9
+
+    def lose(self) -> None:
+        """Somebody else has the request: its entry here is nobody's."""
+        if self.index >= 0:
+            self.responder.ledger.release(self.index)
+            self.index = -1
+
+    def end(self) -> None:
+        """Its code has ended, or is not run as somebody else has the request."""
+        self.phase = ENDED
+        if self.owned is False:
+            self.lose()

@@ -126,13 +126,14 @@ class SignalKeeper:
         signal.raise_signal(signal.SIGCHLD)
         _log.warning("%s: put back: %s", text, _CHILD)
 
-    def name_others(self) -> None:
-        """About once a second: handlers that stay, and what comes of them; each signal once."""
-        for number in signal.valid_signals() - _named:
-            handler = signal.getsignal(number)
-            if callable(handler) and handler is not signal.default_int_handler:
-                _named.add(number)
-                _log.warning("%s: %s", _set_by_user(number, handler), _FOREIGN)
+
+def name_others() -> None:
+    """About once a second: handlers that stay, and what comes of them; each signal once."""
+    for number in signal.valid_signals() - _named:
+        handler = signal.getsignal(number)
+        if callable(handler) and handler is not signal.default_int_handler:
+            _named.add(number)
+            _log.warning("%s: %s", _set_by_user(number, handler), _FOREIGN)
 
 
 def _set_by_user(number: int, handler: Handler) -> str:

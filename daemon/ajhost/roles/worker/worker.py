@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ajhost.adapters import logs
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
@@ -18,16 +18,13 @@ from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.timings import (
     CLOSE_LIMIT,
-    COLLECT_RETRY,
     CONFIRM_INTERVAL,
     FLUSH_LIMIT,
     HEARTBEAT_INTERVAL,
     ORPHAN_GRACE,
     POLL_INTERVAL,
     POLL_INTERVAL_LAST,
-    PRUNE_INTERVAL,
     SOCKET_STORED_LIMIT,
-    UNOWNED_AFTER,
     nanoseconds,
 )
 from ajhost.ledger.layout import Phase, Word
@@ -56,19 +53,17 @@ from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
-from ajhost.roles.worker.collector import Collector
 from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.fail_stop import ExceptionGuard, fail
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.request import Route, StuckReason
+from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.signals import SignalKeeper
 from ajhost.roles.worker.threads import prepare_for_threads
+from ajhost.roles.worker.upkeep import Upkeep
 from ajhost.roles.worker.watchdog import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
 _CONFIRM_NS = nanoseconds(CONFIRM_INTERVAL)
-_PRUNE_NS = nanoseconds(PRUNE_INTERVAL)
-_UNOWNED_NS = nanoseconds(UNOWNED_AFTER)
 
 
 class Worker:
@@ -97,41 +92,35 @@ class Worker:
         ]
         workers = spec.workers
         self._watchdog = Watchdog(workers.kill_grace)
-        self._judge = RequestChecker(
+        self._checker = RequestChecker(
             spec.handlers, workers.default_timeout, spec.signature, spec.nats.reply_prefixes, offset
         )
-        self._intake = Intake(
-            ledger,
-            self._judge,
-            routes,
-            concurrency=workers.concurrency,
-            backlog=workers.backlog,
-            max_tasks=workers.max_tasks,
-            on_worn=self._worn,
-            on_stuck=self._stuck,
-            on_free=self._freed,
-            watchdog=self._watchdog,
-            attempts=attempts,
-        )
-        self._attempts = attempts
-        # the transport's requests go straight to where they are decided (adapters.transport.Sink)
-        self.admit, self.refuse = self._intake.admit, self._intake.refuse
-        self.before_buffer_reuse = self._intake.before_buffer_reuse
         name = f"ajhost worker {worker_spec.slot}"
         self._connection = Connection(spec.nats, ledger, restart_window, gate, self, name)
         self._transport = self._connection.transport
-        self._producer = Producer(ledger, queues, self._loop, self._intake.expired)
+        self._responder = Responder(ledger, self._transport.out, attempts)
         self._executor = Executor(
             self._loop,
-            begin=self._intake.begin,
-            finish=self._intake.finish,
-            freed=self._intake.freed,
-            stuck=self._intake.stuck,
+            capacity=workers.concurrency,
             kill_grace=workers.kill_grace,
-            threads=workers.concurrency,
             flush_after=self._transport.out.flush_after,
+            on_free=self._freed,
+            on_stuck=self._stuck,
         )
-        self._intake.wire(self._transport.out, self._producer, self._executor)
+        self._producer = Producer(ledger, queues, self._loop, self._expired)
+        self._intake = Intake(
+            self._responder,
+            self._checker,
+            routes,
+            self._executor,
+            self._producer,
+            self._watchdog,
+            attempts,
+            backlog=workers.backlog,
+            max_tasks=workers.max_tasks,
+            on_worn=self._worn,
+        )
+        self._attempts = attempts
         self._consumer = Consumer(
             ledger,
             spec.runtime / "ledger",
@@ -146,16 +135,28 @@ class Worker:
         self._finish = asyncio.Event()
         self._hurry = asyncio.Event()
         self._retire_asked = self._orphaned = False
-        self._pruned_ns = self._confirmed_ns = 0
+        self._confirmed_ns = 0
         self._pull_while_leaving = True
-        self._exceptions = ExceptionGuard(self._loop)
-        self._collector = Collector()
-        self._collecting: asyncio.TimerHandle | None = None
-        self._lost: set[tuple[int, int]] = set()
+        self._upkeep = Upkeep(
+            ledger, self._responder, self._executor, self._intake, self._checker, self._consumer, self._loop
+        )
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
 
-    # -- the transport's side (adapters.transport.Sink) ------------------------------------------
+    # -- the transport's side (adapters.nats.transport.Sink) -------------------------------------
+
+    @property
+    def admit(self) -> Callable[[int, bytes, Message], None]:
+        """A request: asked for once for each batch, so that none takes a detour."""
+        return self._intake.admit
+
+    def before_buffer_reuse(self) -> None:
+        """What was admitted from the receive buffer is about to be overwritten."""
+        self._intake.before_buffer_reuse()
+
+    def refuse(self, reply: bytes) -> None:
+        """A request for which there is no entry."""
+        self._intake.refuse(reply)
 
     async def opened(self, sock: socket.socket) -> None:
         """Passes a duplicate of a new NATS socket to the supervisor, and waits until that says that it has it.
@@ -184,7 +185,7 @@ class Worker:
 
     def limited(self, max_payload: int) -> None:
         """What the server takes at most."""
-        self._intake.max_payload = max_payload
+        self._responder.max_payload = max_payload
 
     def unasked(self, data: bytes, message: Message) -> None:
         """A message to which nobody awaits an answer is no task of a router's."""
@@ -214,23 +215,10 @@ class Worker:
             self._tell(WorkerReady())  # first: only one that serves can have served all that it may
             self._consumer.begin()
 
-    def _count(self) -> None:
-        words, counts = self._ledger.words, self._intake.counts
-        words[Word.RECEIVED] = counts.received
-        words[Word.COMPLETED] = counts.completed
-        words[Word.FAILED] = counts.failed
-        words[Word.TERMINATED] = counts.terminated
-        words[Word.REFUSED] = counts.refused
-        words[Word.LENT] = counts.lent
-        words[Word.PULLED] = counts.pulled
-        words[Word.STUCK] = counts.stuck
-        words[Word.BUSY_NS] = int(counts.busy * 1e9)
-        words[Word.UNSIGNED], words[Word.IGNORED] = self._judge.unsigned, self._judge.unanswered
-
     def _beat(self) -> None:
         now = time.monotonic_ns()
         self._ledger.words[Word.HEARTBEAT] = now
-        self._count()
+        self._upkeep.count()
         self._producer.expire(now)
         if now - self._confirmed_ns > _CONFIRM_NS:
             self._confirmed_ns = now
@@ -243,35 +231,8 @@ class Worker:
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
         self._watchdog.beat()
         self._signals.keep()
-        self._collect()
-        if now - self._pruned_ns > _PRUNE_NS:
-            self._pruned_ns = now
-            self._consumer.prune()
-            self._judge.adopt_offset()
-            self._exceptions.keep()
-            self._signals.name_others()
-            self._check(now)
+        self._upkeep.tick(now)
         self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
-
-    def _check(self, now_ns: int) -> None:
-        """Ends the worker if an interrupted step has left something that nobody would ever finish."""
-        lost = {
-            (index, seq)
-            for index, seq in self._ledger.unanswered(now_ns - _UNOWNED_NS)
-            if not self._intake.has(index)
-        }
-        if lost & self._lost:
-            fail(None, f"{len(lost)} requests are in the ledger and with nobody")
-        self._lost = lost
-        if self._executor.broken:
-            fail(None, "a task of the executor has ended without an answer")
-
-    def _collect(self) -> None:
-        if self._collecting is not None:
-            self._collecting.cancel()
-            self._collecting = None
-        if self._collector.look():  # much was gained in a short while, and the next beat is far
-            self._collecting = self._loop.call_later(COLLECT_RETRY, self._collect)
 
     def _readable(self) -> None:
         while True:
@@ -320,6 +281,9 @@ class Worker:
     def _freed(self) -> None:
         self._consumer.refresh()
 
+    def _expired(self, index: int) -> None:
+        self._intake.expired(index)
+
     def _worn(self) -> None:
         self._ask_to_retire(f"{self._spec.workers.max_tasks} tasks served")
 
@@ -358,7 +322,7 @@ class Worker:
                 break
             await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)
-        self._count()
+        self._upkeep.count()
         self._attempts.close()
         leaving.cancel()
         return 0

@@ -1,0 +1,128 @@
+"""How a worker answers: the ledger entry first, then the reply. Shared by all its requests."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from ajhost.adapters.log_record import TaskLabels
+from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.wire import as_told, encode_reply, is_result
+from ajhost.roles.attempts import Attempts
+from ajhost.roles.request_check import NOTHING_KNOWN, About
+
+
+class Out(Protocol):
+    """Where replies go (`adapters.nats.reply_writer.ReplyWriter`)."""
+
+    def reply(self, index: int, data: bytes) -> None:
+        """A reply whose ledger entry is released once the server has it."""
+
+    def publish(self, data: bytes) -> None:
+        """A reply without an entry."""
+
+
+class NotBegun(Protocol):
+    """A request that has not begun."""
+
+    def count_as_started(self) -> None:
+        """STARTED before its turn."""
+
+
+class Counts:
+    """What this worker did since it began; copied to its ledger at each beat."""
+
+    __slots__ = ("busy", "completed", "failed", "lent", "pulled", "received", "refused", "terminated")
+
+    def __init__(self) -> None:
+        self.received = self.completed = self.failed = self.terminated = 0
+        self.refused = self.lent = self.pulled = 0
+        self.busy = 0.0
+
+
+class Started(Protocol):
+    """A request that has begun, or that is answered for as if it had (`roles.worker.request.Request`)."""
+
+    index: int
+    reply: bytes
+    record: TaskRecord
+    begun: float
+    received: float
+    told: bool
+
+    @property
+    def route_number(self) -> int:
+        """Which route it is of."""
+
+    @property
+    def first_received(self) -> float:
+        """When it came to this host, where it has waited in the shared queue; else when it was received."""
+
+    def labels(self) -> TaskLabels:
+        """What its log records bear."""
+
+
+class Responder:
+    """Answers requests, counts and tells of them. `max_payload` is the server's limit in bytes."""
+
+    __slots__ = ("_attempts", "_out", "counts", "in_buffer", "ledger", "max_payload")
+
+    def __init__(self, ledger: LedgerWriter, out: Out, attempts: Attempts) -> None:
+        self.ledger = ledger
+        self._out = out
+        self._attempts = attempts
+        self.counts = Counts()
+        self.max_payload = 1 << 20
+        self.in_buffer: set[NotBegun] = set()
+        """Requests that have not begun, whose frames lie in the receive buffer."""
+
+    def answer(self, request: Started, outcome: Outcome) -> None:
+        """The one answer to a request that has STARTED."""
+        counts = self.counts
+        kind = type(outcome)
+        if kind is Completed:
+            counts.completed += 1
+        elif kind is Terminated:
+            counts.terminated += 1
+        else:
+            counts.failed += 1
+        now, index = time.monotonic(), request.index
+        counts.busy += now - request.received
+        if not self.ledger.answer(index):
+            self.ledger.release(index)  # the supervisor answered while this worker hung
+            return
+        size = request.record.size
+        data = encode_reply(request.reply, outcome, self.max_payload, size)
+        self._out.reply(index, data)
+        if kind is Completed and not is_result(data):
+            assert isinstance(outcome, Completed)
+            outcome = as_told(outcome, self.max_payload, size)
+        begun = request.begun
+        waited = begun - request.first_received
+        self._attempts.ended(request, request.route_number, outcome, waited, now - begun, told=request.told)
+
+    def refuse(
+        self, index: int, reply: bytes, text: str, about: About = NOTHING_KNOWN, *, is_new: bool = False
+    ) -> None:
+        """Answers a request that has not started; nothing if it has in another process after all.
+
+        `is_new`: it has not been counted as received.
+        """
+        self.counts.refused += 1
+        received_ns, (record, handler) = self.ledger.received_ns(index), about
+        if is_new:
+            self._attempts.received(handler)
+        if self.ledger.refuse(index, reply):
+            self._out.reply(index, encode_reply(reply, Failed(text), self.max_payload))
+            self._attempts.refused(handler, text, record, received_ns)
+        else:
+            self.ledger.release(index)
+
+    def refuse_without_entry(self, reply: bytes, text: str) -> None:
+        """Answers a request for which there was no room in the ledger."""
+        self.counts.refused += 1
+        self._attempts.received(None)
+        self._attempts.refused(None, text)
+        self._out.publish(encode_reply(reply, Failed(text), self.max_payload))
