@@ -17,7 +17,7 @@ from ajhost.settings.schema import TABLES, Handler, table_at
 from ajhost.settings.values import HandlerSettings, Settings
 
 FILE = Path(__file__).parents[2] / "etc" / "ajhost.toml"
-DEFAULT = re.compile(r"^#(\w+ = .*)$", re.MULTILINE)
+DEFAULT = re.compile(r"^#(\w+ = .*|\[\w+\])$", re.MULTILINE)
 EXAMPLE = re.compile(r"^# (\w+ = .*|\[\w.*\])$", re.MULTILINE)
 
 
@@ -37,7 +37,8 @@ def test_as_installed_it_says_that_handlers_are_needed_and_nothing_else() -> Non
 
 def test_every_default_that_it_shows_is_the_default(tmp_path: Path) -> None:
     text = DEFAULT.sub(r"\1", FILE.read_text())
-    assert len(DEFAULT.findall(FILE.read_text())) == sum(1 for _ in keys_of(tomllib.loads(text)))
+    defaults = [line for line in DEFAULT.findall(FILE.read_text()) if line[0] != "["]
+    assert len(defaults) == sum(1 for _ in keys_of(tomllib.loads(text)))
     file = tmp_path / "ajhost.toml"
     file.write_text(f'{text}\n[handlers.""]\ntarget = "a:b"\n')
     assert asdict(load(file, {})) == asdict(Settings(file, (HandlerSettings("", "a:b"),)))
@@ -58,8 +59,17 @@ def test_every_key_is_in_it_and_none_that_there_is_not() -> None:
     assert "token = " in FILE.read_text()
 
 
+def test_what_the_documentation_shows_can_be_appended(tmp_path: Path) -> None:
+    file = tmp_path / "ajhost.toml"
+    table = "[{}]\n{}\n"
+    shown = [table.format("nats", 'servers = ["nats://h"]'), table.format("python", "path = []")]
+    shown += [table.format('handlers."email:new"', 'target = "a:b"'), table.format("workers", "count = 2")]
+    file.write_text(FILE.read_text() + "".join(shown))
+    assert load(file, {}).workers.count == 2
+
+
 def test_the_examples_are_valid_but_for_the_files_that_they_name(tmp_path: Path) -> None:
-    text = EXAMPLE.sub(r"\1", FILE.read_text())
+    text = EXAMPLE.sub(r"\1", re.sub(r"^#(\[\w+\])$", r"\1", FILE.read_text(), flags=re.MULTILINE))
     file = tmp_path / "ajhost.toml"
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,11 +14,16 @@ from ajhost.cli.common import EXIT_CONFIG, load_settings, own_config_option
 from ajhost.cli.output import columns, echo, echo_error
 from ajhost.settings.values import Settings
 
+if TYPE_CHECKING:
+    from ajhost.roles.rehearsal import Rehearsal
+
 _EPILOG = """\b
 Examples:
   ajhost check
   ajhost check -c ./ajhost.toml
   ajhost check --show | jq .workers
+  sudo ajhost check            in the sandbox and as the user of the unit that runs this file
+  sudo ajhost check --user ada as that user, where there is no unit
 \b
 Exit status: 0 all is well, 78 something is not (every problem on stderr).
 """
@@ -25,18 +32,31 @@ Exit status: 0 all is well, 78 something is not (every problem on stderr).
 @click.command(epilog=_EPILOG)
 @own_config_option
 @click.option("--show", is_flag=True, help="Print the settings, defaults included, as JSON without secrets.")
-def check(config: Path, show: bool) -> int:
-    """Check the configuration and import the handlers.
+@click.option(
+    "--user", help="Check as this user. Only root may; default: as the unit that runs FILE, if there is one."
+)
+def check(config: Path, show: bool, user: str | None) -> int:
+    """Rehearse a start: read the settings, import the handlers, make one worker and end it.
 
-    The import happens in a process of its own, as a start would do it. Nothing that runs is touched, and
-    NATS is not contacted.
+    What a start would say is said, and nothing that runs is touched: the worker is in no queue group, and NATS is not
+    contacted. Root imports no handler where a unit runs this file: the check happens in that unit's sandbox.
     """
+    from ajhost.cli import service
+
+    in_unit = service.IN_UNIT in os.environ
+    if os.geteuid() == 0 and not in_unit:
+        if user is not None:
+            service.become(user)
+        elif (unit := service.unit_of(config)) is not None:
+            return service.check_in_sandbox(unit, ["-c", str(config), *(["--show"] if show else [])])
+    elif user is not None:
+        raise click.UsageError("--user is for root")
     settings = load_settings(config)
-    kinds, warnings, problems = _prove(settings)
-    for warning in warnings:
+    found = asyncio.run(_rehearse(settings, runtime=not in_unit))
+    for warning in found.warnings:
         echo_error(f"{settings.file}: warning: the imports left something behind: {warning}")
-    if problems:
-        for problem in problems:
+    if found.problems:
+        for problem in found.problems:
             echo_error(f"{settings.file}: {problem}")
         return EXIT_CONFIG
     if show:
@@ -44,21 +64,14 @@ def check(config: Path, show: bool) -> int:
 
         echo(json.dumps(redacted(settings), indent=2, ensure_ascii=False))
     else:
-        echo(_table(settings, kinds))
+        echo(_table(settings, {handler.route: handler.kind for handler in found.handlers}))
     return 0
 
 
-def _prove(settings: Settings) -> tuple[dict[str, str], list[str], list[str]]:
-    from ajhost.roles.template.template_process import TemplateFailed, rehearse
+async def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
+    from ajhost.roles.rehearsal import rehearse
 
-    python = settings.python
-    try:
-        found, warnings = asyncio.run(
-            rehearse(python, settings.handlers, python.import_timeout, workers=settings.workers)
-        )
-    except TemplateFailed as failed:
-        return {}, [], failed.problems
-    return {handler.route: handler.kind for handler in found}, warnings, []
+    return await rehearse(settings, runtime=runtime)
 
 
 def _table(settings: Settings, kinds: dict[str, str]) -> str:

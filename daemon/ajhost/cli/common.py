@@ -99,3 +99,16 @@ def report_unreadable(directory: Path, error: OSError) -> None:
     """Says why a runtime directory tells nothing."""
     hint = "; ask as root or as the user that the host runs as" if isinstance(error, PermissionError) else ""
     echo_error(f"{error.filename or directory}: {error.strerror or error}{hint}")
+
+
+def wrong_host(directory: Path, config: Path) -> str | None:
+    """Why the host of the directory is not the one that was meant: it runs on another file than `-c` names."""
+    from ajhost.roles.host_client import settings_of
+
+    source = click.get_current_context().get_parameter_source("config")
+    if source is click.core.ParameterSource.DEFAULT:
+        return None
+    runs_on = settings_of(directory)
+    if runs_on is None or os.path.realpath(runs_on) == os.path.realpath(config):
+        return None
+    return f"the host on {directory} runs on {runs_on}, not on {config}"

@@ -44,7 +44,7 @@ def reload(config: Path, timeout: float) -> int:
     from ajhost.roles.host_client import reload as ask
 
     try:
-        taken, text = ask(directory, timeout)
+        taken, text = ask(directory, timeout, config)
     except NotRunning as error:
         echo_error(str(error))
         return EXIT_NOTHING

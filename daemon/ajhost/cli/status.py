@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import config_option, report_unreadable, runtime_directory
+from ajhost.cli.common import config_option, report_unreadable, runtime_directory, wrong_host
 from ajhost.cli.output import columns, echo, echo_error
 from ajhost.core.status import StatusReport
 
@@ -35,6 +35,9 @@ def status(config: Path, as_json: bool) -> int:
     from ajhost.roles.host_client import status as read
 
     try:
+        if (problem := wrong_host(directory, config)) is not None:
+            echo_error(problem)
+            return EXIT_NOTHING
         report = read(directory)
     except NotRunning as error:
         echo_error(str(error))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.core.status import StatusReport, SupervisorStatus, TaskStatus, WorkerStatus
 from ajhost.core.timings import STATUS_STALE, nanoseconds
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
@@ -22,6 +20,8 @@ from ajhost.roles.supervisor import state_file
 
 _STALE_NS = nanoseconds(STATUS_STALE)
 _CONTROL = "control"
+LOCK = "lock"
+"""The file with the pid of the host; the lock itself is one of the directory."""
 
 
 class NotRunning(Exception):
@@ -36,7 +36,7 @@ def status(directory: Path, own: int | None = None) -> StatusReport:
     :raises NotRunning: nobody holds the directory's lock. :raises OSError: the files may not be read.
     """
     state = state_file.read(directory)
-    if not _locked(directory):
+    if not runtime_directory.is_locked(directory):
         raise NotRunning(f"no ajhost runs on {directory}")
     workers = []
     for serial in ledger_file.serials(directory / "ledger"):
@@ -81,8 +81,14 @@ def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus
     return TaskStatus(entry.id, entry.type, route, state, max(now - entry.started_ns, 0) / 1e9, deadline)
 
 
-def reload(directory: Path, timeout: float) -> tuple[bool, str]:
-    """Asks for a reload and waits for the decision: whether it was taken, and the reason.
+def settings_of(directory: Path) -> Path | None:
+    """The file of settings on which the host of the directory runs; None if that cannot be told."""
+    state = state_file.read(directory)
+    return Path(state.settings) if state is not None and state.settings else None
+
+
+def reload(directory: Path, timeout: float, settings: Path | None = None) -> tuple[bool, str]:
+    """Asks for a reload: whether it was taken, and why (not). A host that runs on another file than `settings` refuses.
 
     :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
     """
@@ -92,7 +98,7 @@ def reload(directory: Path, timeout: float) -> tuple[bool, str]:
             sock.connect(str(directory / _CONTROL))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no ajhost runs on {directory}") from error
-        sock.sendall(orjson.dumps({"ask": "reload"}) + b"\n")
+        sock.sendall(orjson.dumps({"ask": "reload", "settings": settings}, default=str) + b"\n")
         with sock.makefile("rb") as lines:
             line = lines.readline()
     if not line:
@@ -101,20 +107,9 @@ def reload(directory: Path, timeout: float) -> tuple[bool, str]:
     return bool(body["taken"]), str(body["text"])
 
 
-def _locked(directory: Path) -> bool:
-    try:
-        descriptor = os.open(directory / "lock", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def _holder(directory: Path) -> int:
-    text = (directory / "lock").read_text().strip()
+    try:
+        text = runtime_directory.read_file(directory, LOCK, 32).decode().strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return 0
     return int(text) if text.isdigit() else 0

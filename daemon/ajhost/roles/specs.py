@@ -43,12 +43,16 @@ class GenerationSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """One worker to be forked: its slot, the serial that names its ledger, and that of the supervisor's."""
+    """One worker to be forked: its slot, the serial that names its ledger, and that of the supervisor's.
+
+    `supervisor_place` is where the supervisor's ledger can be opened too (`LockedLedger.place`).
+    """
 
     slot: int
     serial: int
     generation: int
     supervisor: int
+    supervisor_place: str = ""
 
 
 def rehearsal(

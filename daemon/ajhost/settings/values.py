@@ -6,6 +6,7 @@ section, never the whole. Defaults live here and nowhere else; `etc/ajhost.toml`
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,11 +101,17 @@ class SignatureSettings:
     max_age: float = 0.0
 
 
+def _default_runtime_directory() -> Path:
+    """A service's; for a person who starts a host by hand, that of their session (XDG Base Directory Specification)."""
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(session, "ajhost") if session and os.geteuid() != 0 else Path("/run/ajhost")
+
+
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
     """`[runtime]`: the directory of ledger, lock and control socket; a tmpfs."""
 
-    directory: Path = Path("/run/ajhost")
+    directory: Path = field(default_factory=_default_runtime_directory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from ajhost.adapters.linux import runtime_directory
 from ajhost.ledger.layout import Geometry, Identity, LedgerError, create
 from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
@@ -66,7 +67,7 @@ class MappedLedger(Ledger):
     __slots__ = ("_mapping",)
 
     def __init__(self, directory: Path, serial: int) -> None:
-        self._mapping = _map(path_of(directory, serial))
+        self._mapping = _map(directory, serial)
         try:
             super().__init__(memoryview(self._mapping))
         except LedgerError:
@@ -87,16 +88,37 @@ class LockedLedger(LedgerWriter):
     __slots__ = ("_lock", "_mapping")
 
     def __init__(self, directory: Path, serial: int) -> None:
-        path = path_of(directory, serial)
         # the descriptor stays open: closing any descriptor of the file would drop the record lock
-        self._lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._lock = _open(directory, serial)
         fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
         self._mapping = mmap.mmap(self._lock, os.fstat(self._lock).st_size)
         super().__init__(memoryview(self._mapping))
 
+    @property
+    def place(self) -> str:
+        """Where other processes of this user can open it, even when its path is gone (proc(5), /proc/pid/fd)."""
+        return f"/proc/{os.getpid()}/fd/{self._lock}"
 
-def _map(path: Path) -> mmap.mmap:
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+_elsewhere: dict[int, str] = {}
+
+
+def also_at(serial: int, place: str) -> None:
+    """Tells where a file can be opened once somebody has removed it: `LockedLedger.place` of its owner."""
+    _elsewhere[serial] = place
+
+
+def _open(directory: Path, serial: int) -> int:
+    try:
+        return runtime_directory.open_file(directory, path_of(directory, serial).name, os.O_RDWR)
+    except FileNotFoundError:
+        if serial not in _elsewhere:
+            raise
+        return os.open(_elsewhere[serial], os.O_RDWR | os.O_CLOEXEC)
+
+
+def _map(directory: Path, serial: int) -> mmap.mmap:
+    descriptor = _open(directory, serial)
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:
@@ -108,7 +130,7 @@ def _map(path: Path) -> mmap.mmap:
 
 def locked_by(directory: Path, serial: int) -> int | None:
     """The pid of the living process that owns the file; None when nobody does."""
-    descriptor = os.open(path_of(directory, serial), os.O_RDWR | os.O_CLOEXEC)
+    descriptor = _open(directory, serial)
     try:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import faulthandler
-import fcntl
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ajhost.adapters import logs
-from ajhost.adapters.linux import ledger_file, processes
+from ajhost.adapters.linux import ledger_file, processes, runtime_directory
+from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.roles.supervisor import control
+from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.values import Settings
 
@@ -39,10 +37,10 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     processes.become_subreaper()
     directory = settings.runtime.directory
     try:
-        with _alone(directory):
+        with _alone(directory) as files:
             if not ledger_file.on_tmpfs(directory):
                 _log.warning("%s is not on a tmpfs: every request costs disk writes", directory)
-            asyncio.run(_serve(settings, load, notifier))
+            asyncio.run(_serve(settings, load, notifier, files))
     except StartupFailed as error:
         _log.error("cannot start: %s", error)
         return EXIT_STARTUP
@@ -52,9 +50,12 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     return EXIT_OK
 
 
-async def _serve(settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
+async def _serve(
+    settings: Settings, load: Callable[[], Settings], notifier: Notifier, files: RuntimeFiles
+) -> None:
     supervisor = Supervisor(settings, load, notifier)
-    server = await control.serve(settings.runtime.directory, supervisor.reload)
+    await files.listen(settings.file, supervisor.reload)
+    keeping = asyncio.create_task(files.keep(supervisor))
     web: HttpServer | None = None
     try:
         if settings.http is not None:
@@ -63,8 +64,8 @@ async def _serve(settings: Settings, load: Callable[[], Settings], notifier: Not
     finally:
         if web is not None:
             web.close()
-        server.close()
-        (settings.runtime.directory / control.NAME).unlink(missing_ok=True)
+        keeping.cancel()
+        files.close_control()
 
 
 async def _listen(address: str, runtime: Path, supervisor: Supervisor) -> HttpServer:
@@ -79,24 +80,28 @@ async def _listen(address: str, runtime: Path, supervisor: Supervisor) -> HttpSe
 
 
 @contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _alone(directory: Path) -> Iterator[RuntimeFiles]:
     """Holds the lock of the runtime directory.
 
-    :raises StartupFailed: when another supervisor holds it; the text says which process.
+    :raises StartupFailed: when another supervisor holds it; the text says which process. Or when it is not ours.
     """
-    directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-    (directory / "ledger").mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-            raise StartupFailed(f"{directory}: another ajhost runs here already, pid {pid}") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
+        descriptor = runtime_directory.prepare(directory)
+    except UnfitDirectory as error:
+        raise StartupFailed(f"runtime.directory: {error}") from error
+    files = RuntimeFiles(directory, descriptor)
+    try:
+        if not runtime_directory.lock(descriptor):
+            pid = _holder(directory)
+            raise StartupFailed(f"{directory}: another ajhost runs here already, pid {pid}")
+        files.make()
+        yield files
     finally:
-        os.close(descriptor)
+        files.close()
+
+
+def _holder(directory: Path) -> str:
+    try:
+        return runtime_directory.read_file(directory, LOCK, 32).decode(errors="replace").strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -5,25 +5,27 @@ Together with the ledgers it is all that `ajhost status` reads, so status works 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
-_NAME = "state.json"
+from ajhost.adapters.linux import runtime_directory
+
+NAME = "state.json"
 
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """`routes` maps a generation to its routes in the order that ledger entries count in."""
+    """`routes` maps a generation to its routes in the order that ledger entries count in; `settings` is the file."""
 
     pid: int
     generation: int
     ready: bool
     count: int
     routes: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    settings: str = ""
 
 
 def write(directory: Path, state: HostState) -> None:
@@ -34,19 +36,23 @@ def write(directory: Path, state: HostState) -> None:
         "ready": state.ready,
         "count": state.count,
         "routes": {str(generation): list(routes) for generation, routes in state.routes.items()},
+        "settings": state.settings,
     }
-    new = directory / f"{_NAME}.new"
-    new.write_bytes(orjson.dumps(body))
-    os.replace(new, directory / _NAME)
+    runtime_directory.replace_file(directory, NAME, orjson.dumps(body))
 
 
 def read(directory: Path) -> HostState | None:
     """The state as last written; None when there is none that can be read."""
     try:
-        body = orjson.loads((directory / _NAME).read_bytes())
+        body = orjson.loads(runtime_directory.read_file(directory, NAME))
         routes = {int(generation): tuple(names) for generation, names in body["routes"].items()}
         return HostState(
-            int(body["pid"]), int(body["generation"]), bool(body["ready"]), int(body["count"]), routes
+            int(body["pid"]),
+            int(body["generation"]),
+            bool(body["ready"]),
+            int(body["count"]),
+            routes,
+            str(body.get("settings", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

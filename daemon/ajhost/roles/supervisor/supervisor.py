@@ -123,7 +123,7 @@ class Supervisor:
         finally:
             template.cancel()
             standby.cancel()
-        self._write_state()
+        self.write_state()
         self._pool.change(1, template.result())
         if 1 in self._pool.failed:  # a ledger that cannot be made: better no host than half a one
             raise StartupFailed(self._pool.failed[1][0])
@@ -135,6 +135,7 @@ class Supervisor:
             standby = Standby(spec, self.serial, self._queues, self._pool.max_payload, self._on_connection)
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
+        self._pool.supervisor_place = standby.ledger.place
         await standby.connect()
         self._crash_policy = CrashPolicy(spec.handlers)
         self._recovery = Recovery(
@@ -188,7 +189,7 @@ class Supervisor:
             self._ready = True
             self._recovery.previous_start.ask_orphans_to_leave()
             self._standby.ledger.words[Word.PHASE] = Phase.SERVING
-            self._write_state()
+            self.write_state()
             _log.info("ready: %d workers serve", self._fleet.count)
             self._notifier.ready(self._status())
 
@@ -242,7 +243,7 @@ class Supervisor:
         else:
             self._pool.counters.reloads_rejected += 1
             _log.error("reload rejected, the old generation serves on: %s", decision.text)
-        self._write_state()
+        self.write_state()
         if self._ready:
             self._notifier.ready(self._status())
         return decision
@@ -336,11 +337,22 @@ class Supervisor:
         others: list[Ledger] = [standby.ledger, *self._recovery.retired.ledgers]
         return snapshot(self._pool, others, standby.subscriptions)
 
-    def _write_state(self) -> None:
+    def recycle_without(self, present: set[int]) -> list[int]:
+        """Replaces each worker whose ledger is not among these; their slots."""
+        without = [member for serial, member in self._pool.members.items() if serial not in present]
+        for member in without:
+            self._pool.recycle(member, "its ledger file was removed")
+        return [member.slot for member in without]
+
+    def write_state(self) -> None:
+        """Tells commands who we are (`state_file.py`)."""
         routes = {g: [h.route for h in p.handlers] for g, p in self._pool.specs.items()}
         fleet = self._fleet
         state_file.write(
-            self._runtime, HostState(os.getpid(), fleet.generation, self._ready, fleet.count, routes)
+            self._runtime,
+            HostState(
+                os.getpid(), fleet.generation, self._ready, fleet.count, routes, str(self._settings.file)
+            ),
         )
 
     # -- the end --------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class WorkerPool:
         self.templates: dict[int, TemplateProcess] = {}
         self.specs: dict[int, GenerationSpec] = {}
         self.max_payload = 0
+        self.supervisor_place = ""
         self.failed: dict[int, list[str]] = {}
         """For each generation: why members of it died before they served."""
         self._directory, self._serial = runtime / "ledger", serial
@@ -142,7 +143,9 @@ class WorkerPool:
         return member, theirs
 
     async def _fork(self, member: WorkerProcess, spawn: Spawn, theirs: socket.socket) -> None:
-        worker_spec = WorkerSpec(spawn.slot, spawn.serial, spawn.generation, self._serial)
+        worker_spec = WorkerSpec(
+            spawn.slot, spawn.serial, spawn.generation, self._serial, self.supervisor_place
+        )
         with theirs:
             try:
                 template = self.templates.get(spawn.generation)

@@ -15,6 +15,7 @@ from typing import NoReturn
 import uvloop
 
 from ajhost.adapters import logs
+from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.core.clock_offset import ClockOffset
@@ -42,6 +43,8 @@ def run(
     logs.configure(spec.log.level, "worker", worker_spec.slot, worker_spec.generation)
     signals.prepare()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    if worker_spec.supervisor_place:
+        ledger_file.also_at(worker_spec.supervisor, worker_spec.supervisor_place)
     ledger = LockedLedger(spec.runtime / "ledger", worker_spec.serial)
     ledger.words[Word.PID] = os.getpid()
     supervisor = MappedLedger(spec.runtime / "ledger", worker_spec.supervisor)

@@ -1,0 +1,162 @@
+"""The runtime directory: whose it is, which host holds it, and its files, opened so that no link or FIFO is followed.
+
+Another user may have made a directory of that name in /tmp, with links in it: a host that took it would write where
+they lead. And the service's user may put a link or a FIFO where root's `ajhost status` reads. So the directory has to
+belong to the host's user, and every file is opened below its descriptor and has to be a regular one of the same owner.
+
+The lock is one of the directory itself (flock(2)): it cannot be removed apart from it, and systemd-tmpfiles leaves a
+directory alone that is locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+_MODE = 0o750
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_DIRECTORY = "found another user's link, or a file; allowed: a directory of our own"
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+
+class UnfitDirectory(Exception):
+    """The runtime directory cannot be used; the text names it, what was found and what is allowed."""
+
+
+def prepare(directory: Path) -> int:
+    """Makes the directory if there is none; a descriptor of it, for `lock` and `is_same`.
+
+    :raises UnfitDirectory: when it is a link, somebody else's, or can be written by others. :raises OSError: when it
+        cannot be made or opened.
+    """
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir(mode=_MODE, parents=True)
+    try:
+        descriptor = open_directory(directory)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise UnfitDirectory(f"{directory}: {_NO_DIRECTORY}") from None
+        raise
+    if (problem := trouble(directory, os.fstat(descriptor))) is not None:
+        os.close(descriptor)
+        raise UnfitDirectory(problem)
+    return descriptor
+
+
+def open_directory(directory: Path) -> int:
+    """A descriptor of the directory. The path may end in a link of root's or of our own, not in another user's: systemd
+    makes one for a unit with DynamicUser=.
+
+    :raises OSError: ELOOP or ENOTDIR for another user's link and for what is no directory.
+    """
+    try:
+        return os.open(directory, _DIRECTORY)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        found = directory.lstat()
+        if not stat.S_ISLNK(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+            raise
+    return os.open(directory, _DIRECTORY & ~os.O_NOFOLLOW)
+
+
+def trouble(directory: Path, found: os.stat_result) -> str | None:
+    """Why the directory cannot be this user's runtime directory; None if it can."""
+    if not stat.S_ISDIR(found.st_mode):
+        return f"{directory}: {_NO_DIRECTORY}"
+    if found.st_uid != os.geteuid():
+        return (
+            f"{directory}: found a directory of user {found.st_uid}, allowed: one of our own (user {os.geteuid()}), "
+            "since files of the host are made in it"
+        )
+    if found.st_mode & _OTHERS:
+        mode = stat.S_IMODE(found.st_mode)
+        return f"{directory}: found mode {mode:04o}, which lets others write; allowed: chmod go-w {directory}"
+    return None
+
+
+def lock(descriptor: int) -> bool:
+    """Takes the lock of the directory for as long as the descriptor is open; False if another host has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_locked(directory: Path) -> bool:
+    """Whether a host holds the directory.
+
+    :raises OSError: when it cannot be opened, though it is there.
+    """
+    try:
+        descriptor = open_directory(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def is_same(directory: Path, descriptor: int) -> bool:
+    """Whether the path still leads to the directory of the descriptor."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return False
+    return os.path.samestat(found, os.fstat(descriptor))
+
+
+def open_file(directory: Path, name: str, flags: int, mode: int = 0o600) -> int:
+    """A descriptor of the regular file `name` in the directory, neither of which may be a link.
+
+    :raises OSError: ELOOP for a link, EPERM for what is no regular file or of another user than the directory, and
+        whatever open(2) says.
+    """
+    parent = open_directory(directory)
+    try:
+        descriptor = os.open(name, flags | _FILE, mode, dir_fd=parent)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.fstat(parent).st_uid, os.geteuid()):
+            os.close(descriptor)
+            path = str(directory / name)
+            raise OSError(errno.EPERM, "no regular file of the directory's owner", path)
+        return descriptor
+    finally:
+        os.close(parent)
+
+
+def read_file(directory: Path, name: str, limit: int = 16 << 20) -> bytes:
+    """At most `limit` bytes of a file. See `open_file` for what is raised."""
+    with open(open_file(directory, name, os.O_RDONLY), "rb") as file:
+        return file.read(limit)
+
+
+def write_file(directory: Path, name: str, content: bytes) -> None:
+    """Writes a file in place. See `open_file` for what is raised."""
+    with open(open_file(directory, name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+        file.write(content)
+
+
+def replace_file(directory: Path, name: str, content: bytes) -> None:
+    """Writes a file anew, so that a reader sees the old one or the new one, whole."""
+    new = f"{name}.new"
+    parent = open_directory(directory)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new, dir_fd=parent)  # whatever it is, it is in the way
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
+        with open(os.open(new, flags, 0o600, dir_fd=parent), "wb") as file:
+            file.write(content)
+        os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
+    finally:
+        os.close(parent)

@@ -1,0 +1,130 @@
+"""Root's `ajhost check`: in the sandbox and as the user of the unit that runs the settings, or as a user that is named.
+
+A check as root would see what the service cannot: files that only root may read, code below /home, another user's HOME.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ajhost.cli.common import EXIT_CONFIG
+from ajhost.cli.output import echo_error
+
+_BOOTED = Path("/run/systemd/system")
+"""There is one only where systemd is the init system (sd_booted(3)); transient units lie in it."""
+IN_UNIT = "_AJHOST_CHECK_IN_UNIT"
+"""In the environment of a check that runs in the sandbox."""
+_DEFAULT = Path("/etc/ajhost/ajhost.toml")
+_NOT_TAKEN = re.compile(
+    r"(Exec\w*|Type|Restart\w*|WatchdogSec|NotifyAccess|RuntimeDirectory\w*|FileDescriptorStoreMax|Timeout\w*|"
+    r"Standard\w*|SyslogIdentifier|KillMode|OOMPolicy|RemainAfterExit|GuessMainPID|PIDFile|BusName|Sockets)\s*="
+)
+"""What is the running service's own: its runtime directory above all, which the end of another unit would remove."""
+
+
+def unit_of(config: Path) -> str | None:
+    """The unit whose ExecStart= names `config`; None without one, or where systemd does not run."""
+    if not _BOOTED.is_dir():
+        return None
+    unit = "ajhost.service" if config == _DEFAULT else f"ajhost@{config.stem}.service"
+    shown = _systemctl("show", "--property=LoadState,ExecStart", unit)
+    return unit if "LoadState=loaded" in shown and f"-c {config} " in f"{shown} " else None
+
+
+def become(user: str) -> None:
+    """Gives up root for another user, with the groups and the HOME of theirs, as a service manager does it.
+
+    Exits when there is no such user.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        echo_error(f"--user: found {user!r}, allowed: a user of this machine")
+        sys.exit(EXIT_CONFIG)
+    os.initgroups(user, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    os.umask(0o077)
+    os.environ.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
+    for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        os.environ.pop(name, None)
+
+
+def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
+    """Runs `ajhost check ARGUMENTS` in a unit as `unit` is, drop-ins included; prints what it says."""
+    name, _, instance = unit.removesuffix(".service").partition("@")
+    check = f"{name}-check-{os.getpid()}"
+    file = _BOOTED / f"{check}.service"
+    out, err = (Path(f"/run/{check}.{stream}") for stream in ("out", "err"))
+    command = f"{sys.argv[0]} check {' '.join(map(_quoted, arguments))}"
+    try:
+        file.write_text(_unit_text(_systemctl("cat", unit), instance, command, out, err))
+        subprocess.run(["systemctl", "start", "--quiet", file.name], capture_output=True, check=False)
+        for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+            with contextlib.suppress(FileNotFoundError):
+                stream.write(path.read_text(errors="replace"))
+                stream.flush()
+        shown = _systemctl("show", "--property=ExecMainStatus,Result", file.name)
+        status = int(re.search(r"ExecMainStatus=(\d+)", f"{shown}ExecMainStatus=0")[1])  # type: ignore[index]
+        if status not in (0, EXIT_CONFIG):
+            echo_error(
+                f"{unit}: the check ended with status {status} ({_result(shown)}) in the unit's sandbox; systemd says: "
+                f"{_last_words(file.name)}"
+            )
+        return EXIT_CONFIG if status else 0
+    finally:
+        for path in (file, out, err):
+            path.unlink(missing_ok=True)
+        _systemctl("reset-failed", file.name)
+
+
+def _unit_text(cat: str, instance: str, command: str, out: Path, err: Path) -> str:
+    """A unit of the same sandbox: the `[Service]` lines of the unit's files, in their order."""
+    lines, section = ["[Service]"], ""
+    for line in re.sub(r"\\\n", " ", cat).splitlines():
+        text = line.strip()
+        if text.startswith("["):
+            section = text
+        elif section == "[Service]" and text and text[0] not in "#;" and not _NOT_TAKEN.match(text):
+            # the runtime directory is the running service's: where that does not run, there is none
+            text = re.sub(r"(?<=[= ])%t/", "-%t/", text)
+            lines.append(text.replace("%i", instance).replace("%I", instance))
+    lines += [
+        "Type=oneshot",
+        f"Environment={IN_UNIT}=1",
+        f"ExecStart={command}",
+        f"StandardOutput=truncate:{out}",
+        f"StandardError=truncate:{err}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(argument: str) -> str:
+    escaped = argument.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def _result(shown: str) -> str:
+    found = re.search(r"Result=(\S+)", shown)
+    return found[1] if found else "unknown"
+
+
+def _last_words(unit: str) -> str:
+    said = subprocess.run(
+        ["journalctl", "--unit", unit, "--lines", "3", "--output", "cat", "--no-pager"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return said.replace("\n", "; ") or "nothing"
+
+
+def _systemctl(*arguments: str) -> str:
+    return subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False).stdout

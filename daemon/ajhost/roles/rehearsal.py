@@ -1,0 +1,290 @@
+"""A start without the queue group, for `ajhost check`: the same imports, the same fork, one worker made and ended.
+
+The worker is the real one. It connects to a server of this module's own, on a ledger in a directory of its own, so that
+it neither gets a task nor touches a host that runs. What a start needs besides is looked at: the runtime directory and
+its room, descriptors, and the port of `[http]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+
+from ajhost.adapters.linux import ledger_file, processes, runtime_directory
+from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
+from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity, geometry_for
+from ajhost.roles.handlers import HandlerDescription
+from ajhost.roles.messages import FROM_WORKER, LeaveOrder, NewSocket, SocketStored, WorkerReady, encode
+from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
+from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
+from ajhost.settings.values import LogSettings, NatsSettings, Settings
+
+_MAX_PAYLOAD = 1 << 20
+"""Bytes; a NATS server's default, which only a connection could correct."""
+_SUPERVISOR, _WORKER = 1, 2
+_SERVES = 15.0
+"""Seconds from a worker's fork to its subscription; a reload gives it 30 in all (`reload.py`)."""
+_LEAVES = 5.0
+_DESCRIPTORS, _DESCRIPTORS_EACH = 64, 6
+"""What a supervisor has open, and what each worker adds: channel, pidfd, ledger, socket; twice during a reload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a start would do. `problems` keep it from serving; `warnings` do not."""
+
+    handlers: tuple[HandlerDescription, ...]
+    warnings: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
+    """Rehearses a start of these settings, as this user, in this process's surroundings.
+
+    :param runtime: whether the runtime directory is looked at; a unit makes it just before the start.
+    """
+    processes.become_subreaper()  # a worker is forked twice over, so it would be somebody else's child
+    problems = [*(_runtime_problems(settings) if runtime else ()), *_descriptor_problems(settings)]
+    if settings.http is not None and (problem := await _port_problem(settings)) is not None:
+        problems.append(problem)
+    handlers: tuple[HandlerDescription, ...] = ()
+    warnings: list[str] = []
+    queues = [open_queue(name) for name in queue_names(settings.handlers)]
+    try:
+        with tempfile.TemporaryDirectory(prefix="ajhost-check-", dir=_scratch()) as place:
+            handlers, warnings = await _fork_and_serve(settings, Path(place), queues)
+    except TemplateFailed as failed:
+        problems += failed.problems
+    except OSError as error:
+        problems.append(
+            f"cannot rehearse: {error.filename or ''} {error.strerror or error}".replace("  ", " ")
+        )
+    finally:
+        for queue in queues:
+            queue.close()
+    return Rehearsal(handlers, tuple(warnings), tuple(problems))
+
+
+async def _fork_and_serve(
+    settings: Settings, place: Path, queues: Sequence[TokenQueue]
+) -> tuple[tuple[HandlerDescription, ...], list[str]]:
+    async with _server() as url:
+        spec = GenerationSpec(
+            generation=1,
+            runtime=place,
+            nats=NatsSettings(servers=(url,), queue_group=settings.nats.queue_group),
+            python=settings.python,
+            workers=replace(settings.workers, drain_timeout=min(settings.workers.drain_timeout, _LEAVES)),
+            handlers=settings.handlers,
+            signature=settings.signature,
+            log=LogSettings("error"),
+            queues=tuple(queue.name for queue in queues),
+        )
+        template = await TemplateProcess.start(spec, queues, settings.python.import_timeout)
+        try:
+            await _one_worker(spec, template, queues, settings.python.import_timeout)
+        finally:
+            template.close()
+            await template.wait_closed()
+        return template.handlers, template.warnings
+
+
+async def _one_worker(
+    spec: GenerationSpec, template: TemplateProcess, queues: Sequence[TokenQueue], imports: float
+) -> None:
+    """:raises TemplateFailed: when the worker does not come to serve."""
+    directory = spec.runtime / "ledger"
+    directory.mkdir(mode=0o700)
+    geometry = geometry_for(spec.workers.concurrency + spec.workers.backlog, _MAX_PAYLOAD)
+    for serial, slot in ((_SUPERVISOR, SUPERVISOR_SLOT), (_WORKER, 0)):
+        ledger_file.make(directory, geometry, Identity(serial, slot, 1))
+    ours, theirs = pair()
+    channel = Channel(ours)
+    try:
+        with theirs:
+            worker = await template.spawn(WorkerSpec(0, _WORKER, 1, _SUPERVISOR), theirs, queues)
+        try:
+            patience = _SERVES if spec.python.preload else _SERVES + imports
+            if not await _serves(channel, patience):
+                how = (
+                    "did not serve in time"
+                    if not processes.has_ended(worker.pidfd)
+                    else "died before it served"
+                )
+                raise TemplateFailed(
+                    [f"a worker {how}{await _status(worker.pidfd)}; its own words stand above"]
+                )
+            channel.send(encode(LeaveOrder(stop=True)))
+            await _status(worker.pidfd)
+        finally:
+            processes.pidfd_signal(worker.pidfd, signal.SIGKILL)
+            await _status(worker.pidfd)
+            os.close(worker.pidfd)
+    finally:
+        channel.close()
+
+
+async def _serves(channel: Channel, patience: float) -> bool:
+    """Whether the worker says so in time; it is told that its socket is kept, as a supervisor does."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(channel.fileno(), readable.set)
+    try:
+        async with asyncio.timeout(patience):
+            while True:
+                await readable.wait()
+                readable.clear()
+                while (received := channel.receive()) is not None:
+                    found, descriptors = received
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                    match FROM_WORKER.decode(found):
+                        case NewSocket(epoch):
+                            channel.send(encode(SocketStored(epoch)))
+                        case WorkerReady():
+                            return True
+    except (TimeoutError, ChannelClosed):
+        return False
+    finally:
+        loop.remove_reader(channel.fileno())
+
+
+async def _status(pidfd: int) -> str:
+    """`: exit status 1` once the process has ended; empty when it does not in time."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        async with asyncio.timeout(_LEAVES):
+            await ended.wait()
+        status = processes.wait_status(pidfd)
+        return f": {status.text}" if status is not None else ""
+    except TimeoutError:
+        return ""
+    finally:
+        loop.remove_reader(pidfd)
+
+
+# -- a server without anybody else ----------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _server() -> AsyncIterator[str]:
+    """A NATS server that takes subscriptions and has no messages; its address."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            tasks.add(task)
+        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
+            writer.write(b"INFO " + orjson.dumps(_INFO) + b"\r\n")
+            while line := await reader.readline():
+                if line.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"nats://{host}:{port}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_INFO = {
+    "server_id": "REHEARSAL",
+    "server_name": "rehearsal",
+    "version": "2.10.0",
+    "proto": 1,
+    "headers": True,
+    "max_payload": _MAX_PAYLOAD,
+    "host": "127.0.0.1",
+    "port": 4222,
+    "client_id": 1,
+}
+
+
+# -- surroundings ---------------------------------------------------------------------------------
+
+
+def _scratch() -> str | None:
+    """Where a ledger is made: in memory, where that is possible."""
+    shared = "/dev/shm"
+    return shared if os.access(shared, os.W_OK | os.X_OK) else None
+
+
+def _runtime_problems(settings: Settings) -> list[str]:
+    directory = settings.runtime.directory
+    try:
+        if runtime_directory.is_locked(directory):
+            return []  # a host runs on it, and has what it needs
+        descriptor = runtime_directory.open_directory(directory)
+        found = os.fstat(descriptor)
+        os.close(descriptor)
+    except FileNotFoundError:
+        above = next(parent for parent in directory.parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            return [f"runtime.directory: {directory} cannot be made: {above} cannot be written by this user"]
+        place = above
+    except OSError as error:
+        return [f"runtime.directory: {directory}: {error.strerror}, allowed: a directory of our own"]
+    else:
+        if (problem := runtime_directory.trouble(directory, found)) is not None:
+            return [f"runtime.directory: {problem}"]
+        place = directory
+    workers = settings.workers
+    each = geometry_for(workers.concurrency + workers.backlog, _MAX_PAYLOAD).size
+    needed = (workers.count + 2) * each  # the supervisor's own is twice as large
+    room = os.statvfs(place)
+    if (free := room.f_bavail * room.f_frsize) < needed:
+        return [
+            f"runtime.directory: {free >> 20} MiB are free in {place}, {needed >> 20} MiB are needed: "
+            f"{each / (1 << 20):.1f} for each of {workers.count} workers (workers.backlog), as much again for the host"
+        ]
+    return []
+
+
+def _descriptor_problems(settings: Settings) -> list[str]:
+    needed = _DESCRIPTORS + _DESCRIPTORS_EACH * settings.workers.count
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        return []
+    return [
+        f"workers.count: {settings.workers.count} workers need {needed} open files, and this process may have {hard} "
+        "(ulimit -Hn, LimitNOFILE=)"
+    ]
+
+
+async def _port_problem(settings: Settings) -> str | None:
+    from ajhost.adapters.http import CannotListen, HttpServer
+
+    assert settings.http is not None
+    try:
+        server = await HttpServer.start(settings.http.listen, {})
+    except CannotListen as error:
+        if runtime_directory.is_locked(settings.runtime.directory) and _is_listened_on(settings.http.listen):
+            return None  # by the host that runs on these settings
+        return f"http.listen: {error}"
+    server.close()
+    return None
+
+
+def _is_listened_on(listen: str) -> bool:
+    host, _, port = listen.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 1.0).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,131 @@
+"""The supervisor's files in the runtime directory: made at the start, and made again when somebody has removed them.
+
+A cleaner of temporary files, or a person, may do so while the host runs. What a process has mapped lives on, but nobody
+finds it any more by its path: no worker could be replaced, none read what it pulled, a second host could start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from ajhost.adapters.linux import ledger_file, runtime_directory
+from ajhost.adapters.linux.runtime_directory import UnfitDirectory
+from ajhost.roles.supervisor import control, state_file
+from ajhost.roles.supervisor.reload import Decision
+
+LOCK = "lock"
+"""The file with our pid; the lock itself is one of the directory."""
+_LOOK = 1.0
+_SAID_EVERY = 30.0
+_log = logging.getLogger("ajhost.supervisor")
+
+
+class Host(Protocol):
+    """Whose files they are."""
+
+    serial: int
+
+    def write_state(self) -> None:
+        """Writes `state.json`."""
+
+    def recycle_without(self, present: set[int]) -> list[int]:
+        """Replaces each worker whose ledger is not among these; their slots."""
+
+
+class RuntimeFiles:
+    """`descriptor` is one of the directory and holds its lock, once that was taken."""
+
+    def __init__(self, directory: Path, descriptor: int) -> None:
+        self._directory, self._descriptors = directory, [descriptor]
+        self._control: asyncio.Server | None = None
+        self._settings = Path()
+        self._reload: Callable[[], Awaitable[Decision]] | None = None
+        self._has_state = False
+        self._quiet_until: dict[str, float] = {}
+
+    def make(self) -> None:
+        """Makes what a start needs: the ledgers' directory, and the file that says who we are."""
+        (self._directory / "ledger").mkdir(mode=0o700, exist_ok=True)
+        runtime_directory.write_file(self._directory, LOCK, f"{os.getpid()}\n".encode())
+
+    async def listen(self, settings: Path, reload: Callable[[], Awaitable[Decision]]) -> None:
+        """Opens the control socket."""
+        self._settings, self._reload = settings, reload
+        self._control = await control.serve(self._directory, settings, reload)
+
+    async def keep(self, host: Host) -> None:
+        """Looks every second, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                await self._look(host)
+            except (OSError, UnfitDirectory) as error:
+                self._say("the files in the runtime directory cannot be made again: %s", error)
+
+    async def _look(self, host: Host) -> None:
+        lost: list[str] = []
+        if not runtime_directory.is_same(self._directory, self._descriptors[-1]):
+            descriptor = runtime_directory.prepare(self._directory)
+            if not runtime_directory.lock(descriptor):
+                os.close(descriptor)
+                self._say(
+                    "another host has taken %s, which somebody had removed: stop one of the two",
+                    self._directory,
+                )
+                return
+            self._descriptors.append(descriptor)
+            lost.append("the directory itself")
+        ledgers = self._directory / "ledger"
+        if lost or not ledgers.is_dir() or not (self._directory / LOCK).exists():
+            lost.append(LOCK)
+            self.make()
+        if (self._directory / state_file.NAME).exists():
+            self._has_state = True  # it is written when the start is through
+        elif self._has_state:
+            lost.append(state_file.NAME)
+            host.write_state()
+        if not (self._directory / control.NAME).exists() and self._reload is not None:
+            lost.append(control.NAME)
+            if self._control is not None:
+                self._control.close()
+            await self.listen(self._settings, self._reload)
+        present = set(ledger_file.serials(ledgers))
+        replaced = host.recycle_without(present)
+        if lost or replaced:
+            slots = ", ".join(map(str, replaced)) or "none"
+            self._say(
+                "somebody has removed files from %s (%s): they are made again; workers whose ledgers are gone and that "
+                "are replaced: %s",
+                self._directory,
+                ", ".join(lost) or "ledgers",
+                slots,
+            )
+        if host.serial not in present:
+            self._say(
+                "the host's own ledger was removed from %s: what it holds is lost should it be killed. Restart it",
+                ledgers,
+            )
+
+    def _say(self, text: str, *arguments: object) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._quiet_until.get(text, now):
+            self._quiet_until[text] = now + _SAID_EVERY
+            _log.error(text, *arguments)
+
+    def close_control(self) -> None:
+        """Closes the control socket."""
+        if self._control is not None:
+            self._control.close()
+        with contextlib.suppress(OSError):
+            (self._directory / control.NAME).unlink()
+
+    def close(self) -> None:
+        """Gives up the lock."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)

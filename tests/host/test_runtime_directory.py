@@ -1,0 +1,140 @@
+"""The runtime directory: taken only if it is ours, held as a whole, made again when somebody removes what is in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support import processes
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.program import run
+from tests.support.router import Router, Verdict
+
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
+@pytest.mark.parametrize(
+    "what", ["their directory", "their link", "open to all", "open to its group", "a file"]
+)
+async def test_a_directory_that_others_have_a_hand_in_is_refused_and_untouched(
+    nats_server: NatsServer, tmp_path: Path, what: str
+) -> None:
+    host = Host(tmp_path, nats=nats_server.url)
+    aside = host.runtime.with_name(f"{host.runtime.name}.aside")
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (host.runtime / "lock").symlink_to(victim)
+    (host.runtime / "state.json").symlink_to(victim)
+    if what == "their directory":
+        os.chown(host.runtime, NOBODY, NOBODY)
+    elif what == "their link":
+        host.runtime.rename(aside)
+        host.runtime.symlink_to(aside)
+        os.lchown(host.runtime, NOBODY, NOBODY)
+    elif what == "a file":
+        shutil.rmtree(host.runtime)
+        host.runtime.write_text("")
+    else:
+        host.runtime.chmod(0o777 if what == "open to all" else 0o770)
+    try:
+        assert await host.run_to_end() == 70
+        assert f"runtime.directory: {host.runtime}: found " in host.log_text()
+        assert "allowed: " in host.log_text()
+        assert victim.read_text() == "precious"
+    finally:
+        await host.destroy()
+        if host.runtime.is_symlink() or host.runtime.is_file():
+            host.runtime.unlink()
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+async def test_links_and_pipes_in_it_are_not_followed(nats_server: NatsServer, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    host = Host(tmp_path, nats=nats_server.url)
+    (host.runtime / "lock").symlink_to(victim)
+    try:
+        assert await host.run_to_end() == 70
+        assert victim.read_text() == "precious"
+    finally:
+        await host.destroy()
+
+
+async def test_status_opens_neither_links_nor_pipes(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        for name in ("state.json", "lock"):
+            path = host.runtime / name
+            kept = path.read_bytes()
+            path.unlink()
+            os.mkfifo(path)
+            looked = await host.command("status", timeout=10.0)
+            assert "Traceback" not in looked.stderr
+            path.unlink()
+            path.symlink_to("/etc/passwd")
+            looked = await host.command("status", timeout=10.0)
+            assert "root:" not in looked.stdout + looked.stderr
+            path.unlink()
+            path.write_bytes(kept)
+
+
+async def test_a_link_of_our_own_is_followed(nats_server: NatsServer, tmp_path: Path) -> None:
+    """As systemd makes one for a unit with a dynamic user."""
+    host = Host(tmp_path, nats=nats_server.url)
+    real = host.runtime.with_name(f"{host.runtime.name}.real")
+    host.runtime.rename(real)
+    host.runtime.symlink_to(real)
+    try:
+        async with host, Router(nats_server.url) as router:
+            assert (await router.request("echo", b"x")).body == b"x"
+            assert (await host.command("status")).status == 0
+            assert (await host.reload()).status == 0
+    finally:
+        host.runtime.unlink(missing_ok=True)
+        shutil.rmtree(real)
+
+
+@pytest.mark.parametrize("what", ["files", "everything"])
+async def test_what_a_cleaner_removes_is_made_again_and_every_worker_can_be_replaced(
+    nats_server: NatsServer, tmp_path: Path, what: str
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host, Router(nats_server.url) as router:
+        before = host.workers()
+        if what == "files":
+            for path in [*host.runtime.glob("*"), *host.runtime.glob("ledger/*")]:
+                if not path.is_dir():
+                    path.unlink()
+        else:
+            shutil.rmtree(host.runtime)
+        line = await host.log("somebody has removed files from")
+        assert str(host.runtime) in line.text
+        for pid in before.values():
+            await processes.gone(pid)
+        await host.log("the host's own ledger was removed")
+        second = await run(*host.program, env=host.environment, cwd=host.directory)
+        assert (second.status, "another ajhost runs here already" in second.stderr) == (70, True), second
+        assert (await host.reload()).status == 0
+        assert (await host.command("status")).status == 0
+        host.kill(0)
+        await host.log("worker 0", since=0)
+        answers = [await router.request("echo", b"%d" % number) for number in range(20)]
+        assert {answer.verdict for answer in answers} == {Verdict.COMPLETE}
+
+
+async def test_commands_mean_the_host_of_their_settings(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        other = tmp_path / "other.toml"
+        shutil.copy(host.file, other)
+        link = tmp_path / "link.toml"
+        link.symlink_to(host.file)
+        for command, status in (("reload", 1), ("status", 3)):
+            program = (*host.program[:3], command, "-c")
+            result = await run(*program, str(other), env=host.environment)
+            assert result.status == status, result
+            assert f"runs on {host.file}, not on {other}" in result.stderr
+            result = await run(*program, str(link), env=host.environment)
+            assert result.status == 0, result
