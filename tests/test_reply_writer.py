@@ -17,6 +17,10 @@ GEOMETRY = Geometry(entries=256, chunk=8192, store=4096)
 A, B = b"PUB a 0\r\n\r\n", b"PUB b 0\r\n\r\n"
 
 
+def _fail(error: OSError) -> bool:
+    raise AssertionError(str(error))
+
+
 class Wire:
     """A writer, its server's end, and its ledger."""
 
@@ -27,9 +31,7 @@ class Wire:
         buffer = memoryview(bytearray(GEOMETRY.size))
         create(buffer, GEOMETRY, Identity(1, 0, 0))
         self.ledger = LedgerWriter(buffer)
-        self.flow = ReplyWriter(
-            self.ledger, RestartWindow(self.ledger), self._release, lambda error: pytest.fail(str(error))
-        )
+        self.flow = ReplyWriter(self.ledger, RestartWindow(self.ledger), self._release, _fail)
 
     def _release(self, entries: list[int]) -> None:
         for index in entries:

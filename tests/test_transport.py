@@ -67,7 +67,8 @@ class Worker:
 
 
 async def connected(worker: Worker, peer: Peer) -> None:
-    """A connection that the server has accepted."""
+    """A connection that the server has accepted; it ends with the peer."""
+    peer.ends_with(worker.transport.close)
     peer.send(b"PONG\r\n")
     await let_in(worker.transport, peer.theirs)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -26,6 +27,11 @@ class Peer:
             self.theirs = socket.create_connection(listening.getsockname())
             self._sock, _ = listening.accept()
         self._sock.setblocking(False)
+        self._others: list[Callable[[], None]] = []
+
+    def ends_with(self, close: Callable[[], None]) -> None:
+        """Has somebody else closed before this end is."""
+        self._others.append(close)
 
     def send(self, data: bytes) -> None:
         """Sends, at most what the kernel's buffers hold."""
@@ -68,5 +74,7 @@ class Peer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for close in self._others:
+            close()
         self._sock.close()
         self.theirs.close()

@@ -83,6 +83,8 @@ ORPHAN_GRACE = 3.0
 past the deadline that it names, so a request that is lost in that time was late in any case."""
 SOCKET_STORED_LIMIT = 1.0
 """A worker waits this long until the supervisor has a duplicate of its new connection, and then uses it without."""
+SOCKET_TAKEOVER_LIMIT = 3.0
+"""A worker whose socket was closed by foreign code leaves it to the supervisor for so long before it connects anew."""
 
 # -- Start, generations, stop ------------------------------------------------------------------------------------------
 

@@ -207,6 +207,7 @@ class Connection:
         try:
             self.transport.check()
             self._tell(Ticked(self.transport.position, self.transport.reading))
+            self._on_ended(self.transport.epoch)
         finally:  # whatever is raised, which the loop's exception handler sees
             if self._machine.state is not ConnectionState.CLOSED:
                 self._timer = self._loop.call_later(self._machine.wakes_in(self._loop.time()), self._tick)
@@ -308,7 +309,9 @@ class Connection:
             return failed
         urls, lame_duck = self._attempts.info.connect_urls, self._attempts.info.lame_duck
         self._tell(Told(urls, lame_duck))
-        return await self._subscriber.subscribe() or self._why_ended()
+        event = await self._subscriber.subscribe()
+        # the connection may have ended with the very read that brought the last answer
+        return self._why_ended() if event is None or self._end is not None else event
 
     async def _move(self, reason: Reason) -> Event | None:
         """Ends the present connection in order: what the server had sent is in the ledger, and nothing more comes."""

@@ -23,14 +23,15 @@ _ASK_EVERY = 128
 
 
 class ReplyWriter:
-    """`released(entries)`: the server has their replies. `broken(error)`: the connection takes no more bytes."""
+    """`released(entries)`: the server has their replies. `broken(error)`: the connection takes no more bytes; true when
+    there is another descriptor of it."""
 
     def __init__(
         self,
         ledger: LedgerWriter,
         restart_window: RestartWindow,
         released: Callable[[list[int]], None],
-        broken: Callable[[OSError], None],
+        broken: Callable[[OSError], bool],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._ledger, self._on_released, self._on_broken = ledger, released, broken
@@ -58,6 +59,14 @@ class ReplyWriter:
         self._releasing = False
         self._forget_pings()
         self._commands.clear()
+
+    def suspend(self) -> None:
+        """Nothing leaves until the next connection: there is no descriptor any more."""
+        if self._unwritten and self._sock is not None:
+            self._loop.remove_writer(self._sock)
+            self._unwritten, self._unwritten_entries = memoryview(b""), []
+        self._sock = None
+        self._make_room()
 
     def replace(self, sock: socket.socket) -> None:
         """Another descriptor of the same connection."""
@@ -243,13 +252,14 @@ class ReplyWriter:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            self._on_broken(error)
-            return
+            if not self._on_broken(error):
+                return
+            sent = 0
         if sent == len(data):
             self._took(entries)
         else:
             self._unwritten, self._unwritten_entries = memoryview(data)[sent:], entries
-            self._loop.add_writer(sock, self._writable)
+            self._loop.add_writer(self._sock or sock, self._writable)
 
     def _took(self, entries: list[int]) -> None:
         if not self._retransmit.awaits_requesters(self._loop.time()):

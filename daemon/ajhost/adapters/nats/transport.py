@@ -16,11 +16,14 @@ from ajhost.adapters.linux import sockets, tcp
 from ajhost.adapters.nats import interfaces
 from ajhost.adapters.nats.interfaces import Driver, ServerRefused, Sink, error_text
 from ajhost.adapters.nats.line_reader import LineReader
+from ajhost.adapters.nats.operations import obey
 from ajhost.adapters.nats.reply_writer import ReplyWriter
+from ajhost.adapters.nats.server_memory import ServerMemory
 from ajhost.adapters.nats.socket_guard import SocketGuard
 from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
+from ajhost.core.timings import SOCKET_TAKEOVER_LIMIT
 from ajhost.ledger.connection_status import Reason
 from ajhost.ledger.layout import Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
@@ -37,7 +40,7 @@ class LedgerTransport:
     def __init__(
         self, ledger: LedgerWriter, restart_window: RestartWindow, sink: Sink, driver: Driver
     ) -> None:
-        self.ledger, self._restart_window = ledger, restart_window
+        self.ledger = ledger
         self._words = ledger.words
         self._buffer = ReceiveBuffer(ledger)
         self._sink, self._driver = sink, driver
@@ -52,8 +55,8 @@ class LedgerTransport:
         self._longest = LONGEST_FRAME
         self._reading = False
         self._lines = LineReader(self._buffer)
-        self._server: bytes | None = None
-        self._server_changed = self._server_absent = False
+        self._server = ServerMemory(restart_window)
+        self._deaf_at = 0.0
         self.out = ReplyWriter(ledger, restart_window, self._released, self._broken)
         """What leaves: replies and operations."""
 
@@ -81,7 +84,7 @@ class LedgerTransport:
 
     def server_absent(self) -> None:
         """No server could be reached: requesters of one that comes back have to come back as well."""
-        self._server_absent = True
+        self._server.absent()
 
     async def open(self, sock: socket.socket) -> None:
         """Goes on with a socket that is connected; it is passed on before a byte is sent."""
@@ -93,6 +96,7 @@ class LedgerTransport:
         self._tls = None
         self._needed = 0
         self._connected = self._eof = False
+        self._deaf_at = 0.0
         self._lines.begin()
         self._sock = sock
         self._guard = SocketGuard(sock)
@@ -129,7 +133,8 @@ class LedgerTransport:
         if line.startswith(b"-ERR"):
             raise ServerRefused(error_text(line))
         info = read_info(line)
-        self._met(info)
+        self._server.met(info, self._loop.time())
+        self._limit(info)
         return info
 
     async def read_answer(self) -> bytes:
@@ -158,11 +163,15 @@ class LedgerTransport:
 
     def check(self) -> None:
         """Mends what code in this process did to our socket: closed, replaced, or taken out of the loop."""
-        guard = self._guard
-        if guard is None or self._eof:
+        if self._guard is None or self._eof:
             return
-        if not guard.is_ours:
-            self._restore(guard)
+        if self._deaf_at:
+            if self._taken_over:
+                self._lose(interfaces.TAKEN_OVER)
+            elif self._loop.time() - self._deaf_at > SOCKET_TAKEOVER_LIMIT:
+                self._lose(Lost(Reason.SOCKET, "somebody in this process closed the connection's socket"))
+            return
+        self._mend(self._guard)
         sock = self._sock
         if sock is not None and self._reading and self.position == self._checked and tcp.unread(sock):
             # bytes waited for a whole check: the loop does not tell us of them any more
@@ -171,29 +180,32 @@ class LedgerTransport:
             self._receive()
         self._checked = self.position
 
-    def _restore(self, guard: SocketGuard) -> None:
-        """Our number is closed, or somebody else's: goes on with another one of the same socket."""
-        number = guard.duplicate()
-        if number is None:
-            self._lose(Lost(Reason.SOCKET, "somebody in this process closed the connection's socket"))
-            return
-        _log.error(
-            "somebody in this process closed the socket of the NATS connection: going on with a duplicate"
-        )
-        if number == guard.sock.fileno():
-            return  # the kernel's event queue knows the pair of socket and number, and goes on
-        reading = self._reading
+    def _mend(self, guard: SocketGuard) -> bool:
+        """Goes on under another number if ours is closed, or somebody else's; whether that was so, and is mended."""
+        if guard.is_ours:
+            return False
+        reading, number = self._reading, guard.duplicate()
         self._read_off()
+        if number is None:
+            # a new connection would lose what waits in the kernel: the supervisor, which has a duplicate, takes it over
+            self._deaf_at = self._loop.time()
+            self.out.suspend()
+            _log.error("somebody in this process closed the socket of the NATS connection")
+            return False
+        _log.error(
+            "somebody in this process closed the socket of the NATS connection: a duplicate replaces it"
+        )
         self._sock = guard.replace(number)
         self._words[Word.SOCKET] = number
         self.out.replace(self._sock)
         if reading:
             self._read_on()
+        return True
 
     # -- in -------------------------------------------------------------------------------------
 
     def _read_on(self) -> None:
-        if not self._reading and self._sock is not None and not self._eof:
+        if not (self._reading or self._eof or self._deaf_at or self._sock is None):
             self._reading = True
             self._loop.add_reader(self._sock, self._receive)
 
@@ -219,7 +231,7 @@ class LedgerTransport:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            self._lose(interfaces.broken(error))
+            self._failed(error)
             return False
         except FrameError as error:
             self._lose(Lost(Reason.PROTOCOL, str(error)))
@@ -237,14 +249,27 @@ class LedgerTransport:
             self._loop.call_soon(self._receive)
         return True
 
-    def _broken(self, error: OSError) -> None:
-        """A write failed: the server is gone. What it had sent before is in the kernel still, and in nobody's else."""
+    def _broken(self, error: OSError) -> bool:
+        """A write failed: whether it is to be tried again. If not, the server is gone.
+
+        What that had sent before is in the kernel still, and in nobody's else.
+        """
+        if self._guard is not None and not self._guard.is_ours:
+            return self._mend(self._guard)
         while self._connected and not self._eof:
             if not self._reading:
                 self._refuse_rest()  # no entry is free, nor will be: their replies cannot leave
             if not self._receive():
                 break
         self._lose(interfaces.broken(error))
+        return False
+
+    def _failed(self, error: OSError) -> None:
+        """A read failed."""
+        if self._guard is not None and not self._guard.is_ours:
+            self._mend(self._guard)
+        else:
+            self._lose(interfaces.broken(error))
 
     def _parse(self) -> None:
         """Ledger for every whole frame, one store that moves `PARSED_POS` on, and only then admission.
@@ -309,24 +334,9 @@ class LedgerTransport:
             self._sink.admit(index, head, (0, 0, 0, size, subject, reply))
 
     def _control(self, lines: list[bytes]) -> None:
-        """:raises FrameError: for an operation that no server sends to a client."""
-        for line in lines:
-            match line[:4].upper():
-                case b"PONG":
-                    self.out.pong()
-                case b"PING":
-                    self.out.command(b"PONG\r\n")
-                case b"INFO":
-                    info = read_info(line)
-                    self._limit(info)
-                    self._driver.told(info)
-                case b"-ERR":
-                    # the server closes what it must, and then we connect again
-                    self._driver.server_error(error_text(line))
-                case b"+OK\r":
-                    pass
-                case _:
-                    raise FrameError(f"{line[:40]!r}, which is no operation of a server")
+        for info in obey(lines, self.out, self._driver):
+            self._limit(info)
+            self._driver.told(info)
 
     def _lose(self, event: Lost | None) -> None:
         if self._eof:
@@ -380,21 +390,11 @@ class LedgerTransport:
 
     # -- the server ---------------------------------------------------------------------------------
 
-    def _met(self, info: ServerInfo) -> None:
-        """Another server than before, or the same one started anew: requesters may not be back on it yet."""
-        known, found = self._server, info.server_id.encode()
-        self._server = found
-        now = self._loop.time()
-        replaced = self._restart_window.server_seen(found, now, clustered=info.clustered)
-        self._server_changed = self._server_absent or replaced or known not in (None, found)
-        self._server_absent = False
-        self._limit(info)
-
     def _limit(self, info: ServerInfo) -> None:
         self._longest = info.longest_frame
         self._sink.limited(info.max_payload)
 
     def _accepted(self) -> None:
         self._connected = True
-        self.out.reconnected(self._server_changed)
+        self.out.reconnected(self._server.changed)
         self._loop.call_soon(self._parse_rest)

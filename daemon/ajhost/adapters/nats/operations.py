@@ -1,0 +1,32 @@
+"""What a server says besides messages: obeyed here, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ajhost.adapters.nats.interfaces import Driver, error_text
+from ajhost.adapters.nats.reply_writer import ReplyWriter
+from ajhost.protocol.frames import FrameError
+from ajhost.protocol.server_info import ServerInfo, read_info
+
+
+def obey(lines: Iterable[bytes], out: ReplyWriter, driver: Driver) -> Iterator[ServerInfo]:
+    """Obeys operation lines, and gives what the server tells of itself.
+
+    :raises InfoError: for INFO that is none. :raises FrameError: for an operation that no server sends to a client.
+    """
+    for line in lines:
+        match line[:4].upper():
+            case b"PONG":
+                out.pong()
+            case b"PING":
+                out.command(b"PONG\r\n")
+            case b"INFO":
+                yield read_info(line)
+            case b"-ERR":
+                # the server closes what it must, and then we connect again
+                driver.server_error(error_text(line))
+            case b"+OK\r":
+                pass
+            case _:
+                raise FrameError(f"{line[:40]!r}, which is no operation of a server")
