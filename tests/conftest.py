@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import checked_ledger
 from tests.support.house import House, house
 from tests.support.nats import JetStream, NatsServer
+
+checked_ledger.install()
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ajhost.core import timings
+from ajhost.core import connection_table, fleet, timings
+from ajhost.ledger import layout, states
 from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.worker import request
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "daemon" / "ajhost"
@@ -59,19 +61,21 @@ def _seconds(value: float | tuple[float, ...]) -> str:
 
 
 def meanings(source: str, name: str) -> dict[str, str]:
-    """What the `#:` comments above the members of an enum say about them."""
+    """What the `#:` comments above the members of an enum, or the docstrings below them, say about them."""
     lines = source.splitlines()
     (found,) = (
         node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name
     )
     result = {}
-    for node in found.body:
+    for node, following in zip(found.body, [*found.body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             first = node.lineno - 1
             while lines[first - 1].lstrip().startswith("#:"):
                 first -= 1
             words = (line.strip().removeprefix("#:").strip() for line in lines[first : node.lineno - 1])
-            result[node.targets[0].id] = " ".join(words)
+            below = following.value if isinstance(following, ast.Expr) else None
+            said = str(below.value) if isinstance(below, ast.Constant) else ""
+            result[node.targets[0].id] = " ".join([*words, *said.split()])
     return result
 
 
@@ -82,7 +86,142 @@ def reasons_table() -> str:
     return table(("word", "what it means"), *rows)
 
 
-PAGES: dict[str, Callable[[], str]] = {"timings.md": timings_page}
+_STATES = """# Every state, and every word of a ledger
+
+Made of the tables in the code by `scripts/doc-tables`: change them there. Each table has one home, which its section
+names; what is not in it cannot happen, and in tests it raises.
+"""
+
+
+def states_page() -> str:
+    """`docs/states.md`."""
+    entry = meanings((PACKAGE / "ledger" / "states.py").read_text(), "State")
+    worker = meanings((PACKAGE / "core" / "fleet.py").read_text(), "WorkerState")
+    connection = meanings((PACKAGE / "ledger" / "connection_status.py").read_text(), "ConnectionState")
+    return "\n".join(
+        [
+            _STATES,
+            "## A request in a ledger: `ledger/states.py`\n",
+            table(("state", "meaning"), *((name, text) for name, text in entry.items())),
+            table(
+                ("event", "from", "to", "written by", "when"),
+                *(
+                    (
+                        f"`{row.event}`",
+                        ", ".join(state.name for state in sorted(row.sources)),
+                        row.target.name,
+                        row.writer.value,
+                        row.when,
+                    )
+                    for row in states.TRANSITIONS.values()
+                ),
+            ),
+            "## A request on its way through a worker: `roles/worker/request.py`\n",
+            table(("phase", "meaning"), *((phase.name, phase.value) for phase in request.Phase)),
+            table(
+                ("event", "from", "to"),
+                *(
+                    (f"`{event}`", ", ".join(p.name for p in request.Phase if p in sources), after.name)
+                    for event, (sources, after) in request.TRANSITIONS.items()
+                ),
+            ),
+            "## A worker: `core/fleet.py`\n",
+            table(("state", "meaning"), *((name, text) for name, text in worker.items())),
+            steps_table(
+                (state.name, event.__name__, after.name if after else "gone")
+                for (state, event), after in fleet.TRANSITIONS.items()
+            ),
+            "## A connection to NATS: `core/connection_table.py`\n",
+            table(("state", "meaning"), *((name, text) for name, text in connection.items())),
+            steps_table(
+                (state.name, event.__name__, after.name)
+                for (state, event), after in connection_table.TRANSITIONS.items()
+            ),
+            "## The words of a ledger's header: `ledger/layout.py`\n",
+            table(
+                ("word", "name", "written by", "meaning"),
+                *(
+                    (str(int(word)), f"`{name}`", word.writer.value, word.meaning)
+                    for name, word in sorted(layout.HEADER.items(), key=lambda row: row[1])
+                ),
+            ),
+            "## The words of an entry: `ledger/layout.py`\n",
+            table(
+                ("word", "name", "written by", "meaning"),
+                *(
+                    (str(number), f"`{name}`", writer.value, meaning)
+                    for number, (name, (writer, meaning)) in enumerate(layout.ENTRY.items())
+                ),
+            ),
+        ]
+    )
+
+
+def steps_table(steps: Iterable[tuple[str, str, str]]) -> str:
+    """A table of transitions (from, event, to), those with the same event and end in one row."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for source, event, target in steps:
+        rows.setdefault((event, target), []).append(source)
+    return table(
+        ("event", "from", "to"),
+        *((f"`{event}`", ", ".join(sources), target) for (event, target), sources in rows.items()),
+    )
+
+
+def entry_diagram() -> str:
+    """Mermaid: the life of a request in a ledger."""
+    return mermaid(
+        (source.name, row.event, row.target.name)
+        for row in states.TRANSITIONS.values()
+        for source in sorted(row.sources)
+    )
+
+
+def worker_diagram() -> str:
+    """Mermaid: the life of a worker."""
+    return mermaid(
+        (state.name, event.__name__, after.name if after else "[*]")
+        for (state, event), after in fleet.TRANSITIONS.items()
+    )
+
+
+def request_diagram() -> str:
+    """Mermaid: a request on its way through a worker."""
+    return mermaid(
+        (source.name, event, after.name)
+        for event, (sources, after) in request.TRANSITIONS.items()
+        for source in request.Phase
+        if source in sources
+    )
+
+
+def connection_diagram() -> str:
+    """Mermaid: the life of a connection to NATS."""
+    return mermaid(
+        (state.name, event.__name__, after.name)
+        for (state, event), after in connection_table.TRANSITIONS.items()
+    )
+
+
+DIAGRAMS: dict[str, Callable[[], str]] = {
+    "entry-states": entry_diagram,
+    "request-phases": request_diagram,
+    "worker-states": worker_diagram,
+    "connection-states": connection_diagram,
+}
+"""State diagrams that are made of the tables, by the name of their source."""
+
+
+def mermaid(steps: Iterable[tuple[str, str, str]]) -> str:
+    """A state diagram of transitions (from, event, to); events between the same two states share an arrow."""
+    arrows: dict[tuple[str, str], list[str]] = {}
+    for source, event, target in steps:
+        arrows.setdefault((source, target), []).append(event)
+    lines = [f"    {source} --> {target}: {', '.join(events)}" for (source, target), events in arrows.items()]
+    return "\n".join(["stateDiagram-v2", *lines]) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {"timings.md": timings_page, "states.md": states_page}
 """Pages under docs/ that are made whole."""
 
 TABLES: dict[tuple[str, str], Callable[[], str]] = {("operate.md", "reasons"): reasons_table}

@@ -14,11 +14,15 @@ from ajhost.core.timings import HUNG_REPLACED_AFTER, RESPAWN_FIRST, RESPAWN_LONG
 
 
 class WorkerState(Enum):
-    """Where a member stands for the fleet."""
+    """Where a worker stands for the fleet. One whose process is gone has no state: it is no member any more."""
 
+    #: Ordered, forked, or connecting.
     STARTING = "starting"
+    #: It has subscribed.
     SERVING = "serving"
+    #: Its heartbeat is stale. The supervisor keeps its deadlines and takes over its connection.
     HUNG = "hung"
+    #: Told to leave the queue group, finish what it holds, and end.
     LEAVING = "leaving"
 
 
@@ -107,6 +111,28 @@ class Leave:
 Command = Spawn | Leave
 
 
+# -- the life of a worker ---------------------------------------------------------------------------
+
+_S = WorkerState
+
+TRANSITIONS: dict[tuple[WorkerState, type[Event | Command]], WorkerState | None] = {
+    (_S.STARTING, Ready): _S.SERVING,
+    (_S.SERVING, Hung): _S.HUNG,
+    (_S.HUNG, Recovered): _S.SERVING,
+    **{(state, Leave): _S.LEAVING for state in (_S.STARTING, _S.SERVING, _S.HUNG)},
+    **{(state, Died): None for state in WorkerState},
+}
+"""`(state, event) -> state`; None: gone. Of what a worker or the liveness monitor reports, what is not here changes
+nothing: it comes late, from a worker that is told to leave meanwhile, say. What the fleet commands must be here."""
+
+
+class IllegalTransition(AssertionError):
+    """A command in a state in which the table has no step for it."""
+
+    def __init__(self, state: WorkerState, event: type[Event | Command]) -> None:
+        super().__init__(f"{event.__name__} in the state {state.name}")
+
+
 @dataclass(slots=True)
 class Member:
     """What the fleet knows of a process."""
@@ -146,18 +172,12 @@ class Fleet:
                 self.generation, self.count = generation, count
                 for slot in self._slots.values():
                     slot.delay, slot.not_before = 0.0, 0.0
-            case Ready(serial):
-                if (member := self.members.get(serial)) and member.state is WorkerState.STARTING:
-                    member.state, member.ready_at = WorkerState.SERVING, now
+            case Ready(serial) | Hung(serial) | Recovered(serial):
+                if member := self.members.get(serial):
+                    self._on_report(member, event, now)
             case Died(serial):
                 if member := self.members.pop(serial, None):
                     self._on_death(member, now)
-            case Hung(serial):
-                if (member := self.members.get(serial)) and member.state is WorkerState.SERVING:
-                    member.state, member.hung_at = WorkerState.HUNG, now
-            case Recovered(serial):
-                if (member := self.members.get(serial)) and member.state is WorkerState.HUNG:
-                    member.state, member.hung_at = WorkerState.SERVING, None
             case Recycle(serial):
                 if (member := self.members.get(serial)) and member.state is not WorkerState.STARTING:
                     member.to_recycle = True
@@ -176,6 +196,16 @@ class Fleet:
         current = [m for m in self.members.values() if m.generation == self.generation]
         return {m.slot for m in current if m.state is WorkerState.SERVING} >= set(range(self.count))
 
+    @staticmethod
+    def _on_report(member: Member, event: Ready | Hung | Recovered, now: float) -> None:
+        after = TRANSITIONS.get((member.state, type(event)))
+        if after is None:
+            return
+        member.state = after
+        member.hung_at = now if after is WorkerState.HUNG else None
+        if isinstance(event, Ready):
+            member.ready_at = now
+
     def _on_death(self, member: Member, now: float) -> None:
         if member.state is WorkerState.LEAVING:
             return
@@ -188,12 +218,11 @@ class Fleet:
         slot.delay = min(max(RESPAWN_FIRST, slot.delay * 2), RESPAWN_LONGEST)
 
     def _stop(self) -> list[Command]:
-        commands: list[Command] = []
-        for member in self.members.values():
-            if member.state is not WorkerState.LEAVING:
-                member.state = WorkerState.LEAVING
-                commands.append(Leave(member.serial, stop=True))
-        return commands
+        return [
+            self._tell_to_leave(member, stop=True)
+            for member in self.members.values()
+            if member.state is not WorkerState.LEAVING
+        ]
 
     def _reconcile(self, now: float) -> list[Command]:
         commands: list[Command] = []
@@ -241,6 +270,10 @@ class Fleet:
         return Spawn(serial, slot, self.generation)
 
     @staticmethod
-    def _tell_to_leave(member: Member) -> Leave:
-        member.state = WorkerState.LEAVING
-        return Leave(member.serial, stop=False)
+    def _tell_to_leave(member: Member, *, stop: bool = False) -> Leave:
+        """:raises IllegalTransition: it is told already: a mistake of ours."""
+        after = TRANSITIONS.get((member.state, Leave))
+        if after is None:
+            raise IllegalTransition(member.state, Leave)
+        member.state = after
+        return Leave(member.serial, stop)

@@ -1,8 +1,8 @@
 """The ledger's layout: every word of the shared file, who writes it, and what it means.
 
-Sans-IO: all of it works on a buffer, whoever mapped it. Every word has one writer, or says who else, and is stored
-through a native `memoryview.cast("Q")`: one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")`
-stores byte by byte). An entry's state word is written last, so an entry exists only when it is whole.
+Rule 1: every word of the header and of an entry is a row of this file. Each is stored through a native
+`memoryview.cast("Q")`: one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")` stores byte by
+byte).
 """
 
 from __future__ import annotations
@@ -10,73 +10,142 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ajhost.ledger.states import State as State
+from ajhost.ledger.states import Writer, target
+
+MAKER, OWNER, OWNER_OR_HEIR = Writer.MAKER, Writer.OWNER, Writer.OWNER_OR_HEIR
+SUPERVISOR, CONSUMER, ANYBODY = Writer.SUPERVISOR, Writer.CONSUMER, Writer.ANYBODY
+
 MAGIC = int.from_bytes(b"ajhostL\n", "big")
 LAYOUT = 3
 HEADER_SIZE = 4096
 ENTRY_SIZE = 512
 
 
-class State(IntEnum):
-    """Where a request stands; the low byte of an entry's state word."""
-
-    FREE = 0
-    RECEIVED = 1
-    QUEUED = 2
-    STARTED = 3
-    ANSWERED = 4
-    SENT = 5
-    DAMAGED = 0xFF
-    """Nobody stores it: what readers make of a number that is none of these, a stray write of native code."""
-
-
 class Phase(IntEnum):
-    """Where a worker stands, as it says itself."""
+    """What a process says of itself."""
 
+    #: It has not subscribed yet.
     STARTING = 0
+    #: It has subscribed once. Whether it is subscribed now, `SUBSCRIBED` says.
     SERVING = 1
+    #: It leaves the queue group and finishes what it holds.
     LEAVING = 2
 
 
+class HeaderWord(int):
+    """The index of a word of the header, with who writes it and what it means."""
+
+    writer: Writer
+    meaning: str
+
+    def __new__(cls, number: int, writer: Writer, meaning: str) -> HeaderWord:
+        word = super().__new__(cls, number)
+        word.writer, word.meaning = writer, meaning
+        return word
+
+
 class Word:
-    """Indexes of the header's words. The owner writes them unless said otherwise."""
+    """The words of the header."""
 
-    MAGIC, LAYOUT, SERIAL, SLOT, GENERATION, PID = range(6)
-    ENTRIES, CHUNK_AT, CHUNK_SIZE, STORE_AT, STORE_SIZE = range(6, 11)
-    PHASE, HEARTBEAT, EPOCH, RECEIVED_POS, PARSED_POS, BASE, TLS = range(16, 23)
-    FENCED_EPOCH = 24
-    """Written by the supervisor: the epoch whose connection it took over while this worker hung. It comes before the
-    first byte is read, so that a worker that goes on never reads on in the middle."""
-    DRAINED_EPOCH = 26
-    """Written by the supervisor: the epoch whose stream has been moved to its end. Until it is `FENCED_EPOCH`, whoever
-    comes after a supervisor that died in between goes on with it."""
-    SUBSCRIBED = 25
-    """The epoch in which the server last had all our subscriptions."""
-    HIGH_WATER = 27
-    """How many entries were ever in use, the first ones; beyond there may be thousands, which nobody looks at."""
-    SERVER, BACK_BY = 28, 29
-    """In the supervisor's ledger, written by any process of the host (`core/restart_window.py`): which server it last
-    knew, and the moment (ns) by which requesters must be back."""
-    SOCKET = 30
-    """The descriptor of the present connection in its owner; 0: none. Whoever has read it, duplicated it, and finds it
-    and `EPOCH` unchanged, has a duplicate of just that."""
-    RECEIVED, COMPLETED, FAILED, TERMINATED, REFUSED, LENT, PULLED, STUCK, BUSY_NS = range(32, 41)
-    CLOCK_AHEAD = 56
-    """In the supervisor's ledger, written by any process of the host (`core/clock_offset.py`): nanoseconds by which
-    this clock is ahead of the routers'."""
-    UNSIGNED, IGNORED = 57, 58
-    """Counts of a worker: requests whose signature was refused, and whose reply subject was."""
-    CONNECTION, CONNECTION_SINCE, FAILED_ATTEMPTS, RECONNECTS, CONNECTION_REASON, REFUSED_REPLIES = range(
-        42, 48
+    MAGIC = HeaderWord(0, MAKER, "The bytes that mark a ledger, written last: the header is whole.")
+    LAYOUT = HeaderWord(1, MAKER, "The number of this layout, `LAYOUT`.")
+    SERIAL = HeaderWord(2, MAKER, "The process's number, unique over all starts; the file's name.")
+    SLOT = HeaderWord(3, MAKER, "The worker's slot, or `SUPERVISOR_SLOT`.")
+    GENERATION = HeaderWord(4, MAKER, "The generation whose code and settings the process has.")
+    PID = HeaderWord(5, OWNER, "The process id.")
+    ENTRIES = HeaderWord(6, MAKER, "How many entries there are.")
+    CHUNK_AT = HeaderWord(7, MAKER, "Where the receive buffer begins, in bytes.")
+    CHUNK_SIZE = HeaderWord(8, MAKER, "Bytes of the receive buffer.")
+    STORE_AT = HeaderWord(9, MAKER, "Where the frame store begins, in bytes.")
+    STORE_SIZE = HeaderWord(10, MAKER, "Bytes of the frame store.")
+    PHASE = HeaderWord(16, OWNER, "A `Phase`: what the process says of itself.")
+    HEARTBEAT = HeaderWord(
+        17, OWNER, "When the process's loop last wrote this, in monotonic nanoseconds; 0: never."
     )
-    """Where the NATS connection stands (`ledger/connection_status.py`): a `ConnectionState`, since when (ns), attempts
-    that failed since the last success, connections after the first, a `Reason`, replies refused for lack of a
-    permission. Two texts belong to them, at `SERVER_TEXT_AT` and `REASON_TEXT_AT`."""
-    LOGIN_GATE = 384
-    """In the supervisor's ledger, written by any process of the host: five words of `core/login_gate.py`."""
-    TOKENS = 64
-    """Places for tokens, four words each (`ledger/queue_token.py`): those that this process has received. What they
-    name has not begun here unless an entry says so."""
+    EPOCH = HeaderWord(18, OWNER_OR_HEIR, "The number of the present connection to the server; 0: none yet.")
+    RECEIVED_POS = HeaderWord(
+        19,
+        OWNER_OR_HEIR,
+        "Stream position: bytes of this connection that are in the receive buffer, or were.",
+    )
+    PARSED_POS = HeaderWord(
+        20,
+        OWNER_OR_HEIR,
+        "Stream position: bytes whose frames are in entries. It is ahead of `RECEIVED_POS` while the rest of a frame"
+        " is passed over that no receive buffer holds.",
+    )
+    BASE = HeaderWord(21, OWNER_OR_HEIR, "The stream position of the receive buffer's first byte.")
+    TLS = HeaderWord(22, OWNER, "1: the connection is encrypted, so nobody but the owner can read on.")
+    FENCED_EPOCH = HeaderWord(
+        24,
+        SUPERVISOR,
+        "The epoch whose connection the supervisor has taken over. It is stored before the first byte is read, so that"
+        " a worker that goes on never reads on in the middle.",
+    )
+    SUBSCRIBED = HeaderWord(25, OWNER, "The epoch in which the server last had all subscriptions.")
+    DRAINED_EPOCH = HeaderWord(
+        26,
+        SUPERVISOR,
+        "The last epoch whose takeover is finished. If it is not `FENCED_EPOCH`, a takeover was interrupted, and the"
+        " next start resumes it.",
+    )
+    HIGH_WATER = HeaderWord(
+        27, OWNER_OR_HEIR, "How many entries were ever in use, the first ones. Readers look at no others."
+    )
+    SERVER = HeaderWord(
+        28,
+        ANYBODY,
+        "A hash of the identity of the server that was last connected to (`core/restart_window.py`).",
+    )
+    BACK_BY = HeaderWord(
+        29,
+        ANYBODY,
+        "When requesters must have reconnected after a server's restart, in monotonic nanoseconds.",
+    )
+    SOCKET = HeaderWord(
+        30,
+        OWNER,
+        "The descriptor of the present connection in the owner; 0: none. A process that duplicates it and then finds"
+        " this and `EPOCH` unchanged has a duplicate of just that connection.",
+    )
+    RECEIVED = HeaderWord(32, OWNER, "Counter: requests that came on the process's own connection.")
+    COMPLETED = HeaderWord(33, OWNER, "Counter: tasks whose handler returned a result.")
+    FAILED = HeaderWord(34, OWNER, "Counter: tasks that are to be tried again (`AJ-Error`).")
+    TERMINATED = HeaderWord(35, OWNER, "Counter: tasks that are not to be tried again (`AJ-Terminate`).")
+    REFUSED = HeaderWord(36, OWNER, "Counter: requests that were answered without a start.")
+    LENT = HeaderWord(37, OWNER, "Counter: requests that were put into the shared queue.")
+    PULLED = HeaderWord(38, OWNER, "Counter: requests that were started from the shared queue.")
+    STUCK = HeaderWord(39, OWNER, "Counter: handlers that did not end when they were cancelled.")
+    BUSY_NS = HeaderWord(40, OWNER, "Counter: nanoseconds that handlers ran, added over all slots.")
+    CONNECTION = HeaderWord(42, OWNER, "A `ConnectionState`: where the NATS connection stands; written last.")
+    CONNECTION_SINCE = HeaderWord(43, OWNER, "Since when it has stood there, in monotonic nanoseconds.")
+    FAILED_ATTEMPTS = HeaderWord(44, OWNER, "Attempts to connect that failed since the last success.")
+    RECONNECTS = HeaderWord(45, OWNER, "Counter: connections after the first.")
+    CONNECTION_REASON = HeaderWord(46, OWNER, "A `Reason`: why the connection is no better; 0: none.")
+    REFUSED_REPLIES = HeaderWord(
+        47, OWNER, "Counter: replies that the server refused for lack of a permission."
+    )
+    CLOCK_AHEAD = HeaderWord(
+        56,
+        ANYBODY,
+        "Nanoseconds by which this machine's clock is ahead of the routers' (`core/clock_offset.py`).",
+    )
+    UNSIGNED = HeaderWord(57, OWNER, "Counter: requests whose signature was refused.")
+    IGNORED = HeaderWord(58, OWNER, "Counter: requests whose reply subject may not be answered.")
+    LOGIN_GATE = HeaderWord(384, ANYBODY, "The first of five words of `core/login_gate.py`.")
+    TOKENS = HeaderWord(
+        64,
+        OWNER,
+        "Places for tokens, four words each (`ledger/queue_token.py`): those that this process has received. What they"
+        " name has not started here unless an entry says so. The kernel stores them (recv_into).",
+    )
 
+
+HEADER: dict[str, HeaderWord] = {
+    name: word for name, word in vars(Word).items() if isinstance(word, HeaderWord)
+}
+"""Every word of the header, by name."""
 
 TOKEN_PLACES = 64
 COUNTERS = {
@@ -99,12 +168,36 @@ SERVER_TEXT_AT, REASON_TEXT_AT = 320 * 8, 352 * 8
 CONNECTION_TEXT = 256
 """Bytes of each of them, UTF-8, ended by a zero byte."""
 
-# words of an entry, relative to its first, which is the state word
+ENTRY: dict[str, tuple[Writer, str]] = {
+    "STATE": (
+        OWNER,
+        "`seq << 8 | State`, written last: an entry exists only when it is whole (`ledger/states.py`).",
+    ),
+    "REVOKED": (
+        SUPERVISOR,
+        "The sequence number that the supervisor answers or moves: the owner must not start or answer the request.",
+    ),
+    "CLAIMED": (CONSUMER, "The sequence number that a consumer has started in an entry of its own ledger."),
+    "FRAME": (OWNER, "Where the raw frame lies: its offset in the file `<< 32 |` its bytes."),
+    "RECEIVED_NS": (OWNER, "When the request came, in monotonic nanoseconds."),
+    "DEADLINE": (OWNER, "By when the request must be answered, in monotonic nanoseconds; 0: not known yet."),
+    "STARTED": (OWNER, "When the handler was called, in monotonic nanoseconds; 0: it was refused."),
+    "ORIGIN": (OWNER, "The serial of the ledger from which the request was pulled; 0: it came here."),
+    "ORIGIN_ENTRY": (OWNER, "The index of its entry there."),
+    "ORIGIN_SEQ": (OWNER, "The sequence number of its entry there."),
+    "SIZES": (
+        OWNER,
+        "Four numbers of 16 bits, the lowest first: bytes of the reply subject, of the task's id, of its type, and the"
+        " route's number.",
+    ),
+    "TRIES": (OWNER, "How often the router has tried the task."),
+}
+"""The words of an entry in their order, with who writes each and what it means. The reply subject, the task's id and
+its type follow them as texts."""
+# plain integers relative to the state word: they are added for each request
 REVOKED, CLAIMED, FRAME, RECEIVED_NS, DEADLINE, STARTED, ORIGIN, ORIGIN_ENTRY, ORIGIN_SEQ, SIZES, TRIES = (
-    range(1, 12)
+    range(1, len(ENTRY))
 )
-"""`ORIGIN*`: serial (0: none), entry and seq that the request was pulled from. `SIZES`: four 16-bit numbers, lowest
-first: bytes of reply subject, id and type, and the route's number."""
 TEXT = 96
 """Bytes from an entry's beginning to its texts: reply subject, task id, type."""
 ENTRY_WORDS = ENTRY_SIZE // 8
@@ -113,9 +206,8 @@ MAX_REPLY = 256
 MAX_ID, MAX_TYPE = 64, 96
 FIRST = HEADER_SIZE // 8
 # plain integers for the hot path: an enum member's `value` costs more than the store
-E_RECEIVED, E_QUEUED, E_STARTED, E_ANSWERED, E_SENT = (
-    int(s) for s in (State.RECEIVED, State.QUEUED, State.STARTED, State.ANSWERED, State.SENT)
-)
+E_RECEIVED, E_QUEUED, E_STARTED = target("receive"), target("queue"), target("start")
+E_ANSWERED, E_SENT = target("answer"), target("sent")
 
 
 class LedgerError(ValueError):

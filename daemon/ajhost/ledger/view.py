@@ -31,7 +31,7 @@ from ajhost.ledger.layout import (
     Word,
 )
 
-_STATES = {int(state): state for state in State}
+_STATES = {int(state): state for state in State if state <= State.SENT}
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,9 +169,9 @@ class LedgerWriter(Ledger):
             self.view[place : place + len(reply)] = reply
         if not words[word + DEADLINE]:
             words[word + DEADLINE] = words[word + RECEIVED_NS] + REFUSAL_DUE_NS
-        mine = self.answer(index)
+        words[word] = seq << 8 | E_ANSWERED
         # after the store: a consumer that looks again sees ANSWERED, or we see its word
-        return mine and words[word + CLAIMED] != seq
+        return words[word + REVOKED] != seq and words[word + CLAIMED] != seq
 
     def answer(self, index: int) -> bool:
         """ANSWERED, of a STARTED request: the reply is about to be written.

@@ -1,0 +1,135 @@
+"""The life of a ledger entry as a table: which event takes it from which states to which, and who writes it.
+
+Rule 1: whatever changes an entry's state stands here. Each event is the method of that name of
+`ledger.writer.LedgerWriter`, or of `ledger.view.Ledger` where another process writes. Those methods store without a
+check, since they run for each request. In tests `tests/support/checked_ledger.py` raises on a step that is not in the
+table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+
+class State(IntEnum):
+    """The low byte of an entry's state word; the bytes above it are the entry's sequence number."""
+
+    #: No request.
+    FREE = 0
+    #: The raw frame is in the receive buffer or in the store. When its owner dies or hangs, it runs elsewhere.
+    RECEIVED = 1
+    #: As RECEIVED, and a token for it was sent to the shared queue: whoever receives the token may start it.
+    QUEUED = 2
+    #: Written immediately before the handler's first instruction. When its process dies, it is answered `worker died`.
+    STARTED = 3
+    #: The reply waits for the kernel, or after a server's restart for its requester. When its process dies, it is
+    #: answered `worker died`.
+    ANSWERED = 4
+    #: The kernel has taken the reply, and the server has not confirmed it yet. When its process dies, it needs no
+    #: answer if its connection ends in order.
+    SENT = 5
+    #: Never stored: a FREE entry with a sequence number. It waits for `start` of a request that is pulled from the
+    #: queue.
+    RESERVED = 0xFE
+    #: Never stored: what readers make of any other number, a stray write of native code.
+    DAMAGED = 0xFF
+
+
+class Writer(Enum):
+    """Who may write a word. Every word has one writer at a time."""
+
+    #: The supervisor, when it makes the file.
+    MAKER = "maker"
+    #: The process whose ledger it is.
+    OWNER = "owner"
+    #: The owner, or the supervisor while the owner is dead or stopped.
+    OWNER_OR_HEIR = "owner, or the supervisor for one that is dead or stopped"
+    #: The supervisor, in the ledger of a worker.
+    SUPERVISOR = "supervisor"
+    #: The process that holds the entry's token, or the supervisor for one that is dead.
+    CONSUMER = "consumer"
+    #: Any process of the host, in the supervisor's ledger. What two write at the same moment means the same.
+    ANYBODY = "any process of the host"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One event: the states in which it may happen, the state after it, who writes, and when it happens."""
+
+    event: str
+    sources: frozenset[State]
+    target: State
+    writer: Writer
+    when: str
+
+
+_USED = frozenset({State.RECEIVED, State.QUEUED, State.STARTED, State.ANSWERED, State.SENT})
+_NOT_STARTED = frozenset({State.RECEIVED, State.QUEUED, State.RESERVED})
+
+TRANSITIONS: dict[str, Transition] = {
+    transition.event: transition
+    for transition in (
+        Transition(
+            "receive",
+            frozenset({State.FREE}),
+            State.RECEIVED,
+            Writer.OWNER,
+            "A request came, or was copied here.",
+        ),
+        Transition(
+            "start_pulled",
+            frozenset({State.FREE}),
+            State.RESERVED,
+            Writer.OWNER,
+            "A token was received; the request is still its owner's.",
+        ),
+        Transition(
+            "queue",
+            frozenset({State.RECEIVED}),
+            State.QUEUED,
+            Writer.OWNER,
+            "The kernel has taken the token.",
+        ),
+        Transition("start", _NOT_STARTED, State.STARTED, Writer.OWNER, "The handler is called next."),
+        Transition(
+            "answer", frozenset({State.STARTED}), State.ANSWERED, Writer.OWNER, "The reply is written next."
+        ),
+        Transition(
+            "refuse",
+            _NOT_STARTED | {State.STARTED},
+            State.ANSWERED,
+            Writer.OWNER,
+            "The request is answered without a result.",
+        ),
+        Transition(
+            "sent", frozenset({State.ANSWERED}), State.SENT, Writer.OWNER, "The kernel has taken the reply."
+        ),
+        Transition(
+            "recall",
+            frozenset({State.SENT, State.ANSWERED}),
+            State.ANSWERED,
+            Writer.OWNER,
+            "The connection ended before the server confirmed the reply, or before the requester was back.",
+        ),
+        Transition(
+            "release_all",
+            _USED | {State.RESERVED},
+            State.FREE,
+            Writer.OWNER,
+            "The server has confirmed the reply, or the request is another process's.",
+        ),
+        Transition(
+            "free_entry",
+            _USED | {State.DAMAGED},
+            State.FREE,
+            Writer.SUPERVISOR,
+            "The owner is dead, and the request is settled.",
+        ),
+    )
+}
+
+
+def target(event: str) -> int:
+    """The number that an event stores. For constants: it is looked up at import, not for each request."""
+    return int(TRANSITIONS[event].target)
