@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ajhost.adapters.linux import processes
-from tests.template.bench import Bench, Fork, Start
+from ajhost.roles.template.template_process import rehearse
+from tests.template.bench import ENTRY, TIMEOUT, Bench, Fork, Start
 
 
 async def test_a_virtual_environment_without_ajhost_serves_its_handlers_and_keeps_its_packages_first(
@@ -106,3 +107,33 @@ async def test_what_is_no_interpreter_is_refused_with_the_reason(
     (problem,) = await bench.problems(bench.plan(interpreter=str(interpreter)))
     assert part in problem
     assert str(interpreter) in problem or part == "exit status 1"
+
+
+TYPED = """
+import pydantic
+
+class Mail(pydantic.BaseModel):
+    to: str
+
+def send(mail: Mail, task): ...
+"""
+
+
+async def test_a_typed_payload_is_read_by_the_hosts_pydantic_where_the_environment_has_none(
+    bench: Bench, venv: Path
+) -> None:
+    bench.module("typed", TYPED)
+    for fake in venv.rglob("pydantic.py"):
+        fake.unlink()
+    spec = bench.plan("typed:send", interpreter=str(venv / "bin/python"))
+    (found,), _ = await rehearse(spec.python, spec.handlers, TIMEOUT, entry=ENTRY, schemas=True)
+    assert found.payload == "Mail"
+    assert json.loads(found.schema)["required"] == ["to"]
+
+
+async def test_a_typed_payload_beside_a_pydantic_that_is_too_old_is_told(bench: Bench, venv: Path) -> None:
+    bench.module("typed", "def send(mail: dict[str, int], task): ...\n")
+    for fake in venv.rglob("pydantic.py"):
+        fake.write_text("VERSION = '1.10.2'\nclass TypeAdapter: ...\n")
+    (problem,) = await bench.problems(bench.plan("typed:send", interpreter=str(venv / "bin/python")))
+    assert "a payload of type dict[str, int] needs pydantic 2; this is 1.10.2" in problem

@@ -19,6 +19,7 @@ _TASKS = {1: 1_500, 32: 6_000, 256: 8_000}
 """So many at each concurrency that a turn takes two tenths of a second of CPU: what slows the machine down for a while
 then slows down all that are compared. A slow peer gets a fifth."""
 _SLOW = "faststream"
+TYPED = "typed"
 BASE = "bare callback"
 
 
@@ -54,11 +55,15 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
         server = await stack.enter_async_context(NatsServer(directory))
         ours = await stack.enter_async_context(
             host(
-                directory, server.url, {"ajhost": "noop"}, {"count": 1, "concurrency": slots, "backlog": 512}
+                directory,
+                server.url,
+                {"ajhost": "noop", TYPED: "typed_noop"},
+                {"count": 1, "concurrency": slots, "backlog": 512},
             )
         )
         services = {
             "ajhost": Service("ajhost", tuple(ours.workers().values())),
+            "ajhost, typed payload": Service(TYPED, tuple(ours.workers().values())),
             BASE: await stack.enter_async_context(peer("peer_bare", "bare", server.url)),
         }
         if importlib.util.find_spec("faststream") is not None:

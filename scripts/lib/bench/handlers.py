@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from ajhost import Task
 
@@ -24,6 +25,17 @@ def noop_result(task_id: str, arguments: dict[str, Any]) -> bytes:
 async def noop(task: Task) -> bytes:
     """Reads its arguments and answers."""
     return noop_result(task.id, task.json())
+
+
+class Arguments(BaseModel):
+    """What the load generator sends."""
+
+    n: int | None = None
+
+
+async def typed_noop(arguments: Arguments, task: Task) -> bytes:
+    """As `noop`, its arguments validated by pydantic."""
+    return orjson.dumps({"id": task.id, "n": arguments.n})
 
 
 async def wait(task: Task) -> str:
