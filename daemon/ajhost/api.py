@@ -33,6 +33,7 @@ give up waiting. So a handler must be idempotent: use `task.id` to recognise wha
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -67,6 +68,18 @@ class InvalidPayload(TerminateTask, ValueError):
 
     def __str__(self) -> str:
         return FailureReason.INVALID_PAYLOAD.text(super().__str__())
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """The worker process, as its lifespan sees it: `async def lifespan(worker: Worker): ... yield State(...)`."""
+
+    slot: int
+    """Its number, from 0: the same for the worker that replaces it."""
+    generation: int
+    """How often settings and code were loaded, this time included."""
+    pid: int
+    """Its process."""
 
 
 class Task(Generic[_State]):

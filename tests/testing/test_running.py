@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,9 +16,9 @@ from typing import Any
 import pytest
 
 import ajhost
-from ajhost import Task, TerminateTask
+from ajhost import Task, TerminateTask, Worker
 from ajhost.roles.handlers import NoHandler
-from ajhost.testing import Outcome, make_task, run, run_sync
+from ajhost.testing import Outcome, lifespan, make_task, run, run_sync
 
 
 @dataclass
@@ -192,3 +193,42 @@ def test_importing_it_needs_orjson_and_pydantic_alone(bare_python: Path) -> None
         *("ajhost", "annotated_types", "orjson", "pydantic", "pydantic_core"),
         *("typing_extensions", "typing_inspection"),
     }
+
+
+async def opened(worker: Worker) -> AsyncIterator[list[str]]:
+    connections = [f"of worker {worker.slot}"]
+    yield connections
+    connections.append("closed")
+
+
+async def test_a_lifespan_gives_its_state_to_a_handler() -> None:
+    async def uses(task: Task[list[str]]) -> list[str]:
+        return task.state
+
+    async with lifespan(opened) as state:
+        outcome = await run(uses, state=state)
+        assert outcome.json() == ["of worker 0"]
+    assert state == ["of worker 0", "closed"]
+
+
+@pytest.mark.parametrize("kind", ["loop", "thread"])
+async def test_middleware_is_around_a_handler(kind: str) -> None:
+    async def outer(task: Task, call: Callable[[Task], Awaitable[object]]) -> object:
+        return [task.type, await call(task)]
+
+    async def inner(task: Task, call: Callable[[Task], Awaitable[object]]) -> object:
+        try:
+            return await call(task)
+        except KeyError:
+            raise TerminateTask("no such key") from None
+
+    async def on_loop(number: int) -> int:
+        return {1: 2}[number]
+
+    def in_thread(number: int) -> int:
+        return {1: 2}[number]
+
+    handler = on_loop if kind == "loop" else in_thread
+    assert (await run(handler, 1, middleware=[outer, inner])).json() == ["test", 2]
+    failed = await run(handler, 3, middleware=[outer, inner])
+    assert (failed.error, failed.terminated) == ("no such key", True)

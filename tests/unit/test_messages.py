@@ -31,6 +31,7 @@ from ajhost.roles.messages import (
     NewSocket,
     RecycleRequest,
     SocketStored,
+    StartFailed,
     Vocabulary,
     WorkerForked,
     WorkerReady,
@@ -43,7 +44,13 @@ from scripts.lib.doc_tables import PACKAGE
 
 EXAMPLES: dict[str, list[Message]] = {
     "FOR_WORKER": [LeaveOrder(True), LeaveOrder(False), FinishOrder(), HurryOrder(), SocketStored(1 << 40)],
-    "FROM_WORKER": [NewSocket(3), WorkerReady(), RecycleRequest("7 tasks sérved"), GroupLeft()],
+    "FROM_WORKER": [
+        NewSocket(3),
+        WorkerReady(),
+        StartFailed("no database"),
+        RecycleRequest("7 tasks sérved"),
+        GroupLeft(),
+    ],
     "FOR_TEMPLATE": [
         LoadOrder(rehearsal(PythonSettings(), (), WorkerSettings(), schemas=True)),
         NewQueues(("", "mail")),

@@ -83,6 +83,10 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
         interpreter = "{sys.executable}"
         preload = false
         import_timeout = 3
+        lifespan = "acme.app:lifespan"
+        middleware = ["acme.app:traced"]
+        start_timeout = 4
+        stop_timeout = 0
         [workers]
         count = 3
         concurrency = 5
@@ -127,6 +131,11 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
     assert settings.python.interpreter == Path(sys.executable)
     assert not settings.python.preload
     assert settings.python.import_timeout == 3.0
+    assert (settings.python.lifespan, settings.python.middleware) == (
+        "acme.app:lifespan",
+        ("acme.app:traced",),
+    )
+    assert (settings.python.start_timeout, settings.python.stop_timeout) == (4.0, 0.0)
     assert settings.workers == WorkerSettings(3, 5, 0, 0.0, 1.5, 9, 3 << 29, 10.0)
     assert settings.handlers == (
         HandlerSettings("email:", "acme.mail:Sender.send", 3.0, 2, True, 4),

@@ -7,6 +7,7 @@ loop, so that `breakpoint()` has a terminal and all the time that it needs. Nobo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -26,7 +27,7 @@ from ajhost.protocol.task import read_task, unwrap
 from ajhost.protocol.wire import host_subjects, route_of
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
 from ajhost.settings.values import Settings
-from ajhost.testing.running import as_stored, execute
+from ajhost.testing.running import as_stored, execute, lifespan
 
 _NO_DEADLINE = 365 * 86_400.0
 
@@ -38,7 +39,7 @@ def main(config: Path) -> None:
     try:
         settings = load_settings(config)
         sys.path[:0] = [os.path.realpath(entry) for entry in settings.python.path]
-        handlers = load_handlers(settings.handlers)
+        handlers = load_handlers(settings.handlers, settings.python)
     except (BadConfiguration, LoadFailed) as error:
         echo_error(str(error))
         sys.exit(EXIT_CONFIG)
@@ -50,22 +51,27 @@ async def _serve(settings: Settings, handlers: dict[str, LoadedHandler]) -> None
     routes = Routes(handlers)
 
     async def answer(subject: str, body: bytes) -> tuple[dict[str, str], bytes]:
-        result, error, terminated = as_stored(await _outcome(subject, body, routes, handlers), len(body))
+        outcome = await _outcome(subject, body, routes, handlers, state)
+        result, error, terminated = as_stored(outcome, len(body))
         if error is None:
             return {}, result or b""
         return {"AJ-Terminate" if terminated else "AJ-Error": error}, b""
 
     subjects = host_subjects(handlers, settings.nats.catchall)
-    await serve(
-        settings.nats.servers[0],
-        settings.nats.queue_group,
-        subjects,
-        answer,
-        lambda: echo("dev: serving in this terminal, one task at a time, without deadlines"),
-    )
+    target = settings.python.lifespan
+    async with contextlib.nullcontext() if target is None else lifespan(target) as state:
+        await serve(
+            settings.nats.servers[0],
+            settings.nats.queue_group,
+            subjects,
+            answer,
+            lambda: echo("dev: serving in this terminal, one task at a time, without deadlines"),
+        )
 
 
-async def _outcome(subject: str, body: bytes, routes: Routes, handlers: dict[str, LoadedHandler]) -> Outcome:
+async def _outcome(
+    subject: str, body: bytes, routes: Routes, handlers: dict[str, LoadedHandler], state: object
+) -> Outcome:
     try:
         record = read_task(body)
         route = routes.match(route_of(subject), record.type)
@@ -75,7 +81,7 @@ async def _outcome(subject: str, body: bytes, routes: Routes, handlers: dict[str
         payload = unwrap(record.payload) if handler.unwrap else None
     except ValueError as error:
         return Failed.because(FailureReason.BAD_REQUEST, str(error))
-    return await execute(handler, Task(record, time.monotonic() + _NO_DEADLINE, payload))
+    return await execute(handler, Task(record, time.monotonic() + _NO_DEADLINE, payload, state))
 
 
 if __name__ == "__main__":

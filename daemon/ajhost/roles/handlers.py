@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -10,17 +11,19 @@ import json
 import pkgutil
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ajhost.roles.application import Lifespan, Middleware, Unfit, around, check_lifespan, check_middleware
 from ajhost.roles.binding import Unbindable, bind
 from ajhost.roles.payload_readers import PayloadReader
-from ajhost.settings.values import HandlerSettings
+from ajhost.settings.values import HandlerSettings, PythonSettings
 
 _OWN = f"{Path(__file__).parent.parent}/"
+_LIFESPAN = "python.lifespan"
 _FRAMES = 4
 """So many of the user's frames are shown, the innermost ones."""
 
@@ -39,6 +42,8 @@ class LoadedHandler:
     max_crashes: int
     payload: PayloadReader | None = None
     """Makes the argument of a typed payload; `function` calls it."""
+    middleware: tuple[Middleware, ...] = ()
+    """Around a handler in a thread, by the executor; `function` of an async one has it in itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +70,86 @@ class NoHandler(Exception):
     """This target is no handler; the text says why."""
 
 
-def load_handlers(handlers: Sequence[HandlerSettings]) -> dict[str, LoadedHandler]:
+def load_handlers(
+    handlers: Sequence[HandlerSettings], python: PythonSettings | None = None
+) -> dict[str, LoadedHandler]:
     """Imports what the targets name, each module once, and returns the handlers by route.
+
+    Lifespan and middleware of `python` are imported and checked as well.
 
     :raises LoadFailed: with every problem, whatever the modules do at import (`sys.exit` included).
     """
-    modules: dict[str, ModuleType | None] = {}
-    problems: list[str] = []
+    imports = _Imports([(_key(h), h.target) for h in handlers] + _application(python))
+    middleware: list[Middleware] = []
+    for key, target in _application(python):
+        with imports.telling(key):
+            if (found := imports.find(target)) is None:
+                continue
+            if key == _LIFESPAN:
+                check_lifespan(target, found)
+            else:
+                middleware.append(check_middleware(target, found))
     loaded: dict[str, LoadedHandler] = {}
     for settings in handlers:
-        name = settings.target.partition(":")[0]
-        if name not in modules:
-            try:
-                modules[name] = importlib.import_module(name)
-            except BaseException as error:  # whatever it is, it must not end the template
-                modules[name] = None
-                routes = ", ".join(_key(h) for h in handlers if h.target.partition(":")[0] == name)
-                problems.append(f"{routes}: {_import_problem(name, error)}")
-        if (module := modules[name]) is None:
-            continue
-        try:
-            loaded[settings.route] = _loaded(settings, module)
-        except NoHandler as error:
-            problems.append(f"{_key(settings)}: {error}")
-    if problems:
-        raise LoadFailed(problems)
+        with imports.telling(_key(settings)):
+            if (found := imports.find(settings.target)) is not None:
+                loaded[settings.route] = _loaded(settings, found, tuple(middleware))
+    if imports.problems:
+        raise LoadFailed(imports.problems)
     return loaded
+
+
+def load_lifespan(target: str) -> Lifespan:
+    """The lifespan that `load_handlers` has checked, in whatever process.
+
+    :raises LoadFailed: importing it fails here, though it did not there.
+    """
+    imports = _Imports([(_LIFESPAN, target)])
+    found: Any = None
+    with imports.telling(_LIFESPAN):
+        found = imports.find(target)
+    if imports.problems:
+        raise LoadFailed(imports.problems)
+    return check_lifespan(target, found)
+
+
+def _application(python: PythonSettings | None) -> list[tuple[str, str]]:
+    """Key and target of what is no handler."""
+    if python is None:
+        return []
+    lifespan = [] if python.lifespan is None else [(_LIFESPAN, python.lifespan)]
+    return lifespan + [(f"python.middleware[{n}]", target) for n, target in enumerate(python.middleware)]
+
+
+class _Imports:
+    """Imports the modules of targets, each once, and gathers what is wrong."""
+
+    def __init__(self, wanted: list[tuple[str, str]]) -> None:
+        """`wanted`: keys of the settings, and their targets."""
+        self._wanted = wanted
+        self._modules: dict[str, ModuleType | None] = {}
+        self.problems: list[str] = []
+
+    @contextlib.contextmanager
+    def telling(self, key: str) -> Iterator[None]:
+        """What is unfit is a problem of that key."""
+        try:
+            yield
+        except (NoHandler, Unfit) as error:
+            self.problems.append(f"{key}: {error}")
+
+    def find(self, target: str) -> Any:
+        """What a target names; None if its module cannot be imported."""
+        name, _, attributes = target.partition(":")
+        if name not in self._modules:
+            try:
+                self._modules[name] = importlib.import_module(name)
+            except BaseException as error:  # whatever it is, it must not end the template
+                self._modules[name] = None
+                keys = ", ".join(key for key, other in self._wanted if other.partition(":")[0] == name)
+                self.problems.append(f"{keys}: {_import_problem(name, error)}")
+        module = self._modules[name]
+        return None if module is None else _find(module, attributes)
 
 
 def describe(loaded: dict[str, LoadedHandler], *, schemas: bool = False) -> list[HandlerDescription]:
@@ -143,20 +202,19 @@ def _siblings(name: str) -> list[str]:
     return [prefix + found.name for found in pkgutil.iter_modules(path)]
 
 
-def _loaded(settings: HandlerSettings, module: ModuleType) -> LoadedHandler:
-    function, is_async, payload = callable_of(
-        settings.target, _find(module, settings.target.partition(":")[2])
-    )
+def _loaded(settings: HandlerSettings, found: Any, middleware: tuple[Middleware, ...]) -> LoadedHandler:
+    function, is_async, payload = callable_of(settings.target, found)
     return LoadedHandler(
         route=settings.route,
         target=settings.target,
-        function=function,
+        function=around(middleware, function) if is_async else function,
         is_async=is_async,
         timeout=settings.timeout,
         concurrency=settings.concurrency,
         unwrap=settings.unwrap,
         max_crashes=settings.max_crashes,
         payload=payload,
+        middleware=() if is_async else middleware,
     )
 
 

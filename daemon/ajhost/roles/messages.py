@@ -61,6 +61,13 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class StartFailed:
+    """The worker cannot serve, for a reason of the application's: its last words, for whoever waits for it."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecycleRequest:
     """The worker wants to be replaced in order; `why` is for the log."""
 
@@ -72,7 +79,7 @@ class GroupLeft:
     """The server has confirmed that the worker is out of the queue group."""
 
 
-FromWorker = NewSocket | WorkerReady | RecycleRequest | GroupLeft
+FromWorker = NewSocket | WorkerReady | StartFailed | RecycleRequest | GroupLeft
 
 # -- supervisor to template -------------------------------------------------------------------------------------------
 
@@ -171,7 +178,13 @@ FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
     {"leave": LeaveOrder, "finish": FinishOrder, "hurry": HurryOrder, "stored": SocketStored}
 )
 FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
-    {"socket": NewSocket, "ready": WorkerReady, "recycle": RecycleRequest, "left": GroupLeft}
+    {
+        "socket": NewSocket,
+        "ready": WorkerReady,
+        "unfit": StartFailed,
+        "recycle": RecycleRequest,
+        "left": GroupLeft,
+    }
 )
 FOR_TEMPLATE: Vocabulary[ToTemplate] = Vocabulary({"load": LoadOrder, "queues": NewQueues, "fork": ForkOrder})
 FROM_TEMPLATE: Vocabulary[FromTemplate] = Vocabulary(

@@ -324,7 +324,7 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
         nats["tls"] = TlsSettings(**nats["tls"])
     nats.pop("context", None)
     python: dict[str, Any] = given.get("python", {})
-    for key in ("path", "allow_open"):
+    for key in ("path", "allow_open", "middleware"):
         if key in python:
             python[key] = tuple(python[key])
     signature: dict[str, Any] = given.get("signature", {})

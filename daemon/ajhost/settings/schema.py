@@ -129,6 +129,14 @@ class Python(_Table):
     preload: bool = _allowed("true or false")
     allow_open: list[Text] = _allowed('a list of patterns like ["192.0.2.1:5432", "/srv/words.db"]')
     import_timeout: float = _seconds("more than 0", gt=0)
+    lifespan: Annotated[str, AfterValidator(parse.target)] = _allowed(
+        'module:function, like "acme.app:lifespan"'
+    )
+    middleware: list[Annotated[str, AfterValidator(parse.target)]] = _allowed(
+        'a list of module:function, like ["acme.app:traced"], the outermost first'
+    )
+    start_timeout: float = _seconds("more than 0", gt=0)
+    stop_timeout: float = _seconds("0", ge=0)
 
 
 class Workers(_Table):

@@ -62,6 +62,10 @@ class PythonSettings:
     preload: bool = True
     import_timeout: float = 60.0
     allow_open: tuple[str, ...] = ()
+    lifespan: str | None = None
+    middleware: tuple[str, ...] = ()
+    start_timeout: float = 20.0
+    stop_timeout: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ajhost.adapters.log_record import task_labels
-from ajhost.api import Task
+from ajhost.api import Task, Worker
 from ajhost.protocol import exact_json, outcome
 from ajhost.protocol.wire import encode_reply
+from ajhost.roles.application import around, check_lifespan, check_middleware, manager_of
 from ajhost.roles.handlers import LoadedHandler, callable_of
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.request import Attempt, Phase, Route
@@ -64,6 +66,7 @@ async def run(
     deadline: float | None = None,
     timeout: float | None = None,
     state: Any = None,
+    middleware: Sequence[Callable[[Any, Any], Any]] = (),
 ) -> Outcome:
     """One attempt at a task by `handler`.
 
@@ -74,6 +77,7 @@ async def run(
     :param payload: a task of `make_task`, or the payload of one: bytes, `str` as UTF-8, anything else as JSON.
     :param deadline: seconds until the router stops waiting; `timeout`: the route's own, as in the settings.
     :param state: what `task.state` is.
+    :param middleware: around the handler, the outermost first.
     :raises ajhost.roles.handlers.NoHandler: this is no handler, or its signature cannot be bound.
     """
     name, function = _find(handler)
@@ -83,13 +87,31 @@ async def run(
         if isinstance(payload, Task)
         else make_task(payload, type=type, tries=tries, deadline=deadline, state=state)
     )
-    loaded = LoadedHandler(type, name, call, is_async, timeout, None, False, 0, reader)
+    chain = tuple(check_middleware(_find(one)[0], one) for one in middleware)
+    if is_async:
+        call, chain = around(chain, call), ()
+    loaded = LoadedHandler(type, name, call, is_async, timeout, None, False, 0, reader, chain)
     with _logged(task.id) as records:
         began = time.monotonic()
         said = await execute(loaded, task)
         took = time.monotonic() - began
     result, error, terminated = as_stored(said, task._record.size)
     return Outcome(result, error, terminated, took, tuple(records))
+
+
+@contextlib.asynccontextmanager
+async def lifespan(function: Callable[..., Any] | str) -> AsyncIterator[Any]:
+    """Enters a lifespan as a worker does, and yields what it yields: `run(handler, payload, state=...)`.
+
+        async with lifespan("shop.app:lifespan") as state:
+            outcome = await run(send, {"to": "ada@example.net"}, state=state)
+
+    :raises ajhost.roles.application.Unfit: it is none.
+    """
+    name, found = _find(function)
+    worker = Worker(slot=0, generation=1, pid=os.getpid())
+    async with manager_of(name, check_lifespan(name, found), worker) as state:
+        yield state
 
 
 def run_sync(handler: Callable[..., Any] | str, payload: object = None, **options: Any) -> Outcome:

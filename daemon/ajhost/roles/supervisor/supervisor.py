@@ -18,7 +18,7 @@ from ajhost.adapters.nats.requests import discover
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Fleet, Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
-from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
+from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, EXIT_LIMIT, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
 from ajhost.roles.request_check import describe_signatures
@@ -357,11 +357,16 @@ class Supervisor:
 
     # -- the end --------------------------------------------------------------------------------
 
+    def _stop_limit(self) -> float:
+        """How long a worker may take to end: its tasks, its lifespan, and what `atexit` runs."""
+        python, workers = self._settings.python, self._settings.workers
+        return workers.drain_timeout + (python.stop_timeout if python.lifespan else 0.0) + EXIT_LIMIT
+
     async def _stop(self) -> None:
         _log.info("stopping: %d workers leave", len(self._pool.members))
         self._notifier.stopping("leaving the queue group")
         if self._standby is not None:
-            await self._shutdown.run(self._standby, self._recovery, self._settings.workers.drain_timeout)
+            await self._shutdown.run(self._standby, self._recovery, self._stop_limit())
         self._pool.close_templates()
         for queue in self._queues:
             queue.close()

@@ -60,6 +60,8 @@ class WorkerProcess:
         self.result: ExitStatus | None = None
         self.sock: socket.socket | None = None
         self.left = False
+        self.last_words = ""
+        """Why it cannot serve, if it has said so."""
         self.killed_at = 0.0
         self.being_taken_over = False
         """Its connection is being taken over at this moment."""

@@ -16,7 +16,7 @@ from ajhost.adapters.linux.channel import pair
 from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Ready, Recycle, Scale, Spawn, WorkerState
 from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Identity, Word, geometry_for
-from ajhost.roles.messages import FromWorker, GroupLeft, LeaveOrder, RecycleRequest, WorkerReady
+from ajhost.roles.messages import FromWorker, GroupLeft, LeaveOrder, RecycleRequest, StartFailed, WorkerReady
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.supervisor.connections import Key
@@ -179,6 +179,8 @@ class WorkerPool:
                 pid = member.ledger.words[Word.PID]  # its template may not have told us yet
                 _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
                 self.handle(Ready(member.serial))
+            case StartFailed(why):
+                member.last_words = why
             case RecycleRequest(why):
                 self.recycle(member, why)
             case GroupLeft():
@@ -202,7 +204,7 @@ class WorkerPool:
             self.counters.deaths += 1
             _log.error("worker %d (pid %d) died: %s", member.slot, member.pid, how)
             if known is not None and known.state is WorkerState.STARTING:
-                why = f"worker {member.slot} died before it served: {how}"
+                why = member.last_words or f"worker {member.slot} died before it served: {how}"
                 self.failed.setdefault(member.generation, []).append(why)
         del self.members[member.serial]
         with self._guard("counting what a dead worker did"):

@@ -80,7 +80,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     try:
         if spec.python.preload:
             watch = ImportWatch()
-            handlers = load_handlers(spec.handlers)
+            handlers = load_handlers(spec.handlers, spec.python)
             gc.collect()  # what nobody refers to any more is closed, and not left behind
             effects = watch.effects(stacks)
     except LoadFailed as failed:
@@ -218,7 +218,7 @@ class _Template:
     def _load(self) -> dict[str, LoadedHandler]:
         blocked = signal.pthread_sigmask(signal.SIG_SETMASK, set())  # threads and children inherit the mask
         try:
-            return load_handlers(self._spec.handlers)
+            return load_handlers(self._spec.handlers, self._spec.python)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

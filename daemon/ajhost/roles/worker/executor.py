@@ -19,6 +19,7 @@ from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import attempts
+from ajhost.roles.application import around
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
@@ -80,10 +81,12 @@ class Executor:
             self._loop.call_soon(self._end, attempt, self._over)
         elif handler.is_async:
             self._run_on_loop(attempt, handler.function, self._context.copy())
+        elif handler.middleware:
+            call = around(handler.middleware, lambda task: self._called_in_thread(attempt, task))
+            self._run_on_loop(attempt, call, self._context.copy())
         else:
-            name = f"{handler.route or 'catch-all'} {attempt.task.id}"
             try:
-                self._threads.run(name, self._context.copy(), lambda: self._in_thread(attempt))
+                self._threads.run(_name(attempt), self._context.copy(), lambda: self._in_thread(attempt))
             except NoThreads:
                 failed = Failed.because(FailureReason.OVERLOADED, "no thread can be started")
                 self._loop.call_soon(self._end, attempt, failed)
@@ -168,6 +171,40 @@ class Executor:
             outcome = self._outcome_of_error(attempt, error)
         attempt.returned()
         self._post(self._landed, attempt, outcome)
+
+    async def _called_in_thread(self, attempt: Attempt, task: Task) -> Any:
+        """What middleware awaits around a plain function: its call in a thread, in the middleware's context."""
+        landed: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+
+        def land(result: Any, error: BaseException | None) -> None:
+            if not landed.done():
+                self._threads.done()
+                landed.set_result((result, error))
+            else:  # it was given up meanwhile
+                self._threads.found()
+
+        def work() -> None:
+            if landed.cancelled():  # while it waited for a thread
+                self._post(land, None, None)
+                return
+            try:
+                self._post(land, attempt.handler.function(task), None)
+            except BaseException as error:
+                self._post(land, None, error)
+
+        try:
+            self._threads.run(_name(attempt), contextvars.copy_context(), work)
+        except NoThreads:
+            raise RuntimeError("no thread can be started") from None
+        try:
+            result, error = await landed
+        except asyncio.CancelledError:
+            landed.cancel()
+            self._give_up(attempt, StuckReason.THREAD)
+            raise
+        if error is not None:
+            raise error
+        return await result if inspect.isawaitable(result) else result
 
     def _left_thread(self, attempt: Attempt) -> None:
         if attempt.stuck is StuckReason.THREAD:
@@ -271,6 +308,11 @@ class Executor:
         for attempt in self.unanswered():
             self._answer(attempt, self._over, now)
         self._sweep_by(now + self._kill_grace)
+
+
+def _name(attempt: Attempt) -> str:
+    """Of the thread that runs it."""
+    return f"{attempt.handler.route or 'catch-all'} {attempt.task.id}"
 
 
 def _exceeded(attempt: Attempt) -> str:

@@ -57,6 +57,8 @@ class Intake:
         """How many more tasks may start here; 0: without a limit."""
         self._on_worn = on_worn
         self._draining = ""
+        self.state: object = None
+        """What the lifespan yielded, for every task."""
 
     # -- requests from our own connection -------------------------------------------------------
 
@@ -190,7 +192,7 @@ class Intake:
                 self._on_worn()
         if deadline > self._watchdog.horizon:
             self._watchdog.extend(deadline)
-        task = Task(record, deadline, payload)
+        task = Task(record, deadline, payload, self.state)
         request = Request(self._responder, index, reply, record, task, route, deadline, now, claimed)
         if claimed is None:
             self._in_buffer.add(request)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
@@ -28,6 +25,7 @@ from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
 from ajhost.roles.worker import signals
+from ajhost.roles.worker.ending import finish
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.worker import Worker
 
@@ -69,11 +67,7 @@ def run(
         )
         status = await worker.run()
         # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(status)
+        finish(status, worker.beat_from_thread)
 
     # not `uvloop.run`, which waits for every task before it lets an exception out
     loop = uvloop.new_event_loop()

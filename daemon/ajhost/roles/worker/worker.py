@@ -44,6 +44,7 @@ from ajhost.roles.messages import (
     NewSocket,
     RecycleRequest,
     SocketStored,
+    StartFailed,
     ToWorker,
     WorkerReady,
     encode,
@@ -53,8 +54,10 @@ from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.intake import Intake
+from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
 from ajhost.roles.worker.request import Route, StuckReason
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.signals import SignalKeeper
@@ -63,6 +66,8 @@ from ajhost.roles.worker.upkeep import Upkeep
 from ajhost.roles.worker.watchdog import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
+_START_FAILED = 75
+"""Exit status (`EX_TEMPFAIL` of sysexits.h)."""
 _CONFIRM_NS = nanoseconds(CONFIRM_INTERVAL)
 
 
@@ -142,6 +147,9 @@ class Worker:
         )
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
+        self._lifespan = LifespanRunner.of(spec, worker_spec, self._ask_to_retire)
+        self._background: Background | None = None
+        """Once it has joined: what handlers leave behind, and not what the application's start has."""
 
     # -- the transport's side (adapters.nats.transport.Sink) -------------------------------------
 
@@ -200,6 +208,8 @@ class Worker:
         serving = asyncio.create_task(self._serve())
         leaving = asyncio.create_task(self._leaving.wait())
         await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done() and isinstance(serving.exception(), LifespanFailed):
+            return await self._fail_to_start(serving.exception())
         if serving.done():
             serving.result()  # an error here is a bug: it ends the process, and the supervisor answers
             await leaving
@@ -207,13 +217,26 @@ class Worker:
         serving.cancel()
         return await self._drain()
 
+    async def _fail_to_start(self, error: BaseException | None) -> int:
+        """The application's start has failed: says so, and ends, to be tried again after a pause."""
+        _log.error("%s", error, exc_info=error.__cause__ if error is not None else None)
+        self._tell(StartFailed(str(error)))
+        return _START_FAILED
+
     async def _serve(self) -> None:
+        if self._lifespan is not None:
+            self._intake.state = await self._lifespan.enter()
+        self._background = Background(self._loop)
         subjects = host_subjects((h.route for h in self._spec.handlers), self._spec.nats.catchall)
         await self._connection.connect(subjects, self._spec.nats.queue_group)
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING
             self._tell(WorkerReady())  # first: only one that serves can have served all that it may
             self._consumer.begin()
+
+    def beat_from_thread(self) -> None:
+        """At its very end, when the loop runs no more."""
+        self._ledger.words[Word.HEARTBEAT] = time.monotonic_ns()
 
     def _beat(self) -> None:
         now = time.monotonic_ns()
@@ -322,6 +345,10 @@ class Worker:
                 break
             await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)
+        if self._background is not None:
+            await self._background.wait(end, self._hurry)
+        if self._lifespan is not None:
+            await self._lifespan.exit()
         self._upkeep.count()
         self._attempts.close()
         leaving.cancel()

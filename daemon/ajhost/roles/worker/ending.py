@@ -1,0 +1,122 @@
+"""How a worker ends: what handlers left running is waited for and named if cut, `atexit` runs, logs are flushed."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import ajhost
+from ajhost.adapters.log_record import CURRENT_TASK
+from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL, POLL_INTERVAL
+
+_log = logging.getLogger("ajhost.worker")
+_OWN = f"{Path(ajhost.__file__).parent}/"
+_POOL = "concurrent/futures/thread.py"
+_SHOWN = 5
+_STDERR = 2
+
+
+class Background:
+    """Tasks and threads that handlers start and leave behind when they return."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """To be made before any handler runs: threads that are there already are the application's own."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._threads_before = set(threading.enumerate())
+        loop.set_task_factory(self._make_task)
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
+        if CURRENT_TASK.get() is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _pending(self) -> list[asyncio.Task[Any]]:
+        return [task for task in self._tasks if not task.done() and not _is_own(task)]
+
+    def _alive(self) -> list[threading.Thread]:
+        frames = sys._current_frames()
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread not in self._threads_before and not thread.daemon and not _is_idle(thread, frames)
+        ]
+
+    async def wait(self, end: float, hurry: asyncio.Event) -> None:
+        """Returns when they have ended, or at `end` (the loop's clock) or in a hurry; says what is cut then."""
+        loop = asyncio.get_running_loop()
+        while (tasks := self._pending()) or self._alive():
+            if loop.time() >= end or hurry.is_set():
+                break
+            await asyncio.sleep(POLL_INTERVAL)
+        if tasks := self._pending():
+            names = ", ".join(_name(task) for task in tasks[:_SHOWN])
+            _log.warning("%d background tasks of handlers are cut: %s", len(tasks), names)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=POLL_INTERVAL)
+        if threads := self._alive():
+            names = ", ".join(thread.name for thread in threads[:_SHOWN])
+            _log.warning("%d threads of handlers are cut: %s", len(threads), names)
+
+
+def _is_own(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and code.co_filename.startswith(_OWN)
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    return getattr(task.get_coro(), "__qualname__", task.get_name())
+
+
+def _is_idle(thread: threading.Thread, frames: dict[int, Any]) -> bool:
+    """Whether it is one of a pool's threads that waits for work (`_worker` of concurrent/futures/thread.py)."""
+    frame = frames.get(thread.ident or 0)
+    return (
+        frame is not None and frame.f_code.co_name == "_worker" and frame.f_code.co_filename.endswith(_POOL)
+    )
+
+
+def finish(status: int, beat: Callable[[], None]) -> NoReturn:
+    """Runs `atexit`, flushes logs and streams, and ends the process: within the limit, whatever they do.
+
+    `beat` is called meanwhile, by a thread, since the loop runs no more.
+    """
+    faulthandler.dump_traceback_later(
+        EXIT_LIMIT + 1.0, exit=True, file=_STDERR
+    )  # should nothing of Python run
+    threading.Thread(target=_bound, args=(status, beat), name="ajhost end", daemon=True).start()
+    try:
+        atexit._run_exitfuncs()
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(status)
+
+
+def _bound(status: int, beat: Callable[[], None]) -> None:
+    end = time.monotonic() + EXIT_LIMIT
+    while time.monotonic() < end:
+        beat()
+        time.sleep(HEARTBEAT_INTERVAL)
+    stack = sys._current_frames().get(threading.main_thread().ident or 0)
+    where = (
+        f"{stack.f_code.co_filename}:{stack.f_lineno}, in {stack.f_code.co_name}"
+        if stack is not None
+        else "?"
+    )
+    _log.error("what atexit runs did not end within %g s: cut at %s", EXIT_LIMIT, where)
+    os._exit(status)

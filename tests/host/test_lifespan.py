@@ -1,0 +1,309 @@
+"""Lifespan, middleware, and what of an application runs when its worker ends, in whatever way that is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router
+
+SHOP = """
+import asyncio, atexit, contextlib, logging, os, threading, time
+from dataclasses import dataclass
+from ajhost import Task, TerminateTask, Worker
+
+RECORD = {record!r}
+
+def note(text):
+    with open(RECORD, "a") as record:
+        record.write(f"{{os.getpid()}} {{text}}\\n")
+
+atexit.register(note, "atexit")
+
+@dataclass
+class State:
+    slot: int
+    pool: list
+
+async def lifespan(worker: Worker):
+    note("enter")
+    yield State(worker.slot, ["connection"])
+    note("exit")
+
+@contextlib.contextmanager
+def plain(worker):
+    note(f"enter {{threading.current_thread() is threading.main_thread()}}")
+    yield State(worker.slot, [])
+    note("exit")
+
+async def pool(task: Task[State]):
+    return {{"slot": task.state.slot, "pool": task.state.pool, "pid": os.getpid()}}
+
+async def leave_work(task):
+    async def later():
+        await asyncio.sleep(0.3)
+        note("background task")
+    asyncio.create_task(later())
+    threading.Thread(target=lambda: (time.sleep(0.3), note("background thread"))).start()
+    asyncio.get_running_loop().run_in_executor(None, lambda: (time.sleep(0.3), note("executor")))
+    return os.getpid()
+
+async def leave_for_ever(task):
+    async def for_ever():
+        await asyncio.sleep(3600)
+    asyncio.create_task(for_ever())
+    return os.getpid()
+
+def stuck(task):
+    time.sleep(3600)
+
+async def hang(task):
+    time.sleep(3600)
+
+async def work(task):
+    return os.getpid()
+"""
+NAMES = ("pool", "leave_work", "leave_for_ever", "stuck", "hang", "work")
+
+
+def _host(tmp_path: Path, server: NatsServer, source: str = SHOP, **options: dict[str, object]) -> Host:
+    sections = {
+        "workers": {"count": 1, "drain_timeout": 6.0, **options.get("workers", {})},
+        "python": {"lifespan": "shop:lifespan", **options.get("python", {})},
+    }
+    modules = {"shop": source.format(record=str(tmp_path / "record"))}
+    return Host(
+        tmp_path,
+        nats=server.url,
+        modules=modules,
+        handlers={name: f"shop:{name}" for name in NAMES},
+        sections=sections,
+    )
+
+
+def _of(record: Path, pid: int) -> list[str]:
+    lines = record.read_text().splitlines()
+    return [line.partition(" ")[2] for line in lines if line.startswith(f"{pid} ")]
+
+
+async def _recycle(host: Host, router: Router, pid: int) -> None:
+    host.kill(0, signal.SIGTERM)
+
+
+async def _reload(host: Host, router: Router, pid: int) -> None:
+    assert (await host.reload()).status == 0
+
+
+async def _stop(host: Host, router: Router, pid: int) -> None:
+    assert await host.terminate() == 0
+
+
+async def _retire(host: Host, router: Router, pid: int) -> None:
+    assert (await router.request("stuck", {}, deadline=3)).word == "deadline exceeded:"
+
+
+async def _hang(host: Host, router: Router, pid: int) -> None:
+    assert (await router.request("hang", {}, deadline=3)).word == "deadline exceeded:"
+
+
+async def _kill(host: Host, router: Router, pid: int) -> None:
+    host.kill(0, signal.SIGKILL)
+
+
+WHOLE = ["enter", "background task", "background thread", "executor", "exit", "atexit"]
+
+
+@pytest.mark.parametrize(
+    ("way", "ran"),
+    [
+        (_recycle, WHOLE),
+        (_reload, WHOLE),
+        (_stop, WHOLE),
+        (_retire, WHOLE),
+        (_hang, ["enter"]),
+        (_kill, ["enter"]),
+    ],
+)
+async def test_what_runs_at_the_end_of_a_worker(
+    nats_server: NatsServer,
+    tmp_path: Path,
+    way: Callable[[Host, Router, int], Awaitable[None]],
+    ran: list[str],
+) -> None:
+    record = tmp_path / "record"
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        pid = (await router.request("leave_work", {})).json()
+        await way(host, router, pid)
+        if way is not _stop:
+            await host.log(f"(pid {pid}) {'died' if ran == ['enter'] else 'has left'}")
+        found = _of(record, pid)
+        if ran == WHOLE:
+            assert found[0] == "enter"
+            assert sorted(found[1:4]) == sorted(WHOLE[1:4])
+            assert found[4:] == WHOLE[4:]
+        else:
+            assert [text for text in found if not text.startswith(("background", "executor"))] == ran
+
+
+async def test_the_state_of_a_lifespan_is_the_tasks(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        reply = (await router.request("pool", {})).json()
+        assert reply == {"slot": 0, "pool": ["connection"], "pid": host.workers()[0]}
+
+
+async def test_a_plain_context_manager_is_entered_in_a_thread(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        _host(tmp_path, nats_server, python={"lifespan": "shop:plain"}) as host,
+        Router(nats_server.url) as router,
+    ):
+        assert (await router.request("pool", {})).json()["slot"] == 0
+        pid = host.workers()[0]
+        assert await host.terminate() == 0
+        assert _of(tmp_path / "record", pid) == ["enter False", "exit", "atexit"]
+
+
+async def test_a_task_that_never_ends_is_cut_at_the_drain_limit_and_named(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        _host(tmp_path, nats_server, workers={"drain_timeout": 1.0}) as host,
+        Router(nats_server.url) as router,
+    ):
+        pid = (await router.request("leave_for_ever", {})).json()
+        assert await host.terminate() == 0
+        assert "1 background tasks of handlers are cut: leave_for_ever.<locals>.for_ever" in host.log_text()
+        assert _of(tmp_path / "record", pid) == ["enter", "exit", "atexit"]
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("raise RuntimeError('no database')", "RuntimeError: no database"),
+        ("await asyncio.sleep(3600)", "took more than 1 s, in line"),
+        ("return", "raised RuntimeError: generator didn't yield"),
+    ],
+)
+async def test_a_lifespan_that_fails_rejects_a_reload_and_says_why(
+    nats_server: NatsServer, tmp_path: Path, body: str, said: str
+) -> None:
+    async with (
+        _host(tmp_path, nats_server, python={"start_timeout": 1.0}) as host,
+        Router(nats_server.url) as router,
+    ):
+        source = SHOP.replace('    note("enter")\n    yield State(w', f"    {body}\n    yield State(w", 1)
+        host.write_module("shop", source.format(record=str(tmp_path / "record")))
+        result = await host.reload()
+        assert result.status == 1
+        assert "python.lifespan: shop:lifespan" in result.stderr
+        assert said in result.stderr
+        assert (await router.request("pool", {})).json()["pool"] == ["connection"]
+
+
+async def test_a_lifespan_that_fails_at_the_start_is_told_and_tried_again(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    flag = tmp_path / "there"
+    source = SHOP.replace(
+        '    note("enter")\n',
+        f"    if not os.path.exists({str(flag)!r}): raise OSError('no database yet')\n",
+        1,
+    )
+    host = _host(tmp_path, nats_server, source)
+    try:
+        await host.launch()
+        for _ in range(3):
+            await host.log("python.lifespan: shop:lifespan raised OSError: no database yet")
+            await host.log("Traceback")
+        flag.touch()
+        await host.ready()
+        async with Router(nats_server.url) as router:
+            assert (await router.request("work", {})).body
+    finally:
+        await host.destroy()
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [
+        ({"lifespan": "shop:missing"}, "python.lifespan: shop ("),
+        ({"lifespan": "shop:work"}, "python.lifespan: shop:work returns a coroutine"),
+        ({"middleware": ["shop:stuck"]}, "python.middleware[0]: shop:stuck is no middleware"),
+        ({"middleware": ["nowhere:x"]}, "python.middleware[0]: there is no module 'nowhere'"),
+    ],
+)
+async def test_what_is_no_lifespan_and_no_middleware_is_told_at_the_start(
+    nats_server: NatsServer, tmp_path: Path, python: dict[str, object], said: str
+) -> None:
+    host = _host(tmp_path, nats_server, python=python)
+    try:
+        assert await host.run_to_end() == 70
+        assert said in host.log_text()
+    finally:
+        await host.destroy()
+
+
+AROUND = """
+import asyncio, contextvars, threading, time
+from ajhost import TerminateTask
+
+seen = contextvars.ContextVar("seen", default="nothing")
+
+async def outer(task, call):
+    seen.set("set by the middleware")
+    try:
+        return {"outer": await call(task)}
+    except LookupError as error:
+        raise TerminateTask(f"seen: {error!r}")
+
+async def inner(task, call):
+    return {"inner": await call(task)}
+
+async def loop(task):
+    return seen.get()
+
+def thread(task):
+    assert threading.current_thread() is not threading.main_thread()
+    return seen.get()
+
+def broken(task):
+    raise KeyError("x")
+
+def stuck(task):
+    time.sleep(5)
+"""
+
+
+async def test_middleware_is_around_handlers_on_the_loop_and_in_threads(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            modules={"shop": AROUND},
+            handlers={name: f"shop:{name}" for name in ("loop", "thread", "broken", "stuck")},
+            sections={
+                "workers": {"count": 1, "drain_timeout": 1.0},
+                "python": {"middleware": ["shop:outer", "shop:inner"]},
+            },
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        for name in ("loop", "thread"):
+            reply = await router.request(name, {})
+            assert reply.json() == {"outer": {"inner": "set by the middleware"}}
+        assert (await router.request("broken", {})).text == "seen: KeyError('x')"
+        replies = await asyncio.gather(*(router.request("thread", {}) for _ in range(100)))
+        assert {reply.body for reply in replies} == {b'{"outer":{"inner":"set by the middleware"}}'}
+        pid = host.workers()[0]
+        assert (await router.request("stuck", {}, deadline=3)).word == "deadline exceeded:"
+        await host.log(f"(pid {pid}) is replaced: a handler that cannot be stopped")
+        assert (await router.request("loop", {}, deadline=10)).body
