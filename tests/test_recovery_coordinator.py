@@ -18,6 +18,7 @@ from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.systemd.notify import Notifier
+from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Word
 from ajhost.ledger.receive_buffer import ReceiveBuffer
@@ -25,7 +26,7 @@ from ajhost.protocol.frames import scan
 from ajhost.roles.messages import FOR_WORKER, NewSocket, SocketStored, encode
 from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
 from ajhost.roles.supervisor.recovery import coordinator
-from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy, Recovery
+from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from tests.support.house import SUBJECT, House, body, frame, until
 from tests.support.peer import Peer

@@ -82,7 +82,7 @@ async def test_what_was_admitted_lies_in_the_chunk_until_that_is_overwritten() -
             peer.send(frame(b"R.%d" % number))
             await until(lambda: len(worker.admitted) > number)  # noqa: B023
             entries = list(worker.ledger.used())
-            assert [entry.at in chunk for entry in entries] == [False] * number + [True]
+            assert [entry.frame_at in chunk for entry in entries] == [False] * number + [True]
             assert [worker.ledger.frame(e.index) for e in entries] == [
                 frame(b"R.%d" % n) for n in range(number + 1)
             ]

@@ -143,7 +143,7 @@ def test_a_frame_moves_to_the_store_and_is_given_back_with_its_entry() -> None:
         index = owner.receive(owner.chunk_at, len(FRAME), 0)
         assert owner.keep(index, owner.frame(index))
         assert owner.frame(index) == FRAME
-        assert owner.entry(index).at >= owner.chunk_at + owner.chunk_size
+        assert owner.entry(index).frame_at >= owner.chunk_at + owner.chunk_size
         owner.release(index)
     assert owner.available == 8
     assert owner.held == 0
@@ -312,7 +312,7 @@ def heirs(memory: bytes, consumed: int, tokens: tuple[Token, ...]) -> tuple[list
     estate = classify(ledger)
     for entry in estate.waiting:
         run.append(ledger.frame(entry.index))
-        places.add(entry.at)
+        places.add(entry.frame_at)
         ledger.revoke(entry.index, entry.seq)
     run += [ledger.frame(t.entry) for t in tokens if check(t, ledger) is TokenState.VALID]
     if ledger.words[Word.EPOCH]:

@@ -12,14 +12,11 @@ from nacl.signing import SigningKey
 
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.timings import ANSWER_MARGIN
-from ajhost.ledger.layout import State
-from ajhost.ledger.view import Entry
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.outcome import Failed
 from ajhost.protocol.signature import message
 from ajhost.protocol.task import encode_task, read_task
 from ajhost.protocol.times import render_seconds
 from ajhost.roles.request_check import RequestChecker
-from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.memory import ledger_in_memory
 
@@ -279,73 +276,3 @@ def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(
     assert [record.getMessage() for record in caplog.records] == [
         "this clock is 3600.0 s ahead of the routers'; too much to correct for: set it right"
     ]
-
-
-# --- outcomes of tasks whose worker died
-
-
-def entry(id_: str = "i", kind: str = "a") -> Entry:
-    return Entry(0, 1, State.STARTED, False, False, 0, 0, 0, 0, 0, None, b"r", id_, kind, 0, 1)
-
-
-def crash_policy(*limits: tuple[str, int]) -> CrashPolicy:
-    return CrashPolicy([HandlerSettings(route, "m:f", max_crashes=limit) for route, limit in limits])
-
-
-DIED = "worker died: SIGKILL while the task was running"
-
-
-@pytest.mark.parametrize(
-    ("limits", "kind", "outcomes"),
-    [
-        ((("a", 0),), "a", [Failed(DIED)] * 5),
-        ((("a", 1),), "a", [Terminated(f"{DIED}; it has killed 1 workers")] * 2),
-        (
-            (("a", 3),),
-            "a",
-            [Failed(DIED), Failed(DIED), Terminated(f"{DIED}; it has killed 3 workers"), Failed(DIED)],
-        ),
-        # the longest route counts, the catch-all is a beginning of every type
-        ((("", 1), ("a", 0), ("a:b", 2)), "a", [Failed(DIED)] * 3),
-        (
-            (("", 1), ("a", 0), ("a:b", 2)),
-            "a:b",
-            [Failed(DIED), Terminated(f"{DIED}; it has killed 2 workers")],
-        ),
-        ((("", 1), ("a", 0)), "x", [Terminated(f"{DIED}; it has killed 1 workers")]),
-        ((("b", 1),), "a", [Failed(DIED)] * 3),
-    ],
-)
-def test_a_task_that_kills_every_worker_is_terminated_at_its_limit(
-    limits: Sequence[tuple[str, int]], kind: str, outcomes: Sequence[Outcome]
-) -> None:
-    ask = crash_policy(*limits)
-    assert [ask(entry(kind=kind), "SIGKILL") for _ in outcomes] == list(outcomes)
-
-
-def test_deaths_are_counted_for_each_task() -> None:
-    ask = crash_policy(("a", 2))
-    assert [type(ask(entry(i), "x")) for i in "ababcc"] == [
-        Failed, Failed, Terminated, Terminated, Failed, Terminated
-    ]  # fmt: skip
-
-
-def test_a_task_without_an_identity_always_has_another_try() -> None:
-    ask = crash_policy(("a", 1))
-    assert isinstance(ask(entry(""), "x"), Failed)
-
-
-def test_a_reload_changes_the_limits_and_keeps_the_count() -> None:
-    ask = crash_policy(("a", 5))
-    ask(entry(), "x")
-    ask.apply_generation([HandlerSettings("a", "m:f", max_crashes=2)])
-    assert isinstance(ask(entry(), "x"), Terminated)
-
-
-def test_the_tasks_that_are_remembered_are_bounded_and_the_latest_are_kept() -> None:
-    ask = crash_policy(("a", 2))
-    ask(entry("first"), "x")
-    for number in range(10_000):
-        ask(entry(f"n{number}"), "x")
-    assert isinstance(ask(entry("first"), "x"), Failed), "forgotten"
-    assert isinstance(ask(entry("n9999"), "x"), Terminated)

@@ -43,8 +43,10 @@ class Entry:
     state: State
     revoked: bool
     claimed: bool
-    at: int
+    frame_at: int
+    """Where the raw frame lies in the file, in bytes."""
     size: int
+    """Bytes of the raw frame."""
     received_ns: int
     deadline_ns: int
     started_ns: int
@@ -165,7 +167,7 @@ class Ledger:
             state=_STATES.get(state & 0xFF, State.DAMAGED),
             revoked=words[word + REVOKED] == seq,
             claimed=words[word + CLAIMED] == seq,
-            at=at >> 32,
+            frame_at=at >> 32,
             size=at & 0xFFFFFFFF,
             received_ns=words[word + RECEIVED_NS],
             deadline_ns=words[word + DEADLINE],

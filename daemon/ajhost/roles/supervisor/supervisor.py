@@ -16,6 +16,7 @@ from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux.processes import ChildReaper
 from ajhost.adapters.nats.requests import discover
 from ajhost.adapters.systemd.notify import Notifier
+from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.fleet import Fleet, Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
 from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, EXIT_LIMIT, STATUS_INTERVAL
@@ -27,7 +28,7 @@ from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.liveness import LivenessMonitor
-from ajhost.roles.supervisor.recovery.coordinator import CrashPolicy, Recovery
+from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Decision, Reloader
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
@@ -137,7 +138,7 @@ class Supervisor:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
         self._pool.supervisor_place = standby.ledger.place
         await standby.connect()
-        self._crash_policy = CrashPolicy(spec.handlers)
+        self._crash_policy = CrashPolicy((h.route, h.max_crashes) for h in spec.handlers)
         self._recovery = Recovery(
             standby.directory, standby, self._fd_store, self._crash_policy, self._pool.counters, self.guard,
             subscribe=self._subscribe_if_last, spawn=self._pool.spawn_task, serial=self._fleet.take_serial,
@@ -253,7 +254,7 @@ class Supervisor:
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
         old, self._settings = self._settings, settings
-        self._crash_policy.apply_generation(spec.handlers)
+        self._crash_policy.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
         if self._standby is not None:
             self._standby.apply_generation(spec, self._queues)
             if settings.nats != old.nats:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.stats import Counters
 from ajhost.core.timings import (
     DEAD_DRAIN_LIMIT,
@@ -23,9 +23,7 @@ from ajhost.core.timings import (
     STOP_RETRY,
 )
 from ajhost.ledger.layout import Geometry, Identity, Word
-from ajhost.ledger.view import Entry, Ledger
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.reasons import FailureReason
+from ajhost.ledger.view import Ledger
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
@@ -43,40 +41,12 @@ from ajhost.roles.supervisor.recovery.takeover import (
 )
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.settings.values import HandlerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
-_CRASHES_KEPT = 10_000
 _NO_ENTRIES, _NO_STORE = 8, 4096
 """Of a ledger whose chunk is all that is needed of it."""
 _INSIST = 40
 """How often a step is tried again that found no free descriptor, or the like."""
-
-
-class CrashPolicy:
-    """What the owner of a task is told whose worker died: another try, or none when it kills every worker."""
-
-    def __init__(self, handlers: Sequence[HandlerSettings]) -> None:
-        self._crashes: OrderedDict[str, int] = OrderedDict()
-        self.apply_generation(handlers)
-
-    def apply_generation(self, handlers: Sequence[HandlerSettings]) -> None:
-        """Takes a generation's handlers."""
-        self._limits = [(h.route, h.max_crashes) for h in sorted(handlers, key=lambda h: -len(h.route))]
-
-    def __call__(self, entry: Entry, how: str) -> Outcome:
-        """The outcome for an entry that was STARTED."""
-        text = FailureReason.WORKER_DIED.text(f"{how} while the task was running")
-        limit = next((limit for route, limit in self._limits if entry.type.startswith(route)), 0)
-        if not limit or not entry.id:
-            return Failed(text)
-        crashes = self._crashes[entry.id] = self._crashes.pop(entry.id, 0) + 1
-        if len(self._crashes) > _CRASHES_KEPT:
-            self._crashes.popitem(last=False)
-        if crashes < limit:
-            return Failed(text)
-        del self._crashes[entry.id]
-        return Terminated(f"{text}; it has killed {crashes} workers")
 
 
 class LivingWorker(Protocol):
@@ -159,7 +129,7 @@ class Recovery:
         """Answers, at once, everything that a dead worker had started."""
         member.ledger.recount_touched()
         count = answer_started(
-            member.ledger, self._standby, lambda entry: self._crash_policy(entry, how), self._ledgers,
+            member.ledger, self._standby, lambda entry: self._crash_policy.outcome(entry, how), self._ledgers,
             server_lost=not member.connected,
         )  # fmt: skip
         self._counters.answered += count
@@ -307,7 +277,7 @@ class Recovery:
     async def recover_previous_start(self) -> None:
         """Settles the ledgers of an earlier start whose owners are dead."""
         unfinished = await self.previous_start.recover(
-            lambda entry: self._crash_policy(entry, "the host was killed or stopped")
+            lambda entry: self._crash_policy.outcome(entry, "the host was killed or stopped")
         )
         for ledger, rest in unfinished:
             self._spawn(self._drain_rest(ledger, rest))

@@ -156,14 +156,14 @@ def requeue_entries(
         for entry in ledger.used():
             waits = entry.state in (State.RECEIVED, State.QUEUED) and not (entry.revoked or entry.claimed)
             if waits and reply_of(ledger.frame(entry.index)) in moved.seen:
-                moved.places.add(entry.at)
+                moved.places.add(entry.frame_at)
                 ledger.revoke(entry.index, entry.seq)
     for entry in classify(ledger, tokens_lost=tokens_lost).waiting:
-        if taken_over and ledger.chunk_at <= entry.at < ledger.chunk_at + ledger.chunk_size:
+        if taken_over and ledger.chunk_at <= entry.frame_at < ledger.chunk_at + ledger.chunk_size:
             # made after its connection was taken over, with this request in it
             ledger.revoke(entry.index, entry.seq)
             continue
-        moved.places.add(entry.at)
+        moved.places.add(entry.frame_at)
         copy = standby.copy(ledger.frame(entry.index), is_new=not entry.deadline_ns)
         ledger.revoke(entry.index, entry.seq)
         if copy is not None:

@@ -1,0 +1,39 @@
+"""What a task is told whose worker died: another try, or none once it has killed its limit of workers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from ajhost.ledger.view import Entry
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
+
+TASKS_REMEMBERED = 10_000
+"""How many tasks that have killed a worker are counted at once; those that did so last are kept."""
+
+
+class CrashPolicy:
+    """Counts the workers that died while they ran a task. `limits`: each route's `max_crashes`; 0: none."""
+
+    def __init__(self, limits: Iterable[tuple[str, int]]) -> None:
+        self._crashes: OrderedDict[str, int] = OrderedDict()
+        self.apply_generation(limits)
+
+    def apply_generation(self, limits: Iterable[tuple[str, int]]) -> None:
+        """Takes a new generation's limits; the counts go on."""
+        self._limits = sorted(limits, key=lambda limit: -len(limit[0]))
+
+    def outcome(self, entry: Entry, how: str) -> Outcome:
+        """The outcome for an entry that was STARTED when its worker died, `how` in words. Call it once for each."""
+        text = FailureReason.WORKER_DIED.text(f"{how} while the task was running")
+        limit = next((limit for route, limit in self._limits if entry.type.startswith(route)), 0)
+        if not limit or not entry.id:
+            return Failed(text)
+        crashes = self._crashes[entry.id] = self._crashes.pop(entry.id, 0) + 1
+        if len(self._crashes) > TASKS_REMEMBERED:
+            self._crashes.popitem(last=False)
+        if crashes < limit:
+            return Failed(text)
+        del self._crashes[entry.id]
+        return Terminated(f"{text}; it has killed {crashes} workers")
