@@ -7,13 +7,11 @@ from ajhost.core.starvation import Starvation, ThreadTimes
 MS = 1_000_000
 
 
-def starved(*looks: tuple[bool, int, int], lag: int = 0) -> float:
+def starved(*looks: tuple[bool, int, int]) -> float:
     """One thread, looked at every 50 ms: runnable, its time on a CPU and its run delay so far. All in ms."""
     starvation = Starvation()
     for number, (runnable, ran, waited) in enumerate(looks):
-        starvation.observe(
-            {7: ThreadTimes(runnable, ran * MS, waited * MS)}, (100 + 50 * number) * MS, lag * MS
-        )
+        starvation.observe({7: ThreadTimes(runnable, ran * MS, waited * MS)}, (100 + 50 * number) * MS)
     return starvation.starved_ns / MS
 
 
@@ -39,10 +37,6 @@ def test_many_short_waits_of_a_thread_that_seems_to_sleep_are_counted() -> None:
 
 def test_a_sliver_of_cpu_is_starvation_but_for_the_sliver() -> None:
     assert starved((True, 0, 0), (True, 3, 0), (True, 6, 0)) == 94
-
-
-def test_what_held_up_the_observer_held_up_the_others() -> None:
-    assert starved((False, 0, 0), (False, 0, 0), lag=30) == 30
 
 
 def test_the_thread_that_waits_counts_though_another_sleeps() -> None:

@@ -9,8 +9,8 @@ from ajhost.core.timings import nanoseconds
 from scripts.lib.doc_tables import PACKAGE, constants
 
 
-def test_a_heartbeat_is_missed_before_it_is_stale_and_status_agrees_with_the_supervisor() -> None:
-    assert t.HEARTBEAT_INTERVAL < t.HEARTBEAT_MISSED < t.HEARTBEAT_STALE < t.STATUS_STALE
+def test_a_heartbeat_is_missed_before_it_is_stale() -> None:
+    assert t.HEARTBEAT_INTERVAL < t.HEARTBEAT_MISSED < t.HEARTBEAT_STALE
     assert t.HEARTBEAT_STALE < t.HEARTBEAT_STALE_LONGEST < t.FIRST_HEARTBEAT_LIMIT
 
 
@@ -27,14 +27,16 @@ def test_two_checks_find_what_a_hanging_worker_owes_before_it_is_taken_for_hung(
     assert 2 * t.CHECK_INTERVAL <= t.HEARTBEAT_STALE - t.HEARTBEAT_MISSED
 
 
-def test_a_supervisor_that_was_stopped_is_told_from_one_that_was_on_time() -> None:
-    assert t.CHECK_ON_TIME < t.CHECK_INTERVAL < t.CHECK_INTERVAL_CALM < t.CHECK_DELAYED
+def test_a_check_that_is_on_time_stands_for_two() -> None:
+    assert t.CHECK_ON_TIME < t.CHECK_INTERVAL < t.CHECK_INTERVAL_CALM
 
 
-def test_a_delay_that_goes_unnoticed_makes_no_heartbeat_stale() -> None:
-    assert t.CHECK_DELAYED + t.HEARTBEAT_INTERVAL < t.HEARTBEAT_STALE
-    # after a delay every worker has time for one more heartbeat
-    assert t.CHECK_INTERVAL_CALM + t.CHECK_DELAYED > t.HEARTBEAT_INTERVAL
+def test_a_machine_short_of_cpus_is_noticed_before_a_heartbeat_is_stale() -> None:
+    assert t.STARVED < t.HEARTBEAT_STALE - t.HEARTBEAT_MISSED - t.CHECK_INTERVAL
+
+
+def test_unread_bytes_outlast_a_few_heartbeats_and_a_lost_subscription_a_reconnect() -> None:
+    assert 3 * t.HEARTBEAT_INTERVAL < t.UNREAD_LIMIT < t.UNSUBSCRIBED_LIMIT
 
 
 def test_an_answer_for_a_hanging_worker_leaves_before_the_router_gives_up() -> None:
@@ -52,9 +54,7 @@ def test_recovery_of_a_hung_worker_is_over_before_its_slot_is_replaced() -> None
     assert t.STANDBY_SUBSCRIBE_LIMIT + t.STOP_LIMIT + t.DRAIN_LIMIT < t.HUNG_REPLACED_AFTER
 
 
-def test_a_check_after_a_full_wait_for_a_stop_counts_as_delayed() -> None:
-    # the supervisor does nothing else while it stops a worker, so it must judge nobody by what it missed
-    assert t.STOP_LIMIT > t.CHECK_DELAYED
+def test_a_stop_is_looked_for_often_and_tried_again_later() -> None:
     assert t.STOP_POLL < t.STOP_LIMIT / 5
     assert t.STOP_LIMIT < t.STOP_RETRY
 

@@ -26,6 +26,19 @@ class WorkerState(Enum):
     LEAVING = "leaving"
 
 
+_STATES = tuple(WorkerState)
+
+
+def state_number(state: WorkerState) -> int:
+    """The number by which a worker's ledger tells its state; 0 is none."""
+    return _STATES.index(state) + 1
+
+
+def state_of(number: int) -> WorkerState | None:
+    """The state of that number; None for none, or a stray write."""
+    return _STATES[number - 1] if 0 < number <= len(_STATES) else None
+
+
 # -- events ---------------------------------------------------------------------------------------
 
 

@@ -27,12 +27,10 @@ class Starvation:
         self._threads: Mapping[int, ThreadTimes] = {}
         self._at_ns = 0
 
-    def observe(self, threads: Mapping[int, ThreadTimes], now_ns: int, lag_ns: int = 0) -> None:
+    def observe(self, threads: Mapping[int, ThreadTimes], now_ns: int) -> None:
         """Takes the threads as they are at `now_ns`.
 
         Any of them counts: the one that runs the loop may wait for one that holds the interpreter's lock and starves.
-
-        :param lag_ns: by how much the observer itself was late, which is the least that others were.
         """
         passed_ns = now_ns - self._at_ns if self._at_ns else 0
         waits = [
@@ -40,7 +38,7 @@ class Starvation:
             for number, thread in threads.items()
             if (before := self._threads.get(number)) is not None
         ]
-        self.starved_ns += min(max([lag_ns, *waits]), passed_ns)
+        self.starved_ns += min(max(waits, default=0), passed_ns)
         self._threads, self._at_ns = threads, now_ns
 
 

@@ -33,17 +33,19 @@ HEARTBEAT_STALE = 0.35
 """A heartbeat older than this means that the worker hangs: it missed three."""
 HEARTBEAT_STALE_LONGEST = 2.0
 """A false alarm doubles the limit for that worker, up to this."""
-STATUS_STALE = 0.5
-"""`ajhost status` calls a worker hung when its heartbeat is older than this."""
+STARVED = 0.1
+"""A worker that had no CPU for this long, since it missed a heartbeat, is on a machine short of CPUs. Only the time
+that it had counts then, and it hangs after `HEARTBEAT_STALE_LONGEST` of it."""
+UNREAD_LIMIT = 0.5
+"""A worker whose loop turns and that reads nothing of what waits in its connection for this long hangs."""
+UNSUBSCRIBED_LIMIT = 3.0
+"""A worker that is out of the queue group this long, while another process of the host is connected, hangs."""
 HEARTBEAT_AHEAD = 1.0
 """A heartbeat that is further in the future is a damaged word, and is ignored."""
 FIRST_HEARTBEAT_LIMIT = 10.0
 """A new worker must write its first heartbeat within this, or within the import timeout if that is longer."""
 CHECK_ON_TIME = 0.02
 """A check that is at most this late proves that the supervisor was running; one look is then enough for two."""
-CHECK_DELAYED = 0.15
-"""A check this late means that the supervisor itself was stopped. It then judges no worker until all had time to
-beat."""
 HUNG_REPLACED_AFTER = 2.0
 """A slot whose worker hangs this long gets another one, while other workers serve; else it gets one at once."""
 STACKS_BEFORE_KILL = 0.1

@@ -126,6 +126,17 @@ class Word:
     REFUSED_REPLIES = HeaderWord(
         47, OWNER, "Counter: replies that the server refused for lack of a permission."
     )
+    WORKER_STATE = HeaderWord(
+        48,
+        SUPERVISOR,
+        "The number of a `WorkerState`: what the supervisor holds of this worker, for status and metrics; 0: nothing.",
+    )
+    READING_PAUSED = HeaderWord(
+        49,
+        OWNER,
+        "1: the connection is left unread because no entry is free. Otherwise bytes that wait there say that the owner"
+        " hangs.",
+    )
     CLOCK_AHEAD = HeaderWord(
         56,
         ANYBODY,

@@ -11,14 +11,13 @@ from pathlib import Path
 import orjson
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
+from ajhost.core.fleet import WorkerState, state_of
 from ajhost.core.status import StatusReport, SupervisorStatus, TaskStatus, WorkerStatus
-from ajhost.core.timings import STATUS_STALE, nanoseconds
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
 from ajhost.roles.supervisor import state_file
 
-_STALE_NS = nanoseconds(STATUS_STALE)
 _CONTROL = "control"
 LOCK = "lock"
 """The file with the pid of the host; the lock itself is one of the directory."""
@@ -60,18 +59,31 @@ def status(directory: Path, own: int | None = None) -> StatusReport:
 def _worker(ledger: Ledger, routes: Mapping[int, Sequence[str]]) -> WorkerStatus:
     words, now, wall = ledger.words, time.monotonic_ns(), time.time_ns()
     names = routes.get(ledger.generation, ())
-    phase = Phase(words[Word.PHASE])
-    hangs = phase is not Phase.STARTING and now - words[Word.HEARTBEAT] > _STALE_NS
     tasks = tuple(_task(entry, names, now, wall) for entry in ledger.used() if entry.state is State.STARTED)
     counts = {name: words[word] for name, word in COUNTERS.items()}
     return WorkerStatus(
         ledger.slot,
         words[Word.PID],
         ledger.generation,
-        "hung" if hangs else phase.name.lower(),
+        _state(ledger),
         tasks,
         counts,
     )
+
+
+def _state(ledger: Ledger) -> str:
+    """What the supervisor holds of a worker, but for what the worker knows first: that it leaves.
+
+    One of an earlier start has no supervisor that holds anything of it but that it hangs.
+    """
+    phase, state = ledger.words[Word.PHASE], state_of(ledger.words[Word.WORKER_STATE])
+    if state is WorkerState.HUNG:
+        return str(state.value)
+    if phase == Phase.LEAVING:
+        return WorkerState.LEAVING.value
+    if state is not None:
+        return str(state.value)
+    return str((WorkerState.SERVING if phase == Phase.SERVING else WorkerState.STARTING).value)
 
 
 def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus:

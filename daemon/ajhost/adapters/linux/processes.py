@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import select
 import signal
 import time
@@ -156,15 +157,6 @@ def kill_session(pid: int, number: signal.Signals) -> None:
         os.killpg(pid, number)
 
 
-def is_child(pid: int) -> bool:
-    """Whether it is a child of this process, dead or alive, so that its number is nobody else's."""
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
-
-
 def has_ended(pidfd: int) -> bool:
     """Whether a process, a child or not, has ended; its locks are gone then."""
     ended = select.poll()
@@ -297,6 +289,32 @@ def lower_thread_priority(steps: int) -> None:
     """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + steps)
+
+
+def descriptors(pid: int) -> tuple[int, int]:
+    """How many descriptors a process has open, and how many it may have; zeros when nobody may know, or it is gone."""
+    try:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        used = len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0, 0
+    found = re.search(r"^Max open files\s+(\d+)", limits, re.MULTILINE)
+    return used, int(found[1]) if found is not None else 0
+
+
+def pidfd_of_child(pid: int) -> int | None:
+    """A pidfd of a child whose own was lost: the kernel drops descriptors that come when there is no room for them.
+
+    None when there is no such child any more, or still no room: it is killed then, since nobody could watch it.
+    """
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child's number is nobody else's
+        return os.pidfd_open(pid)
+    except ChildProcessError:
+        return None
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        return None
 
 
 def resident_bytes(pid: int) -> int:

@@ -206,12 +206,12 @@ class LedgerTransport:
 
     def _read_on(self) -> None:
         if not (self._reading or self._eof or self._deaf_at or self._sock is None):
-            self._reading = True
+            self._reading, self._words[Word.READING_PAUSED] = True, 0
             self._loop.add_reader(self._sock, self._receive)
 
-    def _read_off(self) -> None:
+    def _read_off(self, paused: int = 0) -> None:
         if self._reading and self._sock is not None:
-            self._reading = False
+            self._reading, self._words[Word.READING_PAUSED] = False, paused
             self._loop.remove_reader(self._sock)
 
     def _receive(self) -> bool:
@@ -314,7 +314,7 @@ class LedgerTransport:
         if found.needed > self._longest:
             raise FrameError(f"a frame of {found.needed} bytes")
         if len(messages) >= available and found.end < len(data):
-            self._read_off()  # no entry is free: the rest waits in the buffer until replies have left
+            self._read_off(paused=1)  # no entry is free: the rest waits in the buffer until replies have left
             self.out.release_unconfirmed(True)
         elif found.needed > buffer.size - READ_SIZE:
             self._oversize(data[found.end :])

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from ajhost.core.liveness import MISSED_NS
 from ajhost.core.recovery import overdue
-from ajhost.core.timings import CHECK_INTERVAL, HEARTBEAT_MISSED, HEARTBEAT_STALE, nanoseconds
+from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
 from ajhost.ledger.layout import Word
 from ajhost.ledger.view import Ledger
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
 
-MISSED_NS = nanoseconds(HEARTBEAT_MISSED)
-STALE_NS = nanoseconds(HEARTBEAT_STALE)
 TICK_NS = nanoseconds(CHECK_INTERVAL)
 _EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("the worker hangs")
 _REFUSED = FailureReason.OVERLOADED.text("the worker that refused it hangs")

@@ -1,4 +1,4 @@
-"""The watch over living members: stale heartbeats, deadlines that pass while one hangs, the kill grace, memory."""
+"""The liveness of workers: signs of life at each tick, hangs told of and ended in time, deadlines kept, memory."""
 
 from __future__ import annotations
 
@@ -6,45 +6,75 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ajhost.adapters.fault_guard import FaultGuard
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.scheduling import thread_times
+from ajhost.core.liveness import (
+    LONGEST_STALE_NS,
+    MISSED_NS,
+    STALE_NS,
+    STARVED_NS,
+    Sign,
+    Signs,
+    Verdict,
+    judge,
+    missing,
+)
 from ajhost.core.recovery import earliest_deadline
 from ajhost.core.starvation import Starvation
 from ajhost.core.timings import (
-    CHECK_DELAYED,
     CHECK_INTERVAL_CALM,
     CHECK_ON_TIME,
     FIRST_HEARTBEAT_LIMIT,
-    HEARTBEAT_STALE_LONGEST,
+    HEARTBEAT_MISSED,
     MEMORY_CHECK_INTERVAL,
     STACKS_BEFORE_KILL,
     nanoseconds,
 )
-from ajhost.ledger.layout import Word
-from ajhost.roles.supervisor.deadline_keeper import MISSED_NS, STALE_NS, TICK_NS, DeadlineKeeper
+from ajhost.ledger.connection_status import ConnectionState
+from ajhost.ledger.layout import Phase, Word
+from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
-_LONGEST_STALE_NS = nanoseconds(HEARTBEAT_STALE_LONGEST)
 _NEVER_BEAT_NS = nanoseconds(FIRST_HEARTBEAT_LIMIT)
+_FIRST_SEEN_NS = nanoseconds(HEARTBEAT_MISSED + CHECK_INTERVAL_CALM)
+"""The age of a missed heartbeat at which it is seen at the latest, unless this process was held up itself."""
 
 
-class _Hang(NamedTuple):
-    """Since when a member hangs (monotonic seconds), and on which of its connections."""
+@dataclass(slots=True)
+class _Watched:
+    """What the checks before know of one worker. Times are monotonic nanoseconds, 0 for none."""
 
-    since: float
-    epoch: int
+    hung_ns: int = 0
+    """Since when it hangs."""
+    hung_epoch: int = 0
+    """On which of its connections."""
+    patience_ns: int = STALE_NS
+    starvation: Starvation | None = None
+    """Since a heartbeat was missed."""
+    unseen_ns: int = 0
+    """How long that had been so when it was first seen, beyond what a calm tick takes."""
+    read: tuple[int, int] = (0, 0)
+    """Epoch and stream position at the last check with unread bytes."""
+    unread_since_ns: int = 0
+    unread_beats: int = 0
+    beat_ns: int = 0
+    """The heartbeat at the last check."""
+    unsubscribed_since_ns: int = 0
+    stacks_at: float = 0.0
+    """When it was asked for its stacks (monotonic seconds)."""
 
 
 class LivenessMonitor:
-    """Judges members at each tick. `on_recycle` is told of too much memory.
+    """Judges workers at each tick; `core/liveness.py` has the rules.
 
-    `on_recovered` is told once per hang, `on_hang` once for each connection that a member hangs on.
+    `on_hang` is called once for each connection that a worker hangs on, `on_recovered` once for each hang that ends,
+    `on_recycle` when a worker has too much memory.
     """
 
     def __init__(
@@ -56,123 +86,194 @@ class LivenessMonitor:
         on_recovered: Callable[[WorkerProcess], None],
         on_recycle: Callable[[WorkerProcess, str], None],
     ) -> None:
-        self._guard = guard
+        self._standby, self._guard = standby, guard
         self._on_hang, self._on_recovered, self._on_recycle = on_hang, on_recovered, on_recycle
-        self._hung: dict[int, _Hang] = {}
-        self._starvations: dict[int, Starvation] = {}
+        self._watched: dict[int, _Watched] = {}
         self.calm = False
-        """Whether everybody was beating at the last look."""
+        """Whether everybody was beating at the last check."""
         self._deadlines = DeadlineKeeper(standby)
-        self._trust_from = 0.0
+        self._connected_since_ns = 0
         self._memory_at = 0.0
 
-    def hangs(self, member: WorkerProcess) -> bool:
-        """Whether the member is known to hang."""
-        return member.serial in self._hung
+    def hangs(self, worker: WorkerProcess) -> bool:
+        """Whether the worker is known to hang."""
+        watched = self._watched.get(worker.serial)
+        return watched is not None and bool(watched.hung_ns)
 
-    def forget(self, member: WorkerProcess) -> None:
-        """The member is gone."""
-        self._hung.pop(member.serial, None)
-        self._starvations.pop(member.serial, None)
-        self._deadlines.forget(member.serial)
+    def forget(self, worker: WorkerProcess) -> None:
+        """The worker is gone."""
+        self._watched.pop(worker.serial, None)
+        self._deadlines.forget(worker.serial)
 
     def check(
-        self, members: list[WorkerProcess], workers: WorkerSettings, import_timeout: float, late: float
+        self, workers: list[WorkerProcess], settings: WorkerSettings, import_timeout: float, late: float
     ) -> None:
         """One tick, `late` by so many seconds."""
         now = time.monotonic()
-        if late > CHECK_DELAYED:
-            self._trust_from = now + CHECK_INTERVAL_CALM + CHECK_DELAYED
-        self.calm = False
-        if now < self._trust_from:
-            return
-        oldest = 0
-        for member in members:
-            if member.pid and member.result is None:
-                # one whose ledger cannot be read is no reason to judge nobody else
-                with self._guard("judging a worker"):
-                    oldest = max(
-                        oldest, self._check_worker(member, now, workers.kill_grace, import_timeout, late)
-                    )
-        self.calm = not self._hung and oldest <= MISSED_NS
-        if workers.max_memory and now >= self._memory_at:
+        self.calm = True
+        living = [worker for worker in workers if worker.pid and not worker.dead]
+        self._note_connected(living, now)
+        never_beat_ns = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
+        for worker in living:
+            # a ledger that cannot be read is no reason to judge nobody else
+            with self._guard("keeping the deadlines of a worker"):
+                self._keep_deadlines(worker, now, late)
+            with self._guard("judging a worker"):
+                self._check_worker(worker, now, settings.kill_grace, never_beat_ns)
+        if settings.max_memory and now >= self._memory_at:
             self._memory_at = now + MEMORY_CHECK_INTERVAL
-            for member in members:
-                if member.pid and member.result is None:
-                    self._check_memory(member, workers.max_memory)
+            for worker in living:
+                self._check_memory(worker, settings.max_memory)
 
-    def _check_worker(
-        self, member: WorkerProcess, now: float, kill_grace: float, import_timeout: float, late: float
-    ) -> int:
-        """One member; the age of its last beat."""
-        age = int(now * 1e9) - member.heartbeat_ns
-        limit = max(member.stale_after_ns, STALE_NS)
-        if not member.has_beaten:
-            limit = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
-        lead_ns = TICK_NS if member.serial in self._hung else 0
-        with self._guard("keeping the deadlines of a worker"):
-            self._deadlines.check(
-                member.ledger,
-                int(now * 1e9),
-                lead_ns,
-                on_time=late <= CHECK_ON_TIME,
-                heartbeat_ns=member.heartbeat_ns,
-            )
-        if age - self._starved_ns(member, age, now, late) > limit:
-            self._on_stale(member, now, kill_grace)
-        elif member.serial in self._hung and member.subscribed:
-            hung_for = now - self._hung.pop(member.serial).since
-            member.killed_at = 0.0  # the next hang is judged anew
-            if hung_for < 2 * STALE_NS / 1e9:  # a false alarm: judge it less strictly
-                member.stale_after_ns = min(limit * 2, _LONGEST_STALE_NS)
-            _log.warning("worker %d (pid %d) goes on after hanging", member.slot, member.pid)
-            self._on_recovered(member)
-        return age
+    def _note_connected(self, living: list[WorkerProcess], now: float) -> None:
+        """Since when any process of this host is connected, so that the others could be as well."""
+        states = [worker.ledger.words[Word.CONNECTION] for worker in living]
+        if not self._standby.connection.up.is_set() and ConnectionState.SUBSCRIBED not in states:
+            self._connected_since_ns = 0
+        elif not self._connected_since_ns:
+            self._connected_since_ns = int(now * 1e9)
 
-    def _starved_ns(self, member: WorkerProcess, age: int, now: float, late: float) -> int:
-        """For how long the member wanted a CPU and had none, since it was first seen to miss a beat."""
+    def _keep_deadlines(self, worker: WorkerProcess, now: float, late: float) -> None:
+        """However late this process is itself: what is past its deadline is answered, whoever is to blame."""
+        hangs = self.hangs(worker)
+        self._deadlines.check(
+            worker.ledger,
+            int(now * 1e9),
+            TICK_NS if hangs else 0,
+            on_time=late <= CHECK_ON_TIME,
+            heartbeat_ns=0 if hangs else worker.heartbeat_ns,
+        )
+
+    # -- one worker -----------------------------------------------------------------------------
+
+    def _check_worker(self, worker: WorkerProcess, now: float, kill_grace: float, never_beat_ns: int) -> None:
+        watched = self._watched.setdefault(worker.serial, _Watched())
+        now_ns = int(now * 1e9)
+        signs = self._signs(worker, watched, now_ns, kill_grace, never_beat_ns)
+        verdict = judge(signs)
+        self.calm = self.calm and verdict is Verdict.ALIVE
+        match verdict:
+            case Verdict.HUNG if not watched.hung_ns or signs.reconnected:
+                self._found_hanging(worker, watched, signs, now_ns)
+            case Verdict.RECOVERED:
+                self._found_recovered(worker, watched, now_ns)
+            case Verdict.EXPIRED:
+                self._expire(worker, watched, now)
+
+    def _signs(
+        self,
+        worker: WorkerProcess,
+        watched: _Watched,
+        now_ns: int,
+        kill_grace: float,
+        never_beat_ns: int,
+    ) -> Signs:
+        words, age = worker.ledger.words, now_ns - worker.heartbeat_ns
         if age <= MISSED_NS:
-            self._starvations.pop(member.serial, None)
-            return 0
-        starvation = self._starvations.setdefault(member.serial, Starvation())
-        starvation.observe(thread_times(member.pid), int(now * 1e9), int(max(late, 0.0) * 1e9))
-        return starvation.starved_ns
+            watched.starvation = None
+        elif watched.starvation is None:
+            # what kept this process from seeing it earlier kept the worker from beating as well
+            watched.starvation, watched.unseen_ns = Starvation(), max(age - _FIRST_SEEN_NS, 0)
+        starved_ns = 0
+        if watched.starvation is not None:
+            watched.starvation.observe(thread_times(worker.pid), now_ns)
+            starved_ns = watched.starvation.starved_ns
+        first = earliest_deadline(worker.ledger) if watched.hung_ns else None
+        until_ns = (watched.hung_ns if first is None else first) + int(kill_grace * 1e9)
+        return Signs(
+            age=age,
+            patience=watched.patience_ns if worker.has_beaten else never_beat_ns,
+            starved=starved_ns,
+            unseen=0 if watched.starvation is None else watched.unseen_ns,
+            unread=self._unread_ns(worker, watched, now_ns),
+            unread_beats=watched.unread_beats,
+            unsubscribed=self._unsubscribed_ns(worker, watched, now_ns),
+            hung=bool(watched.hung_ns),
+            reconnected=bool(watched.hung_ns) and watched.hung_epoch != words[Word.EPOCH],
+            subscribed=worker.subscribed,
+            left=until_ns - now_ns,
+        )
 
-    def _on_stale(self, member: WorkerProcess, now: float, kill_grace: float) -> None:
-        hang, epoch = self._hung.get(member.serial), member.ledger.words[Word.EPOCH]
-        if hang is None or hang.epoch != epoch:
-            # or it woke for a moment, in which it has connected again and begun another task that holds it up
-            again = " again" if hang else ""
-            member.killed_at = 0.0
-            self._hung[member.serial] = _Hang(now, epoch)
-            _log.warning(
-                "worker %d (pid %d) hangs%s: no beat for %.2f s",
-                member.slot,
-                member.pid,
-                again,
-                STALE_NS / 1e9,
-            )
-            self._on_hang(member)
-            return
-        first = earliest_deadline(member.ledger)
-        until = (hang.since if first is None else first / 1e9) + kill_grace
-        if now < until:
-            return
-        if not member.killed_at:
-            member.killed_at = now
+    @staticmethod
+    def _unread_ns(worker: WorkerProcess, watched: _Watched, now_ns: int) -> int:
+        """For how long bytes wait in its connection, none of which it reads, though it has room for them."""
+        words, sock = worker.ledger.words, worker.sock
+        position = words[Word.EPOCH], words[Word.RECEIVED_POS]
+        waits = (
+            sock is not None
+            and worker.epoch == words[Word.EPOCH]
+            and not words[Word.READING_PAUSED]
+            and tcp.unread(sock) > 0
+        )
+        if not waits:
+            watched.unread_since_ns = 0
+        elif not watched.unread_since_ns or watched.read != position:
+            watched.unread_since_ns, watched.unread_beats = now_ns, 0
+        elif worker.heartbeat_ns != watched.beat_ns:
+            watched.unread_beats += 1
+        watched.beat_ns = worker.heartbeat_ns
+        watched.read = position
+        return now_ns - watched.unread_since_ns if watched.unread_since_ns else 0
+
+    def _unsubscribed_ns(self, worker: WorkerProcess, watched: _Watched, now_ns: int) -> int:
+        """For how long it has been out of the queue group while another process of the host was connected."""
+        words = worker.ledger.words
+        if words[Word.PHASE] != Phase.SERVING or words[Word.CONNECTION] == ConnectionState.SUBSCRIBED:
+            watched.unsubscribed_since_ns = 0
+            return 0
+        if not watched.unsubscribed_since_ns:
+            watched.unsubscribed_since_ns = now_ns
+        if not self._connected_since_ns:
+            return 0
+        return now_ns - max(watched.unsubscribed_since_ns, self._connected_since_ns)
+
+    def _found_hanging(self, worker: WorkerProcess, watched: _Watched, signs: Signs, now_ns: int) -> None:
+        sign = missing(signs)
+        if sign is None:
+            return  # it hung, and is about to subscribe again
+        if signs.starved >= STARVED_NS and any(
+            w.hung_ns and w is not watched for w in self._watched.values()
+        ):
+            return  # CPUs are short: each takeover costs some, so there is one at a time
+        # or it woke for a moment, in which it has connected again and begun another task that holds it up
+        again = " again" if watched.hung_ns else ""
+        watched.hung_ns, watched.hung_epoch, watched.stacks_at = now_ns, worker.ledger.words[Word.EPOCH], 0.0
+        _log.warning(
+            "worker %d (pid %d) hangs%s: %s", worker.slot, worker.pid, again, self._why(worker, sign, signs)
+        )
+        self._on_hang(worker)
+
+    @staticmethod
+    def _why(worker: WorkerProcess, sign: Sign, signs: Signs) -> str:
+        if sign is Sign.HEARTBEAT:
+            return f"no beat for {(signs.age - signs.starved - signs.unseen) / 1e9:.2f} s"
+        used, limit = processes.descriptors(worker.pid)
+        full = f"; too many open files: {used} of {limit}" if 0 < limit <= used + 1 else ""
+        return f"{sign.value}{full}"
+
+    def _found_recovered(self, worker: WorkerProcess, watched: _Watched, now_ns: int) -> None:
+        if now_ns - watched.hung_ns < 2 * STALE_NS:  # a false alarm: judge it less strictly
+            watched.patience_ns = min(watched.patience_ns * 2, LONGEST_STALE_NS)
+        watched.hung_ns, watched.stacks_at = 0, 0.0
+        _log.warning("worker %d (pid %d) goes on after hanging", worker.slot, worker.pid)
+        self._on_recovered(worker)
+
+    def _expire(self, worker: WorkerProcess, watched: _Watched, now: float) -> None:
+        if not watched.stacks_at:
+            watched.stacks_at = now
             _log.error(
                 "worker %d (pid %d) hangs past the kill grace: its stacks follow, then SIGKILL",
-                member.slot,
-                member.pid,
+                worker.slot,
+                worker.pid,
             )
-            processes.pidfd_signal(member.pidfd, signal.SIGUSR2)
-        elif now - member.killed_at >= STACKS_BEFORE_KILL:
-            processes.pidfd_signal(member.pidfd, signal.SIGKILL)
+            processes.pidfd_signal(worker.pidfd, signal.SIGUSR2)
+        elif now - watched.stacks_at >= STACKS_BEFORE_KILL:
+            worker.kill()
 
-    def _check_memory(self, member: WorkerProcess, max_memory: int) -> None:
+    def _check_memory(self, worker: WorkerProcess, max_memory: int) -> None:
         try:
-            resident = processes.resident_bytes(member.pid)
+            resident = processes.resident_bytes(worker.pid)
         except OSError:
             return  # it is about to be found dead, or this process has no descriptor left to look
         if resident > max_memory:
-            self._on_recycle(member, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")
+            self._on_recycle(worker, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")

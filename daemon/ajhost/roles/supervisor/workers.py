@@ -13,7 +13,19 @@ from pathlib import Path
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file, processes
 from ajhost.adapters.linux.channel import pair
-from ajhost.core.fleet import Command, Died, Event, Fleet, Leave, Ready, Recycle, Scale, Spawn, WorkerState
+from ajhost.core.fleet import (
+    Command,
+    Died,
+    Event,
+    Fleet,
+    Leave,
+    Ready,
+    Recycle,
+    Scale,
+    Spawn,
+    WorkerState,
+    state_number,
+)
 from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Identity, Word, geometry_for
 from ajhost.roles.messages import FromWorker, GroupLeft, LeaveOrder, RecycleRequest, StartFailed, WorkerReady
@@ -91,6 +103,9 @@ class WorkerPool:
         for command in self.fleet.handle(event, time.monotonic()):
             with self._guard("obeying the fleet"):
                 self._execute(command)
+        for serial, known in self.fleet.members.items():
+            if (member := self.members.get(serial)) is not None:
+                member.ledger.words[Word.WORKER_STATE] = state_number(known.state)
         self._on_change()
 
     def change(self, generation: int, template: TemplateProcess) -> None:

@@ -274,7 +274,7 @@ class TemplateProcess:
     def _take(self, message: FromTemplate, descriptors: list[int]) -> None:
         match message:
             case WorkerForked(serial, pid):
-                pidfd = descriptors.pop() if descriptors else _pidfd_of(pid)
+                pidfd = descriptors.pop() if descriptors else processes.pidfd_of_child(pid)
                 if pidfd is None:
                     self._refused(serial, _NO_DESCRIPTOR)
                     return
@@ -346,20 +346,6 @@ class TemplateProcess:
     def _close_stacks(self) -> None:
         os.close(self._stacks)
         self._stacks = -1
-
-
-def _pidfd_of(pid: int) -> int | None:
-    """A pidfd of a worker that came without: the kernel drops descriptors for which this process has no room.
-
-    A worker that nobody can watch is killed.
-    """
-    if not processes.is_child(pid):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        return None
 
 
 async def rehearse(

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.core.fleet import WorkerState, state_number
+from ajhost.core.liveness import Signs, Verdict, judge
 from ajhost.ledger.layout import Word
 from ajhost.roles.supervisor.connections import InheritedConnections, Key
-from ajhost.roles.supervisor.deadline_keeper import STALE_NS
 from ajhost.roles.supervisor.recovery.takeover import is_complete
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -111,10 +112,12 @@ class Orphan:
 
     def hangs(self) -> bool:
         """Whether it has not beaten for so long that it hangs."""
-        beat_ns = self.ledger.words[Word.HEARTBEAT]
-        return bool(beat_ns) and time.monotonic_ns() - beat_ns > STALE_NS
+        heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
+        return bool(heartbeat_ns) and judge(Signs(time.monotonic_ns() - heartbeat_ns)) is Verdict.HUNG
 
     def begins_to_hang(self) -> bool:
         """Whether it hangs, and has not since the last call."""
         before, self._hung = self._hung, self.hangs()
+        # what it says of itself counts while it does not hang: nobody told it anything since its supervisor died
+        self.ledger.words[Word.WORKER_STATE] = state_number(WorkerState.HUNG) if self._hung else 0
         return self._hung and not before

@@ -1,0 +1,97 @@
+"""Whether a worker is alive: the one place that decides it, without I/O.
+
+A worker is alive when its loop turns (heartbeats), when it reads its connection, and when it is in the queue group
+although it could be. Each sign that is missing for too long is a hang: its requests run elsewhere, and it is killed
+when the first deadline of what it runs is over by the kill grace.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ajhost.core.timings import (
+    HEARTBEAT_MISSED,
+    HEARTBEAT_STALE,
+    HEARTBEAT_STALE_LONGEST,
+    STARVED,
+    UNREAD_LIMIT,
+    UNSUBSCRIBED_LIMIT,
+    nanoseconds,
+)
+
+MISSED_NS = nanoseconds(HEARTBEAT_MISSED)
+STALE_NS = nanoseconds(HEARTBEAT_STALE)
+LONGEST_STALE_NS = nanoseconds(HEARTBEAT_STALE_LONGEST)
+STARVED_NS = nanoseconds(STARVED)
+UNREAD_NS = nanoseconds(UNREAD_LIMIT)
+UNREAD_BEATS = 3
+"""Heartbeats for which bytes must have waited besides: each is a turn of the loop, which could have read them."""
+UNSUBSCRIBED_NS = nanoseconds(UNSUBSCRIBED_LIMIT)
+
+
+class Verdict(Enum):
+    """What one check says of a worker."""
+
+    ALIVE = "every sign of life is there"
+    LATE = "a heartbeat was missed"
+    HUNG = "it hangs, or did and is not in the queue group again"
+    RECOVERED = "it hung, and serves again"
+    EXPIRED = "it hangs past the kill grace"
+
+
+class Sign(Enum):
+    """Which sign of life is missing."""
+
+    HEARTBEAT = "no heartbeat"
+    READING = "it does not read its connection"
+    SUBSCRIPTION = "it is not in the queue group, and other processes of this host are connected"
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What one check has seen of a worker; times in nanoseconds.
+
+    `patience`: the age of a heartbeat at which it hangs. `starved`: the part of that age in which the worker wanted a
+    CPU and had none; `unseen`: the part at which nobody looked, as the supervisor was held up itself. `unread`,
+    `unread_beats`: for how long, and how many heartbeats, bytes wait that it does not read. `unsubscribed`: for how
+    long it is out of the queue group while it could be in it. `hung`: it is known to hang; `reconnected`: on an earlier
+    connection. `subscribed`: it is in the queue group on a connection that nobody took from it. `left`: until its kill
+    grace is over.
+    """
+
+    age: int
+    patience: int = STALE_NS
+    starved: int = 0
+    unseen: int = 0
+    unread: int = 0
+    unread_beats: int = 0
+    unsubscribed: int = 0
+    hung: bool = False
+    reconnected: bool = False
+    subscribed: bool = True
+    left: int = 0
+
+
+def missing(signs: Signs) -> Sign | None:
+    """The sign of life that is missing for too long."""
+    # a turn of the loop takes more of the time that the worker had when it is interrupted over and over
+    patience = signs.patience if signs.starved < STARVED_NS else max(signs.patience, LONGEST_STALE_NS)
+    if signs.age - signs.starved - signs.unseen > patience:
+        return Sign.HEARTBEAT
+    if signs.unread > UNREAD_NS and signs.unread_beats >= UNREAD_BEATS:
+        return Sign.READING
+    if signs.unsubscribed > UNSUBSCRIBED_NS:
+        return Sign.SUBSCRIPTION
+    return None
+
+
+def judge(signs: Signs) -> Verdict:
+    """The verdict on a worker."""
+    if missing(signs) is None:
+        if signs.hung:
+            return Verdict.RECOVERED if signs.subscribed else Verdict.HUNG
+        return Verdict.ALIVE if signs.age <= MISSED_NS else Verdict.LATE
+    if signs.hung and not signs.reconnected and signs.left <= 0:
+        return Verdict.EXPIRED
+    return Verdict.HUNG

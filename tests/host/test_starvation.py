@@ -1,0 +1,107 @@
+"""Overload is not hanging: under a CPU quota, or with many workers on one CPU, nobody is taken over for being late."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import SLACK, Router, Verdict
+
+HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
+_V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
+_SECONDS = 15
+_CPU_MS = 8
+
+
+@pytest.fixture
+def half_a_cpu() -> Iterator[Path]:
+    """A control group, of whichever version is here, with a quota of half a CPU."""
+    legacy = (_V1 / "cpu.shares").exists()
+    group = (_V1 if legacy else _V2) / f"ajhost-starved-{os.getpid()}"
+    try:
+        group.mkdir()
+        if legacy:
+            (group / "cpu.cfs_quota_us").write_text("50000")
+        else:
+            (group / "cpu.max").write_text("50000 100000")
+    except OSError as error:
+        if group.is_dir():
+            group.rmdir()
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+class Bound(Host):
+    """A host that a launcher starts within bounds."""
+
+    launcher: Sequence[str] = ()
+
+    async def _execute(
+        self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
+    ) -> asyncio.subprocess.Process:
+        return await super()._execute(output, notify, (*launcher, *self.launcher), pass_fds)
+
+
+def hangs(host: Host) -> int:
+    """How often a worker was said to hang."""
+    return len(host.output.having(" hangs: ")) + len(host.output.having(" hangs again: "))
+
+
+async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_routers_wait_for_no_answer(
+    nats_server: NatsServer, tmp_path: Path, half_a_cpu: Path
+) -> None:
+    host = Bound(
+        tmp_path,
+        nats=nats_server.url,
+        handlers=HANDLERS,
+        sections={"workers": {"count": 16, "backlog": 64}},
+    )
+    join = f'echo $$ > {half_a_cpu / "cgroup.procs"} && exec "$@"'
+    host.launcher = ("/bin/sh", "-c", join, "sh")
+    async with host, Router(nats_server.url) as router:
+        rate = 800 / _CPU_MS
+        async with router.load("work", {"cpu_ms": _CPU_MS}, rate=rate, deadline=5) as load:
+            await load.sent(int(rate * _SECONDS))
+        report = load.report()
+        assert not report.silent, report
+        assert not report.no_responders, report
+        assert not [r for r in report.requests if r.replies[0].wall > r.deadline + SLACK], report
+        assert hangs(host) < 3, host.log_text()
+
+
+async def test_many_workers_on_one_cpu_are_not_said_to_hang(nats_server: NatsServer, tmp_path: Path) -> None:
+    host = Bound(
+        tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 16, "backlog": 64}}
+    )
+    host.launcher = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
+    async with host, Router(nats_server.url) as router:
+        rate = 1100 / _CPU_MS
+        async with router.load("work", {"cpu_ms": _CPU_MS}, rate=rate, deadline=5) as load:
+            await load.sent(int(rate * _SECONDS))
+        report = load.report()
+        assert not report.silent, report
+        assert not report.no_responders, report
+        assert hangs(host) < 10, host.log_text()
+
+
+async def test_a_real_hang_is_found_at_once_on_a_quiet_machine(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
+        began = time.monotonic()
+        hanging = await router.send("block", {"block_ms": 1500}, deadline=20)
+        await host.log("hangs")
+        assert time.monotonic() - began < 0.6
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE

@@ -1,0 +1,64 @@
+"""Alive, late, hung, recovered, expired: every verdict, and what leads to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ajhost.core.liveness import (
+    LONGEST_STALE_NS,
+    MISSED_NS,
+    STALE_NS,
+    STARVED_NS,
+    UNREAD_BEATS,
+    UNREAD_NS,
+    UNSUBSCRIBED_NS,
+    Sign,
+    Signs,
+    Verdict,
+    judge,
+    missing,
+)
+
+
+@pytest.mark.parametrize(
+    ("signs", "verdict"),
+    [
+        (Signs(age=MISSED_NS), Verdict.ALIVE),
+        (Signs(age=MISSED_NS + 1), Verdict.LATE),
+        (Signs(age=STALE_NS), Verdict.LATE),
+        (Signs(age=STALE_NS + 1), Verdict.HUNG),
+        (Signs(age=STALE_NS + 1, patience=2 * STALE_NS), Verdict.LATE),
+        (Signs(age=0, unread=UNREAD_NS, unread_beats=9), Verdict.ALIVE),
+        (Signs(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS), Verdict.HUNG),
+        (Signs(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS - 1), Verdict.ALIVE),
+        (Signs(age=0, unsubscribed=UNSUBSCRIBED_NS), Verdict.ALIVE),
+        (Signs(age=0, unsubscribed=UNSUBSCRIBED_NS + 1), Verdict.HUNG),
+        (Signs(age=STALE_NS + 1, hung=True, left=1), Verdict.HUNG),
+        (Signs(age=STALE_NS + 1, hung=True, left=0), Verdict.EXPIRED),
+        (Signs(age=STALE_NS + 1, hung=True, reconnected=True, left=0), Verdict.HUNG),
+        (Signs(age=STALE_NS + 1, left=-1), Verdict.HUNG),
+        (Signs(age=0, hung=True, left=-1), Verdict.RECOVERED),
+        (Signs(age=0, hung=True, subscribed=False, left=-1), Verdict.HUNG),
+        (Signs(age=0, hung=True, unsubscribed=UNSUBSCRIBED_NS + 1, left=-1), Verdict.EXPIRED),
+    ],
+)
+def test_a_verdict_follows_from_the_signs(signs: Signs, verdict: Verdict) -> None:
+    assert judge(signs) is verdict
+
+
+def test_time_without_a_cpu_is_none_in_which_a_heartbeat_could_have_come() -> None:
+    assert judge(Signs(age=10 * STALE_NS, starved=10 * STALE_NS - MISSED_NS)) is Verdict.LATE
+    assert judge(Signs(age=10 * STALE_NS, unseen=10 * STALE_NS - MISSED_NS)) is Verdict.LATE
+    assert judge(Signs(age=10 * STALE_NS, unseen=9 * STALE_NS - 1)) is Verdict.HUNG
+
+
+def test_a_machine_short_of_cpus_has_more_patience_with_the_rest_too() -> None:
+    assert judge(Signs(age=LONGEST_STALE_NS + STARVED_NS, starved=STARVED_NS)) is Verdict.LATE
+    assert judge(Signs(age=LONGEST_STALE_NS + STARVED_NS + 1, starved=STARVED_NS)) is Verdict.HUNG
+
+
+def test_the_missing_sign_is_named() -> None:
+    assert missing(Signs(age=STALE_NS + 1)) is Sign.HEARTBEAT
+    assert missing(Signs(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS)) is Sign.READING
+    assert missing(Signs(age=0, unsubscribed=UNSUBSCRIBED_NS + 1)) is Sign.SUBSCRIPTION
+    assert missing(Signs(age=0)) is None
