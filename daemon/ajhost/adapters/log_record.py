@@ -60,8 +60,9 @@ which the answer's text begins, `aj_count` how many refusals a record stands for
 had a task, where another one answered it.
 """
 
-# C0 but for tab and newline, DEL, C1: they would drive the reader's terminal, and make journalctl print "[blob data]"
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# C0 but for tab and newline, DEL, C1: they would drive the reader's terminal, and make journalctl print "[blob data]".
+# Marks of direction and line separators of Unicode: they would show another text than there is (UTR 36)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 # user, password or token in a URL; the seed of an NKEY (S, its kind, base32: github.com/nats-io/nkeys)
 _SECRET = re.compile(r"(?<=://)[^\s/\"']+(?=@)|\bS[ACNOPUX][A-Z2-7]{56}\b")
 
@@ -69,31 +70,53 @@ _SECRET = re.compile(r"(?<=://)[^\s/\"']+(?=@)|\bS[ACNOPUX][A-Z2-7]{56}\b")
 def clean(text: str) -> str:
     """`text` without control characters (shown as `\\x1b`) and without secrets (shown as `***`)."""
     if not text.isprintable():
-        text = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+        text = _CONTROL.sub(_escaped, text)
     return _SECRET.sub("***", text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def one_line(text: str) -> str:
+    """`clean` text without ends of lines, for what stands within a line: an id may hold anything."""
+    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def text_of(record: logging.LogRecord) -> str:
     """The whole text of a record, its traceback and stack included. Raises nothing, whatever was logged."""
+    text, trace = message_of(record), traceback_of(record)
+    return f"{text}\n{trace}" if trace else text
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The message of a record. Raises nothing."""
     try:
         text = record.getMessage()
     except Exception as error:
         text = f"{_shown(record.msg)} (its arguments do not fit: {_shown(error)})"
+    return clean(text)
+
+
+def traceback_of(record: logging.LogRecord) -> str:
+    """The traceback and the stack of a record, empty if it has none. Raises nothing."""
+    parts: list[str] = []
     if record.exc_info and record.exc_info[0] is not None:
         try:
-            trace = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+            parts.append("".join(traceback.format_exception(*record.exc_info)).rstrip("\n"))
         except Exception as error:
-            trace = f"(a {record.exc_info[0].__name__} whose traceback cannot be shown: {_shown(error)})"
-        text = f"{text}\n{trace}"
+            kind = record.exc_info[0].__name__
+            parts.append(f"(a {kind} whose traceback cannot be shown: {_shown(error)})")
     if record.stack_info:
-        text = f"{text}\n{record.stack_info}"
-    return clean(text)
+        parts.append(record.stack_info)
+    return clean("\n".join(parts))
 
 
 def task_labels() -> dict[str, str]:
     """`aj_*` to text, of the task whose handler runs here; empty elsewhere."""
     current = CURRENT_TASK.get()
-    return {} if current is None else current.labels().extras()
+    return {} if current is None else {name: clean(v) for name, v in current.labels().extras().items()}
 
 
 def labels_of(record: logging.LogRecord) -> dict[str, str]:
@@ -103,7 +126,7 @@ def labels_of(record: logging.LogRecord) -> dict[str, str]:
     for name in EXTRAS:
         if name in given and given[name] is not None:
             value = given[name]
-            labels[name] = f"{value:.6f}" if isinstance(value, float) else _shown(value)
+            labels[name] = f"{value:.6f}" if isinstance(value, float) else clean(_shown(value))
     return labels
 
 

@@ -6,10 +6,20 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from typing import TextIO
 
-from ajhost.adapters.log_record import labels_of, text_of
-from ajhost.adapters.systemd.journald import Journal, JournalHandler, bound_stdio, is_attached, print_lines_to
+from ajhost.adapters import log_routing
+from ajhost.adapters.json_log import JsonHandler, JsonLines
+from ajhost.adapters.log_record import labels_of, one_line, text_of
+from ajhost.adapters.systemd.journald import (
+    Journal,
+    JournalHandler,
+    bound_stdio,
+    is_attached,
+    print_lines_to,
+    redirect_prints,
+)
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.DEBUG: "2"}
 
@@ -43,7 +53,7 @@ class LineHandler(logging.Handler):
         first, *further = text_of(record).split("\n")
         labels = labels_of(record)
         about = " ".join(filter(None, (labels.get("aj_type"), labels.get("aj_task"))))
-        where = f" [{about}]" if about else ""
+        where = f" [{one_line(about)}]" if about else ""
         lines = [f"{moment}.{int(record.msecs):03d} {level} {self._who}: {first}{where}"]
         lines += [f"    {line}" for line in further]
         try:
@@ -53,21 +63,31 @@ class LineHandler(logging.Handler):
             pass
 
 
-def configure(level: str, role: str, slot: int | None, generation: int | None) -> None:
+def configure(
+    level: str,
+    role: str,
+    slot: int | None,
+    generation: int | None,
+    *,
+    form: str = "auto",
+    levels: Iterable[tuple[str, str]] = (),
+) -> None:
     """Sends all records of this process, those of libraries and `warnings` included, to where they belong.
 
-    To be called again in each process after a fork. `level` is a name like `info`; `role` is `supervisor`,
-    `template` or `worker`. Handlers that an application has added to the root logger itself stay. Raises ValueError
-    for an unknown level.
+    To be called again in each process after a fork. `level` is a name like `info`, `levels` has those of single
+    loggers; `role` is `supervisor`, `template` or `worker`; `form` is `auto` (the journal, else lines) or `json`. What
+    an application configures stays, see `log_routing.py`. Raises ValueError for an unknown level.
     """
-    root = logging.getLogger()
-    for handler in root.handlers[:]:
-        if isinstance(handler, JournalHandler | LineHandler):
-            root.removeHandler(handler)
-            handler.close()
     logging.raiseExceptions = False
     logging.captureWarnings(True)
-    if is_attached():
+    handler: logging.Handler
+    if form == "json":
+        constant = {"role": role, "slot": slot, "generation": generation}
+        lines = JsonLines({name: value for name, value in constant.items() if value is not None})
+        handler = JsonHandler(lines)
+        if role != "supervisor":  # where handlers' modules are, and so prints
+            redirect_prints(lines.line)
+    elif is_attached():
         bound_stdio()
         fields = {"SYSLOG_IDENTIFIER": identifier(role, slot), "AJ_ROLE": role}
         if slot is not None:
@@ -75,17 +95,17 @@ def configure(level: str, role: str, slot: int | None, generation: int | None) -
         if generation is not None:
             fields["AJ_GENERATION"] = str(generation)
         journal = Journal(fields)
-        root.addHandler(JournalHandler(journal))
-        if role != "supervisor":  # where handlers' modules are, and so prints
+        handler = JournalHandler(journal)
+        if role != "supervisor":
             print_lines_to(journal)
     else:
-        root.addHandler(LineHandler(sys.stderr, role if slot is None else f"{role} {slot}"))
-    root.setLevel(level.upper())
+        handler = LineHandler(sys.stderr, role if slot is None else f"{role} {slot}")
+    log_routing.install(handler, level, levels)
 
 
 def report_lost() -> None:
     """Logs how many records a journal that hung has cost. To be called every now and then, a few times a second."""
-    for handler in logging.getLogger().handlers:
+    for handler in (log_routing.current(), *logging.getLogger().handlers):
         if isinstance(handler, JournalHandler):
             handler.report_lost()
 

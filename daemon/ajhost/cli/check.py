@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ajhost.cli.common import EXIT_CONFIG, load_settings, own_config_option
-from ajhost.cli.output import columns, echo, echo_error
+from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.values import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def check(config: Path, show: bool, user: str | None) -> int:
     if show:
         from ajhost.settings.redact import redacted
 
-        echo(json.dumps(redacted(settings), indent=2, ensure_ascii=False))
+        echo(to_json(redacted(settings), 2))
     else:
         echo(_table(settings, {handler.route: handler.kind for handler in found.handlers}))
     return 0

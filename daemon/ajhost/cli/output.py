@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
+
+from ajhost.adapters.log_record import clean
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 IO_ERROR = 74
@@ -47,8 +50,14 @@ def echo_error(text: str) -> None:
     """Writes a line to stderr; if that takes nothing, there is nobody left to tell."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
-            sys.stderr.write(text + "\n")
+            sys.stderr.write(clean(text) + "\n")
             sys.stderr.flush()
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON of which no character drives a terminal."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ajhost.cli.common import EXIT_CONFIG, config_option, load_settings
-from ajhost.cli.output import columns, echo, echo_error
+from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.values import HandlerSettings, Settings
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ def routes(config: Path, as_json: bool, schema: bool) -> int:
     described = {handler.route: handler for handler in found}
     if schema and not as_json:
         schemas = {h.route: json.loads(h.schema) for h in described.values() if h.schema}
-        echo(json.dumps(schemas, indent=2, ensure_ascii=False))
+        echo(to_json(schemas, 2))
     elif as_json:
         listed = [_object(handler, described[handler.route]) for handler in settings.handlers]
-        echo(json.dumps(listed, indent=2, ensure_ascii=False))
+        echo(to_json(listed, 2))
     else:
         echo(_table(settings, described))
     return 0

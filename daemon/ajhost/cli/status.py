@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from ajhost.cli.common import config_option, report_unreadable, runtime_directory, wrong_host
-from ajhost.cli.output import columns, echo, echo_error
+from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.core.status import StatusReport
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_NOTHING = 0, 1, 3
@@ -45,7 +44,7 @@ def status(config: Path, as_json: bool) -> int:
     except OSError as error:
         report_unreadable(directory, error)
         return EXIT_NOTHING
-    echo(json.dumps(report.as_object(), ensure_ascii=False) if as_json else _text(report))
+    echo(to_json(report.as_object()) if as_json else _text(report))
     return EXIT_OK if report.complete else EXIT_INCOMPLETE
 
 

@@ -180,11 +180,11 @@ async def _status(pidfd: int) -> str:
 @contextlib.asynccontextmanager
 async def _server() -> AsyncIterator[str]:
     """A NATS server that takes subscriptions and has no messages; its address."""
-    tasks: set[asyncio.Task[None]] = set()
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if (task := asyncio.current_task()) is not None:
-            tasks.add(task)
+            serving[task] = writer
         with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
             writer.write(b"INFO " + orjson.dumps(_INFO) + b"\r\n")
             while line := await reader.readline():
@@ -198,9 +198,9 @@ async def _server() -> AsyncIterator[str]:
         yield f"nats://{host}:{port}"
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in serving.values():
+            writer.transport.abort()  # each task ends with its connection
+        await asyncio.gather(*serving, return_exceptions=True)
 
 
 _INFO = {

@@ -330,6 +330,9 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
     signature: dict[str, Any] = given.get("signature", {})
     keys = dict.fromkeys([*signature.get("keys", ()), *signature.get("key_file", ())])
     runtime = given.get("runtime", {})
+    log: dict[str, Any] = given.get("log", {})
+    if "levels" in log:
+        log["levels"] = tuple(log["levels"].items())
     return Settings(
         file=file,
         handlers=tuple(HandlerSettings(route=route, **table) for route, table in given["handlers"].items()),
@@ -338,6 +341,6 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
         workers=WorkerSettings(**given.get("workers", {})),
         signature=SignatureSettings(tuple(keys), signature.get("max_age", 0.0)),
         runtime=RuntimeSettings(Path(runtime["directory"])) if "directory" in runtime else RuntimeSettings(),
-        log=LogSettings(**given.get("log", {})),
+        log=LogSettings(**log),
         http=HttpSettings(**given["http"]) if "http" in given else None,
     )

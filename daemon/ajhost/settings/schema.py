@@ -187,6 +187,10 @@ class Log(_Table):
 
     level: Literal["debug", "info", "warning", "error"] = _allowed('"debug", "info", "warning" or "error"')
     tasks: Literal["failed", "all"] = _allowed('"failed" or "all"')
+    format: Literal["auto", "json"] = _allowed('"auto" or "json"')
+    levels: dict[Text, Literal["debug", "info", "warning", "error"]] = _allowed(
+        'a table of loggers\' names with "debug", "info", "warning" or "error" for each'
+    )
 
 
 class Http(_Table):

@@ -124,6 +124,9 @@ class LogSettings:
 
     level: str = "info"
     tasks: str = "failed"
+    format: str = "auto"
+    levels: tuple[tuple[str, ...], ...] = ()
+    """Pairs: the name of a logger, its level."""
 
 
 @dataclass(frozen=True, slots=True)

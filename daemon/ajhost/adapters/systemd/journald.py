@@ -19,11 +19,12 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ajhost.adapters.log_record import clean, labels_of, task_labels, text_of
+from ajhost.adapters.log_routing import WRITTEN_LEVEL
 from ajhost.core.timings import JOURNAL_WRITE_LIMIT
 
 if TYPE_CHECKING:
@@ -177,21 +178,26 @@ def _priority(level: int) -> Priority:
     return Priority.INFO if level == logging.INFO else Priority.DEBUG
 
 
+Sink = Callable[[str, str, int], None]
+"""Takes a printed line: `stdout` or `stderr`, its text, its priority."""
+
+
 class _Lines(io.RawIOBase):
-    """The end of `print`: each line becomes a record of journald, with the task that printed it.
+    """The end of `print`: each line goes to a sink, with the priority of the record that it is of, if of any.
 
     `fileno` is the stream behind it, for children and C code.
     """
 
-    def __init__(self, journal: Journal, fd: int, priority: Priority) -> None:
-        self._journal = journal
+    def __init__(self, sink: Sink, name: str, fd: int, priority: Priority) -> None:
+        self._sink = sink
+        self._name = name
         self._fd = fd
         self._priority = priority
         self._rest = b""
 
-    def redirect(self, journal: Journal) -> None:
-        """Goes on with another journal; an unfinished line, which a fork would repeat, is dropped."""
-        self._journal = journal
+    def redirect(self, sink: Sink) -> None:
+        """Goes on with another sink; an unfinished line, which a fork would repeat, is dropped."""
+        self._sink = sink
         self._rest = b""
 
     def writable(self) -> bool:
@@ -212,27 +218,36 @@ class _Lines(io.RawIOBase):
 
     def _emit(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
-        priority = int(self._priority)
+        level = WRITTEN_LEVEL.get()
+        priority = int(self._priority if level is None else _priority(level))
         if prefix := _LEVEL_PREFIX.match(text):  # sd-daemon(3)
             priority, text = int(prefix[1]), text[prefix.end() :]
-        if not text:
-            return
-        fields = [field("MESSAGE", clean(text)), field("PRIORITY", str(priority))]
-        fields += [field(name.upper(), value) for name, value in task_labels().items()]
-        self._journal.send(b"".join(fields))
+        if text:
+            self._sink(self._name, clean(text), priority)
 
 
 def print_lines_to(journal: Journal) -> None:
-    """Makes `sys.stdout` and `sys.stderr` write records: lines with the journal's fields and those of the task.
+    """As `redirect_prints`, to records of the journal: lines with its fields and those of the task."""
 
-    After a fork the same two objects go on, since modules may hold them, with the new journal.
+    def sink(_: str, text: str, priority: int) -> None:
+        fields = [field("MESSAGE", text), field("PRIORITY", str(priority))]
+        fields += [field(name.upper(), value) for name, value in task_labels().items()]
+        journal.send(b"".join(fields))
+
+    redirect_prints(sink)
+
+
+def redirect_prints(sink: Sink) -> None:
+    """Makes `sys.stdout` and `sys.stderr` write whole lines to a sink.
+
+    After a fork the same two objects go on, since modules may hold them, with the new sink.
     """
     for name, fd, priority in (("stdout", 1, Priority.INFO), ("stderr", 2, Priority.WARNING)):
         present = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
         if isinstance(present, _Lines):
-            present.redirect(journal)
+            present.redirect(sink)
             continue
-        lines = io.BufferedWriter(_Lines(journal, fd, priority))
+        lines = io.BufferedWriter(_Lines(sink, name, fd, priority))
         text = io.TextIOWrapper(lines, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, text)
 

@@ -32,7 +32,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     """
     faulthandler.enable()  # the watchdog's SIGABRT leaves the stacks
     notifier = Notifier()  # first: it takes systemd's variables out of the environment
-    logs.configure(settings.log.level, "supervisor", None, None)
+    logs.configure(settings.log.level, "supervisor", None, None, form=settings.log.format)
     processes.set_title("ajhost: supervisor")
     processes.become_subreaper()
     directory = settings.runtime.directory

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from ajhost.adapters import logs
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
@@ -73,6 +74,9 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     order = FOR_TEMPLATE.decode(received[0])
     assert isinstance(order, LoadOrder)
     spec = order.spec
+    # before the imports: what they log and print has a place, and what they configure is theirs
+    levels = ((name, level) for name, level in spec.log.levels)
+    logs.configure(spec.log.level, "template", None, spec.generation, form=spec.log.format, levels=levels)
     # resolved, so that a generation keeps its release when a symlink is pointed at the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     handlers: dict[str, LoadedHandler] | None = None

@@ -38,7 +38,14 @@ def run(
     queues: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> NoReturn:
     """Runs a worker to its end. Called in the forked process, with all signals blocked."""
-    logs.configure(spec.log.level, "worker", worker_spec.slot, worker_spec.generation)
+    logs.configure(
+        spec.log.level,
+        "worker",
+        worker_spec.slot,
+        worker_spec.generation,
+        form=spec.log.format,
+        levels=((name, level) for name, level in spec.log.levels),
+    )
     signals.prepare()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     if worker_spec.supervisor_place:

@@ -1,0 +1,83 @@
+"""`[log] format = "json"`: each record, and each line that a handler prints, as one JSON object on stderr.
+
+The names are stable: time (UTC, RFC 3339), level, role, pid, message; slot and generation of a worker; logger, file and
+line of a record, its traceback; stream of a printed line; of the task: task, type, route, tries, duration,
+and of its end: outcome, reason, count.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from ajhost.adapters.log_record import labels_of, message_of, task_labels, traceback_of
+
+_NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
+_LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "debug"}
+"""Of syslog(3)'s priorities."""
+
+
+class JsonLines:
+    """Objects to the descriptor 2, one a line. `constant` is in each."""
+
+    def __init__(self, constant: Mapping[str, Any]) -> None:
+        self._constant = dict(constant)
+
+    def write(
+        self, values: Mapping[str, Any], labels: Mapping[str, str], moment: float | None = None
+    ) -> None:
+        """Writes one object. Raises nothing: a stderr that is gone takes nothing."""
+        now = time.time() if moment is None else moment
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        told = {
+            "time": f"{stamp}.{int(now * 1000) % 1000:03d}Z",
+            **values,
+            **self._constant,
+            "pid": os.getpid(),
+        }
+        told |= {name.removeprefix("aj_"): _value(name, text) for name, text in labels.items()}
+        data = orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        try:
+            while data:
+                data = data[os.write(2, data) :]
+        except OSError:
+            pass
+
+    def line(self, stream: str, text: str, priority: int) -> None:
+        """A printed line."""
+        self.write({"level": _LEVELS.get(priority, "info"), "message": text, "stream": stream}, task_labels())
+
+
+class JsonHandler(logging.Handler):
+    """Log records as JSON objects."""
+
+    def __init__(self, lines: JsonLines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raises nothing."""
+        values: dict[str, Any] = {
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message_of(record),
+            "file": record.pathname,
+            "line": record.lineno,
+        }
+        if trace := traceback_of(record):
+            values["traceback"] = trace
+        self._lines.write(values, labels_of(record), record.created)
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        if name in _NUMBERS:
+            return int(text)
+        return float(text) if name == "aj_duration" else text
+    except ValueError:
+        return text

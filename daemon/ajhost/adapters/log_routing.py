@@ -1,0 +1,123 @@
+"""Which handler gets a log record: ours, whatever an application configures, and each record once.
+
+`logging.config` disables loggers that exist and closes every handler it knows, `basicConfig(force=True)` and
+`logging.shutdown` close them too. Code of handlers calls these at import and in the middle of tasks (Django, Alembic).
+So the host's loggers and its one handler are out of their reach:
+
+- Records of `ajhost` and `ajhost.*` go to the host's handler, and nowhere else, by the levels of `[log]`.
+- Every other record goes to the handlers of the application, as ever, and to the host's as well, unless one of theirs
+  writes to stdout or stderr: it would be there twice.
+- The application's levels are its own. The root logger has that of `[log]` as long as nobody sets another.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+OWN = "ajhost"
+WRITTEN_LEVEL: ContextVar[int | None] = ContextVar("ajhost_written_level", default=None)
+"""The level of the record that an application's handlers are writing just now, maybe to stderr."""
+
+_original = logging.Logger.callHandlers
+_handler: logging.Handler | None = None
+_own_level = logging.INFO
+_root_level: int | None = None
+"""What the root logger was given here; another value is the application's."""
+
+
+class HostLogger(logging.Logger):
+    """A logger of the host's: neither `logging.config` nor `logging.disable` reaches it."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in logging.Logger
+        """By `[log] level` alone."""
+        return level >= (self.level or _own_level)
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """To the host's handler alone."""
+        if _handler is not None:
+            _handler.handle(record)
+
+
+class _Nothing(logging.Handler):
+    """In the place of `logging.lastResort`, for what the host's handler has written already."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        pass
+
+
+def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, str]]) -> None:
+    """Makes `handler` the host's. `levels` are those of single loggers, by name."""
+    global _handler, _own_level, _root_level
+    number = logging.getLevelName(level.upper())
+    if not isinstance(number, int):
+        raise ValueError(f"unknown level {level.upper()}")
+    previous, _handler, _own_level = _handler, handler, number
+    # `logging.shutdown` and `logging.config` close what they find there
+    logging._handlerList[:] = [known for known in logging._handlerList if known() is not handler]  # type: ignore[attr-defined]
+    if previous is not None:
+        previous.close()
+    root = logging.getLogger()
+    if _root_level is None or root.level == _root_level:
+        root.setLevel(level.upper())
+        _root_level = root.level
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and _is_own(name):
+            logger.__class__ = HostLogger
+    logging.Logger.manager.loggerClass = _new_logger  # type: ignore[assignment]
+    for name, wanted in levels:
+        logging.getLogger(name).setLevel(wanted.upper())
+    logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
+    logging.lastResort = _Nothing()
+
+
+def current() -> logging.Handler | None:
+    """The host's handler."""
+    return _handler
+
+
+def _is_own(name: str) -> bool:
+    return name == OWN or name.startswith(f"{OWN}.")
+
+
+def _new_logger(name: str) -> logging.Logger:
+    """A logger that is asked for later: the host's class for our names, else what the application wants."""
+    return HostLogger(name) if _is_own(name) else logging.getLoggerClass()(name)
+
+
+def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    own = _is_own(logger.name)
+    if _handler is not None and (own or not _writes_to_console(logger)):
+        _handler.handle(record)
+    if own:
+        return
+    token = WRITTEN_LEVEL.set(record.levelno)
+    try:
+        _original(logger, record)
+    finally:
+        WRITTEN_LEVEL.reset(token)
+
+
+def _writes_to_console(logger: logging.Logger) -> bool:
+    """Whether a handler of the application's, on the way to the root logger, writes to stdout or stderr."""
+    place: logging.Logger | None = logger
+    while place is not None:
+        if any(_is_console(handler) for handler in place.handlers):
+            return True
+        place = place.parent if place.propagate else None
+    return False
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    # a handler of rich keeps its stream in a console
+    stream = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+    if stream is None:
+        return False
+    if stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        return True
+    try:
+        return stream.fileno() in (1, 2)
+    except (OSError, ValueError, AttributeError):
+        return False
