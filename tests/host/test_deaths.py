@@ -163,7 +163,7 @@ async def test_a_template_that_dies_while_the_host_waits_for_its_server_is_follo
     host = Host(tmp_path, nats=server.url, handlers={"echo": "threaded:echo"}, modules={"threaded": source})
     try:
         await host.launch()
-        await host.log("threads that an import started")
+        await host.log("the imports left something behind: the thread")
         await host.log("waiting for NATS")
         template = host.template()
         os.kill(template, signal.SIGKILL)

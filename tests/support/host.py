@@ -341,9 +341,9 @@ class Host:
         return count
 
     async def running(self, count: int) -> None:
-        """Returns when at least so many tasks run. Each look is a process, which takes its time."""
-        while sum(len(worker["tasks"]) for worker in (await self.status())["workers"]) < count:
-            pass
+        """Returns when at least so many tasks run, by the ledgers: `ajhost status` would take longer than some run."""
+        while self.in_ledgers(State.STARTED) < count:  # noqa: ASYNC110  # shared memory signals nothing
+            await asyncio.sleep(0.005)
 
     async def reload(self, timeout: float = 60.0) -> CommandResult:
         """`ajhost reload`: returns when it is decided, status 0 if the new generation serves."""
