@@ -1,9 +1,9 @@
-"""When a request must be answered: the router's wall clock turned into ours, which only moves forward.
+"""When a request must be answered: the router's wall clock time as a time on this machine's monotonic clock.
 
-What the router says (asyncjobs v0.3.0, request_reply_handler.go): the header is its own limit less 2 s with the
-fraction cut off, `tried` is the same clock's time just before the call. So the header minus `tried` is a length of
-time that no difference between the clocks can spoil, and the header minus our own clock is right even if the request
-has been on its way for long, provided that the clocks agree.
+A router (asyncjobs v0.3.0, request_reply_handler.go) sets the deadline header to its own limit less 2 s, without the
+fraction, and `tried` to the time of the same clock just before the call. So *header - tried* is a length of time that
+does not depend on the difference between the clocks. *header - now* is right even if the request was on its way for
+long, provided that the clocks agree.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _LONGEST = 366 * 86_400 * _SECOND
 
 
 Budget = tuple[float, float]
-"""`(deadline, skew)`: monotonic seconds by which the answer leaves, the time of receipt itself if it is already past;
-and seconds by which our clock is ahead of `tried`, time on the way included, 0.0 without `tried`. A plain tuple, since
-it is made for every request."""
+"""`(deadline, skew)`. `deadline`: monotonic seconds by which the answer leaves, the time of receipt if it has passed.
+`skew`: seconds by which this clock is ahead of `tried`, the request's time on the way included; 0.0 without `tried`. A
+plain tuple, since it is made for every request."""
 
 
 def budget(
@@ -32,11 +32,11 @@ def budget(
 ) -> Budget:
     """The deadline of a request received at `now_wall_ns` (Unix ns) and `now_mono` (s).
 
-    The rule: the smaller of *header - now* and *header - tried*, less `margin`, at most `timeout`. The first is cut
-    short by a clock of ours that runs ahead, and stays right when the request was late; the second is too long by the
-    time on the way, never too short. Taking the smaller, a wrong `tried` can only shorten the time: nothing extends it
-    beyond the header but `ahead`, the seconds that our clock is known to run ahead (`Skew.ahead`), and that is
-    limited to `SKEW_PLAUSIBLE`. A `tried` after the header is impossible and ignored.
+    The time left is the smaller of *header - now* and *header - tried*, less `margin`, at most `timeout`. The first is
+    too short if this clock is ahead, and right if the request was late. The second is too long by the request's time on
+    the way, never too short. With the smaller of both a wrong `tried` can only shorten the time. `ahead`, the seconds
+    by which this clock is known to be ahead (`Skew.ahead`), lengthens the first, by at most `SKEW_PLAUSIBLE`. A `tried`
+    after the header is impossible and ignored.
 
     `margin` (s) makes the answer leave before the header's second. A request without a header has `default` (s).
     """
@@ -56,34 +56,33 @@ def budget(
 
 
 class Skew:
-    """How far our wall clock runs ahead of the routers', from what `budget` saw of many requests.
+    """How far this machine's clock is ahead of the routers', learned from many requests.
 
-    One request cannot tell a clock that is ahead from a request that was late. Many can: the freshest of half a minute
-    has hardly been on its way at all, so what it still seems late is the clock's doing. A forged `tried` in the past
-    never is the freshest, one in the future only ends the correction.
+    One request cannot tell a clock that is ahead from a request that was late. The freshest request of `SKEW_WINDOW`
+    was hardly on its way at all, so its skew is the clocks' difference. A forged `tried` in the past is never the
+    freshest; one in the future only ends the correction.
     """
 
     __slots__ = ("_least", "_since", "ahead", "implausible")
 
     def __init__(self, ahead: float = 0.0) -> None:
         self.ahead = ahead
-        """Seconds for `budget`; 0.0 while nothing is known, or the clocks agree to a quarter of a second."""
+        """Seconds, for `budget`; 0.0 while nothing is known, or the difference is below `SKEW_NOTICED`."""
         self.implausible = 0.0
-        """Seconds by which it seems to be ahead when that is too much to be believed, else 0.0."""
+        """Seconds by which this clock seems to be ahead, if more than `SKEW_PLAUSIBLE`; else 0.0."""
         self._least: float | None = None
         self._since = 0.0
 
     def observe(self, skew: float, now_mono: float) -> bool:
-        """Take the skew (s) of a request received at `now_mono` (s), as `budget` found it; only if it has a `tried`.
+        """Takes the skew (s) of a request that has a `tried` and was received at `now_mono` (s).
 
-        Whether something was learned: half a minute is over, and what was found in it counts from now on, or a request
-        was fresher than the clock's offset allows.
+        Returns whether `ahead` was decided anew: the window is over, or a request was fresher than `ahead` allows.
         """
         least = self._least
         if least is None:
             self._since = now_mono
         elif skew >= least and now_mono - self._since < SKEW_WINDOW:
-            return False  # not the freshest, and more are to come
+            return False  # not the freshest of a window that is not over
         least = self._least = skew if least is None else min(least, skew)
         before, self.ahead = self.ahead, min(self.ahead, _correction(least))
         if now_mono - self._since < SKEW_WINDOW:

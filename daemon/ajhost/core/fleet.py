@@ -1,8 +1,8 @@
 """The fleet: which worker processes there should be, as a state machine without I/O.
 
-Events go in with the time (`handle(event, now)`), commands come out; the supervisor only carries them out. The
-policy in one sentence: each slot has one serving member of the current generation, a replacement serves before the
-old one leaves, and a failure of one slot never stops another.
+Events go in with the time (`handle(event, now)`), commands come out, and the supervisor executes them. The policy: each
+slot has one serving worker of the current generation; a replacement serves before the old worker leaves; a failure of
+one slot never stops another.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def state_of(number: int) -> WorkerState | None:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """There shall be `count` slots of `generation` (start, reload, a dead template's successor)."""
+    """There are to be `count` slots of `generation`: at a start, a reload, or when a dead template was replaced."""
 
     generation: int
     count: int
@@ -52,37 +52,37 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A member has subscribed."""
+    """A worker has subscribed."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A member's process is gone, or it could not be started at all."""
+    """A worker's process is gone, or could not be started."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A member's heartbeat is stale."""
+    """A worker hangs."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A stalled member beats again."""
+    """A hanging worker runs again."""
 
     serial: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recycle:
-    """A member should be replaced in order: a stuck thread, its count of tasks, its memory.
+    """A worker is to be replaced in order: a thread is stuck, or it has served its tasks, or uses too much memory.
 
-    Heard only once it has served: a successor of one that starts would be as worn, and so would every next one.
+    Ignored before the worker has served: its replacement would be in the same state, and so would every next one.
     """
 
     serial: int
@@ -95,7 +95,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The host stops: everybody leaves, nobody is replaced."""
+    """The host stops: every worker leaves, none is replaced."""
 
 
 Event = Scale | Ready | Died | Hung | Recovered | Recycle | Tick | Stop
@@ -106,7 +106,7 @@ Event = Scale | Ready | Died | Hung | Recovered | Recycle | Tick | Stop
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a member. The serial is the fleet's name for it."""
+    """Start a worker. The serial is the fleet's name for it."""
 
     serial: int
     slot: int
@@ -115,7 +115,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Tell a member to leave the group, finish and end. `stop`: the whole host stops."""
+    """Tell a worker to leave the queue group, finish and end. `stop`: the whole host stops."""
 
     serial: int
     stop: bool
@@ -148,7 +148,7 @@ class IllegalTransition(AssertionError):
 
 @dataclass(slots=True)
 class Member:
-    """What the fleet knows of a process."""
+    """What the fleet knows of a worker process."""
 
     serial: int
     slot: int
@@ -161,7 +161,7 @@ class Member:
 
 @dataclass(slots=True)
 class _Slot:
-    """When its next member may be started, and how long the one after that waits if this one fails too."""
+    """When the slot's next worker may be started, and how long the one after it waits if that fails too."""
 
     delay: float = 0.0
     not_before: float = 0.0
@@ -179,7 +179,7 @@ class Fleet:
     _slots: dict[int, _Slot] = field(default_factory=dict)
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Takes an event and says what is to be done."""
+        """Takes an event at `now` (s); returns the commands that follow from it."""
         match event:
             case Scale(generation, count):
                 self.generation, self.count = generation, count
@@ -201,11 +201,11 @@ class Fleet:
         return self._stop() if self.stopping else self._reconcile(now)
 
     def serving(self) -> int:
-        """How many members serve."""
+        """How many workers serve."""
         return sum(m.state is WorkerState.SERVING for m in self.members.values())
 
     def complete(self) -> bool:
-        """Whether every slot has a serving member of the current generation."""
+        """Whether every slot has a serving worker of the current generation."""
         current = [m for m in self.members.values() if m.generation == self.generation]
         return {m.slot for m in current if m.state is WorkerState.SERVING} >= set(range(self.count))
 
@@ -226,7 +226,7 @@ class Fleet:
         if member.ready_at is not None and now - member.ready_at >= STABLE_AFTER:
             slot.delay, slot.not_before = 0.0, 0.0
             return
-        # the first one is replaced at once: it may have been anybody's kill
+        # the first one is replaced at once: its death may have had any cause
         slot.not_before = now + slot.delay
         slot.delay = min(max(RESPAWN_FIRST, slot.delay * 2), RESPAWN_LONGEST)
 
@@ -264,7 +264,7 @@ class Fleet:
         return commands
 
     def _is_current(self, member: Member, now: float) -> bool:
-        """Whether a member is what its slot should have (or is about to be)."""
+        """Whether a worker is, or is about to be, what its slot needs."""
         if member.generation != self.generation or member.to_recycle or member.state is WorkerState.LEAVING:
             return False
         if member.state is WorkerState.HUNG and member.hung_at is not None:
@@ -272,7 +272,7 @@ class Fleet:
         return True
 
     def take_serial(self) -> int:
-        """A name for one more ledger."""
+        """A serial for one more ledger."""
         serial = self.next_serial
         self.next_serial += 1
         return serial

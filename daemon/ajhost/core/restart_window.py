@@ -1,8 +1,8 @@
-"""Whether requesters are there: what the processes of a host know of it together, in the supervisor's ledger.
+"""The time after a server's restart in which requesters may not have reconnected, as all processes of a host know it.
 
-A server that ends takes its subscriptions along, a requester's inbox among them, and until that is back replies go
-nowhere. It is not only for who was connected to that server: a worker that is born afterwards, or whose own server
-stands, starts requests that waited here and came through the one that fell.
+A server that ends forgets its subscriptions, requesters' inboxes among them. A reply that is published before the
+requester has reconnected reaches nobody. This concerns every worker, not only those that were connected to that server:
+a request that came through it may have waited in the shared queue.
 """
 
 from __future__ import annotations
@@ -17,38 +17,35 @@ _KNOWN = 1 << 32
 
 
 class RestartWindow:
-    """Until when they may not be back. `shared` is the supervisor's ledger; its two words are any process's to write.
-
-    Times are seconds of the monotonic clock. What two processes write at the same moment means the same.
-    """
+    """Two words of the supervisor's ledger, `shared`, which any process may write. Times are monotonic seconds."""
 
     def __init__(self, shared: Ledger) -> None:
         self._words = shared.words
 
     @property
     def until(self) -> float:
-        """When all of them must be back; 0 if none ever had to come back."""
+        """When every requester must have reconnected; 0 if none ever had to."""
         return self._words[Word.BACK_BY] / 1e9
 
     def open(self, now: float, away: float) -> None:
-        """They have to come back as of now, after there was no server for `away` seconds."""
+        """Requesters have to reconnect from now on, after there was no server for `away` seconds."""
         by = now + min(max(away, RECONNECT_WINDOW_SHORTEST), RECONNECT_WINDOW_LONGEST)
         self._words[Word.BACK_BY] = max(self._words[Word.BACK_BY], int(by * 1e9))
 
     def server_seen(self, server: bytes, now: float, *, clustered: bool) -> bool:
-        """A process has connected to the server with that id: whether it is not the one that the host knew before.
+        """A process has connected to the server with this id. Returns whether that replaces the server known before.
 
-        Of a cluster the host may know several, and another id tells nothing.
+        In a cluster another id does not mean a restart.
         """
         known, found = self._words[Word.SERVER], zlib.crc32(server) | _KNOWN
         replaced = not clustered and known not in (0, found)
         if replaced:
-            self.open(now, 0.0)  # first: should this process die here, whoever comes next would not notice
+            self.open(now, 0.0)  # first: if this process dies here, the next to connect still sees another id
         self._words[Word.SERVER] = found
         return replaced
 
     def merge(self, shared: Ledger) -> None:
-        """What an earlier start knew; the last one is to be told last."""
+        """Takes what an earlier start knew. Call it for each start, the latest one last."""
         words = shared.words
         self._words[Word.SERVER] = words[Word.SERVER] or self._words[Word.SERVER]
         self._words[Word.BACK_BY] = max(words[Word.BACK_BY], self._words[Word.BACK_BY])

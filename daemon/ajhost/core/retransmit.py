@@ -1,4 +1,7 @@
-"""Replies that may have to go out again: until the server has them, and past its restart until requesters are back."""
+"""Retransmission of replies: each is kept until the server's PONG confirms it.
+
+After a server's restart they are sent again with growing pauses, until requesters had time to reconnect.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,18 @@ from ajhost.core.restart_window import RestartWindow
 from ajhost.core.timings import CONFIRMED_KEPT, REPEAT_PAUSES
 
 _KEPT_BYTES = 8 << 20
-"""Bytes that are kept of what is unconfirmed, and of what is repeated; the oldest go first."""
+"""Limit in bytes for unconfirmed replies, and for those that are repeated. The oldest are dropped first."""
 _SETTLED_BYTES = 1 << 17
-"""The same for what is settled: a second of a thousand replies, and no more memory in any worker."""
+"""The same for confirmed replies, `CONFIRMED_KEPT` after their PONG: enough for about a thousand of them."""
 
 Timed = tuple[float, bytes]
-"""A moment (s) and the replies that belong to it."""
+"""A moment (s), and replies: when they were confirmed, or when they are due."""
 Batch = tuple[bytes, list[int]]
-"""Replies that left together, and their ledger entries, which are held until the server has them."""
+"""Replies that were sent together, and their ledger entries, which are held until the server has confirmed them."""
 
 
 class RetransmitBuffer:
-    """Keeps what was handed to the kernel. Times are seconds of the monotonic clock.
+    """The replies that were handed to the kernel. Times are monotonic seconds.
 
     A second answer is harmless (the router's inbox is one-shot and unique), a missing one is not.
     """
@@ -29,10 +32,10 @@ class RetransmitBuffer:
     def __init__(self, restart_window: RestartWindow) -> None:
         self._restart_window = restart_window
         self._window_seen = restart_window.until
-        """Until when requesters may not be back, as far as what was sent before has been repeated for it."""
+        """The end of the restart window for which what was sent before is being repeated already."""
         self._mark = 0
         self.unasked = 0
-        """Entries of what was sent since the server was last asked."""
+        """How many entries were sent since the server was last asked with a PING."""
         self._unconfirmed: deque[tuple[int, bytes, list[int]]] = deque()
         self._held: list[int] = []
         self._settled: deque[Timed] = deque()
@@ -42,30 +45,30 @@ class RetransmitBuffer:
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether the server may not have everything that was sent."""
+        """Whether the server has not confirmed everything that was sent."""
         return bool(self._unconfirmed)
 
     @property
     def repeating(self) -> bool:
-        """Whether requesters may not be back yet for everything that was sent."""
+        """Whether replies are still repeated, since their requesters may not have reconnected."""
         return any(self._repeats)
 
     @property
     def held(self) -> int:
-        """How many entries are held only because requesters may not be back yet."""
+        """How many entries of confirmed replies are held, since their requesters may not have reconnected."""
         return len(self._held)
 
     def awaits_requesters(self, now: float) -> bool:
-        """Whether requesters may not be back yet: who answers must be able to answer again, whatever dies."""
+        """Whether requesters may not have reconnected: an answer that is given now must be able to be repeated."""
         return now < self._restart_window.until
 
     @property
     def entries(self) -> Iterator[int]:
-        """The ledger entries of what the server may not have."""
+        """The ledger entries of replies that the server has not confirmed."""
         return chain.from_iterable(entries for _, _, entries in self._unconfirmed)
 
     def sent(self, data: bytes, entries: list[int], now: float) -> list[int]:
-        """Replies were handed to the kernel; entries of older ones for which there is no room any more."""
+        """Records replies that the kernel has taken. Returns the entries of older ones that are dropped for room."""
         self._unconfirmed.append((self._mark, data, list(entries)))
         self.unasked += len(entries)
         self._size += len(data)
@@ -79,7 +82,7 @@ class RetransmitBuffer:
         return dropped
 
     def next_mark(self) -> int | None:
-        """The mark with which to ask the server whether it has all that was sent, None if that was asked already."""
+        """The mark for the next PING, whose PONG confirms all that was sent; None if that was asked already."""
         if not self._unconfirmed or self._unconfirmed[-1][0] != self._mark:
             return None
         self.unasked = 0
@@ -87,7 +90,7 @@ class RetransmitBuffer:
         return self._mark - 1
 
     def confirmed(self, mark: int, now: float) -> list[int]:
-        """The server has what was sent before it was asked with `mark`: the entries that need not be held any more."""
+        """The PONG for `mark` has come. Returns the entries that need not be held any more."""
         found: list[int] = []
         while self._unconfirmed and self._unconfirmed[0][0] <= mark:
             _, data, entries = self._unconfirmed.popleft()
@@ -103,16 +106,19 @@ class RetransmitBuffer:
         return found
 
     def release_due(self, now: float) -> list[int]:
-        """The entries that were held until requesters were back, once they must be."""
+        """The held entries, once requesters must have reconnected."""
         return [] if self.awaits_requesters(now) else self.release_held()
 
     def release_held(self) -> list[int]:
-        """The entries of what the server has, requesters or not."""
+        """The entries of confirmed replies, whether requesters have reconnected or not."""
         found, self._held = self._held, []
         return found
 
     def release_oldest(self, *, last: bool) -> list[int]:
-        """The entries that need not be held when there are too few; of the batch sent `last` only if asked for."""
+        """Gives up waiting for PONGs, so that entries can be reused.
+
+        Keeps the newest batch unless `last`: a part of it may still be in this process's buffer.
+        """
         found = self.release_held()
         for _, _, entries in list(self._unconfirmed)[: None if last else -1]:
             found += entries
@@ -120,10 +126,10 @@ class RetransmitBuffer:
         return found
 
     def reconnected(self, now: float, away: float | None) -> list[Batch]:
-        """A new connection: what goes out again first.
+        """A new connection is there. Returns the batches that are sent again first.
 
-        `away`: for how long there was no server, when requesters have to come back as well; None when the server is the
-        one of before, which knows them still.
+        `away`: for how long there was no server, if requesters have to reconnect as well; None if it is the server of
+        before, which still has their subscriptions.
         """
         unsure = [(data, entries) for _, data, entries in self._unconfirmed]
         if away is not None:
@@ -137,7 +143,7 @@ class RetransmitBuffer:
         return unsure
 
     def due(self, now: float) -> list[bytes]:
-        """What is to be repeated now. Call it every now and then: it also forgets what is settled for good."""
+        """The replies that are to be repeated now. Call it a few times a second: it also forgets old ones."""
         self._forget(now)
         self._repeat_for_new_window(now)
         found: list[bytes] = []
@@ -151,7 +157,7 @@ class RetransmitBuffer:
         return found
 
     def _repeat_for_new_window(self, now: float) -> None:
-        """Somebody else found that requesters have to come back: what has just left may have gone nowhere."""
+        """Another process found that requesters have to reconnect: what was just sent may have reached nobody."""
         if self._restart_window.until > self._window_seen:
             self._window_seen = self._restart_window.until
             for data in [*(data for _, data in self._settled), *(data for _, data, _ in self._unconfirmed)]:

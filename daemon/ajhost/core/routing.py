@@ -14,7 +14,7 @@ _LONGEST_KEPT = 256
 
 
 class Routes:
-    """The configured routes, `""` among them for the catch-all."""
+    """The configured routes; `""` is the catch-all."""
 
     __slots__ = ("_by_length", "_found", "_routes")
 
@@ -35,7 +35,7 @@ class Routes:
         except KeyError:
             pass
         found = self._search(subject_route, task_type)
-        # Types come from outside: what is kept is bounded in number and in length.
+        # task types come from outside, so the cache is bounded in number and length
         if len(subject_route) + len(task_type) <= _LONGEST_KEPT:
             if len(self._found) >= _KEPT:
                 self._found.clear()

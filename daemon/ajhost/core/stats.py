@@ -1,4 +1,4 @@
-"""What a host has done since its supervisor started, and how it stands: what metrics are made of."""
+"""Counters since the supervisor's start, and a snapshot of the host, from which the metrics are made."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ajhost.ledger.view import Ledger
 
 @dataclass(slots=True)
 class Counters:
-    """What the supervisor counts by itself, and what workers had counted that are gone.
+    """What the supervisor counts, and the counts of dead workers.
 
-    `absorb` takes a ledger in the same turn of the loop in which its worker stops being one of the living, so no sum
-    over both ever goes back.
+    `absorb` is called in the turn of the loop in which a dead worker is removed from the living ones, so no sum over
+    both ever decreases.
     """
 
     deaths: int = 0
@@ -25,7 +25,7 @@ class Counters:
     _dead: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
 
     def absorb(self, ledger: Ledger) -> None:
-        """Keeps the counts of a worker that is gone."""
+        """Adds the counts of a dead worker."""
         for name, count in counts_of(ledger).items():
             self._dead[name] += count
 
@@ -62,7 +62,7 @@ def counts_of(ledger: Ledger) -> dict[str, int]:
 
 
 def waiting_in(ledger: Ledger) -> int:
-    """How many requests wait in a ledger for somebody who starts them."""
+    """How many requests in a ledger are not started, revoked or claimed."""
     return sum(
         entry.state in (State.RECEIVED, State.QUEUED) and not entry.revoked and not entry.claimed
         for entry in ledger.used()

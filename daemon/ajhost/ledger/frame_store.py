@@ -1,6 +1,6 @@
-"""Places in a ledger's store: which bytes are free. Private to the owner; only what lies there is shared.
+"""Allocation in a ledger's frame store. The list of free ranges is the owner's alone; only the bytes are shared.
 
-First fit from the low end, so that a quiet host touches few pages of what was reserved.
+First fit from the low end, so that a quiet host touches few of the pages that were reserved.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Tokens of the shared queue: a datagram that names an entry in some process's ledger, never its payload.
 
-One entry has one valid token at a time, so that whoever received it from the kernel's queue is alone with the request.
+One entry has one valid token at a time, and the kernel gives a datagram to one receiver. So the process that received a
+token is the only one that may start the request.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from ajhost.ledger.view import Ledger
 
 _FORMAT = struct.Struct("=QQQQ")
 SIZE = _FORMAT.size
-"""Bytes of a token; it is received straight into the consumer's ledger (`token_places`)."""
+"""Bytes of a token. The kernel stores it straight into the consumer's ledger (`token_places`)."""
 
 
 class Token(NamedTuple):
-    """Which entry waits. `deadline_ns` is monotonic."""
+    """Names an entry that waits. `deadline_ns` is monotonic."""
 
     serial: int
     entry: int
@@ -36,21 +37,21 @@ def unpack(data: bytes | memoryview) -> Token:
 
 
 def token_places(ledger: Ledger) -> list[memoryview]:
-    """Where in a ledger's header the tokens lie that its owner has received."""
+    """The places in a ledger's header for the tokens that its owner has received."""
     first = Word.TOKENS * 8
     return [ledger.view[at : at + SIZE] for at in range(first, first + TOKEN_PLACES * SIZE, SIZE)]
 
 
 class TokenState(Enum):
-    """What a token is worth when its entry is looked at."""
+    """What a consumer that holds a token may do, from a look at its entry."""
 
     VALID = "the request may be started by whoever holds the token"
     STALE = "claimed, revoked, expired or freed: drop the token"
-    PENDING = "its pusher is between storing and sending, or died there: look again"
+    PENDING = "its producer is between sending and storing QUEUED, or died there: check again"
 
 
 def check(token: Token, ledger: Ledger) -> TokenState:
-    """Judges a token against its entry. The pusher writes QUEUED after the send, so RECEIVED means not decided."""
+    """Compares a token with its entry. The producer stores QUEUED after it sent the token, so RECEIVED is PENDING."""
     if token.entry >= ledger.entries:
         return TokenState.STALE
     seq, state = ledger.state(token.entry)

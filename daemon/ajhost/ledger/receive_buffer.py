@@ -1,8 +1,8 @@
-"""The chunk of a ledger: where a connection is received, by its owner or by the supervisor that inherited it.
+"""The receive buffer of a ledger: its owner receives its connection into it, or the supervisor that takes that over.
 
 `RECEIVED_POS` and `PARSED_POS` are stream positions; the byte at position p lies at `p - BASE`. Each change is one
-store, so a kill leaves a state that `ReceiveBuffer.resume` can go on from. `PARSED_POS` may be ahead of `RECEIVED_POS`:
-what is still to come of a frame that no chunk holds is passed over, by whoever receives it.
+store, so after a SIGKILL `ReceiveBuffer.resume` continues from there. `PARSED_POS` is ahead of `RECEIVED_POS` while a
+frame is passed over that is longer than any receive buffer.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from ajhost.ledger.layout import LedgerError, Word
 from ajhost.ledger.view import Ledger
 
 READ_SIZE = 1 << 15
-"""Bytes that there is always room for. What is read at once is run at once, and with its tasks should stay in a
-processor's cache: twice as much costs 3 % more where other machines share that."""
+"""Bytes that there is always room for. Requests that are read at once run at once; with their tasks they should fit in
+a processor's cache."""
 LONGEST_FRAME = 1 << 32
-"""Bytes of a frame that are believed."""
+"""No frame is longer, in bytes: a larger number is damage."""
 
 
 class ReceiveBuffer:
-    """Positions of one connection."""
+    """The positions of one connection and the bytes between them. `done`: up to here, frames are parsed."""
 
     __slots__ = ("_base", "_memory", "_words", "at", "done", "received", "size")
 
@@ -30,14 +30,15 @@ class ReceiveBuffer:
         self._base = self.done = self.received = 0
 
     def reset(self) -> None:
-        """A new connection begins at position 0. The epoch goes first: the positions below belong to it."""
+        """Begins a new connection at position 0. The epoch is stored first, since the positions belong to it."""
         words = self._words
         words[Word.EPOCH] += 1
         words[Word.RECEIVED_POS] = words[Word.PARSED_POS] = words[Word.BASE] = 0
         self._base = self.done = self.received = 0
 
     def resume(self, taken: int) -> None:
-        """Goes on where a dead owner stopped; `taken` is the kernel's count of what it received, recorded or not.
+        """Continues where a dead owner stopped. `taken`: how many bytes it received by the kernel's count, which may be
+        more than it recorded.
 
         :raises LedgerError: when the positions cannot be true.
         """
@@ -55,10 +56,10 @@ class ReceiveBuffer:
         self.received = words[Word.RECEIVED_POS] = end
 
     def free_space(self, needed: int) -> memoryview:
-        """Where to receive next; `needed` bytes are known to belong to the unfinished frame at `done`.
+        """Where to receive next. `needed`: bytes that belong to the unfinished frame at `done`, as far as is known.
 
-        An unfinished frame is moved to the front when the end is near: by copy, then one store. The geometry makes
-        sure that the two places do not overlap (`ledger.layout.geometry_for`).
+        Near the end of the buffer an unfinished frame is moved to the front, by a copy and one store. The buffer is so
+        large that the two places do not overlap (`ledger.layout.geometry_for`).
         """
         left = max(self.received - self.done, 0)
         if not left and self._base != self.received:
@@ -72,11 +73,11 @@ class ReceiveBuffer:
         return self._memory[end : end + wanted]
 
     def commit(self, count: int) -> None:
-        """`count` bytes were received into `free_space`."""
+        """Records that `count` bytes were received into `free_space`."""
         self.received = self._words[Word.RECEIVED_POS] = self.received + count
 
     def unconsumed(self) -> bytes:
-        """A copy of what is received and not done; nothing while a frame is passed over."""
+        """A copy of the bytes that are received and not parsed; none while a frame is passed over."""
         return bytes(self._memory[self.done - self._base : self.received - self._base])
 
     def place(self) -> int:
@@ -84,9 +85,10 @@ class ReceiveBuffer:
         return self.at + self.done - self._base
 
     def transfer_to(self, heir: Ledger) -> None:
-        """Another ledger, whose chunk is at least as large, goes on with this connection as if it had been its own.
+        """Has another ledger, whose buffer is at least as large, continue this connection.
 
-        The positions stay; the unfinished frame is copied, and the epoch that says there is a connection comes last.
+        The positions stay the same. The unfinished frame is copied, and the epoch, which says that there is a
+        connection, is stored last.
         """
         words, rest = heir.words, self.unconsumed()
         heir.view[heir.chunk_at : heir.chunk_at + len(rest)] = rest
@@ -95,5 +97,5 @@ class ReceiveBuffer:
         words[Word.EPOCH] = 1
 
     def consume(self, count: int) -> None:
-        """`count` more bytes are in a ledger, or of no interest, whether they are received already or not."""
+        """Records that `count` more bytes, received or not, are in entries or are to be passed over."""
         self.done = self._words[Word.PARSED_POS] = self.done + count

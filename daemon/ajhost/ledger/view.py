@@ -1,4 +1,4 @@
-"""A ledger as others see it: what anybody may read, and the few words that others than its owner write."""
+"""A ledger as other processes see it: what any may read, and the few words that not its owner writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _STATES = {int(state): state for state in State if state <= State.SENT}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One request as the ledger tells it; times are monotonic nanoseconds, 0 for none."""
+    """A copy of an entry. Times are monotonic nanoseconds; 0: none."""
 
     index: int
     seq: int
@@ -60,12 +60,12 @@ class Entry:
 
     @property
     def refused(self) -> bool:
-        """Whether it was answered without having started."""
+        """Whether it was answered without a start."""
         return self.state in (State.ANSWERED, State.SENT) and not self.started_ns
 
 
 class Ledger:
-    """A ledger as others see it.
+    """A ledger as other processes see it.
 
     :raises LedgerError: when the buffer holds no ledger of this layout, or one cut short.
     """
@@ -106,8 +106,8 @@ class Ledger:
         return range(min(self.words[Word.HIGH_WATER], self.entries))
 
     def recount_touched(self) -> None:
-        """Writes anew, for an owner that is dead, how many entries are to be looked at: a stray write may have cut that
-        down, and what lies beyond it is answered by nobody."""
+        """Counts anew, for a dead owner, how many entries were ever in use: a stray write may have lowered the number,
+        and nobody would answer the entries beyond it."""
         words = self.words
         used = [i for i in range(self.entries) if words[FIRST + i * ENTRY_WORDS] & 0xFF]
         if used and used[-1] >= words[Word.HIGH_WATER]:
@@ -121,8 +121,8 @@ class Ledger:
                 yield self.entry(index)
 
     def unanswered(self, before_ns: int) -> Iterator[tuple[int, int]]:
-        """`(index, seq)` of entries received before that moment that have no answer yet, nor does anybody else have
-        them."""
+        """`(index, seq)` of entries that were received before that moment, have no answer, and are neither revoked nor
+        claimed."""
         words = self.words
         for index in self.touched():
             word = FIRST + index * ENTRY_WORDS
@@ -138,7 +138,7 @@ class Ledger:
         return any(words[FIRST + index * ENTRY_WORDS] & 0xFF for index in self.touched())
 
     def settled_entries(self) -> list[int]:
-        """Entries in use that were revoked or claimed. Asked at every tick, so nothing is copied."""
+        """Entries in use that are revoked or claimed. The supervisor asks at every tick, so nothing is copied."""
         words, found = self.words, []
         for index in self.touched():
             word = FIRST + index * ENTRY_WORDS
@@ -185,24 +185,24 @@ class Ledger:
         return self.words[FIRST + index * ENTRY_WORDS + RECEIVED_NS]
 
     def state(self, index: int) -> tuple[int, int]:
-        """`(seq, state)` of an entry, in one look."""
+        """`(seq, state)` of an entry, from one load."""
         value = self.words[FIRST + index * ENTRY_WORDS]
         return value >> 8, value & 0xFF
 
     def is_revoked(self, index: int, seq: int) -> bool:
-        """Whether the supervisor took this request away or answered it."""
+        """Whether the supervisor answers or moves this request."""
         return self.words[FIRST + index * ENTRY_WORDS + REVOKED] == seq
 
     def is_claimed(self, index: int, seq: int) -> bool:
-        """Whether a consumer started this request."""
+        """Whether a consumer has started this request."""
         return self.words[FIRST + index * ENTRY_WORDS + CLAIMED] == seq
 
     def revoke(self, index: int, seq: int) -> None:
-        """The supervisor's word: this request is mine, its owner leaves it alone."""
+        """Revokes a request: the supervisor answers or moves it, its owner must neither start nor answer it."""
         self.words[FIRST + index * ENTRY_WORDS + REVOKED] = seq
 
     def claim(self, index: int, seq: int) -> None:
-        """The consumer's word: this request is started, its owner forgets it."""
+        """Claims a request: a consumer has started it in its own ledger, its owner releases the entry."""
         self.words[FIRST + index * ENTRY_WORDS + CLAIMED] = seq
 
     def connection(self) -> ConnectionStatus:
@@ -215,7 +215,7 @@ class Ledger:
         return bytes(self.view[at >> 32 : (at >> 32) + (at & 0xFFFFFFFF)])
 
     def free_entry(self, index: int) -> None:
-        """Frees an entry of a process that is dead (the supervisor, once it has dealt with it)."""
+        """Frees an entry of a dead process that is settled."""
         self.words[FIRST + index * ENTRY_WORDS] = 0
 
     def close(self) -> None:

@@ -1,4 +1,8 @@
-"""A ledger as its owner writes it. The order of the stores is the promise: see `ledger/layout.py`."""
+"""A ledger as its owner writes it. Each method that changes a state is a row of `ledger/states.py`.
+
+The state word is stored last, so a SIGKILL in between leaves the state before. Where another process may write as well,
+the method stores its state first and looks at the other's word then: one of the two sees the other.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +37,7 @@ from ajhost.ledger.layout import (
 from ajhost.ledger.view import Ledger
 
 REFUSAL_DUE_NS = 250_000_000
-"""The deadline of a refusal, from its receipt: it leaves at once, unless its worker hangs before it has sent it."""
+"""A refusal is due so long after its request was received. It leaves at once, unless its worker hangs before that."""
 
 
 class LedgerWriter(Ledger):
@@ -60,12 +64,12 @@ class LedgerWriter(Ledger):
 
     def _take_entry(self) -> int:
         index = self._free.pop()
-        if index == self._high_water:  # what was released is taken first, so this grows by one at a time
+        if index == self._high_water:  # released entries are taken first, so this grows by one at a time
             self._high_water = self.words[Word.HIGH_WATER] = index + 1
         return index
 
     def receive(self, at: int, size: int, now_ns: int) -> int:
-        """RECEIVED: a request whose raw frame lies at file offset `at`. The caller saw that one is `available`."""
+        """RECEIVED: a request whose raw frame lies at file offset `at`. The caller has checked `available`."""
         index = self._take_entry()
         self._seq = seq = self._seq + 1
         words, word = self.words, FIRST + index * ENTRY_WORDS
@@ -76,7 +80,7 @@ class LedgerWriter(Ledger):
         return index
 
     def receive_copy(self, frame: bytes, now_ns: int) -> int | None:
-        """A request that is not in the chunk, copied to the store: RECEIVED; None when there is no room."""
+        """RECEIVED: a request whose frame is copied to the store; None when there is no room."""
         place = self.store.allocate(len(frame)) if self._free else None
         if place is None:
             return None
@@ -86,7 +90,7 @@ class LedgerWriter(Ledger):
         return index
 
     def keep(self, index: int, frame: bytes) -> bool:
-        """Moves a RECEIVED request's frame from the chunk to the store, by one store of its place; False: no room."""
+        """Copies a RECEIVED request's frame from the receive buffer to the frame store; False: no room."""
         place = self.store.allocate(len(frame))
         if place is None:
             return False
@@ -96,7 +100,7 @@ class LedgerWriter(Ledger):
         return True
 
     def drop_frame(self, index: int) -> None:
-        """Gives up the frame in the store of a request that is STARTED, which nobody reads any more."""
+        """Frees the frame in the store of a STARTED request: nobody reads it any more."""
         if index in self._stored:
             self.store.release(self._stored.pop(index))
 
@@ -105,7 +109,7 @@ class LedgerWriter(Ledger):
         self.words[FIRST + index * ENTRY_WORDS + DEADLINE] = deadline_ns
 
     def queue(self, index: int, seq: int) -> None:
-        """QUEUED: its token is on its way."""
+        """QUEUED: the kernel has its token."""
         self.words[FIRST + index * ENTRY_WORDS] = seq << 8 | E_QUEUED
 
     def start(
@@ -119,9 +123,9 @@ class LedgerWriter(Ledger):
         tries: int,
         origin: tuple[int, int, int] = (0, 0, 0),
     ) -> bool:
-        """STARTED, written immediately before the handler runs.
+        """STARTED: the handler is called next.
 
-        False when the supervisor took the request away meanwhile (this process had been stopped): do not run it.
+        False when the supervisor revoked the request while this process was stopped: do not call the handler.
         """
         words, word = self.words, FIRST + index * ENTRY_WORDS
         id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
@@ -136,33 +140,35 @@ class LedgerWriter(Ledger):
         self.view[place : place + len(text)] = text
         seq = words[word] >> 8
         words[word] = seq << 8 | E_STARTED
-        # after the store: the supervisor, which stopped us, saw STARTED, or we see its word
+        # after the store: either the supervisor, which stopped this process, saw STARTED, or this sees that it revoked
         return words[word + REVOKED] != seq
 
     def start_pulled(self, now_ns: int) -> int:
-        """An entry for a request that is pulled; it becomes visible with `start`. One must be `available`."""
+        """RESERVED: an entry for a request that is pulled; others see it from `start` on. One must be `available`."""
         index = self._take_entry()
         self._seq = seq = self._seq + 1
         words, word = self.words, FIRST + index * ENTRY_WORDS
         words[word + FRAME] = words[word + DEADLINE] = 0
         words[word + RECEIVED_NS] = now_ns
-        words[word] = seq << 8  # FREE with its seq: no request yet
+        words[word] = seq << 8
         return index
 
     def refuse(self, index: int, reply: bytes) -> bool:
-        """ANSWERED, of a request that may never have been started: its reply subject is put down first.
+        """ANSWERED, of a request that may not have started.
 
-        Without that, whoever inherits the entry would answer to what an earlier request left there. It has a deadline
-        from now on, so that the supervisor answers when its worker hangs with the reply unsent. False when the
-        supervisor has spoken for it or a consumer has started it after all: send nothing. A subject longer than an
-        entry's texts is left out; after a death such a request has no answer.
+        Its reply subject is stored first: the supervisor would otherwise answer to the subject of an earlier request
+        when this process dies. It gets a deadline, so that the supervisor answers when this process hangs with the
+        reply unsent. A subject that is longer than an entry's texts is left out; such a request has no answer when
+        this process dies.
+
+        False when the supervisor has revoked the request, or a consumer has claimed it: send nothing.
         """
         words, word = self.words, FIRST + index * ENTRY_WORDS
         seq, state = self.state(index)
         if state != E_STARTED:
             if len(reply) > ENTRY_SIZE - TEXT:
                 reply = b""
-            # the deadline stays: while a token for it is about, others may look at it
+            # the deadline stays: a consumer that holds its token may still read it
             words[word + STARTED] = words[word + ORIGIN] = words[word + TRIES] = 0
             words[word + SIZES] = len(reply)
             place = word * 8 + TEXT
@@ -170,13 +176,13 @@ class LedgerWriter(Ledger):
         if not words[word + DEADLINE]:
             words[word + DEADLINE] = words[word + RECEIVED_NS] + REFUSAL_DUE_NS
         words[word] = seq << 8 | E_ANSWERED
-        # after the store: a consumer that looks again sees ANSWERED, or we see its word
+        # after the store: either a consumer that checks again sees ANSWERED, or this sees that it claimed
         return words[word + REVOKED] != seq and words[word + CLAIMED] != seq
 
     def answer(self, index: int) -> bool:
-        """ANSWERED, of a STARTED request: the reply is about to be written.
+        """ANSWERED, of a STARTED request: the reply is written next.
 
-        False when the supervisor has spoken for it: send nothing.
+        False when the supervisor has revoked the request: send nothing.
         """
         words, word = self.words, FIRST + index * ENTRY_WORDS
         seq = words[word] >> 8
@@ -184,25 +190,25 @@ class LedgerWriter(Ledger):
         return words[word + REVOKED] != seq
 
     def sent(self, entries: Iterable[int]) -> None:
-        """SENT, of ANSWERED requests: the kernel took their replies."""
+        """SENT, of ANSWERED requests: the kernel has taken their replies."""
         words = self.words
         for index in entries:
             word = FIRST + index * ENTRY_WORDS
             words[word] = words[word] >> 8 << 8 | E_SENT
 
     def recall(self, entries: Iterable[int]) -> None:
-        """ANSWERED again: the connection has ended, and nobody knows whether the server read them."""
+        """ANSWERED again: the connection has ended, and the server may not have read the replies."""
         words = self.words
         for index in entries:
             word = FIRST + index * ENTRY_WORDS
             words[word] = words[word] >> 8 << 8 | E_ANSWERED
 
     def release(self, index: int) -> None:
-        """FREE: a consumer started it, or the supervisor has it."""
+        """FREE: a consumer has started the request, or the supervisor has it."""
         self.release_all((index,))
 
     def release_all(self, entries: Sequence[int]) -> None:
-        """FREE: the server has their replies."""
+        """FREE: the server has confirmed the replies."""
         words, stored = self.words, self._stored
         for index in entries:
             words[FIRST + index * ENTRY_WORDS] = 0

@@ -1,7 +1,7 @@
 """Ledger files: made, mapped, locked and removed. The only module that opens them.
 
 A file is preallocated, so that a full runtime directory is an `OSError` (ENOSPC) at once and never a SIGBUS later. Its
-owner holds a POSIX record lock on it, which a fork does not inherit: a file without a lock belongs to nobody alive.
+owner holds a POSIX record lock on it, which a fork does not inherit: a file without a lock has no living owner.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def serials(directory: Path) -> list[int]:
 
 
 def clear_unfinished(directory: Path) -> None:
-    """Removes files in whose making a supervisor was killed: nobody has ever used them."""
+    """Removes files that a supervisor was making when it was killed: no process has used them."""
     for path in directory.glob(f"*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
 
@@ -52,16 +52,16 @@ def make(directory: Path, geometry: Geometry, identity: Identity) -> None:
         os.posix_fallocate(descriptor, 0, geometry.size)
         with mmap.mmap(descriptor, geometry.size) as mapping, memoryview(mapping) as view:
             create(view, geometry, identity)
-        os.link(unfinished, path)  # which, unlike a rename, replaces nobody's file
+        os.link(unfinished, path)  # unlike a rename it replaces no file
     finally:
         unfinished.unlink(missing_ok=True)
         os.close(descriptor)
 
 
 class MappedLedger(Ledger):
-    """Somebody else's ledger, mapped.
+    """Another process's ledger, mapped.
 
-    :raises OSError: when there is no such file. :raises LedgerError: when it is not one of ours.
+    :raises OSError: when there is no such file. :raises LedgerError: when it is no ledger of this layout.
     """
 
     __slots__ = ("_mapping",)
@@ -129,7 +129,7 @@ def _map(directory: Path, serial: int) -> mmap.mmap:
 
 
 def locked_by(directory: Path, serial: int) -> int | None:
-    """The pid of the living process that owns the file; None when nobody does."""
+    """The pid of the living process that owns the file; None when there is none."""
     descriptor = _open(directory, serial)
     try:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
@@ -145,7 +145,7 @@ def remove(directory: Path, serial: int) -> None:
 
 
 def quarantine(directory: Path, serial: int) -> Path:
-    """Renames a file that is no ledger of this layout, so that nobody trusts it and somebody can look at it."""
+    """Renames a file that is no ledger of this layout, so that no start reads it and an operator can."""
     path = path_of(directory, serial)
     aside = path.with_suffix(".foreign")
     path.rename(aside)

@@ -1,4 +1,4 @@
-"""What the kernel offers for processes: ends, stops, signals, sizes and names. Linux only."""
+"""Processes as Linux offers them: how they end, stopping, signals, sizes, titles."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended: by a signal, or with an exit status; neither when somebody else reaped it.
+    """How a process ended: by a signal or with an exit status; neither if another process reaped it.
 
-    `core` says that it left a core dump.
+    `core`: it left a core dump.
     """
 
     signal: int | None
@@ -54,16 +54,16 @@ class ExitStatus:
 
 
 class StopResult(Enum):
-    """What became of an attempt to stop a process."""
+    """The result of an attempt to stop a process."""
 
     STOPPED = auto()
-    """It stands still because of us, every thread of it."""
+    """This call stopped it, every thread of it."""
     ALREADY_STOPPED = auto()
-    """Somebody else had stopped it, so it is not ours to resume."""
+    """Another process had stopped it, and may resume it at any moment."""
     GONE = auto()
     """It has ended."""
     TIMEOUT = auto()
-    """It did not stop in time, and was told to go on."""
+    """It did not stop in time, and was resumed."""
 
 
 def become_subreaper() -> None:
@@ -85,7 +85,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def resume_on_parent_death() -> None:
-    """Lets this process go on, should it be stopped, when its parent ends: nobody else may be left to do that.
+    """Has the kernel resume this process, if it is stopped, when its parent ends: the supervisor may have stopped it.
 
     :raises OSError: when the kernel refuses.
     """
@@ -101,8 +101,8 @@ def _prctl(option: int, value: int) -> None:
 def wait_status(pidfd: int) -> ExitStatus | None:
     """Reaps a child and says how it ended.
 
-    None when it still runs, or when it is not ours yet: a worker that died before the process between it and its
-    template did. A pidfd that is readable while this says None means: ask again.
+    None when it runs, or is not this process's child yet: a worker that died before the process between it and its
+    template. If the pidfd is readable and this returns None, call it again.
     """
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
@@ -134,8 +134,8 @@ def _send(pidfd: int, number: int) -> None:
     except ProcessLookupError:
         raise
     except OSError:
-        # A system call filter may forbid pidfd_send_signal(2) and allow kill(2). A child's number is nobody else's
-        # until this process has reaped it.
+        # A system call filter may forbid pidfd_send_signal(2) and allow kill(2). The kernel does not give a child's pid
+        # to another process until this one has reaped it.
         os.kill(_pid_of(pidfd), number)
 
 
@@ -167,8 +167,8 @@ def has_ended(pidfd: int) -> bool:
 def pidfd_getfd(pidfd: int, descriptor: int) -> int:
     """A duplicate of a descriptor of another process.
 
-    :raises OSError: EBADF when it has none of that number, EPERM when we may not: it takes the right to trace that
-        process (ptrace(2), "Ptrace access mode checking").
+    :raises OSError: EBADF when it has none of that number; EPERM without the right to trace that process (ptrace(2),
+        "Ptrace access mode checking").
     """
     duplicate = _LIBC.syscall(_PIDFD_GETFD, pidfd, descriptor, 0)
     if duplicate < 0:
@@ -178,10 +178,10 @@ def pidfd_getfd(pidfd: int, descriptor: int) -> int:
 
 
 def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
-    """Stops every thread of a process, and returns when it stands still: within a millisecond as a rule.
+    """Stops every thread of a process, and returns when all stand still.
 
-    Blocks for `timeout` seconds at most. A thread that waits in the kernel for so long, uninterruptibly (a dead file
-    server), stands still as well: it stops before it executes another instruction of its own.
+    Blocks for `timeout` seconds at most. A thread that waits uninterruptibly in the kernel for that long (for a dead
+    file server, say) counts as stopped: it stops before it executes another instruction of its own.
     """
     if _state(pid) == "T":
         return StopResult.ALREADY_STOPPED
@@ -213,19 +213,19 @@ def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
 
 
 def resume(pidfd: int) -> None:
-    """Lets a stopped process go on."""
+    """Resumes a stopped process."""
     pidfd_signal(pidfd, signal.SIGCONT)
 
 
 def _stop_each_thread(pid: int) -> None:
-    """A signal to a process is the main thread's to take, and if that waits in the kernel, the others run on."""
+    """Sends SIGSTOP to each thread: the main thread takes a signal to the process, and may wait in the kernel."""
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             _LIBC.tgkill(pid, int(task), int(signal.SIGSTOP))
 
 
 def _all_threads(pid: int, states: frozenset[str]) -> bool:
-    """Whether every thread is in one of these states. A process that was told to stop makes no new ones."""
+    """Whether every thread is in one of these states. A process with a pending SIGSTOP makes no new threads."""
     try:
         return {_state(f"{pid}/task/{task}") for task in os.listdir(f"/proc/{pid}/task")} <= states
     except OSError:
@@ -241,15 +241,15 @@ def _state(process: int | str) -> str:
 
 
 class ChildReaper:
-    """Reaps what a subreaper inherits from dead workers: their handlers' children, which nobody else waits for."""
+    """Reaps what a subreaper inherits from dead workers: children of handlers, which no other process waits for."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def reap(self, known: Container[int]) -> None:
-        """Reaps each child that was dead at the last call already and is not `known`.
+        """Reaps each child that was dead at the last call already and is not `known`. Call it about once a second.
 
-        A worker that died before its pidfd was received looks the same for a moment: call this once a second or so.
+        A worker that died before its pidfd was received looks the same for a moment.
         """
         dead = {pid for pid in children() if pid not in known and _state(pid) == "Z"}
         for pid in dead & self._seen:
@@ -274,18 +274,18 @@ def children_of(pid: int) -> set[int]:
 
 
 def raise_oom_score(pid: int, by: int) -> None:
-    """Makes the kernel prefer this process, out of 1000, when memory is short. Raising needs no privilege.
+    """Raises the process's OOM score (of 1000): the kernel kills it earlier when memory is short. Needs no privilege.
 
-    :raises OSError: when the process is gone or somebody else's.
+    :raises OSError: when the process is gone or another user's.
     """
     path = Path(f"/proc/{pid}/oom_score_adj")
     path.write_text(str(min(int(path.read_text()) + by, _OOM_MAX)))
 
 
 def lower_thread_priority(steps: int) -> None:
-    """Makes the calling thread, not its process, nicer by so many steps: on Linux each has a value (setpriority(2)).
+    """Lowers the priority of the calling thread only: on Linux each thread has a nice value (setpriority(2)).
 
-    Where that is forbidden, or there are no more steps, it goes on as it is.
+    It stays as it is where that is forbidden, or where it is the lowest already.
     """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + steps)

@@ -1,8 +1,8 @@
 """Non-blocking calls that keep the interpreter's lock.
 
-Python's own socket methods release it around every system call. While a handler computes in a thread, the loop then
-gets it back a switch interval later at the earliest, after each of them: 1.5 ms for a request to get past a busy
-worker. A call that never waits need not let anybody else in.
+Python's own socket methods release it around every system call. While a handler computes in a thread, the loop gets it
+back a switch interval later at the earliest, after each call. A call that never waits need not release it. What that
+saves is in docs/performance.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _char_at = ctypes.c_char.from_buffer
 
 
 def send(sock: socket.socket, data: bytes) -> int:
-    """Hands `data` to the kernel; how many bytes it took.
+    """Hands `data` to the kernel, and returns how many bytes it took.
 
     :raises BlockingIOError: there is no room now. :raises OSError: as send(2) says.
     """
@@ -33,7 +33,7 @@ def send(sock: socket.socket, data: bytes) -> int:
 
 
 def receive(sock: socket.socket, space: memoryview) -> int:
-    """Receives into `space`, which is not empty; how many bytes, 0 at the end.
+    """Receives into `space`, which is not empty, and returns how many bytes; 0 at the end.
 
     :raises BlockingIOError: nothing is there now. :raises OSError: as recv(2) says.
     """

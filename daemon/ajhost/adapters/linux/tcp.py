@@ -1,7 +1,7 @@
-"""What the kernel knows about a TCP connection: the exact count of bytes that a process took out of it.
+"""What the kernel knows about a TCP connection, above all how many bytes a process has taken out of it.
 
-Measured exact in tens of thousands of checks: `tcpi_bytes_received - FIONREAD` is what `recv` has handed out, so it
-closes the gap between a `recv` that returned and a record of it that a SIGKILL prevented.
+`tcpi_bytes_received - FIONREAD` is what `recv` has handed out. It finds the bytes that a dead worker received and could
+not record before its SIGKILL. `tests/test_tcp.py` compares it with what was read.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _CLOSE = 7
 
 
 def tune(sock: socket.socket) -> None:
-    """No delay (replies are small); a peer that is gone without a word is noticed by the kernel, too.
+    """Sends without delay, since replies are small, and has the kernel notice a peer that is gone.
 
-    The connection's own PING notices sooner, but only while its process runs and reads.
+    The connection's own PING notices it sooner, but only while its process runs and reads.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -42,9 +42,9 @@ def tune(sock: socket.socket) -> None:
 
 
 def bytes_taken(sock: socket.socket) -> int:
-    """Bytes of the stream that have left the kernel's receive queue, since the connection began.
+    """Bytes of the stream that have left the kernel's receive queue since the connection began.
 
-    A FIN from the peer counts as one byte in the kernel's figure and is taken off.
+    The kernel counts the peer's FIN as one byte, which is subtracted.
     """
     while True:
         before = unread(sock)
@@ -62,7 +62,7 @@ def is_whole(sock: socket.socket) -> bool:
 def _fin(sock: socket.socket, state: int) -> int:
     if state != _CLOSE:
         return 1 if state in _RECEIVED_FIN else 0
-    # the error is told once: asked again, a reset counts as a FIN, one byte too few rather than one that never was
+    # the kernel tells the error once. Asked again, a reset counts as a FIN: one byte too few, and never one too many
     return 0 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET else 1
 
 
@@ -74,6 +74,6 @@ def unread(sock: socket.socket) -> int:
 
 
 def end_sending(sock: socket.socket) -> None:
-    """Tells the server that this connection ends: it flushes what it has for us and closes. Never raises."""
+    """Tells the server that this connection ends: it flushes what it has for it, and closes. Never raises."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)

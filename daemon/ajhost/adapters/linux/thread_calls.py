@@ -1,8 +1,8 @@
-"""Calls that threads ask for and the loop makes.
+"""Calls that threads request and the loop makes, as `call_soon_threadsafe` does.
 
-As `call_soon_threadsafe`, for which uvloop takes the interpreter's lock three times: when it wakes, for the turn in
-which the call is made, and for one more in which what that queued is written. While another thread computes, each time
-is a wait of a switch interval. Here it is once for all the calls that are due.
+For one such call uvloop takes the interpreter's lock three times: to wake up, for the turn that makes the call, and for
+one more in which the replies are written. While another thread computes, each takes a switch interval. Here the lock is
+taken once for all the calls that are due.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 
 class ThreadCalls:
-    """`flush_after(work)` has to call `work`, which makes the calls that are due; what they queued may leave after
-    it."""
+    """`flush_after(work)` must call `work`, which makes the calls that are due, and may send afterwards what they
+    queued."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, flush_after: Callable[[Callable[[], None]], None]
@@ -25,7 +25,7 @@ class ThreadCalls:
         self._flush_after = flush_after
         self._due: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        # not with the loop: threads that outlive it may still write, and to nobody else's descriptor
+        # not closed with the loop: a thread that outlives it would write to a descriptor that is another file's
         weakref.finalize(self, os.close, self._event)
         loop.add_reader(self._event, self._woken)
 
@@ -35,7 +35,7 @@ class ThreadCalls:
         os.eventfd_write(self._event, 1)
 
     def _woken(self) -> None:
-        os.eventfd_read(self._event)  # before anything is taken: what is due later wakes us again
+        os.eventfd_read(self._event)  # first: a call that is posted from now on wakes the loop again
         self._flush_after(self._make)
 
     def _make(self) -> None:

@@ -1,6 +1,7 @@
-"""Pulling: a token is received straight into our ledger's header, so that no kill between two lines loses it.
+"""The consumer of the shared queue.
 
-It stays there until the request has begun: who hangs or dies before that has not started it.
+The kernel stores a token straight into the header of this process's ledger, so a SIGKILL between two lines loses none.
+The token stays there until the request has started: if this process dies or hangs before, the supervisor moves it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NO_ORIGIN: Origin = (0, 0, 0)
 
 
 class ClaimedRequest:
-    """A request whose token we hold, and which has not begun. `own`: it waited in our own ledger."""
+    """A request whose token this process holds, and which has not started. `own`: it is in this process's ledger."""
 
     __slots__ = ("_at", "_free", "_owner", "last", "own", "received_ns", "token")
 
@@ -38,13 +39,13 @@ class ClaimedRequest:
         self.received_ns = owner.received_ns(token.entry)
         """When it came (monotonic)."""
         self.last = not free
-        """Whether no further token can be held: this one must begin at once."""
+        """Whether no further token can be held: this request must start at once."""
 
     def begin(self, start: Callable[[Origin], bool]) -> bool:
-        """Begins it: `start(origin)` writes STARTED into our ledger and says whether nobody spoke for that entry.
+        """Starts it: `start(origin)` stores STARTED in this process's ledger, and returns whether it is not revoked.
 
-        False: by now somebody else has the request, or its owner is about to answer; what `start` wrote, if it was
-        called, must be taken back. For whichever thread begins it.
+        False: another process has the request, or its owner answers it. If `start` was called, the caller must release
+        its entry. Any thread may call this.
         """
         token, owner = self.token, self._owner
         if self.own:
@@ -52,7 +53,7 @@ class ClaimedRequest:
         else:
             mine = not _too_late(token) and check(token, owner) is TokenState.VALID
             mine = mine and start((token.serial, token.entry, token.seq))
-            # after the store: the supervisor, which stopped us, saw our entry, or we see its word
+            # after the store: either the supervisor, which stopped this process, saw the entry, or this sees `revoked`
             mine = mine and not owner.is_revoked(token.entry, token.seq)
             if mine:
                 owner.claim(token.entry, token.seq)
@@ -61,18 +62,18 @@ class ClaimedRequest:
 
 
 class Pulled(Enum):
-    """What one attempt gave."""
+    """The result of one look into a queue."""
 
     STARTED = "a request was started"
     NOTHING = "the queue is empty"
-    WAITING = "a token is undecided; nothing else is pulled until it is"
+    WAITING = "a token is PENDING; nothing else is pulled until that is decided"
 
 
 class Consumer:
-    """Takes requests out of the queues while `has_capacity(queue)` says that one could start.
+    """Takes requests out of the queues while `has_capacity(queue)` is true.
 
-    `start(frame, claimed)` starts a pulled request from its raw frame, `resume(claimed)` one of our own, which has its
-    entry. Each has to call `claimed.begin` when the request begins, and at once if it is the `last`.
+    `start(frame, claimed)` starts a request of another process from its raw frame, `resume(claimed)` one of this
+    process, which has its entry. Both must call `claimed.begin` before the handler, at once if it is the `last`.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Consumer:
         self.refresh()
 
     def end(self) -> None:
-        """Pulls no more; an undecided token is still settled."""
+        """Pulls no more. A PENDING token is still decided."""
         self._active = False
         self.refresh()
 
@@ -114,7 +115,7 @@ class Consumer:
         self._ledgers.prune()
 
     def refresh(self) -> None:
-        """Pulls what has room, and listens to the queues that have room left. Call it when a slot was freed."""
+        """Pulls while there is capacity, then listens to the queues for which some is left. Call it for a free slot."""
         for queue in self._queues:
             wanted = self._active and self._pending is None and self._has_capacity(queue.name)
             if wanted and queue.name not in self._listening:
@@ -137,7 +138,7 @@ class Consumer:
         self.refresh()
 
     def _empty(self, queue: TokenQueue) -> bool:
-        """Pulls while there is room; whether the queue was found empty with room left."""
+        """Pulls while there is capacity. Returns whether the queue is empty and capacity is left."""
         while self._has_capacity(queue.name):
             if (pulled := self._pull(queue)) is not Pulled.STARTED:
                 return pulled is Pulled.NOTHING
@@ -158,7 +159,7 @@ class Consumer:
         return Pulled.WAITING
 
     def _resolve(self, token: Token, queue: TokenQueue, at: int) -> bool:
-        """Starts what a token names, which lies at place `at`; False when it is stale or not decided yet."""
+        """Starts the request of the token at place `at`; False when the token is STALE or PENDING."""
         owner = self._ledgers.get(token.serial)
         verdict = TokenState.STALE if owner is None else check(token, owner)
         if owner is None or verdict is TokenState.STALE or _too_late(token):
@@ -173,7 +174,7 @@ class Consumer:
             self._resume(claimed)
             return True
         frame = owner.frame(token.entry)
-        # while we were not running its owner may have given it up, and the entry may be another request's by now
+        # while this process was not running the owner may have given it up, and the entry may be another request's
         if check(token, owner) is not TokenState.VALID:
             self._free.append(at)
             return False
@@ -195,12 +196,12 @@ class Consumer:
         self.refresh()
 
     def _hand_back(self, token: Token, queue: TokenQueue, at: int) -> bool:
-        """Our own requests took the room meanwhile: whoever has some shall have the token. False: the queue is full."""
+        """Sends the token again, since other requests took the slots meanwhile. False: the queue is full."""
         try:
             sockets.send(queue.send, token.pack())
         except (BlockingIOError, InterruptedError):
             return False
-        # after the send: a kill in between gives two tokens, of which the later is found taken, rather than none
+        # after the send: a kill in between leaves two tokens, of which the later is found STALE, and not none
         self._places[at][:] = bytes(SIZE)
         self._free.append(at)
         return True

@@ -1,4 +1,4 @@
-"""Other processes' ledgers, as tokens name them."""
+"""A cache of other processes' mapped ledgers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class LedgerCache:
     """Other processes' ledgers, mapped when a token first names them.
 
     `own` is this process's ledger, which tokens name as well. It must never be opened a second time: closing any
-    descriptor of a file drops this process's record lock on it, and a file without a lock belongs to nobody alive.
+    descriptor of a file drops this process's record lock on it (fcntl(2)), and a ledger without a lock counts as dead.
     """
 
     def __init__(self, directory: Path, own: Ledger | None = None, limit: int = 64) -> None:
@@ -33,7 +33,7 @@ class LedgerCache:
             except (FileNotFoundError, LedgerError):
                 return None
             if len(self._mapped) >= self._limit:
-                del self._mapped[next(iter(self._mapped))]  # unmapped when nobody has it any more
+                del self._mapped[next(iter(self._mapped))]  # unmapped when its last user drops it
             self._mapped[serial] = ledger
         return ledger
 

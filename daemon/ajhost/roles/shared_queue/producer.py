@@ -1,4 +1,4 @@
-"""Lending: requests that wait in our ledger's store while their tokens go round."""
+"""The producer of the shared queue: requests wait in the store of this process's ledger, their tokens in the queue."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ajhost.roles.request_check import CheckedRequest
 from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue
 
 CachedCheck = tuple[bytes, CheckedRequest]
-"""A waiting request's reply subject, and what it asks for."""
+"""The reply subject of a waiting request, and the result of its check."""
 _REMEMBERED, _REMEMBERED_SIZE = 256, 4096
-"""How many waiting requests, and of what size (bytes), are kept ready to run besides their frames."""
+"""For how many waiting requests, of which size (bytes), the result of the check is kept besides the frame."""
 
 
 _RECLAIM_PAUSE = 0.002
@@ -26,7 +26,7 @@ _RECLAIM_PAUSE = 0.002
 
 
 class Outbox:
-    """Tokens on their way into one queue; what the kernel has no room for waits here, in order."""
+    """Tokens for one queue. Those that the kernel has no room for wait here, in order."""
 
     def __init__(self, queue: TokenQueue, loop: asyncio.AbstractEventLoop) -> None:
         self._queue = queue
@@ -34,7 +34,7 @@ class Outbox:
         self._waiting: deque[tuple[bytes, Callable[[], None]]] = deque()
 
     def send(self, token: Token, sent: Callable[[], None]) -> None:
-        """Sends a token now or as soon as there is room, then calls `sent`."""
+        """Sends a token as soon as the kernel has room, then calls `sent`."""
         datagram = token.pack()
         if self._waiting or not self._try(datagram):
             if not self._waiting:
@@ -59,9 +59,9 @@ class Outbox:
 
 
 class Producer:
-    """What this process enqueues to the shared queue, from the store of its own ledger.
+    """Puts requests of this process into the shared queue.
 
-    `expired(index)` is called for a request whose deadline came before anybody started it; it must answer and have
+    `expired(index)` is called for a request whose deadline passed before a worker started it. It must answer, and have
     the entry released.
     """
 
@@ -78,27 +78,27 @@ class Producer:
         self._expired = expired
         self._reclaim_at = 0.0
         self._enqueued: dict[int, tuple[int, int, CachedCheck | None]] = {}
-        """Seq, deadline and what is known of the request, by its entry; the oldest first."""
+        """By entry, the oldest first: seq, deadline, and the result of the check if it is kept."""
 
     def add_queues(self, queues: Sequence[TokenQueue]) -> None:
-        """Queues that a reload added."""
+        """Takes queues that a reload added."""
         for queue in queues:
             if queue.name not in self._outboxes:
                 self._outboxes[queue.name] = Outbox(queue, self._loop)
 
     @property
     def count(self) -> int:
-        """How many requests of ours wait for somebody to start them, as far as known without looking."""
+        """How many requests wait, including those that were claimed since `expire` last looked."""
         return len(self._enqueued)
 
     def has(self, index: int) -> bool:
-        """Whether the request of that entry waits here."""
+        """Whether the request of that entry waits."""
         return index in self._enqueued
 
     def hold(
         self, index: int, frame: bytes | None, deadline_ns: int, cached: CachedCheck | None = None
     ) -> bool:
-        """Keeps a RECEIVED request without telling anybody; `frame` when it must be copied to the store first.
+        """Keeps a RECEIVED request without a token. `frame`: the frame, if it must be copied to the store first.
 
         False: the store is full.
         """
@@ -114,9 +114,9 @@ class Producer:
     def enqueue(
         self, index: int, frame: bytes | None, queue: str, deadline_ns: int, cached: CachedCheck | None = None
     ) -> bool:
-        """As `hold`, and sends a token for it: whoever has a free slot starts it.
+        """As `hold`, and sends a token: a worker with a free slot starts the request.
 
-        What is `cached` of it is remembered for `withdraw`, unless many wait already.
+        `cached` is kept for `withdraw`, unless many wait already.
         """
         if not self.hold(index, frame, deadline_ns, cached):
             return False
@@ -126,20 +126,20 @@ class Producer:
         return True
 
     def _sent(self, index: int, seq: int) -> None:
-        # while it waited for room it may have expired, and its entry may be another request's by now
+        # while the token waited for room its request may have expired, and the entry may be another request's
         if self._ledger.state(index) == (seq, State.RECEIVED):
             self._ledger.queue(index, seq)
 
     def full(self, limit: int) -> bool:
-        """Whether `limit` requests of ours wait. Looks whether others have started some when it seems so, though not
-        for each of a burst."""
+        """Whether `limit` requests wait. If it seems so, looks first which of them were started, at most once in
+        `_RECLAIM_PAUSE`."""
         if len(self._enqueued) >= limit and (now := time.monotonic()) >= self._reclaim_at:
             self._release_started()
             self._reclaim_at = now + _RECLAIM_PAUSE
         return len(self._enqueued) >= limit
 
     def withdraw(self, index: int) -> CachedCheck | None:
-        """We hold the token of a request of ours, and start it ourselves: it waits no more. What is known of it."""
+        """Forgets a request that this process starts itself. Returns the result of its check, if it was kept."""
         lent = self._enqueued.pop(index, None)
         return None if lent is None else lent[2]
 
@@ -155,12 +155,12 @@ class Producer:
             ledger.release(index)
 
     def expire(self, now_ns: int) -> None:
-        """Frees what others started, and gives up what is past its deadline. Call it at every beat."""
+        """Releases what other workers started, and gives up what is past its deadline. Call it at every heartbeat."""
         self._release_started()
         for index in [index for index, lent in self._enqueued.items() if lent[1] <= now_ns]:
             del self._enqueued[index]
             self._expired(index)
 
     def reject_waiting(self) -> None:
-        """Gives up everything that nobody has started, as if its deadline had come."""
+        """Gives up every request that is not started, as if its deadline had passed."""
         self.expire(FAR_FUTURE_NS)

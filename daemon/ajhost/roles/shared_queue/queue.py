@@ -29,9 +29,9 @@ class TokenQueue:
 
 
 def queue_names(handlers: Sequence[HandlerSettings]) -> tuple[str, ...]:
-    """Which queues the handlers need: the general one, and one for each route with a limit.
+    """Which queues the handlers need: the default one, and one for each route with a limit.
 
-    A limited catch-all is called `*`, which is no route.
+    The queue of a limited catch-all is named `*`, which is no route.
     """
     return (DEFAULT, *sorted(queue_of(h) for h in handlers if h.concurrency is not None))
 
@@ -42,7 +42,7 @@ def queue_of(handler: HandlerSettings) -> str:
 
 
 def open_queue(name: str) -> TokenQueue:
-    """A new queue. The kernel's default holds about 270 tokens, more where the limits allow; the rest waits outside."""
+    """A new queue. The kernel limits its tokens (net.core.wmem_max); the others wait in their producers' outboxes."""
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (receive, send):
         end.setblocking(False)

@@ -11,11 +11,9 @@ from queue import SimpleQueue
 from ajhost.adapters.linux import processes
 
 _SWITCH_INTERVAL = 0.0002
-"""Seconds; with the default of 5 ms the loop waits behind each thread that computes (p99 137 against 77 ms). What
-threads that compute lose to each other by it could not be measured."""
+"""Seconds. With Python's default of 5 ms the loop waits behind each thread that computes (docs/performance.md)."""
 _STEPS_BACK = 5
-"""How much nicer threads are than the loop, which reads, keeps deadlines and answers: it waits half as long for a
-processor where there are not enough of them."""
+"""How much nicer threads are than the loop, which reads, keeps deadlines and answers (docs/performance.md)."""
 
 _Job = tuple[str, contextvars.Context, Callable[[], None]]
 
