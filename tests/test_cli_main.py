@@ -12,7 +12,7 @@ from tests.support.program import CommandResult, run
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
-COMMANDS = ("run", "check", "call", "status", "reload")
+COMMANDS = ("run", "check", "call", "status", "tasks", "reload")
 
 
 async def ajhost(*arguments: str | Path) -> CommandResult:

@@ -18,7 +18,7 @@ from pathlib import Path
 from ajhost.adapters.linux.stats_files import StatsFile
 writer = StatsFile(Path(sys.argv[1])).writer(("a", "b"))
 for _ in range(int(sys.argv[2])):
-    writer.received(0)
+    writer.refused(0, "draining")
 print("counted", flush=True)
 if sys.argv[3] == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
@@ -39,7 +39,7 @@ def counting(directory: Path, count: int, then: str = "stay") -> Iterator[subpro
 
 
 def received(directory: Path) -> dict[str | None, int]:
-    return {route: stats.received for route, stats in read_all(directory).items() if stats.received}
+    return {route: stats.answered for route, stats in read_all(directory).items() if stats.answered}
 
 
 def files(directory: Path) -> list[str]:
@@ -66,7 +66,7 @@ def test_processes_side_by_side_have_a_file_each(tmp_path: Path) -> None:
 
 
 def test_reading_all_files_does_not_give_up_the_reader_s_own(tmp_path: Path) -> None:
-    StatsFile(tmp_path).writer(("a",)).received(0)
+    StatsFile(tmp_path).writer(("a",)).refused(0, "draining")
     assert received(tmp_path) == {"a": 1}
     with counting(tmp_path, 1):
         assert files(tmp_path) == ["0.stats", "1.stats"]
@@ -77,15 +77,15 @@ def test_a_file_grows_with_the_routes_of_a_reload(tmp_path: Path) -> None:
         pass
     routes = tuple(f"route:{number}" for number in range(200))
     writer = StatsFile(tmp_path).writer(routes)
-    writer.received(199)
+    writer.refused(199, "draining")
     assert received(tmp_path) == {"a": 7, "route:199": 1}
     assert files(tmp_path) == ["0.stats"]
 
 
 def test_a_process_goes_on_with_its_own_file_when_its_routes_change(tmp_path: Path) -> None:
     file = StatsFile(tmp_path)
-    file.writer(("a",)).received(0)
-    file.writer([*(f"route:{number}" for number in range(50)), "a"]).received(50)
+    file.writer(("a",)).refused(0, "draining")
+    file.writer([*(f"route:{number}" for number in range(50)), "a"]).refused(50, "draining")
     assert received(tmp_path) == {"a": 2}
     assert files(tmp_path) == ["0.stats"]
 
@@ -94,20 +94,20 @@ def test_a_file_that_is_none_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "0.stats").write_bytes(b"x" * 10_001)
     (tmp_path / "1.stats").write_bytes(b"x")
     assert read_all(tmp_path) == {}
-    StatsFile(tmp_path).writer(("a",)).received(0)
+    StatsFile(tmp_path).writer(("a",)).refused(0, "draining")
     assert received(tmp_path) == {"a": 1}
 
 
 def test_a_directory_that_cannot_be_had_costs_the_counts_only(tmp_path: Path) -> None:
     (tmp_path / "stats").write_text("no directory")
-    StatsFile(tmp_path / "stats").writer(("a",)).received(0)
+    StatsFile(tmp_path / "stats").writer(("a",)).refused(0, "draining")
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "else").write_bytes(b"")
     (tmp_path / "stats").mkdir()
     (tmp_path / "stats" / "0.stats").symlink_to(tmp_path / "else")
-    StatsFile(tmp_path / "stats").writer(("a",)).received(0)
+    StatsFile(tmp_path / "stats").writer(("a",)).refused(0, "draining")
     assert (tmp_path / "else").read_bytes() == b""
     os.mkfifo(tmp_path / "stats" / "1.stats")
     (tmp_path / "stats" / "0.stats").unlink()

@@ -60,6 +60,17 @@ def settings_text(sections: Mapping[str, Section]) -> str:
     return "\n".join(text) + "\n"
 
 
+def steady(status: object) -> object:
+    """A status without what is another one a moment later: times, memory, CPU."""
+    if isinstance(status, dict):
+        return {
+            key: steady(value)
+            for key, value in status.items()
+            if key not in ("memory", "cpu", "per_second", "errors_per_second") and not key.endswith("_s")
+        }
+    return [steady(value) for value in status] if isinstance(status, list) else status
+
+
 class Host:
     """One `ajhost run`, its log, its notifications and its processes.
 

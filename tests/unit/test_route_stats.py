@@ -36,9 +36,6 @@ def fresh(places: int = 4) -> bytearray:
 def test_what_is_counted_is_read_by_route() -> None:
     memory = fresh()
     writer = StatsWriter(memoryview(memory), ROUTES)
-    for _ in range(6):
-        writer.received(0)
-    writer.received(writer.NO_ROUTE)
     writer.completed(0, 0.0005, 0.3)
     writer.completed(0, 0.0015, 7200.0)
     writer.terminated(0, 0.0, 0.0)
@@ -47,7 +44,7 @@ def test_what_is_counted_is_read_by_route() -> None:
     writer.refused(writer.NO_ROUTE, "bad request")
     found = read(bytes(memory))
     email = found["email:new"]
-    assert (email.received, email.completed, email.terminated) == (6, 2, 1)
+    assert (email.completed, email.terminated) == (2, 1)
     assert {reason: n for reason, n in email.failed.items() if n} == {"deadline exceeded": 1}
     assert {reason: n for reason, n in email.refused.items() if n} == {"overloaded": 1}
     assert email.answered == 5
@@ -56,29 +53,37 @@ def test_what_is_counted_is_read_by_route() -> None:
     assert email.running.total == pytest.approx(7202.3)
     assert dict(email.running.cumulative())["0.5"] == 2
     assert email.running.cumulative()[-1] == ("+Inf", 4)
-    assert (found[None].received, found[None].refused["bad request"]) == (1, 1)
+    assert (found[None].answered, found[None].refused["bad request"]) == (1, 1)
     assert found[""] == found["sms"] == RouteStats()
 
 
 def test_the_next_writer_goes_on_counting_where_the_last_one_stopped() -> None:
     memory = fresh(8)
-    StatsWriter(memoryview(memory), ROUTES).received(1)
+    StatsWriter(memoryview(memory), ROUTES).refused(1, "draining")
     writer = StatsWriter(memoryview(memory), ("new", "", "email:new"))
-    writer.received(0)
-    writer.received(1)
-    assert {route: s.received for route, s in read(bytes(memory)).items()} == {
+    writer.refused(0, "draining")
+    writer.refused(1, "draining")
+    assert {route: s.answered for route, s in read(bytes(memory)).items()} == {
         None: 0, "email:new": 0, "": 2, "sms": 0, "new": 1,
     }  # fmt: skip
 
 
+def test_times_are_added_up_over_writers() -> None:
+    memory = fresh(1)
+    for _ in range(5):
+        StatsWriter(memoryview(memory), ("r",)).completed(0, 1000.0, 2.5)
+    found = read(bytes(memory))["r"]
+    assert (found.waiting.total, found.running.total) == (5000.0, 12.5)
+
+
 def test_a_file_that_is_full_takes_no_further_route_and_is_whole_after_it_has_grown() -> None:
     memory = fresh(3)
-    StatsWriter(memoryview(memory), ROUTES).received(2)
+    StatsWriter(memoryview(memory), ROUTES).refused(2, "draining")
     with pytest.raises(NoPlace, match="than 3"):
         StatsWriter(memoryview(memory), ("push",))
     grown = memory + bytes(file_size(4) - file_size(3))
-    StatsWriter(memoryview(grown), ("push",)).received(0)
-    assert {route: s.received for route, s in read(bytes(grown)).items() if s.received} == {
+    StatsWriter(memoryview(grown), ("push",)).refused(0, "draining")
+    assert {route: s.answered for route, s in read(bytes(grown)).items() if s.answered} == {
         "sms": 1,
         "push": 1,
     }
@@ -86,28 +91,31 @@ def test_a_file_that_is_full_takes_no_further_route_and_is_whole_after_it_has_gr
 
 def test_sums_are_over_every_file() -> None:
     one, other = fresh(), fresh()
-    StatsWriter(memoryview(one), ("a", "b")).received(0)
+    StatsWriter(memoryview(one), ("a", "b")).refused(0, "draining")
     writer = StatsWriter(memoryview(other), ("b", "a"))
-    writer.received(1)
-    writer.received(0)
+    writer.refused(1, "draining")
+    writer.refused(0, "draining")
     sums = add_up([read(bytes(one)), read(bytes(other))])
-    assert {route: s.received for route, s in sums.items()} == {None: 0, "a": 2, "b": 1}
-    assert sums["a"].since(sums["b"]).received == 1
+    assert {route: s.answered for route, s in sums.items()} == {None: 0, "a": 2, "b": 1}
+    assert sums["a"].since(sums["b"]).answered == 1
 
 
 @given(st.floats(0, 10_000), st.floats(0, 10_000))
 def test_a_time_is_counted_in_the_bucket_whose_bound_it_does_not_exceed(waited: float, ran: float) -> None:
     memory = fresh(1)
-    StatsWriter(memoryview(memory), ("r",)).completed(0, waited, ran)
+    writer = StatsWriter(memoryview(memory), ("r",))
+    writer.completed(0, waited, ran)
+    writer.failed(0, "other", waited, ran)
     found = read(bytes(memory))["r"]
     for histogram, seconds in ((found.waiting, waited), (found.running, ran)):
-        assert histogram.counts.index(1) == bisect.bisect_left(BUCKETS, seconds)
-        assert histogram.total == pytest.approx(seconds, abs=1e-8)
+        assert histogram.counts.index(2) == bisect.bisect_left(BUCKETS, seconds)
+        assert histogram.total == pytest.approx(2 * seconds, abs=1e-8)
 
 
 def test_a_clock_that_went_back_costs_no_count() -> None:
     memory = fresh(1)
-    StatsWriter(memoryview(memory), ("r",)).completed(0, -5.0, -0.1)
+    writer = StatsWriter(memoryview(memory), ("r",))
+    writer.completed(0, -5.0, -0.1)
     found = read(bytes(memory))["r"]
     assert (found.completed, found.running.count, found.running.total) == (1, 1, 0.0)
 
@@ -154,8 +162,8 @@ def test_a_long_name_is_clipped_at_a_whole_character_and_found_again() -> None:
     route = "ä" * 200
     memory = fresh(2)
     for _ in range(3):
-        StatsWriter(memoryview(memory), (route,)).received(0)
-    assert read(bytes(memory))[clip(route)].received == 3
+        StatsWriter(memoryview(memory), (route,)).refused(0, "draining")
+    assert read(bytes(memory))[clip(route)].answered == 3
 
 
 @pytest.mark.parametrize("at", [0, 8, 24])
@@ -170,22 +178,22 @@ def test_what_is_no_file_of_statistics_is_said_to_be_none(at: int) -> None:
             read(bytes(memory))
 
 
-@given(st.binary(min_size=8, max_size=8), st.integers(0, 2), st.integers(0, 127))
+@given(st.binary(min_size=8, max_size=8), st.integers(0, 2), st.integers(0, 159))
 def test_a_stray_write_breaks_neither_reader_nor_the_next_writer(word: bytes, place: int, at: int) -> None:
     memory = fresh(4)
-    StatsWriter(memoryview(memory), ("a", "b")).received(0)
-    position = header_size() + place * 1024 + at * 8
+    StatsWriter(memoryview(memory), ("a", "b")).refused(0, "draining")
+    position = header_size() + place * 1280 + at * 8
     memory[position : position + 8] = word
     read(bytes(memory))
     writer = StatsWriter(memoryview(memory), ("a", "b"))
-    writer.received(1)
+    writer.refused(1, "draining")
     writer.failed(1, "other", 1.0, 1.0)
-    assert read(bytes(memory))["b"].received > 0
+    assert read(bytes(memory))["b"].answered > 0
 
 
 def test_only_the_places_in_use_need_to_be_read() -> None:
     memory = fresh(100)
-    StatsWriter(memoryview(memory), ROUTES).received(2)
+    StatsWriter(memoryview(memory), ROUTES).refused(2, "draining")
     used = used_size(bytes(memory[: header_size()]))
     assert used == file_size(3) < len(memory)
     assert read(bytes(memory[:used])) == read(bytes(memory))

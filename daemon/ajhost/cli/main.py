@@ -22,7 +22,7 @@ from ajhost.cli.output import OutputFailed, echo_error
 from ajhost.cli.reload import reload
 from ajhost.cli.routes import routes
 from ajhost.cli.run import run
-from ajhost.cli.status import status
+from ajhost.cli.status import status, tasks
 
 INTERRUPTED = 128 + signal.SIGINT
 _EPILOG = """\b
@@ -32,6 +32,7 @@ Examples:
   ajhost run -c ./ajhost.toml
   ajhost call -c ./ajhost.toml email:new '{"to": "ada@example.net"}'
   ajhost status
+  ajhost tasks --older 10s
   ajhost reload
 \b
 Each command has a --help of its own. The configuration: ajhost.toml(5).
@@ -46,7 +47,7 @@ def program() -> None:
     """Host Python handlers for Choria AsyncJobs."""
 
 
-for _command in (new, dev, run, check, routes, call, status, reload):
+for _command in (new, dev, run, check, routes, call, status, tasks, reload):
     program.add_command(_command)
 
 

@@ -1,14 +1,24 @@
-"""`ajhost status`."""
+"""`ajhost status` and `ajhost tasks`."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ajhost.cli.common import config_option, report_unreadable, runtime_directory, wrong_host
 from ajhost.cli.output import columns, echo, echo_error, to_json
-from ajhost.core.status import StatusReport
+from ajhost.core.status import (
+    CATCH_ALL,
+    RouteStatus,
+    StatusReport,
+    TaskStatus,
+    WorkerStatus,
+    duration,
+)
 
 EXIT_OK, EXIT_INCOMPLETE, EXIT_NOTHING = 0, 1, 3
 _EPILOG = """\b
@@ -19,16 +29,73 @@ Examples:
 \b
 Exit status: 0 every slot serves, 1 some do not, 3 nothing runs.
 """
+_TASKS_EPILOG = """\b
+Examples:
+  ajhost tasks --older 10s
+  ajhost tasks --route email:new --json | jq -r '.[].id'
+\b
+Exit status: 0 also when no task runs, 3 no host runs.
+"""
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @click.command(epilog=_EPILOG)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def status(config: Path, as_json: bool) -> int:
-    """Show every worker, every running task, and counts.
+    """Show the connection, every worker, every route and every running task.
 
     It reads shared memory and asks no process, so it also shows those that hang.
     """
+    report = _read(config)
+    if report is None:
+        return EXIT_NOTHING
+    echo(to_json(report.as_object()) if as_json else "\n\n".join(_text(report)))
+    return EXIT_OK if report.complete else EXIT_INCOMPLETE
+
+
+def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float:
+    del context, parameter
+    if value is None:
+        return 0.0
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise click.BadParameter(
+            f"{value!r} is no duration; allowed: a number with ms, s, m, h or d, like 10s"
+        )
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+@click.command(epilog=_TASKS_EPILOG)
+@config_option
+@click.option("--route", metavar="ROUTE", help=f'Only tasks of this route; "{CATCH_ALL}" for the catch-all.')
+@click.option(
+    "--older", metavar="TIME", callback=_seconds, help="Only tasks that have run for so long, like 10s."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
+    """Show the tasks that run, the oldest first.
+
+    It reads shared memory and asks no process, so it also shows tasks of workers that hang.
+    """
+    report = _read(config)
+    if report is None:
+        return EXIT_NOTHING
+    wanted = "" if route == CATCH_ALL else route
+    found = [
+        (worker, task)
+        for worker, task in _oldest_first(report)
+        if task.running_s >= older and wanted in (None, task.route)
+    ]
+    if as_json:
+        echo(to_json([_task_object(worker, task) for worker, task in found]))
+    elif found:
+        echo(_task_table(found))
+    return EXIT_OK
+
+
+def _read(config: Path) -> StatusReport | None:
     directory = runtime_directory(config)
     from ajhost.roles.host_client import NotRunning
     from ajhost.roles.host_client import status as read
@@ -36,40 +103,104 @@ def status(config: Path, as_json: bool) -> int:
     try:
         if (problem := wrong_host(directory, config)) is not None:
             echo_error(problem)
-            return EXIT_NOTHING
-        report = read(directory)
+            return None
+        return read(directory)
     except NotRunning as error:
         echo_error(str(error))
-        return EXIT_NOTHING
     except OSError as error:
         report_unreadable(directory, error)
-        return EXIT_NOTHING
-    echo(to_json(report.as_object()) if as_json else _text(report))
-    return EXIT_OK if report.complete else EXIT_INCOMPLETE
+    return None
 
 
-def _text(report: StatusReport) -> str:
+def _text(report: StatusReport) -> Iterator[str]:
     supervisor = report.supervisor
-    parts = [
+    head = []
+    if supervisor.version:
+        head.append(
+            f"ajhost {supervisor.version}, settings {supervisor.settings}, up {duration(supervisor.uptime_s)}"
+        )
+    head.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "
-        f"{'ready' if supervisor.ready else 'not ready'}; {report.serving} of {report.count} slots serve"
-    ]
+        f"{'ready' if supervisor.ready else 'not ready'}, {supervisor.connection or 'not connected yet'}"
+    )
+    head.append(f"{report.serving} of {report.count} slots serve{_of_late(report)}")
+    yield "\n".join(head)
     if report.workers:
-        names = [name for name in report.workers[0].counts if not name.endswith("_ns")]
-        workers: list[tuple[object, ...]] = [
-            ("SLOT", "PID", "GEN", "STATE", "RUNNING", *map(str.upper, names))
-        ]
-        workers += [
-            (w.slot, w.pid, w.generation, w.state, len(w.tasks), *(w.counts[name] for name in names))
-            for w in report.workers
-        ]
-        parts.append(columns(workers))
-    tasks: list[tuple[object, ...]] = [("SLOT", "TASK", "TYPE", "ROUTE", "STATE", "FOR", "DEADLINE")]
-    tasks += [
-        (w.slot, t.id, t.type, t.route or '""', t.state, f"{t.running_s:.1f} s", t.deadline)
-        for w in report.workers
-        for t in w.tasks
+        yield columns(
+            [
+                ("SLOT", "PID", "GEN", "STATE", "RUNNING", "MEMORY", "CPU", "CONNECTION"),
+                *(
+                    (
+                        w.slot, w.pid, w.generation, w.state, len(w.tasks), size(w.memory), f"{w.cpu:.0%}",
+                        w.connection or "-",
+                    )
+                    for w in report.workers
+                ),
+            ]
+        )  # fmt: skip
+    if report.routes:
+        yield columns(
+            [
+                (
+                    "ROUTE", "RUNNING", "WAITING", "PER S", "P50", "P99", "WAIT P99", "COMPLETED", "FAILED",
+                    "TERMINATED", "REFUSED",
+                ),
+                *map(_route_row, report.routes),
+            ]
+        )  # fmt: skip
+    if any(worker.tasks for worker in report.workers):
+        yield _task_table(list(_oldest_first(report)))
+
+
+def _of_late(report: StatusReport) -> str:
+    if not report.recent_s:
+        return ""
+    answers = sum(route.per_second for route in report.routes)
+    errors = sum(route.errors_per_second for route in report.routes)
+    return f"; {answers:.3g} answers/s, {errors:.3g} errors/s in the last {duration(report.recent_s)}"
+
+
+def _route_row(route: RouteStatus) -> tuple[object, ...]:
+    return (
+        route.route or '""', route.running, route.waiting, f"{route.per_second:.3g}", _latency(route.p50_s),
+        _latency(route.p99_s), _latency(route.waiting_p99_s), route.completed, sum(route.failed.values()),
+        route.terminated, sum(route.refused.values()),
+    )  # fmt: skip
+
+
+def _oldest_first(report: StatusReport) -> list[tuple[WorkerStatus, TaskStatus]]:
+    every = [(worker, task) for worker in report.workers for task in worker.tasks]
+    return sorted(every, key=lambda found: -found[1].running_s)
+
+
+def _task_table(found: list[tuple[WorkerStatus, TaskStatus]]) -> str:
+    rows: list[tuple[object, ...]] = [("SLOT", "TASK", "TYPE", "ROUTE", "STATE", "FOR", "DEADLINE")]
+    rows += [
+        (w.slot, t.id, t.type, t.route or '""', t.state, f"{t.running_s:.1f} s", t.deadline) for w, t in found
     ]
-    if len(tasks) > 1:
-        parts.append(columns(tasks))
-    return "\n\n".join(parts)
+    return columns(rows)
+
+
+def _task_object(worker: WorkerStatus, task: TaskStatus) -> dict[str, Any]:
+    return {
+        "slot": worker.slot,
+        "pid": worker.pid,
+        "worker_state": worker.state,
+        "id": task.id,
+        "type": task.type,
+        "route": task.route,
+        "state": task.state,
+        "running_s": task.running_s,
+        "deadline": task.deadline,
+    }
+
+
+def size(count: int) -> str:
+    """Bytes as `25 MiB`."""
+    return f"{count / (1 << 20):.0f} MiB"
+
+
+def _latency(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

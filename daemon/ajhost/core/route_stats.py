@@ -4,13 +4,17 @@ A file of statistics has one writer at a time. It outlives that: the next worker
 stopped, so the sums over all files never go back, whoever dies. Every word is one aligned 8-byte store, as in a ledger.
 
     header   64 words: magic, layout, how many places there are, how many are in use
-    places   128 words each: the route's name (length, then UTF-8), counters, two histograms
+    places   160 words each: the route's name (length, then UTF-8), counters, histograms
 
-The first place is for requests without a route: malformed ones, and types that nobody serves.
+The first place is for requests without a route: malformed ones, and types that nobody serves. A request is counted when
+it is answered. How long tasks ran is kept apart for those that completed, so that one store counts both.
 """
 
 from __future__ import annotations
 
+import contextlib
+import struct
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +26,9 @@ BUCKETS = (
     2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 )  # fmt: skip
 """Upper bounds in seconds, included; one more bucket takes what is longer."""
+OTHER = "other"
 REASONS = (
+    OTHER,
     FailureReason.HANDLER_ERROR.value,
     FailureReason.DEADLINE_EXCEEDED.value,
     FailureReason.WORKER_DIED.value,
@@ -32,34 +38,37 @@ REASONS = (
     FailureReason.UNKNOWN_TASK_TYPE.value,
     FailureReason.HOST_ERROR.value,
     FailureReason.INVALID_RESULT.value,
-    "other",
+    FailureReason.INVALID_PAYLOAD.value,
 )
 """With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
 Words are added at the end only: files outlive an upgrade."""
 
 _MAGIC = int.from_bytes(b"ajhostS\n", "big")
-_LAYOUT = 1
+_LAYOUT = 2
 _HEADER_WORDS = 64
-_PLACE_WORDS = 128
+_PLACE_WORDS = 160
 _MAX_NAME = 31 * 8
 _ROOM_FOR_REASONS = 16
 
 # words of a place
 _NAME = 0
-_RECEIVED, _COMPLETED, _TERMINATED = 32, 33, 34
+_TERMINATED = 32
+_WAITING_SUM, _RUNNING_SUM = 33, 34
+"""Seconds as floating-point numbers; all other words are integers."""
 _FAILED = 40
 _REFUSED = _FAILED + _ROOM_FOR_REASONS
-_WAITING_SUM = _REFUSED + _ROOM_FOR_REASONS
-_WAITING = _WAITING_SUM + 1
-_RUNNING_SUM = _WAITING + len(BUCKETS) + 1
-_RUNNING = _RUNNING_SUM + 1
-_COUNTERS = _RECEIVED
+_WAITING = _REFUSED + _ROOM_FOR_REASONS
+_COMPLETED = _WAITING + len(BUCKETS) + 1
+_NOT_COMPLETED = _COMPLETED + len(BUCKETS) + 1
+_COUNTERS = _TERMINATED
 """Where a place's numbers begin, which are all added up."""
 _NUMBERS = _PLACE_WORDS - _COUNTERS
-assert _RUNNING + len(BUCKETS) + 1 <= _PLACE_WORDS
+assert _NOT_COMPLETED + len(BUCKETS) + 1 <= _PLACE_WORDS
 assert len(REASONS) <= _ROOM_FOR_REASONS
 
 _LARGEST = 1 << 62
+_LONGEST = 1e15
+_FLOAT = struct.Struct("=d")
 _REASON_INDEX = {reason: index for index, reason in enumerate(REASONS)}
 
 
@@ -79,7 +88,7 @@ def file_size(places: int) -> int:
 def reason_of(text: str) -> str:
     """The stable word with which the text of an answer begins; `other` for texts that have none."""
     word = text.partition(":")[0]
-    return word if word in _REASON_INDEX else "other"
+    return word if word in _REASON_INDEX else OTHER
 
 
 class StatsWriter:
@@ -88,13 +97,14 @@ class StatsWriter:
     :raises StatsError: when the buffer holds something else; `NoPlace` when no place is left for a route.
     """
 
-    __slots__ = ("_places", "_words")
+    __slots__ = ("_completed", "_places", "_sums", "_times", "_waiting", "_words")
 
     NO_ROUTE = -1
 
     def __init__(self, buffer: memoryview, routes: Sequence[str]) -> None:
         """A buffer of zeros becomes an empty file; one that was in use is gone on with."""
-        self._words = words = buffer[: len(buffer) // 8 * 8].cast("Q")
+        whole = buffer[: len(buffer) // 8 * 8]
+        self._words, self._times = words, _ = whole.cast("Q"), whole.cast("d")
         places = (len(words) - _HEADER_WORDS) // _PLACE_WORDS
         if places < 1:
             raise StatsError("shorter than statistics are")
@@ -108,13 +118,18 @@ class StatsWriter:
         known = {name: index for index, name in enumerate(_names(words)) if index}
         self._places = [_place(known[r] if (r := clip(route)) in known else self._add(r)) for route in routes]
         self._places.append(_place(0))  # so that NO_ROUTE is the last one
+        # added up beforehand: `completed` is called for every task
+        self._waiting = [place + _WAITING for place in self._places]
+        self._completed = [place + _COMPLETED for place in self._places]
+        self._sums = [place + _WAITING_SUM for place in self._places]
 
     def _drop_wild_numbers(self) -> None:
         """A stray write may have left a number that one more would not fit into."""
         words = self._words
-        for index in range(words[3]):
-            for at in range(_place(index) + _COUNTERS, _place(index) + _PLACE_WORDS):
-                if words[at] > _LARGEST:
+        for place in map(_place, range(words[3])):
+            for at in range(place + _COUNTERS, place + _PLACE_WORDS):
+                is_time = at - place in (_WAITING_SUM, _RUNNING_SUM)
+                if not (0 <= self._times[at] < _LONGEST if is_time else words[at] <= _LARGEST):
                     words[at] = 0
 
     def _add(self, route: str) -> int:
@@ -130,41 +145,43 @@ class StatsWriter:
         words[3] = index + 1
         return index
 
-    def received(self, route: int) -> None:
-        """A request came."""
-        self._words[self._places[route] + _RECEIVED] += 1
+    # A stray write may leave a number that one more does not fit into (ValueError). That costs counts, and no answer.
 
     def completed(self, route: int, waited: float, ran: float) -> None:
         """A task's result was answered; it `waited` and `ran` for so many seconds."""
-        place = self._places[route]
-        self._words[place + _COMPLETED] += 1
-        self._observe(place, waited, ran)
+        words, times, at = self._words, self._times, self._sums[route]
+        try:
+            words[self._waiting[route] + bisect_left(BUCKETS, waited)] += 1
+            words[self._completed[route] + bisect_left(BUCKETS, ran)] += 1
+        except ValueError:
+            return
+        times[at] += waited
+        times[at + 1] += ran
 
     def terminated(self, route: int, waited: float, ran: float) -> None:
         """A task was answered so that it is not tried again."""
-        place = self._places[route]
-        self._words[place + _TERMINATED] += 1
-        self._observe(place, waited, ran)
+        self._count(route, _TERMINATED)
+        self._observe(route, waited, ran)
 
     def failed(self, route: int, reason: str, waited: float, ran: float) -> None:
         """A task that had started was answered with an error."""
-        place = self._places[route]
-        self._words[place + _FAILED + _REASON_INDEX[reason]] += 1
-        self._observe(place, waited, ran)
+        self._count(route, _FAILED + _REASON_INDEX[reason])
+        self._observe(route, waited, ran)
 
     def refused(self, route: int, reason: str) -> None:
         """A request was answered with an error without having started."""
-        self._words[self._places[route] + _REFUSED + _REASON_INDEX[reason]] += 1
+        self._count(route, _REFUSED + _REASON_INDEX[reason])
 
-    def _observe(self, place: int, waited: float, ran: float) -> None:
-        words = self._words
-        words[place + _WAITING + bisect_left(BUCKETS, waited)] += 1
-        words[place + _RUNNING + bisect_left(BUCKETS, ran)] += 1
-        # a clock that went back is no time, and no word takes less than 0
-        if waited > 0:
-            words[place + _WAITING_SUM] += int(waited * 1e9)
-        if ran > 0:
-            words[place + _RUNNING_SUM] += int(ran * 1e9)
+    def _count(self, route: int, word: int) -> None:
+        with contextlib.suppress(ValueError):
+            self._words[self._places[route] + word] += 1
+
+    def _observe(self, route: int, waited: float, ran: float) -> None:
+        self._count(route, _WAITING + bisect_left(BUCKETS, waited))
+        self._count(route, _NOT_COMPLETED + bisect_left(BUCKETS, ran))
+        at = self._sums[route]
+        self._times[at] += waited
+        self._times[at + 1] += ran
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +221,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class RouteStats:
-    """The numbers of one route, of one process or added up over several."""
+    """The numbers of one route, of one process or added up over several; times are nanoseconds."""
 
     numbers: tuple[int, ...] = (0,) * _NUMBERS
 
@@ -216,14 +233,9 @@ class RouteStats:
         return RouteStats(tuple(max(a - b, 0) for a, b in zip(self.numbers, earlier.numbers, strict=True)))
 
     @property
-    def received(self) -> int:
-        """Requests that came."""
-        return self.numbers[_RECEIVED - _COUNTERS]
-
-    @property
     def completed(self) -> int:
         """Tasks answered with a result."""
-        return self.numbers[_COMPLETED - _COUNTERS]
+        return sum(self._buckets(_COMPLETED))
 
     @property
     def terminated(self) -> int:
@@ -243,12 +255,13 @@ class RouteStats:
     @property
     def waiting(self) -> Histogram:
         """From the receipt of a request to its handler's start."""
-        return self._histogram(_WAITING, _WAITING_SUM)
+        return Histogram(self._buckets(_WAITING), self.numbers[_WAITING_SUM - _COUNTERS] / 1e9)
 
     @property
     def running(self) -> Histogram:
         """From a handler's start to its answer."""
-        return self._histogram(_RUNNING, _RUNNING_SUM)
+        both = zip(self._buckets(_COMPLETED), self._buckets(_NOT_COMPLETED), strict=True)
+        return Histogram(tuple(a + b for a, b in both), self.numbers[_RUNNING_SUM - _COUNTERS] / 1e9)
 
     @property
     def answered(self) -> int:
@@ -259,9 +272,9 @@ class RouteStats:
         at = first - _COUNTERS
         return dict(zip(REASONS, self.numbers[at : at + len(REASONS)], strict=True))
 
-    def _histogram(self, first: int, total: int) -> Histogram:
+    def _buckets(self, first: int) -> tuple[int, ...]:
         at = first - _COUNTERS
-        return Histogram(self.numbers[at : at + len(BUCKETS) + 1], self.numbers[total - _COUNTERS] / 1e9)
+        return self.numbers[at : at + len(BUCKETS) + 1]
 
 
 def header_size() -> int:
@@ -289,7 +302,10 @@ def read(data: bytes) -> dict[str | None, RouteStats]:
     found: dict[str | None, RouteStats] = {}
     for index, name in enumerate(_names(words)):
         at = _place(index) + _COUNTERS
-        found[name if index else None] = RouteStats(tuple(words[at : at + _NUMBERS]))
+        numbers = list(words[at : at + _NUMBERS])
+        for sum_of_times in (_WAITING_SUM - _COUNTERS, _RUNNING_SUM - _COUNTERS):
+            numbers[sum_of_times] = _nanoseconds(numbers[sum_of_times])
+        found[name if index else None] = RouteStats(tuple(numbers))
     return found
 
 
@@ -300,6 +316,17 @@ def add_up(files: Iterable[Mapping[str | None, RouteStats]]) -> dict[str | None,
         for route, stats in file.items():
             sums[route] = sums[route] + stats if route in sums else stats
     return sums
+
+
+def _seconds(word: int) -> float:
+    found: float = _FLOAT.unpack(word.to_bytes(8, sys.byteorder))[0]
+    return found
+
+
+def _nanoseconds(word: int) -> int:
+    """Of a sum of times; a stray write may have left anything."""
+    seconds = _seconds(word)
+    return int(seconds * 1e9) if 0 <= seconds < _LONGEST else 0
 
 
 def clip(route: str) -> str:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ajhost.ledger.layout import COUNTERS, State
-from ajhost.ledger.view import Ledger
+from ajhost.core.route_stats import RouteStats
+from ajhost.ledger.layout import COUNTERS, State, Word
+from ajhost.ledger.view import Entry, Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionStats:
+    """The connections of a slot's processes to NATS, those that are gone included in the counts."""
+
+    connected: bool = False
+    reconnects: int = 0
+    refused_replies: int = 0
+
+    def __add__(self, other: ConnectionStats) -> ConnectionStats:
+        return ConnectionStats(
+            self.connected or other.connected,
+            self.reconnects + other.reconnects,
+            self.refused_replies + other.refused_replies,
+        )
 
 
 @dataclass(slots=True)
@@ -22,14 +40,18 @@ class Counters:
     answered: int = 0
     reloads_taken: int = 0
     reloads_rejected: int = 0
+    _received: dict[str | None, int] = field(default_factory=dict)
     _dead: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
+    _dead_connections: dict[int, ConnectionStats] = field(default_factory=dict)
 
     def absorb(self, ledger: Ledger) -> None:
         """Adds the counts of a dead worker."""
         for name, count in counts_of(ledger).items():
             self._dead[name] += count
+        before = self._dead_connections.get(ledger.slot, ConnectionStats())
+        self._dead_connections[ledger.slot] = before + ConnectionStats(False, *_connection_counts(ledger))
 
-    def with_living(self, living: list[Ledger]) -> dict[str, int]:
+    def with_living(self, living: Iterable[Ledger]) -> dict[str, int]:
         """The counts of all workers since the supervisor's start."""
         sums = dict(self._dead)
         for ledger in living:
@@ -37,11 +59,40 @@ class Counters:
                 sums[name] += count
         return sums
 
+    def received(
+        self,
+        routes: Mapping[str | None, RouteStats],
+        running: Mapping[str | None, int],
+        waiting: Mapping[str | None, int],
+    ) -> dict[str | None, int]:
+        """How many requests have come, by route: those that are answered, and those that run or wait.
+
+        They are looked at one after the other, and a request may be missed that is answered in between: so no number
+        is less than the last time.
+        """
+        for route, stats in routes.items():
+            now = stats.answered + (running[route] + waiting[route] if route is not None else 0)
+            self._received[route] = max(now, self._received.get(route, 0))
+        return {route: self._received[route] for route in routes}
+
+    def connections(self, slots: int, living: Iterable[Ledger]) -> dict[int, ConnectionStats]:
+        """The connections of each slot that is configured."""
+        sums = {slot: self._dead_connections.get(slot, ConnectionStats()) for slot in range(slots)}
+        for ledger in living:
+            if ledger.slot in sums:
+                sums[ledger.slot] += connection_stats(ledger)
+        return sums
+
 
 @dataclass(frozen=True, slots=True)
 class HostStats:
-    """One look at a host. `counts` are those of `COUNTERS`; `resident` is bytes by slot; `workers` counts by state."""
+    """One look at a host.
 
+    `counts` are those of `COUNTERS`; `connections` are by slot, or `supervisor`; `workers` counts by state; `resident`
+    is bytes by slot; `routes`, `received`, `running` and `waiting` are by route, None for requests without one.
+    """
+
+    ready: bool
     counts: Mapping[str, int]
     deaths: int
     requeued: int
@@ -50,10 +101,13 @@ class HostStats:
     reloads: Mapping[str, int]
     workers: Mapping[str, int]
     slots: int
-    running: int
-    waiting: int
     generation: int
+    connections: Mapping[str, ConnectionStats]
     resident: Mapping[int, int]
+    routes: Mapping[str | None, RouteStats]
+    received: Mapping[str | None, int]
+    running: Mapping[str | None, int]
+    waiting: Mapping[str | None, int]
 
 
 def counts_of(ledger: Ledger) -> dict[str, int]:
@@ -61,9 +115,28 @@ def counts_of(ledger: Ledger) -> dict[str, int]:
     return {name: ledger.words[word] for name, word in COUNTERS.items()}
 
 
-def waiting_in(ledger: Ledger) -> int:
-    """How many requests in a ledger are not started, revoked or claimed."""
-    return sum(
-        entry.state in (State.RECEIVED, State.QUEUED) and not entry.revoked and not entry.claimed
+def connection_stats(ledger: Ledger) -> ConnectionStats:
+    """The connection of a living process."""
+    return ConnectionStats(ledger.connection().subscribed, *_connection_counts(ledger))
+
+
+def _connection_counts(ledger: Ledger) -> tuple[int, int]:
+    return ledger.words[Word.RECONNECTS], ledger.words[Word.REFUSED_REPLIES]
+
+
+def running_in(ledger: Ledger, routes: Sequence[str]) -> Counter[str | None]:
+    """How many requests run in a ledger, by route; `routes` are those of its generation."""
+    return Counter(_route(entry, routes) for entry in ledger.used() if entry.state is State.STARTED)
+
+
+def waiting_in(ledger: Ledger, routes: Sequence[str]) -> Counter[str | None]:
+    """How many requests wait in a ledger for somebody who starts them, by route as far as that is known."""
+    return Counter(
+        _route(entry, routes) if entry.deadline_ns else None
         for entry in ledger.used()
+        if entry.state in (State.RECEIVED, State.QUEUED) and not entry.revoked and not entry.claimed
     )
+
+
+def _route(entry: Entry, routes: Sequence[str]) -> str | None:
+    return routes[entry.route] if entry.route < len(routes) else None

@@ -3,11 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
 
 SERVING = "serving"
 """The state of a worker that is in the queue group and alive."""
+DISCONNECTED = "disconnected"
+"""The state of a worker that would serve and is not subscribed; its connection says why."""
+CATCH_ALL = "catchall"
+"""How the route `""` is called where a name is needed: routers ask for it by this word, and no route may have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionReport:
+    """A process's connection to NATS.
+
+    `state` is `connected` when the server has all its subscriptions, else a `ConnectionState` in lower case. `server`
+    is the present or the next one, `since_s` for how long it has been connected, or has not, `reason` why it is not.
+    `reconnects` and `refused_replies` (for lack of permission) are counted since the process began.
+    """
+
+    state: str
+    server: str
+    since_s: float
+    reason: str
+    reconnects: int
+    refused_replies: int = 0
+
+    @classmethod
+    def of(cls, status: ConnectionStatus, now_ns: int) -> Self:
+        """The report of what a process says in its ledger. `now_ns` is monotonic."""
+        since_ns = status.unsubscribed_since_ns or status.since_ns
+        return cls(
+            "connected" if status.state is ConnectionState.SUBSCRIBED else status.state.name.lower(),
+            status.server,
+            max(now_ns - since_ns, 0) / 1e9 if since_ns else 0.0,
+            "" if status.subscribed else status.text,
+            status.reconnects,
+            status.refused_replies,
+        )
+
+    def __str__(self) -> str:
+        """`127.0.0.1:4222 for 3 h`, or what is there instead and why."""
+        how_long = duration(self.since_s)
+        if self.state == "connected":
+            return f"{self.server} for {how_long}"
+        reason = f": {self.reason}" if self.reason else ""
+        where = f" ({self.server})" if self.server and self.server not in self.reason else ""
+        return f"{self.state.replace('_', ' ')} for {how_long}{where}{reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +69,10 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker process: its state, the tasks that run in it, and what it has counted since its start."""
+    """A worker process: its state, the tasks that run in it, and what it has counted since its start.
+
+    `memory` is bytes, shared pages included; `cpu` the CPUs that it has used of late (1.0: one of them all the time).
+    """
 
     slot: int
     pid: int
@@ -32,15 +80,58 @@ class WorkerStatus:
     state: str
     tasks: tuple[TaskStatus, ...]
     counts: Mapping[str, int]
+    connection: ConnectionReport | None = None
+    memory: int = 0
+    cpu: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RouteStatus:
+    """A route: what became of its requests since statistics began, and how it did of late.
+
+    `per_second` (answers), `errors_per_second` and the quantiles (seconds; None without a task) are of the last
+    `StatusReport.recent_s` seconds.
+    """
+
+    route: str
+    received: int
+    completed: int
+    terminated: int
+    failed: Mapping[str, int]
+    refused: Mapping[str, int]
+    running: int
+    waiting: int
+    per_second: float
+    errors_per_second: float
+    p50_s: float | None
+    p99_s: float | None
+    waiting_p99_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """The supervisor: the generation that it last made, and whether it has reported that all serve."""
+    """The supervisor: the generation that it last made, and whether the host is ready.
+
+    `version`, `settings` (the file) and `uptime_s` are of the host.
+    """
 
     pid: int
     generation: int
     ready: bool
+    version: str = ""
+    settings: str = ""
+    uptime_s: float = 0.0
+    connection: ConnectionReport | None = None
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 20 s`, `5 h 2 min`, `12 d 3 h`."""
+    whole = int(seconds)
+    for large, small, name, smaller in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if whole >= large:
+            rest = whole % large // small
+            return f"{whole // large} {name}" + (f" {rest} {smaller}" if rest else "")
+    return f"{whole} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +141,8 @@ class StatusReport:
     supervisor: SupervisorStatus
     workers: tuple[WorkerStatus, ...]
     count: int
+    routes: tuple[RouteStatus, ...] = field(default=())
+    recent_s: float = 0.0
 
     @property
     def serving(self) -> int:
@@ -62,5 +155,12 @@ class StatusReport:
         return 0 < self.count <= self.serving
 
     def as_object(self) -> dict[str, Any]:
-        """`{"supervisor": {...}, "workers": [...]}`, as `ajhost status --json` prints it."""
-        return {"supervisor": asdict(self.supervisor), "workers": [asdict(w) for w in self.workers]}
+        """`{"supervisor": {...}, "workers": [...], "routes": [...]}`, as `ajhost status --json` prints it."""
+        return {
+            "supervisor": asdict(self.supervisor),
+            "workers": [asdict(worker) for worker in self.workers],
+            "routes": [asdict(route) for route in self.routes],
+            "slots": self.count,
+            "serving": self.serving,
+            "recent_s": self.recent_s,
+        }

@@ -69,6 +69,8 @@ class ConnectionStatus:
     reconnects: int
     failed_attempts: int = 0
     refused_replies: int = 0
+    unsubscribed_since_ns: int = 0
+    """Over all states in which the server has not all subscriptions; 0 while it has."""
 
     @property
     def subscribed(self) -> bool:
@@ -84,6 +86,10 @@ def write_connection(words: memoryview, view: memoryview, status: ConnectionStat
     words[Word.RECONNECTS] = status.reconnects
     words[Word.FAILED_ATTEMPTS] = status.failed_attempts
     words[Word.CONNECTION_SINCE] = max(status.since_ns, 0)
+    if status.subscribed:
+        words[Word.UNSUBSCRIBED_SINCE] = 0
+    elif not words[Word.UNSUBSCRIBED_SINCE]:
+        words[Word.UNSUBSCRIBED_SINCE] = max(status.since_ns, 0)
     words[Word.CONNECTION] = status.state
 
 
@@ -99,6 +105,7 @@ def read_connection(words: memoryview, view: memoryview) -> ConnectionStatus:
         words[Word.RECONNECTS],
         words[Word.FAILED_ATTEMPTS],
         words[Word.REFUSED_REPLIES],
+        words[Word.UNSUBSCRIBED_SINCE],
     )
 
 

@@ -144,6 +144,11 @@ class Word:
     )
     UNSIGNED = HeaderWord(57, OWNER, "Counter: requests whose signature was refused.")
     IGNORED = HeaderWord(58, OWNER, "Counter: requests whose reply subject may not be answered.")
+    UNSUBSCRIBED_SINCE = HeaderWord(
+        60,
+        OWNER,
+        "Since when the server has not all our subscriptions, in monotonic nanoseconds; 0 while it has them.",
+    )
     LOGIN_GATE = HeaderWord(384, ANYBODY, "The first of five words of `core/login_gate.py`.")
     TOKENS = HeaderWord(
         64,

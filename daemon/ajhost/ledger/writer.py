@@ -108,6 +108,10 @@ class LedgerWriter(Ledger):
         """When a request must be answered at the latest, on the monotonic clock."""
         self.words[FIRST + index * ENTRY_WORDS + DEADLINE] = deadline_ns
 
+    def set_route(self, index: int, route: int) -> None:
+        """Which route a request that waits is for, by its number; `start` says it for one that runs."""
+        self.words[FIRST + index * ENTRY_WORDS + SIZES] = route << 48
+
     def queue(self, index: int, seq: int) -> None:
         """QUEUED: the kernel has its token."""
         self.words[FIRST + index * ENTRY_WORDS] = seq << 8 | E_QUEUED

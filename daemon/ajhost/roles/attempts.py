@@ -36,7 +36,7 @@ class Attempts:
     def __init__(self, stats: StatsWriter, routes: Sequence[str], *, tell_completed: bool) -> None:
         self.use(stats, routes)
         self._completed_level = logging.INFO if tell_completed else logging.DEBUG
-        self._tells_completed = _log.isEnabledFor(self._completed_level)
+        self.tells_completed = _log.isEnabledFor(self._completed_level)
         self._refused = Digest[str]()
 
     @classmethod
@@ -48,14 +48,7 @@ class Attempts:
 
     def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:
         """Counts there from now on; `routes` by their numbers."""
-        self._stats, self._routes = stats, routes
-
-    def received(self, route: int | None) -> None:
-        """A request for a route, by its number; None for a request without one."""
-        try:
-            self._stats.received(StatsWriter.NO_ROUTE if route is None else route)
-        except ValueError:
-            _wild()
+        self.stats, self._routes = stats, routes
 
     def ended(
         self, attempt: Labelled, route: int, outcome: Outcome, waited: float, ran: float, *, told: bool
@@ -65,37 +58,31 @@ class Attempts:
         `told`: it is in the log already, from where its handler raised what ended it.
         """
         self.count(route, outcome, waited, ran)
-        if type(outcome) is Completed:
-            if self._tells_completed:
-                labels = attempt.labels()
-                _log.log(
-                    self._completed_level, "route %r: completed in %.3g s", labels.route, labels.duration,
-                    extra=labels.extras() | {"aj_outcome": "completed"},
-                )  # fmt: skip
-        elif not told:
-            tell(outcome, attempt.labels())
+        if type(outcome) is not Completed:
+            if not told:
+                tell(outcome, attempt.labels())
+        elif self.tells_completed:
+            labels = attempt.labels()
+            _log.log(
+                self._completed_level, "route %r: completed in %.3g s", labels.route, labels.duration,
+                extra=labels.extras() | {"aj_outcome": "completed"},
+            )  # fmt: skip
 
     def count(self, route: int, outcome: Outcome, waited: float, ran: float) -> None:
         """Counts an attempt that has its answer."""
-        try:
-            if type(outcome) is Completed:
-                self._stats.completed(route, waited, ran)
-            elif type(outcome) is Terminated:
-                self._stats.terminated(route, waited, ran)
-            elif type(outcome) is Failed:
-                self._stats.failed(route, reason_of(outcome.text), waited, ran)
-        except ValueError:
-            _wild()
+        if type(outcome) is Completed:
+            self.stats.completed(route, waited, ran)
+        elif type(outcome) is Terminated:
+            self.stats.terminated(route, waited, ran)
+        elif type(outcome) is Failed:
+            self.stats.failed(route, reason_of(outcome.text), waited, ran)
 
     def refused(
         self, route: int | None, text: str, record: TaskRecord | None = None, received_ns: int = 0
     ) -> None:
         """A request was answered with an error without having begun. What it asks for, as far as that is known."""
         reason, now = reason_of(text), time.monotonic()
-        try:
-            self._stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
-        except ValueError:
-            _wild()
+        self.stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
         key = f"{reason} signature" if text.partition(": ")[2].startswith(_SIGNATURES) else reason
         if not self._refused.tell(key, text, now):
             return
@@ -146,7 +133,3 @@ def tell_raised(error: BaseException, text: str, labels: TaskLabels) -> None:
         "route %r: %s", labels.route, text, exc_info=error,
         extra=labels.extras() | {"aj_outcome": "failed", "aj_reason": FailureReason.HANDLER_ERROR.value},
     )  # fmt: skip
-
-
-def _wild() -> None:
-    """A stray write has left a number that one more does not fit into; the next process begins it anew."""

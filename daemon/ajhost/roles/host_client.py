@@ -5,18 +5,34 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import ledger_file, runtime_directory
+from ajhost.adapters.linux import ledger_file, processes, runtime_directory
+from ajhost.adapters.linux.stats_files import read_all
 from ajhost.core.fleet import WorkerState, state_of
-from ajhost.core.status import StatusReport, SupervisorStatus, TaskStatus, WorkerStatus
+from ajhost.core.route_stats import RouteStats, clip
+from ajhost.core.stats import running_in, waiting_in
+from ajhost.core.status import (
+    DISCONNECTED,
+    SERVING,
+    ConnectionReport,
+    RouteStatus,
+    StatusReport,
+    SupervisorStatus,
+    TaskStatus,
+    WorkerStatus,
+)
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
+from ajhost.roles.stats_history import DIRECTORY, Sample, baseline
 from ajhost.roles.supervisor import state_file
+from ajhost.roles.supervisor.state_file import HostState
 
 _CONTROL = "control"
 LOCK = "lock"
@@ -27,38 +43,99 @@ class NotRunning(Exception):
     """No host runs on this runtime directory."""
 
 
-def status(directory: Path, own: int | None = None) -> StatusReport:
+def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = None) -> StatusReport:
     """Reads the status of the host from its shared files, so that it works whatever its processes do.
 
-    `own`: the serial of the calling process's own ledger, if it has one; a look at the file would drop its lock.
+    `own`: the serial of the calling process's own ledger, if it has one, whose file is not opened: that would drop its
+    lock; `own_ledger` is read instead.
 
     :raises NotRunning: nobody holds the directory's lock. :raises OSError: the files may not be read.
     """
     state = state_file.read(directory)
     if not runtime_directory.is_locked(directory):
         raise NotRunning(f"no ajhost runs on {directory}")
-    workers = []
-    for serial in ledger_file.serials(directory / "ledger"):
+    workers, running, waiting = [], Counter[str | None](), Counter[str | None]()
+    routes = {} if state is None else state.routes
+    now_ns, connection = time.monotonic_ns(), None
+    before = baseline(directory, now_ns)
+    ledgers = _living(directory / "ledger", own)
+    for ledger in ledgers if own_ledger is None else chain(ledgers, [own_ledger]):
+        names = routes.get(ledger.generation, ())
+        if ledger.slot == SUPERVISOR_SLOT:
+            connection = ConnectionReport.of(ledger.connection(), now_ns)
+        else:
+            workers.append(_worker(ledger, names, before))
+        running += running_in(ledger, names)
+        waiting += waiting_in(ledger, names)
+    pid = _holder(directory)
+    serves = any(worker.state == SERVING for worker in workers)
+    ready = state is not None and state.pid == pid and state.ready and serves
+    if state is None:
+        state = HostState(pid, 0, False, 0)
+    recent_s = 0.0 if before is None else (now_ns - before.at_ns) / 1e9
+    return StatusReport(
+        SupervisorStatus(
+            pid,
+            state.generation,
+            ready,
+            state.version,
+            state.settings,
+            (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0,
+            connection,
+        ),
+        tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),
+        state.count,
+        tuple(_routes(directory, state, running, waiting, before, recent_s)),
+        recent_s,
+    )
+
+
+def _living(directory: Path, own: int | None) -> Iterator[Ledger]:
+    """The ledgers of processes that live, each mapped while it is looked at."""
+    for serial in ledger_file.serials(directory):
         if serial == own:
             continue
         with contextlib.suppress(FileNotFoundError, LedgerError):
-            if ledger_file.locked_by(directory / "ledger", serial) is None:
-                continue
-            ledger = ledger_file.MappedLedger(directory / "ledger", serial)
-            if ledger.slot != SUPERVISOR_SLOT:
-                workers.append(_worker(ledger, {} if state is None else state.routes))
-            ledger.close()
-    pid = _holder(directory)
-    supervisor = SupervisorStatus(
-        pid, 0 if state is None else state.generation, state is not None and state.pid == pid and state.ready
-    )
-    count = 0 if state is None else state.count
-    return StatusReport(supervisor, tuple(sorted(workers, key=lambda w: (w.slot, w.generation))), count)
+            if ledger_file.locked_by(directory, serial) is not None:
+                ledger = ledger_file.MappedLedger(directory, serial)
+                try:
+                    yield ledger
+                finally:
+                    ledger.close()
 
 
-def _worker(ledger: Ledger, routes: Mapping[int, Sequence[str]]) -> WorkerStatus:
+def _routes(
+    directory: Path,
+    state: HostState,
+    running: Mapping[str | None, int],
+    waiting: Mapping[str | None, int],
+    before: Sample | None,
+    recent_s: float,
+) -> Iterator[RouteStatus]:
+    counted = read_all(directory / DIRECTORY)
+    for route in state.routes.get(state.generation, ()):
+        stats = counted.get(clip(route), RouteStats())
+        recent = RouteStats() if before is None else stats.since(before.routes.get(clip(route), RouteStats()))
+        errors = sum(recent.failed.values()) + sum(recent.refused.values())
+        yield RouteStatus(
+            route,
+            stats.answered + running.get(route, 0) + waiting.get(route, 0),
+            stats.completed,
+            stats.terminated,
+            stats.failed,
+            stats.refused,
+            running.get(route, 0),
+            waiting.get(route, 0),
+            recent.answered / recent_s if recent_s else 0.0,
+            errors / recent_s if recent_s else 0.0,
+            recent.running.quantile(0.5),
+            recent.running.quantile(0.99),
+            recent.waiting.quantile(0.99),
+        )
+
+
+def _worker(ledger: Ledger, names: Sequence[str], before: Sample | None) -> WorkerStatus:
     words, now, wall = ledger.words, time.monotonic_ns(), time.time_ns()
-    names = routes.get(ledger.generation, ())
     tasks = tuple(_task(entry, names, now, wall) for entry in ledger.used() if entry.state is State.STARTED)
     counts = {name: words[word] for name, word in COUNTERS.items()}
     return WorkerStatus(
@@ -68,11 +145,13 @@ def _worker(ledger: Ledger, routes: Mapping[int, Sequence[str]]) -> WorkerStatus
         _state(ledger),
         tasks,
         counts,
+        ConnectionReport.of(ledger.connection(), now),
+        *_resources(words[Word.PID], now, before),
     )
 
 
 def _state(ledger: Ledger) -> str:
-    """What the supervisor holds of a worker, but for what the worker knows first: that it leaves.
+    """What the supervisor holds of a worker, but for what the worker knows first: that it leaves, or is disconnected.
 
     One of an earlier start has no supervisor that holds anything of it but that it hangs.
     """
@@ -81,9 +160,22 @@ def _state(ledger: Ledger) -> str:
         return str(state.value)
     if phase == Phase.LEAVING:
         return WorkerState.LEAVING.value
-    if state is not None:
-        return str(state.value)
-    return str((WorkerState.SERVING if phase == Phase.SERVING else WorkerState.STARTING).value)
+    if state is None:
+        state = WorkerState.SERVING if phase == Phase.SERVING else WorkerState.STARTING
+    if state is WorkerState.SERVING and not ledger.connection().subscribed:
+        return DISCONNECTED
+    return str(state.value)
+
+
+def _resources(pid: int, now_ns: int, before: Sample | None) -> tuple[int, float]:
+    """Resident bytes, and how many CPUs a process has used of late; of one that is gone nothing."""
+    try:
+        memory, used = processes.resident_bytes(pid), processes.cpu_seconds(pid)
+    except OSError:
+        return 0, 0.0
+    if before is None or pid not in before.cpu:
+        return memory, 0.0
+    return memory, max(used - before.cpu[pid], 0.0) / ((now_ns - before.at_ns) / 1e9)
 
 
 def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus:

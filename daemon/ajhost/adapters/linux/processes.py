@@ -23,6 +23,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PIDFD_GETFD = 438
 """pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
+_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
 """Letters of proc(5) for threads: stopped, or ended while others live; waiting uninterruptibly."""
@@ -315,6 +316,16 @@ def pidfd_of_child(pid: int) -> int | None:
     except OSError:
         os.kill(pid, signal.SIGKILL)
         return None
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has used, in seconds.
+
+    :raises OSError: when the process is gone.
+    """
+    # its name, in parentheses, may hold anything
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 def resident_bytes(pid: int) -> int:

@@ -41,10 +41,6 @@ class Answered:
         """Tells at once what is kept back."""
         self._attempts.close()
 
-    def received(self, frame: bytes) -> None:
-        """A request came to our own connection."""
-        self._attempts.received(self._about(frame)[0])
-
     def begun(self, ledger: Ledger, entry: Entry, outcome: Outcome) -> None:
         """An attempt that a worker had begun, and that this worker cannot answer.
 

@@ -147,10 +147,8 @@ class Standby:
 
     # -- requests that somebody else must run ---------------------------------------------------
 
-    def copy(self, frame: bytes, *, is_new: bool = False) -> int | None:
+    def copy(self, frame: bytes) -> int | None:
         """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `enqueue` makes it available.
-
-        `is_new`: no worker had come to decide about it, nor to count it.
         Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
         """
         line = message_line(frame)
@@ -163,8 +161,6 @@ class Standby:
         if self._answerable(reply) is None:
             self._unanswerable(reply)
             return None
-        if is_new:
-            self.answered.received(frame)
         if size > len(frame) or len(reply) > MAX_REPLY:
             text = FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this host can hold")
             self.answer(reply, Failed(text))
@@ -199,6 +195,7 @@ class Standby:
             self._refuse(index, reply, text, data[begin:end])
 
     def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
+        self.ledger.set_route(index, handler)
         if self._holding:
             return self.producer.hold(index, copy, deadline_ns)
         return self.producer.enqueue(index, copy, self._queues[handler], deadline_ns)
@@ -220,7 +217,6 @@ class Standby:
             self._unanswerable(reply)
             self.ledger.release(index)
             return
-        self.answered.received(data[begin:end])
         if len(reply) > MAX_REPLY or end > len(data):
             self._refuse(
                 index, reply, FailureReason.BAD_REQUEST.text("more than this host can hold"), data[begin:end]
@@ -241,7 +237,6 @@ class Standby:
             return
         text = FailureReason.OVERLOADED.text("no room in the ledger")
         self.answer(reply, Failed(text))
-        self.answered.received(b"")
         self.answered.refused(b"", text)
 
     def limited(self, max_payload: int) -> None:

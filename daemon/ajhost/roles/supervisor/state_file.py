@@ -18,7 +18,10 @@ NAME = "state.json"
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """`routes` maps a generation to its routes in the order that ledger entries count in; `settings` is the file."""
+    """`routes` maps a generation to its routes in the order that ledger entries count in.
+
+    `settings` (the file) and `version` are of the host, `started_ns` is when its supervisor began (monotonic).
+    """
 
     pid: int
     generation: int
@@ -26,6 +29,8 @@ class HostState:
     count: int
     routes: Mapping[int, Sequence[str]] = field(default_factory=dict)
     settings: str = ""
+    version: str = ""
+    started_ns: int = 0
 
 
 def write(directory: Path, state: HostState) -> None:
@@ -37,6 +42,8 @@ def write(directory: Path, state: HostState) -> None:
         "count": state.count,
         "routes": {str(generation): list(routes) for generation, routes in state.routes.items()},
         "settings": state.settings,
+        "version": state.version,
+        "started_ns": state.started_ns,
     }
     runtime_directory.replace_file(directory, NAME, orjson.dumps(body))
 
@@ -52,7 +59,10 @@ def read(directory: Path) -> HostState | None:
             bool(body["ready"]),
             int(body["count"]),
             routes,
+            # of a host of an earlier version these are missing
             str(body.get("settings", "")),
+            str(body.get("version", "")),
+            int(body.get("started_ns", 0)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

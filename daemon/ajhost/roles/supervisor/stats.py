@@ -4,35 +4,74 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 
 from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.stats_files import read_all
 from ajhost.core.fleet import WorkerState
-from ajhost.core.stats import HostStats, waiting_in
+from ajhost.core.route_stats import RouteStats, clip
+from ajhost.core.stats import ConnectionStats, HostStats, connection_stats, running_in, waiting_in
+from ajhost.core.status import DISCONNECTED
 from ajhost.ledger.view import Ledger
+from ajhost.roles.stats_history import DIRECTORY
+from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
 
 
-def snapshot(pool: WorkerPool, others: list[Ledger], last_resort: int) -> HostStats:
-    """The figures now. `others`: ledgers besides the workers' in which requests wait."""
+def snapshot(
+    pool: WorkerPool, standby: Standby | None, retired: Sequence[Ledger], *, ready: bool
+) -> HostStats:
+    """The statistics now. `retired`: ledgers of dead workers, in which requests may wait."""
     counters, members = pool.counters, list(pool.members.values())
     living: list[Ledger] = [m.ledger for m in members]
-    states = Counter(m.state.value for m in pool.fleet.members.values())
     resident: Counter[int] = Counter()
     for member in members:
         if member.pid:
             with contextlib.suppress(OSError):  # it died in this moment
                 resident[member.slot] += processes.resident_bytes(member.pid)
+    slots = pool.fleet.count
+    connections = {str(s): stats for s, stats in counters.connections(slots, living).items()}
+    own = [] if standby is None else [standby.ledger]
+    connections["supervisor"] = connection_stats(own[0]) if own else ConnectionStats()
+    generations = {number: [h.route for h in spec.handlers] for number, spec in pool.specs.items()}
+    known: dict[str | None, int] = {None: 0}
+    for names in generations.values():
+        known.update(dict.fromkeys(names, 0))
+    counted = read_all(pool.runtime / DIRECTORY)
+    running: Counter[str | None] = Counter()
+    waiting: Counter[str | None] = Counter()
+    for ledger in living:
+        running += running_in(ledger, generations.get(ledger.generation, ()))
+    for ledger in [*living, *own, *retired]:
+        waiting += waiting_in(ledger, generations.get(ledger.generation, ()))
+    routes = {name: counted.get(name if name is None else clip(name), RouteStats()) for name in known}
+    now_running, now_waiting = {**known, **running}, {**known, **waiting}
     return HostStats(
+        ready=ready,
         counts=counters.with_living(living),
         deaths=counters.deaths,
         requeued=counters.requeued,
         answered=counters.answered,
-        last_resort=last_resort,
+        last_resort=0 if standby is None else standby.subscriptions,
         reloads={"taken": counters.reloads_taken, "rejected": counters.reloads_rejected},
-        workers={standing.value: states[standing.value] for standing in WorkerState},
-        slots=pool.fleet.count,
-        running=sum(ledger.running() for ledger in living),
-        waiting=sum(waiting_in(ledger) for ledger in [*living, *others]),
+        workers=_states(pool),
+        slots=slots,
         generation=pool.fleet.generation,
+        connections=connections,
         resident=resident,
+        routes=routes,
+        received=counters.received(routes, now_running, now_waiting),
+        running=now_running,
+        waiting=now_waiting,
     )
+
+
+def _states(pool: WorkerPool) -> dict[str, int]:
+    """How many workers are in which state; one that would serve and is not subscribed is disconnected."""
+    counts = dict.fromkeys([*(state.value for state in WorkerState), DISCONNECTED], 0)
+    for serial, known in pool.fleet.members.items():
+        member = pool.members.get(serial)
+        serves = known.state is WorkerState.SERVING
+        lost = serves and member is not None and not member.ledger.connection().subscribed
+        counts[DISCONNECTED if lost else known.state.value] += 1
+    return counts

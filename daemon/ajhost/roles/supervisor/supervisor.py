@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from ajhost import __version__
 from ajhost.adapters import logs
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux.processes import ChildReaper
@@ -25,8 +26,10 @@ from ajhost.ledger.view import Ledger
 from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
+from ajhost.roles.supervisor.host_state import status_line, take_sample, unserved_slots
 from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
@@ -79,6 +82,8 @@ class Supervisor:
             self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
         )
         self._status_at = self._tick_at = 0.0
+        self._began_ns = time.monotonic_ns()
+        self._history = StatsHistory(self._runtime)
         self._child_reaper = ChildReaper()
 
     # -- life -----------------------------------------------------------------------------------
@@ -305,6 +310,8 @@ class Supervisor:
             self._child_reaper.reap(self._pool.pids())
         with self.guard("telling of lost log lines"):
             logs.report_lost()
+        with self.guard("keeping the history of statistics"):
+            take_sample(self._history, self._pool)
         with self.guard("forgetting removed ledgers"):
             self._recovery.prune()
         self.guard.report()
@@ -322,21 +329,27 @@ class Supervisor:
                 self._pool.recycle(member, "the server's max_payload grew")
 
     def _status(self) -> str:
-        tasks = sum(m.ledger.running() for m in self._pool.members.values())
-        return f"{self._fleet.serving()} of {self._fleet.count} workers serve, {tasks} tasks run"
+        return status_line(self._pool)
 
     @property
     def fleet(self) -> Fleet:
         """Who serves."""
         return self._fleet
 
+    @property
+    def ledger(self) -> Ledger | None:
+        """Our own, once it is open."""
+        return None if self._standby is None else self._standby.ledger
+
     def stats(self) -> HostStats:
         """How the host stands now, for metrics."""
         standby = self._standby
-        if standby is None:
-            return snapshot(self._pool, [], 0)
-        others: list[Ledger] = [standby.ledger, *self._recovery.retired.ledgers]
-        return snapshot(self._pool, others, standby.subscriptions)
+        retired = [] if standby is None else self._recovery.retired.ledgers
+        return snapshot(self._pool, standby, retired, ready=not self.unserved())
+
+    def unserved(self) -> list[str]:
+        """A line for each slot that does not serve, with what is there instead; empty: the host is ready."""
+        return unserved_slots(self._pool)
 
     def recycle_without(self, present: set[int]) -> list[int]:
         """Replaces each worker whose ledger is not among these; their slots."""
@@ -352,9 +365,10 @@ class Supervisor:
         state_file.write(
             self._runtime,
             HostState(
-                os.getpid(), fleet.generation, self._ready, fleet.count, routes, str(self._settings.file)
+                os.getpid(), fleet.generation, self._ready, fleet.count, routes, str(self._settings.file),
+                __version__, self._began_ns,
             ),
-        )
+        )  # fmt: skip
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class WorkerPool:
         self.supervisor_place = ""
         self.failed: dict[int, list[str]] = {}
         """For each generation: why members of it died before they served."""
+        self.runtime = runtime
         self._directory, self._serial = runtime / "ledger", serial
         self._queues, self._guard = queues, guard
         self._on_connection, self._on_death, self._on_template_death, self._on_change = (

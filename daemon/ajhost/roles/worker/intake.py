@@ -71,23 +71,23 @@ class Intake:
             return
         if len(reply) > MAX_REPLY:
             text = FailureReason.BAD_REQUEST.text(f"a reply subject of more than {MAX_REPLY} bytes")
-            self._responder.refuse(index, reply, text, is_new=True)
+            self._responder.refuse(index, reply, text)
             return
         if end > len(data):
             text = FailureReason.BAD_REQUEST.text(f"{end} bytes are more than this worker can hold")
-            self._responder.refuse(index, reply, text, is_new=True)
+            self._responder.refuse(index, reply, text)
             return
         checked = self._check(subject, data[header:body], data[body : end - 2])
         if isinstance(checked, Failed):
             about = self._about(subject, data[body : end - 2])
-            self._responder.refuse(index, reply, checked.text, about, is_new=True)
+            self._responder.refuse(index, reply, checked.text, about)
             return
         record, handler, deadline, now = checked
-        self._attempts.received(handler)
         route = self._routes[handler]
         if self._executor.busy < self._executor.capacity and route.busy < route.limit:
             self._start(index, reply, record, route, deadline, now, None)
             return
+        self._ledger.set_route(index, handler)
         if self._producer.full(self._backlog):
             text = FailureReason.OVERLOADED.text(f"{self._backlog} requests wait already")
             self._responder.refuse(index, reply, text, (record, handler))

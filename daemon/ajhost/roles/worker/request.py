@@ -231,16 +231,6 @@ class Request(Attempt):
             self.lose()
         return before
 
-    @property
-    def route_number(self) -> int:
-        """Which route it is of."""
-        return self.route.index
-
-    @property
-    def first_received(self) -> float:
-        """When it came to this host (monotonic seconds), wherever it has waited since."""
-        return self.received if self.claimed is None else self.claimed.received_ns / 1e9
-
     def lose(self) -> None:
         """Somebody else has the request: its entry here is nobody's."""
         if self.index >= 0:

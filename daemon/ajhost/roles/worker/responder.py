@@ -42,6 +42,18 @@ class Counts:
         self.busy = 0.0
 
 
+class Numbered(Protocol):
+    """A route."""
+
+    index: int
+
+
+class Waited(Protocol):
+    """A place in the shared queue."""
+
+    received_ns: int
+
+
 class Started(Protocol):
     """A request that has begun, or that is answered for as if it had (`roles.worker.request.Request`)."""
 
@@ -53,12 +65,12 @@ class Started(Protocol):
     told: bool
 
     @property
-    def route_number(self) -> int:
-        """Which route it is of."""
+    def route(self) -> Numbered:
+        """What it is for."""
 
     @property
-    def first_received(self) -> float:
-        """When it came to this host, where it has waited in the shared queue; else when it was received."""
+    def claimed(self) -> Waited | None:
+        """Where it has waited since it came to this host; `received` is when it was taken from there."""
 
     def labels(self) -> TaskLabels:
         """What its log records bear."""
@@ -67,12 +79,22 @@ class Started(Protocol):
 class Responder:
     """Answers requests, counts and tells of them. `max_payload` is the server's limit in bytes."""
 
-    __slots__ = ("_attempts", "_out", "counts", "in_buffer", "ledger", "max_payload")
+    __slots__ = (
+        "_attempts",
+        "_completed",
+        "_out",
+        "_tells_completed",
+        "counts",
+        "in_buffer",
+        "ledger",
+        "max_payload",
+    )
 
     def __init__(self, ledger: LedgerWriter, out: Out, attempts: Attempts) -> None:
         self.ledger = ledger
         self._out = out
         self._attempts = attempts
+        self._completed, self._tells_completed = attempts.stats.completed, attempts.tells_completed
         self.counts = Counts()
         self.max_payload = 1 << 20
         self.in_buffer: set[NotBegun] = set()
@@ -96,24 +118,19 @@ class Responder:
         size = request.record.size
         data = encode_reply(request.reply, outcome, self.max_payload, size)
         self._out.reply(index, data)
-        if kind is Completed and not is_result(data):
-            assert isinstance(outcome, Completed)
+        begun, claimed = request.begun, request.claimed
+        waited = begun - (request.received if claimed is None else claimed.received_ns / 1e9)
+        if kind is Completed and is_result(data) and not self._tells_completed:
+            self._completed(request.route.index, waited, now - begun)
+            return
+        if isinstance(outcome, Completed) and not is_result(data):
             outcome = as_told(outcome, self.max_payload, size)
-        begun = request.begun
-        waited = begun - request.first_received
-        self._attempts.ended(request, request.route_number, outcome, waited, now - begun, told=request.told)
+        self._attempts.ended(request, request.route.index, outcome, waited, now - begun, told=request.told)
 
-    def refuse(
-        self, index: int, reply: bytes, text: str, about: About = NOTHING_KNOWN, *, is_new: bool = False
-    ) -> None:
-        """Answers a request that has not started; nothing if it has in another process after all.
-
-        `is_new`: it has not been counted as received.
-        """
+    def refuse(self, index: int, reply: bytes, text: str, about: About = NOTHING_KNOWN) -> None:
+        """Answers a request that has not started; nothing if it has in another process after all."""
         self.counts.refused += 1
         received_ns, (record, handler) = self.ledger.received_ns(index), about
-        if is_new:
-            self._attempts.received(handler)
         if self.ledger.refuse(index, reply):
             self._out.reply(index, encode_reply(reply, Failed(text), self.max_payload))
             self._attempts.refused(handler, text, record, received_ns)
@@ -123,6 +140,5 @@ class Responder:
     def refuse_without_entry(self, reply: bytes, text: str) -> None:
         """Answers a request for which there was no room in the ledger."""
         self.counts.refused += 1
-        self._attempts.received(None)
         self._attempts.refused(None, text)
         self._out.publish(encode_reply(reply, Failed(text), self.max_payload))

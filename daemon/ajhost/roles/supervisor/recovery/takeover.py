@@ -164,7 +164,7 @@ def requeue_entries(
             ledger.revoke(entry.index, entry.seq)
             continue
         moved.places.add(entry.frame_at)
-        copy = standby.copy(ledger.frame(entry.index), is_new=not entry.deadline_ns)
+        copy = standby.copy(ledger.frame(entry.index))
         ledger.revoke(entry.index, entry.seq)
         if copy is not None:
             standby.enqueue(copy)
@@ -321,15 +321,14 @@ def _move_frames(ledger: Ledger, buffer: ReceiveBuffer, standby: Standby, moved:
     for begin, _, _, end, _, reply in found.messages:
         place = buffer.place() + begin
         if reply and place not in moved.places and reply not in moved.seen:
-            frame = bytes(ledger.view[place : place + end - begin])
-            copies.append(standby.copy(frame, is_new=True))
+            copies.append(standby.copy(bytes(ledger.view[place : place + end - begin])))
     buffer.consume(found.end)
     needed = found.needed
     if needed > buffer.size - READ_SIZE:
         # the server's max_payload grew: no ledger here holds it, so it is answered by its first line, and passed over
         begun = buffer.unconsumed()
         if buffer.place() not in moved.places and reply_of(begun) not in moved.seen:
-            standby.copy(begun, is_new=True)
+            standby.copy(begun)
         buffer.consume(needed)
         needed = 0
     moved.places.clear()  # entries lie in what was in the chunk at the first look

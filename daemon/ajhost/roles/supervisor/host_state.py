@@ -1,0 +1,65 @@
+"""Whether the host serves, and what it says of itself: to systemd, to /readyz, to the history of statistics."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from ajhost.adapters.linux import processes
+from ajhost.adapters.linux.stats_files import read_all
+from ajhost.core.fleet import WorkerState
+from ajhost.core.status import ConnectionReport
+from ajhost.ledger.connection_status import ConnectionStatus
+from ajhost.roles.stats_history import DIRECTORY, Sample, StatsHistory
+from ajhost.roles.supervisor.workers import WorkerPool
+
+
+def unserved_slots(pool: WorkerPool) -> list[str]:
+    """A line for each slot that does not serve, with what is there instead."""
+    if pool.fleet.stopping:
+        return ["the host is stopping"]
+    if not pool.fleet.count:
+        return ["the host is starting"]
+    lines = []
+    for slot in range(pool.fleet.count):
+        states = {m.state for m in pool.fleet.members.values() if m.slot == slot}
+        if WorkerState.SERVING not in states:
+            text = ", ".join(sorted(s.value for s in states)) or "no worker, a next try is due"
+            lines.append(f"slot {slot} does not serve: {text}")
+        elif lost := _lost_connections(pool, slot):
+            lines.append(f"slot {slot} does not serve: {lost[0]}")
+    return lines
+
+
+def status_line(pool: WorkerPool) -> str:
+    """What `systemctl status` shows."""
+    tasks = sum(m.ledger.running() for m in pool.members.values())
+    lost = [text for slot in range(pool.fleet.count) for text in _lost_connections(pool, slot)[:1]]
+    serving = max(pool.fleet.serving() - len(lost), 0)
+    why = f"; NATS: {lost[0]}" if lost else ""
+    return f"{serving} of {pool.fleet.count} workers serve, {tasks} tasks run{why}"
+
+
+def take_sample(history: StatsHistory, pool: WorkerPool) -> None:
+    """Adds to the history when it is time to. Call it about once a second."""
+    now_ns = time.monotonic_ns()
+    if history.due(now_ns):
+        cpu = {}
+        for pid in [m.pid for m in pool.members.values() if m.pid]:
+            with contextlib.suppress(OSError):  # it died in this moment
+                cpu[pid] = processes.cpu_seconds(pid)
+        history.add(Sample(now_ns, read_all(pool.runtime / DIRECTORY), cpu))
+
+
+def _lost_connections(pool: WorkerPool, slot: int) -> list[str]:
+    """What the workers of a slot say of their connections; nothing if one of them is subscribed."""
+    serving = [
+        m.serial for m in pool.fleet.members.values() if m.slot == slot and m.state is WorkerState.SERVING
+    ]
+    found: list[ConnectionStatus] = [
+        pool.members[serial].ledger.connection() for serial in serving if serial in pool.members
+    ]
+    if any(status.subscribed for status in found):
+        return []
+    now_ns = time.monotonic_ns()
+    return [str(ConnectionReport.of(status, now_ns)) for status in found]
