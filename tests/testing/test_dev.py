@@ -242,6 +242,21 @@ def test_a_debugger_has_the_terminal_and_all_the_time(project: Path, dev: Callab
     assert json.loads(said)["sent"] == "ADA"
 
 
+@pytest.mark.parametrize("how", ["--lifespan", "-c", "--debug"])
+def test_handlers_have_their_lifespan(project: Path, dev: Callable[..., Dev], how: str) -> None:
+    source = "async def lifespan(worker):\n    yield 'opened'\nasync def show(task): return task.state\n"
+    (project / "stateful.py").write_text(source)
+    if how == "-c":
+        text = '[python]\npath = ["."]\nlifespan = "stateful:lifespan"\n[handlers.show]\ntarget = "stateful:show"\n'
+        (project / "stateful.toml").write_text(text)
+        session = dev("-c", "stateful.toml")
+    else:
+        debug = ["--debug"] if how == "--debug" else []
+        session = dev("stateful:show", "--lifespan", "stateful:lifespan", *debug)
+    session.until("workers serve", "serving in this terminal")
+    assert call(project, "show") == (0, "opened")
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

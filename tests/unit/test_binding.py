@@ -10,10 +10,11 @@ import logging
 import re
 import subprocess
 import sys
+import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import pytest
 from pydantic import BaseModel, Field
@@ -298,6 +299,38 @@ def test_a_signature_that_cannot_be_bound_is_told_with_one_that_can(function: An
         callable_of("m:f", function)
     for part in parts:
         assert part in str(raised.value)
+
+
+@pytest.mark.parametrize(("payload", "given"), [("", None), ('{"to":"ada"}', MAIL)])
+def test_a_payload_that_may_be_absent_has_a_default(payload: str, given: object) -> None:
+    def handler(mail: Mail | None = None) -> object:
+        return mail
+
+    assert called(handler, payload) == given
+
+
+def test_a_model_that_is_called_task_is_a_payload() -> None:
+    """By the name in the annotation's text it could be taken for ours."""
+    code = """
+from __future__ import annotations
+from pydantic import BaseModel
+class Task(BaseModel):
+    to: str
+def handler(what: Task): return what.to
+"""
+    names: dict[str, Any] = {"__name__": "of_the_test"}
+    sys.modules["of_the_test"] = cast(Any, types.SimpleNamespace(**names))
+    try:
+        exec(code, names)
+        assert called(names["handler"], '{"to":"ada"}') == "ada"
+    finally:
+        del sys.modules["of_the_test"]
+
+
+def test_a_task_that_only_the_type_checker_imports_is_the_task() -> None:
+    names: dict[str, Any] = {}
+    exec("from __future__ import annotations\ndef handler(what: Task[State]): return what", names)
+    assert who(called(names["handler"], "")) == "the task"
 
 
 def test_a_handler_of_the_task_alone_is_called_as_it_stands() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,9 @@ Exit status: 0 stopped by Ctrl-C, 70 no NATS server, 78 bad configuration.
 )
 @click.option("--route", "routes", multiple=True, help="The route of a handler; one for each, in order.")
 @click.option(
+    "--lifespan", metavar="MODULE:FUNCTION", help="The lifespan of each worker, beside the handlers named."
+)
+@click.option(
     "--server", metavar="URL", help="A NATS server that runs.  [default: one of its own, with JetStream]"
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
@@ -46,6 +50,7 @@ def dev(
     targets: Sequence[str],
     config: Path | None,
     routes: Sequence[str],
+    lifespan: str | None,
     server: str | None,
     workers: int,
     debug: bool,
@@ -55,6 +60,9 @@ def dev(
     Each task is shown with its outcome and its time. Code that does not load leaves the last good one serving, and
     what is wrong is shown. Modules are looked for in this directory and in ./src. Ctrl-C ends it.
     """
+    if importlib.util.find_spec("watchfiles") is None:
+        echo_error("ajhost dev needs watchfiles to reload on save: pip install 'ajhost[dev]'")
+        return EXIT_FAILED
     from ajhost.adapters.nats_server import NatsServerFailed
     from ajhost.cli.dev_session import DevSession
 
@@ -65,12 +73,13 @@ def dev(
                 "name a handler, module:function, or settings with -c; there is no ./ajhost.toml"
             )
     handlers = _handlers(targets, routes)
-    if config is not None and handlers:
+    if config is not None and (handlers or lifespan):
         raise click.UsageError("either handlers or settings, -c FILE, say what is served")
     session = DevSession(
         project=Path.cwd(),
         config=None if config is None else config.absolute(),
         handlers=handlers,
+        lifespan=lifespan,
         server=server,
         workers=workers,
         debug=debug,

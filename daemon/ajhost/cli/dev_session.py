@@ -40,6 +40,7 @@ class DevSession:
     project: Path
     config: Path | None
     handlers: dict[str, str]
+    lifespan: str | None
     server: str | None
     workers: int
     debug: bool
@@ -87,6 +88,8 @@ class DevSession:
             settings = load_settings(self.config)
             sections = development_sections(settings)
             paths = list(settings.python.path)
+        if self.lifespan is not None:
+            sections["python"] = {"lifespan": self.lifespan}
         workers = {"count": self.workers, "drain_timeout": _DRAIN}
         sections["workers"] = {**sections.get("workers", {}), **workers}
         sections["python"] = {**sections.get("python", {}), "path": paths}

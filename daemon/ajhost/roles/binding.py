@@ -10,6 +10,7 @@ A handler of the task alone is called as it stands; pydantic is imported when th
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from ajhost.roles.payload_readers import PayloadReader, Unreadable, payload_read
 
 _EMPTY = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_TASK = re.compile(r"\s*['\"]?(\w+\.)*Task\b")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -56,7 +58,10 @@ def bind(name: str, function: Callable[..., Any]) -> Binding:
         raise Unbindable(f"{shown}: {tasks[0].name} and {tasks[1].name} are both a Task; a handler gets one")
     task = tasks[0] if tasks else None
     if not tasks and not required:
-        return Binding(_alone(shown, function, signature, parameters, hints), None)
+        # a payload that may be absent, or else whatever can be given is the task
+        required = [p for p in parameters if hints[p.name] not in (_EMPTY, Any, object)][:1]
+        if not required:
+            return Binding(_alone(shown, function, signature), None)
     if task is None:
         task = _unmarked(required, hints)
     others = [p for p in required if p is not task]
@@ -106,13 +111,7 @@ def _too_many(
     )
 
 
-def _alone(
-    shown: str,
-    function: Callable[..., Any],
-    signature: inspect.Signature,
-    parameters: list[inspect.Parameter],
-    hints: dict[str, Any],
-) -> Callable[[Any], Any]:
+def _alone(shown: str, function: Callable[..., Any], signature: inspect.Signature) -> Callable[[Any], Any]:
     """Nothing is required: the task is the first argument that can be given."""
     try:
         signature.bind(object())
@@ -148,7 +147,8 @@ def _passing(
             return function
         (key,) = (p.name for p in by_name)
         return lambda task: function(**{key: task})
-    read = reader.read
+    assert payload is not None
+    read = reader.read if payload.default is _EMPTY else _or_default(reader.read, payload.default)
     places = [p is task for p in by_place]
     if by_name:
         return _by_name(function, read, places, {p.name: p is task for p in by_name})
@@ -157,6 +157,10 @@ def _passing(
     if places == [False, True]:
         return lambda task: function(read(task.payload), task)
     return lambda task: function(task, read(task.payload))
+
+
+def _or_default(read: Callable[[bytes], Any], default: Any) -> Callable[[bytes], Any]:
+    return lambda payload: read(payload) if payload else default
 
 
 def _by_name(
@@ -195,11 +199,7 @@ def _check_wrapper(shown: str, function: Callable[..., Any], places: int, names:
 def _annotation(name: str, function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """The type of a parameter, looked up where the function was written if it is a text."""
     given = parameter.annotation
-    if isinstance(given, str):
-        bare = given.strip().strip("'\"")
-        if bare == "Task" or bare.startswith("Task[") or bare.endswith(".Task"):
-            return Task  # imported perhaps for the type checker alone
-    elif given is _EMPTY or isinstance(given, type):
+    if given is _EMPTY or isinstance(given, type):
         return given
     holder = types.SimpleNamespace(__annotations__={parameter.name: given})
     try:
@@ -207,6 +207,8 @@ def _annotation(name: str, function: Callable[..., Any], parameter: inspect.Para
             parameter.name
         ]
     except Exception as error:
+        if isinstance(given, str) and _TASK.match(given):
+            return Task  # imported for the type checker alone, it or its State
         raise Unbindable(
             f"{name}: the annotation {given!r} of {parameter.name} cannot be resolved: {error}. It must be a name "
             "of the handler's module at run time, not for the type checker alone or of a function's inside"

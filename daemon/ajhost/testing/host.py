@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.core.routing import Routes
+from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.task import encode_task
 from ajhost.protocol.wire import encode_request
 from ajhost.settings.toml_text import toml_text
@@ -29,8 +30,6 @@ from ajhost.testing.tasks import new_id, payload_bytes
 _START_PATIENCE = 30.0
 _STOP_PATIENCE = 10.0
 _SECOND = 1_000_000_000
-_SLACK = 2.0
-"""Seconds that a router waits past the deadline that it tells (asyncjobs v0.3.0, request_reply_handler.go)."""
 
 
 class HostFailed(AssertionError):
@@ -145,7 +144,7 @@ class TestHost:
         began = time.monotonic()
         try:
             reply = await request_once(
-                NatsSettings(servers=(self._server,)), subject, headers, body, timeout + _SLACK
+                NatsSettings(servers=(self._server,)), subject, headers, body, timeout + ROUTER_SLACK
             )
         except (ConnectFailed, NoResponders, TimeoutError) as error:
             raise HostFailed(f"no answer on {subject}: {type(error).__name__}\n{self.log}") from error
