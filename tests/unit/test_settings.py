@@ -102,6 +102,7 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
         concurrency = 2
         unwrap = true
         max_crashes = 4
+        host_concurrency = 9
         [handlers.""]
         target = "acme:any"
         [signature]
@@ -138,7 +139,7 @@ def test_every_key_reaches_its_value(directory: Path) -> None:
     assert (settings.python.start_timeout, settings.python.stop_timeout) == (4.0, 0.0)
     assert settings.workers == WorkerSettings(3, 5, 0, 0.0, 1.5, 9, 3 << 29, 10.0)
     assert settings.handlers == (
-        HandlerSettings("email:", "acme.mail:Sender.send", 3.0, 2, True, 4),
+        HandlerSettings("email:", "acme.mail:Sender.send", 3.0, 2, True, 4, 9),
         HandlerSettings("", "acme:any"),
     )
     assert settings.signature == SignatureSettings((KEY,), 60.0)

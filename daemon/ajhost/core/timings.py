@@ -143,6 +143,8 @@ DEADLINE_SWEEP = 0.02
 """A worker looks for passed deadlines at most this often."""
 TIMER_RESOLUTION = 0.001
 """The event loop's timers are exact to this."""
+PERMIT_RETRY = 0.01
+"""A worker tries again this often for a task whose route has reached its limit of the whole host."""
 TOKEN_RECHECK = 0.001
 """A token is checked again after this while its producer is between sending it and storing its state."""
 PRUNE_INTERVAL = 1.0

@@ -162,6 +162,7 @@ class Handler(_Table):
     )
     timeout: float = _seconds("more than 0", gt=0)
     concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
+    host_concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
     unwrap: bool = _allowed("true or false")
     max_crashes: int = _allowed("a whole number, 0 (never) or more", ge=0, le=_MANY)
 

@@ -92,6 +92,7 @@ class HandlerSettings:
     concurrency: int | None = None
     unwrap: bool = False
     max_crashes: int = 0
+    host_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

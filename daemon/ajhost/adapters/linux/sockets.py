@@ -32,6 +32,14 @@ def send(sock: socket.socket, data: bytes) -> int:
     return sent
 
 
+def readable(sock: socket.socket) -> bool:
+    """Whether a datagram waits in a non-blocking socket."""
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except (BlockingIOError, InterruptedError):
+        return False
+
+
 def receive(sock: socket.socket, space: memoryview) -> int:
     """Receives into `space`, which is not empty, and returns how many bytes; 0 at the end.
 

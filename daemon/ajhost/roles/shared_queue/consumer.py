@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 
 from ajhost.adapters.linux import sockets
-from ajhost.core.timings import PULL_MARGIN, TOKEN_RECHECK, nanoseconds
+from ajhost.adapters.linux.permits import Permits
+from ajhost.core.timings import PERMIT_RETRY, PULL_MARGIN, TOKEN_RECHECK, nanoseconds
 from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_places, unpack
 from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
@@ -67,13 +69,18 @@ class Pulled(Enum):
     STARTED = "a request was started"
     NOTHING = "the queue is empty"
     WAITING = "a token is PENDING; nothing else is pulled until that is decided"
+    LIMITED = "a token waits until fewer tasks of its route run on this host"
 
 
 class Consumer:
     """Takes requests out of the queues while `has_capacity(queue)` is true.
 
     `start(frame, claimed)` starts a request of another process from its raw frame, `resume(claimed)` one of this
-    process, which has its entry. Both must call `claimed.begin` before the handler, at once if it is the `last`.
+    process, which has its entry. Both must call `claimed.begin` before the handler, at once if it is the `last`. False:
+    it was refused.
+
+    What has a limit of the whole host is pulled with a permit of `permits`, by its queue's name, which is the request's
+    as soon as it starts.
     """
 
     def __init__(
@@ -83,8 +90,9 @@ class Consumer:
         queues: Sequence[TokenQueue],
         loop: asyncio.AbstractEventLoop,
         has_capacity: Callable[[str], bool],
-        start: Callable[[bytes, ClaimedRequest], None],
-        resume: Callable[[ClaimedRequest], None],
+        start: Callable[[bytes, ClaimedRequest], object],
+        resume: Callable[[ClaimedRequest], object],
+        permits: Mapping[str, Permits] = MappingProxyType({}),
     ) -> None:
         self._places = token_places(ledger)
         self._free = list(range(len(self._places) - 1, -1, -1))
@@ -96,6 +104,10 @@ class Consumer:
         self._has_capacity = has_capacity
         self._start = start
         self._resume = resume
+        self._permits = permits
+        self._limited: set[str] = set()
+        """Queues whose next token waits for a permit."""
+        self._retries: dict[str, asyncio.TimerHandle] = {}
         self._listening: set[str] = set()
         self._pending: tuple[Token, TokenQueue, int] | None = None
         self._active = False
@@ -114,15 +126,23 @@ class Consumer:
         """Forgets ledgers whose files are gone. Call it about once a second."""
         self._ledgers.prune()
 
+    def freed(self) -> None:
+        """A slot was freed here, and with it perhaps a permit."""
+        self._limited.clear()
+        self.refresh()
+
     def refresh(self) -> None:
         """Pulls while there is capacity, then listens to the queues for which some is left. Call it for a free slot."""
         for queue in self._queues:
-            wanted = self._active and self._pending is None and self._has_capacity(queue.name)
+            wanted = self._active and self._pending is None and self._may_pull(queue.name)
             if wanted and queue.name not in self._listening:
                 wanted = self._empty(queue)
             self._listen(queue, wanted)
         if len(self._queues) > 1:
             self._queues.append(self._queues.pop(0))  # no queue is always first
+
+    def _may_pull(self, name: str) -> bool:
+        return name not in self._limited and self._has_capacity(name)
 
     def _listen(self, queue: TokenQueue, wanted: bool) -> None:
         if wanted and queue.name not in self._listening:
@@ -139,12 +159,37 @@ class Consumer:
 
     def _empty(self, queue: TokenQueue) -> bool:
         """Pulls while there is capacity. Returns whether the queue is empty and capacity is left."""
-        while self._has_capacity(queue.name):
+        while self._may_pull(queue.name):
             if (pulled := self._pull(queue)) is not Pulled.STARTED:
                 return pulled is Pulled.NOTHING
         return False
 
     def _pull(self, queue: TokenQueue) -> Pulled:
+        permits = self._permits.get(queue.name)
+        if permits is None:
+            return self._receive(queue)
+        if not sockets.readable(queue.receive):
+            return Pulled.NOTHING
+        if not permits.take():
+            self._wait_for_permit(queue.name)
+            return Pulled.LIMITED
+        pulled = self._receive(queue)
+        if pulled is not Pulled.STARTED:
+            permits.give()
+        return pulled
+
+    def _wait_for_permit(self, name: str) -> None:
+        """Another process has it, and tells nobody when it gives it back."""
+        self._limited.add(name)
+        if name not in self._retries:
+            self._retries[name] = self._loop.call_later(PERMIT_RETRY, self._try_for_permit, name)
+
+    def _try_for_permit(self, name: str) -> None:
+        del self._retries[name]
+        self._limited.discard(name)
+        self.refresh()
+
+    def _receive(self, queue: TokenQueue) -> Pulled:
         while self._pending is None:
             at = self._free[-1]
             try:
@@ -171,15 +216,13 @@ class Consumer:
         own = owner is self._ledger
         claimed = ClaimedRequest(token, owner, at, self._free, own=own)
         if own:
-            self._resume(claimed)
-            return True
+            return self._resume(claimed) is not False
         frame = owner.frame(token.entry)
         # while this process was not running the owner may have given it up, and the entry may be another request's
         if check(token, owner) is not TokenState.VALID:
             self._free.append(at)
             return False
-        self._start(frame, claimed)
-        return True
+        return self._start(frame, claimed) is not False
 
     def _look_later(self, token: Token, queue: TokenQueue, at: int) -> None:
         self._pending = (token, queue, at)
@@ -189,8 +232,10 @@ class Consumer:
         if self._pending is None:
             return
         (token, queue, at), self._pending = self._pending, None
-        if self._has_capacity(queue.name):
-            self._resolve(token, queue, at)
+        permits = self._permits.get(queue.name)
+        if self._has_capacity(queue.name) and (permits is None or permits.take()):
+            if not self._resolve(token, queue, at) and permits is not None:
+                permits.give()
         elif not self._hand_back(token, queue, at):
             self._look_later(token, queue, at)
         self.refresh()

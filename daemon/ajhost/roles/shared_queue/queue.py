@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ajhost.settings.values import HandlerSettings
 
 DEFAULT = ""
-"""The queue of every route without a `concurrency` of its own."""
+"""The queue of every route without a limit of its own."""
 
 _BUFFER = 8 << 20
 
@@ -33,12 +33,16 @@ def queue_names(handlers: Sequence[HandlerSettings]) -> tuple[str, ...]:
 
     The queue of a limited catch-all is named `*`, which is no route.
     """
-    return (DEFAULT, *sorted(queue_of(h) for h in handlers if h.concurrency is not None))
+    return (DEFAULT, *sorted(queue_of(h) for h in handlers if _is_limited(h)))
 
 
 def queue_of(handler: HandlerSettings) -> str:
     """The queue in which a handler's requests wait."""
-    return DEFAULT if handler.concurrency is None else handler.route or "*"
+    return handler.route or "*" if _is_limited(handler) else DEFAULT
+
+
+def _is_limited(handler: HandlerSettings) -> bool:
+    return handler.concurrency is not None or handler.host_concurrency is not None
 
 
 def open_queue(name: str) -> TokenQueue:

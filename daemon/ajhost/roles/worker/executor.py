@@ -136,6 +136,9 @@ class Executor:
         was_full = self.busy == self.capacity or route.busy == route.limit
         self.busy -= 1
         route.busy -= 1
+        if route.permits is not None:
+            route.permits.give()
+            was_full = True
         if was_full:
             self._on_free()
 

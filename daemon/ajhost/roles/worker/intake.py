@@ -84,8 +84,16 @@ class Intake:
             return
         record, handler, deadline, now = checked
         route = self._routes[handler]
-        if self._executor.busy < self._executor.capacity and route.busy < route.limit:
-            self._start(index, reply, record, route, deadline, now, None)
+        if (
+            self._executor.busy < self._executor.capacity
+            and route.busy < route.limit
+            and (route.permits is None or route.permits.take())
+        ):
+            if (
+                not self._start(index, reply, record, route, deadline, now, None)
+                and route.permits is not None
+            ):
+                route.permits.give()
             return
         self._ledger.set_route(index, handler)
         if self._producer.full(self._backlog):
@@ -135,27 +143,32 @@ class Intake:
         limited = self._limited.get(queue)
         return limited is None or limited.busy < limited.limit
 
-    def pulled(self, frame: bytes, claimed: ClaimedRequest) -> None:
-        """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up."""
-        index = self._ledger.start_pulled(time.monotonic_ns())
-        self._pull(index, *self._read(frame), claimed)
+    def pulled(self, frame: bytes, claimed: ClaimedRequest) -> bool:
+        """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up.
 
-    def reclaimed(self, claimed: ClaimedRequest) -> None:
-        """Starts a request of ours that waited, as nobody was quicker to take it."""
+        False: it was refused.
+        """
+        index = self._ledger.start_pulled(time.monotonic_ns())
+        return self._pull(index, *self._read(frame), claimed)
+
+    def reclaimed(self, claimed: ClaimedRequest) -> bool:
+        """Starts a request of ours that waited, as nobody was quicker to take it. False: it was refused."""
         index = claimed.token.entry
-        self._pull(index, *(self._producer.withdraw(index) or self._read(self._ledger.frame(index))), claimed)
+        return self._pull(
+            index, *(self._producer.withdraw(index) or self._read(self._ledger.frame(index))), claimed
+        )
 
     def _pull(
         self, index: int, reply: bytes, checked: CheckedRequest | Failed, claimed: ClaimedRequest
-    ) -> None:
+    ) -> bool:
         self._counts.pulled += 1
         if isinstance(checked, Failed):
             self._deny(index, reply, checked.text, NOTHING_KNOWN, claimed)
-            return
+            return False
         record, handler, deadline, _ = checked
         # a task without a header keeps the deadline that it had when it came
         deadline = min(deadline, claimed.token.deadline_ns / 1e9)
-        self._start(index, reply, record, self._routes[handler], deadline, time.monotonic(), claimed)
+        return self._start(index, reply, record, self._routes[handler], deadline, time.monotonic(), claimed)
 
     def _read(self, frame: bytes) -> tuple[bytes, CheckedRequest | Failed]:
         """The reply subject of a request that waited, and what it asks for."""
@@ -173,8 +186,11 @@ class Intake:
         deadline: float,
         now: float,
         claimed: ClaimedRequest | None,
-    ) -> None:
-        """Hands a request to its handler. It counts as started when that begins, and until then others may take it."""
+    ) -> bool:
+        """Hands a request to its handler. It counts as started when that begins, and until then others may take it.
+
+        False: it was refused.
+        """
         handler = route.handler
         payload = None
         if handler.unwrap:
@@ -183,7 +199,7 @@ class Intake:
             except ValueError as error:
                 text = FailureReason.BAD_REQUEST.text(str(error))
                 self._deny(index, reply, text, (record, route.index), claimed)
-                return
+                return False
         self._ledger.set_deadline(index, int(deadline * 1e9))
         if self._left:
             self._left -= 1
@@ -199,6 +215,7 @@ class Intake:
         elif claimed.last or (claimed.own and not handler.is_async):
             request.count_as_started()  # nor may the room in the store be given back by a thread
         self._executor.start(request)
+        return True
 
     def lift_limit(self) -> None:
         """The whole host stops: nobody comes after this worker, so it starts whatever is left."""

@@ -11,6 +11,7 @@ import threading
 import time
 from enum import Enum
 
+from ajhost.adapters.linux.permits import Permits
 from ajhost.adapters.log_record import TaskLabels
 from ajhost.api import Task
 from ajhost.protocol.outcome import Outcome
@@ -58,13 +59,17 @@ class StuckReason(Enum):
 class Route:
     """A handler as this worker runs it: how many of its tasks are running here, and where they wait otherwise."""
 
-    __slots__ = ("busy", "handler", "index", "limit", "queue")
+    __slots__ = ("busy", "handler", "index", "limit", "permits", "queue")
 
-    def __init__(self, index: int, handler: LoadedHandler, queue: str) -> None:
+    def __init__(
+        self, index: int, handler: LoadedHandler, queue: str, permits: Permits | None = None
+    ) -> None:
+        """`permits`: those of the whole host, of which each task has one while it runs."""
         self.index = index
         self.handler = handler
         self.queue = queue
         self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
+        self.permits = permits
         self.busy = 0
 
 

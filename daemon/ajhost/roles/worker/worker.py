@@ -52,14 +52,15 @@ from ajhost.roles.messages import (
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
+from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
-from ajhost.roles.worker.request import Route, StuckReason
+from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
+from ajhost.roles.worker.routes import make_routes
 from ajhost.roles.worker.signals import SignalKeeper
 from ajhost.roles.worker.threads import prepare_for_threads
 from ajhost.roles.worker.upkeep import Upkeep
@@ -91,10 +92,7 @@ class Worker:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._ledger = ledger
-        queue_by_route = {h.route: queue_of(h) for h in spec.handlers}
-        routes = [
-            Route(index, handlers[h.route], queue_by_route[h.route]) for index, h in enumerate(spec.handlers)
-        ]
+        routes, permits = make_routes(spec, handlers)
         workers = spec.workers
         self._watchdog = Watchdog(workers.kill_grace)
         self._checker = RequestChecker(
@@ -134,6 +132,7 @@ class Worker:
             self._intake.has_capacity,
             self._intake.pulled,
             self._intake.reclaimed,
+            permits,
         )
         self._kept = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -302,7 +301,7 @@ class Worker:
             self._loop.call_later(POLL_INTERVAL, self._tell, message)
 
     def _freed(self) -> None:
-        self._consumer.refresh()
+        self._consumer.freed()
 
     def _expired(self, index: int) -> None:
         self._intake.expired(index)

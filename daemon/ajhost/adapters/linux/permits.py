@@ -1,0 +1,56 @@
+"""Permits that all processes of a host share: so many at once, and none is lost with the process that held it.
+
+Each permit is one byte of a file that nobody reads, locked by fcntl(2). The kernel gives the lock back when its process
+ends, however that is, and a child that a handler forks does not have it. A process must open the file once only, since
+closing any descriptor of it gives back all that the process holds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+_PER_NAME = 1 << 20
+"""Bytes of the file for one name: more than any limit in the settings. Locks may lie beyond the end of a file."""
+_NAMES = 1 << 32
+
+
+class PermitFile:
+    """The file, opened once by this process."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises OSError: it cannot be made or opened."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def of(self, name: str, count: int) -> Permits:
+        """`count` permits that go by that name in every process."""
+        digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
+        return Permits(self._descriptor, int.from_bytes(digest, "big") % _NAMES * _PER_NAME, count)
+
+
+class Permits:
+    """The permits of one name. One thread only."""
+
+    __slots__ = ("_at", "_count", "_descriptor", "_held")
+
+    def __init__(self, descriptor: int, at: int, count: int) -> None:
+        self._descriptor, self._at, self._count = descriptor, at, count
+        self._held: set[int] = set()
+
+    def take(self) -> bool:
+        """Takes one if there is one."""
+        for number in range(self._count):
+            if number not in self._held:  # this process's own locks would not stand in its way
+                try:
+                    fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._at + number)
+                except OSError:  # another process has it
+                    continue
+                self._held.add(number)
+                return True
+        return False
+
+    def give(self) -> None:
+        """Gives one back."""
+        fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._at + self._held.pop())

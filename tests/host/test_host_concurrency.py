@@ -1,0 +1,109 @@
+"""A limit of the whole host: so many tasks of a route at once, in all workers together, over kills and reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+HANDLERS = """
+import asyncio, os, time
+from pathlib import Path
+
+RUNNING = Path({running!r})
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{{pid}}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+            return fields[0] not in "ZX" and not int(fields[6]) & 4  # PF_EXITING: it runs no code any more
+    except OSError:
+        return False
+
+def _begin(task):
+    mine = RUNNING / f"{{os.getpid()}} {{task.id}}"
+    mine.touch()
+    names = [name for name in os.listdir(RUNNING) if _alive(name.split()[0])]
+    with open(RUNNING.parent / "counts", "a") as counts:
+        counts.write(f"{{len(names)}}\\n")
+    return mine
+
+async def limited(task):
+    mine = _begin(task)
+    await asyncio.sleep(task.json()["seconds"])
+    mine.unlink()
+    return os.getpid()
+
+def limited_sync(task):
+    mine = _begin(task)
+    time.sleep(task.json()["seconds"])
+    mine.unlink()
+
+async def free(task):
+    return os.getpid()
+"""
+
+
+def _host(tmp_path: Path, server: NatsServer, limit: int, handler: str = "limited") -> Host:
+    (tmp_path / "running").mkdir()
+    (tmp_path / "counts").touch()
+    return Host(
+        tmp_path,
+        nats=server.url,
+        modules={"shop": HANDLERS.format(running=str(tmp_path / "running"))},
+        handlers={
+            "limited": {"target": f"shop:{handler}", "host_concurrency": limit},
+            "free": "shop:free",
+        },
+        sections={"workers": {"count": 4, "concurrency": 8}},
+    )
+
+
+def _most(tmp_path: Path) -> int:
+    return max(map(int, (tmp_path / "counts").read_text().split()))
+
+
+async def test_no_more_tasks_of_a_route_run_at_once_and_others_do_not_wait_for_them(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    for handler in ("limited", "limited_sync"):
+        here = tmp_path / handler
+        here.mkdir()
+        async with _host(here, nats_server, 3, handler), Router(nats_server.url) as router:
+            begun = time.monotonic()
+            requests = [await router.send("limited", {"seconds": 0.05}, deadline=25) for _ in range(60)]
+            free = [await router.request("free", {}, deadline=5) for _ in range(50)]
+            assert {reply.verdict for reply in free} == {Verdict.COMPLETE}
+            assert max(reply.at for reply in free) - begun < 60 / 3 * 0.05, "they waited behind the others"
+            await router.settled(requests)
+            assert {request.verdict for request in requests} == {Verdict.COMPLETE}
+            took = max(request.replies[0].at for request in requests) - begun
+            assert took >= 60 / 3 * 0.05
+            assert _most(here) == 3
+
+
+async def test_a_limit_is_kept_over_kills_and_reloads_and_no_permit_is_lost(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    rng = random.Random(7)
+    async with _host(tmp_path, nats_server, 2) as host, Router(nats_server.url) as router:
+        async with router.load("limited", {"seconds": 0.02}, rate=60, deadline=25) as load:
+            for number in range(8):
+                await load.sent(15)
+                slots = host.workers()
+                host.kill(rng.choice(sorted(slots)))
+                if number == 4:
+                    assert (await host.reload()).status == 0
+                await asyncio.sleep(0)
+        report = load.report()
+        assert not report.silent, report
+        assert report.words.keys() <= {"worker died:"}, report
+        assert report.words["worker died:"] <= 8 * 2
+        assert _most(tmp_path) <= 2
+        await router.settled([await router.send("limited", {"seconds": 0.3}, deadline=10) for _ in range(4)])
+        assert _most(tmp_path) == 2, "both permits are there still"
