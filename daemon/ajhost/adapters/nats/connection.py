@@ -42,6 +42,7 @@ from ajhost.core.connection_table import (
     Scout,
     Scouted,
     Start,
+    Subscribed,
     Ticked,
     Told,
 )
@@ -238,6 +239,9 @@ class Connection:
         event = _event_of(task)
         if task is self._work:
             self._work = None
+            if self._end is not None and isinstance(event, (Subscribed, Barred)):
+                # it ended behind the answer that this work waited for, and before the machine could hear of it
+                event = self._why_ended()
             if event is not None:
                 self._tell(event)
 
