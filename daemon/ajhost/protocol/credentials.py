@@ -20,7 +20,8 @@ _JWT, _SEED = "NATS USER JWT", "USER NKEY SEED"
 _PREFIX_SEED, _PREFIX_USER = 18 << 3, 20 << 3
 _SEED_BYTES = 36
 _KEY_TEXT = re.compile(r"S[A-Z2-7]{57}\Z")
-_JWT_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
+_JWT_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}\Z")
+"""Header, claims, and a signature of ed25519, whose 64 bytes are 86 characters: a JWT that was cut off has fewer."""
 
 
 class CredentialsError(ValueError):
