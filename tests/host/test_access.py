@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import nkeys
 import pytest
 
+from tests.support.certificates import self_signed
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
@@ -23,18 +23,6 @@ def _secret(path: Path, text: str) -> Path:
     path.write_text(text)
     path.chmod(0o600)
     return path
-
-
-def _certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, which is its own authority, and its key."""
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    subprocess.run(
-        [*new, *names, "-keyout", key, "-out", certificate, "-days", "2"], check=True, capture_output=True
-    )
-    key.chmod(0o600)
-    return certificate, key
 
 
 def _nkey() -> tuple[str, str]:
@@ -75,7 +63,7 @@ async def test_a_host_gets_in_with(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("first", [False, True])
 async def test_a_host_speaks_tls(tmp_path: Path, first: bool) -> None:
-    certificate, key = _certificate(tmp_path)
+    certificate, key = self_signed(tmp_path)
     handshake = "handshake_first: true" if first else ""
     config = f'tls {{ cert_file: "{certificate}", key_file: "{key}", {handshake} }}'
     trusting = ssl.create_default_context(cafile=certificate)
@@ -105,7 +93,7 @@ async def test_over_tls_a_hanging_worker_leaves_the_group_and_reads_what_it_has_
     tmp_path: Path,
 ) -> None:
     """Nobody else can read that, so it is neither moved nor lost."""
-    certificate, key = _certificate(tmp_path)
+    certificate, key = self_signed(tmp_path)
     record = tmp_path / "runs"
     async with (
         NatsServer(tmp_path, config=f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}') as server,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Self
 from nats.aio.client import Client
 
 from tests.support import processes
+from tests.support.pages import fetch
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
@@ -72,7 +74,8 @@ class NatsServer:
     """One server. Its port stays the same over `kill` and `start`, so that clients find it again.
 
     `config` is more text for its configuration file (`max_payload`, `authorization`, `tls`, ...), `processors` how many
-    it uses at once, None for all. The log is kept in `log_file`, to be read when a test fails.
+    it uses at once, None for all, `address` where it listens, `monitored` whether `subscribers` can be asked. The log
+    is kept in `log_file`, to be read when a test fails.
     """
 
     def __init__(
@@ -82,10 +85,14 @@ class NatsServer:
         config: str = "",
         jetstream: JetStream = JetStream.OFF,
         processors: int | None = None,
+        address: str = "127.0.0.1",
+        monitored: bool = False,
     ) -> None:
         self._own_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ajhost-nats-"))
+        self.address = address
         self.port = free_port()
+        self._monitor = free_port() if monitored else 0
         self.log_file = self.directory / f"nats-server-{self.port}.log"
         self._config = config
         self._jetstream = jetstream
@@ -95,7 +102,7 @@ class NatsServer:
     @property
     def url(self) -> str:
         """Where clients connect, without credentials."""
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.address}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -119,7 +126,8 @@ class NatsServer:
             if self._jetstream is JetStream.ON
             else ""
         )
-        config.write_text(f"listen: 127.0.0.1:{self.port}\n{store}{self._config}\n")
+        monitor = f"http: 127.0.0.1:{self._monitor}\n" if self._monitor else ""
+        config.write_text(f"listen: {self.address}:{self.port}\n{store}{monitor}{self._config}\n")
         return config
 
     async def reload(self, config: str) -> None:
@@ -128,6 +136,18 @@ class NatsServer:
         self._write_config()
         self.send_signal(signal.SIGHUP)
         await self.logged("Reloaded server configuration")
+
+    async def subscribers(self, subject: str) -> list[str]:
+        """The names of the connections that are subscribed to `subject` now, by the server's own account.
+
+        Raises OSError while it does not answer.
+        """
+        page = json.loads((await fetch(f"127.0.0.1:{self._monitor}", "/connz?subs=1&limit=4096")).text)
+        return [
+            connection.get("name", "")
+            for connection in page["connections"]
+            if subject in connection.get("subscriptions_list", ())
+        ]
 
     async def logged(self, text: str) -> None:
         """Returns when the server has logged `text`. Raises TimeoutError after ten seconds."""
@@ -172,15 +192,22 @@ class NatsServer:
             while processes.thread_states(self.pid) != {"T"}:  # noqa: ASYNC110  # the kernel tells nobody but its parent
                 await asyncio.sleep(0.001)
 
+    async def resume(self) -> None:
+        """SIGCONT, after `stand_still`; returns when it goes on."""
+        self.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while "T" in processes.thread_states(self.pid):  # noqa: ASYNC110  # the kernel tells nobody but its parent
+                await asyncio.sleep(0.001)
+
     async def lame_duck(self) -> None:
         """Lame duck mode: it asks its clients to go elsewhere. Returns when it has told them."""
         self.send_signal(signal.SIGUSR2)
 
-    async def ended(self) -> int:
+    async def ended(self, timeout: float = STOP_TIMEOUT) -> int:
         """Waits for its end, which it comes to by itself after `lame_duck`."""
         if self._process is None:
             raise NatsServerFailed("the server was not started")
-        status = await asyncio.wait_for(self._process.wait(), STOP_TIMEOUT)
+        status = await asyncio.wait_for(self._process.wait(), timeout)
         await self._copier
         self._process = None
         return status

@@ -1,0 +1,127 @@
+"""Access that is lost and comes back: passwords, keys and JWTs that change, expire, are revoked or half written."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.operator_mode import Operator, user_identity, write_secret
+from tests.support.router import Router, Verdict
+from tests.support.truth import cut_off, subscribed_again, with_pages
+
+HANDLERS = {"echo": "echo", "work": "work"}
+BACK = 6.0
+"""Seconds in which every worker is subscribed once it may be."""
+
+
+def _users(password: str) -> str:
+    return (
+        f"authorization {{ users = [{{user: host, password: {password}}}, {{user: router, password: r}}] }}"
+    )
+
+
+@asynccontextmanager
+async def _in_hand(router: Router, count: int = 8) -> AsyncIterator[None]:
+    """Requests that are with the host before the block, and whose replies must have come after it."""
+    requests = [await router.send("work", {"sleep_ms": 1500}, deadline=40) for _ in range(count)]
+    await router.barrier()
+    assert (await router.request("echo", b"x")).body == b"x"  # all are handed over
+    yield
+    replies = [await router.reply(request) for request in requests]
+    assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+
+
+@pytest.mark.parametrize("locked_out", [1.0, 10.0])
+async def test_a_password_that_is_changed_at_the_server_and_changed_back(
+    tmp_path: Path, locked_out: float
+) -> None:
+    sections = with_pages(count=8, nats={"user": "host", "password": "one"})
+    async with (
+        NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url, user="router", password="r") as router,
+    ):
+        before = host.workers()
+        async with _in_hand(router):
+            await server.reload(_users("two"))
+            since = time.monotonic()
+            await cut_off(server, 12.0)
+            await asyncio.sleep(max(0.0, locked_out - (time.monotonic() - since)))
+            await server.reload(_users("one"))
+            await subscribed_again(server, 8, BACK)
+        assert host.workers() == before
+
+
+@pytest.mark.parametrize("kind", ["password_file", "token_file", "nkey"])
+async def test_a_secret_that_is_changed_at_the_server_and_then_in_its_file(tmp_path: Path, kind: str) -> None:
+    one, two = user_identity(), user_identity()
+    file = tmp_path / "secret"
+
+    def config(which: str, public: str) -> str:
+        match kind:
+            case "nkey":
+                return f"authorization {{ users = [{{nkey: {public}}}] }}"
+            case "token_file":
+                return f"authorization {{ token: {which} }}"
+            case _:
+                return _users(which)
+
+    texts = (one.seed, two.seed) if kind == "nkey" else ("one\n", "two\n")
+    access: dict[str, Any] = {kind: write_secret(file, texts[0])}
+    if kind == "password_file":
+        access["user"] = "host"
+    sections = with_pages(nats=access)
+    async with (
+        NatsServer(tmp_path, config=config("one", one.public), monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+    ):
+        await server.reload(config("two", two.public))
+        await cut_off(server, 12.0)
+        write_secret(file, texts[1])
+        await subscribed_again(server, 2, BACK)  # no reload was needed
+        for secret in texts:
+            assert secret.strip() not in host.log_text().split()
+
+
+async def test_a_jwt_that_expires_comes_back_with_the_new_file(tmp_path: Path) -> None:
+    operator = Operator()
+    file = write_secret(tmp_path / "host.creds", operator.user("host", lasts=8))
+    mine = write_secret(tmp_path / "router.creds", operator.user("router"))
+    sections = with_pages(nats={"creds": file})
+    async with (
+        NatsServer(tmp_path, config=operator.config(), monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Router(server.url, user_credentials=str(mine)) as router,
+        _in_hand(router),
+    ):
+        await cut_off(server, 12.0)
+        await asyncio.sleep(3)
+        write_secret(file, operator.user("host"))
+        await subscribed_again(server, 2, BACK)
+
+
+async def test_a_user_that_is_revoked_comes_back_with_another_ones_file(tmp_path: Path) -> None:
+    operator, user = Operator(), user_identity()
+    file = write_secret(tmp_path / "host.creds", operator.user("host", identity=user))
+    mine = write_secret(tmp_path / "router.creds", operator.user("router"))
+    sections = with_pages(nats={"creds": file})
+    async with (
+        NatsServer(tmp_path, config=operator.config(), monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Router(server.url, user_credentials=str(mine)) as router,
+        _in_hand(router),
+    ):
+        operator.revoke(user)
+        await server.reload(operator.config())
+        await cut_off(server, 12.0)
+        await asyncio.sleep(3)
+        write_secret(file, operator.user("host"))
+        await subscribed_again(server, 2, BACK)

@@ -1,0 +1,211 @@
+"""What no NATS server says, at the beginning of a connection and in the midst of it: the next good server is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import fake_nats
+from tests.support.fake_nats import FakeNats, Script, Session, greets, interrupts, refuses, serves
+from tests.support.host import Host
+from tests.support.router import headers_of, subject_of, task_json
+
+ECHO = subject_of("echo")
+BACK = 6.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def _info(**changes: object) -> Script:
+    async def play(session: Session) -> None:
+        await session.greet(**changes)
+        await session.log_in()
+        await session.serve()
+
+    return play
+
+
+async def _never_ends_a_line(session: Session) -> None:
+    await session.send(b"INFO ")
+    while True:
+        await session.send(b"a" * 65536)
+
+
+LINES: dict[str, bytes] = {
+    "half an object": b"INFO {\r\n",
+    "a list": b"INFO []\r\n",
+    "null": b"INFO null\r\n",
+    "no object at all": b"INFO\r\n",
+    "bad UTF-8": b'INFO {"server_id":"\xff\xfe\x80"}\r\n',
+    "connect_urls that are a number": b'INFO {"connect_urls":5}\r\n',
+    "connect_urls of numbers": b'INFO {"connect_urls":[1,null,{}]}\r\n',
+    "connect_urls that are no addresses": b'INFO {"connect_urls":["", ":", "[::1", "a:b:c", "x:99999999"]}\r\n',
+    "deep nesting": b"INFO " + b"[" * 20_000 + b"\r\n",
+    "two megabytes": b'INFO {"a":"' + b"x" * (2 << 20) + b'"}\r\n',
+}
+GREETINGS: dict[str, Script] = {name: greets(line) for name, line in LINES.items()} | {
+    "HTTP": greets(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"),
+    "SSH": greets(b"SSH-2.0-OpenSSH_9.2\r\n"),
+    "a line that never ends": _never_ends_a_line,
+    "nothing": fake_nats.is_silent,
+    "nothing after INFO": fake_nats.goes_silent,
+    "the end": fake_nats.closes,
+    "a reset": fake_nats.resets,
+    "max_payload of text": _info(max_payload="1MB"),
+    "max_payload of nothing": _info(max_payload=0),
+    "max_payload below nothing": _info(max_payload=-1),
+    "max_payload beyond all": _info(max_payload=10**30),
+    "max_payload of a fraction": _info(max_payload=1.5),
+    "an error at once": greets(b"-ERR 'maximum connections exceeded'\r\n"),
+}
+INTERRUPTIONS: dict[str, bytes] = LINES | {
+    "a size of 10^30": b"MSG a 1 1" + b"0" * 30 + b"\r\n",
+    "a size of 8 GB": b"MSG a 1 8589934592\r\n",
+    "a size below nothing": b"MSG a 1 -5\r\n",
+    "a size that is no number": b"MSG a 1 abc\r\n",
+    "no size": b"MSG a 1\r\n",
+    "more headers than message": b"HMSG a 1 50 10\r\n" + b"x" * 60 + b"\r\n",
+    "an unknown word": b"HELLO there\r\n",
+    "zeros": b"\0" * 1000 + b"\r\n",
+    "an error without a text": b"-ERR\r\n",
+    "an error that is not text": b"-ERR '\xff\xfe\x1b[2J'\r\n",
+}
+ERRORS = (
+    "Authorization Violation",
+    "Authorization Timeout",
+    "User Authentication Expired",
+    "User Authentication Revoked",
+    "Account Authentication Expired",
+    "Stale Connection",
+    "Slow Consumer",
+    "Maximum Connections Exceeded",
+    "Maximum Account Active Connections Exceeded",
+    "Maximum Payload Violation",
+    "Parser Error",
+    "Unknown Protocol Operation",
+    "Secure Connection - TLS Required",
+    "Connection Throttled",
+    "what nobody knows",
+)
+
+
+@contextlib.contextmanager
+def _of(name: str) -> Iterator[None]:
+    """Tells which of several inputs an error is about."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"with {name}")
+        raise
+
+
+async def _serves_again(server: FakeNats, host: Host, lines: int) -> None:
+    """Both workers are subscribed in time, a request is answered, and the log is not flooded."""
+    await server.subscribed(ECHO, 2, BACK)
+    deadline = int(time.time()) + 10
+    reply = await server.request(ECHO, task_json("echo", b"alive"), headers_of(deadline))
+    assert reply.data.endswith(b"alive"), reply
+    assert len(host.output.lines) - lines < 60
+
+
+@pytest.mark.parametrize("half", [0, 1])
+async def test_a_host_goes_on_past_each_greeting_that_no_server_gives(tmp_path: Path, half: int) -> None:
+    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
+        for name in list(GREETINGS)[half::2]:
+            with _of(name):
+                await server.subscribed(ECHO, 2, BACK)
+                lines = len(host.output.lines)
+                server.script = GREETINGS[name]
+                await server.drop()
+                await server.taken_at_least(len(server.taken) + 2)
+                server.script = serves()
+                await _serves_again(server, host, lines)
+
+
+@pytest.mark.parametrize("half", [0, 1])
+async def test_a_host_goes_on_past_each_interruption_that_no_server_makes(tmp_path: Path, half: int) -> None:
+    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
+        for name in list(INTERRUPTIONS)[half::2]:
+            with _of(name):
+                await server.subscribed(ECHO, 2, BACK)
+                lines = len(host.output.lines)
+                server.script = interrupts(INTERRUPTIONS[name])
+                await server.drop()
+                await server.subscribed(ECHO, 1, BACK)
+                await asyncio.sleep(0.3)  # what became of it shows in what comes after it
+                server.script = serves()
+                await server.drop()
+                await _serves_again(server, host, lines)
+
+
+@pytest.mark.parametrize("interruption", ["a size of 8 GB", "a size of 10^30", "zeros"])
+async def test_a_host_does_not_stay_on_a_connection_that_makes_no_sense(
+    tmp_path: Path, interruption: str
+) -> None:
+    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
+        await server.subscribed(ECHO, 2, 5.0)
+        lines = len(host.output.lines)
+        for session in server.subscribers(ECHO):
+            await session.send(INTERRUPTIONS[interruption])
+        await server.taken_at_least(
+            len(server.taken) + 2, BACK
+        )  # nobody has ended the connections but the host
+        await _serves_again(server, host, lines)
+
+
+async def test_every_refusal_is_told_and_outlived(tmp_path: Path) -> None:
+    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
+        await server.subscribed(ECHO, 2, 5.0)
+        for text in ERRORS:
+            lines = len(host.output.lines)
+            server.script = refuses(text)
+            await server.drop()
+            await host.log(text, since=lines, timeout=6.0)
+            server.script = serves()
+            await _serves_again(server, host, lines)
+
+
+async def test_a_line_that_never_ends_costs_neither_cpu_nor_log(tmp_path: Path) -> None:
+    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
+        await server.subscribed(ECHO, 2, 5.0)
+        lines = len(host.output.lines)
+        server.script = _never_ends_a_line
+        await server.drop()
+        before, began = _cpu(host), time.monotonic()
+        await asyncio.sleep(3)
+        assert _cpu(host) - before < 0.35 * (time.monotonic() - began)
+        server.script = serves()
+        await _serves_again(server, host, lines)
+
+
+@pytest.mark.parametrize("greeting", ["max_payload of text", "max_payload beyond all", "a list", "nothing"])
+async def test_a_start_against_a_server_that_makes_no_sense_waits_and_says_why(
+    tmp_path: Path, greeting: str
+) -> None:
+    async with FakeNats(GREETINGS[greeting]) as server:
+        host = Host(tmp_path, nats=server.url)
+        try:
+            await host.launch()
+            await host.log("waiting for NATS", timeout=8.0)
+            server.script = serves()
+            await host.ready(BACK + 4.0)
+            await server.subscribed(ECHO, 2, BACK)
+            used = sum(file.stat().st_blocks * 512 for file in host.runtime.rglob("*") if file.is_file())
+            assert used < 300 << 20
+            assert await host.terminate() == 0
+        finally:
+            await host.destroy()
+
+
+def _cpu(host: Host) -> float:
+    """Seconds of CPU that its living processes have used."""
+    ticks = 0
+    for process in host.all_processes():
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / _TICKS

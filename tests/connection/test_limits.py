@@ -1,0 +1,80 @@
+"""Limits: of the server's connections, of its payload after a restart, of a process's descriptors."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, headers_of, subject_of, task_json
+from tests.support.truth import (
+    subscribed_again,
+    with_pages,
+    workers_subscribed,
+)
+
+MEDDLERS = {name: f"tests.support.meddlers:{name}" for name in ("leak_descriptors", "huge_later")}
+HANDLERS = {"echo": "echo", "work": "work", "kill": "kill_self", **MEDDLERS}
+BACK = 6.0
+
+
+async def test_a_reload_that_meets_the_limit_of_connections_says_so_and_serves_on_and_works_later(
+    tmp_path: Path,
+) -> None:
+    sections = with_pages()
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url) as router,
+    ):
+        # two workers, the supervisor and the router are on it: one more is enough for a change of workers, none is not
+        await server.reload("max_connections: 5")
+        result = await host.reload(timeout=60.0)
+        assert result.status == 0, result
+        await server.reload("max_connections: 4")
+        before = set(host.workers().values())
+        result = await host.reload(timeout=60.0)
+        assert result.status != 0, result
+        assert "aximum connections" in result.stderr, result
+        assert (await router.request("echo", b"x")).body == b"x"
+        assert before <= set(host.workers().values())
+        await server.reload("max_connections: 1000")
+        result = await host.reload(timeout=BACK + 20)
+        assert result.status == 0, result
+        assert (await router.request("echo", b"x")).body == b"x"
+
+
+async def test_workers_that_found_a_full_server_come_when_there_is_room(tmp_path: Path) -> None:
+    sections = with_pages(count=4)
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+    ):
+        await server.stop()
+        server.configure("max_connections: 3")
+        await server.start()
+        await server.logged("maximum connections exceeded")
+        await asyncio.sleep(3)
+        some = await workers_subscribed(server)
+        assert some in (2, 3)
+        await server.reload("max_connections: 1000")
+        await subscribed_again(server, 4, BACK)
+
+
+async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(tmp_path: Path) -> None:
+    sections = with_pages()
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Router(server.url) as router,
+    ):
+        for number, reply in enumerate(
+            ("_INBOX..x", "_INBOX.>", "_INBOX.*", "_INBOX.", ".x", "_INBOX.é.\x7f")
+        ):
+            for route in ("echo", "kill"):  # a worker answers the one, the supervisor the other
+                body = task_json(route, b"x" if route == "echo" else b'{"sleep_ms": 50}')
+                headers = headers_of(2_000_000_000)
+                await router.client.publish(subject_of(route), body, reply=reply, headers=headers)
+            assert (await router.request("echo", b"x%d" % number)).body == b"x%d" % number
+        await subscribed_again(server, 2, BACK)

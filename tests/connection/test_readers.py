@@ -1,0 +1,39 @@
+"""Workers that beat and do not read, as a handler took their connection away: they come back, or are replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+from tests.support.truth import subscribed_again, with_pages
+
+MEDDLERS = ("close_connection", "steal_connection", "remove_reader")
+HANDLERS = {"echo": "echo"} | {name: f"tests.support.meddlers:{name}" for name in MEDDLERS}
+
+
+@pytest.mark.parametrize("how", MEDDLERS)
+async def test_a_worker_that_does_not_read_any_more_reads_again_or_is_replaced_and_every_request_is_answered(
+    tmp_path: Path, how: str
+) -> None:
+    sections = with_pages(count=2, workers={"backlog": 1000})
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Router(server.url) as router,
+    ):
+        async with router.load("echo", b"x", rate=20, deadline=10) as load:
+            await load.sent(10)
+            meddling = await router.send(how, {"port": server.port}, deadline=10)
+            await load.sent(20 * 12)
+        await router.settled([meddling])
+        report = load.report()
+        assert not report.silent, report
+        assert not report.late, report
+        assert report.verdicts[Verdict.NO_RESPONDERS] == 0, report
+        assert report.verdicts[Verdict.COMPLETE] > len(report.requests) - 10, report
+        assert meddling.replies
+        await subscribed_again(server, 2, 6.0)

@@ -1,0 +1,44 @@
+"""What goes on whatever happens to the supervisor: no fault of a moment ends its watch over the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Report, Router
+from tests.support.truth import subscribed_again, with_pages
+
+HANDLERS = {"echo": "echo", "work": "work"}
+
+
+async def test_a_supervisor_without_descriptors_for_a_while_watches_on(tmp_path: Path) -> None:
+    sections = with_pages()
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url) as router,
+    ):
+        requests = [await router.send("work", {"sleep_ms": 6000}, deadline=20) for _ in range(4)]
+        await host.running(4)
+        lines = len(host.output.lines)
+        soft, hard = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (_open_files(host.pid), hard))
+        host.kill(0)
+        await asyncio.sleep(3)
+        resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        await subscribed_again(server, 2, 6.0)
+        host.kill(1)
+        await subscribed_again(server, 2, 6.0)
+        await router.settled(requests)
+        assert not Report(tuple(requests)).silent, Report(tuple(requests))
+        assert (await router.request("echo", b"x")).body == b"x"
+        assert len(host.output.lines) - lines < 80
+
+
+def _open_files(pid: int) -> int:
+    """One more than the highest descriptor: nothing new fits below it."""
+    return max(int(name) for name in os.listdir(f"/proc/{pid}/fd")) + 1

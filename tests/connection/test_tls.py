@@ -1,0 +1,203 @@
+"""TLS that is wanted is enforced: nothing goes out in plaintext, nothing that came before a handshake counts."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.certificates import self_signed
+from tests.support.fake_nats import FakeNats, Script, seals, serves
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.proxy import Direction, Partition
+from tests.support.router import Router, subject_of, task_json
+from tests.support.truth import subscribed_again
+
+ECHO = subject_of("echo")
+SECRETS = (b"sesame", b"open-it")
+BACK = 6.0
+INJECTIONS: dict[str, bytes] = {
+    "a request": b"",
+    "a word": b"+OK\r\n",
+    "another INFO": b'INFO {"server_id":"x","max_payload":1048576,"headers":true}\r\n',
+    "half a line": b"MS",
+    "one byte": b"\n",
+}
+
+
+def _server_side(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _wanting(form: str, port: int, certificate: Path) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """A server's address and settings, in each way in which TLS is asked for."""
+    access = {"user": "sesame", "password": "open-it"}
+    match form:
+        case "tls://":
+            return f"tls://127.0.0.1:{port}", {"nats": access, "nats.tls": {"ca": certificate}}
+        case _:
+            return f"nats://127.0.0.1:{port}", {"nats": access, "nats.tls": {"ca": certificate}}
+
+
+def _nothing_told(server: FakeNats) -> None:
+    """No CONNECT, let alone a secret, came over a connection that was not sealed."""
+    assert not [log_in for log_in in server.log_ins if not log_in.sealed]
+
+
+@pytest.mark.parametrize("form", ["tls://", "[nats.tls]"])
+async def test_a_start_tells_nothing_to_a_server_that_does_not_ask_for_tls(tmp_path: Path, form: str) -> None:
+    certificate, key = self_signed(tmp_path)
+    async with FakeNats(serves()) as server:
+        url, sections = _wanting(form, server.port, certificate)
+        host = Host(tmp_path, nats=url, sections=sections)
+        try:
+            await host.launch()
+            await host.log(lambda line: "TLS" in line and "waiting for NATS" in line, timeout=8.0)
+            assert not server.log_ins
+            assert not [secret for secret in SECRETS if secret in server.received]
+            result = await host.command("call", "echo", "x", "--timeout", "3")
+            assert result.status != 0, result
+            assert not server.log_ins
+            assert not [secret for secret in SECRETS if secret in server.received]
+            server.script = seals(_server_side(certificate, key))
+            await host.ready(BACK + 4.0)
+            await server.subscribed(ECHO, 2, BACK)
+            _nothing_told(server)
+            assert await host.terminate() == 0
+        finally:
+            await host.destroy()
+
+
+@pytest.mark.parametrize("form", ["tls://", "[nats.tls]"])
+async def test_a_server_that_asks_for_tls_no_more_at_a_reconnect_is_told_nothing(
+    tmp_path: Path, form: str
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    sealed = seals(_server_side(certificate, key))
+    async with FakeNats(sealed) as server:
+        url, sections = _wanting(form, server.port, certificate)
+        async with Host(tmp_path, nats=url, sections=sections) as host:
+            await server.subscribed(ECHO, 2, 5.0)
+            server.script, lines = serves(), len(host.output.lines)
+            await server.drop()
+            await server.taken_at_least(len(server.taken) + 2, BACK)
+            await host.log(lambda line: "TLS" in line and "WARNING" in line, since=lines, timeout=5.0)
+            server.script = sealed
+            await server.subscribed(ECHO, 2, BACK)
+            _nothing_told(server)
+
+
+async def test_a_discovered_server_without_tls_is_told_nothing(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    async with FakeNats(serves()) as other:
+        sealed = seals(_server_side(certificate, key), connect_urls=[f"127.0.0.1:{other.port}"])
+        async with FakeNats(sealed) as server:
+            url, sections = _wanting("tls://", server.port, certificate)
+            async with Host(tmp_path, nats=url, sections=sections):
+                await server.subscribed(ECHO, 2, 5.0)
+                server.script = _refusing
+                await server.drop()
+                await other.taken_at_least(2, BACK)
+                server.script = sealed
+                await server.subscribed(ECHO, 2, BACK)
+                _nothing_told(other)
+                assert not other.received
+
+
+async def _refusing(session: object) -> None:
+    """Takes a connection and ends it."""
+
+
+@pytest.mark.parametrize("what", INJECTIONS)
+async def test_bytes_between_info_and_the_handshake_end_the_connection(tmp_path: Path, what: str) -> None:
+    certificate, key = self_signed(tmp_path)
+    context = _server_side(certificate, key)
+    task = task_json("work", {"record": str(tmp_path / "ran")})
+    injected = INJECTIONS[what] or b"MSG %s 1 _INBOX.mitm %d\r\n%s\r\n" % (
+        subject_of("work").encode(),
+        len(task),
+        task,
+    )
+    handlers = {"echo": "echo", "work": "work"}
+    async with FakeNats(seals(context)) as server:
+        url, sections = _wanting("[nats.tls]", server.port, certificate)
+        async with Host(tmp_path, nats=url, sections=sections, handlers=handlers):
+            await server.subscribed(ECHO, 2, 5.0)
+            server.script, before = seals(context, before=injected), len(server.log_ins)
+            await server.drop()
+            await server.taken_at_least(len(server.taken) + 2, BACK)
+            assert len(server.log_ins) == before
+            server.script = seals(context)
+            await server.subscribed(ECHO, 2, BACK)
+            assert not (tmp_path / "ran").exists()
+
+
+async def test_a_man_in_the_middle_without_a_certificate_cannot_have_a_task_run(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    task = task_json("work", {"record": str(tmp_path / "ran")})
+    work = subject_of("work").encode()
+    message = b"MSG %s 1 _INBOX.mitm %d\r\n%s\r\n" % (work, len(task), task)
+
+    def inject(direction: Direction, piece: bytes) -> bytes:
+        return piece + message if direction is Direction.TO_CLIENT and piece.startswith(b"INFO") else piece
+
+    trusting = ssl.create_default_context(cafile=certificate)
+    config = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
+    async with (
+        NatsServer(tmp_path, config=config, monitored=True) as server,
+        Partition(server.port) as partition,
+        Host(
+            tmp_path,
+            nats=partition.url,
+            handlers={"echo": "echo", "work": "work"},
+            sections={"nats.tls": {"ca": certificate}},
+        ),
+        Router(server.url, tls=trusting) as router,
+    ):
+        partition.change = inject
+        await partition.cut()
+        await asyncio.sleep(2)
+        partition.heal()
+        await subscribed_again(server, 2, BACK)
+        assert (await router.request("echo", b"x")).body == b"x"
+        assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("fault", ["another authority", "no handshake", "an end in the handshake"])
+async def test_a_handshake_that_fails_is_told_and_outlived(tmp_path: Path, fault: str) -> None:
+    certificate, key = self_signed(tmp_path)
+    other = self_signed(tmp_path, "other")
+    sealed = seals(_server_side(certificate, key))
+
+    async def stays_silent(session: Any) -> None:
+        await session.greet(tls_required=True)
+        await session.gone()
+
+    async def ends(session: Any) -> None:
+        await session.greet(tls_required=True)
+        await session.reader.read(100)
+
+    scripts: dict[str, Script] = {
+        "another authority": seals(_server_side(*other)),
+        "no handshake": stays_silent,
+        "an end in the handshake": ends,
+    }
+    async with FakeNats(sealed) as server:
+        url, sections = _wanting("[nats.tls]", server.port, certificate)
+        async with Host(tmp_path, nats=url, sections=sections) as host:
+            await server.subscribed(ECHO, 2, 5.0)
+            server.script, lines = scripts[fault], len(host.output.lines)
+            await server.drop()
+            await host.log("waiting for NATS", since=lines, timeout=BACK)
+            await server.taken_at_least(len(server.taken) + 1)
+            server.script = sealed
+            await server.subscribed(ECHO, 2, BACK)
+            _nothing_told(server)
+            assert len(host.output.lines) - lines < 40
