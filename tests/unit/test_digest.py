@@ -7,7 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajhost.core.digest import EVERY, Digest
+from ajhost.core.digest import Digest
+from ajhost.core.timings import LOG_REPEAT
 
 
 def test_the_first_is_told_and_what_follows_comes_with_a_count() -> None:
@@ -67,4 +68,4 @@ def test_nothing_is_told_more_often_than_it_should(pauses: list[float]) -> None:
         now += pause
         moments += [now] * digest.tell("k", 1, now)
         moments += [now for _ in digest.due(now)]
-    assert all(later - earlier >= EVERY for earlier, later in itertools.pairwise(moments))
+    assert all(later - earlier >= LOG_REPEAT for earlier, later in itertools.pairwise(moments))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from ajhost.core import timings as t
@@ -95,6 +97,7 @@ def test_a_new_generation_has_time_for_a_first_heartbeat() -> None:
 def test_pauses_grow() -> None:
     assert t.RESPAWN_FIRST < t.RESPAWN_LONGEST
     assert t.RENEW_FIRST < t.RENEW_LONGEST
+    assert t.RETRY_FIRST < t.LOCKED_OUT_RETRY_FIRST < t.RETRY_LONGEST < t.LOCKED_OUT_RETRY_LONGEST
     assert list(t.REPEAT_PAUSES) == sorted(t.REPEAT_PAUSES)
 
 
@@ -142,6 +145,56 @@ def test_a_reply_that_was_read_is_kept_for_several_confirmations() -> None:
 def test_clocks_differ_by_less_than_is_warned_of_before_that_is_believed() -> None:
     assert t.SKEW_NOTICED < t.SKEW_WARNING < t.SKEW_PLAUSIBLE
     assert t.SKEW_WINDOW < t.SKEW_WARNING_INTERVAL
+
+
+def test_steps_of_an_attempt_fit_into_it_and_a_discovered_server_has_less_time() -> None:
+    assert max(t.RESOLVE_LIMIT, t.CONNECT_LIMIT, t.LOGIN_LIMIT) < t.ATTEMPT_LIMIT
+    assert t.ADDRESS_STAGGER < t.DISCOVERED_CONNECT_LIMIT < t.CONNECT_LIMIT
+    assert t.CONNECT_LIMIT < t.SCOUT_LIMIT
+
+
+def test_a_silent_connection_is_noticed_by_two_looks_and_a_stopped_process_is_no_silent_server() -> None:
+    assert 2 * t.CONNECTION_TICK <= t.PING_UNANSWERED
+    assert t.CONNECTION_TICK < t.CONNECTION_TICK_LONGEST <= t.PING_UNANSWERED
+
+
+def test_a_shut_gate_is_knocked_at_less_and_less() -> None:
+    assert t.GATE_NEWCOMER_SPACING < t.GATE_SPACING_FIRST < t.GATE_SPACING_LAST < t.GATE_FARTHEST
+
+
+def test_the_kernel_notices_a_dead_peer_after_the_connection_did() -> None:
+    assert t.PING_UNANSWERED < t.TCP_PROBE_AFTER < t.TCP_UNACKNOWLEDGED_LIMIT
+    assert int(t.TCP_PROBE_AFTER) == t.TCP_PROBE_AFTER
+    assert int(t.TCP_PROBE_INTERVAL) == t.TCP_PROBE_INTERVAL
+
+
+def test_a_check_gives_a_worker_less_time_than_a_reload_does() -> None:
+    assert t.REHEARSAL_SERVE_LIMIT + t.REHEARSAL_LEAVE_LIMIT < t.SERVE_LIMIT
+
+
+ELSEWHERE = {
+    "adapters/nats_server.py": "the server of `ajhost dev`",
+    "core/route_stats.py": "the bounds of histograms",
+    "core/timings.py": "their home",
+}
+"""Modules whose fractions are no times of the host."""
+
+
+def test_no_time_constant_stands_elsewhere() -> None:
+    """Nearly every module constant with a fraction is a time; what is none is named in `ELSEWHERE`."""
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)}"
+        for layer in ("core", "adapters", "roles")
+        for path in sorted((PACKAGE / layer).rglob("*.py"))
+        if str(path.relative_to(PACKAGE)) not in ELSEWHERE
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign)
+        if not ast.unparse(node.value).startswith("Backoff(")  # how much a pause grows is no time
+        if any(
+            isinstance(part, ast.Constant) and isinstance(part.value, float) for part in ast.walk(node.value)
+        )
+    ]
+    assert found == [], "core/timings.py is their home"
 
 
 @pytest.mark.parametrize("seconds", [0.0001, 0.005, 0.12, 0.25, 0.35, 360.0])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-REPEAT_SECONDS = 30.0
-"""The same trouble is logged again only after so long."""
+from ajhost.core.timings import LOG_REPEAT
+
 _MOST_KINDS = 100
 
 
@@ -23,8 +23,8 @@ class ThrottledLog:
     def tell(self, level: int, kind: str, text: str, *arguments: object) -> None:
         """Logs unless something of this kind was logged a short while ago; then it is counted."""
         now = time.monotonic()
-        last, count = self._told.get(kind, (-REPEAT_SECONDS, 0))
-        if now - last < REPEAT_SECONDS:
+        last, count = self._told.get(kind, (-LOG_REPEAT, 0))
+        if now - last < LOG_REPEAT:
             self._told[kind] = last, count + 1
             return
         if len(self._told) >= _MOST_KINDS:

@@ -44,32 +44,27 @@ from ajhost.core.connection_table import (
 )
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.server_pool import Address, Server, ServerPool, literal
+from ajhost.core.timings import (
+    ATTEMPT_LIMIT,
+    CONNECT_LIMIT,
+    CONNECTION_PROVEN,
+    CONNECTION_TICK,
+    CONNECTION_TICK_LONGEST,
+    DISCOVERED_CONNECT_LIMIT,
+    LOGIN_LIMIT,
+    LOGIN_SPREAD,
+    PING_UNANSWERED,
+    RESOLVE_LIMIT,
+    SCOUT_INTERVAL,
+)
 from ajhost.ledger.connection_status import ConnectionState, Reason
 
-TICK = 0.25
-"""Seconds between two `Ticked`, if nothing is due before."""
-LONGEST_TICK = 0.5
-"""Of a longer time between two `Ticked` only so much (s) counts against a server: the process did not run, and could
-not have seen what came."""
 LIMITS = {
-    ConnectionState.RESOLVING: 2.0,
-    ConnectionState.CONNECTING: 3.0,
-    ConnectionState.SEALED: 3.0,
+    ConnectionState.RESOLVING: RESOLVE_LIMIT,
+    ConnectionState.CONNECTING: CONNECT_LIMIT,
+    ConnectionState.SEALED: LOGIN_LIMIT,
 }
 """Seconds that each step of an attempt may take."""
-DISCOVERED_LIMIT = 1.5
-"""The same (s) for CONNECTING to a server that was only told of."""
-ATTEMPT_LIMIT = 4.0
-"""Seconds that all the steps of an attempt may take together."""
-UNANSWERED = 0.5
-"""Seconds after which a PING without an answer makes a connection SILENT."""
-PROVEN = 2.0
-"""Seconds that a connection must last before the failures in front of it are forgotten: what lets us in only to throw
-us out again is not tried faster and faster."""
-OPENING_SPREAD = 1.0
-"""Seconds over which the processes of a host log in after one of them got in."""
-SCOUT_AGAIN = 1.0
-"""Seconds between two searches for a server to move to."""
 _TRYING = tuple(LIMITS)
 _CONNECTED = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVING)
 _PAUSING = (ConnectionState.WAITING, ConnectionState.LOCKED_OUT)
@@ -119,8 +114,8 @@ class ConnectionMachine:
     def wakes_in(self, now: float) -> float:
         """Seconds until the next `Ticked` is wanted."""
         if self.state is ConnectionState.WAITING:
-            return min(max(self._retry_at - now, 0.001), TICK)
-        return TICK
+            return min(max(self._retry_at - now, 0.001), CONNECTION_TICK)
+        return CONNECTION_TICK
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """What is to be done, in this order.
@@ -231,7 +226,7 @@ class ConnectionMachine:
     def _fail(self, reason: Reason, text: str, now: float) -> list[Command]:
         if self.connected:
             self._pool.lost(now)
-            if not self._barred and now - self._let_in_at > PROVEN:
+            if not self._barred and now - self._let_in_at > CONNECTION_PROVEN:
                 self._pool.proven(self.server)
         planned = self._moving and (
             self._target is not None or reason in (Reason.RECONFIGURED, Reason.PERMISSION)
@@ -256,7 +251,7 @@ class ConnectionMachine:
     # -- time -----------------------------------------------------------------------------------
 
     def _tick(self, event: Ticked, now: float) -> list[Command]:
-        passed = min(max(now - self._ticked_at, 0.0), LONGEST_TICK)
+        passed = min(max(now - self._ticked_at, 0.0), CONNECTION_TICK_LONGEST)
         self._ticked_at = now
         if self.state in _TRYING:
             return self._hurry(passed, now)
@@ -271,7 +266,7 @@ class ConnectionMachine:
         self._in_attempt += passed
         limit = LIMITS[self.state]
         if self.state is ConnectionState.CONNECTING and self.server.discovered:
-            limit = DISCOVERED_LIMIT
+            limit = DISCOVERED_CONNECT_LIMIT
         if self._in_step < limit and self._in_attempt < ATTEMPT_LIMIT:
             return []
         if self.state is ConnectionState.RESOLVING:
@@ -292,7 +287,7 @@ class ConnectionMachine:
         if self.state is ConnectionState.LOCKED_OUT and self._gate.opened_after(self._refused_at):
             self._refused_at = now
             self._pool.forget_pauses()
-            self._retry_at = min(self._retry_at, now + OPENING_SPREAD * self._rng.random())
+            self._retry_at = min(self._retry_at, now + LOGIN_SPREAD * self._rng.random())
 
     def _listen(self, event: Ticked, passed: float, now: float) -> list[Command]:
         if event.position != self._position or not event.reading:
@@ -316,7 +311,7 @@ class ConnectionMachine:
 
     @property
     def _unanswered(self) -> bool:
-        return self._pinged and self._quiet >= self.patience.ping_interval + UNANSWERED
+        return self._pinged and self._quiet >= self.patience.ping_interval + PING_UNANSWERED
 
     # -- a server that is about to stop, and other servers ------------------------------------------
 
@@ -341,7 +336,7 @@ class ConnectionMachine:
             return []
         self._scouts = self._scouts or self._pool.others(self.server, now)
         if not self._scouts:
-            self._scout_at = now + SCOUT_AGAIN
+            self._scout_at = now + SCOUT_INTERVAL
             return []
         self._scouting = True
         return [Scout(self._scouts.pop(0))]
@@ -351,7 +346,7 @@ class ConnectionMachine:
             return []
         self._scouting = False
         if not welcome:
-            self._scout_at = self._ticked_at + (0.0 if self._scouts else SCOUT_AGAIN)
+            self._scout_at = self._ticked_at + (0.0 if self._scouts else SCOUT_INTERVAL)
             return []
         self._target, self._moving = server, True
         return [Move(Reason.LAME_DUCK)]

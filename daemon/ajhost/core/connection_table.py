@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ajhost.core.server_pool import Address, Server
+from ajhost.core.timings import LOCKED_OUT_RETRY_FIRST, LOCKED_OUT_RETRY_LONGEST, RETRY_FIRST, RETRY_LONGEST
 from ajhost.ledger.connection_status import ConnectionState, Reason
 
 REASON_TEXTS: dict[Reason, str] = {
@@ -46,7 +47,8 @@ class Backoff:
         return whole * (0.5 + 0.5 * share)
 
 
-QUICK, SLOW = Backoff(0.1, 1.3, 2.0), Backoff(0.4, 2.0, 5.0)
+QUICK = Backoff(RETRY_FIRST, 1.3, RETRY_LONGEST)
+SLOW = Backoff(LOCKED_OUT_RETRY_FIRST, 2.0, LOCKED_OUT_RETRY_LONGEST)
 
 LOCKS_OUT = frozenset((Reason.TLS, Reason.AUTHORIZATION, Reason.PERMISSION, Reason.LIMIT, Reason.CREDENTIALS))
 """The reasons that only somebody's action ends: the connection is LOCKED_OUT. For all others it is WAITING."""

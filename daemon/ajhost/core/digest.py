@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-EVERY = 30.0
-"""Seconds from one telling to the next."""
+from ajhost.core.timings import LOG_REPEAT
+
 _MOST = 256
 """News that are kept apart; they come from outside."""
 
@@ -23,7 +23,7 @@ class _Told(Generic[News]):
 class Digest(Generic[News]):
     """News by key. Times are seconds of the monotonic clock."""
 
-    def __init__(self, every: float = EVERY) -> None:
+    def __init__(self, every: float = LOG_REPEAT) -> None:
         self._every = every
         self._told: dict[str, _Told[News]] = {}
 

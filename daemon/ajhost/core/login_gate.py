@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import MutableSequence
 
-NEWCOMER_SPACING = 0.03
-"""Seconds between the attempts of processes that have not been refused since the gate was shut."""
-FIRST_SPACING, LAST_SPACING = 0.08, 0.25
-"""Seconds between the attempts of all others: at first, and when it has been shut for `_GROWN` seconds."""
-_GROWN = 10.0
-MOVE_SPACING = 0.1
-"""Seconds between two processes that leave a server which is about to stop."""
-_FARTHEST = 3.0
-"""Seconds: a turn that is farther away is a word of another boot, or a torn one."""
+from ajhost.core.timings import (
+    GATE_FARTHEST,
+    GATE_MOVE_SPACING,
+    GATE_NEWCOMER_SPACING,
+    GATE_SPACING_FIRST,
+    GATE_SPACING_GROWN,
+    GATE_SPACING_LAST,
+)
+
 SHUT_SINCE, NEXT_TURN, NEWCOMERS_TURN, OPENED, NEXT_MOVE = range(5)
 """Words of the gate, in ns of the monotonic clock. `SHUT_SINCE`: when the first was refused, 0: open."""
 WORDS = 5
@@ -36,7 +36,7 @@ class LoginGate:
         self._refused_ns = ns = int(now * 1e9)
         if not self._read(SHUT_SINCE):
             self._write(SHUT_SINCE, ns)
-            self._write(NEXT_TURN, ns + int(FIRST_SPACING * 1e9))
+            self._write(NEXT_TURN, ns + int(GATE_SPACING_FIRST * 1e9))
 
     def opened(self, now: float) -> None:
         """A server has let this process in."""
@@ -54,17 +54,19 @@ class LoginGate:
         if not since:
             return True
         if self._refused_ns < since:
-            return self._take(NEWCOMERS_TURN, NEWCOMER_SPACING, ns)
+            return self._take(NEWCOMERS_TURN, GATE_NEWCOMER_SPACING, ns)
         shut = max(ns - since, 0) / 1e9
-        spacing = FIRST_SPACING + (LAST_SPACING - FIRST_SPACING) * min(shut / _GROWN, 1.0)
+        spacing = GATE_SPACING_FIRST + (GATE_SPACING_LAST - GATE_SPACING_FIRST) * min(
+            shut / GATE_SPACING_GROWN, 1.0
+        )
         return self._take(NEXT_TURN, spacing, ns)
 
     def may_move(self, now: float) -> bool:
         """Whether this process may leave its server now, which is about to stop."""
-        return self._take(NEXT_MOVE, MOVE_SPACING, int(now * 1e9))
+        return self._take(NEXT_MOVE, GATE_MOVE_SPACING, int(now * 1e9))
 
     def _take(self, word: int, spacing: float, ns: int) -> bool:
-        if ns < self._read(word) < ns + int(_FARTHEST * 1e9):
+        if ns < self._read(word) < ns + int(GATE_FARTHEST * 1e9):
             return False
         self._write(word, ns + int(spacing * 1e9))
         return True

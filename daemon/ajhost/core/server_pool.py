@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
 
+from ajhost.core.timings import DISCOVERED_FORGOTTEN
+
 MOST_DISCOVERED = 32
 """Discovered servers that are kept; a super-cluster tells of some dozens at most."""
-OLDEST_DISCOVERED = 600.0
-"""Seconds after which a discovered server is forgotten, unless it is told of again."""
 MOST_ADDRESSES = 16
 """Addresses of one name that are tried at once."""
 
@@ -226,7 +226,7 @@ class ServerPool:
         return None
 
     def _expire(self, now: float) -> None:
-        self._discovered = [e for e in self._discovered if now - e.told_at <= OLDEST_DISCOVERED]
+        self._discovered = [e for e in self._discovered if now - e.told_at <= DISCOVERED_FORGOTTEN]
 
 
 def _discovered(url: str, told_by: Server) -> Server | None:

@@ -151,6 +151,12 @@ PRUNE_INTERVAL = 1.0
 """A worker unmaps the ledgers of dead processes this often."""
 UNOWNED_AFTER = 0.5
 """A worker that holds a request this old which none of its parts has ends: a step was interrupted."""
+RECLAIM_PAUSE = 0.002
+"""A producer whose backlog is full looks at most this often which requests were started. A look at a thousand entries
+takes a tenth of it."""
+SWITCH_INTERVAL = 0.0002
+"""The interpreter's switch interval in workers with threads. With Python's 5 ms the loop waits behind each thread that
+computes (docs/performance.md)."""
 COLLECT_RETRY = 0.01
 """A worker looks at its memory and descriptors again after this while they grow fast."""
 WATCHDOG_LATE = 30.0
@@ -185,6 +191,66 @@ RECONNECT_WINDOW_SHORTEST = 10.0
 RECONNECT_WINDOW_LONGEST = 60.0
 """The same, at most: `RetryLinearOneMinute` in asyncjobs v0.3.0 pauses no longer."""
 
+# -- Connection to NATS ------------------------------------------------------------------------------------------------
+
+CONNECTION_TICK = 0.25
+"""The life of a connection looks at the time this often, if nothing is due before."""
+CONNECTION_TICK_LONGEST = 0.5
+"""Of a longer pause between two looks only this much counts against a server: the process did not run."""
+RESOLVE_LIMIT = 2.0
+"""Looking up the addresses of a server may take this long."""
+CONNECT_LIMIT = 3.0
+"""Opening a socket, the server's INFO and the TLS handshake may take this long together."""
+DISCOVERED_CONNECT_LIMIT = 1.5
+"""The same for a server that only another server told of."""
+LOGIN_LIMIT = 3.0
+"""Credentials and subscriptions may take this long."""
+ATTEMPT_LIMIT = 4.0
+"""All steps of an attempt may take this long together."""
+ADDRESS_STAGGER = 0.25
+"""The next address of a server is tried beside the ones before after this (RFC 8305, section 5)."""
+PING_UNANSWERED = 0.5
+"""A PING that is not answered for this long makes a connection SILENT."""
+CONNECTION_PROVEN = 2.0
+"""After this long a connection's earlier failures are forgotten. A server that lets a process in and throws it out
+again is not tried faster and faster."""
+RETRY_FIRST = 0.1
+"""A server is tried again after this pause, which grows with each failure in a row."""
+RETRY_LONGEST = 2.0
+"""The longest such pause."""
+LOCKED_OUT_RETRY_FIRST = 0.4
+"""The same for a server that refuses this process for a reason that only an operator ends."""
+LOCKED_OUT_RETRY_LONGEST = 5.0
+"""The longest such pause."""
+LOGIN_SPREAD = 1.0
+"""After one process of a host got in, the others log in within this."""
+SCOUT_INTERVAL = 1.0
+"""Pause between two searches for a server to move to."""
+SCOUT_LIMIT = 4.0
+"""A server that is asked whether it would let this process in has this long."""
+MOVE_LIMIT = 2.0
+"""Leaving the queue group may take this long before the connection is made anew."""
+DISCOVERED_FORGOTTEN = 600.0
+"""A server that others told of is forgotten after this, unless they tell of it again."""
+GATE_NEWCOMER_SPACING = 0.03
+"""While logins fail, processes that were not refused yet try this far apart."""
+GATE_SPACING_FIRST = 0.08
+"""While logins fail, all other processes of a host try this far apart at first."""
+GATE_SPACING_LAST = 0.25
+"""The same once logins have failed for `GATE_SPACING_GROWN`."""
+GATE_SPACING_GROWN = 10.0
+"""The spacing of logins grows for this long."""
+GATE_MOVE_SPACING = 0.1
+"""Two processes leave a server that is about to stop this far apart."""
+GATE_FARTHEST = 3.0
+"""A turn that is further away is a word of another boot, or a damaged one."""
+TCP_PROBE_AFTER = 5.0
+"""The kernel probes a peer that has sent nothing for this long. Whole seconds (tcp(7), TCP_KEEPIDLE)."""
+TCP_PROBE_INTERVAL = 2.0
+"""The kernel probes it again after this. Whole seconds (tcp(7), TCP_KEEPINTVL)."""
+TCP_UNACKNOWLEDGED_LIMIT = 15.0
+"""The kernel ends a connection whose bytes are not acknowledged for this long (tcp(7), TCP_USER_TIMEOUT)."""
+
 # -- HTTP, logs, commands ----------------------------------------------------------------------------------------------
 
 HTTP_IDLE_LIMIT = 15.0
@@ -193,5 +259,13 @@ LOG_REPEAT = 30.0
 """The same trouble is logged again only after this, with how often it was met."""
 JOURNAL_WRITE_LIMIT = 0.1
 """One write of C code or of a child to stdout or stderr waits at most this long for journald."""
+STATS_SAMPLE_INTERVAL = 10.0
+"""A sample of the statistics is kept this often, for rates over the last minute."""
+RUNTIME_FILES_INTERVAL = 1.0
+"""The supervisor looks this often whether its files in the runtime directory are still there."""
 CALL_CONNECT_LIMIT = 3.0
-"""`ajhost call` connects within this, on top of the task's timeout."""
+"""A command that needs NATS connects within this; `ajhost call` has it on top of the task's timeout."""
+REHEARSAL_SERVE_LIMIT = 15.0
+"""`ajhost check`: a worker must be ready to subscribe within this. A reload gives it `SERVE_LIMIT`."""
+REHEARSAL_LEAVE_LIMIT = 5.0
+"""`ajhost check`: a worker must end within this."""

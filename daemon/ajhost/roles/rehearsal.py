@@ -22,6 +22,7 @@ import orjson
 
 from ajhost.adapters.linux import ledger_file, processes, runtime_directory
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
+from ajhost.core.timings import REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity, geometry_for
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import FROM_WORKER, LeaveOrder, NewSocket, SocketStored, WorkerReady, encode
@@ -33,9 +34,6 @@ from ajhost.settings.values import LogSettings, NatsSettings, Settings
 _MAX_PAYLOAD = 1 << 20
 """Bytes; a NATS server's default, which only a connection could correct."""
 _SUPERVISOR, _WORKER = 1, 2
-_SERVES = 15.0
-"""Seconds from a worker's fork to its subscription; a reload gives it 30 in all (`reload.py`)."""
-_LEAVES = 5.0
 _DESCRIPTORS, _DESCRIPTORS_EACH = 64, 6
 """What a supervisor has open, and what each worker adds: channel, pidfd, ledger, socket; twice during a reload."""
 
@@ -85,7 +83,9 @@ async def _fork_and_serve(
             runtime=place,
             nats=NatsSettings(servers=(url,), queue_group=settings.nats.queue_group),
             python=settings.python,
-            workers=replace(settings.workers, drain_timeout=min(settings.workers.drain_timeout, _LEAVES)),
+            workers=replace(
+                settings.workers, drain_timeout=min(settings.workers.drain_timeout, REHEARSAL_LEAVE_LIMIT)
+            ),
             handlers=settings.handlers,
             signature=settings.signature,
             log=LogSettings("error"),
@@ -115,7 +115,7 @@ async def _one_worker(
         with theirs:
             worker = await template.spawn(WorkerSpec(0, _WORKER, 1, _SUPERVISOR), theirs, queues)
         try:
-            patience = _SERVES if spec.python.preload else _SERVES + imports
+            patience = REHEARSAL_SERVE_LIMIT if spec.python.preload else REHEARSAL_SERVE_LIMIT + imports
             if not await _serves(channel, patience):
                 how = (
                     "did not serve in time"
@@ -164,7 +164,7 @@ async def _status(pidfd: int) -> str:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
-        async with asyncio.timeout(_LEAVES):
+        async with asyncio.timeout(REHEARSAL_LEAVE_LIMIT):
             await ended.wait()
         status = processes.wait_status(pidfd)
         return f": {status.text}" if status is not None else ""

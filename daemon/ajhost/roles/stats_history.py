@@ -15,11 +15,12 @@ from pathlib import Path
 import orjson
 
 from ajhost.core.route_stats import RouteStats
+from ajhost.core.timings import STATS_SAMPLE_INTERVAL, nanoseconds
 
 DIRECTORY = "stats"
 """Below the runtime directory."""
 _NAME = "history.json"
-_EVERY_NS = 10_000_000_000
+_EVERY_NS = nanoseconds(STATS_SAMPLE_INTERVAL)
 _KEPT = 7
 """Samples: the oldest one is a minute old, or a little more."""
 

@@ -14,14 +14,14 @@ import socket
 import struct
 import termios
 
+from ajhost.core.timings import TCP_PROBE_AFTER, TCP_PROBE_INTERVAL, TCP_UNACKNOWLEDGED_LIMIT
+
 _BYTES_RECEIVED_AT = 128
 """Offset of `tcpi_bytes_received` in `struct tcp_info` (linux/tcp.h)."""
 _TCP_INFO_SIZE = 232
 _ESTABLISHED = 1
-_PROBE_AFTER, _PROBE_INTERVAL, _PROBES = 5, 2, 5
-"""Seconds without a segment until the peer is probed, and from probe to probe; how many may stay unanswered."""
-_UNACKNOWLEDGED_MS = 15_000
-"""How long bytes may stay unacknowledged before the kernel ends the connection (tcp(7), TCP_USER_TIMEOUT)."""
+_PROBES = 5
+"""How many probes the peer may leave unanswered."""
 _RECEIVED_FIN = {8, 9, 11}
 """CLOSE_WAIT, LAST_ACK, CLOSING (`net/tcp_states.h`): the peer sent its FIN, which the kernel counts as one byte."""
 _CLOSE = 7
@@ -35,10 +35,10 @@ def tune(sock: socket.socket) -> None:
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _PROBE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(TCP_PROBE_AFTER))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(TCP_PROBE_INTERVAL))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TCP_UNACKNOWLEDGED_LIMIT * 1000))
 
 
 def bytes_taken(sock: socket.socket) -> int:

@@ -18,10 +18,9 @@ from typing import TypeVar
 
 from ajhost.core.connection_table import Lost
 from ajhost.core.server_pool import Address, Server
+from ajhost.core.timings import ADDRESS_STAGGER
 from ajhost.ledger.connection_status import Reason
 
-STAGGER = 0.25
-"""Seconds after which the next address is tried beside the ones before (RFC 8305, section 5)."""
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)
 _T = TypeVar("_T")
 
@@ -102,7 +101,7 @@ def look_up(host: str) -> list[tuple[str, int]]:
 
 
 async def open_first(server: Server, addresses: Sequence[Address]) -> tuple[socket.socket, Address]:
-    """A socket that is connected to the first address that answers; the next one is tried after `STAGGER`.
+    """A socket that is connected to the first address that answers; the next one is tried after `ADDRESS_STAGGER`.
 
     :raises Unreachable: when all have failed.
     """
@@ -115,7 +114,7 @@ async def open_first(server: Server, addresses: Sequence[Address]) -> tuple[sock
                 address = waiting.pop(0)
                 running[asyncio.create_task(_connect(address))] = address
             done, _ = await asyncio.wait(
-                running, timeout=STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                running, timeout=ADDRESS_STAGGER if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
                 address = running.pop(task)

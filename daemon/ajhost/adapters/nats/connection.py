@@ -50,6 +50,7 @@ from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import reason_of, violation_of
 from ajhost.core.server_pool import ServerPool
+from ajhost.core.timings import MOVE_LIMIT
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus, Reason, write_connection
 from ajhost.ledger.layout import Word
 from ajhost.ledger.writer import LedgerWriter
@@ -57,8 +58,6 @@ from ajhost.protocol.server_info import ServerInfo
 from ajhost.settings.values import NatsSettings
 
 _log = logging.getLogger("ajhost.nats")
-_MOVE_LIMIT = 2.0
-"""Seconds that leaving the queue group may take before a connection is made anew."""
 _UP = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVING)
 
 
@@ -320,7 +319,7 @@ class Connection:
     async def _move(self, reason: Reason) -> Event | None:
         """Ends the present connection in order: what the server had sent is in the ledger, and nothing more comes."""
         try:
-            async with asyncio.timeout(_MOVE_LIMIT):
+            async with asyncio.timeout(MOVE_LIMIT):
                 await self._unsubscribe()
         except TimeoutError:
             pass

@@ -12,12 +12,11 @@ from ajhost.adapters.nats.interfaces import Sink
 from ajhost.adapters.nats.scout import NoRequests, private_ledger
 from ajhost.core.login_gate import WORDS, LoginGate
 from ajhost.core.restart_window import RestartWindow
+from ajhost.core.timings import CALL_CONNECT_LIMIT
 from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import MOST_MAX_PAYLOAD
 from ajhost.settings.values import NatsSettings
 
-_CONNECT_LIMIT = 3.0
-"""Seconds that a command waits for a server."""
 _STATUS_NO_RESPONDERS = "503"
 
 
@@ -90,7 +89,7 @@ async def _connected(connection: Connection, inbox: str, settings: NatsSettings)
     """Each configured server has one try."""
     connecting = asyncio.ensure_future(connection.connect([inbox]))
     try:
-        async with asyncio.timeout(_CONNECT_LIMIT):
+        async with asyncio.timeout(CALL_CONNECT_LIMIT):
             while not connecting.done() and connection.failed_attempts < len(settings.servers):
                 changed = asyncio.ensure_future(connection.changed())
                 await asyncio.wait({connecting, changed}, return_when=asyncio.FIRST_COMPLETED)

@@ -11,6 +11,7 @@ from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost, Resolved, Scouted, Sealed
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_pool import Server, literal
+from ajhost.core.timings import SCOUT_LIMIT
 from ajhost.ledger.layout import Geometry, Identity, create
 from ajhost.ledger.receive_buffer import READ_SIZE
 from ajhost.ledger.writer import LedgerWriter
@@ -18,8 +19,6 @@ from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import LONGEST_INFO, ServerInfo
 from ajhost.settings.values import NatsSettings
 
-_LIMIT = 4.0
-"""Seconds that a server has to let us in."""
 _ENTRIES = 8
 
 
@@ -70,7 +69,7 @@ async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
     transport = LedgerTransport(ledger, RestartWindow(ledger), NoRequests(), _Undriven())
     attempts = Attempts(settings, name)
     try:
-        async with asyncio.timeout(_LIMIT):
+        async with asyncio.timeout(SCOUT_LIMIT):
             address = literal(server.host, server.port)
             found = Resolved((address,)) if address is not None else await attempts.resolve(server)
             if not isinstance(found, Resolved):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from ajhost.adapters.linux import sockets
-from ajhost.core.timings import FAR_FUTURE_NS
+from ajhost.core.timings import FAR_FUTURE_NS, RECLAIM_PAUSE
 from ajhost.ledger.layout import State
 from ajhost.ledger.queue_token import Token
 from ajhost.ledger.writer import LedgerWriter
@@ -19,10 +19,6 @@ CachedCheck = tuple[bytes, CheckedRequest]
 """The reply subject of a waiting request, and the result of its check."""
 _REMEMBERED, _REMEMBERED_SIZE = 256, 4096
 """For how many waiting requests, of which size (bytes), the result of the check is kept besides the frame."""
-
-
-_RECLAIM_PAUSE = 0.002
-"""Seconds: looking at a thousand entries takes a tenth of it."""
 
 
 class Outbox:
@@ -132,10 +128,10 @@ class Producer:
 
     def full(self, limit: int) -> bool:
         """Whether `limit` requests wait. If it seems so, looks first which of them were started, at most once in
-        `_RECLAIM_PAUSE`."""
+        `RECLAIM_PAUSE`."""
         if len(self._enqueued) >= limit and (now := time.monotonic()) >= self._reclaim_at:
             self._release_started()
-            self._reclaim_at = now + _RECLAIM_PAUSE
+            self._reclaim_at = now + RECLAIM_PAUSE
         return len(self._enqueued) >= limit
 
     def withdraw(self, index: int) -> CachedCheck | None:

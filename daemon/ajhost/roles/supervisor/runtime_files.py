@@ -16,13 +16,12 @@ from typing import Protocol
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
+from ajhost.core.timings import LOG_REPEAT, RUNTIME_FILES_INTERVAL
 from ajhost.roles.supervisor import control, state_file
 from ajhost.roles.supervisor.reload import Decision
 
 LOCK = "lock"
 """The file with our pid; the lock itself is one of the directory."""
-_LOOK = 1.0
-_SAID_EVERY = 30.0
 _log = logging.getLogger("ajhost.supervisor")
 
 
@@ -62,7 +61,7 @@ class RuntimeFiles:
     async def keep(self, host: Host) -> None:
         """Looks every second, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(RUNTIME_FILES_INTERVAL)
             try:
                 await self._look(host)
             except (OSError, UnfitDirectory) as error:
@@ -115,7 +114,7 @@ class RuntimeFiles:
     def _say(self, text: str, *arguments: object) -> None:
         now = asyncio.get_running_loop().time()
         if now >= self._quiet_until.get(text, now):
-            self._quiet_until[text] = now + _SAID_EVERY
+            self._quiet_until[text] = now + LOG_REPEAT
             _log.error(text, *arguments)
 
     def close_control(self) -> None:

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ajhost.adapters.linux import processes
+from ajhost.core.timings import SWITCH_INTERVAL
 
-_SWITCH_INTERVAL = 0.0002
-"""Seconds. With Python's default of 5 ms the loop waits behind each thread that computes (docs/performance.md)."""
 _STEPS_BACK = 5
 """How much nicer threads are than the loop, which reads, keeps deadlines and answers (docs/performance.md)."""
 
@@ -20,7 +19,7 @@ _Job = tuple[str, contextvars.Context, Callable[[], None]]
 
 def prepare_for_threads() -> None:
     """Lets the event loop have its turn while threads compute."""
-    sys.setswitchinterval(_SWITCH_INTERVAL)
+    sys.setswitchinterval(SWITCH_INTERVAL)
 
 
 class NoThreads(Exception):
