@@ -20,6 +20,7 @@ _EPILOG = """\b
 Examples:
   ajhost check
   ajhost check -c ./ajhost.toml
+  ajhost check --connect       also: does NATS let this host in, and do what it needs?
   ajhost check --show | jq .workers
   sudo ajhost check            in the sandbox and as the user of the unit that runs this file
   sudo ajhost check --user ada as that user, where there is no unit
@@ -32,30 +33,38 @@ Exit status: 0 all is well, 78 something is not (every problem on stderr).
 @own_config_option
 @click.option("--show", is_flag=True, help="Print the settings, defaults included, as JSON without secrets.")
 @click.option(
+    "--connect",
+    is_flag=True,
+    help="Also log in at each NATS server, and try to subscribe and to publish answers. No request is taken.",
+)
+@click.option(
     "--user", help="Check as this user. Only root may; default: as the unit that runs FILE, if there is one."
 )
-def check(config: Path, show: bool, user: str | None) -> int:
+def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     """Rehearse a start: read the settings, import the handlers, make one worker and end it.
 
     What a start would say is said, and nothing that runs is touched: the worker is in no queue group, and NATS is not
-    contacted. Root imports no handler where a unit runs this file: the check happens in that unit's sandbox.
+    contacted, unless --connect asks for it. Root imports no handler where a unit runs this file: the check happens in
+    that unit's sandbox.
     """
     from ajhost.cli import service
 
     in_unit = service.IN_UNIT in os.environ
+    given = (("--show", show), ("--connect", connect))
     if os.geteuid() == 0 and not in_unit:
         if user is not None:
             service.become(user)
         elif (unit := service.unit_of(config)) is not None:
-            return service.check_in_sandbox(unit, ["-c", str(config), *(["--show"] if show else [])])
+            return service.check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
     elif user is not None:
         raise click.UsageError("--user is for root")
     settings = load_settings(config)
     found = asyncio.run(_rehearse(settings, runtime=not in_unit))
+    problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]
     for warning in found.warnings:
         echo_error(f"{settings.file}: warning: the imports left something behind: {warning}")
-    if found.problems:
-        for problem in found.problems:
+    if problems:
+        for problem in problems:
             echo_error(f"{settings.file}: {problem}")
         return EXIT_CONFIG
     if show:
@@ -71,6 +80,14 @@ async def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
     from ajhost.roles.rehearsal import rehearse
 
     return await rehearse(settings, runtime=runtime)
+
+
+async def _try_servers(settings: Settings) -> list[str]:
+    from ajhost.adapters.nats.trial import try_servers
+    from ajhost.protocol.wire import host_subjects
+
+    subjects = host_subjects([h.route for h in settings.handlers], settings.nats.catchall)
+    return await try_servers(settings.nats, subjects)
 
 
 def _table(settings: Settings, kinds: dict[str, str]) -> str:
