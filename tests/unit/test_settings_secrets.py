@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ from ajhost.settings.errors import SettingsError
 from ajhost.settings.load import load
 from ajhost.settings.redact import redacted
 from tests.unit.test_settings import CREDS, HANDLER, SEED, load_text, problem_of, problems_of, write
+
+DAEMON = str(Path(__file__).parents[2] / "daemon")
 
 
 @pytest.mark.parametrize(
@@ -136,3 +141,66 @@ def test_no_secret_is_ever_shown(directory: Path) -> None:
         text = "\n".join(map(str, problems_of(directory, f"{HANDLER}[nats]\n{lines}").values()))
         assert "hunter2" not in text
         assert "hunt/er2" not in text
+
+
+AS_A_POD = """
+import os, sys
+from pathlib import Path
+from ajhost.settings.load import load
+os.setgroups([4242])
+os.setgid(4242)
+os.setuid(4242)
+try:
+    load(Path(sys.argv[1]), {})
+except Exception as error:
+    print(error)
+else:
+    print("good")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
+@pytest.mark.parametrize(
+    ("mode", "group", "good"),
+    [
+        (0o440, 4242, True),
+        (0o640, 4242, True),
+        (0o440, 4243, False),
+        (0o444, 4242, False),
+        (0o660, 4242, False),
+    ],
+)
+def test_a_secret_that_root_has_made_for_our_group_is_taken(
+    tmp_path: Path, mode: int, group: int, good: bool
+) -> None:
+    """As Kubernetes mounts secrets: 0440, root, the pod's fsGroup."""
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        directory.chmod(0o755)
+    file = write(tmp_path / "ajhost.toml", HANDLER + '[nats]\ntoken_file = "token.txt"\n', 0o644)
+    secret = write(tmp_path / "token.txt", "t0ken\n", mode)
+    os.chown(secret, 0, group)
+    environment = {**os.environ, "PYTHONPATH": DAEMON}
+    command = [sys.executable, "-c", AS_A_POD, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environment)
+    assert (done.stdout == "good\n") is good, done
+    assert good or "token.txt" in done.stdout
+
+
+def test_a_mistyped_credential_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    credentials = tmp_path / "given"
+    credentials.mkdir()
+    write(credentials / "credentials_nats.creds", "x", 0o400)
+    if os.geteuid() == 0:
+        pytest.skip("root may look into every directory")
+    (tmp_path / "credentials").mkdir(mode=0)
+    file = write(tmp_path / "ajhost.toml", HANDLER + '[nats]\ncreds = "credentials/nats.crds"\n')
+    with pytest.raises(SettingsError, match="one of those that it was given: credentials_nats.creds"):
+        load(file, {"CREDENTIALS_DIRECTORY": str(credentials)})
+
+
+def test_a_user_without_a_home_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "ajhost.toml", HANDLER + '[nats]\ncontext = "AJC"\n')
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    with pytest.raises(SettingsError, match="HOME or XDG_CONFIG_HOME"):
+        load(file, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +15,14 @@ from ajhost.protocol.credentials import (
     read_user_credentials,
     read_word,
 )
+from ajhost.settings import parse
 from ajhost.settings.errors import InvalidValue
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 _LARGEST = 1 << 20
+_LONGEST_NAME = 100
+_NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*\Z|(/[\w.+-]+)+\Z")
+_SUFFIX = re.compile(r"\.[A-Za-z]{2,8}\Z")
 _DROP_INS = "conf.d"
 
 
@@ -60,11 +65,27 @@ class Files:
                 place.stat()
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except PermissionError as error:
+                if self.credentials is None or place.is_relative_to(self.credentials):
+                    raise InvalidValue(_trouble(place, error), "a file that this user can read") from None
+                # the directory is root's; the service gets what is in it from systemd, under the names there
+                given = ", ".join(sorted(path.name for path in self.credentials.iterdir())) or "none"
+                raise InvalidValue(
+                    f"{name!r}, which is none of the unit's credentials"
+                    if _is_name(name)
+                    else parse.hidden(name),
+                    f"one of those that it was given: {given}",
+                ) from None
             except (OSError, ValueError) as error:
                 raise InvalidValue(_trouble(place, error), "a file that this user can read") from None
             return place
         where = " or ".join(dict.fromkeys(str(place.parent) for place in places))
-        raise InvalidValue(f"no file {Path(name).name!r} in {where}", "a file that this user can read")
+        what = (
+            f"no file {Path(name).name!r}"
+            if _is_name(name)
+            else f"the name of no file, {parse.hidden(name)},"
+        )
+        raise InvalidValue(f"{what} in {where}", "the name of a file that this user can read")
 
     def read(self, name: str) -> tuple[Path, str]:
         """Where `name` is, and its text."""
@@ -74,8 +95,9 @@ class Files:
     def read_secret(self, name: str) -> tuple[Path, str]:
         """As `read`, for a file that nobody but its owner may read. systemd guards its credentials by other means."""
         path = self.find(name)
-        mode = path.stat().st_mode
-        if mode & _OTHERS and not self._is_credential(path):
+        found = path.stat()
+        mode = found.st_mode
+        if mode & _OTHERS and not self._is_credential(path) and not _is_for_our_group(found):
             raise InvalidValue(
                 f"{path} with mode {stat.S_IMODE(mode):04o}, open to its group or to others",
                 f"a file for its owner alone: chmod 600 {path}",
@@ -145,6 +167,20 @@ class Files:
 
     def _is_credential(self, path: Path) -> bool:
         return self.credentials is not None and path.resolve().is_relative_to(self.credentials.resolve())
+
+
+def _is_for_our_group(found: os.stat_result) -> bool:
+    """Whether root has made a file for a group of ours to read, as Kubernetes does it with secrets (`fsGroup`)."""
+    groups = {os.getegid(), *os.getgroups()}
+    for_group = not found.st_mode & (stat.S_IWGRP | stat.S_IRWXO)
+    return os.geteuid() != 0 and found.st_uid == 0 and found.st_gid in groups and for_group
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text is the name of a file, and not the secret that should be in one: it has a place, or a suffix."""
+    if len(text) > _LONGEST_NAME or parse.may_be_secret(text) or not _NAME.match(text):
+        return False
+    return "/" in text or _SUFFIX.search(text) is not None
 
 
 def _text(path: Path) -> str:

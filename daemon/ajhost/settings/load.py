@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import json
 import re
@@ -38,6 +39,8 @@ _READABLE = "a TOML file that this user can read"
 _POSITION = re.compile(r" \(at (.*)\)\Z")
 _BARE_ROUTE = re.compile(r"\s*\[\s*handlers\s*\.\s*[^\"'\]]*:")
 _SECRET = frozenset(("password", "token"))
+_MAY_BE_SECRET = ("nats", "signature")
+"""Tables in which a text of the wrong kind may be a secret in the wrong place."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _WHO = ("creds", "nkey", "token", "token_file", "user")
 _BESIDE_CONTEXT = ("servers", *_WHO, "password", "password_file", "tls")
@@ -111,7 +114,7 @@ class _Loader:
             found = f"mode {stat.S_IMODE(mode):04o}, which lets everybody write"
             self._problems.append(Problem(file, "file", found, f"chmod o-w {file}"))
         try:
-            text = content.decode()
+            text = content.removeprefix(codecs.BOM_UTF8).decode()  # editors of Windows write one
             self._merge(self._raw, tomllib.loads(text), file, ())
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
@@ -177,6 +180,8 @@ class _Loader:
             self._add(path, unfit.found, unfit.allowed)
         elif path[-1] in _SECRET:
             self._add(path, "something else", _description(path))
+        elif path[0] in _MAY_BE_SECRET and isinstance(details["input"], str):
+            self._add(path, parse.hidden(details["input"]), _description(path))
         else:
             self._add(path, parse.shown(details["input"]), _description(path))
 
@@ -281,7 +286,8 @@ def _description(path: KeyPath) -> str:
     names = tuple(part for part in path if isinstance(part, str))
     if len(names) == 2 and names[0] == "handlers":
         return 'a table [handlers."<route>"]'
-    table = table_at(names[:-1])
+    while (table := table_at(names[:-1])) is None and len(names) > 1:
+        names = names[:-1]  # a key that the user has named, as the loggers of [log.levels]
     if table is None or names[-1] not in table.model_fields:
         raise AssertionError(f"nothing is known of {_key(path)}")
     return table.model_fields[names[-1]].description or ""

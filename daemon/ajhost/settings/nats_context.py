@@ -46,9 +46,19 @@ def context_file(name: str, environ: Mapping[str, str]) -> Path:
     return _home(environ) / f"{name}.json"
 
 
+def _user_home(environ: Mapping[str, str]) -> Path:
+    """:raises InvalidValue: in a container, a user may have neither HOME nor an entry in /etc/passwd."""
+    if home := environ.get("HOME"):
+        return Path(home)
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise InvalidValue("a user without a home", "HOME or XDG_CONFIG_HOME in the environment") from None
+
+
 def _home(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_CONFIG_HOME")
-    config = Path(base) if base else Path(environ.get("HOME") or Path.home()) / ".config"
+    config = Path(base) if base else _user_home(environ) / ".config"
     return config / "nats" / "context"
 
 
@@ -161,7 +171,7 @@ class _Reader:
         if field not in _FILE_FIELDS:
             return text
         if text == "~" or text.startswith("~/"):
-            text = (self._environ.get("HOME") or str(Path.home())) + text[1:]
+            text = str(_user_home(self._environ)) + text[1:]
         if field == "creds":  # of all fields, the nats command expands variables in this one
             text = re.sub(r"\$\{?(\w+)\}?", lambda found: self._environ.get(found[1], ""), text)
         return os.path.normpath(text)

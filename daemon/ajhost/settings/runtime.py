@@ -6,6 +6,7 @@ reload shall be rejected by the host, with the reason. Nothing is validated here
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from pathlib import Path
@@ -31,7 +32,7 @@ def runtime_directory(file: Path) -> Path:
 
 
 def _table(path: Path) -> dict[str, object]:
-    text = path.read_bytes().decode(errors="replace")
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="replace")
     try:
         table = tomllib.loads(text).get("runtime", {})
     except tomllib.TOMLDecodeError as error:

@@ -62,7 +62,7 @@ def _key(text: str) -> str:
         return read_key(text).hex()
     except ValueError as error:
         raise InvalidValue(
-            f"{parse.shown(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
+            f"{parse.hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
         ) from None
 
 

@@ -7,6 +7,7 @@ owner holds a POSIX record lock on it, which a fork does not inherit: a file wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
@@ -49,13 +50,28 @@ def make(directory: Path, geometry: Geometry, identity: Identity) -> None:
     unfinished = path.with_suffix(_UNFINISHED)
     descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(descriptor, 0, geometry.size)
+        _fill(descriptor, geometry.size, path)
         with mmap.mmap(descriptor, geometry.size) as mapping, memoryview(mapping) as view:
             create(view, geometry, identity)
         os.link(unfinished, path)  # unlike a rename it replaces no file
     finally:
         unfinished.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _fill(descriptor: int, size: int, path: Path) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        room = os.fstatvfs(descriptor)
+        free = room.f_bavail * room.f_frsize
+        text = (
+            f"a ledger takes {size / (1 << 20):.1f} MiB and {free / (1 << 20):.1f} are free: make that file system "
+            "larger, or workers.count, workers.backlog or workers.concurrency smaller"
+        )
+        raise OSError(errno.ENOSPC, f"no space left: {text}", str(path)) from None
 
 
 class MappedLedger(Ledger):

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import re
+import resource
 import select
 import signal
 import time
@@ -23,6 +24,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PIDFD_GETFD = 438
 """pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
+_MANY_FILES = 1 << 16
+"""What the unit has (LimitNOFILE=)."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
@@ -272,6 +275,18 @@ def children_of(pid: int) -> set[int]:
             with contextlib.suppress(OSError):
                 found.update(map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()))
     return found
+
+
+def raise_file_limit() -> None:
+    """Lets this process, and what it starts, open as many files as its hard limit allows (getrlimit(2), RLIMIT_NOFILE).
+
+    The soft limit is 1,024 almost everywhere, for programs that call select(2); 200 workers need more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and (hard == resource.RLIM_INFINITY or soft < hard):
+        with contextlib.suppress(OSError, ValueError):
+            wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def raise_oom_score(pid: int, by: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import faulthandler
 import logging
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +37,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     logs.configure(settings.log.level, "supervisor", None, None, form=settings.log.format)
     processes.set_title("ajhost: supervisor")
     processes.become_subreaper()
+    processes.raise_file_limit()
     directory = settings.runtime.directory
     try:
         with _alone(directory) as files:
@@ -45,9 +48,18 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
         _log.error("cannot start: %s", error)
         return EXIT_STARTUP
     except OSError as error:
-        _log.error("cannot start: %s: %s", error.filename or directory, error.strerror or error)
+        _log.error("cannot start: %s: %s", error.filename or _call_of(error), error.strerror or error)
         return EXIT_STARTUP
     return EXIT_OK
+
+
+def _call_of(error: OSError) -> str:
+    """The call that the kernel refused, for errors that name no file: a seccomp filter's EPERM looks like any other."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    hint = (
+        " (a seccomp filter of the container or the unit may forbid it)" if error.errno == errno.EPERM else ""
+    )
+    return f"{frame.line or frame.name}{hint}"
 
 
 async def _serve(

@@ -65,6 +65,7 @@ class WorkerPool:
         self.specs: dict[int, GenerationSpec] = {}
         self.max_payload = 0
         self.supervisor_place = ""
+        self._told_size = 0
         self.failed: dict[int, list[str]] = {}
         """For each generation: why members of it died before they served."""
         self.runtime = runtime
@@ -144,6 +145,10 @@ class WorkerPool:
         """A worker's ledger, its channel, and the supervisor's side of both."""
         workers = self.specs[spawn.generation].workers
         geometry = geometry_for(workers.concurrency + workers.backlog, self.max_payload)
+        if self._told_size != geometry.size:
+            self._told_size, count = geometry.size, self.specs[spawn.generation].workers.count
+            mib = geometry.size / (1 << 20)
+            _log.info("%d workers take %.1f MiB each of %s", count, mib, self._directory)
         ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
         ours, theirs = pair()
         try:

@@ -1,0 +1,205 @@
+"""What users get wrong: each mistake is told with its place, with what is allowed, and without a secret."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ajhost.settings.errors import SettingsError
+from ajhost.settings.load import load
+
+SECRET = "hunter2-Xq9"
+SEED = "SUANQDPB2RUOE4ETUA26CNX7FUKE5ZZKFCQIIW63OX225F2CO7UEXTM7ZY"
+JWT = "eyJ0eXAiOiJKV1QiLCJhbGciOiJlZDI1NTE5LW5rZXkifQ.eyJqdGkiOiJBQkMifQ.c2lnbmF0dXJl"
+CREDS = f"-----BEGIN NATS USER JWT-----\\n{JWT}\\n------END NATS USER JWT------\\n{SEED}"
+KEY = "-----BEGIN PRIVATE KEY-----\\nMC4CAQAwBQYDK2VwBCIEIJz\\n-----END PRIVATE KEY-----"
+PRIVATE = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
+SECRETS = (SECRET, SEED, JWT, "MC4CAQAwBQYDK2VwBCIEIJz", PRIVATE)
+
+# name -> (text of ajhost.toml, the key that is told); [handlers] is added where the text has none
+NATS = {
+    "a server without its list": (f'servers = "nats://u:{SECRET}@h:4222"', "nats.servers"),
+    "a server without a scheme": (f'servers = ["u:{SECRET}@h:4222"]', "nats.servers[0]"),
+    "a scheme of the web": (f'servers = ["https://u:{SECRET}@h"]', "nats.servers[0]"),
+    "a port that is a password": (f'servers = ["nats://u@h:{SECRET}"]', "nats.servers[0]"),
+    "a slash in a password": (f'servers = ["nats://u:{SECRET}/x@h"]', "nats.servers[0]"),
+    "a hash in a password": (f'servers = ["nats://u:a#{SECRET}@h"]', "nats.servers[0]"),
+    "a question mark in a password": (f'servers = ["nats://u:a?{SECRET}@h"]', "nats.servers[0]"),
+    "a space in a password": (f'servers = ["nats://u:{SECRET} x@h"]', "nats.servers[0]"),
+    "no host": (f'servers = ["nats://u:{SECRET}@"]', "nats.servers[0]"),
+    "two servers in one text": (
+        f'servers = ["nats://u:{SECRET}@a,nats://u:{SECRET}@b:x"]',
+        "nats.servers[0]",
+    ),
+    "a token in the address": (f'servers = ["nats://{SECRET}@h:99999"]', "nats.servers[0]"),
+    "a scheme with one slash": (f'servers = ["nats:/u:{SECRET}@h"]', "nats.servers[0]"),
+    "a server that is a table": (f'servers = [{{ url = "nats://u:{SECRET}@h" }}]', "nats.servers[0]"),
+    "a server that is a number": ("servers = [4222]", "nats.servers[0]"),
+    "an empty list of servers": ("servers = []", "nats.servers"),
+    "a password that is a number": (f'user = "u"\npassword = {int("1234567")}', "nats.password"),
+    "a password in a list": (f'user = "u"\npassword = ["{SECRET}"]', "nats.password"),
+    "a password in a table": (f'user = "u"\npassword = {{ value = "{SECRET}" }}', "nats.password"),
+    "an empty password": ('user = "u"\npassword = ""', "nats.password"),
+    "a password without a user": (f'password = "{SECRET}"', "nats.password"),
+    "a user without a password": ('user = "u"', "nats.user"),
+    "a password as a file": (f'user = "u"\npassword_file = "{SECRET}"', "nats.password_file"),
+    "a token as a file": (f'token_file = "{SECRET}"', "nats.token_file"),
+    "a token in a list": (f'token = ["{SECRET}"]', "nats.token"),
+    "a token that is true": ("token = true", "nats.token"),
+    "a seed as a file": (f'nkey = "{SEED}"', "nats.nkey"),
+    "creds in the settings": (f'creds = "{CREDS}"', "nats.creds"),
+    "a JWT as creds": (f'creds = "{JWT}"', "nats.creds"),
+    "creds that are a list": (f'creds = ["{JWT}", "{SEED}"]', "nats.creds"),
+    "a seed in a list": (f'nkey = ["{SEED}"]', "nats.nkey"),
+    "user and password in one": (f'user = "u:{SECRET}"', "nats.user"),
+    "two identities": (f'user = "u"\npassword = "{SECRET}"\ntoken = "{SECRET}"', "nats.user"),
+    "a password twice": (f'user = "u"\npassword = "{SECRET}"\npassword_file = "x"', "nats.password_file"),
+    "a password misspelt": (f'user = "u"\npasword = "{SECRET}"', "nats.pasword"),
+    "a password in another language": (f'user = "u"\nkennwort = "{SECRET}"', "nats.kennwort"),
+    "a username": (f'username = "u"\npassword = "{SECRET}"', "nats.username"),
+    "a url": (f'url = "nats://u:{SECRET}@h"', "nats.url"),
+    "a seed": (f'seed = "{SEED}"', "nats.seed"),
+    "a jwt": (f'jwt = "{JWT}"', "nats.jwt"),
+    "a group with a password": (f'queue_group = "u:{SECRET} x"', "nats.queue_group"),
+    "a group with a wildcard": ('queue_group = "a.*"', "nats.queue_group"),
+    "an inbox with a wildcard": ('inbox_prefix = "_INBOX.>"', "nats.inbox_prefix"),
+    "an empty inbox": ('inbox_prefix = ""', "nats.inbox_prefix"),
+    "a context that is an address": (f'context = "nats://u:{SECRET}@h"', "nats.context"),
+    "a context that is none": ('context = "nosuch"', "nats.context"),
+    "a context that is a path": ('context = "../x"', "nats.context"),
+    "an empty context": ('context = ""', "nats.context"),
+    "a context beside servers": ('context = "x"\nservers = ["nats://h"]', "nats.servers"),
+    "a key in the settings": (f'tls = {{ key = "{KEY}", cert = "x.pem" }}', "nats.tls.key"),
+    "a certificate in the settings": (f'tls = {{ cert = "{KEY}" }}', "nats.tls.cert"),
+    "a password of TLS": (f'tls = {{ password = "{SECRET}" }}', "nats.tls.password"),
+    "TLS that is a text": (f'tls = "{SECRET}"', "nats.tls"),
+    "TLS first that is a text": ('tls = { first = "yes" }', "nats.tls.first"),
+    "an authority that is not there": ('tls = { ca = "ca.pem" }', "nats.tls.ca"),
+    "a key without a certificate": ('tls = { key = "x.pem" }', "nats.tls.key"),
+    "creds that are not there": ('creds = "credentials/nats.creds"', "nats.creds"),
+    "creds with an end": ('creds = "a\\u0000b"', "nats.creds"),
+    "creds without a name": ('creds = ""', "nats.creds"),
+}
+OTHER = {
+    "no handlers": ("[handlers]\n", "handlers"),
+    "a handler without a target": ("[handlers.a]\ntimeout = 1", 'handlers."a".target'),
+    "a handler that is a text": ('handlers = { a = "app:send" }', 'handlers."a"'),
+    "a target without a function": ('[handlers.a]\ntarget = "app"', 'handlers."a".target'),
+    "a target with a path": ('[handlers.a]\ntarget = "app/mail.py:send"', 'handlers."a".target'),
+    "a target with two colons": ('[handlers.a]\ntarget = "app:a:b"', 'handlers."a".target'),
+    "a target that is called": ('[handlers.a]\ntarget = "app:send()"', 'handlers."a".target'),
+    "a target with a keyword": ('[handlers.a]\ntarget = "app:class"', 'handlers."a".target'),
+    "a route with a space": ('[handlers."a b"]\ntarget = "a:b"', 'handlers."a b"'),
+    "a route with a star": ('[handlers."email:*"]\ntarget = "a:b"', 'handlers."email:*"'),
+    "a route without quotes": ('[handlers.email:new]\ntarget = "a:b"', "line 1"),
+    "the route catchall": ('[handlers.catchall]\ntarget = "a:b"', 'handlers."catchall"'),
+    "a timeout of nothing": ('[handlers.a]\ntarget = "a:b"\ntimeout = 0', 'handlers."a".timeout'),
+    "a timeout with a unit": ('[handlers.a]\ntarget = "a:b"\ntimeout = "30s"', 'handlers."a".timeout'),
+    "a concurrency of nothing": ('[handlers.a]\ntarget = "a:b"\nconcurrency = 0', 'handlers."a".concurrency'),
+    "a misspelt key of a handler": ('[handlers.a]\ntarget = "a:b"\ntimout = 3', 'handlers."a".timout'),
+    "a key of another table": ('[handlers.a]\ntarget = "a:b"\nbacklog = 3', 'handlers."a".backlog'),
+    "unwrap that is a text": ('[handlers.a]\ntarget = "a:b"\nunwrap = "no"', 'handlers."a".unwrap'),
+    "too few crashes": ('[handlers.a]\ntarget = "a:b"\nmax_crashes = -1', 'handlers."a".max_crashes'),
+    "no workers": ("[workers]\ncount = 0", "workers.count"),
+    "too many workers": ("[workers]\ncount = 4096", "workers.count"),
+    "many workers": ('[workers]\ncount = "many"', "workers.count"),
+    "half a worker": ("[workers]\ncount = 1.5", "workers.count"),
+    "true workers": ("[workers]\ncount = true", "workers.count"),
+    "a backlog below zero": ("[workers]\nbacklog = -1", "workers.backlog"),
+    "an endless time": ("[workers]\ndrain_timeout = inf", "workers.drain_timeout"),
+    "a time that is none": ("[workers]\nkill_grace = nan", "workers.kill_grace"),
+    "a time below zero": ("[workers]\ndrain_timeout = -1", "workers.drain_timeout"),
+    "a time of a week": ("[workers]\ndefault_timeout = 604800", "workers.default_timeout"),
+    "a size with a unit of its own": ('[workers]\nmax_memory = "512MB"', "workers.max_memory"),
+    "a size that is small": ('[workers]\nmax_memory = "1K"', "workers.max_memory"),
+    "a size that is a word": ('[workers]\nmax_memory = "lots"', "workers.max_memory"),
+    "tasks below zero": ("[workers]\nmax_tasks = -5", "workers.max_tasks"),
+    "a misspelt key": ("[workers]\ncuncurrency = 3", "workers.cuncurrency"),
+    "a misspelt table": ("[wrokers]\ncount = 3", "wrokers"),
+    "a table of somebody else": (f'[database]\npassword = "{SECRET}"', "database"),
+    "a key without its table": ("count = 3", "count"),
+    "a password without its table": (f'password = "{SECRET}"', "password"),
+    "an interpreter that is not there": ('[python]\ninterpreter = "/nosuch/python"', "python.interpreter"),
+    "an interpreter that is a directory": ('[python]\ninterpreter = "/usr"', "python.interpreter"),
+    "a path that is a text": ('[python]\npath = "/srv"', "python.path"),
+    "a path that is not there": ('[python]\npath = ["nosuch"]', "python.path[0]"),
+    "preload that is a text": ('[python]\npreload = "yes"', "python.preload"),
+    "an import timeout of nothing": ("[python]\nimport_timeout = 0", "python.import_timeout"),
+    "something open that is a text": ('[python]\nallow_open = "127.0.0.1:5432"', "python.allow_open"),
+    "a private key among the public ones": (
+        f'[signature]\nkeys = ["{PRIVATE}{PRIVATE}"]',
+        "signature.keys[0]",
+    ),
+    "a seed among the keys": (f'[signature]\nkeys = ["{SEED}"]', "signature.keys[0]"),
+    "no keys": ("[signature]\nkeys = []", "signature.keys"),
+    "keys that are a text": (f'[signature]\nkeys = "{PRIVATE}"', "signature.keys"),
+    "keys in a file that is not there": ('[signature]\nkey_file = "tasks.pub"', "signature.key_file"),
+    "a key as a file": (f'[signature]\nkey_file = "{PRIVATE}"', "signature.key_file"),
+    "a relative directory": ('[runtime]\ndirectory = "run"', "runtime.directory"),
+    "a long directory": (f'[runtime]\ndirectory = "/{"x" * 120}"', "runtime.directory"),
+    "a directory that is a number": ("[runtime]\ndirectory = 3", "runtime.directory"),
+    "a level that is none": ('[log]\nlevel = "loud"', "log.level"),
+    "a level in capitals": ('[log]\nlevel = "INFO"', "log.level"),
+    "a format that is none": ('[log]\nformat = "xml"', "log.format"),
+    "a level of a logger": ('[log.levels]\nurllib3 = "loud"', "log.levels.urllib3"),
+    "a port alone": ('[http]\nlisten = "9464"', "http.listen"),
+    "a port that is a number": ("[http]\nlisten = 9464", "http.listen"),
+    "a port out of range": ('[http]\nlisten = "127.0.0.1:99999"', "http.listen"),
+    "an address of the web": (f'[http]\nlisten = "http://u:{SECRET}@h:80"', "http.listen"),
+    "http without an address": ("[http]", "http.listen"),
+    "no quotes": ("[log]\nlevel = info", "line 2"),
+    "a quote too few": (f'[nats]\nuser = "u"\npassword = "{SECRET}', "line 3"),
+    "a table twice": ("[log]\n[log]\n", "line 2"),
+    "a key twice": ('[log]\nlevel = "info"\nlevel = "debug"', "line 3"),
+    "a list that does not end": ("[nats]\nservers = [\n", "line"),
+    "yaml": (f"nats:\n  password: {SECRET}\n", "line 1"),
+    "json": (f'{{"nats": {{"password": "{SECRET}"}}}}', "line 1"),
+    "an ini file": (f"[nats]\npassword = {SECRET}\n", "line 2"),
+}
+CASES = {**{name: (f"[nats]\n{text}\n", key) for name, (text, key) in NATS.items()}, **OTHER}
+
+
+def problems(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "ajhost.toml"
+    file.write_text(text if "handlers" in text else f'{text}\n[handlers.ok]\ntarget = "a:b"\n')
+    file.chmod(0o600)
+    with pytest.raises(SettingsError) as caught:
+        load(file, {"HOME": str(tmp_path)})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_told_with_its_place_and_without_a_secret(tmp_path: Path, name: str) -> None:
+    text, key = CASES[name]
+    told = problems(tmp_path, text)
+    assert [secret for secret in SECRETS if secret in told] == [], told
+    assert f"{tmp_path}/ajhost.toml: {key}" in told, told
+    for line in told.splitlines():
+        assert re.fullmatch(r".*: found .+, allowed: .+", line), line
+    assert "1234567" not in told
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(CASES) >= 100
+
+
+@pytest.mark.parametrize("kind", ["a password", "a token", "settings"])
+def test_a_byte_order_mark_is_no_part_of_anything(tmp_path: Path, kind: str) -> None:
+    """Editors of Windows write one."""
+    bom = b"\xef\xbb\xbf"
+    file = tmp_path / "ajhost.toml"
+    text = b'[handlers.ok]\ntarget = "a:b"\n'
+    if kind == "settings":
+        text = bom + text
+    else:
+        (tmp_path / "secret").write_bytes(bom + b"word\r\n")
+        (tmp_path / "secret").chmod(0o600)
+        text += (
+            b'[nats]\nuser = "u"\npassword_file = "secret"\n'
+            if kind == "a password"
+            else b'[nats]\ntoken_file = "secret"\n'
+        )
+    file.write_bytes(text)
+    assert load(file, {}).handlers[0].route == "ok"
