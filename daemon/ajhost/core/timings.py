@@ -211,6 +211,8 @@ ADDRESS_STAGGER = 0.25
 """The next address of a server is tried beside the ones before after this (RFC 8305, section 5)."""
 PING_UNANSWERED = 0.5
 """A PING that is not answered for this long makes a connection SILENT."""
+TRIAL_LIMIT = 5.0
+"""`ajhost check --connect` gives each server so long for log-in, subscriptions and a message."""
 CONNECTION_PROVEN = 2.0
 """After this long a connection's earlier failures are forgotten. A server that lets a process in and throws it out
 again is not tried faster and faster."""
@@ -255,6 +257,8 @@ TCP_UNACKNOWLEDGED_LIMIT = 15.0
 
 HTTP_IDLE_LIMIT = 15.0
 """The HTTP server closes a connection that sent no request for this long."""
+STATS_SAMPLE_INTERVAL = 10.0
+"""The supervisor keeps the sums of the routes' statistics so often, for rates of the last minute."""
 LOG_REPEAT = 30.0
 """The same trouble is logged again only after this, with how often it was met."""
 JOURNAL_WRITE_LIMIT = 0.1

@@ -14,11 +14,10 @@ from ajhost.core.connection_table import Failed, Lost, Resolved, Sealed
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import violation_of
 from ajhost.core.server_pool import Server, literal
+from ajhost.core.timings import TRIAL_LIMIT
 from ajhost.protocol.server_info import ServerInfo
 from ajhost.settings.values import NatsSettings
 
-_LIMIT = 5.0
-"""Seconds that each server has for all of it."""
 _INBOXES = "_INBOX"
 """Where routers await their answers, unless they are configured otherwise (nats.go)."""
 
@@ -32,10 +31,10 @@ async def try_servers(settings: NatsSettings, subjects: Sequence[str]) -> list[s
     problems = []
     for server in servers_of(settings):
         try:
-            async with asyncio.timeout(_LIMIT):
+            async with asyncio.timeout(TRIAL_LIMIT):
                 found = await _Trial(settings).run(server, subjects)
         except TimeoutError:
-            found = [f"no answer within {_LIMIT:.0f} s"]
+            found = [f"no answer within {TRIAL_LIMIT:.0f} s"]
         problems += [f"NATS at {server}: {text.removeprefix(f'{server}: ')}" for text in found]
     return problems
 
