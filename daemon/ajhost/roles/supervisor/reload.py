@@ -82,11 +82,14 @@ class Reloader:
         try:
             template = await self._start(spec)
         except (TemplateFailed, OSError) as error:
-            del pool.specs[generation]
+            del pool.generations[generation]
             return Decision(False, str(error))
+        except BaseException:
+            del pool.generations[generation]
+            raise
         pool.change(generation, template)
         if (failed := await self._served(generation)) is not None:
-            if old.generation in pool.templates:
+            if pool.has_template(old.generation):
                 pool.handle(old)
             return Decision(False, failed)
         self._settings = settings
@@ -97,7 +100,7 @@ class Reloader:
         """Waits until the generation serves everywhere; why it does not, otherwise."""
         pool, end = self._pool, time.monotonic() + SERVE_LIMIT
         while not pool.fleet.complete():
-            failures = pool.failed.get(generation, [])
+            failures = pool.generations[generation].failures
             if len(failures) > 1:  # one may have been anybody's kill
                 return failures[-1]
             if time.monotonic() > end:
@@ -123,7 +126,7 @@ class Reloader:
         while True:
             # the lock is for one attempt at a time: a reload that mends the code must have its turn
             async with self._lock:
-                if self._pool.fleet.stopping or self._pool.fleet.generation in self._pool.templates:
+                if self._pool.fleet.stopping or self._pool.has_template(self._pool.fleet.generation):
                     return
                 try:
                     decision = await self._change(self._settings)

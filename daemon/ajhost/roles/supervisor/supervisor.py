@@ -29,6 +29,7 @@ from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
+from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.host_state import status_line, take_sample, unserved_slots
 from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
@@ -131,8 +132,8 @@ class Supervisor:
             standby.cancel()
         self.write_state()
         self._pool.change(1, template.result())
-        if 1 in self._pool.failed:  # a ledger that cannot be made: better no host than half a one
-            raise StartupFailed(self._pool.failed[1][0])
+        if failures := self._pool.generations[1].failures:
+            raise StartupFailed(failures[0])  # a ledger that cannot be made: better no host than half a one
 
     async def _open_standby(self, spec: GenerationSpec) -> None:
         """Our own ledger and connection; what an earlier start left is settled at once."""
@@ -178,7 +179,7 @@ class Supervisor:
             log=settings.log,
             queues=tuple(queue.name for queue in self._queues),
         )
-        self._pool.specs[generation] = spec
+        self._pool.generations[generation] = Generation(spec)
         return spec
 
     async def _start_template(self, spec: GenerationSpec) -> TemplateProcess:
@@ -360,7 +361,7 @@ class Supervisor:
 
     def write_state(self) -> None:
         """Tells commands who we are (`state_file.py`)."""
-        routes = {g: [h.route for h in p.handlers] for g, p in self._pool.specs.items()}
+        routes = {n: [h.route for h in g.spec.handlers] for n, g in self._pool.generations.items()}
         fleet = self._fleet
         state_file.write(
             self._runtime,

@@ -30,8 +30,9 @@ from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Identity, Word, geometry_for
 from ajhost.roles.messages import FromWorker, GroupLeft, LeaveOrder, RecycleRequest, StartFailed, WorkerReady
 from ajhost.roles.shared_queue.queue import TokenQueue
-from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.specs import WorkerSpec
 from ajhost.roles.supervisor.connections import Key
+from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 
@@ -61,13 +62,11 @@ class WorkerPool:
         self.fleet = Fleet(serial + 1)
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
-        self.templates: dict[int, TemplateProcess] = {}
-        self.specs: dict[int, GenerationSpec] = {}
+        self.generations: dict[int, Generation] = {}
+        """Those that have a worker or are about to have one."""
         self.max_payload = 0
         self.supervisor_place = ""
         self._told_size = 0
-        self.failed: dict[int, list[str]] = {}
-        """For each generation: why members of it died before they served."""
         self.runtime = runtime
         self._directory, self._serial = runtime / "ledger", serial
         self._queues, self._guard = queues, guard
@@ -93,7 +92,9 @@ class WorkerPool:
 
     def pids(self) -> set[int]:
         """Every process that somebody here waits for."""
-        return {m.pid for m in self.members.values()} | {t.pid for t in self.templates.values()}
+        return {m.pid for m in self.members.values()} | {
+            g.template.pid for g in self.generations.values() if g.template is not None
+        }
 
     @property
     def busy(self) -> bool:
@@ -110,16 +111,23 @@ class WorkerPool:
                 member.ledger.words[Word.WORKER_STATE] = state_number(known.state)
         self._on_change()
 
-    def change(self, generation: int, template: TemplateProcess) -> None:
+    def change(self, number: int, template: TemplateProcess) -> None:
         """From now on every slot is the generation's, whose workers this template forks."""
-        self.templates[generation] = template
-        self.handle(Scale(generation, self.specs[generation].workers.count))
+        generation = self.generations[number]
+        generation.template, generation.in_use = template, True
+        self.handle(Scale(number, generation.spec.workers.count))
         # not earlier: one that died while the host waited for its server is missed by nobody before this
         template.on_death(lambda how: self._template_died(generation, how))
 
-    def _template_died(self, generation: int, how: str) -> None:
-        self.templates.pop(generation, None)
-        self._on_template_death(generation, how)
+    def has_template(self, number: int) -> bool:
+        """Whether workers of that generation can be forked."""
+        generation = self.generations.get(number)
+        return generation is not None and generation.template is not None
+
+    def _template_died(self, generation: Generation, how: str) -> None:
+        generation.template = None
+        self._on_template_death(generation.number, how)
+        self._retire_generations()
 
     def _execute(self, command: Command) -> None:
         match command:
@@ -143,10 +151,10 @@ class WorkerPool:
 
     def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
         """A worker's ledger, its channel, and the supervisor's side of both."""
-        workers = self.specs[spawn.generation].workers
+        workers = self.generations[spawn.generation].spec.workers
         geometry = geometry_for(workers.concurrency + workers.backlog, self.max_payload)
         if self._told_size != geometry.size:
-            self._told_size, count = geometry.size, self.specs[spawn.generation].workers.count
+            self._told_size, count = geometry.size, workers.count
             mib = geometry.size / (1 << 20)
             _log.info("%d workers take %.1f MiB each of %s", count, mib, self._directory)
         ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
@@ -169,7 +177,8 @@ class WorkerPool:
         )
         with theirs:
             try:
-                template = self.templates.get(spawn.generation)
+                generation = self.generations.get(spawn.generation)
+                template = None if generation is None else generation.template
                 if template is None:
                     raise TemplateFailed(["its template is dead, and there is no new one yet"])
                 spawned = await template.spawn(worker_spec, theirs, self._queues)
@@ -191,7 +200,7 @@ class WorkerPool:
 
     def _spawn_failed(self, spawn: Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)
-        self.failed.setdefault(spawn.generation, []).append(why)
+        self._note_failure(spawn.generation, why)
         asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
 
     def _message_received(self, member: WorkerProcess, message: FromWorker) -> None:
@@ -226,24 +235,26 @@ class WorkerPool:
             _log.error("worker %d (pid %d) died: %s", member.slot, member.pid, how)
             if known is not None and known.state is WorkerState.STARTING:
                 why = member.last_words or f"worker {member.slot} died before it served: {how}"
-                self.failed.setdefault(member.generation, []).append(why)
+                self._note_failure(member.generation, why)
         del self.members[member.serial]
         with self._guard("counting what a dead worker did"):
             self.counters.absorb(member.ledger)
         with self._guard("answering for a dead worker"):
             self._on_death(member, how)
         self.handle(Died(member.serial))  # whatever its ledger says, its slot is filled again
-        self._retire_templates()
+        self._retire_generations()
 
-    def _retire_templates(self) -> None:
-        """A generation of which nobody lives, and which is not the present one, needs no template."""
+    def _note_failure(self, number: int, why: str) -> None:
+        if (generation := self.generations.get(number)) is not None:
+            generation.failures.append(why)
+
+    def _retire_generations(self) -> None:
+        """Forgets generations of which nobody lives and which are not the present one, their templates dead or not."""
         alive = {m.generation for m in self.members.values()} | {self.fleet.generation}
-        for generation in [g for g in self.templates if g not in alive]:
-            self.templates.pop(generation).close()
-            del self.specs[generation]
+        for number in [n for n, g in self.generations.items() if g.in_use and n not in alive]:
+            self.generations.pop(number).close()
 
     def close_templates(self) -> None:
         """Ends every template."""
-        for template in self.templates.values():
-            template.close()
-        self.templates.clear()
+        for generation in self.generations.values():
+            generation.close()
