@@ -7,11 +7,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support import processes
 from tests.support.host import Host
+from tests.support.house import until
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
@@ -131,6 +133,53 @@ async def test_a_handlers_children_change_nothing_and_end_with_their_worker(
         assert not report.no_responders, report
         for child in made["children"]:
             await processes.gone(child)
+
+
+FAMILY = """
+import os, subprocess, sys, time
+
+KEPT = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
+NESTED = (
+    "import subprocess, sys, time\\n"
+    "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'], start_new_session=True)\\n"
+    "print(inner.pid, flush=True)\\n"
+    "time.sleep(3600)\\n"
+)
+
+async def family(task):
+    outer = subprocess.Popen(
+        [sys.executable, "-c", NESTED], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    inner = int(outer.stdout.readline())
+    return {"pid": os.getpid(), "ends": [outer.pid, inner], "of_the_template": KEPT.pid}
+"""
+
+
+async def test_whatever_a_dead_worker_had_started_ends_with_it_and_nobody_elses_does(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    host = Host(
+        tmp_path,
+        nats=nats_server.url,
+        handlers={**HANDLERS, "family": "family:family"},
+        modules={"family": FAMILY},
+    )
+    async with host, Router(nats_server.url) as router:
+        made: dict[int, dict[str, Any]] = {}
+        while len(made) < 2:
+            one = (await router.request("family", {})).json()
+            made.setdefault(one["pid"], one)
+            made[one["pid"]]["ends"] += one["ends"]
+        first, second = made.values()
+        os.kill(first["pid"], signal.SIGKILL)
+        for pid in first["ends"]:
+            await processes.gone(pid)
+        await host.log("that a dead worker had left: SIGKILL")
+        # the next worker serves, and what belongs to the others is as it was
+        await until(lambda: len(host.workers()) == 2)
+        assert (await router.request("echo", b"alive")).body == b"alive"
+        assert all(processes.info(pid) is not None for pid in [*second["ends"], first["of_the_template"]])
+        assert second["pid"] in host.workers().values()
 
 
 async def test_a_dead_template_is_followed_by_a_new_generation_and_workers_live_on(

@@ -61,6 +61,8 @@ STOP_RETRY = 1.0
 """The supervisor stops a worker again after this when it did not stop in time: the machine is overloaded."""
 STOP_POLL = 0.0001
 """The supervisor looks this often whether a process that it has told to stop stands still."""
+STRAY_HUNT = 1.0
+"""For this long after a worker's death the supervisor ends the processes that it finds itself the parent of."""
 REAP_RETRY = 0.001
 """A dead worker is reaped again after this while its parent, the process between template and worker, still exists."""
 

@@ -33,7 +33,7 @@ def snapshot(
     connections = {str(s): stats for s, stats in counters.connections(slots, living).items()}
     own = [] if standby is None else [standby.ledger]
     connections["supervisor"] = connection_stats(own[0]) if own else ConnectionStats()
-    generations = {number: [h.route for h in spec.handlers] for number, spec in pool.specs.items()}
+    generations = {number: [h.route for h in one.spec.handlers] for number, one in pool.generations.items()}
     known: dict[str | None, int] = {None: 0}
     for names in generations.values():
         known.update(dict.fromkeys(names, 0))

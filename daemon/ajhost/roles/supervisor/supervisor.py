@@ -14,7 +14,6 @@ from collections.abc import Callable
 from ajhost import __version__
 from ajhost.adapters import logs
 from ajhost.adapters.fault_guard import FaultGuard
-from ajhost.adapters.linux.processes import ChildReaper
 from ajhost.adapters.nats.requests import discover
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.crash_policy import CrashPolicy
@@ -39,6 +38,7 @@ from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.stats import snapshot
+from ajhost.roles.supervisor.strays import Strays
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
@@ -85,7 +85,7 @@ class Supervisor:
         self._status_at = self._tick_at = 0.0
         self._began_ns = time.monotonic_ns()
         self._history = StatsHistory(self._runtime)
-        self._child_reaper = ChildReaper()
+        self._strays = Strays(self._pool)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -150,12 +150,9 @@ class Supervisor:
             subscribe=self._subscribe_if_last, spawn=self._pool.spawn_task, serial=self._fleet.take_serial,
         )  # fmt: skip
         self._liveness = LivenessMonitor(
-            standby,
-            self.guard,
-            on_hang=self._on_hang,
-            on_recovered=self._on_recovered,
-            on_recycle=self._pool.recycle,
-        )
+            standby, self.guard,
+            on_hang=self._on_hang, on_recovered=self._on_recovered, on_recycle=self._pool.recycle,
+        )  # fmt: skip
         self._standby = standby
         for name in self._recovery.previous_start.take_stored_sockets(self._notifier.stored()):
             self._notifier.forget(name)
@@ -209,6 +206,7 @@ class Supervisor:
         with self.guard("answering for a dead worker"):
             answered = self._recovery.answer_started(member, how)
         self._pool.spawn_task(self._recovery.recover_dead(member, how, answered))
+        self._strays.worker_died()
 
     def _on_hang(self, member: WorkerProcess) -> None:
         self._pool.handle(Hung(member.serial))
@@ -223,6 +221,7 @@ class Supervisor:
 
     def _on_template_death(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
+        self._strays.template_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
             self._pool.spawn_task(self._reloader.renew())
@@ -292,7 +291,7 @@ class Supervisor:
             self._each_second()
         calm = False
         with self.guard("the pace of the ticks"):
-            calm = self._liveness.calm and standby.idle and self._recovery.idle
+            calm = not self._strays.end() and self._liveness.calm and standby.idle and self._recovery.idle
         if self.guard.failures.total() == before:
             with self.guard("the watchdog"):
                 self._notifier.watchdog()
@@ -308,7 +307,7 @@ class Supervisor:
         with self.guard("the status for systemd"):
             self._notifier.status(self._status())
         with self.guard("reaping orphaned processes"):
-            self._child_reaper.reap(self._pool.pids())
+            self._strays.reap()
         with self.guard("telling of lost log lines"):
             logs.report_lost()
         with self.guard("keeping the history of statistics"):
@@ -384,6 +383,7 @@ class Supervisor:
         if self._standby is not None:
             await self._shutdown.run(self._standby, self._recovery, self._stop_limit())
         self._pool.close_templates()
+        await self._strays.end_all()
         for queue in self._queues:
             queue.close()
         self._ignore_signals()

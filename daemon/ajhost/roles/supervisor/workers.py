@@ -92,9 +92,7 @@ class WorkerPool:
 
     def pids(self) -> set[int]:
         """Every process that somebody here waits for."""
-        return {m.pid for m in self.members.values()} | {
-            g.template.pid for g in self.generations.values() if g.template is not None
-        }
+        return {m.pid for m in self.members.values()} | TemplateProcess.living
 
     @property
     def busy(self) -> bool:

@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import ajhost
 from ajhost.adapters.linux import processes
@@ -70,8 +71,12 @@ class TemplateProcess:
     """A living template. `handlers` is what it loaded (without preload, what workers will load), `warnings` what the
     imports left behind that is not refused (`import_effects.py`)."""
 
+    living: ClassVar[set[int]] = set()
+    """The pids of all templates of this process, those that are still loading too."""
+
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stacks: int) -> None:
         """For `start` only."""
+        self.living.add(process.pid)
         self.handlers: tuple[HandlerDescription, ...] = ()
         self.warnings: list[str] = []
         self._effects: tuple[ImportEffect, ...] = ()
@@ -299,6 +304,7 @@ class TemplateProcess:
     def _gone(self) -> None:
         """The process has ended."""
         status = self._process.wait()
+        self.living.discard(self.pid)
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         ended = ExitStatus(-status, None, False) if status < 0 else ExitStatus(None, status, False)
