@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -240,6 +242,24 @@ def test_a_debugger_has_the_terminal_and_all_the_time(project: Path, dev: Callab
     session.until("serving in this terminal")
     _, said = call(project, "email:new", '{"to": "ada"}')
     assert json.loads(said)["sent"] == "ADA"
+
+
+def test_a_session_that_is_killed_leaves_nothing_running(project: Path, dev: Callable[..., Dev]) -> None:
+    session = dev()
+    shown = session.until("workers serve")
+    (server,) = re.findall(r"nats://127.0.0.1:(\d+)", shown)
+    workers = [int(pid) for pid in re.findall(r"worker \d \(pid (\d+)\)", shown)]
+    assert len(workers) == 2
+    os.kill(session.process, signal.SIGKILL)
+    end = time.monotonic() + LIMIT
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) or _listens(int(server)):
+        assert time.monotonic() < end, session.shown
+        time.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.parametrize("how", ["--lifespan", "-c", "--debug"])

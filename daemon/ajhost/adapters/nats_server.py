@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ajhost.adapters.linux.processes import ending_with_parent
+
 _START_PATIENCE = 10.0
-_STOP_PATIENCE = 2.0
 _LOOK = 0.01
 
 
@@ -46,7 +47,7 @@ class EmbeddedNatsServer:
         if self._jetstream:
             command += ["--jetstream", "--store_dir", str(self.directory / "jetstream")]
         self._process = subprocess.Popen(
-            command,
+            ending_with_parent(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -62,14 +63,9 @@ class EmbeddedNatsServer:
         self.url = addresses[0]
 
     def stop(self) -> None:
-        """Ends it. May be called again."""
+        """Ends it at once: what it has stored is thrown away with it. May be called again."""
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_PATIENCE)
-        except subprocess.TimeoutExpired:
+        if process is not None and process.poll() is None:
             process.kill()
             process.wait()
 

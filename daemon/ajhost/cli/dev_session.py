@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.dev_client import Passed, TaskTap
-from ajhost.adapters.linux.processes import children_of
+from ajhost.adapters.linux.processes import children_of, ending_with_parent
 from ajhost.adapters.nats_server import EmbeddedNatsServer
 from ajhost.cli.common import BadConfiguration, load_settings
 from ajhost.cli.dev_place import make_place, settings_of
@@ -69,7 +69,7 @@ class DevSession:
             yield self.server
             return
         server = EmbeddedNatsServer(self._place, jetstream=True)
-        await asyncio.to_thread(server.start)
+        server.start()  # by this thread, with whose end it ends
         try:
             yield server.url
         finally:
@@ -130,7 +130,9 @@ class DevSession:
         module = "ajhost.cli.debug_host" if self.debug else "ajhost"
         arguments = [] if self.debug else ["run"]
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))),
+            *ending_with_parent(
+                [sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))]
+            ),
             stdin=None if self.debug else asyncio.subprocess.DEVNULL,
             # a debugger needs the terminal, and hears its Ctrl-C
             start_new_session=not self.debug,

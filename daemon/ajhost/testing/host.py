@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.core.routing import Routes
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.task import encode_task
@@ -87,7 +88,7 @@ class TestHost:
             notifications.bind(address)
             notifications.settimeout(0.2)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "ajhost", "run", "-c", str(self.file)],
+                ending_with_parent([sys.executable, "-m", "ajhost", "run", "-c", str(self.file)]),
                 env={**os.environ, **self._env, "NOTIFY_SOCKET": address},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.bench.figures import cpu_seconds, table
-from scripts.lib.bench.peers import Service, host, peer
+from scripts.lib.bench.peers import HANDLERS, Service, host, peer
 from tests.support.ajload import ajload
 from tests.support.nats import NatsServer
 
@@ -20,6 +20,7 @@ _TASKS = {1: 1_500, 32: 6_000, 256: 8_000}
 then slows down all that are compared. A slow peer gets a fifth."""
 _SLOW = "faststream"
 TYPED = "typed"
+MIDDLEWARE = "middleware"
 BASE = "bare callback"
 
 
@@ -61,9 +62,19 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 {"count": 1, "concurrency": slots, "backlog": 512},
             )
         )
+        beside = await stack.enter_async_context(
+            host(
+                directory,
+                server.url,
+                {MIDDLEWARE: "stateful_noop"},
+                {"count": 1, "concurrency": slots, "backlog": 512},
+                python={"lifespan": f"{HANDLERS}:lifespan", "middleware": [f"{HANDLERS}:around"]},
+            )
+        )
         services = {
             "ajhost": Service("ajhost", tuple(ours.workers().values())),
             "ajhost, typed payload": Service(TYPED, tuple(ours.workers().values())),
+            "ajhost, lifespan, one middleware": Service(MIDDLEWARE, tuple(beside.workers().values())),
             BASE: await stack.enter_async_context(peer("peer_bare", "bare", server.url)),
         }
         if importlib.util.find_spec("faststream") is not None:

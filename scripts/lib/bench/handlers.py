@@ -6,12 +6,13 @@ import asyncio
 import functools
 import os
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
-from ajhost import Task
+from ajhost import Task, Worker
 
 RECORD = "AJHOST_BENCH_RECORD"
 """The environment variable that names the file in which `burn` says how long it took."""
@@ -36,6 +37,22 @@ class Arguments(BaseModel):
 async def typed_noop(arguments: Arguments, task: Task) -> bytes:
     """As `noop`, its arguments validated by pydantic."""
     return orjson.dumps({"id": task.id, "n": arguments.n})
+
+
+async def lifespan(worker: Worker) -> AsyncIterator[str]:
+    """Has nothing to open."""
+    yield "state"
+
+
+async def around(task: Task[str], call: Callable[[Task[str]], Awaitable[object]]) -> object:
+    """A middleware that adds nothing."""
+    return await call(task)
+
+
+async def stateful_noop(task: Task[str]) -> bytes:
+    """As `noop`, with a look at what the lifespan has yielded."""
+    assert task.state == "state"
+    return noop_result(task.id, task.json())
 
 
 async def wait(task: Task) -> str:

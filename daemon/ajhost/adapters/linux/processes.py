@@ -8,9 +8,10 @@ import os
 import re
 import resource
 import select
+import shutil
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -86,6 +87,15 @@ def die_with_parent(parent: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ending_with_parent(command: Sequence[str]) -> list[str]:
+    """`command`, SIGKILLed when the thread that starts it ends; as it is where there is no setpriv(1).
+
+    setpriv asks the kernel for it, so that no code of ours runs between fork and exec.
+    """
+    setpriv = shutil.which("setpriv")
+    return [*command] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--", *command]
 
 
 def resume_on_parent_death() -> None:
