@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import checked_ledger
-from tests.support.house import House, house
+from tests.support.host_parts import HostParts, host_parts
 from tests.support.nats import JetStream, NatsServer
 
 checked_ledger.install()
@@ -30,9 +30,9 @@ async def jetstream(tmp_path: Path) -> AsyncIterator[NatsServer]:
 
 
 @pytest.fixture
-async def home(tmp_path: Path) -> AsyncIterator[House]:
+async def parts(tmp_path: Path) -> AsyncIterator[HostParts]:
     """What surrounds a worker, for tests that play the worker or the supervisor themselves."""
-    async with house(tmp_path) as made:
+    async with host_parts(tmp_path) as made:
         yield made
 
 

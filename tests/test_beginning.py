@@ -38,7 +38,7 @@ from ajhost.roles.worker.request import BEGINNING, Route
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings
-from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
+from tests.support.host_parts import GEOMETRY, Act, HostParts, Killed, died, frame, lying, until
 
 FAR = 1 << 61
 
@@ -261,17 +261,17 @@ async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
 # --- kills between any two instructions
 
 
-def starter(home: House, serial: int, replies: list[bytes], kind: str) -> Act:
+def starter(parts: HostParts, serial: int, replies: list[bytes], kind: str) -> Act:
     """A worker that receives requests, or pulls what it or another has enqueued, and runs them one after the other."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
-        asyncio.run(_start(home, serial, replies, kind, tell, watch))
+        asyncio.run(_start(parts, serial, replies, kind, tell, watch))
 
     return act
 
 
 async def _start(
-    home: House,
+    parts: HostParts,
     serial: int,
     replies: list[bytes],
     kind: str,
@@ -284,12 +284,12 @@ async def _start(
         ran.append(task.id)
         tell(replies[len(ran) - 1])
 
-    one = Worker(home.directory, serial, home.queues, handler)
+    one = Worker(parts.directory, serial, parts.queues, handler)
     if kind == "own":
         for index, reply in enumerate(replies):
             assert one.ledger.receive_copy(frame(reply), 1) == index
             assert one.producer.enqueue(index, None, DEFAULT, FAR)
-    watch(lambda: (bytes(one.ledger.view), lying(home.queues[0]), len(ran)))
+    watch(lambda: (bytes(one.ledger.view), lying(parts.queues[0]), len(ran)))
     if kind == "received":
         one.receive(*replies)
     else:
@@ -297,21 +297,21 @@ async def _start(
     await one.idle()
 
 
-def others(home: House) -> tuple[LockedLedger, Producer]:
+def others(parts: HostParts) -> tuple[LockedLedger, Producer]:
     """Somebody who enqueues, and lives."""
-    owner = LockedLedger(home.directory, home.new_serial())
-    return owner, Producer(owner, home.queues, asyncio.get_running_loop(), lambda index: None)
+    owner = LockedLedger(parts.directory, parts.new_serial())
+    return owner, Producer(owner, parts.queues, asyncio.get_running_loop(), lambda index: None)
 
 
 @pytest.mark.parametrize("kind", ["received", "own", "pulled"])
 async def test_a_worker_killed_between_any_two_instructions_answers_for_what_began_and_nothing_else(
-    home: House, kind: str
+    parts: HostParts, kind: str
 ) -> None:
-    owner, producer = others(home)
+    owner, producer = others(parts)
 
     def prepare(replies: list[bytes]) -> None:
-        home.ran.clear()
-        home.answers.clear()
+        parts.ran.clear()
+        parts.answers.clear()
         for reply in replies if kind == "pulled" else ():
             index = owner.receive_copy(frame(reply), 1)
             assert index is not None
@@ -319,48 +319,48 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
 
     whole = [b"R.0.0", b"R.0.1"]
     prepare(whole)
-    changes = Killed(starter(home, home.new_serial(), whole, kind), 0).changes
+    changes = Killed(starter(parts, parts.new_serial(), whole, kind), 0).changes
     producer.expire(1)
     seen = set()
     for kill_at in changes:
-        replies, serial = [b"R.%d.%d" % (kill_at, i) for i in range(2)], home.new_serial()
+        replies, serial = [b"R.%d.%d" % (kill_at, i) for i in range(2)], parts.new_serial()
         prepare(replies)
-        killed = Killed(starter(home, serial, replies, kind), kill_at)
-        ledger = MappedLedger(home.directory, serial)
+        killed = Killed(starter(parts, serial, replies, kind), kill_at)
+        ledger = MappedLedger(parts.directory, serial)
         began = {entry.reply for entry in classify(ledger).started}
         if kind != "received":  # whose requests are not there before it has received them
             began |= set(killed.told)
         before = len(killed.told)
-        answer_started(ledger, home.standby, died, home.ledgers)
-        requeue_tokens(ledger, home.standby, home.ledgers)
-        await requeue_waiting(ledger, None, home.standby)
+        answer_started(ledger, parts.standby, died, parts.ledgers)
+        requeue_tokens(ledger, parts.standby, parts.ledgers)
+        await requeue_waiting(ledger, None, parts.standby)
         ledger.close()
-        await home.settle()
+        await parts.settle()
         producer.expire(1)
         assert owner.held == 0, kill_at
         assert set(killed.told) <= began, "it ran, and nobody answers for it"
         assert len(began) <= before + 1, "nothing counts as started before its turn"
-        assert home.answers == {reply: ["worker died: here"] for reply in began}, kill_at
-        here = set(replies) if kind != "received" else set(home.ran) | began
-        assert sorted(home.ran) == sorted(here - began), kill_at
-        assert not home.standby.ledger.in_use()
-        seen.add((len(killed.told), len(began), len(home.ran)))
+        assert parts.answers == {reply: ["worker died: here"] for reply in began}, kill_at
+        here = set(replies) if kind != "received" else set(parts.ran) | began
+        assert sorted(parts.ran) == sorted(here - began), kill_at
+        assert not parts.standby.ledger.in_use()
+        seen.add((len(killed.told), len(began), len(parts.ran)))
     assert seen >= {(0, 0, 2), (0, 1, 1), (1, 1, 1), (1, 2, 0), (2, 2, 0)}
 
 
 @pytest.mark.parametrize("kind", ["own", "pulled"])
 @pytest.mark.parametrize("moment", ["before", "between", "after"])
 async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if_its_entry_says_so(
-    home: House, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
+    parts: HostParts, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The supervisor looks at one that hangs while it stands still; `between` is after its store of STARTED."""
-    owner, producer = others(home)
+    owner, producer = others(parts)
     ran: list[str] = []
 
     async def handler(task: Task) -> None:
         ran.append(task.id)
 
-    one = Worker(home.directory, home.new_serial(), home.queues, handler)
+    one = Worker(parts.directory, parts.new_serial(), parts.queues, handler)
     giver, lends = (one.ledger, one.producer) if kind == "own" else (owner, producer)
     index = giver.receive_copy(frame(b"R.1"), 1)
     assert index is not None
@@ -369,7 +369,7 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
 
     def relieve(now: str) -> None:
         if now == moment:
-            requeue_claimed(MappedLedger(home.directory, one.ledger.serial), home.standby, home.ledgers)
+            requeue_claimed(MappedLedger(parts.directory, one.ledger.serial), parts.standby, parts.ledgers)
 
     def start(self: LockedLedger, *arguments: Any) -> bool:
         relieve("before")
@@ -383,33 +383,33 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     one.consumer.end()
     monkeypatch.undo()
     relieve("after")
-    await home.settle()
+    await parts.settle()
     producer.expire(1)
-    assert (ran, home.ran) == (([], [b"R.1"]) if moment == "before" else (["0"], []))
-    assert home.answers == {}
+    assert (ran, parts.ran) == (([], [b"R.1"]) if moment == "before" else (["0"], []))
+    assert parts.answers == {}
     assert owner.held == 0
 
 
 async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_not_answered_for(
-    home: House,
+    parts: HostParts,
 ) -> None:
-    owner, producer = others(home)
+    owner, producer = others(parts)
     index = owner.receive_copy(frame(b"R.1"), 1)
     assert index is not None
     assert producer.enqueue(index, None, DEFAULT, FAR)
-    dead = LockedLedger(home.directory, home.new_serial())
+    dead = LockedLedger(parts.directory, parts.new_serial())
     owner.revoke(index, 1)
     dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
-    assert answer_started(dead, home.standby, died, home.ledgers) == 0
+    assert answer_started(dead, parts.standby, died, parts.ledgers) == 0
     assert not owner.is_claimed(index, 1)
     assert classify(dead).started == ()
 
 
 async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is_left_alone(
-    home: House, monkeypatch: pytest.MonkeyPatch
+    parts: HostParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It overwrites its chunk then, and what is read there may be another request."""
-    owner, _ = others(home)
+    owner, _ = others(parts)
     owner.view[owner.chunk_at : owner.chunk_at + 200] = (frame(b"R.1") + bytes(200))[:200]
     index = owner.receive(owner.chunk_at, len(frame(b"R.1")), 1)
     owner.set_deadline(index, 1)
@@ -423,7 +423,7 @@ async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is
     (entry,) = overdue(owner, 2)
     with monkeypatch.context() as patch:
         patch.setattr(LockedLedger, "frame", meanwhile)
-        answer_for(owner, entry, home.standby, "deadline exceeded: here")
-    await home.settle()
-    assert home.answers == {}
+        answer_for(owner, entry, parts.standby, "deadline exceeded: here")
+    await parts.settle()
+    assert parts.answers == {}
     assert not owner.is_revoked(index, 1)

@@ -6,28 +6,30 @@ import asyncio
 import signal
 import time
 
-from tests.support.house import SUBJECT, House, body, until
+from tests.support.host_parts import SUBJECT, HostParts, body, until
 from tests.support.nats import round_trip
 
 
-async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(home: House) -> None:
-    standby = home.standby
-    await home.server.stand_still()
+async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(
+    parts: HostParts,
+) -> None:
+    standby = parts.standby
+    await parts.server.stand_still()
     began = time.monotonic()
     await standby.subscribe()
     assert 0.5 < time.monotonic() - began < 2, "somebody hangs, and waits for us"
     known = asyncio.create_task(standby.subscribe(None))
     await asyncio.sleep(0.05)
     assert not known.done(), "the last connection would end, and nobody would serve when it goes on"
-    home.server.send_signal(signal.SIGCONT)
+    parts.server.send_signal(signal.SIGCONT)
     await known
     # the PONG for which nobody waits any more comes now, and must not be the end of all others
     for number in range(3):
         async with asyncio.timeout(4):
             await standby.unsubscribe()
             await standby.subscribe()
-        await home.client.publish(SUBJECT, body(number), f"R.{number}")
-        await round_trip(home.client)
-    home.consumer.begin()
-    await until(lambda: sorted(home.ran) == [b"R.0", b"R.1", b"R.2"])
-    assert home.answers == {}
+        await parts.client.publish(SUBJECT, body(number), f"R.{number}")
+        await round_trip(parts.client)
+    parts.consumer.begin()
+    await until(lambda: sorted(parts.ran) == [b"R.0", b"R.1", b"R.2"])
+    assert parts.answers == {}

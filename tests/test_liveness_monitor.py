@@ -16,8 +16,8 @@ from ajhost.ledger.layout import Phase, Word
 from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
-from tests.support.house import House, until
-from tests.test_recovery_coordinator import Bench
+from tests.support.host_parts import HostParts, until
+from tests.test_recovery_coordinator import RecoveryScene
 
 LIMIT = 2.0
 
@@ -25,10 +25,10 @@ LIMIT = 2.0
 class Watch:
     """A worker's double that connected and subscribed, and the monitor that watches it."""
 
-    def __init__(self, home: House) -> None:
-        self.bench = Bench(home)
+    def __init__(self, parts: HostParts) -> None:
+        self.scene = RecoveryScene(parts)
         self.monitor = LivenessMonitor(
-            home.standby,
+            parts.standby,
             FaultGuard(logging.getLogger("test")),
             on_hang=lambda worker: self.hung.append(time.monotonic()),
             on_recovered=lambda worker: self.recovered.append(time.monotonic()),
@@ -38,9 +38,9 @@ class Watch:
         self.recovered: list[float] = []
 
     async def connect(self, port: int) -> WorkerProcess:
-        double = self.bench.double
+        double = self.scene.double
         double.begin("connect", "pass", "subscribe", address=("127.0.0.1", port))
-        worker = self.bench.enlist()
+        worker = self.scene.enlist()
         for _ in range(3):
             await double.step()
         await until(lambda: worker.sock is not None)
@@ -49,8 +49,8 @@ class Watch:
         return worker
 
     async def end(self, worker: WorkerProcess) -> None:
-        os.kill(self.bench.double.pid, signal.SIGKILL)
-        await self.bench.gone.wait()
+        os.kill(self.scene.double.pid, signal.SIGKILL)
+        await self.scene.gone.wait()
         if worker.sock is not None:
             worker.sock.close()
 
@@ -69,14 +69,14 @@ class Watch:
     ids=["it does not read", "it has no free entry", "there is nothing to read"],
 )
 async def test_a_worker_that_beats_hangs_only_if_it_leaves_unread_what_it_has_room_for(
-    home: House, paused: bool, asked: bool, hangs: bool
+    parts: HostParts, paused: bool, asked: bool, hangs: bool
 ) -> None:
-    watch = Watch(home)
-    worker = await watch.connect(home.server.port)
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
     try:
         watch.words[Word.READING_PAUSED] = paused
         if asked:
-            await watch.bench.asked("A")
+            await watch.scene.asked("A")
         await watch.check(worker, LIMIT)
         assert bool(watch.hung) is hangs
         assert watch.monitor.hangs(worker) is hangs
@@ -85,10 +85,10 @@ async def test_a_worker_that_beats_hangs_only_if_it_leaves_unread_what_it_has_ro
 
 
 async def test_a_worker_that_is_out_of_the_queue_group_hangs_only_while_somebody_else_is_connected(
-    home: House,
+    parts: HostParts,
 ) -> None:
-    watch = Watch(home)
-    worker = await watch.connect(home.server.port)
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
     try:
         watch.words[Word.READING_PAUSED] = 1
         watch.words[Word.CONNECTION] = ConnectionState.WAITING

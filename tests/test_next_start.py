@@ -29,7 +29,7 @@ from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
 from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
 from ajhost.roles.supervisor.recovery.takeover import answer_for, requeue_from_stopped, requeue_waiting
 from ajhost.roles.supervisor.standby import Standby
-from tests.support.house import GEOMETRY, Act, House, Killed, died, frame, lying, until
+from tests.support.host_parts import GEOMETRY, Act, HostParts, Killed, died, frame, lying, until
 from tests.support.peer import Peer
 
 OLD_WORKER, OLD_STANDBY, OLD_PUSHER = 1, 2, 3
@@ -38,12 +38,12 @@ OLD_WORKER, OLD_STANDBY, OLD_PUSHER = 1, 2, 3
 GUARD = FaultGuard(logging.getLogger("test"))
 
 
-class Past:
+class EarlierStart:
     """The directory of an earlier start: a dead worker, with requests at every stage before a handler."""
 
-    def __init__(self, home: House, name: str) -> None:
-        self.home = home
-        self.runtime = home.runtime / name
+    def __init__(self, parts: HostParts, name: str) -> None:
+        self.parts = parts
+        self.runtime = parts.runtime / name
         self.directory = self.runtime / "ledger"
         self.directory.mkdir(parents=True)
         self.replies = [b"R.%b.%d" % (name.encode(), i) for i in range(5)]
@@ -135,7 +135,7 @@ class Past:
     def _standby(self, serial: int) -> tuple[Standby, TokenQueue]:
         """A standby of an earlier start, without a connection, and its shared queue, which ends with its process."""
         queue = open_queue(DEFAULT)
-        spec = dataclasses.replace(self.home.plan, runtime=self.runtime)
+        spec = dataclasses.replace(self.parts.plan, runtime=self.runtime)
         standby_module._HELD = 16  # in a process of its own: each instruction that it executes is looked at
         return Standby(spec, serial, [queue], 1 << 12, lambda epoch, sock: None), queue
 
@@ -155,13 +155,13 @@ class Past:
         await previous_start.recover(died)
 
     async def next_start(self) -> None:
-        """What the next supervisor does about it, with the house's standby."""
+        """What the next supervisor does about it, with the standby."""
         await self.previous_start().recover(died)
-        await self.home.settle()
+        await self.parts.settle()
 
     def previous_start(self) -> PreviousStart:
-        """All that there is of it, for the house's standby."""
-        return self._previous_start(self.home.standby, LedgerCache(self.directory))
+        """All that there is of it, for the standby."""
+        return self._previous_start(self.parts.standby, LedgerCache(self.directory))
 
     def _previous_start(self, standby: Standby, ledgers: LedgerCache) -> PreviousStart:
         return PreviousStart(
@@ -179,197 +179,199 @@ def told_by(ledger: Ledger) -> tuple[bytes, bytes]:
     return bytes(ledger.view[:last]), bytes(ledger.view[store : store + 4096])
 
 
-async def remembered(home: House) -> None:
+async def remembered(parts: HostParts) -> None:
     """What our code remembers of a first request, it remembers: from now on each process does the same steps."""
-    past = Past(home, "first")
-    past.fill()
-    await past.next_start()
-    home.ran.clear()
+    old = EarlierStart(parts, "first")
+    old.fill()
+    await old.next_start()
+    parts.ran.clear()
 
 
-async def test_the_next_start_runs_what_a_dead_worker_had_not_started(home: House) -> None:
-    past = Past(home, "past")
-    past.fill()
-    await past.next_start()
-    assert sorted(home.ran) == past.replies
-    assert home.answers == {}
+async def test_the_next_start_runs_what_a_dead_worker_had_not_started(parts: HostParts) -> None:
+    old = EarlierStart(parts, "old")
+    old.fill()
+    await old.next_start()
+    assert sorted(parts.ran) == old.replies
+    assert parts.answers == {}
 
 
 async def test_a_previous_start_is_settled_by_one_at_a_time_however_long_a_connection_takes(
-    home: House,
+    parts: HostParts,
 ) -> None:
     """The supervisor looks at every tick, and a server may take two seconds to end an inherited connection."""
-    past = Past(home, "past")
-    past.fill()
-    index = past.worker.receive_copy(frame(b"R.started"), 1)
+    old = EarlierStart(parts, "old")
+    old.fill()
+    index = old.worker.receive_copy(frame(b"R.started"), 1)
     assert index is not None
-    past.worker.start(index, 1, b"R.started", b"i", b"t", 0, 1)
-    previous_start = past.previous_start()
+    old.worker.start(index, 1, b"R.started", b"i", b"t", 0, 1)
+    previous_start = old.previous_start()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inherited = socket.create_connection(listening.getsockname())
         slow, _ = listening.accept()
     assert previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
     assert previous_start.due()
     first = asyncio.create_task(previous_start.recover(died))
-    await until(lambda: b"R.started" in home.answers)
+    await until(lambda: b"R.started" in parts.answers)
     assert not first.done()
     assert not previous_start.due()
     second = asyncio.create_task(previous_start.recover(died))
     await asyncio.sleep(0)
     slow.close()
     await asyncio.gather(first, second)
-    await home.settle()
-    assert sorted(home.ran) == past.replies
-    assert home.answers == {b"R.started": ["worker died: here"]}
+    await parts.settle()
+    assert sorted(parts.ran) == old.replies
+    assert parts.answers == {b"R.started": ["worker died: here"]}
     assert not previous_start.due()
 
 
-async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_nothing(home: House) -> None:
-    await remembered(home)
+async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_nothing(parts: HostParts) -> None:
+    await remembered(parts)
     wrong, changes = {}, [0]
     for kill_at in changes:
-        home.ran.clear()
-        past = Past(home, f"k{kill_at}")
-        past.fill()
-        changes += Killed(past.supervisor(), kill_at).changes
-        await past.next_start()
-        if sorted(home.ran) != past.replies:
-            wrong[kill_at] = sorted(home.ran)
+        parts.ran.clear()
+        old = EarlierStart(parts, f"k{kill_at}")
+        old.fill()
+        changes += Killed(old.supervisor(), kill_at).changes
+        await old.next_start()
+        if sorted(parts.ran) != old.replies:
+            wrong[kill_at] = sorted(parts.ran)
     assert len(changes) > 20
     assert wrong == {}
 
 
 async def test_a_start_killed_anywhere_while_it_settles_what_two_others_left_loses_and_doubles_nothing(
-    home: House,
+    parts: HostParts,
 ) -> None:
     """One supervisor dies in the middle of a takeover, the next while it settles that: the third has it all."""
-    await remembered(home)
-    whole = Past(home, "whole")
+    await remembered(parts)
+    whole = EarlierStart(parts, "whole")
     whole.fill()
     moves = Killed(whole.supervisor(), 0).changes
     wrong = {}
     first, settles = moves[len(moves) // 2], [0]
     for second in settles:
-        home.ran.clear()
-        past = Past(home, f"k{second}")
-        past.fill()
-        Killed(past.supervisor(), first)
-        settles += Killed(past.successor(), second).changes
-        await past.next_start()
-        if sorted(home.ran) != past.replies:
-            wrong[second] = sorted(home.ran)
+        parts.ran.clear()
+        old = EarlierStart(parts, f"k{second}")
+        old.fill()
+        Killed(old.supervisor(), first)
+        settles += Killed(old.successor(), second).changes
+        await old.next_start()
+        if sorted(parts.ran) != old.replies:
+            wrong[second] = sorted(parts.ran)
     assert len(settles) > 20
     assert wrong == {}
 
 
 @pytest.mark.parametrize("connected", [False, True])
 async def test_a_supervisor_killed_anywhere_while_it_relieves_a_worker_loses_and_doubles_nothing(
-    home: House, connected: bool
+    parts: HostParts, connected: bool
 ) -> None:
     """The next start lets the worker go on, unless it would go on with what is somewhere else as well."""
-    await remembered(home)
+    await remembered(parts)
     wrong, ends, changes = {}, set(), [0]
     for kill_at in changes:
-        home.ran.clear()
-        past = Past(home, f"k{kill_at}")
+        parts.ran.clear()
+        old = EarlierStart(parts, f"k{kill_at}")
         with Peer() as peer:
-            past.fill(peer)
+            old.fill(peer)
             peer.close()
             kept = os.dup(peer.theirs.fileno())
-            worker = past.hang()
-            changes += Killed(past.relief(peer.theirs if connected else None), kill_at).changes
-            previous_start = past.previous_start()
+            worker = old.hang()
+            changes += Killed(old.relief(peer.theirs if connected else None), kill_at).changes
+            previous_start = old.previous_start()
             assert previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
             await previous_start.recover(died)
             ends.add(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
             await previous_start.recover(died)  # and what it had not run by then
-        await home.settle()
-        if sorted(home.ran) != sorted(past.replies):
-            wrong[kill_at] = sorted(home.ran)
+        await parts.settle()
+        if sorted(parts.ran) != sorted(old.replies):
+            wrong[kill_at] = sorted(parts.ran)
     assert len(changes) > 20
     assert wrong == {}
     assert ends == {0, -signal.SIGKILL}
 
 
-async def test_what_a_supervisor_answers_for_others_is_answered_wherever_it_is_killed(home: House) -> None:
+async def test_what_a_supervisor_answers_for_others_is_answered_wherever_it_is_killed(
+    parts: HostParts,
+) -> None:
     """A refusal for want of room, and a deadline that passed: not one of them is only in its memory."""
-    await remembered(home)
+    await remembered(parts)
     wrong: dict[int, object] = {}
     changes = [0]
     for kill_at in changes:
-        home.ran.clear()
-        home.answers.clear()
-        past = Past(home, f"k{kill_at}")
-        past.fill_with_too_much()
-        changes += Killed(past.supervisor(), kill_at).changes
-        await past.next_start()
-        if {*home.ran, *home.answers} != set(past.replies) or len(set(home.ran)) != len(home.ran):
-            wrong[kill_at] = (sorted(home.ran), home.answers)
+        parts.ran.clear()
+        parts.answers.clear()
+        old = EarlierStart(parts, f"k{kill_at}")
+        old.fill_with_too_much()
+        changes += Killed(old.supervisor(), kill_at).changes
+        await old.next_start()
+        if {*parts.ran, *parts.answers} != set(old.replies) or len(set(parts.ran)) != len(parts.ran):
+            wrong[kill_at] = (sorted(parts.ran), parts.answers)
         if not kill_at:
-            assert past.replies[0] in home.answers
-            assert 1 < len(home.answers) < len(past.replies)
+            assert old.replies[0] in parts.answers
+            assert 1 < len(parts.answers) < len(old.replies)
     assert len(changes) > 20
     assert wrong == {}
 
 
-async def test_what_a_dead_puller_had_started_is_not_run_again_by_the_next_start(home: House) -> None:
+async def test_what_a_dead_puller_had_started_is_not_run_again_by_the_next_start(parts: HostParts) -> None:
     """Its own entry says so before the word that frees the first owner's."""
-    past = Past(home, "past")
-    index = past.worker.receive_copy(frame(b"R.1"), 1)
+    old = EarlierStart(parts, "old")
+    index = old.worker.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    past.worker.queue(index, 1)
-    ledger_file.make(past.directory, GEOMETRY, Identity(3, 1, 1))
-    consumer = LockedLedger(past.directory, 3)
+    old.worker.queue(index, 1)
+    ledger_file.make(old.directory, GEOMETRY, Identity(3, 1, 1))
+    consumer = LockedLedger(old.directory, 3)
     consumer.start(consumer.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (OLD_WORKER, index, 1))
-    await past.next_start()
-    assert home.ran == []
-    assert home.answers == {b"R.1": ["worker died: here"]}
+    await old.next_start()
+    assert parts.ran == []
+    assert parts.answers == {b"R.1": ["worker died: here"]}
 
 
 async def test_what_a_dead_supervisor_spoke_for_but_did_not_answer_is_answered_by_the_next_start(
-    home: House,
+    parts: HostParts,
 ) -> None:
-    past = Past(home, "past")
-    index = past.worker.receive_copy(frame(b"R.1"), 1)
+    old = EarlierStart(parts, "old")
+    index = old.worker.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    past.worker.start(index, 1, b"R.1", b"i", b"t", 0, 1)
-    past.worker.revoke(index, 1)  # and it was killed before the answer left
-    await past.next_start()
-    assert home.answers == {b"R.1": ["worker died: here"]}
+    old.worker.start(index, 1, b"R.1", b"i", b"t", 0, 1)
+    old.worker.revoke(index, 1)  # and it was killed before the answer left
+    await old.next_start()
+    assert parts.answers == {b"R.1": ["worker died: here"]}
 
 
-async def test_starts_that_die_before_their_answers_leave_do_not_add_to_them(home: House) -> None:
+async def test_starts_that_die_before_their_answers_leave_do_not_add_to_them(parts: HostParts) -> None:
     """Each finds what the ones before it wrote down, and what they wrote it for: it is one answer all the same."""
-    past = Past(home, "past")
-    index = past.worker.receive_copy(frame(b"R.1"), 1)
+    old = EarlierStart(parts, "old")
+    index = old.worker.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    past.worker.start(index, 1, b"R.1", b"i", b"t", 0, 1)
-    Killed(past.supervisor(), 0)
-    Killed(past.successor(), 0)
-    Killed(past.successor(2), 0)
-    await past.next_start()
-    assert home.answers == {b"R.1": ["worker died: here"]}
+    old.worker.start(index, 1, b"R.1", b"i", b"t", 0, 1)
+    Killed(old.supervisor(), 0)
+    Killed(old.successor(), 0)
+    Killed(old.successor(2), 0)
+    await old.next_start()
+    assert parts.answers == {b"R.1": ["worker died: here"]}
 
 
-async def test_a_refusal_that_did_not_leave_is_answered_on_its_own_subject(home: House) -> None:
-    past = Past(home, "past")
-    earlier = past.worker.start_pulled(1)
-    past.worker.start(earlier, 1, b"R.earlier", b"i", b"t", 0, 1, (9, 9, 9))
-    past.worker.answer(earlier)
-    past.worker.release(earlier)
-    index = past.worker.receive_copy(frame(b"R.refused"), 1)
+async def test_a_refusal_that_did_not_leave_is_answered_on_its_own_subject(parts: HostParts) -> None:
+    old = EarlierStart(parts, "old")
+    earlier = old.worker.start_pulled(1)
+    old.worker.start(earlier, 1, b"R.earlier", b"i", b"t", 0, 1, (9, 9, 9))
+    old.worker.answer(earlier)
+    old.worker.release(earlier)
+    index = old.worker.receive_copy(frame(b"R.refused"), 1)
     assert index == earlier
-    past.worker.refuse(index, b"R.refused")
-    assert past.worker.state(index)[1] == State.ANSWERED
-    await past.next_start()
-    assert set(home.answers) == {b"R.refused"}
+    old.worker.refuse(index, b"R.refused")
+    assert old.worker.state(index)[1] == State.ANSWERED
+    await old.next_start()
+    assert set(parts.answers) == {b"R.refused"}
 
 
-async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_tells(home: House) -> None:
+async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_tells(parts: HostParts) -> None:
     """It had connected again: what was read from the earlier connection says nothing about the bytes of the present."""
-    past = Past(home, "past")
-    buffer = ReceiveBuffer(past.worker)
-    previous_start = past.previous_start()
+    old = EarlierStart(parts, "old")
+    buffer = ReceiveBuffer(old.worker)
+    previous_start = old.previous_start()
     names = []
     with Peer() as earlier, Peer() as present:
         for epoch, peer, first in ((1, earlier, b"R.old"), (2, present, b"R.0")):
@@ -391,46 +393,46 @@ async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_te
         present.send(frame(b"R.2"))
         present.close()
         await settled
-    await home.settle()
-    assert sorted(home.ran) == [b"R.0", b"R.1", b"R.2"]
-    assert home.answers == {}
+    await parts.settle()
+    assert sorted(parts.ran) == [b"R.0", b"R.1", b"R.2"]
+    assert parts.answers == {}
 
 
 async def test_an_orphan_in_the_middle_of_whose_takeover_the_supervisor_died_does_not_go_on(
-    home: House,
+    parts: HostParts,
 ) -> None:
-    past = Past(home, "past")
-    past.fill()
-    words = past.worker.words
+    old = EarlierStart(parts, "old")
+    old.fill()
+    words = old.worker.words
     words[Word.FENCED_EPOCH] = words[Word.EPOCH]
-    pid = stopped_owner(past)
-    previous_start = past.previous_start()
+    pid = stopped_owner(old)
+    previous_start = old.previous_start()
     await previous_start.recover(died)
-    assert home.ran == []
+    assert parts.ran == []
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert previous_start.due()
     await previous_start.recover(died)
-    await home.settle()
-    assert sorted(home.ran) == past.replies
+    await parts.settle()
+    assert sorted(parts.ran) == old.replies
 
 
-async def test_an_orphan_that_its_supervisor_had_only_stopped_goes_on(home: House) -> None:
-    past = Past(home, "past")
-    past.fill()
-    pid = stopped_owner(past)
-    previous_start = past.previous_start()
+async def test_an_orphan_that_its_supervisor_had_only_stopped_goes_on(parts: HostParts) -> None:
+    old = EarlierStart(parts, "old")
+    old.fill()
+    pid = stopped_owner(old)
+    previous_start = old.previous_start()
     await previous_start.recover(died)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert home.ran == []
+    assert parts.ran == []
 
 
-def stopped_owner(past: Past) -> int:
+def stopped_owner(old: EarlierStart) -> int:
     """A process that owns the worker's ledger and has been stopped; it ends when it is let go on."""
     if pid := os.fork():
         os.waitpid(pid, os.WUNTRACED)
         return pid
     try:
-        owner = LockedLedger(past.directory, OLD_WORKER)
+        owner = LockedLedger(old.directory, OLD_WORKER)
         os.kill(os.getpid(), signal.SIGSTOP)
         assert owner.words[Word.EPOCH] == 1
     finally:

@@ -21,7 +21,7 @@ from ajhost.protocol.outcome import Failed
 from ajhost.protocol.server_info import ServerInfo
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_waiting
-from tests.support.house import GEOMETRY, SUBJECT, House, frame, until
+from tests.support.host_parts import GEOMETRY, SUBJECT, HostParts, frame, until
 from tests.support.peer import Peer, let_in
 
 INSIDE = b"\r\n" + frame(b"R.inside")
@@ -73,20 +73,20 @@ class Waits:
         raise AssertionError(text)
 
 
-def worker(home: House, serial: int, sock: socket.socket) -> int:
+def worker(parts: HostParts, serial: int, sock: socket.socket) -> int:
     """A child that reads the connection until it is killed."""
     parent = os.getpid()
     if pid := os.fork():
         return pid
     try:
         processes.die_with_parent(parent)
-        asyncio.run(_work(home, serial, sock))
+        asyncio.run(_work(parts, serial, sock))
     finally:
         os._exit(1)
 
 
-async def _work(home: House, serial: int, sock: socket.socket) -> None:
-    transport = Waits(LockedLedger(home.directory, serial)).transport
+async def _work(parts: HostParts, serial: int, sock: socket.socket) -> None:
+    transport = Waits(LockedLedger(parts.directory, serial)).transport
     await let_in(transport, sock)
     await asyncio.Event().wait()
 
@@ -107,12 +107,12 @@ async def _work(home: House, serial: int, sock: socket.socket) -> None:
     ],
 )
 async def test_a_worker_killed_in_the_middle_of_a_frame_that_no_chunk_holds_leaves_the_rest_unread(
-    home: House, cut: int
+    parts: HostParts, cut: int
 ) -> None:
-    serial = home.new_serial()
+    serial = parts.new_serial()
     with Peer() as peer:
-        pid = worker(home, serial, peer.theirs)
-        ledger = MappedLedger(home.directory, serial)
+        pid = worker(parts, serial, peer.theirs)
+        ledger = MappedLedger(parts.directory, serial)
         await peer.fill(b"PONG\r\n" + STREAM[:cut])
         await until(lambda: ledger.words[Word.RECEIVED_POS] == cut + 6)
         refused = cut >= AT + LINE  # as soon as its line is there
@@ -120,25 +120,25 @@ async def test_a_worker_killed_in_the_middle_of_a_frame_that_no_chunk_holds_leav
             assert REFUSAL in await peer.received(len(REFUSAL))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, home.standby))
+        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, parts.standby))
         assert await peer.ended() == b""
         await peer.fill(STREAM[cut:])
         peer.close()
         await moving
         ledger.close()
-    await home.settle()
-    assert sorted(home.ran) == [b"R.0", b"R.1"]
-    assert home.answers.keys() == (set() if refused else {b"R.big"})
-    assert all(len(texts) == 1 and texts[0].startswith("bad request:") for texts in home.answers.values())
+    await parts.settle()
+    assert sorted(parts.ran) == [b"R.0", b"R.1"]
+    assert parts.answers.keys() == (set() if refused else {b"R.big"})
+    assert all(len(texts) == 1 and texts[0].startswith("bad request:") for texts in parts.answers.values())
 
 
 @pytest.mark.parametrize("step", ["entered", "passed over", "refused"])
-async def test_it_is_refused_once_wherever_its_worker_is_killed(home: House, step: str) -> None:
-    serial = home.new_serial()
-    owner = LockedLedger(home.directory, serial)
+async def test_it_is_refused_once_wherever_its_worker_is_killed(parts: HostParts, step: str) -> None:
+    serial = parts.new_serial()
+    owner = LockedLedger(parts.directory, serial)
     buffer = ReceiveBuffer(owner)
     buffer.reset()
-    ledger = MappedLedger(home.directory, serial)
+    ledger = MappedLedger(parts.directory, serial)
     with Peer() as peer:
         await peer.fill(BIG[: LINE + 100])
         buffer.commit(peer.theirs.recv_into(buffer.free_space(0)))
@@ -147,13 +147,13 @@ async def test_it_is_refused_once_wherever_its_worker_is_killed(home: House, ste
             buffer.consume(len(BIG))
         if step == "refused":
             owner.refuse(index, b"R.big")  # and the kernel did not take it
-        answer_started(ledger, home.standby, lambda entry: Failed("worker died: here"), home.ledgers)
-        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, home.standby))
+        answer_started(ledger, parts.standby, lambda entry: Failed("worker died: here"), parts.ledgers)
+        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, parts.standby))
         await peer.ended()
         await peer.fill(BIG[LINE + 100 :] + frame(b"R.1"))
         peer.close()
         await moving
-    await home.settle()
-    assert home.ran == [b"R.1"]
-    assert home.answers.keys() == {b"R.big"}
-    assert len(home.answers[b"R.big"]) == 1
+    await parts.settle()
+    assert parts.ran == [b"R.1"]
+    assert parts.answers.keys() == {b"R.big"}
+    assert len(parts.answers[b"R.big"]) == 1

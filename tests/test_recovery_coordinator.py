@@ -28,7 +28,7 @@ from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
 from ajhost.roles.supervisor.recovery import coordinator
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from tests.support.house import SUBJECT, House, body, frame, until
+from tests.support.host_parts import SUBJECT, HostParts, body, frame, until
 from tests.support.peer import Peer
 from tests.support.proxy import Partition
 
@@ -38,11 +38,11 @@ CONNECT = (
 )
 
 
-class Double:
+class ScriptedWorker:
     """A worker's double: a child that does what a worker does with its connections, step by step at the test's word."""
 
-    def __init__(self, home: House) -> None:
-        self.owner = LockedLedger(home.directory, home.new_serial())
+    def __init__(self, parts: HostParts) -> None:
+        self.owner = LockedLedger(parts.directory, parts.new_serial())
         self.chunk = ReceiveBuffer(self.owner)
         self.ours, theirs = pair()
         self.channel = Channel(theirs)
@@ -142,12 +142,12 @@ Cover = Callable[[float | None], Awaitable[None]]
 
 
 def recovery(
-    home: House, fd_store: FdStore, spawned: list[asyncio.Task[None]], cover: Cover = _cover
+    parts: HostParts, fd_store: FdStore, spawned: list[asyncio.Task[None]], cover: Cover = _cover
 ) -> Recovery:
     """As a supervisor makes it; `spawned` is what it has done beside everything else."""
     return Recovery(
-        home.directory,
-        home.standby,
+        parts.directory,
+        parts.standby,
         fd_store,
         CrashPolicy([]),
         Counters(),
@@ -158,15 +158,15 @@ def recovery(
     )
 
 
-class Bench:
+class RecoveryScene:
     """A member with its double, and the recovery."""
 
-    def __init__(self, home: House, cover: Cover = _cover) -> None:
-        self.home = home
+    def __init__(self, parts: HostParts, cover: Cover = _cover) -> None:
+        self.parts = parts
         self.stored = Store()
         self.spawned: list[asyncio.Task[None]] = []
-        self.recovery = recovery(home, self.stored, self.spawned, cover)
-        self.double = Double(home)
+        self.recovery = recovery(parts, self.stored, self.spawned, cover)
+        self.double = ScriptedWorker(parts)
         self.kept: list[int] = []
         self.gone = asyncio.Event()
 
@@ -177,7 +177,7 @@ class Bench:
             owner.serial,
             owner.slot,
             1,
-            self.home.directory,
+            self.parts.directory,
             double.ours,
             on_message=lambda member, message: None,
             on_connection=lambda member, sock: self.kept.append(member.epoch),
@@ -186,7 +186,7 @@ class Bench:
         self.member.started(double.pid, os.pidfd_open(double.pid))
         return self.member
 
-    async def bury(self) -> None:
+    async def recover_dead(self) -> None:
         """What the supervisor does when it learns of the death."""
         await self.gone.wait()
         answered = self.recovery.answer_started(self.member, "SIGKILL")
@@ -196,8 +196,8 @@ class Bench:
         """Requests that go to the double's subscription; their reply subjects."""
         replies = [f"R.{batch}.{i}" for i in range(count)]
         for reply in replies:
-            await self.home.client.publish(SUBJECT, body(0), reply)
-        await self.home.client.flush()
+            await self.parts.client.publish(SUBJECT, body(0), reply)
+        await self.parts.client.flush()
         return [reply.encode() for reply in replies]
 
 
@@ -212,78 +212,78 @@ MOMENTS = {
 }
 
 
-async def _at(home: House, partition: Partition, moment: str) -> tuple[Bench, list[bytes]]:
+async def _at(parts: HostParts, partition: Partition, moment: str) -> tuple[RecoveryScene, list[bytes]]:
     """A double that connected, was sent requests, lost its connection, and has come so far in a reconnect."""
-    bench = Bench(home)
+    scene = RecoveryScene(parts)
     port = int(partition.url.rpartition(":")[2])
-    bench.double.begin(*RECONNECT, address=("127.0.0.1", port))
-    member = bench.enlist()
+    scene.double.begin(*RECONNECT, address=("127.0.0.1", port))
+    member = scene.enlist()
     for _ in range(3):
-        await bench.double.step()
-    await until(lambda: bench.kept == [1])
-    requests = await bench.asked("A")
+        await scene.double.step()
+    await until(lambda: scene.kept == [1])
+    requests = await scene.asked("A")
     size = sum(len(frame(reply)) for reply in requests)
     sock = member.sock
     assert sock is not None
     await until(lambda: tcp.unread(sock) >= size)
     await partition.cut()
     for done in range(3, MOMENTS[moment]):
-        await bench.double.step()
+        await scene.double.step()
         if RECONNECT[done] == "subscribe":
-            requests += await bench.asked("B")
-    return bench, requests
+            requests += await scene.asked("B")
+    return scene, requests
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_worker_that_dies_at_any_moment_of_a_reconnect_loses_and_doubles_nothing(
-    home: House, moment: str
+    parts: HostParts, moment: str
 ) -> None:
-    async with Partition(home.server.port) as partition:
-        bench, requests = await _at(home, partition, moment)
-        os.kill(bench.double.pid, signal.SIGKILL)
-        await bench.bury()
-        await home.settle()
-        assert sorted(home.ran) == sorted(requests)
-        assert home.answers == {}
+    async with Partition(parts.server.port) as partition:
+        scene, requests = await _at(parts, partition, moment)
+        os.kill(scene.double.pid, signal.SIGKILL)
+        await scene.recover_dead()
+        await parts.settle()
+        assert sorted(parts.ran) == sorted(requests)
+        assert parts.answers == {}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_worker_that_hangs_at_any_moment_of_a_reconnect_keeps_only_what_nobody_took(
-    home: House, moment: str
+    parts: HostParts, moment: str
 ) -> None:
-    async with Partition(home.server.port) as partition:
-        bench, requests = await _at(home, partition, moment)
-        await bench.recovery.recover_hung(bench.member, lambda: True)
-        await home.settle()
-        assert sorted(home.ran) == sorted(requests)
-        words = bench.member.ledger.words
+    async with Partition(parts.server.port) as partition:
+        scene, requests = await _at(parts, partition, moment)
+        await scene.recovery.recover_hung(scene.member, lambda: True)
+        await parts.settle()
+        assert sorted(parts.ran) == sorted(requests)
+        words = scene.member.ledger.words
         if moment == "before it was passed":
             # nobody took the connection that it is about to pass, and it goes on with it
             assert words[Word.FENCED_EPOCH] != words[Word.EPOCH] == 2
             for _ in range(2):
-                await bench.double.step()
-            requests += await bench.asked("C")
+                await scene.double.step()
+            requests += await scene.asked("C")
         else:
             assert words[Word.FENCED_EPOCH] == words[Word.DRAINED_EPOCH] == words[Word.EPOCH]
-        os.kill(bench.double.pid, signal.SIGKILL)
-        await bench.bury()
-        await home.settle()
-        assert sorted(home.ran) == sorted(requests)
+        os.kill(scene.double.pid, signal.SIGKILL)
+        await scene.recover_dead()
+        await parts.settle()
+        assert sorted(parts.ran) == sorted(requests)
 
 
 # --- a peer that holds back what the server would send
 
 
-def _hung(home: House, peer: Peer, cover: Cover = _cover) -> Bench:
+def _hung(parts: HostParts, peer: Peer, cover: Cover = _cover) -> RecoveryScene:
     """A double on a connection to the peer, which has passed it and hangs."""
-    bench = Bench(home, cover)
-    bench.double.begin("reset", "pass", sock=peer.theirs)
-    bench.enlist()
-    return bench
+    scene = RecoveryScene(parts, cover)
+    scene.double.begin("reset", "pass", sock=peer.theirs)
+    scene.enlist()
+    return scene
 
 
 async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and_what_comes_is_moved_at_once(
-    home: House,
+    parts: HostParts,
 ) -> None:
     there, asked = asyncio.Event(), asyncio.Event()
 
@@ -293,16 +293,16 @@ async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and
         await there.wait()
 
     with Peer() as peer:
-        bench = _hung(home, peer, cover)
+        scene = _hung(parts, peer, cover)
         for _ in range(2):
-            await bench.double.step()
+            await scene.double.step()
         peer.send(frame(b"R.0"))
-        os.kill(bench.double.pid, signal.SIGKILL)
-        death = asyncio.create_task(bench.bury())
+        os.kill(scene.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(scene.recover_dead())
         await asked.wait()
         peer.send(frame(b"R.1"))
-        home.consumer.begin()
-        await until(lambda: sorted(home.ran) == [b"R.0", b"R.1"])
+        parts.consumer.begin()
+        await until(lambda: sorted(parts.ran) == [b"R.0", b"R.1"])
         ended = asyncio.create_task(peer.ended())
         await asyncio.sleep(0.05)
         assert not ended.done(), "its server would tell routers that nobody serves"
@@ -311,8 +311,8 @@ async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and
         peer.send(frame(b"R.2"))
         peer.close()
         await death
-        await home.settle()
-        assert sorted(home.ran) == [b"R.0", b"R.1", b"R.2"]
+        await parts.settle()
+        assert sorted(parts.ran) == [b"R.0", b"R.1", b"R.2"]
 
 
 ENDS = {
@@ -325,13 +325,13 @@ ENDS = {
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_what_a_dead_worker_had_sent_is_answered_unless_its_server_has_certainly_passed_it_on(
-    home: House, end: str
+    parts: HostParts, end: str
 ) -> None:
     waits = asyncio.Event()
 
     def repeated() -> bool:
-        home.standby.beat(time.monotonic_ns())
-        return bool(home.answers)
+        parts.standby.beat(time.monotonic_ns())
+        return bool(parts.answers)
 
     async def cover(patience: float | None) -> None:
         waits.set()
@@ -339,39 +339,39 @@ async def test_what_a_dead_worker_had_sent_is_answered_unless_its_server_has_cer
             await asyncio.Event().wait()
 
     with Peer() as peer:
-        bench = _hung(home, peer, cover)
+        scene = _hung(parts, peer, cover)
         for _ in range(2):
-            await bench.double.step()
-        owner = bench.double.owner
+            await scene.double.step()
+        owner = scene.double.owner
         index = owner.receive(owner.chunk_at, 0, 1)
         owner.start(index, 1, b"R.0", b"id", b"t", 0, 1)
         owner.answer(index)
         owner.sent([index])
-        os.kill(bench.double.pid, signal.SIGKILL)
-        death = asyncio.create_task(bench.bury())
+        os.kill(scene.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(scene.recover_dead())
         if end == "before it was asked to":
             await waits.wait()
         else:
             await peer.ended()
         if end == "in order, and dies":
-            await home.server.stand_still()
+            await parts.server.stand_still()
         if end == "with something unread":
             peer.reset()  # as a kernel does for a process that left something unread
         else:
             peer.close()
         await death
         if end == "in order, and dies":
-            await home.server.restart()
+            await parts.server.restart()
             # whoever waits for it is back later than we are, and it is repeated until then
             await until(repeated)
-        await home.settle()
-        assert list(home.answers) == ([b"R.0"] if ENDS[end] else [])
+        await parts.settle()
+        assert list(parts.answers) == ([b"R.0"] if ENDS[end] else [])
         if end != "in order, and dies":  # where it is repeated
-            assert {len(texts) for texts in home.answers.values()} <= {1}
+            assert {len(texts) for texts in parts.answers.values()} <= {1}
 
 
 async def test_a_hanging_worker_that_does_not_stop_in_time_is_relieved_later(
-    home: House, monkeypatch: pytest.MonkeyPatch
+    parts: HostParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a machine that does not let it run at all: no signal takes effect before it does."""
     stop, tried = processes.stop, []
@@ -382,138 +382,140 @@ async def test_a_hanging_worker_that_does_not_stop_in_time_is_relieved_later(
 
     monkeypatch.setattr(processes, "stop", late)
     with Peer() as peer:
-        bench = _hung(home, peer)
+        scene = _hung(parts, peer)
         for _ in range(2):
-            await bench.double.step()
+            await scene.double.step()
         peer.send(frame(b"R.0"))
-        relief = asyncio.create_task(bench.recovery.recover_hung(bench.member, lambda: True))
+        relief = asyncio.create_task(scene.recovery.recover_hung(scene.member, lambda: True))
         await peer.ended()
         peer.close()
         await relief
-        os.kill(bench.double.pid, signal.SIGKILL)
-        await bench.gone.wait()
-    await home.settle()
-    assert home.ran == [b"R.0"]
+        os.kill(scene.double.pid, signal.SIGKILL)
+        await scene.gone.wait()
+    await parts.settle()
+    assert parts.ran == [b"R.0"]
     assert len(tried) == 2
 
 
-async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(home: House) -> None:
+async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(parts: HostParts) -> None:
     with Peer() as peer:
-        bench = _hung(home, peer)
+        scene = _hung(parts, peer)
         for _ in range(2):
-            await bench.double.step()
+            await scene.double.step()
         replies = [b"R.%d" % i for i in range(3)]
         data = b"".join(map(frame, replies))
         peer.send(data[:100])
-        relief = asyncio.create_task(bench.recovery.recover_hung(bench.member, lambda: True))
+        relief = asyncio.create_task(scene.recovery.recover_hung(scene.member, lambda: True))
         await peer.ended()
-        os.kill(bench.double.pid, signal.SIGKILL)
-        death = asyncio.create_task(bench.bury())
-        await bench.gone.wait()
+        os.kill(scene.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(scene.recover_dead())
+        await scene.gone.wait()
         await asyncio.sleep(0)
-        bench.recovery.retired.tick(time.monotonic_ns())
+        scene.recovery.retired.tick(time.monotonic_ns())
         peer.send(data[100:])
         peer.close()
         await asyncio.gather(relief, death)
-        await home.settle()
-        assert sorted(home.ran) == replies
-        bench.recovery.retired.tick(time.monotonic_ns())
-        assert bench.recovery.retired.empty
+        await parts.settle()
+        assert sorted(parts.ran) == replies
+        scene.recovery.retired.tick(time.monotonic_ns())
+        assert scene.recovery.retired.empty
 
 
-async def _relieved_from(home: House, peer: Peer, data: bytes) -> Bench:
+async def _relieved_from(parts: HostParts, peer: Peer, data: bytes) -> RecoveryScene:
     """A hanging worker that was relieved, and whose server has sent this much, and does not end its connection."""
-    bench = _hung(home, peer)
+    scene = _hung(parts, peer)
     for _ in range(2):
-        await bench.double.step()
+        await scene.double.step()
     peer.send(data)
     began = time.monotonic()
-    await bench.recovery.recover_hung(bench.member, lambda: True)
+    await scene.recovery.recover_hung(scene.member, lambda: True)
     assert time.monotonic() - began < 1.5, "its worker stands still for so long"
     assert await peer.ended() == b""
-    return bench
+    return scene
 
 
-async def test_a_worker_is_relieved_although_its_server_is_cut_off_and_nothing_is_lost(home: House) -> None:
-    replies = [b"R.%d" % i for i in range(5)]
-    data = b"".join(map(frame, replies))
-    with Peer() as peer:
-        bench = await _relieved_from(home, peer, data[:150])
-        # it goes on, and has another connection
-        words = bench.member.ledger.words
-        assert words[Word.FENCED_EPOCH] == words[Word.DRAINED_EPOCH] == words[Word.EPOCH] == 1
-        bench.recovery.retired.tick(time.monotonic_ns())
-        assert len(bench.recovery.retired.ledgers) == 1, "the rest has one of its own"
-        peer.send(data[150:])
-        peer.close()
-        await asyncio.gather(*bench.spawned)
-    await home.settle()
-    assert sorted(home.ran) == replies
-    bench.recovery.retired.tick(time.monotonic_ns())
-    assert bench.recovery.retired.ledgers == []
-    os.kill(bench.double.pid, signal.SIGKILL)
-    await bench.bury()
-    assert sorted(home.ran) == replies
-
-
-async def test_the_next_start_goes_on_with_what_a_cut_off_server_had_for_a_hanging_worker(
-    home: House,
+async def test_a_worker_is_relieved_although_its_server_is_cut_off_and_nothing_is_lost(
+    parts: HostParts,
 ) -> None:
     replies = [b"R.%d" % i for i in range(5)]
     data = b"".join(map(frame, replies))
     with Peer() as peer:
-        bench = await _relieved_from(home, peer, data[:150])
-        ((key, (rest, kept)),) = bench.stored.given.items()
-        for task in bench.spawned:  # its supervisor is killed
+        scene = await _relieved_from(parts, peer, data[:150])
+        # it goes on, and has another connection
+        words = scene.member.ledger.words
+        assert words[Word.FENCED_EPOCH] == words[Word.DRAINED_EPOCH] == words[Word.EPOCH] == 1
+        scene.recovery.retired.tick(time.monotonic_ns())
+        assert len(scene.recovery.retired.ledgers) == 1, "the rest has one of its own"
+        peer.send(data[150:])
+        peer.close()
+        await asyncio.gather(*scene.spawned)
+    await parts.settle()
+    assert sorted(parts.ran) == replies
+    scene.recovery.retired.tick(time.monotonic_ns())
+    assert scene.recovery.retired.ledgers == []
+    os.kill(scene.double.pid, signal.SIGKILL)
+    await scene.recover_dead()
+    assert sorted(parts.ran) == replies
+
+
+async def test_the_next_start_goes_on_with_what_a_cut_off_server_had_for_a_hanging_worker(
+    parts: HostParts,
+) -> None:
+    replies = [b"R.%d" % i for i in range(5)]
+    data = b"".join(map(frame, replies))
+    with Peer() as peer:
+        scene = await _relieved_from(parts, peer, data[:150])
+        ((key, (rest, kept)),) = scene.stored.given.items()
+        for task in scene.spawned:  # its supervisor is killed
             task.cancel()
-        await asyncio.gather(*bench.spawned, return_exceptions=True)
+        await asyncio.gather(*scene.spawned, return_exceptions=True)
         rest.close()
         spawned: list[asyncio.Task[None]] = []
-        next_start = recovery(home, Store(), spawned)
+        next_start = recovery(parts, Store(), spawned)
         assert next_start.previous_start.take_stored_sockets([(stored_name(key), kept)]) == []
         await next_start.recover_previous_start()
         assert len(spawned) == 1, "nobody waits for it"
         peer.send(data[150:])
         peer.close()
         await asyncio.gather(*spawned)
-        os.kill(bench.double.pid, signal.SIGKILL)
-        await bench.gone.wait()
-    await home.settle()
-    assert sorted(home.ran) == replies
+        os.kill(scene.double.pid, signal.SIGKILL)
+        await scene.gone.wait()
+    await parts.settle()
+    assert sorted(parts.ran) == replies
 
 
 async def test_a_server_that_dies_in_the_middle_of_a_takeover_leaves_what_it_had_sent_whole(
-    home: House,
+    parts: HostParts,
 ) -> None:
     with Peer() as peer:
-        bench = _hung(home, peer)
+        scene = _hung(parts, peer)
         for _ in range(2):
-            await bench.double.step()
+            await scene.double.step()
         replies = [b"R.%d" % i for i in range(4)]
         data = b"".join(map(frame, replies))
         peer.send(data[:100])
-        os.kill(bench.double.pid, signal.SIGKILL)
-        death = asyncio.create_task(bench.bury())
+        os.kill(scene.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(scene.recover_dead())
         await peer.ended()
         peer.send(data[100:-5])
         peer.reset()
         await death
-        await home.settle()
-        assert sorted(home.ran) == replies[:3]
-        assert home.answers == {}
+        await parts.settle()
+        assert sorted(parts.ran) == replies[:3]
+        assert parts.answers == {}
 
 
 async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
-    home: House, monkeypatch: pytest.MonkeyPatch
+    parts: HostParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordinator, "DEAD_DRAIN_LIMIT_STOPPING", 0.1)
     with Peer() as peer, Peer() as silent:
-        bench, other = _hung(home, peer), _hung(home, silent)
-        for one in (bench, other):
+        scene, other = _hung(parts, peer), _hung(parts, silent)
+        for one in (scene, other):
             for _ in range(2):
                 await one.double.step()
             os.kill(one.double.pid, signal.SIGKILL)
-        deaths = [asyncio.create_task(one.bury()) for one in (bench, other)]
+        deaths = [asyncio.create_task(one.recover_dead()) for one in (scene, other)]
         await peer.ended()
         await silent.ended()
         # longer than anybody waits who is waited for
@@ -521,8 +523,8 @@ async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
         peer.send(frame(b"R.late"))
         peer.close()
         await deaths[0]
-        await home.settle()
-        assert home.ran == [b"R.late"]
+        await parts.settle()
+        assert parts.ran == [b"R.late"]
         # but not when the host stops
         other.recovery.shorten_waits()
         await asyncio.wait_for(deaths[1], 2)

@@ -16,55 +16,55 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import DEFAULT
 from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_tokens, requeue_waiting
-from tests.support.house import Act, House, Killed, frame, lying
+from tests.support.host_parts import Act, HostParts, Killed, frame, lying
 
 FAR = 1 << 61
 
 
-async def inherit(home: House, serial: int) -> int:
+async def recover(parts: HostParts, serial: int) -> int:
     """What the supervisor does about a dead process; how many of its requests were answered for."""
-    ledger = MappedLedger(home.directory, serial)
-    answered = answer_started(ledger, home.standby, lambda entry: Failed("worker died: here"), home.ledgers)
-    await requeue_waiting(ledger, None, home.standby)
-    requeue_tokens(ledger, home.standby, home.ledgers)
+    ledger = MappedLedger(parts.directory, serial)
+    answered = answer_started(ledger, parts.standby, lambda entry: Failed("worker died: here"), parts.ledgers)
+    await requeue_waiting(ledger, None, parts.standby)
+    requeue_tokens(ledger, parts.standby, parts.ledgers)
     ledger.close()
     return answered
 
 
-async def outcome(home: House, serial: int, killed: Killed, reply: bytes) -> tuple[bool, bool]:
+async def outcome(parts: HostParts, serial: int, killed: Killed, reply: bytes) -> tuple[bool, bool]:
     """Whether a killed worker had started its one request, and had run it: each is settled exactly once."""
-    ledger = MappedLedger(home.directory, serial)
+    ledger = MappedLedger(parts.directory, serial)
     started = [entry.reply for entry in classify(ledger).started]
     ledger.close()
-    assert await inherit(home, serial) == len(started)
-    await home.settle()
-    answered = home.answers.pop(reply, [])
+    assert await recover(parts, serial) == len(started)
+    await parts.settle()
+    answered = parts.answers.pop(reply, [])
     if started:
         assert started == [reply]
         assert answered == ["worker died: here"], reply
-        assert home.ran == [], reply
+        assert parts.ran == [], reply
     else:
         assert killed.told == [], "it ran and nobody answers for it"
         assert answered == []
-        assert home.ran == [reply], reply
+        assert parts.ran == [reply], reply
     return bool(started), bool(killed.told)
 
 
 # --- kills between any two instructions
 
 
-def pusher(home: House, serial: int, reply: bytes) -> Act:
+def producer(parts: HostParts, serial: int, reply: bytes) -> Act:
     """A worker that receives a request and enqueues it, in the order of the transport."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
         loop = asyncio.new_event_loop()
-        owner = LockedLedger(home.directory, serial)
-        producer = Producer(owner, home.queues, loop, lambda index: None)
+        owner = LockedLedger(parts.directory, serial)
+        producer = Producer(owner, parts.queues, loop, lambda index: None)
         buffer, data = ReceiveBuffer(owner), frame(reply)
         buffer.reset()
         buffer.free_space(0)[: len(data)] = data
         buffer.commit(len(data))
-        watch(lambda: (bytes(owner.view), lying(home.queues[0])))
+        watch(lambda: (bytes(owner.view), lying(parts.queues[0])))
         index = owner.receive(buffer.place(), len(data), 1)
         buffer.consume(len(data))
         assert producer.enqueue(index, data, DEFAULT, FAR)
@@ -72,21 +72,23 @@ def pusher(home: House, serial: int, reply: bytes) -> Act:
     return act
 
 
-async def test_a_pusher_killed_between_any_two_instructions_loses_and_doubles_nothing(home: House) -> None:
-    whole = Killed(pusher(home, home.new_serial(), b"R.whole"), 0)
-    await home.settle()
-    assert home.ran == [b"R.whole"]
+async def test_a_pusher_killed_between_any_two_instructions_loses_and_doubles_nothing(
+    parts: HostParts,
+) -> None:
+    whole = Killed(producer(parts, parts.new_serial(), b"R.whole"), 0)
+    await parts.settle()
+    assert parts.ran == [b"R.whole"]
     found = set()
     for kill_at in whole.changes:
-        reply, serial = b"R.%d" % kill_at, home.new_serial()
-        Killed(pusher(home, serial, reply), kill_at)
-        ledger = MappedLedger(home.directory, serial)
-        found.add((ledger.state(0)[1], home.waiting()))
-        home.ran.clear()
-        assert await inherit(home, serial) == 0
-        await home.settle()
-        assert home.ran == [reply], kill_at
-        assert not home.standby.ledger.in_use(), "the standby's entry was given back"
+        reply, serial = b"R.%d" % kill_at, parts.new_serial()
+        Killed(producer(parts, serial, reply), kill_at)
+        ledger = MappedLedger(parts.directory, serial)
+        found.add((ledger.state(0)[1], parts.waiting()))
+        parts.ran.clear()
+        assert await recover(parts, serial) == 0
+        await parts.settle()
+        assert parts.ran == [reply], kill_at
+        assert not parts.standby.ledger.in_use(), "the standby's entry was given back"
         ledger.close()
     assert found >= {
         (State.FREE, False),
@@ -94,15 +96,15 @@ async def test_a_pusher_killed_between_any_two_instructions_loses_and_doubles_no
         (State.RECEIVED, True),
         (State.QUEUED, True),
     }
-    assert home.answers == {}
+    assert parts.answers == {}
 
 
-def consumer(home: House, serial: int, taken_from: Callable[[], object] = lambda: None) -> Act:
+def consumer(parts: HostParts, serial: int, taken_from: Callable[[], object] = lambda: None) -> Act:
     """A worker that pulls one request and starts it. `taken_from()` is what others see of its first owner."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
         loop = asyncio.new_event_loop()
-        owner = LockedLedger(home.directory, serial)
+        owner = LockedLedger(parts.directory, serial)
         ran = []
 
         def start(data: bytes, claimed: ClaimedRequest) -> None:
@@ -119,46 +121,48 @@ def consumer(home: House, serial: int, taken_from: Callable[[], object] = lambda
         def resume(claimed: ClaimedRequest) -> None:
             raise AssertionError("it has lent nothing")
 
-        pulls = Consumer(owner, home.directory, home.queues, loop, lambda queue: not ran, start, resume)
-        watch(lambda: (bytes(owner.view), lying(home.queues[0]), len(ran), taken_from()))
+        pulls = Consumer(owner, parts.directory, parts.queues, loop, lambda queue: not ran, start, resume)
+        watch(lambda: (bytes(owner.view), lying(parts.queues[0]), len(ran), taken_from()))
         pulls.begin()
         pulls.end()
 
     return act
 
 
-async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_nothing(home: House) -> None:
-    serial = home.new_serial()
-    owner = LockedLedger(home.directory, serial)
-    producer = Producer(owner, home.queues, asyncio.get_running_loop(), lambda index: None)
+async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_nothing(
+    parts: HostParts,
+) -> None:
+    serial = parts.new_serial()
+    owner = LockedLedger(parts.directory, serial)
+    producer = Producer(owner, parts.queues, asyncio.get_running_loop(), lambda index: None)
 
-    def lend(reply: bytes) -> None:
+    def enqueue(reply: bytes) -> None:
         index = owner.receive_copy(frame(reply), 1)
         assert index is not None
         assert producer.enqueue(index, None, DEFAULT, FAR)
 
-    lend(b"R.whole")
-    whole = Killed(consumer(home, home.new_serial(), lambda: bytes(owner.view)), 0)
+    enqueue(b"R.whole")
+    whole = Killed(consumer(parts, parts.new_serial(), lambda: bytes(owner.view)), 0)
     assert whole.told == [b"R.whole"]
     outcomes = set()
     for kill_at in whole.changes:
-        reply, dead = b"R.%d" % kill_at, home.new_serial()
-        home.ran.clear()
-        lend(reply)
-        killed = Killed(consumer(home, dead), kill_at)
-        outcomes.add(await outcome(home, dead, killed, reply))
+        reply, dead = b"R.%d" % kill_at, parts.new_serial()
+        parts.ran.clear()
+        enqueue(reply)
+        killed = Killed(consumer(parts, dead), kill_at)
+        outcomes.add(await outcome(parts, dead, killed, reply))
         producer.expire(1)
         assert owner.held == 0, "the pusher has its entry and its room back"
     assert outcomes == {(False, False), (True, False), (True, True)}
 
 
-def regainer(home: House, serial: int, reply: bytes) -> Act:
+def withdrawer(parts: HostParts, serial: int, reply: bytes) -> Act:
     """A worker that enqueued a request, and pulls and starts it itself, in the order of admission."""
 
     def act(tell: Callable[[bytes], None], watch: Callable[[Callable[[], object]], None]) -> None:
         loop = asyncio.new_event_loop()
-        owner = LockedLedger(home.directory, serial)
-        producer = Producer(owner, home.queues, loop, lambda index: None)
+        owner = LockedLedger(parts.directory, serial)
+        producer = Producer(owner, parts.queues, loop, lambda index: None)
         index = owner.receive_copy(frame(reply), 1)
         assert index is not None
         assert producer.enqueue(index, None, DEFAULT, FAR)
@@ -175,8 +179,8 @@ def regainer(home: House, serial: int, reply: bytes) -> Act:
             ran.append(reply)
             tell(reply)
 
-        pulls = Consumer(owner, home.directory, home.queues, loop, lambda queue: not ran, start, resume)
-        watch(lambda: (bytes(owner.view), lying(home.queues[0]), len(ran)))
+        pulls = Consumer(owner, parts.directory, parts.queues, loop, lambda queue: not ran, start, resume)
+        watch(lambda: (bytes(owner.view), lying(parts.queues[0]), len(ran)))
         pulls.begin()
         pulls.end()
 
@@ -184,29 +188,29 @@ def regainer(home: House, serial: int, reply: bytes) -> Act:
 
 
 async def test_who_pulls_its_own_request_and_is_killed_anywhere_loses_and_doubles_nothing(
-    home: House,
+    parts: HostParts,
 ) -> None:
-    whole = Killed(regainer(home, home.new_serial(), b"R.whole"), 0)
+    whole = Killed(withdrawer(parts, parts.new_serial(), b"R.whole"), 0)
     assert whole.told == [b"R.whole"]
     outcomes = set()
     for kill_at in whole.changes:
-        reply, dead = b"R.%d" % kill_at, home.new_serial()
-        home.ran.clear()
-        killed = Killed(regainer(home, dead, reply), kill_at)
-        outcomes.add(await outcome(home, dead, killed, reply))
-        assert not home.standby.ledger.in_use(), "the standby's entry was given back"
+        reply, dead = b"R.%d" % kill_at, parts.new_serial()
+        parts.ran.clear()
+        killed = Killed(withdrawer(parts, dead, reply), kill_at)
+        outcomes.add(await outcome(parts, dead, killed, reply))
+        assert not parts.standby.ledger.in_use(), "the standby's entry was given back"
     assert outcomes == {(False, False), (True, False), (True, True)}
 
 
-async def test_a_token_that_a_dead_puller_held_undecided_is_sent_again(home: House) -> None:
-    owner = LockedLedger(home.directory, home.new_serial())
+async def test_a_token_that_a_dead_puller_held_undecided_is_sent_again(parts: HostParts) -> None:
+    owner = LockedLedger(parts.directory, parts.new_serial())
     index = owner.receive_copy(frame(b"R.1"), 1)
     assert index is not None
-    home.queues[0].send.send(Token(owner.serial, index, 1, FAR).pack())
-    dead = home.new_serial()
-    assert Killed(consumer(home, dead), 0).told == []
+    parts.queues[0].send.send(Token(owner.serial, index, 1, FAR).pack())
+    dead = parts.new_serial()
+    assert Killed(consumer(parts, dead), 0).told == []
     owner.queue(index, 1)
-    assert not home.waiting()
-    await inherit(home, dead)
-    await home.settle()
-    assert home.ran == [b"R.1"]
+    assert not parts.waiting()
+    await recover(parts, dead)
+    await parts.settle()
+    assert parts.ran == [b"R.1"]

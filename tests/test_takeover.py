@@ -15,7 +15,7 @@ from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_waiting
-from tests.support.house import SUBJECT, House, body, died, frame, until
+from tests.support.host_parts import SUBJECT, HostParts, body, died, frame, until
 
 COUNT = 4
 CONNECT = (
@@ -31,10 +31,10 @@ class Worker:
     It then waits; `sock` is the duplicate that its supervisor has.
     """
 
-    def __init__(self, home: House, size: int, step: str) -> None:
-        self.home = home
-        self.serial = home.new_serial()
-        self.sock = socket.create_connection(("127.0.0.1", home.server.port))
+    def __init__(self, parts: HostParts, size: int, step: str) -> None:
+        self.parts = parts
+        self.serial = parts.new_serial()
+        self.sock = socket.create_connection(("127.0.0.1", parts.server.port))
         self._reader, writer = os.pipe()
         gate, self._gate = os.pipe()
         parent = os.getpid()
@@ -52,7 +52,7 @@ class Worker:
         os.close(gate)
 
     def _live(self, size: int, step: str, writer: int, gate: int) -> None:
-        owner = LockedLedger(self.home.directory, self.serial)
+        owner = LockedLedger(self.parts.directory, self.serial)
         buffer, sock = ReceiveBuffer(owner), self.sock
         buffer.reset()
         sock.sendall(CONNECT)
@@ -98,15 +98,15 @@ class Worker:
 
 
 async def handed_over(
-    home: House, size: int, step: str, number: int, padding: int = 0
+    parts: HostParts, size: int, step: str, number: int, padding: int = 0
 ) -> tuple[Worker, list[bytes]]:
     """A worker at its step, with `COUNT` requests sent to it by the server; their reply subjects."""
-    worker = Worker(home, size, step)
+    worker = Worker(parts, size, step)
     assert await worker.told() == b".", "it could not subscribe"
     replies = [b"R.%d.%d" % (number, i) for i in range(COUNT)]
     for reply in replies:
-        await home.client.publish(SUBJECT, body(0, padding), reply.decode())
-    await home.client.flush()
+        await parts.client.publish(SUBJECT, body(0, padding), reply.decode())
+    await parts.client.flush()
     if not padding:
         total = sum(len(frame(reply)) for reply in replies)
         await until(lambda: tcp.unread(worker.sock) >= total)
@@ -114,112 +114,112 @@ async def handed_over(
             worker.kill()
             worker.close()
             worker.sock.close()
-            return await handed_over(home, size, step, number)
+            return await handed_over(parts, size, step, number)
     worker.go_on()
     assert await worker.told() == b".", "it died by itself"
     return worker, replies
 
 
-async def taken_over(home: House, worker: Worker) -> int:
-    ledger = MappedLedger(home.directory, worker.serial)
-    answered = answer_started(ledger, home.standby, died, home.ledgers)
-    await requeue_waiting(ledger, worker.sock, home.standby)
+async def taken_over(parts: HostParts, worker: Worker) -> int:
+    ledger = MappedLedger(parts.directory, worker.serial)
+    answered = answer_started(ledger, parts.standby, died, parts.ledgers)
+    await requeue_waiting(ledger, worker.sock, parts.standby)
     ledger.close()
     return answered
 
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_worker_killed_at_every_cut_of_its_stream_loses_and_doubles_nothing(
-    home: House, step: str
+    parts: HostParts, step: str
 ) -> None:
     one = len(frame(b"R.00.0"))
     # each end of a frame, the bytes around it, and places within lines and bodies
     cuts = sorted({0, 1, 2, 10, 30, one // 2, *(k * one + d for k in (1, 2) for d in (-2, -1, 0, 1, 20))})
     for number, size in enumerate([*cuts, COUNT * one], start=10):
-        home.ran.clear()
-        home.answers.clear()
-        worker, replies = await handed_over(home, size, step, number)
+        parts.ran.clear()
+        parts.answers.clear()
+        worker, replies = await handed_over(parts, size, step, number)
         worker.kill()
-        answered = await taken_over(home, worker)
+        answered = await taken_over(parts, worker)
         worker.close()
-        await home.settle()
+        await parts.settle()
         assert answered == (step == "started" and size >= one)
-        assert sorted(home.ran) == replies[answered:], size
-        assert home.answers == {reply: ["worker died: here"] for reply in replies[:answered]}, size
+        assert sorted(parts.ran) == replies[answered:], size
+        assert parts.answers == {reply: ["worker died: here"] for reply in replies[:answered]}, size
         assert worker.sock.fileno() < 0, "the inherited connection is closed"
-        assert not home.standby.ledger.in_use()
+        assert not parts.standby.ledger.in_use()
 
 
 @pytest.mark.parametrize("size", [0, 5, 30_000, 60_000])
 @pytest.mark.parametrize("step", STEPS[:4])
 async def test_frames_that_do_not_fit_what_is_left_of_the_chunk_are_moved_whole(
-    home: House, step: str, size: int
+    parts: HostParts, step: str, size: int
 ) -> None:
-    worker, replies = await handed_over(home, size, step, 1, padding=28_000)
+    worker, replies = await handed_over(parts, size, step, 1, padding=28_000)
     worker.kill()
-    await taken_over(home, worker)
+    await taken_over(parts, worker)
     worker.close()
-    await home.settle()
-    assert sorted(home.ran) == replies
+    await parts.settle()
+    assert sorted(parts.ran) == replies
 
 
 @pytest.mark.parametrize("step", STEPS[:4])
 async def test_a_hanging_worker_that_goes_on_finds_that_nothing_is_its_own_any_more(
-    home: House, step: str
+    parts: HostParts, step: str
 ) -> None:
     size = 2 * len(frame(b"R.1.0")) + 20
-    worker, replies = await handed_over(home, size, step, 1)
+    worker, replies = await handed_over(parts, size, step, 1)
     os.kill(worker.pid, signal.SIGSTOP)
     os.waitpid(worker.pid, os.WUNTRACED)
-    assert await taken_over(home, worker) == 0
+    assert await taken_over(parts, worker) == 0
     os.kill(worker.pid, signal.SIGCONT)
     worker.go_on()
     assert await worker.told(4) == b"none"
     os.waitpid(worker.pid, 0)
     worker.close()
-    ledger = MappedLedger(home.directory, worker.serial)
+    ledger = MappedLedger(parts.directory, worker.serial)
     assert ledger.words[Word.FENCED_EPOCH] == ledger.words[Word.EPOCH] == 1
-    await home.settle()
-    assert sorted(home.ran) == replies
+    await parts.settle()
+    assert sorted(parts.ran) == replies
 
 
-async def test_a_connection_is_taken_over_once(home: House) -> None:
-    worker, replies = await handed_over(home, 50, "recorded", 1)
+async def test_a_connection_is_taken_over_once(parts: HostParts) -> None:
+    worker, replies = await handed_over(parts, 50, "recorded", 1)
     worker.kill()
-    await taken_over(home, worker)
-    ledger = MappedLedger(home.directory, worker.serial)
-    assert (await requeue_waiting(ledger, None, home.standby)).count == 0
+    await taken_over(parts, worker)
+    ledger = MappedLedger(parts.directory, worker.serial)
+    assert (await requeue_waiting(ledger, None, parts.standby)).count == 0
     worker.close()
-    await home.settle()
-    assert sorted(home.ran) == replies
+    await parts.settle()
+    assert sorted(parts.ran) == replies
 
 
-async def test_a_server_that_is_gone_leaves_what_had_come(home: House) -> None:
+async def test_a_server_that_is_gone_leaves_what_had_come(parts: HostParts) -> None:
     size = 2 * len(frame(b"R.1.0"))
-    worker, replies = await handed_over(home, size, "recorded", 1)
-    await home.server.kill()
+    worker, replies = await handed_over(parts, size, "recorded", 1)
+    await parts.server.kill()
     worker.kill()
-    await taken_over(home, worker)
+    await taken_over(parts, worker)
     worker.close()
-    home.consumer.begin()
-    await until(lambda: sorted(home.ran) == replies)
-    await home.server.start()
+    parts.consumer.begin()
+    await until(lambda: sorted(parts.ran) == replies)
+    await parts.server.start()
 
 
 async def test_an_entry_that_was_made_after_its_connection_was_taken_over_is_not_moved_again(
-    home: House,
+    parts: HostParts,
 ) -> None:
     """A worker that hung between reading and its ledger makes entries of what is moved already, and may die then."""
-    ledger_file.make(home.directory, Geometry(16, 1 << 17, 4096), Identity(77, 0, 1))
-    owner = LockedLedger(home.directory, 77)
+    ledger_file.make(parts.directory, Geometry(16, 1 << 17, 4096), Identity(77, 0, 1))
+    owner = LockedLedger(parts.directory, 77)
     buffer, data = ReceiveBuffer(owner), frame(b"R.1")
     buffer.reset()
     buffer.free_space(0)[: len(data)] = data
     buffer.commit(len(data))
     place = buffer.place()
-    ledger = MappedLedger(home.directory, 77)
-    assert (await requeue_waiting(ledger, None, home.standby)).count == 1
+    ledger = MappedLedger(parts.directory, 77)
+    assert (await requeue_waiting(ledger, None, parts.standby)).count == 1
     owner.receive(place, len(data), 1)
-    await requeue_waiting(ledger, None, home.standby)
-    await home.settle()
-    assert home.ran == [b"R.1"]
+    await requeue_waiting(ledger, None, parts.standby)
+    await parts.settle()
+    assert parts.ran == [b"R.1"]

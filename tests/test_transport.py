@@ -14,7 +14,7 @@ from ajhost.ledger.layout import Geometry, Identity, Word, create
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import ServerInfo
-from tests.support.house import frame, until
+from tests.support.host_parts import frame, until
 from tests.support.peer import Peer, let_in
 
 ENTRIES = 8

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import processes
 from tests.support.host import Host
-from tests.support.house import until
+from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 

@@ -16,7 +16,7 @@ from tests.support.deaths import (
     everybody_while_a_worker_hangs,
 )
 from tests.support.fd_store import KeptHost
-from tests.support.house import until
+from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.router import Router
 

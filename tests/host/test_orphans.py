@@ -10,7 +10,7 @@ from pathlib import Path
 from ajhost.ledger.layout import State
 from tests.support import processes
 from tests.support.host import Host
-from tests.support.house import until
+from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.router import Request, Router, Verdict
 

@@ -29,7 +29,7 @@ from ajhost.ledger.layout import (
 )
 from tests.support import processes
 from tests.support.host import Host
-from tests.support.house import until
+from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 

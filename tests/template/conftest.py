@@ -14,7 +14,7 @@ from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.template_process import TemplateProcess
-from tests.template.bench import ENTRY, TIMEOUT, WORKER, Bench, Fork, Start, Worker
+from tests.template.driver import ENTRY, TIMEOUT, WORKER, Fork, Start, TemplateDriver, Worker
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +32,13 @@ def queues() -> Iterator[list[TokenQueue]]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TemplateDriver:
     app, entry = tmp_path / "app", tmp_path / "entry"
     app.mkdir()
     entry.mkdir()
     (entry / "worker_of_the_test.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(entry))
-    made = Bench(app)
+    made = TemplateDriver(app)
     made.module("acme", "async def send(task): ...\ndef sync(task): return 42\n")
     return made
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.template.bench import Bench, Fork, Start
+from tests.template.driver import Fork, Start, TemplateDriver
 
 HANDLER = "\ndef send(task): ...\n"
 
@@ -96,11 +96,11 @@ LEFT = {
 
 @pytest.mark.parametrize("what", LEFT)
 async def test_what_does_no_harm_by_itself_is_told_and_served(
-    bench: Bench, start: Start, fork: Fork, what: str
+    driver: TemplateDriver, start: Start, fork: Fork, what: str
 ) -> None:
-    source, said = (text.replace("{app}", str(bench.app)) for text in LEFT[what])
-    bench.module("acme", source + HANDLER)
-    template = await start(bench.plan())
+    source, said = (text.replace("{app}", str(driver.app)) for text in LEFT[what])
+    driver.module("acme", source + HANDLER)
+    template = await start(driver.plan())
     assert [said in warning for warning in template.warnings].count(True) >= 1, template.warnings
     assert (await (await fork(template)).report())["slot"] == 0
 
@@ -123,70 +123,70 @@ CONNECTIONS = {
 
 @pytest.mark.parametrize("what", CONNECTIONS)
 async def test_a_connection_is_refused_with_its_peer_and_the_cures(
-    bench: Bench, listener: socket.socket, what: str
+    driver: TemplateDriver, listener: socket.socket, what: str
 ) -> None:
-    bench.module("acme", CONNECTIONS[what].replace("{port}", str(listener.getsockname()[1])) + HANDLER)
-    (problem,) = await bench.problems(bench.plan())
+    driver.module("acme", CONNECTIONS[what].replace("{port}", str(listener.getsockname()[1])) + HANDLER)
+    (problem,) = await driver.problems(driver.plan())
     assert f"to {place(listener)} is open" in problem
     assert f'python.allow_open = ["{place(listener)}"]' in problem
     assert "python.preload = false" in problem
 
 
 async def test_a_connection_over_a_unix_socket_is_refused_and_the_system_log_is_not(
-    bench: Bench, start: Start
+    driver: TemplateDriver, start: Start
 ) -> None:
-    path = bench.app / "db.sock"
+    path = driver.app / "db.sock"
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         server.bind(str(path))
         server.listen()
-        bench.module(
+        driver.module(
             "acme", f"import socket\nKEPT = socket.socket(socket.AF_UNIX)\nKEPT.connect('{path}')" + HANDLER
         )
-        (problem,) = await bench.problems(bench.plan())
+        (problem,) = await driver.problems(driver.plan())
         assert f"a connection to unix:{path} is open" in problem
-        log.bind(str(bench.app / "log"))
-        bench.module(
+        log.bind(str(driver.app / "log"))
+        driver.module(
             "acme",
             "import socket\nfrom ajhost.roles.template import import_effects\n"
-            f"import_effects._SYSLOG = ({str(bench.app / 'log')!r},)\n"
-            f"KEPT = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\nKEPT.connect({str(bench.app / 'log')!r})"
+            f"import_effects._SYSLOG = ({str(driver.app / 'log')!r},)\n"
+            f"KEPT = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\nKEPT.connect({str(driver.app / 'log')!r})"
             + HANDLER,
         )
-        assert (await start(bench.plan())).warnings == []
+        assert (await start(driver.plan())).warnings == []
 
 
 async def test_a_connection_that_is_allowed_or_not_shared_is_none_of_ours(
-    bench: Bench, start: Start, listener: socket.socket
+    driver: TemplateDriver, start: Start, listener: socket.socket
 ) -> None:
     source = CONNECTIONS["tcp"].replace("{port}", str(listener.getsockname()[1]))
-    bench.module("acme", source + HANDLER)
-    plan = bench.plan()
+    driver.module("acme", source + HANDLER)
+    plan = driver.plan()
     for pattern in (place(listener), "127.0.0.1:*"):
         allowed = replace(plan, python=replace(plan.python, allow_open=(pattern,)))
         assert (await start(allowed)).warnings == []
-    assert (await start(bench.plan(preload=False))).warnings == []
+    assert (await start(driver.plan(preload=False))).warnings == []
     other = replace(plan, python=replace(plan.python, allow_open=("127.0.0.2:*",)))
-    assert len(await bench.problems(other)) == 1
+    assert len(await driver.problems(other)) == 1
 
 
 async def test_a_connection_that_an_import_closed_again_is_none(
-    bench: Bench, start: Start, listener: socket.socket
+    driver: TemplateDriver, start: Start, listener: socket.socket
 ) -> None:
     source = CONNECTIONS["tcp"].replace("{port}", str(listener.getsockname()[1]))
-    bench.module("acme", f"{source}KEPT.close()\nKEPT = None{HANDLER}")
-    assert (await start(bench.plan())).warnings == []
+    driver.module("acme", f"{source}KEPT.close()\nKEPT = None{HANDLER}")
+    assert (await start(driver.plan())).warnings == []
     # nor one that only a cycle of garbage holds
-    bench.module("acme", f"{source}cycle = [KEPT]\ncycle.append(cycle)\ndel cycle\nKEPT = None{HANDLER}")
-    assert (await start(bench.plan())).warnings == []
+    driver.module("acme", f"{source}cycle = [KEPT]\ncycle.append(cycle)\ndel cycle\nKEPT = None{HANDLER}")
+    assert (await start(driver.plan())).warnings == []
 
 
-async def test_a_port_that_each_worker_would_bind_again_is_refused(bench: Bench) -> None:
+async def test_a_port_that_each_worker_would_bind_again_is_refused(driver: TemplateDriver) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    bench.module("acme", f"import socket\nKEPT = socket.create_server(('127.0.0.1', {port}))" + HANDLER)
-    plan = bench.plan(preload=False)
-    (problem,) = await bench.problems(replace(plan, workers=replace(plan.workers, count=2)))
+    driver.module("acme", f"import socket\nKEPT = socket.create_server(('127.0.0.1', {port}))" + HANDLER)
+    plan = driver.plan(preload=False)
+    (problem,) = await driver.problems(replace(plan, workers=replace(plan.workers, count=2)))
     assert f"a socket listens on 127.0.0.1:{port}, and each of 2 workers would bind the port again" in problem
 
 
@@ -207,26 +207,28 @@ HOOKS = {
 
 
 @pytest.mark.parametrize("what", HOOKS)
-async def test_a_fork_hook_with_which_no_worker_can_be_made_is_named(bench: Bench, what: str) -> None:
+async def test_a_fork_hook_with_which_no_worker_can_be_made_is_named(
+    driver: TemplateDriver, what: str
+) -> None:
     source, parts = HOOKS[what]
-    bench.module("acme", source + HANDLER)
-    (problem,) = await bench.problems(bench.plan())
+    driver.module("acme", source + HANDLER)
+    (problem,) = await driver.problems(driver.plan())
     for part in parts:
         assert part in problem
 
 
-async def test_a_library_of_greenlets_in_the_hosts_place_is_refused(bench: Bench) -> None:
-    bench.module(
+async def test_a_library_of_greenlets_in_the_hosts_place_is_refused(driver: TemplateDriver) -> None:
+    driver.module(
         "gevent", "class Thread: ...\ndef patch_all():\n    import threading\n    threading.Thread = Thread\n"
     )
-    bench.module("acme", "import gevent\nKEPT = gevent.patch_all()\n" + HANDLER)
+    driver.module("acme", "import gevent\nKEPT = gevent.patch_all()\n" + HANDLER)
     for preload in (True, False):
-        (problem,) = await bench.problems(bench.plan(preload=preload))
+        (problem,) = await driver.problems(driver.plan(preload=preload))
         assert "gevent has replaced threading.Thread" in problem
 
 
-async def test_a_native_thread_is_named_by_its_library(bench: Bench, start: Start) -> None:
-    bench.module(
+async def test_a_native_thread_is_named_by_its_library(driver: TemplateDriver, start: Start) -> None:
+    driver.module(
         "acme",
         """
         import ctypes, ctypes.util
@@ -237,6 +239,6 @@ async def test_a_native_thread_is_named_by_its_library(bench: Bench, start: Star
         def send(task): ...
         """,
     )
-    warnings = (await start(bench.plan())).warnings
+    warnings = (await start(driver.plan())).warnings
     assert any("the thread a native thread of libnats.so" in warning for warning in warnings), warnings
     assert any("an unnamed native thread" in warning for warning in warnings), warnings

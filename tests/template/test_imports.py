@@ -8,7 +8,7 @@ import pytest
 
 from ajhost.adapters.linux import processes
 from ajhost.roles.template.template_process import TemplateFailed, rehearse
-from tests.template.bench import ENTRY, TIMEOUT, Bench, Start
+from tests.template.driver import ENTRY, TIMEOUT, Start, TemplateDriver
 
 
 @pytest.mark.parametrize(
@@ -25,10 +25,10 @@ from tests.template.bench import ENTRY, TIMEOUT, Bench, Start
     ],
 )
 async def test_an_import_that_goes_wrong_is_told_with_the_users_lines(
-    bench: Bench, source: str, parts: list[str]
+    driver: TemplateDriver, source: str, parts: list[str]
 ) -> None:
-    bench.module("acme", source)
-    (problem,) = await bench.problems(bench.plan())
+    driver.module("acme", source)
+    (problem,) = await driver.problems(driver.plan())
     for part in parts:
         assert part in problem
     assert "importlib" not in problem
@@ -43,42 +43,46 @@ async def test_an_import_that_goes_wrong_is_told_with_the_users_lines(
         "import ctypes\n\ndef wait():\n    ctypes.PyDLL(None).sleep(600)\nwait()\n",
     ],
 )
-async def test_an_import_that_hangs_ends_in_time_and_its_stacks_are_told(bench: Bench, hang: str) -> None:
-    bench.module("acme", hang)
+async def test_an_import_that_hangs_ends_in_time_and_its_stacks_are_told(
+    driver: TemplateDriver, hang: str
+) -> None:
+    driver.module("acme", hang)
     async with asyncio.timeout(TIMEOUT):
-        (problem,) = await bench.problems(bench.plan(), timeout=0.5)
+        (problem,) = await driver.problems(driver.plan(), timeout=0.5)
     assert "did not end in time" in problem
     assert 'acme.py", line 4 in wait' in problem
     assert "ajhost/roles" not in problem
 
 
-async def test_a_template_that_will_not_end_itself_is_killed(bench: Bench) -> None:
-    bench.module(
+async def test_a_template_that_will_not_end_itself_is_killed(driver: TemplateDriver) -> None:
+    driver.module(
         "acme", "import faulthandler, time\nfaulthandler.cancel_dump_traceback_later()\ntime.sleep(600)\n"
     )
     async with asyncio.timeout(TIMEOUT):
-        (problem,) = await bench.problems(bench.plan(), timeout=2.0)
+        (problem,) = await driver.problems(driver.plan(), timeout=2.0)
     assert "did not import the handlers in 2 s" in problem
 
 
 async def test_what_an_import_prints_reaches_the_output(
-    bench: Bench, start: Start, capfd: pytest.CaptureFixture[str]
+    driver: TemplateDriver, start: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    bench.module("acme", "import sys\nprint('hello')\nprint('there', file=sys.stderr)\ndef send(task): ...\n")
-    await start(bench.plan())
+    driver.module(
+        "acme", "import sys\nprint('hello')\nprint('there', file=sys.stderr)\ndef send(task): ...\n"
+    )
+    await start(driver.plan())
     assert capfd.readouterr() == ("hello\n", "there\n")
 
 
-async def test_all_problems_are_told_at_once(bench: Bench) -> None:
-    bench.module("bad", "1 / 0\n")
-    bench.module(
+async def test_all_problems_are_told_at_once(driver: TemplateDriver) -> None:
+    driver.module("bad", "1 / 0\n")
+    driver.module(
         "odd",
         "class Send: ...\nnumber = 3\ndef two(a, b): ...\nasync def agen(t): yield\ndef gen(t): yield\n",
     )
-    spec = bench.plan(
+    spec = driver.plan(
         "bad:a", "bad:b", "acne:send", "acme:sent", "odd:Send", "odd:number", "odd:two", "odd:agen", "odd:gen"
     )
-    problems = await bench.problems(spec)
+    problems = await driver.problems(spec)
     assert [problem.partition(": ")[0] for problem in problems] == [
         'handlers."r0", handlers."r1"',
         *(f'handlers."r{number}"' for number in range(2, 9)),
@@ -100,13 +104,13 @@ async def test_all_problems_are_told_at_once(bench: Bench) -> None:
         assert part in problem
 
 
-async def test_a_thousand_problems_are_all_told(bench: Bench) -> None:
-    problems = await bench.problems(bench.plan(*(f"acme:missing{number}" for number in range(1000))))
+async def test_a_thousand_problems_are_all_told(driver: TemplateDriver) -> None:
+    problems = await driver.problems(driver.plan(*(f"acme:missing{number}" for number in range(1000))))
     assert len(problems) == 1000
 
 
-async def test_everything_that_can_be_called_with_a_task_is_a_handler(bench: Bench) -> None:
-    bench.module(
+async def test_everything_that_can_be_called_with_a_task_is_a_handler(driver: TemplateDriver) -> None:
+    driver.module(
         "many",
         """
         import functools
@@ -138,27 +142,29 @@ async def test_everything_that_can_be_called_with_a_task_is_a_handler(bench: Ben
         "many:decorated": "async",
         "many:builtin": "thread",
     }
-    spec = bench.plan(*targets)
+    spec = driver.plan(*targets)
     described, _ = await rehearse(spec.python, spec.handlers, TIMEOUT, entry=ENTRY)
     assert {found.target: found.kind for found in described} == targets
 
 
-async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_running(bench: Bench) -> None:
-    spec = bench.plan("acme:send", "acme:sync", preload=False)
+async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_running(
+    driver: TemplateDriver,
+) -> None:
+    spec = driver.plan("acme:send", "acme:sync", preload=False)
     alive = processes.children()
     described, _ = await rehearse(spec.python, spec.handlers, TIMEOUT)
     assert [(found.route, found.kind) for found in described] == [("r0", "async"), ("r1", "thread")]
     assert processes.children() == alive
 
 
-async def test_handlers_that_cannot_be_proven_are_told_with_every_problem(bench: Bench) -> None:
-    bench.module("hang", "import time\ntime.sleep(600)\n")
-    spec = bench.plan("acme:sent", "acme:snyc")
+async def test_handlers_that_cannot_be_proven_are_told_with_every_problem(driver: TemplateDriver) -> None:
+    driver.module("hang", "import time\ntime.sleep(600)\n")
+    spec = driver.plan("acme:sent", "acme:snyc")
     with pytest.raises(TemplateFailed) as failed:
         await rehearse(spec.python, spec.handlers, TIMEOUT)
     problems = failed.value.problems
     assert ["did you mean send" in problems[0], "did you mean sync" in problems[1]] == [True, True]
-    spec = bench.plan("hang:send")
+    spec = driver.plan("hang:send")
     with pytest.raises(TemplateFailed) as failed:
         await rehearse(spec.python, spec.handlers, 0.5)
     (problem,) = failed.value.problems

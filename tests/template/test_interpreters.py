@@ -12,19 +12,19 @@ import pytest
 
 from ajhost.adapters.linux import processes
 from ajhost.roles.template.template_process import rehearse
-from tests.template.bench import ENTRY, TIMEOUT, Bench, Fork, Start
+from tests.template.driver import ENTRY, TIMEOUT, Fork, Start, TemplateDriver
 
 
 async def test_a_virtual_environment_without_ajhost_serves_its_handlers_and_keeps_its_packages_first(
-    bench: Bench, start: Start, fork: Fork, venv: Path
+    driver: TemplateDriver, start: Start, fork: Fork, venv: Path
 ) -> None:
-    bench.module("acme", "import only_here, pydantic\npydantic.HERE\nsend = only_here.send\n")
-    template = await start(bench.plan(interpreter=str(venv / "bin/python")))
+    driver.module("acme", "import only_here, pydantic\npydantic.HERE\nsend = only_here.send\n")
+    template = await start(driver.plan(interpreter=str(venv / "bin/python")))
     report = await (await fork(template)).report()
     assert report["called"] == ["the venv"]
     assert Path(report["ajhost"]) == Path(processes.__file__).parents[2] / "__init__.py"
     path = report["path"]
-    assert path[0] == str(bench.app)
+    assert path[0] == str(driver.app)
     (site,) = venv.glob("lib/python3.*/site-packages")
     import orjson
 
@@ -32,17 +32,17 @@ async def test_a_virtual_environment_without_ajhost_serves_its_handlers_and_keep
 
 
 async def test_a_generation_keeps_its_release_when_a_symlink_moves_on(
-    bench: Bench, start: Start, fork: Fork, venv: Path, tmp_path: Path
+    driver: TemplateDriver, start: Start, fork: Fork, venv: Path, tmp_path: Path
 ) -> None:
     for release in ("one", "two"):
-        bench.module(
+        driver.module(
             f"../{release}/acme", f"def send(task):\n    import late\n    return {release!r}, late.NAME\n"
         )
-        bench.module(f"../{release}/late", f"NAME = {release!r}\n")
+        driver.module(f"../{release}/late", f"NAME = {release!r}\n")
         (tmp_path / release / "venv").symlink_to(venv)
     current = tmp_path / "current"
     current.symlink_to(tmp_path / "one")
-    template = await start(bench.plan(path=current, interpreter=str(current / "venv/bin/python")))
+    template = await start(driver.plan(path=current, interpreter=str(current / "venv/bin/python")))
     current.unlink()
     current.symlink_to(tmp_path / "two")
     report = await (await fork(template)).report()
@@ -51,12 +51,12 @@ async def test_a_generation_keeps_its_release_when_a_symlink_moves_on(
 
 
 async def test_the_systems_own_python_of_the_same_version_serves_too(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
     system = Path("/usr/bin/python3")
     if not system.exists() or _version(system) != list(sys.version_info[:2]):
         pytest.skip(f"{system} is not Python {sys.version_info[0]}.{sys.version_info[1]}")
-    report = await (await fork(await start(bench.plan("acme:sync", interpreter=str(system))))).report()
+    report = await (await fork(await start(driver.plan("acme:sync", interpreter=str(system))))).report()
     assert report["called"] == [42]
 
 
@@ -74,17 +74,17 @@ def _another_python(wanted: Callable[[tuple[int, int]], bool]) -> Path:
     pytest.skip("there is no such Python on this machine")
 
 
-async def test_a_python_of_another_version_is_told_what_to_do(bench: Bench) -> None:
+async def test_a_python_of_another_version_is_told_what_to_do(driver: TemplateDriver) -> None:
     other = _another_python(lambda version: version >= (3, 11) and version != sys.version_info[:2])
-    (problem,) = await bench.problems(bench.plan(interpreter=str(other)))
+    (problem,) = await driver.problems(driver.plan(interpreter=str(other)))
     assert f"python.interpreter: {other} is Python 3." in problem
     assert f"Install ajhost in that environment: {other} -m pip install ajhost==" in problem
     assert "\n" not in problem
 
 
-async def test_a_python_that_is_too_old_is_told_so(bench: Bench) -> None:
+async def test_a_python_that_is_too_old_is_told_so(driver: TemplateDriver) -> None:
     old = _another_python(lambda version: (3, 6) <= version < (3, 11))
-    (problem,) = await bench.problems(bench.plan(interpreter=str(old)))
+    (problem,) = await driver.problems(driver.plan(interpreter=str(old)))
     assert f"{old} is Python 3." in problem
     assert problem.endswith("ajhost needs Python 3.11 or later")
 
@@ -100,11 +100,11 @@ async def test_a_python_that_is_too_old_is_told_so(bench: Bench) -> None:
     ],
 )
 async def test_what_is_no_interpreter_is_refused_with_the_reason(
-    bench: Bench, tmp_path: Path, make: Callable[[Path], object], part: str
+    driver: TemplateDriver, tmp_path: Path, make: Callable[[Path], object], part: str
 ) -> None:
     interpreter = tmp_path / "python"
     make(interpreter)
-    (problem,) = await bench.problems(bench.plan(interpreter=str(interpreter)))
+    (problem,) = await driver.problems(driver.plan(interpreter=str(interpreter)))
     assert part in problem
     assert str(interpreter) in problem or part == "exit status 1"
 
@@ -120,20 +120,22 @@ def send(mail: Mail, task): ...
 
 
 async def test_a_typed_payload_is_read_by_the_hosts_pydantic_where_the_environment_has_none(
-    bench: Bench, venv: Path
+    driver: TemplateDriver, venv: Path
 ) -> None:
-    bench.module("typed", TYPED)
+    driver.module("typed", TYPED)
     for fake in venv.rglob("pydantic.py"):
         fake.unlink()
-    spec = bench.plan("typed:send", interpreter=str(venv / "bin/python"))
+    spec = driver.plan("typed:send", interpreter=str(venv / "bin/python"))
     (found,), _ = await rehearse(spec.python, spec.handlers, TIMEOUT, entry=ENTRY, schemas=True)
     assert found.payload == "Mail"
     assert json.loads(found.schema)["required"] == ["to"]
 
 
-async def test_a_typed_payload_beside_a_pydantic_that_is_too_old_is_told(bench: Bench, venv: Path) -> None:
-    bench.module("typed", "def send(mail: dict[str, int], task): ...\n")
+async def test_a_typed_payload_beside_a_pydantic_that_is_too_old_is_told(
+    driver: TemplateDriver, venv: Path
+) -> None:
+    driver.module("typed", "def send(mail: dict[str, int], task): ...\n")
     for fake in venv.rglob("pydantic.py"):
         fake.write_text("VERSION = '1.10.2'\nclass TypeAdapter: ...\n")
-    (problem,) = await bench.problems(bench.plan("typed:send", interpreter=str(venv / "bin/python")))
+    (problem,) = await driver.problems(driver.plan("typed:send", interpreter=str(venv / "bin/python")))
     assert "a payload of type dict[str, int] needs pydantic 2; this is 1.10.2" in problem

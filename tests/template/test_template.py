@@ -15,11 +15,13 @@ from ajhost.adapters.linux import processes
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.template.template_process import TemplateFailed
 from tests.support.processes import children, gone, info, send
-from tests.template.bench import ENTRY, TIMEOUT, Bench, Fork, Start
+from tests.template.driver import ENTRY, TIMEOUT, Fork, Start, TemplateDriver
 
 
-async def test_a_template_tells_what_it_loaded_and_serves_under_its_title(bench: Bench, start: Start) -> None:
-    template = await start(bench.plan("acme:send", "acme:sync"))
+async def test_a_template_tells_what_it_loaded_and_serves_under_its_title(
+    driver: TemplateDriver, start: Start
+) -> None:
+    template = await start(driver.plan("acme:send", "acme:sync"))
     assert template.handlers == (
         HandlerDescription("r0", "acme:send", "async"),
         HandlerDescription("r1", "acme:sync", "thread"),
@@ -31,9 +33,9 @@ async def test_a_template_tells_what_it_loaded_and_serves_under_its_title(bench:
 
 
 async def test_a_template_outlives_signals_that_are_meant_for_the_supervisor(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(template.pid, number)
     assert os.getsid(template.pid) == template.pid
@@ -41,8 +43,10 @@ async def test_a_template_outlives_signals_that_are_meant_for_the_supervisor(
     assert (await worker.report())["pid"] == worker.pid
 
 
-async def test_closing_ends_the_template_and_not_its_workers(bench: Bench, start: Start, fork: Fork) -> None:
-    template = await start(bench.plan())
+async def test_closing_ends_the_template_and_not_its_workers(
+    driver: TemplateDriver, start: Start, fork: Fork
+) -> None:
+    template = await start(driver.plan())
     told: list[str] = []
     template.on_death(told.append)
     worker = await fork(template)
@@ -55,9 +59,9 @@ async def test_closing_ends_the_template_and_not_its_workers(bench: Bench, start
 
 
 async def test_a_killed_template_is_noticed_and_its_workers_live_on(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     worker = await fork(template)
     died = asyncio.get_running_loop().create_future()
     template.on_death(died.set_result)
@@ -72,9 +76,9 @@ async def test_a_killed_template_is_noticed_and_its_workers_live_on(
 
 
 async def test_forks_that_a_killed_template_still_owes_fail_or_are_handed_over(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     os.kill(template.pid, signal.SIGSTOP)
     forks = [asyncio.ensure_future(fork(template, slot)) for slot in range(3)]
     await asyncio.sleep(0)
@@ -84,15 +88,15 @@ async def test_forks_that_a_killed_template_still_owes_fail_or_are_handed_over(
     assert all(isinstance(result, TemplateFailed) for result in results)
 
 
-async def test_a_template_does_not_outlive_a_supervisor_that_is_killed(bench: Bench) -> None:
+async def test_a_template_does_not_outlive_a_supervisor_that_is_killed(driver: TemplateDriver) -> None:
     """Nor does it die with a worker's channel: it goes because its parent did."""
-    bench.module("slow", "import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
+    driver.module("slow", "import time\nprint('importing', flush=True)\ntime.sleep(600)\n")
     script = f"""
 import asyncio
 from pathlib import Path
 from ajhost.roles.template.template_process import rehearse
 from ajhost.settings.values import *
-python = PythonSettings(path=(Path({str(bench.app)!r}),))
+python = PythonSettings(path=(Path({str(driver.app)!r}),))
 asyncio.run(rehearse(python, (HandlerSettings("a", "slow:send"),), 600, entry={ENTRY!r}))
 """
     path = f"{Path(processes.__file__).parents[3]}{os.pathsep}{os.environ['PYTHONPATH']}"
@@ -111,12 +115,12 @@ asyncio.run(rehearse(python, (HandlerSettings("a", "slow:send"),), 600, entry={E
 
 
 async def test_systemds_words_and_secrets_do_not_reach_user_code(
-    bench: Bench, start: Start, fork: Fork, monkeypatch: pytest.MonkeyPatch
+    driver: TemplateDriver, start: Start, fork: Fork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "WATCHDOG_PID"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("ACME", "kept")
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     report = await (await fork(template)).report()
     assert not [n for n in report["environment"] if n.startswith(("NOTIFY", "LISTEN", "WATCHDOG"))]
     assert "ACME" in report["environment"]
@@ -125,9 +129,9 @@ async def test_systemds_words_and_secrets_do_not_reach_user_code(
         assert b"geheim" not in Path(f"/proc/{template.pid}/{file}").read_bytes()
 
 
-async def test_a_failed_start_leaves_no_process_and_no_descriptor(bench: Bench) -> None:
-    bench.module("acme", "1 / 0\n")
+async def test_a_failed_start_leaves_no_process_and_no_descriptor(driver: TemplateDriver) -> None:
+    driver.module("acme", "1 / 0\n")
     before, alive = set(os.listdir("/proc/self/fd")), processes.children()
-    await bench.problems(bench.plan())
+    await driver.problems(driver.plan())
     assert set(os.listdir("/proc/self/fd")) == before
     assert processes.children() == alive

@@ -15,8 +15,8 @@ from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.settings.values import WorkerSettings
-from tests.support.house import until
-from tests.template.bench import Bench, Start
+from tests.support.host_parts import until
+from tests.template.driver import Start, TemplateDriver
 
 _DEATHS = 40
 ONE = WorkerSettings(count=1)
@@ -65,10 +65,10 @@ class Deaths:
 
 
 async def test_a_crash_loop_of_days_keeps_only_the_last_reasons(
-    bench: Bench, start: Start, queues: list[TokenQueue], tmp_path: Path
+    driver: TemplateDriver, start: Start, queues: list[TokenQueue], tmp_path: Path
 ) -> None:
     deaths = Deaths(tmp_path, queues)
-    spec = dataclasses.replace(bench.plan(), workers=ONE)
+    spec = dataclasses.replace(driver.plan(), workers=ONE)
     deaths.pool.generations[spec.generation] = Generation(spec)
     deaths.pool.change(spec.generation, await start(spec))
     try:
@@ -82,13 +82,13 @@ async def test_a_crash_loop_of_days_keeps_only_the_last_reasons(
 
 
 async def test_a_generation_whose_template_died_is_forgotten_with_its_last_worker(
-    bench: Bench, start: Start, queues: list[TokenQueue], tmp_path: Path
+    driver: TemplateDriver, start: Start, queues: list[TokenQueue], tmp_path: Path
 ) -> None:
     deaths = Deaths(tmp_path, queues)
     pool = deaths.pool
     try:
         for number in range(1, 4):
-            spec = dataclasses.replace(bench.plan(), generation=number, workers=ONE)
+            spec = dataclasses.replace(driver.plan(), generation=number, workers=ONE)
             pool.generations[number] = Generation(spec)
             template = await start(spec)
             pool.change(number, template)

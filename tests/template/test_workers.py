@@ -11,13 +11,13 @@ import pytest
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue
 from tests.support.processes import children, info
-from tests.template.bench import Bench, Fork, Start
+from tests.template.driver import Fork, Start, TemplateDriver
 
 
 async def test_a_worker_is_a_child_of_the_supervisor_with_a_session_and_a_title_of_its_own(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
-    template = await start(bench.plan("acme:send", "acme:sync"))
+    template = await start(driver.plan("acme:send", "acme:sync"))
     worker = await fork(template, 3)
     report = await worker.report()
     assert (report["slot"], report["serial"], report["generation"]) == (3, 100, 5)
@@ -35,9 +35,9 @@ async def test_a_worker_is_a_child_of_the_supervisor_with_a_session_and_a_title_
 
 
 async def test_a_worker_holds_its_channel_the_lanes_and_nothing_else(
-    bench: Bench, start: Start, fork: Fork, queues: list[TokenQueue]
+    driver: TemplateDriver, start: Start, fork: Fork, queues: list[TokenQueue]
 ) -> None:
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     await fork(template, 0)
     added = open_queue("late")
     try:
@@ -58,8 +58,10 @@ def _inode(descriptor: int) -> str:
     return os.readlink(f"/proc/self/fd/{descriptor}")
 
 
-async def test_more_lanes_than_one_message_holds_all_arrive(bench: Bench, start: Start, fork: Fork) -> None:
-    template = await start(bench.plan())
+async def test_more_lanes_than_one_message_holds_all_arrive(
+    driver: TemplateDriver, start: Start, fork: Fork
+) -> None:
+    template = await start(driver.plan())
     many = tuple(open_queue(f"route{number}") for number in range(150))
     try:
         report = await (await fork(template, 0, many)).report()
@@ -82,17 +84,17 @@ async def test_more_lanes_than_one_message_holds_all_arrive(bench: Bench, start:
     ],
 )
 async def test_the_supervisor_learns_how_a_worker_ended(
-    bench: Bench, start: Start, fork: Fork, told: dict[str, object], text: str
+    driver: TemplateDriver, start: Start, fork: Fork, told: dict[str, object], text: str
 ) -> None:
-    worker = await fork(await start(bench.plan()))
+    worker = await fork(await start(driver.plan()))
     worker.tell(**told)
     assert (await worker.ended()).text.removesuffix(" (core dumped)") == text
 
 
 async def test_the_supervisor_learns_that_a_worker_was_killed_at_once_after_its_fork(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     for slot in range(20):
         worker = await fork(template, slot)
         os.kill(worker.pid, signal.SIGKILL)
@@ -100,29 +102,31 @@ async def test_the_supervisor_learns_that_a_worker_was_killed_at_once_after_its_
 
 
 async def test_workers_that_are_asked_for_at_the_same_time_all_come(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     workers = await asyncio.gather(*(fork(template, slot) for slot in range(8)))
     reports = [await worker.report() for worker in workers]
     assert [report["slot"] for report in reports] == list(range(8))
     assert len({report["pid"] for report in reports}) == 8
 
 
-async def test_each_worker_has_random_numbers_of_its_own(bench: Bench, start: Start, fork: Fork) -> None:
-    bench.module("numpy/__init__", "")
-    bench.module("numpy/random", "told = 0\ndef seed():\n    global told\n    told += 1\n")
-    bench.module("acme", "import random, numpy.random\nrandom.seed(1)\ndef send(task): ...\n")
-    template = await start(bench.plan())
+async def test_each_worker_has_random_numbers_of_its_own(
+    driver: TemplateDriver, start: Start, fork: Fork
+) -> None:
+    driver.module("numpy/__init__", "")
+    driver.module("numpy/random", "told = 0\ndef seed():\n    global told\n    told += 1\n")
+    driver.module("acme", "import random, numpy.random\nrandom.seed(1)\ndef send(task): ...\n")
+    template = await start(driver.plan())
     reports = [await (await fork(template, slot)).report() for slot in range(2)]
     assert reports[0]["random"] != reports[1]["random"]
     assert [report["numpy"] for report in reports] == [1, 1]
 
 
 async def test_children_left_over_by_an_import_do_not_disturb_forks(
-    bench: Bench, start: Start, fork: Fork
+    driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:
-    bench.module(
+    driver.module(
         "acme",
         """
         import signal
@@ -131,33 +135,37 @@ async def test_children_left_over_by_an_import_do_not_disturb_forks(
         def send(task): ...
         """,
     )
-    template = await start(bench.plan())
+    template = await start(driver.plan())
     os.kill(template.pid, signal.SIGTERM)
     worker = await fork(template)
     worker.tell(**{"return": 3})
     assert (await worker.ended()).text == "exit status 3"
 
 
-async def test_without_preload_each_worker_imports_by_itself(bench: Bench, start: Start, fork: Fork) -> None:
-    bench.module("acme", "import os\nPID = os.getpid()\ndef send(task): return PID\n")
-    template = await start(bench.plan(preload=False))
+async def test_without_preload_each_worker_imports_by_itself(
+    driver: TemplateDriver, start: Start, fork: Fork
+) -> None:
+    driver.module("acme", "import os\nPID = os.getpid()\ndef send(task): return PID\n")
+    template = await start(driver.plan(preload=False))
     assert template.handlers == (HandlerDescription("r0", "acme:send", "thread"),)
     for slot in range(2):
         report = await (await fork(template, slot)).report()
         assert report["called"] == [report["pid"]]
 
 
-async def test_without_preload_a_broken_module_is_found_before_there_is_a_worker(bench: Bench) -> None:
-    bench.module("acme", "1 / 0\n")
-    (problem,) = await bench.problems(bench.plan(preload=False))
+async def test_without_preload_a_broken_module_is_found_before_there_is_a_worker(
+    driver: TemplateDriver,
+) -> None:
+    driver.module("acme", "1 / 0\n")
+    (problem,) = await driver.problems(driver.plan(preload=False))
     assert "ZeroDivisionError" in problem
 
 
 async def test_without_preload_a_module_that_broke_since_ends_its_worker_alone(
-    bench: Bench, start: Start, fork: Fork, capfd: pytest.CaptureFixture[str]
+    driver: TemplateDriver, start: Start, fork: Fork, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    template = await start(bench.plan(preload=False))
-    bench.module("acme", "def other(task): ...\n")
+    template = await start(driver.plan(preload=False))
+    driver.module("acme", "def other(task): ...\n")
     worker = await fork(template)
     assert (await worker.ended()).text == "exit status 1"
     assert "has no 'send'" in capfd.readouterr().err

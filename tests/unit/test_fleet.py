@@ -26,7 +26,7 @@ from ajhost.core.fleet import (
 from ajhost.core.timings import HUNG_REPLACED_AFTER, RESPAWN_FIRST, RESPAWN_LONGEST, STABLE_AFTER
 
 
-class Story:
+class FleetDriver:
     """A fleet and its time. Serials begin at 1."""
 
     def __init__(self, count: int = 0) -> None:
@@ -43,14 +43,14 @@ class Story:
 
 
 def test_the_first_start_fills_every_slot_at_once() -> None:
-    story = Story()
-    assert story.did(Scale(1, 3)) == [Spawn(1, 0, 1), Spawn(2, 1, 1), Spawn(3, 2, 1)]
-    assert story.did(Tick(), 5) == []
-    assert not story.fleet.complete()
+    driver = FleetDriver()
+    assert driver.did(Scale(1, 3)) == [Spawn(1, 0, 1), Spawn(2, 1, 1), Spawn(3, 2, 1)]
+    assert driver.did(Tick(), 5) == []
+    assert not driver.fleet.complete()
     for serial in (1, 2, 3):
-        assert story.did(Ready(serial)) == []
-    assert story.fleet.complete()
-    assert story.fleet.serving() == 3
+        assert driver.did(Ready(serial)) == []
+    assert driver.fleet.complete()
+    assert driver.fleet.serving() == 3
 
 
 def test_serials_go_on_from_where_an_earlier_start_ended() -> None:
@@ -58,25 +58,25 @@ def test_serials_go_on_from_where_an_earlier_start_ended() -> None:
 
 
 def test_a_settled_member_that_dies_is_replaced_at_once_every_time() -> None:
-    story = Story(1)
+    driver = FleetDriver(1)
     for serial in range(1, 6):
-        assert story.did(Died(serial), STABLE_AFTER) == [Spawn(serial + 1, 0, 1)]
-        story.did(Ready(serial + 1))
+        assert driver.did(Died(serial), STABLE_AFTER) == [Spawn(serial + 1, 0, 1)]
+        driver.did(Ready(serial + 1))
 
 
 @pytest.mark.parametrize("serves", [False, True], ids=["before it serves", "soon after it serves"])
 def test_a_crash_loop_is_replaced_at_once_first_and_then_ever_slower_up_to_a_limit(serves: bool) -> None:
-    story = Story()
-    story.did(Scale(1, 1))
+    driver = FleetDriver()
+    driver.did(Scale(1, 1))
     delay, serial, waited = 0.0, 1, []
     for _ in range(12):
         if serves:
-            story.did(Ready(serial))
-        commands = story.did(Died(serial), STABLE_AFTER / 2)
+            driver.did(Ready(serial))
+        commands = driver.did(Died(serial), STABLE_AFTER / 2)
         if delay:
             assert commands == []
-            assert story.did(Tick(), delay * 0.9) == [], "too early"
-            commands = story.did(Tick(), delay * 0.11)
+            assert driver.did(Tick(), delay * 0.9) == [], "too early"
+            commands = driver.did(Tick(), delay * 0.11)
         serial += 1
         assert commands == [Spawn(serial, 0, 1)]
         waited.append(delay)
@@ -86,163 +86,163 @@ def test_a_crash_loop_is_replaced_at_once_first_and_then_ever_slower_up_to_a_lim
 
 
 def test_a_crash_loop_of_days_is_only_slow() -> None:
-    story = Story()
-    commands = story.did(Scale(1, 1))
+    driver = FleetDriver()
+    commands = driver.did(Scale(1, 1))
     for _ in range(3000):
         (spawn,) = commands
         assert isinstance(spawn, Spawn)
-        commands = story.did(Died(spawn.serial)) or story.did(Tick(), RESPAWN_LONGEST)
+        commands = driver.did(Died(spawn.serial)) or driver.did(Tick(), RESPAWN_LONGEST)
 
 
 def test_a_member_that_settles_ends_the_waiting() -> None:
-    story = Story()
-    story.did(Scale(1, 1))
-    story.did(Died(1))
-    story.did(Died(2))
-    story.did(Tick(), RESPAWN_FIRST)
-    story.did(Ready(3))
-    assert story.did(Died(3), STABLE_AFTER) == [Spawn(4, 0, 1)]
-    assert story.did(Died(4)) == [Spawn(5, 0, 1)]
+    driver = FleetDriver()
+    driver.did(Scale(1, 1))
+    driver.did(Died(1))
+    driver.did(Died(2))
+    driver.did(Tick(), RESPAWN_FIRST)
+    driver.did(Ready(3))
+    assert driver.did(Died(3), STABLE_AFTER) == [Spawn(4, 0, 1)]
+    assert driver.did(Died(4)) == [Spawn(5, 0, 1)]
 
 
 def test_one_slots_crash_loop_stops_no_other() -> None:
-    story = Story(2)
-    story.did(Died(1))
-    story.did(Died(3))
-    assert story.did(Died(2)) == [Spawn(4, 1, 1)]
+    driver = FleetDriver(2)
+    driver.did(Died(1))
+    driver.did(Died(3))
+    assert driver.did(Died(2)) == [Spawn(4, 1, 1)]
 
 
 def test_a_new_target_ends_the_waiting_of_every_slot() -> None:
-    story = Story()
-    story.did(Scale(1, 1))
-    story.did(Died(1))
-    assert story.did(Died(2)) == []
-    assert story.did(Scale(2, 1)) == [Spawn(3, 0, 2)]
+    driver = FleetDriver()
+    driver.did(Scale(1, 1))
+    driver.did(Died(1))
+    assert driver.did(Died(2)) == []
+    assert driver.did(Scale(2, 1)) == [Spawn(3, 0, 2)]
 
 
 def test_a_replacement_serves_before_the_old_one_leaves() -> None:
-    story = Story(1)
-    assert story.did(Recycle(1)) == [Spawn(2, 0, 1)]
-    assert story.did(Tick(), 60) == []
-    assert story.did(Ready(2)) == [Leave(1, stop=False)]
-    assert story.did(Died(1)) == []
+    driver = FleetDriver(1)
+    assert driver.did(Recycle(1)) == [Spawn(2, 0, 1)]
+    assert driver.did(Tick(), 60) == []
+    assert driver.did(Ready(2)) == [Leave(1, stop=False)]
+    assert driver.did(Died(1)) == []
 
 
 def test_a_worn_member_stays_while_its_replacements_die() -> None:
-    story = Story(1)
-    story.did(Recycle(1))
-    assert story.did(Died(2)) == [Spawn(3, 0, 1)]
-    assert story.did(Died(3)) == []
-    assert story.did(Tick(), RESPAWN_FIRST) == [Spawn(4, 0, 1)]
-    assert story.fleet.serving() == 1
+    driver = FleetDriver(1)
+    driver.did(Recycle(1))
+    assert driver.did(Died(2)) == [Spawn(3, 0, 1)]
+    assert driver.did(Died(3)) == []
+    assert driver.did(Tick(), RESPAWN_FIRST) == [Spawn(4, 0, 1)]
+    assert driver.fleet.serving() == 1
 
 
 def test_a_member_that_starts_is_not_replaced_for_being_worn() -> None:
-    story = Story()
-    story.did(Scale(1, 1))
-    assert [story.did(Recycle(1), 1.0) for _ in range(5)] == [[]] * 5
-    story.did(Ready(1))
-    assert story.did(Recycle(1)) == [Spawn(2, 0, 1)]
+    driver = FleetDriver()
+    driver.did(Scale(1, 1))
+    assert [driver.did(Recycle(1), 1.0) for _ in range(5)] == [[]] * 5
+    driver.did(Ready(1))
+    assert driver.did(Recycle(1)) == [Spawn(2, 0, 1)]
 
 
 def test_a_reload_renews_slot_by_slot() -> None:
-    story = Story(3)
-    assert story.did(Scale(2, 3)) == [Spawn(4, 0, 2)]
-    assert story.did(Tick(), 60) == []
-    assert story.did(Ready(4)) == [Leave(1, stop=False), Spawn(5, 1, 2)]
-    assert story.did(Died(1)) == []
-    assert story.did(Ready(5)) == [Leave(2, stop=False), Spawn(6, 2, 2)]
-    assert not story.fleet.complete()
-    assert story.did(Ready(6)) == [Leave(3, stop=False)]
-    assert story.fleet.complete()
+    driver = FleetDriver(3)
+    assert driver.did(Scale(2, 3)) == [Spawn(4, 0, 2)]
+    assert driver.did(Tick(), 60) == []
+    assert driver.did(Ready(4)) == [Leave(1, stop=False), Spawn(5, 1, 2)]
+    assert driver.did(Died(1)) == []
+    assert driver.did(Ready(5)) == [Leave(2, stop=False), Spawn(6, 2, 2)]
+    assert not driver.fleet.complete()
+    assert driver.did(Ready(6)) == [Leave(3, stop=False)]
+    assert driver.fleet.complete()
 
 
 def test_a_slot_that_becomes_empty_during_a_reload_does_not_wait_for_its_turn() -> None:
-    story = Story(3)
-    story.did(Scale(2, 3))
-    assert story.did(Died(3), STABLE_AFTER) == [Spawn(5, 2, 2)]
+    driver = FleetDriver(3)
+    driver.did(Scale(2, 3))
+    assert driver.did(Died(3), STABLE_AFTER) == [Spawn(5, 2, 2)]
 
 
 def test_a_reload_whose_code_dies_leaves_the_old_members_serving() -> None:
-    story = Story(2)
-    commands = story.did(Scale(2, 2))
+    driver = FleetDriver(2)
+    commands = driver.did(Scale(2, 2))
     for _ in range(50):
         assert all(isinstance(c, Spawn) for c in commands)
-        serial = max(story.fleet.members)
-        commands = story.did(Died(serial)) if serial > 2 else story.did(Tick(), 1)
-    assert story.fleet.serving() == 2
+        serial = max(driver.fleet.members)
+        commands = driver.did(Died(serial)) if serial > 2 else driver.did(Tick(), 1)
+    assert driver.fleet.serving() == 2
 
 
 def test_a_dead_templates_successor_replaces_nobody_that_serves_its_generation() -> None:
-    story = Story(2)
-    assert story.did(Scale(1, 2)) == []
-    assert story.did(Died(1)) == [Spawn(3, 0, 1)]
+    driver = FleetDriver(2)
+    assert driver.did(Scale(1, 2)) == []
+    assert driver.did(Died(1)) == [Spawn(3, 0, 1)]
 
 
 def test_more_slots_are_filled_and_nobody_else_is_touched() -> None:
-    story = Story(1)
-    assert story.did(Scale(1, 3)) == [Spawn(2, 1, 1), Spawn(3, 2, 1)]
+    driver = FleetDriver(1)
+    assert driver.did(Scale(1, 3)) == [Spawn(2, 1, 1), Spawn(3, 2, 1)]
 
 
 def test_surplus_slots_leave_at_once_when_the_others_serve() -> None:
-    story = Story(3)
-    assert story.did(Scale(1, 1)) == [Leave(2, stop=False), Leave(3, stop=False)]
+    driver = FleetDriver(3)
+    assert driver.did(Scale(1, 1)) == [Leave(2, stop=False), Leave(3, stop=False)]
 
 
 def test_surplus_slots_serve_on_until_a_reloads_slots_are_complete() -> None:
-    story = Story(3)
-    assert story.did(Scale(2, 1)) == [Spawn(4, 0, 2)]
-    assert story.did(Died(1), STABLE_AFTER) == []
-    assert set(story.did(Ready(4))) == {Leave(2, stop=False), Leave(3, stop=False)}
+    driver = FleetDriver(3)
+    assert driver.did(Scale(2, 1)) == [Spawn(4, 0, 2)]
+    assert driver.did(Died(1), STABLE_AFTER) == []
+    assert set(driver.did(Ready(4))) == {Leave(2, stop=False), Leave(3, stop=False)}
 
 
 def test_a_hung_member_has_patience_while_others_serve() -> None:
-    story = Story(2)
-    assert story.did(Hung(1)) == []
-    assert story.did(Tick(), HUNG_REPLACED_AFTER * 0.9) == []
-    assert story.did(Tick(), HUNG_REPLACED_AFTER * 0.2) == [Spawn(3, 0, 1)]
-    assert story.did(Ready(3)) == [], "it would not hear that it shall leave"
+    driver = FleetDriver(2)
+    assert driver.did(Hung(1)) == []
+    assert driver.did(Tick(), HUNG_REPLACED_AFTER * 0.9) == []
+    assert driver.did(Tick(), HUNG_REPLACED_AFTER * 0.2) == [Spawn(3, 0, 1)]
+    assert driver.did(Ready(3)) == [], "it would not hear that it shall leave"
 
 
 def test_a_hung_member_is_replaced_at_once_when_nobody_else_serves() -> None:
-    story = Story(1)
-    assert story.did(Hung(1)) == [Spawn(2, 0, 1)]
+    driver = FleetDriver(1)
+    assert driver.did(Hung(1)) == [Spawn(2, 0, 1)]
 
 
 @pytest.mark.parametrize("wakes", ["before the replacement serves", "after it"])
 def test_of_a_hung_member_that_wakes_and_its_replacement_one_stays(wakes: str) -> None:
-    story = Story(1)
-    story.did(Hung(1))
-    commands = story.did(Recovered(1)) if wakes.startswith("before") else []
-    commands += story.did(Ready(2))
-    commands += story.did(Recovered(1))
+    driver = FleetDriver(1)
+    driver.did(Hung(1))
+    commands = driver.did(Recovered(1)) if wakes.startswith("before") else []
+    commands += driver.did(Ready(2))
+    commands += driver.did(Recovered(1))
     assert len(commands) == 1
     assert isinstance(commands[0], Leave)
-    assert story.fleet.serving() == 1
+    assert driver.fleet.serving() == 1
 
 
 def test_a_hung_member_that_is_killed_is_replaced() -> None:
-    story = Story(2)
-    story.did(Hung(1))
-    assert story.did(Died(1), STABLE_AFTER) == [Spawn(3, 0, 1)]
+    driver = FleetDriver(2)
+    driver.did(Hung(1))
+    assert driver.did(Died(1), STABLE_AFTER) == [Spawn(3, 0, 1)]
 
 
 def test_a_stop_tells_everybody_to_leave_once_and_replaces_nobody() -> None:
-    story = Story(2)
-    story.did(Recycle(1))
-    commands = story.did(Stop())
+    driver = FleetDriver(2)
+    driver.did(Recycle(1))
+    commands = driver.did(Stop())
     assert commands == [Leave(1, stop=True), Leave(2, stop=True), Leave(3, stop=True)]
     for event in (Tick(), Died(1), Ready(3), Scale(2, 4), Stop(), Recycle(2)):
-        assert story.did(event, 5) == []
+        assert driver.did(event, 5) == []
 
 
 @pytest.mark.parametrize(
     "event", [Ready(9), Died(9), Hung(9), Recovered(9), Recycle(9), Recovered(1), Ready(1)]
 )
 def test_an_event_of_a_stranger_or_out_of_place_changes_nothing(event: Event) -> None:
-    story = Story(1)
-    assert story.did(event) == []
-    assert story.fleet.complete()
+    driver = FleetDriver(1)
+    assert driver.did(event) == []
+    assert driver.fleet.complete()
 
 
 class AnyTurnOfEvents(RuleBasedStateMachine):

@@ -282,7 +282,7 @@ class Owner:
                 case 0:
                     self.start_and_answer(index, reply)
                 case 1:
-                    self.lend(index, data[begin:end])
+                    self.enqueue(index, data[begin:end])
                 case 2:
                     assert ledger.refuse(index, reply)
                     self.answered.add(reply)
@@ -297,7 +297,7 @@ class Owner:
         self.answered.add(reply)
         self.ledger.release(index)
 
-    def lend(self, index: int, frame: bytes) -> None:
+    def enqueue(self, index: int, frame: bytes) -> None:
         assert self.ledger.keep(index, frame)
         self.ledger.set_deadline(index, 99)
         seq, _ = self.ledger.state(index)

@@ -1,4 +1,4 @@
-"""What surrounds a worker: ledger directory, queues, a standby on a real server, and somebody who counts answers."""
+"""The parts of a host around a worker: ledgers, queues, a standby on a real server, and a client of answers."""
 
 from __future__ import annotations
 
@@ -139,8 +139,8 @@ def _write(writer: int, text: bytes) -> None:
     os.write(writer, text + b" ")
 
 
-class House:
-    """One host's surroundings. `ran` lists the reply subjects of what the house's own consumer started."""
+class HostParts:
+    """The parts of a host around a worker. `ran`: the reply subjects of what its own consumer started."""
 
     def __init__(self, server: NatsServer, directory: Path, queues: tuple[str, ...] = (DEFAULT,)) -> None:
         self.server = server
@@ -200,7 +200,7 @@ class House:
         return self._serial
 
     def _resumed(self, claimed: ClaimedRequest) -> None:
-        raise AssertionError("the house lends nothing")
+        raise AssertionError("this consumer has no requests of its own")
 
     def started(self, data: bytes, claimed: ClaimedRequest) -> None:
         """Starts what was pulled, and is done with it at once."""
@@ -250,7 +250,7 @@ def lying(queue: TokenQueue) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def house(directory: Path, queues: tuple[str, ...] = (DEFAULT,)) -> AsyncIterator[House]:
-    """A house with a server of its own."""
-    async with NatsServer(directory) as server, House(server, directory, queues) as made:
+async def host_parts(directory: Path, queues: tuple[str, ...] = (DEFAULT,)) -> AsyncIterator[HostParts]:
+    """The parts of a host, with a server of its own."""
+    async with NatsServer(directory) as server, HostParts(server, directory, queues) as made:
         yield made

@@ -75,7 +75,7 @@ def run(spec, worker_spec, handlers, channel, queues):
 
 
 @dataclass
-class Bench:
+class TemplateDriver:
     """A directory of handler modules, and the plans and templates that tests make with it."""
 
     app: Path
