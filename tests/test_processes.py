@@ -90,7 +90,7 @@ def test_a_dead_process_of_somebody_else_has_no_status_until_it_is_ours() -> Non
     script = f"""
 import os, signal, sys
 sys.path[:0] = {[str(Path(processes.__file__).parents[3])]!r}
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import child_processes, processes
 import select
 processes.become_subreaper()
 go_read, go_write = os.pipe()
@@ -317,7 +317,7 @@ def test_a_child_whose_parent_is_gone_already_dies_at_once() -> None:
 def test_orphans_are_reaped_at_the_second_look_and_what_is_known_is_left() -> None:
     script = """
 import os, select
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import child_processes, processes
 
 def dead():
     pid = os.fork()
@@ -331,14 +331,14 @@ alive = os.fork()
 if alive == 0:
     select.select([], [], [])
 ours, orphan = dead(), dead()
-orphans = processes.ChildReaper()
+orphans = child_processes.ChildReaper()
 orphans.reap({ours})
-assert processes.children() == {alive, ours, orphan}
+assert child_processes.children() == {alive, ours, orphan}
 late = dead()
 orphans.reap({ours})
-assert processes.children() == {alive, ours, late}
+assert child_processes.children() == {alive, ours, late}
 orphans.reap({ours})
-assert processes.children() == {alive, ours}
+assert child_processes.children() == {alive, ours}
 os.kill(alive, 9)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[3])}

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import child_processes
 from ajhost.roles.template.template_process import TemplateFailed, rehearse
 from tests.template.driver import ENTRY, TIMEOUT, Start, TemplateDriver
 
@@ -151,10 +151,10 @@ async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_runn
     driver: TemplateDriver,
 ) -> None:
     spec = driver.plan("acme:send", "acme:sync", preload=False)
-    alive = processes.children()
+    alive = child_processes.children()
     described, _ = await rehearse(spec.python, spec.handlers, TIMEOUT)
     assert [(found.route, found.kind) for found in described] == [("r0", "async"), ("r1", "thread")]
-    assert processes.children() == alive
+    assert child_processes.children() == alive
 
 
 async def test_handlers_that_cannot_be_proven_are_told_with_every_problem(driver: TemplateDriver) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.dev_client import Passed, TaskTap
-from ajhost.adapters.linux.processes import children_of, ending_with_parent
+from ajhost.adapters.linux.child_processes import children_of
+from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats_server import EmbeddedNatsServer
 from ajhost.cli.common import BadConfiguration, load_settings
 from ajhost.cli.dev_place import make_place, settings_of

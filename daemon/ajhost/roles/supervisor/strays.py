@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import child_processes
 from ajhost.core.timings import CHECK_INTERVAL
 from ajhost.roles.supervisor.workers import WorkerPool
 
@@ -16,7 +16,7 @@ class Strays:
     """Ends them, beside the workers and templates of `pool`, which are left alone."""
 
     def __init__(self, pool: WorkerPool) -> None:
-        self._pool, self._reaper = pool, processes.ChildReaper()
+        self._pool, self._reaper = pool, child_processes.ChildReaper()
 
     def worker_died(self) -> None:
         """From now on, for a moment, `end` ends what it has left."""
@@ -38,6 +38,6 @@ class Strays:
 
     async def end_all(self) -> None:
         """The last worker is gone: returns when nothing of theirs is left, or nothing that can be ended."""
-        while self.end() and processes.children() - self._pool.pids():
+        while self.end() and child_processes.children() - self._pool.pids():
             await asyncio.sleep(CHECK_INTERVAL)
             self.reap()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import ajhost
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import child_processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.core.timings import FORK_LIMIT, HANDOVER_LIMIT, TEMPLATE_START_MARGIN
@@ -279,7 +279,7 @@ class TemplateProcess:
     def _take(self, message: FromTemplate, descriptors: list[int]) -> None:
         match message:
             case WorkerForked(serial, pid):
-                pidfd = descriptors.pop() if descriptors else processes.pidfd_of_child(pid)
+                pidfd = descriptors.pop() if descriptors else child_processes.pidfd_of_child(pid)
                 if pidfd is None:
                     self._refused(serial, _NO_DESCRIPTOR)
                     return

@@ -1,0 +1,104 @@
+"""The children of this process: which there are, what a dead worker has left, and a pidfd that was lost on its way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Container
+from pathlib import Path
+
+from ajhost.adapters.linux.processes import state_of
+from ajhost.core.timings import STRAY_HUNT
+
+
+class ChildReaper:
+    """Ends and reaps what a subreaper inherits from dead workers: their handlers' children, which nobody waits for.
+
+    The kernel makes them children of this process when their worker dies, whatever session or process group they made
+    for themselves. A child that was there, and unknown, before is somebody else's: of a template that died, or of a
+    process that was started in this container.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._strays: set[int] = set()
+        self._spared: set[int] = set()
+        self._hunts_until = 0.0
+
+    def reap(self, known: Container[int]) -> None:
+        """Reaps each child that was dead at the last call already and is not `known`. Call it about once a second.
+
+        A worker that died before its pidfd was received looks the same for a moment.
+        """
+        unknown = {pid: state_of(pid) for pid in children() if pid not in known}
+        dead = {pid for pid, state in unknown.items() if state == "Z"}
+        for pid in dead & self._seen:
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        self._seen = dead - self._seen
+        if not self.hunting:
+            self._spared = unknown.keys() - dead
+
+    @property
+    def hunting(self) -> bool:
+        """Whether a worker has died a moment ago."""
+        return time.monotonic() < self._hunts_until
+
+    def hunt(self) -> None:
+        """A worker has died: from now on, for a moment, `end_strays` ends what it has left."""
+        self._hunts_until = time.monotonic() + STRAY_HUNT
+
+    def spare(self, known: Container[int]) -> None:
+        """A template has died by itself: what its imports had started, its workers may need."""
+        self._spared.update(pid for pid in children() if pid not in known)
+
+    def end_strays(self, known: Container[int]) -> set[int]:
+        """SIGKILLs each living child that is not `known` and was there at the last call already; who that was.
+
+        Call it at every tick while `hunting`. A worker is a child for a moment before its pidfd is received.
+        """
+        if not self.hunting:
+            self._strays.clear()
+            return set()
+        unknown = {pid for pid in children() if pid not in known and pid not in self._spared}
+        living = {pid for pid in unknown if state_of(pid) not in ("Z", "X", "")}
+        ended = living & self._strays
+        for pid in ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if ended:
+            self.hunt()  # their own children come next
+        self._strays = living
+        return ended
+
+
+def children() -> set[int]:
+    """The children of this process, those that are dead and not reaped included."""
+    return children_of(os.getpid())
+
+
+def children_of(pid: int) -> set[int]:
+    """As `children`, of another process; none of one that is gone."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):  # a thread, or the process, has just ended
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found.update(map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()))
+    return found
+
+
+def pidfd_of_child(pid: int) -> int | None:
+    """A pidfd of a child whose own was lost: the kernel drops descriptors that come when there is no room for them.
+
+    None when there is no such child any more, or still no room: it is killed then, since nobody could watch it.
+    """
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child's number is nobody else's
+        return os.pidfd_open(pid)
+    except ChildProcessError:
+        return None
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        return None
