@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ajhost.core import connection_table, fleet, timings
+from ajhost.core.connection_table import BACKOFF, LOCKS_OUT, REASON_TEXTS, TRANSITIONS, Close
 from ajhost.ledger import layout, states
+from ajhost.ledger.connection_status import ConnectionState, Reason
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.worker import request
 
@@ -224,7 +226,67 @@ def mermaid(steps: Iterable[tuple[str, str, str]]) -> str:
 PAGES: dict[str, Callable[[], str]] = {"timings.md": timings_page, "states.md": states_page}
 """Pages under docs/ that are made whole."""
 
-TABLES: dict[tuple[str, str], Callable[[], str]] = {("operate.md", "reasons"): reasons_table}
+_EVENTS = {
+    "Start": "the process connects",
+    "Resolved": "the name has addresses, or the host is one",
+    "Sealed": "INFO was read, and the transport is as secure as the settings want it",
+    "Subscribed": "the server let us in and answered a PING behind our subscriptions",
+    "Barred": "the server let us in and refused a subscription; the connection stays",
+    "Lost": "the attempt or the connection is over, for a reason that may go away by itself",
+    "Refused": "the attempt or the connection is over, for a reason that somebody must mend",
+    "Due": "the pause is over, and it is this process's turn",
+    "Quiet": "a PING was not answered",
+    "Heard": "bytes came after all",
+    "Leave": "the process leaves the queue group for good",
+    "Close": "the process ends",
+}
+_LOGS = {
+    "CLOSED": "",
+    "RESOLVING": "",
+    "CONNECTING": "",
+    "SEALED": "",
+    "SUBSCRIBED": "INFO `connected [again] to NATS at HOST:PORT` after a failure",
+    "SILENT": "",
+    "LOCKED_OUT": "WARNING `waiting for NATS at ...: why`, ERROR with the permission to grant; each once in 30 s",
+    "WAITING": "WARNING `waiting for NATS at ...: why`, once in 30 s for each reason",
+    "LEAVING": "as SUBSCRIBED",
+}
+
+
+def connection_states_table() -> str:
+    """Each state of a connection: what ends it, what comes next, and what status, metrics and the log say."""
+    lines = [
+        "| state | ends when | next | `connection.state` in status | `ajhost_nats_connected` | log |",
+        "|---|---|---|---|---|---|",
+    ]
+    for state in ConnectionState:
+        subscribed = state in (ConnectionState.SUBSCRIBED, ConnectionState.SILENT)
+        said = "connected" if state is ConnectionState.SUBSCRIBED else state.name.lower()
+        name, log = f"`{state.name}`", _LOGS[state.name]
+        for (before, event), after in TRANSITIONS.items():
+            if before is state and event is not Close:
+                ends = f"{event.__name__}: {_EVENTS[event.__name__]}"
+                lines.append(f"| {name} | {ends} | `{after.name}` | {said} | {int(subscribed)} | {log} |")
+    return "\n".join(lines) + "\n"
+
+
+def connection_reasons_table() -> str:
+    """Why there is no connection, and how long it takes until the same server is tried again."""
+    lines = ["| reason | meaning | first pause, s | longest, s | state |", "|---|---|---|---|---|"]
+    for reason, backoff in BACKOFF.items():
+        if reason is not Reason.NONE:
+            first = f"{backoff.first / 2:g} to {backoff.first:g}"
+            longest = f"{backoff.most / 2:g} to {backoff.most:g}"
+            state = "LOCKED_OUT" if reason in LOCKS_OUT else "WAITING"
+            lines.append(f"| `{reason.name}` | {REASON_TEXTS[reason]} | {first} | {longest} | `{state}` |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("operate.md", "reasons"): reasons_table,
+    ("connection.md", "states"): connection_states_table,
+    ("connection.md", "reasons"): connection_reasons_table,
+}
 """Tables in pages that are written by hand, between `<!-- table NAME -->` and `<!-- end -->`."""
 
 
