@@ -104,7 +104,7 @@ class Worker:
             self.intake.reclaimed,
         )
 
-    def reply(self, index: int, data: bytes) -> None:
+    def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
         """`Out`: the reply of an entry."""
         self.replies[index] = data
 

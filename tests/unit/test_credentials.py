@@ -86,6 +86,7 @@ def test_the_client_library_reads_what_is_handed_to_it() -> None:
         ("nothing of the kind", "has no NATS USER JWT and no USER NKEY SEED"),
         (creds(SEED, ""), "has an empty NATS USER JWT"),
         (creds(SEED, JWT[:40]), "has a NATS USER JWT that is none"),
+        (creds(SEED, JWT[:-40]), "has a NATS USER JWT that is none"),
         (creds(SEED, "a.b.c"), "has a NATS USER JWT that is none"),
         (creds("", JWT), "holds a seed of 0 characters"),
         (creds(SEED[:30], JWT), "holds a seed of 30 characters"),

@@ -31,6 +31,16 @@ class RestartWindow:
         """Requesters have to reconnect from now on, after there was no server for `away` seconds."""
         by = now + min(max(away, RECONNECT_WINDOW_SHORTEST), RECONNECT_WINDOW_LONGEST)
         self._words[Word.BACK_BY] = max(self._words[Word.BACK_BY], int(by * 1e9))
+        self._words[Word.WINDOW_OPENED] = max(self._words[Word.WINDOW_OPENED], int(now * 1e9))
+
+    def asked_before(self, now: float) -> float:
+        """Answers to what came before this moment may go nowhere; 0 while all requesters are back.
+
+        Who asks on the new server is there to hear the answer.
+        """
+        if now >= self.until:
+            return 0.0
+        return self._words[Word.WINDOW_OPENED] / 1e9
 
     def server_seen(self, server: bytes, now: float, *, clustered: bool) -> bool:
         """A process has connected to the server with this id. Returns whether that replaces the server known before.
@@ -49,3 +59,4 @@ class RestartWindow:
         words = shared.words
         self._words[Word.SERVER] = words[Word.SERVER] or self._words[Word.SERVER]
         self._words[Word.BACK_BY] = max(words[Word.BACK_BY], self._words[Word.BACK_BY])
+        self._words[Word.WINDOW_OPENED] = max(words[Word.WINDOW_OPENED], self._words[Word.WINDOW_OPENED])

@@ -6,7 +6,7 @@ After a server's restart they are sent again with growing pauses, until requeste
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from ajhost.core.restart_window import RestartWindow
@@ -36,9 +36,11 @@ class RetransmitBuffer:
         self._mark = 0
         self.unasked = 0
         """How many entries were sent since the server was last asked with a PING."""
-        self._unconfirmed: deque[tuple[int, bytes, list[int]]] = deque()
+        self._unconfirmed: deque[tuple[int, bytes, list[int], float]] = deque()
+        """The mark with which the server is asked, replies, their entries, and when they were sent."""
         self._held: list[int] = []
-        self._settled: deque[Timed] = deque()
+        self._settled: deque[tuple[float, bytes, float]] = deque()
+        """When the server confirmed them, replies, and when they were sent."""
         self._size = self._settled_size = 0
         self._repeats: tuple[deque[Timed], ...] = tuple(deque() for _ in REPEAT_PAUSES)
         self._repeated_size = 0
@@ -65,20 +67,24 @@ class RetransmitBuffer:
     @property
     def entries(self) -> Iterator[int]:
         """The ledger entries of replies that the server has not confirmed."""
-        return chain.from_iterable(entries for _, _, entries in self._unconfirmed)
+        return chain.from_iterable(entries for _, _, entries, _ in self._unconfirmed)
 
-    def sent(self, data: bytes, entries: list[int], now: float) -> list[int]:
-        """Records replies that the kernel has taken. Returns the entries of older ones that are dropped for room."""
-        self._unconfirmed.append((self._mark, data, list(entries)))
+    def sent(self, data: bytes, entries: list[int], now: float, repeated: bytes | None = None) -> list[int]:
+        """Records replies that the kernel has taken. Returns the entries of older ones that are dropped for room.
+
+        `repeated`: those whose requesters may not be back; None for all.
+        """
+        self._unconfirmed.append((self._mark, data, list(entries), now))
         self.unasked += len(entries)
         self._size += len(data)
         dropped: list[int] = []
         while self._size > _KEPT_BYTES and len(self._unconfirmed) > 1:
-            _, oldest, theirs = self._unconfirmed.popleft()
+            _, oldest, theirs, _ = self._unconfirmed.popleft()
             self._size -= len(oldest)
             dropped += theirs
-        if self.awaits_requesters(now):
-            self._repeat(0, data, now)
+        repeated = data if repeated is None else repeated
+        if repeated and self.awaits_requesters(now):
+            self._repeat(0, repeated, now)
         return dropped
 
     def next_mark(self) -> int | None:
@@ -93,9 +99,9 @@ class RetransmitBuffer:
         """The PONG for `mark` has come. Returns the entries that need not be held any more."""
         found: list[int] = []
         while self._unconfirmed and self._unconfirmed[0][0] <= mark:
-            _, data, entries = self._unconfirmed.popleft()
+            _, data, entries, sent_at = self._unconfirmed.popleft()
             self._size -= len(data)
-            self._settled.append((now, data))
+            self._settled.append((now, data, sent_at))
             self._settled_size += len(data)
             found += entries
         while self._settled_size > _SETTLED_BYTES:
@@ -120,7 +126,7 @@ class RetransmitBuffer:
         Keeps the newest batch unless `last`: a part of it may still be in this process's buffer.
         """
         found = self.release_held()
-        for _, _, entries in list(self._unconfirmed)[: None if last else -1]:
+        for _, _, entries, _ in list(self._unconfirmed)[: None if last else -1]:
             found += entries
             entries.clear()
         return found
@@ -131,16 +137,24 @@ class RetransmitBuffer:
         `away`: for how long there was no server, if requesters have to reconnect as well; None if it is the server of
         before, which still has their subscriptions.
         """
-        unsure = [(data, entries) for _, data, entries in self._unconfirmed]
+        unsure = [(data, entries) for _, data, entries, _ in self._unconfirmed]
         if away is not None:
             self._restart_window.open(now, away)
             self._window_seen = self._restart_window.until
             self._forget(now - away)
-            unsure[:0] = [(data, []) for _, data in self._settled]
+            unsure[:0] = [(data, []) for _, data, _ in self._settled]
         self._unconfirmed.clear()
         self._settled.clear()
         self._size = self._settled_size = 0
         return unsure
+
+    def rewrite(self, change: Callable[[bytes], bytes]) -> None:
+        """Changes what is repeated: the present server takes less than the one of before."""
+        for queue in self._repeats:
+            for index, (moment, data) in enumerate(queue):
+                changed = change(data)
+                self._repeated_size += len(changed) - len(data)
+                queue[index] = moment, changed
 
     def due(self, now: float) -> list[bytes]:
         """The replies that are to be repeated now. Call it a few times a second: it also forgets old ones."""
@@ -160,8 +174,14 @@ class RetransmitBuffer:
         """Another process found that requesters have to reconnect: what was just sent may have reached nobody."""
         if self._restart_window.until > self._window_seen:
             self._window_seen = self._restart_window.until
-            for data in [*(data for _, data in self._settled), *(data for _, data, _ in self._unconfirmed)]:
-                self._repeat(0, data, now)
+            opened = self._restart_window.asked_before(now)
+            sent = [
+                *((data, at) for _, data, at in self._settled),
+                *((data, at) for _, data, _, at in self._unconfirmed),
+            ]
+            for data, at in sent:
+                if at < opened:
+                    self._repeat(0, data, now)
 
     def _forget(self, now: float) -> None:
         while self._settled and self._settled[0][0] < now - CONFIRMED_KEPT:

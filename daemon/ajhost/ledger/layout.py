@@ -118,6 +118,9 @@ class Word:
     PULLED = HeaderWord(38, OWNER, "Counter: requests that were started from the shared queue.")
     STUCK = HeaderWord(39, OWNER, "Counter: handlers that did not end when they were cancelled.")
     BUSY_NS = HeaderWord(40, OWNER, "Counter: nanoseconds that handlers ran, added over all slots.")
+    WINDOW_OPENED = HeaderWord(
+        41, ANYBODY, "When requesters last had to reconnect, in monotonic nanoseconds."
+    )
     CONNECTION = HeaderWord(42, OWNER, "A `ConnectionState`: where the NATS connection stands; written last.")
     CONNECTION_SINCE = HeaderWord(43, OWNER, "Since when it has stood there, in monotonic nanoseconds.")
     FAILED_ATTEMPTS = HeaderWord(44, OWNER, "Attempts to connect that failed since the last success.")

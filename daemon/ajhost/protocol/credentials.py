@@ -19,6 +19,8 @@ _MARK = re.compile(r"-{3,}\s*(BEGIN|END) ([A-Z ]+?)\s*-{3,}\Z")
 _JWT, _SEED = "NATS USER JWT", "USER NKEY SEED"
 _PREFIX_SEED, _PREFIX_USER = 18 << 3, 20 << 3
 _SEED_BYTES = 36
+_SIGNATURE_TEXT = 86
+"""Characters of an ed25519 signature in base64url without padding."""
 _KEY_TEXT = re.compile(r"S[A-Z2-7]{57}\Z")
 _JWT_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}\Z")
 """Header, claims, and a signature of ed25519, whose 64 bytes are 86 characters: a JWT that was cut off has fewer."""
@@ -145,7 +147,9 @@ def _claims(jwt: str) -> dict[str, Any]:
     broken = CredentialsError(f"has a {_JWT} that is none: is it whole?")
     if not _JWT_PARTS.match(jwt):
         raise broken
-    body = jwt.split(".")[1]
+    _, body, signature = jwt.split(".")
+    if len(signature) != _SIGNATURE_TEXT:
+        raise broken
     try:
         claims = orjson.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except ValueError:

@@ -61,7 +61,7 @@ class Attempts:
             return Refused(Reason.CREDENTIALS, str(error))
         except Unreachable as error:
             if error.event.reason is not Reason.RESOURCES:
-                transport.server_absent()
+                transport.server.absent()
             return error.event
         except OSError as error:
             return Lost(Reason.RESOURCES, (error.strerror or str(error)).lower())

@@ -323,6 +323,7 @@ class Connection:
                 await self._unsubscribe()
         except TimeoutError:
             pass
+        self.transport.server.left()
         return Lost(reason, REASON_TEXTS[reason])
 
     # -- what it looks like ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ reply, and replies may go out again (`core.retransmit`).
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.retransmit import RetransmitBuffer
 from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.publications import fit
 
+_log = logging.getLogger("ajhost.nats")
 PING = b"PING\r\n"
 _ASK_EVERY = 128
 """Entries that wait for the server's word before it is asked at once, rather than at the next `confirm`."""
@@ -43,10 +46,15 @@ class ReplyWriter:
         self._commands: list[bytes] = []
         self._replies: list[bytes] = []
         self._entries: list[int] = []
+        self._limit = self._largest = 0
+        self._asked_before = 0.0
+        self._old: list[bytes] = []
+        """Of the replies, those that are repeated: their requesters may not be back."""
         self._unwritten = memoryview(b"")
         self._unwritten_entries: list[int] = []
         self._room: asyncio.Future[None] | None = None
         self._pings: deque[int | asyncio.Future[bool] | None] = deque()
+        self._restart_window = restart_window
         self._retransmit = RetransmitBuffer(restart_window)
         self._ended = self._loop.time()
 
@@ -85,8 +93,23 @@ class ReplyWriter:
         now = self._loop.time()
         unsure = self._retransmit.reconnected(now, now - self._ended if server_changed else None)
         self._replies[:0] = [data for data, _ in unsure]
+        if self._limit < self._largest:
+            self._replies = list(map(self._fit, self._replies))
+            self._retransmit.rewrite(self._fit)
         self._entries[:0] = [index for _, entries in unsure for index in entries]
+        self._asked_before = self._restart_window.asked_before(now)
+        self._old = list(self._replies) if self._asked_before else []
         self.schedule_flush()
+
+    def limited(self, max_payload: int) -> None:
+        """The present server takes so many bytes of payload and headers."""
+        self._limit, self._largest = max_payload, max(self._largest, max_payload)
+
+    def _fit(self, data: bytes) -> bytes:
+        fitting, changes = fit(data, self._limit)
+        for change in changes:
+            _log.warning("the server takes less than the one before: %s", change)
+        return fitting
 
     def release_unconfirmed(self, wanted: bool) -> None:
         """While no entry is free: those whose replies the kernel took are, as their confirmation could not be read."""
@@ -128,8 +151,10 @@ class ReplyWriter:
         self.ping(answered)
         return await answered
 
-    def reply(self, index: int, data: bytes) -> None:
-        """Queues the reply for a ledger entry."""
+    def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
+        """Queues the reply for a ledger entry. `asked_at`: when the request came (monotonic seconds), 0 if long ago."""
+        if asked_at < self._asked_before:
+            self._old.append(data)
         self._replies.append(data)
         self._entries.append(index)
         if not self._flush_scheduled:
@@ -138,6 +163,8 @@ class ReplyWriter:
 
     def publish(self, data: bytes) -> None:
         """Queues a reply for a request that has no entry of ours."""
+        if self._asked_before:
+            self._old.append(data)
         self._replies.append(data)
         self.schedule_flush()
 
@@ -148,6 +175,7 @@ class ReplyWriter:
         now = self._loop.time()
         self._on_released(self._retransmit.release_due(now))
         self._commands += self._retransmit.due(now)
+        self._asked_before = self._restart_window.asked_before(now)
         if self._mark is None:
             self._mark = self._retransmit.next_mark()
         if self._commands or self._mark is not None:
@@ -231,7 +259,8 @@ class ReplyWriter:
             data = b"".join(self._replies)
             entries = self._entries
             self._replies, self._entries = [], []
-            dropped = self._retransmit.sent(data, entries, self._loop.time())
+            old, self._old = self._old, []
+            dropped = self._retransmit.sent(data, entries, self._loop.time(), b"".join(old))
             if dropped:
                 self._on_released(dropped)
             if self._retransmit.unasked >= _ASK_EVERY and self._mark is None:

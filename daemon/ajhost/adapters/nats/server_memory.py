@@ -18,6 +18,10 @@ class ServerMemory:
         """No server could be reached."""
         self._absent = True
 
+    def left(self) -> None:
+        """The server is left on purpose, while it serves others still: nobody has to come back for that."""
+        self._known = None
+
     def met(self, info: ServerInfo, now: float) -> None:
         """A server has greeted us."""
         found = info.server_id

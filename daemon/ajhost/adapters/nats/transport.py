@@ -55,7 +55,7 @@ class LedgerTransport:
         self._longest = LONGEST_FRAME
         self._reading = False
         self._lines = LineReader(self._buffer)
-        self._server = ServerMemory(restart_window)
+        self.server = ServerMemory(restart_window)
         self._deaf_at = 0.0
         self.out = ReplyWriter(ledger, restart_window, self._released, self._broken)
         """What leaves: replies and operations."""
@@ -81,10 +81,6 @@ class LedgerTransport:
         return self._connected
 
     # -- a connection's beginning and end -------------------------------------------------------
-
-    def server_absent(self) -> None:
-        """No server could be reached: requesters of one that comes back have to come back as well."""
-        self._server.absent()
 
     async def open(self, sock: socket.socket) -> None:
         """Goes on with a socket that is connected; it is passed on before a byte is sent."""
@@ -133,7 +129,7 @@ class LedgerTransport:
         if line.startswith(b"-ERR"):
             raise ServerRefused(error_text(line))
         info = read_info(line)
-        self._server.met(info, self._loop.time())
+        self.server.met(info, self._loop.time())
         self._limit(info)
         return info
 
@@ -388,13 +384,12 @@ class LedgerTransport:
         if self._connected and not self._eof and self._buffer.received > self._buffer.done:
             self._parse()
 
-    # -- the server ---------------------------------------------------------------------------------
-
     def _limit(self, info: ServerInfo) -> None:
-        self._longest = info.longest_frame
-        self._sink.limited(info.max_payload)
+        self._longest, limit = info.longest_frame, info.max_payload
+        self.out.limited(limit)
+        self._sink.limited(limit)
 
     def _accepted(self) -> None:
         self._connected = True
-        self.out.reconnected(self._server.changed)
+        self.out.reconnected(self.server.changed)
         self._loop.call_soon(self._parse_rest)

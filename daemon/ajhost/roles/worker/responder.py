@@ -17,7 +17,7 @@ from ajhost.roles.request_check import NOTHING_KNOWN, About
 class Out(Protocol):
     """Where replies go (`adapters.nats.reply_writer.ReplyWriter`)."""
 
-    def reply(self, index: int, data: bytes) -> None:
+    def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
         """A reply whose ledger entry is released once the server has it."""
 
     def publish(self, data: bytes) -> None:
@@ -117,9 +117,10 @@ class Responder:
             return
         size = request.record.size
         data = encode_reply(request.reply, outcome, self.max_payload, size)
-        self._out.reply(index, data)
         begun, claimed = request.begun, request.claimed
-        waited = begun - (request.received if claimed is None else claimed.received_ns / 1e9)
+        received = request.received if claimed is None else claimed.received_ns / 1e9
+        self._out.reply(index, data, received)
+        waited = begun - received
         if kind is Completed and is_result(data) and not self._tells_completed:
             self._completed(request.route.index, waited, now - begun)
             return

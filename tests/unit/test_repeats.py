@@ -1,0 +1,38 @@
+"""Past a server's restart what is repeated is only what was asked for before it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ajhost.core.restart_window import RestartWindow
+from ajhost.core.retransmit import RetransmitBuffer
+from ajhost.ledger.layout import Geometry, Identity, create
+from ajhost.ledger.view import Ledger
+
+
+@pytest.fixture
+def window() -> RestartWindow:
+    geometry = Geometry(8, 1 << 16, 1 << 12)
+    memory = memoryview(bytearray(geometry.size))
+    create(memory, geometry, Identity(1, 0, 1))
+    return RestartWindow(Ledger(memory))
+
+
+def test_nothing_was_asked_before_while_no_server_was_away(window: RestartWindow) -> None:
+    assert window.asked_before(100.0) == 0.0
+
+
+def test_what_was_asked_before_a_server_came_is_told_from_what_was_asked_after(window: RestartWindow) -> None:
+    window.open(100.0, 2.0)
+    assert window.asked_before(101.0) == 100.0
+    assert window.asked_before(200.0) == 0.0
+
+
+def test_only_what_was_asked_before_is_repeated(window: RestartWindow) -> None:
+    buffer = RetransmitBuffer(window)
+    window.open(100.0, 2.0)
+    buffer.due(100.0)
+    buffer.sent(b"old new", [1, 2], 100.5, b"old")
+    buffer.sent(b"newer", [3], 100.6, b"")
+    assert buffer.due(101.6) == [b"old"]
+    assert buffer.due(104.0) == [b"old"]
