@@ -237,3 +237,12 @@ def _answered_and_confirmed(wire: Wire, reply: bytes) -> int:
     assert wire.got() == reply + PING
     wire.flow.pong()
     return index
+
+
+async def test_replies_that_cannot_leave_are_bounded_by_bytes(wire: Wire) -> None:
+    assert not wire.flow.is_flooded()
+    wire.flow.detach()
+    big = b"PUB a 1000000\r\n" + b"x" * 1_000_000 + b"\r\n"
+    for _ in range(40):
+        wire.answer(big)
+    assert wire.flow.is_flooded()

@@ -133,3 +133,22 @@ async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
         assert worker.ends
     assert worker.admitted == [b"R.0"]
     assert not worker.refused
+
+
+async def test_nothing_is_read_while_too_many_replies_wait_to_leave() -> None:
+    worker = Worker()
+    with Peer() as peer:
+        await connected(worker, peer)
+        for _ in range(40):
+            worker.transport.out.publish(b"PUB a 1000000\r\n" + b"x" * 1_000_000 + b"\r\n")
+        await asyncio.sleep(0)
+        worker.transport.resume()
+        assert worker.ledger.words[Word.READING_PAUSED]
+        peer.send(frame(b"R.0"))
+        left = 40 * 1_000_017
+        while left > 0:
+            assert not worker.admitted
+            left -= len(await peer.received(1))
+        worker.transport.resume()
+        await until(lambda: worker.admitted)
+        assert not worker.ledger.words[Word.READING_PAUSED]

@@ -21,6 +21,8 @@ from ajhost.protocol.publications import fit
 
 _log = logging.getLogger("ajhost.nats")
 PING = b"PING\r\n"
+_MOST_UNSENT = 32 << 20
+"""Bytes of replies that may wait for the kernel, or for a connection, before nothing more is read or started."""
 _ASK_EVERY = 128
 """Entries that wait for the server's word before it is asked at once, rather than at the next `confirm`."""
 
@@ -48,6 +50,8 @@ class ReplyWriter:
         self._entries: list[int] = []
         self._limit = self._largest = 0
         self._asked_before = 0.0
+        self.flooded = False
+        """Whether too many bytes waited to leave when that was last asked."""
         self._old: list[bytes] = []
         """Of the replies, those that are repeated: their requesters may not be back."""
         self._unwritten = memoryview(b"")
@@ -206,6 +210,12 @@ class ReplyWriter:
     def release_held(self) -> None:
         """Holds no entries for requesters that may not be back yet."""
         self._on_released(self._retransmit.release_held())
+
+    def is_flooded(self) -> bool:
+        """Whether too many bytes wait to leave. Ask it now and then: nothing is counted for each reply."""
+        waiting = len(self._unwritten) + (sum(map(len, self._replies)) if self._replies else 0)
+        self.flooded = waiting > _MOST_UNSENT
+        return self.flooded
 
     @property
     def unsent(self) -> bool:

@@ -369,8 +369,11 @@ class LedgerTransport:
     # -- entries ------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Goes on with what waited for a free ledger entry; call it when entries were released elsewhere."""
-        if self._connected and not self._reading and self.ledger.available:
+        """Goes on with what waited for a free ledger entry, or stops while too many replies wait. Call it often."""
+        if self.out.is_flooded():
+            if self._connected:
+                self._read_off(1)
+        elif self._connected and not self._reading and self.ledger.available:
             self.out.release_unconfirmed(False)
             self._read_on()
             self._loop.call_soon(self._parse_rest)

@@ -129,7 +129,7 @@ class Worker:
             spec.runtime / "ledger",
             queues,
             self._loop,
-            self._intake.has_capacity,
+            self._has_capacity,
             self._intake.pulled,
             self._intake.reclaimed,
             permits,
@@ -299,6 +299,10 @@ class Worker:
             pass  # the end of the channel is seen by its reader
         except ChannelFull:
             self._loop.call_later(POLL_INTERVAL, self._tell, message)
+
+    def _has_capacity(self, queue: str) -> bool:
+        """Whether a request of that queue could be started, and its answer leave before long."""
+        return not self._transport.out.flooded and self._intake.has_capacity(queue)
 
     def _freed(self) -> None:
         self._consumer.freed()
