@@ -6,6 +6,7 @@ import errno
 import logging
 import socket
 import ssl
+import sys
 from collections.abc import Sequence
 
 from ajhost.adapters.nats.addresses import Resolver, Unreachable, open_first
@@ -33,6 +34,7 @@ class Attempts:
         self._resolver = Resolver()
         self._tls_wanted = wants_tls(settings)
         self._tls_first = settings.tls is not None and settings.tls.first
+        self._trust = _trusted(settings)
         self._data = LogInData()
         self.info = ServerInfo()
         """What the present server said of itself."""
@@ -42,6 +44,7 @@ class Attempts:
         self._credentials = Credentials(settings)
         self._tls_wanted = wants_tls(settings)
         self._tls_first = settings.tls is not None and settings.tls.first
+        self._trust = _trusted(settings)
 
     async def resolve(self, server: Server) -> Resolved | Unresolved:
         """Looks the server's name up."""
@@ -69,7 +72,7 @@ class Attempts:
             await self._open(transport, sock)
             await self._greet(transport, server)
         except (ssl.SSLError, ssl.CertificateError) as error:
-            return Refused(Reason.TLS, f"{server}: {_tls_text(error)}")
+            return Refused(Reason.TLS, f"{server}: {_tls_text(error, self._trust)}")
         except _NoTls as error:
             return Refused(Reason.TLS, f"{server}: {error}")
         except ServerRefused as error:
@@ -134,8 +137,20 @@ def _lost(server: Server, error: OSError) -> Failed:
     return Lost(Reason.ENDED, f"{server}: {(error.strerror or str(error)).lower()}")
 
 
-def _tls_text(error: Exception) -> str:
+def _trusted(settings: NatsSettings) -> str:
+    """Whom this process trusts: interpreters may come with authorities of their own."""
+    if settings.tls is not None and settings.tls.ca is not None:
+        return f"nats.tls.ca, {settings.tls.ca}"
+    paths = ssl.get_default_verify_paths()
+    stores = [path for path in (paths.cafile, paths.capath) if path]
+    where = (
+        " and ".join(stores) or f"nobody: neither {paths.openssl_cafile} nor {paths.openssl_capath} is there"
+    )
+    return f"the authorities of {sys.executable}: {where}"
+
+
+def _tls_text(error: Exception, trust: str) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate refused: {error.verify_message}"
+        return f"certificate refused: {error.verify_message}; trusted are {trust}"
     reason = getattr(error, "reason", None)
     return f"TLS: {str(reason or error).replace('_', ' ').lower()}"
