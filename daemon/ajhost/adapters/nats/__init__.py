@@ -1,1 +1,1 @@
-"""The NATS connection: nats-py, the transport under it, and what leaves through it."""
+"""The NATS connection: its life, log-in with nats-py, transport, and the replies that leave through it."""

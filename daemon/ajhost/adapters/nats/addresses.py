@@ -1,4 +1,4 @@
-"""From the name of a server to an open socket: look-ups in threads of our own, all addresses within one attempt.
+"""From the name of a server to an open socket: look-ups in own threads, and all addresses within one attempt.
 
 Neither the loop's executor nor libuv's threads are used: handlers may have filled both with look-ups of their own. And
 uvloop's `sock_connect` looks up even literal addresses in those threads, so sockets are opened by connect(2) itself.
@@ -58,7 +58,7 @@ def in_thread(function: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            return  # the loop is closed
 
     try:
         threading.Thread(target=run, name=f"ajhost {function.__name__}", daemon=True).start()
@@ -68,7 +68,7 @@ def in_thread(function: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
 
 
 class Resolver:
-    """Looks names up. One look-up of a name at a time: who comes while it hangs waits for its answer too."""
+    """Looks names up, each name once at a time: a second caller waits for the same answer."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Future[list[tuple[str, int]]]] = {}
@@ -88,7 +88,7 @@ class Resolver:
     def _forget(self, host: str, running: asyncio.Future[list[tuple[str, int]]]) -> None:
         del self._running[host]
         if not running.cancelled():
-            running.exception()  # who asked may be gone
+            running.exception()  # the caller may have been cancelled
 
 
 def look_up(host: str) -> list[tuple[str, int]]:
@@ -134,7 +134,7 @@ def _give_up(task: asyncio.Task[socket.socket]) -> None:
     if task.cancel():
         return
     if not task.cancelled() and task.exception() is None:
-        task.result().close()  # it was second by a hair's breadth
+        task.result().close()  # another address was first
 
 
 async def _connect(address: Address) -> socket.socket:
@@ -185,7 +185,7 @@ def _unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) ->
 
 
 def no_resources(number: int) -> str:
-    """What this process, or the machine, has none left of."""
+    """The resource that this process or the machine lacks."""
     text = os.strerror(number).lower()
     if number == errno.EMFILE:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

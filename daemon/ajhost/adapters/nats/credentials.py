@@ -1,7 +1,6 @@
-"""Who we are at a server: files are read anew for each connection, whole, checked, and off the loop.
+"""Credentials for a server: files are read anew for each connection, in a thread, and checked.
 
-A file that is being replaced, is empty, or is not there for a moment locks nobody out: what it last held is used as
-long as it cannot be read, and the log says so.
+While a file is being replaced, empty or absent, its last good contents are used, and the log says so.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ _LARGEST = 1 << 20
 
 
 class CredentialsUnusable(Exception):
-    """A file cannot be used, and never could; the text names it and says why."""
+    """A file cannot be used and has no good contents from before; the text names it and says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogInData:
-    """What is shown to one server. `tls`: None for a connection that nobody wants encrypted."""
+    """What is shown to one server. `tls`: None for a connection that is not to be encrypted."""
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -66,7 +65,7 @@ def servers_of(settings: NatsSettings) -> tuple[Server, ...]:
 
 
 def wants_tls(settings: NatsSettings) -> bool:
-    """Whether no credential and no task may pass unencrypted, to whatever server."""
+    """Whether every connection must be encrypted."""
     return settings.tls is not None or any(server.tls for server in servers_of(settings))
 
 
@@ -82,7 +81,7 @@ def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
 
 
 class Credentials:
-    """The credentials of `[nats]`, with what was last good of each file."""
+    """The credentials of `[nats]`, with the last good contents of each file."""
 
     def __init__(self, settings: NatsSettings) -> None:
         self._settings = settings
@@ -107,7 +106,7 @@ class Credentials:
         self._throttled = ThrottledLog(_log)
 
     async def read(self, server: Server) -> LogInData:
-        """What to show to this server now.
+        """The credentials for this server now.
 
         :raises CredentialsUnusable: when a file cannot be used and never could.
         """
@@ -123,7 +122,7 @@ class Credentials:
         token = good.get("token_file", settings.token)
         user = settings.user
         if not (user or token or settings.creds or settings.nkey):
-            # the settings say nothing of who we are: the URL may
+            # the settings name no user: the URL may
             user, password, token = server.user, server.password, server.token
         return LogInData(user, password, token, good.get("creds"), good.get("nkey"), good.get("tls"))
 

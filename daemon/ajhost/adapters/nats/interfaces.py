@@ -1,4 +1,4 @@
-"""Who stands around a connection's transport: the owner of its requests, and the driver of its life."""
+"""The two neighbours of a connection's transport: the sink of its requests, and the driver of its life."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from ajhost.protocol.server_info import ServerInfo
 
 
 class Sink(Protocol):
-    """Who owns the ledger and decides about requests."""
+    """Owns the ledger and decides about requests."""
 
     async def opened(self, sock: socket.socket) -> None:
-        """A new connection, before anything was sent on it. Pass a duplicate of it on, return when it is in good hands.
+        """There is a new connection, on which nothing was sent yet. Returns when another process has a duplicate of it.
 
-        What the server hands to a connection of which nobody else has a duplicate dies with this process.
+        Without a duplicate, what the server sends on it would be lost when this process dies.
         """
 
     def limited(self, max_payload: int) -> None:
-        """The server takes so many bytes of payload and headers together. Told first, and at each change."""
+        """The server takes this many bytes of payload and headers together. Called first, and at each change."""
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request, RECEIVED in the ledger. Called for a whole batch, in order. Its frame stays until
         `before_buffer_reuse`."""
 
     def unasked(self, data: bytes, message: Message) -> None:
-        """A message to which nobody awaits an answer."""
+        """A message without a reply subject came."""
 
     def before_buffer_reuse(self) -> None:
-        """The chunk is about to be overwritten: nobody may need any more what has been admitted from there."""
+        """The receive buffer is about to be overwritten: what was admitted from it must not be needed any more."""
 
     def refuse(self, reply: bytes) -> None:
-        """A request for which no entry was free when its connection ended. Answer it as overloaded."""
+        """A request had no free entry when its connection ended. Answer it as overloaded."""
 
 
 class Driver(Protocol):
-    """Who drives the connection. The transport tells it what it sees, and decides nothing."""
+    """Drives the life of the connection. The transport reports to it, and decides nothing."""
 
     def ended(self, epoch: int, event: Lost) -> None:
         """The connection of that epoch is over."""
@@ -59,7 +59,7 @@ TAKEN_OVER = Lost(Reason.ENDED, "taken over by the supervisor while this process
 
 
 def broken(error: OSError) -> Lost:
-    """What a failed system call says of the connection."""
+    """The reason of a connection's end, by a failed system call."""
     return Lost(Reason.ENDED, f"connection lost: {(error.strerror or str(error)).lower()}")
 
 

@@ -1,4 +1,4 @@
-"""Lines of a connection that has not let us in yet, out of the receive buffer."""
+"""Reads lines of a connection during the log-in, out of the receive buffer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ajhost.protocol.frames import FrameError
 
 
 class LineReader:
-    """`wake` is to be called when bytes came, and when none will come any more."""
+    """Call `wake` when bytes came, and when the connection has ended."""
 
     def __init__(self, buffer: ReceiveBuffer) -> None:
         self._buffer = buffer
@@ -26,7 +26,7 @@ class LineReader:
         self.wake()
 
     def wake(self) -> None:
-        """There is something to look at."""
+        """Wakes the reader: bytes came, or the connection has ended."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

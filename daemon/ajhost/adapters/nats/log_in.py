@@ -1,7 +1,7 @@
 """nats-py logs in: it answers INFO with CONNECT, signs the server's nonce, and waits for the server's PONG.
 
-More it does not do here. A client object serves one log-in, on a transport that is open and sealed already; none of its
-tasks outlives that, so nothing of it can end, hang or reconnect later. Source of the interface: nats-py 2.16,
+It does no more than that. A client object serves one log-in, on a transport that is open and encrypted already. None of
+its tasks outlives the log-in, so it cannot hang or reconnect later. Source of the interface: nats-py 2.16,
 `nats.aio.transport.Transport`, `Client._process_connect_init`.
 """
 
@@ -23,11 +23,11 @@ from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.protocol.server_info import ServerInfo
 
 _LONG = 3600
-"""Seconds: the limits are of whoever calls, who also watches the connection."""
+"""Seconds, longer than any caller waits: callers have limits of their own."""
 
 
 async def log_in(transport: LedgerTransport, info: ServerInfo, data: LogInData, name: str) -> None:
-    """Shows `data` to a server that has sent `info`; returns when it has let us in.
+    """Logs in with `data` at a server that has sent `info`; returns when the server has accepted.
 
     :raises ServerRefused: when it does not, with its own text. :raises ConnectionError: when it hangs up.
     """

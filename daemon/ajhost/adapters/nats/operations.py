@@ -1,4 +1,4 @@
-"""What a server says besides messages: obeyed here, line by line."""
+"""Handles the operation lines of a server: INFO, PING, PONG, -ERR."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ajhost.protocol.server_info import ServerInfo, read_info
 
 
 def obey(lines: Iterable[bytes], out: ReplyWriter, driver: Driver) -> Iterator[ServerInfo]:
-    """Obeys operation lines, and gives what the server tells of itself.
+    """Handles operation lines. Returns what an INFO among them says.
 
     :raises InfoError: for INFO that is none. :raises FrameError: for an operation that no server sends to a client.
     """
@@ -24,7 +24,7 @@ def obey(lines: Iterable[bytes], out: ReplyWriter, driver: Driver) -> Iterator[S
             case b"INFO":
                 yield read_info(line)
             case b"-ERR":
-                # the server closes what it must, and then we connect again
+                # if the server then closes the connection, a new one is made
                 driver.server_error(error_text(line))
             case b"+OK\r":
                 pass

@@ -1,4 +1,4 @@
-"""Connections that commands make for themselves: to learn a server's limit, and to send one request."""
+"""Short connections of commands: to ask for a server's limit, and to send one request."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _STATUS_NO_RESPONDERS = "503"
 
 
 class ConnectFailed(Exception):
-    """No server could be reached, or it did not accept us; the text names the address and the reason."""
+    """No server could be reached or accepted the log-in; the text names the address and the reason."""
 
 
 class NoResponders(Exception):
-    """The server knows nobody who serves the subject."""
+    """Nobody is subscribed to the subject."""
 
 
 class PayloadTooLarge(Exception):
@@ -40,7 +40,7 @@ class Reply(NamedTuple):
 
 
 async def discover(settings: NatsSettings) -> int:
-    """The server's `max_payload` in bytes. Waits for a server for ever, and says so once in a while."""
+    """The server's `max_payload` in bytes. Waits for a server without limit, and logs that once in a while."""
     connection = _connection(settings, NoRequests(), "ajhost start")
     try:
         await connection.connect()

@@ -1,4 +1,5 @@
-"""A connection beside the one that serves: whether another server would let us in, before the present one is left."""
+"""A connection beside the one that serves, to find out whether another server accepts the log-in before the present
+one is left."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ _ENTRIES = 8
 
 
 def private_ledger(frame: int = LONGEST_INFO) -> LedgerWriter:
-    """A ledger that nobody else sees, for a connection of this process alone; it takes memory only as it is used."""
+    """A ledger in private memory, for a connection that no other process takes over."""
     geometry = Geometry(_ENTRIES, (2 * frame + 4 * READ_SIZE + 4095) & ~4095, 1 << 16)
     memory = memoryview(mmap.mmap(-1, geometry.size))
     create(memory, geometry, Identity(1, 0, 0))

@@ -1,7 +1,7 @@
-"""Our socket's number in a process that runs foreign code: noticed when it is closed or reused, and given back.
+"""Protects the number of a socket in a process that runs user code: notices when it is closed or reused.
 
-A handler that closes a descriptor twice closes whatever has its number by then. A duplicate under another number keeps
-the connection and what is in it.
+A handler that closes a descriptor twice closes the file that has its number by then. A duplicate under another number
+keeps the connection open.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 
 
 class SocketGuard:
-    """A socket, and a second number for it. `sock` is the present object for the first one."""
+    """A socket, and a duplicate of it. `sock` is the present object for the first number."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -20,22 +20,22 @@ class SocketGuard:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the number stands for our socket still."""
+        """Whether the number still stands for this socket."""
         return _identity(self.sock.fileno()) == self._identity
 
     def duplicate(self) -> int | None:
-        """A new number for our socket; None when the second one was closed as well."""
+        """A new number for the socket; None when the duplicate was closed as well."""
         return os.dup(self._spare) if _identity(self._spare) == self._identity else None
 
     def replace(self, number: int) -> socket.socket:
-        """Goes on under another number; the old one is somebody else's."""
+        """Continues under another number; the old one stands for another file."""
         self.sock.detach()
         self.sock = socket.socket(fileno=number)
         self.sock.setblocking(False)
         return self.sock
 
     def close(self) -> None:
-        """Closes both numbers, as far as they are ours."""
+        """Closes both numbers if they still stand for this socket."""
         if self.is_ours:
             self.sock.close()
         else:

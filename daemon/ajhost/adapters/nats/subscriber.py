@@ -1,4 +1,4 @@
-"""What a connection is subscribed to, and what the server refused of it."""
+"""The subscriptions of a connection, and those that the server refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ajhost.core.server_errors import Violation
 
 @dataclass(frozen=True, slots=True)
 class Subscriptions:
-    """What the server is to send us."""
+    """The subscriptions of one connection."""
 
     subjects: tuple[str, ...] = ()
     group: str = ""
@@ -36,20 +36,20 @@ class Subscriber:
         return self._known == self.wanted
 
     def want(self, subjects: Iterable[str], group: str) -> None:
-        """From now on, this and nothing else."""
+        """Replaces what is wanted."""
         self.wanted = Subscriptions(tuple(subjects), group)
 
     def want_nothing(self) -> None:
-        """From now on, nothing."""
+        """Wants no subscription any more."""
         self.wanted = _NOTHING
 
     def reset(self) -> None:
-        """The connection is gone, and with it all that the server knew."""
+        """The connection has ended, and its subscriptions with it."""
         self._known = _NOTHING
         self._sids.clear()
 
     def refused(self, violation: Violation) -> None:
-        """The server does not let us subscribe to something."""
+        """The server has refused a subscription."""
         self._refused.append(violation)
 
     def barred(self) -> Barred:

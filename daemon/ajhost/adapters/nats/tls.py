@@ -1,4 +1,4 @@
-"""TLS over a non-blocking socket, through memory: plaintext is received straight into the ledger's chunk."""
+"""TLS over a non-blocking socket, through memory: plaintext is decrypted straight into the receive buffer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _READ_SIZE = 1 << 16
 
 
 class TlsSession:
-    """One encrypted connection. The kernel holds ciphertext only: a dead worker's socket tells others nothing."""
+    """One encrypted connection. The kernel holds ciphertext, so no other process can read a dead worker's socket."""
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -1,4 +1,4 @@
-"""Whether a server lets a host log in, subscribe and publish answers, for `ajhost check --connect`."""
+"""Tries whether a server lets a host log in, subscribe and publish answers, for `ajhost check --connect`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ajhost.protocol.server_info import ServerInfo
 from ajhost.settings.values import NatsSettings
 
 _INBOXES = "_INBOX"
-"""Where routers await their answers, unless they are configured otherwise (nats.go)."""
+"""The prefix of routers' reply subjects, by default (nats.go)."""
 
 
 async def try_servers(settings: NatsSettings, subjects: Sequence[str]) -> list[str]:
-    """Tries every configured server; what is wrong there, a line each.
+    """Tries every configured server. Returns a line for each problem.
 
-    The subscriptions are in a queue group that nobody else has, and end at once: no request is taken from anybody. The
-    message that is published goes to an inbox that nobody has.
+    The subscriptions are in a queue group of its own and end at once, so no request is taken from another host. The
+    message that is published goes to an inbox that does not exist.
     """
     problems = []
     for server in servers_of(settings):

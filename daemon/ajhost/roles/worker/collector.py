@@ -1,7 +1,7 @@
 """Garbage collection by what cycles hold: memory and descriptors, which Python's own thresholds do not count.
 
 Python collects after a number of new objects. A task that leaves 20 MB, or an open socket, in a cycle makes a few
-objects only: memory and descriptors ran out long before anything was collected.
+objects only, so memory or descriptors can run out before Python collects.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 import time
 
 _THRESHOLDS = (20_000, 20, 20)
-"""A task makes some 20 objects that reference counting frees: with Python's default of 700 the collector ran every 35
-tasks. What matters besides the number of objects is watched here."""
+"""A task makes some 20 objects that reference counting frees, so Python's default of 700 would collect every 35 tasks
+in vain. Memory and descriptors are watched here instead."""
 _MEMORY_GAINED = 32 << 20
 """Bytes of resident memory."""
 _DESCRIPTORS_GAINED = 48
 _SHARE = 20
-"""After a collection that was in vain, the next one may follow when so many times its duration have passed."""
+"""After a collection in vain, the next one waits for this many times its duration."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -26,7 +26,7 @@ _EXHAUSTED = 1 << 30
 
 
 class Collector:
-    """Collects when memory or descriptors have grown since the last collection. `look` is called at each beat."""
+    """Collects when memory or descriptors have grown since the last collection. Call `look` at each heartbeat."""
 
     def __init__(self) -> None:
         gc.set_threshold(*_THRESHOLDS)
@@ -34,7 +34,7 @@ class Collector:
         self._next = 0.0
 
     def look(self) -> bool:
-        """Collects if it is time. Whether much was gained since the last look, so that the next one is urgent."""
+        """Collects if it is time. Returns whether much was gained since the last look: the next one is urgent then."""
         resident, descriptor = _measure()
         fast = (
             resident - self._seen[0] > _MEMORY_GAINED // 2
@@ -51,16 +51,16 @@ class Collector:
         gc.collect()
         self._seen = self._resident, self._descriptor = _measure()
         if self._resident > resident - memory // 2 and self._descriptor > descriptor - descriptors // 2:
-            # there was little to collect: the application keeps what it has taken
+            # little was collected: the application still uses it
             self._next = begun + (time.monotonic() - begun) * _SHARE
         return fast
 
 
 def _measure() -> tuple[int, int]:
-    """Resident bytes, and the lowest descriptor that is free, which grows with the number of open ones."""
+    """Resident bytes, and the lowest free descriptor, which grows with the number of open ones."""
     try:
         statm = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # there is none left
+    except OSError:  # no descriptor is free
         return 0, _EXHAUSTED
     try:
         return int(os.read(statm, 128).split()[1]) * _PAGE, statm

@@ -1,8 +1,8 @@
 """Imports what a worker's own code would otherwise import after user code's path has been put in front of `sys.path`.
 
-A module of the application that bears one of these names would then be imported in its place: `nacl.py` beside the
-handlers made each signed request fail, `nkeys.py` each log-in. Imported here, the host has its own, as the template
-imports this module before it looks for user code.
+A module of the application with one of these names would then be imported in its place: a `nacl.py` beside the handlers
+would make each signed request fail, an `nkeys.py` each log-in. The template imports this module before it puts user
+code's path in front, so the host has its own modules.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ _LATE = (
     "enum",
     "uuid",
 )
-"""By who imports them. What this interpreter does not have, it does not import late either."""
+"""Names of modules, by what imports them. A module that this interpreter lacks is not imported late either."""
 
 
 def import_all() -> None:
-    """Imports them; called when this module's importer is loaded, and never later."""
+    """Imports them. Called while this module is imported."""
     for name in _LATE:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

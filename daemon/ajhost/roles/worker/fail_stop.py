@@ -1,9 +1,8 @@
-"""Ends a worker whose own code was interrupted by an exception that is not its own.
+"""Ends a worker when an exception of user code interrupts the host's own code.
 
-A signal handler of the application's runs between any two instructions of the main thread, and may raise there: in the
-middle of a step that the ledger, the loop or the executor relies on. Nobody can tell what such a step has left undone.
-So the worker ends at once, as if it had been killed: the supervisor answers what had started, and runs the rest on
-other workers.
+A signal handler of the application runs between any two instructions of the main thread, and may raise in the middle of
+a step of the ledger, the loop or the executor. What such a step has left undone is not known. So the worker ends at
+once, as if it had been killed: the supervisor answers what had started, and other workers run the rest.
 """
 
 from __future__ import annotations
@@ -28,14 +27,16 @@ _PACKAGE = f"{Path(ajhost.__file__).parent}/"
 def fail(error: BaseException | None, what: str) -> NoReturn:
     """Says why, and ends the process."""
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # nothing interrupts this
+        signal.pthread_sigmask(
+            signal.SIG_BLOCK, signal.valid_signals()
+        )  # no signal handler may interrupt this
         _log.critical("%s: this worker ends, others take over its tasks", what, exc_info=error)
     finally:
         os._exit(STATUS)
 
 
 def is_in_host_code(error: BaseException) -> bool:
-    """Whether an exception came out of a callback or a task of the host's own: whether it began in one."""
+    """Whether an exception was raised in a callback or a task of the host itself."""
     trace: TracebackType | None = error.__traceback__
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
@@ -46,7 +47,7 @@ def is_in_host_code(error: BaseException) -> bool:
 
 
 class ExceptionGuard:
-    """The loop's exception handler. The application may set its own, which then has what is not the host's."""
+    """The loop's exception handler. If the application sets its own, that gets what is not the host's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -55,7 +56,7 @@ class ExceptionGuard:
         loop.set_exception_handler(self._handler)
 
     def keep(self) -> None:
-        """Stands in front again if the application has set a handler of its own. Call it every now and then."""
+        """Puts this handler in front again if the application has set its own. Call it about once a second."""
         current = self._loop.get_exception_handler()
         if current is not self._handler:
             self._other = current

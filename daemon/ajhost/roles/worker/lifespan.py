@@ -17,11 +17,11 @@ _log = logging.getLogger("ajhost.worker")
 
 
 class LifespanFailed(Exception):
-    """It could not be entered; the text says why."""
+    """The lifespan could not be entered; the text says why."""
 
 
 class LifespanRunner:
-    """One task enters and leaves it, as task groups need it. `on_end` is told if it ends by itself."""
+    """Enters and leaves the lifespan in one task, as task groups need it. `on_end` is called if it ends by itself."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class LifespanRunner:
 
     @classmethod
     def of(cls, spec: GenerationSpec, worker_spec: WorkerSpec, on_end: Callable[[str], None]) -> Self | None:
-        """That of a worker, if its application has one."""
+        """The lifespan of a worker, or None if its application has none."""
         python = spec.python
         if python.lifespan is None:
             return None
@@ -56,7 +56,7 @@ class LifespanRunner:
         )
 
     async def enter(self) -> Any:
-        """What it yields. :raises LifespanFailed: it raised, or took too long."""
+        """Enters it, and returns what it yields. :raises LifespanFailed: it raised, or took too long."""
         self._task = task = asyncio.create_task(self._live(), name="lifespan")
         await asyncio.wait({self._entered, task}, timeout=self._start_timeout, return_when="FIRST_COMPLETED")
         if self._entered.done():

@@ -73,7 +73,7 @@ def run(
             attempts,
         )
         status = await worker.run()
-        # here and not after the loop has been closed: that would wait for tasks that swallow their cancellation
+        # not after the loop was closed: that would wait for tasks that swallow their cancellation
         finish(status, worker.beat_from_thread)
 
     # not `uvloop.run`, which waits for every task before it lets an exception out

@@ -1,4 +1,4 @@
-"""What a handler's return or exception means to the router. Decided here and nowhere else; nothing here raises."""
+"""What a handler's result or exception means to the router. No other module decides it. No function here raises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ajhost.roles.json_encoding import CannotEncode, encode
 
 _GROUP_SHOWN = 3
 _GROUP_DEPTH = 3
-"""Levels of nested groups that are told: a text of about 1 KiB holds no more, and groups can be nested without end."""
+"""Levels of nested groups in a text: groups can be nested without end, and a text has about 1 KiB."""
 
 # past a metaclass that has a `__name__` of its own
 _name_of = type.__dict__["__name__"].__get__
@@ -18,7 +18,7 @@ _name_of = type.__dict__["__name__"].__get__
 def outcome_of_result(value: object) -> Outcome:
     """Bytes as they are, text as UTF-8, None as nothing, anything else as JSON (`roles/json_encoding.py`).
 
-    What has no form in JSON has none at the next try either: it ends the task.
+    A result that JSON cannot express ends the task: the next try would return the same.
     """
     kind = type(value)
     if kind is bytes:
@@ -45,10 +45,10 @@ def outcome_of_result(value: object) -> Outcome:
 
 
 def outcome_of_exception(error: BaseException) -> Outcome:
-    """TerminateTask ends the task, everything else asks for another try.
+    """TerminateTask ends the task; any other exception asks for another try.
 
-    SystemExit and KeyboardInterrupt too: a handler that calls `sys.exit` has failed, and its worker, which serves other
-    tasks, goes on.
+    That includes SystemExit and KeyboardInterrupt: a handler that calls `sys.exit` has failed, and its worker serves
+    on.
     """
     if isinstance(error, TerminateTask):
         return Terminated(_text(error) or "TerminateTask")

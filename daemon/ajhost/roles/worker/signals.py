@@ -1,4 +1,4 @@
-"""Signals in a worker: which are the host's, that they stay so whatever user code sets, and none in forked children."""
+"""Signals in a worker: the host's handlers stay in place whatever user code sets, and are absent in forked children."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _OURS = {
     signal.SIGHUP: "a reload is the supervisor's",
     signal.SIGPIPE: "a connection that ends would end the worker",
 }
-"""What the host sets through Python, and why it stays."""
+"""The signals that the host handles through Python, and why they must stay."""
 _CHILD = "by it the event loop knows that a sub-process has ended"
 _FOREIGN = "if it raises while the host's own code runs, this worker ends"
 _named: set[int] = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
 
 
 def prepare() -> None:
-    """Before the loop is made, after user code was imported: what that has set is undone."""
+    """Undoes what imports of user code have set. Call it before the loop is made."""
     faulthandler.enable(file=sys.stderr)
     _stacks_on_signal()
     for ignored in (signal.SIGINT, signal.SIGHUP):
-        # a function that does nothing: children of handlers would inherit SIG_IGN through exec
+        # an empty function and not SIG_IGN, which children of handlers would inherit through exec
         signal.signal(ignored, lambda *_: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -53,7 +53,7 @@ _masks = threading.local()
 
 
 def _block() -> None:
-    """A child that is told to end before it has its own handlers shall end by them: until then signals wait."""
+    """Blocks signals around a fork, so that one that comes early is handled by the child's own handlers."""
     _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
@@ -62,22 +62,22 @@ def _unblock() -> None:
 
 
 def _as_in_a_script() -> None:
-    """In a child that a handler forks (`multiprocessing`): signals do there what they do in any script.
+    """Gives a child that a handler forks (`multiprocessing`) the signal handlers of any script.
 
-    With the worker's handlers SIGTERM would not end it, and its byte would go to the worker's loop through the wake-up
-    descriptor, which both have: the worker would leave in its place.
+    With the worker's handlers SIGTERM would not end the child. The byte for it would reach the worker's loop through
+    the wake-up descriptor, which both share, and the worker would leave in its place.
     """
     with contextlib.suppress(ValueError):  # not in the main thread of the main interpreter
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
     _unblock()
-    with contextlib.suppress(ValueError):  # after that: what an at-fork function raises is ignored
+    with contextlib.suppress(ValueError):  # last: Python ignores what an at-fork function raises
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class SignalKeeper:
-    """Puts back what user code takes away, and names it. `on_unrecoverable` is told why a worker has to be replaced."""
+    """Puts back handlers that user code replaces, and logs it. `on_unrecoverable(why)`: the worker must be replaced."""
 
     def __init__(
         self,
@@ -91,10 +91,10 @@ class SignalKeeper:
         self._python = signal_actions.handler_of(signal_actions.read(signal.SIGTERM))
         self._stacks = signal_actions.read(signal.SIGUSR2)
         self._child = signal_actions.read(signal.SIGCHLD)
-        """The last action for SIGCHLD that was not Python's: libuv's once a sub-process was started."""
+        """The last kernel action for SIGCHLD that was not Python's: libuv's, once a sub-process was started."""
 
     def keep(self) -> None:
-        """At each beat."""
+        """Checks the handlers. Call it at each heartbeat."""
         for number, handler in self._ours.items():
             current = signal.getsignal(number)
             if current is not handler and current != handler:
@@ -113,7 +113,7 @@ class SignalKeeper:
             _log.warning("%s: put back: by it stacks are asked for", _set_by_user(signal.SIGUSR2, current))
 
     def _put_back_child(self) -> None:
-        """Python's table and the kernel's action; then the loop looks after children whose end it has missed."""
+        """Restores Python's table and the kernel's action. Then the loop looks for children whose end it has missed."""
         current = signal.getsignal(signal.SIGCHLD)
         action = signal_actions.read(signal.SIGCHLD)
         if signal_actions.handler_of(action) not in (signal_actions.NOTHING, self._python):
@@ -128,7 +128,7 @@ class SignalKeeper:
 
 
 def name_others() -> None:
-    """About once a second: handlers that stay, and what comes of them; each signal once."""
+    """Logs foreign handlers that stay, with their effect, once for each signal. Call it about once a second."""
     for number in signal.valid_signals() - _named:
         handler = signal.getsignal(number)
         if callable(handler) and handler is not signal.default_int_handler:

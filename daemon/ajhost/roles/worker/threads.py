@@ -18,19 +18,19 @@ _Job = tuple[str, contextvars.Context, Callable[[], None]]
 
 
 def prepare_for_threads() -> None:
-    """Lets the event loop have its turn while threads compute."""
+    """Shortens the switch interval, so that the event loop runs while threads compute."""
     sys.setswitchinterval(SWITCH_INTERVAL)
 
 
 class NoThreads(Exception):
-    """The system gives this process no thread: its limit of tasks, or memory."""
+    """The system starts no thread for this process: a limit of tasks, or of memory."""
 
 
 class Threads:
-    """A pool whose threads keep no process alive. At most `limit` of them are in it; stuck ones are not.
+    """A pool of daemon threads, at most `limit`. Stuck threads are not in the pool any more.
 
-    Each `run` is followed by `done` when its end is known here, or by `lost` when it is stuck (then perhaps `found`).
-    All four are called on the loop alone, so that nothing but the queue of jobs is shared with the threads.
+    Each `run` is followed by `done` when the loop knows of its end, or by `lost` when it is stuck, and perhaps `found`.
+    Only the loop calls these four, so the threads share nothing but the queue of jobs.
     """
 
     def __init__(self, limit: int) -> None:
@@ -41,11 +41,11 @@ class Threads:
         """Jobs that are waiting, or running in a thread that is not stuck."""
 
     def run(self, name: str, context: contextvars.Context, work: Callable[[], None]) -> None:
-        """Runs `work`, which must not raise, in a thread that bears `name` meanwhile, and in `context`.
+        """Runs `work`, which must not raise, in `context` and in a thread that is named `name` meanwhile.
 
         It waits while all threads of the pool have work.
 
-        :raises NoThreads: there is none, and none can be had.
+        :raises NoThreads: the pool has no thread, and the system starts none.
         """
         if self._held >= self._alive and not self._start() and not self._alive:
             raise NoThreads
@@ -57,14 +57,14 @@ class Threads:
         self._held -= 1
 
     def lost(self) -> None:
-        """A job does not end: its thread leaves the pool, and what waits for a thread gets another."""
+        """A job is stuck: its thread leaves the pool, and a new thread takes the next job."""
         self._held -= 1
         self._alive -= 1
         if self._held > self._alive:
             self._start()
 
     def found(self) -> None:
-        """The job of a lost thread has ended; the thread is in the pool again, or goes if it is one too many."""
+        """The job of a lost thread has ended. The thread is in the pool again, or ends if the pool is full."""
         if self._alive < self._limit:
             self._alive += 1
         else:

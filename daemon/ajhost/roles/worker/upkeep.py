@@ -1,4 +1,4 @@
-"""What a worker looks after at each heartbeat besides its replies and its queue: counts, garbage, its own order."""
+"""What a worker does at each heartbeat besides replies and queue: counters, garbage collection, checks of itself."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Upkeep:
         self._pruned_ns = 0
 
     def tick(self, now_ns: int) -> None:
-        """Garbage at each heartbeat, the rest about once a second."""
+        """Collects garbage at each heartbeat, and does the rest about once a second."""
         self._collect()
         if now_ns - self._pruned_ns > _PRUNE_NS:
             self._pruned_ns = now_ns
@@ -70,11 +70,11 @@ class Upkeep:
         if self._collecting is not None:
             self._collecting.cancel()
             self._collecting = None
-        if self._collector.look():  # much was gained in a short while, and the next beat is far
+        if self._collector.look():  # memory grows fast, and the next heartbeat is far
             self._collecting = self._loop.call_later(COLLECT_RETRY, self._collect)
 
     def _check(self, now_ns: int) -> None:
-        """Ends the worker if an interrupted step has left something that nobody would ever finish."""
+        """Ends the worker if an interrupted step has left a request that no part of it would ever finish."""
         unowned = {
             (index, seq)
             for index, seq in self._ledger.unanswered(now_ns - _UNOWNED_NS)

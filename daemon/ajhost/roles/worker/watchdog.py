@@ -1,8 +1,8 @@
-"""A dead man's switch: a process whose loop never runs again ends by itself, whoever else is gone.
+"""Ends a worker whose loop never runs again, even without a supervisor.
 
-The supervisor kills a worker that hangs past a deadline. Should the supervisor be dead too, no Python code of ours may
-ever run: native code can hold the interpreter's lock. `faulthandler` watches from a C thread that needs no lock, writes
-the stacks, and exits.
+The supervisor kills a worker that hangs past a deadline. If the supervisor is dead too, native code may hold the
+interpreter's lock, so that no Python code runs. `faulthandler` watches from a C thread that needs no lock, writes the
+stacks, and exits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _STDERR = 2
 
 
 class Watchdog:
-    """`horizon`: the monotonic time up to which deadlines are covered; `extend` when a later one begins."""
+    """`horizon`: the monotonic time up to which deadlines are covered. `extend` it for a later one."""
 
     def __init__(self, kill_grace: float) -> None:
         self._after = kill_grace + WATCHDOG_LATE
@@ -29,7 +29,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(self.horizon + self._after - now, exit=True, file=_STDERR)
 
     def beat(self) -> None:
-        """The loop runs: moves the switch on before it is near."""
+        """The loop runs: sets the timer anew before it expires."""
         now = time.monotonic()
         if self.horizon < now + WATCHDOG_SLACK / 2:
             self.extend(now + WATCHDOG_SLACK)
