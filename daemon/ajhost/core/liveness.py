@@ -1,8 +1,8 @@
-"""Decides whether a worker is alive, hangs, or has recovered. Without I/O; nothing else decides it.
+"""Whether a worker is alive: the one place that decides it, without I/O.
 
 A worker is alive when its loop turns (heartbeats), when it reads its connection, and when it is in the queue group
-although it could be. If one sign is missing for too long, the worker hangs: what it has not started runs elsewhere,
-and the supervisor kills it when the first deadline of what it runs has passed by the kill grace.
+although it could be. Each sign that is missing for too long is a hang: its requests run elsewhere, and it is killed
+when the first deadline of what it runs is over by the kill grace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNSUBSCRIBED_NS = nanoseconds(UNSUBSCRIBED_LIMIT)
 
 
 class Verdict(Enum):
-    """The result of one check of a worker."""
+    """What one check says of a worker."""
 
     ALIVE = "every sign of life is there"
     LATE = "a heartbeat was missed"
@@ -41,7 +41,7 @@ class Verdict(Enum):
 
 
 class Sign(Enum):
-    """The sign of life that is missing."""
+    """Which sign of life is missing."""
 
     HEARTBEAT = "no heartbeat"
     READING = "it does not read its connection"
@@ -75,7 +75,7 @@ class Signs:
 
 def missing(signs: Signs) -> Sign | None:
     """The sign of life that is missing for too long."""
-    # a worker that is interrupted often needs more of its CPU time for one turn of the loop
+    # a turn of the loop takes more of the time that the worker had when it is interrupted over and over
     patience = signs.patience if signs.starved < STARVED_NS else max(signs.patience, LONGEST_STALE_NS)
     if signs.age - signs.starved - signs.unseen > patience:
         return Sign.HEARTBEAT

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import sys
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -157,31 +157,6 @@ class StatsWriter:
             return
         times[at] += waited
         times[at + 1] += ran
-
-    def completed_many(self, route: int, waited: list[float], ran: list[float]) -> None:
-        """As `completed` for each of several tasks at once, at a fraction of the cost. Sorts the lists."""
-        words = self._words
-        try:
-            for first, values in ((self._waiting[route], waited), (self._completed[route], ran)):
-                if max(values) <= BUCKETS[0]:
-                    words[first] += len(values)
-                    continue
-                values.sort()
-                counted = 0
-                for number, bound in enumerate(BUCKETS):
-                    within = bisect_right(values, bound)
-                    if within > counted:
-                        words[first + number] += within - counted
-                        counted = within
-                    if counted == len(values):
-                        break
-                else:
-                    words[first + len(BUCKETS)] += len(values) - counted
-        except ValueError:
-            return
-        at = self._sums[route]
-        self._times[at] += sum(waited)
-        self._times[at + 1] += sum(ran)
 
     def terminated(self, route: int, waited: float, ran: float) -> None:
         """A task was answered so that it is not tried again."""

@@ -16,9 +16,6 @@ import orjson
 
 _LONG = re.compile(rb"[0-9]{19}")
 """2**63 has 19 digits."""
-_LONG_FRACTION = 17
-"""Characters of a number: a double keeps 15 digits of any."""
-_LONG_DECIMAL = re.compile(rb"[0-9.]{%d}" % _LONG_FRACTION)
 _NAME = re.compile(r"[^-NI]?(NaN|-?Infinity)")
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _STRIDE = 6
@@ -58,19 +55,6 @@ def is_json(text: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def has_long_decimals(text: bytes) -> bool:
-    """Whether a double may have lost digits of a fraction in `text`."""
-    return _LONG_DECIMAL.search(text) is not None
-
-
-def long_decimals_as_texts(text: bytes) -> bytes:
-    """The same JSON, but fractions of more digits than a double keeps are texts."""
-    value = json.loads(
-        text, parse_float=lambda digits: digits if len(digits) >= _LONG_FRACTION else float(digits)
-    )
-    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def exact(text: bytes) -> Any:

@@ -41,9 +41,6 @@ _NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
 """What begins with `$` asks the server itself for something (`$JS.API.STREAM.DELETE...`), with this host's rights; the
 rest is asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task."""
 
-RESULT = b"PUB"
-"""How an encoded reply begins that tells a result, and not an error."""
-
 Request = tuple[TaskRecord, int | None]
 """A well-formed request: its task, and the deadline of its header in Unix nanoseconds (None without the header). A
 plain tuple, since it is made for every request."""
@@ -134,6 +131,11 @@ def as_told(outcome: Completed, max_payload: int, task_size: int) -> Completed |
     size = len(outcome.body)
     stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
     return outcome if stored <= max_payload else Terminated(_too_large(size, task_size, stored, max_payload))
+
+
+def is_result(data: bytes) -> bool:
+    """Whether an encoded reply tells a result, and not an error."""
+    return data.startswith(b"PUB")
 
 
 def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict[str, str], bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import operator
@@ -141,8 +140,7 @@ class _Json:
         self._name = name
         self._adapter = adapter
         self._handler = handler
-        self._validate_json = adapter.validator.validate_json
-        self._validate = self._with_decimals if _has_decimals(adapter) else self._validate_json
+        self._validate = adapter.validator.validate_json
         self._Invalid = ValidationError
         self._told = False
 
@@ -163,16 +161,6 @@ class _Json:
         if payload.lstrip()[:1] == b'"':
             return self._unwrapped(payload, problem)
         raise self._invalid(problem) from None
-
-    def _with_decimals(self, payload: bytes) -> Any:
-        """pydantic reads a fraction as a double before it makes a Decimal of it; of a text it makes an exact one."""
-        value = self._validate_json(payload)
-        if exact_json.has_long_decimals(payload):
-            with contextlib.suppress(
-                self._Invalid
-            ):  # a type that takes no text in place of a number keeps the double
-                return self._validate_json(exact_json.long_decimals_as_texts(payload))
-        return value
 
     def _unwrapped(self, payload: bytes, problem: Any) -> Any:
         """The payload is a JSON text: `ajc tasks add` and the scheduler put the JSON that they are given in one."""
@@ -204,10 +192,6 @@ class _Json:
         message = first["msg"]
         text = f"{_place(self._name, first['loc'])}: {message[:1].lower()}{message[1:]}"
         return InvalidPayload(f"{text} (and {more} more)" if more else text)
-
-
-def _has_decimals(adapter: TypeAdapter[Any]) -> bool:
-    return "'type': 'decimal'" in repr(adapter.core_schema)
 
 
 def _encoded(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Keeps the deadlines of processes that miss heartbeats: hanging workers, and orphans of an earlier start."""
+"""Deadlines whose keeper does not beat: a worker of ours that hangs, or an orphan of an earlier start."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ _REFUSED = FailureReason.OVERLOADED.text("the worker that refused it hangs")
 
 
 class DeadlineKeeper:
-    """Answers overdue requests of living processes.
-
-    It answers only what two checks have found overdue: the owner may be about to answer itself.
-    """
+    """Answers on living ledgers, so only what two looks have found alike: the owner may be about to answer."""
 
     def __init__(self, standby: Standby) -> None:
         self._standby = standby
@@ -35,11 +32,12 @@ class DeadlineKeeper:
         on_time: bool = False,
         heartbeat_ns: int | None = None,
     ) -> None:
-        """Call it at every tick. Times are monotonic nanoseconds.
+        """Call it at every tick, with monotonic nanoseconds.
 
-        `lead_ns`: treat requests that are due within this as due, because the owner is known to hang, and the second
-        check is a tick later. `on_time`: this process was not held up, so one check may stand for two. `heartbeat_ns`:
-        the owner's last heartbeat, if the caller knows better than the ledger.
+        `lead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
+        the second look is a tick later. `on_time`: nothing has held up this process, and the owner with it; one look is
+        enough then for what two would have found had they been more frequent. `heartbeat_ns`: its last beat, where the
+        caller knows better than the ledger.
         """
         before, found = self._suspects.pop(ledger.serial, {}), {}
         age_ns = now_ns - (ledger.words[Word.HEARTBEAT] if heartbeat_ns is None else heartbeat_ns)
@@ -54,5 +52,5 @@ class DeadlineKeeper:
             self._suspects[ledger.serial] = found
 
     def forget(self, serial: int) -> None:
-        """Forgets an owner that has ended."""
+        """The owner is gone."""
         self._suspects.pop(serial, None)

@@ -1,4 +1,4 @@
-"""One generation: the settings and code of a start or a reload, its template, and how its workers failed."""
+"""One generation: the settings and the code of one start or reload, and what became of its workers so far."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.template.template_process import TemplateProcess
 
 _KEPT = 8
-"""Code that dies at every start must not fill the memory."""
+"""A code that dies at every start would fill the memory in days."""
 
 
 @dataclass(slots=True)
@@ -19,17 +19,17 @@ class Generation:
     spec: GenerationSpec
     template: TemplateProcess | None = None
     in_use: bool = False
-    """Whether workers were ordered. The generation is forgotten when the last of them has ended."""
+    """Whether workers were asked for: it can be forgotten when the last one is gone."""
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     """Why its last workers died before they served."""
 
     @property
     def number(self) -> int:
-        """The number of the generation; the first of a start is 1."""
+        """Counted from 1 since the start."""
         return self.spec.generation
 
     def close(self) -> None:
-        """Ends its template. Its workers go on."""
+        """Ends its template; its workers live on."""
         if self.template is not None:
             self.template.close()
             self.template = None

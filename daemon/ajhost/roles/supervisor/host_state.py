@@ -13,6 +13,9 @@ from ajhost.ledger.connection_status import ConnectionStatus
 from ajhost.roles.stats_history import DIRECTORY, Sample, StatsHistory
 from ajhost.roles.supervisor.workers import WorkerPool
 
+_WAITING = (WorkerState.STARTING, WorkerState.HUNG)
+"""States of a worker that may lack nothing but a connection."""
+
 
 def unserved_slots(pool: WorkerPool) -> list[str]:
     """A line for each slot that does not serve, with what is there instead."""
@@ -25,7 +28,8 @@ def unserved_slots(pool: WorkerPool) -> list[str]:
         states = {m.state for m in pool.fleet.members.values() if m.slot == slot}
         if WorkerState.SERVING not in states:
             text = ", ".join(sorted(s.value for s in states)) or "no worker, a next try is due"
-            lines.append(f"slot {slot} does not serve: {text}")
+            why = "".join(f"; {lost}" for lost in _lost_connections(pool, slot, *_WAITING)[:1])
+            lines.append(f"slot {slot} does not serve: {text}{why}")
         elif lost := _lost_connections(pool, slot):
             lines.append(f"slot {slot} does not serve: {lost[0]}")
     return lines
@@ -51,13 +55,12 @@ def take_sample(history: StatsHistory, pool: WorkerPool) -> None:
         history.add(Sample(now_ns, read_all(pool.runtime / DIRECTORY), cpu))
 
 
-def _lost_connections(pool: WorkerPool, slot: int) -> list[str]:
-    """What the workers of a slot say of their connections; nothing if one of them is subscribed."""
-    serving = [
-        m.serial for m in pool.fleet.members.values() if m.slot == slot and m.state is WorkerState.SERVING
-    ]
+def _lost_connections(pool: WorkerPool, slot: int, *states: WorkerState) -> list[str]:
+    """What the workers of a slot in these states (serving) say of their connections; nothing if one is subscribed."""
+    wanted = states or (WorkerState.SERVING,)
+    serials = [m.serial for m in pool.fleet.members.values() if m.slot == slot and m.state in wanted]
     found: list[ConnectionStatus] = [
-        pool.members[serial].ledger.connection() for serial in serving if serial in pool.members
+        pool.members[serial].ledger.connection() for serial in serials if serial in pool.members
     ]
     if any(status.subscribed for status in found):
         return []

@@ -1,4 +1,4 @@
-"""Checks the workers at each tick: signs of life, hangs, deadlines of workers that hang, and memory."""
+"""The liveness of workers: signs of life at each tick, hangs told of and ended in time, deadlines kept, memory."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ _FIRST_SEEN_NS = nanoseconds(HEARTBEAT_MISSED + CHECK_INTERVAL_CALM)
 
 @dataclass(slots=True)
 class _Watched:
-    """What earlier checks found of one worker. Times are monotonic nanoseconds; 0: none."""
+    """What the checks before know of one worker. Times are monotonic nanoseconds, 0 for none."""
 
     hung_ns: int = 0
-    """When it began to hang."""
+    """Since when it hangs."""
     hung_epoch: int = 0
-    """The epoch of the connection on which it hangs."""
+    """On which of its connections."""
     patience_ns: int = STALE_NS
     starvation: Starvation | None = None
-    """When a heartbeat was first missed."""
+    """Since a heartbeat was missed."""
     unseen_ns: int = 0
-    """How much later than a calm tick that was noticed."""
+    """How long that had been so when it was first seen, beyond what a calm tick takes."""
     read: tuple[int, int] = (0, 0)
     """Epoch and stream position at the last check with unread bytes."""
     unread_since_ns: int = 0
@@ -67,7 +67,7 @@ class _Watched:
     """The heartbeat at the last check."""
     unsubscribed_since_ns: int = 0
     stacks_at: float = 0.0
-    """When SIGUSR2 asked it for its stacks, in monotonic seconds."""
+    """When it was asked for its stacks (monotonic seconds)."""
 
 
 class LivenessMonitor:
@@ -90,7 +90,7 @@ class LivenessMonitor:
         self._on_hang, self._on_recovered, self._on_recycle = on_hang, on_recovered, on_recycle
         self._watched: dict[int, _Watched] = {}
         self.calm = False
-        """Whether no worker had missed a heartbeat at the last check."""
+        """Whether everybody was beating at the last check."""
         self._deadlines = DeadlineKeeper(standby)
         self._connected_since_ns = 0
         self._memory_at = 0.0
@@ -101,7 +101,7 @@ class LivenessMonitor:
         return watched is not None and bool(watched.hung_ns)
 
     def forget(self, worker: WorkerProcess) -> None:
-        """Forgets a dead worker."""
+        """The worker is gone."""
         self._watched.pop(worker.serial, None)
         self._deadlines.forget(worker.serial)
 
@@ -115,7 +115,7 @@ class LivenessMonitor:
         self._note_connected(living, now)
         never_beat_ns = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
         for worker in living:
-            # a ledger that cannot be read must not keep the other workers from being checked
+            # a ledger that cannot be read is no reason to judge nobody else
             with self._guard("keeping the deadlines of a worker"):
                 self._keep_deadlines(worker, now, late)
             with self._guard("judging a worker"):
@@ -134,7 +134,7 @@ class LivenessMonitor:
             self._connected_since_ns = int(now * 1e9)
 
     def _keep_deadlines(self, worker: WorkerProcess, now: float, late: float) -> None:
-        """Answers what is past its deadline, however late this check is."""
+        """However late this process is itself: what is past its deadline is answered, whoever is to blame."""
         hangs = self.hangs(worker)
         self._deadlines.check(
             worker.ledger,
@@ -172,7 +172,7 @@ class LivenessMonitor:
         if age <= MISSED_NS:
             watched.starvation = None
         elif watched.starvation is None:
-            # what held up this process may have held up the worker as well
+            # what kept this process from seeing it earlier kept the worker from beating as well
             watched.starvation, watched.unseen_ns = Starvation(), max(age - _FIRST_SEEN_NS, 0)
         starved_ns = 0
         if watched.starvation is not None:
@@ -235,7 +235,7 @@ class LivenessMonitor:
             w.hung_ns and w is not watched for w in self._watched.values()
         ):
             return  # CPUs are short: each takeover costs some, so there is one at a time
-        # or it ran for a moment, connected again, and is held up by another task
+        # or it woke for a moment, in which it has connected again and begun another task that holds it up
         again = " again" if watched.hung_ns else ""
         watched.hung_ns, watched.hung_epoch, watched.stacks_at = now_ns, worker.ledger.words[Word.EPOCH], 0.0
         _log.warning(
@@ -274,6 +274,6 @@ class LivenessMonitor:
         try:
             resident = processes.resident_bytes(worker.pid)
         except OSError:
-            return  # it has just died, or this process has no free descriptor to read its memory
+            return  # it is about to be found dead, or this process has no descriptor left to look
         if resident > max_memory:
             self._on_recycle(worker, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")

@@ -1,4 +1,4 @@
-"""Reload: new settings and code are proven first, then slot by slot is replaced. If that fails, the old ones serve."""
+"""Reload: new settings and code are proven first, then each slot changes over; anything wrong, the old serves on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Decision:
 
 
 class Reloader:
-    """Makes every generation after the first.
+    """Makes generations after the first.
 
-    `load` reads the files again, or raises an error whose text lists every mistake. `on_reloaded` is called after a
+    `load` reads the files again and raises an error whose text lists all that is wrong; `on_reloaded` is told of a
     success.
     """
 
@@ -48,7 +48,7 @@ class Reloader:
         self._last = 1
 
     async def reload(self) -> Decision:
-        """Takes all that the files say now, or nothing."""
+        """Takes what the files say now, or nothing."""
         async with self._lock:
             if self._pool.fleet.stopping:
                 return Decision(False, "the host is stopping")
@@ -97,11 +97,11 @@ class Reloader:
         return Decision(True, f"generation {generation} serves")
 
     async def _served(self, generation: int) -> str | None:
-        """Waits until the generation serves in every slot. Returns why it does not, else None."""
+        """Waits until the generation serves everywhere; why it does not, otherwise."""
         pool, end = self._pool, time.monotonic() + SERVE_LIMIT
         while not pool.fleet.complete():
             failures = pool.generations[generation].failures
-            if len(failures) > 1:  # a single death may have had any cause
+            if len(failures) > 1:  # one may have been anybody's kill
                 return failures[-1]
             if time.monotonic() > end:
                 why = self._why_not_connected(generation)
@@ -124,7 +124,7 @@ class Reloader:
         """The template died: a new generation of the same settings, tried until there is one."""
         delay = RENEW_FIRST
         while True:
-            # the lock is held for one attempt only, so that a reload that mends the code gets its turn
+            # the lock is for one attempt at a time: a reload that mends the code must have its turn
             async with self._lock:
                 if self._pool.fleet.stopping or self._pool.has_template(self._pool.fleet.generation):
                     return

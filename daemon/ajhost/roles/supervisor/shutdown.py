@@ -1,4 +1,4 @@
-"""The stop: every worker leaves the queue group, finishes and answers. The rest is answered, or kept for a restart."""
+"""The stop: everybody leaves the group, finishes and answers; what is left is answered for, or kept for a restart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Urgency(IntEnum):
-    """How urgent a stop is; each further signal raises it by one."""
+    """How a stop is meant; each further signal raises it by one."""
 
     NONE = 0
     DRAIN = 1
@@ -37,27 +37,26 @@ class Urgency(IntEnum):
 
 
 class Shutdown:
-    """Signals request it (`urge`); it runs once (`run`)."""
+    """Asked for by signals (`urge`), carried out once (`run`)."""
 
     def __init__(self, pool: WorkerPool, notifier: Notifier) -> None:
         self._pool, self._notifier = pool, notifier
         self.urgency = Urgency.NONE
         self.asked = asyncio.Event()
         self.changed = asyncio.Event()
-        """Set when a worker has ended, has left, or the urgency has risen."""
+        """Set whenever something is worth another look."""
 
     def urge(self) -> None:
-        """Handles a signal to stop, the first or a further one."""
+        """A signal to stop, or another one."""
         self.urgency = Urgency(min(self.urgency + 1, Urgency.KILL))
         self.asked.set()
         self.changed.set()
 
     async def run(self, standby: Standby, recovery: Recovery, drain_timeout: float) -> None:
-        """Stops the host. Returns when every worker has ended and every answer has left.
+        """Returns when nobody of the pool lives and every answer has left.
 
-        When systemd is about to start the unit again, the supervisor stays subscribed to the end. What arrives
-        meanwhile waits in its ledger and in the socket that systemd stores, and the next start runs it. So no requester
-        is told `no responders`.
+        When systemd is about to start us again, we stay subscribed to the very end: what comes meanwhile waits in our
+        ledger and in the socket that systemd keeps, and the next start runs it. Nobody is told `no responders`.
         """
         returning = await restart_follows(RESTART_QUERY_LIMIT)
         if returning:
@@ -81,7 +80,7 @@ class Shutdown:
         while pool.members or pool.busy:
             members, now = list(pool.members.values()), time.monotonic()
             if not finishing and all(m.left for m in members) and (returning or not standby.producer.count):
-                finishing = True  # no process enqueues any more: a worker that holds nothing may end
+                finishing = True  # nobody pushes any more: who has nothing left may go
                 for member in members:
                     member.send(FinishOrder())
             if self.urgency > urged:

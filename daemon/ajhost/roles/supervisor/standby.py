@@ -1,8 +1,8 @@
-"""The supervisor's standby: answers for dead and hanging workers, enqueues what they had not started, and subscribes
-when no worker is subscribed.
+"""The standby of the supervisor: answers for the dead, enqueues what they had not started, and subscribes as the last
+resort.
 
-It has a ledger and a connection like a worker's, but starts nothing: requests wait in its store until a worker pulls
-them.
+It has a ledger and a connection like a worker's, but starts nothing: what it receives or inherits waits in its store
+until a worker pulls it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ajhost.roles.supervisor.answered import Answered
 
 _log = logging.getLogger("ajhost.supervisor")
 _HELD = 2048
-"""How many requests the standby can hold at once: those of a dead worker, and those that it receives itself."""
+"""Requests that the standby can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
 
 
 class Standby:
@@ -67,7 +67,7 @@ class Standby:
         self.transport = self.connection.transport
         self.producer = Producer(self.ledger, queues, loop, self._expired)
         self.subscriptions = 0
-        """How often it has subscribed because no worker was."""
+        """How often we subscribed as the last resort."""
         self._subscribing: asyncio.Task[None] | None = None
         """While we are subscribed; it ends when the server knows."""
         self._subscribe_lock = asyncio.Lock()
@@ -77,7 +77,7 @@ class Standby:
         self.apply_generation(spec, queues)
 
     def _merge_restart_windows(self, restart_window: RestartWindow) -> None:
-        """Takes the restart window of earlier starts, whose requesters get answers from this one."""
+        """What earlier starts knew of requesters, to whose tasks this one gives the answers that are left."""
         for serial in ledger_file.serials(self.directory):
             if serial < self.serial:
                 with contextlib.suppress(OSError, LedgerError):
@@ -110,7 +110,7 @@ class Standby:
         await self.connection.connect()
 
     async def server_lives(self) -> bool:
-        """Whether the connected server answers, so that it has passed on all that it has read by now."""
+        """Whether the server that we are connected to is there still, and has passed on all that it has read by now."""
         return await self.connection.answers(STANDBY_SUBSCRIBE_LIMIT)
 
     @property
@@ -121,10 +121,10 @@ class Standby:
     # -- answers --------------------------------------------------------------------------------
 
     def answer(self, reply: bytes, outcome: Outcome) -> None:
-        """Answers a request of another process. The reply survives a reconnect.
+        """Answers for somebody else; the reply survives a reconnect.
 
-        Call it before the request is revoked. When this returns, the answer is in the standby's ledger, so the next
-        start answers if the supervisor dies before the kernel has it. Without a free entry it is in memory only.
+        Call it before the request is revoked: once this returns the answer is in our ledger, so that the next start
+        gives one if we die before the kernel has it. Only a ledger without a free entry leaves it to our memory.
         """
         if not is_plain_subject(reply):
             if reply:
@@ -143,13 +143,13 @@ class Standby:
             self.transport.out.reply(index, encode_reply(reply, Failed(text), self.max_payload))
             self.answered.refused(frame, text)
         else:
-            self.ledger.release(index)  # a consumer has just started it
+            self.ledger.release(index)  # a consumer started it in the last moment
 
-    # -- requests for the workers ---------------------------------------------------
+    # -- requests that somebody else must run ---------------------------------------------------
 
     def copy(self, frame: bytes) -> int | None:
-        """Copies a raw frame to the standby's ledger, RECEIVED; None when it was answered instead. `enqueue` is next.
-        Of a frame that no ledger holds its first line is enough: it is refused.
+        """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `enqueue` makes it available.
+        Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
         """
         line = message_line(frame)
         if line is None:
@@ -201,7 +201,7 @@ class Standby:
         return self.producer.enqueue(index, copy, self._queues[handler], deadline_ns)
 
     def hold_new(self) -> None:
-        """From now on new requests wait for the next start."""
+        """From now on, what comes waits for the next start: nobody here is to run it."""
         self._holding = True
 
     # -- adapters.transport.Sink ----------------------------------------------------------------
@@ -211,7 +211,7 @@ class Standby:
         self._on_connection(self.ledger.words[Word.EPOCH], sock)
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
-        """Handles a request that the standby itself received."""
+        """A request that came to the last resort."""
         begin, _, _, end, _, reply = message
         if self._answerable(reply) is None:
             self._unanswerable(reply)
@@ -228,10 +228,10 @@ class Standby:
             self._enqueue_checked(index, data, message, data[begin:end])
 
     def before_buffer_reuse(self) -> None:
-        """Nothing to do: what was admitted is copied."""
+        """What was admitted has been copied."""
 
     def refuse(self, reply: bytes) -> None:
-        """Refuses a request for which no entry was free."""
+        """A request without an entry."""
         if self._answerable(reply) is None:
             self._unanswerable(reply)
             return
@@ -250,22 +250,22 @@ class Standby:
         frame = self.ledger.frame(index)
         self._refuse(index, reply_of(frame), text, frame)
 
-    # -- subscribing when no worker is subscribed ------------------------------------------------------------------
+    # -- the last resort ------------------------------------------------------------------------
 
     @property
     def subscribed(self) -> bool:
-        """Whether it is subscribed."""
+        """Whether we are subscribed."""
         return self._subscribing is not None
 
     @property
     def changing(self) -> bool:
-        """Whether it is subscribing or leaving."""
+        """Whether we are about to subscribe or to leave."""
         return self._subscribe_lock.locked()
 
     async def subscribe(self, patience: float | None = STANDBY_SUBSCRIBE_LIMIT) -> None:
-        """Subscribes. Returns when the server has confirmed it, or cannot be reached by requesters either.
+        """Subscribes; when it returns, the server knows, or cannot be reached, and then nobody asks through it.
 
-        Also returns when the server has not confirmed it for `patience` seconds, or workers serve again.
+        Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
         """
         async with self._subscribe_lock:
             if self._subscribing is None:
@@ -279,7 +279,7 @@ class Standby:
         await asyncio.wait({subscribing}, timeout=patience)
 
     async def unsubscribe(self) -> None:
-        """Leaves the queue group again. What was received is enqueued."""
+        """Leaves the group again; what had come is enqueued."""
         async with self._subscribe_lock:
             if self._subscribing is not None:
                 self._subscribing.cancel()
@@ -289,7 +289,7 @@ class Standby:
     # -- life -----------------------------------------------------------------------------------
 
     def beat(self, now_ns: int) -> None:
-        """Does the standby's part of a tick."""
+        """The standby's share of a tick."""
         self.ledger.words[Word.HEARTBEAT] = now_ns
         self.producer.expire(now_ns)
         self.transport.out.confirm()
@@ -298,26 +298,26 @@ class Standby:
 
     @property
     def idle(self) -> bool:
-        """Whether the next tick has nothing to do here."""
+        """Whether there is nothing to be done at the next beat."""
         out = self.transport.out
         return not (
             self.subscribed or self.changing or self.producer.count or out.unconfirmed or out.repeating
         )
 
     def reject_waiting(self, text: str) -> None:
-        """Answers with `text` what is not started, now and from now on: the host stops."""
+        """The host stops: what nobody has started is answered with `text`, now and from now on."""
         self._draining = text
         self.producer.reject_waiting()
 
     async def flush(self, patience: float) -> None:
-        """Waits until the server and the requesters have the answers, at most `patience` seconds."""
+        """Waits until the server and its requesters have our answers, at most `patience` seconds."""
         end, out = time.monotonic() + patience, self.transport.out
         while (out.unsent or out.unconfirmed or out.repeating) and time.monotonic() < end:
             out.confirm()
             await asyncio.sleep(POLL_INTERVAL_LAST)
 
     async def close(self, patience: float) -> bool:
-        """Flushes and closes the connection, and removes the ledger if it is empty.
+        """Settles, closes, and removes our ledger if it is empty.
 
         False when answers are left: the ledger stays for the next start.
         """

@@ -1,4 +1,4 @@
-"""The statistics of a host, read from the shared ledgers on request: no message goes to a worker."""
+"""The figures of a host, read from the shared ledgers when somebody asks: no message goes to a worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def snapshot(
     resident: Counter[int] = Counter()
     for member in members:
         if member.pid:
-            with contextlib.suppress(OSError):  # it has just died
+            with contextlib.suppress(OSError):  # it died in this moment
                 resident[member.slot] += processes.resident_bytes(member.pid)
     slots = pool.fleet.count
     connections = {str(s): stats for s, stats in counters.connections(slots, living).items()}
@@ -67,7 +67,7 @@ def snapshot(
 
 
 def _states(pool: WorkerPool) -> dict[str, int]:
-    """How many workers are in each state. One that serves but is not subscribed counts as disconnected."""
+    """How many workers are in which state; one that would serve and is not subscribed is disconnected."""
     counts = dict.fromkeys([*(state.value for state in WorkerState), DISCONNECTED], 0)
     for serial, known in pool.fleet.members.items():
         member = pool.members.get(serial)

@@ -1,4 +1,4 @@
-"""The supervisor: starts the host, keeps it alive, reloads and stops it. It runs no user code."""
+"""The supervisor: starts, covers the group, reloads, and stops in order. It runs no user code."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StartupFailed(Exception):
 
 
 class Supervisor:
-    """One run of the host, from start to stop."""
+    """One run of the host."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
         self._settings, self._notifier = settings, notifier
@@ -90,7 +90,7 @@ class Supervisor:
     # -- life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Runs the host until it has stopped.
+        """From start to stop.
 
         :raises StartupFailed: when the host cannot start.
         """
@@ -120,7 +120,7 @@ class Supervisor:
         template = asyncio.create_task(self._start_template(spec))
         standby = asyncio.create_task(self._open_standby(spec))
         try:
-            # the first failure counts: bad handlers are reported even while no server can be reached
+            # whichever fails first: bad handlers are told even while no server can be reached
             await asyncio.wait({template, standby}, return_when=asyncio.FIRST_EXCEPTION)
             for task in (template, standby):
                 if task.done():
@@ -133,10 +133,10 @@ class Supervisor:
         self.write_state()
         self._pool.change(1, template.result())
         if failures := self._pool.generations[1].failures:
-            raise StartupFailed(failures[0])  # a ledger that cannot be made: the host does not start without
+            raise StartupFailed(failures[0])  # a ledger that cannot be made: better no host than half a one
 
     async def _open_standby(self, spec: GenerationSpec) -> None:
-        """Opens the supervisor's own ledger and connection, and recovers at once what an earlier start left."""
+        """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._pool.max_payload = await discover(spec.nats)
             standby = Standby(spec, self.serial, self._queues, self._pool.max_payload, self._on_connection)
@@ -158,7 +158,7 @@ class Supervisor:
             self._notifier.forget(name)
         if self._recovery.previous_start:
             await standby.subscribe()
-        self._tick_in(0.0)  # the import of handlers may take long, and what waits has deadlines
+        self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
         if self._recovery.previous_start:
             await self._recovery.recover_previous_start()
 
@@ -220,7 +220,7 @@ class Supervisor:
             await self._standby.subscribe(patience)
 
     def _on_template_death(self, generation: int, how: str) -> None:
-        """Replaces a dead template. The code may have changed since, so that is a new generation. Its workers go on."""
+        """The code on disk may have changed since, so a new template is a new generation; workers live on."""
         self._strays.template_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
@@ -235,9 +235,9 @@ class Supervisor:
         await self.reload()
 
     async def reload(self) -> Decision:
-        """Proves new settings and code and takes them, or keeps the old ones and says why."""
+        """Proves and takes new settings and code, or keeps the old and says why."""
         if not self._fleet.count:
-            # there is no generation to replace yet, and systemd waits for the first READY
+            # nothing to change over from yet, and systemd still waits for the first READY
             _log.error("reload rejected: the host is still starting")
             return Decision(False, "the host is still starting")
         if self._ready:
@@ -255,7 +255,7 @@ class Supervisor:
         return decision
 
     def _on_reloaded(self, settings: Settings, spec: GenerationSpec) -> None:
-        """Takes over the settings of a reload that has succeeded."""
+        """A reload has succeeded."""
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
         old, self._settings = self._settings, settings
@@ -321,7 +321,7 @@ class Supervisor:
         self._loop.call_later(seconds, self._tick)
 
     def _follow_max_payload(self, standby: Standby) -> None:
-        """Replaces workers when the server takes larger payloads than before: their receive buffers are too small."""
+        """A server that takes larger payloads than before needs ledgers with a larger chunk."""
         if standby.max_payload > self._pool.max_payload and self._ready:
             _log.warning("the server's max_payload grew to %d: workers are replaced", standby.max_payload)
             self._pool.max_payload = standby.max_payload

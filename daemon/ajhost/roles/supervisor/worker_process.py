@@ -1,4 +1,4 @@
-"""The supervisor's handle of one worker process: pidfd, channel, ledger, and a duplicate of its NATS socket."""
+"""One worker process, as the supervisor holds it: pidfd, channel, ledger, and a duplicate of its NATS socket."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 
 
 class WorkerProcess:
-    """A worker process, alive or just dead.
+    """A living (or just dead) worker process.
 
-    `on_message(member, message)` is called for each of its messages, and `on_death(member)` once when it has ended;
-    `result` then says how. `on_connection(member, sock)` is called for each connection that it opens; `epoch` is that
-    connection's then.
+    `on_message(member, message)` gets its messages, `on_death(member)` is called once when the process is gone;
+    `result` then says how. `on_connection(member, sock)` is called for each connection it opens, whose epoch is `epoch`
+    then.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class WorkerProcess:
         """Why it cannot serve, if it has said so."""
         self.killed_at = 0.0
         self.being_taken_over = False
-        """Recovery is taking its connection over."""
+        """Its connection is being taken over at this moment."""
         self.stale_after_ns = 0
         self.takeover_lock = asyncio.Lock()
-        """Held while recovery takes over its connection: two takeovers of one ledger would run its requests twice."""
+        """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
         self.epoch = self._taken_epoch = self._heartbeat_ns = 0
         self._pidfd = -1
         self._channel = Channel(channel)
@@ -77,7 +77,7 @@ class WorkerProcess:
         self._open = True
 
     def started(self, pid: int, pidfd: int) -> None:
-        """The template has forked the process."""
+        """The process exists."""
         self.pid, self._pidfd = pid, pidfd
         self._loop.add_reader(pidfd, self._on_exit)
 
@@ -88,9 +88,9 @@ class WorkerProcess:
 
     @property
     def heartbeat_ns(self) -> int:
-        """Its last heartbeat, in monotonic nanoseconds; before the first the time of its creation.
+        """Monotonic nanoseconds of its last beat; its birth before the first.
 
-        A heartbeat in the future is a stray write, and is ignored: it would hide a hang for that long.
+        A beat that is yet to come is a stray write: it would hide a hang for as long.
         """
         heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
         if self._heartbeat_ns < heartbeat_ns <= time.monotonic_ns() + _AHEAD_NS:
@@ -99,12 +99,12 @@ class WorkerProcess:
 
     @property
     def has_beaten(self) -> bool:
-        """Whether it has written a heartbeat."""
+        """Whether it has beaten once."""
         return bool(self._heartbeat_ns)
 
     @property
     def subscribed(self) -> bool:
-        """Whether it has subscribed anew since recovery took a connection over from it."""
+        """Whether it is in the queue group, and not only alive, after a connection of its was taken over."""
         return not self.being_taken_over and (
             not self._taken_epoch or self.ledger.words[Word.SUBSCRIBED] > self._taken_epoch
         )
@@ -116,7 +116,7 @@ class WorkerProcess:
 
     @property
     def connected(self) -> bool:
-        """Whether neither end has closed its present connection, so that the server reads all that was sent on it."""
+        """Whether its present connection is whole, so that the server reads all that was sent on it."""
         sock = self.sock
         return sock is not None and self.epoch == self.ledger.words[Word.EPOCH] and tcp.is_whole(sock)
 
@@ -127,17 +127,17 @@ class WorkerProcess:
             processes.pidfd_signal(self._pidfd, signal.SIGKILL)
 
     def send(self, message: ToWorker) -> None:
-        """Sends a message. Nothing happens when the process has ended or does not read: liveness notices that."""
+        """Sends a message; a process that is gone or does not read is found out elsewhere."""
         with contextlib.suppress(ChannelClosed, ChannelFull):
             if self._open:
                 self._channel.send(encode(message))
 
     def take_socket(self) -> socket.socket | None:
-        """Hands out the duplicate of its present connection, once; None when there is none for the present epoch."""
+        """Hands over the duplicate of its present connection, once; None when there is none for the present epoch."""
         self._readable()
         sock, self.sock = self.sock, None
         if sock is not None and self.epoch != self.ledger.words[Word.EPOCH]:
-            tcp.end_sending(sock)  # for every process that has it, also a child that a handler has forked
+            tcp.end_sending(sock)  # for all who hold it, a forked child of a handler too
             sock.close()
             return None
         if sock is not None:
@@ -175,7 +175,7 @@ class WorkerProcess:
         self.send(SocketStored(epoch))
 
     def _duplicate(self, epoch: int) -> None:
-        """Duplicates the socket with pidfd_getfd(2): this process had no free descriptor when the duplicate came."""
+        """The kernel had no room for the duplicate that came: it is taken from the process as soon as there is."""
         words = self.ledger.words
         if not self._open or self.epoch >= epoch or words[Word.EPOCH] != epoch or not words[Word.SOCKET]:
             return
@@ -196,10 +196,10 @@ class WorkerProcess:
             self._channel.close()
 
     def _on_exit(self) -> None:
-        # before it is reaped: until then the kernel gives its pid, which names its session, to no other process
+        # before it is reaped: until then its process id, and so its session, is nobody else's
         processes.kill_session(self.pid, signal.SIGKILL)
         ended = processes.wait_status(self._pidfd)
-        if ended is None:  # the process between it and its template has not ended yet
+        if ended is None:  # its middle process has not left it to us yet
             self._loop.remove_reader(self._pidfd)
             self._loop.call_later(REAP_RETRY, self._look_again)
             return
@@ -215,6 +215,6 @@ class WorkerProcess:
         self._loop.add_reader(self._pidfd, self._on_exit)
 
     def discard(self) -> None:
-        """Closes all, of a process that was never forked."""
+        """For a process that never came to be."""
         self._close_channel()
         self.ledger.close()

@@ -1,4 +1,4 @@
-"""The pool of workers: executes the fleet's commands, and handles templates, forks and messages of workers."""
+"""The pool: carries out what the fleet decides. Templates, forks, and what workers say."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class WorkerPool:
-    """The worker processes and generations. `serial`: of the supervisor's ledger; workers' serials follow. Callbacks:
+    """Members and templates. `serial`: of the supervisor's ledger; theirs follow. The callbacks:
 
-    `on_connection(key, sock)`: a worker has a new connection. `on_death(member, how)`: a worker is dead; called before
-    its replacement is forked. `on_template_death(generation, how)`: a template is dead. `on_change()`: any change of
-    state.
+    `on_connection(key, sock)`: a worker's new connection; `on_death(member, how)`: a worker is dead, called before its
+    replacement is forked; `on_template_death(generation, how)`: its template is dead; `on_change()`: something worth a
+    look has happened.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class WorkerPool:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn_task(self, work: Coroutine[None, None, None]) -> None:
-        """Runs a coroutine as a task, keeps a reference to it, and logs what it raises."""
+        """Runs something beside everything else, and keeps hold of it."""
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", ""))
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -91,16 +91,16 @@ class WorkerPool:
         self._on_change()
 
     def pids(self) -> set[int]:
-        """The processes that the pool reaps itself."""
+        """Every process that somebody here waits for."""
         return {m.pid for m in self.members.values()} | TemplateProcess.living
 
     @property
     def busy(self) -> bool:
-        """Whether forks or recoveries are under way."""
+        """Whether forks or burials are under way."""
         return bool(self._tasks)
 
     def handle(self, event: Event) -> None:
-        """Passes an event to the fleet, and executes its commands."""
+        """Tells the fleet, and obeys it."""
         for command in self.fleet.handle(event, time.monotonic()):
             with self._guard("obeying the fleet"):
                 self._execute(command)
@@ -110,11 +110,11 @@ class WorkerPool:
         self._on_change()
 
     def change(self, number: int, template: TemplateProcess) -> None:
-        """From now on every slot belongs to the generation, whose workers this template forks."""
+        """From now on every slot is the generation's, whose workers this template forks."""
         generation = self.generations[number]
         generation.template, generation.in_use = template, True
         self.handle(Scale(number, generation.spec.workers.count))
-        # not earlier: a template that died while the host waited for its server is replaced from here on
+        # not earlier: one that died while the host waited for its server is missed by nobody before this
         template.on_death(lambda how: self._template_died(generation, how))
 
     def has_template(self, number: int) -> bool:
@@ -138,7 +138,7 @@ class WorkerPool:
     def _spawn(self, spawn: Spawn) -> None:
         try:
             member, theirs = self._make(spawn)
-        except Exception as error:  # whatever the error is, the slot must be filled again
+        except Exception as error:  # whatever it is: the slot must be filled again
             ledger_file.remove(self._directory, spawn.serial)
             self._spawn_failed(
                 spawn, f"{self._directory}: {error.strerror if isinstance(error, OSError) else error!r}"
@@ -180,7 +180,7 @@ class WorkerPool:
                 if template is None:
                     raise TemplateFailed(["its template is dead, and there is no new one yet"])
                 spawned = await template.spawn(worker_spec, theirs, self._queues)
-            except Exception as error:  # whatever the error is, the slot must be filled again
+            except Exception as error:  # whatever it is: the slot must be filled again
                 del self.members[spawn.serial]
                 member.discard()
                 ledger_file.remove(self._directory, spawn.serial)
@@ -204,7 +204,7 @@ class WorkerPool:
     def _message_received(self, member: WorkerProcess, message: FromWorker) -> None:
         match message:
             case WorkerReady():
-                pid = member.ledger.words[Word.PID]  # the template may not have reported it yet
+                pid = member.ledger.words[Word.PID]  # its template may not have told us yet
                 _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
                 self.handle(Ready(member.serial))
             case StartFailed(why):
@@ -216,7 +216,7 @@ class WorkerPool:
                 self._on_change()
 
     def recycle(self, member: WorkerProcess, why: str) -> None:
-        """Has a worker replaced in order."""
+        """The member shall be replaced in order."""
         known = self.fleet.members.get(member.serial)
         if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
             _log.warning("worker %d (pid %d) is replaced: %s", member.slot, member.pid, why)
@@ -239,7 +239,7 @@ class WorkerPool:
             self.counters.absorb(member.ledger)
         with self._guard("answering for a dead worker"):
             self._on_death(member, how)
-        self.handle(Died(member.serial))  # whatever the ledger says, the slot is filled again
+        self.handle(Died(member.serial))  # whatever its ledger says, its slot is filled again
         self._retire_generations()
 
     def _note_failure(self, number: int, why: str) -> None:
@@ -247,7 +247,7 @@ class WorkerPool:
             generation.failures.append(why)
 
     def _retire_generations(self) -> None:
-        """Forgets generations without workers, except the present one. Their templates may be alive."""
+        """Forgets generations of which nobody lives and which are not the present one, their templates dead or not."""
         alive = {m.generation for m in self.members.values()} | {self.fleet.generation}
         for number in [n for n, g in self.generations.items() if g.in_use and n not in alive]:
             self.generations.pop(number).close()

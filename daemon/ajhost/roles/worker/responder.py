@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -10,7 +9,7 @@ from ajhost.adapters.log_record import TaskLabels
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord
-from ajhost.protocol.wire import RESULT, as_told, encode_reply
+from ajhost.protocol.wire import as_told, encode_reply, is_result
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About
 
@@ -82,10 +81,9 @@ class Responder:
 
     __slots__ = (
         "_attempts",
-        "_loop",
+        "_completed",
         "_out",
         "_tells_completed",
-        "_times",
         "counts",
         "in_buffer",
         "ledger",
@@ -96,11 +94,7 @@ class Responder:
         self.ledger = ledger
         self._out = out
         self._attempts = attempts
-        self._tells_completed = attempts.tells_completed
-        self._loop = asyncio.get_running_loop()
-        self._times: dict[int, list[float]] = {}
-        """By route, how long each task that completed in this turn waited, and ran: counted together, behind the
-        replies, which costs a fraction."""
+        self._completed, self._tells_completed = attempts.stats.completed, attempts.tells_completed
         self.counts = Counts()
         self.max_payload = 1 << 20
         self.in_buffer: set[NotBegun] = set()
@@ -127,27 +121,12 @@ class Responder:
         received = request.received if claimed is None else claimed.received_ns / 1e9
         self._out.reply(index, data, received)
         waited = begun - received
-        if kind is Completed and data.startswith(RESULT) and not self._tells_completed:
-            if not self._times:
-                self._loop.call_soon(self._count_completed)
-            try:
-                times = self._times[request.route.index]
-            except KeyError:
-                times = self._times[request.route.index] = []
-            times += (waited, now - begun)
+        if kind is Completed and is_result(data) and not self._tells_completed:
+            self._completed(request.route.index, waited, now - begun)
             return
-        if isinstance(outcome, Completed) and not data.startswith(RESULT):
+        if isinstance(outcome, Completed) and not is_result(data):
             outcome = as_told(outcome, self.max_payload, size)
         self._attempts.ended(request, request.route.index, outcome, waited, now - begun, told=request.told)
-
-    def _count_completed(self) -> None:
-        counted, self._times = self._times, {}
-        stats = self._attempts.stats
-        for route, times in counted.items():
-            if len(times) == 2:
-                stats.completed(route, *times)
-            else:
-                stats.completed_many(route, times[::2], times[1::2])
 
     def refuse(self, index: int, reply: bytes, text: str, about: About = NOTHING_KNOWN) -> None:
         """Answers a request that has not started; nothing if it has in another process after all."""
