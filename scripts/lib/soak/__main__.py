@@ -20,13 +20,14 @@ from pathlib import Path
 
 import uvloop
 
-from scripts.lib.soak.faults import DAEMON_FAULT, FAULTS, Fault, Stage
+from scripts.lib.soak.faults import DAEMON_FAULT, FAULTS, PASSWORD, Fault, Stage, server_config
 from scripts.lib.soak.loads import PROFILES, Profile
 from scripts.lib.soak.router import Router, stamp
 from scripts.lib.soak.service import Service
 from scripts.lib.soak.verdict import Verdict
 from tests.support import processes
 from tests.support.nats import NatsServer
+from tests.support.operator_mode import write_secret
 
 _STATUS_EVERY = 5.0
 _STOP_LIMIT = 40.0
@@ -58,8 +59,10 @@ class Soak:
             asyncio.get_running_loop().add_signal_handler(number, self._enough, running)
         service = Service(self._directory, self._runtime)
         verdict = Verdict(service.log_file)
-        async with NatsServer(self._directory) as server:
-            router = Router(server.url, service.record, verdict.judge)
+        write_secret(service.secret, PASSWORD)
+        async with NatsServer(self._directory, config=server_config()) as server:
+            url = server.url.replace("nats://", f"nats://router:{PASSWORD}@")
+            router = Router(url, service.record, verdict.judge)
             stage = Stage(service, server, router, random.Random(f"{asked.seed} faults"), server.port)
             verdict.stage = stage
             stage.write_good()

@@ -7,7 +7,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,9 @@ from scripts.lib.soak.service import Service
 from tests.support import processes
 from tests.support.host import ROOT
 from tests.support.nats import NatsServer
+from tests.support.operator_mode import write_secret
 from tests.support.program import CommandResult
+from tests.support.proxy import BlackHole
 
 MODULE = "from scripts.lib.soak.handlers import *  # version {version}\n"
 ROUTES = ("work", "thread", "block", "gil", "deaf", "fork", "crash")
@@ -30,8 +33,22 @@ _BROKEN_MODULES = {
 _BROKEN_SETTINGS = {"bad TOML": "[workers\ncount =", "unknown key": "[workers]\ncuont = 3\n"}
 
 
-_SETTLE = 1.5
-"""Seconds after a server's start by which every process has connected again, each with a delay of its own."""
+PASSWORD = "sesame"
+"""The host's, at the server."""
+
+
+def server_config(*, password: str = PASSWORD, may: str = ">") -> str:
+    """The server's configuration: who may come, and to what the host may subscribe."""
+    host = f'{{user: host, password: {password}, permissions: {{subscribe: ["{may}"], publish: [">"]}}}}'
+    lame_duck = 'lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n'
+    return f"authorization {{ users = [{host}, {{user: router, password: {PASSWORD}}}] }}\n{lame_duck}"
+
+
+_SETTLE = 2.5
+"""Seconds after a server's start by which every process has connected again: the longest pause between two tries, and
+some more."""
+_SETTLE_AFTER_REFUSAL = 6.0
+"""As `_SETTLE`, after a server that was there and refused, or was silent: these are tried more seldom."""
 _STARTS = 3
 _PAUSE_AFTER_FAILURE = 2.0
 """Seconds, as in the unit's ExecStopPost."""
@@ -48,10 +65,12 @@ class Window:
     end: float = 0.0
     nobody: int = 0
     """Requests that found no responders meanwhile."""
+    settle: float = _SETTLE
+    """Seconds after its end in which connections are made again."""
 
     def touches(self, since: float, until: float) -> bool:
         """Whether it, or the moment after it in which connections are made again, overlaps with that time."""
-        return self.start <= until and (not self.end or self.end + _SETTLE >= since)
+        return self.start <= until and (not self.end or self.end + self.settle >= since)
 
     def covers(self, moment: float) -> bool:
         """Whether that moment lies in it."""
@@ -97,7 +116,7 @@ class Stage:
         """Settings that are good, and different each time."""
         rng = self.rng
         sections: dict[str, dict[str, Any]] = {
-            "nats": {"servers": [self.server.url]},
+            "nats": {"servers": [self.server.url], "user": "host", "password_file": self.service.secret},
             "python": {"path": [self.service.application, ROOT], "import_timeout": 5.0},
             "workers": {
                 "count": rng.choice((1, 2, 3, 4, 4, 4, 4)),
@@ -262,6 +281,76 @@ async def server_stands_still(stage: Stage) -> None:
         window.end = time.time()
 
 
+async def server_is_silent(stage: Stage) -> None:
+    """As `server_stands_still`, but for so long that its clients give their connections up."""
+    async with _server_window(stage, "nats-server silent"):
+        stage.server.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(stage.rng.uniform(7, 9))
+        stage.server.send_signal(signal.SIGCONT)
+
+
+async def server_is_a_black_hole(stage: Stage) -> None:
+    """Killed, and its address takes no connection and refuses none for a while."""
+    async with _server_window(stage, "nats-server in a black hole"):
+        stage.router.connected.clear()
+        await stage.server.kill()
+        with BlackHole("127.0.0.1", stage.server.port):
+            await asyncio.sleep(stage.rng.uniform(1, 5))
+        await stage.server.start()
+        await stage.router.connected.wait()
+
+
+async def server_is_a_lame_duck(stage: Stage) -> None:
+    """It tells its clients to go, ends their connections one by one, ends, and comes back."""
+    async with _server_window(stage, "nats-server lame duck"):
+        stage.router.connected.clear()
+        await stage.server.lame_duck()
+        await stage.server.ended(60)
+        await stage.server.start()
+        await stage.router.connected.wait()
+
+
+async def permissions_are_lost(stage: Stage) -> None:
+    """The host may not subscribe for a while."""
+    async with _server_window(stage, "permissions lost"):
+        await stage.server.reload(server_config(may="_INBOX.>"))
+        await asyncio.sleep(stage.rng.uniform(0.5, 5))
+        await stage.server.reload(server_config())
+
+
+async def locked_out(stage: Stage) -> None:
+    """The host's password is another one for a while."""
+    async with _server_window(stage, "locked out"):
+        await stage.server.reload(server_config(password="another"))
+        await asyncio.sleep(stage.rng.uniform(0.5, 8))
+        await stage.server.reload(server_config())
+
+
+async def secret_is_truncated(stage: Stage) -> None:
+    """The file of the password is empty when connections are made again, and whole again later."""
+    # a start, and a reload, read the file too: without it they are right to refuse
+    async with stage.host_lock, _server_window(stage, "secret truncated"):
+        stage.service.secret.write_text("")
+        stage.router.connected.clear()
+        await stage.server.restart()
+        await stage.router.connected.wait()
+        await asyncio.sleep(stage.rng.uniform(0.1, 3))
+        write_secret(stage.service.secret, PASSWORD)
+
+
+@asynccontextmanager
+async def _server_window(stage: Stage, name: str) -> AsyncIterator[None]:
+    """While it lasts, and a while after it, the server may not pass on what it is given."""
+    async with stage.server_lock:
+        stage.note(name)
+        window = Window(name, time.time(), settle=_SETTLE_AFTER_REFUSAL)
+        stage.server_windows.append(window)
+        try:
+            yield
+        finally:
+            window.end = time.time()
+
+
 # the daemon
 
 
@@ -323,5 +412,11 @@ FAULTS = (
     Fault("broken reload", reload_broken, 5),
     Fault("nats-server", server_fault, 4),
     Fault("nats-server stands still", server_stands_still, 5),
+    Fault("nats-server silent", server_is_silent, 1),
+    Fault("nats-server in a black hole", server_is_a_black_hole, 1),
+    Fault("nats-server lame duck", server_is_a_lame_duck, 1),
+    Fault("permissions lost", permissions_are_lost, 1),
+    Fault("locked out", locked_out, 1),
+    Fault("secret truncated", secret_is_truncated, 1),
 )
 DAEMON_FAULT = Fault("kill the daemon", kill_daemon, 5)

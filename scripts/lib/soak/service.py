@@ -96,6 +96,7 @@ class Service:
         self.application.mkdir()
         self.file = directory / "ajhost.toml"
         self.log_file = directory / "host.log"
+        self.secret = directory / "password"
         self.record = directory / "runs"
         self.record.touch()
         self.log_file.touch()
