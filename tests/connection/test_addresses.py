@@ -14,7 +14,7 @@ from tests.support.names import DeadResolver, NamedHost, can_rename
 from tests.support.nats import NatsServer, free_port
 from tests.support.proxy import BlackHole
 from tests.support.router import Report, Router, Verdict, subject_of
-from tests.support.truth import subscribed_again, with_pages
+from tests.support.truth import listens, says_the_truth, subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo", "work": "work", "look_up": "tests.support.meddlers:look_up"}
 ECHO = subject_of("echo")
@@ -26,11 +26,15 @@ async def test_a_server_that_falls_silent_is_left_for_the_second_one(tmp_path: P
     async with (
         NatsServer(tmp_path, monitored=True) as one,
         NatsServer(tmp_path, monitored=True) as two,
-        Host(tmp_path, nats=[one.url, two.url], handlers=HANDLERS, sections=sections),
+        Host(tmp_path, nats=[one.url, two.url], handlers=HANDLERS, sections=sections) as host,
     ):
         silent, other = (one, two) if await one.subscribers(ECHO) else (two, one)
         await silent.stand_still()
         await subscribed_again(other, 2, 8.0)
+        said = await says_the_truth(host, listens(sections), 2)
+        for connection in said.connections.values():
+            assert connection is not None
+            assert connection["server"].endswith(str(other.port))
 
 
 async def test_ten_discovered_black_holes_do_not_hide_the_configured_server(tmp_path: Path) -> None:
@@ -142,6 +146,7 @@ async def test_a_name_server_that_is_away_and_handlers_that_ask_it_delay_nothing
         assert (await router.request("echo", b"x")).body == b"x"
         await server.restart()
         await subscribed_again(server, 1, 6.0)
+        await says_the_truth(host, listens(sections), 1)
         await router.settled([*requests, *asking])
         report = Report(tuple(requests))
         assert report.verdicts == {Verdict.COMPLETE: 16}, report

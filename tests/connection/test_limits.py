@@ -7,8 +7,11 @@ from pathlib import Path
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.router import Router, headers_of, subject_of, task_json
+from tests.support.router import Report, Router, Verdict, headers_of, subject_of, task_json
 from tests.support.truth import (
+    listens,
+    reconnects,
+    says_the_truth,
     subscribed_again,
     with_pages,
     workers_subscribed,
@@ -39,9 +42,11 @@ async def test_a_reload_that_meets_the_limit_of_connections_says_so_and_serves_o
         assert "aximum connections" in result.stderr, result
         assert (await router.request("echo", b"x")).body == b"x"
         assert before <= set(host.workers().values())
+        await says_the_truth(host, listens(sections), 2)
         await server.reload("max_connections: 1000")
         result = await host.reload(timeout=BACK + 20)
         assert result.status == 0, result
+        await says_the_truth(host, listens(sections), 2)
         assert (await router.request("echo", b"x")).body == b"x"
 
 
@@ -49,7 +54,7 @@ async def test_workers_that_found_a_full_server_come_when_there_is_room(tmp_path
     sections = with_pages(count=4)
     async with (
         NatsServer(tmp_path, monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
     ):
         await server.stop()
         server.configure("max_connections: 3")
@@ -58,17 +63,47 @@ async def test_workers_that_found_a_full_server_come_when_there_is_room(tmp_path
         await asyncio.sleep(3)
         some = await workers_subscribed(server)
         assert some in (2, 3)
+        said = await says_the_truth(host, listens(sections), some, 4)
+        assert "aximum connections" in said.reason
         await server.reload("max_connections: 1000")
         await subscribed_again(server, 4, BACK)
+        await says_the_truth(host, listens(sections), 4)
+
+
+async def test_a_reply_that_exceeds_the_limit_of_the_server_that_is_met_next_is_terminated(
+    tmp_path: Path,
+) -> None:
+    sections = with_pages()
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url) as router,
+    ):
+        await says_the_truth(host, listens(sections), 2)
+        big = await router.send("huge_later", {"sleep_ms": 3000, "bytes": 300_000}, deadline=20)
+        await host.running(1)
+        await server.kill()
+        await asyncio.sleep(3.2)
+        server.configure("max_payload: 64KB")
+        await server.start()
+        assert (await router.reply(big)).verdict is Verdict.TERMINATE
+        requests = [await router.send("echo", b"x", deadline=8) for _ in range(20)]
+        await router.settled(requests)
+        assert Report(tuple(requests)).verdicts == {Verdict.COMPLETE: 20}, Report(tuple(requests))
+        assert server.log().count("Maximum Payload Violation") <= 1
+        assert await reconnects(listens(sections)) < 8
+        await says_the_truth(host, listens(sections), 2)
 
 
 async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(tmp_path: Path) -> None:
     sections = with_pages()
     async with (
         NatsServer(tmp_path, monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
         Router(server.url) as router,
     ):
+        await says_the_truth(host, listens(sections), 2)
+        before = await reconnects(listens(sections))
         for number, reply in enumerate(
             ("_INBOX..x", "_INBOX.>", "_INBOX.*", "_INBOX.", ".x", "_INBOX.é.\x7f")
         ):
@@ -78,3 +113,5 @@ async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(tm
                 await router.client.publish(subject_of(route), body, reply=reply, headers=headers)
             assert (await router.request("echo", b"x%d" % number)).body == b"x%d" % number
         await subscribed_again(server, 2, BACK)
+        assert await reconnects(listens(sections)) == before
+        await says_the_truth(host, listens(sections), 2)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.truth import cut_off, subscribed_again, with_pages
+from tests.support.truth import cut_off, listens, says_the_truth, subscribed_again, with_pages
 
 REFUSED = "authentication error"
 
@@ -39,6 +39,7 @@ async def test_workers_that_are_locked_out_try_seldom_and_come_back_together(
         at_first = await _log_ins(server, 3)
         assert at_first < 50, at_first
         await cut_off(server)
+        await says_the_truth(host, listens(sections), 0, workers)
         if workers > 16:
             await asyncio.sleep(12)
         else:
@@ -48,3 +49,4 @@ async def test_workers_that_are_locked_out_try_seldom_and_come_back_together(
         assert len(host.output.lines) - lines < 4 * workers + 40
         await server.reload(_users("one"))
         await subscribed_again(server, workers, 6.0)
+        await says_the_truth(host, listens(sections), workers)

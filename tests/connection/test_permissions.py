@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import subject_of
-from tests.support.truth import cut_off, subscribed_again, with_pages
+from tests.support.truth import cut_off, listens, says_the_truth, subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo"}
 ACCESS = {"user": "host", "password": "pw"}
@@ -33,10 +33,13 @@ async def test_a_host_that_may_not_subscribe_is_not_ready_and_says_what_to_grant
             )
             assert "pw" not in line.text.split()
             await cut_off(server)
+            said = await says_the_truth(host, listens(sections), 0, 2)
+            assert subject_of("echo") in said.reason
             assert not host.notifications.having("READY")
             await server.reload(_config(ALL))
             await host.ready(BACK + 4.0)
             await subscribed_again(server, 2, BACK)
+            await says_the_truth(host, listens(sections), 2)
             assert await host.terminate() == 0
         finally:
             await host.destroy()
@@ -46,9 +49,12 @@ async def test_a_permission_that_is_taken_away_and_given_back(tmp_path: Path) ->
     sections = with_pages(nats=ACCESS)
     async with (
         NatsServer(tmp_path, config=_config(ALL), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
     ):
+        await says_the_truth(host, listens(sections), 2)
         await server.reload(_config("{subscribe: ['_INBOX.>'], publish: ['>']}"))
         await cut_off(server)
+        await says_the_truth(host, listens(sections), 0, 2)
         await server.reload(_config(ALL))
         await subscribed_again(server, 2, BACK)
+        await says_the_truth(host, listens(sections), 2)

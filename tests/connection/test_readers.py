@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
-from tests.support.truth import subscribed_again, with_pages
+from tests.support.truth import listens, says_the_truth, subscribed_again, with_pages
 
 MEDDLERS = ("close_connection", "steal_connection", "remove_reader")
 HANDLERS = {"echo": "echo"} | {name: f"tests.support.meddlers:{name}" for name in MEDDLERS}
@@ -22,7 +23,7 @@ async def test_a_worker_that_does_not_read_any_more_reads_again_or_is_replaced_a
     sections = with_pages(count=2, workers={"backlog": 1000})
     async with (
         NatsServer(tmp_path, monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections),
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
         Router(server.url) as router,
     ):
         async with router.load("echo", b"x", rate=20, deadline=10) as load:
@@ -37,3 +38,22 @@ async def test_a_worker_that_does_not_read_any_more_reads_again_or_is_replaced_a
         assert report.verdicts[Verdict.COMPLETE] > len(report.requests) - 10, report
         assert meddling.replies
         await subscribed_again(server, 2, 6.0)
+        await says_the_truth(host, listens(sections), 2)
+
+
+async def test_the_only_worker_that_does_not_read_any_more_loses_no_request(tmp_path: Path) -> None:
+    sections = with_pages(count=1)
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url) as router,
+    ):
+        await router.send("close_connection", {"port": server.port}, deadline=10)
+        requests = []
+        for _ in range(40):
+            requests.append(await router.send("echo", b"x", deadline=10))
+            await asyncio.sleep(0.1)
+        replies = [await router.reply(request) for request in requests]
+        assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+        await subscribed_again(server, 1, 6.0)
+        await says_the_truth(host, listens(sections), 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Report, Router
-from tests.support.truth import subscribed_again, with_pages
+from tests.support.truth import listens, says_the_truth, subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo", "work": "work"}
 
@@ -31,6 +31,7 @@ async def test_a_supervisor_without_descriptors_for_a_while_watches_on(tmp_path:
         await asyncio.sleep(3)
         resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (soft, hard))
         await subscribed_again(server, 2, 6.0)
+        await says_the_truth(host, listens(sections), 2)
         host.kill(1)
         await subscribed_again(server, 2, 6.0)
         await router.settled(requests)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,13 +24,18 @@ from tests.support.pages import fetch
 from tests.support.proxy import Direction, Partition
 from tests.support.router import Router
 from tests.support.truth import (
+    Watch,
     listens,
+    says_the_truth,
     subscribed_again,
     with_pages,
+    workers_subscribed,
 )
 
 BACK = 6.0
 """Seconds in which every worker is subscribed once there is a good server."""
+LONGEST_LIE = 2.0
+"""Seconds for which the host may say what is not so any more."""
 _WORKERS = 2
 _PASSWORD = "sesame"
 _FALSE_SERVERS: dict[str, Script] = {
@@ -168,6 +174,11 @@ class Company:
         if stack is not None:
             await stack.aclose()
 
+    async def _truth(self) -> int | None:
+        if self._state is _Server.GONE:
+            return 0
+        return None if self._ambiguous else await workers_subscribed(self.server)
+
     async def _play(self, fault: Fault) -> None:
         partition = self.partition
         match fault.kind:
@@ -289,11 +300,16 @@ class Company:
         requests = [await self.router.send("work", {"sleep_ms": ms}, deadline=40) for ms in lasting]
         await self._running(3)
         self._ambiguous = False
-        for fault in faults:
-            await self._play(fault)
-        self._ambiguous = True
-        await self._mend(faults)
-        await subscribed_again(self.server, _WORKERS, BACK)
+        async with Watch(self.host, listens(self.sections), _WORKERS, self._truth) as watch:
+            for fault in faults:
+                await self._play(fault)
+            self._ambiguous = True
+            await self._mend(faults)
+            began = time.monotonic()
+            await subscribed_again(self.server, _WORKERS, BACK)
+            await says_the_truth(self.host, listens(self.sections), _WORKERS)
+        assert time.monotonic() - began < BACK + 3
+        assert watch.longest().seconds < LONGEST_LIE, watch.longest()
         for request in requests:
             await self.router.reply(request)  # raises when it is silent
         assert (await self.router.request("echo", b"x")).body == b"x"

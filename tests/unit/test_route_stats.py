@@ -112,19 +112,6 @@ def test_a_time_is_counted_in_the_bucket_whose_bound_it_does_not_exceed(waited: 
         assert histogram.total == pytest.approx(2 * seconds, abs=1e-8)
 
 
-@given(st.lists(st.tuples(st.floats(0, 10_000), st.floats(0, 10_000)), min_size=1))
-def test_many_at_once_are_counted_as_one_after_the_other(times: list[tuple[float, float]]) -> None:
-    memories = fresh(1), fresh(1)
-    one, many = (StatsWriter(memoryview(memory), ("r",)) for memory in memories)
-    for waited, ran in times:
-        one.completed(0, waited, ran)
-    many.completed_many(0, [waited for waited, _ in times], [ran for _, ran in times])
-    left, right = (read(bytes(memory))["r"] for memory in memories)
-    assert (left.waiting.counts, left.running.counts) == (right.waiting.counts, right.running.counts)
-    assert right.running.total == pytest.approx(left.running.total, abs=1e-6)
-    assert right.waiting.total == pytest.approx(left.waiting.total, abs=1e-6)
-
-
 def test_a_clock_that_went_back_costs_no_count() -> None:
     memory = fresh(1)
     writer = StatsWriter(memoryview(memory), ("r",))
