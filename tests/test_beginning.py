@@ -327,7 +327,7 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
         prepare(replies)
         killed = Killed(starter(parts, serial, replies, kind), kill_at)
         ledger = MappedLedger(parts.directory, serial)
-        began = {entry.reply for entry in classify(ledger).started}
+        began = {entry.reply for entry in classify(ledger).answer}
         if kind != "received":  # whose requests are not there before it has received them
             began |= set(killed.told)
         before = len(killed.told)
@@ -402,7 +402,7 @@ async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_
     dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
     assert answer_started(dead, parts.standby, died, parts.ledgers) == 0
     assert not owner.is_claimed(index, 1)
-    assert classify(dead).started == ()
+    assert classify(dead).answer == ()
 
 
 async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is_left_alone(

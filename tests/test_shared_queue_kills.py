@@ -34,7 +34,7 @@ async def recover(parts: HostParts, serial: int) -> int:
 async def outcome(parts: HostParts, serial: int, killed: Killed, reply: bytes) -> tuple[bool, bool]:
     """Whether a killed worker had started its one request, and had run it: each is settled exactly once."""
     ledger = MappedLedger(parts.directory, serial)
-    started = [entry.reply for entry in classify(ledger).started]
+    started = [entry.reply for entry in classify(ledger).answer]
     ledger.close()
     assert await recover(parts, serial) == len(started)
     await parts.settle()

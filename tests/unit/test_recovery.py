@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from ajhost.core.recovery import classify, earliest_deadline, overdue
+from ajhost.core.recovery import (
+    DISPOSITION,
+    USUALLY,
+    Disposition,
+    Fact,
+    classify,
+    disposition,
+    earliest_deadline,
+    overdue,
+)
 from ajhost.ledger.layout import State
+from ajhost.ledger.view import Entry
 from ajhost.ledger.writer import LedgerWriter
 from tests.support.memory import ledger_in_memory
 
@@ -26,7 +36,7 @@ def put(owner: LedgerWriter, state: State, deadline_ns: int = 0, reply: bytes = 
 
 
 @pytest.mark.parametrize(
-    ("state", "tokens_lost", "waiting", "started"),
+    ("state", "queue_gone", "requeued", "answered"),
     [
         (State.RECEIVED, False, 1, 0),
         (State.RECEIVED, True, 1, 0),
@@ -38,15 +48,14 @@ def put(owner: LedgerWriter, state: State, deadline_ns: int = 0, reply: bytes = 
         (State.ANSWERED, True, 0, 1),
     ],
 )
-def test_an_entry_waits_or_had_started(state: State, tokens_lost: bool, waiting: int, started: int) -> None:
+def test_an_entry_waits_or_had_started(state: State, queue_gone: bool, requeued: int, answered: int) -> None:
     owner = ledger_in_memory()
     index = put(owner, state)
-    estate = classify(owner, tokens_lost=tokens_lost)
-    assert (len(estate.waiting), len(estate.started)) == (waiting, started)
+    facts = Fact.QUEUE_GONE if queue_gone else USUALLY
+    found = classify(owner, facts)
+    assert (len(found.requeue), len(found.answer)) == (requeued, answered)
     owner.revoke(index, owner.state(index)[0])
-    assert classify(owner, tokens_lost=tokens_lost) == classify(ledger_in_memory()), (
-        "what was said is nobody's to inherit"
-    )
+    assert classify(owner, facts) == classify(ledger_in_memory()), "what was said is nobody's to inherit"
 
 
 @pytest.mark.parametrize("state", [State.STARTED, State.ANSWERED])
@@ -54,16 +63,16 @@ def test_what_was_said_of_a_started_request_counts_as_answered_unless_answers_ar
     owner = ledger_in_memory()
     index = put(owner, state)
     owner.revoke(index, owner.state(index)[0])
-    assert not classify(owner).started
-    assert [entry.index for entry in classify(owner, answers_lost=True).started] == [index]
+    assert not classify(owner).answer
+    assert [entry.index for entry in classify(owner, Fact.SUPERVISOR_GONE).answer] == [index]
 
 
-@pytest.mark.parametrize("tokens_lost", [False, True])
-def test_what_a_puller_started_is_not_inherited_from_its_first_owner(tokens_lost: bool) -> None:
+@pytest.mark.parametrize("facts", [USUALLY, Fact.QUEUE_GONE])
+def test_what_a_puller_started_is_not_inherited_from_its_first_owner(facts: Fact) -> None:
     owner = ledger_in_memory()
     index = put(owner, State.QUEUED)
     owner.claim(index, owner.state(index)[0])
-    assert classify(owner, tokens_lost=tokens_lost) == classify(ledger_in_memory())
+    assert classify(owner, facts) == classify(ledger_in_memory())
 
 
 def test_an_entry_that_a_pull_only_reserved_is_no_request() -> None:
@@ -109,3 +118,35 @@ def test_the_earliest_deadline_is_that_of_what_runs() -> None:
     put(owner, State.STARTED, 9)
     put(owner, State.STARTED, 5)
     assert earliest_deadline(owner) == 5
+
+
+EVERY_FACT = [Fact(number) for number in range(1 << len(Fact))]
+WAITING = (State.RECEIVED, State.QUEUED)
+BEGUN = (State.STARTED, State.ANSWERED, State.SENT, State.DAMAGED)
+
+
+def entry_of(state: State, *, revoked: bool = False, claimed: bool = False) -> Entry:
+    return Entry(0, 7, state, revoked, claimed, 0, 0, 1, 2, 3, None, b"r", "", "", 0, 1)
+
+
+@pytest.mark.parametrize("facts", EVERY_FACT, ids=str)
+def test_whatever_is_known_nothing_that_may_have_started_runs_twice_and_nothing_that_waits_is_given_up(
+    facts: Fact,
+) -> None:
+    for state in BEGUN:
+        assert disposition(entry_of(state), facts) is not Disposition.REQUEUE
+    for state in WAITING:
+        assert disposition(entry_of(state), facts) in (Disposition.REQUEUE, Disposition.LEAVE)
+        assert disposition(entry_of(state, claimed=True), facts) is Disposition.LEAVE
+        assert disposition(entry_of(state, revoked=True), facts) is Disposition.LEAVE
+    if Fact.OWNER_STOPPED in facts:
+        assert {disposition(entry_of(state), facts) for state in BEGUN} == {Disposition.LEAVE}
+    else:
+        assert Disposition.LEAVE not in {disposition(entry_of(state), facts) for state in BEGUN}
+
+
+def test_every_state_that_is_stored_has_a_disposition_for_every_fact() -> None:
+    assert set(DISPOSITION) == set(State) - {State.RESERVED}
+    for rows in DISPOSITION.values():
+        assert rows[-1][0] is USUALLY
+        assert len({fact for fact, _ in rows}) == len(rows)

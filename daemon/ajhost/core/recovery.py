@@ -1,45 +1,92 @@
-"""What a process that died or hangs leaves in its ledger: what runs elsewhere, and what must be answered for."""
+"""What becomes of the requests in the ledger of a process that cannot answer: a table over what is known of its time.
+
+Every path of recovery asks the same question of each request: leave it, answer it, run it elsewhere, or wait for the
+server to confirm its reply? A worker that died or hangs, and a process of an earlier start, differ in four facts only.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, Flag, auto
 
 from ajhost.ledger.layout import DEADLINE, ENTRY_WORDS, FIRST, State
 from ajhost.ledger.view import Entry, Ledger
 
 
+class Fact(Flag):
+    """What differs from the usual case: a worker of this start has died, and all else lives."""
+
+    #: The owner is only stopped, and goes on afterwards: what it has started remains its own.
+    OWNER_STOPPED = auto()
+    #: The shared queue of its time is gone, and with it the tokens of what was QUEUED.
+    QUEUE_GONE = auto()
+    #: The supervisor of its time is dead. It may have revoked a request, and have died before its answer left.
+    SUPERVISOR_GONE = auto()
+    #: It is not certain that the server which was sent replies is still there and has read them.
+    SERVER_UNKNOWN = auto()
+
+
+class Disposition(Enum):
+    """What recovery does with a request."""
+
+    #: Nothing: it is another process's, or settled.
+    LEAVE = auto()
+    #: It may have started: it is answered `worker died`.
+    ANSWER = auto()
+    #: It has not started: it runs elsewhere.
+    REQUEUE = auto()
+    #: Its reply has left: it is settled when the server has certainly read it, and answered otherwise.
+    CONFIRM = auto()
+
+
+USUALLY = Fact(0)
+DISPOSITION: dict[State, tuple[tuple[Fact, Disposition], ...]] = {
+    State.FREE: ((USUALLY, Disposition.LEAVE),),
+    State.RECEIVED: ((USUALLY, Disposition.REQUEUE),),
+    State.QUEUED: ((Fact.QUEUE_GONE, Disposition.REQUEUE), (USUALLY, Disposition.LEAVE)),
+    State.STARTED: ((Fact.OWNER_STOPPED, Disposition.LEAVE), (USUALLY, Disposition.ANSWER)),
+    State.ANSWERED: ((Fact.OWNER_STOPPED, Disposition.LEAVE), (USUALLY, Disposition.ANSWER)),
+    State.SENT: (
+        (Fact.OWNER_STOPPED, Disposition.LEAVE),
+        (Fact.SERVER_UNKNOWN, Disposition.ANSWER),
+        (USUALLY, Disposition.CONFIRM),
+    ),
+    State.DAMAGED: ((Fact.OWNER_STOPPED, Disposition.LEAVE), (USUALLY, Disposition.ANSWER)),
+}
+"""For each state the first row whose fact is given. Before it: what is claimed, or revoked, is left; but of what a dead
+supervisor had revoked, all that may have started goes by the table."""
+_WAITING = (State.RECEIVED, State.QUEUED)
+
+
 @dataclass(frozen=True, slots=True)
 class Recoverable:
-    """`waiting` had not started and has no token; `started` had, or its reply had not left yet; `sent` has left."""
+    """The requests of a ledger by what becomes of them; those that are left are in none."""
 
-    waiting: tuple[Entry, ...]
-    started: tuple[Entry, ...]
-    sent: tuple[Entry, ...]
+    requeue: tuple[Entry, ...]
+    answer: tuple[Entry, ...]
+    confirm: tuple[Entry, ...]
 
 
-def classify(
-    ledger: Ledger, *, tokens_lost: bool = False, answers_lost: bool = False, server_lost: bool = False
-) -> Recoverable:
-    """Sorts the entries. QUEUED ones are in neither while their tokens are on their way to another worker.
+def disposition(entry: Entry, facts: Fact = USUALLY) -> Disposition:
+    """What becomes of a request."""
+    waits = entry.state in _WAITING
+    if waits and (entry.revoked or entry.claimed):
+        return Disposition.LEAVE
+    if entry.revoked and Fact.SUPERVISOR_GONE not in facts:
+        return Disposition.LEAVE
+    return next(then for fact, then in DISPOSITION[entry.state] if fact in facts)
 
-    `tokens_lost`: the shared queue of their time is gone. `answers_lost`: so is the supervisor that spoke for them, and
-    with it perhaps an answer that it had written down as given and not sent: what had started is answered again.
-    `server_lost`: the server that was sent replies is not, or not for certain, the one that is there: they may not have
-    been read.
-    """
-    waiting, started, sent = [], [], []
+
+def classify(ledger: Ledger, facts: Fact = USUALLY) -> Recoverable:
+    """Sorts the requests of a ledger."""
+    found: dict[Disposition, list[Entry]] = {each: [] for each in Disposition}
     for entry in ledger.used():
-        if entry.state is State.SENT and not server_lost:
-            sent.append(entry)
-        elif entry.state in (State.STARTED, State.ANSWERED, State.SENT, State.DAMAGED):
-            # what a stray write has damaged may have started, and nobody may run it twice
-            if answers_lost or not entry.revoked:
-                started.append(entry)
-        elif entry.revoked or entry.claimed:
-            continue
-        elif entry.state is State.RECEIVED or (tokens_lost and entry.state is State.QUEUED):
-            waiting.append(entry)
-    return Recoverable(tuple(waiting), tuple(started), tuple(sent))
+        found[disposition(entry, facts)].append(entry)
+    return Recoverable(
+        tuple(found[Disposition.REQUEUE]),
+        tuple(found[Disposition.ANSWER]),
+        tuple(found[Disposition.CONFIRM]),
+    )
 
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:

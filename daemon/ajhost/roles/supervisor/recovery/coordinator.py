@@ -13,6 +13,7 @@ from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.crash_policy import CrashPolicy
+from ajhost.core.recovery import USUALLY, Fact
 from ajhost.core.stats import Counters
 from ajhost.core.timings import (
     DEAD_DRAIN_LIMIT,
@@ -130,7 +131,7 @@ class Recovery:
         member.ledger.recount_touched()
         count = answer_started(
             member.ledger, self._standby, lambda entry: self._crash_policy.outcome(entry, how), self._ledgers,
-            server_lost=not member.connected,
+            USUALLY if member.connected else Fact.SERVER_UNKNOWN,
         )  # fmt: skip
         self._counters.answered += count
         return count

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.core.recovery import Fact
 from ajhost.ledger.layout import LedgerError, State
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.frames import reply_of
@@ -33,6 +34,8 @@ from ajhost.roles.supervisor.standby import Standby
 _log = logging.getLogger("ajhost.supervisor")
 _STARTS = 20
 """Bits of a serial below the number of its start."""
+_EARLIER = Fact.SUPERVISOR_GONE | Fact.SERVER_UNKNOWN
+"""What is known of every process of an earlier start."""
 
 
 class PreviousStart:
@@ -105,7 +108,7 @@ class PreviousStart:
             with self._guard("answering for a process of an earlier start"):
                 one.recount_touched()
                 started[one.serial] = answer_started(
-                    one, self._standby, verdict, self._ledgers, answers_lost=True, server_lost=True, told=told
+                    one, self._standby, verdict, self._ledgers, _EARLIER, told=told
                 )
         # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is
         # known when the places that it came from are settled
@@ -120,7 +123,7 @@ class PreviousStart:
                     ledger,
                     self._connections.take(ledger),
                     self._standby,
-                    tokens_lost=not queue_lives,
+                    _EARLIER if queue_lives else _EARLIER | Fact.QUEUE_GONE,
                     seen=self._seen.in_later_ledgers(ledger),
                 )
             self._seen.add(ledger)
@@ -147,7 +150,10 @@ class PreviousStart:
         for ledger in sorted(ended, key=_order, reverse=True):
             if self._retired.has(ledger):
                 requeue_entries(
-                    ledger, self._standby, tokens_lost=True, seen=self._seen.in_later_ledgers(ledger)
+                    ledger,
+                    self._standby,
+                    _EARLIER | Fact.QUEUE_GONE,
+                    seen=self._seen.in_later_ledgers(ledger),
                 )
         self._waiting = orphans
         if not orphans:

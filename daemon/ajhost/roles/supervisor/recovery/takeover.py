@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from ajhost.adapters.linux import tcp
-from ajhost.core.recovery import classify
+from ajhost.core.recovery import USUALLY, Fact, classify
 from ajhost.core.timings import DRAIN_LIMIT
 from ajhost.ledger.layout import LedgerError, State, Word
 from ajhost.ledger.queue_token import TokenState, check, token_places, unpack
@@ -33,9 +33,8 @@ def answer_started(
     standby: Standby,
     verdict: Callable[[Entry], Outcome],
     ledgers: LedgerCache,
+    facts: Fact = USUALLY,
     *,
-    answers_lost: bool = False,
-    server_lost: bool = False,
     told: set[bytes] | None = None,
 ) -> int:
     """Answers everything that a dead process had started, and settles the origin of what it had pulled.
@@ -44,7 +43,7 @@ def answer_started(
     `told`: reply subjects that are answered already, by what another ledger says; those answered here are added.
     """
     told, count = set() if told is None else told, 0
-    for entry in classify(ledger, answers_lost=answers_lost, server_lost=server_lost).started:
+    for entry in classify(ledger, facts).answer:
         if not _claim_origin(entry, ledgers):
             ledger.revoke(entry.index, entry.seq)
             continue
@@ -60,7 +59,7 @@ def answer_started(
 
 def confirm_sent(ledger: Ledger, standby: Standby, *, read: bool) -> None:
     """Leaves what a dead process had sent to the server that has `read` it, and answers it otherwise."""
-    for entry in classify(ledger).sent:
+    for entry in classify(ledger).confirm:
         if not read and not entry.revoked:
             outcome = Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply")
             standby.answer(entry.reply, outcome)
@@ -125,7 +124,7 @@ def requeue_tokens(ledger: Ledger, standby: Standby, ledgers: LedgerCache) -> in
 
 def requeue_claimed(ledger: Ledger, standby: Standby, ledgers: LedgerCache) -> int:
     """As `requeue_tokens`, of a stopped process, whose own started requests remain its own."""
-    for entry in classify(ledger).started:
+    for entry in classify(ledger).answer:
         _claim_origin(entry, ledgers)
     return requeue_tokens(ledger, standby, ledgers)
 
@@ -146,7 +145,7 @@ class Moved:
 
 
 def requeue_entries(
-    ledger: Ledger, standby: Standby, *, tokens_lost: bool = False, seen: Iterable[bytes] = ()
+    ledger: Ledger, standby: Standby, facts: Fact = USUALLY, *, seen: Iterable[bytes] = ()
 ) -> Moved:
     """Moves everything that had not started and is in the ledger to the standby, and enqueues it; see
     `requeue_waiting`."""
@@ -158,7 +157,7 @@ def requeue_entries(
             if waits and reply_of(ledger.frame(entry.index)) in moved.seen:
                 moved.places.add(entry.frame_at)
                 ledger.revoke(entry.index, entry.seq)
-    for entry in classify(ledger, tokens_lost=tokens_lost).waiting:
+    for entry in classify(ledger, facts).requeue:
         if taken_over and ledger.chunk_at <= entry.frame_at < ledger.chunk_at + ledger.chunk_size:
             # made after its connection was taken over, with this request in it
             ledger.revoke(entry.index, entry.seq)
@@ -184,21 +183,20 @@ async def requeue_waiting(
     ledger: Ledger,
     sock: socket.socket | None,
     standby: Standby,
+    facts: Fact = USUALLY,
     *,
-    tokens_lost: bool = False,
     seen: Iterable[bytes] = (),
     limit: asyncio.Timeout | None = None,
     ready: Ready = at_once,
 ) -> Moved:
-    """Moves everything that had not started to the standby, from ledger, chunk and kernel, and enqueues it.
+    """Moves everything that had not started to the standby, from ledger, receive buffer and kernel, and enqueues it.
 
-    The process is dead or stopped. `sock` is the duplicate of its connection, if it has one that was not taken over
-    yet; it is ended when `ready()` has returned, read to its end and closed. If the end does not come before `limit`
-    (`DRAIN_LIMIT`), it is the `rest` of what is returned, and this may be called again. `tokens_lost`: the shared
-    queue of its time is gone, so what was QUEUED moves too. `seen`: reply subjects that somebody has already (a
+    `sock` is the duplicate of the process's connection, if it has one that was not taken over yet; it is ended when
+    `ready()` has returned, read to its end and closed. If the end does not come before `limit` (`DRAIN_LIMIT`), it is
+    the `rest` of what is returned, and this may be called again. `seen`: reply subjects that have a copy already (a
     supervisor died in the middle of this).
     """
-    moved = requeue_entries(ledger, standby, tokens_lost=tokens_lost, seen=seen)
+    moved = requeue_entries(ledger, standby, facts, seen=seen)
     if not is_complete(ledger):
         # before a byte is read: should we die in the middle, and it goes on, it must not read on where we stopped
         ledger.words[Word.FENCED_EPOCH] = ledger.words[Word.EPOCH]
@@ -232,13 +230,13 @@ async def requeue_from_stopped(
     words[Word.FENCED_EPOCH] = words[Word.EPOCH]
     claimed = requeue_claimed(ledger, standby, ledgers)
     if sock is None or words[Word.TLS]:
-        moved = requeue_entries(ledger, standby)
+        moved = requeue_entries(ledger, standby, Fact.OWNER_STOPPED)
         words[Word.FENCED_EPOCH] = before
         if sock is not None:
             tcp.end_sending(sock)
             sock.close()
     else:
-        moved = await requeue_waiting(ledger, sock, standby)
+        moved = await requeue_waiting(ledger, sock, standby, Fact.OWNER_STOPPED)
     moved.count += claimed
     return moved
 
