@@ -106,7 +106,24 @@ async def shown(host: Host, text: str) -> bool:
 
 def last_status(host: Host) -> str:
     """The line "Status" of `systemctl status`."""
-    return host.notifications.having("STATUS")[-1].fields["STATUS"]
+    told = host.notifications.having("STATUS")
+    return told[-1].fields["STATUS"] if told else ""
+
+
+async def test_a_host_that_waits_for_its_first_server_says_why(tmp_path: Path) -> None:
+    port = free_port()
+    host = Host(tmp_path, nats=f"nats://127.0.0.1:{port}")
+    try:
+        await host.launch()
+        await until(lambda: shown(host, "waiting for NATS: "))
+        assert f"127.0.0.1:{port}" in last_status(host)
+        code, told = await state(host)
+        assert (code, told["supervisor"]["ready"]) == (1, False)
+        assert told["supervisor"]["connection"]["state"] == "waiting"
+        assert f"127.0.0.1:{port}: connection refused" in told["supervisor"]["connection"]["reason"]
+        assert "connection refused" in (await host.command("status")).stdout
+    finally:
+        await host.destroy()
 
 
 async def test_replies_that_the_server_refuses_are_counted_and_the_permission_is_named(

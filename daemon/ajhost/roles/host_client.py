@@ -72,6 +72,9 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     ready = state is not None and state.pid == pid and state.ready and serves
     if state is None:
         state = HostState(pid, 0, False, 0)
+    uptime_s = (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0
+    if connection is None and state.waiting:
+        connection = ConnectionReport("waiting", "", uptime_s, state.waiting, 0)
     recent_s = 0.0 if before is None else (now_ns - before.at_ns) / 1e9
     return StatusReport(
         SupervisorStatus(
@@ -80,7 +83,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
             ready,
             state.version,
             state.settings,
-            (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0,
+            uptime_s,
             connection,
         ),
         tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ajhost.adapters.nats.connection import Connection, addresses
@@ -39,13 +39,25 @@ class Reply(NamedTuple):
     body: bytes
 
 
-async def discover(settings: NatsSettings) -> int:
-    """The server's `max_payload` in bytes. Waits for a server without limit, and logs that once in a while."""
+async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) -> int:
+    """The server's `max_payload` in bytes.
+
+    Waits for a server without limit, logs that once in a while, and calls `on_waiting` with each new reason.
+    """
     connection = _connection(settings, NoRequests(), "ajhost start")
+    connecting, told = asyncio.ensure_future(connection.connect()), ""
     try:
-        await connection.connect()
+        while not connecting.done():
+            changed = asyncio.ensure_future(connection.changed())
+            await asyncio.wait({connecting, changed}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+            if not connecting.done() and connection.why_not not in ("", told):
+                told = connection.why_not
+                on_waiting(told)
+        connecting.result()
         return connection.max_payload
     finally:
+        connecting.cancel()
         await connection.close()
 
 

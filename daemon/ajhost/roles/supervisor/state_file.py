@@ -21,6 +21,7 @@ class HostState:
     """`routes` maps a generation to its routes in the order that ledger entries count in.
 
     `settings` (the file) and `version` are of the host, `started_ns` is when its supervisor began (monotonic).
+    `waiting`: why no server lets the host in, while it waits for its first one.
     """
 
     pid: int
@@ -31,6 +32,7 @@ class HostState:
     settings: str = ""
     version: str = ""
     started_ns: int = 0
+    waiting: str = ""
 
 
 def write(directory: Path, state: HostState) -> None:
@@ -44,6 +46,7 @@ def write(directory: Path, state: HostState) -> None:
         "settings": state.settings,
         "version": state.version,
         "started_ns": state.started_ns,
+        "waiting": state.waiting,
     }
     runtime_directory.replace_file(directory, NAME, orjson.dumps(body))
 
@@ -63,6 +66,7 @@ def read(directory: Path) -> HostState | None:
             str(body.get("settings", "")),
             str(body.get("version", "")),
             int(body.get("started_ns", 0)),
+            str(body.get("waiting", "")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -17,7 +17,7 @@ from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.nats.requests import discover
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.crash_policy import CrashPolicy
-from ajhost.core.fleet import Fleet, Hung, Recovered, Tick
+from ajhost.core.fleet import Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
 from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, EXIT_LIMIT, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
@@ -83,7 +83,7 @@ class Supervisor:
             self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
         )
         self._status_at = self._tick_at = 0.0
-        self._began_ns = time.monotonic_ns()
+        self._began_ns, self._waiting = time.monotonic_ns(), ""
         self._history = StatsHistory(self._runtime)
         self._strays = Strays(self._pool)
 
@@ -138,7 +138,7 @@ class Supervisor:
     async def _open_standby(self, spec: GenerationSpec) -> None:
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
-            self._pool.max_payload = await discover(spec.nats)
+            self._pool.max_payload = await discover(spec.nats, self._on_waiting)
             standby = Standby(spec, self.serial, self._queues, self._pool.max_payload, self._on_connection)
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
@@ -161,6 +161,11 @@ class Supervisor:
         self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
         if self._recovery.previous_start:
             await self._recovery.recover_previous_start()
+
+    def _on_waiting(self, why: str) -> None:
+        self._waiting = why
+        self._notifier.status(f"waiting for NATS: {why}")
+        self.write_state()
 
     def _make_spec(self, settings: Settings, generation: int) -> GenerationSpec:
         known = {queue.name for queue in self._queues}
@@ -332,11 +337,6 @@ class Supervisor:
         return status_line(self._pool)
 
     @property
-    def fleet(self) -> Fleet:
-        """Who serves."""
-        return self._fleet
-
-    @property
     def ledger(self) -> Ledger | None:
         """Our own, once it is open."""
         return None if self._standby is None else self._standby.ledger
@@ -366,7 +366,7 @@ class Supervisor:
             self._runtime,
             HostState(
                 os.getpid(), fleet.generation, self._ready, fleet.count, routes, str(self._settings.file),
-                __version__, self._began_ns,
+                __version__, self._began_ns, self._waiting if self._standby is None else "",
             ),
         )  # fmt: skip
 
