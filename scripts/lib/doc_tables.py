@@ -101,7 +101,6 @@ def states_page() -> str:
     facts = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Fact")
     dispositions = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Disposition")
     worker = meanings((PACKAGE / "core" / "fleet.py").read_text(), "WorkerState")
-    connection = meanings((PACKAGE / "ledger" / "connection_status.py").read_text(), "ConnectionState")
     return "\n".join(
         [
             _STATES,
@@ -149,11 +148,7 @@ def states_page() -> str:
                 for (state, event), after in fleet.TRANSITIONS.items()
             ),
             "## A connection to NATS: `core/connection_table.py`\n",
-            table(("state", "meaning"), *((name, text) for name, text in connection.items())),
-            steps_table(
-                (state.name, event.__name__, after.name)
-                for (state, event), after in connection_table.TRANSITIONS.items()
-            ),
+            "[connection.md](connection.md) has its states and steps.\n",
             "## The words of a ledger's header: `ledger/layout.py`\n",
             table(
                 ("word", "name", "written by", "meaning"),
