@@ -17,6 +17,8 @@ from ajhost.roles.messages import (
     FROM_WORKER,
     VOCABULARIES,
     BadMessage,
+    CancelOrder,
+    CancelResult,
     FinishOrder,
     ForkOrder,
     ForkRefused,
@@ -43,13 +45,21 @@ from ajhost.settings.values import PythonSettings, WorkerSettings
 from scripts.lib.doc_tables import PACKAGE
 
 EXAMPLES: dict[str, list[Message]] = {
-    "FOR_WORKER": [LeaveOrder(True), LeaveOrder(False), FinishOrder(), HurryOrder(), SocketStored(1 << 40)],
+    "FOR_WORKER": [
+        LeaveOrder(True),
+        LeaveOrder(False),
+        FinishOrder(),
+        HurryOrder(),
+        SocketStored(1 << 40),
+        CancelOrder("T", True, "cancelled: n\u00f6"),
+    ],
     "FROM_WORKER": [
         NewSocket(3),
         WorkerReady(),
         StartFailed("no database"),
         RecycleRequest("7 tasks sérved"),
         GroupLeft(),
+        CancelResult("T", "running"),
     ],
     "FOR_TEMPLATE": [
         LoadOrder(rehearsal(PythonSettings(), (), WorkerSettings(), schemas=True)),
@@ -92,7 +102,7 @@ def test_a_word_means_one_message() -> None:
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({}, r"a message \[\], where one of leave, finish, hurry, stored is understood"),
+        ({}, r"a message \[\], where one of leave, finish, hurry, stored, cancel is understood"),
         ({"ready": {}}, r"a message \['ready'\], where one of leave, .* is understood"),
         ({"leave": {"stop": True}, "hurry": {}}, r"a message \['hurry', 'leave'\]"),
         ({"leave": True}, "a message 'leave' that cannot be read: bool where LeaveOrder is wanted"),

@@ -14,6 +14,7 @@ import click
 
 from ajhost import __version__
 from ajhost.cli.call import call
+from ajhost.cli.cancel import cancel
 from ajhost.cli.check import check
 from ajhost.cli.common import EXIT_CONFIG, BadConfiguration
 from ajhost.cli.dev import dev
@@ -34,6 +35,7 @@ Examples:
   ajhost status
   ajhost tasks --older 10s
   ajhost reload
+  ajhost cancel 2aXwYqBbD7sJmZ0qkHfVQ9kS1oT
 \b
 Each command has a --help of its own. The configuration: ajhost.toml(5).
 """
@@ -47,7 +49,7 @@ def program() -> None:
     """Host Python handlers for Choria AsyncJobs."""
 
 
-for _command in (new, dev, run, check, routes, call, status, tasks, reload):
+for _command in (new, dev, run, check, routes, call, status, tasks, reload, cancel):
     program.add_command(_command)
 
 

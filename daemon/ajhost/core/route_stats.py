@@ -39,6 +39,7 @@ REASONS = (
     FailureReason.HOST_ERROR.value,
     FailureReason.INVALID_RESULT.value,
     FailureReason.INVALID_PAYLOAD.value,
+    FailureReason.CANCELLED.value,
 )
 """With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
 Words are added at the end only: files outlive an upgrade."""

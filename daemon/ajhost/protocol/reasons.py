@@ -22,6 +22,8 @@ class FailureReason(Enum):
     OVERLOADED = "overloaded"
     #: The host stopped, and the drain timeout passed, before the task ended or began.
     DRAINING = "draining"
+    #: An operator has cancelled the task.
+    CANCELLED = "cancelled"
     #: The request is no task, is larger than the host can hold, or is not signed as the settings demand.
     BAD_REQUEST = "bad request"
     #: No route of this host has a handler for the type of the task.

@@ -199,13 +199,21 @@ def reload(directory: Path, timeout: float, settings: Path | None = None) -> tup
 
     :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
     """
+    return control(directory, timeout, {"ask": "reload", "settings": settings})
+
+
+def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[bool, str]:
+    """Asks the host for something: whether it was done, and a text for people.
+
+    :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout)
         try:
             sock.connect(str(directory / _CONTROL))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no ajhost runs on {directory}") from error
-        sock.sendall(orjson.dumps({"ask": "reload", "settings": settings}, default=str) + b"\n")
+        sock.sendall(orjson.dumps(asked, default=str) + b"\n")
         with sock.makefile("rb") as lines:
             line = lines.readline()
     if not line:

@@ -43,7 +43,16 @@ class SocketStored:
     epoch: int
 
 
-ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored
+@dataclass(frozen=True, slots=True)
+class CancelOrder:
+    """Answer with `text` for the task of this id, as AJ-Terminate or AJ-Error, and cancel it."""
+
+    task: str
+    terminate: bool
+    text: str
+
+
+ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored | CancelOrder
 
 # -- worker to supervisor ---------------------------------------------------------------------------------------------
 
@@ -79,7 +88,15 @@ class GroupLeft:
     """The server has confirmed that the worker is out of the queue group."""
 
 
-FromWorker = NewSocket | WorkerReady | StartFailed | RecycleRequest | GroupLeft
+@dataclass(frozen=True, slots=True)
+class CancelResult:
+    """What was done with the task to be cancelled: `running`, `waiting`, or an empty text if it is not here."""
+
+    task: str
+    found: str
+
+
+FromWorker = NewSocket | WorkerReady | StartFailed | RecycleRequest | GroupLeft | CancelResult
 
 # -- supervisor to template -------------------------------------------------------------------------------------------
 
@@ -175,7 +192,13 @@ class Vocabulary(Generic[_M]):
 
 
 FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
-    {"leave": LeaveOrder, "finish": FinishOrder, "hurry": HurryOrder, "stored": SocketStored}
+    {
+        "leave": LeaveOrder,
+        "finish": FinishOrder,
+        "hurry": HurryOrder,
+        "stored": SocketStored,
+        "cancel": CancelOrder,
+    }
 )
 FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
     {
@@ -184,6 +207,7 @@ FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
         "unfit": StartFailed,
         "recycle": RecycleRequest,
         "left": GroupLeft,
+        "cancel-done": CancelResult,
     }
 )
 FOR_TEMPLATE: Vocabulary[ToTemplate] = Vocabulary({"load": LoadOrder, "queues": NewQueues, "fork": ForkOrder})

@@ -91,6 +91,11 @@ class Producer:
         """Whether the request of that entry waits."""
         return index in self._enqueued
 
+    def waiting(self) -> list[int]:
+        """The entries of requests that wait here and that nobody has started."""
+        self._release_started()
+        return list(self._enqueued)
+
     def hold(
         self, index: int, frame: bytes | None, deadline_ns: int, cached: CachedCheck | None = None
     ) -> bool:

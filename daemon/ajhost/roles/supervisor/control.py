@@ -1,21 +1,28 @@
-"""The control socket: `ajhost reload` asks here and gets the decision. One JSON line in, one out."""
+"""The control socket: `ajhost reload` and `ajhost cancel` ask here. One JSON line in, one out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
-from collections.abc import Awaitable, Callable
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import orjson
 
-from ajhost.roles.supervisor.reload import Decision
+from ajhost.roles.supervisor.decision import Decision
 
 NAME = "control"
+_log = logging.getLogger("ajhost.supervisor")
+
+Actions = Mapping[str, Callable[[Mapping[str, object]], Awaitable[Decision]]]
+"""What can be asked for, by name; each gets the whole request."""
 
 
-async def serve(runtime: Path, settings: Path, reload: Callable[[], Awaitable[Decision]]) -> asyncio.Server:
+async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Server:
     """Listens on `<runtime>/control`, for the owner of the directory and root.
 
     Who asks tells the file of settings that they mean; a host that runs on another, `settings`, refuses.
@@ -26,18 +33,26 @@ async def serve(runtime: Path, settings: Path, reload: Callable[[], Awaitable[De
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
             asked = orjson.loads(await reader.readline())
-            if isinstance(asked, dict) and asked.get("ask") == "reload":
+            if isinstance(asked, dict) and (action := actions.get(str(asked.get("ask")))) is not None:
                 meant = asked.get("settings")
+                _log.info("%s asked for by %s", asked["ask"], _peer(writer))
                 if isinstance(meant, str) and os.path.realpath(meant) != os.path.realpath(settings):
                     decision = Decision(False, f"the host on {runtime} runs on {settings}, not on {meant}")
                 else:
-                    decision = await reload()
+                    decision = await action(asked)
                 body = {"taken": decision.taken, "text": decision.text}
             else:
                 body = {"taken": False, "text": "unknown request"}
             writer.write(orjson.dumps(body) + b"\n")
             await writer.drain()
         writer.close()
+
+    def _peer(writer: asyncio.StreamWriter) -> str:
+        """Who asks, as the kernel knows it (SO_PEERCRED, unix(7))."""
+        size = struct.calcsize("3i")
+        peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        pid, user, _ = struct.unpack("3i", peer)
+        return f"user {user} (pid {pid})"
 
     server = await asyncio.start_unix_server(answer, str(path))
     path.chmod(0o600)

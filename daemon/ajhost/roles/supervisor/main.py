@@ -66,7 +66,7 @@ async def _serve(
     settings: Settings, load: Callable[[], Settings], notifier: Notifier, files: RuntimeFiles
 ) -> None:
     supervisor = Supervisor(settings, load, notifier)
-    await files.listen(settings.file, supervisor.reload)
+    await files.listen(settings.file, supervisor.actions)
     keeping = asyncio.create_task(files.keep(supervisor))
     web: HttpServer | None = None
     try:

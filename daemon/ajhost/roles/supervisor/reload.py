@@ -6,24 +6,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
 from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Whether a reload was taken, and why (not)."""
-
-    taken: bool
-    text: str
 
 
 class Reloader:

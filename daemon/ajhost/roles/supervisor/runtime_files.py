@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +17,7 @@ from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.core.timings import LOG_REPEAT, RUNTIME_FILES_INTERVAL
 from ajhost.roles.supervisor import control, state_file
-from ajhost.roles.supervisor.reload import Decision
+from ajhost.roles.supervisor.control import Actions
 
 LOCK = "lock"
 """The file with our pid; the lock itself is one of the directory."""
@@ -44,7 +43,7 @@ class RuntimeFiles:
         self._directory, self._descriptors = directory, [descriptor]
         self._control: asyncio.Server | None = None
         self._settings = Path()
-        self._reload: Callable[[], Awaitable[Decision]] | None = None
+        self._actions: Actions | None = None
         self._has_state = False
         self._quiet_until: dict[str, float] = {}
 
@@ -53,10 +52,10 @@ class RuntimeFiles:
         (self._directory / "ledger").mkdir(mode=0o700, exist_ok=True)
         runtime_directory.write_file(self._directory, LOCK, f"{os.getpid()}\n".encode())
 
-    async def listen(self, settings: Path, reload: Callable[[], Awaitable[Decision]]) -> None:
+    async def listen(self, settings: Path, actions: Actions) -> None:
         """Opens the control socket."""
-        self._settings, self._reload = settings, reload
-        self._control = await control.serve(self._directory, settings, reload)
+        self._settings, self._actions = settings, actions
+        self._control = await control.serve(self._directory, settings, actions)
 
     async def keep(self, host: Host) -> None:
         """Looks every second, until cancelled."""
@@ -89,11 +88,11 @@ class RuntimeFiles:
         elif self._has_state:
             lost.append(state_file.NAME)
             host.write_state()
-        if not (self._directory / control.NAME).exists() and self._reload is not None:
+        if not (self._directory / control.NAME).exists() and self._actions is not None:
             lost.append(control.NAME)
             if self._control is not None:
                 self._control.close()
-            await self.listen(self._settings, self._reload)
+            await self.listen(self._settings, self._actions)
         present = set(ledger_file.serials(ledgers))
         replaced = host.recycle_without(present)
         if lost or replaced:

@@ -12,6 +12,7 @@ from ajhost.adapters.systemd.jobs import restart_follows
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Stop
 from ajhost.core.timings import (
+    EXIT_LIMIT,
     POLL_INTERVAL,
     POLL_INTERVAL_LAST,
     RESTART_QUERY_LIMIT,
@@ -23,6 +24,7 @@ from ajhost.roles.messages import FinishOrder, HurryOrder
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -34,6 +36,12 @@ class Urgency(IntEnum):
     DRAIN = 1
     HURRY = 2
     KILL = 3
+
+
+def stop_limit(settings: Settings) -> float:
+    """Seconds that a worker may take to end: for its tasks, its lifespan, and what `atexit` runs."""
+    python = settings.python
+    return settings.workers.drain_timeout + (python.stop_timeout if python.lifespan else 0.0) + EXIT_LIMIT
 
 
 class Shutdown:

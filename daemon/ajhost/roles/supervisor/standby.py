@@ -23,8 +23,9 @@ from ajhost.core.restart_window import RestartWindow
 from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRIBE_LIMIT
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
-from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.task import read_task
 from ajhost.protocol.wire import encode_reply, host_subjects
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
@@ -138,9 +139,25 @@ class Standby:
         self.ledger.refuse(index, reply)
         self.transport.out.reply(index, data)
 
-    def _refuse(self, index: int, reply: bytes, text: str, frame: bytes) -> None:
+    def cancel(self, task: str, outcome: Failed | Terminated) -> bool:
+        """Answers for a task that waits here; whether there was one of that id."""
+        for index in self.producer.waiting():
+            _, _, body, end, _, reply = scan(frame := self.ledger.frame(index)).messages[0]
+            try:
+                found = read_task(frame[body : end - 2]).id == task
+            except ValueError:
+                continue
+            if found:
+                self.producer.withdraw(index)
+                self._refuse(index, reply, outcome.text, frame, type(outcome))
+                return True
+        return False
+
+    def _refuse(
+        self, index: int, reply: bytes, text: str, frame: bytes, kind: type[Failed | Terminated] = Failed
+    ) -> None:
         if self.ledger.refuse(index, reply):
-            self.transport.out.reply(index, encode_reply(reply, Failed(text), self.max_payload))
+            self.transport.out.reply(index, encode_reply(reply, kind(text), self.max_payload))
             self.answered.refused(frame, text)
         else:
             self.ledger.release(index)  # a consumer started it in the last moment

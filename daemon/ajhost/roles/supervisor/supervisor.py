@@ -19,7 +19,7 @@ from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.fleet import Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
-from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, EXIT_LIMIT, STATUS_INTERVAL
+from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
 from ajhost.roles.request_check import describe_signatures
@@ -28,13 +28,15 @@ from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
+from ajhost.roles.supervisor.control import Actions
+from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.host_state import status_line, take_sample, unserved_slots
 from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
-from ajhost.roles.supervisor.reload import Decision, Reloader
-from ajhost.roles.supervisor.shutdown import Shutdown, Urgency
+from ajhost.roles.supervisor.reload import Reloader
+from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.stats import snapshot
@@ -75,9 +77,8 @@ class Supervisor:
             on_template_death=self._on_template_death,
             on_change=self._on_change,
         )
-        self._fleet = self._pool.fleet
         self._standby: Standby | None = None
-        self._ready = False
+        self._fleet, self._ready = self._pool.fleet, False
         self._shutdown = Shutdown(self._pool, notifier)
         self._reloader = Reloader(
             self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
@@ -239,6 +240,12 @@ class Supervisor:
     async def _reload_and_tell(self) -> None:
         await self.reload()
 
+    @property
+    def actions(self) -> Actions:
+        """What the control socket offers."""
+        cancel = self._pool.canceller.obey
+        return {"reload": lambda _: self.reload(), "cancel": lambda asked: cancel(asked, self._standby)}
+
     async def reload(self) -> Decision:
         """Proves and takes new settings and code, or keeps the old and says why."""
         if not self._fleet.count:
@@ -372,16 +379,11 @@ class Supervisor:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _stop_limit(self) -> float:
-        """How long a worker may take to end: its tasks, its lifespan, and what `atexit` runs."""
-        python, workers = self._settings.python, self._settings.workers
-        return workers.drain_timeout + (python.stop_timeout if python.lifespan else 0.0) + EXIT_LIMIT
-
     async def _stop(self) -> None:
         _log.info("stopping: %d workers leave", len(self._pool.members))
         self._notifier.stopping("leaving the queue group")
         if self._standby is not None:
-            await self._shutdown.run(self._standby, self._recovery, self._stop_limit())
+            await self._shutdown.run(self._standby, self._recovery, stop_limit(self._settings))
         self._pool.close_templates()
         await self._strays.end_all()
         for queue in self._queues:

@@ -28,9 +28,18 @@ from ajhost.core.fleet import (
 )
 from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Identity, Word, geometry_for
-from ajhost.roles.messages import FromWorker, GroupLeft, LeaveOrder, RecycleRequest, StartFailed, WorkerReady
+from ajhost.roles.messages import (
+    CancelResult,
+    FromWorker,
+    GroupLeft,
+    LeaveOrder,
+    RecycleRequest,
+    StartFailed,
+    WorkerReady,
+)
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import WorkerSpec
+from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import Key
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.worker_process import WorkerProcess
@@ -62,6 +71,7 @@ class WorkerPool:
         self.fleet = Fleet(serial + 1)
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
+        self.canceller = Canceller(self.members)
         self.generations: dict[int, Generation] = {}
         """Those that have a worker or are about to have one."""
         self.max_payload = 0
@@ -211,6 +221,8 @@ class WorkerPool:
                 member.last_words = why
             case RecycleRequest(why):
                 self.recycle(member, why)
+            case CancelResult():
+                self.canceller.heard(member, message)
             case GroupLeft():
                 member.left = True
                 self._on_change()

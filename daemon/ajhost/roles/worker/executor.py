@@ -288,6 +288,16 @@ class Executor:
         )
         self._on_stuck(reason)
 
+    def cancel(self, task: str, outcome: Outcome) -> bool:
+        """Answers for the tasks of that id at once, then cancels them. Whether there was one."""
+        found = [attempt for attempt in self.unanswered() if attempt.task.id == task]
+        now = time.monotonic()
+        for attempt in found:
+            self._answer(attempt, outcome, now)
+        if found:
+            self._sweep_by(now + self._kill_grace)
+        return bool(found)
+
     def unanswered(self) -> list[Attempt]:
         """The attempts that have no answer yet."""
         return [a for a in self._attempts if a.phase is not ANSWERED]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from ajhost.api import Task
 from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.frames import Message, scan
-from ajhost.protocol.outcome import Failed
+from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord, unwrap
 from ajhost.roles.attempts import Attempts
@@ -216,6 +216,19 @@ class Intake:
             request.count_as_started()  # nor may the room in the store be given back by a thread
         self._executor.start(request)
         return True
+
+    def cancel(self, task: str, outcome: Failed | Terminated) -> str:
+        """Answers for the task of that id. Whether it was `running` or `waiting`; empty if it is not here."""
+        if self._executor.cancel(task, outcome):
+            return "running"
+        for index in self._producer.waiting():
+            _, _, body, end, subject, reply = scan(frame := self._ledger.frame(index)).messages[0]
+            about = self._about(subject, frame[body : end - 2])
+            if about[0] is not None and about[0].id == task:
+                self._producer.withdraw(index)
+                self._responder.refuse(index, reply, outcome.text, about, kind=type(outcome))
+                return "waiting"
+        return ""
 
     def lift_limit(self) -> None:
         """The whole host stops: nobody comes after this worker, so it starts whatever is left."""

@@ -128,12 +128,19 @@ class Responder:
             outcome = as_told(outcome, self.max_payload, size)
         self._attempts.ended(request, request.route.index, outcome, waited, now - begun, told=request.told)
 
-    def refuse(self, index: int, reply: bytes, text: str, about: About = NOTHING_KNOWN) -> None:
+    def refuse(
+        self,
+        index: int,
+        reply: bytes,
+        text: str,
+        about: About = NOTHING_KNOWN,
+        kind: type[Failed | Terminated] = Failed,
+    ) -> None:
         """Answers a request that has not started; nothing if it has in another process after all."""
         self.counts.refused += 1
         received_ns, (record, handler) = self.ledger.received_ns(index), about
         if self.ledger.refuse(index, reply):
-            self._out.reply(index, encode_reply(reply, Failed(text), self.max_payload))
+            self._out.reply(index, encode_reply(reply, kind(text), self.max_payload))
             self._attempts.refused(handler, text, record, received_ns)
         else:
             self.ledger.release(index)

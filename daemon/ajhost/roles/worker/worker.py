@@ -29,6 +29,7 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.frames import Message
+from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import host_subjects
 from ajhost.roles.attempts import Attempts
@@ -36,6 +37,8 @@ from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import (
     FOR_WORKER,
     BadMessage,
+    CancelOrder,
+    CancelResult,
     FinishOrder,
     FromWorker,
     GroupLeft,
@@ -289,6 +292,9 @@ class Worker:
                 self._leaving.set()
             case FinishOrder():
                 self._finish.set()
+            case CancelOrder(task, terminate, text):
+                outcome = Terminated(text) if terminate else Failed(text)
+                self._tell(CancelResult(task, self._intake.cancel(task, outcome)))
             case HurryOrder():
                 self._hurry.set()
 

@@ -1,0 +1,89 @@
+"""Cancelling one task, for an operator: whoever has it answers at once and then cancels it.
+
+The supervisor does not know who that is. It asks every worker; what waits in its own ledger it answers by itself; for a
+worker that does not answer the question, as it hangs, it answers from the worker's ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from ajhost.core.timings import CANCEL_ANSWER_LIMIT
+from ajhost.ledger.layout import State
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.messages import CancelOrder, CancelResult
+from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.standby import Standby
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+
+_log = logging.getLogger("ajhost.supervisor")
+_ROUNDS = 3
+"""A task that waits can be on its way from one worker to another while both are asked."""
+
+
+class Canceller:
+    """Asks, and hears what workers say (`heard`)."""
+
+    def __init__(self, workers: Mapping[int, WorkerProcess]) -> None:
+        """`workers`: the living ones by the serial of their ledger."""
+        self._workers = workers
+        self._asked: dict[int, asyncio.Future[str]] = {}
+        self._lock = asyncio.Lock()
+
+    def heard(self, worker: WorkerProcess, result: CancelResult) -> None:
+        """A worker's answer."""
+        waiting = self._asked.get(worker.serial)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(result.found)
+
+    async def obey(self, asked: Mapping[str, object], standby: Standby | None) -> Decision:
+        """What the control socket was asked for."""
+        task, why = str(asked.get("task")), str(asked.get("reason"))
+        if standby is None:
+            return Decision(False, "the host is still starting")
+        found = await self.cancel(task, terminate=bool(asked.get("terminate")), why=why, standby=standby)
+        if not found:
+            return Decision(False, f"no task {task!r} runs or waits on this host")
+        _log.warning("task %s, which was %s, is cancelled: %s", task, found, why)
+        return Decision(True, f"cancelled, it was {found}")
+
+    async def cancel(self, task: str, *, terminate: bool, why: str, standby: Standby) -> str:
+        """What was done: `running`, `waiting`, or an empty text if no task of that id is here."""
+        text = FailureReason.CANCELLED.text(why)
+        outcome: Failed | Terminated = Terminated(text) if terminate else Failed(text)
+        async with self._lock:
+            for _ in range(_ROUNDS):
+                if found := await self._ask(task, outcome, standby):
+                    return found
+                if standby.cancel(task, outcome):
+                    return "waiting"
+        return ""
+
+    async def _ask(self, task: str, outcome: Failed | Terminated, standby: Standby) -> str:
+        order = CancelOrder(task, isinstance(outcome, Terminated), outcome.text)
+        asked = dict(self._workers)
+        loop = asyncio.get_running_loop()
+        self._asked = {serial: loop.create_future() for serial in asked}
+        for worker in asked.values():
+            worker.send(order)
+        if self._asked:
+            await asyncio.wait(self._asked.values(), timeout=CANCEL_ANSWER_LIMIT)
+        answers = {serial: answer.result() for serial, answer in self._asked.items() if answer.done()}
+        self._asked = {}
+        if found := next((found for found in answers.values() if found), ""):
+            return found
+        silent = [worker for serial, worker in asked.items() if serial not in answers and not worker.dead]
+        return "running" if any(_answer_for(worker, task, outcome, standby) for worker in silent) else ""
+
+
+def _answer_for(worker: WorkerProcess, task: str, outcome: Outcome, standby: Standby) -> bool:
+    """Answers for a worker that hangs; what it does when it goes on counts no more."""
+    for entry in worker.ledger.used():
+        if entry.id == task and entry.state is State.STARTED and not entry.revoked:
+            standby.answer(entry.reply, outcome)  # first: see there
+            worker.ledger.revoke(entry.index, entry.seq)
+            return True
+    return False
