@@ -297,3 +297,24 @@ async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(
         assert not good.report().no_responders, good.report()
         assert set(good.report().words) <= {"worker died:"}
         assert bad.report().words == {"worker died:": 12}, bad.report()
+
+
+async def test_a_memory_limit_below_what_imports_take_is_told_and_replaces_nobody(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"echo": "echo"},
+            sections={"workers": {"count": 2, "max_memory": "10M"}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = host.workers()
+        await host.log("workers.max_memory: 10 MiB is less than")
+        async with router.load("echo", {}, rate=50) as load:
+            await load.sent(150)  # three seconds: each of them was one of a replacement
+        assert host.workers() == before
+        assert len(host.output.having("workers.max_memory")) == 1
+        assert not host.output.having("is replaced")

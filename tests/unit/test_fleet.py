@@ -361,3 +361,27 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
 
 TestAnyTurnOfEvents = AnyTurnOfEvents.TestCase
 TestAnyTurnOfEvents.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+
+
+def test_a_slot_whose_recycled_worker_takes_long_to_leave_gets_no_third_process() -> None:
+    driver = FleetDriver(1)
+    assert driver.did(Recycle(1)) == [Spawn(2, 0, 1)]
+    assert driver.did(Ready(2)) == [Leave(1, stop=False)]
+    # the next one is as large: it serves on until the first has left
+    assert driver.did(Recycle(2)) == []
+    assert driver.did(Tick(), 60) == []
+    assert driver.did(Died(1)) == [Spawn(3, 0, 1)]
+
+
+def test_a_slot_that_lost_its_worker_is_filled_though_another_one_still_leaves() -> None:
+    driver = FleetDriver(1)
+    driver.did(Recycle(1))
+    driver.did(Ready(2))
+    assert driver.did(Died(2), STABLE_AFTER) == [Spawn(3, 0, 1)]
+
+
+def test_a_new_generation_does_not_wait_for_those_that_leave() -> None:
+    driver = FleetDriver(1)
+    driver.did(Recycle(1))
+    driver.did(Ready(2))
+    assert driver.did(Scale(2, 1)) == [Spawn(3, 0, 2)]

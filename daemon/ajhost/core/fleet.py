@@ -251,7 +251,8 @@ class Fleet:
                 commands.extend(self._tell_to_leave(old) for old in leaving)
             elif not fit and now >= self._slots.setdefault(slot, _Slot()).not_before:
                 # a slot that still serves is renewed one at a time, an empty one at once
-                if any(m.state is WorkerState.SERVING for m in here) and starting:
+                serving = [m for m in here if m.state is WorkerState.SERVING]
+                if serving and (starting or self._is_crowded(serving, here)):
                     continue
                 starting = True
                 commands.append(self._spawn(slot))
@@ -262,6 +263,15 @@ class Fleet:
                 if m.slot >= self.count and m.state in (WorkerState.SERVING, WorkerState.STARTING)
             ]
         return commands
+
+    def _is_crowded(self, serving: list[Member], here: list[Member]) -> bool:
+        """Whether a slot has a worker too many already, and the one that serves is only to be recycled.
+
+        Those that leave finish their tasks, which may take long: one that is recycled over and over, for its memory,
+        would fill the machine with them. A new generation does not wait for those of the last.
+        """
+        recycled = all(m.generation == self.generation for m in serving)
+        return recycled and len(here) > len(serving)
 
     def _is_current(self, member: Member, now: float) -> bool:
         """Whether a worker is, or is about to be, what its slot needs."""

@@ -66,6 +66,8 @@ class _Watched:
     beat_ns: int = 0
     """The heartbeat at the last check."""
     unsubscribed_since_ns: int = 0
+    size_at_start: int = 0
+    """Resident bytes when it was first seen to serve."""
     stacks_at: float = 0.0
     """When it was asked for its stacks (monotonic seconds)."""
 
@@ -94,6 +96,7 @@ class LivenessMonitor:
         self._deadlines = DeadlineKeeper(standby)
         self._connected_since_ns = 0
         self._memory_at = 0.0
+        self._told_generation = 0
 
     def hangs(self, worker: WorkerProcess) -> bool:
         """Whether the worker is known to hang."""
@@ -120,10 +123,13 @@ class LivenessMonitor:
                 self._keep_deadlines(worker, now, late)
             with self._guard("judging a worker"):
                 self._check_worker(worker, now, settings.kill_grace, never_beat_ns)
-        if settings.max_memory and now >= self._memory_at:
-            self._memory_at = now + MEMORY_CHECK_INTERVAL
+        if settings.max_memory:
+            due = now >= self._memory_at
+            if due:
+                self._memory_at = now + MEMORY_CHECK_INTERVAL
             for worker in living:
-                self._check_memory(worker, settings.max_memory)
+                with self._guard("weighing a worker"):
+                    self._check_memory(worker, settings.max_memory, due)
 
     def _note_connected(self, living: list[WorkerProcess], now: float) -> None:
         """Since when any process of this host is connected, so that the others could be as well."""
@@ -270,10 +276,32 @@ class LivenessMonitor:
         elif now - watched.stacks_at >= STACKS_BEFORE_KILL:
             worker.kill()
 
-    def _check_memory(self, worker: WorkerProcess, max_memory: int) -> None:
+    def _check_memory(self, worker: WorkerProcess, max_memory: int, due: bool) -> None:
+        """Weighs a worker as soon as it serves, which tells what its imports take, and whenever it is `due`."""
+        watched = self._watched.setdefault(worker.serial, _Watched())
+        born = bool(watched.size_at_start) or worker.ledger.words[Word.PHASE] != Phase.SERVING
+        if born and not due:
+            return
         try:
             resident = processes.resident_bytes(worker.pid)
         except OSError:
             return  # it is about to be found dead, or this process has no descriptor left to look
-        if resident > max_memory:
+        if not born:
+            watched.size_at_start = resident
+            self._compare_size_at_start(worker, resident, max_memory)
+        elif watched.size_at_start > max_memory:
+            return  # the next one would be as large
+        elif resident > max_memory:
             self._on_recycle(worker, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")
+
+    def _compare_size_at_start(self, worker: WorkerProcess, resident: int, max_memory: int) -> None:
+        """Tells, once for each generation, of a limit that no worker can keep."""
+        if resident <= max_memory or worker.generation <= self._told_generation:
+            return
+        self._told_generation = worker.generation
+        _log.error(
+            "workers.max_memory: %d MiB is less than the %d MiB that a worker has before its first task: no worker is"
+            " replaced for its memory",
+            max_memory >> 20,
+            resident >> 20,
+        )
