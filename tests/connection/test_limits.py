@@ -115,3 +115,30 @@ async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(tm
         await subscribed_again(server, 2, BACK)
         assert await reconnects(listens(sections)) == before
         await says_the_truth(host, listens(sections), 2)
+
+
+async def test_the_only_worker_that_has_no_descriptor_left_is_replaced_when_it_must_connect(
+    tmp_path: Path,
+) -> None:
+    sections = with_pages(count=1)
+    async with (
+        NatsServer(tmp_path, monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url) as router,
+    ):
+        before = host.workers()[0]
+        assert (await router.request("leak_descriptors")).json() > 100
+        lines = len(host.output.lines)
+        requests = [await router.send("work", {"sleep_ms": 1500}, deadline=20) for _ in range(4)]
+        await host.running(4)
+        await server.kill()
+        await server.start()
+        await host.log("oo many open files: 256 of 256", since=lines, timeout=BACK)
+        await subscribed_again(server, 1, 2 * BACK)
+        assert host.workers()[0] != before
+        await router.settled(requests)
+        report = Report(tuple(requests))
+        assert not report.silent, report
+        assert (await router.request("echo", b"x")).body == b"x"
+        await says_the_truth(host, listens(sections), 1)
+        assert len(host.output.lines) - lines < 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,31 @@ async def test_a_handshake_that_fails_is_told_and_outlived(tmp_path: Path, fault
             await server.subscribed(ECHO, 2, BACK)
             _nothing_told(server)
             assert len(host.output.lines) - lines < 40
+
+
+async def test_an_interpreter_of_handlers_that_trusts_others_is_told_with_whom_it_trusts(
+    tmp_path: Path,
+) -> None:
+    certificate, key = self_signed(tmp_path)
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f'#!/bin/sh\nunset SSL_CERT_FILE\nexec {sys.executable} "$@"\n')
+    interpreter.chmod(0o755)
+    config = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
+    async with NatsServer(tmp_path, config=config) as server:
+        host = Host(
+            tmp_path,
+            nats=server.url.replace("nats://", "tls://"),
+            sections={"python": {"interpreter": interpreter}},
+            env={"SSL_CERT_FILE": str(certificate)},
+        )
+        try:
+            await host.launch()
+            line = await host.log(
+                lambda line: "worker 0" in line and "certificate refused" in line, timeout=10.0
+            )
+            assert sys.executable in line.text  # what the script becomes
+            assert str(certificate) not in line.text
+            assert not host.notifications.having("READY")
+            assert await host.terminate() == 0
+        finally:
+            await host.destroy()

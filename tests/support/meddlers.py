@@ -51,13 +51,23 @@ async def remove_reader(task: Task) -> int:
     return len(found)
 
 
+_leaking: set[asyncio.Task[None]] = set()
+
+
+async def _leak() -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            while True:
+                _held.append(os.open("/dev/null", os.O_RDONLY))
+        await asyncio.sleep(0.001)
+
+
 async def leak_descriptors(task: Task) -> int:
-    """Uses up every descriptor that the process may have."""
+    """Uses up every descriptor that the process may have, and each that becomes free later."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    with contextlib.suppress(OSError):
-        while True:
-            _held.append(os.open("/dev/null", os.O_RDONLY))
+    _leaking.add(asyncio.create_task(_leak()))
+    await asyncio.sleep(0.05)
     return len(_held)
 
 
