@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from ajhost.adapters.nats.interfaces import error_text
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
@@ -152,3 +153,8 @@ async def test_nothing_is_read_while_too_many_replies_wait_to_leave() -> None:
         worker.transport.resume()
         await until(lambda: worker.admitted)
         assert not worker.ledger.words[Word.READING_PAUSED]
+
+
+def test_what_a_server_says_cannot_write_to_a_terminal() -> None:
+    assert error_text(b"-ERR 'no \x1b[31mway\x07\xff'\r\n") == "no ?[31mway?\ufffd"
+    assert len(error_text(b"-ERR '" + b"x" * 60_000 + b"'\r\n")) < 1000

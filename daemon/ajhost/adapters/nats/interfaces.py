@@ -10,6 +10,9 @@ from ajhost.ledger.connection_status import Reason
 from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import ServerInfo
 
+_LONGEST_ERROR = 512
+"""Bytes of an error that are shown."""
+
 
 class Sink(Protocol):
     """Owns the ledger and decides about requests."""
@@ -64,5 +67,6 @@ def broken(error: OSError) -> Lost:
 
 
 def error_text(line: bytes) -> str:
-    """The text of a server's `-ERR`."""
-    return line[4:].decode("utf-8", "replace").strip(" '\r\n")
+    """The text of a server's `-ERR`, as a log or a terminal may show it."""
+    text = line[4 : 4 + _LONGEST_ERROR].decode("utf-8", "replace").strip(" '\r\n")
+    return "".join(c if c.isprintable() else "?" for c in text)
