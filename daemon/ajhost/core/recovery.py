@@ -90,9 +90,9 @@ def classify(ledger: Ledger, facts: Fact = USUALLY) -> Recoverable:
 
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
-    """Entries whose deadline has passed while their owner cannot answer, and that nobody has answered.
+    """Entries whose deadline has passed, which are neither revoked nor claimed.
 
-    A refusal that the kernel has taken is none of them: its deadline is early, for the case that its owner kept it.
+    Without refusals that the kernel has taken: their deadline is early, for the case that the owner did not send them.
     """
     words = ledger.words
     # most are free or have time left, and a copy of an entry costs more than a look

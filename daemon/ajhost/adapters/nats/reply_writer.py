@@ -1,7 +1,7 @@
-"""What leaves through a connection: operations, and replies that survive the connection.
+"""Writes operations and replies to a connection. Replies survive the connection.
 
-The kernel is not the server, and the server not the requester: a ledger entry is released once the server has read its
-reply, and replies may go out again (`core.retransmit`).
+A reply that the kernel has taken may not have reached the server, nor the requester. So its ledger entry is released
+when the server has read it, and it may be sent again (`core/retransmit.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PING = b"PING\r\n"
 _MOST_UNSENT = 32 << 20
 """Bytes of replies that may wait for the kernel, or for a connection, before nothing more is read or started."""
 _ASK_EVERY = 128
-"""Entries that wait for the server's word before it is asked at once, rather than at the next `confirm`."""
+"""With this many unconfirmed entries the server is asked at once, and not at the next `confirm`."""
 
 
 class ReplyWriter:
@@ -53,7 +53,7 @@ class ReplyWriter:
         self.flooded = False
         """Whether too many bytes waited to leave when that was last asked."""
         self._old: list[bytes] = []
-        """Of the replies, those that are repeated: their requesters may not be back."""
+        """The part of the replies that is repeated, since requesters may not have reconnected."""
         self._unwritten = memoryview(b"")
         self._unwritten_entries: list[int] = []
         self._room: asyncio.Future[None] | None = None
@@ -65,7 +65,7 @@ class ReplyWriter:
     # -- a connection's life --------------------------------------------------------------------
 
     def attach(self, sock: socket.socket) -> None:
-        """A new connection; operations leave at once, replies when the server has accepted us."""
+        """Takes a new connection. Operations are written at once, replies when the server has accepted the log-in."""
         self._sock, self.tls = sock, None
         self._mark = None
         self._releasing = False
@@ -73,7 +73,7 @@ class ReplyWriter:
         self._commands.clear()
 
     def suspend(self) -> None:
-        """Nothing leaves until the next connection: there is no descriptor any more."""
+        """Writes nothing until the next connection: there is no descriptor any more."""
         if self._unwritten and self._sock is not None:
             self._loop.remove_writer(self._sock)
             self._unwritten, self._unwritten_entries = memoryview(b""), []
@@ -88,9 +88,9 @@ class ReplyWriter:
         self._sock = sock
 
     def reconnected(self, server_changed: bool) -> None:
-        """The server accepted us: what an earlier connection may have lost goes out again, then what waited.
+        """The server has accepted the log-in: writes again what an earlier connection may have lost, then what waited.
 
-        `server_changed`: it is not the server of before, so that requesters have to come back as well.
+        `server_changed`: it is not the server of before, so requesters have to reconnect as well.
         """
         self._connected = True
         self._forget_pings()
@@ -116,13 +116,16 @@ class ReplyWriter:
         return fitting
 
     def release_unconfirmed(self, wanted: bool) -> None:
-        """While no entry is free: those whose replies the kernel took are, as their confirmation could not be read."""
+        """`wanted`: no entry is free, so release those whose replies the kernel has taken.
+
+        Their PONG cannot be read, since reading needs a free entry.
+        """
         self._releasing = wanted
         if wanted:
             self._on_released(self._retransmit.release_oldest(last=not self._unwritten))
 
     def detach(self) -> None:
-        """The connection has ended. What the server may not have stays, with its entries, for the next one."""
+        """The connection has ended. Unconfirmed replies stay, with their entries, for the next one."""
         if self._unwritten and self._sock is not None:
             self._loop.remove_writer(self._sock)
         if self._connected:
@@ -142,7 +145,7 @@ class ReplyWriter:
             self.schedule_flush()
 
     def ping(self, answered: asyncio.Future[bool] | None) -> None:
-        """Asks for a PONG. `answered`: to be told whether it came before the connection ended."""
+        """Sends a PING. `answered` becomes whether its PONG came before the connection ended."""
         if self._sock is not None:
             self._pings.append(answered)
             self.command(PING)
@@ -166,14 +169,14 @@ class ReplyWriter:
             self._loop.call_soon(self.flush)
 
     def publish(self, data: bytes) -> None:
-        """Queues a reply for a request that has no entry of ours."""
+        """Queues a reply without a ledger entry."""
         if self._asked_before:
             self._old.append(data)
         self._replies.append(data)
         self.schedule_flush()
 
     def confirm(self) -> None:
-        """Asks the server whether it has what was sent since it was last asked, and repeats what is due."""
+        """Asks the server with a PING whether it has read what was sent, and repeats replies that are due."""
         if not self._connected:
             return
         now = self._loop.time()
@@ -194,7 +197,7 @@ class ReplyWriter:
         elif mark is not None:
             self._on_released(self._retransmit.confirmed(mark, self._loop.time()))
             if self._ledger.available < self._ledger.entries // 2:
-                self.release_held()  # the other half is for what runs and what waits
+                self.release_held()  # the other half is for requests that run or wait
 
     def _forget_pings(self) -> None:
         for mark in self._pings:
@@ -204,11 +207,11 @@ class ReplyWriter:
 
     @property
     def held(self) -> int:
-        """How many entries are held only because requesters may not be back yet."""
+        """How many entries are held only because requesters may not have reconnected."""
         return self._retransmit.held
 
     def release_held(self) -> None:
-        """Holds no entries for requesters that may not be back yet."""
+        """Releases the entries that are held for requesters that may not have reconnected."""
         self._on_released(self._retransmit.release_held())
 
     def is_flooded(self) -> bool:
@@ -224,12 +227,12 @@ class ReplyWriter:
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether the server may not have everything that was sent."""
+        """Whether the server has not confirmed everything that was sent."""
         return self._retransmit.unconfirmed
 
     @property
     def repeating(self) -> bool:
-        """Whether requesters may not be back yet after the server's restart."""
+        """Whether replies are still repeated after a server's restart."""
         return self._retransmit.repeating
 
     async def drain(self) -> None:
@@ -248,7 +251,7 @@ class ReplyWriter:
             self._loop.call_soon(self.flush)
 
     def flush_after(self, work: Callable[[], None]) -> None:
-        """Calls `work` and writes what it queued, not a turn of the loop later, nor letting a thread in before."""
+        """Calls `work`, and writes at once what it queued: not a turn of the loop later, and before any thread runs."""
         self._flush_scheduled = True
         try:
             work()

@@ -1,7 +1,7 @@
 """The bytes of one NATS connection after another: received straight into a ledger's receive buffer, parsed there.
 
-Messages become ledger entries, every one of a read before any of them is handed on, and replies go straight from here
-to the kernel. nats-py speaks through it only while it logs in (`adapters/nats/log_in.py`).
+Messages become ledger entries: all those of one read before any is handed on. Replies go straight to the kernel.
+nats-py uses it only while it logs in (`adapters/nats/log_in.py`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class LedgerTransport:
         self.server = ServerMemory(restart_window)
         self._deaf_at = 0.0
         self.out = ReplyWriter(ledger, restart_window, self._released, self._broken)
-        """What leaves: replies and operations."""
+        """The writer of replies and operations."""
 
     @property
     def epoch(self) -> int:
@@ -72,18 +72,18 @@ class LedgerTransport:
 
     @property
     def reading(self) -> bool:
-        """Whether bytes that come would be received: not while no ledger entry is free."""
+        """Whether this process would receive bytes that arrive: not while no ledger entry is free."""
         return self._reading
 
     @property
     def connected(self) -> bool:
-        """Whether the server has let us in."""
+        """Whether the server has accepted the log-in."""
         return self._connected
 
     # -- a connection's beginning and end -------------------------------------------------------
 
     async def open(self, sock: socket.socket) -> None:
-        """Goes on with a socket that is connected; it is passed on before a byte is sent."""
+        """Takes a connected socket. The sink gets it before a byte is sent."""
         tcp.tune(sock)
         self._words[Word.SOCKET] = 0
         self._buffer.reset()
@@ -104,7 +104,7 @@ class LedgerTransport:
     async def seal(self, context: ssl.SSLContext, server_hostname: str) -> None:
         """Encrypts the connection.
 
-        :raises FrameError: when the server sent more in front of the handshake than it may: nobody knows who sent it.
+        :raises FrameError: when there are bytes in front of the handshake: it is not known who sent them.
         :raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up.
         """
         sock = self._sock
@@ -134,7 +134,7 @@ class LedgerTransport:
         return info
 
     async def read_answer(self) -> bytes:
-        """The line that answers a log-in: PONG, which opens the way for replies, or -ERR."""
+        """Reads the line that answers a log-in: PONG, after which replies may leave, or -ERR."""
         while True:
             line = await self._lines.next(LONGEST_LINE)
             if line.startswith(b"PONG"):
@@ -147,7 +147,7 @@ class LedgerTransport:
     def close(self) -> None:
         """Closes this process's descriptor; a duplicate elsewhere keeps the connection."""
         self._lose(None)
-        self._words[Word.SOCKET] = 0  # first: the number may be another's at once
+        self._words[Word.SOCKET] = 0  # first: the number may stand for another file at once
         guard, self._guard = self._guard, None
         if guard is not None:
             guard.close()
@@ -158,7 +158,7 @@ class LedgerTransport:
     # -- what handlers may do to us -----------------------------------------------------------------
 
     def check(self) -> None:
-        """Mends what code in this process did to our socket: closed, replaced, or taken out of the loop."""
+        """Mends what user code did to the socket: closed it, replaced it, or removed it from the loop."""
         if self._guard is None or self._eof:
             return
         if self._deaf_at:
@@ -170,20 +170,20 @@ class LedgerTransport:
         self._mend(self._guard)
         sock = self._sock
         if sock is not None and self._reading and self.position == self._checked and tcp.unread(sock):
-            # bytes waited for a whole check: the loop does not tell us of them any more
+            # bytes have waited since the last check: the loop does not report them any more
             self._loop.remove_reader(sock)
             self._loop.add_reader(sock, self._receive)
             self._receive()
         self._checked = self.position
 
     def _mend(self, guard: SocketGuard) -> bool:
-        """Goes on under another number if ours is closed, or somebody else's; whether that was so, and is mended."""
+        """Continues under another number if the socket's is closed, or another file's. Returns whether it did."""
         if guard.is_ours:
             return False
         reading, number = self._reading, guard.duplicate()
         self._read_off()
         if number is None:
-            # a new connection would lose what waits in the kernel: the supervisor, which has a duplicate, takes it over
+            # the supervisor takes the connection over by its duplicate; a new one would lose what waits in the kernel
             self._deaf_at = self._loop.time()
             self.out.suspend()
             _log.error("somebody in this process closed the socket of the NATS connection")
@@ -211,7 +211,7 @@ class LedgerTransport:
             self._loop.remove_reader(self._sock)
 
     def _receive(self) -> bool:
-        """Receives once and deals with it; whether there may be more."""
+        """Receives once and parses it. Returns whether there may be more."""
         sock = self._sock
         if sock is None or self._eof:
             return False
@@ -246,9 +246,9 @@ class LedgerTransport:
         return True
 
     def _broken(self, error: OSError) -> bool:
-        """A write failed: whether it is to be tried again. If not, the server is gone.
+        """A write failed. Returns whether it is to be tried again; if not, the server is gone.
 
-        What that had sent before is in the kernel still, and in nobody's else.
+        What the server had sent before is still in the kernel, and is received first.
         """
         if self._guard is not None and not self._guard.is_ours:
             return self._mend(self._guard)
@@ -268,9 +268,9 @@ class LedgerTransport:
             self._lose(interfaces.broken(error))
 
     def _parse(self) -> None:
-        """Ledger for every whole frame, one store that moves `PARSED_POS` on, and only then admission.
+        """Makes an entry for every whole frame, stores `PARSED_POS` once, and only then hands the requests on.
 
-        Whatever goes wrong ends the connection, and in a worker the process: others then have what was not admitted.
+        Any error ends the connection, and in a worker the process; recovery then runs what was not handed on.
         """
         try:
             self._parse_frames()
@@ -287,12 +287,12 @@ class LedgerTransport:
         found = scan(data, 0, available)
         messages, place, now = found.messages, buffer.place(), time.monotonic_ns()
         receive = ledger.receive
-        # nobody waits for a message without a reply subject
+        # a message without a reply subject is no request
         batch = [(receive(place + m[0], m[3] - m[0], now), m) for m in messages if m[5]]
         self._needed = found.needed
         buffer.consume(found.end)
         if self._taken_over:
-            # with all that was not in the ledger yet
+            # with all that was not in an entry yet
             for index, _ in batch:
                 ledger.release(index)
             self._lose(interfaces.TAKEN_OVER)
@@ -316,7 +316,7 @@ class LedgerTransport:
             self._oversize(data[found.end :])
 
     def _oversize(self, head: bytes) -> None:
-        """A frame that no chunk holds (the server's max_payload grew): refused by its first line, and passed over."""
+        """Refuses a frame longer than the receive buffer (the server's max_payload grew), and passes it over."""
         line = message_line(head)
         if line is None:
             return
@@ -325,7 +325,7 @@ class LedgerTransport:
         index = self.ledger.receive(self._buffer.place(), len(head), time.monotonic_ns()) if reply else None
         self._buffer.consume(
             size
-        )  # beyond what is received: whoever inherits us passes over the rest as well
+        )  # beyond what is received: if this process dies, recovery passes over the rest as well
         if index is not None:
             self._sink.admit(index, head, (0, 0, 0, size, subject, reply))
 
@@ -350,11 +350,11 @@ class LedgerTransport:
 
     @property
     def _taken_over(self) -> bool:
-        """Whether our connection was taken over while we were stopped: the chunk is not ours any more."""
+        """Whether the connection was taken over while this process was stopped, and the receive buffer with it."""
         return self._words[Word.FENCED_EPOCH] == self._words[Word.EPOCH]
 
     def _refuse_rest(self) -> None:
-        """Whole frames that waited for a free entry do not outlive their connection's chunk: answer them."""
+        """Refuses whole frames that waited for a free entry: the next connection overwrites the receive buffer."""
         if self._taken_over:
             return
         try:

@@ -1,4 +1,4 @@
-"""What is done about workers that died or hang: answers at once, the rest moved, the ledger kept until that is done."""
+"""When recovery acts: on a worker's death, on its hang, and at each tick for what is left."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 _log = logging.getLogger("ajhost.supervisor")
 _NO_ENTRIES, _NO_STORE = 8, 4096
-"""Of a ledger whose chunk is all that is needed of it."""
+"""Entries and frame store of a ledger of which only the receive buffer is needed."""
 _INSIST = 40
 """How often a step is tried again that found no free descriptor, or the like."""
 
 
 class LivingWorker(Protocol):
-    """A worker that lives and may hang: a member of ours, or an orphan of an earlier start."""
+    """A living worker that may hang: one of this start, or an orphan of an earlier one."""
 
     pid: int
     ledger: MappedLedger
     takeover_lock: asyncio.Lock
-    """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
+    """Held while its connection is taken over: two takeovers of one ledger would run its requests twice."""
     being_taken_over: bool
-    """Its connection is being taken over at this moment."""
+    """Its connection is being taken over."""
 
     @property
     def pidfd(self) -> int:
@@ -72,14 +72,14 @@ class LivingWorker(Protocol):
         """SIGKILL."""
 
     def take_socket(self) -> socket.socket | None:
-        """Hands over a duplicate of its present connection, once; None when there is none."""
+        """Hands out a duplicate of its present connection, once; None when there is none."""
 
 
 class Recovery:
-    """Settles what processes leave, with the standby's ledger and connection.
+    """Recovers what processes leave, with the standby's ledger and connection.
 
-    `subscribe(patience)` is awaited before the last subscriber's connection ends, for so many seconds at most (None: as
-    long as it takes), `spawn(work)` does what nobody waits for, `serial()` names one more ledger.
+    `subscribe(patience)` is awaited before the last subscriber's connection ends, for at most so many seconds (None:
+    without a limit). `spawn(work)` runs a task in the background. `serial()` returns the serial of one more ledger.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Recovery:
         self.previous_start = PreviousStart(directory, standby, self.retired, self._ledgers, fd_store)
 
     def shorten_waits(self) -> None:
-        """The host stops: servers that do not end a dead worker's connection are not waited for as long as before."""
+        """The host stops: waits less long for servers that do not end a dead worker's connection."""
         self._dead_patience = DEAD_DRAIN_LIMIT_STOPPING
         soon = asyncio.get_running_loop().time() + DEAD_DRAIN_LIMIT_STOPPING
         for limit in self._limits:
@@ -119,7 +119,7 @@ class Recovery:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody is left to be settled."""
+        """Whether nothing is left to recover."""
         return self.retired.empty and not self.previous_start
 
     def prune(self) -> None:
@@ -127,7 +127,7 @@ class Recovery:
         self._ledgers.prune()
 
     def answer_started(self, member: WorkerProcess, how: str) -> int:
-        """Answers, at once, everything that a dead worker had started."""
+        """Answers at once what a dead worker had started."""
         member.ledger.recount_touched()
         count = answer_started(
             member.ledger, self._standby, lambda entry: self._crash_policy.outcome(entry, how), self._ledgers,
@@ -137,37 +137,37 @@ class Recovery:
         return count
 
     async def recover_dead(self, member: WorkerProcess, how: str, answered: int | None) -> None:
-        """Moves what a dead worker had not started. Whatever fails, its connection ends, and so its part in the group.
+        """Requeues what a dead worker had not started. Whatever fails, its connection and subscription end.
 
-        `answered` is None when `answer_started` failed: it is done again first.
+        `answered` is None when `answer_started` failed: it is tried again first.
         """
-        moved, sock = 0, None
+        requeued, sock = 0, None
         try:
             async with member.takeover_lock:
                 if answered is None:
                     job = "answering for a dead worker"
                     answered = await self._insist(job, lambda: self.answer_started(member, how))
                 sock = member.take_socket()
-                moved = await self._insist(
+                requeued = await self._insist(
                     "moving what a dead worker had pulled",
                     lambda: requeue_tokens(member.ledger, self._standby, self._ledgers),
                 )
-                self._counters.requeued += moved
-                # it stays in the group until somebody else is there, and what comes meanwhile is moved as well
-                moved += await self._drain_connection(member.ledger, sock, lambda: self._subscribe(None))
+                self._counters.requeued += requeued
+                # it stays subscribed until another process is, and what arrives meanwhile is requeued as well
+                requeued += await self._drain_connection(member.ledger, sock, lambda: self._subscribe(None))
         finally:
             if sock is not None:
                 tcp.end_sending(sock)
                 sock.close()
             self.retired.add(member.ledger)
-        if answered or moved:
+        if answered or requeued:
             _log.warning(
                 "worker %d (pid %d): %d started tasks answered for, %d requests moved",
-                member.slot, member.pid, answered, moved,
+                member.slot, member.pid, answered, requeued,
             )  # fmt: skip
 
     async def _insist(self, job: str, step: Callable[[], int]) -> int:
-        """Does a step that may be done again until it succeeds, within reason: descriptors may be short for a while."""
+        """Repeats a step until it succeeds, within limits: this process may lack descriptors for a while."""
         for _ in range(_INSIST):
             with self._guard(job):
                 return step()
@@ -181,31 +181,31 @@ class Recovery:
         sock: socket.socket | None,
         ready: Ready = at_once,
     ) -> int:
-        """Moves what is left in the ledger of a dead process, and what its server still has for it, however late."""
+        """Requeues what is left in a dead process's ledger and connection, however long that takes."""
         limit = asyncio.timeout(self._dead_patience)
         self._limits.add(limit)
         try:
-            moved = await requeue_waiting(ledger, sock, self._standby, limit=limit, ready=ready)
+            requeued = await requeue_waiting(ledger, sock, self._standby, limit=limit, ready=ready)
         finally:
             self._limits.discard(limit)
-        self._counters.requeued += moved.count
-        if moved.rest is not None:
+        self._counters.requeued += requeued.count
+        if requeued.rest is not None:
             _log.error("worker slot %d: its server does not answer, what it had for it is lost", ledger.slot)
-            moved.rest.close()
+            requeued.rest.close()
             complete(ledger)
-        read = moved.rest is None and not moved.broken
-        # a server that ends as well has perhaps read it, and not passed it on
+        read = requeued.rest is None and not requeued.broken
+        # a server that ends as well may have read it and not passed it on
         confirm_sent(ledger, self._standby, read=read and await self._standby.server_lives())
         self._fd_store.forget(ledger.serial)
-        return moved.count
+        return requeued.count
 
     async def _drain_rest(self, ledger: MappedLedger, rest: socket.socket) -> None:
-        """The rest of a connection, long after all else is settled."""
+        """Drains the rest of a connection, long after all else was recovered."""
         if count := await self._drain_connection(ledger, rest):
             _log.warning("worker slot %d: %d requests moved that came late", ledger.slot, count)
 
     async def recover_hung(self, worker: LivingWorker, hangs: Callable[[], bool]) -> None:
-        """Takes a hanging worker out of the group and moves what it had not started; it is stopped for that long."""
+        """Takes a hanging worker out of the queue group and requeues what it had not started, while it is stopped."""
         await self._subscribe(STANDBY_SUBSCRIBE_LIMIT)
         while True:
             with self._guard("taking over a hanging worker"):
@@ -221,7 +221,7 @@ class Recovery:
         ledger = worker.ledger
         stopped = processes.stop(worker.pidfd, worker.pid, STOP_LIMIT)
         if stopped is processes.StopResult.ALREADY_STOPPED:
-            # somebody else stopped it, and may let it go on at any moment, in the middle of a takeover too
+            # another process stopped it, and may resume it at any moment, also in the middle of a takeover
             _log.error("worker %d (pid %d) was stopped from outside: SIGKILL", ledger.slot, worker.pid)
             worker.kill()
             return True
@@ -233,10 +233,10 @@ class Recovery:
         worker.being_taken_over = True
         try:
             sock = worker.take_socket()
-            moved = await requeue_from_stopped(ledger, sock, self._standby, self._ledgers)
-            if moved.rest is not None:
-                self._detach_rest(ledger, moved.rest)
-            self._counters.requeued += moved.count
+            requeued = await requeue_from_stopped(ledger, sock, self._standby, self._ledgers)
+            if requeued.rest is not None:
+                self._detach_rest(ledger, requeued.rest)
+            self._counters.requeued += requeued.count
         finally:
             worker.being_taken_over = False
             if not worker.dead:
@@ -244,14 +244,14 @@ class Recovery:
         if sock is not None:
             self._fd_store.forget(ledger.serial)
         _log.warning(
-            "worker %d (pid %d): %d requests moved while it hangs", ledger.slot, worker.pid, moved.count
+            "worker %d (pid %d): %d requests moved while it hangs", ledger.slot, worker.pid, requeued.count
         )
         return True
 
     def _detach_rest(self, ledger: Ledger, rest: socket.socket) -> None:
-        """A stopped worker shall go on, and its server has not ended the connection that was taken from it.
+        """Gives the rest of a connection a ledger of its own, since its server has not ended it in time.
 
-        What is still to come there gets a ledger of its own, like that of a worker which died with this connection.
+        The new ledger is recovered like that of a worker which died with this connection.
         """
         identity = Identity(self._serial(), ledger.slot, ledger.generation)
         try:
@@ -268,7 +268,7 @@ class Recovery:
         complete(ledger)
 
     def tick(self, now_ns: int) -> None:
-        """Sees to everything that is left of the dead, and to orphans. Call it at every tick."""
+        """Handles retired ledgers and orphans. Call it at every tick."""
         self.retired.tick(now_ns)
         for orphan in self.previous_start.check_orphans(now_ns):
             self._spawn(self.recover_hung(orphan, orphan.hangs))
@@ -276,7 +276,7 @@ class Recovery:
             self._spawn(self.recover_previous_start())
 
     async def recover_previous_start(self) -> None:
-        """Settles the ledgers of an earlier start whose owners are dead."""
+        """Recovers the ledgers of earlier starts whose owners are dead."""
         unfinished = await self.previous_start.recover(
             lambda entry: self._crash_policy.outcome(entry, "the host was killed or stopped")
         )

@@ -1,4 +1,4 @@
-"""A worker of an earlier start that still lives, as the present one holds it: pidfd, ledger, its connection."""
+"""An orphan: a living worker of an earlier start, with its pidfd, its ledger and a duplicate of its connection."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Orphan:
-    """Nobody told us of its connection, or that was who is dead: a duplicate comes from systemd, or from the kernel.
+    """A worker whose supervisor died.
 
-    `connections` has those from systemd, and gets those from the kernel. `takeover_lock`: as for a member.
+    Its socket is duplicated from systemd's file descriptor store, or with pidfd_getfd(2). `connections` has the first
+    and gets the second. `takeover_lock` is one lock for all recovery of earlier starts.
 
-    :raises OSError: when the process or its file is gone. :raises LedgerError: when that is not one of ours.
+    :raises OSError: when the process or its file is gone. :raises LedgerError: when the file is no ledger.
     """
 
     def __init__(
@@ -59,18 +60,18 @@ class Orphan:
         processes.pidfd_signal(self.pidfd, signal.SIGKILL)
 
     def ask_to_leave(self) -> None:
-        """Tells it that the present start serves: it leaves the queue group."""
+        """Tells it (SIGTERM) that this start serves: it leaves the queue group."""
         processes.pidfd_signal(self.pidfd, signal.SIGTERM)
 
     def close(self) -> None:
-        """Forgets a process that has ended; the file is somebody else's care."""
+        """Forgets a process that has ended. Its file stays."""
         os.close(self.pidfd)
         self.ledger.close()
 
     def resume_or_kill(self) -> None:
-        """The supervisor may have died while it had stopped this worker, which hung, to take its connection over.
+        """Resumes or kills a worker that the dead supervisor had stopped to take its connection over.
 
-        In the middle of that its ledger is right, but what it knows itself is not: it must not go on.
+        In the middle of a takeover its ledger is right and its own memory is not, so it must not go on.
         """
         words = self.ledger.words
         if words[Word.FENCED_EPOCH] == words[Word.EPOCH] and not is_complete(self.ledger):
@@ -82,9 +83,9 @@ class Orphan:
     # -- its connection -------------------------------------------------------------------------
 
     def duplicate_socket(self) -> None:
-        """Sees to it that we have a duplicate of its present connection. Call it at every tick: it may get another.
+        """Duplicates its present connection. Call it at every tick: the worker may connect anew.
 
-        What the server hands to a connection of which nobody else has a duplicate dies with the process.
+        Without a duplicate, what the server sends on a connection is lost when the worker dies.
         """
         words = self.ledger.words
         key, number = Key(self.ledger.serial, words[Word.EPOCH]), words[Word.SOCKET]
@@ -105,19 +106,19 @@ class Orphan:
             os.close(duplicate)
 
     def take_socket(self) -> socket.socket | None:
-        """Hands over the duplicate of its present connection, once; None when there is none."""
+        """Hands out the duplicate of its present connection, once; None when there is none."""
         return self._connections.take(self.ledger)
 
     # -- its heartbeat --------------------------------------------------------------------------
 
     def hangs(self) -> bool:
-        """Whether it has not beaten for so long that it hangs."""
+        """Whether its last heartbeat is so old that it hangs."""
         heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
         return bool(heartbeat_ns) and judge(Signs(time.monotonic_ns() - heartbeat_ns)) is Verdict.HUNG
 
     def begins_to_hang(self) -> bool:
-        """Whether it hangs, and has not since the last call."""
+        """Whether it hangs, and did not at the last call."""
         before, self._hung = self._hung, self.hangs()
-        # what it says of itself counts while it does not hang: nobody told it anything since its supervisor died
+        # while it does not hang, its own word counts: no supervisor has taken anything from it
         self.ledger.words[Word.WORKER_STATE] = state_number(WorkerState.HUNG) if self._hung else 0
         return self._hung and not before

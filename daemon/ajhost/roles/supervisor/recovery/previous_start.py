@@ -1,4 +1,4 @@
-"""What earlier processes left in the runtime directory: files of the dead to be settled, orphans that still live."""
+"""Recovers what earlier starts left in the runtime directory: ledgers of dead processes, and orphans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
 from ajhost.roles.supervisor.recovery.takeover import (
-    Moved,
+    Requeued,
     answer_started,
     requeue_entries,
     requeue_tokens,
@@ -35,11 +35,11 @@ _log = logging.getLogger("ajhost.supervisor")
 _STARTS = 20
 """Bits of a serial below the number of its start."""
 _EARLIER = Fact.SUPERVISOR_GONE | Fact.SERVER_UNKNOWN
-"""What is known of every process of an earlier start."""
+"""The facts about every process of an earlier start."""
 
 
 class PreviousStart:
-    """Settles the files that an earlier start left, as soon as their owners are dead."""
+    """Recovers the ledgers that earlier starts left, as soon as their owners are dead."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class PreviousStart:
         return bool(self._waiting)
 
     def take_stored_sockets(self, stored: list[tuple[str, int]]) -> list[str]:
-        """Takes the sockets that systemd kept; the names of those that belong to no file."""
+        """Takes the sockets that systemd has stored. Returns the names of those that belong to no ledger."""
         foreign = []
         for name, descriptor in stored:
             key = stored_key(name)
@@ -75,9 +75,9 @@ class PreviousStart:
         return foreign
 
     async def recover(self, verdict: Callable[[Entry], Outcome]) -> list[tuple[MappedLedger, socket.socket]]:
-        """Settles every file whose owner is dead; those whose connections have not ended in time, with these.
+        """Recovers every ledger whose owner is dead. Returns those whose connections have not ended in time.
 
-        One at a time: it waits for servers, and two at work on one file would run its requests twice.
+        One call at a time: it waits for servers, and two takeovers of one ledger would run its requests twice.
         """
         async with self._retired.recovery_lock:
             return await self._recover(verdict)
@@ -99,8 +99,8 @@ class PreviousStart:
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
         for serial in self._orphans.keys() - set(orphans):
             self._orphans.pop(serial).close()
-        # before anything moves: what a dead consumer had started is its first owner's no more. Once each: a
-        # supervisor's ledger tells of answers for what its workers' tell of too, and starts that die early would double
+        # before anything is requeued: claim in its first ledger what a dead consumer had started. Answer it once: a
+        # supervisor's ledger has answers for requests of its workers' too, and starts that die early would double
         # them
         told: set[bytes] = set()
         started = dict.fromkeys((one.serial for one in dead), 0)
@@ -110,16 +110,16 @@ class PreviousStart:
                 started[one.serial] = answer_started(
                     one, self._standby, verdict, self._ledgers, _EARLIER, told=told
                 )
-        # the dead supervisors' own first, the last one's before those that it had settled itself: what it holds is
-        # known when the places that it came from are settled
+        # dead supervisors' ledgers first, the youngest before those that it had recovered: the requests it holds are
+        # known when their first ledgers are recovered
         living = {serial >> _STARTS for serial in orphans}
         for ledger in sorted(dead, key=_order, reverse=True):
             answered = started[ledger.serial]
-            # while an orphan of its time lives, so may the shared queue
+            # the shared queue lives as long as an orphan of its start
             queue_lives = _start(ledger) in living
-            moved = Moved()
+            requeued = Requeued()
             with self._guard("moving what a process of an earlier start left"):
-                moved = await requeue_waiting(
+                requeued = await requeue_waiting(
                     ledger,
                     self._connections.take(ledger),
                     self._standby,
@@ -127,21 +127,21 @@ class PreviousStart:
                     seen=self._seen.in_later_ledgers(ledger),
                 )
             self._seen.add(ledger)
-            if moved.rest is not None:
-                unfinished.append((ledger, moved.rest))
+            if requeued.rest is not None:
+                unfinished.append((ledger, requeued.rest))
             else:
                 self._fd_store.forget(ledger.serial)
-            if answered or moved.count:
+            if answered or requeued.count:
                 _log.warning(
                     "found %d requests of an earlier start: %d run now, %d had started",
-                    answered + moved.count,
-                    moved.count,
+                    answered + requeued.count,
+                    requeued.count,
                     answered,
                 )
             self._retired.add(ledger)
             if queue_lives:
                 self._queued.append(ledger)
-        # when all that moves has moved, so that only what an orphan has or had is left of these
+        # when all is requeued, so that of these only what an orphan has or had is left
         for ledger in dead:
             with self._guard("moving what a process of an earlier start had pulled"):
                 requeue_tokens(ledger, self._standby, self._ledgers)
@@ -161,7 +161,7 @@ class PreviousStart:
         return unfinished
 
     def _find_orphan(self, owner: int, serial: int) -> None:
-        """A process that lives, or did a moment ago."""
+        """The pidfd of a process that lives, or did a moment ago."""
         if serial in self._orphans:
             return
         try:
@@ -169,17 +169,17 @@ class PreviousStart:
         except (OSError, LedgerError):
             return
         if ledger_file.locked_by(self._directory, serial) != owner:
-            orphan.close()  # it has ended, and its number may be another's
+            orphan.close()  # it has ended, and the pid may be another process's
             return
         self._orphans[serial] = orphan
         orphan.duplicate_socket()
         orphan.resume_or_kill()
 
     def check_orphans(self, now_ns: int) -> list[Orphan]:
-        """Keeps the deadlines of orphans that hang, as whoever would is dead; those that have begun to hang.
+        """Keeps the deadlines of orphans that hang. Returns those that have begun to hang.
 
-        Call it at every tick. That we were held up ourselves is no excuse for them: one that is taken for hanging only
-        has to leave the queue group, as it should.
+        Call it at every tick, also one that is late: an orphan that is wrongly taken for hanging only leaves the queue
+        group, as every orphan should.
         """
         for orphan in self._orphans.values():
             orphan.duplicate_socket()
@@ -187,16 +187,16 @@ class PreviousStart:
         return [orphan for orphan in self._orphans.values() if orphan.begins_to_hang()]
 
     def ask_orphans_to_leave(self) -> None:
-        """Others serve: orphans leave the queue group.
+        """Workers of this start serve: tells the orphans to leave the queue group.
 
-        Not those that hang: their connections are taken from them, and a signal would interrupt what they wait for.
+        Not those that hang: their connections are taken over, and a signal would interrupt what they wait for.
         """
         for orphan in self._orphans.values():
             if not orphan.hangs():
                 orphan.ask_to_leave()
 
     def due(self) -> bool:
-        """Whether an orphan has ended since, so that `settle` has something to do."""
+        """Whether an orphan has ended since, so that `recover` has something to do."""
         if self._retired.recovery_lock.locked():
             return False
         for serial in self._waiting:
@@ -209,39 +209,38 @@ class PreviousStart:
 
 
 class _SeenReplies:
-    """Where requests have waited, by their reply subjects: in the last place of each.
+    """Reply subjects that already have a copy in a newer ledger.
 
-    They are copied from workers' ledgers to supervisors', and from those to younger ones' (`_order`). A supervisor that
-    died between a copy and the word that it was made has left one in both places, and only the last one counts. What
-    lies in an earlier place must not hide what was taken from there; nor does the place itself.
+    A supervisor that was killed between copying a request and revoking the original leaves both; only the copy in the
+    newest ledger counts. Order: workers' ledgers before supervisors', older ones before newer ones (`_order`).
     """
 
     def __init__(self) -> None:
         self._places: dict[bytes, tuple[int, int]] = {}
 
     def add(self, ledger: Ledger) -> None:
-        """What waits in a ledger, or has been taken from there."""
+        """Takes the reply subjects of requests that wait in a ledger, or were copied from there."""
         place = _order(ledger)
         waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
         for reply in {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}:
             self._places[reply] = max(place, self._places.get(reply, place))
 
     def in_later_ledgers(self, ledger: Ledger) -> set[bytes]:
-        """What waits, or has, in a later place than this."""
+        """The reply subjects that have a copy in a newer ledger than this."""
         here = _order(ledger)
         return {reply for reply, place in self._places.items() if place > here}
 
 
 def _order(ledger: Ledger) -> tuple[int, int]:
-    """Supervisors' last, the youngest last."""
+    """Supervisors' ledgers last, the youngest last of all."""
     return ledger.slot, ledger.serial
 
 
 def _start(ledger: MappedLedger) -> int:
-    """The start that made it; the processes of one start share its queues."""
+    """The start that made the ledger. The processes of one start share its queues."""
     return ledger.serial >> _STARTS
 
 
 def new_serial() -> int:
-    """A first serial that no earlier start of this runtime directory has reached."""
+    """The first serial of this start, which no earlier start of this runtime directory has reached."""
     return time.time_ns() // 1_000_000 << _STARTS

@@ -1,4 +1,4 @@
-"""Ledgers of dead processes, until their last request is settled and its answer has left."""
+"""Retired ledgers: of dead processes, kept until their last request is settled and its answer has left."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class RetiredLedgers:
         self._directory, self._standby, self._ledgers, self.guard = directory, standby, ledgers, guard
         self._files: dict[int, MappedLedger] = {}
         self.recovery_lock = asyncio.Lock()
-        """Held by whoever is at work on what earlier starts left, and needs the files that are here until the end."""
+        """Held while earlier starts are recovered, which needs the files that are here until the end."""
 
     def add(self, ledger: MappedLedger) -> None:
-        """A dead process's ledger, all of which is settled but what is QUEUED."""
+        """Takes a dead process's ledger, of which only QUEUED requests are not settled."""
         self._files[ledger.serial] = ledger
 
     def tick(self, now_ns: int) -> None:
-        """Expires what waits too long, and removes what is done with."""
+        """Answers what waits past its deadline, and removes ledgers that are settled."""
         for ledger in self.ledgers:
             with self.guard("settling a dead process's ledger"):
                 self._settle(ledger, now_ns)
@@ -44,7 +44,7 @@ class RetiredLedgers:
                 FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time"),
             )
         if self.recovery_lock.locked() or self._standby.transport.out.unsent:
-            return  # the answers given for it must have left before it may be forgotten
+            return  # the answers for its requests must have left before the file may be removed
         for index in ledger.settled_entries():
             ledger.free_entry(index)
         if is_complete(ledger) and not ledger.in_use():
@@ -53,18 +53,18 @@ class RetiredLedgers:
             del self._files[ledger.serial]
 
     def reject_waiting(self, text: str) -> None:
-        """The host stops: what nobody has started is answered with `text`."""
+        """The host stops: answers with `text` what is not started."""
         for ledger in self._files.values():
             for entry in overdue(ledger, FAR_FUTURE_NS):
                 answer_for(ledger, entry, self._standby, text)
 
     def has(self, ledger: MappedLedger) -> bool:
-        """Whether a ledger is still here, and mapped."""
+        """Whether a ledger is retired, and still mapped."""
         return self._files.get(ledger.serial) is ledger
 
     @property
     def ledgers(self) -> list[MappedLedger]:
-        """Those that are left."""
+        """The retired ledgers."""
         return list(self._files.values())
 
     @property

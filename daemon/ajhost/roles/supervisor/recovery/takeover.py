@@ -1,7 +1,7 @@
-"""Takeover: what a process that died or hangs had not started runs elsewhere; what it had started is answered for.
+"""The steps of recovery: what a process had not started runs elsewhere, what it had started is answered.
 
-The order of every step is what makes a kill between any two of them harmless: a request is in the standby's ledger
-before it leaves its old place, and its token goes out only after that. `docs/architecture.md`, "Takeover".
+A SIGKILL of the supervisor between any two steps is harmless by their order: a request is in the standby's ledger
+before it is revoked in its old one, and its token is sent after that (docs/architecture.md, "Recovery").
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def answer_started(
     *,
     told: set[bytes] | None = None,
 ) -> int:
-    """Answers everything that a dead process had started, and settles the origin of what it had pulled.
+    """Answers what a dead process had started, and claims at its origin what it had pulled.
 
-    Not what it had sent on a connection that is whole: see `confirm_sent`.
-    `told`: reply subjects that are answered already, by what another ledger says; those answered here are added.
+    Not what it had sent on a connection that is whole: see `confirm_sent`. `told`: reply subjects that another ledger
+    has answers for; those answered here are added.
     """
     told, count = set() if told is None else told, 0
     for entry in classify(ledger, facts).answer:
@@ -58,7 +58,7 @@ def answer_started(
 
 
 def confirm_sent(ledger: Ledger, standby: Standby, *, read: bool) -> None:
-    """Leaves what a dead process had sent to the server that has `read` it, and answers it otherwise."""
+    """Settles what a dead process had sent: nothing to do if the server has `read` it, else it is answered."""
     for entry in classify(ledger).confirm:
         if not read and not entry.revoked:
             outcome = Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply")
@@ -68,9 +68,9 @@ def confirm_sent(ledger: Ledger, standby: Standby, *, read: bool) -> None:
 
 
 def _claim_origin(entry: Entry, ledgers: LedgerCache) -> bool:
-    """Makes sure that what was pulled and started is nobody else's; False when it is.
+    """Claims a request at its origin; False when another process has it.
 
-    Its consumer may have stood between its own entry and the word that frees the other one.
+    The consumer may have died between storing its own entry and claiming the original.
     """
     if entry.origin is not None:
         serial, index, seq = entry.origin
@@ -82,19 +82,19 @@ def _claim_origin(entry: Entry, ledgers: LedgerCache) -> bool:
             and not owner.is_claimed(index, seq)
         ):
             if owner.is_revoked(index, seq):
-                return False  # it was stopped there, and the request moved
+                return False  # the consumer was stopped, and the supervisor moved the request
             owner.claim(index, seq)
     return True
 
 
 def answer_for(ledger: Ledger, entry: Entry, standby: Standby, text: str) -> None:
-    """Answers for an owner that cannot: hanging, or dead and the request still in the shared queue."""
+    """Answers a request whose owner cannot: it hangs, or is dead while the request is in the shared queue."""
     reply, frame = entry.reply, b""
     if entry.state in (State.RECEIVED, State.QUEUED):
         frame = ledger.frame(entry.index)
         reply = reply_of(frame)
         if ledger.state(entry.index) != (entry.seq, entry.state):
-            return  # it goes on after all, and what was read may be another frame
+            return  # the owner goes on after all, and the frame that was read may be another request's
     standby.answer(reply, Failed(text))
     if frame:
         standby.answered.refused(frame, text)
@@ -104,10 +104,10 @@ def answer_for(ledger: Ledger, entry: Entry, standby: Standby, text: str) -> Non
 
 
 def requeue_tokens(ledger: Ledger, standby: Standby, ledgers: LedgerCache) -> int:
-    """Moves the requests whose tokens a dead or stopped process had received and not used; how many that are.
+    """Requeues the requests whose tokens a dead or stopped process had received and not used. Returns how many.
 
-    Moved rather than sent again: from then on it is in our ledger, and a token of which we cannot know whether somebody
-    else has sent it again, before us, is stale.
+    The requests are moved to the standby's ledger and not just their tokens sent again: another copy of the same token,
+    which an earlier recovery may have sent, is STALE then.
     """
     count = 0
     for token in map(unpack, token_places(ledger)):
@@ -123,18 +123,18 @@ def requeue_tokens(ledger: Ledger, standby: Standby, ledgers: LedgerCache) -> in
 
 
 def requeue_claimed(ledger: Ledger, standby: Standby, ledgers: LedgerCache) -> int:
-    """As `requeue_tokens`, of a stopped process, whose own started requests remain its own."""
+    """As `requeue_tokens`, of a stopped process, which keeps what it has started."""
     for entry in classify(ledger).answer:
         _claim_origin(entry, ledgers)
     return requeue_tokens(ledger, standby, ledgers)
 
 
 @dataclass(slots=True)
-class Moved:
-    """What was moved: how many, the reply subjects that are known, and where in the file those entries lay.
+class Requeued:
+    """What was requeued: how many, the reply subjects that have a copy already, and where in the file their frames lie.
 
-    `rest`: the connection, when its server has not ended it in time and may have more for us. `broken`: the connection
-    has not ended in order, or not because we did it: its server need not have read, or passed on, what was sent on it.
+    `rest`: the connection, if its server has not ended it in time and may send more. `broken`: the connection did not
+    end in order, or not at this process's request, so its server may not have read, or passed on, what was sent on it.
     """
 
     count: int = 0
@@ -146,37 +146,36 @@ class Moved:
 
 def requeue_entries(
     ledger: Ledger, standby: Standby, facts: Fact = USUALLY, *, seen: Iterable[bytes] = ()
-) -> Moved:
-    """Moves everything that had not started and is in the ledger to the standby, and enqueues it; see
-    `requeue_waiting`."""
-    moved = Moved(seen=set(seen))
+) -> Requeued:
+    """Requeues what is in a ledger and had not started; see `requeue_waiting`."""
+    requeued = Requeued(seen=set(seen))
     taken_over = ledger.words[Word.EPOCH] and is_complete(ledger)
-    if moved.seen:
+    if requeued.seen:
         for entry in ledger.used():
             waits = entry.state in (State.RECEIVED, State.QUEUED) and not (entry.revoked or entry.claimed)
-            if waits and reply_of(ledger.frame(entry.index)) in moved.seen:
-                moved.places.add(entry.frame_at)
+            if waits and reply_of(ledger.frame(entry.index)) in requeued.seen:
+                requeued.places.add(entry.frame_at)
                 ledger.revoke(entry.index, entry.seq)
     for entry in classify(ledger, facts).requeue:
         if taken_over and ledger.chunk_at <= entry.frame_at < ledger.chunk_at + ledger.chunk_size:
-            # made after its connection was taken over, with this request in it
+            # this entry was made after its connection, with this request in it, was taken over
             ledger.revoke(entry.index, entry.seq)
             continue
-        moved.places.add(entry.frame_at)
+        requeued.places.add(entry.frame_at)
         copy = standby.copy(ledger.frame(entry.index))
         ledger.revoke(entry.index, entry.seq)
         if copy is not None:
             standby.enqueue(copy)
-            moved.count += 1
-    return moved
+            requeued.count += 1
+    return requeued
 
 
 Ready = Callable[[], Awaitable[None]]
-"""Returns when the server may learn that a connection ends."""
+"""Returns when the server may be told that a connection ends."""
 
 
 async def at_once() -> None:
-    """It may learn it now."""
+    """It may be told now."""
 
 
 async def requeue_waiting(
@@ -188,73 +187,73 @@ async def requeue_waiting(
     seen: Iterable[bytes] = (),
     limit: asyncio.Timeout | None = None,
     ready: Ready = at_once,
-) -> Moved:
-    """Moves everything that had not started to the standby, from ledger, receive buffer and kernel, and enqueues it.
+) -> Requeued:
+    """Requeues all that had not started, from ledger, receive buffer and kernel, through the standby.
 
-    `sock` is the duplicate of the process's connection, if it has one that was not taken over yet; it is ended when
-    `ready()` has returned, read to its end and closed. If the end does not come before `limit` (`DRAIN_LIMIT`), it is
-    the `rest` of what is returned, and this may be called again. `seen`: reply subjects that have a copy already (a
-    supervisor died in the middle of this).
+    `sock` is the duplicate of the process's connection, if there is one that was not taken over yet. It is shut down
+    when `ready()` has returned, read to its end and closed. If it does not end before `limit` (`DRAIN_LIMIT`), it is
+    the `rest` of what is returned, and this may be called again. `seen`: reply subjects that have a copy already, when
+    a supervisor died in the middle of this.
     """
-    moved = requeue_entries(ledger, standby, facts, seen=seen)
+    requeued = requeue_entries(ledger, standby, facts, seen=seen)
     if not is_complete(ledger):
-        # before a byte is read: should we die in the middle, and it goes on, it must not read on where we stopped
+        # before a byte is read: if the supervisor dies in the middle, a worker that goes on must not read on there
         ledger.words[Word.FENCED_EPOCH] = ledger.words[Word.EPOCH]
         try:
-            await _move_stream(ledger, sock, standby, moved, limit or asyncio.timeout(DRAIN_LIMIT), ready)
+            await _move_stream(ledger, sock, standby, requeued, limit or asyncio.timeout(DRAIN_LIMIT), ready)
         except TimeoutError:
-            moved.rest = sock
-            return moved
+            requeued.rest = sock
+            return requeued
         except (LedgerError, FrameError) as error:
             _log.error("worker slot %d: its connection cannot be taken over: %s", ledger.slot, error)
-        # of the connection that was taken over: somebody else may have let the process go on, and it may have another
+        # of the connection that was taken over: the process may have been resumed by another, and have a new one
         complete(ledger)
     if sock is not None:
-        # for all who hold it, a forked child of a handler too
+        # for every process that has it, also a child that a handler has forked
         tcp.end_sending(sock)
         sock.close()
-    return moved
+    return requeued
 
 
 async def requeue_from_stopped(
     ledger: Ledger, sock: socket.socket | None, standby: Standby, ledgers: LedgerCache
-) -> Moved:
-    """As `requeue_waiting`, of a process that is stopped and goes on afterwards: what it has started remains its own.
+) -> Requeued:
+    """As `requeue_waiting`, of a process that is stopped and resumed afterwards, which keeps what it has started.
 
-    Without `sock` it is between two connections: of the one to come there is nothing to take over, and it is its own.
-    What is sealed nobody else can read: the connection is ended, and the process reads the rest when it goes on.
+    Without `sock` it is between two connections, and there is none to take over. An encrypted connection cannot be read
+    here: it is ended, and the process reads the rest when it goes on.
     """
     words = ledger.words
     before = words[Word.FENCED_EPOCH]
-    # before anything is in two places: should we die in the middle, it must not go on (roles.supervisor.orphan)
+    # before anything is in two places: if the supervisor dies in the middle, the worker must not go on (orphan.py)
     words[Word.FENCED_EPOCH] = words[Word.EPOCH]
     claimed = requeue_claimed(ledger, standby, ledgers)
     if sock is None or words[Word.TLS]:
-        moved = requeue_entries(ledger, standby, Fact.OWNER_STOPPED)
+        requeued = requeue_entries(ledger, standby, Fact.OWNER_STOPPED)
         words[Word.FENCED_EPOCH] = before
         if sock is not None:
             tcp.end_sending(sock)
             sock.close()
     else:
-        moved = await requeue_waiting(ledger, sock, standby, Fact.OWNER_STOPPED)
-    moved.count += claimed
-    return moved
+        requeued = await requeue_waiting(ledger, sock, standby, Fact.OWNER_STOPPED)
+    requeued.count += claimed
+    return requeued
 
 
 def detach(ledger: Ledger, heir: Ledger) -> None:
-    """The rest of a connection becomes `heir`'s, as if that were the ledger of a process which is dead now."""
+    """Gives the rest of a connection to the ledger `heir`, as if its owner had died with this connection."""
     buffer = ReceiveBuffer(ledger)
     buffer.resume(0)
     buffer.transfer_to(heir)
 
 
 def is_complete(ledger: Ledger) -> bool:
-    """Whether nothing more is to come from the connection of a dead process."""
+    """Whether the takeover of a dead process's connection is finished."""
     return ledger.words[Word.DRAINED_EPOCH] == ledger.words[Word.EPOCH]
 
 
 def complete(ledger: Ledger) -> None:
-    """Nothing more is to come from the connection that was taken over."""
+    """Marks the takeover as finished: nothing more comes from the connection."""
     ledger.words[Word.DRAINED_EPOCH] = ledger.words[Word.FENCED_EPOCH]
 
 
@@ -262,7 +261,7 @@ async def _move_stream(
     ledger: Ledger,
     sock: socket.socket | None,
     standby: Standby,
-    moved: Moved,
+    requeued: Requeued,
     limit: asyncio.Timeout,
     ready: Ready,
 ) -> None:
@@ -271,67 +270,67 @@ async def _move_stream(
     buffer.resume(tcp.bytes_taken(sock) if sock is not None and not sealed else 0)
     async with limit:
         if sock is None or sealed:
-            _move_frames(ledger, buffer, standby, moved)
+            _move_frames(ledger, buffer, standby, requeued)
             if sock is not None:
-                # at once: whatever comes to it is lost, and no responder is better than that
+                # at once: what arrives on it would be lost, and `no responders` is better than that
                 tcp.end_sending(sock)
                 await ready()
             return
         sock.setblocking(False)
-        moved.broken = True
-        ending = asyncio.create_task(_end_when(ready, sock, moved))
+        requeued.broken = True
+        ending = asyncio.create_task(_end_when(ready, sock, requeued))
         try:
-            await _read_to_end(ledger, buffer, sock, standby, moved)
+            await _read_to_end(ledger, buffer, sock, standby, requeued)
         finally:
             ending.cancel()
 
 
-async def _end_when(ready: Ready, sock: socket.socket, moved: Moved) -> None:
+async def _end_when(ready: Ready, sock: socket.socket, requeued: Requeued) -> None:
     try:
         await ready()
-        moved.broken = not tcp.is_whole(sock)
+        requeued.broken = not tcp.is_whole(sock)
     finally:
         tcp.end_sending(sock)
 
 
 async def _read_to_end(
-    ledger: Ledger, buffer: ReceiveBuffer, sock: socket.socket, standby: Standby, moved: Moved
+    ledger: Ledger, buffer: ReceiveBuffer, sock: socket.socket, standby: Standby, requeued: Requeued
 ) -> None:
     loop, epoch = asyncio.get_running_loop(), ledger.words[Word.EPOCH]
     while True:
-        # first: a server that is never out of requests must not keep us from everything else, as from ending this
+        # first: a server that always has more requests must not keep this process from everything else
         await asyncio.sleep(0)
-        needed = _move_frames(ledger, buffer, standby, moved)
+        needed = _move_frames(ledger, buffer, standby, requeued)
         try:
             count = await loop.sock_recv_into(sock, buffer.free_space(needed))
         except OSError:
-            moved.broken = True  # and has no more to give
+            requeued.broken = True  # and nothing more comes
             return
         if not count or ledger.words[Word.EPOCH] != epoch:
             return
         buffer.commit(count)
 
 
-def _move_frames(ledger: Ledger, buffer: ReceiveBuffer, standby: Standby, moved: Moved) -> int:
-    """Moves the whole frames of the chunk; how many bytes the unfinished one needs, 0 when that is not known."""
+def _move_frames(ledger: Ledger, buffer: ReceiveBuffer, standby: Standby, requeued: Requeued) -> int:
+    """Requeues the whole frames of the buffer. Returns how many bytes the unfinished one needs, 0 if not known."""
     found = scan(buffer.unconsumed())
     copies = []
     for begin, _, _, end, _, reply in found.messages:
         place = buffer.place() + begin
-        if reply and place not in moved.places and reply not in moved.seen:
+        if reply and place not in requeued.places and reply not in requeued.seen:
             copies.append(standby.copy(bytes(ledger.view[place : place + end - begin])))
     buffer.consume(found.end)
     needed = found.needed
     if needed > buffer.size - READ_SIZE:
-        # the server's max_payload grew: no ledger here holds it, so it is answered by its first line, and passed over
+        # the server's max_payload grew: no ledger here holds it; it is answered by its first line and passed over
         begun = buffer.unconsumed()
-        if buffer.place() not in moved.places and reply_of(begun) not in moved.seen:
+        if buffer.place() not in requeued.places and reply_of(begun) not in requeued.seen:
             standby.copy(begun)
         buffer.consume(needed)
         needed = 0
-    moved.places.clear()  # entries lie in what was in the chunk at the first look
+    requeued.places.clear()  # only what was in the buffer at the first look lies in entries
     for copy in copies:
         if copy is not None:
             standby.enqueue(copy)
-            moved.count += 1
+            requeued.count += 1
     return needed
