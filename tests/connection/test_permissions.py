@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.router import subject_of
+from tests.support.router import Report, Router, Verdict, subject_of
 from tests.support.truth import cut_off, listens, says_the_truth, subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo"}
@@ -58,3 +59,46 @@ async def test_a_permission_that_is_taken_away_and_given_back(tmp_path: Path) ->
         await server.reload(_config(ALL))
         await subscribed_again(server, 2, BACK)
         await says_the_truth(host, listens(sections), 2)
+
+
+async def test_replies_that_may_not_be_published_are_told_and_counted(
+    tmp_path: Path,
+) -> None:
+    sections = with_pages(nats=ACCESS)
+    async with (
+        NatsServer(
+            tmp_path, config=_config("{subscribe: ['>'], publish: ['nothing']}"), monitored=True
+        ) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url, user="router", password="pw") as router,
+    ):
+        requests = [await router.send("echo", b"x", deadline=4) for _ in range(50)]
+        await host.log(lambda text: "ERROR" in text and "_INBOX" in text and "ublish" in text, timeout=5.0)
+        await asyncio.sleep(1)
+        assert len(host.output.having("ublish")) < 12  # told once in a while by each process, with a count
+        status = await host.status()
+        assert sum(worker["connection"]["refused_replies"] for worker in status["workers"]) == 50, status
+        assert Report(tuple(requests)).verdicts == {Verdict.SILENT: 50}
+
+
+async def test_check_with_connect_tells_each_thing_that_would_be_refused(tmp_path: Path) -> None:
+    for permissions, wanted in (
+        (ALL, ""),
+        ("{subscribe: ['_INBOX.>'], publish: ['>']}", subject_of("echo")),
+        ("{subscribe: ['>'], publish: ['nothing']}", "_INBOX"),
+    ):
+        async with NatsServer(tmp_path, config=_config(permissions)) as server:
+            host = Host(tmp_path, nats=server.url, handlers=HANDLERS, sections={"nats": ACCESS})
+            try:
+                result = await host.command("check", "--connect")
+                assert (result.status == 0) == (not wanted), result
+                assert wanted in result.stdout + result.stderr
+            finally:
+                await host.destroy()
+    host = Host(tmp_path, nats="nats://127.0.0.1:9", handlers=HANDLERS)
+    try:
+        result = await host.command("check", "--connect")
+        assert result.status != 0
+        assert "127.0.0.1:9" in result.stdout + result.stderr
+    finally:
+        await host.destroy()
