@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "daemon" / "ajhost"
-LINES = 400
+LINES = 420
 """No module is longer, about."""
 
 LAYERS = ("protocol", "ledger", "core", "settings", "api", "adapters", "roles", "testing", "cli")

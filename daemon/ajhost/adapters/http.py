@@ -6,24 +6,32 @@ uvicorn's own `serve` takes over signals and takes its time for a stop; so its p
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
+import hmac
+import ipaddress
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ajhost.core.timings import HTTP_IDLE_LIMIT
+from ajhost.core.timings import HTTP_HEAD_LIMIT, HTTP_IDLE_LIMIT
 
 if TYPE_CHECKING:
-    from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+    from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 _MOST_CONNECTIONS = 32
-"""More are closed at once: whoever opens connections must not use up the supervisor's descriptors."""
+"""Whoever opens connections must not use up the supervisor's descriptors. One more makes the server close the one that
+has waited longest without a request, or itself when all have one."""
+_MOST_STREAMS = 16
 _BACKLOG = 64
+_TEXT = "text/plain; charset=utf-8"
 
 
 class CannotListen(Exception):
@@ -32,24 +40,96 @@ class CannotListen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer: HTTP status, content type, body."""
+    """An answer: HTTP status, content type, body, and more headers."""
 
     status: int
     kind: str
     body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-Pages = Mapping[str, Callable[[], Page]]
-"""Path -> what makes the page, called once for each request."""
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Server-sent events, until the client goes: each chunk is sent as it is."""
+
+    chunks: AsyncGenerator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What makes an answer, called once for each request. `guarded`: who asks must know the token and the name."""
+
+    answer: Callable[[], Page | Stream]
+    guarded: bool = False
+    named: bool = True
+    """Whether a path that is not there is answered with this one's, among others."""
+
+
+Endpoints = Mapping[str, Endpoint]
+"""By path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may see guarded pages.
+
+    `token`: asked for as `Authorization: Bearer`, or as the password of any user. `hosts`: names by which browsers may
+    call this host, besides its addresses and `localhost`: a page of somebody else whose name is made to point here (DNS
+    rebinding) has another name in the Host header.
+    """
+
+    token: bytes | None = None
+    hosts: frozenset[str] = frozenset()
+
+    def refusal(self, headers: Mapping[bytes, bytes]) -> Page | None:
+        """Why a request is not answered; None when it is. Names of headers are lower case."""
+        name = _host_name(headers.get(b"host", b"").decode("latin-1"))
+        if not (name in ("", "localhost") or _is_address(name) or name in self.hosts):
+            return Page(421, _TEXT, b"this host is not called so; see [http] hosts\n")
+        if self.token is None or hmac.compare_digest(
+            _credential(headers.get(b"authorization", b"")), self.token
+        ):
+            return None
+        return Page(
+            401, _TEXT, b"the token of [http] token_file is needed\n",
+            ((b"www-authenticate", b'Basic realm="ajhost, the token is the password"'),),
+        )  # fmt: skip
+
+
+def _host_name(header: str) -> str:
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name.partition("]")[0][1:]
+    return name.partition(":")[0].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _credential(header: bytes) -> bytes:
+    """The token in an Authorization header (RFC 6750, RFC 7617); empty when there is none."""
+    scheme, _, value = header.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value.strip()
+    if scheme.lower() == b"basic":
+        with contextlib.suppress(binascii.Error):
+            return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+    return b""
 
 
 class HttpServer:
     """Serves pages until it is closed."""
 
-    def __init__(self, sockets: list[socket.socket], pages: Pages) -> None:
-        self._sockets, self._pages = sockets, pages
+    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: Access) -> None:
+        self._sockets, self._endpoints, self._access = sockets, endpoints, access
+        self._streams = 0
         config = uvicorn.Config(
-            self._answer,
+            self._serve,
             http=_Bounded,
             ws="none",
             lifespan="off",
@@ -67,14 +147,14 @@ class HttpServer:
         self._dates: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, listen: str, pages: Pages) -> Self:
+    async def start(cls, listen: str, endpoints: Endpoints, access: Access) -> Self:
         """Listens on `HOST:PORT`, on each address of a host name.
 
         :raises CannotListen: when one of them is in use, not ours, or not allowed.
         """
         sockets = await _bind(listen)
         try:
-            server = cls(sockets, pages)
+            server = cls(sockets, endpoints, access)
             await server._server.startup(sockets=sockets)
         except (AttributeError, TypeError) as error:  # its parts are not what they were up to version 0.54
             for sock in sockets:
@@ -93,40 +173,103 @@ class HttpServer:
             if isinstance(connection, _Bounded):
                 connection.transport.close()
 
-    async def _answer(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        del receive  # no page reads a body
+    async def _serve(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         assert scope["type"] == "http"
-        extra: list[tuple[bytes, bytes]] = []
-        if (make := self._pages.get(scope["path"])) is None:
-            page = Page(404, "text/plain; charset=utf-8", f"there is {', '.join(self._pages)}\n".encode())
-        elif scope["method"] not in ("GET", "HEAD"):
-            page = Page(405, "text/plain; charset=utf-8", b"only GET and HEAD\n")
-            extra = [(b"allow", b"GET, HEAD")]
-        else:
-            page = make()
-        headers = [
-            (b"content-type", page.kind.encode()),
-            (b"content-length", str(len(page.body)).encode()),
-            (b"cache-control", b"no-store"),
-            *extra,
-        ]
-        await send(
-            {"type": "http.response.start", "status": page.status, "headers": headers, "trailers": False}
-        )
-        await send({"type": "http.response.body", "body": page.body, "more_body": False})
+        answer = self._answer(scope)
+        if isinstance(answer, Page):
+            await _send_page(answer, send)
+            return
+        self._streams += 1
+        try:
+            await _send_stream(answer, receive, send)
+        finally:
+            self._streams -= 1
+
+    def _answer(self, scope: HTTPScope) -> Page | Stream:
+        if (endpoint := self._endpoints.get(scope["path"])) is None:
+            named = (path for path, endpoint in self._endpoints.items() if endpoint.named)
+            return Page(404, _TEXT, f"there is {', '.join(named)}\n".encode())
+        if endpoint.guarded and (refusal := self._access.refusal(dict(scope["headers"]))) is not None:
+            return refusal
+        if scope["method"] not in ("GET", "HEAD"):
+            return Page(405, _TEXT, b"only GET and HEAD\n", ((b"allow", b"GET, HEAD"),))
+        answer = endpoint.answer()
+        if isinstance(answer, Stream) and (self._streams >= _MOST_STREAMS or scope["method"] == "HEAD"):
+            return Page(503, _TEXT, b"too many look at this page already\n")
+        return answer
+
+
+async def _send_page(page: Page, send: ASGISendCallable) -> None:
+    headers = [
+        (b"content-type", page.kind.encode()),
+        (b"content-length", str(len(page.body)).encode()),
+        (b"cache-control", b"no-store"),
+        *page.headers,
+    ]
+    await send({"type": "http.response.start", "status": page.status, "headers": headers, "trailers": False})
+    await send({"type": "http.response.body", "body": page.body, "more_body": False})
+
+
+async def _send_stream(stream: Stream, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
+
+    async def send_chunks() -> None:
+        async with contextlib.aclosing(stream.chunks) as chunks:
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def wait_for_end() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    sending, ending = asyncio.create_task(send_chunks()), asyncio.create_task(wait_for_end())
+    try:
+        await asyncio.wait({sending, ending}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sending.cancel()
+        ending.cancel()
+        await asyncio.gather(sending, ending, return_exceptions=True)
 
 
 class _Bounded(H11Protocol):
-    """Neither more connections than some, nor connections that never ask."""
+    """Neither more connections than some, nor connections that never ask, nor requests that never end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._head: asyncio.TimerHandle | None = None
+        self._opened = self.loop.time()
         if len(self.connections) > _MOST_CONNECTIONS:
-            transport.abort()
-        else:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                HTTP_IDLE_LIMIT, self.timeout_keep_alive_handler
-            )
+            self._make_room()
+        self.timeout_keep_alive_task = self.loop.call_later(HTTP_IDLE_LIMIT, self.timeout_keep_alive_handler)
+
+    @property
+    def _asks(self) -> bool:
+        """Whether a request of this connection is being answered."""
+        # None before the first request, whatever it is declared
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _make_room(self) -> None:
+        others = [c for c in self.connections if isinstance(c, _Bounded) and c is not self and not c._asks]
+        oldest = min(others, key=lambda c: c._opened, default=self)
+        oldest.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._asks or self.timeout_keep_alive_task is not None:
+            self._disarm()
+        elif self._head is None:
+            self._head = self.loop.call_later(HTTP_HEAD_LIMIT, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def _disarm(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
 
 async def _bind(listen: str) -> list[socket.socket]:

@@ -259,6 +259,10 @@ TCP_UNACKNOWLEDGED_LIMIT = 15.0
 
 # -- HTTP, logs, commands ----------------------------------------------------------------------------------------------
 
+PAGE_INTERVAL = 1.0
+"""The HTTP server tells whoever looks at the page of the host this often."""
+HTTP_HEAD_LIMIT = 5.0
+"""The HTTP server closes a connection whose request is not whole this long after its first byte."""
 HTTP_IDLE_LIMIT = 15.0
 """The HTTP server closes a connection that sent no request for this long."""
 STATS_SAMPLE_INTERVAL = 10.0

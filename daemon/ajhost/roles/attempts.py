@@ -22,6 +22,7 @@ from ajhost.core.route_stats import StatsWriter, reason_of
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord
+from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import DIRECTORY
 
@@ -33,8 +34,16 @@ _SIGNATURES = ("the task is not signed", "the task's signature")
 class Attempts:
     """The attempts that one process answers."""
 
-    def __init__(self, stats: StatsWriter, routes: Sequence[str], *, tell_completed: bool) -> None:
+    def __init__(
+        self,
+        stats: StatsWriter,
+        routes: Sequence[str],
+        recent: RecentAttempts | None = None,
+        *,
+        tell_completed: bool,
+    ) -> None:
         self.use(stats, routes)
+        self._recent = recent
         self._completed_level = logging.INFO if tell_completed else logging.DEBUG
         self.tells_completed = _log.isEnabledFor(self._completed_level)
         self._refused = Digest[str]()
@@ -44,7 +53,7 @@ class Attempts:
         """Those of a worker of this generation."""
         routes = [handler.route for handler in spec.handlers]
         stats = StatsFile(spec.runtime / DIRECTORY).writer(routes)
-        return cls(stats, routes, tell_completed=spec.log.tasks == "all")
+        return cls(stats, routes, RecentAttempts(spec.runtime), tell_completed=spec.log.tasks == "all")
 
     def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:
         """Counts there from now on; `routes` by their numbers."""
@@ -59,13 +68,24 @@ class Attempts:
         """
         self.count(route, outcome, waited, ran)
         if type(outcome) is not Completed:
+            labels = attempt.labels()
+            self.remember(outcome, labels)
             if not told:
-                tell(outcome, attempt.labels())
+                tell(outcome, labels)
         elif self.tells_completed:
             labels = attempt.labels()
             _log.log(
                 self._completed_level, "route %r: completed in %.3g s", labels.route, labels.duration,
                 extra=labels.extras() | {"aj_outcome": "completed"},
+            )  # fmt: skip
+
+    def remember(self, outcome: Outcome, labels: TaskLabels) -> None:
+        """Keeps an attempt that did not complete for the page."""
+        if self._recent is not None and not isinstance(outcome, Completed):
+            kind = "terminated" if isinstance(outcome, Terminated) else "failed"
+            self._recent.add(
+                id=labels.id, type=labels.type, tries=labels.tries,
+                outcome=kind, reason=reason_of(outcome.text), text=outcome.text,
             )  # fmt: skip
 
     def count(self, route: int, outcome: Outcome, waited: float, ran: float) -> None:
@@ -87,6 +107,11 @@ class Attempts:
         if not self._refused.tell(key, text, now):
             return
         extras: dict[str, str] = {}
+        if self._recent is not None:
+            known = ("", "", 0) if record is None else (record.id, record.type, record.tries)
+            self._recent.add(
+                id=known[0], type=known[1], tries=known[2], outcome="refused", reason=reason, text=text
+            )
         if record is not None:
             name = "" if route is None else self._routes[route]
             waited = now - received_ns / 1e9 if received_ns else 0.0

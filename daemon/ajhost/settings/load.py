@@ -348,5 +348,12 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
         signature=SignatureSettings(tuple(keys), signature.get("max_age", 0.0)),
         runtime=RuntimeSettings(Path(runtime["directory"])) if "directory" in runtime else RuntimeSettings(),
         log=LogSettings(**log),
-        http=HttpSettings(**given["http"]) if "http" in given else None,
+        http=_http(given["http"]) if "http" in given else None,
     )
+
+
+def _http(given: Mapping[str, Any]) -> HttpSettings:
+    """`listen` is the name by which the host is called, too."""
+    name = given["listen"].rpartition(":")[0].strip("[]").lower()
+    hosts = tuple(dict.fromkeys([*given.get("hosts", ()), *([name] if name else [])]))
+    return HttpSettings(given["listen"], given.get("token_file"), hosts)

@@ -140,6 +140,13 @@ def inbox_prefix(text: str) -> str:
     return text
 
 
+def host_name(text: str) -> str:
+    """A name by which browsers call this host, without a port."""
+    if not _HOST.match(text) or "[" in text:
+        raise InvalidValue(shown(text), 'a host name without a port, like "jobs.example.net"')
+    return text.lower().rstrip(".")
+
+
 def listen(text: str) -> str:
     """`HOST:PORT` to listen on."""
     host, _, port = text.rpartition(":")

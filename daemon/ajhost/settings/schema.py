@@ -200,6 +200,10 @@ class Http(_Table):
     listen: Annotated[str, AfterValidator(parse.listen)] = Field(
         description='HOST:PORT, like "127.0.0.1:9464"'
     )
+    token_file: Annotated[str, _file(Files.word)] = _allowed("the name of a file")
+    hosts: list[Annotated[str, AfterValidator(parse.host_name)]] = _allowed(
+        'a list of host names, like ["jobs.example.net"]'
+    )
 
 
 Route = Annotated[str, AfterValidator(parse.route)]

@@ -132,9 +132,21 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """`[http]`: where metrics and health are served; absent means off."""
+    """`[http]`: where metrics, health and the page are served; absent means off.
+
+    `token_file` holds the word that page and status ask for, validated already. `hosts` are names, lower case, by
+    which browsers may call this host besides its addresses and `localhost`.
+    """
 
     listen: str
+    token_file: Path | None = None
+    hosts: tuple[str, ...] = ()
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine reaches it."""
+        name = self.listen.rpartition(":")[0].strip("[]")
+        return name in ("localhost", "::1") or name.startswith("127.")
 
 
 @dataclass(frozen=True, slots=True)

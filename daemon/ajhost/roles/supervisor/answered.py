@@ -16,6 +16,7 @@ from ajhost.protocol.frames import FrameError, scan
 from ajhost.protocol.outcome import Outcome
 from ajhost.protocol.task import TaskRecord, read_task
 from ajhost.roles.attempts import Attempts, tell
+from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.stats_history import DIRECTORY
 
 
@@ -24,7 +25,8 @@ class Answered:
 
     def __init__(self, runtime: Path, routes: Sequence[str]) -> None:
         self._file = StatsFile(runtime / DIRECTORY)
-        self._attempts = Attempts(self._file.writer(routes), routes, tell_completed=False)
+        recent = RecentAttempts(runtime)
+        self._attempts = Attempts(self._file.writer(routes), routes, recent, tell_completed=False)
         self.use_routes(routes)
 
     def use_routes(self, routes: Sequence[str]) -> None:
@@ -57,6 +59,7 @@ class Answered:
             self._attempts.count(
                 StatsWriter.NO_ROUTE if number is None else number, outcome, begun - received, now - begun
             )
+        self._attempts.remember(outcome, labels)
         tell(outcome, labels, extra=worker)
 
     def refused(self, frame: bytes, text: str) -> None:

@@ -1,21 +1,25 @@
-"""What the host shows over HTTP: metrics, status, health and readiness. All of it is read at the time of asking."""
+"""What the host shows over HTTP: page, metrics, status, health, readiness. All is read at the time of asking."""
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.http import Page, Pages
+from ajhost.adapters.http import Endpoint, Endpoints, Page, Stream
 from ajhost.adapters.prometheus import CONTENT_TYPE, exposition
 from ajhost.roles import host_client
+from ajhost.roles.recent_attempts import recent_attempts
+from ajhost.roles.supervisor.page import Feed, files
 from ajhost.roles.supervisor.supervisor import Supervisor
 
 _TEXT = "text/plain; charset=utf-8"
 
 
-def pages(runtime: Path, supervisor: Supervisor) -> Pages:
-    """The pages by path."""
+def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
+    """What answers, by path. Health and metrics are for programs of the machine's owner, the rest is guarded."""
 
     def status() -> Page:
         report = host_client.status(runtime, supervisor.serial, supervisor.ledger)
@@ -26,9 +30,31 @@ def pages(runtime: Path, supervisor: Supervisor) -> Pages:
         text = "".join(f"{line}\n" for line in missing) or "ready\n"
         return Page(503 if missing else 200, _TEXT, text.encode())
 
+    feed = Feed(lambda: _told(runtime, supervisor))
     return {
-        "/metrics": lambda: Page(200, CONTENT_TYPE, exposition(supervisor.stats())),
-        "/status": status,
-        "/healthz": lambda: Page(200, _TEXT, b"ok\n"),
-        "/readyz": ready,
+        "/metrics": Endpoint(lambda: Page(200, CONTENT_TYPE, exposition(supervisor.stats()))),
+        "/status": Endpoint(status, guarded=True),
+        "/healthz": Endpoint(lambda: Page(200, _TEXT, b"ok\n")),
+        "/readyz": Endpoint(ready),
+        "/events": Endpoint(lambda: Stream(feed.events()), guarded=True, named=False),
+        **{
+            path: Endpoint(partial(_same, page), guarded=True, named=path == "/")
+            for path, page in files().items()
+        },
+    }
+
+
+def _same(page: Page) -> Page:
+    return page
+
+
+def _told(runtime: Path, supervisor: Supervisor) -> dict[str, object]:
+    """All that the page shows."""
+    return {
+        "at": time.time(),
+        "status": host_client.status(runtime, supervisor.serial, supervisor.ledger).as_object(),
+        "attempts": recent_attempts(runtime),
+        "events": [
+            {"at": e.at, "kind": e.kind.value, "text": e.text} for e in supervisor.timeline.newest_first()
+        ],
     }

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import faulthandler
 import logging
+import socket
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,9 +17,10 @@ from ajhost.adapters import logs
 from ajhost.adapters.linux import ledger_file, processes, runtime_directory
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
+from ajhost.protocol.credentials import read_word
 from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
-from ajhost.settings.values import Settings
+from ajhost.settings.values import HttpSettings, Settings
 
 if TYPE_CHECKING:
     from ajhost.adapters.http import HttpServer
@@ -71,7 +73,7 @@ async def _serve(
     web: HttpServer | None = None
     try:
         if settings.http is not None:
-            web = await _listen(settings.http.listen, settings.runtime.directory, supervisor)
+            web = await _listen(settings.http, settings.runtime.directory, supervisor)
         await supervisor.run()
     finally:
         if web is not None:
@@ -80,13 +82,20 @@ async def _serve(
         files.close_control()
 
 
-async def _listen(address: str, runtime: Path, supervisor: Supervisor) -> HttpServer:
+async def _listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
     # here, so that a host that does not serve HTTP starts without its libraries
-    from ajhost.adapters.http import CannotListen, HttpServer
-    from ajhost.roles.supervisor.http_endpoints import pages
+    from ajhost.adapters.http import Access, CannotListen, HttpServer
+    from ajhost.roles.supervisor.http_endpoints import endpoints
 
+    token = None if http.token_file is None else read_word(http.token_file.read_bytes()).encode()
+    access = Access(token, frozenset({*http.hosts, socket.gethostname().lower()}))
+    if token is None and not http.local:
+        _log.warning(
+            "http.listen = %r: everybody who reaches it may see the page and the status; see token_file",
+            http.listen,
+        )
     try:
-        return await HttpServer.start(address, pages(runtime, supervisor))
+        return await HttpServer.start(http.listen, endpoints(runtime, supervisor), access)
     except CannotListen as error:
         raise StartupFailed(f"http.listen: {error}") from error
 

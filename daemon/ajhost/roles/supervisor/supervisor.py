@@ -19,6 +19,7 @@ from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.fleet import Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
+from ajhost.core.timeline import EventKind, Timeline
 from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
@@ -79,6 +80,8 @@ class Supervisor:
         )
         self._standby: Standby | None = None
         self._fleet, self._ready = self._pool.fleet, False
+        self.timeline = Timeline()
+        """What the page tells of starts, reloads and deaths."""
         self._shutdown = Shutdown(self._pool, notifier)
         self._reloader = Reloader(
             self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
@@ -201,13 +204,19 @@ class Supervisor:
             self._standby.ledger.words[Word.PHASE] = Phase.SERVING
             self.write_state()
             _log.info("ready: %d workers serve", self._fleet.count)
+            self._happened(EventKind.READY, f"{self._fleet.count} workers serve")
             self._notifier.ready(self._status())
 
     def _on_connection(self, epoch: int, sock: socket.socket) -> None:
         self._fd_store.keep(Key(self.serial, epoch), sock)
 
+    def _happened(self, kind: EventKind, text: str) -> None:
+        self.timeline.add(time.time(), kind, text)
+
     def _on_death(self, member: WorkerProcess, how: str) -> None:
         self._liveness.forget(member)
+        if member.result is None or member.result.code != 0:
+            self._happened(EventKind.DEATH, f"worker {member.slot} (pid {member.pid}) died: {how}")
         answered = None
         with self.guard("answering for a dead worker"):
             answered = self._recovery.answer_started(member, how)
@@ -230,6 +239,7 @@ class Supervisor:
         self._strays.template_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
+            self._happened(EventKind.DEATH, f"the template of generation {generation} died: {how}")
             self._pool.spawn_task(self._reloader.renew())
 
     # -- reload ---------------------------------------------------------------------------------
@@ -258,9 +268,11 @@ class Supervisor:
         if decision.taken:
             self._pool.counters.reloads_taken += 1
             _log.info("reloaded: %s", decision.text)
+            self._happened(EventKind.RELOADED, decision.text)
         else:
             self._pool.counters.reloads_rejected += 1
             _log.error("reload rejected, the old generation serves on: %s", decision.text)
+            self._happened(EventKind.REJECTED, decision.text)
         self.write_state()
         if self._ready:
             self._notifier.ready(self._status())

@@ -1,0 +1,42 @@
+"""What happened to the host of late: starts, reloads, deaths. Kept in the supervisor's memory, for the page."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+_KEPT = 200
+
+
+class EventKind(Enum):
+    """What an event is about; the values are what the page shows."""
+
+    READY = "ready"
+    RELOADED = "reloaded"
+    REJECTED = "rejected"
+    DEATH = "death"
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineEvent:
+    """`at` is seconds since 1970; `text` is one line without control characters."""
+
+    at: float
+    kind: EventKind
+    text: str
+
+
+class Timeline:
+    """The last events, bounded."""
+
+    def __init__(self) -> None:
+        self._events: deque[TimelineEvent] = deque(maxlen=_KEPT)
+
+    def add(self, at: float, kind: EventKind, text: str) -> None:
+        """An event has happened; a text of several lines is shown by its first."""
+        self._events.append(TimelineEvent(at, kind, text.partition("\n")[0]))
+
+    def newest_first(self) -> list[TimelineEvent]:
+        """The events that are kept."""
+        return list(reversed(self._events))

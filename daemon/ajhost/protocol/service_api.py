@@ -1,0 +1,136 @@
+"""The NATS service API (ADR-32): what `nats micro ls|info|stats|ping` ask, and what a host answers.
+
+Source: nats-architecture-and-design, adr/ADR-32.md. One reply that is not well formed breaks `nats micro stats` for
+everybody who asks, so names are made to fit, and every field has its type: durations are integers of nanoseconds,
+`last_error` is always a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+import orjson
+
+_ROOT = "$SRV"
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_SEMANTIC_VERSION = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?\Z")
+_CATCH_ALL = "catchall"
+
+
+class Verb(Enum):
+    """What is asked."""
+
+    PING = "PING"
+    INFO = "INFO"
+    STATS = "STATS"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A host as a service. `id` is unique to one start; `started` is RFC 3339 text."""
+
+    name: str
+    id: str
+    version: str
+    description: str
+    started: str
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEndpoint:
+    """A route. Counts and `processing_ns` are host-wide, over the deaths of workers."""
+
+    route: str
+    subject: str
+    queue_group: str
+    requests: int = 0
+    errors: int = 0
+    processing_ns: int = 0
+    last_error: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
+def subjects(service: Service) -> tuple[str, ...]:
+    """What to subscribe to, without a queue group: every host answers."""
+    ends = ("", f".{service.name}", f".{service.name}.{service.id}")
+    return tuple(f"{_ROOT}.{verb.value}{end}" for verb in Verb for end in ends)
+
+
+def verb_of(subject: str) -> Verb | None:
+    """What a message on one of `subjects` asks; None for any other subject."""
+    root, _, rest = subject.partition(".")
+    try:
+        return Verb(rest.partition(".")[0]) if root == _ROOT else None
+    except ValueError:
+        return None
+
+
+def answer(verb: Verb, service: Service, endpoints: Iterable[ServiceEndpoint]) -> bytes:
+    """The body of the answer."""
+    said: dict[str, object] = {
+        "type": f"io.nats.micro.v1.{verb.value.lower()}_response",
+        "name": service.name,
+        "id": service.id,
+        "version": version(service.version),
+        "metadata": dict(service.metadata),
+    }
+    match verb:
+        case Verb.INFO:
+            said["description"] = service.description
+            said["endpoints"] = [_info(e, n) for e, n in _named(endpoints)]
+        case Verb.STATS:
+            said["started"] = service.started
+            said["endpoints"] = [_stats(e, n) for e, n in _named(endpoints)]
+        case Verb.PING:
+            pass
+    return orjson.dumps(said)
+
+
+def _named(endpoints: Iterable[ServiceEndpoint]) -> Iterable[tuple[ServiceEndpoint, str]]:
+    """Each with a name that no other has: `email:new` and `email-new` are two routes."""
+    taken: set[str] = set()
+    for endpoint in endpoints:
+        name = plain = _NOT_IN_A_NAME.sub("-", endpoint.route) or _CATCH_ALL
+        number = 2
+        while name in taken:
+            name, number = f"{plain}-{number}", number + 1
+        taken.add(name)
+        yield endpoint, name
+
+
+def _info(endpoint: ServiceEndpoint, name: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "subject": endpoint.subject,
+        "queue_group": endpoint.queue_group,
+        "metadata": {"route": endpoint.route, **dict(endpoint.metadata)},
+    }
+
+
+def _stats(endpoint: ServiceEndpoint, name: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "subject": endpoint.subject,
+        "queue_group": endpoint.queue_group,
+        "num_requests": endpoint.requests,
+        "num_errors": endpoint.errors,
+        "last_error": endpoint.last_error,
+        "processing_time": endpoint.processing_ns,
+        "average_processing_time": endpoint.processing_ns // endpoint.requests if endpoint.requests else 0,
+    }
+
+
+def version(text: str) -> str:
+    """A version as clients insist on it (semver.org): `0.1.0.dev3` of Python's becomes `0.1.0-dev3`."""
+    if _SEMANTIC_VERSION.match(text):
+        return text
+    found = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?\.?(.*)\Z", text)
+    if found is None:
+        return "0.0.0"
+    release = ".".join(part or "0" for part in found.groups()[:3])
+    rest = re.sub(r"[^0-9A-Za-z.-]", "-", found[4]).strip("-.")
+    return f"{release}-{rest}" if rest else release

@@ -1,0 +1,70 @@
+"""The last attempts that did not complete, of all processes of the host: each writes a ring, the page reads them all.
+
+A ring is a file of the runtime directory that outlives its writer: after a crash it still tells of what came before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ajhost.adapters.linux import shared_files
+from ajhost.core import attempt_ring
+from ajhost.core.attempt_ring import LONGEST, AttemptRing, RingError
+
+DIRECTORY = "attempts"
+"""Below the runtime directory."""
+SHOWN = 200
+_LONGEST_TEXT = 240
+_LONGEST_NAME = 64
+_log = logging.getLogger("ajhost.attempts")
+
+
+class RecentAttempts:
+    """The writer's side: one per process. One that can have no file remembers nothing; that costs no task."""
+
+    def __init__(self, runtime: Path) -> None:
+        directory = runtime / DIRECTORY
+        self._ring: AttemptRing | None = None
+        try:
+            memory = shared_files.take(directory, attempt_ring.SIZE)
+            try:
+                self._ring = AttemptRing(memory)
+            except RingError:  # of another version, or scribbled on
+                memory[:] = bytes(len(memory))
+                self._ring = AttemptRing(memory)
+        except OSError as error:
+            _log.error("%s: %s: the page will lack what this process answers", directory, error.strerror)
+
+    def add(self, *, id: str, type: str, tries: int, outcome: str, reason: str, text: str) -> None:
+        """An attempt has ended otherwise than completed. `outcome`: `failed`, `terminated` or `refused`."""
+        if self._ring is None:
+            return
+        names = {"id": id[:_LONGEST_NAME], "type": type[:_LONGEST_NAME], "outcome": outcome, "reason": reason}
+        known = {"at": time.time(), "tries": tries, **names}
+        room = LONGEST - len(orjson.dumps({**known, "text": ""}))
+        self._ring.append(orjson.dumps({**known, "text": _within(text[:_LONGEST_TEXT], room)}))
+
+
+def _within(text: str, room: int) -> str:
+    """As much of a text as makes at most `room` bytes of JSON."""
+    while len(orjson.dumps(text)) - 2 > room:
+        text = text[: len(text) * 3 // 4]
+    return text
+
+
+def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
+    """The attempts that are remembered, newest first."""
+    found: list[dict[str, Any]] = []
+    for content in shared_files.contents(runtime / DIRECTORY, attempt_ring.SIZE):
+        with contextlib.suppress(RingError):
+            for record in attempt_ring.read(memoryview(content)):
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # scribbled on
+                    attempt = orjson.loads(record.text)
+                    found.append(attempt | {"at": float(attempt["at"])})
+    return sorted(found, key=lambda attempt: -attempt["at"])[:SHOWN]

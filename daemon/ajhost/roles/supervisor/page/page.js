@@ -1,0 +1,221 @@
+// Draws what /events tells, once a second. Rows are kept by key and changed in place, so that the focus, a selection
+// and the place of the scroll bars stay where they are.
+"use strict";
+
+const KEPT = 120; // samples in a small chart
+const history = new Map(); // route -> { answers: [], errors: [], last }
+const $ = (id) => document.getElementById(id);
+let latest = null;
+
+const seconds = (s) => {
+  if (s === null || s === undefined) return "–";
+  if (s < 1) return `${Math.max(1, Math.round(s * 1000))} ms`;
+  if (s < 100) return `${s.toFixed(s < 10 ? 1 : 0)} s`;
+  if (s < 7200) return `${Math.round(s / 60)} min`;
+  return s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} d`;
+};
+const rate = (r) => (r >= 100 ? r.toFixed(0) : r >= 10 ? r.toFixed(1) : r.toFixed(2));
+const number = (n) => n.toLocaleString("en");
+const bytes = (b) => (b ? `${(b / 2 ** 20).toFixed(0)} MiB` : "–");
+const sum = (o) => Object.values(o).reduce((a, b) => a + b, 0);
+const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour12: false });
+const routeName = (r) => (r === "" ? "(catch-all)" : r === null ? "(no route)" : r);
+
+// The rows of a table body: `cells(item)` gives [text or node, class] for each column.
+function rows(body, items, key, cells, empty) {
+  const old = new Map([...body.children].map((row) => [row.dataset.key, row]));
+  const wanted = items.map((item) => {
+    const name = key(item);
+    const row = old.get(name) || document.createElement("tr");
+    old.delete(name);
+    row.dataset.key = name;
+    cells(item).forEach(([content, kind], index) => {
+      let cell = row.children[index];
+      if (!cell) {
+        cell = document.createElement(index === 0 ? "th" : "td");
+        if (index === 0) cell.scope = "row";
+        row.append(cell);
+      }
+      if (cell.className !== (kind || "")) cell.className = kind || "";
+      if (content instanceof Node) cell.replaceChildren(content);
+      else if (cell.textContent !== content) cell.textContent = content;
+    });
+    return row;
+  });
+  for (const row of old.values()) row.remove();
+  if (!wanted.length) {
+    const row = document.createElement("tr");
+    row.dataset.key = " none";
+    const cell = document.createElement("td");
+    cell.colSpan = 20;
+    cell.className = "none";
+    cell.textContent = empty;
+    row.append(cell);
+    wanted.push(row);
+  }
+  wanted.forEach((row, index) => {
+    if (body.children[index] !== row) body.insertBefore(row, body.children[index] || null);
+  });
+}
+
+function spark(answers, errors, name) {
+  const ns = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(ns, "svg");
+  svg.setAttribute("class", "spark");
+  svg.setAttribute("viewBox", `0 0 ${KEPT - 1} 20`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  const top = Math.max(1, ...answers, ...errors);
+  svg.setAttribute("aria-label", `${name}: ${rate(answers.at(-1) || 0)} answers a second now, at most ${rate(Math.max(0, ...answers))}`);
+  for (const [values, kind] of [[answers, "answers"], [errors, "errors"]]) {
+    const path = document.createElementNS(ns, "path");
+    const from = KEPT - values.length;
+    path.setAttribute("class", kind);
+    path.setAttribute("d", values.map((v, i) => `${i ? "L" : "M"}${from + i} ${(19 - (v / top) * 18).toFixed(1)}`).join(""));
+    if (kind === "answers" || values.some((v) => v > 0)) svg.append(path);
+  }
+  return svg;
+}
+
+function sample(route, at) {
+  const name = route.route === null ? "\u0000" : route.route;
+  const seen = history.get(name) || { answers: [], errors: [], last: null };
+  const failed = sum(route.failed) + sum(route.refused);
+  const now = { at, answers: route.completed + route.terminated + failed, errors: failed };
+  if (seen.last && at > seen.last.at) {
+    const passed = at - seen.last.at;
+    seen.answers.push(Math.max(0, now.answers - seen.last.answers) / passed);
+    seen.errors.push(Math.max(0, now.errors - seen.last.errors) / passed);
+    seen.answers.splice(0, seen.answers.length - KEPT);
+    seen.errors.splice(0, seen.errors.length - KEPT);
+  }
+  seen.last = now;
+  history.set(name, seen);
+  return seen;
+}
+
+function mark(text, kind) {
+  const span = document.createElement("span");
+  span.className = `mark ${kind}`;
+  span.textContent = text;
+  return span;
+}
+
+function stateKind(state) {
+  if (state === "serving" || state === "subscribed" || state === "completed") return "good";
+  return ["hung", "disconnected", "locked out", "silent"].includes(state) ? "bad" : "warn";
+}
+
+function drawHead(status) {
+  const { supervisor } = status;
+  const state = status.draining ? "draining" : supervisor.ready && status.serving >= status.slots ? "ready" : supervisor.ready ? "degraded" : "not ready";
+  const text = `${state}: ${status.serving} of ${status.slots} workers serve`;
+  if ($("state").textContent !== text) $("state").textContent = text;
+  $("state").className = `badge ${state === "ready" ? "good" : state === "not ready" ? "bad" : "warn"}`;
+  document.title = `${state} – ajhost`;
+  const connection = supervisor.connection;
+  const facts = [
+    ["NATS", connection ? `${connection.state} ${connection.server} for ${seconds(connection.since_s)}${connection.reason ? `: ${connection.reason}` : ""}` : ""],
+    ["Reconnects", connection ? String(connection.reconnects) : ""],
+    ["Version", supervisor.version], ["Settings", supervisor.settings],
+    ["Up", supervisor.uptime_s ? seconds(supervisor.uptime_s) : ""], ["Generation", String(supervisor.generation)],
+  ].filter(([, value]) => value);
+  $("facts").replaceChildren(...facts.map(([name, value]) => {
+    const pair = document.createElement("div");
+    pair.append(Object.assign(document.createElement("dt"), { textContent: name }), Object.assign(document.createElement("dd"), { textContent: value }));
+    return pair;
+  }));
+}
+
+function drawRoutes(status, at) {
+  const routes = [...(status.routes || [])].sort((a, b) => (a.route === null) - (b.route === null) || String(a.route).localeCompare(String(b.route)));
+  $("routes-count").textContent = `(${routes.length})`;
+  rows($("routes-rows"), routes, (r) => (r.route === null ? "\u0000" : `r${r.route}`), (r) => {
+    const seen = sample(r, at);
+    return [
+      [routeName(r.route)], [spark(seen.answers, seen.errors, routeName(r.route))], [rate(r.per_second), "n"],
+      [rate(r.errors_per_second), r.errors_per_second > 0 ? "n bad" : "n"], [seconds(r.p50_s), "n"], [seconds(r.p99_s), "n"],
+      [seconds(r.waiting_p99_s), "n"], [number(r.running), "n"], [number(r.waiting), "n"], [number(r.completed), "n"],
+      [number(sum(r.failed) + r.terminated), "n"], [number(sum(r.refused)), "n"],
+    ];
+  }, "no request has come yet");
+}
+
+function drawTasks(status, at) {
+  const tasks = status.workers.flatMap((w) => w.tasks.map((t) => ({ ...t, slot: w.slot, pid: w.pid })));
+  tasks.sort((a, b) => b.running_s - a.running_s);
+  const shown = tasks.slice(0, 200);
+  $("tasks-count").textContent = tasks.length > shown.length ? `(the oldest ${shown.length} of ${number(tasks.length)})` : `(${tasks.length})`;
+  rows($("tasks-rows"), shown, (t) => `${t.pid} ${t.id}`, (t) => {
+    const left = Date.parse(t.deadline) / 1000 - at;
+    const cell = document.createElement("span");
+    const meter = document.createElement("meter");
+    meter.max = Math.max(t.running_s + Math.max(left, 0), 0.001);
+    meter.value = t.running_s;
+    meter.high = meter.max * 0.8;
+    meter.optimum = 0;
+    meter.setAttribute("aria-hidden", "true");
+    cell.append(meter, left > 0 ? seconds(left) : mark("overdue", "bad"));
+    return [[t.id, "id"], [t.type], [routeName(t.route)], [String(t.slot), "n"], [seconds(t.running_s), "n"], [cell]];
+  }, "none");
+}
+
+function drawWorkers(status) {
+  $("workers-count").textContent = `(${status.workers.length})`;
+  rows($("workers-rows"), status.workers, (w) => `${w.slot} ${w.pid}`, (w) => {
+    const c = w.connection;
+    const connection = !c ? "" : c.state === "subscribed" ? `${c.server} for ${seconds(c.since_s)}` : `${c.state} for ${seconds(c.since_s)}${c.reason ? `: ${c.reason}` : ""}`;
+    return [
+      [String(w.slot), "n"], [String(w.pid), "n"], [mark(w.state, stateKind(w.state))], [connection, "text"], [bytes(w.memory), "n"],
+      [w.cpu === undefined ? "–" : `${Math.round(w.cpu * 100)} %`, "n"], [String(w.tasks.length), "n"], [number(w.counts.completed || 0), "n"],
+      [String(w.generation), "n"],
+    ];
+  }, "no worker lives");
+}
+
+function drawAttempts() {
+  if (!latest) return;
+  const wanted = $("filter").value.trim().toLowerCase();
+  const found = latest.attempts.filter((a) => !wanted || `${a.id} ${a.type} ${a.reason} ${a.text}`.toLowerCase().includes(wanted));
+  $("attempts-count").textContent = wanted ? `(${found.length} of the last ${latest.attempts.length})` : `(the last ${latest.attempts.length})`;
+  rows($("attempts-rows"), found, (a) => `${a.at} ${a.id} ${a.reason}`, (a) => [
+    [clock(a.at)], [a.id, "id"], [a.type], [mark(a.reason, a.outcome === "terminated" ? "warn" : "bad")], [a.text, "text"],
+    [a.tries ? String(a.tries) : "–", "n"],
+  ], wanted ? "nothing fits the filter" : "none");
+}
+
+function drawEvents() {
+  const list = $("events");
+  const items = latest.events.map((e) => {
+    const item = document.createElement("li");
+    const time = Object.assign(document.createElement("time"), { textContent: clock(e.at), dateTime: new Date(e.at * 1000).toISOString() });
+    item.append(time, mark(e.kind, e.kind === "death" || e.kind === "rejected" ? "bad" : "good"), ` ${e.text}`);
+    return item;
+  });
+  if (!items.length) items.push(Object.assign(document.createElement("li"), { className: "none", textContent: "none since the start" }));
+  if (list.dataset.shown !== JSON.stringify(latest.events)) {
+    list.dataset.shown = JSON.stringify(latest.events);
+    list.replaceChildren(...items);
+  }
+}
+
+function draw(told) {
+  latest = told;
+  drawHead(told.status);
+  drawRoutes(told.status, told.at);
+  drawTasks(told.status, told.at);
+  drawWorkers(told.status);
+  drawAttempts();
+  drawEvents();
+  $("lost").hidden = true;
+}
+
+$("filter").addEventListener("input", drawAttempts);
+const source = new EventSource("events");
+source.onmessage = (event) => draw(JSON.parse(event.data));
+source.onerror = () => {
+  if (latest) $("lost-since").textContent = clock(latest.at);
+  $("lost").hidden = !latest;
+  $("state").textContent = "not reachable";
+  $("state").className = "badge bad";
+};

@@ -1,0 +1,129 @@
+"""The page at `/` in a real browser, of a real host: what an operator sees, by mouse, keyboard and on a phone."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.support.host import Host, Section
+from tests.support.nats import NatsServer
+from tests.support.router import Router
+
+ROUTES = {"echo": "echo", "work": "work", "kill": "kill_self", "fail": "error", "team:": "echo", "": "echo"}
+
+
+@pytest.fixture
+def listen() -> str:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@pytest.fixture
+async def host(nats_server: NatsServer, tmp_path: Path, listen: str) -> AsyncIterator[Host]:
+    sections: dict[str, Section] = {"http": {"listen": listen}, "workers": {"count": 2}}
+    async with Host(tmp_path, nats=nats_server.url, handlers=ROUTES, sections=sections) as made:
+        yield made
+
+
+def text(browser: webdriver.Chrome, place: str) -> str:
+    return str(browser.execute_script(f"return document.getElementById({place!r}).innerText"))
+
+
+async def until(browser: webdriver.Chrome, condition: Callable[[webdriver.Chrome], object]) -> None:
+    await asyncio.to_thread(WebDriverWait(browser, 20).until, condition)
+
+
+async def open_page(browser: webdriver.Chrome, listen: str) -> None:
+    await asyncio.to_thread(browser.get, f"http://{listen}/")
+    await until(browser, lambda b: "workers serve" in text(b, "state"))
+
+
+async def test_an_operator_sees_what_the_host_does(
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    assert text(browser, "state") == "ready: 2 of 2 workers serve"
+    assert nats_server.url.removeprefix("nats://") in text(browser, "facts")
+    async with Router(nats_server.url) as router:
+        working = asyncio.create_task(router.request("work", {"sleep_ms": 5000}))
+        for _ in range(5):
+            await router.request("echo")
+        await router.request("fail")
+        await until(browser, lambda b: "work" in text(b, "tasks-rows"))
+        await until(browser, lambda b: "handler error" in text(b, "attempts-rows"))
+        await router.request("kill")
+        await until(browser, lambda b: "worker died" in text(b, "attempts-rows"))
+        await until(browser, lambda b: "died" in text(b, "events"))
+        await working
+    await until(browser, lambda b: text(b, "tasks-rows").strip() == "none")
+    assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
+
+
+async def test_the_filter_narrows_the_attempts_by_keyboard_alone(
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    async with Router(nats_server.url) as router:
+        await router.request("fail")
+        await router.request("kill")
+    await until(browser, lambda b: "worker died" in text(b, "attempts-rows"))
+    body = browser.find_element(By.TAG_NAME, "body")
+    for _ in range(12):  # the skip link, the tables, the filter
+        body.send_keys(Keys.TAB)
+        if browser.switch_to.active_element.get_attribute("id") == "filter":
+            break
+        body = browser.switch_to.active_element
+    assert browser.switch_to.active_element.get_attribute("id") == "filter"
+    browser.switch_to.active_element.send_keys("worker died")
+    assert "handler error" not in text(browser, "attempts-rows")
+    assert "worker died" in text(browser, "attempts-rows")
+
+
+async def test_a_host_that_is_gone_is_told_and_found_again(
+    host: Host, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    host.send_signal(signal.SIGKILL)
+    await host.wait()
+    await until(browser, lambda b: text(b, "state") == "not reachable")
+    assert browser.find_element(By.ID, "lost").is_displayed()
+    await host.restart()
+    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
+    assert not browser.find_element(By.ID, "lost").is_displayed()
+
+
+async def test_everything_has_a_name_for_a_screen_reader(
+    host: Host, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    unnamed = browser.execute_script("""
+        return [...document.querySelectorAll('[role=region], section, input, svg[role=img]')].filter(e => !(
+            e.getAttribute('aria-label') || (e.getAttribute('aria-labelledby') &&
+            document.getElementById(e.getAttribute('aria-labelledby'))) || (e.labels && e.labels.length)
+        )).map(e => e.outerHTML.slice(0, 80))""")
+    assert unnamed == []
+    assert browser.find_element(By.ID, "state").get_attribute("aria-live") == "polite"
+    assert all(th.get_attribute("scope") for th in browser.find_elements(By.TAG_NAME, "th"))
+
+
+async def test_on_a_phone_only_tables_scroll_sideways(
+    host: Host, listen: str, browser: webdriver.Chrome
+) -> None:
+    await asyncio.to_thread(browser.set_window_size, 500, 900)
+    try:
+        await open_page(browser, listen)
+        script = "return [document.documentElement.scrollWidth, innerWidth]"
+        width, window = browser.execute_script(script)
+        assert width <= window
+    finally:
+        await asyncio.to_thread(browser.set_window_size, 1400, 1000)
