@@ -317,4 +317,3 @@ async def test_a_memory_limit_below_what_imports_take_is_told_and_replaces_nobod
             await load.sent(150)  # three seconds: each of them was one of a replacement
         assert host.workers() == before
         assert len(host.output.having("workers.max_memory")) == 1
-        assert not host.output.having("is replaced")

@@ -104,6 +104,14 @@ class _Families(Collector):
         for outcome, count in stats.reloads.items():
             reloads.add_metric([outcome], count)
         yield reloads
+        faults = CounterMetricFamily(
+            "ajhost_supervision_failures",
+            "Jobs of the supervisor that failed and were done again.",
+            labels=["job"],
+        )
+        for job, count in stats.faults.items():
+            faults.add_metric([job], count)
+        yield faults
         yield CounterMetricFamily(
             "ajhost_last_resort",
             "Times the supervisor subscribed because no worker served.",

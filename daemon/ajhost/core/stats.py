@@ -88,8 +88,9 @@ class Counters:
 class HostStats:
     """One look at a host.
 
-    `counts` are those of `COUNTERS`; `connections` are by slot, or `supervisor`; `workers` counts by state; `resident`
-    is bytes by slot; `routes`, `received`, `running` and `waiting` are by route, None for requests without one.
+    `counts` are those of `COUNTERS`; `faults` count by the job of supervision that failed; `connections` are by slot, or
+    `supervisor`; `workers` counts by state; `resident` is bytes by slot; `routes`, `received`, `running` and `waiting`
+    are by route, None for requests without one.
     """
 
     ready: bool
@@ -99,6 +100,7 @@ class HostStats:
     answered: int
     last_resort: int
     reloads: Mapping[str, int]
+    faults: Mapping[str, int]
     workers: Mapping[str, int]
     slots: int
     generation: int

@@ -54,6 +54,7 @@ def snapshot(
         answered=counters.answered,
         last_resort=0 if standby is None else standby.subscriptions,
         reloads={"taken": counters.reloads_taken, "rejected": counters.reloads_rejected},
+        faults=pool.faults,
         workers=_states(pool),
         slots=slots,
         generation=pool.fleet.generation,

@@ -105,6 +105,11 @@ class WorkerPool:
         return {m.pid for m in self.members.values()} | TemplateProcess.living
 
     @property
+    def faults(self) -> dict[str, int]:
+        """How often each job of supervision has failed, and was done again."""
+        return dict(self._guard.failures)
+
+    @property
     def busy(self) -> bool:
         """Whether forks or burials are under way."""
         return bool(self._tasks)
