@@ -154,6 +154,15 @@ def test_an_event_that_cannot_come_is_an_error(state: ConnectionState, event: Ev
             driver.machine.handle(event, 1.0)
 
 
+@pytest.mark.parametrize("state", list(S))
+def test_a_mistake_of_ours_costs_one_pause(state: ConnectionState) -> None:
+    driver = Driver(NAMED)
+    driver.machine.state = state
+    for command in driver.machine.begin_anew(driver.now):
+        driver.obey(command)
+    assert driver.run(5, [S.SUBSCRIBED]) < 3
+
+
 def test_every_state_can_be_left_and_reached() -> None:
     assert {state for state, _ in TRANSITIONS} == set(S)
     assert set(TRANSITIONS.values()) == set(S)
@@ -365,6 +374,16 @@ def test_a_missing_permission_keeps_the_connection_and_is_tried_again() -> None:
     kinds = [type(command) for _, command in driver.commands[before:] if not isinstance(command, Ping)]
     assert kinds == [Move, Drop, Open, LogIn]
     assert driver.now - begin < 6
+
+
+@pytest.mark.parametrize("reason", [r for r in Reason if r is not Reason.NONE])
+def test_a_connection_without_a_permission_may_end_for_any_reason(reason: Reason) -> None:
+    driver = started(FIRST)
+    driver.tell(Barred("subscribe to x"))
+    driver.tell(failed(reason))
+    assert not driver.machine.connected
+    driver.run(6, [S.SUBSCRIBED])
+    assert driver.machine.state is S.SUBSCRIBED
 
 
 def test_a_lame_duck_is_left_for_a_server_that_lets_us_in() -> None:

@@ -162,6 +162,15 @@ class ConnectionMachine:
                 self._barred = False
                 return [Drop()] if held else []
 
+    def begin_anew(self, now: float) -> list[Command]:
+        """After a mistake of ours: whatever the state is, the next attempt comes."""
+        self.state, self.since = ConnectionState.WAITING, now
+        self.reason, self.text = Reason.CLIENT, "a step that cannot be"
+        self._barred = self._moving = self._scouting = False
+        self._target = None
+        self._retry_at = now + BACKOFF[Reason.CLIENT].most
+        return [Drop()]
+
     def _step(self, event: type, now: float) -> None:
         self.state, self.since = next_state(self.state, event), now
         self._in_step = 0.0

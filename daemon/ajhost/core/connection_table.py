@@ -259,6 +259,7 @@ TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
     (_S.SUBSCRIBED, Leave): _S.LEAVING,
     (_S.LOCKED_OUT, Leave): _S.LEAVING,
     (_S.LOCKED_OUT, Lost): _S.WAITING,
+    (_S.LOCKED_OUT, Refused): _S.LOCKED_OUT,
     **{(state, Lost): _S.WAITING for state in (*_TRYING, *_CONNECTED)},
     **{(state, Refused): _S.LOCKED_OUT for state in (*_TRYING, *_CONNECTED)},
     **{(state, Due): _S.RESOLVING for state in _PAUSING},
@@ -266,7 +267,7 @@ TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
 }
 """`(state, event) -> state`. What is not here cannot happen; other events of `Event` change no state by themselves.
 
-LOCKED_OUT is left by `Leave` and `Lost` only after `Barred`, when there is a connection."""
+In LOCKED_OUT there is a connection only after `Barred`; `Leave`, `Lost` and `Refused` come only then."""
 
 
 class IllegalTransition(AssertionError):

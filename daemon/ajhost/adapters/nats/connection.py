@@ -197,8 +197,8 @@ class Connection:
         try:
             commands = self._machine.handle(event, self._loop.time())
         except IllegalTransition:
-            _log.exception("a step of the connection that cannot be")
-            return
+            _log.exception("a step of the connection that cannot be: it is made anew")
+            commands = self._machine.begin_anew(self._loop.time())
         for command in commands:
             self._obey(command)
         self._show()
@@ -248,8 +248,7 @@ class Connection:
         event = _event_of(task)
         if task is self._scouting:
             self._scouting = None
-            if isinstance(event, Scouted):
-                self._tell(event)
+            self._tell(event if isinstance(event, Scouted) else Scouted(self._machine.server, False))
 
     def _drop(self) -> None:
         work, self._work = self._work, None
