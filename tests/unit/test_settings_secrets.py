@@ -144,7 +144,7 @@ def test_no_secret_is_ever_shown(directory: Path) -> None:
 
 
 AS_A_POD = """
-import os, sys
+import encodings.utf_8_sig, os, sys  # the interpreter may lie where the other user cannot read
 from pathlib import Path
 from ajhost.settings.load import load
 os.setgroups([4242])
@@ -174,8 +174,9 @@ def test_a_secret_that_root_has_made_for_our_group_is_taken(
     tmp_path: Path, mode: int, group: int, good: bool
 ) -> None:
     """As Kubernetes mounts secrets: 0440, root, the pod's fsGroup."""
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        directory.chmod(0o755)
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_mode & 0o055 != 0o055:
+            directory.chmod(0o755)
     file = write(tmp_path / "ajhost.toml", HANDLER + '[nats]\ntoken_file = "token.txt"\n', 0o644)
     secret = write(tmp_path / "token.txt", "t0ken\n", mode)
     os.chown(secret, 0, group)
