@@ -88,8 +88,8 @@ class Counters:
 class HostStats:
     """One look at a host.
 
-    `counts` are those of `COUNTERS`; `faults` count by the job of supervision that failed; `connections` are by slot, or
-    `supervisor`; `workers` counts by state; `resident` is bytes by slot; `routes`, `received`, `running` and `waiting`
+    `counts` are those of `COUNTERS`; `faults` count by the job of supervision that failed; `connections` are by slot,
+    or `supervisor`; `workers` counts by state; `resident` is bytes by slot; `routes`, `received`, `running`, `waiting`
     are by route, None for requests without one.
     """
 
