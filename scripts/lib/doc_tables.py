@@ -105,6 +105,7 @@ def states_page() -> str:
         [
             _STATES,
             "## A request in a ledger: `ledger/states.py`\n",
+            "![The states of a request in a ledger, as its owner writes them](diagrams/entry-states.svg)\n",
             table(("state", "meaning"), *((name, text) for name, text in entry.items())),
             table(
                 ("event", "from", "to", "written by", "when"),
@@ -120,6 +121,7 @@ def states_page() -> str:
                 ),
             ),
             "## A request on its way through a worker: `roles/worker/request.py`\n",
+            "![The phases of a request in a worker](diagrams/request-phases.svg)\n",
             table(("phase", "meaning"), *((phase.name, phase.value) for phase in request.Phase)),
             table(
                 ("event", "from", "to"),
@@ -142,6 +144,7 @@ def states_page() -> str:
             "The first row of a state whose fact is given counts. What is claimed, or revoked, is left; but of what a\n"
             "dead supervisor had revoked, all that may have started goes by the table.\n",
             "## A worker: `core/fleet.py`\n",
+            "![The states of a worker](diagrams/worker-states.svg)\n",
             table(("state", "meaning"), *((name, text) for name, text in worker.items())),
             steps_table(
                 (state.name, event.__name__, after.name if after else "gone")
@@ -149,6 +152,7 @@ def states_page() -> str:
             ),
             "## A connection to NATS: `core/connection_table.py`\n",
             "[connection.md](connection.md) has its states and steps.\n",
+            "![The states of a connection to NATS; Close ends each](diagrams/connection-states.svg)\n",
             "## The words of a ledger's header: `ledger/layout.py`\n",
             table(
                 ("word", "name", "written by", "meaning"),
@@ -181,10 +185,11 @@ def steps_table(steps: Iterable[tuple[str, str, str]]) -> str:
 
 
 def entry_diagram() -> str:
-    """Mermaid: the life of a request in a ledger."""
+    """Mermaid: the life of a request in a ledger, as its owner writes it."""
     return mermaid(
         (source.name, row.event, row.target.name)
         for row in states.TRANSITIONS.values()
+        if row.writer is states.Writer.OWNER
         for source in sorted(row.sources)
     )
 
@@ -208,10 +213,11 @@ def request_diagram() -> str:
 
 
 def connection_diagram() -> str:
-    """Mermaid: the life of a connection to NATS."""
+    """Mermaid: the life of a connection to NATS, without `Close`, which ends every state."""
     return mermaid(
         (state.name, event.__name__, after.name)
         for (state, event), after in connection_table.TRANSITIONS.items()
+        if event is not connection_table.Close
     )
 
 
@@ -316,6 +322,8 @@ def main() -> None:
     """Writes every page and every table."""
     for name, make in PAGES.items():
         (ROOT / "docs" / name).write_text(make())
+    for name, make in DIAGRAMS.items():
+        (ROOT / "docs" / "diagrams" / f"{name}.mmd").write_text(make())
     for (name, title), make in TABLES.items():
         page = ROOT / "docs" / name
         page.write_text(with_table(page.read_text(), title, make()))

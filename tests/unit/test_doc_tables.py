@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.lib.doc_tables import PAGES, ROOT, TABLES, constants, meanings, with_table
+from scripts.lib.doc_tables import DIAGRAMS, PAGES, ROOT, TABLES, constants, meanings, with_table
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -34,3 +34,9 @@ def test_a_table_without_a_place_is_an_error() -> None:
 def test_comments_above_the_members_of_an_enum_are_their_meanings() -> None:
     source = "class E(Enum):\n    #: The\n    #: first.\n    A = 1\n    B = 2\n    #: Third.\n    C = 3\n"
     assert meanings(source, "E") == {"A": "The first.", "B": "", "C": "Third."}
+
+
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_the_source_of_a_diagram_is_as_the_code_is(name: str) -> None:
+    source = (ROOT / "docs" / "diagrams" / f"{name}.mmd").read_text()
+    assert source == DIAGRAMS[name](), "scripts/doc-tables and scripts/diagrams write it anew"
