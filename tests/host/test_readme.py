@@ -40,11 +40,11 @@ async def test_its_handler_and_its_settings_serve(nats_server: NatsServer, tmp_p
     for ours, theirs in (
         ("nats://127.0.0.1:4222", nats_server.url),
         ("/srv/shop", str(tmp_path)),
-        ("/tmp/ajhost", str(tmp_path / "run")),
     ):
         assert ours in toml
         toml = toml.replace(ours, theirs)
-    (tmp_path / "ajhost.toml").write_text(toml)
+    # the default is one for all hosts of a user
+    (tmp_path / "ajhost.toml").write_text(f'{toml}\n[runtime]\ndirectory = "{tmp_path}/run"\n')
     async with AsyncExitStack() as stack:
         reader = Reader(stack, tmp_path)
         assert "good, 1 handler" in (await reader.run(check)).stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -94,9 +93,6 @@ timeout = 30.0
 
 [handlers.count]
 target = "handlers:count"
-
-[runtime]
-directory = {runtime}     # as a service: /run/ajhost
 """
 
 _README = """# {name}
@@ -130,7 +126,7 @@ def new(directory: Path) -> int:
     files = {
         "handlers.py": _HANDLERS,
         "test_handlers.py": _TESTS,
-        "ajhost.toml": _SETTINGS.format(runtime=json.dumps(f"/tmp/ajhost-{name}"[:90])),
+        "ajhost.toml": _SETTINGS,
         "README.md": _README.format(name=name),
         ".gitignore": _IGNORED,
     }
