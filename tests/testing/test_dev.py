@@ -151,6 +151,19 @@ def test_a_new_project_is_good_and_shows_its_routes(project: Path) -> None:
     ]
 
 
+def test_routes_shows_every_limit(project: Path) -> None:
+    limits = "timeout = 30.0\nconcurrency = 4\nhost_concurrency = 2"
+    edit(project / "ajhost.toml", "timeout = 30.0", limits)
+    (line,) = [
+        line
+        for line in command("routes", "-c", "ajhost.toml", cwd=project).stdout.splitlines()
+        if "Mail" in line
+    ]
+    assert line.endswith("30 s, 4 at once in a worker, 2 at once in all")
+    listed = json.loads(command("routes", "-c", "ajhost.toml", "--json", cwd=project).stdout)
+    assert (listed[0]["concurrency"], listed[0]["host_concurrency"]) == (4, 2)
+
+
 def test_files_that_are_there_are_not_touched(project: Path) -> None:
     again = command("new", ".", cwd=project)
     assert again.returncode == 2

@@ -67,6 +67,7 @@ def _object(handler: HandlerSettings, loaded: HandlerDescription) -> dict[str, A
         "payload": loaded.payload or None,
         "timeout": handler.timeout,
         "concurrency": handler.concurrency,
+        "host_concurrency": handler.host_concurrency,
         "max_crashes": handler.max_crashes,
         "schema": json.loads(loaded.schema) if loaded.schema else None,
     }
@@ -81,6 +82,7 @@ def _table(settings: Settings, described: dict[str, HandlerDescription]) -> str:
             for value, text in (
                 (handler.timeout, f"{handler.timeout or 0:g} s"),
                 (handler.concurrency, f"{handler.concurrency} at once in a worker"),
+                (handler.host_concurrency, f"{handler.host_concurrency} at once in all"),
             )
             if value is not None
         ]
