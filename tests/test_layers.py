@@ -22,7 +22,7 @@ FOREIGN: dict[str, set[str]] = {
     "protocol": {"orjson", "nacl"},
     "ledger": set(),
     "core": set(),
-    "settings": {"pydantic"},
+    "settings": {"pydantic", "pydantic_settings"},
     "api": {"typing_extensions"},  # for the type checker alone
     "adapters": {
         "nats",
@@ -46,7 +46,13 @@ SANS_IO = {"asyncio", "logging", "os", "selectors", "signal", "socket", "subproc
 ONLY_IN: dict[str, set[str]] = {
     "nats": {"ajhost.adapters.dev_client", "ajhost.adapters.nats.log_in"},
     "prometheus_client": {"ajhost.adapters.prometheus"},
-    "pydantic": {"ajhost.settings.load", "ajhost.settings.schema", "ajhost.roles.payload_readers"},
+    "pydantic": {
+        "ajhost.settings.environment",
+        "ajhost.settings.load",
+        "ajhost.settings.schema",
+        "ajhost.roles.payload_readers",
+    },
+    "pydantic_settings": {"ajhost.settings.environment"},
     "pydantic_core": {"ajhost.roles.json_encoding"},
     "uvicorn": {"ajhost.adapters.http"},
 }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
+
+from tests.support.instructions import Instructions
 
 _WORD = 8
 
@@ -26,18 +26,8 @@ def states(memory: bytearray, mark: Callable[[], object], act: Callable[[], None
             seen.extend((torn, seen[-1][1]) for torn in _torn(seen[-1][0], bytes(memory)))
         seen.append((bytes(memory), marked))
 
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        look()
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    with Instructions(lambda file: file != __file__, look):
         act()
-    finally:
-        sys.settrace(before)
     look()
     return seen
 

@@ -7,12 +7,11 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Self
 
 import nats
 from nats.aio.client import Client
@@ -38,6 +37,7 @@ from ajhost.settings.values import (
     SignatureSettings,
     WorkerSettings,
 )
+from tests.support.instructions import Instructions
 from tests.support.nats import NatsServer, round_trip
 
 GEOMETRY = Geometry(64, 1 << 17, 1 << 16)
@@ -106,29 +106,26 @@ class Killed:
         executed, changes, last = 0, [1], None
         look: Callable[[], object] = lambda: None  # noqa: E731
 
-        def trace(frame: FrameType, event: str, argument: object) -> Any:
+        def before() -> None:
             nonlocal executed, last
-            if not frame.f_code.co_filename.startswith(_OURS):
-                return None
-            frame.f_trace_opcodes, frame.f_trace_lines = True, False
-            if event == "opcode":
-                executed += 1
-                if executed == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if not kill_at and (now := look()) != last:
-                    last = now
-                    changes.append(executed)
-            return trace
+            executed += 1
+            if executed == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if not kill_at and (now := look()) != last:
+                last = now
+                changes.append(executed)
+
+        instructions = Instructions(lambda file: file.startswith(_OURS), before)
 
         def watch(world: Callable[[], object]) -> None:
             nonlocal look, last
             look, last = world, world()
-            sys.settrace(trace)
+            instructions.__enter__()
 
         status = 1
         try:
             act(lambda text: _write(writer, text), watch)
-            sys.settrace(None)
+            instructions.__exit__()
             _write(writer, b",".join(b"%d" % n for n in [*changes, executed]))
             status = 0
         finally:

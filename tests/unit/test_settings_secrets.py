@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,14 @@ def test_no_secret_is_ever_shown(directory: Path) -> None:
         assert "hunt/er2" not in text
 
 
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A directory that every user can reach."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
 AS_A_POD = """
 import encodings.utf_8_sig, os, sys  # the interpreter may lie where the other user cannot read
 from pathlib import Path
@@ -171,14 +181,11 @@ else:
     ],
 )
 def test_a_secret_that_root_has_made_for_our_group_is_taken(
-    tmp_path: Path, mode: int, group: int, good: bool
+    everybodys: Path, mode: int, group: int, good: bool
 ) -> None:
     """As Kubernetes mounts secrets: 0440, root, the pod's fsGroup."""
-    for directory in (tmp_path, *tmp_path.parents):
-        if directory.stat().st_mode & 0o055 != 0o055:
-            directory.chmod(0o755)
-    file = write(tmp_path / "ajhost.toml", HANDLER + '[nats]\ntoken_file = "token.txt"\n', 0o644)
-    secret = write(tmp_path / "token.txt", "t0ken\n", mode)
+    file = write(everybodys / "ajhost.toml", HANDLER + '[nats]\ntoken_file = "token.txt"\n', 0o644)
+    secret = write(everybodys / "token.txt", "t0ken\n", mode)
     os.chown(secret, 0, group)
     environment = {**os.environ, "PYTHONPATH": DAEMON}
     command = [sys.executable, "-c", AS_A_POD, str(file)]

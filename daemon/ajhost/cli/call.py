@@ -124,7 +124,11 @@ def _payload(argument: str | None) -> bytes:
 
 def _settings(config: Path, is_default: bool) -> Settings | None:
     """The settings; None if nobody named the file and it is not there for us, for then the defaults may do."""
-    if is_default and not os.access(config, os.R_OK):
+    if (
+        is_default
+        and not os.access(config, os.R_OK)
+        and not any("__" in n for n in os.environ if n[:7] == "AJHOST_")
+    ):
         echo_error(f"{config} cannot be read; using {', '.join(NatsSettings().servers)}")
         return None
     return load_settings(config)

@@ -32,6 +32,10 @@ def run(config: Path) -> int:
     settings = load_settings(config, environ)
 
     from ajhost.roles.supervisor.main import run as supervise
+    from ajhost.settings import environment
     from ajhost.settings.load import load
+
+    for name in environment.names(environ):  # which may be secrets, and are not for handlers
+        del os.environ[name]
 
     return supervise(settings, partial(load, config, environ))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import json
+import os
 import re
 import ssl
 import stat
@@ -17,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ajhost.protocol.credentials import CredentialsError, read_word
-from ajhost.settings import parse
+from ajhost.settings import environment, parse
 from ajhost.settings.errors import InvalidValue, Problem, SettingsError
 from ajhost.settings.files import Files, configuration_files
 from ajhost.settings.nats_context import load_context
@@ -74,7 +75,12 @@ class _Loader:
         self._whole = True
 
     def load(self) -> Settings:
-        self._read_all()
+        tables, sources, problems = environment.read(self._environ)
+        if not tables or os.path.exists(self._file):  # the environment may say everything
+            self._read_all()
+        self._merge(self._raw, tables, self._file, ())
+        self._sources.update(sources)
+        self._problems += problems
         context = self._context()
         if isinstance(nats := self._raw.get("nats"), dict):
             self._check_who(nats)

@@ -7,22 +7,28 @@ reload shall be rejected by the host, with the reason. Nothing is validated here
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.files import configuration_files
 from ajhost.settings.values import RuntimeSettings
 
+_VARIABLE = "AJHOST_RUNTIME__DIRECTORY"
+"""See `environment.py`, which a command that looks need not load."""
 _TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MULTILINE | re.DOTALL)
 
 
-def runtime_directory(file: Path) -> Path:
-    """The runtime directory that `file` and its drop-ins name, the default if they name none.
+def runtime_directory(file: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """The runtime directory that the environment, or `file` and its drop-ins name; the default if they name none.
 
     :raises Unfit: when that cannot be told. :raises OSError: when a file cannot be read.
     """
+    if named := environ.get(_VARIABLE):
+        return Path(named)
     directory: object = str(RuntimeSettings().directory)
     for path in configuration_files(file):
         directory = _table(path).get("directory", directory)

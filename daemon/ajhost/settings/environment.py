@@ -1,0 +1,106 @@
+"""Settings from the environment, for containers: `AJHOST_NATS__SERVERS='["nats://nats:4222"]'`.
+
+A variable names a table and a key, joined by two underscores; its value is a text, a number, true or false, or JSON for
+a list or a table. Variables win over files. Other names that begin with AJHOST_ are none of ours: Kubernetes sets
+AJHOST_SERVICE_HOST and its like for a service of that name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, create_model
+from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic_settings.exceptions import SettingsError as NotParsed
+
+from ajhost.settings.errors import Problem
+from ajhost.settings.schema import Document, table_at
+
+PREFIX = "AJHOST_"
+_DELIMITER = "__"
+
+
+def names(environ: Mapping[str, str]) -> list[str]:
+    """The variables that are settings."""
+    tables = {f"{PREFIX}{name}".upper() for name in Document.model_fields}
+    return sorted(
+        name for name in environ if name.startswith(PREFIX) and (_DELIMITER in name or name in tables)
+    )
+
+
+def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ...], Path], list[Problem]]:
+    """The settings as a file's tables, the variable that each key comes from, and what is wrong with the variables."""
+    tables: dict[str, Any] = {}
+    sources: dict[tuple[str, ...], Path] = {}
+    problems: list[Problem] = []
+    for name in names(environ):
+        path = tuple(name.removeprefix(PREFIX).lower().split(_DELIMITER))
+        place = Path(f"{name} (environment)")
+        try:
+            found = _parsed(name, environ[name])
+        except NotParsed:
+            problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
+            continue
+        if not found:  # the library passes over what the schema does not have
+            found = _nested(path, environ[name])
+        _merge(tables, found)
+        for key in _paths(found):
+            sources[key] = place
+    return tables, sources, problems
+
+
+_FIELDS: dict[str, Any] = {name: (field.annotation, None) for name, field in Document.model_fields.items()}
+_VARIABLES = create_model("Variables", __base__=BaseSettings, **_FIELDS)
+"""The document as settings of the library."""
+
+
+def _parsed(name: str, value: str) -> dict[str, Any]:
+    source = EnvSettingsSource(_VARIABLES, env_prefix=PREFIX, env_nested_delimiter=_DELIMITER)
+    source.env_vars = {name.lower(): value}
+    tables: dict[str, Any] = source()
+    return {key: _typed((key,), part) for key, part in tables.items()}
+
+
+def _typed(path: tuple[str, ...], value: Any) -> Any:
+    """Numbers and truth in place of their texts, where the schema has no text."""
+    if isinstance(value, dict):
+        return {key: _typed((*path, key), part) for key, part in value.items()}
+    table: type[BaseModel] | None = table_at(path[:-1])
+    field = None if table is None else table.model_fields.get(path[-1])
+    if not isinstance(value, str) or field is None or field.annotation is str:
+        return value
+    try:
+        plain = json.loads(value.lower())
+    except ValueError:
+        return value
+    return plain if isinstance(plain, bool | int | float) else value
+
+
+def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _paths(tables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in tables.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from _paths(value, (*path, key))
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment for handlers: a setting may be a secret."""
+    ours = set(names(environ))
+    return {name: value for name, value in environ.items() if name not in ours}
