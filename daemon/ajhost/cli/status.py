@@ -97,14 +97,17 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
 
 def _read(config: Path) -> StatusReport | None:
     directory = runtime_directory(config)
-    from ajhost.roles.host_client import NotRunning
+    from ajhost.roles.host_client import NotRunning, view
     from ajhost.roles.host_client import status as read
 
     try:
         if (problem := wrong_host(directory, config)) is not None:
             echo_error(problem)
             return None
-        return read(directory)
+        try:
+            return read(directory)
+        except PermissionError:
+            return view(directory)
     except NotRunning as error:
         echo_error(str(error))
     except OSError as error:

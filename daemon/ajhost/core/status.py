@@ -154,6 +154,23 @@ class StatusReport:
         """Whether every slot serves."""
         return 0 < self.count <= self.serving
 
+    @classmethod
+    def from_object(cls, body: dict[str, Any]) -> Self:
+        """The report that `as_object` gave. Raises KeyError or TypeError for anything else."""
+        supervisor = SupervisorStatus(**body["supervisor"] | {"connection": _connection(body["supervisor"])})
+        workers = [
+            WorkerStatus(
+                **worker
+                | {
+                    "connection": _connection(worker),
+                    "tasks": tuple(TaskStatus(**t) for t in worker["tasks"]),
+                }
+            )
+            for worker in body["workers"]
+        ]
+        routes = tuple(RouteStatus(**route) for route in body["routes"])
+        return cls(supervisor, tuple(workers), body["slots"], routes, body["recent_s"])
+
     def as_object(self) -> dict[str, Any]:
         """`{"supervisor": {...}, "workers": [...], "routes": [...]}`, as `ajhost status --json` prints it."""
         return {
@@ -164,3 +181,7 @@ class StatusReport:
             "serving": self.serving,
             "recent_s": self.recent_s,
         }
+
+
+def _connection(of: dict[str, Any]) -> ConnectionReport | None:
+    return None if of["connection"] is None else ConnectionReport(**of["connection"])

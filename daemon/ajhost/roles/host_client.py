@@ -27,11 +27,12 @@ from ajhost.core.status import (
     TaskStatus,
     WorkerStatus,
 )
+from ajhost.core.timings import VIEW_LIMIT
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
 from ajhost.roles.stats_history import DIRECTORY, Sample, baseline
-from ajhost.roles.supervisor import state_file
+from ajhost.roles.supervisor import state_file, view_socket
 from ajhost.roles.supervisor.state_file import HostState
 
 _CONTROL = "control"
@@ -93,6 +94,25 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     )
 
 
+def view(directory: Path) -> StatusReport:
+    """The status as the supervisor tells it to members of its group, who may not read the shared files.
+
+    :raises NotRunning: nobody listens. :raises OSError: the socket may not be used. :raises TimeoutError: no answer.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(VIEW_LIMIT)
+        try:
+            sock.connect(str(directory / view_socket.NAME))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(f"no ajhost runs on {directory}") from error
+        with sock.makefile("rb") as stream:
+            text = stream.read()
+    try:
+        return StatusReport.from_object(orjson.loads(text))
+    except (ValueError, KeyError, TypeError):
+        raise NotRunning("the host gave no status: it stops, or too many ask at once") from None
+
+
 def _living(directory: Path, own: int | None) -> Iterator[Ledger]:
     """The ledgers of processes that live, each mapped while it is looked at."""
     for serial in ledger_file.serials(directory):
@@ -100,7 +120,7 @@ def _living(directory: Path, own: int | None) -> Iterator[Ledger]:
             continue
         with contextlib.suppress(FileNotFoundError, LedgerError):
             if ledger_file.locked_by(directory, serial) is not None:
-                ledger = ledger_file.MappedLedger(directory, serial)
+                ledger = ledger_file.MappedLedger(directory, serial, writable=False)
                 try:
                     yield ledger
                 finally:

@@ -7,13 +7,13 @@ something to compare with; if the supervisor hangs, the period that it compares 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
+from ajhost.adapters.linux import runtime_directory
 from ajhost.core.route_stats import RouteStats
 from ajhost.core.timings import STATS_SAMPLE_INTERVAL, nanoseconds
 
@@ -50,12 +50,9 @@ class StatsHistory:
         """Takes a sample and replaces the file. A directory that takes nothing costs rates only."""
         # one that is later than now is of an earlier boot
         self._samples = [*(s for s in self._samples if s.at_ns < sample.at_ns), sample][-_KEPT:]
-        new = self._directory / f"{_NAME}.new"
+        content = orjson.dumps([_as_object(s) for s in self._samples], option=orjson.OPT_NON_STR_KEYS)
         with contextlib.suppress(OSError):
-            new.write_bytes(
-                orjson.dumps([_as_object(s) for s in self._samples], option=orjson.OPT_NON_STR_KEYS)
-            )
-            os.replace(new, self._directory / _NAME)
+            runtime_directory.replace_file(self._directory, _NAME, content)
 
 
 def baseline(runtime: Path, now_ns: int) -> Sample | None:
@@ -70,7 +67,7 @@ def _as_object(sample: Sample) -> dict[str, object]:
 
 def _read(directory: Path) -> list[Sample]:
     try:
-        found = orjson.loads((directory / _NAME).read_bytes())
+        found = orjson.loads(runtime_directory.read_file(directory, _NAME))
         return [
             Sample(
                 int(sample["at_ns"]),

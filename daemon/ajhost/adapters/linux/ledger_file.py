@@ -75,15 +75,15 @@ def _fill(descriptor: int, size: int, path: Path) -> None:
 
 
 class MappedLedger(Ledger):
-    """Another process's ledger, mapped.
+    """Another process's ledger, mapped; not `writable` for those who only look.
 
     :raises OSError: when there is no such file. :raises LedgerError: when it is no ledger of this layout.
     """
 
     __slots__ = ("_mapping",)
 
-    def __init__(self, directory: Path, serial: int) -> None:
-        self._mapping = _map(directory, serial)
+    def __init__(self, directory: Path, serial: int, *, writable: bool = True) -> None:
+        self._mapping = _map(directory, serial, writable=writable)
         try:
             super().__init__(memoryview(self._mapping))
         except LedgerError:
@@ -124,29 +124,29 @@ def also_at(serial: int, place: str) -> None:
     _elsewhere[serial] = place
 
 
-def _open(directory: Path, serial: int) -> int:
+def _open(directory: Path, serial: int, flags: int = os.O_RDWR) -> int:
     try:
-        return runtime_directory.open_file(directory, path_of(directory, serial).name, os.O_RDWR)
+        return runtime_directory.open_file(directory, path_of(directory, serial).name, flags)
     except FileNotFoundError:
         if serial not in _elsewhere:
             raise
-        return os.open(_elsewhere[serial], os.O_RDWR | os.O_CLOEXEC)
+        return os.open(_elsewhere[serial], flags | os.O_CLOEXEC)
 
 
-def _map(directory: Path, serial: int) -> mmap.mmap:
-    descriptor = _open(directory, serial)
+def _map(directory: Path, serial: int, *, writable: bool) -> mmap.mmap:
+    descriptor = _open(directory, serial, os.O_RDWR if writable else os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
         if size == 0:
             raise LedgerError("an empty file")
-        return mmap.mmap(descriptor, size)
+        return mmap.mmap(descriptor, size, access=mmap.ACCESS_DEFAULT if writable else mmap.ACCESS_READ)
     finally:
         os.close(descriptor)
 
 
 def locked_by(directory: Path, serial: int) -> int | None:
     """The pid of the living process that owns the file; None when there is none."""
-    descriptor = _open(directory, serial)
+    descriptor = _open(directory, serial, os.O_RDONLY)
     try:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))

@@ -24,10 +24,10 @@ def take(directory: Path, size: int) -> memoryview:
 
     :raises OSError: there is no room, or the directory cannot be used.
     """
-    directory.mkdir(mode=0o750, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
     for number in range(_MOST_FILES):
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(directory / str(number), flags, 0o640)
+        descriptor = os.open(directory / str(number), flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,10 +12,10 @@ import fcntl
 import logging
 import mmap
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from ajhost.adapters.linux import runtime_directory
 from ajhost.core.route_stats import (
     NoPlace,
     RouteStats,
@@ -47,7 +47,7 @@ class StatsFile:
         self._directory = directory
         self._descriptor = -1
         try:
-            directory.mkdir(mode=0o750, exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
             self._descriptor = _take_first(directory)
         except OSError as error:
             self._report(error)
@@ -67,8 +67,7 @@ class StatsFile:
 
 def _take_first(directory: Path) -> int:
     for number in range(_MOST_FILES):
-        path = directory / f"{number}{_SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        descriptor = runtime_directory.open_file(directory, f"{number}{_SUFFIX}", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -106,20 +105,18 @@ def _map(descriptor: int, size: int) -> memoryview:
 def read_all(directory: Path) -> dict[str | None, RouteStats]:
     """The sums over all files, by route; None for requests without one.
 
-    :raises OSError: when the directory may not be read; one that is not there has counted nothing.
+    A file that may not be read, or is none, has counted nothing.
     """
     found = []
     for path in sorted(directory.glob(f"*{_SUFFIX}")):
-        with contextlib.suppress(FileNotFoundError, StatsError):
-            found.append(read(_content(path)))
+        with contextlib.suppress(OSError, StatsError):
+            found.append(read(_content(directory, path.name)))
     return add_up(found)
 
 
-def _content(path: Path) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _content(directory: Path, name: str) -> bytes:
+    descriptor = runtime_directory.open_file(directory, name, os.O_RDONLY)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise StatsError("no regular file")
         return os.pread(descriptor, used_size(os.pread(descriptor, header_size(), 0)), 0)
     finally:
         os.close(descriptor)

@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
+
 from ajhost.adapters import logs
 from ajhost.adapters.linux import ledger_file, processes, runtime_directory
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.protocol.credentials import read_word
+from ajhost.roles import host_client
+from ajhost.roles.supervisor import view_socket
 from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.values import HttpSettings, Settings
@@ -70,6 +74,8 @@ async def _serve(
     supervisor = Supervisor(settings, load, notifier)
     await files.listen(settings.file, supervisor.actions)
     keeping = asyncio.create_task(files.keep(supervisor))
+    runtime = settings.runtime.directory
+    view = await view_socket.serve(runtime, lambda: host_status(runtime, supervisor))
     web: HttpServer | None = None
     try:
         if settings.http is not None:
@@ -79,7 +85,13 @@ async def _serve(
         if web is not None:
             web.close()
         keeping.cancel()
+        view_socket.close(runtime, view)
         files.close_control()
+
+
+def host_status(runtime: Path, supervisor: Supervisor) -> bytes:
+    """The status as JSON, read from shared memory at the time of asking."""
+    return orjson.dumps(host_client.status(runtime, supervisor.serial, supervisor.ledger).as_object())
 
 
 async def _listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:

@@ -1,0 +1,97 @@
+"""Who may look and who may act: the host's group reads the status and nothing else, others nothing at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host, steady
+from tests.support.nats import NatsServer
+from tests.support.program import CommandResult, run
+
+GROUP = 61_234
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+AS_SOMEBODY = """
+import os, sys
+# the interpreter may lie where only root may read
+import ajhost.cli.main, ajhost.roles.host_client, ajhost.settings.runtime, difflib, encodings.idna, glob, json, tomllib
+os.setgroups([])
+os.setresgid({gid}, {gid}, {gid})
+os.setresuid(65534, 65534, 65534)
+from ajhost.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+async def as_somebody(directory: Path, host: Host, gid: int, command: str) -> CommandResult:
+    """A command of `ajhost` by another user, of a group, who may read the settings."""
+    config = directory / "settings.toml"
+    config.write_text(f'[runtime]\ndirectory = "{host.runtime}"\n')
+    config.chmod(0o644)
+    source = AS_SOMEBODY.format(gid=gid)
+    return await run(sys.executable, "-c", source, command, "-c", config, "--json", env=host.environment)
+
+
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A directory that everybody may read; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+async def test_a_member_of_the_group_may_look(nats_server: NatsServer, readable: Path) -> None:
+    async with Host(readable, nats=nats_server.url) as host:
+        host.runtime.chmod(0o750)
+        for path in (host.runtime, host.runtime / "view"):
+            os.chown(path, 0, GROUP)
+        result = await as_somebody(readable, host, GROUP, "status")
+        assert (result.status, result.stderr) == (0, ""), result
+        assert steady(json.loads(result.stdout)) == steady(await host.status())
+        assert (await as_somebody(readable, host, GROUP, "tasks")).stdout == "[]\n"
+
+
+async def test_nobody_else_may(nats_server: NatsServer, readable: Path) -> None:
+    async with Host(readable, nats=nats_server.url) as host:
+        os.chown(host.runtime, 0, GROUP)
+        host.runtime.chmod(0o750)
+        result = await as_somebody(readable, host, GROUP + 1, "status")
+        assert (result.status, result.stdout) == (3, "")
+        assert "Permission denied" in result.stderr
+
+
+async def test_what_is_to_act_and_what_holds_payloads_is_not_for_the_group(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        modes = {
+            path.relative_to(host.runtime).parts[0]: stat.S_IMODE(path.stat().st_mode)
+            for path in host.runtime.iterdir()
+        }
+        assert modes["view"] == 0o660
+        assert {name for name, mode in modes.items() if mode & 0o077 and name != "view"} == set()
+
+
+async def test_readers_that_do_not_read_hold_nobody_up(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        held = []
+        for _ in range(64):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(str(host.runtime / "view"))
+            held.append(sock)
+        assert (await host.command("status")).status == 0
+        for sock in held:
+            sock.close()
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(str(host.runtime / "view"))
+            with sock.makefile("rb") as stream:
+                assert json.loads(stream.read())["slots"] == 2
