@@ -207,6 +207,30 @@ async def test_a_lifespan_that_fails_rejects_a_reload_and_says_why(
         assert (await router.request("pool", {})).json()["pool"] == ["connection"]
 
 
+async def test_a_reload_has_the_time_that_each_lifespan_takes(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    source = SHOP.replace('    note("enter")\n', "    await asyncio.sleep(2)\n", 1)
+    async with (
+        _host(tmp_path, nats_server, source, workers={"count": 3}) as host,
+        Router(nats_server.url) as router,
+    ):
+        result = await host.reload()
+        assert result.status == 0, result.stderr
+        assert (await router.request("pool", {})).body
+
+
+async def test_check_enters_the_lifespan_too(nats_server: NatsServer, tmp_path: Path) -> None:
+    source = SHOP.replace('    note("enter")\n', "    raise OSError('no database')\n", 1)
+    host = _host(tmp_path, nats_server, source)
+    try:
+        result = await host.command("check")
+        assert result.status == 78
+        assert "python.lifespan: shop:lifespan raised OSError: no database" in result.stderr.splitlines()[-1]
+    finally:
+        await host.destroy()
+
+
 async def test_a_lifespan_that_fails_at_the_start_is_told_and_tried_again(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:

@@ -200,9 +200,12 @@ class Fleet:
                 pass
         return self._stop() if self.stopping else self._reconcile(now)
 
-    def serving(self) -> int:
-        """How many workers serve."""
-        return sum(m.state is WorkerState.SERVING for m in self.members.values())
+    def serving(self, generation: int | None = None) -> int:
+        """How many workers serve, of a generation or of all."""
+        return sum(
+            m.state is WorkerState.SERVING and generation in (None, m.generation)
+            for m in self.members.values()
+        )
 
     def complete(self) -> bool:
         """Whether every slot has a serving worker of the current generation."""

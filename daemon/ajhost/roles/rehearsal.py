@@ -25,7 +25,15 @@ from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
 from ajhost.core.timings import REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity, geometry_for
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.messages import FROM_WORKER, LeaveOrder, NewSocket, SocketStored, WorkerReady, encode
+from ajhost.roles.messages import (
+    FROM_WORKER,
+    LeaveOrder,
+    NewSocket,
+    SocketStored,
+    StartFailed,
+    WorkerReady,
+    encode,
+)
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
@@ -116,6 +124,8 @@ async def _one_worker(
             worker = await template.spawn(WorkerSpec(0, _WORKER, 1, _SUPERVISOR), theirs, queues)
         try:
             patience = REHEARSAL_SERVE_LIMIT if spec.python.preload else REHEARSAL_SERVE_LIMIT + imports
+            if spec.python.lifespan is not None:
+                patience += spec.python.start_timeout
             if not await _serves(channel, patience):
                 how = (
                     "did not serve in time"
@@ -153,6 +163,8 @@ async def _serves(channel: Channel, patience: float) -> bool:
                             channel.send(encode(SocketStored(epoch)))
                         case WorkerReady():
                             return True
+                        case StartFailed(why):
+                            raise TemplateFailed([why])
     except (TimeoutError, ChannelClosed):
         return False
     finally:

@@ -89,15 +89,22 @@ class Reloader:
         return Decision(True, f"generation {generation} serves")
 
     async def _served(self, generation: int) -> str | None:
-        """Waits until the generation serves everywhere; why it does not, otherwise."""
-        pool, end = self._pool, time.monotonic() + SERVE_LIMIT
+        """Waits until the generation serves everywhere; why it does not, otherwise.
+
+        Slots change over one after the other, so the limit is of each.
+        """
+        pool, python = self._pool, self._pool.generations[generation].spec.python
+        limit = SERVE_LIMIT + (python.start_timeout if python.lifespan is not None else 0.0)
+        end, served = time.monotonic() + limit, 0
         while not pool.fleet.complete():
+            if (now_serving := pool.fleet.serving(generation)) > served:
+                served, end = now_serving, time.monotonic() + limit
             failures = pool.generations[generation].failures
             if len(failures) > 1:  # one may have been anybody's kill
                 return failures[-1]
             if time.monotonic() > end:
                 why = self._why_not_connected(generation)
-                return f"the new workers did not serve within {SERVE_LIMIT:.0f} s{why}"
+                return f"the new workers did not serve within {limit:.0f} s{why}"
             if pool.fleet.stopping:
                 return "the host is stopping"
             await asyncio.sleep(POLL_INTERVAL)
