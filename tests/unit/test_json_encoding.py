@@ -20,7 +20,7 @@ import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from ajhost.protocol.outcome import Completed, Terminated
 from ajhost.roles.json_encoding import CannotEncode, encode
@@ -45,6 +45,12 @@ class Mixed(BaseModel):
     ratio: float = 0.5
     when: datetime | None = None
     count: int = 1
+
+
+class Literally(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    ratio: float
+    name: str = "NaN"
 
 
 class Pair(NamedTuple):
@@ -93,6 +99,7 @@ def test_the_table_of_the_docs_is_what_happens(source: str, body: str) -> None:
         ({"a": numpy.array([1.5, 2.5], dtype=">f8")[::-1], "b": numpy.bool_(True)}, '{"a":[2.5,1.5],"b":true}'),
         ({"null": "null", "n": None}, '{"null":"null","n":null}'),
         ((1, (2, [3])), "[1,[2,[3]]]"),
+        (Literally(ratio=1), '{"ratio":1.0,"name":"NaN"}'),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
@@ -113,6 +120,7 @@ def _circle() -> list[object]:
         ({"a": [None, {"b": float("inf")}]}, "result.a[1].b: inf is not a number that JSON has"),
         (Point(None, float("nan")), "result.y: nan is not a number that JSON has"),
         ([Mixed(ratio=-math.inf)], "result[0].ratio: -inf is not a number that JSON has"),
+        ([Literally(ratio=math.nan)], "result[0].ratio: nan is not a number that JSON has"),
         ({"m": {}.values()}, "result.m: dict_values cannot be encoded as JSON"),
         (numpy.array([[1.0, numpy.nan]]).T, "result[1][0]: nan is not a number that JSON has"),
         (numpy.float32("nan"), "result: nan is not a number that JSON has"),

@@ -83,7 +83,8 @@ def _default(value: Any) -> Any:
 def _dumped(value: Any, serializer: Any) -> Any:
     """A model as it encodes itself. The text is kept as it is, unless it may hide a NaN."""
     text = serializer.to_json(value)
-    if _NULL in text:
+    # by default pydantic writes NaN as null, and as NaN where the model says so
+    if _NULL in text or b"NaN" in text or b"Infinity" in text:
         _refuse_nan(serializer.to_python(value, mode="python"))
     return orjson.Fragment(text)
 

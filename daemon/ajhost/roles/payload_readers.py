@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import operator
 import sys
 import types
 import typing
 from binascii import a2b_base64
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ajhost.api import InvalidPayload
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ajhost.worker")
 _OLDEST_PYDANTIC = 2
+_DECODER = json.JSONDecoder()
 
 
 class Unreadable(Exception):
@@ -187,8 +190,10 @@ class _Json:
         raise self._invalid(problem) from None
 
     def _invalid(self, error: Any) -> InvalidPayload:
-        found = error.errors(include_url=False, include_context=False)
-        first, more = found[0], error.error_count() - 1
+        # a payload may have as many errors as items: pydantic writes JSON of them ten times as fast as it makes objects
+        found = error.json(include_url=False, include_context=False, include_input=False)
+        first, _ = _DECODER.raw_decode(found, 1)
+        more = error.error_count() - 1
         message = first["msg"]
         text = f"{_place(self._name, first['loc'])}: {message[:1].lower()}{message[1:]}"
         return InvalidPayload(f"{text} (and {more} more)" if more else text)
@@ -205,5 +210,5 @@ def _decoded(text: str) -> bytes | None:
         return None
 
 
-def _place(name: str, parts: tuple[int | str, ...]) -> str:
+def _place(name: str, parts: Sequence[int | str]) -> str:
     return name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
