@@ -1,4 +1,4 @@
-"""Keeps periodic work going: what a job raises is logged and counted, and the job is done again at its next time."""
+"""Keeps periodic work going: an exception of a job is logged and counted, and the job runs again at its next time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ajhost.core.timings import LOG_REPEAT
 
 
 class FaultGuard:
-    """`with guard("heartbeat"): ...` ends normally whatever is raised inside, but for what ends a process.
+    """`with guard("heartbeat"): ...` ends normally whatever is raised inside, except SystemExit and KeyboardInterrupt.
 
     A job that fails at every tick would fill the log: the first failure is logged with its traceback, those of the next
     30 s are counted and told together.
@@ -22,21 +22,21 @@ class FaultGuard:
         """How often each job has failed since the start."""
         self._log = log
         self._told: dict[str, tuple[float, int]] = {}
-        """When each job was last told of, and its failures up to then."""
+        """When each job was last reported, and its failures up to then."""
 
     def __call__(self, job: str) -> _Job:
         """Runs what is inside as the job of that name."""
         return _Job(self, job)
 
     def failed(self, job: str, error: BaseException) -> None:
-        """Counts a failure, and tells of it unless one was told of just before."""
+        """Counts a failure, and logs it unless one of this job was logged a short while ago."""
         self.failures[job] += 1
         if job not in self._told:
             self._tell(job)
             self._log.error("%s failed, and is done again: %r", job, error, exc_info=error)
 
     def report(self) -> None:
-        """Tells how often each job failed since it was last told of. Call it about once a second."""
+        """Logs how often each job has failed since it was last logged. Call it about once a second."""
         now = time.monotonic()
         for job, (at, count) in list(self._told.items()):
             if now - at < LOG_REPEAT:

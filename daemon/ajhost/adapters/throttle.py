@@ -1,4 +1,4 @@
-"""A log that repeats itself seldom: what goes wrong at every attempt is told once in a while, with a count."""
+"""A log for what fails at every attempt: the same kind of message is logged once in a while, with a count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST_KINDS = 100
 
 
 class ThrottledLog:
-    """True while anything was told since it was cleared."""
+    """True if anything was logged since it was cleared."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
@@ -35,5 +35,5 @@ class ThrottledLog:
         self._logger.log(level, text, *arguments)
 
     def clear(self) -> None:
-        """All is well again."""
+        """Clears it: all is well again."""
         self._told.clear()

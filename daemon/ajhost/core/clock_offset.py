@@ -1,4 +1,4 @@
-"""How far this machine's clock is ahead of the routers', as the processes of a host have learned it together.
+"""How far this machine's clock is ahead of the routers', shared by all processes of a host.
 
 A word of the supervisor's ledger, which outlives workers and generations: a worker that had to learn it by itself would
 refuse tasks for half a minute after each reload (`core/deadline.py`).
@@ -11,7 +11,7 @@ from ajhost.ledger.view import Ledger
 
 
 class ClockOffset:
-    """`shared` is the supervisor's ledger; its word is any process's to write. The last to learn is right."""
+    """A word of the supervisor's ledger, `shared`, which any process may write. The last one to learn it is right."""
 
     __slots__ = ("_words",)
 
@@ -24,9 +24,9 @@ class ClockOffset:
         return self._words[Word.CLOCK_AHEAD] / 1e9
 
     def learn(self, ahead: float) -> None:
-        """Somebody has learned it (s), or that it has changed."""
+        """Stores what this process has learned (s)."""
         self._words[Word.CLOCK_AHEAD] = int(ahead * 1e9)
 
     def merge(self, shared: Ledger) -> None:
-        """What an earlier start of the host had learned; the last one is to be told last."""
+        """Takes what an earlier start had learned. Call it for each start, the latest one last."""
         self._words[Word.CLOCK_AHEAD] = shared.words[Word.CLOCK_AHEAD] or self._words[Word.CLOCK_AHEAD]

@@ -1,7 +1,7 @@
 """The life of a NATS connection, sans-IO: which server and address next, when, and when a connection is dead.
 
-Every process of a host runs one of these machines, commands too. It is told what has happened (`handle`), and says what
-is to be done; its driver, `adapters/nats/connection.py`, obeys and decides nothing. All states and steps are in
+Every process of a host runs one of these machines, commands too. Events go in (`handle`), commands come out. Its
+driver, `adapters/nats/connection.py`, executes them and decides nothing. All states and steps are in
 `core/connection_table.py`. Times are seconds of the monotonic clock.
 """
 
@@ -163,7 +163,7 @@ class ConnectionMachine:
                 return [Drop()] if held else []
 
     def begin_anew(self, now: float) -> list[Command]:
-        """After a mistake of ours: whatever the state is, the next attempt comes."""
+        """Begins the next attempt whatever the state is, after an illegal transition."""
         self.state, self.since = ConnectionState.WAITING, now
         self.reason, self.text = Reason.CLIENT, "a step that cannot be"
         self._barred = self._moving = self._scouting = False
@@ -215,7 +215,10 @@ class ConnectionMachine:
         return []
 
     def _bar(self, text: str, now: float) -> list[Command]:
-        """The connection stays for what it may do, and is made anew now and then: permissions belong to a log-in."""
+        """The connection stays for the subscriptions that it has.
+
+        It is made anew once in a while, since permissions come with a log-in.
+        """
         self._step(Barred, now)
         self._refuse(now)
         self.reason, self.text = Reason.PERMISSION, text
@@ -292,7 +295,7 @@ class ConnectionMachine:
         return self._attempt(now)
 
     def _heed_opening(self, now: float) -> None:
-        """Another process of the host was let in: we may be, too."""
+        """Another process of the host has logged in, so this one may, too."""
         if self.state is ConnectionState.LOCKED_OUT and self._gate.opened_after(self._refused_at):
             self._refused_at = now
             self._pool.forget_pauses()

@@ -1,4 +1,4 @@
-"""The same news again and again: told at once the first time, then once in a while with how often it came."""
+"""Limits repeated messages: the first is reported at once, later ones once in a while, with their count."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from ajhost.core.timings import LOG_REPEAT
 
 _MOST = 256
-"""News that are kept apart; they come from outside."""
+"""Limit for different keys, since they come from outside."""
 
 News = TypeVar("News")
 
@@ -28,7 +28,7 @@ class Digest(Generic[News]):
         self._told: dict[str, _Told[News]] = {}
 
     def tell(self, key: str, news: News, now: float) -> bool:
-        """Whether to tell it now; otherwise it is counted, and `due` gives it later."""
+        """Whether to report it now. Otherwise it is counted, and `due` returns it later."""
         known = self._told.get(key)
         if known is None:
             if len(self._told) >= _MOST:
@@ -40,9 +40,9 @@ class Digest(Generic[News]):
         return False
 
     def due(self, now: float) -> list[tuple[News, int, float]]:
-        """News that were kept back long enough: the last of each key, how many, and over how many seconds.
+        """Messages to report now: the last one of each key, how many there were, and over how many seconds.
 
-        What has not come again for as long is forgotten: the next time it is told at once.
+        A key without a new message for as long is forgotten, and its next message is reported at once.
         """
         found: list[tuple[News, int, float]] = []
         for key, known in list(self._told.items()):
@@ -56,7 +56,7 @@ class Digest(Generic[News]):
         return found
 
     def rest(self, now: float) -> list[tuple[News, int, float]]:
-        """As `due`, but all that is kept back, and forgets everything: for the end of a process."""
+        """As `due`, but returns all that was kept back, for the end of a process."""
         found = [(k.last, k.count, now - k.at) for k in self._told.values() if k.last is not None]
         self._told.clear()
         return found

@@ -1,8 +1,8 @@
-"""Who of a host's processes knocks at a door that is shut: one at a time, and all the others once it has opened.
+"""Which process of a host may log in while the server refuses log-ins: one at a time, and all once one has succeeded.
 
-A wrong password locks every process of a host out at once; each of them with its own pauses would keep the server busy
-with log-ins that fail. So the processes share five words of the supervisor's ledger. A store of one may be lost to
-another's: then two knock instead of one.
+A wrong password locks every process of a host out at once. If each tried with pauses of its own, the server would be
+busy with log-ins that fail. So the processes share five words of the supervisor's ledger. A store of one may overwrite
+another's: then two try instead of one.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ajhost.core.timings import (
 )
 
 SHUT_SINCE, NEXT_TURN, NEWCOMERS_TURN, OPENED, NEXT_MOVE = range(5)
-"""Words of the gate, in ns of the monotonic clock. `SHUT_SINCE`: when the first was refused, 0: open."""
+"""Words of the gate, in monotonic nanoseconds. `SHUT_SINCE`: when the first log-in was refused; 0: the gate is open."""
 WORDS = 5
 
 
 class LoginGate:
-    """Five of `words`, from `first` on: all processes of a host share them. Times: seconds of the monotonic clock."""
+    """The gate in five of `words`, from `first` on, shared by all processes of a host. Times are monotonic seconds."""
 
     def __init__(self, words: MutableSequence[int] | memoryview, first: int = 0) -> None:
         self._words, self._first = words, first
@@ -32,24 +32,24 @@ class LoginGate:
         """When this process was last refused."""
 
     def refused(self, now: float) -> None:
-        """A server has not let this process in."""
+        """A server has refused this process's log-in."""
         self._refused_ns = ns = int(now * 1e9)
         if not self._read(SHUT_SINCE):
             self._write(SHUT_SINCE, ns)
             self._write(NEXT_TURN, ns + int(GATE_SPACING_FIRST * 1e9))
 
     def opened(self, now: float) -> None:
-        """A server has let this process in."""
+        """A server has accepted this process's log-in."""
         if self._read(SHUT_SINCE):
             self._write(OPENED, int(now * 1e9))
             self._write(SHUT_SINCE, 0)
 
     def opened_after(self, moment: float) -> bool:
-        """Whether another process got in since, and nobody has been refused after it."""
+        """Whether another process has logged in since, and none was refused after it."""
         return not self._read(SHUT_SINCE) and self._read(OPENED) > int(moment * 1e9)
 
     def may_try(self, now: float) -> bool:
-        """Whether this process may try now: always while the gate is open, else if the turn is nobody's."""
+        """Whether this process may try now: always while the gate is open, else if no other process has the turn."""
         since, ns = self._read(SHUT_SINCE), int(now * 1e9)
         if not since:
             return True
@@ -62,7 +62,7 @@ class LoginGate:
         return self._take(NEXT_TURN, spacing, ns)
 
     def may_move(self, now: float) -> bool:
-        """Whether this process may leave its server now, which is about to stop."""
+        """Whether this process may now leave its server, which is about to stop."""
         return self._take(NEXT_MOVE, GATE_MOVE_SPACING, int(now * 1e9))
 
     def _take(self, word: int, spacing: float, ns: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a NATS server means by `-ERR`, and what somebody has to do about it. Source: nats-server, server/errors.go."""
+"""What a NATS server means by `-ERR`, and what an operator has to do. Source: nats-server, server/errors.go."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Violation:
     subject: str
 
     def grant(self) -> str:
-        """What somebody has to grant."""
+        """What an operator has to grant."""
         subject = self.subject
         if self.operation == "publish" and subject.count(".") > 1:
             # an inbox: the rest of it is the requester's own

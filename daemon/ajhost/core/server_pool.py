@@ -1,7 +1,7 @@
 """The servers of a connection: which one is tried next, and when.
 
-Configured ones come first and in between; what a server told of others in its INFO comes after them, bounded in number
-and age, so that no list of dead addresses keeps a configured server from being tried.
+Configured servers come first. Discovered ones, which a server has named in its INFO, come after them, bounded in number
+and age: no list of dead addresses may keep a configured server from being tried.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One server: where it is, who we are there if its URL says so, and the name that its certificate must bear."""
+    """One server: its address, the user if its URL names one, and the name that its certificate must have."""
 
     host: str
     port: int = 4222
@@ -56,7 +56,7 @@ class Server:
 
     @property
     def place(self) -> tuple[str, int]:
-        """What two servers must not share."""
+        """What identifies a server."""
         return self.host.lower(), self.port
 
     def __str__(self) -> str:
@@ -192,7 +192,7 @@ class ServerPool:
         return () if entry is None else in_order(entry.addresses, entry.good)
 
     def reached(self, server: Server, address: Address) -> None:
-        """That address answered."""
+        """Notes that this address has answered."""
         if entry := self._entry(server):
             entry.good = address
 
@@ -210,7 +210,7 @@ class ServerPool:
         return entry.failures
 
     def proven(self, server: Server) -> None:
-        """A connection to this server has lasted: what failed before counts no more."""
+        """A connection to this server has lasted: forgets its failures."""
         if entry := self._entry(server):
             entry.failures = 0
 

@@ -1,12 +1,12 @@
-"""How often the same thing is told: once, and then once in a while with the number of times it has happened since."""
+"""Counts repeated events: the first is reported at once, later ones once in a while, with their number."""
 
 from __future__ import annotations
 
 
 class Throttle:
-    """Counts events by name, and says when one is to be told. Times are seconds of the monotonic clock.
+    """Counts events by name, and decides when to report them. Times are seconds of the monotonic clock.
 
-    Names may come from outside, so that only the last `names` of them are remembered.
+    Names may come from outside, so only the last `names` of them are remembered.
     """
 
     __slots__ = ("_names", "_pause", "_seen")
@@ -17,7 +17,7 @@ class Throttle:
         self._seen: dict[str, tuple[float, int]] = {}
 
     def count(self, name: str, now: float) -> int:
-        """One more of that name. How many to tell of, this one included; 0 while it was told a short while ago."""
+        """Counts one more event. Returns how many to report, this one included; 0: none now."""
         told, silent = self._seen.get(name, (-self._pause, 0))
         if now - told < self._pause:
             self._seen[name] = told, silent + 1

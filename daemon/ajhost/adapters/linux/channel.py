@@ -1,7 +1,7 @@
-"""Messages and file descriptors between two of our processes, over `SOCK_SEQPACKET`: whole or not at all, in order.
+"""Messages and file descriptors between two processes of a host, over `SOCK_SEQPACKET`: whole or not at all, in order.
 
-A message is a JSON object. One that is longer than a datagram should be travels in a memory file whose descriptor
-is sent in its place, so that the length of a plan or a list of problems does not matter.
+A message is a JSON object (`roles/messages.py` has all of them). One that is longer than a datagram is sent as the
+descriptor of a memory file, so the length of a spec or of a list of problems does not matter.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 import orjson
 
 _INLINE = 64 << 10
-"""Bytes of JSON that go in one datagram."""
+"""Messages of up to so many bytes go in one datagram."""
 _LONGEST = 64 << 20
-"""Bytes of JSON that are believed at all."""
+"""No message has more bytes: a larger number is damage."""
 MAX_DESCRIPTORS = 200
 """Descriptors in one message; the kernel's limit is 253 (SCM_MAX_FD)."""
 _CONTROL = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * array.array("i").itemsize)
@@ -34,7 +34,7 @@ class ChannelFull(Exception):
 
 
 class ChannelClosed(Exception):
-    """The peer is gone, or sends what is no message."""
+    """The peer has closed its end, or has sent what is no message."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -124,7 +124,7 @@ class Channel:
         try:
             return self._sock.recvmsg(_INLINE, _CONTROL, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
-            # The peer ended with something of ours unread. The kernel says so once, and BEFORE what the peer had sent.
+            # The peer ended with unread messages. The kernel says so once, and BEFORE what the peer had sent.
             return self._sock.recvmsg(_INLINE, _CONTROL, socket.MSG_CMSG_CLOEXEC)
 
     def receive_wait(self, timeout: float | None) -> tuple[dict[str, Any], list[int]] | None:

@@ -1,4 +1,4 @@
-"""The children of this process: which there are, what a dead worker has left, and a pidfd that was lost on its way."""
+"""The children of this process: which there are, those that a dead worker has left, and pidfds of children."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ajhost.core.timings import STRAY_HUNT
 
 
 class ChildReaper:
-    """Ends and reaps what a subreaper inherits from dead workers: their handlers' children, which nobody waits for.
+    """Ends and reaps what a subreaper inherits from dead workers: children of handlers, which no process waits for.
 
-    The kernel makes them children of this process when their worker dies, whatever session or process group they made
-    for themselves. A child that was there, and unknown, before is somebody else's: of a template that died, or of a
-    process that was started in this container.
+    The kernel makes them children of this process when their worker dies, in whatever session or process group they
+    are. An unknown child from before a worker's death is left alone: it belongs to a template that died, or was started in
+    this container by another process.
     """
 
     def __init__(self) -> None:
@@ -47,15 +47,15 @@ class ChildReaper:
         return time.monotonic() < self._hunts_until
 
     def hunt(self) -> None:
-        """A worker has died: from now on, for a moment, `end_strays` ends what it has left."""
+        """A worker has died: for a moment from now on `end_strays` ends what it has left."""
         self._hunts_until = time.monotonic() + STRAY_HUNT
 
     def spare(self, known: Container[int]) -> None:
-        """A template has died by itself: what its imports had started, its workers may need."""
+        """A template has died: spares its children, which its workers may need."""
         self._spared.update(pid for pid in children() if pid not in known)
 
     def end_strays(self, known: Container[int]) -> set[int]:
-        """SIGKILLs each living child that is not `known` and was there at the last call already; who that was.
+        """Sends SIGKILL to each living child that is not `known` and was there at the last call. Returns their pids.
 
         Call it at every tick while `hunting`. A worker is a child for a moment before its pidfd is received.
         """
@@ -69,7 +69,7 @@ class ChildReaper:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         if ended:
-            self.hunt()  # their own children come next
+            self.hunt()  # their own children become this process's next
         self._strays = living
         return ended
 
@@ -90,12 +90,13 @@ def children_of(pid: int) -> set[int]:
 
 
 def pidfd_of_child(pid: int) -> int | None:
-    """A pidfd of a child whose own was lost: the kernel drops descriptors that come when there is no room for them.
+    """A pidfd of a child: the kernel drops one that is received while this process has no free descriptor.
 
-    None when there is no such child any more, or still no room: it is killed then, since nobody could watch it.
+    None when there is no such child, or still no free descriptor. The child is killed then, since its death would not
+    be noticed.
     """
     try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child's number is nobody else's
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child's pid is not reused
         return os.pidfd_open(pid)
     except ChildProcessError:
         return None

@@ -1,8 +1,8 @@
-"""Permits that all processes of a host share: so many at once, and none is lost with the process that held it.
+"""Permits that all processes of a host share: a limited number at once, none of which is lost when its holder dies.
 
-Each permit is one byte of a file that nobody reads, locked by fcntl(2). The kernel gives the lock back when its process
-ends, however that is, and a child that a handler forks does not have it. A process must open the file once only, since
-closing any descriptor of it gives back all that the process holds.
+Each permit is a record lock (fcntl(2)) on one byte of a file. The kernel releases it when its process ends in any way,
+and a child that a handler forks does not have it. A process must open the file only once, since closing any descriptor
+of it releases all its locks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Files of statistics: taken by one writer each, read by everybody. The only module that opens them.
+"""Files of statistics: each has one writer, and every process may read them. The only module that opens them.
 
-`flock` and not a record lock: whoever reads all files reads its own too, and closing any descriptor of a file drops its
-process's record locks. A child that a handler forks keeps the lock for as long as it lives; another file is made then.
+The lock is flock(2) and not a record lock: a process that reads all files reads its own too, and closing any descriptor
+of a file would drop its record locks. A child that a handler forks keeps the lock while it lives; the next writer makes
+another file then.
 """
 
 from __future__ import annotations
