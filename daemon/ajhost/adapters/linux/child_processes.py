@@ -17,8 +17,8 @@ class ChildReaper:
     """Ends and reaps what a subreaper inherits from dead workers: children of handlers, which no process waits for.
 
     The kernel makes them children of this process when their worker dies, in whatever session or process group they
-    are. An unknown child from before a worker's death is left alone: it belongs to a template that died, or was started in
-    this container by another process.
+    are. An unknown child from before a worker's death is left alone: it belongs to a template that died, or was
+    started in this container by another process.
     """
 
     def __init__(self) -> None:
