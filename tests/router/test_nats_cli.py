@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.support import processes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.program import Program, run
@@ -42,6 +43,40 @@ async def test_nats_request_shows_an_error_as_a_header(
         )
         assert asked.status == 0, asked
         assert "AJ-Terminate: no recipient" in asked.stderr
+
+
+async def test_nats_micro_shows_a_host_with_its_routes_and_what_became_of_their_tasks(
+    nats_cli: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
+) -> None:
+    handlers = {"email:new": "work", "": "echo"}
+    async with Host(tmp_path, nats=jetstream.url, handlers=handlers) as host:
+        for kind in ("ok", "error", "ok"):
+            await host.command("call", "email:new", json.dumps({"kind": kind}))
+        for slot in list(host.workers()):
+            await processes.gone(host.kill(slot))
+        while (await host.status())["serving"] < 2:
+            pass  # each look is a process
+        listed = await run(nats_cli, "micro", "ls", env=context)
+        assert "ajhost" in listed.stdout, listed
+        asked = await run(nats_cli, "micro", "stats", "ajhost", "--json", env=context)
+        (service,) = json.loads(asked.stdout)
+        told = {endpoint["name"]: endpoint for endpoint in service["endpoints"]}
+        assert (told["email-new"]["num_requests"], told["email-new"]["num_errors"]) == (3, 1)
+        assert told["email-new"]["subject"] == "CHORIA_AJ.H.T.email:new"
+        assert told["email-new"]["queue_group"] == "ajhost"
+        assert told["catchall"]["num_requests"] == 0
+        info = await run(nats_cli, "micro", "info", "ajhost", env=context)
+        assert "CHORIA_AJ.H.T.email:new" in info.stdout, info
+        pinged = await run(nats_cli, "micro", "ping", env=context)
+        assert "ajhost" in pinged.stdout + pinged.stderr, pinged
+
+
+async def test_a_host_that_is_told_so_is_no_service(
+    nats_cli: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=jetstream.url, sections={"nats": {"service": False}}):
+        listed = await run(nats_cli, "micro", "ls", env=context)
+        assert "ajhost" not in listed.stdout + listed.stderr
 
 
 async def test_call_is_answered_by_nats_reply(

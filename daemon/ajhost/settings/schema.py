@@ -115,6 +115,7 @@ class Nats(_Table):
     reply_prefixes: Annotated[
         list[Annotated[str, AfterValidator(parse.inbox_prefix)]], Field(min_length=1)
     ] = _allowed('a list of subjects, like ["_INBOX"]; absent for all')
+    service: bool = _allowed("true or false")
     discover: bool = _allowed("true or false")
     ping_interval: float = _seconds("0.5", ge=0.5)
     ping_timeout: float = _seconds("1", ge=1)

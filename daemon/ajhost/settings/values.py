@@ -30,8 +30,9 @@ class TlsSettings:
 class NatsSettings:
     """`[nats]`: where the servers are and who we are there. Files are read at each log-in, so they are kept as paths.
 
-    `discover`: whether servers that a server tells of are tried as well. `ping_interval`, `ping_timeout`: seconds
-    without a byte after which a server is asked for a sign of life, and after which it counts as gone.
+    `service`: whether the host answers `nats micro`. `discover`: whether servers that a server tells of are tried as
+    well. `ping_interval`, `ping_timeout`: seconds without a byte after which a server is asked for a sign of life, and
+    after which it counts as gone.
     """
 
     servers: tuple[str, ...] = field(default=("nats://127.0.0.1:4222",), repr=False)  # may hold passwords
@@ -46,6 +47,7 @@ class NatsSettings:
     token_file: Path | None = None
     inbox_prefix: str = "_INBOX"
     reply_prefixes: tuple[str, ...] = ()
+    service: bool = True
     discover: bool = True
     ping_interval: float = 2.0
     ping_timeout: float = 5.0

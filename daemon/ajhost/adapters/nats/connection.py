@@ -79,8 +79,9 @@ class Connection:
         name: str,
         *,
         quiet: bool = False,
+        always: Iterable[str] = (),
     ) -> None:
-        """`quiet`: whoever connects tells of failures itself."""
+        """`quiet`: whoever connects tells of failures itself. `always`: subjects besides those of the queue group."""
         self._settings, self._name, self._quiet = settings, name, quiet
         self._loop = asyncio.get_running_loop()
         rng = Random()
@@ -90,7 +91,7 @@ class Connection:
         self._attempts = Attempts(settings, name)
         self.transport = LedgerTransport(ledger, restart_window, sink, self)
         self._words = ledger.words
-        self._subscriber = Subscriber(self.transport.out)
+        self._subscriber = Subscriber(self.transport.out, always)
         self._fatal: tuple[Reason, str] | None = None
         self._end: Lost | None = None
         self._work: asyncio.Task[Event | None] | None = None
@@ -296,8 +297,12 @@ class Connection:
             self._words[Word.REFUSED_REPLIES] += 1
             said = "NATS refuses replies: %s; %s"
             self._throttled.tell(logging.ERROR, violation.grant(), said, text, violation.grant())
+        elif not self._subscriber.refused(violation):
+            said = (
+                "NATS refuses %s: `nats micro` does not show this host; [nats] service = false asks no more"
+            )
+            self._throttled.tell(logging.INFO, "service", said, violation.subject)
         else:
-            self._subscriber.refused(violation)
             said = "NATS refuses a subscription: %s; %s"
             self._throttled.tell(logging.ERROR, text, said, text, violation.grant())
             if self._machine.state is ConnectionState.SUBSCRIBED and self._subscriber.complete:

@@ -22,10 +22,14 @@ _NOTHING = Subscriptions()
 
 
 class Subscriber:
-    """`wanted` is subscribed to at each log-in."""
+    """`wanted` is subscribed to at each log-in, and so is `always`, which has no queue group.
 
-    def __init__(self, out: ReplyWriter) -> None:
+    If the server refuses one of `always`, the host goes on without.
+    """
+
+    def __init__(self, out: ReplyWriter, always: Iterable[str] = ()) -> None:
         self._out = out
+        self._always, self._always_known = tuple(always), False
         self.wanted = self._known = _NOTHING
         self._sid, self._sids = 0, list[int]()
         self._refused: list[Violation] = []
@@ -45,12 +49,15 @@ class Subscriber:
 
     def reset(self) -> None:
         """The connection has ended, and its subscriptions with it."""
-        self._known = _NOTHING
+        self._known, self._always_known = _NOTHING, False
         self._sids.clear()
 
-    def refused(self, violation: Violation) -> None:
-        """The server has refused a subscription."""
-        self._refused.append(violation)
+    def refused(self, violation: Violation) -> bool:
+        """The server has refused a subscription; whether it was one of `wanted`."""
+        matters = violation.subject not in self._always
+        if matters:
+            self._refused.append(violation)
+        return matters
 
     def barred(self) -> Barred:
         """What was refused, as an event."""
@@ -64,9 +71,11 @@ class Subscriber:
             self._refused.clear()
             lines = [b"UNSUB %d\r\n" % sid for sid in self._sids]
             self._sids.clear()
+            if not self._always_known:
+                self._always_known = True
+                lines += [b"SUB %b %d\r\n" % (subject.encode(), self._next_sid()) for subject in self._always]
             for subject in wanted.subjects:
-                self._sid += 1
-                self._sids.append(self._sid)
+                self._sids.append(self._next_sid())
                 lines.append(b"SUB %b %b %d\r\n" % (subject.encode(), wanted.group.encode(), self._sid))
             self._out.command(b"".join(lines))
             if not await self._out.round_trip():
@@ -75,8 +84,12 @@ class Subscriber:
             if wanted == self.wanted:
                 return self.barred() if self._refused else Subscribed()
 
+    def _next_sid(self) -> int:
+        self._sid += 1
+        return self._sid
+
     async def unsubscribe(self) -> None:
-        """Ends every subscription; when it returns, all that the server had sent for them has been received."""
+        """Ends the subscriptions of `wanted`; when it returns, all that the server had sent for them is received."""
         self._known = _NOTHING
         self._out.command(b"".join(b"UNSUB %d\r\n" % sid for sid in self._sids))
         self._sids.clear()

@@ -23,7 +23,7 @@ from ajhost.core.restart_window import RestartWindow
 from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRIBE_LIMIT
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import read_task
 from ajhost.protocol.wire import encode_reply, host_subjects
@@ -32,8 +32,10 @@ from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.answered import Answered
+from ajhost.roles.supervisor.service import ServiceResponder
 
 _log = logging.getLogger("ajhost.supervisor")
+_SERVICE = b"$SRV."
 _HELD = 2048
 """Requests that the standby can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
 
@@ -48,6 +50,7 @@ class Standby:
         queues: Sequence[TokenQueue],
         max_payload: int,
         on_connection: Callable[[int, socket.socket], None],
+        service: ServiceResponder | None = None,
     ) -> None:
         self.directory = spec.runtime / "ledger"
         self.serial = serial
@@ -64,7 +67,11 @@ class Standby:
         self._offset = ClockOffset(self.ledger)
         self._merge_restart_windows(restart_window)
         gate = LoginGate(self.ledger.words, Word.LOGIN_GATE)
-        self.connection = Connection(spec.nats, self.ledger, restart_window, gate, self, "ajhost supervisor")
+        self._service = service
+        always = () if service is None else service.subjects
+        self.connection = Connection(
+            spec.nats, self.ledger, restart_window, gate, self, "ajhost supervisor", always=always
+        )
         self.transport = self.connection.transport
         self.producer = Producer(self.ledger, queues, loop, self._expired)
         self.subscriptions = 0
@@ -104,6 +111,8 @@ class Standby:
         self._queues = [queue_of(h) for h in spec.handlers]
         self._subjects = host_subjects((h.route for h in spec.handlers), spec.nats.catchall)
         self._group = spec.nats.queue_group
+        if self._service is not None:
+            self._service.use_routes([h.route for h in spec.handlers], self._group)
         self._backlog = max(spec.workers.backlog * spec.workers.count, _HELD // 2)
 
     async def connect(self) -> None:
@@ -228,11 +237,15 @@ class Standby:
         self._on_connection(self.ledger.words[Word.EPOCH], sock)
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
-        """A request that came to the last resort."""
-        begin, _, _, end, _, reply = message
+        """A request that came to the last resort, or a question to the host as a service."""
+        begin, _, _, end, subject, reply = message
         if self._answerable(reply) is None:
             self._unanswerable(reply)
             self.ledger.release(index)
+            return
+        if subject.startswith(_SERVICE):
+            self.ledger.release(index)
+            self._answer_as_service(subject, reply)
             return
         if len(reply) > MAX_REPLY or end > len(data):
             self._refuse(
@@ -243,6 +256,11 @@ class Standby:
             self._refuse(index, reply, text, data[begin:end])
         else:
             self._enqueue_checked(index, data, message, data[begin:end])
+
+    def _answer_as_service(self, subject: bytes, reply: bytes) -> None:
+        body = None if self._service is None else self._service.answer(subject.decode())
+        if body is not None:
+            self.transport.out.publish(encode_reply(reply, Completed(body), self.max_payload))
 
     def before_buffer_reuse(self) -> None:
         """What was admitted has been copied."""

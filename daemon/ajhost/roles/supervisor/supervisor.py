@@ -37,6 +37,7 @@ from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
+from ajhost.roles.supervisor.service import ServiceResponder
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
@@ -143,7 +144,12 @@ class Supervisor:
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._pool.max_payload = await discover(spec.nats, self._on_waiting)
-            standby = Standby(spec, self.serial, self._queues, self._pool.max_payload, self._on_connection)
+            service = None
+            if spec.nats.service:
+                service = ServiceResponder(self._runtime, self.serial, lambda: self._fleet.serving() > 0)
+            standby = Standby(
+                spec, self.serial, self._queues, self._pool.max_payload, self._on_connection, service
+            )
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
         self._pool.supervisor_place = standby.ledger.place

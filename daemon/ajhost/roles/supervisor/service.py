@@ -1,0 +1,72 @@
+"""The host as a NATS service: the supervisor answers `nats micro ls|info|stats|ping`, whatever its workers do."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ajhost import __version__
+from ajhost.adapters.linux.stats_files import read_all
+from ajhost.core.route_stats import RouteStats, clip
+from ajhost.protocol.service_api import Service, ServiceEndpoint, answer, subjects, verb_of
+from ajhost.protocol.times import render
+from ajhost.protocol.wire import subjects_of
+from ajhost.roles.stats_history import DIRECTORY
+
+_NAME = "ajhost"
+
+
+class ServiceResponder:
+    """`serves`: whether any worker is in the queue group; a host that does not serve is no service."""
+
+    def __init__(self, runtime: Path, serial: int, serves: Callable[[], bool]) -> None:
+        self._runtime, self._serves = runtime, serves
+        host = socket.gethostname()
+        self._service = Service(
+            name=_NAME,
+            id=f"{serial:x}",
+            version=__version__,
+            description="Python handlers for Choria AsyncJobs",
+            started=render(time.time_ns()),
+            metadata=(("host", host), ("runtime", str(runtime))),
+        )
+        self._routes: Sequence[str] = ()
+        self._group = ""
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """What to subscribe to, without a queue group."""
+        return subjects(self._service)
+
+    def use_routes(self, routes: Sequence[str], group: str) -> None:
+        """Takes a generation's routes and queue group."""
+        self._routes, self._group = routes, group
+
+    def answer(self, subject: str) -> bytes | None:
+        """The answer to what came on a subject; None for what is no such question, or when nobody serves."""
+        verb = verb_of(subject)
+        if verb is None or not self._serves():
+            return None
+        return answer(verb, self._service, self._endpoints())
+
+    def _endpoints(self) -> list[ServiceEndpoint]:
+        counted = read_all(self._runtime / DIRECTORY)
+        return [self._endpoint(route, counted.get(clip(route), RouteStats())) for route in self._routes]
+
+    def _endpoint(self, route: str, stats: RouteStats) -> ServiceEndpoint:
+        failed = {reason: count for reason, count in stats.failed.items() if count}
+        refused = {reason: count for reason, count in stats.refused.items() if count}
+        last = max(
+            failed | refused, key=lambda reason: failed.get(reason, 0) + refused.get(reason, 0), default=""
+        )
+        return ServiceEndpoint(
+            route=route,
+            subject=subjects_of(route)[0],
+            queue_group=self._group,
+            requests=stats.answered,
+            errors=sum(failed.values()) + sum(refused.values()) + stats.terminated,
+            processing_ns=int(stats.running.total * 1e9),
+            last_error=f"most often: {last}" if last else "",
+        )
