@@ -176,6 +176,31 @@ async def test_a_wild_byte_in_a_ledger_never_ends_supervision(
         assert (await router.request("echo", b"alive")).body == b"alive"
 
 
+@pytest.mark.parametrize("change", SCRIBBLES, ids=lambda change: change.__name__)
+async def test_a_wild_byte_in_a_ledger_does_not_keep_the_next_start_from_serving(
+    nats_server: NatsServer, tmp_path: Path, change: Callable[[Words], None]
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        for _ in range(8):
+            await router.send("work", {"sleep_ms": 60_000}, deadline=3)
+        await host.running(8)
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGSTOP)
+        for pid in host.workers().values():
+            scribble(host, pid, change)
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGKILL)
+        await host.wait()
+        await host.restart()
+        assert (await router.request("echo", b"alive")).body == b"alive"
+        served = host.workers()
+        host.kill(0)
+        await refilled(host, 0, served[0])
+
+
 @contextlib.contextmanager
 def no_descriptors(pid: int) -> Iterator[None]:
     """The process cannot open anything more, for as long."""

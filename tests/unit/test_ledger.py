@@ -9,8 +9,12 @@ import pytest
 from ajhost.core.recovery import classify
 from ajhost.ledger.layout import (
     ENTRY_SIZE,
+    ENTRY_WORDS,
+    FIRST,
     HEADER_SIZE,
     MAX_REPLY,
+    SIZES,
+    TEXT,
     Geometry,
     Identity,
     LedgerError,
@@ -25,6 +29,7 @@ from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import scan
 from tests.support.every_kill import states
+from tests.support.memory import ledger_in_memory
 
 SMALL = Geometry(8, 4096, 4096)
 FRAME = b"MSG s 1 r 2\r\nhi\r\n"
@@ -357,3 +362,14 @@ def test_a_kill_between_any_two_instructions_loses_and_doubles_nothing() -> None
         if consumed or memory[Word.EPOCH * 8]:
             assert {*replies, *ended, *answered} == set(everything), "a request is lost"
     assert len(bases) > 2, "the unfinished frame was moved to the front more than once"
+
+
+def test_texts_that_a_stray_write_made_longer_than_an_entry_end_with_it() -> None:
+    owner = ledger_in_memory()
+    index = owner.receive_copy(b"MSG s 1 r 0\r\n\r\n", 1)
+    assert index is not None
+    owner.start(index, 2, b"r", b"id", b"type", 3, 4)
+    owner.words[FIRST + index * ENTRY_WORDS + SIZES] = (1 << 64) - 1
+    entry = owner.entry(index)
+    assert len(entry.reply) == ENTRY_SIZE - TEXT
+    assert (entry.id, entry.type) == ("", "")

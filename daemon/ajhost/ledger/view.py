@@ -31,6 +31,7 @@ from ajhost.ledger.layout import (
     Word,
 )
 
+_ROOM = ENTRY_SIZE - TEXT
 _STATES = {int(state): state for state in State if state <= State.SENT}
 
 
@@ -158,7 +159,10 @@ class Ledger:
         state = words[word]
         seq = state >> 8
         sizes, serial = words[word + SIZES], words[word + ORIGIN]
-        reply, id_, type_, route = sizes & 0xFFFF, sizes >> 16 & 0xFFFF, sizes >> 32 & 0xFFFF, sizes >> 48
+        # a stray write may have made the texts longer than there is room for
+        reply, route = min(sizes & 0xFFFF, _ROOM), sizes >> 48
+        id_ = min(sizes >> 16 & 0xFFFF, _ROOM - reply)
+        type_ = min(sizes >> 32 & 0xFFFF, _ROOM - reply - id_)
         at = words[word + FRAME]
         text = word * 8 + TEXT
         return Entry(

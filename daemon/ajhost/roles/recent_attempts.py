@@ -45,7 +45,9 @@ class RecentAttempts:
         """An attempt has ended otherwise than completed. `outcome`: `failed`, `terminated` or `refused`."""
         if self._ring is None:
             return
-        names = {"id": id[:_LONGEST_NAME], "type": type[:_LONGEST_NAME], "outcome": outcome, "reason": reason}
+        # in JSON a control character takes six bytes, and a damaged ledger has nothing else
+        id, type = _within(id[:_LONGEST_NAME], _LONGEST_NAME), _within(type[:_LONGEST_NAME], _LONGEST_NAME)
+        names = {"id": id, "type": type, "outcome": outcome, "reason": reason}
         known = {"at": time.time(), "tries": tries, **names}
         room = LONGEST - len(orjson.dumps({**known, "text": ""}))
         self._ring.append(orjson.dumps({**known, "text": _within(text[:_LONGEST_TEXT], room)}))
@@ -53,7 +55,7 @@ class RecentAttempts:
 
 def _within(text: str, room: int) -> str:
     """As much of a text as makes at most `room` bytes of JSON."""
-    while len(orjson.dumps(text)) - 2 > room:
+    while text and len(orjson.dumps(text)) - 2 > room:
         text = text[: len(text) * 3 // 4]
     return text
 
