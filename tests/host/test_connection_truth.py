@@ -79,6 +79,7 @@ async def test_a_server_that_goes_away_is_told_everywhere_and_so_is_its_return(
         samples = await scrape(listen)
         assert samples['ajhost_workers{state="disconnected"}'] == 2
         assert samples['ajhost_workers{state="serving"}'] == samples["ajhost_ready"] == 0
+        assert samples['ajhost_nats_disconnected{reason="refused",slot="0"}'] == 1
         assert samples['ajhost_nats_connected{slot="0"}'] == samples['ajhost_nats_connected{slot="1"}'] == 0
         await until(lambda: shown(host, "0 of 2 workers serve"))
         await until(lambda: shown(host, "refused"))
@@ -94,6 +95,7 @@ async def test_a_server_that_goes_away_is_told_everywhere_and_so_is_its_return(
         assert samples['ajhost_workers{state="serving"}'] == 2
         assert samples['ajhost_nats_reconnects_total{slot="0"}'] >= 1
         assert samples['ajhost_nats_connected{slot="1"}'] == 1
+        assert not [name for name in samples if name.startswith("ajhost_nats_disconnected")]
         await until(lambda: shown(host, "2 of 2 workers serve"))
         async with Router(nats_server.url) as router:
             assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE

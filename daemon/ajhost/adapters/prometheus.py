@@ -124,6 +124,11 @@ class _Families(Collector):
             "Whether a process of the slot is subscribed at a NATS server (the supervisor: connected): 1, else 0.",
             labels=["slot"],
         )
+        why = GaugeMetricFamily(
+            "ajhost_nats_disconnected",
+            "1 for each slot that is not connected, with the reason.",
+            labels=["slot", "reason"],
+        )
         reconnects = CounterMetricFamily(
             "ajhost_nats_reconnects", "Connections to NATS that were made anew.", labels=["slot"]
         )
@@ -134,9 +139,12 @@ class _Families(Collector):
         )
         for slot, connection in self._stats.connections.items():
             connected.add_metric([slot], float(connection.connected))
+            if not connection.connected:
+                why.add_metric([slot, connection.reason or "none"], 1)
             reconnects.add_metric([slot], connection.reconnects)
             refused.add_metric([slot], connection.refused_replies)
         yield connected
+        yield why
         yield reconnects
         yield refused
 

@@ -13,17 +13,22 @@ from ajhost.ledger.view import Entry, Ledger
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
-    """The connections of a slot's processes to NATS, those that are gone included in the counts."""
+    """The connections of a slot's processes to NATS, those that are gone included in the counts.
+
+    `reason` says why it is not connected: the name of a `Reason` in lower case.
+    """
 
     connected: bool = False
     reconnects: int = 0
     refused_replies: int = 0
+    reason: str = ""
 
     def __add__(self, other: ConnectionStats) -> ConnectionStats:
         return ConnectionStats(
             self.connected or other.connected,
             self.reconnects + other.reconnects,
             self.refused_replies + other.refused_replies,
+            self.reason or other.reason,
         )
 
 
@@ -119,7 +124,9 @@ def counts_of(ledger: Ledger) -> dict[str, int]:
 
 def connection_stats(ledger: Ledger) -> ConnectionStats:
     """The connection of a living process."""
-    return ConnectionStats(ledger.connection().subscribed, *_connection_counts(ledger))
+    status = ledger.connection()
+    reason = "" if status.subscribed else status.reason.name.lower()
+    return ConnectionStats(status.subscribed, *_connection_counts(ledger), reason)
 
 
 def _connection_counts(ledger: Ledger) -> tuple[int, int]:
