@@ -1,0 +1,90 @@
+"""`ajhost status` and `ajhost tasks` of a host that has work: what they show, and in which order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ajhost import __version__
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+HANDLERS = {"echo": "echo", "work": "work", "": "work"}
+
+
+async def test_status_shows_settings_connection_workers_routes_and_tasks(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections = {"workers": {"count": 1, "concurrency": 2}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        for _ in range(5):
+            assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
+        await router.request("work", {"kind": "error"})
+        long = [await router.send("work", {"sleep_ms": 60_000}, deadline=60.0) for _ in range(4)]
+        async with asyncio.timeout(20):
+            while True:
+                told = await host.status()
+                routes = {route["route"]: route for route in told["routes"]}
+                if (routes["work"]["running"], routes["work"]["waiting"]) == (2, 2):
+                    break
+        assert (routes["echo"]["received"], routes["echo"]["completed"]) == (5, 5)
+        assert (routes["work"]["received"], routes["work"]["failed"]["handler error"]) == (5, 1)
+        supervisor = told["supervisor"]
+        assert (supervisor["version"], Path(supervisor["settings"]).name) == (__version__, "ajhost.toml")
+        assert 0 < supervisor["uptime_s"] < 120
+        (worker,) = told["workers"]
+        assert worker["memory"] > 1 << 20
+        text = (await host.command("status")).stdout
+        where = nats_server.url.removeprefix("nats://")
+        assert text.startswith(f"ajhost {__version__}, settings {supervisor['settings']}, up ")
+        assert f"ready, {where} for " in text
+        assert "1 of 1 slots serve" in text
+        assert re.search(rf"^ +0 +\d+ +1 +serving +2 +\d+ MiB +\d+% +{where} for ", text, re.MULTILINE)
+        assert re.search(r"^work +2 +2 ", text, re.MULTILINE)
+        assert text.index(long[0].id) < text.index(long[1].id), "the oldest first"
+        assert long[2].id not in text, "it waits"
+
+
+async def test_tasks_are_shown_by_route_and_age_the_oldest_first(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS) as host,
+        Router(nats_server.url) as router,
+    ):
+        assert (await host.command("tasks")).stdout == ""
+        first = await router.send("work", {"sleep_ms": 60_000}, deadline=60.0)
+        second = await router.send("catchall", {"sleep_ms": 60_000}, task_type="other", deadline=60.0)
+        await host.running(2)
+
+        async def ids(*arguments: str) -> list[str]:
+            result = await host.command("tasks", "--json", *arguments)
+            assert result.status == 0, result
+            return [task["id"] for task in json.loads(result.stdout)]
+
+        assert await ids() == [first.id, second.id]
+        assert await ids("--route", "work") == [first.id]
+        assert await ids("--route", "catchall") == [second.id]
+        assert await ids("--route", "echo") == []
+        assert await ids("--older", "1h") == []
+        assert await ids("--older", "1ms") == [first.id, second.id]
+        table = (await host.command("tasks")).stdout
+        assert table.index(first.id) < table.index(second.id)
+
+
+@pytest.mark.parametrize("older", ["soon", "10 parsecs", "-1s", ""])
+async def test_an_age_that_is_none_is_told_with_what_is_allowed(
+    nats_server: NatsServer, tmp_path: Path, older: str
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        result = await host.command("tasks", f"--older={older}")
+        assert (result.status, result.stdout) == (2, "")
+        assert "allowed: a number with ms, s, m, h or d, like 10s" in " ".join(result.stderr.split())
