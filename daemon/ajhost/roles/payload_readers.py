@@ -64,9 +64,9 @@ def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
         if hasattr(adapter, "rebuild"):  # pydantic 2.10
             adapter.rebuild(raise_errors=True)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         raise Unreadable(
-            f"{handler}: {name} cannot be validated as {type_name(hint)}: {reason} What would do: bytes, str, "
+            f"{handler}: {name} cannot be validated as {type_name(hint)}: {reason}. What would do: bytes, str, "
             "dict, list, a dataclass, a TypedDict, a pydantic model"
         ) from None
     return _Json(name, type_name(hint), adapter, handler)
