@@ -300,3 +300,17 @@ async def test_one_connection_more_than_some_closes_the_one_that_waited_longest(
             with contextlib.suppress(ConnectionResetError):  # the one that has waited longest makes room
                 assert await asyncio.to_thread(waiting[0].recv, 1) == b""
         assert (await answers_until(listen, "/healthz", 200)).text == "ok\n"
+
+
+async def test_a_request_whose_body_is_no_http_is_refused_without_a_word_in_the_log(
+    nats_server: NatsServer, tmp_path: Path, listen: str
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url, sections=sections(listen)) as host:
+        address, _, port = listen.rpartition(":")
+        for head in ("GET /readyz", "GET /nothing", "POST /metrics"):
+            reader, writer = await asyncio.open_connection(address, int(port))
+            writer.write(f"{head} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".encode())
+            assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
+        assert (await fetch(listen, "/healthz")).text == "ok\n"
+        assert not host.output.having("Traceback")

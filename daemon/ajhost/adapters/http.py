@@ -235,6 +235,15 @@ async def _send_stream(stream: Stream, receive: ASGIReceiveCallable, send: ASGIS
 class _Bounded(H11Protocol):
     """Neither more connections than some, nor connections that never ask, nor requests that never end."""
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what is not HTTP. uvicorn has begun with the page by then if the request's head was right."""
+        if self.cycle is not None:
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+            self.cycle.disconnected = True  # the page is sent to nobody
+        super().send_400_response(msg)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head: asyncio.TimerHandle | None = None
