@@ -1,0 +1,204 @@
+"""Changed input for a host that serves: honest requesters beside it notice nothing, and no process grows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ajhost.core.timings import STABLE_AFTER
+from scripts.lib.fuzz.mutate import mutated
+from tests.support import processes
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.proxy import Direction, Partition
+from tests.support.router import Router, Verdict, headers_of, subject_of, task_json
+from tests.support.truth import listens, subscribed_again, with_pages
+
+_MOST_GROWTH = 60 << 20
+"""Bytes by which a process may be larger than after its first minute of this."""
+_BACK = 8.0
+"""Seconds in which every worker serves again."""
+_HTTP = (
+    b"GET /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET /readyz HTTP/1.0\r\n\r\n",
+    b"POST /status HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+)
+_CONTROL = (
+    b'{"ask": "cancel", "task": "x"}\n',
+    b'{"ask": "nothing", "settings": "/etc/ajhost/ajhost.toml"}\n',
+)
+_UNFORESEEN = ("Traceback", "not foreseen", "unexpected:", "never retrieved")
+
+
+class Live:
+    """One host, honest load, and those that send it changed input."""
+
+    def __init__(self, directory: Path, rng: random.Random) -> None:
+        self._directory, self._rng = directory, rng
+        self.sent = 0
+        self.failures: list[str] = []
+
+    async def run(self, seconds: float) -> None:
+        """For so long."""
+        sections = with_pages()
+        async with (
+            NatsServer(self._directory, monitored=True) as server,
+            Partition(server.port) as partition,
+            Host(
+                self._directory,
+                nats=partition.url,
+                handlers={"echo": "echo", "thread": "echo_sync"},
+                sections=sections,
+            ) as host,
+            Router(server.url) as router,
+        ):
+            until = time.monotonic() + seconds * 0.5
+            attackers = [
+                self._requests(router, until),
+                self._connections(listens(sections).rpartition(":"), until),
+                self._control(host, until),
+            ]
+            sizes = _sizes(host)
+            async with router.load("echo", b"honest", rate=50, deadline=20) as load:
+                await asyncio.gather(*attackers)
+                await asyncio.sleep(0.5)
+            report = load.report()
+            if len(report.requests) != report.verdicts[Verdict.COMPLETE]:
+                self.failures.append(f"honest requests: {report}")
+            for pid, size in _sizes(host).items():
+                if size - sizes.get(pid, size) > _MOST_GROWTH:
+                    self.failures.append(f"process {pid} grew from {sizes[pid] >> 20} to {size >> 20} MiB")
+            await self._mutating_proxy(partition, server, router, time.monotonic() + seconds * 0.25)
+            await self._ledgers(host, server, router, time.monotonic() + seconds * 0.25)
+            self.failures += _unforeseen(host)
+
+    async def _requests(self, router: Router, until: float) -> None:
+        """Requests with a changed body, header, or reply subject."""
+        rng, inbox = self._rng, router.client.new_inbox()
+        bodies = (task_json("echo", b"x"), task_json("thread", b"{}"))
+        while time.monotonic() < until:
+            for _ in range(20):
+                body = mutated(rng, bodies) if rng.random() < 0.7 else bodies[0]
+                headers = headers_of(int(time.time()) + 5)
+                if rng.random() < 0.4:
+                    key = rng.choice(list(headers))
+                    changed = mutated(rng, (headers[key].encode(),)).decode("utf-8", "replace")
+                    headers[key] = "".join(c for c in changed if c.isprintable())[:1000] or "x"
+                with contextlib.suppress(Exception):  # nats-py refuses some headers itself
+                    await router.client.publish(
+                        subject_of(rng.choice(("echo", "thread"))), body, reply=inbox, headers=headers
+                    )
+                    self.sent += 1
+            await asyncio.sleep(0.1)
+
+    async def _connections(self, listen: tuple[str, str, str], until: float) -> None:
+        """Changed HTTP."""
+        await self._pour(lambda: asyncio.open_connection(listen[0], int(listen[2])), _HTTP, until)
+
+    async def _control(self, host: Host, until: float) -> None:
+        """Changed words at the control socket."""
+        path = str(host.runtime / "control")
+        await self._pour(lambda: asyncio.open_unix_connection(path), _CONTROL, until)
+
+    async def _pour(
+        self,
+        connect: Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]],
+        samples: tuple[bytes, ...],
+        until: float,
+    ) -> None:
+        while time.monotonic() < until:
+            data = mutated(self._rng, samples)
+            if b"reload" in data:
+                continue
+            reader, writer = await connect()
+            with contextlib.suppress(OSError):
+                writer.write(data)
+                await writer.drain()
+                writer.write_eof()
+                async with asyncio.timeout(1):
+                    await reader.read()
+            writer.transport.abort()
+            self.sent += 1
+            await asyncio.sleep(0.05)
+
+    async def _mutating_proxy(
+        self, partition: Partition, server: NatsServer, router: Router, until: float
+    ) -> None:
+        """What the server sends is changed on its way; afterwards every worker is back and everything answered."""
+        rng = self._rng
+
+        def change(direction: Direction, piece: bytes) -> bytes:
+            if direction is Direction.TO_SERVER or rng.random() < 0.5:
+                return piece
+            self.sent += 1
+            return mutated(rng, (piece,)) or b"\n"
+
+        while time.monotonic() < until and not self.failures:
+            partition.change = change
+            await partition.cut()
+            await asyncio.sleep(rng.uniform(0.2, 2.0))
+            partition.heal()
+            await partition.cut()
+            await asyncio.sleep(
+                0.3
+            )  # until the server has noticed: what it gives to a dead connection is lost
+            await self._serves("a mutating proxy", server, router)
+
+    async def _ledgers(self, host: Host, server: NatsServer, router: Router, until: float) -> None:
+        """Some bytes of a worker's ledger are changed, and the worker dies."""
+        rng = self._rng
+        while time.monotonic() < until and not self.failures:
+            workers = list(host.workers().values())
+            rng.shuffle(workers)
+            await asyncio.sleep(STABLE_AFTER)  # one that dies sooner is replaced later
+            others = {ledger for pid in workers[1:] for ledger in _ledgers_of(pid)}
+            for ledger in _ledgers_of(workers[0]) - others:  # its own: the supervisor's is everybody's
+                with ledger.open("r+b", buffering=0) as file:
+                    for _ in range(rng.choice((1, 1, 4, 64))):
+                        file.seek(rng.randrange(min(ledger.stat().st_size, 1 << 16)))
+                        file.write(rng.randbytes(rng.choice((1, 8))))
+                        self.sent += 1
+            processes.send(workers[0], signal.SIGKILL)
+            await processes.gone(workers[0])
+            await self._serves("a changed ledger", server, router)
+
+    async def _serves(self, after: str, server: NatsServer, router: Router) -> None:
+        """Every worker is back, and an honest request is answered."""
+        try:
+            end = time.monotonic() + _BACK
+            while (reply := await router.request("echo", b"honest", deadline=10)).body != b"honest":
+                # the server may not have noticed yet that a connection ended, and then there is nobody for a moment
+                assert reply.verdict is Verdict.NO_RESPONDERS, reply
+                assert time.monotonic() < end, f"nobody serves after {_BACK} s"
+                await asyncio.sleep(0.05)
+            await subscribed_again(server, 2, _BACK)
+        except AssertionError as error:
+            self.failures.append(f"after {after}: {error}")
+
+
+def _unforeseen(host: Host) -> list[str]:
+    """The first lines of the host's log that tell of what nobody foresaw, each with what surrounds it."""
+    lines = [line.text for line in host.output.lines]
+    found = [n for n, line in enumerate(lines) if any(word in line for word in _UNFORESEEN)]
+    return ["\n".join(lines[max(n - 3, 0) : n + 25]) for n in found[:2]]
+
+
+def _ledgers_of(pid: int) -> set[Path]:
+    """The ledgers that a process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    found = {Path(line.split(maxsplit=5)[5]) for line in lines if line.endswith(".ledger")}
+    return {path for path in found if path.exists()}
+
+
+def _sizes(host: Host) -> dict[int, int]:
+    """Resident bytes of each process."""
+    sizes = {}
+    for process in host.all_processes():
+        with contextlib.suppress(OSError):
+            sizes[process.pid] = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * 4096
+    return sizes

@@ -1,0 +1,66 @@
+"""Changes of bytes at random: what corruption does, and what attackers try."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+_NUMBERS = (
+    b"0",
+    b"-1",
+    b"1",
+    b"255",
+    b"65536",
+    b"2147483648",
+    b"9223372036854775808",
+    b"1" + b"0" * 30,
+    b"1e9",
+)
+_WORDS = (
+    b"\0",
+    b"\r\n",
+    b"\n",
+    b"\xff\xfe",
+    b"\xed\xa0\xbd",
+    b"{",
+    b"[",
+    b'"',
+    b"\\u0000",
+    b" ",
+    b"null",
+    b"\x1b[2J",
+)
+_NUMBER = re.compile(rb"\d+")
+_LONGEST = 1 << 17
+
+
+def mutated(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    """One of the corpus with one to four changes."""
+    data = rng.choice(corpus)
+    for _ in range(rng.randint(1, 4)):
+        data = _changed(rng, data, corpus)
+    return data[:_LONGEST]
+
+
+def _changed(rng: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
+    begin = rng.randrange(len(data) + 1)
+    end = min(begin + rng.randint(1, 16), len(data))
+    match rng.randrange(8):
+        case 0 if begin < len(data):
+            return data[:begin] + bytes((data[begin] ^ 1 << rng.randrange(8),)) + data[begin + 1 :]
+        case 1:
+            return data[:begin] + rng.randbytes(rng.randint(1, 8)) + data[begin:]
+        case 2:
+            return data[:begin] + data[end:]
+        case 3:
+            return data[:end] + data[begin:end] * rng.randint(1, 200) + data[end:]
+        case 4:
+            return data[:begin] + rng.choice(corpus)[begin:]
+        case 5 if numbers := list(_NUMBER.finditer(data)):
+            number = rng.choice(numbers)
+            return data[: number.start()] + rng.choice(_NUMBERS) + data[number.end() :]
+        case 6:
+            return data[:begin]
+        case _:
+            return data[:begin] + rng.choice(_WORDS) + data[begin:]
