@@ -69,6 +69,23 @@ async def test_a_crash_leaves_its_stack(lab: Lab, host: InstalledHost, nats_serv
     assert any("in segfault" in line for line in stack), stack
 
 
+async def test_the_task_that_killed_a_worker_is_found_by_its_fields(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    host.configure(nats_server.url, HANDLERS)
+    await host.start()
+    workers = await host.workers()
+    async with Router(nats_server.url) as router:
+        request = await router.send("segfault", {})
+        assert (await router.reply(request)).word == "worker died:"
+    await lab.until_logged("AJ-Error: worker died: SIGSEGV", "-u", "ajhost")
+    (record,) = await lab.journal("-u", "ajhost", "AJ_OUTCOME=failed", "AJ_REASON=worker died")
+    assert (record["AJ_TASK"], record["AJ_TYPE"], record["AJ_ROUTE"]) == (request.id, "segfault", "segfault")
+    assert (record["AJ_TRIES"], record["PRIORITY"], record["SYSLOG_IDENTIFIER"]) == ("1", "4", "ajhost")
+    assert workers[int(record["AJ_WORKER_SLOT"])] == int(record["AJ_WORKER_PID"])
+    assert 0 <= float(record["AJ_DURATION"]) < 10
+
+
 async def test_a_journal_that_hangs_costs_records_and_nothing_else(
     lab: Lab, host: InstalledHost, nats_server: NatsServer
 ) -> None:
