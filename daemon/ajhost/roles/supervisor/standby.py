@@ -173,9 +173,12 @@ class Standby:
 
     # -- requests that somebody else must run ---------------------------------------------------
 
-    def copy(self, frame: bytes) -> int | None:
+    def copy(self, frame: bytes, received_ns: int) -> int | None:
         """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `enqueue` makes it available.
         Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
+
+        :param received_ns: when the request came, on the ledger's clock. Its reply is sent again if that was before a
+            restart of the server, so it must not be the time of the copy.
         """
         line = message_line(frame)
         if line is None:
@@ -197,7 +200,8 @@ class Standby:
             self.answer(reply, Failed(text))
             self.answered.refused(b"", text)
             return None
-        index = self.ledger.receive_copy(frame, time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        index = self.ledger.receive_copy(frame, received_ns if 0 < received_ns < now_ns else now_ns)
         if index is None:
             text = FailureReason.OVERLOADED.text("too many requests to take over at once")
             self.answer(reply, Failed(text))

@@ -114,7 +114,7 @@ def requeue_tokens(ledger: Ledger, standby: Standby, ledgers: LedgerCache) -> in
         owner = ledgers.get(token.serial) if token.serial else None
         if owner is None or check(token, owner) is TokenState.STALE:
             continue
-        copy = standby.copy(owner.frame(token.entry))
+        copy = standby.copy(owner.frame(token.entry), owner.received_ns(token.entry))
         owner.revoke(token.entry, token.seq)
         if copy is not None:
             standby.enqueue(copy)
@@ -162,7 +162,7 @@ def requeue_entries(
             ledger.revoke(entry.index, entry.seq)
             continue
         requeued.places.add(entry.frame_at)
-        copy = standby.copy(ledger.frame(entry.index))
+        copy = standby.copy(ledger.frame(entry.index), entry.received_ns)
         ledger.revoke(entry.index, entry.seq)
         if copy is not None:
             standby.enqueue(copy)
@@ -314,18 +314,20 @@ async def _read_to_end(
 def _move_frames(ledger: Ledger, buffer: ReceiveBuffer, standby: Standby, requeued: Requeued) -> int:
     """Requeues the whole frames of the buffer. Returns how many bytes the unfinished one needs, 0 if not known."""
     found = scan(buffer.unconsumed())
+    # nobody noted when they came; about when their owner last ran, and before a restart of the server that ended it
+    received_ns = ledger.words[Word.HEARTBEAT]
     copies = []
     for begin, _, _, end, _, reply in found.messages:
         place = buffer.place() + begin
         if reply and place not in requeued.places and reply not in requeued.seen:
-            copies.append(standby.copy(bytes(ledger.view[place : place + end - begin])))
+            copies.append(standby.copy(bytes(ledger.view[place : place + end - begin]), received_ns))
     buffer.consume(found.end)
     needed = found.needed
     if needed > buffer.size - READ_SIZE:
         # the server's max_payload grew: no ledger here holds it; it is answered by its first line and passed over
         begun = buffer.unconsumed()
         if buffer.place() not in requeued.places and reply_of(begun) not in requeued.seen:
-            standby.copy(begun)
+            standby.copy(begun, received_ns)
         buffer.consume(needed)
         needed = 0
     requeued.places.clear()  # only what was in the buffer at the first look lies in entries
