@@ -106,6 +106,10 @@ def read_request(header: bytes, body: bytes) -> Request | Refusal:
         return Refusal(sanitise(FailureReason.BAD_REQUEST.text(str(error))))
 
 
+RESULT = b"PUB "
+"""How an encoded reply begins that tells a result, and not an error."""
+
+
 def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: int = 0) -> bytes:
     """The whole `PUB` or `HPUB` command that tells a router `outcome` on the subject `reply`.
 
@@ -115,9 +119,12 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
     cut further when the task is almost at the limit.
     """
     if isinstance(outcome, Completed):
+        body = outcome.body
+        size = len(body)
+        if task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD <= max_payload:
+            return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
         outcome = as_told(outcome, max_payload, task_size)
-    if isinstance(outcome, Completed):
-        return b"PUB %b %d\r\n%b\r\n" % (reply, len(outcome.body), outcome.body)
+        assert isinstance(outcome, Terminated)
     name = b"AJ-Terminate" if isinstance(outcome, Terminated) else b"AJ-Error"
     # In the stored task's JSON one character of the text can become six.
     room = (max_payload - task_size - _STORED_OVERHEAD) // 6
@@ -131,11 +138,6 @@ def as_told(outcome: Completed, max_payload: int, task_size: int) -> Completed |
     size = len(outcome.body)
     stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
     return outcome if stored <= max_payload else Terminated(_too_large(size, task_size, stored, max_payload))
-
-
-def is_result(data: bytes) -> bool:
-    """Whether an encoded reply tells a result, and not an error."""
-    return data.startswith(b"PUB")
 
 
 def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict[str, str], bytes]:

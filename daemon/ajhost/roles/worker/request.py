@@ -229,7 +229,10 @@ class Request(Attempt):
 
     def answer(self, outcome: Outcome) -> Phase:
         """ANSWERED in the ledger, then the reply; nothing if somebody else has the request."""
-        before = self._answered()
+        if self.handler.is_async:
+            before, self.phase = self.phase, ANSWERED
+        else:
+            before = self._answered()
         if self._own() if self.owned is None else self.owned:
             self.responder.answer(self, outcome)
         else:

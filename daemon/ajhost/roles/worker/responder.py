@@ -9,7 +9,7 @@ from ajhost.adapters.log_record import TaskLabels
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord
-from ajhost.protocol.wire import as_told, encode_reply, is_result
+from ajhost.protocol.wire import RESULT, as_told, encode_reply
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About
 
@@ -121,10 +121,10 @@ class Responder:
         received = request.received if claimed is None else claimed.received_ns / 1e9
         self._out.reply(index, data, received)
         waited = begun - received
-        if kind is Completed and is_result(data) and not self._tells_completed:
+        if kind is Completed and data.startswith(RESULT) and not self._tells_completed:
             self._completed(request.route.index, waited, now - begun)
             return
-        if isinstance(outcome, Completed) and not is_result(data):
+        if isinstance(outcome, Completed) and not data.startswith(RESULT):
             outcome = as_told(outcome, self.max_payload, size)
         self._attempts.ended(request, request.route.index, outcome, waited, now - begun, told=request.told)
 
