@@ -33,6 +33,8 @@ from ajhost.roles.messages import (
     NewSocket,
     RecycleRequest,
     SocketStored,
+    StacksOrder,
+    StacksResult,
     StartFailed,
     Vocabulary,
     WorkerForked,
@@ -52,6 +54,7 @@ EXAMPLES: dict[str, list[Message]] = {
         HurryOrder(),
         SocketStored(1 << 40),
         CancelOrder("T", True, "cancelled: n\u00f6"),
+        StacksOrder("T"),
     ],
     "FROM_WORKER": [
         NewSocket(3),
@@ -60,6 +63,7 @@ EXAMPLES: dict[str, list[Message]] = {
         RecycleRequest("7 tasks sérved"),
         GroupLeft(),
         CancelResult("T", "running"),
+        StacksResult("task T\n  awaits:"),
     ],
     "FOR_TEMPLATE": [
         LoadOrder(rehearsal(PythonSettings(), (), WorkerSettings(), schemas=True)),
@@ -102,7 +106,7 @@ def test_a_word_means_one_message() -> None:
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({}, r"a message \[\], where one of leave, finish, hurry, stored, cancel is understood"),
+        ({}, r"a message \[\], where one of leave, finish, hurry, stored, cancel, stacks is understood"),
         ({"ready": {}}, r"a message \['ready'\], where one of leave, .* is understood"),
         ({"leave": {"stop": True}, "hurry": {}}, r"a message \['hurry', 'leave'\]"),
         ({"leave": True}, "a message 'leave' that cannot be read: bool where LeaveOrder is wanted"),

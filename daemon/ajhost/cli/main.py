@@ -23,6 +23,7 @@ from ajhost.cli.output import OutputFailed, echo_error
 from ajhost.cli.reload import reload
 from ajhost.cli.routes import routes
 from ajhost.cli.run import run
+from ajhost.cli.stacks import recycle, stacks
 from ajhost.cli.status import status, tasks
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -34,6 +35,7 @@ Examples:
   ajhost call -c ./ajhost.toml email:new '{"to": "ada@example.net"}'
   ajhost status
   ajhost tasks --older 10s
+  ajhost stacks
   ajhost reload
   ajhost cancel 2aXwYqBbD7sJmZ0qkHfVQ9kS1oT
 \b
@@ -49,7 +51,7 @@ def program() -> None:
     """Host Python handlers for Choria AsyncJobs."""
 
 
-for _command in (new, dev, run, check, routes, call, status, tasks, reload, cancel):
+for _command in (new, dev, run, check, routes, call, status, tasks, stacks, reload, recycle, cancel):
     program.add_command(_command)
 
 

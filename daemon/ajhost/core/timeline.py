@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -28,14 +29,15 @@ class TimelineEvent:
 
 
 class Timeline:
-    """The last events, bounded."""
+    """The last events, bounded. `clock`: seconds since 1970."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._events: deque[TimelineEvent] = deque(maxlen=_KEPT)
 
-    def add(self, at: float, kind: EventKind, text: str) -> None:
+    def add(self, kind: EventKind, text: str) -> None:
         """An event has happened; a text of several lines is shown by its first."""
-        self._events.append(TimelineEvent(at, kind, text.partition("\n")[0]))
+        self._events.append(TimelineEvent(self._clock(), kind, text.partition("\n")[0]))
 
     def newest_first(self) -> list[TimelineEvent]:
         """The events that are kept."""

@@ -118,6 +118,8 @@ HANDOVER_LIMIT = 0.2
 """The process between template and worker has this long to report the worker when the template was killed."""
 STOP_MARGIN = 3.0
 """The supervisor kills workers this long past the drain timeout. Its own last answers then have as long to leave."""
+STACKS_ANSWER_LIMIT = 1.0
+"""The supervisor asks a worker for its stacks from C if it has not told them itself within this."""
 CANCEL_ANSWER_LIMIT = 1.0
 """The supervisor answers for a worker itself that has not said within this whether it has a task to be cancelled."""
 EXIT_LIMIT = 2.0

@@ -52,7 +52,14 @@ class CancelOrder:
     text: str
 
 
-ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored | CancelOrder
+@dataclass(frozen=True, slots=True)
+class StacksOrder:
+    """Tell what the task of this id is doing; an empty id stands for all that run."""
+
+    task: str
+
+
+ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored | CancelOrder | StacksOrder
 
 # -- worker to supervisor ---------------------------------------------------------------------------------------------
 
@@ -96,7 +103,14 @@ class CancelResult:
     found: str
 
 
-FromWorker = NewSocket | WorkerReady | StartFailed | RecycleRequest | GroupLeft | CancelResult
+@dataclass(frozen=True, slots=True)
+class StacksResult:
+    """What the tasks are doing, for people; empty if none of those asked for runs here."""
+
+    text: str
+
+
+FromWorker = NewSocket | WorkerReady | StartFailed | RecycleRequest | GroupLeft | CancelResult | StacksResult
 
 # -- supervisor to template -------------------------------------------------------------------------------------------
 
@@ -198,6 +212,7 @@ FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
         "hurry": HurryOrder,
         "stored": SocketStored,
         "cancel": CancelOrder,
+        "stacks": StacksOrder,
     }
 )
 FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
@@ -208,6 +223,7 @@ FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
         "recycle": RecycleRequest,
         "left": GroupLeft,
         "cancel-done": CancelResult,
+        "stacks-are": StacksResult,
     }
 )
 FOR_TEMPLATE: Vocabulary[ToTemplate] = Vocabulary({"load": LoadOrder, "queues": NewQueues, "fork": ForkOrder})

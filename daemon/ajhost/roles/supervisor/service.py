@@ -13,6 +13,7 @@ from ajhost.core.route_stats import RouteStats, clip
 from ajhost.protocol.service_api import Service, ServiceEndpoint, answer, subjects, verb_of
 from ajhost.protocol.times import render
 from ajhost.protocol.wire import subjects_of
+from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import DIRECTORY
 
 _NAME = "ajhost"
@@ -70,3 +71,8 @@ class ServiceResponder:
             processing_ns=int(stats.running.total * 1e9),
             last_error=f"most often: {last}" if last else "",
         )
+
+
+def service_of(spec: GenerationSpec, serial: int, serves: Callable[[], bool]) -> ServiceResponder | None:
+    """The service of a host; None when its settings want none. `serial`: of this start's supervisor."""
+    return ServiceResponder(spec.runtime, serial, serves) if spec.nats.service else None

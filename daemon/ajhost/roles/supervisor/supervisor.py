@@ -37,7 +37,7 @@ from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.recovery.coordinator import Recovery
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
-from ajhost.roles.supervisor.service import ServiceResponder
+from ajhost.roles.supervisor.service import service_of
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
@@ -81,7 +81,7 @@ class Supervisor:
         )
         self._standby: Standby | None = None
         self._fleet, self._ready = self._pool.fleet, False
-        self.timeline = Timeline()
+        self.timeline = Timeline(time.time)
         """What the page tells of starts, reloads and deaths."""
         self._shutdown = Shutdown(self._pool, notifier)
         self._reloader = Reloader(
@@ -144,9 +144,7 @@ class Supervisor:
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._pool.max_payload = await discover(spec.nats, self._on_waiting)
-            service = None
-            if spec.nats.service:
-                service = ServiceResponder(self._runtime, self.serial, lambda: self._fleet.serving() > 0)
+            service = service_of(spec, self.serial, lambda: self._fleet.serving() > 0)
             standby = Standby(
                 spec, self.serial, self._queues, self._pool.max_payload, self._on_connection, service
             )
@@ -210,19 +208,16 @@ class Supervisor:
             self._standby.ledger.words[Word.PHASE] = Phase.SERVING
             self.write_state()
             _log.info("ready: %d workers serve", self._fleet.count)
-            self._happened(EventKind.READY, f"{self._fleet.count} workers serve")
+            self.timeline.add(EventKind.READY, f"{self._fleet.count} workers serve")
             self._notifier.ready(self._status())
 
     def _on_connection(self, epoch: int, sock: socket.socket) -> None:
         self._fd_store.keep(Key(self.serial, epoch), sock)
 
-    def _happened(self, kind: EventKind, text: str) -> None:
-        self.timeline.add(time.time(), kind, text)
-
     def _on_death(self, member: WorkerProcess, how: str) -> None:
         self._liveness.forget(member)
         if member.result is None or member.result.code != 0:
-            self._happened(EventKind.DEATH, f"worker {member.slot} (pid {member.pid}) died: {how}")
+            self.timeline.add(EventKind.DEATH, f"worker {member.slot} (pid {member.pid}) died: {how}")
         answered = None
         with self.guard("answering for a dead worker"):
             answered = self._recovery.answer_started(member, how)
@@ -245,7 +240,7 @@ class Supervisor:
         self._strays.template_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
-            self._happened(EventKind.DEATH, f"the template of generation {generation} died: {how}")
+            self.timeline.add(EventKind.DEATH, f"the template of generation {generation} died: {how}")
             self._pool.spawn_task(self._reloader.renew())
 
     # -- reload ---------------------------------------------------------------------------------
@@ -260,7 +255,12 @@ class Supervisor:
     def actions(self) -> Actions:
         """What the control socket offers."""
         cancel = self._pool.canceller.obey
-        return {"reload": lambda _: self.reload(), "cancel": lambda asked: cancel(asked, self._standby)}
+        return {
+            "reload": lambda _: self.reload(),
+            "cancel": lambda asked: cancel(asked, self._standby),
+            "stacks": self._pool.inspector.obey,
+            "recycle": self._pool.obey_recycle,
+        }
 
     async def reload(self) -> Decision:
         """Proves and takes new settings and code, or keeps the old and says why."""
@@ -274,11 +274,11 @@ class Supervisor:
         if decision.taken:
             self._pool.counters.reloads_taken += 1
             _log.info("reloaded: %s", decision.text)
-            self._happened(EventKind.RELOADED, decision.text)
+            self.timeline.add(EventKind.RELOADED, decision.text)
         else:
             self._pool.counters.reloads_rejected += 1
             _log.error("reload rejected, the old generation serves on: %s", decision.text)
-            self._happened(EventKind.REJECTED, decision.text)
+            self.timeline.add(EventKind.REJECTED, decision.text)
         self.write_state()
         if self._ready:
             self._notifier.ready(self._status())

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 from ajhost.adapters.fault_guard import FaultGuard
@@ -34,6 +34,7 @@ from ajhost.roles.messages import (
     GroupLeft,
     LeaveOrder,
     RecycleRequest,
+    StacksResult,
     StartFailed,
     WorkerReady,
 )
@@ -41,7 +42,9 @@ from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import WorkerSpec
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import Key
+from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.inspection import Inspector
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 
@@ -72,6 +75,7 @@ class WorkerPool:
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
         self.canceller = Canceller(self.members)
+        self.inspector = Inspector(self.members)
         self.generations: dict[int, Generation] = {}
         """Those that have a worker or are about to have one."""
         self.max_payload = 0
@@ -228,9 +232,22 @@ class WorkerPool:
                 self.recycle(member, why)
             case CancelResult():
                 self.canceller.heard(member, message)
+            case StacksResult():
+                self.inspector.heard(member, message)
             case GroupLeft():
                 member.left = True
                 self._on_change()
+
+    async def obey_recycle(self, asked: Mapping[str, object]) -> Decision:
+        """What the control socket was asked for: one slot's worker is replaced, or each slot's."""
+        slot = asked.get("slot")
+        chosen = [member for member in self.members.values() if slot is None or member.slot == slot]
+        if not chosen:
+            return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
+        for member in chosen:
+            self.recycle(member, "an operator asked for it")
+        slots = ", ".join(str(member.slot) for member in sorted(chosen, key=lambda m: m.slot))
+        return Decision(True, f"workers that are being replaced: {slots}")
 
     def recycle(self, member: WorkerProcess, why: str) -> None:
         """The member shall be replaced in order."""

@@ -23,6 +23,7 @@ from ajhost.roles.application import around
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
+from ajhost.roles.worker.stacks import stacks_of
 from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
@@ -297,6 +298,10 @@ class Executor:
         if found:
             self._sweep_by(now + self._kill_grace)
         return bool(found)
+
+    def stacks(self, task: str) -> str:
+        """What the task of that id is doing, or each that runs if it is empty; for people."""
+        return stacks_of((a for a in self._attempts if task in ("", a.task.id)), _name)
 
     def unanswered(self) -> list[Attempt]:
         """The attempts that have no answer yet."""

@@ -47,6 +47,8 @@ from ajhost.roles.messages import (
     NewSocket,
     RecycleRequest,
     SocketStored,
+    StacksOrder,
+    StacksResult,
     StartFailed,
     ToWorker,
     WorkerReady,
@@ -295,6 +297,8 @@ class Worker:
             case CancelOrder(task, terminate, text):
                 outcome = Terminated(text) if terminate else Failed(text)
                 self._tell(CancelResult(task, self._intake.cancel(task, outcome)))
+            case StacksOrder(task):
+                self._tell(StacksResult(self._executor.stacks(task)))
             case HurryOrder():
                 self._hurry.set()
 

@@ -1,0 +1,120 @@
+"""`ajhost stacks` shows what running tasks are doing; `ajhost recycle` replaces workers in order."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+SOURCE = """
+import asyncio
+import threading
+import time
+
+from ajhost import Task
+
+GATE = threading.Event()
+
+
+async def waits_for_a_lock() -> None:
+    async with asyncio.Lock() as lock:
+        await asyncio.sleep(600)  # the lock's owner
+
+
+async def outer(task: Task) -> None:
+    await asyncio.gather(waits_for_a_lock())
+
+
+async def chained(task: Task) -> None:
+    await waits_for_a_lock()
+
+
+def in_a_thread(task: Task) -> None:
+    GATE.wait(600)
+
+
+async def blocks(task: Task) -> None:
+    time.sleep(3)
+
+
+async def quick(task: Task) -> str:
+    return "done"
+"""
+HANDLERS = {name: f"busy:{name}" for name in ("outer", "chained", "in_a_thread", "blocks", "quick")}
+
+
+def _host(tmp_path: Path, server: NatsServer, count: int = 1) -> Host:
+    sections = {"workers": {"count": count, "kill_grace": 30.0, "drain_timeout": 1.0}}
+    return Host(tmp_path, nats=server.url, handlers=HANDLERS, modules={"busy": SOURCE}, sections=sections)
+
+
+async def test_a_stuck_await_is_shown_down_to_what_it_waits_for(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        task = await router.send("chained", deadline=60)
+        await host.running(1)
+        shown = await host.command("stacks", task.id)
+        assert shown.status == 0, shown
+        assert f"task {task.id} (type chained, route 'chained', try " in shown.stdout
+        chain = [line.strip() for line in shown.stdout.splitlines() if "busy.py" in line or "await " in line]
+        assert [line.rpartition(" in ")[2] for line in chain if " in " in line] == [
+            "chained",
+            "waits_for_a_lock",
+        ]
+        assert "await asyncio.sleep(600)  # the lock's owner" in chain
+        assert "<Future pending" in shown.stdout
+        assert "ajhost/roles" not in shown.stdout
+
+
+async def test_a_stuck_thread_is_shown_where_it_stands(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        thread = await router.send("in_a_thread", deadline=60)
+        other = await router.send("outer", deadline=60)
+        await host.running(2)
+        shown = await host.command("stacks")
+        assert "in a thread:" in shown.stdout
+        assert "GATE.wait(600)" in shown.stdout
+        assert {thread.id, other.id} <= set(shown.stdout.split())
+        assert (await router.request("quick")).verdict is Verdict.COMPLETE
+
+
+async def test_a_worker_that_hangs_tells_from_c_in_its_log(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with _host(tmp_path, nats_server, count=2) as host, Router(nats_server.url) as router:
+        await router.send("blocks", deadline=60)
+        await host.log("hangs")
+        shown = await host.command("stacks")
+        assert shown.status == 0, shown
+        assert "does not answer: the stacks of its threads are in its log" in shown.stdout
+        await host.log("in blocks")
+
+
+async def test_what_is_not_there_is_told(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with _host(tmp_path, nats_server) as host:
+        for arguments, text in (
+            (("stacks",), "no task runs"),
+            (("stacks", "nobody"), "no task 'nobody' runs on this host"),
+            (("stacks", "--worker", "7"), "no worker lives in slot 7"),
+            (("recycle", "7"), "no worker lives in slot 7"),
+        ):
+            told = await host.command(*arguments)
+            assert (told.status, told.stderr.strip()) == (1, text), told
+
+
+async def test_recycled_workers_are_replaced_without_a_task_that_notices(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with _host(tmp_path, nats_server, count=2) as host, Router(nats_server.url) as router:
+        before = host.workers()
+        async with router.load("quick", rate=100) as load:
+            assert (await host.command("recycle", "1")).stdout.strip() == "workers that are being replaced: 1"
+            while host.workers().get(1) in (before[1], None):  # noqa: ASYNC110  # processes are looked at
+                await asyncio.sleep(0.02)
+            assert host.workers()[0] == before[0]
+            assert (await host.command("recycle")).status == 0
+            while set(host.workers().values()) & set(before.values()) or len(host.workers()) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert {request.replies[0].verdict for request in load.requests} == {Verdict.COMPLETE}
