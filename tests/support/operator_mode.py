@@ -88,12 +88,20 @@ class Operator:
             f'resolver_preload: {{ {self._account.public}: "{token}" }}\n'
         )
 
-    def user(self, name: str, *, lasts: float | None = None, identity: Identity | None = None) -> str:
-        """The credentials of a user, which expire after `lasts` seconds."""
+    def user(
+        self,
+        name: str,
+        *,
+        lasts: float | None = None,
+        identity: Identity | None = None,
+        pub: dict[str, list[str]] | None = None,
+        sub: dict[str, list[str]] | None = None,
+    ) -> str:
+        """The credentials of a user, which expire after `lasts` seconds; `pub` and `sub` are its permissions."""
         identity = identity or Identity(nkeys.PREFIX_BYTE_USER)
         nats: dict[str, Any] = {
-            "pub": {},
-            "sub": {},
+            "pub": pub or {},
+            "sub": sub or {},
             "subs": -1,
             "data": -1,
             "payload": -1,
