@@ -11,11 +11,13 @@ import click
 from click.core import ParameterSource
 
 from ajhost.cli.dev_place import find_settings
-from ajhost.cli.output import echo_error
+from ajhost.cli.output import echo, echo_error
 from ajhost.settings.values import DEFAULT_FILE, Settings
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h."""
+_ANSWER_LIMIT = 30.0
+"""Seconds that a host may take to say what it has done."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -112,3 +114,29 @@ def wrong_host(directory: Path, config: Path) -> str | None:
     if runs_on is None or os.path.realpath(runs_on) == os.path.realpath(config):
         return None
     return f"the host on {directory} runs on {runs_on}, not on {config}"
+
+
+def ask_host(config: Path, asked: dict[str, object]) -> int:
+    """Asks the running host to do something, and prints what it says; the exit status.
+
+    0: done; 1: not done, or no answer in time; 3: nothing runs.
+    """
+    directory = runtime_directory(config)
+    from ajhost.roles.host_client import NotRunning, control
+
+    try:
+        done, text = control(directory, _ANSWER_LIMIT, asked | {"settings": config})
+    except NotRunning as error:
+        echo_error(str(error))
+        return 3
+    except TimeoutError:
+        echo_error(f"no answer within {_ANSWER_LIMIT:g} s")
+        return 1
+    except OSError as error:
+        report_unreadable(directory, error)
+        return 3
+    if done:
+        echo(text)
+        return 0
+    echo_error(text)
+    return 1

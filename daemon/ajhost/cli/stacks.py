@@ -6,11 +6,8 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import config_option, report_unreadable, runtime_directory
-from ajhost.cli.output import echo, echo_error
+from ajhost.cli.common import ask_host, config_option
 
-EXIT_DONE, EXIT_NOT_FOUND, EXIT_NOTHING = 0, 1, 3
-_TIMEOUT = 30.0
 _EPILOG = """\b
 Examples:
   ajhost stacks
@@ -38,7 +35,7 @@ def stacks(config: Path, task: str | None, worker: int | None) -> int:
     For a task on the event loop: its chain of awaits, down to what it waits for. For one in a thread: its stack. A
     worker that hangs writes the stacks of its threads to its log.
     """
-    return _ask(config, {"ask": "stacks", "task": task, "slot": worker})
+    return ask_host(config, {"ask": "stacks", "task": task, "slot": worker})
 
 
 @click.command(epilog=_RECYCLE_EPILOG)
@@ -49,26 +46,4 @@ def recycle(config: Path, slot: int | None) -> int:
 
     The old ones finish their tasks. No settings and no code are read anew: see `ajhost reload`.
     """
-    return _ask(config, {"ask": "recycle", "slot": slot})
-
-
-def _ask(config: Path, asked: dict[str, object]) -> int:
-    directory = runtime_directory(config)
-    from ajhost.roles.host_client import NotRunning, control
-
-    try:
-        done, text = control(directory, _TIMEOUT, asked | {"settings": config})
-    except NotRunning as error:
-        echo_error(str(error))
-        return EXIT_NOTHING
-    except TimeoutError:
-        echo_error(f"no answer within {_TIMEOUT:g} s")
-        return EXIT_NOT_FOUND
-    except OSError as error:
-        report_unreadable(directory, error)
-        return EXIT_NOTHING
-    if done:
-        echo(text)
-        return EXIT_DONE
-    echo_error(text)
-    return EXIT_NOT_FOUND
+    return ask_host(config, {"ask": "recycle", "slot": slot})
