@@ -131,7 +131,8 @@ async def test_every_library_is_in_it_and_every_module_can_be_imported(bare: Lab
         needed = {_name(text) for text in tomllib.load(file)["project"]["dependencies"]}
     assert needed <= set(found["distributions"])
     assert found["missing"] == []
-    assert found["broken"] == {}
+    # which pytest alone imports
+    assert set(found["broken"]) <= {"ajhost.testing.pytest_plugin"}, found["broken"]
     assert {"ajhost.adapters.http", "ajhost.adapters.prometheus", "ajhost.roles.worker.main"} <= set(
         found["modules"]
     )
@@ -167,15 +168,12 @@ def test_a_package_that_is_built_again_is_the_same(package: Path) -> None:
 @pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")
 def test_lintian_has_nothing_to_say(package: Path) -> None:
     done = subprocess.run(
-        ["lintian", "--allow-root", "--fail-on", "error,warning", "--suppress-tags", IGNORED, package],
+        ["lintian", "--allow-root", "--fail-on", "error,warning", package],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-IGNORED = "no-manual-page,initial-upload-closes-no-bugs"
 
 
 async def test_shells_complete_commands(bare: Lab) -> None:
