@@ -59,7 +59,8 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     elif user is not None:
         raise click.UsageError("--user is for root")
     settings = load_settings(config)
-    found = asyncio.run(_rehearse(settings, runtime=not in_unit))
+    # a unit makes its runtime directory at the start, and takes it away at the end
+    found = asyncio.run(_rehearse(settings, runtime=not in_unit and service.unit_of(config) is None))
     problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]
     for warning in found.warnings:
         echo_error(f"{settings.file}: warning: the imports left something behind: {warning}")
