@@ -102,3 +102,16 @@ async def test_a_worker_that_is_out_of_the_queue_group_hangs_only_while_somebody
         assert watch.recovered
     finally:
         await watch.end(worker)
+
+
+async def test_a_worker_that_the_server_locks_out_does_not_hang(parts: HostParts) -> None:
+    """By a connection limit or a password: the next worker would be locked out too, and this one has replies left."""
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    try:
+        watch.words[Word.READING_PAUSED] = 1
+        watch.words[Word.CONNECTION] = ConnectionState.LOCKED_OUT
+        await watch.check(worker, 4.0)
+        assert not watch.hung
+    finally:
+        await watch.end(worker)

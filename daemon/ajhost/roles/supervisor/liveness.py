@@ -40,6 +40,9 @@ from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
 
+_NO_BETTER_ANEW = (ConnectionState.SUBSCRIBED, ConnectionState.LOCKED_OUT)
+"""States of a connection in which a new worker would be no better off."""
+
 _log = logging.getLogger("ajhost.supervisor")
 _NEVER_BEAT_NS = nanoseconds(FIRST_HEARTBEAT_LIMIT)
 _FIRST_SEEN_NS = nanoseconds(HEARTBEAT_MISSED + CHECK_INTERVAL_CALM)
@@ -222,9 +225,12 @@ class LivenessMonitor:
         return now_ns - watched.unread_since_ns if watched.unread_since_ns else 0
 
     def _unsubscribed_ns(self, worker: WorkerProcess, watched: _Watched, now_ns: int) -> int:
-        """For how long it has been out of the queue group while another process of the host was connected."""
+        """For how long it has been out of the queue group while another process of the host was connected.
+
+        One that the server locks out cannot be in it: a new one would be locked out as well, and it keeps trying.
+        """
         words = worker.ledger.words
-        if words[Word.PHASE] != Phase.SERVING or words[Word.CONNECTION] == ConnectionState.SUBSCRIBED:
+        if words[Word.PHASE] != Phase.SERVING or words[Word.CONNECTION] in _NO_BETTER_ANEW:
             watched.unsubscribed_since_ns = 0
             return 0
         if not watched.unsubscribed_since_ns:
