@@ -422,10 +422,10 @@ async def test_a_runtime_directory_without_room_is_a_clear_error(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     host = Host(tmp_path, nats=nats_server.url, handlers=HANDLERS)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", host.runtime], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "tmpfs", host.runtime], check=True)
     try:
         assert await host.run_to_end() == 70
-        assert "No space left on device" in host.log_text()
+        assert "make that file system larger" in host.log_text()
         assert str(host.runtime) in host.log_text()
         await host.nothing_left()
     finally:

@@ -157,6 +157,8 @@ class Member:
     ready_at: float | None = None
     hung_at: float | None = None
     to_recycle: bool = False
+    runs: bool = True
+    """While it leaves: whether any task of its own is running. What only waits with it is for others to run."""
 
 
 @dataclass(slots=True)
@@ -271,10 +273,12 @@ class Fleet:
         """Whether a slot has a worker too many already, and the one that serves is only to be recycled.
 
         Those that leave finish their tasks, which may take long: one that is recycled over and over, for its memory,
-        would fill the machine with them. A new generation does not wait for those of the last.
+        would fill the machine with them. A new generation does not wait for those of the last. One that leaves and runs
+        nothing does not count: it waits for what others are to run for it, and they may be worn as well (`max_tasks`).
         """
         recycled = all(m.generation == self.generation for m in serving)
-        return recycled and len(here) > len(serving)
+        counted = [m for m in here if m.runs or m.state is not WorkerState.LEAVING]
+        return recycled and len(counted) > len(serving)
 
     def _is_current(self, member: Member, now: float) -> bool:
         """Whether a worker is, or is about to be, what its slot needs."""

@@ -54,7 +54,8 @@ class RecentAttempts:
 
 
 def _within(text: str, room: int) -> str:
-    """As much of a text as makes at most `room` bytes of JSON."""
+    """As much of a text as makes at most `room` bytes of JSON; a lone surrogate, which has no UTF-8, becomes `?`."""
+    text = text.encode("utf-8", "replace").decode()
     while text and len(orjson.dumps(text)) - 2 > room:
         text = text[: len(text) * 3 // 4]
     return text

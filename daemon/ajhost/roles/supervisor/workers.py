@@ -120,6 +120,9 @@ class WorkerPool:
 
     def handle(self, event: Event) -> None:
         """Tells the fleet, and obeys it."""
+        for serial, known in self.fleet.members.items():
+            if known.state is WorkerState.LEAVING and (member := self.members.get(serial)) is not None:
+                known.runs = member.ledger.running() > 0
         for command in self.fleet.handle(event, time.monotonic()):
             with self._guard("obeying the fleet"):
                 self._execute(command)
