@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ajhost.adapters.log_routing import HostLogger
 from tests.support import checked_ledger
 from tests.support.host_parts import HostParts, host_parts
 from tests.support.nats import JetStream, NatsServer
@@ -44,7 +45,14 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
     monkeypatch.setenv("TERM", "xterm")
     logger = logging.getLogger()
     before, level, raising = logger.handlers[:], logger.level, logging.raiseExceptions
+    last, call, kind = logging.lastResort, logging.Logger.callHandlers, logging.Logger.manager.loggerClass
     yield logger
+    # what `logs.configure` makes of the host's own loggers, for whoever reads records in this process later
+    logging.lastResort, logging.Logger.manager.loggerClass = last, kind
+    logging.Logger.callHandlers = call  # type: ignore[method-assign]
+    for known in logging.Logger.manager.loggerDict.values():
+        if isinstance(known, HostLogger):
+            known.__class__ = logging.Logger  # type: ignore[assignment]
     logger.handlers[:] = before
     logger.setLevel(level)
     logging.raiseExceptions = raising

@@ -140,6 +140,9 @@ class Word:
         "1: the connection is left unread because no entry is free. Otherwise bytes that wait there say that the owner"
         " hangs.",
     )
+    SIZE_AT_START = HeaderWord(
+        59, OWNER, "Resident bytes before the first task: what imports and lifespan take; 0: not known yet."
+    )
     CLOCK_AHEAD = HeaderWord(
         56,
         ANYBODY,

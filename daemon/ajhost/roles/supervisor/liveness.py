@@ -70,7 +70,7 @@ class _Watched:
     """The heartbeat at the last check."""
     unsubscribed_since_ns: int = 0
     size_at_start: int = 0
-    """Resident bytes when it was first seen to serve."""
+    """Resident bytes before its first task; 0 until it is seen to serve."""
     stacks_at: float = 0.0
     """When it was asked for its stacks (monotonic seconds)."""
 
@@ -283,21 +283,18 @@ class LivenessMonitor:
             worker.kill()
 
     def _check_memory(self, worker: WorkerProcess, max_memory: int, due: bool) -> None:
-        """Weighs a worker as soon as it serves, which tells what its imports take, and whenever it is `due`."""
+        """Compares a worker's size with the limit: once as it was before its first task, then whenever it is `due`."""
         watched = self._watched.setdefault(worker.serial, _Watched())
-        born = bool(watched.size_at_start) or worker.ledger.words[Word.PHASE] != Phase.SERVING
-        if born and not due:
-            return
+        if not watched.size_at_start and worker.ledger.words[Word.PHASE] == Phase.SERVING:
+            watched.size_at_start = worker.ledger.words[Word.SIZE_AT_START]
+            self._compare_size_at_start(worker, watched.size_at_start, max_memory)
+        if not due or watched.size_at_start > max_memory:
+            return  # a new one would be as large
         try:
             resident = processes.resident_bytes(worker.pid)
         except OSError:
             return  # it is about to be found dead, or this process has no descriptor left to look
-        if not born:
-            watched.size_at_start = resident
-            self._compare_size_at_start(worker, resident, max_memory)
-        elif watched.size_at_start > max_memory:
-            return  # the next one would be as large
-        elif resident > max_memory:
+        if resident > max_memory:
             self._on_recycle(worker, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")
 
     def _compare_size_at_start(self, worker: WorkerProcess, resident: int, max_memory: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ajhost.adapters import logs
+from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.nats.connection import Connection
@@ -231,6 +233,8 @@ class Worker:
         if self._lifespan is not None:
             self._intake.state = await self._lifespan.enter()
         self._background = Background(self._loop)
+        # here, since with the first task it is no longer to be told from what that takes
+        self._ledger.words[Word.SIZE_AT_START] = processes.resident_bytes(os.getpid())
         subjects = host_subjects((h.route for h in self._spec.handlers), self._spec.nats.catchall)
         await self._connection.connect(subjects, self._spec.nats.queue_group)
         if not self._leaving.is_set():
