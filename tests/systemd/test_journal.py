@@ -79,7 +79,8 @@ async def test_the_task_that_killed_a_worker_is_found_by_its_fields(
         request = await router.send("segfault", {})
         assert (await router.reply(request)).word == "worker died:"
     await lab.until_logged("AJ-Error: worker died: SIGSEGV", "-u", "ajhost")
-    (record,) = await lab.journal("-u", "ajhost", "AJ_OUTCOME=failed", "AJ_REASON=worker died")
+    fields = ("AJ_OUTCOME=failed", "AJ_REASON=worker died", f"AJ_TASK={request.id}")
+    (record,) = await lab.journal("-u", "ajhost", *fields)
     assert (record["AJ_TASK"], record["AJ_TYPE"], record["AJ_ROUTE"]) == (request.id, "segfault", "segfault")
     assert (record["AJ_TRIES"], record["PRIORITY"], record["SYSLOG_IDENTIFIER"]) == ("1", "4", "ajhost")
     assert workers[int(record["AJ_WORKER_SLOT"])] == int(record["AJ_WORKER_PID"])
