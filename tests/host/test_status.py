@@ -62,6 +62,7 @@ async def test_tasks_are_shown_by_route_and_age_the_oldest_first(
     ):
         assert (await host.command("tasks")).stdout == ""
         first = await router.send("work", {"sleep_ms": 60_000}, deadline=60.0)
+        await host.running(1)  # two workers begin in no certain order
         second = await router.send("catchall", {"sleep_ms": 60_000}, task_type="other", deadline=60.0)
         await host.running(2)
 
