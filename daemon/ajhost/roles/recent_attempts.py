@@ -32,7 +32,7 @@ class RecentAttempts:
         directory = runtime / DIRECTORY
         self._ring: AttemptRing | None = None
         try:
-            memory = shared_files.take(directory, attempt_ring.SIZE)
+            memory = shared_files.map_file(shared_files.take_first(directory), attempt_ring.SIZE)
             try:
                 self._ring = AttemptRing(memory)
             except RingError:  # of another version, or scribbled on

@@ -1,22 +1,14 @@
-"""Files of statistics: each has one writer, and every process may read them. The only module that opens them.
-
-The lock is flock(2) and not a record lock: a process that reads all files reads its own too, and closing any descriptor
-of a file would drop its record locks. A child that a handler forks keeps the lock while it lives; the next writer makes
-another file then.
-"""
+"""Files of statistics: each has one writer, and every process may read them (`shared_files.py`)."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
-import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ajhost.adapters.linux import runtime_directory
+from ajhost.adapters.linux import runtime_directory, shared_files
 from ajhost.core.route_stats import (
     NoPlace,
     RouteStats,
@@ -33,7 +25,6 @@ _log = logging.getLogger("ajhost.stats")
 _SUFFIX = ".stats"
 _SPARE_PLACES = 16
 """Places of a new file beyond what is asked for: a reload may add routes."""
-_MOST_FILES = 4096
 _LARGEST = file_size(4096)
 """Bytes of a file whose places are used up by routes that come and go."""
 
@@ -48,8 +39,7 @@ class StatsFile:
         self._directory = directory
         self._descriptor = -1
         try:
-            directory.mkdir(mode=0o700, exist_ok=True)
-            self._descriptor = _take_first(directory)
+            self._descriptor = shared_files.take_first(directory, _SUFFIX)
         except OSError as error:
             self._report(error)
 
@@ -66,41 +56,24 @@ class StatsFile:
         _log.error("%s: %s: what this process does is not counted", self._directory, error.strerror)
 
 
-def _take_first(directory: Path) -> int:
-    for number in range(_MOST_FILES):
-        descriptor = runtime_directory.open_file(directory, f"{number}{_SUFFIX}", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
-            return descriptor
-    raise OSError(errno.EMFILE, "no file is free")
-
-
 def _open(descriptor: int, routes: Sequence[str], directory: Path) -> StatsWriter:
     size = os.fstat(descriptor).st_size
     if size:
         try:
-            return StatsWriter(_map(descriptor, size), routes)
+            return StatsWriter(shared_files.map_file(descriptor, size), routes)
         except NoPlace:  # a reload has added routes
             size += _size_for(routes)
             if size <= _LARGEST:
-                return StatsWriter(_map(descriptor, size), routes)
+                return StatsWriter(shared_files.map_file(descriptor, size), routes)
             _log.warning("%s: full of routes that were served once: a file's counts begin anew", directory)
         except StatsError as error:
             _log.warning("%s: %s: a file's counts begin anew", directory, error)
         os.ftruncate(descriptor, 0)
-    return StatsWriter(_map(descriptor, _size_for(routes)), routes)
+    return StatsWriter(shared_files.map_file(descriptor, _size_for(routes)), routes)
 
 
 def _size_for(routes: Sequence[str]) -> int:
     return file_size(len(routes) + _SPARE_PLACES)
-
-
-def _map(descriptor: int, size: int) -> memoryview:
-    os.posix_fallocate(descriptor, 0, size)  # no room is an error here, rather than a SIGBUS later
-    return memoryview(mmap.mmap(descriptor, size))
 
 
 def read_all(directory: Path) -> dict[str | None, RouteStats]:
