@@ -63,7 +63,7 @@ EXAMPLES: dict[str, list[Message]] = {
         RecycleRequest("7 tasks sérved"),
         GroupLeft(),
         CancelResult("T", "running"),
-        StacksResult("task T\n  awaits:"),
+        StacksResult("T", "task T\n  awaits:"),
     ],
     "FOR_TEMPLATE": [
         LoadOrder(rehearsal(PythonSettings(), (), WorkerSettings(), schemas=True)),

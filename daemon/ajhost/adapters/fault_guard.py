@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from types import TracebackType
 
+from ajhost.core.throttle import Throttle
 from ajhost.core.timings import LOG_REPEAT
 
 
@@ -17,12 +18,11 @@ class FaultGuard:
     30 s are counted and told together.
     """
 
-    def __init__(self, log: logging.Logger) -> None:
+    def __init__(self, log: logging.Logger, pause: float = LOG_REPEAT) -> None:
         self.failures: Counter[str] = Counter()
         """How often each job has failed since the start."""
         self._log = log
-        self._told: dict[str, tuple[float, int]] = {}
-        """When each job was last reported, and its failures up to then."""
+        self._throttle = Throttle[str](pause)
 
     def __call__(self, job: str) -> _Job:
         """Runs what is inside as the job of that name."""
@@ -31,24 +31,13 @@ class FaultGuard:
     def failed(self, job: str, error: BaseException) -> None:
         """Counts a failure, and logs it unless one of this job was logged a short while ago."""
         self.failures[job] += 1
-        if job not in self._told:
-            self._tell(job)
+        if self._throttle.count(job, time.monotonic(), job):
             self._log.error("%s failed, and is done again: %r", job, error, exc_info=error)
 
     def report(self) -> None:
         """Logs how often each job has failed since it was last logged. Call it about once a second."""
-        now = time.monotonic()
-        for job, (at, count) in list(self._told.items()):
-            if now - at < LOG_REPEAT:
-                continue
-            if more := self.failures[job] - count:
-                self._log.error("%s failed %d more times in %.0f s", job, more, now - at)
-                self._tell(job)
-            else:
-                del self._told[job]
-
-    def _tell(self, job: str) -> None:
-        self._told[job] = time.monotonic(), self.failures[job]
+        for job, count, seconds in self._throttle.due(time.monotonic()):
+            self._log.error("%s failed %d more times in %.0f s", job, count, seconds)
 
 
 class _Job:

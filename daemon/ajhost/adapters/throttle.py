@@ -6,9 +6,6 @@ import logging
 import time
 
 from ajhost.core.throttle import Throttle
-from ajhost.core.timings import LOG_REPEAT
-
-_MOST_KINDS = 100
 
 
 class ThrottledLog:
@@ -28,4 +25,4 @@ class ThrottledLog:
 
     def clear(self) -> None:
         """All is well again: what comes next is logged at once."""
-        self._throttle = Throttle(LOG_REPEAT, _MOST_KINDS)
+        self._throttle = Throttle[str]()

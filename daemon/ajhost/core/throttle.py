@@ -1,29 +1,70 @@
-"""Counts repeated events: the first is reported at once, later ones once in a while, with their number."""
+"""Limits repeated reports: the first is made at once, later ones once in a while, with their number."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-class Throttle:
-    """Counts events by name, and decides when to report them. Times are seconds of the monotonic clock.
+from ajhost.core.timings import LOG_REPEAT
 
-    Names may come from outside, so only the last `names` of them are remembered.
+News = TypeVar("News")
+
+
+@dataclass(slots=True)
+class _Seen(Generic[News]):
+    at: float
+    silent: int = 0
+    """Events since then."""
+    last: News | None = None
+
+
+class Throttle(Generic[News]):
+    """Counts events by key, and decides when to report them. Times are seconds of the monotonic clock.
+
+    Keys may come from outside, so at most `most` of them are remembered.
     """
 
-    __slots__ = ("_names", "_pause", "_seen")
+    def __init__(self, pause: float = LOG_REPEAT, most: int = 256) -> None:
+        self._pause, self._most = pause, most
+        self._seen: dict[str, _Seen[News]] = {}
 
-    def __init__(self, pause: float, names: int = 64) -> None:
-        self._pause = pause
-        self._names = names
-        self._seen: dict[str, tuple[float, int]] = {}
+    def count(self, key: str, now: float, news: News | None = None) -> int:
+        """Counts one more event. Returns how many to report, this one included; 0: none now.
 
-    def count(self, name: str, now: float) -> int:
-        """Counts one more event. Returns how many to report, this one included; 0: none now."""
-        told, silent = self._seen.get(name, (-self._pause, 0))
-        if now - told < self._pause:
-            self._seen[name] = told, silent + 1
+        If there is `news` of it, `due` reports the last one even when no further event comes.
+        """
+        seen = self._seen.pop(key, None)
+        if seen is not None and now - seen.at < self._pause:
+            seen.silent += 1
+            seen.last = news
+            self._seen[key] = seen
             return 0
-        self._seen.pop(name, None)
-        if len(self._seen) >= self._names:
-            del self._seen[next(iter(self._seen))]
-        self._seen[name] = now, 0
-        return silent + 1
+        if len(self._seen) >= self._most:
+            # never one whose news are still to be told
+            spare = next((other for other, known in self._seen.items() if known.last is None), None)
+            if spare is None:
+                return 1
+            del self._seen[spare]
+        self._seen[key] = _Seen(now)
+        return 1 if seen is None else seen.silent + 1
+
+    def due(self, now: float) -> list[tuple[News, int, float]]:
+        """What to report now: the last news of each key, how many events there were, and in how many seconds.
+
+        A key without a new event for as long is forgotten, and its next event is reported at once.
+        """
+        found: list[tuple[News, int, float]] = []
+        for key, seen in list(self._seen.items()):
+            if now - seen.at < self._pause:
+                continue
+            del self._seen[key]
+            if seen.last is not None:
+                found.append((seen.last, seen.silent, now - seen.at))
+                self._seen[key] = _Seen(now)
+        return found
+
+    def rest(self, now: float) -> list[tuple[News, int, float]]:
+        """As `due`, but returns all that was kept back, for the end of a process."""
+        found = [(s.last, s.silent, now - s.at) for s in self._seen.values() if s.last is not None]
+        self._seen.clear()
+        return found

@@ -17,8 +17,8 @@ from typing import Self
 
 from ajhost.adapters.linux.stats_files import StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
-from ajhost.core.digest import Digest
 from ajhost.core.route_stats import StatsWriter, reason_of
+from ajhost.core.throttle import Throttle
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord
@@ -46,7 +46,7 @@ class Attempts:
         self._recent = recent
         self._completed_level = logging.INFO if tell_completed else logging.DEBUG
         self.tells_completed = _log.isEnabledFor(self._completed_level)
-        self._refused = Digest[str]()
+        self._refused = Throttle[str]()
 
     @classmethod
     def of(cls, spec: GenerationSpec) -> Self:
@@ -104,7 +104,7 @@ class Attempts:
         reason, now = reason_of(text), time.monotonic()
         self.stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
         key = f"{reason} signature" if text.partition(": ")[2].startswith(_SIGNATURES) else reason
-        if not self._refused.tell(key, text, now):
+        if not (count := self._refused.count(key, now, text)):
             return
         extras: dict[str, str] = {}
         if self._recent is not None:
@@ -116,7 +116,8 @@ class Attempts:
             name = "" if route is None else self._routes[route]
             waited = now - received_ns / 1e9 if received_ns else 0.0
             extras = TaskLabels(record.id, record.type, name, record.tries, waited).extras()
-        _log.warning("refused: %s", text, extra=extras | {"aj_outcome": "refused", "aj_reason": reason})
+        said = f"refused {count} more, the last" if count > 1 else "refused"
+        _log.warning("%s: %s", said, text, extra=extras | {"aj_outcome": "refused", "aj_reason": reason})
 
     def tick(self) -> None:
         """Tells of refusals that were kept back. Call it every now and then."""

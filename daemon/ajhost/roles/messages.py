@@ -100,13 +100,14 @@ class CancelResult:
     """What was done with the task to be cancelled: `running`, `waiting`, or an empty text if it is not here."""
 
     task: str
-    found: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class StacksResult:
-    """What the tasks are doing, for people; empty if none of those asked for runs here."""
+    """What the task of this id (all, if empty) is doing, for people; an empty text if it does not run here."""
 
+    task: str
     text: str
 
 

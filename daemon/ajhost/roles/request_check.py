@@ -10,7 +10,7 @@ from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.deadline import Skew, budget
 from ajhost.core.routing import Routes
 from ajhost.core.throttle import Throttle
-from ajhost.core.timings import ANSWER_MARGIN, LOG_REPEAT, SKEW_PLAUSIBLE, SKEW_WARNING, SKEW_WARNING_INTERVAL
+from ajhost.core.timings import ANSWER_MARGIN, SKEW_PLAUSIBLE, SKEW_WARNING, SKEW_WARNING_INTERVAL
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.signature import read_key, verify
@@ -60,7 +60,7 @@ class RequestChecker:
         self._default = default_timeout
         self._keys = [read_key(key) for key in signature.keys]
         self._max_age_ns = int(signature.max_age * 1e9)
-        self._throttle = Throttle(LOG_REPEAT)
+        self._throttle = Throttle[str]()
         self.answerable = reply_subjects(reply_prefixes).match
         """Whether a reply subject may be answered. What may not is neither run nor answered: see `unanswerable`."""
         self.unsigned = self.unanswered = 0

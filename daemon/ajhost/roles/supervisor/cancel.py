@@ -6,7 +6,6 @@ worker that does not answer the question, as it hangs, it answers from the worke
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -16,6 +15,7 @@ from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import CancelOrder, CancelResult
 from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
@@ -25,19 +25,10 @@ _ROUNDS = 3
 
 
 class Canceller:
-    """Asks, and hears what workers say (`heard`)."""
+    """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
 
-    def __init__(self, workers: Mapping[int, WorkerProcess]) -> None:
-        """`workers`: the living ones by the serial of their ledger."""
-        self._workers = workers
-        self._asked: dict[int, asyncio.Future[str]] = {}
-        self._lock = asyncio.Lock()
-
-    def heard(self, worker: WorkerProcess, result: CancelResult) -> None:
-        """A worker's answer."""
-        waiting = self._asked.get(worker.serial)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(result.found)
+    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: Inquiry) -> None:
+        self._workers, self._inquiry = workers, inquiry
 
     async def obey(self, asked: Mapping[str, object], standby: Standby | None) -> Decision:
         """What the control socket was asked for."""
@@ -54,25 +45,17 @@ class Canceller:
         """What was done: `running`, `waiting`, or an empty text if no task of that id is here."""
         text = FailureReason.CANCELLED.text(why)
         outcome: Failed | Terminated = Terminated(text) if terminate else Failed(text)
-        async with self._lock:
-            for _ in range(_ROUNDS):
-                if found := await self._ask(task, outcome, standby):
-                    return found
-                if standby.cancel(task, outcome):
-                    return "waiting"
+        for _ in range(_ROUNDS):
+            if found := await self._ask(task, outcome, standby):
+                return found
+            if standby.cancel(task, outcome):
+                return "waiting"
         return ""
 
     async def _ask(self, task: str, outcome: Failed | Terminated, standby: Standby) -> str:
         order = CancelOrder(task, isinstance(outcome, Terminated), outcome.text)
         asked = dict(self._workers)
-        loop = asyncio.get_running_loop()
-        self._asked = {serial: loop.create_future() for serial in asked}
-        for worker in asked.values():
-            worker.send(order)
-        if self._asked:
-            await asyncio.wait(self._asked.values(), timeout=CANCEL_ANSWER_LIMIT)
-        answers = {serial: answer.result() for serial, answer in self._asked.items() if answer.done()}
-        self._asked = {}
+        answers = await self._inquiry.ask(asked.values(), order, CancelResult, CANCEL_ANSWER_LIMIT)
         if found := next((found for found in answers.values() if found), ""):
             return found
         silent = [worker for serial, worker in asked.items() if serial not in answers and not worker.dead]

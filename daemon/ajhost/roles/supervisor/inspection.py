@@ -6,7 +6,6 @@ its loop nor the interpreter's lock.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import Mapping
@@ -15,23 +14,15 @@ from ajhost.adapters.linux import processes
 from ajhost.core.timings import STACKS_ANSWER_LIMIT
 from ajhost.roles.messages import StacksOrder, StacksResult
 from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 
 class Inspector:
-    """Asks, and hears what workers say (`heard`)."""
+    """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
 
-    def __init__(self, workers: Mapping[int, WorkerProcess]) -> None:
-        """`workers`: the living ones by the serial of their ledger."""
-        self._workers = workers
-        self._asked: dict[int, asyncio.Future[str]] = {}
-        self._lock = asyncio.Lock()
-
-    def heard(self, worker: WorkerProcess, result: StacksResult) -> None:
-        """A worker's answer."""
-        waiting = self._asked.get(worker.serial)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(result.text)
+    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: Inquiry) -> None:
+        self._workers, self._inquiry = workers, inquiry
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for: the stacks of one task, of one slot, or of all."""
@@ -39,8 +30,7 @@ class Inspector:
         chosen = [w for w in self._workers.values() if w.pid and (slot is None or w.slot == slot)]
         if not chosen:
             return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
-        async with self._lock:
-            answers = await self._ask(chosen, task)
+        answers = await self._inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
         parts = []
         for worker in sorted(chosen, key=lambda w: (w.slot, w.serial)):
             name = f"worker {worker.slot} (pid {worker.pid})"
@@ -53,16 +43,6 @@ class Inspector:
         if not parts:
             return Decision(False, f"no task {task!r} runs on this host" if task else "no task runs")
         return Decision(True, "\n\n".join(parts))
-
-    async def _ask(self, chosen: list[WorkerProcess], task: str) -> dict[int, str]:
-        loop = asyncio.get_running_loop()
-        self._asked = {worker.serial: loop.create_future() for worker in chosen}
-        for worker in chosen:
-            worker.send(StacksOrder(task))
-        await asyncio.wait(self._asked.values(), timeout=STACKS_ANSWER_LIMIT)
-        answers = {serial: answer.result() for serial, answer in self._asked.items() if answer.done()}
-        self._asked = {}
-        return answers
 
     @staticmethod
     def _ask_from_c(worker: WorkerProcess) -> None:

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
-from ajhost.core.timings import LOG_REPEAT, RUNTIME_FILES_INTERVAL
+from ajhost.adapters.throttle import ThrottledLog
+from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.roles.supervisor import control, state_file
 from ajhost.roles.supervisor.control import Actions
 
@@ -45,7 +46,7 @@ class RuntimeFiles:
         self._settings = Path()
         self._actions: Actions | None = None
         self._has_state = False
-        self._quiet_until: dict[str, float] = {}
+        self._throttled = ThrottledLog(_log)
 
     def make(self) -> None:
         """Makes what a start needs: the ledgers' directory, and the file that says who we are."""
@@ -111,10 +112,7 @@ class RuntimeFiles:
             )
 
     def _say(self, text: str, *arguments: object) -> None:
-        now = asyncio.get_running_loop().time()
-        if now >= self._quiet_until.get(text, now):
-            self._quiet_until[text] = now + LOG_REPEAT
-            _log.error(text, *arguments)
+        self._throttled.tell(logging.ERROR, text, text, *arguments)
 
     def close_control(self) -> None:
         """Closes the control socket."""

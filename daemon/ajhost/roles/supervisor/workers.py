@@ -44,6 +44,7 @@ from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import Key
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.inspection import Inspector
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
@@ -74,8 +75,9 @@ class WorkerPool:
         self.fleet = Fleet(serial + 1)
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
-        self.canceller = Canceller(self.members)
-        self.inspector = Inspector(self.members)
+        self._inquiry = Inquiry()
+        self.canceller = Canceller(self.members, self._inquiry)
+        self.inspector = Inspector(self.members, self._inquiry)
         self.generations: dict[int, Generation] = {}
         """Those that have a worker or are about to have one."""
         self.max_payload = 0
@@ -233,10 +235,8 @@ class WorkerPool:
                 member.last_words = why
             case RecycleRequest(why):
                 self.recycle(member, why)
-            case CancelResult():
-                self.canceller.heard(member, message)
-            case StacksResult():
-                self.inspector.heard(member, message)
+            case CancelResult() | StacksResult():
+                self._inquiry.heard(member, message)
             case GroupLeft():
                 member.left = True
                 self._on_change()

@@ -302,7 +302,7 @@ class Worker:
                 outcome = Terminated(text) if terminate else Failed(text)
                 self._tell(CancelResult(task, self._intake.cancel(task, outcome)))
             case StacksOrder(task):
-                self._tell(StacksResult(self._executor.stacks(task)))
+                self._tell(StacksResult(task, self._executor.stacks(task)))
             case HurryOrder():
                 self._hurry.set()
 

@@ -1,0 +1,42 @@
+"""What workers are asked, and when an answer counts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.channel import Channel, pair
+from ajhost.ledger.layout import Geometry, Identity
+from ajhost.roles.messages import CancelOrder, CancelResult, FromWorker, StacksResult, encode
+from ajhost.roles.supervisor.inquiry import Inquiry
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+
+
+async def test_an_answer_that_comes_too_late_is_none_to_the_next_question(tmp_path: Path) -> None:
+    """A worker that hung for a while answers all that it was asked meanwhile, the oldest question first."""
+    inquiry = Inquiry()
+
+    def heard(worker: WorkerProcess, message: FromWorker) -> None:
+        assert isinstance(message, CancelResult | StacksResult)
+        inquiry.heard(worker, message)
+
+    ledger_file.make(tmp_path, Geometry(8, 1 << 17, 1 << 12), Identity(1, 0, 1))
+    ours, theirs = pair()
+    channel = Channel(theirs)
+    worker = WorkerProcess(
+        1, 0, 1, tmp_path, ours,
+        on_message=heard, on_connection=lambda *_: None, on_death=lambda *_: None,
+    )  # fmt: skip
+    try:
+        assert await inquiry.ask([worker], CancelOrder("A", False, "why"), CancelResult, 0.01) == {}
+        second = asyncio.create_task(
+            inquiry.ask([worker], CancelOrder("B", False, "why"), CancelResult, 10.0)
+        )
+        await asyncio.sleep(0)  # it is asked
+        for late in (CancelResult("A", ""), StacksResult("B", "task B"), CancelResult("B", "running")):
+            channel.send(encode(late))
+        assert await second == {1: "running"}
+    finally:
+        worker.discard()
+        channel.close()
