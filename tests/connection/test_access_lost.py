@@ -15,14 +15,18 @@ from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.operator_mode import Operator, user_identity, write_secret
 from tests.support.router import Router, Verdict
-from tests.support.truth import cut_off, listens, says_the_truth, subscribed_again, with_pages
+from tests.support.truth import (
+    CONNECTED_STATE,
+    cut_off,
+    listens,
+    says_the_truth,
+    subscribed_again,
+    with_pages,
+)
 
 HANDLERS = {"echo": "echo", "work": "work"}
 BACK = 6.0
 """Seconds in which every worker is subscribed once it may be."""
-
-_ANSWERED = frozenset({Verdict.COMPLETE, Verdict.ERROR})
-"""Workers that leave at a reload keep the password that they were made with: others answer for them."""
 
 
 def _users(password: str) -> str:
@@ -32,16 +36,14 @@ def _users(password: str) -> str:
 
 
 @asynccontextmanager
-async def _in_hand(
-    router: Router, allowed: frozenset[Verdict] = frozenset({Verdict.COMPLETE}), count: int = 8
-) -> AsyncIterator[None]:
+async def _in_hand(router: Router, count: int = 8) -> AsyncIterator[None]:
     """Requests that are with the host before the block, and whose replies must have come after it."""
     requests = [await router.send("work", {"sleep_ms": 1500}, deadline=40) for _ in range(count)]
     await router.barrier()
     assert (await router.request("echo", b"x")).body == b"x"  # all are handed over
     yield
     replies = [await router.reply(request) for request in requests]
-    assert {reply.verdict for reply in replies} <= allowed
+    assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
 
 
 @pytest.mark.parametrize("locked_out", [1.0, 10.0])
@@ -75,7 +77,7 @@ async def test_a_password_that_is_changed_at_the_server_and_then_in_the_settings
         NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
         Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
         Router(server.url, user="router", password="r") as router,
-        _in_hand(router, _ANSWERED),
+        _in_hand(router),
     ):
         await server.reload(_users("two"))
         await cut_off(server, 12.0)
@@ -86,6 +88,27 @@ async def test_a_password_that_is_changed_at_the_server_and_then_in_the_settings
         assert result.status == 0, result
         await subscribed_again(server, 2, BACK, since=since)
         await says_the_truth(host, listens(sections), 2)
+
+
+async def test_a_password_that_lets_us_in_again_is_taken_by_a_reload_that_is_rejected(tmp_path: Path) -> None:
+    sections = with_pages(nats={"user": "host", "password": "one"})
+    async with (
+        NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url, user="router", password="r") as router,
+        _in_hand(router),
+    ):
+        before = host.workers()
+        await server.reload(_users("two"))
+        await cut_off(server, 12.0)
+        host.configure({"echo": "nowhere:nothing"}, sections | {"nats": {"user": "host", "password": "two"}})
+        assert (await host.reload()).status == 1
+        await subscribed_again(server, 2, BACK)
+        said = await says_the_truth(host, listens(sections), 2)
+        assert said.connections["supervisor"]["state"] == CONNECTED_STATE  # type: ignore[index]
+        assert host.workers() == before
+        host.kill(0)
+        await subscribed_again(server, 2, BACK)  # who is forked from now on gets in, too
 
 
 @pytest.mark.parametrize("kind", ["password_file", "token_file", "nkey"])

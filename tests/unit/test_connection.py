@@ -445,6 +445,19 @@ def test_other_servers_are_taken_at_once() -> None:
     assert driver.machine.state is S.CLOSED
 
 
+def test_a_connection_that_leaves_or_is_well_takes_other_servers_when_it_is_lost() -> None:
+    driver = started(FIRST)
+    driver.run(1, [S.SUBSCRIBED])
+    driver.tell(Reconfigured((SECOND,), move=False))
+    driver.tell(Leave())
+    driver.tell(Reconfigured((SECOND,), move=True))
+    driver.run(1)
+    assert driver.machine.server == FIRST
+    driver.tell(Lost(Reason.ENDED, ""))
+    driver.run(1, [S.LEAVING])
+    assert driver.machine.server == SECOND
+
+
 class Host:
     """Many processes that are locked out together."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -16,6 +17,7 @@ from ajhost.roles.messages import (
     FROM_TEMPLATE,
     FROM_WORKER,
     VOCABULARIES,
+    AccessOrder,
     BadMessage,
     CancelOrder,
     CancelResult,
@@ -43,7 +45,7 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.specs import WorkerSpec, rehearsal
 from ajhost.roles.template.import_effects import ImportEffect
-from ajhost.settings.values import PythonSettings, WorkerSettings
+from ajhost.settings.values import NatsSettings, PythonSettings, TlsSettings, WorkerSettings
 from scripts.lib.doc_tables import PACKAGE
 
 EXAMPLES: dict[str, list[Message]] = {
@@ -54,6 +56,7 @@ EXAMPLES: dict[str, list[Message]] = {
         HurryOrder(),
         SocketStored(1 << 40),
         CancelOrder("T", True, "cancelled: n\u00f6"),
+        AccessOrder(NatsSettings(password="p", tls=TlsSettings(ca=Path("/ca"))), True),
         StacksOrder("T"),
     ],
     "FROM_WORKER": [
@@ -106,7 +109,10 @@ def test_a_word_means_one_message() -> None:
 @pytest.mark.parametrize(
     ("found", "told"),
     [
-        ({}, r"a message \[\], where one of leave, finish, hurry, stored, cancel, stacks is understood"),
+        (
+            {},
+            r"a message \[\], where one of leave, finish, hurry, stored, cancel, access, stacks is understood",
+        ),
         ({"ready": {}}, r"a message \['ready'\], where one of leave, .* is understood"),
         ({"leave": {"stop": True}, "hurry": {}}, r"a message \['hurry', 'leave'\]"),
         ({"leave": True}, "a message 'leave' that cannot be read: bool where LeaveOrder is wanted"),

@@ -154,8 +154,8 @@ class ConnectionMachine:
                     self._step(Leave, now)
                     self._barred = False
                 return []
-            case Reconfigured(servers):
-                return self._reconfigured(servers, now)
+            case Reconfigured(servers, move):
+                return self._reconfigured(servers, move, now)
             case Close():
                 held = self.connected or self.state in _TRYING
                 self._step(Close, now)
@@ -363,12 +363,12 @@ class ConnectionMachine:
         self._target, self._moving = server, True
         return [Move(Reason.LAME_DUCK)]
 
-    def _reconfigured(self, servers: tuple[Server, ...], now: float) -> list[Command]:
+    def _reconfigured(self, servers: tuple[Server, ...], move: bool, now: float) -> list[Command]:
         self._pool.replace(servers)
         self._target = None
         if self.connected:
-            if self._moving:
-                return []  # on its way out: what comes next is one of the new servers
+            if self._moving or self._leaving or not (move or self._barred):
+                return []  # on its way out, or well served: what comes next is one of the new servers
             self._moving = True
             return [Move(Reason.RECONFIGURED)]
         if self.state in _PAUSING:

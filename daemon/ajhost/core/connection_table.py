@@ -165,9 +165,10 @@ class Scouted:
 
 @dataclass(frozen=True, slots=True)
 class Reconfigured:
-    """Other servers, or other credentials."""
+    """Other servers, or other credentials. `move`: they matter to a connection that serves, too."""
 
     servers: tuple[Server, ...]
+    move: bool = True
 
 
 Event = (

@@ -15,6 +15,7 @@ import orjson
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
 from ajhost.roles.template.import_effects import ImportEffect
+from ajhost.settings.values import NatsSettings
 
 # -- supervisor to worker ---------------------------------------------------------------------------------------------
 
@@ -53,13 +54,22 @@ class CancelOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessOrder:
+    """Connect with these servers and credentials from now on. `move`: leave the present connection for that, if there
+    is one and the worker serves."""
+
+    nats: NatsSettings
+    move: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StacksOrder:
     """Tell what the task of this id is doing; an empty id stands for all that run."""
 
     task: str
 
 
-ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored | CancelOrder | StacksOrder
+ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored | CancelOrder | AccessOrder | StacksOrder
 
 # -- worker to supervisor ---------------------------------------------------------------------------------------------
 
@@ -213,6 +223,7 @@ FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
         "hurry": HurryOrder,
         "stored": SocketStored,
         "cancel": CancelOrder,
+        "access": AccessOrder,
         "stacks": StacksOrder,
     }
 )

@@ -177,12 +177,14 @@ class Connection:
         except TimeoutError:
             return False
 
-    def reconfigure(self, settings: NatsSettings) -> None:
-        """Takes other servers and credentials; the connection is made anew with them."""
+    def reconfigure(self, settings: NatsSettings, *, move: bool) -> None:
+        """Takes other servers and credentials. `move`: a connection that serves is made anew with them at once."""
+        if settings == self._settings:
+            return
         self._settings = settings
         self._machine.patience = Patience(settings.ping_interval, settings.ping_timeout)
         self._attempts.reconfigure(settings)
-        self._tell(Reconfigured(servers_of(settings)))
+        self._tell(Reconfigured(servers_of(settings), move))
 
     async def close(self) -> None:
         """Closes the connection after what is queued was written."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
@@ -50,6 +51,7 @@ class Reloader:
                 return Decision(False, str(error))
             if (changed := self._fixed(settings)) is not None:
                 return Decision(False, changed)
+            await self._pool.access.offer(settings.nats, self._pool.fleet.generation)
             return await self._change(settings)
 
     def _fixed(self, new: Settings) -> str | None:
@@ -128,7 +130,8 @@ class Reloader:
                 if self._pool.fleet.stopping or self._pool.has_template(self._pool.fleet.generation):
                     return
                 try:
-                    decision = await self._change(self._settings)
+                    settings = replace(self._settings, nats=self._pool.access.present)
+                    decision = await self._change(settings)
                 except Exception as error:  # whatever it is: without a template no worker is ever replaced
                     decision = Decision(False, repr(error))
             if decision.taken:

@@ -74,6 +74,7 @@ class Supervisor:
             self.serial,
             self._queues,
             self.guard,
+            settings.nats,
             on_connection=self._fd_store.keep,
             on_death=self._on_death,
             on_template_death=self._on_template_death,
@@ -150,7 +151,7 @@ class Supervisor:
             )
         except OSError as error:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
-        self._pool.supervisor_place = standby.ledger.place
+        self._pool.supervisor_place, self._pool.access.own = standby.ledger.place, standby.connection
         await standby.connect()
         self._crash_policy = CrashPolicy((h.route, h.max_crashes) for h in spec.handlers)
         self._recovery = Recovery(
@@ -288,12 +289,11 @@ class Supervisor:
         """A reload has succeeded."""
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
-        old, self._settings = self._settings, settings
+        self._settings = settings
         self._crash_policy.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
         if self._standby is not None:
             self._standby.apply_generation(spec, self._queues)
-            if settings.nats != old.nats:
-                self._standby.connection.reconfigure(settings.nats)
+        self._pool.access.adopt(settings.nats)
 
     # -- time -----------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import WorkerSpec
+from ajhost.roles.supervisor.access import Access
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import Key
 from ajhost.roles.supervisor.decision import Decision
@@ -48,6 +49,7 @@ from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.inspection import Inspector
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
+from ajhost.settings.values import NatsSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -66,6 +68,7 @@ class WorkerPool:
         serial: int,
         queues: list[TokenQueue],
         guard: FaultGuard,
+        nats: NatsSettings,
         *,
         on_connection: Callable[[Key, socket.socket], None],
         on_death: Callable[[WorkerProcess, str], None],
@@ -75,6 +78,7 @@ class WorkerPool:
         self.fleet = Fleet(serial + 1)
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
+        self.access = Access(nats, self.members.values)
         self._inquiry = Inquiry()
         self.canceller = Canceller(self.members, self._inquiry)
         self.inspector = Inspector(self.members, self._inquiry)
@@ -213,6 +217,7 @@ class WorkerPool:
         with contextlib.suppress(OSError):
             processes.raise_oom_score(spawned.pid, 100)
         member.started(spawned.pid, spawned.pidfd)
+        self.access.tell(member)
         known = self.fleet.members.get(member.serial)
         if known is not None and known.state is WorkerState.LEAVING:
             member.send(LeaveOrder(self.fleet.stopping))

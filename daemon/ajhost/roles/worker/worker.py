@@ -38,6 +38,7 @@ from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import (
     FOR_WORKER,
+    AccessOrder,
     BadMessage,
     CancelOrder,
     CancelResult,
@@ -301,6 +302,8 @@ class Worker:
             case CancelOrder(task, terminate, text):
                 outcome = Terminated(text) if terminate else Failed(text)
                 self._tell(CancelResult(task, self._intake.cancel(task, outcome)))
+            case AccessOrder(nats, move):
+                self._connection.reconfigure(nats, move=move)
             case StacksOrder(task):
                 self._tell(StacksResult(task, self._executor.stacks(task)))
             case HurryOrder():
