@@ -14,7 +14,7 @@ from ajhost.core.fleet import Scale
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.workers import WorkerPool
-from ajhost.settings.values import WorkerSettings
+from ajhost.settings.values import HandlerSettings, NatsSettings, WorkerSettings
 from tests.support.host_parts import until
 from tests.template.driver import Start, TemplateDriver
 
@@ -34,6 +34,7 @@ class Deaths:
             1,
             queues,
             FaultGuard(logging.getLogger("test")),
+            NatsSettings(),
             on_connection=lambda key, sock: None,
             on_death=lambda worker, how: self._died(),
             on_template_death=lambda number, how: self.templates.append(number),
