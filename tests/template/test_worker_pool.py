@@ -14,7 +14,7 @@ from ajhost.core.fleet import Scale
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.workers import WorkerPool
-from ajhost.settings.values import HandlerSettings, NatsSettings, WorkerSettings
+from ajhost.settings.values import NatsSettings, WorkerSettings
 from tests.support.host_parts import until
 from tests.template.driver import Start, TemplateDriver
 
