@@ -36,7 +36,7 @@ FOREIGN: dict[str, set[str]] = {
     },
     "roles": {"orjson", "pydantic", "pydantic_core", "typing_extensions", "uvloop"},
     "testing": {"orjson", "pytest"},
-    "cli": {"click", "orjson", "watchfiles"},
+    "cli": {"click", "orjson", "prompt_toolkit", "watchfiles"},
 }
 """What a layer may import that is neither ours nor the standard library's."""
 
@@ -46,6 +46,7 @@ SANS_IO = {"asyncio", "logging", "os", "selectors", "signal", "socket", "subproc
 ONLY_IN: dict[str, set[str]] = {
     "nats": {"ajhost.adapters.dev_client", "ajhost.adapters.nats.log_in"},
     "prometheus_client": {"ajhost.adapters.prometheus"},
+    "prompt_toolkit": {"ajhost.cli.top_screen", "ajhost.cli.top_view"},
     "pydantic": {
         "ajhost.settings.environment",
         "ajhost.settings.load",

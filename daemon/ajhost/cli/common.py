@@ -97,19 +97,22 @@ def runtime_directory(config: Path) -> Path:
         raise BadConfiguration(f"{config}: {error}") from None
 
 
-def report_unreadable(directory: Path, error: OSError) -> None:
-    """Says why a runtime directory tells nothing."""
+def unreadable(directory: Path, error: OSError) -> str:
+    """Why a runtime directory tells nothing."""
     hint = "; ask as root or as the user that the host runs as" if isinstance(error, PermissionError) else ""
-    echo_error(f"{error.filename or directory}: {error.strerror or error}{hint}")
+    return f"{error.filename or directory}: {error.strerror or error}{hint}"
+
+
+def is_named() -> bool:
+    """Whether somebody named the settings of the present command: by `-c`, not by default."""
+    source = click.get_current_context().get_parameter_source("config")
+    return source is not ParameterSource.DEFAULT
 
 
 def wrong_host(directory: Path, config: Path) -> str | None:
-    """Why the host of the directory is not the one that was meant: it runs on another file than `-c` names."""
+    """Why the host of the directory is not the one that was meant by `-c`: it runs on another file."""
     from ajhost.roles.host_client import settings_of
 
-    source = click.get_current_context().get_parameter_source("config")
-    if source is click.core.ParameterSource.DEFAULT:
-        return None
     runs_on = settings_of(directory)
     if runs_on is None or os.path.realpath(runs_on) == os.path.realpath(config):
         return None
@@ -133,7 +136,7 @@ def ask_host(config: Path, asked: dict[str, object]) -> int:
         echo_error(f"no answer within {_ANSWER_LIMIT:g} s")
         return 1
     except OSError as error:
-        report_unreadable(directory, error)
+        echo_error(unreadable(directory, error))
         return 3
     if done:
         echo(text)

@@ -25,6 +25,7 @@ from ajhost.cli.routes import routes
 from ajhost.cli.run import run
 from ajhost.cli.stacks import recycle, stacks
 from ajhost.cli.status import status, tasks
+from ajhost.cli.top import top
 
 INTERRUPTED = 128 + signal.SIGINT
 _EPILOG = """\b
@@ -34,6 +35,7 @@ Examples:
   ajhost run -c ./ajhost.toml
   ajhost call -c ./ajhost.toml email:new '{"to": "ada@example.net"}'
   ajhost status
+  ajhost top
   ajhost tasks --older 10s
   ajhost stacks
   ajhost reload
@@ -51,7 +53,7 @@ def program() -> None:
     """Host Python handlers for Choria AsyncJobs."""
 
 
-for _command in (new, dev, run, check, routes, call, status, tasks, stacks, reload, recycle, cancel):
+for _command in (new, dev, run, check, routes, call, status, top, tasks, stacks, reload, recycle, cancel):
     program.add_command(_command)
 
 

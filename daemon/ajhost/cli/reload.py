@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import BadConfiguration, config_option, report_unreadable, runtime_directory
+from ajhost.cli.common import BadConfiguration, config_option, runtime_directory, unreadable
 from ajhost.cli.output import echo, echo_error
 
 EXIT_TAKEN, EXIT_REJECTED, EXIT_NOTHING = 0, 1, 3
@@ -52,7 +52,7 @@ def reload(config: Path, timeout: float) -> int:
         echo_error(f"not decided within {timeout:g} s; the log of the host will say how it ends")
         return EXIT_REJECTED
     except OSError as error:
-        report_unreadable(directory, error)
+        echo_error(unreadable(directory, error))
         return EXIT_NOTHING
     if taken:
         echo(text)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ajhost.cli.common import config_option, report_unreadable, runtime_directory, wrong_host
+from ajhost.cli.common import config_option, is_named, runtime_directory, unreadable, wrong_host
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.core.status import (
     CATCH_ALL,
@@ -51,7 +51,20 @@ def status(config: Path, as_json: bool) -> int:
     report = _read(config)
     if report is None:
         return EXIT_NOTHING
-    echo(to_json(report.as_object()) if as_json else "\n\n".join(_text(report)))
+    if not as_json:
+        return print_once(report)
+    echo(to_json(report.as_object()))
+    return exit_status(report)
+
+
+def print_once(report: StatusReport) -> int:
+    """Prints a status for people; the exit status."""
+    echo("\n\n".join(_text(report)))
+    return exit_status(report)
+
+
+def exit_status(report: StatusReport) -> int:
+    """What a command ends with that has shown the status."""
     return EXIT_OK if report.complete else EXIT_INCOMPLETE
 
 
@@ -95,39 +108,58 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
     return EXIT_OK
 
 
-def _read(config: Path) -> StatusReport | None:
-    directory = runtime_directory(config)
+class Unreadable(Exception):
+    """The host cannot be read; the text says why, for people."""
+
+
+def reader(config: Path) -> Callable[[], StatusReport]:
+    """What reads the host of some settings, in any thread; it raises Unreadable."""
+    directory, named = runtime_directory(config), is_named()
     from ajhost.roles.host_client import NotRunning, view
     from ajhost.roles.host_client import status as read
 
-    try:
-        if (problem := wrong_host(directory, config)) is not None:
-            echo_error(problem)
-            return None
+    def look() -> StatusReport:
         try:
-            return read(directory)
-        except PermissionError:
-            return view(directory)
-    except NotRunning as error:
+            if named and (problem := wrong_host(directory, config)) is not None:
+                raise Unreadable(problem)
+            try:
+                return read(directory)
+            except PermissionError:
+                return view(directory)
+        except NotRunning as error:
+            raise Unreadable(str(error)) from None
+        except OSError as error:
+            raise Unreadable(unreadable(directory, error)) from None
+
+    return look
+
+
+def _read(config: Path) -> StatusReport | None:
+    try:
+        return reader(config)()
+    except Unreadable as error:
         echo_error(str(error))
-    except OSError as error:
-        report_unreadable(directory, error)
-    return None
+        return None
 
 
-def _text(report: StatusReport) -> Iterator[str]:
+def head(report: StatusReport) -> list[str]:
+    """What there is to say of the whole host: a line of its settings, one of its supervisor, one of its slots."""
     supervisor = report.supervisor
-    head = []
+    lines = []
     if supervisor.version:
-        head.append(
+        lines.append(
             f"ajhost {supervisor.version}, settings {supervisor.settings}, up {duration(supervisor.uptime_s)}"
         )
-    head.append(
+    lines.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "
         f"{'ready' if supervisor.ready else 'not ready'}, {supervisor.connection or 'not connected yet'}"
     )
-    head.append(f"{report.serving} of {report.count} slots serve{_of_late(report)}")
-    yield "\n".join(head)
+    lines.append(f"{report.serving} of {report.count} slots serve{_of_late(report)}")
+    return lines
+
+
+def _text(report: StatusReport) -> Iterator[str]:
+    yield "\n".join(head(report))
     if report.workers:
         yield columns(
             [
@@ -165,8 +197,8 @@ def _of_late(report: StatusReport) -> str:
 
 def _route_row(route: RouteStatus) -> tuple[object, ...]:
     return (
-        route.route or '""', route.running, route.waiting, f"{route.per_second:.3g}", _latency(route.p50_s),
-        _latency(route.p99_s), _latency(route.waiting_p99_s), route.completed, sum(route.failed.values()),
+        route.route or '""', route.running, route.waiting, f"{route.per_second:.3g}", latency(route.p50_s),
+        latency(route.p99_s), latency(route.waiting_p99_s), route.completed, sum(route.failed.values()),
         route.terminated, sum(route.refused.values()),
     )  # fmt: skip
 
@@ -203,7 +235,8 @@ def size(count: int) -> str:
     return f"{count / (1 << 20):.0f} MiB"
 
 
-def _latency(seconds: float | None) -> str:
+def latency(seconds: float | None) -> str:
+    """Seconds as `12 ms` or `1.5 s`, `-` for None."""
     if seconds is None:
         return "-"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

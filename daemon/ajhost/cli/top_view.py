@@ -1,0 +1,318 @@
+"""What `ajhost top` shows: the tables of a status, sorted, filtered, cut to a size. No terminal is driven here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prompt_toolkit.utils import get_cwidth
+
+from ajhost.cli.output import printable
+from ajhost.cli.status import head, latency, size
+from ajhost.core.status import DISCONNECTED, SERVING, RouteStatus, StatusReport, TaskStatus, WorkerStatus
+from ajhost.protocol.times import SECOND, parse
+
+Fragment = tuple[str, str]
+"""A style and a text."""
+Line = list[Fragment]
+_NARROWEST = 12
+"""Cells that a column of free text keeps before others are left out."""
+_KEYS = "q quit  Tab table  Enter alone  < > sort  r reverse  / filter  p pause  ? keys"
+_HELP = """\
+Tab, 1 2 3       another table: its rows move, its keys count
+Enter            this table alone, or all of them
+< > (left right) sort by another column
+r                the other way round
+/                show only rows with a text; Enter keeps it, Esc removes it
+up down, PgUp PgDn, Home End
+                 move the rows
+p, space         hold the picture still
+q, Ctrl-C        end
+
+Rates and quantiles are of the last minute."""
+
+
+def _plain(row: Any) -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table. `key` is what its rows are sorted by, numbers from the largest.
+
+    `rank`: where not all have room, the column of the highest rank is left out first. `free`: a text that may be cut.
+    """
+
+    title: str
+    text: Callable[[Any], str]
+    key: Callable[[Any], Any]
+    rank: int = 0
+    free: bool = False
+    number: bool = True
+    style: Callable[[Any], str] = _plain
+
+
+def _text(title: str, text: Callable[[Any], str], rank: int = 0, **more: Any) -> Column:
+    return Column(title, text, text, rank, number=False, **more)
+
+
+def _count(title: str, count: Callable[[Any], int], rank: int = 0, **more: Any) -> Column:
+    return Column(title, lambda row: str(count(row)), count, rank, **more)
+
+
+def _seconds(title: str, seconds: Callable[[Any], float | None], rank: int = 0) -> Column:
+    return Column(title, lambda row: latency(seconds(row)), lambda row: seconds(row) or 0.0, rank)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    worker: WorkerStatus
+    task: TaskStatus
+    left_s: float
+
+
+def _state_style(worker: WorkerStatus) -> str:
+    if worker.state == SERVING:
+        return "class:good"
+    return "class:bad" if worker.state in (DISCONNECTED, "hung") else "class:warn"
+
+
+def _error_style(route: RouteStatus) -> str:
+    return "class:bad" if route.errors_per_second > 0 else ""
+
+
+WORKERS = (
+    Column("SLOT", lambda w: str(w.slot), lambda w: (w.slot, w.generation)),
+    _count("PID", lambda w: w.pid, 3),
+    _count("GEN", lambda w: w.generation, 4),
+    _text("STATE", lambda w: w.state, style=_state_style),
+    _count("RUNNING", lambda w: len(w.tasks), 1),
+    Column("MEMORY", lambda w: size(w.memory), lambda w: w.memory),
+    Column("CPU", lambda w: f"{w.cpu:.0%}", lambda w: w.cpu),
+    _text("CONNECTION", lambda w: str(w.connection or "-"), 2, free=True),
+)
+ROUTES = (
+    _text("ROUTE", lambda r: r.route or '""', free=True),
+    _count("RUNNING", lambda r: r.running, 2),
+    _count("WAITING", lambda r: r.waiting, 3),
+    Column("PER S", lambda r: f"{r.per_second:.3g}", lambda r: r.per_second),
+    Column(
+        "ERR/S", lambda r: f"{r.errors_per_second:.3g}", lambda r: r.errors_per_second, 1, style=_error_style
+    ),
+    _seconds("P50", lambda r: r.p50_s, 8),
+    _seconds("P99", lambda r: r.p99_s),
+    _seconds("WAIT P99", lambda r: r.waiting_p99_s, 7),
+    _count("COMPLETED", lambda r: r.completed, 5),
+    _count("FAILED", lambda r: sum(r.failed.values()), 4),
+    _count("TERMINATED", lambda r: r.terminated, 9),
+    _count("REFUSED", lambda r: sum(r.refused.values()), 6),
+)
+TASKS = (
+    _count("SLOT", lambda t: t.worker.slot, 3),
+    _text("TASK", lambda t: t.task.id),
+    _text("TYPE", lambda t: t.task.type, 4, free=True),
+    _text("ROUTE", lambda t: t.task.route or '""', 6, free=True),
+    _text("STATE", lambda t: t.task.state, 5, style=lambda t: "class:bad" if t.left_s <= 0 else ""),
+    Column("FOR", lambda t: f"{t.task.running_s:.1f} s", lambda t: t.task.running_s),
+    Column("LEFT", lambda t: f"{t.left_s:.1f} s", lambda t: -t.left_s, 2),
+)
+
+
+@dataclass(slots=True)
+class Table:
+    """A table and how its rows are shown. `by` is an index into `columns`; `first` the first row in sight."""
+
+    name: str
+    columns: Sequence[Column]
+    by: int
+    reverse: bool = False
+    wanted: str = ""
+    first: int = 0
+    in_sight: int = 0
+
+    def rows(self, every: Sequence[Any]) -> list[tuple[Any, list[str]]]:
+        """The rows that the filter wants with their texts, in order. Equal ones stay in the order of the status."""
+        wanted = self.wanted.lower()
+        found = [(row, [printable(column.text(row)) for column in self.columns]) for row in every]
+        if wanted:
+            found = [each for each in found if any(wanted in text.lower() for text in each[1])]
+        column = self.columns[self.by]
+        largest_first = column.number and column.title != "SLOT"
+        return sorted(found, key=lambda each: column.key(each[0]), reverse=largest_first != self.reverse)
+
+    def sort_by(self, step: int) -> None:
+        """Takes the column `step` further on."""
+        self.by, self.reverse = (self.by + step) % len(self.columns), False
+
+    def scroll(self, by: int) -> None:
+        """Moves the rows; `draw` keeps it within what there is."""
+        self.first = max(self.first + by, 0)
+
+    def draw(self, every: Sequence[Any], width: int, height: int, focused: bool) -> Iterator[Line]:
+        """The table in so many lines: its title, the columns' titles, rows."""
+        rows = self.rows(every)
+        self.in_sight = max(height - 2, 1)
+        self.first = max(min(self.first, len(rows) - self.in_sight), 0)
+        shown = rows[self.first : self.first + self.in_sight]
+        yield [
+            ("class:focused" if focused else "class:title", fit(self._title(len(rows), len(every)), width))
+        ]
+        if not rows:
+            yield [("", "none" if not every else "no row has that text")]
+            return
+        widths = _widths(self.columns, [texts for _, texts in rows], width)
+        yield self._line(widths, [column.title for column in self.columns], None)
+        for row, texts in shown:
+            yield self._line(widths, texts, row)
+
+    def _title(self, found: int, every: int) -> str:
+        count = f"{every}" if found == every else f"{found} of {every}"
+        what = "" if not self.wanted else f' with "{printable(self.wanted)}"'
+        rows = (
+            f", rows {self.first + 1} to {min(self.first + self.in_sight, found)}"
+            if found > self.in_sight
+            else ""
+        )
+        order = ", the other way round" if self.reverse else ""
+        return f"{self.name} ({count}{what}{rows}) by {self.columns[self.by].title}{order}"
+
+    def _line(self, widths: Sequence[int], texts: Sequence[str], row: Any) -> Line:
+        line: Line = []
+        for index, (column, width, text) in enumerate(zip(self.columns, widths, texts, strict=True)):
+            if not width:
+                continue
+            style = (
+                column.style(row)
+                if row is not None
+                else "class:sorted"
+                if index == self.by
+                else "class:column"
+            )
+            padded = fit(text, width, right=column.number)
+            line += [("", "  ")] if line else []
+            line.append((style, padded))
+        return line
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """The text in exactly so many cells of a terminal; `~` ends one that was cut."""
+    cells = get_cwidth(text)
+    if cells > width:
+        while text and get_cwidth(text) > width - 1:
+            text = text[:-1]
+        text += "~" if width else ""
+        cells = get_cwidth(text)
+    return " " * (width - cells) + text if right else text + " " * (width - cells)
+
+
+def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """How many cells each column has; 0: it is left out."""
+    needed = [
+        max(get_cwidth(column.title), *(get_cwidth(text) for text in texts))
+        for column, texts in zip(columns, zip(*rows, strict=True), strict=True)
+    ]
+    least = [
+        min(cells, _NARROWEST) if column.free else cells
+        for column, cells in zip(columns, needed, strict=True)
+    ]
+    for rank in sorted({column.rank for column in columns if column.rank}, reverse=True):
+        if sum(least) + 2 * (sum(map(bool, least)) - 1) <= width:
+            break
+        least = [0 if column.rank == rank else cells for column, cells in zip(columns, least, strict=True)]
+    room = width - sum(least) - 2 * (sum(map(bool, least)) - 1)
+    for index, column in enumerate(columns):
+        if column.free and least[index]:
+            more = min(max(room, 0), needed[index] - least[index])
+            least[index] += more
+            room -= more
+    return least
+
+
+@dataclass(slots=True)
+class View:
+    """All that is on the screen but for its size. `problem`: why the last look failed, since `lost_at` (monotonic)."""
+
+    report: StatusReport | None = None
+    problem: str = ""
+    lost_at: float = 0.0
+    workers: Table = field(default_factory=lambda: Table("Workers", WORKERS, 0))
+    routes: Table = field(default_factory=lambda: Table("Routes", ROUTES, 3))
+    tasks: Table = field(default_factory=lambda: Table("Running tasks", TASKS, 5))
+    focus: int = 0
+    alone: bool = False
+    paused: bool = False
+    editing: bool = False
+    helping: bool = False
+
+    @property
+    def tables(self) -> tuple[Table, Table, Table]:
+        """The tables in the order of the screen."""
+        return self.workers, self.routes, self.tasks
+
+    @property
+    def focused(self) -> Table:
+        """The table that keys are for."""
+        return self.tables[self.focus]
+
+    def show(self, report: StatusReport) -> None:
+        """The host was read."""
+        self.report, self.problem = report, ""
+
+    def lose(self, problem: str) -> None:
+        """The host could not be read: what was read before stays in sight."""
+        self.lost_at = self.lost_at if self.problem else time.monotonic()
+        self.problem = problem
+
+    def lines(self, width: int, height: int) -> list[Line]:
+        """The screen: exactly `height` lines of at most `width` cells."""
+        lines = list(self._head(width))
+        if self.helping:
+            lines += [[("", fit(line, width))] for line in _HELP.splitlines()]
+        elif self.report is not None:
+            lines += self._body(self.report, width, height - len(lines) - 1)
+        del lines[height - 1 :]
+        lines += [[("", "")] for _ in range(height - 1 - len(lines))]
+        return [*lines, [("class:keys", fit(self._foot(), width))]]
+
+    def _foot(self) -> str:
+        if self.editing:
+            return f"{self.focused.name} with: {printable(self.focused.wanted)}_   (Enter keeps it, Esc removes it)"
+        return ("[held still] " if self.paused else "") + _KEYS
+
+    def _head(self, width: int) -> Iterator[Line]:
+        if self.problem:
+            since = f"; for {time.monotonic() - self.lost_at:.0f} s" if self.report is not None else ""
+            yield [("class:alarm", fit(f"{printable(self.problem)}{since}", width))]
+        if self.report is not None:
+            good = self.report.complete and self.report.supervisor.ready
+            for index, line in enumerate(head(self.report)):
+                style = ("class:good" if good else "class:bad") if index else "class:title"
+                yield [(style, fit(printable(line), width).rstrip())]
+
+    def _body(self, report: StatusReport, width: int, height: int) -> Iterator[Line]:
+        now_ns = time.time_ns()
+        tasks = [
+            _Task(worker, task, (parse(task.deadline) - now_ns) / SECOND)
+            for worker in report.workers
+            for task in worker.tasks
+        ]
+        every: tuple[Sequence[Any], ...] = (report.workers, report.routes, tasks)
+        if self.alone:
+            yield from self.focused.draw(every[self.focus], width, height, True)
+            return
+        for index, (table, rows, lines) in enumerate(
+            zip(self.tables, every, self._heights(every, height), strict=True)
+        ):
+            if lines > 1:
+                drawn = list(table.draw(rows, width, lines, index == self.focus))
+                yield from drawn[:lines]
+
+    def _heights(self, every: Sequence[Sequence[Any]], height: int) -> list[int]:
+        """How many lines each table has: what it needs, or a third; what is left goes to the focused one first."""
+        needed = [len(rows) + 2 if rows else 2 for rows in every]
+        given = [min(need, height // 3) for need in needed]
+        for index in sorted(range(3), key=lambda index: index != self.focus):
+            given[index] += min(needed[index] - given[index], height - sum(given))
+        return given
