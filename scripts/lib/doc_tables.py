@@ -20,7 +20,7 @@ PACKAGE = ROOT / "daemon" / "ajhost"
 _TIMINGS = """# Every time constant
 
 Made of `daemon/ajhost/core/timings.py` by `scripts/doc-tables`: change it there. Times that an operator sets are in
-ajhost.toml(5). `tests/unit/test_timings.py` asserts the inequalities between these.
+ajhost.toml(5). `tests/unit/core/test_timings.py` asserts the inequalities between these.
 """
 
 

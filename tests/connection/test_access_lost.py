@@ -14,8 +14,7 @@ import pytest
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.operator_mode import Operator, user_identity, write_secret
-from tests.support.router import Router, Verdict
-from tests.support.truth import (
+from tests.support.reported_state import (
     CONNECTED_STATE,
     cut_off,
     listens,
@@ -23,6 +22,7 @@ from tests.support.truth import (
     subscribed_again,
     with_pages,
 )
+from tests.support.router import Router, Verdict
 
 HANDLERS = {"echo": "echo", "work": "work"}
 BACK = 6.0

@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.fake_nats import FakeNats, serves
 from tests.support.host import Host
-from tests.support.names import DeadResolver, NamedHost, can_rename
+from tests.support.name_resolution import DeadResolver, NamedHost, can_rename
 from tests.support.nats import NatsServer, free_port
 from tests.support.proxy import BlackHole
+from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
 from tests.support.router import Report, Router, Verdict, subject_of
-from tests.support.truth import listens, says_the_truth, subscribed_again, with_pages
 
-HANDLERS = {"echo": "echo", "work": "work", "look_up": "tests.support.meddlers:look_up"}
+HANDLERS = {"echo": "echo", "work": "work", "look_up": "tests.support.harmful_handlers:look_up"}
 ECHO = subject_of("echo")
 needs_names = pytest.mark.skipif(not can_rename(), reason="only root can give a process other names")
 

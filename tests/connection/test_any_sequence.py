@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.support.weather import FAULTS, Company, Fault
+from tests.support.connection_faults import FAULTS, Company, Fault
 
 USUAL = (
     (Fault("kill the server", 0.4),),

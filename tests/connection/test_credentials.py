@@ -12,8 +12,8 @@ import pytest
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.operator_mode import Identity, Operator, creds, user_identity, write_secret
+from tests.support.reported_state import subscribed_again, with_pages
 from tests.support.router import Router
-from tests.support.truth import subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo"}
 BACK = 6.0

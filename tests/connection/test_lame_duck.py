@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer, free_port
+from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
 from tests.support.router import Report, Router, Verdict
-from tests.support.truth import listens, says_the_truth, subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo", "work": "work"}
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.router import Report, Router, Verdict, headers_of, subject_of, task_json
-from tests.support.truth import (
+from tests.support.reported_state import (
     listens,
     reconnects,
     says_the_truth,
@@ -16,8 +15,9 @@ from tests.support.truth import (
     with_pages,
     workers_subscribed,
 )
+from tests.support.router import Report, Router, Verdict, headers_of, subject_of, task_json
 
-MEDDLERS = {name: f"tests.support.meddlers:{name}" for name in ("leak_descriptors", "huge_later")}
+MEDDLERS = {name: f"tests.support.harmful_handlers:{name}" for name in ("leak_descriptors", "huge_later")}
 HANDLERS = {"echo": "echo", "work": "work", "kill": "kill_self", **MEDDLERS}
 BACK = 6.0
 

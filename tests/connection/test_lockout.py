@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.truth import cut_off, listens, says_the_truth, subscribed_again, with_pages
+from tests.support.reported_state import cut_off, listens, says_the_truth, subscribed_again, with_pages
 
 REFUSED = "authentication error"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
+from tests.support.reported_state import cut_off, listens, says_the_truth, subscribed_again, with_pages
 from tests.support.router import Report, Router, Verdict, subject_of
-from tests.support.truth import cut_off, listens, says_the_truth, subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo"}
 ACCESS = {"user": "host", "password": "pw"}

@@ -9,11 +9,11 @@ import pytest
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
+from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
 from tests.support.router import Router, Verdict
-from tests.support.truth import listens, says_the_truth, subscribed_again, with_pages
 
 MEDDLERS = ("close_connection", "steal_connection", "remove_reader")
-HANDLERS = {"echo": "echo"} | {name: f"tests.support.meddlers:{name}" for name in MEDDLERS}
+HANDLERS = {"echo": "echo"} | {name: f"tests.support.harmful_handlers:{name}" for name in MEDDLERS}
 
 
 @pytest.mark.parametrize("how", MEDDLERS)

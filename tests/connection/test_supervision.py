@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
+from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
 from tests.support.router import Report, Router
-from tests.support.truth import listens, says_the_truth, subscribed_again, with_pages
 
 HANDLERS = {"echo": "echo", "work": "work"}
 

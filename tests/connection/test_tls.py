@@ -16,8 +16,8 @@ from tests.support.fake_nats import FakeNats, Script, seals, serves
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Direction, Partition
+from tests.support.reported_state import subscribed_again
 from tests.support.router import Router, subject_of, task_json
-from tests.support.truth import subscribed_again
 
 ECHO = subject_of("echo")
 SECRETS = (b"sesame", b"open-it")

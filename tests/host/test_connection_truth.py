@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from tests.host.test_http import Answer, answers_until, fetch, scrape
 from tests.support.host import Host, Section
 from tests.support.nats import NatsServer, free_port
 from tests.support.router import Router, Verdict
-from tests.test_http import Answer, answers_until, fetch, scrape
 
 NO_PERMISSION = """
 authorization {{

@@ -7,8 +7,8 @@ import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from tests.support.doc_page import ROOT, Reader, shell_blocks
 from tests.support.nats import NatsServer
-from tests.support.page import ROOT, Reader, shell_blocks
 
 README = (ROOT / "README.md").read_text()
 

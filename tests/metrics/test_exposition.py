@@ -12,11 +12,11 @@ import pytest
 import pytest_asyncio
 
 from ajhost import __version__
+from tests.host.test_http import fetch, scrape, scrape_until
 from tests.support.host import Host, Section
 from tests.support.nats import NatsServer, free_port
 from tests.support.prometheus import Prometheus, promtool
 from tests.support.router import Router, Verdict
-from tests.test_http import fetch, scrape, scrape_until
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = ROOT / "etc" / "ajhost-dashboard.json"

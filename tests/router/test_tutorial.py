@@ -7,8 +7,8 @@ import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from tests.support.doc_page import Reader, shell_blocks
 from tests.support.nats import free_port
-from tests.support.page import Reader, shell_blocks
 
 _READY = {"nats-server": "Server is ready", "ajhost dev": "workers serve"}
 _UNDER_WAY = "│ (new|active|queued) "

@@ -19,7 +19,7 @@ from typing import Self
 from nats.aio.client import Client
 
 from tests.support import processes
-from tests.support.pages import fetch
+from tests.support.http_page import fetch
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0

@@ -55,7 +55,10 @@ async def host(lab: Lab) -> AsyncIterator[InstalledHost]:
     """The service, stopped, without drop-ins, with the tests' handlers in place."""
     application = lab.path(APPLICATION)
     application.mkdir(parents=True, exist_ok=True)
-    for source in (ROOT / "tests" / "support" / "handlers.py", Path(__file__).with_name("prints.py")):
+    for source in (
+        ROOT / "tests" / "support" / "handlers.py",
+        Path(__file__).with_name("output_handlers.py"),
+    ):
         shutil.copy(source, application / source.name)
     yield InstalledHost(lab)
     await lab.run(

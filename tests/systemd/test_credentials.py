@@ -12,12 +12,12 @@ import pytest
 
 from tests.support.nats import NatsServer, free_port
 from tests.support.router import Router, Verdict
-from tests.systemd.access import WAYS, creds
 from tests.systemd.conftest import drop_in
+from tests.systemd.credential_ways import WAYS, creds
 from tests.systemd.lab import InstalledHost, Lab
 
 DIRECTORY = "/etc/ajhost/credentials"
-HANDLERS = {"environment": "prints:environment"}
+HANDLERS = {"environment": "output_handlers:environment"}
 LOOKS = (
     ("systemctl", "show", "ajhost"),
     ("systemctl", "status", "ajhost"),

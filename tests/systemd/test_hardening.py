@@ -88,7 +88,7 @@ def test_a_host_of_several_differs_from_the_only_one_by_its_name_user_and_creden
 
 async def probe(lab: Lab) -> dict[str, str | None]:
     """Runs the probe in the unit's place."""
-    shutil.copy(Path(__file__).with_name("probe.py"), lab.path(APPLICATION))
+    shutil.copy(Path(__file__).with_name("sandbox_probe.py"), lab.path(APPLICATION))
     lab.write("/etc/ajhost/credentials/probe", "x", 0o600)
     lab.path("/srv/exports").mkdir(exist_ok=True)
     lab.path("/srv/exports").chmod(0o777)
@@ -96,7 +96,7 @@ async def probe(lab: Lab) -> dict[str, str | None]:
         lab,
         "zz-probe",
         "[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nExecStopPost=\nExecStart=\n"
-        f"ExecStart=/usr/lib/ajhost/bin/python {APPLICATION}/probe.py\n",
+        f"ExecStart=/usr/lib/ajhost/bin/python {APPLICATION}/sandbox_probe.py\n",
     )
     try:
         await lab.do("systemctl", "start", "ajhost")

@@ -9,9 +9,9 @@ from tests.support.router import Router, Verdict
 from tests.systemd.lab import InstalledHost, Lab
 
 HANDLERS = {
-    "speak": "prints:speak",
-    "thread": "prints:speak_in_thread",
-    "flood": "prints:flood",
+    "speak": "output_handlers:speak",
+    "thread": "output_handlers:speak_in_thread",
+    "flood": "output_handlers:flood",
     "segfault": "segfault",
     "gil": "hold_gil",
 }
@@ -46,7 +46,7 @@ async def test_whatever_a_handler_says_is_there_under_its_workers_name(
         assert record["SYSLOG_IDENTIFIER"] == f"ajhost-worker-{slots[worker]}"
     assert by_text["sesame logged"]["LOGGER"] == "acme.prints"
     assert by_text["sesame logged"]["CODE_FUNC"] == "speak"
-    assert by_text["sesame logged"]["CODE_FILE"].endswith("/prints.py")
+    assert by_text["sesame logged"]["CODE_FILE"].endswith("/output_handlers.py")
     assert by_text["sesame logged"]["PRIORITY"] == "4"
     trace = by_text["sesame failed"]["MESSAGE"].split("\n")
     assert trace[1] == "Traceback (most recent call last):"

@@ -123,9 +123,9 @@ def test_the_documentation_is_in_it(package: Path) -> None:
 
 
 async def test_every_library_is_in_it_and_every_module_can_be_imported(bare: Lab) -> None:
-    shutil.copy(Path(__file__).with_name("contents.py"), bare.path("/var/tmp"))
+    shutil.copy(Path(__file__).with_name("package_contents.py"), bare.path("/var/tmp"))
     found = json.loads(
-        await bare.do("/usr/lib/ajhost/bin/python", "-I", "/var/tmp/contents.py", user="nobody")
+        await bare.do("/usr/lib/ajhost/bin/python", "-I", "/var/tmp/package_contents.py", user="nobody")
     )
     with (ROOT / "pyproject.toml").open("rb") as file:
         needed = {_name(text) for text in tomllib.load(file)["project"]["dependencies"]}

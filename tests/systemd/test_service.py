@@ -40,7 +40,7 @@ async def test_ready_means_that_tasks_are_served_and_the_status_says_so(
 async def test_no_process_but_the_supervisor_can_speak_to_systemd(
     lab: Lab, host: InstalledHost, nats_server: NatsServer
 ) -> None:
-    host.configure(nats_server.url, {"environment": "prints:environment"})
+    host.configure(nats_server.url, {"environment": "output_handlers:environment"})
     await host.start()
     async with Router(nats_server.url) as router:
         seen = (await router.request("environment")).json()["environment"]

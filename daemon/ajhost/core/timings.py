@@ -1,7 +1,8 @@
 """Every time constant by which the host's processes, the server and routers wait for each other. Seconds, as floats.
 
-The ledger counts monotonic nanoseconds; `nanoseconds` converts. `tests/unit/test_timings.py` asserts the inequalities
-that the design relies on, and the tables of `docs/timings.md` are made of the sections, names and docstrings here.
+The ledger counts monotonic nanoseconds; `nanoseconds` converts. `tests/unit/core/test_timings.py` asserts the
+inequalities that the design relies on, and the tables of `docs/timings.md` are made of the sections, names and
+docstrings here.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from tests.support import processes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Direction, Partition
+from tests.support.reported_state import listens, subscribed_again, with_pages
 from tests.support.router import Router, Verdict, headers_of, subject_of, task_json
-from tests.support.truth import listens, subscribed_again, with_pages
 
 _MOST_GROWTH = 60 << 20
 """Bytes by which a process may be larger than after its first minute of this."""

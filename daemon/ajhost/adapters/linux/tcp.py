@@ -1,7 +1,7 @@
 """What the kernel knows about a TCP connection, above all how many bytes a process has taken out of it.
 
 `tcpi_bytes_received - FIONREAD` is what `recv` has handed out. It finds the bytes that a dead worker received and could
-not record before its SIGKILL. `tests/test_tcp.py` compares it with what was read.
+not record before its SIGKILL. `tests/adapters/linux/test_tcp.py` compares it with what was read.
 """
 
 from __future__ import annotations

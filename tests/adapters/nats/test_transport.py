@@ -1,0 +1,160 @@
+"""What a connection brings lies where it may be found, and its end loses nothing, whoever finds out first."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from ajhost.adapters.nats.interfaces import error_text
+from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.core.connection_table import Lost
+from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.layout import Geometry, Identity, Word, create
+from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.frames import Message
+from ajhost.protocol.server_info import ServerInfo
+from tests.support.host_parts import frame, until
+from tests.support.peer_socket import Peer, let_in
+
+ENTRIES = 8
+GEOMETRY = Geometry(ENTRIES, 1 << 18, 1 << 16)
+
+
+class Worker:
+    """Keeps whatever comes, in its ledger as long as there is room."""
+
+    def __init__(self) -> None:
+        memory = memoryview(bytearray(GEOMETRY.size))
+        create(memory, GEOMETRY, Identity(1, 0, 1))
+        self.ledger = LedgerWriter(memory)
+        self.transport = LedgerTransport(self.ledger, RestartWindow(self.ledger), self, self)
+        self.ends: list[Lost] = []
+        self.admitted: list[bytes] = []
+        self.refused: list[bytes] = []
+        self._in_chunk: list[tuple[int, bytes]] = []
+
+    async def opened(self, sock: socket.socket) -> None:
+        """Nobody inherits it."""
+
+    def admit(self, index: int, data: bytes, message: Message) -> None:
+        self._in_chunk.append((index, data[message[0] : message[3]]))
+        self.admitted.append(message[5])
+
+    def before_buffer_reuse(self) -> None:
+        for index, data in self._in_chunk:
+            assert self.ledger.frame(index) == data, "it lies where it came until now"
+            assert self.ledger.keep(index, data)
+        self._in_chunk.clear()
+
+    def refuse(self, reply: bytes) -> None:
+        self.refused.append(reply)
+
+    def limited(self, max_payload: int) -> None:
+        """No server says so."""
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        """Nobody waits."""
+
+    def ended(self, epoch: int, event: Lost) -> None:
+        self.ends.append(event)
+
+    def told(self, info: ServerInfo) -> None:
+        """The server says nothing of itself."""
+
+    def server_error(self, text: str) -> None:
+        raise AssertionError(text)
+
+
+async def connected(worker: Worker, peer: Peer) -> None:
+    """A connection that the server has accepted; it ends with the peer."""
+    peer.ends_with(worker.transport.close)
+    peer.send(b"PONG\r\n")
+    await let_in(worker.transport, peer.theirs)
+
+
+async def test_what_was_admitted_lies_in_the_chunk_until_that_is_overwritten() -> None:
+    worker = Worker()
+    chunk = range(worker.ledger.chunk_at, worker.ledger.chunk_at + worker.ledger.chunk_size)
+    with Peer() as peer:
+        await connected(worker, peer)
+        for number in range(3):
+            peer.send(frame(b"R.%d" % number))
+            await until(lambda: len(worker.admitted) > number)  # noqa: B023
+            entries = list(worker.ledger.used())
+            assert [entry.frame_at in chunk for entry in entries] == [False] * number + [True]
+            assert [worker.ledger.frame(e.index) for e in entries] == [
+                frame(b"R.%d" % n) for n in range(number + 1)
+            ]
+        peer.close()
+
+
+@pytest.mark.parametrize("requests", [1, ENTRIES, ENTRIES + 5, 500])
+async def test_a_write_that_fails_first_leaves_nothing_unread(requests: int) -> None:
+    worker = Worker()
+    replies = [b"R.%d" % number for number in range(requests)]
+    with Peer() as peer:
+        await connected(worker, peer)
+        peer.send(b"".join(map(frame, replies)))
+        peer.reset()
+        worker.transport.out.publish(b"PUB x 0\r\n\r\n")
+        await asyncio.sleep(0)  # the loop's turn ends with the write, before anything is read
+        assert worker.ends
+    assert worker.admitted == replies[:ENTRIES]
+    assert worker.refused == replies[ENTRIES:]
+
+
+async def test_what_was_taken_over_while_we_hung_is_not_refused_by_us() -> None:
+    worker = Worker()
+    replies = [b"R.%d" % number for number in range(ENTRIES + 5)]
+    with Peer() as peer:
+        await connected(worker, peer)
+        peer.send(b"".join(map(frame, replies)))
+        await until(lambda: worker.admitted)
+        words = worker.ledger.words
+        # five wait in the chunk for a free entry: an heir has them
+        words[Word.FENCED_EPOCH] = words[Word.EPOCH]
+        peer.theirs.shutdown(socket.SHUT_WR)  # as the heir does, so that our next write fails
+        worker.transport.out.publish(b"PUB x 0\r\n\r\n")
+        await asyncio.sleep(0)
+        assert worker.ends
+    assert worker.admitted == replies[:ENTRIES]
+    assert not worker.refused
+
+
+async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
+    worker = Worker()
+    with Peer() as peer:
+        await connected(worker, peer)
+        peer.send(frame(b"R.0") + frame(b"R.1")[:-1])
+        peer.reset()
+        worker.transport.out.publish(b"PUB x 0\r\n\r\n")
+        await asyncio.sleep(0)
+        assert worker.ends
+    assert worker.admitted == [b"R.0"]
+    assert not worker.refused
+
+
+async def test_nothing_is_read_while_too_many_replies_wait_to_leave() -> None:
+    worker = Worker()
+    with Peer() as peer:
+        await connected(worker, peer)
+        for _ in range(40):
+            worker.transport.out.publish(b"PUB a 1000000\r\n" + b"x" * 1_000_000 + b"\r\n")
+        await asyncio.sleep(0)
+        worker.transport.resume()
+        assert worker.ledger.words[Word.READING_PAUSED]
+        peer.send(frame(b"R.0"))
+        left = 40 * 1_000_017
+        while left > 0:
+            assert not worker.admitted
+            left -= len(await peer.received(1))
+        worker.transport.resume()
+        await until(lambda: worker.admitted)
+        assert not worker.ledger.words[Word.READING_PAUSED]
+
+
+def test_what_a_server_says_cannot_write_to_a_terminal() -> None:
+    assert error_text(b"-ERR 'no \x1b[31mway\x07\xff'\r\n") == "no ?[31mway?\ufffd"
+    assert len(error_text(b"-ERR '" + b"x" * 60_000 + b"'\r\n")) < 1000

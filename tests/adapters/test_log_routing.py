@@ -1,0 +1,157 @@
+"""The host's log survives whatever an application does to logging, and each record is there once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DAEMON = str(Path(__file__).parents[2] / "daemon")
+HOSTILE = {
+    "dictConfig": "logging.config.dictConfig({'version': 1})",
+    "dictConfig with a root": (
+        "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': True, 'root': {'level': 'ERROR', "
+        "'handlers': ['c']}, 'handlers': {'c': {'class': 'logging.NullHandler'}}})"
+    ),
+    "dictConfig that names us": (
+        "logging.config.dictConfig({'version': 1, 'loggers': {'ajhost': {'level': 'CRITICAL', 'propagate': False, "
+        "'handlers': []}}})"
+    ),
+    "fileConfig": (
+        "import io; logging.config.fileConfig(io.StringIO('[loggers]\\nkeys=root\\n[handlers]\\nkeys=n\\n"
+        "[formatters]\\nkeys=\\n[logger_root]\\nlevel=ERROR\\nhandlers=n\\n[handler_n]\\nclass=NullHandler\\nargs=()\\n'))"
+    ),
+    "basicConfig by force": "logging.basicConfig(force=True, handlers=[logging.NullHandler()])",
+    "shutdown": "logging.shutdown()",
+    "disable": "logging.disable(logging.CRITICAL)",
+    "no handlers": "logging.getLogger().handlers.clear()",
+    "other handlers": "logging.root.handlers = []",
+    "a level": "logging.getLogger('ajhost').setLevel(logging.NOTSET)",
+    "disabled": "logging.getLogger('ajhost.worker').disabled = True",
+    "everything closed": "[ref().close() for ref in list(logging._handlerList) if ref() is not None]",
+}
+
+
+def run(script: str, form: str = "auto", levels: str = "()") -> list[str]:
+    """The lines on stderr of a worker's process that runs the script."""
+    prologue = (
+        "import logging, logging.config, sys\nfrom ajhost.adapters import logs\n"
+        "own, app = logging.getLogger('ajhost.worker'), logging.getLogger('acme')\n"
+        f"logs.configure('info', 'worker', 1, 2, form={form!r}, levels={levels})\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "JOURNAL_STREAM"}
+    done = subprocess.run(
+        [sys.executable, "-c", prologue + script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+        env={**environment, "PYTHONPATH": DAEMON},
+    )
+    return done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("form", ["auto", "json"])
+def test_the_hosts_records_are_there_once_whatever_was_configured(what: str, form: str) -> None:
+    lines = run(
+        f"{HOSTILE[what]}\nown.info('here')\nown.debug('not wanted')\nlogging.getLogger('ajhost.new').info('new')",
+        form,
+    )
+    assert [("here" in line, "new" in line) for line in lines] == [(True, False), (False, True)], lines
+
+
+def test_after_a_fork_they_are_there_too() -> None:
+    script = f"{HOSTILE['dictConfig']}\nlogs.configure('info', 'worker', 3, 2)\nown.info('here')"
+    (line,) = run(script)
+    assert line.endswith("INFO    worker 3: here")
+
+
+def test_an_applications_records_are_there_once() -> None:
+    (line,) = run("app.warning('plain')")
+    assert line.endswith("WARNING worker 1: plain")
+    (line,) = run("logging.basicConfig(format='theirs: %(message)s')\napp.warning('x')")
+    assert line == "theirs: x"
+    (line,) = run("app.addHandler(logging.StreamHandler())\napp.warning('x')")
+    assert line == "x"
+    (line,) = run("app.addHandler(logging.NullHandler())\napp.warning('of a library')")
+    assert line.endswith("worker 1: of a library")
+    (line,) = run(
+        "logging.getLogger().addHandler(logging.FileHandler('/dev/null'))\napp.warning('in a file too')"
+    )
+    assert line.endswith("worker 1: in a file too")
+
+
+def test_an_applications_level_is_its_own() -> None:
+    lines = run(
+        "logging.getLogger().setLevel('DEBUG')\nlogs.configure('info', 'worker', 1, 2)\napp.debug('wanted')"
+    )
+    assert len(lines) == 1
+    assert (
+        run("logging.getLogger().setLevel('ERROR')\nlogs.configure('info', 'worker', 1, 2)\napp.info('no')")
+        == []
+    )
+    lines = run(
+        "logging.basicConfig(level='DEBUG', format='%(message)s')\napp.debug('wanted')\nown.debug('not')"
+    )
+    assert lines == ["wanted"]
+    lines = run(
+        "logs.configure('warning', 'worker', 1, 2)\napp.info('no')\nown.info('no')\nown.warning('yes')"
+    )
+    assert len(lines) == 1
+
+
+def test_levels_of_single_loggers() -> None:
+    script = "app.info('no')\napp.warning('yes')\n"
+    script += "logging.getLogger('loud').debug('yes')\nlogging.getLogger('x').debug('no')"
+    lines = run(script, levels="[('acme', 'warning'), ('loud', 'debug')]")
+    assert [line.rpartition(" ")[2] for line in lines] == ["yes", "yes"]
+
+
+def test_json_is_one_object_a_line_with_stable_names() -> None:
+    script = """
+from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
+class Run:
+    def labels(self): return TaskLabels('T1', 'email:new', 'email:', 2, 0.25)
+CURRENT_TASK.set(Run())
+app.warning('two\\nlines \\u202e \\x1b[2J')
+try: 1 / 0
+except ZeroDivisionError: own.exception('failed', extra={'aj_outcome': 'failed'})
+print('printed', file=sys.stdout)
+print('to stderr\\nand more', file=sys.stderr)
+"""
+    records = [json.loads(line) for line in run(script, "json")]
+    task = {"task": "T1", "type": "email:new", "route": "email:", "tries": 2, "duration": 0.25}
+    for record in records:
+        assert record.items() >= {"role": "worker", "slot": 1, "generation": 2, **task}.items()
+        assert record["time"].endswith("Z")
+    first, second, *prints = records
+    assert (first["level"], first["logger"], first["message"]) == (
+        "warning",
+        "acme",
+        "two\nlines \\u202e \\x1b[2J",
+    )
+    assert second["outcome"] == "failed"
+    assert "ZeroDivisionError" in second["traceback"]
+    assert [(r["stream"], r["level"], r["message"]) for r in prints] == [
+        ("stdout", "info", "printed"),
+        ("stderr", "warning", "to stderr"),
+        ("stderr", "warning", "and more"),
+    ]
+
+
+def test_what_an_application_writes_to_stderr_has_the_level_of_its_record() -> None:
+    lines = run("logging.basicConfig(format='%(message)s')\napp.error('bad')\napp.warning('hm')", "json")
+    assert [json.loads(line)["level"] for line in lines] == ["error", "warning"]
+
+
+def test_an_id_can_neither_end_a_line_nor_drive_a_terminal() -> None:
+    lines = run(
+        "app.warning('x', extra={'aj_task': 'a\\n2026-01-01 INFO forged\\x1b[2J\\u202e', 'aj_type': 't'})"
+    )
+    assert len(lines) == 1
+    assert lines[0].endswith("[t a\\n2026-01-01 INFO forged\\x1b[2J\\u202e]")

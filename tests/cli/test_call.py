@@ -1,0 +1,266 @@
+"""`ajhost call`: what it sends, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from tests.support.nats import NatsServer, free_port, round_trip
+from tests.support.program import CommandResult, run
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
+PROGRAM = (sys.executable, "-m", "ajhost", "call")
+
+
+@pytest.fixture
+async def client(nats_server: NatsServer) -> AsyncIterator[Client]:
+    client = await nats.connect(nats_server.url)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def config(nats_server: NatsServer, tmp_path: Path) -> Path:
+    return configure(tmp_path, nats_server.url)
+
+
+def configure(directory: Path, *servers: str) -> Path:
+    """Three routes, the catch-all not among them."""
+    routes = ("echo", "email:", "email:new")
+    handlers = "".join(f'[handlers."{route}"]\ntarget = "app:f"\n' for route in routes)
+    (directory / "ajhost.toml").write_text(f"[nats]\nservers = {json.dumps(servers)}\n{handlers}")
+    (directory / "ajhost.toml").chmod(0o600)  # some have a password
+    return directory / "ajhost.toml"
+
+
+async def answer(
+    client: Client, subject: str, reply: Callable[[Msg], tuple[bytes, dict[str, str]]]
+) -> list[Msg]:
+    """Answers every request on a subject; the requests, as they come."""
+    requests: list[Msg] = []
+
+    async def take(message: Msg) -> None:
+        requests.append(message)
+        body, headers = reply(message)
+        await client.publish(message.reply, body, headers=headers or None)
+
+    await client.subscribe(subject, cb=take)
+    await round_trip(client)
+    return requests
+
+
+async def silence(client: Client, subject: str) -> asyncio.Event:
+    """Serves a subject and never answers; set when a request has come."""
+    asked = asyncio.Event()
+
+    async def take(message: Msg) -> None:
+        asked.set()
+
+    await client.subscribe(subject, cb=take)
+    await round_trip(client)
+    return asked
+
+
+async def call(config: Path, *arguments: str, stdin: bytes | None = None) -> CommandResult:
+    return await run(*PROGRAM, "-c", config, *arguments, env=ENVIRONMENT, stdin=stdin)
+
+
+async def test_it_sends_what_a_router_sends_and_prints_the_body(client: Client, config: Path) -> None:
+    requests = await answer(client, "CHORIA_AJ.H.T.echo", lambda _: (b"done\xff", {}))
+    began = datetime.now(UTC)
+    arguments = ("echo", '{"a": 1}', "--tries", "3", "--queue", "Q", "--timeout", "30")
+    process = await asyncio.create_subprocess_exec(
+        *(*PROGRAM, "-c", config, *arguments), env=ENVIRONMENT, stdout=-1, stderr=-1
+    )
+    stdout, stderr = await process.communicate()
+    assert (process.returncode, stdout, stderr) == (0, b"done\xff", b"")
+    (request,) = requests
+    task = json.loads(request.data)
+    assert base64.b64decode(task["payload"]) == b'{"a": 1}'
+    assert (task["type"], task["queue"], task["tries"], task["state"]) == ("echo", "Q", 3, "active")
+    assert len(task["id"]) == 27
+    assert request.headers is not None
+    assert request.headers["AJ-Content-Type"] == "application/x-asyncjobs-task+json"
+    deadline = datetime.fromisoformat(request.headers["AJ-Handler-Deadline"])
+    assert 28 < (deadline - began).total_seconds() < 40
+
+
+@pytest.mark.parametrize(
+    ("type_", "more", "subject"),
+    [
+        ("email:new", (), "email:new"),
+        ("email:old", (), "email:"),
+        ("other", (), "catchall"),
+        ("email:new", ("--route", ""), "catchall"),
+        ("email:new", ("--route", "e"), "e"),
+    ],
+)
+async def test_the_route_is_the_one_that_serves_the_type_unless_it_is_said(
+    client: Client, config: Path, type_: str, more: tuple[str, ...], subject: str
+) -> None:
+    requests = await answer(client, f"CHORIA_AJ.H.T.{subject}", lambda _: (b"", {}))
+    result = await call(config, type_, "x", *more)
+    assert (result.status, result.stdout) == (0, "")
+    assert json.loads(requests[0].data)["type"] == type_
+
+
+async def test_a_payload_is_an_argument_a_file_stdin_or_nothing(client: Client, config: Path) -> None:
+    await answer(
+        client, "CHORIA_AJ.H.T.echo", lambda m: (json.dumps(json.loads(m.data)["payload"]).encode(), {})
+    )
+    file = config.with_name("payload")
+    file.write_bytes(b"from a file\n")
+
+    async def sent(*arguments: str, stdin: bytes | None = None) -> bytes | None:
+        result = await call(config, "echo", *arguments, stdin=stdin)
+        assert result.status == 0, result
+        text = json.loads(result.stdout)
+        return None if text is None else base64.b64decode(text)
+
+    assert await sent("as it is\n") == b"as it is\n"
+    assert await sent(os.fsdecode(b"\xff\xfe")) == b"\xff\xfe"
+    assert await sent(f"@{file}") == b"from a file\n"
+    assert await sent("-", stdin=b"from \0 stdin") == b"from \0 stdin"
+    assert await sent() is None
+
+
+async def test_without_a_deadline_the_header_is_left_out(client: Client, config: Path) -> None:
+    requests = await answer(client, "CHORIA_AJ.H.T.echo", lambda _: (b"", {}))
+    assert (await call(config, "echo", "--no-deadline")).status == 0
+    assert list(requests[0].headers or {}) == ["AJ-Content-Type"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "text"),
+    [
+        ({"AJ-Error": "handler error: no disk"}, 1, "AJ-Error: handler error: no disk\n"),
+        ({"AJ-Terminate": "no recipient"}, 2, "AJ-Terminate: no recipient\n"),
+        ({"AJ-Error": "a", "AJ-Terminate": "b"}, 2, "AJ-Terminate: b\n"),
+        ({"AJ-Error": "red \x1b[31m"}, 1, "AJ-Error: red ?[31m\n"),
+        ({"Other": "x"}, 0, ""),
+    ],
+)
+async def test_errors_go_to_stderr_with_a_status_of_their_own(
+    client: Client, config: Path, headers: dict[str, str], status: int, text: str
+) -> None:
+    await answer(client, "CHORIA_AJ.H.T.echo", lambda _: (b"body", headers))
+    result = await call(config, "echo")
+    assert (result.status, result.stderr) == (status, text)
+    assert result.stdout == ("body" if status == 0 else "")
+
+
+async def test_no_host_and_no_answer_and_no_server_are_three_texts_and_one_status(
+    client: Client, nats_server: NatsServer, config: Path, tmp_path: Path
+) -> None:
+    nobody = await call(config, "echo")
+    assert (nobody.status, nobody.stdout) == (3, "")
+    assert (
+        nobody.stderr == f"no host: nobody serves CHORIA_AJ.H.T.echo (NATS at 127.0.0.1:{nats_server.port})\n"
+    )
+    await silence(client, "CHORIA_AJ.H.T.echo")
+    silent = await call(config, "echo", "--timeout", "0.2")
+    assert silent.status == 3
+    assert silent.stderr.startswith("no answer within 2.2 s on CHORIA_AJ.H.T.echo")
+    gone = await call(
+        configure(tmp_path, f"nats://u:secret@127.0.0.1:{free_port()}"), "echo", "--timeout", "0.2"
+    )
+    assert gone.status == 3
+    assert gone.stderr.startswith("cannot reach NATS at 127.0.0.1:")
+    assert "secret" not in gone.stderr
+
+
+async def test_a_payload_that_the_server_would_not_take_is_told_without_a_traceback(
+    client: Client, config: Path
+) -> None:
+    await silence(client, "CHORIA_AJ.H.T.echo")
+    result = await call(config, "echo", "-", stdin=b"x" * (1 << 20))
+    assert result.status == 3
+    assert "maximum payload" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+async def test_an_interrupt_ends_it_with_130_and_no_traceback(client: Client, config: Path) -> None:
+    asked = await silence(client, "CHORIA_AJ.H.T.echo")
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM, "-c", config, "echo", env=ENVIRONMENT, stdout=-1, stderr=-1
+    )
+    await asyncio.wait_for(asked.wait(), 20)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, stdout) == (130, b"")
+    assert stderr.strip() == b""
+
+
+async def test_a_reader_that_has_gone_ends_it_quietly(client: Client, config: Path) -> None:
+    await answer(client, "CHORIA_AJ.H.T.echo", lambda _: (b"x", {}))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM, "-c", config, "echo", env=ENVIRONMENT, stdout=write_end, stderr=-1
+    )
+    os.close(write_end)
+    _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (128 + signal.SIGPIPE, b"")
+
+
+async def test_a_full_disk_is_told(client: Client, config: Path) -> None:
+    await answer(client, "CHORIA_AJ.H.T.echo", lambda _: (b"x", {}))
+    with Path("/dev/full").open("wb") as full:
+        process = await asyncio.create_subprocess_exec(
+            *PROGRAM, "-c", config, "echo", env=ENVIRONMENT, stdout=full, stderr=-1
+        )
+        _, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (74, b"cannot write: No space left on device\n")
+
+
+async def test_a_terminal_sees_that_it_waits_and_for_how_long(client: Client, config: Path) -> None:
+    asked = await silence(client, "CHORIA_AJ.H.T.echo")
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM, "-c", config, "echo", "--timeout", "40", env=ENVIRONMENT, stderr=theirs
+    )
+    os.close(theirs)
+    await asyncio.wait_for(asked.wait(), 20)
+    seen = b""
+    while b"left" not in seen:
+        seen += await asyncio.to_thread(os.read, ours, 1024)
+    assert b"waiting for an answer on CHORIA_AJ.H.T.echo, 42 s left" in seen
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 20) == 130
+    os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((), "Missing argument 'TYPE'"),
+        (("a b",), "type must be letters"),
+        (("echo", "@/no/such/file"), "no such file"),
+        (("echo", "--timeout", "0"), "--timeout"),
+        (("echo", "--tries", "none"), "--tries"),
+    ],
+)
+async def test_wrong_usage_exits_2(tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:
+    result = await call(configure(tmp_path, "nats://127.0.0.1:1"), *arguments)
+    assert result.status == 2
+    assert text.lower() in result.stderr.lower()
+
+
+async def test_a_bad_configuration_exits_78_with_every_problem(tmp_path: Path) -> None:
+    result = await call(configure(tmp_path, "ws://a", "http://b"), "echo")
+    assert result.status == 78
+    assert len(result.stderr.splitlines()) == 2

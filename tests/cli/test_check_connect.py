@@ -1,0 +1,79 @@
+"""`ajhost check --connect`: what a NATS server does not let this host do is named, with what to grant."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_check import check, write
+from tests.support.nats import NatsServer, free_port
+from tests.support.program import CommandResult
+from tests.support.router import Router, Verdict
+
+USERS = """
+authorization {{
+  users = [
+    {{ user: host, password: pw, permissions: {permissions} }}
+    {{ user: router, password: pw }}
+  ]
+}}
+"""
+
+
+async def connect(directory: Path, servers: list[str], **nats: str) -> CommandResult:
+    keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in nats.items())
+    text = f'[nats]\nservers = {json.dumps(servers)}\n{keys}[handlers."email:new"]\ntarget = "app:send"\n'
+    return await check(write(directory, text), "--connect")
+
+
+async def test_a_server_that_allows_everything_is_good(nats_server: NatsServer, tmp_path: Path) -> None:
+    result = await connect(tmp_path, [nats_server.url])
+    assert (result.status, result.stderr) == (0, ""), result
+
+
+@pytest.mark.parametrize(
+    ("permissions", "grant"),
+    [
+        (
+            '{ subscribe: { deny: "CHORIA_AJ.H.T.>" } }',
+            'permission to subscribe to "CHORIA_AJ.H.T.email:new"',
+        ),
+        ('{ publish: { deny: "_INBOX.>" } }', 'permission to publish to "_INBOX.'),
+    ],
+)
+async def test_a_permission_that_is_missing_is_named(tmp_path: Path, permissions: str, grant: str) -> None:
+    async with NatsServer(tmp_path, config=USERS.format(permissions=permissions)) as server:
+        result = await connect(tmp_path, [server.url], user="host", password="pw")
+        assert result.status == 78
+        assert f"NATS at {server.url.removeprefix('nats://')}: Permissions Violation" in result.stderr
+        assert grant in result.stderr
+
+
+async def test_credentials_that_are_refused_are_told_and_no_secret_is(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path, config=USERS.format(permissions="{}")) as server:
+        result = await connect(tmp_path, [server.url], user="host", password="wrong-secret")
+        assert result.status == 78
+        assert "Authorization Violation" in result.stderr
+        assert "wrong-secret" not in result.stderr
+
+
+async def test_each_server_is_tried(nats_server: NatsServer, tmp_path: Path) -> None:
+    gone = f"nats://127.0.0.1:{free_port()}"
+    result = await connect(tmp_path, [nats_server.url, gone])
+    assert result.status == 78
+    (line,) = [line for line in result.stderr.splitlines() if "NATS at" in line]
+    assert gone.removeprefix("nats://") in line
+    assert "refused" in line
+
+
+async def test_it_takes_no_request_from_anybody(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with Router(nats_server.url) as router:
+        checking = asyncio.create_task(connect(tmp_path, [nats_server.url]))
+        found = []
+        while not checking.done():
+            found.append((await router.request("email:new", b"x")).verdict)
+        assert (await checking).status == 0
+        assert set(found) <= {Verdict.NO_RESPONDERS}

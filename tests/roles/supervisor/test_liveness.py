@@ -1,0 +1,117 @@
+"""The liveness monitor on a real process that beats and leaves unread what its server sends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+
+import pytest
+
+from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.ledger.connection_status import ConnectionState
+from ajhost.ledger.layout import Phase, Word
+from ajhost.roles.supervisor.liveness import LivenessMonitor
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.settings.values import WorkerSettings
+from tests.roles.supervisor.recovery.test_coordinator import RecoveryScene
+from tests.support.host_parts import HostParts, until
+
+LIMIT = 2.0
+
+
+class Watch:
+    """A worker's double that connected and subscribed, and the monitor that watches it."""
+
+    def __init__(self, parts: HostParts) -> None:
+        self.scene = RecoveryScene(parts)
+        self.monitor = LivenessMonitor(
+            parts.standby,
+            FaultGuard(logging.getLogger("test")),
+            on_hang=lambda worker: self.hung.append(time.monotonic()),
+            on_recovered=lambda worker: self.recovered.append(time.monotonic()),
+            on_recycle=lambda worker, why: None,
+        )
+        self.hung: list[float] = []
+        self.recovered: list[float] = []
+
+    async def connect(self, port: int) -> WorkerProcess:
+        double = self.scene.double
+        double.begin("connect", "pass", "subscribe", address=("127.0.0.1", port))
+        worker = self.scene.enlist()
+        for _ in range(3):
+            await double.step()
+        await until(lambda: worker.sock is not None)
+        self.words = double.owner.words
+        self.words[Word.PHASE], self.words[Word.CONNECTION] = Phase.SERVING, ConnectionState.SUBSCRIBED
+        return worker
+
+    async def end(self, worker: WorkerProcess) -> None:
+        os.kill(self.scene.double.pid, signal.SIGKILL)
+        await self.scene.gone.wait()
+        if worker.sock is not None:
+            worker.sock.close()
+
+    async def check(self, worker: WorkerProcess, seconds: float) -> None:
+        """Ticks, while the double's loop seems to turn."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self.hung:
+            self.words[Word.HEARTBEAT] = time.monotonic_ns()
+            self.monitor.check([worker], WorkerSettings(count=1), 10.0, 0.0)
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("paused", "asked", "hangs"),
+    [(False, True, True), (True, True, False), (False, False, False)],
+    ids=["it does not read", "it has no free entry", "there is nothing to read"],
+)
+async def test_a_worker_that_beats_hangs_only_if_it_leaves_unread_what_it_has_room_for(
+    parts: HostParts, paused: bool, asked: bool, hangs: bool
+) -> None:
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    try:
+        watch.words[Word.READING_PAUSED] = paused
+        if asked:
+            await watch.scene.asked("A")
+        await watch.check(worker, LIMIT)
+        assert bool(watch.hung) is hangs
+        assert watch.monitor.hangs(worker) is hangs
+    finally:
+        await watch.end(worker)
+
+
+async def test_a_worker_that_is_out_of_the_queue_group_hangs_only_while_somebody_else_is_connected(
+    parts: HostParts,
+) -> None:
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    try:
+        watch.words[Word.READING_PAUSED] = 1
+        watch.words[Word.CONNECTION] = ConnectionState.WAITING
+        began = time.monotonic()
+        await watch.check(worker, 10.0)
+        assert 2.9 < watch.hung[0] - began < 4.5
+        # it recovers when it is there again
+        watch.words[Word.CONNECTION] = ConnectionState.SUBSCRIBED
+        watch.hung.clear()
+        await watch.check(worker, 0.2)
+        assert watch.recovered
+    finally:
+        await watch.end(worker)
+
+
+async def test_a_worker_that_the_server_locks_out_does_not_hang(parts: HostParts) -> None:
+    """By a connection limit or a password: the next worker would be locked out too, and this one has replies left."""
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    try:
+        watch.words[Word.READING_PAUSED] = 1
+        watch.words[Word.CONNECTION] = ConnectionState.LOCKED_OUT
+        await watch.check(worker, 4.0)
+        assert not watch.hung
+    finally:
+        await watch.end(worker)

@@ -1,0 +1,106 @@
+"""What the supervisor keeps of its workers and generations is bounded, however long they crash."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import signal
+from pathlib import Path
+
+from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.core.fleet import Scale
+from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.settings.values import NatsSettings, WorkerSettings
+from tests.roles.template.driver import Start, TemplateDriver
+from tests.support.host_parts import until
+
+_DEATHS = 40
+ONE = WorkerSettings(count=1)
+
+
+class Deaths:
+    """A pool whose workers do not live long, and what it told."""
+
+    def __init__(self, directory: Path, queues: list[TokenQueue]) -> None:
+        (directory / "ledger").mkdir()
+        self.count = 0
+        self.templates: list[int] = []
+        self.pool = WorkerPool(
+            directory,
+            1,
+            queues,
+            FaultGuard(logging.getLogger("test")),
+            NatsSettings(),
+            on_connection=lambda key, sock: None,
+            on_death=lambda worker, how: self._died(),
+            on_template_death=lambda number, how: self.templates.append(number),
+            on_change=lambda: None,
+        )
+        self.pool.max_payload = 1 << 16
+
+    def _died(self) -> None:
+        self.count += 1
+
+    async def next(self) -> None:
+        """One more worker is born and killed."""
+        pool, before = self.pool, self.count
+        number = pool.fleet.generation
+        pool.handle(Scale(number, 1))  # which ends the waiting of a crash loop
+        await until(lambda: any(m.pid for m in pool.members.values()))
+        for member in list(pool.members.values()):
+            os.kill(member.pid, signal.SIGKILL)
+        await until(lambda: self.count > before)
+
+    async def end(self) -> None:
+        pool = self.pool
+        pool.fleet.stopping = True
+        for member in list(pool.members.values()):
+            await until(lambda member=member: member.pid)  # type: ignore[misc]
+            member.kill()
+        await until(lambda: not pool.members and not pool.busy)
+        pool.close_templates()
+
+
+async def test_a_crash_loop_of_days_keeps_only_the_last_reasons(
+    driver: TemplateDriver, start: Start, queues: list[TokenQueue], tmp_path: Path
+) -> None:
+    deaths = Deaths(tmp_path, queues)
+    spec = dataclasses.replace(driver.plan(), workers=ONE)
+    deaths.pool.generations[spec.generation] = Generation(spec)
+    deaths.pool.change(spec.generation, await start(spec))
+    try:
+        for _ in range(_DEATHS):
+            await deaths.next()
+        assert deaths.count >= _DEATHS
+        (generation,) = deaths.pool.generations.values()
+        assert 0 < len(generation.failures) <= 8
+    finally:
+        await deaths.end()
+
+
+async def test_a_generation_whose_template_died_is_forgotten_with_its_last_worker(
+    driver: TemplateDriver, start: Start, queues: list[TokenQueue], tmp_path: Path
+) -> None:
+    deaths = Deaths(tmp_path, queues)
+    pool = deaths.pool
+    try:
+        for number in range(1, 4):
+            spec = dataclasses.replace(driver.plan(), generation=number, workers=ONE)
+            pool.generations[number] = Generation(spec)
+            template = await start(spec)
+            pool.change(number, template)
+            await until(lambda: any(m.pid for m in pool.members.values()))
+            os.kill(template.pid, signal.SIGKILL)
+            await until(lambda number=number: number in deaths.templates)  # type: ignore[misc]
+            assert not pool.has_template(number)
+        await until(lambda: all(m.pid for m in pool.members.values()))
+        for member in list(pool.members.values()):
+            member.kill()
+        await until(lambda: set(pool.generations) == {3})
+        await asyncio.sleep(0)
+    finally:
+        await deaths.end()

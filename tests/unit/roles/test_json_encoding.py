@@ -1,0 +1,168 @@
+"""Results as JSON: everyday types, and what has no form in it is named with its place."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import re
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict
+
+from ajhost.protocol.outcome import Completed, Terminated
+from ajhost.roles.json_encoding import CannotEncode, encode
+from ajhost.roles.worker.result_encoding import outcome_of_result
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Point:
+    x: Any
+    y: Any
+
+
+class Mail(BaseModel):
+    to: str
+    text: str = ""
+
+
+class Mixed(BaseModel):
+    amount: Decimal = Decimal("1.10")
+    ratio: float = 0.5
+    when: datetime | None = None
+    count: int = 1
+
+
+class Literally(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    ratio: float
+    name: str = "NaN"
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+_NAMES = {
+    "numpy": numpy, "Point": Point, "Mail": Mail, "Pair": Pair, "Colour": Colour, "Decimal": Decimal, "Path": Path,
+    "datetime": datetime, "date": date, "timedelta": timedelta, "UTC": UTC, "UUID": uuid.UUID,
+    "ip_address": ip_address,
+}  # fmt: skip
+
+
+def table_of_the_docs() -> list[tuple[str, str]]:
+    page = (ROOT / "docs" / "handlers.md").read_text()
+    rows = page.partition("| a handler returns | the result is |\n|---|---|\n")[2].partition("\n\n")[0]
+    cells = [re.fullmatch(r"\| `(.*?)`.*? \| `?(.*?)(`.*)? \|", row) for row in rows.splitlines()]
+    assert all(cells), rows
+    return [(found[1], found[2]) for found in cells if found]
+
+
+@pytest.mark.parametrize(("source", "body"), table_of_the_docs())
+def test_the_table_of_the_docs_is_what_happens(source: str, body: str) -> None:
+    value = eval(source, dict(_NAMES))
+    wanted = {"the same two bytes": b"\x00\xff", "nothing": b""}.get(body, body.encode())
+    assert outcome_of_result(value) == Completed(wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        ({"n": 1 << 70, "s": {1}, "d": date(2026, 1, 31)}, '{"n":1180591620717411303424,"s":[1],"d":"2026-01-31"}'),
+        ([Mixed(), {Decimal(1)}, Pair(1, 2)], '[{"amount":"1.10","ratio":0.5,"when":null,"count":1},["1"],[1,2]]'),
+        (Mixed(count=1 << 80), '{"amount":"1.10","ratio":0.5,"when":null,"count":1208925819614629174706176}'),
+        (Point(Mixed(), None), '{"x":{"amount":"1.10","ratio":0.5,"when":null,"count":1},"y":null}'),
+        (Point(-(1 << 64), Mail(to="a")), '{"x":-18446744073709551616,"y":{"to":"a","text":""}}'),
+        ({Colour.RED: 1, 1 << 70: 2, Path("/"): 3, None: 4}, '{"red":1,"1180591620717411303424":2,"/":3,"null":4}'),
+        ({numpy.int64(4): 1}, '{"4":1}'),
+        (deque([Counter("aa")]), '[{"a":2}]'),
+        ([memoryview(b"ab"), bytearray(b"ab")], '["YWI=","YWI="]'),
+        ({"a": numpy.array([1.5, 2.5], dtype=">f8")[::-1], "b": numpy.bool_(True)}, '{"a":[2.5,1.5],"b":true}'),
+        ({"null": "null", "n": None}, '{"null":"null","n":null}'),
+        ((1, (2, [3])), "[1,[2,[3]]]"),
+        (Literally(ratio=1), '{"ratio":1.0,"name":"NaN"}'),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_types_are_encoded_wherever_they_stand(value: object, body: str) -> None:
+    assert encode(value) == body.encode()
+
+
+def _circle() -> list[object]:
+    circle: list[object] = []
+    circle.append(circle)
+    return circle
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (float("nan"), "result: nan is not a number that JSON has"),
+        ({"a": [None, {"b": float("inf")}]}, "result.a[1].b: inf is not a number that JSON has"),
+        (Point(None, float("nan")), "result.y: nan is not a number that JSON has"),
+        ([Mixed(ratio=-math.inf)], "result[0].ratio: -inf is not a number that JSON has"),
+        ([Literally(ratio=math.nan)], "result[0].ratio: nan is not a number that JSON has"),
+        ({"m": {}.values()}, "result.m: dict_values cannot be encoded as JSON"),
+        (numpy.array([[1.0, numpy.nan]]).T, "result[1][0]: nan is not a number that JSON has"),
+        (numpy.float32("nan"), "result: nan is not a number that JSON has"),
+        ({float("nan"): 1}, "result: the key nan is not a number that JSON has"),
+        ({"d": Decimal("NaN")}, "result.d: NaN is not a number that JSON has"),
+        (object(), "result: object cannot be encoded as JSON"),
+        ({"items": [1, Point(1, object())]}, "result.items[1].y: object cannot be encoded as JSON"),
+        ([Mixed(), lambda: None], "result[1]: function cannot be encoded as JSON"),
+        ({"e": [ValueError("x")]}, "result.e[0]: ValueError cannot be encoded as JSON"),
+        ((n for n in range(3)), "result: generator cannot be encoded as JSON"),
+        ({"a": {(1, 2): 3}}, "result.a: a key of type tuple; JSON has texts as keys"),
+        ({b"k": 1}, "result: a key of type bytes; JSON has texts as keys"),
+        (["\ud800"], "result[0]: a text that UTF-8 cannot hold (surrogates not allowed)"),
+        (_circle(), "nested too deeply, or in a circle"),
+        (Path, "result: type cannot be encoded as JSON"),
+        ({"l": numpy.longdouble(1)}, "result.l: numpy.longdouble cannot be encoded as JSON"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_what_has_no_form_in_json_ends_the_task_and_is_named_with_its_place(value: object, text: str) -> None:
+    outcome = outcome_of_result(value)
+    assert isinstance(outcome, Terminated)
+    assert outcome.text.startswith("invalid result: result")
+    assert text in outcome.text
+
+
+_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(
+        st.characters(exclude_categories=["Cs"])
+    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner),
+)  # fmt: skip
+
+
+@given(_JSON, st.booleans())
+def test_what_json_has_is_encoded_exactly_on_either_way(value: Any, slowly: bool) -> None:
+    given = [value, 1 << 64] if slowly else [value]
+    assert json.loads(encode(given)) == given
+
+
+@given(_JSON, st.sampled_from([math.nan, math.inf, -math.inf]), st.sampled_from([list, Point, numpy.array]))
+def test_no_nan_becomes_null(value: Any, nan: float, hide: Callable[..., Any]) -> None:
+    hidden = Point(value, nan) if hide is Point else hide([nan])
+    with pytest.raises(CannotEncode, match="is not a number that JSON has"):
+        encode({"a": value, "b": [hidden]})
