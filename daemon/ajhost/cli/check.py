@@ -47,18 +47,17 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     contacted, unless --connect asks for it. Root imports no handler where a unit runs this file: the check happens in
     that unit's sandbox.
     """
-    from ajhost.cli import service
+    from ajhost.cli import identity, service
 
     in_unit = service.IN_UNIT in os.environ
     given = (("--show", show), ("--connect", connect))
-    if os.geteuid() == 0 and not in_unit:
-        if user is not None:
-            service.become(user)
-        elif (unit := service.unit_of(config)) is not None:
+    if not in_unit:
+        if identity.is_root() and user is None and (unit := service.unit_of(config)) is not None:
             return service.check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
-    elif user is not None:
-        raise click.UsageError("--user is for root")
+        user = identity.assume(user, config)
     settings = load_settings(config)
+    if identity.is_root() and user is None:
+        echo_error(f"{settings.file}: warning: {identity.AS_ROOT}")
     # a unit makes its runtime directory at the start, and takes it away at the end
     found = asyncio.run(_rehearse(settings, runtime=not in_unit and service.unit_of(config) is None))
     problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]

@@ -95,7 +95,7 @@ class DevSession:
         sections["workers"] = {**sections.get("workers", {}), **workers}
         sections["python"] = {**sections.get("python", {}), "path": paths}
         sections["nats"] = {"servers": [self._url], "catchall": True}
-        sections["runtime"] = {"directory": self._place / "run"}
+        sections["runtime"] = {"directory": self._place / "run", "user": str(os.geteuid())}
         self._paths = paths
         file = settings_of(self._place)
         new = file.with_suffix(".new")

@@ -14,6 +14,7 @@ _EPILOG = """\b
 Examples:
   ajhost run
   ajhost run -c ./ajhost.toml
+  ajhost run --user ada        root gives up its rights first
 \b
 Signals:
   SIGTERM, SIGINT   leave the queue group, finish and answer what is held, exit; twice: hurry
@@ -25,8 +26,21 @@ Exit status: 0 stopped, 70 could not start, 78 bad configuration (every problem 
 
 @click.command(epilog=_EPILOG)
 @own_config_option
-def run(config: Path) -> int:
-    """Serve the configured routes, in the foreground."""
+@click.option(
+    "--user",
+    help="Run as this user, a name or UID:GID. Only root may; default: `user` in [runtime], or the user of the unit "
+    "that runs FILE.",
+)
+def run(config: Path, user: str | None) -> int:
+    """Serve the configured routes, in the foreground.
+
+    Handlers are imported and run by the user who starts this; root should name another one.
+    """
+    from ajhost.cli import identity, service
+
+    if identity.is_root() and user is None and (unit := service.unit_of(config)) is not None:
+        user = service.user_of(unit) or None
+    user = identity.assume(user, config)
     # a reload sees the environment of the start, of which the service manager's part is taken out meanwhile
     environ = dict(os.environ)
     settings = load_settings(config, environ)
@@ -38,4 +52,5 @@ def run(config: Path) -> int:
     for name in environment.names(environ):  # which may be secrets, and are not for handlers
         del os.environ[name]
 
-    return supervise(settings, partial(load, config, environ))
+    warning = identity.AS_ROOT if identity.is_root() and user is None else None
+    return supervise(settings, partial(load, config, environ), warning)

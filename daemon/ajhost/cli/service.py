@@ -1,4 +1,4 @@
-"""Root's `ajhost check`: in the sandbox and as the user of the unit that runs the settings, or as a user that is named.
+"""The unit that runs the settings: root's `ajhost check` happens in its sandbox and as its user.
 
 A check as root would see what the service cannot: files that only root may read, code below /home, another user's HOME.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
 import subprocess
 import sys
@@ -38,23 +37,9 @@ def unit_of(config: Path) -> str | None:
     return unit if "LoadState=loaded" in shown and f"-c {config} " in f"{shown} " else None
 
 
-def become(user: str) -> None:
-    """Gives up root for another user, with the groups and the HOME of theirs, as a service manager does it.
-
-    Exits when there is no such user.
-    """
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        echo_error(f"--user: found {user!r}, allowed: a user of this machine")
-        sys.exit(EXIT_CONFIG)
-    os.initgroups(user, entry.pw_gid)
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
-    os.umask(0o077)
-    os.environ.update(HOME=entry.pw_dir, USER=user, LOGNAME=user)
-    for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
-        os.environ.pop(name, None)
+def user_of(unit: str) -> str:
+    """The user whose handlers the unit runs; empty for root."""
+    return _systemctl("show", "--property=User", "--value", unit).strip()
 
 
 def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from ajhost.core.timings import SKEW_NOTICED, SKEW_PLAUSIBLE, SKEW_WINDOW
 
 _SECOND = 1_000_000_000
-_LONGEST = 366 * 86_400 * _SECOND
+LONGEST_NS = 366 * 86_400 * _SECOND
+"""No request has longer, whatever its header says: a later deadline in a ledger is a stray write."""
 
 
 Budget = tuple[float, float]
@@ -49,7 +50,7 @@ def budget(
             left += int(min(ahead, SKEW_PLAUSIBLE) * _SECOND)
         if tried_ns is not None and tried_ns <= header_ns and header_ns - tried_ns < left:
             left = header_ns - tried_ns
-        remaining = min(left, _LONGEST) / _SECOND - margin
+        remaining = min(left, LONGEST_NS) / _SECOND - margin
     if timeout is not None and timeout < remaining:
         remaining = timeout
     return (now_mono + remaining if remaining > 0.0 else now_mono), skew

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, Flag, auto
 
+from ajhost.core.deadline import LONGEST_NS
 from ajhost.ledger.layout import DEADLINE, ENTRY_WORDS, FIRST, State
 from ajhost.ledger.view import Entry, Ledger
 
@@ -112,10 +113,12 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
     )
 
 
-def earliest_deadline(ledger: Ledger) -> int | None:
-    """The first deadline among what runs, in monotonic nanoseconds."""
-    words = ledger.words
+def earliest_deadline(ledger: Ledger, now_ns: int) -> int | None:
+    """The first deadline among what runs, in monotonic nanoseconds.
+
+    Later ones than any request has are passed over: a stray write would keep a process that hangs for ever.
+    """
+    words, latest = ledger.words, now_ns + LONGEST_NS
     places = (FIRST + index * ENTRY_WORDS for index in ledger.touched())
-    return min(
-        (words[word + DEADLINE] for word in places if words[word] & 0xFF == State.STARTED), default=None
-    )
+    running = (words[word + DEADLINE] for word in places if words[word] & 0xFF == State.STARTED)
+    return min((deadline for deadline in running if deadline <= latest), default=None)

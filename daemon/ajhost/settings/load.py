@@ -341,7 +341,9 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
             python[key] = tuple(python[key])
     signature: dict[str, Any] = given.get("signature", {})
     keys = dict.fromkeys([*signature.get("keys", ()), *signature.get("key_file", ())])
-    runtime = given.get("runtime", {})
+    runtime: dict[str, Any] = given.get("runtime", {})
+    if "directory" in runtime:
+        runtime["directory"] = Path(runtime["directory"])
     log: dict[str, Any] = given.get("log", {})
     if "levels" in log:
         log["levels"] = tuple(log["levels"].items())
@@ -352,7 +354,7 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
         python=PythonSettings(**python),
         workers=WorkerSettings(**given.get("workers", {})),
         signature=SignatureSettings(tuple(keys), signature.get("max_age", 0.0)),
-        runtime=RuntimeSettings(Path(runtime["directory"])) if "directory" in runtime else RuntimeSettings(),
+        runtime=RuntimeSettings(**runtime),
         log=LogSettings(**log),
         http=_http(given["http"]) if "http" in given else None,
     )

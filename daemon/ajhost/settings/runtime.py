@@ -17,7 +17,7 @@ from ajhost.settings.errors import InvalidValue
 from ajhost.settings.files import configuration_files
 from ajhost.settings.values import RuntimeSettings
 
-_VARIABLE = "AJHOST_RUNTIME__DIRECTORY"
+_VARIABLES = "AJHOST_RUNTIME__"
 """See `environment.py`, which a command that looks need not load."""
 _TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MULTILINE | re.DOTALL)
 
@@ -25,16 +25,31 @@ _TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MUL
 def runtime_directory(file: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """The runtime directory that the environment, or `file` and its drop-ins name; the default if they name none.
 
-    :raises Unfit: when that cannot be told. :raises OSError: when a file cannot be read.
+    :raises InvalidValue: when that cannot be told. :raises OSError: when a file cannot be read.
     """
-    if named := environ.get(_VARIABLE):
-        return Path(named)
-    directory: object = str(RuntimeSettings().directory)
-    for path in configuration_files(file):
-        directory = _table(path).get("directory", directory)
+    directory = _named(file, "directory", environ, str(RuntimeSettings().directory))
     if not isinstance(directory, str) or not directory:
         raise InvalidValue(f"runtime.directory = {directory!r}", "a path")
     return Path(directory)
+
+
+def runtime_user(file: Path, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The user that root becomes; None if nobody is named. A value that is none is told when the settings are loaded.
+
+    :raises InvalidValue: when a file is no TOML. :raises OSError: when a file cannot be read.
+    """
+    user = _named(file, "user", environ, None)
+    return user if isinstance(user, str) and user else None
+
+
+def _named(file: Path, key: str, environ: Mapping[str, str], default: object) -> object:
+    """A key of `[runtime]`: the environment's, else the last file's."""
+    if named := environ.get(f"{_VARIABLES}{key.upper()}"):
+        return named
+    value = default
+    for path in configuration_files(file):
+        value = _table(path).get(key, value)
+    return value
 
 
 def _table(path: Path) -> dict[str, object]:

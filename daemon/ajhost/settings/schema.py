@@ -182,6 +182,7 @@ class Runtime(_Table):
     """`[runtime]`"""
 
     directory: Annotated[str, AfterValidator(_runtime)] = _allowed("an absolute path")
+    user: Text = _allowed("a user of this machine, or UID:GID")
 
 
 class Log(_Table):

@@ -116,9 +116,10 @@ def _default_runtime_directory() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
-    """`[runtime]`: the directory of ledger, lock and control socket; a tmpfs."""
+    """`[runtime]`: the directory of ledger, lock and control socket, a tmpfs; and the user that root becomes."""
 
     directory: Path = field(default_factory=_default_runtime_directory)
+    user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class TestHost:
             "nats": {"servers": [server]},
             "python": {"path": [str(entry) for entry in (_own_path() if path is None else path)]},
             "workers": {"count": 1, "drain_timeout": 5.0},
-            "runtime": {"directory": str(self._directory / "run")},
+            "runtime": {"directory": str(self._directory / "run"), "user": str(os.geteuid())},
         }
         for name, section in (settings or {}).items():
             sections[name] = {**sections.get(name, {}), **section}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ajhost.core.deadline import LONGEST_NS
 from ajhost.core.recovery import (
     DISPOSITION,
     USUALLY,
@@ -111,13 +112,24 @@ def test_a_refusal_that_has_not_left_is_overdue_early_and_one_that_has_is_not(
 
 def test_the_earliest_deadline_is_that_of_what_runs() -> None:
     owner = ledger_in_memory()
-    assert earliest_deadline(owner) is None
+    assert earliest_deadline(owner, 0) is None
     put(owner, State.QUEUED, 1)
     put(owner, State.ANSWERED, 2)
-    assert earliest_deadline(owner) is None
+    assert earliest_deadline(owner, 0) is None
     put(owner, State.STARTED, 9)
     put(owner, State.STARTED, 5)
-    assert earliest_deadline(owner) == 5
+    assert earliest_deadline(owner, 0) == 5
+
+
+def test_a_deadline_that_no_request_has_is_passed_over() -> None:
+    owner = ledger_in_memory()
+    now = 1_000
+    for deadline in (1 << 62, (1 << 64) - 1, now + LONGEST_NS + 1):
+        put(owner, State.STARTED)
+        owner.set_deadline(owner.touched()[-1], deadline)
+    assert earliest_deadline(owner, now) is None
+    put(owner, State.STARTED, now + LONGEST_NS)
+    assert earliest_deadline(owner, now) == now + LONGEST_NS
 
 
 EVERY_FACT = [Fact(number) for number in range(1 << len(Fact))]

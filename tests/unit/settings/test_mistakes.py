@@ -140,6 +140,7 @@ OTHER = {
     "a relative directory": ('[runtime]\ndirectory = "run"', "runtime.directory"),
     "a long directory": (f'[runtime]\ndirectory = "/{"x" * 120}"', "runtime.directory"),
     "a directory that is a number": ("[runtime]\ndirectory = 3", "runtime.directory"),
+    "a user that is a number": ("[runtime]\nuser = 10001", "runtime.user"),
     "a level that is none": ('[log]\nlevel = "loud"', "log.level"),
     "a level in capitals": ('[log]\nlevel = "INFO"', "log.level"),
     "a format that is none": ('[log]\nformat = "xml"', "log.format"),

@@ -20,6 +20,7 @@ from ajhost.core.timings import STOP_POLL
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
 _PIDFD_GETFD = 438
@@ -77,6 +78,14 @@ def become_subreaper() -> None:
     :raises OSError: when the kernel refuses.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def allow_inspection() -> None:
+    """Lets other processes of the same user look at this one in /proc, and duplicate its descriptors.
+
+    :raises OSError: when the kernel refuses.
+    """
+    _prctl(_PR_SET_DUMPABLE, 1)
 
 
 def die_with_parent(parent: int) -> None:

@@ -48,6 +48,16 @@ def prepare(directory: Path) -> int:
     return descriptor
 
 
+def make_for(directory: Path, uid: int, gid: int) -> None:
+    """As root: makes the directory for another user, if there is none.
+
+    :raises OSError: when it cannot be made, or is there.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=_MODE)
+    os.chown(directory, uid, gid, follow_symlinks=False)
+
+
 def open_directory(directory: Path) -> int:
     """A descriptor of the directory. The path may end in a link of root's or of our own, not in another user's: systemd
     makes one for a unit with DynamicUser=.

@@ -187,7 +187,7 @@ class LivenessMonitor:
         if watched.starvation is not None:
             watched.starvation.observe(thread_times(worker.pid), now_ns)
             starved_ns = watched.starvation.starved_ns
-        first = earliest_deadline(worker.ledger) if watched.hung_ns else None
+        first = earliest_deadline(worker.ledger, now_ns) if watched.hung_ns else None
         until_ns = (watched.hung_ns if first is None else first) + int(kill_grace * 1e9)
         return Signs(
             age=age,

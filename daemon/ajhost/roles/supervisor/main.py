@@ -33,10 +33,10 @@ _log = logging.getLogger("ajhost.supervisor")
 EXIT_OK, EXIT_STARTUP = 0, 70
 
 
-def run(settings: Settings, load: Callable[[], Settings]) -> int:
+def run(settings: Settings, load: Callable[[], Settings], warning: str | None = None) -> int:
     """Runs the host until it is told to stop; the exit status (0 clean, 70 when it could not start).
 
-    `load` reads the configuration again for a reload.
+    `load` reads the configuration again for a reload. `warning`: what the log says first.
     """
     faulthandler.enable()  # the watchdog's SIGABRT leaves the stacks
     notifier = Notifier()  # first: it takes systemd's variables out of the environment
@@ -44,6 +44,8 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     processes.set_title("ajhost: supervisor")
     processes.become_subreaper()
     processes.raise_file_limit()
+    if warning is not None:
+        _log.warning("%s", warning)
     directory = settings.runtime.directory
     try:
         with _alone(directory) as files:

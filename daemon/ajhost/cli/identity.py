@@ -1,0 +1,118 @@
+"""Who imports the handlers when root starts a host or a check outside of its unit: the user that is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from ajhost.adapters.linux import processes, runtime_directory
+from ajhost.cli.common import EXIT_CONFIG
+from ajhost.cli.output import echo_error
+
+AS_ROOT = (
+    "root imports and runs the handlers: name another user with --user NAME, or `user` in [runtime]; "
+    'user = "root" says that it is meant'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """`groups`: None for those of the user database."""
+
+    name: str
+    uid: int
+    gid: int
+    home: str
+    groups: tuple[int, ...] | None = None
+
+
+def is_root() -> bool:
+    """Whether this process may become another user."""
+    return os.geteuid() == 0
+
+
+def assume(named: str | None, config: Path) -> str | None:
+    """As root, becomes the user of `--user`, or of `runtime.user`; who that is, None if nobody is named.
+
+    Another user than root is who they are, and `runtime.user` is nothing to them.
+
+    :raises click.UsageError: for `--user` of another than root.
+    """
+    if not is_root():
+        if named is not None:
+            raise click.UsageError("--user is for root")
+        return None
+    if named is not None:
+        become(named, "--user", config)
+        return named
+    from ajhost.settings.errors import InvalidValue
+    from ajhost.settings.runtime import runtime_user
+
+    try:
+        user = runtime_user(config)
+    except (OSError, InvalidValue):
+        return None  # loading the settings says more
+    if user is not None:
+        become(user, f"{config}: runtime.user", config)
+    return user
+
+
+def become(user: str, where: str, config: Path) -> None:
+    """Gives up root for `user`, a name or UID[:GID], with the groups and the HOME of theirs, as a service manager does.
+
+    The runtime directory is made for them first, if it is missing. `where`: what names the user, for an error. Exits
+    when there is no such user, or the kernel refuses. Returns at once for root itself.
+    """
+    identity = _identity(user, where)
+    if identity.uid == 0:
+        return
+    _make_runtime_directory(config, identity)
+    try:
+        if identity.groups is None:
+            os.initgroups(identity.name, identity.gid)
+        else:
+            os.setgroups(identity.groups)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+    except OSError as error:
+        echo_error(
+            f"{where}: cannot become {user}: {error.strerror}: SETUID and SETGID are needed, or a start as that user"
+        )
+        sys.exit(EXIT_CONFIG)
+    processes.allow_inspection()  # the kernel forbids it to a process that was root
+    os.umask(0o077)
+    os.environ.update(HOME=identity.home, USER=identity.name, LOGNAME=identity.name)
+    for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        os.environ.pop(name, None)
+
+
+def _identity(user: str, where: str) -> _Identity:
+    uid, _, gid = user.partition(":")
+    try:
+        entry = pwd.getpwuid(int(uid)) if uid.isdecimal() else pwd.getpwnam(user)
+        if not gid:
+            return _Identity(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
+    except (KeyError, OverflowError):
+        entry = None
+    numbers = uid.isdecimal() and (gid or uid).isdecimal()
+    if not numbers or max(int(uid), int(gid or uid)) >= (1 << 32) - 1:
+        echo_error(f"{where}: found {user!r}, allowed: a user of this machine, or UID:GID")
+        sys.exit(EXIT_CONFIG)
+    group = int(gid or uid)
+    home = "/" if entry is None else entry.pw_dir
+    return _Identity(uid if entry is None else entry.pw_name, int(uid), group, home, (group,))
+
+
+def _make_runtime_directory(config: Path, identity: _Identity) -> None:
+    """/run is root's: the user could not make it. One that is there is left as it is, whoever owns it."""
+    from ajhost.settings.errors import InvalidValue
+    from ajhost.settings.runtime import runtime_directory as find
+
+    with contextlib.suppress(OSError, InvalidValue):  # the start itself says what is wrong
+        runtime_directory.make_for(find(config), identity.uid, identity.gid)
