@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import orjson
 
 _LONG = re.compile(rb"[0-9]{19}")
 """2**63 has 19 digits."""
+_LONG_FRACTION = re.compile(rb"(?=[0-9.]{17})[0-9]+\.[0-9]|[0-9]{16}[eE]")
+"""A double holds any 15 digits."""
 _NAME = re.compile(r"[^-NI]?(NaN|-?Infinity)")
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _STRIDE = 6
@@ -33,6 +35,28 @@ def loads(text: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         return _beyond_a_double(text, error)
     return exact(text) if has_long_integers(text) else value
+
+
+class _Digits(float):
+    """A number of JSON with the digits that it was written with, as its text: what `Decimal(str(number))` reads."""
+
+    __slots__ = ("_text",)
+    _text: str
+
+    def __new__(cls, text: str) -> Self:
+        number = super().__new__(cls, _float(text))
+        number._text = text
+        return number
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def loads_digits(text: bytes) -> Any:
+    """As `exact`, but numbers with a fraction keep their digits as their text; None if a double holds them all."""
+    if _LONG_FRACTION.search(text) is None:
+        return None
+    return json.loads(text, parse_constant=_refuse, parse_float=_Digits)
 
 
 def has_long_integers(text: bytes) -> bool:

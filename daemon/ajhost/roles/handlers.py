@@ -227,6 +227,10 @@ def callable_of(name: str, function: Any) -> tuple[Callable[[Any], Any], bool, P
         raise NoHandler(f"{name} is a class: name a function, or an object that can be called")
     if not callable(function):
         raise NoHandler(f"{name} is a {type(function).__name__}, which cannot be called")
+    if _is_method_of_a_class(function):
+        raise NoHandler(
+            f"{name} is a method: name it of an object of its class, which a module has as a variable"
+        )
     plain = _plain(function)
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise NoHandler(f"{name} is a generator (it has a `yield`): a handler returns its result")
@@ -264,6 +268,18 @@ def _plain(function: Any) -> Any:
     if inspect.isroutine(function):
         return function
     return type(function).__call__
+
+
+def _is_method_of_a_class(function: Any) -> bool:
+    """Whether it was found through its class, so that `self` would get the task."""
+    if not inspect.isfunction(function):
+        return False
+    holder = function.__qualname__.rpartition(".")[0]
+    return (
+        bool(holder)
+        and not holder.endswith("<locals>")
+        and next(iter(inspect.signature(function).parameters), "") == "self"
+    )
 
 
 def _awaiting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,8 +3,8 @@
     float, int, str, None, dict, list ...    as JSON has them; integers of any size; NaN and infinities are errors
     dataclass, TypedDict, Enum, UUID         fields, items, value, text
     datetime, date, time, timedelta          RFC 3339; timedelta ISO 8601
-    pydantic models                          as the model's own `model_dump_json()`
-    namedtuple, set, frozenset, deque        a list
+    pydantic models and dataclasses          as pydantic's own `model_dump_json()` of them
+    namedtuple, set, deque, range, views     a list; other mappings are objects
     Decimal, Path, IP addresses ...          a text
     bytes                                    base64 of the standard alphabet, as Go's `encoding/json` has it
     numpy scalars and arrays                 numbers, lists
@@ -19,10 +19,12 @@ import dataclasses
 import json
 import math
 import sys
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import UserString, deque
+from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from datetime import time
 from decimal import Decimal
 from enum import Enum
+from pathlib import PurePath
 from typing import Any, NoReturn
 
 import orjson
@@ -31,8 +33,8 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _NULL = b"null"
 _DEEPEST = 250
 """Levels that are followed; orjson follows 254, and a circle has no end."""
-_SHOWN = 60
-"""Characters of such a place that are shown."""
+_SHOWN = 100
+"""Characters of a place that are shown: keys may be long, and secret."""
 _BYTES = (bytes, bytearray, memoryview)
 _PLAIN = (str, bool, type(None))
 
@@ -44,13 +46,20 @@ class CannotEncode(Exception):
     """A value has no form in JSON. The text names the place and the type: `result.items[2].owner: acme.User ...`."""
 
 
+class _Placed(CannotEncode):
+    """The text has the place already."""
+
+    def __init__(self, place: str, text: str) -> None:
+        super().__init__(f"{place if len(place) <= _SHOWN else f'{place[:_SHOWN]}...'}: {text}")
+
+
 def encode(value: object) -> bytes:
     """`value` as JSON.
 
     :raises CannotEncode: naming what cannot be encoded, and where it is.
     """
     try:
-        body = orjson.dumps(value, _default, _OPTIONS)
+        body = _dumps(value)
     except MemoryError:
         raise
     except Exception as error:  # TypeError of orjson; anything of the value's own methods
@@ -63,6 +72,13 @@ def encode(value: object) -> bytes:
 # -- what orjson does not know ---------------------------------------------------------------------
 
 
+def _dumps(value: object) -> bytes:
+    if "pydantic.dataclasses" not in sys.modules:
+        return orjson.dumps(value, _default, _OPTIONS)
+    # orjson would take a dataclass of pydantic's for any other, without its serializers, aliases and computed fields
+    return orjson.dumps(value, _default, _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS)
+
+
 def _default(value: Any) -> Any:
     """What orjson encodes in place of `value`. Raises TypeError where there is nothing."""
     if isinstance(value, (set, frozenset, tuple, deque)):
@@ -71,13 +87,32 @@ def _default(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if (serializer := getattr(type(value), "__pydantic_serializer__", None)) is not None:
         return _dumped(value, serializer)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _fields(value)
     if isinstance(value, Decimal) and not value.is_finite():
         raise CannotEncode(f"{value} is not a number that JSON has")
     if _is_numpy(value):
         plain = value.tolist() if hasattr(value, "tolist") else value
         if type(plain) is not type(value):
             return plain
-    return _by_pydantic(value)
+    standard = _standard(value)
+    return _by_pydantic(value) if standard is value else standard
+
+
+def _standard(value: Any) -> Any:
+    """A collection of another library or of a program's own as dict or list; anything else as it is."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, UserString | PurePath):
+        return str(value)
+    if isinstance(value, Set | Sequence | ValuesView) and not isinstance(value, (str, *_BYTES)):
+        return list(value)
+    return value.isoformat() if isinstance(value, time) else value
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    names = [field.name for field in dataclasses.fields(value) if not field.name.startswith("_")]
+    return {name: getattr(value, name) for name in names}
 
 
 def _dumped(value: Any, serializer: Any) -> Any:
@@ -137,7 +172,7 @@ def _slowly(value: object, error: Exception) -> bytes:
 def _plain(value: Any, place: str, depth: int) -> Any:
     """`value` in the types of the standard library's JSON, or CannotEncode with the place."""
     if depth > _DEEPEST:
-        raise CannotEncode(f"{place[:_SHOWN]}...: nested too deeply, or in a circle")
+        raise _Placed(place, "nested too deeply, or in a circle")
     if isinstance(value, Enum):
         return _plain(value.value, place, depth + 1)
     if isinstance(value, _PLAIN):
@@ -146,7 +181,7 @@ def _plain(value: Any, place: str, depth: int) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise CannotEncode(f"{place}: {float(value)} is not a number that JSON has")
+            raise _Placed(place, f"{float(value)} is not a number that JSON has")
         return float(value)
     if isinstance(value, dict):
         return {
@@ -154,21 +189,22 @@ def _plain(value: Any, place: str, depth: int) -> Any:
         }
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return [_plain(item, f"{place}[{at}]", depth + 1) for at, item in enumerate(list(value))]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [field.name for field in dataclasses.fields(value) if not field.name.startswith("_")]
-        return {name: _plain(getattr(value, name), f"{place}.{name}", depth + 1) for name in names}
-    return _leaf(value, place, depth)
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    if serializer is None and dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(item, f"{place}.{name}", depth + 1) for name, item in _fields(value).items()}
+    return _leaf(value, serializer, place, depth)
 
 
-def _leaf(value: Any, place: str, depth: int) -> Any:
+def _leaf(value: Any, serializer: Any, place: str, depth: int) -> Any:
     try:
-        if (serializer := getattr(type(value), "__pydantic_serializer__", None)) is not None:
+        if serializer is not None:
             plain: Any = serializer.to_python(value, mode="python")
-            _plain(plain, place, depth + 1)  # finds a NaN, which the model would write as null
+            if type(plain) is not type(value):
+                _plain(plain, place, depth + 1)  # finds a NaN, which the model would write as null
             return json.loads(serializer.to_json(value))
-        if not _is_numpy(value):
-            return json.loads(orjson.dumps(value, _default, _OPTIONS))
-        plain = _default(value)
+        plain = _default(value) if _is_numpy(value) else _standard(value)
+        if plain is value:
+            return json.loads(_dumps(value))
     except CannotEncode as error:
         raise _placed(error, place) from None
     except MemoryError:
@@ -176,20 +212,19 @@ def _leaf(value: Any, place: str, depth: int) -> Any:
     except Exception as error:
         if isinstance(error.__cause__, CannotEncode):  # of `_default`, which orjson had called
             raise _placed(error.__cause__, place) from None
-        raise CannotEncode(f"{place}: {_kind(value)} cannot be encoded as JSON{_why(error)}") from None
+        raise _Placed(place, f"{_kind(value)} cannot be encoded as JSON{_why(error)}") from None
     return _plain(plain, place, depth + 1)
 
 
 def _placed(error: CannotEncode, place: str) -> CannotEncode:
-    text = _text(error)
-    return error if text.startswith(place) else CannotEncode(f"{place}: {text}")
+    return error if isinstance(error, _Placed) else _Placed(place, _text(error))
 
 
 def _key(key: Any, place: str) -> str:
     if isinstance(key, str) and not isinstance(key, Enum):
         return _text_at(key, place)
     if isinstance(key, float) and not math.isfinite(key):
-        raise CannotEncode(f"{place}: the key {float(key)} is not a number that JSON has")
+        raise _Placed(place, f"the key {float(key)} is not a number that JSON has")
     if isinstance(key, int) and not isinstance(key, (bool, Enum)):
         return str(int(key))
     if _is_numpy(key) and type(plain := key.item()) is not type(key):
@@ -201,7 +236,7 @@ def _key(key: Any, place: str) -> str:
             text = _default_key(key)
         if isinstance(text, str):
             return text
-    raise CannotEncode(f"{place}: a key of type {_kind(key)}; JSON has texts as keys")
+    raise _Placed(place, f"a key of type {_kind(key)}; JSON has texts as keys")
 
 
 def _default_key(key: Any) -> object:
@@ -215,7 +250,7 @@ def _text_at(text: str, place: str) -> str:
     try:
         str.encode(text)
     except UnicodeEncodeError as error:
-        raise CannotEncode(f"{place}: a text that UTF-8 cannot hold ({error.reason})") from None
+        raise _Placed(place, f"a text that UTF-8 cannot hold ({error.reason})") from None
     return "".join((text,))  # a plain str, where it was of a subclass
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ajhost.worker")
 _OLDEST_PYDANTIC = 2
 _DECODER = json.JSONDecoder()
+_MOST_WRAPPINGS = 3
+"""JSON texts within JSON texts: `ajc` makes one, the scheduler another of it."""
+_PART_SHOWN, _PLACE_SHOWN, _MESSAGE_SHOWN = 60, 200, 300
+"""Characters of an error's place and text."""
 
 
 class Unreadable(Exception):
@@ -73,10 +78,20 @@ def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
 
 
 def type_name(hint: Any) -> str:
-    """An annotation as one would write it."""
+    """An annotation as one would write it: `list[Mail] | None`."""
     if hint is Any:
         return "any JSON"
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    if hint in (None, type(None), ...):
+        return "..." if hint is ... else "None"
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
+    if origin is typing.Literal:
+        return f"Literal{list(arguments)}"
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(type_name(argument) for argument in arguments)
+    name = getattr(origin or hint, "__name__", None) or str(hint)
+    return f"{name}[{', '.join(type_name(argument) for argument in arguments)}]" if arguments else name
 
 
 # -- payloads --------------------------------------------------------------------------------------
@@ -97,8 +112,10 @@ def _newer_typed_dicts(hint: Any) -> Any:
         make: Any = typing_extensions.TypedDict
         return make(hint.__name__, fields)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is None or origin in (typing.Literal, typing.Annotated):
+    if origin is None or origin is typing.Literal:
         return hint
+    if origin is typing.Annotated:
+        return typing.Annotated[(_newer_typed_dicts(arguments[0]), *hint.__metadata__)]
     newer_arguments = tuple(_newer_typed_dicts(part) for part in arguments)
     if newer_arguments == arguments:
         return hint
@@ -143,7 +160,8 @@ class _Json:
         self._name = name
         self._adapter = adapter
         self._handler = handler
-        self._validate = adapter.validator.validate_json
+        has_decimals = _mentions(adapter.core_schema, "decimal")
+        self._validate = self._with_decimals if has_decimals else adapter.validator.validate_json
         self._Invalid = ValidationError
         self._told = False
 
@@ -152,7 +170,7 @@ class _Json:
 
     def read(self, payload: bytes) -> Any:
         if not payload:
-            raise InvalidPayload(f"{self._name}: there is none, {self.type_name} is wanted")
+            return self._absent()
         try:
             # pydantic alone would take NaN, Infinity, and 1e999 for infinity
             exact_json.check(payload)
@@ -161,46 +179,77 @@ class _Json:
             problem = error
         except ValueError as error:
             raise InvalidPayload(f"{self._name}: not JSON: {error}") from None
-        if payload.lstrip()[:1] == b'"':
-            return self._unwrapped(payload, problem)
-        raise self._invalid(problem) from None
+        return self._unwrapped(payload, problem)
+
+    def _absent(self) -> Any:
+        """What the type makes of null, which is how a task without a payload is stored."""
+        try:
+            return self._validate(b"null")
+        except Exception:  # a validator of the type's own may stumble over None
+            raise InvalidPayload(f"{self._name}: there is none, {self.type_name} is wanted") from None
+
+    def _with_decimals(self, text: bytes) -> Any:
+        """pydantic makes a Decimal of the double that it has read; where that has lost digits, of the digits."""
+        if (value := exact_json.loads_digits(text)) is not None:
+            with contextlib.suppress(self._Invalid):  # it is told in terms of JSON below
+                return self._adapter.validator.validate_python(value)
+        return self._adapter.validator.validate_json(text)
 
     def _unwrapped(self, payload: bytes, problem: Any) -> Any:
-        """The payload is a JSON text: `ajc tasks add` and the scheduler put the JSON that they are given in one."""
-        text: str = exact_json.loads(payload)
-        for inner, how in (
-            (_encoded(text), "JSON in a JSON text"),
-            (_decoded(text), "base64 in a JSON text"),
-        ):
-            if inner is None or not exact_json.is_json(inner):
-                continue
+        """The value of a JSON text that holds JSON: `ajc tasks add` and the scheduler put what they are given in one.
+
+        :raises InvalidPayload: for `problem`, if it is no such text or what it holds does not fit either.
+        """
+        ways: list[str] = []
+        while len(ways) < _MOST_WRAPPINGS and (found := _unwrap(payload)) is not None:
+            payload, way = found
+            ways.append(way)
             try:
-                value = self._validate(inner)
+                value = self._validate(payload)
             except self._Invalid as error:
-                raise self._invalid(error) from None
+                problem = error
+                continue
             if not self._told:
                 self._told = True
                 _log.warning(
                     "%s: a payload came as %s, as `ajc tasks add` and the scheduler send it; "
                     "it is taken for what it holds, here and from now on",
                     self._handler,
-                    how,
+                    " in ".join(("JSON", *reversed(ways))) if len(ways) > 1 else f"{way} in a JSON text",
                 )
             return value
-        raise self._invalid(problem) from None
+        raise self._invalid(problem, payload) from None
 
-    def _invalid(self, error: Any) -> InvalidPayload:
+    def _invalid(self, error: Any, payload: bytes) -> InvalidPayload:
         # a payload may have as many errors as items: pydantic writes JSON of them ten times as fast as it makes objects
         found = error.json(include_url=False, include_context=False, include_input=False)
         first, _ = _DECODER.raw_decode(found, 1)
         more = error.error_count() - 1
-        message = first["msg"]
-        text = f"{_place(self._name, first['loc'])}: {message[:1].lower()}{message[1:]}"
-        return InvalidPayload(f"{text} (and {more} more)" if more else text)
+        place = _shortened(
+            self._name + _place(first["loc"], first["type"] == "missing", payload), _PLACE_SHOWN
+        )
+        message = _shortened(first["msg"].rstrip(", "), _MESSAGE_SHOWN)
+        if message[1:2].islower():
+            message = message[:1].lower() + message[1:]
+        return InvalidPayload(f"{place}: {message} (and {more} more)" if more else f"{place}: {message}")
 
 
-def _encoded(text: str) -> bytes:
-    return text.encode(errors="replace")
+def _mentions(schema: object, kind: str) -> bool:
+    """Whether a schema of pydantic-core has a part of this type."""
+    if isinstance(schema, dict):
+        return schema.get("type") == kind or any(_mentions(part, kind) for part in schema.values())
+    return isinstance(schema, (list, tuple)) and any(_mentions(part, kind) for part in schema)
+
+
+def _unwrap(payload: bytes) -> tuple[bytes, str] | None:
+    """The JSON that a JSON text holds, and how; None if it is no text, or holds none."""
+    if payload.lstrip()[:1] != b'"':
+        return None
+    text: str = exact_json.loads(payload)
+    for inner, way in ((text.encode(errors="replace"), "JSON"), (_decoded(text), "base64")):
+        if inner is not None and exact_json.is_json(inner):
+            return inner, way
+    return None
 
 
 def _decoded(text: str) -> bytes | None:
@@ -210,5 +259,27 @@ def _decoded(text: str) -> bytes | None:
         return None
 
 
-def _place(name: str, parts: Sequence[int | str]) -> str:
-    return name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+def _place(parts: Sequence[int | str], is_missing: bool, payload: bytes) -> str:
+    """Where an error is, `.to[0].name`: pydantic's place without the names of a union's members, which are its own.
+
+    `is_missing`: the last part is not there, and is what the error is about.
+    """
+    value: Any = None
+    with contextlib.suppress(ValueError):
+        value = exact_json.loads(payload)
+    place = ""
+    for number, part in enumerate(parts):
+        is_there = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and -1 < part < len(value)
+        )
+        if is_there:
+            value = value[part]
+        if is_there or part == "[key]" or (is_missing and number == len(parts) - 1):
+            shown = _shortened(str(part), _PART_SHOWN)
+            place += shown if part == "[key]" else f"[{shown}]" if isinstance(part, int) else f".{shown}"
+    return place
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Payloads have secrets: no more of one than `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import enum
 import functools
 import json
 import logging
@@ -14,18 +15,37 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
+from uuid import UUID
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, RootModel
 
 import ajhost
-from ajhost.api import InvalidPayload, Task
+from ajhost.api import InvalidPayload, Task, TerminateTask
 from ajhost.protocol.task import encode_task, read_task
 from ajhost.roles.handlers import NoHandler, callable_of
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTheTypeChecker
+
+
+T = typing.TypeVar("T")
+Number = typing.NewType("Number", int)
+
+
+def _strange(score: int) -> int:
+    if score == 1:
+        raise KeyError("one")
+    if score == 2:
+        raise TerminateTask("two")
+    if score == 3:
+        raise AssertionError
+    if score == 4:
+        raise ValueError("secret " * 1000)
+    return score
 
 
 class Address(BaseModel):
@@ -50,6 +70,40 @@ class Row(typing.TypedDict):
     note: typing.NotRequired[str]
 
 
+class Part(typing.TypedDict, total=False):
+    note: str
+
+
+class Cat(BaseModel):
+    kind: typing.Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    kind: typing.Literal["dog"]
+    name: str
+
+
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+
+
+class Box(BaseModel, typing.Generic[T]):
+    item: T
+
+
+class Prices(RootModel[dict[str, Decimal]]): ...
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Named(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    to_whom: str = Field(alias="to")
+    score: Annotated[int, AfterValidator(_strange)] = 0
+
+
 class Weird: ...
 
 
@@ -62,6 +116,16 @@ def called(function: Any, payload: bytes | str) -> Any:
     call, is_async, _ = callable_of("m:f", function)
     result = call(task_of(payload if isinstance(payload, bytes) else payload.encode()))
     return asyncio.run(result) if is_async else result
+
+
+def asked_for(kind: Any) -> Callable[..., Any]:
+    """A handler whose payload is of this type, and which returns it."""
+
+    def handler(what: Any, task: Task) -> object:
+        return what
+
+    handler.__annotations__["what"] = kind
+    return handler
 
 
 def who(value: object) -> object:
@@ -204,15 +268,33 @@ def test_parameters_get_what_the_signature_says(function: Any, given: object) ->
         (Annotated[int, Field(gt=3)], "4", 4),
         (Mail | None, "null", None),
         (str | int, '"text"', "text"),
+        (Part, "{}", {}),
+        (Annotated[Row, "of a table"], '{"id": 1}', {"id": 1}),
+        (Number, "5", 5),
+        (list[Pet], '[{"kind":"dog","name":"Rex"}]', [Dog(kind="dog", name="Rex")]),
+        (Box[list[int]], '{"item":[1]}', Box[list[int]](item=[1])),
+        (
+            Prices,
+            '{"a": 12345678901234567890.123456789}',
+            Prices({"a": Decimal("12345678901234567890.123456789")}),
+        ),
+        (
+            list[Decimal | str],
+            '[0.10000000000000000001, "x", 2.5]',
+            [Decimal("0.10000000000000000001"), "x", Decimal("2.5")],
+        ),
+        (Colour, '"red"', Colour.RED),
+        (date, '"2026-01-31"', date(2026, 1, 31)),
+        (timedelta, '"PT90S"', timedelta(seconds=90)),
+        (UUID, '"00000000-0000-0000-0000-000000000001"', UUID(int=1)),
+        (Named, '{"to":"ada"}', Named(to="ada")),
+        (Mail | None, "", None),
+        (Any, "", None),
     ],
     ids=str,
 )
 def test_a_payload_is_made_into_the_type_of_its_parameter(kind: Any, payload: str, value: object) -> None:
-    def handler(what: Any, task: Task) -> object:
-        return what
-
-    handler.__annotations__["what"] = kind
-    assert called(handler, payload) == value
+    assert called(asked_for(kind), payload) == value
 
 
 @pytest.mark.parametrize(
@@ -230,12 +312,58 @@ def test_a_payload_is_made_into_the_type_of_its_parameter(kind: Any, payload: st
         ('{"to":"a","priority":1e999}', "mail: not JSON: 1e999 is beyond the range of a double"),
         ('"hello"', "mail: input should be an object"),
         (json.dumps('{"to": 1}'), "mail.to: input should be a valid string"),
+        (json.dumps(json.dumps('{"to": 1}')), "mail.to: input should be a valid string"),
     ],
 )
 def test_a_payload_that_does_not_fit_ends_the_task_and_says_where(payload: str, text: str) -> None:
     with pytest.raises(InvalidPayload) as raised:
         called(mail_alone, payload)
     assert str(raised.value).startswith(f"invalid payload: {text}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "text"),
+    [
+        (Pet, '{"kind":"dog"}', "what.name: field required"),
+        (
+            list[Cat | int],
+            '[1, {"kind":"cat","lives":"x"}]',
+            "what[1].lives: input should be a valid integer, unable",
+        ),
+        (Cat | Dog, "{}", "what.kind: field required (and 3 more)"),
+        (dict[int, str], '{"x":"a"}', "what.x[key]: input should be a valid integer"),
+        (Json[int], "1", "what: JSON input should be string"),
+        (Box[int], '{"item":"x"}', "what.item: input should be a valid integer"),
+        (Prices, '{"a":"x"}', "what.a: input should be a valid decimal"),
+        (Named, '{"to_whom":"ada"}', "what.to: field required (and 1 more)"),
+        (Named, '{"to":"a","score":3}', "what.score: assertion failed"),
+        (Optional[Mail], '{"to":1}', "what.to: input should be a valid string"),  # noqa: UP045
+        (list[Mail], "", "what: there is none, list[Mail] is wanted"),
+        (Annotated[Mail, "doc"] | int, "", "what: there is none, Mail | int is wanted"),
+    ],
+    ids=str,
+)
+def test_the_place_of_an_error_is_that_in_the_payload(kind: Any, payload: str, text: str) -> None:
+    with pytest.raises(InvalidPayload) as raised:
+        called(asked_for(kind), payload)
+    assert str(raised.value).startswith(f"invalid payload: {text}")
+
+
+@pytest.mark.parametrize(
+    "payload", [{"to": "a", "k" * 5000: 1}, {"to": "a", "score": 4}, {"to": {"k" * 9000: 1}}]
+)
+def test_no_more_than_some_characters_of_a_payload_are_in_an_error(payload: dict[str, object]) -> None:
+    with pytest.raises(InvalidPayload) as raised:
+        called(asked_for(Named), json.dumps(payload))
+    assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize(("score", "error"), [(1, KeyError), (2, TerminateTask)])
+def test_what_a_validator_raises_by_mistake_is_an_error_of_the_handlers(
+    score: int, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="one|two"):
+        called(asked_for(Named), json.dumps({"to": "a", "score": score}))
 
 
 def test_text_that_is_not_utf_8_is_told() -> None:
@@ -246,7 +374,13 @@ def test_text_that_is_not_utf_8_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrapped", [json.dumps('{"to":"ada"}'), json.dumps(base64.b64encode(b'{"to":"ada"}').decode())]
+    "wrapped",
+    [
+        json.dumps('{"to":"ada"}'),
+        json.dumps(base64.b64encode(b'{"to":"ada"}').decode()),
+        json.dumps(base64.b64encode(json.dumps('{"to":"ada"}').encode()).decode()),
+        json.dumps(json.dumps('{"to":"ada"}')),
+    ],
 )
 def test_json_in_a_json_text_is_taken_for_what_it_holds_and_told_once(
     wrapped: str, caplog: pytest.LogCaptureFixture
@@ -291,6 +425,7 @@ def only_names(**names: Any) -> None: ...
         (three, ["it needs mail, config", "f(mail: Mail, task: Task)"]),
         (weird, ["what cannot be validated as Weird", "What would do: bytes, str, dict"]),
         (hidden, ["'OnlyForTheTypeChecker' of what cannot be resolved", "at run time"]),
+        (Object.method, ["m:f is a method", "of an object of its class"]),
         (narrow(mail_first), ["a decorator's wrapper(task: Task)", "give it (*args, **kwargs)"]),
     ],
 )

@@ -7,20 +7,23 @@ import json
 import math
 import re
 import uuid
-from collections import Counter, deque
+from array import array
+from collections import Counter, UserList, UserString, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from ipaddress import ip_address
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field, field_serializer
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ajhost.protocol.outcome import Completed, Terminated
 from ajhost.roles.json_encoding import CannotEncode, encode
@@ -53,6 +56,37 @@ class Literally(BaseModel):
     name: str = "NaN"
 
 
+@pydantic_dataclass
+class Total:
+    """A dataclass of pydantic's, which encodes itself."""
+
+    amount: float
+    note: str = Field(default="", exclude=True)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def doubled(self) -> float:
+        return self.amount * 2
+
+    @field_serializer("amount")
+    def _two_places(self, amount: float) -> str:
+        return f"{amount:.2f}"
+
+
+@dataclass(slots=True)
+class Slots:
+    total: Any = field(default_factory=lambda: Total(0))
+
+
+class Hidden(BaseModel):
+    key: SecretStr
+    count: int
+
+
+class Holder(BaseModel):
+    held: Any = None
+
+
 class Pair(NamedTuple):
     a: int
     b: int
@@ -65,7 +99,7 @@ class Colour(enum.Enum):
 _NAMES = {
     "numpy": numpy, "Point": Point, "Mail": Mail, "Pair": Pair, "Colour": Colour, "Decimal": Decimal, "Path": Path,
     "datetime": datetime, "date": date, "timedelta": timedelta, "UTC": UTC, "UUID": uuid.UUID,
-    "ip_address": ip_address,
+    "ip_address": ip_address, "MappingProxyType": MappingProxyType,
 }  # fmt: skip
 
 
@@ -100,6 +134,16 @@ def test_the_table_of_the_docs_is_what_happens(source: str, body: str) -> None:
         ({"null": "null", "n": None}, '{"null":"null","n":null}'),
         ((1, (2, [3])), "[1,[2,[3]]]"),
         (Literally(ratio=1), '{"ratio":1.0,"name":"NaN"}'),
+        (Total(1), '{"amount":"1.00","doubled":2.0}'),
+        ({"t": [Total(1), 1 << 70]}, '{"t":[{"amount":"1.00","doubled":2.0},1180591620717411303424]}'),
+        (Point(Total(1), Slots()),
+         '{"x":{"amount":"1.00","doubled":2.0},"y":{"total":{"amount":"0.00","doubled":0.0}}}'),
+        ([SecretStr("x"), 1 << 70], '["**********",1180591620717411303424]'),
+        (Hidden(key=SecretStr("x"), count=1 << 70), '{"key":"**********","count":1180591620717411303424}'),
+        ([{"a": 1}.keys(), {"a": 1}.values(), range(2)], '[["a"],[1],[0,1]]'),
+        ({"m": MappingProxyType({"a": 1 << 70}), "u": UserList([UserString("x")])},
+         '{"m":{"a":1180591620717411303424},"u":["x"]}'),
+        ([PurePosixPath("/a"), time(1, tzinfo=UTC), array("d", [0.5])], '["/a","01:00:00+00:00",[0.5]]'),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
@@ -113,6 +157,11 @@ def _circle() -> list[object]:
     return circle
 
 
+def _circle_of(value: Any, name: str) -> object:
+    setattr(value, name, value)
+    return value
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -121,7 +170,14 @@ def _circle() -> list[object]:
         (Point(None, float("nan")), "result.y: nan is not a number that JSON has"),
         ([Mixed(ratio=-math.inf)], "result[0].ratio: -inf is not a number that JSON has"),
         ([Literally(ratio=math.nan)], "result[0].ratio: nan is not a number that JSON has"),
-        ({"m": {}.values()}, "result.m: dict_values cannot be encoded as JSON"),
+        ({"m": {"a": math.nan}.values()}, "result.m[0]: nan is not a number that JSON has"),
+        ([Total(math.nan)], "result[0].doubled: nan is not a number that JSON has"),
+        (Point(MappingProxyType({"o": object()}), 1), "result.x.o: object cannot be encoded as JSON"),
+        ({"k" * 3000: object()}, f"result.{'k' * 93}...: object cannot be encoded as JSON"),
+        (_circle_of(Point(1, 2), "x"), "nested too deeply, or in a circle"),
+        (_circle_of(Slots(), "total"), "nested too deeply, or in a circle"),
+        (_circle_of(Holder(), "held"), "nested too deeply, or in a circle"),
+        ([(n for n in range(3))], "result[0]: generator cannot be encoded as JSON"),
         (numpy.array([[1.0, numpy.nan]]).T, "result[1][0]: nan is not a number that JSON has"),
         (numpy.float32("nan"), "result: nan is not a number that JSON has"),
         ({float("nan"): 1}, "result: the key nan is not a number that JSON has"),
