@@ -27,11 +27,22 @@ class RestartWindow:
         """When every requester must have reconnected; 0 if none ever had to."""
         return self._words[Word.BACK_BY] / 1e9
 
+    @property
+    def opened(self) -> float:
+        """When requesters last had to reconnect."""
+        return self._words[Word.WINDOW_OPENED] / 1e9
+
     def open(self, now: float, away: float) -> None:
-        """Requesters have to reconnect from now on, after there was no server for `away` seconds."""
+        """Requesters have to reconnect from now on, after there was no server for `away` seconds.
+
+        Each process of the host says so of the same restart as it finds the server again. What was asked since the
+        first one did came through the new server.
+        """
+        same = now < self.until and now - away <= self.opened
         by = now + min(max(away, RECONNECT_WINDOW_SHORTEST), RECONNECT_WINDOW_LONGEST)
         self._words[Word.BACK_BY] = max(self._words[Word.BACK_BY], int(by * 1e9))
-        self._words[Word.WINDOW_OPENED] = max(self._words[Word.WINDOW_OPENED], int(now * 1e9))
+        if not same:
+            self._words[Word.WINDOW_OPENED] = max(self._words[Word.WINDOW_OPENED], int(now * 1e9))
 
     def asked_before(self, now: float) -> float:
         """Answers to what came before this moment may go nowhere; 0 while all requesters are back.
@@ -40,7 +51,7 @@ class RestartWindow:
         """
         if now >= self.until:
             return 0.0
-        return self._words[Word.WINDOW_OPENED] / 1e9
+        return self.opened
 
     def server_seen(self, server: bytes, now: float, *, clustered: bool) -> bool:
         """A process has connected to the server with this id. Returns whether that replaces the server known before.

@@ -31,8 +31,8 @@ class RetransmitBuffer:
 
     def __init__(self, restart_window: RestartWindow) -> None:
         self._restart_window = restart_window
-        self._window_seen = restart_window.until
-        """The end of the restart window for which what was sent before is being repeated already."""
+        self._window_seen = restart_window.opened
+        """When the restart window began for which what was sent before is being repeated already."""
         self._mark = 0
         self.unasked = 0
         """How many entries were sent since the server was last asked with a PING."""
@@ -140,7 +140,7 @@ class RetransmitBuffer:
         unsure = [(data, entries) for _, data, entries, _ in self._unconfirmed]
         if away is not None:
             self._restart_window.open(now, away)
-            self._window_seen = self._restart_window.until
+            self._window_seen = self._restart_window.opened
             self._forget(now - away)
             unsure[:0] = [(data, []) for _, data, _ in self._settled]
         self._unconfirmed.clear()
@@ -172,8 +172,8 @@ class RetransmitBuffer:
 
     def _repeat_for_new_window(self, now: float) -> None:
         """Another process found that requesters have to reconnect: what was just sent may have reached nobody."""
-        if self._restart_window.until > self._window_seen:
-            self._window_seen = self._restart_window.until
+        if self._restart_window.opened > self._window_seen:
+            self._window_seen = self._restart_window.opened
             opened = self._restart_window.asked_before(now)
             sent = [
                 *((data, at) for _, data, at in self._settled),

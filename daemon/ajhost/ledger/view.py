@@ -60,6 +60,11 @@ class Entry:
     tries: int
 
     @property
+    def asked_at(self) -> float:
+        """When the request came to this host (monotonic seconds); 0 if only the ledger it was pulled from says so."""
+        return self.received_ns / 1e9 if self.frame_at else 0.0
+
+    @property
     def refused(self) -> bool:
         """Whether it was answered without a start."""
         return self.state in (State.ANSWERED, State.SENT) and not self.started_ns
@@ -187,6 +192,11 @@ class Ledger:
     def received_ns(self, index: int) -> int:
         """When a request came, in monotonic nanoseconds."""
         return self.words[FIRST + index * ENTRY_WORDS + RECEIVED_NS]
+
+    def asked_at(self, index: int) -> float:
+        """As `Entry.asked_at`."""
+        word = FIRST + index * ENTRY_WORDS
+        return self.words[word + RECEIVED_NS] / 1e9 if self.words[word + FRAME] else 0.0
 
     def state(self, index: int) -> tuple[int, int]:
         """`(seq, state)` of an entry, from one load."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.api import Task
 from ajhost.core.recovery import classify, overdue
+from ajhost.core.restart_window import RestartWindow
 from ajhost.core.route_stats import StatsWriter, file_size
 from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
@@ -427,3 +429,24 @@ async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is
     await parts.settle()
     assert parts.answers == {}
     assert not owner.is_revoked(index, 1)
+
+
+@pytest.mark.parametrize("asked_after", [0.0, 1.0])
+async def test_only_what_came_before_a_servers_restart_is_refused_more_than_once(
+    parts: HostParts, asked_after: float
+) -> None:
+    out, now = parts.standby.transport.out, time.monotonic()
+    RestartWindow(parts.standby.ledger).open(now, 10.0)
+    out.confirm()
+    owner, _ = others(parts)
+    came = int((now - 0.5 + asked_after) * 1e9)
+    owner.view[owner.chunk_at : owner.chunk_at + len(frame(b"R.1"))] = frame(b"R.1")
+    index = owner.receive(owner.chunk_at, len(frame(b"R.1")), came)
+    answer_for(owner, owner.entry(index), parts.standby, "deadline exceeded: here")
+    copy = parts.standby.copy(frame(b"R.2"), came)
+    assert copy is not None
+    parts.standby.reject_waiting("draining: here")
+    parts.standby.enqueue(copy)
+    out.flush()
+    await until(lambda: len(parts.answers) == 2)
+    assert out.repeating == (not asked_after)

@@ -36,3 +36,27 @@ def test_only_what_was_asked_before_is_repeated(window: RestartWindow) -> None:
     buffer.sent(b"newer", [3], 100.6, b"")
     assert buffer.due(101.6) == [b"old"]
     assert buffer.due(104.0) == [b"old"]
+
+
+def test_what_came_through_a_new_server_is_not_repeated_as_more_processes_find_it(
+    window: RestartWindow,
+) -> None:
+    first, second = RetransmitBuffer(window), RetransmitBuffer(window)
+    window.server_seen(b"before", 1.0, clustered=False)
+    window.server_seen(b"after", 100.0, clustered=False)
+    first.reconnected(100.0, 0.5)
+    assert window.asked_before(100.5) == 100.0
+    first.sent(b"asked after", [1], 101.0, b"")
+    window.server_seen(b"after", 101.5, clustered=False)
+    second.reconnected(101.5, 2.0)
+    assert window.asked_before(101.6) == 100.0
+    assert first.due(101.6) == []
+    assert first.due(104.0) == []
+
+
+def test_a_server_that_is_lost_while_requesters_come_back_to_another_begins_anew(
+    window: RestartWindow,
+) -> None:
+    window.open(100.0, 0.5)
+    window.open(103.0, 1.0)
+    assert window.asked_before(104.0) == 103.0

@@ -168,9 +168,9 @@ class ReplyWriter:
             self._flush_scheduled = True
             self._loop.call_soon(self.flush)
 
-    def publish(self, data: bytes) -> None:
+    def publish(self, data: bytes, asked_at: float = 0.0) -> None:
         """Queues a reply without a ledger entry."""
-        if self._asked_before:
+        if asked_at < self._asked_before:
             self._old.append(data)
         self._replies.append(data)
         self.schedule_flush()

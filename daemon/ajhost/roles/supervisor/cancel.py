@@ -66,7 +66,7 @@ def _answer_for(worker: WorkerProcess, task: str, outcome: Outcome, standby: Sta
     """Answers for a worker that hangs; what it does when it goes on counts no more."""
     for entry in worker.ledger.used():
         if entry.id == task and entry.state is State.STARTED and not entry.revoked:
-            standby.answer(entry.reply, outcome)  # first: see there
+            standby.answer(entry.reply, outcome, entry.asked_at)  # first: see there
             worker.ledger.revoke(entry.index, entry.seq)
             return True
     return False

@@ -130,8 +130,8 @@ class Standby:
 
     # -- answers --------------------------------------------------------------------------------
 
-    def answer(self, reply: bytes, outcome: Outcome) -> None:
-        """Answers for somebody else; the reply survives a reconnect.
+    def answer(self, reply: bytes, outcome: Outcome, asked_at: float = 0.0) -> None:
+        """Answers for somebody else; the reply survives a reconnect. `asked_at`: as for `ReplyWriter.reply`.
 
         Call it before the request is revoked: once this returns the answer is in our ledger, so that the next start
         gives one if we die before the kernel has it. Only a ledger without a free entry leaves it to our memory.
@@ -142,11 +142,11 @@ class Standby:
             return
         data = encode_reply(reply, outcome, self.max_payload)
         if not self.ledger.available:
-            self.transport.out.publish(data)
+            self.transport.out.publish(data, asked_at)
             return
         index = self.ledger.start_pulled(time.monotonic_ns())
         self.ledger.refuse(index, reply)
-        self.transport.out.reply(index, data)
+        self.transport.out.reply(index, data, asked_at)
 
     def cancel(self, task: str, outcome: Failed | Terminated) -> bool:
         """Answers for a task that waits here; whether there was one of that id."""
@@ -166,7 +166,8 @@ class Standby:
         self, index: int, reply: bytes, text: str, frame: bytes, kind: type[Failed | Terminated] = Failed
     ) -> None:
         if self.ledger.refuse(index, reply):
-            self.transport.out.reply(index, encode_reply(reply, kind(text), self.max_payload))
+            data = encode_reply(reply, kind(text), self.max_payload)
+            self.transport.out.reply(index, data, self.ledger.asked_at(index))
             self.answered.refused(frame, text)
         else:
             self.ledger.release(index)  # a consumer started it in the last moment
@@ -192,19 +193,19 @@ class Standby:
             return None
         if size > len(frame) or len(reply) > MAX_REPLY:
             text = FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this host can hold")
-            self.answer(reply, Failed(text))
+            self.answer(reply, Failed(text), received_ns / 1e9)
             self.answered.refused(frame, text)
             return None
         if not is_one_message(frame):
             text = FailureReason.WORKER_DIED.text("and the request's frame is damaged")
-            self.answer(reply, Failed(text))
+            self.answer(reply, Failed(text), received_ns / 1e9)
             self.answered.refused(b"", text)
             return None
         now_ns = time.monotonic_ns()
         index = self.ledger.receive_copy(frame, received_ns if 0 < received_ns < now_ns else now_ns)
         if index is None:
             text = FailureReason.OVERLOADED.text("too many requests to take over at once")
-            self.answer(reply, Failed(text))
+            self.answer(reply, Failed(text), received_ns / 1e9)
             self.answered.refused(frame, text)
         return index
 
@@ -264,7 +265,8 @@ class Standby:
     def _answer_as_service(self, subject: bytes, reply: bytes) -> None:
         body = None if self._service is None else self._service.answer(subject.decode())
         if body is not None:
-            self.transport.out.publish(encode_reply(reply, Completed(body), self.max_payload))
+            data = encode_reply(reply, Completed(body), self.max_payload)
+            self.transport.out.publish(data, time.monotonic())
 
     def before_buffer_reuse(self) -> None:
         """What was admitted has been copied."""

@@ -140,7 +140,8 @@ class Responder:
         self.counts.refused += 1
         received_ns, (record, handler) = self.ledger.received_ns(index), about
         if self.ledger.refuse(index, reply):
-            self._out.reply(index, encode_reply(reply, kind(text), self.max_payload))
+            data = encode_reply(reply, kind(text), self.max_payload)
+            self._out.reply(index, data, self.ledger.asked_at(index))
             self._attempts.refused(handler, text, record, received_ns)
         else:
             self.ledger.release(index)

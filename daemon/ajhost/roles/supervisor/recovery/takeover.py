@@ -50,7 +50,7 @@ def answer_started(
         if entry.reply not in told:
             told.add(entry.reply)
             outcome = verdict(entry)
-            standby.answer(entry.reply, outcome)
+            standby.answer(entry.reply, outcome, entry.asked_at)
             standby.answered.begun(ledger, entry, outcome)
             count += 1
         ledger.revoke(entry.index, entry.seq)
@@ -62,7 +62,7 @@ def confirm_sent(ledger: Ledger, standby: Standby, *, read: bool) -> None:
     for entry in classify(ledger).confirm:
         if not read and not entry.revoked:
             outcome = Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply")
-            standby.answer(entry.reply, outcome)
+            standby.answer(entry.reply, outcome, entry.asked_at)
             standby.answered.begun(ledger, entry, outcome)
         ledger.revoke(entry.index, entry.seq)
 
@@ -95,7 +95,7 @@ def answer_for(ledger: Ledger, entry: Entry, standby: Standby, text: str) -> Non
         reply = reply_of(frame)
         if ledger.state(entry.index) != (entry.seq, entry.state):
             return  # the owner goes on after all, and the frame that was read may be another request's
-    standby.answer(reply, Failed(text))
+    standby.answer(reply, Failed(text), entry.asked_at)
     if frame:
         standby.answered.refused(frame, text)
     else:
