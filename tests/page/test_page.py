@@ -78,7 +78,7 @@ async def test_the_filter_narrows_the_attempts_by_keyboard_alone(
         await router.request("kill")
     await until(browser, lambda b: "worker died" in text(b, "attempts-rows"))
     body = browser.find_element(By.TAG_NAME, "body")
-    for _ in range(12):  # the skip link, the tables, the filter
+    for _ in range(60):  # the skip link, the tables and their titles, the filter
         body.send_keys(Keys.TAB)
         if browser.switch_to.active_element.get_attribute("id") == "filter":
             break
@@ -87,6 +87,37 @@ async def test_the_filter_narrows_the_attempts_by_keyboard_alone(
     browser.switch_to.active_element.send_keys("worker died")
     assert "handler error" not in text(browser, "attempts-rows")
     assert "worker died" in text(browser, "attempts-rows")
+
+
+async def test_tables_are_sorted_by_the_titles_of_their_columns_by_keyboard(
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+) -> None:
+    async with Router(nats_server.url) as router:
+        for _ in range(3):
+            await router.request("fail")
+        await router.request("echo")
+    await open_page(browser, listen)
+    await until(browser, lambda b: "fail" in text(b, "routes-rows"))
+    titles = browser.find_elements(By.CSS_SELECTOR, "#routes thead th")
+    (failed,) = [title for title in titles if title.text == "Failed"]
+
+    def first() -> str:
+        return browser.find_element(By.CSS_SELECTOR, "#routes-rows th").text
+
+    assert first() == "(catch-all)"
+    failed.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+    assert (failed.get_attribute("aria-sort"), first()) == ("descending", "fail")
+    failed.find_element(By.TAG_NAME, "button").send_keys(Keys.SPACE)
+    assert failed.get_attribute("aria-sort") == "ascending"
+    assert first() != "fail"
+
+
+async def test_a_worker_that_serves_shows_its_server(
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    where = nats_server.url.removeprefix("nats://")
+    await until(browser, lambda b: f"{where} for" in text(b, "workers-rows"))
 
 
 async def test_a_host_that_is_gone_is_told_and_found_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from ajhost.core.status import (
@@ -30,16 +31,58 @@ _AREAS = (
 )
 
 
-def large_report(workers: int = 64, routes: int = 200) -> StatusReport:
-    """A busy host: some workers hang or are disconnected, three tasks run in every second one."""
-    names = [f"{_AREAS[n % len(_AREAS)]}:job-{n // len(_AREAS):02}" for n in range(routes)]
+_FEW = (
+    "email:new",
+    "images:resize",
+    "invoices:render",
+    "orders:sync",
+    "reports:nightly",
+    "search:index",
+    "sms:send",
+    "webhooks:post",
+)
+
+
+def large_report(workers: int = 64, routes: int = 200, second: int = 0) -> StatusReport:
+    """A busy host: some of many workers hang or are disconnected, three tasks run in every second one.
+
+    Counts grow from `second` to `second`, by rates that rise and fall.
+    """
+    many = [f"{_AREAS[n % len(_AREAS)]}:job-{n // len(_AREAS):02}" for n in range(routes)]
+    names = many if routes > len(_FEW) else list(_FEW[:routes])
     return StatusReport(
-        SupervisorStatus(4711, 12, True, "0.1.0", "/etc/ajhost/ajhost.toml", 456_789.0, _connection(9000.0)),
+        SupervisorStatus(
+            4711,
+            12,
+            True,
+            "0.1.0",
+            "/etc/ajhost/ajhost.toml",
+            456_789.0 + second,
+            _connection(9000.0 + second),
+        ),
         tuple(_worker(slot, names) for slot in range(workers)),
         workers,
-        tuple(_route(n, name) for n, name in enumerate(names)),
+        tuple(_route(n, name, second) for n, name in enumerate(names)),
         60.0,
     )
+
+
+def attempts(at: float, names: list[str]) -> list[dict[str, object]]:
+    """What the page shows of attempts that did not complete, newest first."""
+    texts = (
+        ("failed", "handler error", "ConnectionError: the mail server does not answer"),
+        ("failed", "deadline exceeded", "the task ran for 30 s, its deadline passed 1.2 ms ago"),
+        ("terminated", "terminated", "no such address"),
+        ("refused", "overloaded", "64 requests wait already"),
+        ("failed", "worker died", "killed by SIGKILL"),
+    )
+    return [
+        {
+            "at": at - 3.7 * n, "id": f"2a6kBWzRcZ9ZRyP1mC3rWq{n:05}", "type": names[n * 7 % len(names)],
+            "outcome": texts[n % 5][0], "reason": texts[n % 5][1], "text": texts[n % 5][2], "tries": n % 4 + 1,
+        }
+        for n in range(200)
+    ]  # fmt: skip
 
 
 def _connection(since_s: float) -> ConnectionReport:
@@ -70,12 +113,13 @@ def _task(number: int, names: list[str]) -> TaskStatus:
     return TaskStatus(f"2a6kBWzRcZ9ZRyP1mC3rWp{number:05}", name, name, state, running_s, deadline)
 
 
-def _route(number: int, name: str) -> RouteStatus:
+def _route(number: int, name: str, second: int) -> RouteStatus:
     busy = 400 / (number + 1)
-    failed = {"handler error": number * 3} if number % 9 == 4 else {}
+    # the integral of a rate that swings around `busy`
+    done = int(busy * (500 + second + 4 * math.sin(second / 9 + number)))
+    failed = {"handler error": number + int(second * busy / 50)} if number % 9 == 4 else {}
     refused = {"overloaded": number} if number % 40 == 11 else {}
     return RouteStatus(
-        name, 1_000_000 // (number + 1), 1_000_000 // (number + 2), number % 3, failed, refused, number % 5,
-        0 if number % 17 else number, busy, busy / 50 if failed else 0.0, 0.004 + number / 5000, 0.3 + number / 90,
-        0.001 + number / 900,
+        name, done, done, number % 3, failed, refused, number % 5, 0 if number % 17 else number, busy,
+        busy / 50 if failed else 0.0, 0.004 + number / 5000, 0.3 + number / 90, 0.001 + number / 900,
     )  # fmt: skip

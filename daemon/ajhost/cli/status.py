@@ -192,12 +192,12 @@ def _of_late(report: StatusReport) -> str:
         return ""
     answers = sum(route.per_second for route in report.routes)
     errors = sum(route.errors_per_second for route in report.routes)
-    return f"; {answers:.3g} answers/s, {errors:.3g} errors/s in the last {duration(report.recent_s)}"
+    return f"; {rate(answers)} answers/s, {rate(errors)} errors/s in the last {duration(report.recent_s)}"
 
 
 def _route_row(route: RouteStatus) -> tuple[object, ...]:
     return (
-        route.route or '""', route.running, route.waiting, f"{route.per_second:.3g}", latency(route.p50_s),
+        route.route or '""', route.running, route.waiting, rate(route.per_second), latency(route.p50_s),
         latency(route.p99_s), latency(route.waiting_p99_s), route.completed, sum(route.failed.values()),
         route.terminated, sum(route.refused.values()),
     )  # fmt: skip
@@ -233,6 +233,11 @@ def _task_object(worker: WorkerStatus, task: TaskStatus) -> dict[str, Any]:
 def size(count: int) -> str:
     """Bytes as `25 MiB`."""
     return f"{count / (1 << 20):.0f} MiB"
+
+
+def rate(per_second: float) -> str:
+    """A rate with three digits, or all of them."""
+    return f"{per_second:.3g}" if per_second < 999.5 else f"{per_second:.0f}"
 
 
 def latency(seconds: float | None) -> str:

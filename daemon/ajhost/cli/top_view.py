@@ -10,14 +10,14 @@ from typing import Any
 from prompt_toolkit.utils import get_cwidth
 
 from ajhost.cli.output import printable
-from ajhost.cli.status import head, latency, size
+from ajhost.cli.status import head, latency, rate, size
 from ajhost.core.status import DISCONNECTED, SERVING, RouteStatus, StatusReport, TaskStatus, WorkerStatus
 from ajhost.protocol.times import SECOND, parse
 
 Fragment = tuple[str, str]
 """A style and a text."""
 Line = list[Fragment]
-_NARROWEST = 12
+_NARROWEST = 16
 """Cells that a column of free text keeps before others are left out."""
 _KEYS = "q quit  Tab table  Enter alone  < > sort  r reverse  / filter  p pause  ? keys"
 _HELP = """\
@@ -97,9 +97,9 @@ ROUTES = (
     _text("ROUTE", lambda r: r.route or '""', free=True),
     _count("RUNNING", lambda r: r.running, 2),
     _count("WAITING", lambda r: r.waiting, 3),
-    Column("PER S", lambda r: f"{r.per_second:.3g}", lambda r: r.per_second),
+    Column("PER S", lambda r: rate(r.per_second), lambda r: r.per_second),
     Column(
-        "ERR/S", lambda r: f"{r.errors_per_second:.3g}", lambda r: r.errors_per_second, 1, style=_error_style
+        "ERR/S", lambda r: rate(r.errors_per_second), lambda r: r.errors_per_second, 1, style=_error_style
     ),
     _seconds("P50", lambda r: r.p50_s, 8),
     _seconds("P99", lambda r: r.p99_s),

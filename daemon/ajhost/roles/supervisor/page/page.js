@@ -21,6 +21,50 @@ const sum = (o) => Object.values(o).reduce((a, b) => a + b, 0);
 const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour12: false });
 const routeName = (r) => (r === "" ? "(catch-all)" : r === null ? "(no route)" : r);
 
+// How each table is sorted: what its columns are sorted by, and by which one, the largest or the last first or not.
+const sorting = {
+  routes: {
+    by: 0, down: false,
+    keys: [(r) => routeName(r.route), null, (r) => r.per_second, (r) => r.errors_per_second, (r) => r.p50_s || 0, (r) => r.p99_s || 0,
+      (r) => r.waiting_p99_s || 0, (r) => r.running, (r) => r.waiting, (r) => r.completed, (r) => sum(r.failed) + r.terminated, (r) => sum(r.refused)],
+  },
+  tasks: { by: 4, down: true, keys: [(t) => t.id, (t) => t.type, (t) => t.route, (t) => t.slot, (t) => t.running_s, (t) => Date.parse(t.deadline)] },
+  workers: {
+    by: 0, down: false,
+    keys: [(w) => w.slot, (w) => w.pid, (w) => w.state, (w) => (w.connection ? w.connection.state + w.connection.reason : ""), (w) => w.memory,
+      (w) => w.cpu, (w) => w.tasks.length, (w) => w.counts.completed || 0, (w) => w.generation],
+  },
+};
+
+function sorted(name, items) {
+  const { by, down, keys } = sorting[name];
+  const key = keys[by];
+  const order = (a, b) => (typeof a === "string" ? a.localeCompare(b) : a - b);
+  return [...items].sort((a, b) => order(key(a), key(b)) * (down ? -1 : 1));
+}
+
+// Makes a button of each column's title that can be sorted by.
+function sortable(name) {
+  const order = sorting[name];
+  const titles = [...$(`${name}-rows`).closest("table").tHead.rows[0].cells];
+  const show = () => titles.forEach((title, index) => {
+    if (index === order.by) title.setAttribute("aria-sort", order.down ? "descending" : "ascending");
+    else title.removeAttribute("aria-sort");
+  });
+  titles.forEach((title, index) => {
+    if (!order.keys[index]) return;
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: title.textContent });
+    button.addEventListener("click", () => {
+      order.down = order.by === index ? !order.down : index > 0 && title.classList.contains("n");
+      order.by = index;
+      show();
+      if (latest) draw(latest);
+    });
+    title.replaceChildren(button);
+  });
+  show();
+}
+
 // The rows of a table body: `cells(item)` gives [text or node, class] for each column.
 function rows(body, items, key, cells, empty) {
   const old = new Map([...body.children].map((row) => [row.dataset.key, row]));
@@ -102,7 +146,7 @@ function mark(text, kind) {
 }
 
 function stateKind(state) {
-  if (state === "serving" || state === "subscribed" || state === "completed") return "good";
+  if (state === "serving") return "good";
   return ["hung", "disconnected", "locked out", "silent"].includes(state) ? "bad" : "warn";
 }
 
@@ -128,12 +172,12 @@ function drawHead(status) {
 }
 
 function drawRoutes(status, at) {
-  const routes = [...(status.routes || [])].sort((a, b) => (a.route === null) - (b.route === null) || String(a.route).localeCompare(String(b.route)));
+  const routes = sorted("routes", status.routes);
   $("routes-count").textContent = `(${routes.length})`;
   rows($("routes-rows"), routes, (r) => (r.route === null ? "\u0000" : `r${r.route}`), (r) => {
     const seen = sample(r, at);
     return [
-      [routeName(r.route)], [spark(seen.answers, seen.errors, routeName(r.route))], [rate(r.per_second), "n"],
+      [routeName(r.route)], [spark(seen.answers, seen.errors, routeName(r.route)), "chart"], [rate(r.per_second), "n"],
       [rate(r.errors_per_second), r.errors_per_second > 0 ? "n bad" : "n"], [seconds(r.p50_s), "n"], [seconds(r.p99_s), "n"],
       [seconds(r.waiting_p99_s), "n"], [number(r.running), "n"], [number(r.waiting), "n"], [number(r.completed), "n"],
       [number(sum(r.failed) + r.terminated), "n"], [number(sum(r.refused)), "n"],
@@ -143,9 +187,8 @@ function drawRoutes(status, at) {
 
 function drawTasks(status, at) {
   const tasks = status.workers.flatMap((w) => w.tasks.map((t) => ({ ...t, slot: w.slot, pid: w.pid })));
-  tasks.sort((a, b) => b.running_s - a.running_s);
-  const shown = tasks.slice(0, 200);
-  $("tasks-count").textContent = tasks.length > shown.length ? `(the oldest ${shown.length} of ${number(tasks.length)})` : `(${tasks.length})`;
+  const shown = sorted("tasks", tasks).slice(0, 200);
+  $("tasks-count").textContent = tasks.length > shown.length ? `(${shown.length} of ${number(tasks.length)})` : `(${tasks.length})`;
   rows($("tasks-rows"), shown, (t) => `${t.pid} ${t.id}`, (t) => {
     const left = Date.parse(t.deadline) / 1000 - at;
     const cell = document.createElement("span");
@@ -162,9 +205,9 @@ function drawTasks(status, at) {
 
 function drawWorkers(status) {
   $("workers-count").textContent = `(${status.workers.length})`;
-  rows($("workers-rows"), status.workers, (w) => `${w.slot} ${w.pid}`, (w) => {
+  rows($("workers-rows"), sorted("workers", status.workers), (w) => `${w.slot} ${w.pid}`, (w) => {
     const c = w.connection;
-    const connection = !c ? "" : c.state === "subscribed" ? `${c.server} for ${seconds(c.since_s)}` : `${c.state} for ${seconds(c.since_s)}${c.reason ? `: ${c.reason}` : ""}`;
+    const connection = !c ? "" : c.state === "connected" ? `${c.server} for ${seconds(c.since_s)}` : `${c.state} for ${seconds(c.since_s)}${c.reason ? `: ${c.reason}` : ""}`;
     return [
       [String(w.slot), "n"], [String(w.pid), "n"], [mark(w.state, stateKind(w.state))], [connection, "text"], [bytes(w.memory), "n"],
       [w.cpu === undefined ? "–" : `${Math.round(w.cpu * 100)} %`, "n"], [String(w.tasks.length), "n"], [number(w.counts.completed || 0), "n"],
@@ -210,6 +253,7 @@ function draw(told) {
   $("lost").hidden = true;
 }
 
+Object.keys(sorting).forEach(sortable);
 $("filter").addEventListener("input", drawAttempts);
 const source = new EventSource("events");
 source.onmessage = (event) => draw(JSON.parse(event.data));
