@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -49,6 +50,9 @@ async def free(task):
 """
 
 
+SECTIONS = {"workers": {"count": 4, "concurrency": 8}}
+
+
 def _host(tmp_path: Path, server: NatsServer, limit: int, handler: str = "limited") -> Host:
     (tmp_path / "running").mkdir()
     (tmp_path / "counts").touch()
@@ -56,12 +60,13 @@ def _host(tmp_path: Path, server: NatsServer, limit: int, handler: str = "limite
         tmp_path,
         nats=server.url,
         modules={"shop": HANDLERS.format(running=str(tmp_path / "running"))},
-        handlers={
-            "limited": {"target": f"shop:{handler}", "host_concurrency": limit},
-            "free": "shop:free",
-        },
-        sections={"workers": {"count": 4, "concurrency": 8}},
+        handlers=_handlers(limit, handler),
+        sections=SECTIONS,
     )
+
+
+def _handlers(limit: int, handler: str = "limited") -> dict[str, str | dict[str, object]]:
+    return {"limited": {"target": f"shop:{handler}", "host_concurrency": limit}, "free": "shop:free"}
 
 
 def _most(tmp_path: Path) -> int:
@@ -107,3 +112,37 @@ async def test_a_limit_is_kept_over_kills_and_reloads_and_no_permit_is_lost(
         assert _most(tmp_path) <= 2
         await router.settled([await router.send("limited", {"seconds": 0.3}, deadline=10) for _ in range(4)])
         assert _most(tmp_path) == 2, "both permits are there still"
+
+
+async def test_a_reload_changes_the_limit_and_tasks_of_before_count_for_it(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    counts = tmp_path / "counts"
+    async with _host(tmp_path, nats_server, 3) as host, Router(nats_server.url) as router:
+        before = [await router.send("limited", {"seconds": 0.8}, deadline=20) for _ in range(6)]
+        await host.running(3)
+        for limit in (1, 2):
+            host.configure(_handlers(limit), SECTIONS)
+            assert (await host.reload()).status == 0
+            await router.settled(before)
+            assert _most(tmp_path) <= 3
+            counts.write_text("")
+            before = [await router.send("limited", {"seconds": 0.1}, deadline=20) for _ in range(6)]
+            await router.settled(before)
+            assert _most(tmp_path) == limit
+        assert {request.verdict for request in before} == {Verdict.COMPLETE}
+
+
+async def test_a_limit_is_kept_while_tasks_of_a_killed_supervisors_workers_run(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with _host(tmp_path, nats_server, 2) as host, Router(nats_server.url) as router:
+        requests = [await router.send("limited", {"seconds": 1.5}, deadline=25) for _ in range(3)]
+        await host.running(2)
+        host.send_signal(signal.SIGKILL)
+        await host.wait()
+        await host.restart()
+        requests += [await router.send("limited", {"seconds": 0.05}, deadline=25) for _ in range(6)]
+        await router.settled(requests)
+        assert {request.verdict for request in requests} == {Verdict.COMPLETE}
+        assert _most(tmp_path) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import processes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router
@@ -66,10 +67,13 @@ def stuck(task):
 async def hang(task):
     time.sleep(3600)
 
+async def end(task):
+    os._exit(1)
+
 async def work(task):
     return os.getpid()
 """
-NAMES = ("pool", "leave_work", "leave_for_ever", "stuck", "hang", "work")
+NAMES = ("pool", "leave_work", "leave_for_ever", "stuck", "hang", "end", "work")
 
 
 def _host(tmp_path: Path, server: NatsServer, source: str = SHOP, **options: dict[str, object]) -> Host:
@@ -92,63 +96,142 @@ def _of(record: Path, pid: int) -> list[str]:
     return [line.partition(" ")[2] for line in lines if line.startswith(f"{pid} ")]
 
 
-async def _recycle(host: Host, router: Router, pid: int) -> None:
-    host.kill(0, signal.SIGTERM)
+PAGE = Path(__file__).parents[2] / "docs" / "handlers.md"
+ROWS = {
+    row.split(" | ")[0].removeprefix("| "): row.removesuffix(" |").split(" | ")[1:]
+    for row in PAGE.read_text().partition("| a worker ends by")[2].partition("\n\n")[0].splitlines()[2:]
+}
+"""How a worker ends, and what becomes of: what handlers left running, its lifespan's exit, `atexit`."""
+WORK = ["background task", "background thread", "executor"]
+Way = Callable[[Host, Router], Awaitable[int]]
 
 
-async def _reload(host: Host, router: Router, pid: int) -> None:
-    assert (await host.reload()).status == 0
+async def _leave_work(router: Router) -> int:
+    pid: int = (await router.request("leave_work", {})).json()
+    return pid
 
 
-async def _stop(host: Host, router: Router, pid: int) -> None:
+async def _stop(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
     assert await host.terminate() == 0
+    return pid
 
 
-async def _retire(host: Host, router: Router, pid: int) -> None:
+async def _reload(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
+    assert (await host.reload()).status == 0
+    return pid
+
+
+async def _recycle(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
+    assert (await host.command("recycle")).status == 0
+    return pid
+
+
+async def _max_tasks(host: Host, router: Router) -> int:
+    return await _leave_work(router)
+
+
+async def _retire(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
     assert (await router.request("stuck", {}, deadline=3)).word == "deadline exceeded:"
+    return pid
 
 
-async def _hang(host: Host, router: Router, pid: int) -> None:
+async def _lone(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
+    host.send_signal(signal.SIGKILL)
+    await host.wait()
+    await host.restart()
+    return pid
+
+
+async def _drain_timeout(host: Host, router: Router) -> int:
+    pid: int = (await router.request("leave_for_ever", {})).json()
+    host.kill(0, signal.SIGTERM)
+    return pid
+
+
+async def _second_signal(host: Host, router: Router) -> int:
+    pid: int = (await router.request("leave_for_ever", {})).json()
+    host.send_signal(signal.SIGTERM)
+    await host.log("stopping")
+    assert await host.terminate() == 0
+    return pid
+
+
+async def _hang(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
     assert (await router.request("hang", {}, deadline=3)).word == "deadline exceeded:"
+    return pid
 
 
-async def _kill(host: Host, router: Router, pid: int) -> None:
+async def _kill(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
     host.kill(0, signal.SIGKILL)
+    return pid
 
 
-WHOLE = ["enter", "background task", "background thread", "executor", "exit", "atexit"]
+async def _exit(host: Host, router: Router) -> int:
+    pid = await _leave_work(router)
+    assert (await router.request("end", {})).word == "worker died:"
+    return pid
 
 
-@pytest.mark.parametrize(
-    ("way", "ran"),
-    [
-        (_recycle, WHOLE),
-        (_reload, WHOLE),
-        (_stop, WHOLE),
-        (_retire, WHOLE),
-        (_hang, ["enter"]),
-        (_kill, ["enter"]),
-    ],
-)
+LONG_EXIT = SHOP.replace('    note("exit")\n\n@', "    await asyncio.sleep(3600)\n\n@", 1)
+LONG_ATEXIT = SHOP.replace("atexit.register(", "atexit.register(time.sleep, 3600)\natexit.register(", 1)
+WAYS: list[tuple[str, Way, str, dict[str, dict[str, object]]]] = [
+    ("a stop", _stop, SHOP, {}),
+    ("a reload", _reload, SHOP, {}),
+    ("`ajhost recycle`", _recycle, SHOP, {}),
+    ("`max_tasks`", _max_tasks, SHOP, {"workers": {"max_tasks": 1}}),
+    ("a handler in a thread that cannot be stopped", _retire, SHOP, {}),
+    ("the next start, if its supervisor was killed", _lone, SHOP, {}),
+    ("`drain_timeout`", _drain_timeout, SHOP, {"workers": {"drain_timeout": 0.5}}),
+    ("a second signal", _second_signal, SHOP, {}),
+    (
+        "an end whose lifespan takes more than `stop_timeout`",
+        _stop,
+        LONG_EXIT,
+        {"python": {"stop_timeout": 0.5}},
+    ),
+    ("an end whose `atexit` takes more than 2 s", _stop, LONG_ATEXIT, {}),
+    ("a hang", _hang, SHOP, {}),
+    ("a kill", _kill, SHOP, {}),
+    ("`os._exit`", _exit, SHOP, {}),
+]
+
+
+def test_every_row_of_the_docs_is_tried() -> None:
+    assert {row for row in ROWS for name, *_ in WAYS if name in row} == set(ROWS)
+
+
+@pytest.mark.parametrize(("name", "way", "source", "options"), WAYS, ids=[name for name, *_ in WAYS])
 async def test_what_runs_at_the_end_of_a_worker(
     nats_server: NatsServer,
     tmp_path: Path,
-    way: Callable[[Host, Router, int], Awaitable[None]],
-    ran: list[str],
+    name: str,
+    way: Way,
+    source: str,
+    options: dict[str, dict[str, object]],
 ) -> None:
-    record = tmp_path / "record"
-    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
-        pid = (await router.request("leave_work", {})).json()
-        await way(host, router, pid)
-        if way is not _stop:
-            await host.log(f"(pid {pid}) {'died' if ran == ['enter'] else 'has left'}")
-        found = _of(record, pid)
-        if ran == WHOLE:
-            assert found[0] == "enter"
-            assert sorted(found[1:4]) == sorted(WHOLE[1:4])
-            assert found[4:] == WHOLE[4:]
-        else:
-            assert [text for text in found if not text.startswith(("background", "executor"))] == ran
+    (left, exit_, at_exit) = next(cells for row, cells in ROWS.items() if name in row)
+    async with _host(tmp_path, nats_server, source, **options) as host, Router(nats_server.url) as router:
+        pid = await way(host, router)
+        await processes.gone(pid)
+        found = _of(tmp_path / "record", pid)
+        assert found[0] == "enter"
+        work = [text for text in found if text in WORK]
+        ends = [text for text in found[1:] if text not in WORK]
+        assert ends == ["exit"] * (exit_ == "left") + ["atexit"] * at_exit.startswith(("run", "cut"))
+        told = host.log_text()
+        if left == "awaited":
+            assert sorted(work) == WORK
+            assert found.index(ends[0]) > 3, "what handlers left came first"
+        assert ("background tasks of handlers are cut: leave_for_ever" in told) == (left == "cut, named")
+        assert ("python.lifespan: shop:lifespan did not end within 0.5 s" in told) == (exit_ == "cut, told")
+        assert ("what atexit runs did not end within 2 s: cut at" in told) == (at_exit == "cut, told")
 
 
 async def test_the_state_of_a_lifespan_is_the_tasks(nats_server: NatsServer, tmp_path: Path) -> None:
@@ -168,19 +251,6 @@ async def test_a_plain_context_manager_is_entered_in_a_thread(
         pid = host.workers()[0]
         assert await host.terminate() == 0
         assert _of(tmp_path / "record", pid) == ["enter False", "exit", "atexit"]
-
-
-async def test_a_task_that_never_ends_is_cut_at_the_drain_limit_and_named(
-    nats_server: NatsServer, tmp_path: Path
-) -> None:
-    async with (
-        _host(tmp_path, nats_server, workers={"drain_timeout": 1.0}) as host,
-        Router(nats_server.url) as router,
-    ):
-        pid = (await router.request("leave_for_ever", {})).json()
-        assert await host.terminate() == 0
-        assert "1 background tasks of handlers are cut: leave_for_ever.<locals>.for_ever" in host.log_text()
-        assert _of(tmp_path / "record", pid) == ["enter", "exit", "atexit"]
 
 
 @pytest.mark.parametrize(
