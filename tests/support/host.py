@@ -320,6 +320,15 @@ class Host:
         os.kill(workers[slot], number)
         return workers[slot]
 
+    async def refilled(self, slot: int, old: int, timeout: float = 15.0) -> None:
+        """Returns when the slot has another worker than `old`, and that one serves."""
+        async with asyncio.timeout(timeout):
+            while True:
+                new = self.workers().get(slot, old)
+                if new != old and self.output.having(f"worker {slot} (pid {new}) serves"):
+                    return
+                await asyncio.sleep(0.01)
+
     def all_processes(self) -> list[ProcessInfo]:
         """Every process that descends from it, orphans and handlers' children included."""
         return processes.with_working_directory(self.directory)

@@ -32,15 +32,20 @@ class RestartWindow:
         """When requesters last had to reconnect."""
         return self._words[Word.WINDOW_OPENED] / 1e9
 
+    def is_open(self, now: float) -> bool:
+        """Whether requesters may not be back. A moment that no window has is a stray write's."""
+        return now < self.until <= now + 2 * RECONNECT_WINDOW_LONGEST  # others may have noticed later
+
     def open(self, now: float, away: float) -> None:
         """Requesters have to reconnect from now on, after there was no server for `away` seconds.
 
         Each process of the host says so of the same restart as it finds the server again. What was asked since the
         first one did came through the new server.
         """
-        same = now < self.until and now - away <= self.opened
+        same = self.is_open(now) and now - away <= self.opened
         by = now + min(max(away, RECONNECT_WINDOW_SHORTEST), RECONNECT_WINDOW_LONGEST)
-        self._words[Word.BACK_BY] = max(self._words[Word.BACK_BY], int(by * 1e9))
+        known = self._words[Word.BACK_BY] if self.is_open(now) else 0
+        self._words[Word.BACK_BY] = max(known, int(by * 1e9))
         if not same:
             self._words[Word.WINDOW_OPENED] = max(self._words[Word.WINDOW_OPENED], int(now * 1e9))
 
@@ -49,7 +54,7 @@ class RestartWindow:
 
         Who asks on the new server is there to hear the answer.
         """
-        if now >= self.until:
+        if not self.is_open(now):
             return 0.0
         return self.opened
 

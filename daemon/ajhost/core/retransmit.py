@@ -62,7 +62,7 @@ class RetransmitBuffer:
 
     def awaits_requesters(self, now: float) -> bool:
         """Whether requesters may not have reconnected: an answer that is given now must be able to be repeated."""
-        return now < self._restart_window.until
+        return self._restart_window.is_open(now)
 
     @property
     def entries(self) -> Iterator[int]:
@@ -172,7 +172,7 @@ class RetransmitBuffer:
 
     def _repeat_for_new_window(self, now: float) -> None:
         """Another process found that requesters have to reconnect: what was just sent may have reached nobody."""
-        if self._restart_window.opened > self._window_seen:
+        if self._restart_window.opened > self._window_seen and self._restart_window.is_open(now):
             self._window_seen = self._restart_window.opened
             opened = self._restart_window.asked_before(now)
             sent = [

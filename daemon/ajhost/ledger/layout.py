@@ -19,6 +19,8 @@ SUPERVISOR, CONSUMER, ANYBODY = Writer.SUPERVISOR, Writer.CONSUMER, Writer.ANYBO
 MAGIC = int.from_bytes(b"ajhostL\n", "big")
 LAYOUT = 3
 HEADER_SIZE = 4096
+LARGEST = (1 << 64) - 1
+"""What a word holds at most."""
 ENTRY_SIZE = 512
 
 

@@ -7,7 +7,7 @@ frame is passed over that is longer than any receive buffer.
 
 from __future__ import annotations
 
-from ajhost.ledger.layout import LedgerError, Word
+from ajhost.ledger.layout import LARGEST, LedgerError, Word
 from ajhost.ledger.view import Ledger
 
 READ_SIZE = 1 << 15
@@ -32,7 +32,7 @@ class ReceiveBuffer:
     def reset(self) -> None:
         """Begins a new connection at position 0. The epoch is stored first, since the positions belong to it."""
         words = self._words
-        words[Word.EPOCH] += 1
+        words[Word.EPOCH] = words[Word.EPOCH] % LARGEST + 1  # a stray write may have left any number
         words[Word.RECEIVED_POS] = words[Word.PARSED_POS] = words[Word.BASE] = 0
         self._base = self.done = self.received = 0
 

@@ -107,6 +107,29 @@ class Ledger:
         self.slot = words[Word.SLOT]
         self.generation = words[Word.GENERATION]
 
+    def restore_header(self) -> bool:
+        """Stores the maker's words anew, as they were when this was mapped; whether a stray write had changed any.
+
+        Whoever maps the file after such a write would find no ledger: no worker could start with its supervisor's.
+        """
+        words, store_at = self.words, self.chunk_at + self.chunk_size
+        made = (
+            (Word.LAYOUT, LAYOUT),
+            (Word.SERIAL, self.serial),
+            (Word.SLOT, self.slot),
+            (Word.GENERATION, self.generation),
+            (Word.ENTRIES, self.entries),
+            (Word.CHUNK_AT, self.chunk_at),
+            (Word.CHUNK_SIZE, self.chunk_size),
+            (Word.STORE_AT, store_at),
+            (Word.STORE_SIZE, len(self.view) - store_at),
+            (Word.MAGIC, MAGIC),
+        )
+        changed = [(word, value) for word, value in made if words[word] != value]
+        for word, value in changed:
+            words[word] = value
+        return bool(changed)
+
     def touched(self) -> range:
         """The entries that were ever in use."""
         return range(min(self.words[Word.HIGH_WATER], self.entries))

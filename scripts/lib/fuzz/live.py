@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
 import time
@@ -21,6 +22,8 @@ from tests.support.router import Router, Verdict, headers_of, subject_of, task_j
 
 _MOST_GROWTH = 60 << 20
 """Bytes by which a process may be larger than after its first minute of this."""
+_MOST_FILES = 20
+"""Open files by which a process may have more than at the start."""
 _BACK = 8.0
 """Seconds in which every worker serves again."""
 _HTTP = (
@@ -62,6 +65,7 @@ class Live:
                 self._requests(router, until),
                 self._connections(listens(sections).rpartition(":"), until),
                 self._control(host, until),
+                self._view(host, until),
             ]
             sizes = _sizes(host)
             async with router.load("echo", b"honest", rate=50, deadline=20) as load:
@@ -70,9 +74,12 @@ class Live:
             report = load.report()
             if len(report.requests) != report.verdicts[Verdict.COMPLETE]:
                 self.failures.append(f"honest requests: {report}")
-            for pid, size in _sizes(host).items():
-                if size - sizes.get(pid, size) > _MOST_GROWTH:
-                    self.failures.append(f"process {pid} grew from {sizes[pid] >> 20} to {size >> 20} MiB")
+            for pid, (size, files) in _sizes(host).items():
+                before = sizes.get(pid, (size, files))
+                if size - before[0] > _MOST_GROWTH:
+                    self.failures.append(f"process {pid} grew from {before[0] >> 20} to {size >> 20} MiB")
+                if files - before[1] > _MOST_FILES:
+                    self.failures.append(f"process {pid} has {files} open files, and had {before[1]}")
             await self._mutating_proxy(partition, server, router, time.monotonic() + seconds * 0.25)
             await self._ledgers(host, server, router, time.monotonic() + seconds * 0.25)
             self.failures += _unforeseen(host)
@@ -104,6 +111,11 @@ class Live:
         """Changed words at the control socket."""
         path = str(host.runtime / "control")
         await self._pour(lambda: asyncio.open_unix_connection(path), _CONTROL, until)
+
+    async def _view(self, host: Host, until: float) -> None:
+        """Anything at the socket of those who may look, some of whom do not read."""
+        path = str(host.runtime / "view")
+        await self._pour(lambda: asyncio.open_unix_connection(path), (b"GET / HTTP/1.1\r\n\r\n",), until)
 
     async def _pour(
         self,
@@ -195,10 +207,11 @@ def _ledgers_of(pid: int) -> set[Path]:
     return {path for path in found if path.exists()}
 
 
-def _sizes(host: Host) -> dict[int, int]:
-    """Resident bytes of each process."""
+def _sizes(host: Host) -> dict[int, tuple[int, int]]:
+    """Resident bytes and open files of each process."""
     sizes = {}
     for process in host.all_processes():
         with contextlib.suppress(OSError):
-            sizes[process.pid] = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * 4096
+            resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * 4096
+            sizes[process.pid] = resident, len(os.listdir(f"/proc/{process.pid}/fd"))
     return sizes

@@ -43,6 +43,23 @@ def mutated(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
     return data[:_LONGEST]
 
 
+def overwritten(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    """One of the corpus with stray writes: most into the words at the front, a few that cut it off or fill it."""
+    data = bytearray(rng.choice(corpus))
+    match rng.randrange(20):
+        case 0:
+            return bytes(data[: rng.randrange(len(data)) & ~7])
+        case 1:
+            begin = rng.randrange(len(data))
+            data[begin:] = bytes((rng.choice((0, 255)),)) * (len(data) - begin)
+        case _:
+            for _ in range(rng.choice((1, 2, 8, 64))):
+                word = rng.randrange(len(data) // 8) * 8
+                value = rng.choice((0, 1, 1 << 40, (1 << 63) - 1, (1 << 64) - 1, rng.getrandbits(64)))
+                data[word : word + 8] = value.to_bytes(8, "little")
+    return bytes(data)
+
+
 def _changed(rng: random.Random, data: bytes, corpus: Sequence[bytes]) -> bytes:
     begin = rng.randrange(len(data) + 1)
     end = min(begin + rng.randint(1, 16), len(data))

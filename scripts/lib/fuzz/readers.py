@@ -5,12 +5,21 @@ from __future__ import annotations
 import base64
 import contextlib
 import random
+import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ajhost.adapters.linux.channel import Channel, ChannelClosed
+from ajhost.core import attempt_ring, recovery, route_stats
+from ajhost.core.recovery import Fact
+from ajhost.ledger.layout import Geometry, LedgerError
+from ajhost.ledger.queue_token import check as check_token
+from ajhost.ledger.queue_token import token_places, unpack
+from ajhost.ledger.receive_buffer import ReceiveBuffer
+from ajhost.ledger.view import Ledger
 from ajhost.protocol import (
     credentials,
     exact_json,
@@ -22,9 +31,11 @@ from ajhost.protocol import (
     times,
     wire,
 )
+from ajhost.roles.messages import VOCABULARIES, BadMessage
 from ajhost.settings.errors import SettingsError
 from ajhost.settings.load import load
-from scripts.lib.fuzz.mutate import mutated
+from scripts.lib.fuzz.mutate import mutated, overwritten
+from tests.support.memory_ledger import ledger_in_memory
 from tests.support.operator_mode import Operator
 from tests.support.router import headers_of, task_json
 
@@ -39,6 +50,7 @@ class Reader:
     read: Callable[[bytes], object]
     documented: tuple[type[Exception], ...]
     samples: Sequence[bytes]
+    change: Callable[[random.Random, Sequence[bytes]], bytes] = mutated
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,89 @@ def _header() -> bytes:
 
 def _signed_task(data: bytes) -> object:
     return signature.verify(task.read_task(data), _KEYS)
+
+
+def _read_message(data: bytes) -> object:
+    """A message on a channel, by each of its four ends."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.send(data[: 1 << 16] or b"{")
+        channel = Channel(theirs)
+        theirs.setblocking(False)
+        try:
+            found = channel.receive()
+        finally:
+            channel.close()
+    assert found is not None
+    message, descriptors = found
+    assert not descriptors
+    for vocabulary in VOCABULARIES:
+        with contextlib.suppress(BadMessage):
+            vocabulary.decode(message)
+    return message
+
+
+def _ledger_image() -> bytes:
+    """A ledger in which requests are in every state."""
+    owner = ledger_in_memory(Geometry(64, 1 << 13, 1 << 13))
+    owner.words[20] = owner.words[19] = 4000
+    for number in range(40):
+        index = owner.receive(owner.chunk_at + 64 * number, 64, number)
+        owner.set_deadline(index, 10**12)
+        if number % 4:
+            owner.start(index, number, b"_INBOX.abc.%d" % number, b"id%d" % number, b"email:new", 0, 1)
+        if number % 4 > 1:
+            owner.answer(index)
+        if number % 4 > 2:
+            owner.sent([index])
+    return bytes(owner.view)
+
+
+def _read_ledger(data: bytes) -> object:
+    """Everything that another process does with a ledger before it acts."""
+    ledger = Ledger(memoryview(bytearray(data)))
+    ledger.recount_touched()
+    for facts in (Fact(0), ~Fact(0)):
+        found = recovery.classify(ledger, facts)
+    for entry in (*found.requeue, *found.answer, *found.confirm):
+        ledger.frame(entry.index)
+    recovery.overdue(ledger, 1 << 62)
+    recovery.earliest_deadline(ledger, 1)
+    for place in token_places(ledger):
+        check_token(unpack(place), ledger)
+    ledger.connection()
+    ledger.settled_entries(), list(ledger.unanswered(1 << 62)), ledger.running()
+    with contextlib.suppress(LedgerError):
+        ReceiveBuffer(ledger).resume(4000)
+    return ledger
+
+
+def _stats_image() -> bytes:
+    data = bytearray(route_stats.file_size(3))
+    stats = route_stats.StatsWriter(memoryview(data), ("", "email:new"))
+    for _ in range(9):
+        stats.completed(1, 0.1, 2.0)
+        stats.failed(0, "handler error", 0.0, 0.1)
+    return bytes(data)
+
+
+def _read_stats(data: bytes) -> object:
+    found = route_stats.read(data)
+    for stats in found.values():
+        stats.waiting.quantile(0.5), stats.running.cumulative(), stats.answered, stats.failed, stats.refused
+    return route_stats.add_up([found, found])
+
+
+def _ring_image() -> bytes:
+    data = bytearray(attempt_ring.SIZE)
+    ring = attempt_ring.AttemptRing(memoryview(data))
+    for number in range(40):
+        ring.append(b'{"id": "%d"}' % number)
+    return bytes(data)
+
+
+def _read_ring(data: bytes) -> object:
+    return attempt_ring.read(memoryview(bytearray(data)))
 
 
 def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -109,6 +204,19 @@ def readers(directory: Path) -> list[Reader]:
             (b"tls://u:p@[::1]:4222", b"a.b:1"),
         ),
         Reader("times", _text(times.parse), (ValueError,), (b"2026-11-29T12:00:00.123456789+01:00",)),
+        Reader(
+            "channel messages",
+            _read_message,
+            (ChannelClosed,),
+            (
+                b'{"leave": {"stop": true}}',
+                b'{"socket": {"epoch": 3}}',
+                b'{"cancel": {"task": "a", "text": "b"}}',
+            ),
+        ),
+        Reader("ledgers", _read_ledger, (LedgerError,), (_ledger_image(),), overwritten),
+        Reader("statistics", _read_stats, (ValueError,), (_stats_image(),), overwritten),
+        Reader("attempts", _read_ring, (ValueError,), (_ring_image(),), overwritten),
         Reader("settings", read_settings, (SettingsError,), (settings,)),
     ]
 
@@ -118,7 +226,7 @@ def check(reader: Reader, rng: random.Random, until: float) -> tuple[int, list[F
     count, failures = 0, list[Failure]()
     while time.monotonic() < until and len(failures) < 5:
         for _ in range(20):
-            data = mutated(rng, reader.samples)
+            data = reader.change(rng, reader.samples)
             count += 1
             try:
                 with contextlib.suppress(*reader.documented):

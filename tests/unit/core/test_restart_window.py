@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ajhost.core.restart_window import RestartWindow
+from ajhost.ledger.layout import Word
 from tests.support.memory_ledger import ledger_in_memory
 
 
@@ -51,3 +52,14 @@ def test_the_next_start_goes_on_with_what_was_known() -> None:
     assert own.until == 140.0
     assert not own.server_seen(b"B", 100.0, clustered=False)
     assert own.server_seen(b"C", 100.0, clustered=False), "it was restarted while no host ran"
+
+
+def test_a_window_that_no_server_opened_is_none() -> None:
+    ledger = ledger_in_memory()
+    window = RestartWindow(ledger)
+    ledger.words[Word.BACK_BY] = ledger.words[Word.WINDOW_OPENED] = (1 << 64) - 1
+    assert not window.is_open(100.0)
+    assert window.asked_before(100.0) == 0.0
+    window.open(100.0, 0.0)
+    assert window.is_open(100.0)
+    assert not window.is_open(111.0)

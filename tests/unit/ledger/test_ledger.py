@@ -373,3 +373,14 @@ def test_texts_that_a_stray_write_made_longer_than_an_entry_end_with_it() -> Non
     entry = owner.entry(index)
     assert len(entry.reply) == ENTRY_SIZE - TEXT
     assert (entry.id, entry.type) == ("", "")
+
+
+def test_a_header_that_a_stray_write_has_changed_is_restored() -> None:
+    owner = ledger_in_memory()
+    before = bytes(owner.view)
+    assert not owner.restore_header()
+    owner.words[: Word.STORE_SIZE + 1] = memoryview(b"\xff" * 8 * (Word.STORE_SIZE + 1)).cast("Q")
+    assert owner.restore_header()
+    owner.words[Word.PID] = 0  # its owner's
+    assert bytes(owner.view) == before
+    Ledger(owner.view)

@@ -52,7 +52,7 @@ from ajhost.core.server_errors import reason_of, violation_of
 from ajhost.core.server_pool import ServerPool
 from ajhost.core.timings import MOVE_LIMIT
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus, Reason, write_connection
-from ajhost.ledger.layout import Word
+from ajhost.ledger.layout import LARGEST, Word
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.server_info import ServerInfo
 from ajhost.settings.values import NatsSettings
@@ -296,7 +296,7 @@ class Connection:
                 self._fatal = reason, text
             self._throttled.tell(logging.WARNING, text, "NATS: %s", text)
         elif violation.operation == "publish":
-            self._words[Word.REFUSED_REPLIES] += 1
+            self._words[Word.REFUSED_REPLIES] = self._words[Word.REFUSED_REPLIES] % LARGEST + 1
             said = "NATS refuses replies: %s; %s"
             self._throttled.tell(logging.ERROR, violation.grant(), said, text, violation.grant())
         elif not self._subscriber.refused(violation):

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
-from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.throttle import ThrottledLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
+from ajhost.ledger.layout import SUPERVISOR_SLOT
+from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor import control, state_file
 from ajhost.roles.supervisor.control import Actions
 
@@ -32,6 +33,9 @@ class Host(Protocol):
 
     def write_state(self) -> None:
         """Writes `state.json`."""
+
+    def ledgers(self) -> list[Ledger]:
+        """Those of this supervisor and of its workers."""
 
     def recycle_without(self, present: set[int]) -> list[int]:
         """Replaces each worker whose ledger is not among these; their slots."""
@@ -64,10 +68,15 @@ class RuntimeFiles:
             await asyncio.sleep(RUNTIME_FILES_INTERVAL)
             try:
                 await self._look(host)
-            except (OSError, UnfitDirectory) as error:
+            except Exception as error:
                 self._say("the files in the runtime directory cannot be made again: %s", error)
 
     async def _look(self, host: Host) -> None:
+        if damaged := [ledger.slot for ledger in host.ledgers() if ledger.restore_header()]:
+            slots = ", ".join(
+                "the host's" if slot == SUPERVISOR_SLOT else f"slot {slot}'s" for slot in damaged
+            )
+            self._say("a stray write has changed the header of a ledger (%s): it is put back", slots)
         lost: list[str] = []
         if not runtime_directory.is_same(self._directory, self._descriptors[-1]):
             descriptor = runtime_directory.prepare(self._directory)

@@ -368,13 +368,16 @@ class Supervisor:
 
     def stats(self) -> HostStats:
         """How the host stands now, for metrics."""
-        standby = self._standby
-        retired = [] if standby is None else self._recovery.retired.ledgers
-        return snapshot(self._pool, standby, retired, ready=not self.unserved())
+        retired = [] if self._standby is None else self._recovery.retired.ledgers
+        return snapshot(self._pool, self._standby, retired, ready=not self.unserved())
 
     def unserved(self) -> list[str]:
         """A line for each slot that does not serve, with what is there instead; empty: the host is ready."""
         return unserved_slots(self._pool)
+
+    def ledgers(self) -> list[Ledger]:
+        """Those of this supervisor and of its workers."""
+        return [m.ledger for m in self._pool.members.values()] + ([self.ledger] if self.ledger else [])
 
     def recycle_without(self, present: set[int]) -> list[int]:
         """Replaces each worker whose ledger is not among these; their slots."""
@@ -386,11 +389,10 @@ class Supervisor:
     def write_state(self) -> None:
         """Tells commands who we are (`state_file.py`)."""
         routes = {n: [h.route for h in g.spec.handlers] for n, g in self._pool.generations.items()}
-        fleet = self._fleet
         state_file.write(
             self._runtime,
             HostState(
-                os.getpid(), fleet.generation, self._ready, fleet.count, routes, str(self._settings.file),
+                os.getpid(), self._fleet.generation, self._ready, self._fleet.count, routes, str(self._settings.file),
                 __version__, self._began_ns, self._waiting if self._standby is None else "",
             ),
         )  # fmt: skip
