@@ -50,6 +50,7 @@ CASES = [
         ["3m30s"],
         ON,
     ),
+    Case("AjhostDrainForgotten", {f"ajhost_draining{{{ON}}}": "0x8 1x300"}, ["5m", "60m"], ["63m"], ON),
     Case(
         "AjhostDisconnected",
         {
@@ -139,15 +140,36 @@ def test_an_alert_fires_when_it_should_and_not_before(case: Case, tmp_path: Path
     )
     fired = [{"labels": labels, "value": 1}]
     moments = [(at, fired if at in case.fires else []) for at in (*case.quiet, *case.fires)]
+    _check(tmp_path, case.series, [(firing, at, samples) for at, samples in moments])
+
+
+def test_a_host_that_is_drained_is_no_outage(tmp_path: Path) -> None:
+    """The series of a host of two slots that is drained after two minutes."""
+    series = {
+        f'ajhost_workers{{state="serving", {ON}}}': "2x8 0x40",
+        f'ajhost_workers{{state="drained", {ON}}}': "0x8 2x40",
+        f'ajhost_nats_connected{{slot="0", {ON}}}': "1x48",
+        f"ajhost_slots{{{ON}}}": "2x48",
+        f"ajhost_draining{{{ON}}}": "0x8 1x40",
+        f"up{{{ON}}}": "1x48",
+    }
+    _check(tmp_path, series, [('ALERTS{alertstate="firing"}', at, []) for at in ("3m", "5m", "10m")])
+
+
+def _check(
+    tmp_path: Path, series: Mapping[str, str], moments: Sequence[tuple[str, str, Sequence[object]]]
+) -> None:
+    """Has promtool evaluate expressions at moments, and compare what they give."""
     tests = {
         "rule_files": [str(RULES)],
         "evaluation_interval": EVERY,
         "tests": [
             {
                 "interval": EVERY,
-                "input_series": [{"series": name, "values": text} for name, text in case.series.items()],
+                "input_series": [{"series": name, "values": text} for name, text in series.items()],
                 "promql_expr_test": [
-                    {"expr": firing, "eval_time": at, "exp_samples": samples} for at, samples in moments
+                    {"expr": expression, "eval_time": at, "exp_samples": samples}
+                    for expression, at, samples in moments
                 ],
             }
         ],

@@ -96,6 +96,11 @@ class _Families(Collector):
             "ajhost_ready", "Whether every slot serves: 1, else 0.", value=float(stats.ready)
         )
         yield GaugeMetricFamily(
+            "ajhost_draining",
+            "Whether an operator has taken the host out of the queue group (`ajhost drain`): 1, else 0.",
+            value=float(stats.draining),
+        )
+        yield GaugeMetricFamily(
             "ajhost_generation",
             "The generation of settings and code that is wanted.",
             value=stats.generation,

@@ -119,10 +119,10 @@ def wrong_host(directory: Path, config: Path) -> str | None:
     return f"the host on {directory} runs on {runs_on}, not on {config}"
 
 
-def ask_host(config: Path, asked: dict[str, object]) -> int:
+def ask_host(config: Path, asked: dict[str, object], *, quiet: bool = False) -> int:
     """Asks the running host to do something, and prints what it says; the exit status.
 
-    0: done; 1: not done, or no answer in time; 3: nothing runs.
+    0: done; 1: not done, or no answer in time; 3: nothing runs. `quiet`: prints nothing if it is done.
     """
     directory = runtime_directory(config)
     from ajhost.roles.host_client import NotRunning, control
@@ -139,7 +139,8 @@ def ask_host(config: Path, asked: dict[str, object]) -> int:
         echo_error(unreadable(directory, error))
         return 3
     if done:
-        echo(text)
+        if not quiet:
+            echo(text)
         return 0
     echo_error(text)
     return 1

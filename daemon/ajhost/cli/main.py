@@ -18,6 +18,7 @@ from ajhost.cli.cancel import cancel
 from ajhost.cli.check import check
 from ajhost.cli.common import EXIT_CONFIG, BadConfiguration
 from ajhost.cli.dev import dev
+from ajhost.cli.drain import drain, resume
 from ajhost.cli.new import new
 from ajhost.cli.output import OutputFailed, echo_error
 from ajhost.cli.reload import reload
@@ -40,6 +41,7 @@ Examples:
   ajhost stacks
   ajhost reload
   ajhost cancel 2aXwYqBbD7sJmZ0qkHfVQ9kS1oT
+  ajhost drain --wait
 \b
 Each command has a --help of its own. The configuration: ajhost.toml(5).
 """
@@ -53,7 +55,9 @@ def program() -> None:
     """Host Python handlers for Choria AsyncJobs."""
 
 
-for _command in (new, dev, run, check, routes, call, status, top, tasks, stacks, reload, recycle, cancel):
+for _command in (
+    new, dev, run, check, routes, call, status, top, tasks, stacks, reload, recycle, cancel, drain, resume,
+):  # fmt: skip
     program.add_command(_command)
 
 

@@ -17,6 +17,7 @@ from ajhost.core.status import (
     StatusReport,
     TaskStatus,
     WorkerStatus,
+    drain_text,
     duration,
 )
 
@@ -27,7 +28,7 @@ Examples:
   ajhost status --json | jq '.workers[].tasks[] | select(.running_s > 10)'
   watch -n 1 ajhost status
 \b
-Exit status: 0 every slot serves, 1 some do not, 3 nothing runs.
+Exit status: 0 every slot serves, 1 some do not or the host is drained, 3 nothing runs.
 """
 _TASKS_EPILOG = """\b
 Examples:
@@ -154,7 +155,8 @@ def head(report: StatusReport) -> list[str]:
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "
         f"{'ready' if supervisor.ready else 'not ready'}, {supervisor.connection or 'not connected yet'}"
     )
-    lines.append(f"{report.serving} of {report.count} slots serve{_of_late(report)}")
+    drain = f"{drain_text(report.left, drained=report.drained)}: " if report.draining else ""
+    lines.append(f"{drain}{report.serving} of {report.count} slots serve{_of_late(report)}")
     return lines
 
 

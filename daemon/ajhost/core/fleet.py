@@ -24,9 +24,13 @@ class WorkerState(Enum):
     HUNG = "hung"
     #: Told to leave the queue group, finish what it holds, and end.
     LEAVING = "leaving"
+    #: As SERVING, but out of the queue group: an operator drains the host.
+    DRAINED = "drained"
 
 
 _STATES = tuple(WorkerState)
+IN_PLACE = (WorkerState.SERVING, WorkerState.DRAINED)
+"""States of a worker that is all that its slot needs."""
 
 
 def state_number(state: WorkerState) -> int:
@@ -53,6 +57,13 @@ class Scale:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A worker has subscribed."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A worker is out of the queue group, or never was in it, as it was told."""
 
     serial: int
 
@@ -94,11 +105,21 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """An operator takes the host out of the queue group. It stays up, new workers as well, until `Resume`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """An operator ends the drain."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """The host stops: every worker leaves, none is replaced."""
 
 
-Event = Scale | Ready | Died | Hung | Recovered | Recycle | Tick | Stop
+Event = Scale | Ready | Left | Died | Hung | Recovered | Recycle | Tick | Drain | Resume | Stop
 
 
 # -- commands -------------------------------------------------------------------------------------
@@ -106,11 +127,12 @@ Event = Scale | Ready | Died | Hung | Recovered | Recycle | Tick | Stop
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a worker. The serial is the fleet's name for it."""
+    """Start a worker. The serial is the fleet's name for it; `joins`: whether it is to be in the queue group."""
 
     serial: int
     slot: int
     generation: int
+    joins: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +143,15 @@ class Leave:
     stop: bool
 
 
-Command = Spawn | Leave
+@dataclass(frozen=True, slots=True)
+class SetMembership:
+    """Tell a worker to be in the queue group, or out of it: it reports `Ready` or `Left`."""
+
+    serial: int
+    joins: bool
+
+
+Command = Spawn | Leave | SetMembership
 
 
 # -- the life of a worker ---------------------------------------------------------------------------
@@ -130,13 +160,21 @@ _S = WorkerState
 
 TRANSITIONS: dict[tuple[WorkerState, type[Event | Command]], WorkerState | None] = {
     (_S.STARTING, Ready): _S.SERVING,
+    (_S.STARTING, Left): _S.DRAINED,
+    (_S.SERVING, Left): _S.DRAINED,
+    (_S.DRAINED, Ready): _S.SERVING,
     (_S.SERVING, Hung): _S.HUNG,
+    (_S.DRAINED, Hung): _S.HUNG,
     (_S.HUNG, Recovered): _S.SERVING,
-    **{(state, Leave): _S.LEAVING for state in (_S.STARTING, _S.SERVING, _S.HUNG)},
+    **{(state, Leave): _S.LEAVING for state in (_S.STARTING, _S.SERVING, _S.DRAINED, _S.HUNG)},
     **{(state, Died): None for state in WorkerState},
 }
 """`(state, event) -> state`; None: gone. Of what a worker or the liveness monitor reports, what is not here changes
 nothing: it comes late, from a worker that is told to leave meanwhile, say. What the fleet commands must be here."""
+
+
+_REPLACEABLE = (*IN_PLACE, WorkerState.STARTING)
+"""States of a worker that leaves when another is in its place."""
 
 
 class IllegalTransition(AssertionError):
@@ -157,6 +195,10 @@ class Member:
     ready_at: float | None = None
     hung_at: float | None = None
     to_recycle: bool = False
+    joins: bool = True
+    """Whether it was last told to be in the queue group."""
+    outside: bool = False
+    """Whether it is known to be out of the queue group."""
     runs: bool = True
     """While it leaves: whether any task of its own is running. What only waits with it is for others to run."""
 
@@ -177,6 +219,7 @@ class Fleet:
     members: dict[int, Member] = field(default_factory=dict)
     generation: int = 0
     count: int = 0
+    draining: bool = False
     stopping: bool = False
     _slots: dict[int, _Slot] = field(default_factory=dict)
 
@@ -187,7 +230,7 @@ class Fleet:
                 self.generation, self.count = generation, count
                 for slot in self._slots.values():
                     slot.delay, slot.not_before = 0.0, 0.0
-            case Ready(serial) | Hung(serial) | Recovered(serial):
+            case Ready(serial) | Left(serial) | Hung(serial) | Recovered(serial):
                 if member := self.members.get(serial):
                     self._on_report(member, event, now)
             case Died(serial):
@@ -196,33 +239,50 @@ class Fleet:
             case Recycle(serial):
                 if (member := self.members.get(serial)) and member.state is not WorkerState.STARTING:
                     member.to_recycle = True
+            case Drain():
+                self.draining = True
+            case Resume():
+                self.draining = False
             case Stop():
                 self.stopping = True
             case Tick():
                 pass
         return self._stop() if self.stopping else self._reconcile(now)
 
-    def serving(self, generation: int | None = None) -> int:
-        """How many workers serve, of a generation or of all."""
-        return sum(
-            m.state is WorkerState.SERVING and generation in (None, m.generation)
-            for m in self.members.values()
-        )
+    def serving(self) -> int:
+        """How many workers are in the queue group."""
+        return sum(m.state is WorkerState.SERVING for m in self.members.values())
+
+    def in_place(self, generation: int | None = None) -> int:
+        """How many workers are what their slots need, of a generation or of all."""
+        return sum(m.state in IN_PLACE and generation in (None, m.generation) for m in self.members.values())
 
     def complete(self) -> bool:
-        """Whether every slot has a serving worker of the current generation."""
+        """Whether every slot has a worker of the current generation that is what it needs."""
         current = [m for m in self.members.values() if m.generation == self.generation]
-        return {m.slot for m in current if m.state is WorkerState.SERVING} >= set(range(self.count))
+        return {m.slot for m in current if m.state in IN_PLACE} >= set(range(self.count))
+
+    def uncovered(self) -> bool:
+        """Whether no worker is in the queue group, though the host is to be."""
+        return not self.draining and not self.serving()
+
+    def withdrawn(self) -> bool:
+        """Whether the host drains, and no worker is in the queue group any more."""
+        return self.draining and all(m.outside for m in self.members.values())
 
     @staticmethod
-    def _on_report(member: Member, event: Ready | Hung | Recovered, now: float) -> None:
+    def _on_report(member: Member, event: Ready | Left | Hung | Recovered, now: float) -> None:
+        if isinstance(event, Left):
+            member.outside = member.state is WorkerState.LEAVING or not member.joins
         after = TRANSITIONS.get((member.state, type(event)))
         if after is None:
             return
         member.state = after
         member.hung_at = now if after is WorkerState.HUNG else None
-        if isinstance(event, Ready):
+        if after in IN_PLACE and member.ready_at is None:
             member.ready_at = now
+        if isinstance(event, Recovered):  # what it was told meanwhile, and what it said, is not known
+            member.joins, member.outside = True, False
 
     def _on_death(self, member: Member, now: float) -> None:
         if member.state is WorkerState.LEAVING:
@@ -243,20 +303,18 @@ class Fleet:
         ]
 
     def _reconcile(self, now: float) -> list[Command]:
-        commands: list[Command] = []
+        commands = self._set_memberships()
         starting = any(m.state is WorkerState.STARTING for m in self.members.values())
         for slot in range(self.count):
             here = [m for m in self.members.values() if m.slot == slot]
             fit = [m for m in here if self._is_current(m, now)]
-            new = next((m for m in fit if m.state is WorkerState.SERVING), None)
+            new = next((m for m in fit if m.state in IN_PLACE), None)
             if new is not None:
-                leaving = (
-                    m for m in here if m is not new and m.state in (WorkerState.SERVING, WorkerState.STARTING)
-                )
+                leaving = (m for m in here if m is not new and m.state in _REPLACEABLE)
                 commands.extend(self._tell_to_leave(old) for old in leaving)
             elif not fit and now >= self._slots.setdefault(slot, _Slot()).not_before:
                 # a slot that still serves is renewed one at a time, an empty one at once
-                serving = [m for m in here if m.state is WorkerState.SERVING]
+                serving = [m for m in here if m.state in IN_PLACE]
                 if serving and (starting or self._is_crowded(serving, here)):
                     continue
                 starting = True
@@ -265,8 +323,18 @@ class Fleet:
             commands += [
                 self._tell_to_leave(m)
                 for m in list(self.members.values())
-                if m.slot >= self.count and m.state in (WorkerState.SERVING, WorkerState.STARTING)
+                if m.slot >= self.count and m.state in _REPLACEABLE
             ]
+        return commands
+
+    def _set_memberships(self) -> list[Command]:
+        """Tells each worker that was told the contrary last; one that leaves is out of the group for good."""
+        joins, commands = not self.draining, list[Command]()
+        for member in self.members.values():
+            if member.joins is not joins and member.state is not WorkerState.LEAVING:
+                member.joins = joins
+                member.outside = member.outside and not joins
+                commands.append(SetMembership(member.serial, joins))
         return commands
 
     def _is_crowded(self, serving: list[Member], here: list[Member]) -> bool:
@@ -285,7 +353,7 @@ class Fleet:
         if member.generation != self.generation or member.to_recycle or member.state is WorkerState.LEAVING:
             return False
         if member.state is WorkerState.HUNG and member.hung_at is not None:
-            return now - member.hung_at < HUNG_REPLACED_AFTER and self.serving() > 0
+            return now - member.hung_at < HUNG_REPLACED_AFTER and self.in_place() > 0
         return True
 
     def take_serial(self) -> int:
@@ -296,8 +364,9 @@ class Fleet:
 
     def _spawn(self, slot: int) -> Spawn:
         serial = self.take_serial()
-        self.members[serial] = Member(serial, slot, self.generation)
-        return Spawn(serial, slot, self.generation)
+        joins = not self.draining
+        self.members[serial] = Member(serial, slot, self.generation, joins=joins, outside=not joins)
+        return Spawn(serial, slot, self.generation, joins)
 
     @staticmethod
     def _tell_to_leave(member: Member, *, stop: bool = False) -> Leave:

@@ -99,6 +99,7 @@ class HostStats:
     """
 
     ready: bool
+    draining: bool
     counts: Mapping[str, int]
     deaths: int
     requeued: int
@@ -133,6 +134,11 @@ def _connection_counts(ledger: Ledger) -> tuple[int, int]:
     return ledger.words[Word.RECONNECTS], ledger.words[Word.REFUSED_REPLIES]
 
 
+def tasks_in(ledger: Ledger) -> int:
+    """How many requests a ledger holds that have no answer yet, or one that has not left."""
+    return sum(entry.state in (State.STARTED, State.ANSWERED) or _waits(entry) for entry in ledger.used())
+
+
 def running_in(ledger: Ledger, routes: Sequence[str]) -> Counter[str | None]:
     """How many requests run in a ledger, by route; `routes` are those of its generation."""
     return Counter(_route(entry, routes) for entry in ledger.used() if entry.state is State.STARTED)
@@ -141,10 +147,12 @@ def running_in(ledger: Ledger, routes: Sequence[str]) -> Counter[str | None]:
 def waiting_in(ledger: Ledger, routes: Sequence[str]) -> Counter[str | None]:
     """How many requests wait in a ledger for somebody who starts them, by route as far as that is known."""
     return Counter(
-        _route(entry, routes) if entry.deadline_ns else None
-        for entry in ledger.used()
-        if entry.state in (State.RECEIVED, State.QUEUED) and not entry.revoked and not entry.claimed
+        _route(entry, routes) if entry.deadline_ns else None for entry in ledger.used() if _waits(entry)
     )
+
+
+def _waits(entry: Entry) -> bool:
+    return entry.state in (State.RECEIVED, State.QUEUED) and not entry.revoked and not entry.claimed
 
 
 def _route(entry: Entry, routes: Sequence[str]) -> str | None:

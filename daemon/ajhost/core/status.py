@@ -134,15 +134,28 @@ def duration(seconds: float) -> str:
     return f"{whole} s"
 
 
+def drain_text(left: int, *, drained: bool) -> str:
+    """What a host that drains says of itself. `left`: tasks that have no answer yet, or one that has not left."""
+    if drained:
+        return "drained"
+    return f"draining: {left} task{'' if left == 1 else 's'} left"
+
+
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """The whole host. `count` is how many slots are configured; a slot has two workers while one replaces the other."""
+    """The whole host. `count` is how many slots are configured; a slot has two workers while one replaces the other.
+
+    `draining`: an operator has taken the host out of the queue group; `left` tasks are held; `drained`: none any more.
+    """
 
     supervisor: SupervisorStatus
     workers: tuple[WorkerStatus, ...]
     count: int
     routes: tuple[RouteStatus, ...] = field(default=())
     recent_s: float = 0.0
+    draining: bool = False
+    drained: bool = False
+    left: int = 0
 
     @property
     def serving(self) -> int:
@@ -169,7 +182,8 @@ class StatusReport:
             for worker in body["workers"]
         ]
         routes = tuple(RouteStatus(**route) for route in body["routes"])
-        return cls(supervisor, tuple(workers), body["slots"], routes, body["recent_s"])
+        drain = (body.get("draining", False), body.get("drained", False), body.get("left", 0))
+        return cls(supervisor, tuple(workers), body["slots"], routes, body["recent_s"], *drain)
 
     def as_object(self) -> dict[str, Any]:
         """`{"supervisor": {...}, "workers": [...], "routes": [...]}`, as `ajhost status --json` prints it."""
@@ -180,6 +194,9 @@ class StatusReport:
             "slots": self.count,
             "serving": self.serving,
             "recent_s": self.recent_s,
+            "draining": self.draining,
+            "drained": self.drained,
+            "left": self.left,
         }
 
 

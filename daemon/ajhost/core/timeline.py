@@ -17,6 +17,7 @@ class EventKind(Enum):
     RELOADED = "reloaded"
     REJECTED = "rejected"
     DEATH = "death"
+    DRAINED = "drained"
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,10 @@ STOP_MARGIN = 3.0
 """The supervisor kills workers this long past the drain timeout. Its own last answers then have as long to leave."""
 STACKS_ANSWER_LIMIT = 1.0
 """The supervisor asks a worker for its stacks from C if it has not told them itself within this."""
+DRAIN_ANSWER_LIMIT = 3.0
+"""`ajhost drain` and `ajhost resume` are answered after this, though a worker has not left or joined the group yet."""
+DRAIN_LOOK_INTERVAL = 0.2
+"""`ajhost drain --wait` looks this often what is left."""
 CANCEL_ANSWER_LIMIT = 1.0
 """The supervisor answers for a worker itself that has not said within this whether it has a task to be cancelled."""
 EXIT_LIMIT = 2.0

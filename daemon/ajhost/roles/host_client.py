@@ -16,7 +16,7 @@ from ajhost.adapters.linux import ledger_file, processes, runtime_directory
 from ajhost.adapters.linux.stats_files import read_all
 from ajhost.core.fleet import WorkerState, state_of
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.core.stats import running_in, waiting_in
+from ajhost.core.stats import running_in, tasks_in, waiting_in
 from ajhost.core.status import (
     DISCONNECTED,
     SERVING,
@@ -36,6 +36,8 @@ from ajhost.roles.supervisor import state_file, view_socket
 from ajhost.roles.supervisor.state_file import HostState
 
 _CONTROL = "control"
+_OUTSIDE = tuple(state.value for state in (WorkerState.DRAINED, WorkerState.STARTING, WorkerState.LEAVING))
+"""States of a worker of a host that drains in which it is out of the queue group, or about to be."""
 LOCK = "lock"
 """The file with the pid of the host; the lock itself is one of the directory."""
 
@@ -55,22 +57,28 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     state = state_file.read(directory)
     if not runtime_directory.is_locked(directory):
         raise NotRunning(f"no ajhost runs on {directory}")
-    workers, running, waiting = [], Counter[str | None](), Counter[str | None]()
+    workers, running, waiting, left, recovers = [], Counter[str | None](), Counter[str | None](), 0, False
     routes = {} if state is None else state.routes
     now_ns, connection = time.monotonic_ns(), None
     before = baseline(directory, now_ns)
-    ledgers = _living(directory / "ledger", own)
-    for ledger in ledgers if own_ledger is None else chain(ledgers, [own_ledger]):
+    ledgers = _ledgers(directory / "ledger", own)
+    for ledger, lives in ledgers if own_ledger is None else chain(ledgers, [(own_ledger, True)]):
         names = routes.get(ledger.generation, ())
+        left += tasks_in(ledger)
+        waiting += waiting_in(ledger, names)
+        if not lives:
+            recovers = True
+            continue
         if ledger.slot == SUPERVISOR_SLOT:
             connection = ConnectionReport.of(ledger.connection(), now_ns)
         else:
             workers.append(_worker(ledger, names, before))
         running += running_in(ledger, names)
-        waiting += waiting_in(ledger, names)
     pid = _holder(directory)
     serves = any(worker.state == SERVING for worker in workers)
     ready = state is not None and state.pid == pid and state.ready and serves
+    draining = state is not None and state.pid == pid and state.draining
+    out = not recovers and all(worker.state in _OUTSIDE for worker in workers)
     if state is None:
         state = HostState(pid, 0, False, 0)
     uptime_s = (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0
@@ -81,7 +89,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
         SupervisorStatus(
             pid,
             state.generation,
-            ready,
+            ready and not draining,
             state.version,
             state.settings,
             uptime_s,
@@ -91,6 +99,9 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
         state.count,
         tuple(_routes(directory, state, running, waiting, before, recent_s)),
         recent_s,
+        draining,
+        draining and out and not left,
+        left,
     )
 
 
@@ -113,18 +124,21 @@ def view(directory: Path) -> StatusReport:
         raise NotRunning("the host gave no status: it stops, or too many ask at once") from None
 
 
-def _living(directory: Path, own: int | None) -> Iterator[Ledger]:
-    """The ledgers of processes that live, each mapped while it is looked at."""
+def _ledgers(directory: Path, own: int | None) -> Iterator[tuple[Ledger, bool]]:
+    """The ledgers, each mapped while it is looked at, and whether its process lives.
+
+    That of a dead one is there until all its requests have answers.
+    """
     for serial in ledger_file.serials(directory):
         if serial == own:
             continue
         with contextlib.suppress(FileNotFoundError, LedgerError):
-            if ledger_file.locked_by(directory, serial) is not None:
-                ledger = ledger_file.MappedLedger(directory, serial, writable=False)
-                try:
-                    yield ledger
-                finally:
-                    ledger.close()
+            lives = ledger_file.locked_by(directory, serial) is not None
+            ledger = ledger_file.MappedLedger(directory, serial, writable=False)
+            try:
+                yield ledger, lives
+            finally:
+                ledger.close()
 
 
 def _routes(

@@ -28,6 +28,13 @@ class LeaveOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class MembershipOrder:
+    """Be in the queue group, or out of it, and say so: `WorkerReady` or `GroupLeft`. All else goes on."""
+
+    joins: bool
+
+
+@dataclass(frozen=True, slots=True)
 class FinishOrder:
     """Nobody enqueues any more: end as soon as nothing is left."""
 
@@ -69,7 +76,16 @@ class StacksOrder:
     task: str
 
 
-ToWorker = LeaveOrder | FinishOrder | HurryOrder | SocketStored | CancelOrder | AccessOrder | StacksOrder
+ToWorker = (
+    LeaveOrder
+    | MembershipOrder
+    | FinishOrder
+    | HurryOrder
+    | SocketStored
+    | CancelOrder
+    | AccessOrder
+    | StacksOrder
+)
 
 # -- worker to supervisor ---------------------------------------------------------------------------------------------
 
@@ -83,7 +99,7 @@ class NewSocket:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:
-    """The server has the worker's subscriptions."""
+    """The worker is in the queue group: the server has its subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +118,7 @@ class RecycleRequest:
 
 @dataclass(frozen=True, slots=True)
 class GroupLeft:
-    """The server has confirmed that the worker is out of the queue group."""
+    """The worker is out of the queue group: the server has confirmed it, or never had a subscription of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +235,7 @@ class Vocabulary(Generic[_M]):
 FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
     {
         "leave": LeaveOrder,
+        "membership": MembershipOrder,
         "finish": FinishOrder,
         "hurry": HurryOrder,
         "stored": SocketStored,

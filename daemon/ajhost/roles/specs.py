@@ -45,7 +45,8 @@ class GenerationSpec:
 class WorkerSpec:
     """One worker to be forked: its slot, the serial that names its ledger, and that of the supervisor's.
 
-    `supervisor_place` is where the supervisor's ledger can be opened too (`LockedLedger.place`).
+    `supervisor_place` is where the supervisor's ledger can be opened too (`LockedLedger.place`). `joins`: whether it is
+    to be in the queue group.
     """
 
     slot: int
@@ -53,6 +54,7 @@ class WorkerSpec:
     generation: int
     supervisor: int
     supervisor_place: str = ""
+    joins: bool = True
 
 
 def rehearsal(

@@ -10,14 +10,18 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ajhost.core.fleet import (
     Command,
     Died,
+    Drain,
     Event,
     Fleet,
     Hung,
     Leave,
+    Left,
     Ready,
     Recovered,
     Recycle,
+    Resume,
     Scale,
+    SetMembership,
     Spawn,
     Stop,
     Tick,
@@ -237,7 +241,7 @@ def test_a_stop_tells_everybody_to_leave_once_and_replaces_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [Ready(9), Died(9), Hung(9), Recovered(9), Recycle(9), Recovered(1), Ready(1)]
+    "event", [Ready(9), Left(9), Died(9), Hung(9), Recovered(9), Recycle(9), Recovered(1), Ready(1)]
 )
 def test_an_event_of_a_stranger_or_out_of_place_changes_nothing(event: Event) -> None:
     driver = FleetDriver(1)
@@ -257,26 +261,35 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
         self.serving: dict[int, Spawn] = {}
         self.hung: dict[int, Spawn] = {}
         self.leaving: dict[int, Spawn] = {}
+        self.drained: dict[int, Spawn] = {}
+        self.members: dict[int, bool] = {}
+        """Serial -> whether it was last told to be in the queue group."""
         self.stopped = False
 
     def tell(self, event: Event, after: float = 0.0) -> None:
         self.now += after
         for command in self.fleet.handle(event, self.now):
             match command:
-                case Spawn(serial, slot, generation):
+                case Spawn(serial, slot, generation, joins):
+                    assert joins is not self.fleet.draining
                     assert not self.stopped
                     assert slot < self.fleet.count
                     assert generation == self.generation
                     twin = [s for s in self.starting.values() if (s.slot, s.generation) == (slot, generation)]
                     assert not twin, "two starts for one slot"
                     self.starting[serial] = command
+                    self.members[serial] = joins
+                case SetMembership(serial, joins):
+                    assert serial not in self.leaving
+                    assert joins is not self.fleet.draining
+                    self.members[serial] = joins
                 case Leave(serial, stop):
                     assert stop == self.stopped
                     spawn = self.starting.pop(serial, None) or self.serving.pop(serial, None)
-                    spawn = spawn or self.hung.pop(serial, None)
+                    spawn = spawn or self.hung.pop(serial, None) or self.drained.pop(serial, None)
                     assert spawn is not None, "told twice, or unknown"
                     if not stop and spawn.slot < self.fleet.count:
-                        heirs = [s for s in self.serving.values() if s.slot == spawn.slot]
+                        heirs = [s for s in self.in_place.values() if s.slot == spawn.slot]
                         assert [s for s in heirs if s.generation == self.generation], "the slot is empty now"
                     self.leaving[serial] = spawn
 
@@ -293,14 +306,33 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
     @rule(data=st.data())
     def serve(self, data: st.DataObject) -> None:
         serial = data.draw(st.sampled_from(sorted(self.starting)))
-        self.serving[serial] = self.starting.pop(serial)
-        self.tell(Ready(serial))
+        self.report(serial, self.starting)
 
-    @precondition(lambda self: self.serving)
+    def report(self, serial: int, held: dict[int, Spawn]) -> None:
+        """A worker does as it was last told, and says so."""
+        joins, spawn = self.members[serial], held.pop(serial)
+        (self.serving if joins else self.drained)[serial] = spawn
+        self.tell(Ready(serial) if joins else Left(serial))
+
+    @property
+    def in_place(self) -> dict[int, Spawn]:
+        return self.serving | self.drained
+
+    @precondition(lambda self: self.in_place)
+    @rule(data=st.data())
+    def obey(self, data: st.DataObject) -> None:
+        serial = data.draw(st.sampled_from(sorted(self.in_place)))
+        self.report(serial, self.serving if serial in self.serving else self.drained)
+
+    @rule(on=st.booleans())
+    def drain(self, on: bool) -> None:
+        self.tell(Drain() if on else Resume())
+
+    @precondition(lambda self: self.in_place)
     @rule(data=st.data())
     def stall(self, data: st.DataObject) -> None:
-        serial = data.draw(st.sampled_from(sorted(self.serving)))
-        self.hung[serial] = self.serving.pop(serial)
+        serial = data.draw(st.sampled_from(sorted(self.in_place)))
+        self.hung[serial] = (self.serving if serial in self.serving else self.drained).pop(serial)
         self.tell(Hung(serial))
 
     @precondition(lambda self: self.hung)
@@ -319,7 +351,7 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
     @rule(data=st.data())
     def die(self, data: st.DataObject) -> None:
         serial = data.draw(st.sampled_from(sorted(self.fleet.members)))
-        for held in (self.starting, self.serving, self.hung, self.leaving):
+        for held in (self.starting, self.serving, self.drained, self.hung, self.leaving):
             held.pop(serial, None)
         self.tell(Died(serial))
 
@@ -334,6 +366,7 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
     def the_fleet_knows_what_there_is(self) -> None:
         kinds = {WorkerState.STARTING: self.starting, WorkerState.SERVING: self.serving}
         kinds |= {WorkerState.HUNG: self.hung, WorkerState.LEAVING: self.leaving}
+        kinds |= {WorkerState.DRAINED: self.drained}
         assert {s: m.state for s, m in self.fleet.members.items()} == {
             serial: standing for standing, held in kinds.items() for serial in held
         }
@@ -349,13 +382,18 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
             self.tell(Tick(), RESPAWN_LONGEST)
             for serial in list(self.starting):
                 if serial in self.starting:
-                    self.serving[serial] = self.starting.pop(serial)
-                    self.tell(Ready(serial))
+                    self.report(serial, self.starting)
+            for serial in sorted(self.in_place):
+                if serial in self.in_place:
+                    self.report(serial, self.serving if serial in self.serving else self.drained)
             for serial in list(self.leaving):
                 del self.leaving[serial]
                 self.tell(Died(serial))
         assert self.fleet.complete()
-        assert sorted(s.slot for s in self.serving.values()) == list(range(self.fleet.count))
+        place = self.drained if self.fleet.draining else self.serving
+        assert sorted(s.slot for s in place.values()) == list(range(self.fleet.count))
+        assert self.fleet.withdrawn() is self.fleet.draining
+        assert self.fleet.uncovered() is False
         assert not self.starting
 
 
@@ -385,3 +423,44 @@ def test_a_new_generation_does_not_wait_for_those_that_leave() -> None:
     driver.did(Recycle(1))
     driver.did(Ready(2))
     assert driver.did(Scale(2, 1)) == [Spawn(3, 0, 2)]
+
+
+def test_a_drain_takes_every_worker_out_of_the_group_and_a_resume_brings_it_back() -> None:
+    driver = FleetDriver(2)
+    assert driver.did(Drain()) == [SetMembership(1, False), SetMembership(2, False)]
+    assert not driver.fleet.uncovered(), "nobody covers for a host that is to be out"
+    driver.did(Left(1))
+    assert (driver.fleet.serving(), driver.fleet.withdrawn()) == (1, False)
+    driver.did(Left(2))
+    assert (driver.fleet.serving(), driver.fleet.withdrawn(), driver.fleet.complete()) == (0, True, True)
+    assert driver.did(Drain()) == []
+    assert driver.did(Resume()) == [SetMembership(1, True), SetMembership(2, True)]
+    assert driver.fleet.uncovered()
+    driver.did(Ready(1))
+    driver.did(Ready(2))
+    assert (driver.fleet.serving(), driver.fleet.withdrawn()) == (2, False)
+
+
+def test_workers_made_while_the_host_is_drained_are_drained() -> None:
+    driver = FleetDriver(1)
+    driver.did(Drain())
+    driver.did(Left(1))
+    assert driver.did(Scale(2, 1)) == [Spawn(2, 0, 2, joins=False)]
+    assert driver.did(Left(2)) == [Leave(1, stop=False)]
+    assert driver.did(Died(2), STABLE_AFTER) == [Spawn(3, 0, 2, joins=False)]
+    # one that starts is told as well
+    assert driver.did(Resume()) == [SetMembership(3, True)]
+    assert driver.did(Ready(3)) == []
+    assert driver.fleet.serving() == 1
+
+
+def test_a_worker_that_hung_while_the_host_was_drained_is_told_again() -> None:
+    driver = FleetDriver(2)
+    driver.did(Hung(1))
+    assert driver.did(Drain()) == [SetMembership(1, False), SetMembership(2, False)]
+    driver.did(Left(2))
+    assert not driver.fleet.withdrawn()
+    # it may have joined again before it read the order
+    assert driver.did(Recovered(1)) == [SetMembership(1, False)]
+    driver.did(Left(1))
+    assert driver.fleet.withdrawn()

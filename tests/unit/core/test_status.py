@@ -111,6 +111,9 @@ def test_its_json_is_what_programs_rely_on() -> None:
         "slots": 1,
         "serving": 1,
         "recent_s": 60.0,
+        "draining": False,
+        "drained": False,
+        "left": 0,
     }
 
 

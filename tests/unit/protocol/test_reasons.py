@@ -12,8 +12,17 @@ from ajhost.protocol.reasons import FailureReason
 from scripts.lib.doc_tables import PACKAGE, ROOT, meanings
 
 HOME = PACKAGE / "protocol" / "reasons.py"
-PROGRESS = {"roles/supervisor/shutdown.py": "draining"}
-"""What is told of a stop, to systemd and in the log, is no error text."""
+PROGRESS = dict.fromkeys(
+    (
+        "cli/drain.py",
+        "core/status.py",
+        "roles/supervisor/drain.py",
+        "roles/supervisor/shutdown.py",
+        "roles/supervisor/state_file.py",
+    ),
+    "draining",
+)
+"""What is told of a stop or a drain, to systemd and in the log, is no error text."""
 
 
 def typed_words(source: str) -> Iterator[tuple[int, str]]:

@@ -30,6 +30,7 @@ from ajhost.roles.messages import (
     LeaveOrder,
     LoadOrder,
     LoadProblems,
+    MembershipOrder,
     Message,
     NewQueues,
     NewSocket,
@@ -52,6 +53,8 @@ EXAMPLES: dict[str, list[Message]] = {
     "FOR_WORKER": [
         LeaveOrder(True),
         LeaveOrder(False),
+        MembershipOrder(True),
+        MembershipOrder(False),
         FinishOrder(),
         HurryOrder(),
         SocketStored(1 << 40),
@@ -111,7 +114,7 @@ def test_a_word_means_one_message() -> None:
     [
         (
             {},
-            r"a message \[\], where one of leave, finish, hurry, stored, cancel, access, stacks is understood",
+            r"a message \[\], where one of leave, membership, finish, hurry, .*, access, stacks is understood",
         ),
         ({"ready": {}}, r"a message \['ready'\], where one of leave, .* is understood"),
         ({"leave": {"stop": True}, "hurry": {}}, r"a message \['hurry', 'leave'\]"),

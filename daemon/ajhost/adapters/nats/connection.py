@@ -128,11 +128,15 @@ class Connection:
 
     async def connect(self, subjects: Iterable[str] = (), group: str = "") -> None:
         """Connects and subscribes, however long it takes; says where it waits, once in a while."""
-        self._subscriber.want(subjects, group)
+        self.want(subjects, group)
         if self._machine.state is ConnectionState.CLOSED:
             self._tell(Start())
             self._tick()
         await self.up.wait()
+
+    def want(self, subjects: Iterable[str], group: str) -> None:
+        """What the next log-in subscribes to, and one that is under way."""
+        self._subscriber.want(subjects, group)
 
     async def subscribe(self, subjects: Iterable[str], group: str) -> None:
         """Joins the queue group on every subject and waits until the server knows."""

@@ -7,7 +7,7 @@ import time
 
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.stats_files import read_all
-from ajhost.core.fleet import WorkerState
+from ajhost.core.fleet import IN_PLACE, WorkerState
 from ajhost.core.status import ConnectionReport
 from ajhost.ledger.connection_status import ConnectionStatus
 from ajhost.roles.stats_history import DIRECTORY, Sample, StatsHistory
@@ -17,12 +17,14 @@ _WAITING = (WorkerState.STARTING, WorkerState.HUNG)
 """States of a worker that may lack nothing but a connection."""
 
 
-def unserved_slots(pool: WorkerPool) -> list[str]:
-    """A line for each slot that does not serve, with what is there instead."""
+def unserved_slots(pool: WorkerPool, drain: str) -> list[str]:
+    """A line for each slot that does not serve, with what is there instead. `drain`: what a host that drains says."""
     if pool.fleet.stopping:
         return ["the host is stopping"]
     if not pool.fleet.count:
         return ["the host is starting"]
+    if drain:
+        return [drain]
     lines = []
     for slot in range(pool.fleet.count):
         states = {m.state for m in pool.fleet.members.values() if m.slot == slot}
@@ -35,13 +37,13 @@ def unserved_slots(pool: WorkerPool) -> list[str]:
     return lines
 
 
-def status_line(pool: WorkerPool) -> str:
-    """What `systemctl status` shows."""
+def status_line(pool: WorkerPool, drain: str) -> str:
+    """What `systemctl status` shows. `drain`: what a host that drains says."""
     tasks = sum(m.ledger.running() for m in pool.members.values())
     lost = [text for slot in range(pool.fleet.count) for text in _lost_connections(pool, slot)[:1]]
     serving = max(pool.fleet.serving() - len(lost), 0)
     why = f"; NATS: {lost[0]}" if lost else ""
-    return f"{serving} of {pool.fleet.count} workers serve, {tasks} tasks run{why}"
+    return f"{drain or f'{serving} of {pool.fleet.count} workers serve, {tasks} tasks run'}{why}"
 
 
 def take_sample(history: StatsHistory, pool: WorkerPool) -> None:
@@ -56,8 +58,8 @@ def take_sample(history: StatsHistory, pool: WorkerPool) -> None:
 
 
 def _lost_connections(pool: WorkerPool, slot: int, *states: WorkerState) -> list[str]:
-    """What the workers of a slot in these states (serving) say of their connections; nothing if one is subscribed."""
-    wanted = states or (WorkerState.SERVING,)
+    """What the workers of a slot in these states (`IN_PLACE`) say of their connections; nothing if one has one."""
+    wanted = states or IN_PLACE
     serials = [m.serial for m in pool.fleet.members.values() if m.slot == slot and m.state in wanted]
     found: list[ConnectionStatus] = [
         pool.members[serial].ledger.connection() for serial in serials if serial in pool.members

@@ -99,7 +99,7 @@ class Reloader:
         limit = SERVE_LIMIT + (python.start_timeout if python.lifespan is not None else 0.0)
         end, served = time.monotonic() + limit, 0
         while not pool.fleet.complete():
-            if (now_serving := pool.fleet.serving(generation)) > served:
+            if (now_serving := pool.fleet.in_place(generation)) > served:
                 served, end = now_serving, time.monotonic() + limit
             failures = pool.generations[generation].failures
             if len(failures) > 1:  # one may have been anybody's kill

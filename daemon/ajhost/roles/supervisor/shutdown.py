@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from enum import IntEnum
 
@@ -27,6 +28,7 @@ from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Urgency(IntEnum):
@@ -54,6 +56,20 @@ class Shutdown:
         self.changed = asyncio.Event()
         """Set whenever something is worth another look."""
 
+    def heed_signals(self) -> None:
+        """SIGTERM and SIGINT urge, each further one as well."""
+        for number in _STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self.urge)
+
+    @staticmethod
+    def ignore_signals() -> None:
+        """One more signal to hurry, after the end: without this it would be how we end."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        for number in _STOP_SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
     def urge(self) -> None:
         """A signal to stop, or another one."""
         self.urgency = Urgency(min(self.urgency + 1, Urgency.KILL))
@@ -70,7 +86,8 @@ class Shutdown:
         if returning:
             _log.info("a restart follows: requests that come from now on wait for it")
             standby.hold_new()
-            await standby.subscribe()
+            if not self._pool.fleet.draining:
+                await standby.subscribe()
         else:
             await standby.unsubscribe()
         recovery.shorten_waits()

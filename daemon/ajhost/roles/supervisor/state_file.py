@@ -21,7 +21,8 @@ class HostState:
     """`routes` maps a generation to its routes in the order that ledger entries count in.
 
     `settings` (the file) and `version` are of the host, `started_ns` is when its supervisor began (monotonic).
-    `waiting`: why no server lets the host in, while it waits for its first one.
+    `waiting`: why no server lets the host in, while it waits for its first one. `draining`: an operator has taken the
+    host out of the queue group; the next start begins so, unless this one has ended in order.
     """
 
     pid: int
@@ -33,6 +34,7 @@ class HostState:
     version: str = ""
     started_ns: int = 0
     waiting: str = ""
+    draining: bool = False
 
 
 def write(directory: Path, state: HostState) -> None:
@@ -47,6 +49,7 @@ def write(directory: Path, state: HostState) -> None:
         "version": state.version,
         "started_ns": state.started_ns,
         "waiting": state.waiting,
+        "draining": state.draining,
     }
     runtime_directory.replace_file(directory, NAME, orjson.dumps(body))
 
@@ -67,6 +70,7 @@ def read(directory: Path) -> HostState | None:
             str(body.get("version", "")),
             int(body.get("started_ns", 0)),
             str(body.get("waiting", "")),
+            bool(body.get("draining", False)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -48,6 +48,7 @@ def snapshot(
     now_running, now_waiting = {**known, **running}, {**known, **waiting}
     return HostStats(
         ready=ready,
+        draining=pool.fleet.draining,
         counts=counters.with_living(living),
         deaths=counters.deaths,
         requeued=counters.requeued,

@@ -31,6 +31,7 @@ from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.control import Actions
 from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.host_state import status_line, take_sample, unserved_slots
 from ajhost.roles.supervisor.liveness import LivenessMonitor
@@ -49,7 +50,6 @@ from ajhost.roles.template.template_process import TemplateFailed, TemplateProce
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StartupFailed(Exception):
@@ -92,6 +92,7 @@ class Supervisor:
         self._began_ns, self._waiting = time.monotonic_ns(), ""
         self._history = StatsHistory(self._runtime)
         self._strays = Strays(self._pool)
+        self._drainer = Drainer(self._pool, self.timeline, self._on_drain)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -100,8 +101,7 @@ class Supervisor:
 
         :raises StartupFailed: when the host cannot start.
         """
-        for number in _STOP_SIGNALS:
-            self._loop.add_signal_handler(number, self._shutdown.urge)
+        self._shutdown.heed_signals()
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         starting = asyncio.create_task(self._start())
         urged = asyncio.create_task(self._shutdown.asked.wait())
@@ -163,9 +163,10 @@ class Supervisor:
             on_hang=self._on_hang, on_recovered=self._on_recovered, on_recycle=self._pool.recycle,
         )  # fmt: skip
         self._standby = standby
+        self._drainer.attach(standby, self._recovery)
         for name in self._recovery.previous_start.take_stored_sockets(self._notifier.stored()):
             self._notifier.forget(name)
-        if self._recovery.previous_start:
+        if self._recovery.previous_start and not self._fleet.draining:
             await standby.subscribe()
         self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
         if self._recovery.previous_start:
@@ -233,7 +234,7 @@ class Supervisor:
         self._pool.handle(Recovered(member.serial))
 
     async def _subscribe_if_last(self, patience: float | None) -> None:
-        if self._standby is not None and not self._fleet.serving() and self._shutdown.urgency is Urgency.NONE:
+        if self._standby is not None and self._fleet.uncovered() and self._shutdown.urgency is Urgency.NONE:
             await self._standby.subscribe(patience)
 
     def _on_template_death(self, generation: int, how: str) -> None:
@@ -243,6 +244,12 @@ class Supervisor:
             _log.error("the template died (%s): a new generation follows", how)
             self.timeline.add(EventKind.DEATH, f"the template of generation {generation} died: {how}")
             self._pool.spawn_task(self._reloader.renew())
+
+    def _on_drain(self) -> None:
+        with self.guard("writing state.json"):
+            self.write_state()
+        if self._ready:
+            self._notifier.status(self._status())
 
     # -- reload ---------------------------------------------------------------------------------
 
@@ -261,6 +268,8 @@ class Supervisor:
             "cancel": lambda asked: cancel(asked, self._standby),
             "stacks": self._pool.inspector.obey,
             "recycle": self._pool.obey_recycle,
+            "drain": self._drainer.obey_drain,
+            "resume": self._drainer.obey_resume,
         }
 
     async def reload(self) -> Decision:
@@ -315,7 +324,8 @@ class Supervisor:
         with self.guard("covering the queue group"):
             self._subscribe_as_needed(standby)
         with self.guard("following max_payload"):
-            self._follow_max_payload(standby)
+            if self._ready:
+                self._pool.follow_max_payload(standby.max_payload)
         if now_ns / 1e9 >= self._status_at:
             self._status_at = now_ns / 1e9 + STATUS_INTERVAL
             self._each_second()
@@ -329,11 +339,13 @@ class Supervisor:
 
     def _subscribe_as_needed(self, standby: Standby) -> None:
         if self._shutdown.urgency is Urgency.NONE and self._ready:
-            needed = not self._fleet.serving()
+            needed = self._fleet.uncovered()
             if needed != standby.subscribed and not standby.changing:
                 self._pool.spawn_task(standby.subscribe() if needed else standby.unsubscribe())
 
     def _each_second(self) -> None:
+        with self.guard("telling of a drain"):
+            self._drainer.tick()
         with self.guard("the status for systemd"):
             self._notifier.status(self._status())
         with self.guard("reaping orphaned processes"):
@@ -350,16 +362,8 @@ class Supervisor:
         self._tick_at = time.monotonic() + seconds
         self._loop.call_later(seconds, self._tick)
 
-    def _follow_max_payload(self, standby: Standby) -> None:
-        """A server that takes larger payloads than before needs ledgers with a larger chunk."""
-        if standby.max_payload > self._pool.max_payload and self._ready:
-            _log.warning("the server's max_payload grew to %d: workers are replaced", standby.max_payload)
-            self._pool.max_payload = standby.max_payload
-            for member in list(self._pool.members.values()):
-                self._pool.recycle(member, "the server's max_payload grew")
-
     def _status(self) -> str:
-        return status_line(self._pool)
+        return status_line(self._pool, self._drainer.text)
 
     @property
     def ledger(self) -> Ledger | None:
@@ -373,7 +377,7 @@ class Supervisor:
 
     def unserved(self) -> list[str]:
         """A line for each slot that does not serve, with what is there instead; empty: the host is ready."""
-        return unserved_slots(self._pool)
+        return unserved_slots(self._pool, self._drainer.text)
 
     def ledgers(self) -> list[Ledger]:
         """Those of this supervisor and of its workers."""
@@ -382,8 +386,7 @@ class Supervisor:
     def recycle_without(self, present: set[int]) -> list[int]:
         """Replaces each worker whose ledger is not among these; their slots."""
         without = [member for serial, member in self._pool.members.items() if serial not in present]
-        for member in without:
-            self._pool.recycle(member, "its ledger file was removed")
+        self._pool.recycle_all(without, "its ledger file was removed")
         return [member.slot for member in without]
 
     def write_state(self) -> None:
@@ -394,6 +397,7 @@ class Supervisor:
             HostState(
                 os.getpid(), self._fleet.generation, self._ready, self._fleet.count, routes, str(self._settings.file),
                 __version__, self._began_ns, self._waiting if self._standby is None else "",
+                fleet.draining and self._shutdown.urgency is Urgency.NONE,
             ),
         )  # fmt: skip
 
@@ -402,19 +406,13 @@ class Supervisor:
     async def _stop(self) -> None:
         _log.info("stopping: %d workers leave", len(self._pool.members))
         self._notifier.stopping("leaving the queue group")
+        with self.guard("writing state.json"):
+            self.write_state()  # an ordered stop ends a drain
         if self._standby is not None:
             await self._shutdown.run(self._standby, self._recovery, stop_limit(self._settings))
         self._pool.close_templates()
         await self._strays.end_all()
         for queue in self._queues:
             queue.close()
-        self._ignore_signals()
+        self._shutdown.ignore_signals()
         _log.info("stopped")
-
-    def _ignore_signals(self) -> None:
-        """One more signal to hurry, after the end: without this it would be how we end."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-        for number in _STOP_SIGNALS:
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)

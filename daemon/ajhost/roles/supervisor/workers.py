@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 
 from ajhost.adapters.fault_guard import FaultGuard
@@ -19,9 +19,11 @@ from ajhost.core.fleet import (
     Event,
     Fleet,
     Leave,
+    Left,
     Ready,
     Recycle,
     Scale,
+    SetMembership,
     Spawn,
     WorkerState,
     state_number,
@@ -33,6 +35,7 @@ from ajhost.roles.messages import (
     FromWorker,
     GroupLeft,
     LeaveOrder,
+    MembershipOrder,
     RecycleRequest,
     StacksResult,
     StartFailed,
@@ -162,6 +165,10 @@ class WorkerPool:
             case Leave(serial, stop):
                 if member := self.members.get(serial):
                     member.send(LeaveOrder(stop))
+            case SetMembership(serial, joins):
+                if member := self.members.get(serial):
+                    member.left = member.left and not joins
+                    member.send(MembershipOrder(joins))
 
     def _spawn(self, spawn: Spawn) -> None:
         try:
@@ -199,7 +206,7 @@ class WorkerPool:
 
     async def _fork(self, member: WorkerProcess, spawn: Spawn, theirs: socket.socket) -> None:
         worker_spec = WorkerSpec(
-            spawn.slot, spawn.serial, spawn.generation, self._serial, self.supervisor_place
+            spawn.slot, spawn.serial, spawn.generation, self._serial, self.supervisor_place, spawn.joins
         )
         with theirs:
             try:
@@ -235,6 +242,7 @@ class WorkerPool:
             case WorkerReady():
                 pid = member.ledger.words[Word.PID]  # its template may not have told us yet
                 _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
+                member.left = False
                 self.handle(Ready(member.serial))
             case StartFailed(why):
                 member.last_words = why
@@ -243,8 +251,17 @@ class WorkerPool:
             case CancelResult() | StacksResult():
                 self._inquiry.heard(member, message)
             case GroupLeft():
+                known = self.fleet.members.get(member.serial)
+                if known is not None and known.state is WorkerState.STARTING:
+                    pid = member.ledger.words[Word.PID]
+                    _log.info(
+                        "worker %d (pid %d) is up and drained, generation %d",
+                        member.slot,
+                        pid,
+                        member.generation,
+                    )
                 member.left = True
-                self._on_change()
+                self.handle(Left(member.serial))
 
     async def obey_recycle(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for: one slot's worker is replaced, or each slot's."""
@@ -252,10 +269,21 @@ class WorkerPool:
         chosen = [member for member in self.members.values() if slot is None or member.slot == slot]
         if not chosen:
             return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
-        for member in chosen:
-            self.recycle(member, "an operator asked for it")
+        self.recycle_all(chosen, "an operator asked for it")
         slots = ", ".join(str(member.slot) for member in sorted(chosen, key=lambda m: m.slot))
         return Decision(True, f"workers that are being replaced: {slots}")
+
+    def follow_max_payload(self, size: int) -> None:
+        """A server that takes larger payloads than before needs ledgers with a larger receive buffer."""
+        if size > self.max_payload:
+            _log.warning("the server's max_payload grew to %d: workers are replaced", size)
+            self.max_payload = size
+            self.recycle_all(list(self.members.values()), "the server's max_payload grew")
+
+    def recycle_all(self, members: Iterable[WorkerProcess], why: str) -> None:
+        """All of these shall be replaced in order."""
+        for member in members:
+            self.recycle(member, why)
 
     def recycle(self, member: WorkerProcess, why: str) -> None:
         """The member shall be replaced in order."""

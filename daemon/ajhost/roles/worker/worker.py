@@ -47,6 +47,7 @@ from ajhost.roles.messages import (
     GroupLeft,
     HurryOrder,
     LeaveOrder,
+    MembershipOrder,
     NewSocket,
     RecycleRequest,
     SocketStored,
@@ -54,7 +55,6 @@ from ajhost.roles.messages import (
     StacksResult,
     StartFailed,
     ToWorker,
-    WorkerReady,
     encode,
 )
 from ajhost.roles.request_check import RequestChecker
@@ -64,6 +64,7 @@ from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.group import GroupMembership
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
 from ajhost.roles.worker.request import StuckReason
@@ -141,6 +142,10 @@ class Worker:
             self._intake.pulled,
             self._intake.reclaimed,
             permits,
+        )
+        subjects = tuple(host_subjects((h.route for h in spec.handlers), spec.nats.catchall))
+        self._group = GroupMembership(
+            self._connection, subjects, spec.nats.queue_group, self._tell, joins=worker_spec.joins
         )
         self._kept = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -236,11 +241,10 @@ class Worker:
         self._background = Background(self._loop)
         # here, since with the first task it is no longer to be told from what that takes
         self._ledger.words[Word.SIZE_AT_START] = processes.resident_bytes(os.getpid())
-        subjects = host_subjects((h.route for h in self._spec.handlers), self._spec.nats.catchall)
-        await self._connection.connect(subjects, self._spec.nats.queue_group)
+        await self._group.connect()
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING
-            self._tell(WorkerReady())  # first: only one that serves can have served all that it may
+            await self._group.begin()  # first: only one that serves can have served all that it may
             self._consumer.begin()
 
     def beat_from_thread(self) -> None:
@@ -297,6 +301,8 @@ class Worker:
                 else:
                     self._finish.set()
                 self._leaving.set()
+            case MembershipOrder(joins):
+                self._group.set(joins)
             case FinishOrder():
                 self._finish.set()
             case CancelOrder(task, terminate, text):
@@ -375,6 +381,7 @@ class Worker:
         return 0
 
     async def _leave(self) -> None:
+        self._group.close()
         await self._connection.leave()
         self._tell(GroupLeft())
 

@@ -152,7 +152,7 @@ function stateKind(state) {
 
 function drawHead(status) {
   const { supervisor } = status;
-  const state = status.draining ? "draining" : supervisor.ready && status.serving >= status.slots ? "ready" : supervisor.ready ? "degraded" : "not ready";
+  const state = status.drained ? "drained" : status.draining ? `draining, ${status.left} left` : supervisor.ready && status.serving >= status.slots ? "ready" : supervisor.ready ? "degraded" : "not ready";
   const text = `${state}: ${status.serving} of ${status.slots} workers serve`;
   if ($("state").textContent !== text) $("state").textContent = text;
   $("state").className = `badge ${state === "ready" ? "good" : state === "not ready" ? "bad" : "warn"}`;

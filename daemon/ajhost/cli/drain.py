@@ -1,0 +1,107 @@
+"""`ajhost drain` and `ajhost resume`: a host out of the queue group for maintenance, and back."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ajhost.cli.common import ask_host, config_option
+from ajhost.cli.output import echo, echo_error, to_json
+from ajhost.cli.status import Unreadable, reader
+from ajhost.core.status import StatusReport, drain_text
+from ajhost.core.timings import DRAIN_LOOK_INTERVAL
+
+EXIT_OK, EXIT_NOT, EXIT_NOTHING = 0, 1, 3
+_EPILOG = """\b
+Examples:
+  ajhost drain
+  ajhost drain --wait --timeout 300 && reboot
+\b
+Exit status: 0 the host drains (with --wait: is drained), 1 it does not (or not in time), 3 nothing runs.
+"""
+_RESUME_EPILOG = """\b
+Exit status: 0 the host is back in the queue group, or on its way, 1 refused, 3 nothing runs.
+"""
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.command(epilog=_EPILOG)
+@config_option
+@click.option("--wait", is_flag=True, help="Return when nothing is left.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="With --wait: give up waiting after this; the host drains on.",
+)
+@_json_option
+def drain(config: Path, wait: bool, timeout: float | None, as_json: bool) -> int:
+    """Take the host out of the queue group, for maintenance.
+
+    It gets no new tasks, finishes those that it has, waiting ones too, and stays up. This lasts over reloads and over
+    crashes until `ajhost resume`; a host that is stopped and started serves again. Other hosts of the group go on.
+    """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is for --wait")
+    if (status := ask_host(config, {"ask": "drain"}, quiet=wait or as_json)) != EXIT_OK:
+        return status
+    end = None if timeout is None else time.monotonic() + timeout
+    return _follow(config, end if wait else 0.0, as_json=as_json) if wait or as_json else EXIT_OK
+
+
+@click.command(epilog=_RESUME_EPILOG)
+@config_option
+@_json_option
+def resume(config: Path, as_json: bool) -> int:
+    """Bring a host that was drained back into the queue group."""
+    if (status := ask_host(config, {"ask": "resume"}, quiet=as_json)) != EXIT_OK or not as_json:
+        return status
+    report = _look(config)
+    if report is None:
+        return EXIT_NOTHING
+    _tell(report, as_json=True)
+    return EXIT_OK
+
+
+def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
+    """Looks until the host is drained, or until `end` (monotonic seconds; 0: once)."""
+    shown = ""
+    while True:
+        report = _look(config)
+        if report is None:
+            return EXIT_NOTHING
+        over = end is not None and time.monotonic() >= end
+        if report.drained or over or not report.draining:
+            if shown:
+                sys.stderr.write("\r\x1b[K")
+            _tell(report, as_json=as_json)
+            return EXIT_OK if report.drained or end == 0.0 else EXIT_NOT
+        text = drain_text(report.left, drained=False)
+        if text != shown and sys.stderr is not None and sys.stderr.isatty():
+            shown = text
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+        time.sleep(DRAIN_LOOK_INTERVAL)
+
+
+def _tell(report: StatusReport, *, as_json: bool) -> None:
+    if as_json:
+        body = report.as_object()
+        echo(to_json({name: body[name] for name in ("draining", "drained", "left", "serving", "slots")}))
+    elif report.drained:
+        echo(drain_text(0, drained=True))
+    elif report.draining:
+        echo_error(f"{drain_text(report.left, drained=False)}; the host drains on")
+    else:
+        echo_error("the host does not drain any more: somebody has resumed or restarted it")
+
+
+def _look(config: Path) -> StatusReport | None:
+    try:
+        return reader(config)()
+    except Unreadable as error:
+        echo_error(str(error))
+        return None

@@ -1,0 +1,118 @@
+"""A drain: an operator takes the host out of the queue group, and back into it. The fleet decides what workers do.
+
+It outlives reloads, workers, and a supervisor that is killed (`state_file.py`). An ordered stop ends it: whoever starts
+the service again wants it to serve.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from ajhost.core.fleet import Drain, Resume
+from ajhost.core.stats import tasks_in
+from ajhost.core.status import drain_text
+from ajhost.core.timeline import EventKind, Timeline
+from ajhost.core.timings import DRAIN_ANSWER_LIMIT, POLL_INTERVAL
+from ajhost.ledger.view import Ledger
+from ajhost.roles.supervisor import state_file
+from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.recovery.coordinator import Recovery
+from ajhost.roles.supervisor.standby import Standby
+from ajhost.roles.supervisor.workers import WorkerPool
+
+_log = logging.getLogger("ajhost.supervisor")
+
+
+class Drainer:
+    """`on_change()` makes known that the host drains, or does not any more."""
+
+    def __init__(self, pool: WorkerPool, timeline: Timeline, on_change: Callable[[], None]) -> None:
+        self._pool, self._timeline, self._on_change = pool, timeline, on_change
+        self._standby: Standby | None = None
+        self._recovery: Recovery | None = None
+        self._drained = False
+        if (before := state_file.read(pool.runtime)) is not None and before.draining:
+            _log.warning(
+                "the host is drained, as it was when its supervisor was killed: `ajhost resume` ends it"
+            )
+            pool.handle(Drain())
+
+    def attach(self, standby: Standby, recovery: Recovery) -> None:
+        """The supervisor's own part in the group, once there is one."""
+        self._standby, self._recovery = standby, recovery
+
+    def tick(self) -> None:
+        """Tells, once for each drain, that nothing is left. Call it about once a second."""
+        if self._drained is not (drained := self._is_drained(self._left())):
+            self._drained = drained
+            self._on_change()
+            if drained:
+                _log.warning("drained: nothing is left; `ajhost resume` ends it")
+
+    @property
+    def text(self) -> str:
+        """`draining: 3 tasks left` or `drained`; empty if the host does not drain."""
+        if not self._pool.fleet.draining:
+            return ""
+        left = self._left()
+        return drain_text(left, drained=self._is_drained(left))
+
+    async def obey_drain(self, asked: Mapping[str, object]) -> Decision:
+        """What the control socket was asked for. Returns when the host is out of the group, or soon."""
+        del asked
+        if (refusal := self._refusal()) is not None:
+            return refusal
+        if not self._pool.fleet.draining:
+            _log.warning("draining: the host leaves the queue group and finishes what it holds")
+            self._timeline.add(EventKind.DRAINED, "the host leaves the queue group")
+            self._pool.handle(Drain())
+            self._on_change()
+        await self._wait(self._is_out)
+        return Decision(True, self.text)
+
+    async def obey_resume(self, asked: Mapping[str, object]) -> Decision:
+        """What the control socket was asked for. Returns when every slot serves, or soon."""
+        del asked
+        fleet = self._pool.fleet
+        if (refusal := self._refusal()) is not None:
+            return refusal
+        if fleet.draining:
+            _log.warning("resumed: the host joins the queue group again")
+            self._timeline.add(EventKind.DRAINED, "the host joins the queue group again")
+            self._pool.handle(Resume())
+            self._on_change()
+        await self._wait(lambda: fleet.serving() >= fleet.count)
+        return Decision(True, f"{fleet.serving()} of {fleet.count} workers serve")
+
+    def _refusal(self) -> Decision | None:
+        if self._pool.fleet.stopping:
+            return Decision(False, "the host is stopping")
+        return None if self._pool.fleet.count else Decision(False, "the host is still starting")
+
+    @staticmethod
+    async def _wait(done: Callable[[], bool]) -> None:
+        end = time.monotonic() + DRAIN_ANSWER_LIMIT
+        while True:
+            if done() or time.monotonic() >= end:
+                return
+            await asyncio.sleep(POLL_INTERVAL)
+
+    def _left(self) -> int:
+        """How many tasks have no answer yet, or one that has not left."""
+        ledgers: list[Ledger] = [member.ledger for member in self._pool.members.values()]
+        if self._standby is not None and self._recovery is not None:
+            ledgers += [self._standby.ledger, *self._recovery.retired.ledgers]
+        return sum(map(tasks_in, ledgers))
+
+    def _is_out(self) -> bool:
+        """Whether every process is out of the group, and nothing is left to recover."""
+        standby, recovery = self._standby, self._recovery
+        if standby is None or recovery is None:
+            return False
+        return self._pool.fleet.withdrawn() and not standby.subscribed and recovery.idle
+
+    def _is_drained(self, left: int) -> bool:
+        return not left and self._is_out()
