@@ -397,7 +397,7 @@ class Supervisor:
             HostState(
                 os.getpid(), self._fleet.generation, self._ready, self._fleet.count, routes, str(self._settings.file),
                 __version__, self._began_ns, self._waiting if self._standby is None else "",
-                fleet.draining and self._shutdown.urgency is Urgency.NONE,
+                self._fleet.draining and self._shutdown.urgency is Urgency.NONE,
             ),
         )  # fmt: skip
 
