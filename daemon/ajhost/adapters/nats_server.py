@@ -10,8 +10,6 @@ import subprocess
 import sysconfig
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ajhost.adapters.linux.processes import ending_with_parent
 
@@ -24,7 +22,7 @@ class NatsServerFailed(Exception):
 
 
 class EmbeddedNatsServer:
-    """A server on a free port of 127.0.0.1, from entry to exit. Nothing of it is on the terminal, nor hears its Ctrl-C.
+    """A server on a free port of 127.0.0.1. It writes nothing to the terminal, and gets no Ctrl-C from it.
 
     `directory` gets its log, and what JetStream stores if `jetstream`.
     """
@@ -68,15 +66,6 @@ class EmbeddedNatsServer:
         if process is not None and process.poll() is None:
             process.kill()
             process.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _binary() -> Path:

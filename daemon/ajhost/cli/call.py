@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import config_option, load_settings
+from ajhost.cli.common import config_option, hint_at_settings_here, load_settings
 from ajhost.cli.output import echo_error, printable, write
 from ajhost.core.timings import CALL_CONNECT_LIMIT, ROUTER_SLACK
 from ajhost.settings.values import NatsSettings, Settings
@@ -129,7 +129,8 @@ def _settings(config: Path, is_default: bool) -> Settings | None:
         and not os.access(config, os.R_OK)
         and not any("__" in n for n in os.environ if n[:7] == "AJHOST_")
     ):
-        echo_error(f"{config} cannot be read; using {', '.join(NatsSettings().servers)}")
+        servers = ", ".join(NatsSettings().servers)
+        echo_error(f"{config} cannot be read; using {servers}{hint_at_settings_here(config)}")
         return None
     return load_settings(config)
 

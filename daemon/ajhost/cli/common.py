@@ -78,7 +78,15 @@ def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Sett
     try:
         return load(config, environ)
     except SettingsError as error:
-        raise BadConfiguration(str(error)) from None
+        raise BadConfiguration(str(error) + hint_at_settings_here(config)) from None
+
+
+def hint_at_settings_here(config: Path) -> str:
+    """For who is in a project and has named no settings, while none are installed; else empty."""
+    here = Path("ajhost.toml")
+    if config != DEFAULT_FILE or config.exists() or not here.is_file():
+        return ""
+    return f"\n./{here} is not read unless it is named: -c {here}"
 
 
 def runtime_directory(config: Path) -> Path:

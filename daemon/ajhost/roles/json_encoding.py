@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -31,6 +32,8 @@ import orjson
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _NULL = b"null"
+_NAMES_BY_CONFIG = (2, 33)
+"""The pydantic-core of pydantic 2.11."""
 _DEEPEST = 250
 """Levels that are followed; orjson follows 254, and a circle has no end."""
 _SHOWN = 100
@@ -117,11 +120,19 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _dumped(value: Any, serializer: Any) -> Any:
     """A model as it encodes itself. The text is kept as it is, unless it may hide a NaN."""
-    text = serializer.to_json(value)
+    text = serializer.to_json(value, **_names())
     # by default pydantic writes NaN as null, and as NaN where the model says so
     if _NULL in text or b"NaN" in text or b"Infinity" in text:
         _refuse_nan(serializer.to_python(value, mode="python"))
     return orjson.Fragment(text)
+
+
+@functools.cache
+def _names() -> dict[str, bool]:
+    """Serializers of pydantic 2.10 give a field's alias unless told otherwise, as `model_dump_json()` tells them."""
+    from pydantic_core import __version__
+
+    return {} if tuple(map(int, __version__.split(".")[:2])) >= _NAMES_BY_CONFIG else {"by_alias": False}
 
 
 def _by_pydantic(value: Any) -> Any:
@@ -201,7 +212,7 @@ def _leaf(value: Any, serializer: Any, place: str, depth: int) -> Any:
             plain: Any = serializer.to_python(value, mode="python")
             if type(plain) is not type(value):
                 _plain(plain, place, depth + 1)  # finds a NaN, which the model would write as null
-            return json.loads(serializer.to_json(value))
+            return json.loads(serializer.to_json(value, **_names()))
         plain = _default(value) if _is_numpy(value) else _standard(value)
         if plain is value:
             return json.loads(_dumps(value))

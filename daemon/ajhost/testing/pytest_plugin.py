@@ -40,10 +40,20 @@ class StartHost(Protocol):
 @pytest.fixture(scope="session")
 def ajhost_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a nats-server with JetStream, one for all tests of the session."""
-    from ajhost.adapters.nats_server import EmbeddedNatsServer
+    from ajhost.adapters.nats_server import EmbeddedNatsServer, NatsServerFailed
 
-    with EmbeddedNatsServer(tmp_path_factory.mktemp("nats"), jetstream=True) as server:
+    server = EmbeddedNatsServer(tmp_path_factory.mktemp("nats"), jetstream=True)
+    problem = ""
+    try:
+        server.start()
+    except NatsServerFailed as error:
+        problem = str(error)
+    if problem:  # not while it is handled: it would be shown as well
+        pytest.fail(problem, pytrace=False)
+    try:
         yield server.url
+    finally:
+        server.stop()
 
 
 @pytest.fixture
