@@ -139,6 +139,7 @@ REPORTS: tuple[type[Ready | Hung | Recovered], ...] = (Ready, Hung, Recovered)
 LIFE: dict[WorkerState, tuple[type[Event], ...]] = {
     WorkerState.STARTING: (),
     WorkerState.SERVING: (Ready,),
+    WorkerState.DRAINED: (Ready, fleet.Left),
     WorkerState.HUNG: (Ready, Hung),
     WorkerState.LEAVING: (Ready, fleet.Stop),
 }

@@ -26,8 +26,8 @@ class Answers:
         self.replies: list[bytes] = []
         self.answered = Answered(runtime, ["type"])
 
-    def answer(self, reply: bytes, outcome: Outcome) -> None:
-        del outcome
+    def answer(self, reply: bytes, outcome: Outcome, asked_at: float = 0.0) -> None:
+        del outcome, asked_at
         self.replies.append(reply)
 
 
