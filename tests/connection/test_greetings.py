@@ -14,6 +14,8 @@ import pytest
 from tests.support import fake_nats
 from tests.support.fake_nats import FakeNats, Script, Session, greets, interrupts, refuses, serves
 from tests.support.host import Host
+from tests.support.http_page import fetch
+from tests.support.reported_state import listens, with_pages
 from tests.support.router import headers_of, subject_of, task_json
 
 ECHO = subject_of("echo")
@@ -26,6 +28,20 @@ def _info(**changes: object) -> Script:
         await session.greet(**changes)
         await session.log_in()
         await session.serve()
+
+    return play
+
+
+def _ends_saying(text: str) -> Script:
+    """A server that works, then says this and ends the connection."""
+
+    async def play(session: Session) -> None:
+        await session.greet()
+        await session.log_in()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await session.serve()
+        await session.send(f"-ERR '{text}'\r\n".encode())
 
     return play
 
@@ -156,6 +172,46 @@ async def test_a_host_does_not_stay_on_a_connection_that_makes_no_sense(
             len(server.taken) + 2, BACK
         )  # nobody has ended the connections but the host
         await _serves_again(server, host, lines)
+
+
+async def test_what_a_server_says_last_is_told_without_what_a_terminal_obeys(tmp_path: Path) -> None:
+    sections = with_pages()
+    async with (
+        FakeNats(serves()) as server,
+        Host(tmp_path, nats=server.url, sections=sections) as host,
+    ):
+        await server.subscribed(ECHO, 2, 5.0)
+        for script, told in (
+            (refuses("\x1b[31mred\x07"), "?[31mred?"),
+            (refuses(""), "an error without a text"),
+            (_ends_saying("nobody knows it"), "closed the connection, saying: nobody knows it"),
+        ):
+            lines = len(host.output.lines)
+            server.script = script
+            await server.drop()
+            await host.log(told, since=lines, timeout=6.0)
+            async with asyncio.timeout(5):
+                while told not in (page := await fetch(listens(sections), "/readyz")).text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert page.status == 503
+            assert "\x1b" not in page.text + host.log_text()
+            server.script = serves()
+            await _serves_again(server, host, lines)
+
+
+async def test_a_worker_that_has_given_a_connection_up_is_not_taken_for_one_that_does_not_read(
+    tmp_path: Path,
+) -> None:
+    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
+        await server.subscribed(ECHO, 2, 5.0)
+        workers = host.workers()
+        server.script = greets(b"A" * (2 << 20))
+        await server.drop()
+        await server.taken_at_least(len(server.taken) + 9)
+        server.script = serves()
+        await _serves_again(server, host, 0)
+        assert "hangs" not in host.log_text()
+        assert host.workers() == workers
 
 
 async def test_every_refusal_is_told_and_outlived(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ async def test_a_host_that_waits_for_its_first_server_says_why(tmp_path: Path) -
         assert told["supervisor"]["connection"]["state"] == "waiting"
         assert f"127.0.0.1:{port}: connection refused" in told["supervisor"]["connection"]["reason"]
         assert "connection refused" in (await host.command("status")).stdout
+        await asyncio.sleep(1.5)  # all that is looked at each second was looked at
+        assert "ERROR" not in host.log_text()
     finally:
         await host.destroy()
 

@@ -15,6 +15,8 @@ _MEANINGS: tuple[tuple[str, Reason], ...] = (
     ("maximum connections exceeded", Reason.LIMIT),
     ("maximum account active connections exceeded", Reason.LIMIT),
     ("connection throttling", Reason.LIMIT),
+    ("server shutdown", Reason.ENDED),
+    ("attempted to connect to", Reason.PROTOCOL),
     ("secure connection", Reason.TLS),
     ("stale connection", Reason.ENDED),
     ("slow consumer", Reason.ENDED),
@@ -31,7 +33,10 @@ _SUBSCRIPTIONS = re.compile(r"maximum subscriptions exceeded", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A permission that this host's user lacks: to `publish` or to `subscribe` to `subject`."""
+    """A permission that this host's user lacks: to `publish` or to `subscribe` to `subject`.
+
+    Without a subject it is a limit on the number of subscriptions that is reached.
+    """
 
     operation: str
     subject: str
@@ -39,6 +44,10 @@ class Violation:
     def grant(self) -> str:
         """What an operator has to grant."""
         subject = self.subject
+        if not subject:
+            return (
+                "raise the limit of subscriptions of the host's user (a connection needs one for each route)"
+            )
         if self.operation == "publish" and subject.count(".") > 1:
             # an inbox: the rest of it is the requester's own
             subject = f"{subject.partition('.')[0]}.>"

@@ -245,6 +245,8 @@ SCOUT_LIMIT = 4.0
 """A server that is asked whether it would let this process in has this long."""
 MOVE_LIMIT = 2.0
 """Leaving the queue group may take this long before the connection is made anew."""
+LAST_WORDS = 1.0
+"""What a server says so shortly before it ends a connection is why, even if nobody knows the text."""
 DISCOVERED_FORGOTTEN = 600.0
 """A server that others told of is forgotten after this, unless they tell of it again."""
 GATE_NEWCOMER_SPACING = 0.03

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import pytest
@@ -158,3 +159,22 @@ async def test_nothing_is_read_while_too_many_replies_wait_to_leave() -> None:
 def test_what_a_server_says_cannot_write_to_a_terminal() -> None:
     assert error_text(b"-ERR 'no \x1b[31mway\x07\xff'\r\n") == "no ?[31mway?\ufffd"
     assert len(error_text(b"-ERR '" + b"x" * 60_000 + b"'\r\n")) < 1000
+
+
+async def test_the_server_learns_of_an_end_whoever_holds_the_connection_too() -> None:
+    worker = Worker()
+    with Peer() as peer, socket.socket(fileno=os.dup(peer.theirs.fileno())):
+        await connected(worker, peer)
+        worker.transport.close()
+        assert await peer.ended() == b""
+
+
+async def test_a_connection_that_was_taken_over_is_left_to_whoever_reads_it() -> None:
+    worker = Worker()
+    with Peer() as peer, socket.socket(fileno=os.dup(peer.theirs.fileno())) as heir:
+        await connected(worker, peer)
+        words = worker.ledger.words
+        words[Word.FENCED_EPOCH] = words[Word.EPOCH]
+        worker.transport.close()
+        heir.sendall(b"PING\r\n")
+        assert await peer.received(6) == b"PING\r\n"

@@ -19,6 +19,8 @@ from ajhost.ledger.connection_status import Reason
         ("maximum account active connections exceeded", Reason.LIMIT),
         ("Secure Connection - TLS Required", Reason.TLS),
         ("Stale Connection", Reason.ENDED),
+        ("Server Shutdown", Reason.ENDED),
+        ("attempted to connect to route port", Reason.PROTOCOL),
         ("Unknown Protocol Operation", Reason.PROTOCOL),
         ('Permissions Violation for Publish to "x"', None),
         ("something new", None),
@@ -47,3 +49,4 @@ def test_violations(text: str, violation: Violation | None) -> None:
 def test_what_to_grant_for_an_inbox_is_all_inboxes() -> None:
     assert '"_INBOX.>"' in Violation("publish", "_INBOX.abc.def").grant()
     assert '"CHORIA_AJ.H.T.x"' in Violation("subscribe", "CHORIA_AJ.H.T.x").grant()
+    assert "limit of subscriptions" in Violation("subscribe", "").grant()

@@ -76,7 +76,7 @@ class Attempts:
         except _NoTls as error:
             return Refused(Reason.TLS, f"{server}: {error}")
         except ServerRefused as error:
-            return refusal(server, str(error))
+            return refusal(server, str(error), Reason.PROTOCOL)
         except (InfoError, FrameError) as error:
             return Lost(Reason.PROTOCOL, f"{server}: {error}")
         except OSError as error:
@@ -88,7 +88,8 @@ class Attempts:
         try:
             await log_in(transport, self.info, self._data, self._name)
         except ServerRefused as error:
-            return refusal(server, str(error))
+            # an answer to our credentials, whatever its text
+            return refusal(server, str(error), Reason.AUTHORIZATION)
         except (InfoError, FrameError) as error:
             return Lost(Reason.PROTOCOL, f"{server}: {error}")
         except OSError as error:
@@ -124,9 +125,9 @@ class _NoTls(Exception):
     pass
 
 
-def refusal(server: Server, text: str) -> Failed:
-    """What a server's `-ERR` in place of a log-in means."""
-    reason = reason_of(text) or Reason.PROTOCOL
+def refusal(server: Server, text: str, unknown: Reason) -> Failed:
+    """What a server's `-ERR` in place of a log-in means; `unknown`: when nobody knows its text."""
+    reason = reason_of(text) or unknown
     kind = Refused if reason in (Reason.TLS, Reason.AUTHORIZATION, Reason.LIMIT) else Lost
     return kind(reason, f"{server}: {text}")
 

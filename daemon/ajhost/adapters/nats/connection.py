@@ -50,7 +50,7 @@ from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import reason_of, violation_of
 from ajhost.core.server_pool import ServerPool
-from ajhost.core.timings import MOVE_LIMIT
+from ajhost.core.timings import LAST_WORDS, MOVE_LIMIT
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus, Reason, write_connection
 from ajhost.ledger.layout import LARGEST, Word
 from ajhost.ledger.writer import LedgerWriter
@@ -93,6 +93,7 @@ class Connection:
         self._words = ledger.words
         self._subscriber = Subscriber(self.transport.out, always)
         self._fatal: tuple[Reason, str] | None = None
+        self._last_words = "", -LAST_WORDS
         self._end: Lost | None = None
         self._work: asyncio.Task[Event | None] | None = None
         self._scouting: asyncio.Task[Event | None] | None = None
@@ -282,7 +283,9 @@ class Connection:
     def _why_ended(self) -> Failed:
         end = self._end or Lost(Reason.ENDED, "the server closed the connection")
         if self._fatal is None:
-            return end
+            text, said_at = self._last_words
+            said = end.reason is Reason.ENDED and self._loop.time() - said_at < LAST_WORDS
+            return Lost(end.reason, f"{end.text}, saying: {text}") if said else end
         reason, text = self._fatal
         return (Refused if reason in LOCKS_OUT else Lost)(reason, f"{self._machine.server}: {text}")
 
@@ -298,6 +301,8 @@ class Connection:
             reason = reason_of(text)
             if reason is not None:
                 self._fatal = reason, text
+            else:
+                self._last_words = text, self._loop.time()
             self._throttled.tell(logging.WARNING, text, "NATS: %s", text)
         elif violation.operation == "publish":
             self._words[Word.REFUSED_REPLIES] = self._words[Word.REFUSED_REPLIES] % LARGEST + 1

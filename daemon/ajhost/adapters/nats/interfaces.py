@@ -11,7 +11,7 @@ from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import ServerInfo
 
 _LONGEST_ERROR = 512
-"""Bytes of an error that are shown."""
+"""Characters of an error that are shown."""
 
 
 class Sink(Protocol):
@@ -68,5 +68,10 @@ def broken(error: OSError) -> Lost:
 
 def error_text(line: bytes) -> str:
     """The text of a server's `-ERR`, as a log or a terminal may show it."""
-    text = line[4 : 4 + _LONGEST_ERROR].decode("utf-8", "replace").strip(" '\r\n")
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return clean(line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace"))
+
+
+def clean(text: str) -> str:
+    """A server's text as a log or a terminal may show it."""
+    text = text.strip(" '\r\n")[:_LONGEST_ERROR]
+    return "".join(c if c.isprintable() else "?" for c in text) or "an error without a text"

@@ -61,7 +61,9 @@ class Subscriber:
 
     def barred(self) -> Barred:
         """What was refused, as an event."""
-        subjects = dict.fromkeys(violation.subject or "all subjects" for violation in self._refused)
+        subjects = list(dict.fromkeys(violation.subject for violation in self._refused if violation.subject))
+        if not subjects:
+            return Barred("the server allows this user no more subscriptions")
         return Barred(f"no permission to subscribe to {', '.join(subjects)}")
 
     async def subscribe(self) -> Subscribed | Barred | None:

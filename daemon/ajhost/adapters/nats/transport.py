@@ -145,8 +145,18 @@ class LedgerTransport:
             self._control([line])
 
     def close(self) -> None:
-        """Closes this process's descriptor; a duplicate elsewhere keeps the connection."""
+        """Ends the connection for whoever holds a duplicate of it: the server must hand nothing to it any more.
+
+        Not one that was taken over, nor one whose descriptor is lost: the supervisor reads these to their ends.
+        """
         self._lose(None)
+        if (
+            self._sock is not None
+            and self._guard is not None
+            and self._guard.is_ours
+            and not self._taken_over
+        ):
+            tcp.end_sending(self._sock)
         self._words[Word.SOCKET] = 0  # first: the number may stand for another file at once
         guard, self._guard = self._guard, None
         if guard is not None:

@@ -211,6 +211,7 @@ class LivenessMonitor:
         waits = (
             sock is not None
             and worker.epoch == words[Word.EPOCH]
+            and words[Word.SOCKET]  # it has not given this connection up
             and not words[Word.READING_PAUSED]
             and tcp.unread(sock) > 0
         )

@@ -49,7 +49,7 @@ class RuntimeFiles:
         self._control: asyncio.Server | None = None
         self._settings = Path()
         self._actions: Actions | None = None
-        self._has_state = False
+        self._has_state = self._has_ledger = False
         self._throttled = ThrottledLog(_log)
 
     def make(self) -> None:
@@ -114,7 +114,9 @@ class RuntimeFiles:
                 ", ".join(lost) or "ledgers",
                 slots,
             )
-        if host.serial not in present:
+        if host.serial in present:
+            self._has_ledger = True  # it is made once a server is reached
+        elif self._has_ledger:
             self._say(
                 "the host's own ledger was removed from %s: what it holds is lost should it be killed. Restart it",
                 ledgers,
