@@ -47,6 +47,13 @@ def test_the_api_reference_is_made_of_the_docstrings(tmp_path: Path) -> None:
         assert text in handlers
     for text in ("make_task", "run_sync", "What the router would store of an attempt"):
         assert text in testing
-    assert {path.name for path in tmp_path.rglob("*.html")} == {
+    pages = {path: path.read_text() for path in tmp_path.rglob("*.html")}
+    assert {path.name for path in pages} == {
         *("index.html", "ajhost.html", "testing.html", "host.html", "pytest_plugin.html")
     }
+    links = {(page, link) for page, text in pages.items() for link in re.findall(r'href="([^"]+)"', text)}
+    for page, link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if "://" not in link and link != "${url}":  # a template of the search
+            assert f'id="{anchor}"' in pages[target] or not anchor, (page.name, link)
