@@ -15,7 +15,7 @@ from ajhost.protocol.credentials import (
     read_user_credentials,
     read_word,
 )
-from ajhost.settings import parse
+from ajhost.settings import redact
 from ajhost.settings.errors import InvalidValue
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
@@ -73,7 +73,7 @@ class Files:
                 raise InvalidValue(
                     f"{name!r}, which is none of the unit's credentials"
                     if _is_name(name)
-                    else parse.hidden(name),
+                    else redact.hidden(name),
                     f"one of those that it was given: {given}",
                 ) from None
             except (OSError, ValueError) as error:
@@ -83,7 +83,7 @@ class Files:
         what = (
             f"no file {Path(name).name!r}"
             if _is_name(name)
-            else f"the name of no file, {parse.hidden(name)},"
+            else f"the name of no file, {redact.hidden(name)},"
         )
         raise InvalidValue(f"{what} in {where}", "the name of a file that this user can read")
 
@@ -178,7 +178,7 @@ def _is_for_our_group(found: os.stat_result) -> bool:
 
 def _is_name(text: str) -> bool:
     """Whether a text is the name of a file, and not the secret that should be in one: it has a place, or a suffix."""
-    if len(text) > _LONGEST_NAME or parse.may_be_secret(text) or not _NAME.match(text):
+    if len(text) > _LONGEST_NAME or redact.may_be_secret(text) or not _NAME.match(text):
         return False
     return "/" in text or _SUFFIX.search(text) is not None
 

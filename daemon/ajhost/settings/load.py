@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ajhost.protocol.credentials import CredentialsError, read_word
-from ajhost.settings import environment, parse
+from ajhost.settings import environment, redact
 from ajhost.settings.errors import InvalidValue, Problem, SettingsError
 from ajhost.settings.files import Files, configuration_files
 from ajhost.settings.nats_context import load_context
@@ -187,9 +187,9 @@ class _Loader:
         elif path[-1] in _SECRET:
             self._add(path, "something else", _description(path))
         elif path[0] in _MAY_BE_SECRET and isinstance(details["input"], str):
-            self._add(path, parse.hidden(details["input"]), _description(path))
+            self._add(path, redact.hidden(details["input"]), _description(path))
         else:
-            self._add(path, parse.shown(details["input"]), _description(path))
+            self._add(path, redact.shown(details["input"]), _description(path))
 
     # what no single key shows
 

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import keyword
 import re
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from ajhost.protocol.server_url import read_server_url
 from ajhost.settings.errors import InvalidValue
+from ajhost.settings.redact import hidden, quoted, shown, without_secret
 
 _ROUTE = re.compile(r"[a-zA-Z0-9_:-]*\Z")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)\Z")
@@ -19,77 +18,27 @@ _LEAST_SIZE = 1 << 20
 _SCHEMES = ("nats", "tls")
 _SERVER = "nats://HOST:PORT or tls://HOST:PORT"
 _HOST = re.compile(r"[^\s/?#@:\[\]]+\Z|\[[0-9a-fA-F:.]+(%\w+)?\]\Z")
-_LONGEST = 80
-
-
-_KEY_MATERIAL = re.compile(
-    r"\bS[ACNOPUX][A-Z2-7]{56}\b|\beyJ[\w-]{8,}|-----BEGIN|\b[0-9a-fA-F]{64,}\b|\b[A-Za-z0-9+/]{64,}={0,2}"
-)
-"""The seed of an nkey, a JWT, PEM, and what is as long as a key in hexadecimal or base64."""
-
-
-def hidden(text: str) -> str:
-    """In the place of a text that may be a secret, or hold one."""
-    return f"a text of {len(text)} characters" if text else '""'
-
-
-def may_be_secret(text: str) -> bool:
-    """Whether a text looks like a key, or like an address with a password in it."""
-    return _KEY_MATERIAL.search(text) is not None or "@" in text or "://" in text
-
-
-def shown(value: object) -> str:
-    """What was found, for a problem's text."""
-    if isinstance(value, str) and may_be_secret(value):
-        return hidden(value)
-    match value:
-        case None:
-            return "nothing"
-        case Mapping():
-            return "a table"
-        case list():
-            return "a list" if value else "an empty list"
-        case bool() | str():
-            text = json.dumps(value, ensure_ascii=False)
-        case _:
-            text = str(value)
-    return _short(text)
-
-
-def _quoted(text: str) -> str:
-    return _short(json.dumps(text, ensure_ascii=False))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-
-
-def without_secret(url: str) -> str:
-    """An address without user name and password."""
-    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    _, at, place = rest.rpartition("@")
-    return f"{scheme}{separator}{'***@' if at else ''}{place}"
 
 
 def server(url: str) -> str:
     """The address of a NATS server, as it is."""
     if "://" not in url:
-        raise InvalidValue(f"{_quoted(without_secret(url))} without a scheme", _SERVER)
+        raise InvalidValue(f"{quoted(without_secret(url))} without a scheme", _SERVER)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:  # a password may stand where the port should, so only the scheme is shown
         raise InvalidValue(
-            f"{_quoted(url.partition('://')[0] + '://...')}, whose host or port is none", _SERVER
+            f"{quoted(url.partition('://')[0] + '://...')}, whose host or port is none", _SERVER
         ) from None
     if parts.scheme not in _SCHEMES:
-        raise InvalidValue(f"scheme {shown(parts.scheme)} in {_quoted(without_secret(url))}", _SERVER)
+        raise InvalidValue(f"scheme {shown(parts.scheme)} in {quoted(without_secret(url))}", _SERVER)
     if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise InvalidValue(_quoted(without_secret(url)), _SERVER)
+        raise InvalidValue(quoted(without_secret(url)), _SERVER)
     try:
         read_server_url(url)
     except ValueError as error:
-        raise InvalidValue(f"{_quoted(without_secret(url))} with {error}", _SERVER) from None
+        raise InvalidValue(f"{quoted(without_secret(url))} with {error}", _SERVER) from None
     return url
 
 

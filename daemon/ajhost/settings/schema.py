@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from ajhost.protocol.signature import read_key
-from ajhost.settings import parse
+from ajhost.settings import parse, redact
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.files import Files
 from ajhost.settings.values import WorkerSettings
@@ -62,7 +62,7 @@ def _key(text: str) -> str:
         return read_key(text).hex()
     except ValueError as error:
         raise InvalidValue(
-            f"{parse.hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
+            f"{redact.hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
         ) from None
 
 
@@ -70,7 +70,7 @@ def _runtime(text: str) -> str:
     longest = _SOCKET_PATH - len(_CONTROL_NAME)
     if not Path(text).is_absolute() or "\0" in text or len(str(Path(text)).encode()) > longest:
         raise InvalidValue(
-            parse.shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it"
+            redact.shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it"
         )
     return text
 

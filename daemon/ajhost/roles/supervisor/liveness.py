@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import processes, tcp
-from ajhost.adapters.linux.scheduling import thread_times
+from ajhost.adapters.linux.cpu_time import thread_times
 from ajhost.core.liveness import (
     LONGEST_STALE_NS,
     MISSED_NS,
