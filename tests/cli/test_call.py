@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -15,9 +16,12 @@ from pathlib import Path
 
 import nats
 import pytest
+from nacl.signing import SigningKey
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from ajhost.protocol.signature import verify
+from ajhost.protocol.task import read_task
 from tests.support.nats import NatsServer, free_port, round_trip
 from tests.support.program import CommandResult, run
 
@@ -104,7 +108,7 @@ async def test_it_sends_what_a_router_sends_and_prints_the_body(client: Client, 
     [
         ("email:new", (), "email:new"),
         ("email:old", (), "email:"),
-        ("other", (), "catchall"),
+        ("other", (), "other"),
         ("email:new", ("--route", ""), "catchall"),
         ("email:new", ("--route", "e"), "e"),
     ],
@@ -116,6 +120,106 @@ async def test_the_route_is_the_one_that_serves_the_type_unless_it_is_said(
     result = await call(config, type_, "x", *more)
     assert (result.status, result.stdout) == (0, "")
     assert json.loads(requests[0].data)["type"] == type_
+
+
+async def test_a_type_without_a_route_goes_to_the_catch_all_where_the_settings_have_it(
+    client: Client, config: Path
+) -> None:
+    requests = await answer(client, "CHORIA_AJ.H.T.catchall", lambda _: (b"", {}))
+    with config.open("a") as file:
+        file.write('[handlers.""]\ntarget = "app:f"\n')
+    assert (await call(config, "other")).status == 0
+    assert len(requests) == 1
+
+
+async def test_any_subject_can_be_asked_on(client: Client, config: Path) -> None:
+    requests = await answer(client, "go.responders.email", lambda _: (b"sent", {}))
+    result = await call(config, "email:new", "x", "--subject", "go.responders.email")
+    assert (result.status, result.stdout) == (0, "sent")
+    assert json.loads(requests[0].data)["type"] == "email:new"
+
+
+async def test_a_task_is_signed_as_a_producer_signs_it_and_a_bad_seed_is_told_without_it(
+    client: Client, config: Path
+) -> None:
+    requests = await answer(client, "CHORIA_AJ.H.T.echo", lambda _: (b"", {}))
+    key = SigningKey.generate()
+    seed = config.with_name("seed.hex")
+    seed.write_text(f"{key.encode().hex()}\n")
+    assert (await call(config, "echo", '{"a": 1}', "--sign", str(seed), "--tries", "2")).status == 0
+    task = read_task(requests[0].data)
+    assert verify(task, [key.verify_key.encode()]) is None
+    assert verify(task, [SigningKey.generate().verify_key.encode()]) is not None
+    seed.write_text("s3cret")
+    bad = await call(config, "echo", "--sign", str(seed))
+    assert (bad.status, "a signing seed must be hexadecimal" in bad.stderr) == (2, True)
+    assert "s3cret" not in bad.stderr
+
+
+async def test_many_calls_have_a_summary_of_outcomes_and_times(client: Client, config: Path) -> None:
+    requests: list[Msg] = []
+
+    def reply(message: Msg) -> tuple[bytes, dict[str, str]]:
+        requests.append(message)
+        return b"ok", {"AJ-Error": "handler error: no"} if len(requests) % 5 == 0 else {}
+
+    await answer(client, "CHORIA_AJ.H.T.echo", reply)
+    result = await call(config, "echo", "--count", "20", "--rate", "100")
+    assert result.status == 1, result
+    assert len({json.loads(request.data)["id"] for request in requests}) == 20
+    first, *counts, times = result.stdout.splitlines()
+    assert re.fullmatch(r"20 requests in 0\.\d\d s, \S+ answers per second", first)
+    assert [line.split(maxsplit=1) for line in counts] == [
+        ["16", "complete"],
+        ["4", "AJ-Error, handler error"],
+    ]
+    assert re.fullmatch(r"p50 \S+ ms, p90 \S+ ms, p99 \S+ ms, max \S+ ms", times)
+    assert result.stderr == "", "a bar is for terminals"
+
+    lines = (await call(config, "echo", "--count", "3", "--json")).stdout.splitlines()
+    *answers, last = map(json.loads, lines)
+    assert [a["outcome"] for a in answers] == ["complete"] * 3
+    assert [a["body"] for a in answers] == ["ok"] * 3
+    assert (last["summary"]["requests"], last["summary"]["outcomes"]) == (3, {"complete": 3})
+
+    (alone,) = (await call(config, "echo", "--json")).stdout.splitlines()
+    assert json.loads(alone)["outcome"] == "complete"
+
+
+async def test_many_calls_that_nobody_answers_end_with_3_and_an_interrupt_has_its_summary(
+    client: Client, config: Path
+) -> None:
+    nobody = await call(config, "echo", "--count", "3")
+    assert nobody.status == 3
+    assert nobody.stdout.splitlines()[1].split(maxsplit=1) == ["3", "no responders"]
+    heard, third = list[Msg](), asyncio.Event()
+
+    def reply(message: Msg) -> tuple[bytes, dict[str, str]]:
+        heard.append(message)
+        if len(heard) == 3:  # the first has been answered long ago
+            third.set()
+        return b"", {}
+
+    await answer(client, "CHORIA_AJ.H.T.echo", reply)
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM,
+        "-c",
+        config,
+        "echo",
+        "--count",
+        "9999",
+        "--rate",
+        "20",
+        env=ENVIRONMENT,
+        stdout=-1,
+        stderr=-1,
+    )
+    async with asyncio.timeout(20):
+        await third.wait()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = await process.communicate()
+    assert (process.returncode, stderr.strip()) == (130, b"")
+    assert b" complete\n" in stdout
 
 
 async def test_a_payload_is_an_argument_a_file_stdin_or_nothing(client: Client, config: Path) -> None:
@@ -252,6 +356,12 @@ async def test_a_terminal_sees_that_it_waits_and_for_how_long(client: Client, co
         (("echo", "@/no/such/file"), "no such file"),
         (("echo", "--timeout", "0"), "--timeout"),
         (("echo", "--tries", "none"), "--tries"),
+        (("echo", "--rate", "3"), "--rate is for --count"),
+        (("echo", "--count", "0"), "--count"),
+        (("echo", "--subject", "a.*"), "no subject that can be asked on"),
+        (("echo", "--subject", "a", "--route", "b"), "one of the two"),
+        (("echo", "--sign", "/no/such/file"), "no such file"),
+        (("echo", "--sign", "/dev/null", "--queue", ""), "seed must have 32 bytes"),
     ],
 )
 async def test_wrong_usage_exits_2(tmp_path: Path, arguments: tuple[str, ...], text: str) -> None:

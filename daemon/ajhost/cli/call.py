@@ -10,17 +10,30 @@ import secrets
 import string
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ajhost.cli.call_run import (
+    COMPLETE,
+    ERROR,
+    TERMINATE,
+    Answer,
+    Request,
+    ask,
+    ask_many,
+    progress,
+    status_of,
+    summary,
+    summary_text,
+)
 from ajhost.cli.common import config_option, hint_at_settings_here, load_settings
-from ajhost.cli.output import echo_error, printable, write
-from ajhost.core.timings import CALL_CONNECT_LIMIT, ROUTER_SLACK
+from ajhost.cli.output import echo, echo_error, printable, to_json, write
+from ajhost.core.timings import ROUTER_SLACK
 from ajhost.settings.values import NatsSettings, Settings
 
-EXIT_COMPLETE, EXIT_ERROR, EXIT_TERMINATE, EXIT_NO_ANSWER = 0, 1, 2, 3
 _SECOND = 1_000_000_000
 _ID_ALPHABET = string.digits + string.ascii_letters
 _EPILOG = """\b
@@ -30,9 +43,11 @@ Examples:
   echo -n hello | ajhost call echo -
   ajhost call email:new --route ""        as a router whose catch-all it is
   ajhost call email:new '{"to": "ada"}' --as-ajc      as `ajc tasks add` stores it
+  ajhost call email:new @mail.json --sign seed.hex    as a producer that signs
+  ajhost call echo hello --count 1000 --rate 100      and a summary
 \b
 Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate (their texts on stderr),
-3 no host or no answer, 78 bad configuration.
+3 no host or no answer, 78 bad configuration. With --count: 0 all complete, 1 some not, 3 no answer at all.
 """
 
 
@@ -41,8 +56,10 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
 @click.argument("payload", metavar="[PAYLOAD|@FILE|-]", required=False)
 @config_option
 @click.option(
-    "--route", help='The route to ask for, "" the catch-all.  [default: the configured one that serves TYPE]'
+    "--route",
+    help='The route to ask for, "" the catch-all.  [default: the configured one that serves TYPE, or TYPE]',
 )
+@click.option("--subject", help="Ask on this subject, whoever answers there, in place of a route's.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True, max=86_400),
@@ -58,6 +75,21 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
     is_flag=True,
     help="Send PAYLOAD as `ajc tasks add` does: as a JSON text, JSON within it or not.",
 )
+@click.option(
+    "--sign",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Sign the task with the seed in FILE (ed25519, 64 hex digits), as a producer of signed tasks does.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="Send so many tasks, and print a summary.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --count: so many a second.  [default: each when the one before has its answer]",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object a line: each answer, then the summary."
+)
 @click.option("--queue", default="DEFAULT", show_default=True, help="The queue that the task names.")
 @click.pass_context
 def call(
@@ -72,41 +104,140 @@ def call(
     max_tries: int,
     as_ajc: bool,
     queue: str,
+    subject: str | None,
+    sign: Path | None,
+    count: int | None,
+    rate: float | None,
+    as_json: bool,
 ) -> int:
     """Send a task of TYPE as a router would, and print the reply's body.
 
     PAYLOAD is sent as it is given; @FILE sends a file, - what stdin holds. Without it the payload is null.
+
+    With --count it is a small load test: the summary has the outcomes, the rate, and the times of the answers, each
+    from when its request was due.
     """
-    from ajhost.protocol.task import encode_task, read_task
+    from ajhost.protocol.task import read_task
     from ajhost.protocol.wire import encode_request
 
+    _check_usage(route, subject, count, rate)
     data = _payload(payload)
     if as_ajc:
         data = json.dumps(data.decode(errors="replace")).encode()
     is_default = context.get_parameter_source("config") is click.core.ParameterSource.DEFAULT
     settings = _settings(config, is_default)
-    now = time.time_ns()
-    task = encode_task(
-        id=_new_id(),
-        type=type_,
-        queue=queue,
-        payload=data,
-        created_ns=now,
-        tried_ns=now,
-        tries=tries,
-        max_tries=max_tries,
-    )
+    seed = None if sign is None else _seed(sign)
+    asked = _route(settings, type_) if route is None else route
+
+    def make() -> Request:
+        now, id_ = time.time_ns(), _new_id()
+        task = _encode(seed, id=id_, type=type_, queue=queue, payload=data, created_ns=now, tried_ns=now,
+                       tries=tries, max_tries=max_tries)  # fmt: skip
+        by_route, headers, body = encode_request(asked, task, now + int(timeout * _SECOND))
+        if no_deadline:
+            del headers["AJ-Handler-Deadline"]
+        return Request(id_, by_route if subject is None else subject, headers, body)
+
     try:
-        read_task(task)
+        read_task((request := make()).body)
     except ValueError as error:
         raise click.UsageError(f"no router sends such a task: {error}") from None
-    subject, headers, body = encode_request(
-        _route(settings, type_) if route is None else route, task, now + int(timeout * _SECOND)
-    )
-    if no_deadline:
-        del headers["AJ-Handler-Deadline"]
     nats = NatsSettings() if settings is None else settings.nats
-    return asyncio.run(_ask(nats, subject, headers, body, timeout + ROUTER_SLACK))
+    if count is not None:
+        return _call_many(nats, make, timeout + ROUTER_SLACK, count, rate, as_json=as_json)
+    answer = asyncio.run(ask(nats, request, timeout + ROUTER_SLACK))
+    if as_json:
+        echo(to_json(answer.as_object()))
+    else:
+        _tell(answer)
+    return answer.status
+
+
+def _call_many(
+    nats: NatsSettings,
+    make: Callable[[], Request],
+    timeout: float,
+    count: int,
+    rate: float | None,
+    *,
+    as_json: bool,
+) -> int:
+    answers: list[Answer] = []
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        # of what was heard by then, if it is interrupted
+        stack.callback(lambda: _sum_up(answers, time.monotonic() - begun, as_json=as_json))
+        advance = stack.enter_context(progress(count))
+
+        def heard(answer: Answer) -> None:
+            answers.append(answer)
+            advance()
+            if as_json:
+                echo(to_json(answer.as_object()))
+
+        try:
+            problem = asyncio.run(ask_many(nats, make, timeout, count, rate, heard))
+        except BaseExceptionGroup as group:  # the first of them is why the others were cut
+            raise group.exceptions[0] from None
+        if problem is not None:
+            echo_error(problem)
+    return status_of(answers)
+
+
+def _sum_up(answers: list[Answer], seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        echo(to_json({"summary": summary(answers, seconds)}))
+    elif answers:
+        echo(summary_text(answers, seconds))
+
+
+def _check_usage(route: str | None, subject: str | None, count: int | None, rate: float | None) -> None:
+    from ajhost.protocol.frames import is_plain_subject
+
+    if rate is not None and count is None:
+        raise click.UsageError("--rate is for --count")
+    if subject is None:
+        return
+    if route is not None:
+        raise click.UsageError("--route and --subject: one of the two")
+    if not is_plain_subject(subject.encode(errors="surrogateescape")):
+        raise click.UsageError(f"--subject: {subject!r} is no subject that can be asked on")
+
+
+def _encode(seed: bytes | None, **fields: Any) -> bytes:
+    """The task, signed if there is a seed."""
+    from ajhost.protocol.signature import sign
+    from ajhost.protocol.task import encode_task, read_task
+
+    task = encode_task(**fields)
+    if seed is None:
+        return task
+    try:
+        return encode_task(**fields, signature=sign(read_task(task), seed))
+    except ValueError as error:
+        raise click.UsageError(f"such a task cannot be signed: {error}") from None
+
+
+def _seed(file: Path) -> bytes:
+    from ajhost.protocol.signature import read_seed
+
+    try:
+        return read_seed(file.read_bytes().decode("ascii", "replace"))
+    except OSError as error:
+        raise click.UsageError(f"--sign: {file}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise click.UsageError(f"--sign: {file}: {error}") from None
+
+
+def _tell(answer: Answer) -> None:
+    if answer.outcome != COMPLETE:
+        name = f"{answer.outcome}: " if answer.outcome in (ERROR, TERMINATE) else ""
+        echo_error(f"{name}{printable(answer.text)}")
+        return
+    body = answer.body
+    if body and not body.endswith(b"\n") and sys.stdout is not None and sys.stdout.isatty():
+        body += b"\n"
+    write(body)
 
 
 def _payload(argument: str | None) -> bytes:
@@ -140,74 +271,10 @@ def _route(settings: Settings | None, type_: str) -> str:
 
     if settings is None:
         return type_
-    return Routes(handler.route for handler in settings.handlers).match(type_, type_) or ""
+    found = Routes(handler.route for handler in settings.handlers).match(type_, type_)
+    return type_ if found is None else found
 
 
 def _new_id() -> str:
     """Of the same shape as the router's (a KSUID of these years)."""
     return "3" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(26))
-
-
-async def _ask(nats: NatsSettings, subject: str, headers: dict[str, str], body: bytes, timeout: float) -> int:
-    from ajhost.adapters.nats.connection import addresses
-    from ajhost.adapters.nats.requests import ConnectFailed, NoResponders, request_once
-
-    where = f"{subject} (NATS at {addresses(nats)})"
-    limit = asyncio.timeout(timeout + CALL_CONNECT_LIMIT)
-    try:
-        async with limit, _shown(f"waiting for an answer on {subject}", timeout):
-            reply = await request_once(nats, subject, headers, body, timeout)
-    except NoResponders:
-        echo_error(f"no host: nobody serves {where}")
-        return EXIT_NO_ANSWER
-    except TimeoutError:
-        if limit.expired():
-            echo_error(f"cannot reach NATS at {addresses(nats)}: no connection in time")
-        else:
-            echo_error(f"no answer within {timeout:g} s on {where}")
-        return EXIT_NO_ANSWER
-    except ConnectFailed as error:
-        echo_error(f"cannot reach {error}")
-        return EXIT_NO_ANSWER
-    except Exception as error:  # the client's own errors: a payload too large, a connection that was cut
-        echo_error(f"no answer on {where}: {type(error).__name__}: {error}")
-        return EXIT_NO_ANSWER
-    return _tell(reply.headers, reply.body)
-
-
-def _tell(headers: Mapping[str, str], body: bytes) -> int:
-    """As the router reads a reply: AJ-Terminate before AJ-Error, a blank value is none."""
-    for name, status in (("AJ-Terminate", EXIT_TERMINATE), ("AJ-Error", EXIT_ERROR)):
-        if text := headers.get(name, "").strip():
-            echo_error(f"{name}: {printable(text)}")
-            return status
-    if body and not body.endswith(b"\n") and sys.stdout is not None and sys.stdout.isatty():
-        body += b"\n"
-    write(body)
-    return EXIT_COMPLETE
-
-
-@contextlib.asynccontextmanager
-async def _shown(text: str, seconds: float) -> AsyncIterator[None]:
-    """On a terminal, a line that says what is waited for and how much longer."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield
-        return
-    ticking = asyncio.create_task(_tick(text, asyncio.get_running_loop().time() + seconds))
-    try:
-        yield
-    finally:
-        ticking.cancel()
-        _line("")
-
-
-async def _tick(text: str, end: float) -> None:
-    while (left := end - asyncio.get_running_loop().time()) > 0:
-        _line(f"{text}, {left:.0f} s left")
-        await asyncio.sleep(1)
-
-
-def _line(text: str) -> None:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()

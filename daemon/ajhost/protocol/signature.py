@@ -28,6 +28,26 @@ def read_key(text: str) -> bytes:
     return key
 
 
+def read_seed(text: str) -> bytes:
+    """The private key in `text`, of the same form. Raises ValueError that says what is wrong and quotes nothing."""
+    try:
+        seed = bytes.fromhex(text.strip())
+    except ValueError:
+        raise ValueError("a signing seed must be hexadecimal") from None
+    if len(seed) != KEY_BYTES:
+        raise ValueError(
+            f"a signing seed must have {KEY_BYTES} bytes ({2 * KEY_BYTES} hex digits), found {len(seed)}"
+        )
+    return seed
+
+
+def sign(task: TaskRecord, seed: bytes) -> str:
+    """The signature of a producer with that seed. See `message` for what is raised."""
+    from nacl.signing import SigningKey
+
+    return SigningKey(seed).sign(message(task)).signature.hex()
+
+
 def message(task: TaskRecord) -> bytes:
     """The bytes that a producer signed for `task`.
 

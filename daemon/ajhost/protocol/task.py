@@ -183,8 +183,10 @@ def encode_task(
     tried_ns: int,
     tries: int = 1,
     max_tries: int = 10,
+    signature: str = "",
 ) -> bytes:
     """The JSON of an active task, with the fields and in the order that the router sends. Times are nanoseconds."""
+    signed = {"signature": signature} if signature else {}
     return dumps(
         {
             "id": id,
@@ -196,6 +198,7 @@ def encode_task(
             "created": times.render(created_ns),
             "tried": times.render(tried_ns),
             "tries": tries,
+            **signed,
         }
     )
 

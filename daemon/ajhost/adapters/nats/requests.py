@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from ajhost.adapters.nats.connection import Connection, addresses
 from ajhost.adapters.nats.interfaces import Sink
@@ -64,28 +66,57 @@ async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) ->
 async def request_once(
     settings: NatsSettings, subject: str, headers: Mapping[str, str], body: bytes, timeout: float
 ) -> Reply:
-    """Connects, sends one request, waits for its reply.
+    """Connects, sends one request, waits for its reply. See `Requester` for what is raised."""
+    async with Requester(settings) as requester:
+        return await requester.ask(subject, headers, body, timeout)
 
-    :raises ConnectFailed: no server. :raises NoResponders: nobody serves the subject. :raises TimeoutError: no answer
-    within `timeout` seconds. :raises PayloadTooLarge: nothing was sent.
+
+class Requester:
+    """A connection on which requests are sent, and each one's first reply is awaited.
+
+    :raises ConnectFailed: on entry: no server.
     """
-    inbox = f"{settings.inbox_prefix}.{secrets.token_hex(16)}"
-    sink = _OneReply()
-    connection = _connection(settings, sink, "ajhost call", quiet=True, frame=MOST_MAX_PAYLOAD + (1 << 17))
-    try:
-        await _connected(connection, inbox, settings)
+
+    def __init__(self, settings: NatsSettings) -> None:
+        self._settings = settings
+        self._inbox = f"{settings.inbox_prefix}.{secrets.token_hex(16)}"
+        self._replies = _Replies()
+        frame = MOST_MAX_PAYLOAD + (1 << 17)
+        self._connection = _connection(settings, self._replies, "ajhost call", quiet=True, frame=frame)
+        self._sent = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            await _connected(self._connection, f"{self._inbox}.*", self._settings)
+        except BaseException:
+            await self._connection.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.close()
+
+    async def ask(self, subject: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Reply:
+        """Sends one request and waits for its reply.
+
+        :raises NoResponders: nobody serves the subject. :raises TimeoutError: no answer within `timeout` seconds.
+        :raises PayloadTooLarge: nothing was sent.
+        """
+        self._sent += 1
+        inbox = f"{self._inbox}.{self._sent}"
         data = _publication(subject, inbox, headers, body)
-        if len(data) > connection.max_payload + len(subject) + 256:
-            limit = connection.max_payload
+        limit = self._connection.max_payload
+        if len(data) > limit + len(subject) + 256:
             raise PayloadTooLarge(f"{len(data)} bytes are more than the server's maximum payload of {limit}")
-        connection.transport.out.command(data)
-        async with asyncio.timeout(timeout):
-            status, reply = await sink.reply
+        with self._replies.awaited(inbox) as awaited:
+            self._connection.transport.out.command(data)
+            async with asyncio.timeout(timeout):
+                status, reply = await awaited
         if status == _STATUS_NO_RESPONDERS:
             raise NoResponders(subject)
         return reply
-    finally:
-        await connection.close()
 
 
 def _connection(
@@ -116,18 +147,29 @@ async def _connected(connection: Connection, inbox: str, settings: NatsSettings)
         raise ConnectFailed(f"NATS at {where}: {why}")
 
 
-class _OneReply(NoRequests):
-    """The sink of a connection that awaits one message."""
+class _Replies(NoRequests):
+    """The sink of a connection that awaits replies."""
 
     def __init__(self) -> None:
-        self.reply: asyncio.Future[tuple[str, Reply]] = asyncio.get_running_loop().create_future()
+        self._awaited: dict[bytes, asyncio.Future[tuple[str, Reply]]] = {}
+
+    @contextlib.contextmanager
+    def awaited(self, inbox: str) -> Iterator[asyncio.Future[tuple[str, Reply]]]:
+        """The first reply to an inbox."""
+        future: asyncio.Future[tuple[str, Reply]] = asyncio.get_running_loop().create_future()
+        self._awaited[inbox.encode()] = future
+        try:
+            yield future
+        finally:
+            del self._awaited[inbox.encode()]
 
     def unasked(self, data: bytes, message: Message) -> None:
-        """The reply."""
-        if not self.reply.done():
-            _, header, body, end, _, _ = message
+        """A reply, or a further one, which nobody awaits."""
+        _, header, body, end, subject, _ = message
+        future = self._awaited.get(bytes(subject))
+        if future is not None and not future.done():
             status, headers = _headers(data[header:body])
-            self.reply.set_result((status, Reply(headers, data[body : end - 2])))
+            future.set_result((status, Reply(headers, data[body : end - 2])))
 
 
 def _headers(block: bytes) -> tuple[str, dict[str, str]]:

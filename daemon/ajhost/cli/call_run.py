@@ -1,0 +1,227 @@
+"""What `ajhost call` asks and hears: one request, or many at a rate with a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from ajhost.core.timings import CALL_CONNECT_LIMIT
+from ajhost.settings.values import NatsSettings
+
+if TYPE_CHECKING:
+    from ajhost.adapters.nats.requests import Requester
+
+EXIT_COMPLETE, EXIT_ERROR, EXIT_TERMINATE, EXIT_NO_ANSWER = 0, 1, 2, 3
+COMPLETE, ERROR, TERMINATE, NO_RESPONDERS, NO_ANSWER = (
+    "complete", "AJ-Error", "AJ-Terminate", "no responders", "no answer",
+)  # fmt: skip
+_STATUS = {COMPLETE: EXIT_COMPLETE, ERROR: EXIT_ERROR, TERMINATE: EXIT_TERMINATE}
+
+
+class Request(NamedTuple):
+    """One request as a router sends it, and the id of its task."""
+
+    id: str
+    subject: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a request. `text`: that of AJ-Error or AJ-Terminate, or why there was no answer."""
+
+    id: str
+    outcome: str
+    text: str
+    body: bytes
+    seconds: float
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that asked for this alone."""
+        return _STATUS.get(self.outcome, EXIT_NO_ANSWER)
+
+    @property
+    def reason(self) -> str:
+        """The stable word with which an error text begins, if it is an answer's."""
+        return self.text.partition(":")[0] if self.outcome in (ERROR, TERMINATE) else ""
+
+    def as_object(self) -> dict[str, object]:
+        """As `--json` prints it; a body that is no UTF-8 is `body_base64`."""
+        found: dict[str, object] = {"id": self.id, "outcome": self.outcome, "seconds": round(self.seconds, 6)}
+        if self.outcome != COMPLETE:
+            return found | {"text": self.text}
+        try:
+            return found | {"body": self.body.decode()}
+        except UnicodeDecodeError:
+            return found | {"body_base64": base64.b64encode(self.body).decode()}
+
+
+async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:
+    """Connects and asks once; on a terminal it shows what it waits for."""
+    from ajhost.adapters.nats.connection import addresses
+    from ajhost.adapters.nats.requests import ConnectFailed, Requester
+
+    limit, begun = asyncio.timeout(timeout + CALL_CONNECT_LIMIT), time.monotonic()
+    waiting = f"waiting for an answer on {request.subject}"
+    try:
+        async with limit, _shown(waiting, timeout), Requester(nats) as requester:
+            return await _ask(requester, request, timeout, addresses(nats), time.monotonic())
+    except ConnectFailed as error:
+        text = f"cannot reach {error}"
+    except TimeoutError:
+        text = f"cannot reach NATS at {addresses(nats)}: no connection in time"
+    return Answer(request.id, NO_ANSWER, text, b"", time.monotonic() - begun)
+
+
+async def ask_many(
+    nats: NatsSettings,
+    make: Callable[[], Request],
+    timeout: float,
+    count: int,
+    rate: float | None,
+    heard: Callable[[Answer], None],
+) -> str | None:
+    """Asks `count` times, `rate` times a second, or one after the other without one; why not, if there is no server.
+
+    The time of an answer counts from when its request was due, so a host that is too slow for the rate shows.
+    """
+    from ajhost.adapters.nats.connection import addresses
+    from ajhost.adapters.nats.requests import ConnectFailed, Requester
+
+    where = addresses(nats)
+    try:
+        async with Requester(nats) as requester, asyncio.TaskGroup() as asking:
+
+            async def one(request: Request, due: float) -> None:
+                heard(await _ask(requester, request, timeout, where, due))
+
+            begun = time.monotonic()
+            for number in range(count):
+                if rate is None:
+                    await one(make(), time.monotonic())
+                    continue
+                due = begun + number / rate
+                await asyncio.sleep(max(due - time.monotonic(), 0.0))
+                asking.create_task(one(make(), due))
+    except ConnectFailed as error:
+        return f"cannot reach {error}"
+    return None
+
+
+async def _ask(requester: Requester, request: Request, timeout: float, servers: str, due: float) -> Answer:
+    from ajhost.adapters.nats.requests import NoResponders
+
+    where = f"{request.subject} (NATS at {servers})"
+    outcome, text = NO_ANSWER, ""
+    try:
+        reply = await requester.ask(request.subject, request.headers, request.body, timeout)
+    except NoResponders:
+        outcome, text = NO_RESPONDERS, f"no host: nobody serves {where}"
+    except TimeoutError:
+        text = f"no answer within {timeout:g} s on {where}"
+    except Exception as error:  # the client's own errors: a payload too large, a connection that was cut
+        text = f"no answer on {where}: {type(error).__name__}: {error}"
+    else:
+        # as the router reads a reply: AJ-Terminate before AJ-Error, a blank value is none
+        for name in (TERMINATE, ERROR):
+            if said := reply.headers.get(name, "").strip():
+                return Answer(request.id, name, said, b"", time.monotonic() - due)
+        return Answer(request.id, COMPLETE, "", reply.body, time.monotonic() - due)
+    return Answer(request.id, outcome, text, b"", time.monotonic() - due)
+
+
+# -- a summary of many ----------------------------------------------------------------------------
+
+
+def summary(answers: Sequence[Answer], seconds: float) -> dict[str, object]:
+    """Counts by outcome and by the reasons of errors, the rate of answers, and quantiles of their times in seconds."""
+    answered = sorted(answer.seconds for answer in answers if answer.outcome in _STATUS)
+    reasons = Counter(answer.reason for answer in answers if answer.reason)
+    return {
+        "requests": len(answers),
+        "seconds": round(seconds, 3),
+        "per_second": round(len(answered) / seconds, 3) if seconds else 0.0,
+        "outcomes": dict(Counter(answer.outcome for answer in answers)),
+        "reasons": dict(reasons.most_common()),
+        "latency_s": {
+            name: round(_quantile(answered, share), 6)
+            for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
+            if answered
+        },
+    }
+
+
+def summary_text(answers: Sequence[Answer], seconds: float) -> str:
+    """`summary` for people."""
+    figures = summary(answers, seconds)
+    lines = [f"{len(answers)} requests in {seconds:.2f} s, {figures['per_second']:.4g} answers per second"]
+    reasons = Counter((answer.outcome, answer.reason) for answer in answers)
+    lines += [
+        f"{count:>8}  {outcome}{f', {reason}' if reason else ''}"
+        for (outcome, reason), count in reasons.most_common()
+    ]
+    latency = figures["latency_s"]
+    if isinstance(latency, dict) and latency:
+        lines.append(", ".join(f"{name} {value * 1000:.3g} ms" for name, value in latency.items()))
+    return "\n".join(lines)
+
+
+def status_of(answers: Sequence[Answer]) -> int:
+    """0: all completed; 3: none was answered; 1: else."""
+    if answers and all(answer.outcome == COMPLETE for answer in answers):
+        return EXIT_COMPLETE
+    return EXIT_ERROR if any(answer.outcome in _STATUS for answer in answers) else EXIT_NO_ANSWER
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+# -- on a terminal --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def progress(count: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, if that is a terminal; call it for each answer."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    with click.progressbar(length=count, label="answers", file=sys.stderr, show_pos=True) as bar:
+        yield lambda: bar.update(1)
+
+
+@contextlib.asynccontextmanager
+async def _shown(text: str, seconds: float) -> AsyncIterator[None]:
+    """On a terminal, a line that says what is waited for and how much longer."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    ticking = asyncio.create_task(_tick(text, asyncio.get_running_loop().time() + seconds))
+    try:
+        yield
+    finally:
+        ticking.cancel()
+        _line("")
+
+
+async def _tick(text: str, end: float) -> None:
+    while (left := end - asyncio.get_running_loop().time()) > 0:
+        _line(f"{text}, {left:.0f} s left")
+        await asyncio.sleep(1)
+
+
+def _line(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
