@@ -46,6 +46,7 @@ class Watch:
         await until(lambda: worker.sock is not None)
         self.words = double.owner.words
         self.words[Word.PHASE], self.words[Word.CONNECTION] = Phase.SERVING, ConnectionState.SUBSCRIBED
+        self.words[Word.SOCKET] = 3
         return worker
 
     async def end(self, worker: WorkerProcess) -> None:
@@ -64,17 +65,24 @@ class Watch:
 
 
 @pytest.mark.parametrize(
-    ("paused", "asked", "hangs"),
-    [(False, True, True), (True, True, False), (False, False, False)],
-    ids=["it does not read", "it has no free entry", "there is nothing to read"],
+    ("paused", "asked", "open_", "hangs"),
+    [
+        (False, True, True, True),
+        (True, True, True, False),
+        (False, False, True, False),
+        (False, True, False, False),
+    ],
+    ids=["it does not read", "it has no free entry", "there is nothing to read", "it gave the connection up"],
 )
 async def test_a_worker_that_beats_hangs_only_if_it_leaves_unread_what_it_has_room_for(
-    parts: HostParts, paused: bool, asked: bool, hangs: bool
+    parts: HostParts, paused: bool, asked: bool, open_: bool, hangs: bool
 ) -> None:
     watch = Watch(parts)
     worker = await watch.connect(parts.server.port)
     try:
         watch.words[Word.READING_PAUSED] = paused
+        if not open_:
+            watch.words[Word.SOCKET] = 0
         if asked:
             await watch.scene.asked("A")
         await watch.check(worker, LIMIT)
