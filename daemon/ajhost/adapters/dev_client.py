@@ -1,4 +1,4 @@
-"""Connections of `ajhost dev`: one that sees every task and its answer, one that serves tasks in a single process."""
+"""NATS connections of `ajhost dev`: one observes requests and replies, one serves requests with `--debug`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 _REQUESTS = ("CHORIA_AJ.H.T.>", "CHORIA.AJ.H.T.catchall")
 _REPLIES = "_INBOX.>"
 _MOST = 10_000
-"""Requests without an answer that are remembered."""
+"""Requests without a reply that are kept; at one more the oldest is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Passed:
 
 
 class TaskTap:
-    """Calls `passed` for each answer, on the loop that entered it."""
+    """Observes requests and replies, and calls `passed` for each pair. To be entered in a running event loop."""
 
     def __init__(self, url: str, passed: Callable[[Passed], None]) -> None:
         self._url, self._passed = url, passed
@@ -69,7 +69,12 @@ async def serve(
     answer: Callable[[str, bytes], Awaitable[tuple[dict[str, str], bytes]]],
     ready: Callable[[], None],
 ) -> None:
-    """Answers each request with what `answer(subject, body)` makes of it, one after another, until it is cancelled."""
+    """Answers requests one after another with the headers and body that `answer(subject, body)` returns.
+
+    Calls `ready` once it is subscribed. Returns when it is cancelled.
+
+    :raises ConnectionError: the server cannot be reached.
+    """
     client = await _connect(url)
     turn = asyncio.Lock()
 
@@ -97,4 +102,4 @@ async def _connect(url: str) -> Client:
 
 
 async def _ignore(error: Exception) -> None:
-    """A server that ends takes the host with it, which says so."""
+    """Errors of the connection are not logged: the host of the session logs its own."""

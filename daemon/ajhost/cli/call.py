@@ -1,4 +1,4 @@
-"""`ajhost call`: what a router would send, and what it would get."""
+"""`ajhost call`: sends one request as a router does, and prints the reply."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def _payload(argument: str | None) -> bytes:
 
 
 def _settings(config: Path, is_default: bool) -> Settings | None:
-    """The settings; None if nobody named the file and it is not there for us, for then the defaults may do."""
+    """The settings; None if the default file was not named by `-c` and cannot be read: the defaults serve then."""
     if (
         is_default
         and not os.access(config, os.R_OK)
@@ -276,5 +276,5 @@ def _route(settings: Settings | None, type_: str) -> str:
 
 
 def _new_id() -> str:
-    """Of the same shape as the router's (a KSUID of these years)."""
+    """A task id in the shape of the router's: a KSUID, 27 characters, which begins with 3 in these years."""
     return "3" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(26))

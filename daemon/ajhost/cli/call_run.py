@@ -203,7 +203,7 @@ def progress(count: int) -> Iterator[Callable[[], None]]:
 
 @contextlib.asynccontextmanager
 async def _shown(text: str, seconds: float) -> AsyncIterator[None]:
-    """On a terminal, a line that says what is waited for and how much longer."""
+    """On a terminal, shows what is waited for and the seconds left, until the block ends."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""What the commands share: the option `-c`, exit statuses, and how a bad configuration is told."""
+"""Shared by the commands: the option `-c`, exit statuses, errors of the configuration, requests to the running host."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class BadConfiguration(Exception):
 def config_option(command: _Command) -> _Command:
     """Adds `-c FILE`; the parameter `config` is an absolute path.
 
-    Where nobody names one, it is that of the host of `ajhost dev` that serves the directory we are in, if there is one.
+    Default: the settings of the `ajhost dev` host that serves the current directory, if one runs, else DEFAULT_FILE.
     """
     return _config_option(_found)(command)
 
 
 def own_config_option(command: _Command) -> _Command:
-    """As `config_option`, for commands that are about a file and not about what runs: never that of `ajhost dev`."""
+    """As `config_option`, for commands that read a file and ask no running host: the default is always DEFAULT_FILE."""
     return _config_option(_absolute)(command)
 
 
@@ -62,15 +62,15 @@ def _found(context: click.Context, parameter: click.Parameter, value: Path) -> P
     if context.get_parameter_source(parameter.name or "") is ParameterSource.DEFAULT:
         try:
             return find_settings(Path.cwd()) or value.absolute()
-        except OSError:  # the directory that we are in is gone
+        except OSError:  # the current directory was removed
             return value
     return value.absolute()
 
 
 def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Loads the settings.
+    """Reads and validates the settings.
 
-    :raises BadConfiguration: with every problem.
+    :raises BadConfiguration: with one line for each problem.
     """
     from ajhost.settings.errors import SettingsError
     from ajhost.settings.load import load
@@ -82,7 +82,7 @@ def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Sett
 
 
 def hint_at_settings_here(config: Path) -> str:
-    """For who is in a project and has named no settings, while none are installed; else empty."""
+    """A line that names ./ajhost.toml, if that exists, and `config` is the default and does not; else empty."""
     here = Path("ajhost.toml")
     if config != DEFAULT_FILE or config.exists() or not here.is_file():
         return ""
@@ -90,9 +90,9 @@ def hint_at_settings_here(config: Path) -> str:
 
 
 def runtime_directory(config: Path) -> Path:
-    """The runtime directory, even of a configuration that is wrong elsewhere.
+    """The runtime directory that the configuration names, even if the configuration has errors elsewhere.
 
-    :raises BadConfiguration: when it cannot be told.
+    :raises BadConfiguration: the file cannot be read, or its `[runtime]` table is wrong.
     """
     from ajhost.settings.errors import InvalidValue
     from ajhost.settings.runtime import runtime_directory as find
@@ -118,7 +118,7 @@ def is_named() -> bool:
 
 
 def wrong_host(directory: Path, config: Path) -> str | None:
-    """Why the host of the directory is not the one that was meant by `-c`: it runs on another file."""
+    """An error text if the host in `directory` was started with another file than `config`; else None."""
     from ajhost.roles.host_client import settings_of
 
     runs_on = settings_of(directory)
@@ -128,9 +128,10 @@ def wrong_host(directory: Path, config: Path) -> str | None:
 
 
 def ask_host(config: Path, asked: dict[str, object], *, quiet: bool = False) -> int:
-    """Asks the running host to do something, and prints what it says; the exit status.
+    """Sends a request to the running host's control socket, and prints its answer.
 
-    0: done; 1: not done, or no answer in time; 3: nothing runs. `quiet`: prints nothing if it is done.
+    :param quiet: prints nothing if the host has done it.
+    :returns: the exit status: 0 done, 1 refused or no answer in time, 3 no host runs.
     """
     directory = runtime_directory(config)
     from ajhost.roles.host_client import NotRunning, control

@@ -1,7 +1,8 @@
-"""What serves under `ajhost dev --debug`: one process with the terminal, one task at a time, no deadlines.
+"""The host of `ajhost dev --debug`: one process on the terminal, one task at a time, no deadlines.
 
 `python -m ajhost.cli.debug_host -c FILE`. Handlers are bound, run and answered as in a worker, but on the main thread's
-loop, so that `breakpoint()` has a terminal and all the time that it needs. Nobody answers for it when it dies.
+loop, so that `breakpoint()` has the terminal and no time limit. There is no supervisor: when this process dies, the
+task that it runs gets no answer.
 """
 
 from __future__ import annotations

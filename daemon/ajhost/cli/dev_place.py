@@ -1,4 +1,4 @@
-"""Where a host of `ajhost dev` keeps its files, so that other commands of the same user find it by themselves."""
+"""The directory of a host of `ajhost dev`, in a place where other commands of the same user find it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _PROJECT = "project"
 
 
 def make_place(project: Path) -> Path:
-    """A directory for a host that serves `project`; those of hosts that are gone are removed."""
+    """Makes the directory for a host that serves `project`, and removes the directories of hosts that have ended.
+
+    :raises OSError: it cannot be made, or the place belongs to another user.
+    """
     base = _base()
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = base.lstat()
@@ -31,12 +34,12 @@ def make_place(project: Path) -> Path:
 
 
 def settings_of(place: Path) -> Path:
-    """The settings file of the host, which `ajhost run` and every other command can read."""
+    """The settings file in a host's directory."""
     return place / _SETTINGS
 
 
 def find_settings(directory: Path) -> Path | None:
-    """The settings of the host that serves the project in which `directory` lies; the innermost of several."""
+    """The settings file of the running host whose project contains `directory`; of several, the innermost project's."""
     found: list[tuple[int, Path]] = []
     with contextlib.suppress(OSError):
         for place in _base().iterdir():

@@ -1,4 +1,4 @@
-"""A session of `ajhost dev`: a NATS server, a host, and an eye on the files."""
+"""A session of `ajhost dev`: it runs a NATS server and a host, watches the source files, and reloads the host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ajhost.protocol.exact_json import is_json
 from ajhost.settings.toml_text import development_sections, toml_text
 
 _DRAIN = 0.3
-"""Seconds for what runs when Ctrl-C comes: a session ends within one."""
+"""Seconds that running tasks have after Ctrl-C, so that the session ends within one second."""
 _STOP_PATIENCE = 0.4
 _RELOAD_PATIENCE = 60.0
 _RESULT_SHOWN = 100
@@ -70,7 +70,7 @@ class DevSession:
             yield self.server
             return
         server = EmbeddedNatsServer(self._place, jetstream=True)
-        server.start()  # by this thread, with whose end it ends
+        server.start()  # in this thread: PR_SET_PDEATHSIG kills the server when the thread that started it ends
         try:
             yield server.url
         finally:
@@ -79,7 +79,10 @@ class DevSession:
     # settings
 
     def _write_settings(self) -> None:
-        """Writes what the host reads, from what the session was asked for. :raises BadConfiguration: it is wrong."""
+        """Writes the host's settings file.
+
+        :raises BadConfiguration: the settings named by `-c` are wrong.
+        """
         sections: dict[str, dict[str, Any]] = {}
         if self.config is None:
             for route, target in self.handlers.items():
@@ -135,14 +138,16 @@ class DevSession:
                 [sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))]
             ),
             stdin=None if self.debug else asyncio.subprocess.DEVNULL,
-            # a debugger needs the terminal, and hears its Ctrl-C
+            # a debugger reads the terminal, so it must be in the foreground process group
             start_new_session=not self.debug,
         )
 
     async def _attend(self, host: asyncio.subprocess.Process) -> bool:
-        """Reloads on change, until the session or the host ends; whether it was the host, and by itself.
+        """Reloads the host at each change of a file, until the session or the host ends.
 
-        A debugged one is not reloaded but ends, for another to begin.
+        A host with `--debug` is ended instead, and the caller starts another.
+
+        :returns: whether the host ended by itself.
         """
         ended = asyncio.create_task(host.wait())
         try:
@@ -160,7 +165,7 @@ class DevSession:
             await ended
 
     async def _until(self, change: Coroutine[Any, Any, Any], ended: asyncio.Task[int] | None = None) -> None:
-        """Returns at a change, at the host's end, or when the session is to end."""
+        """Returns when `change` or `ended` is done, or when the session is to stop."""
         own = [asyncio.ensure_future(change), asyncio.ensure_future(self._stop.wait())]
         try:
             await asyncio.wait([*own, *filter(None, [ended])], return_when=asyncio.FIRST_COMPLETED)
@@ -208,7 +213,7 @@ class DevSession:
 
 
 async def _end(host: asyncio.subprocess.Process) -> None:
-    """SIGTERM, and a second one that hurries; then the end of it and of its workers, whatever they do."""
+    """Ends the host: SIGTERM, a second SIGTERM that hurries it, then SIGKILL for it and its workers."""
     for patience in (_DRAIN, _STOP_PATIENCE):
         if host.returncode is not None:
             return
@@ -218,14 +223,14 @@ async def _end(host: asyncio.subprocess.Process) -> None:
             await asyncio.wait_for(asyncio.shield(host.wait()), patience)
     if host.returncode is None:
         workers = children_of(host.pid)
-        for pid in (host.pid, *workers):  # it first: it replaces workers that die
+        for pid in (host.pid, *workers):  # the supervisor first, since it replaces dead workers
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await host.wait()
 
 
 def _is_source(change: object, path: str) -> bool:
-    """Python and TOML of the project: no environments, caches, or files of editors."""
+    """Whether a changed file is Python or TOML of the project, not of an environment, a cache or an editor."""
     parts = Path(path).parts
     if any(
         part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages") for part in parts[1:]
@@ -239,7 +244,7 @@ def _coloured(code: str, text: str) -> str:
 
 
 def _show(passed: Passed) -> None:
-    """One line for a task: when, what, how it ended, how long it took."""
+    """Prints one line for a task: time of day, type and id, outcome, duration, result or error."""
     try:
         task = orjson.loads(passed.task)
         about = f"{task['type']} {task['id']}" + (

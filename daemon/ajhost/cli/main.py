@@ -1,6 +1,6 @@
-"""The program `ajhost`: its commands, and how each way to end becomes an exit status.
+"""The program `ajhost`: its commands, and the exit status for each kind of error.
 
-What a command needs it imports itself, so that `ajhost --help` costs no more than click.
+Each command imports what it needs when it runs, so that `ajhost --help` imports click alone.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> NoReturn:
-    """Runs the command that `arguments` (default: the process's own) name, and exits.
+    """Runs the command that `arguments` (default: those of the process) name, and exits.
 
-    Wrong usage exits 2, a bad configuration 78, an interrupt 130; the rest is each command's own.
+    Exit statuses: 2 wrong usage, 78 bad configuration, 130 interrupted; others are listed in each command's --help.
     """
     try:
         result = program.main(arguments, prog_name, standalone_mode=False)

@@ -1,4 +1,4 @@
-"""What commands write, and how they end when nobody reads it any more."""
+"""Output of the commands: text, JSON and tables on stdout, errors on stderr, and a closed or full stdout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IO_ERROR = 74
 
 
 class OutputFailed(Exception):
-    """stdout takes no more; `status` is what to exit with."""
+    """stdout is closed or full; `status` is the exit status for it."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write: {error.strerror or error}")
@@ -35,7 +35,7 @@ def write(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
-        # or the interpreter would try, and complain, again at its end
+        # the interpreter flushes stdout again at its end, and would print the error
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise OutputFailed(error) from None
@@ -47,7 +47,7 @@ def echo(text: str) -> None:
 
 
 def echo_error(text: str) -> None:
-    """Writes a line to stderr; if that takes nothing, there is nobody left to tell."""
+    """Writes a line to stderr, without control characters. An error of stderr is ignored."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             sys.stderr.write(clean(text) + "\n")
@@ -55,18 +55,18 @@ def echo_error(text: str) -> None:
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON of which no character drives a terminal."""
+    """JSON without characters that a terminal obeys: control, format and bidirectional characters are escaped."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def printable(text: str) -> str:
-    """Text that came from outside, as a terminal may show it."""
+    """Text of a task or a server, with `?` in place of characters that a terminal obeys."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def columns(rows: Sequence[Sequence[object]]) -> str:
-    """A table in aligned columns, numbers to the right; the first row is its head."""
+    """A table in aligned columns; columns of integers are right-aligned. The first row is the head."""
     texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     numeric = [all(isinstance(cell, int) for cell in column) for column in zip(*rows[1:], strict=True)]

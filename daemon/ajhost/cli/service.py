@@ -1,6 +1,7 @@
-"""The unit that runs the settings: root's `ajhost check` happens in its sandbox and as its user.
+"""Finds the systemd unit that runs a settings file, and runs root's `ajhost check` in that unit's sandbox as its user.
 
-A check as root would see what the service cannot: files that only root may read, code below /home, another user's HOME.
+A check as root outside of the sandbox would read what the service cannot: files of root alone, code below /home, the
+files in root's HOME.
 """
 
 from __future__ import annotations
@@ -17,19 +18,20 @@ from ajhost.cli.common import EXIT_CONFIG
 from ajhost.cli.output import echo_error
 
 _BOOTED = Path("/run/systemd/system")
-"""There is one only where systemd is the init system (sd_booted(3)); transient units lie in it."""
+"""It exists only where systemd is the init system (sd_booted(3)). Transient units lie in it."""
 IN_UNIT = "_AJHOST_CHECK_IN_UNIT"
-"""In the environment of a check that runs in the sandbox."""
+"""Environment variable that tells a check that it runs in the sandbox."""
 _DEFAULT = Path("/etc/ajhost/ajhost.toml")
 _NOT_TAKEN = re.compile(
     r"(Exec\w*|Type|Restart\w*|WatchdogSec|NotifyAccess|RuntimeDirectory\w*|FileDescriptorStoreMax|Timeout\w*|"
     r"Standard\w*|SyslogIdentifier|KillMode|OOMPolicy|RemainAfterExit|GuessMainPID|PIDFile|BusName|Sockets)\s*="
 )
-"""What is the running service's own: its runtime directory above all, which the end of another unit would remove."""
+"""Lines of the service that the check's unit must not have. With RuntimeDirectory= the end of the check would remove
+the directory of the running service."""
 
 
 def unit_of(config: Path) -> str | None:
-    """The unit whose ExecStart= names `config`; None without one, or where systemd does not run."""
+    """The name of the unit whose ExecStart= has `-c config`; None if there is none, or systemd does not run."""
     if not _BOOTED.is_dir():
         return None
     unit = "ajhost.service" if config == _DEFAULT else f"ajhost@{config.stem}.service"
@@ -38,12 +40,15 @@ def unit_of(config: Path) -> str | None:
 
 
 def user_of(unit: str) -> str:
-    """The user whose handlers the unit runs; empty for root."""
+    """User= of the unit; empty for root."""
     return _systemctl("show", "--property=User", "--value", unit).strip()
 
 
 def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
-    """Runs `ajhost check ARGUMENTS` in a unit as `unit` is, drop-ins included; prints what it says."""
+    """Runs `ajhost check ARGUMENTS` in a transient unit with the sandbox of `unit`, drop-ins included.
+
+    Prints its output. :returns: its exit status.
+    """
     name, _, instance = unit.removesuffix(".service").partition("@")
     check = f"{name}-check-{os.getpid()}"
     file = _BOOTED / f"{check}.service"
@@ -71,14 +76,14 @@ def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
 
 
 def _unit_text(cat: str, instance: str, command: str, out: Path, err: Path) -> str:
-    """A unit of the same sandbox: the `[Service]` lines of the unit's files, in their order."""
+    """The transient unit: the `[Service]` lines of `systemctl cat`, without those of `_NOT_TAKEN`."""
     lines, section = ["[Service]"], ""
     for line in re.sub(r"\\\n", " ", cat).splitlines():
         text = line.strip()
         if text.startswith("["):
             section = text
         elif section == "[Service]" and text and text[0] not in "#;" and not _NOT_TAKEN.match(text):
-            # the runtime directory is the running service's: where that does not run, there is none
+            # the runtime directory exists only while the service runs: with "-" systemd ignores a missing path
             text = re.sub(r"(?<=[= ])%t/", "-%t/", text)
             lines.append(text.replace("%i", instance).replace("%I", instance))
     lines += [

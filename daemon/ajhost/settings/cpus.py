@@ -1,8 +1,9 @@
-"""How many CPUs this process may use: its affinity, cut down by the CPU quota of its control groups.
+"""How many CPUs this process may use: the smaller of its CPU affinity and the CPU quota of its control groups.
 
-A container with a quota of half a CPU sees every CPU of its machine. A worker for each of them would get a sliver of
-time each, and be late with everything. Both versions of control groups are read (cgroups(7)): `cpu.max` of version 2,
-`cpu.cfs_quota_us` of version 1. A group's quota bounds its descendants, so the tightest of all ancestors counts.
+In a container with a quota, the affinity still has every CPU of the machine. With one worker for each, the quota would
+be used up early in each period, and all workers would be throttled until the next. Both versions of control groups are
+read (cgroups(7)): `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1. A group's quota bounds its descendants, so
+the smallest quota among all ancestors counts.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ _PROCESS = Path("/proc/self")
 
 
 def usable_cpus() -> int:
-    """The smaller of the affinity and the quota, rounded up; at least 1."""
+    """The smaller of the number of CPUs in the affinity and the quota, rounded up; at least 1."""
     cpus = len(os.sched_getaffinity(0))
     quota = cpu_quota(_PROCESS)
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
 def cpu_quota(process: Path) -> float | None:
-    """The tightest quota, in CPUs, of the control groups of a process (`/proc/self`); None when there is none."""
+    """The smallest quota in CPUs of a process's control groups; None without one. `process`: its place in /proc."""
     quotas = [quota for group in _cpu_groups(process) if (quota := _quota_of(group)) is not None]
     return min(quotas, default=None)
 
 
 def _cpu_groups(process: Path) -> Iterator[Path]:
-    """The directories of the process's groups that may have a CPU quota, and of their ancestors."""
+    """The directories of the process's control groups with a CPU controller, and of their ancestors."""
     try:
         groups = (process / "cgroup").read_text().splitlines()
         mounts = (process / "mountinfo").read_text().splitlines()
@@ -48,10 +49,10 @@ def _cpu_groups(process: Path) -> Iterator[Path]:
 
 
 def _ancestry(place: Path, root: str, path: str) -> Iterator[Path]:
-    """From a group up to the mount, of which `root` is the group that is mounted at `place`."""
+    """The directories of group `path` and its ancestors, up to `place`, where group `root` is mounted."""
     inside = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
     group = place / inside.strip("/")
-    if not group.is_dir():  # a group outside of what this container may see
+    if not group.is_dir():  # outside of the part of the hierarchy that is mounted in this container
         group = place
     yield group
     while group != place:

@@ -1,8 +1,8 @@
 """Settings from the environment, for containers: `AJHOST_NATS__SERVERS='["nats://nats:4222"]'`.
 
 A variable names a table and a key, joined by two underscores; its value is a text, a number, true or false, or JSON for
-a list or a table. Variables win over files. Other names that begin with AJHOST_ are none of ours: Kubernetes sets
-AJHOST_SERVICE_HOST and its like for a service of that name.
+a list or a table. Variables override files. A name that begins with AJHOST_ without two underscores is no setting:
+Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in the containers beside a service called `ajhost`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DELIMITER = "__"
 
 
 def names(environ: Mapping[str, str]) -> list[str]:
-    """The variables that are settings."""
+    """The names of the variables that are settings, sorted."""
     tables = {f"{PREFIX}{name}".upper() for name in Document.model_fields}
     return sorted(
         name for name in environ if name.startswith(PREFIX) and (_DELIMITER in name or name in tables)
@@ -32,7 +32,11 @@ def names(environ: Mapping[str, str]) -> list[str]:
 
 
 def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ...], Path], list[Problem]]:
-    """The settings as a file's tables, the variable that each key comes from, and what is wrong with the variables."""
+    """Reads the variables.
+
+    :returns: the settings as the tables of a file; the variable of each key path; a problem for each value that cannot
+        be parsed.
+    """
     tables: dict[str, Any] = {}
     sources: dict[tuple[str, ...], Path] = {}
     problems: list[Problem] = []
@@ -44,7 +48,7 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
         except NotParsed:
             problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
             continue
-        if not found:  # the library passes over what the schema does not have
+        if not found:  # pydantic-settings ignores an unknown name, which the schema shall report
             found = _nested(path, environ[name])
         _merge(tables, found)
         for key in _paths(found):
@@ -54,7 +58,7 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
 
 _FIELDS: dict[str, Any] = {name: (field.annotation, None) for name, field in Document.model_fields.items()}
 _VARIABLES = create_model("Variables", __base__=BaseSettings, **_FIELDS)
-"""The document as settings of the library."""
+"""The fields of `Document` as a model of pydantic-settings."""
 
 
 def _parsed(name: str, value: str) -> dict[str, Any]:
@@ -65,7 +69,7 @@ def _parsed(name: str, value: str) -> dict[str, Any]:
 
 
 def _typed(path: tuple[str, ...], value: Any) -> Any:
-    """Numbers and truth in place of their texts, where the schema has no text."""
+    """Converts texts to numbers and booleans where the schema wants one: a strict schema takes no text for them."""
     if isinstance(value, dict):
         return {key: _typed((*path, key), part) for key, part in value.items()}
     table: type[BaseModel] | None = table_at(path[:-1])
@@ -98,9 +102,3 @@ def _paths(tables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
         yield (*path, key)
         if isinstance(value, dict):
             yield from _paths(value, (*path, key))
-
-
-def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment for handlers: a setting may be a secret."""
-    ours = set(names(environ))
-    return {name: value for name, value in environ.items() if name not in ours}

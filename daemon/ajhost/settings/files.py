@@ -1,4 +1,4 @@
-"""Files that settings name: where they are looked for, and who may read the secret ones."""
+"""Finds and checks the files that settings name; secret ones must be readable by their owner alone."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Files:
     credentials: Path | None
 
     def beside(self, name: str) -> Path:
-        """The path that `name` means for what is no credential: relative to the configuration's directory."""
+        """The path of a file that is no credential; a relative name counts from the configuration's directory."""
         return self.directory / name
 
     def find(self, name: str) -> Path:
-        """The first place of `name` where there is something."""
+        """The first place of `name` that exists."""
         places = [self.directory / name]
         if self.credentials is not None:
             # LoadCredential= of a whole directory joins its name and the file's by "_" (systemd.exec(5))
@@ -68,7 +68,7 @@ class Files:
             except PermissionError as error:
                 if self.credentials is None or place.is_relative_to(self.credentials):
                     raise InvalidValue(_trouble(place, error), "a file that this user can read") from None
-                # the directory is root's; the service gets what is in it from systemd, under the names there
+                # only root may enter the directory; systemd passes its files to the service as credentials
                 given = ", ".join(sorted(path.name for path in self.credentials.iterdir())) or "none"
                 raise InvalidValue(
                     f"{name!r}, which is none of the unit's credentials"
@@ -93,7 +93,8 @@ class Files:
         return path, _text(path)
 
     def read_secret(self, name: str) -> tuple[Path, str]:
-        """As `read`, for a file that nobody but its owner may read. systemd guards its credentials by other means."""
+        """As `read`, for a file whose mode lets only its owner read it. Credentials of systemd are not checked: systemd
+        protects their directory."""
         path = self.find(name)
         found = path.stat()
         mode = found.st_mode
@@ -117,7 +118,7 @@ class Files:
         return self._checked(name, read_seed, "a file with one nkey seed, SU...")
 
     def _checked(self, name: str, read: Callable[[bytes], object], allowed: str) -> Path:
-        """A secret file of which nothing is kept: it is read again, in the same way, at each log-in."""
+        """The path of a secret file that `read` can parse. Its content is not kept: each log-in reads the file anew."""
         path, text = self.read_secret(name)
         try:
             read(text.encode())
@@ -126,7 +127,7 @@ class Files:
         return path
 
     def certificates(self, name: str) -> Path:
-        """A PEM file of certificates; a secret one if a private key lies in it too."""
+        """A PEM file of certificates; if it has a private key as well, it must be secret."""
         path, text = self.read(name)
         if "CERTIFICATE-----" not in text:
             raise InvalidValue(f"{path}, which holds no certificate", "a PEM file with certificates")
@@ -144,7 +145,8 @@ class Files:
         return path
 
     def interpreter(self, name: str) -> Path:
-        """An executable. Not resolved: a virtual environment's python is a link, and says by its place what it is."""
+        """An executable. Links are not resolved: a virtual environment's python is a link, and finds the environment by
+        its own path."""
         path, allowed = self.beside(name), "an executable Python interpreter"
         try:
             is_file = stat.S_ISREG(path.stat().st_mode)
@@ -170,14 +172,17 @@ class Files:
 
 
 def _is_for_our_group(found: os.stat_result) -> bool:
-    """Whether root has made a file for a group of ours to read, as Kubernetes does it with secrets (`fsGroup`)."""
+    """Whether the file belongs to root and one of this process's groups, and others may not read it.
+
+    Kubernetes mounts secrets so (`fsGroup`).
+    """
     groups = {os.getegid(), *os.getgroups()}
     for_group = not found.st_mode & (stat.S_IWGRP | stat.S_IRWXO)
     return os.geteuid() != 0 and found.st_uid == 0 and found.st_gid in groups and for_group
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text is the name of a file, and not the secret that should be in one: it has a place, or a suffix."""
+    """Whether a text looks like a file's name, with a directory or a suffix, and not like the secret itself."""
     if len(text) > _LONGEST_NAME or redact.may_be_secret(text) or not _NAME.match(text):
         return False
     return "/" in text or _SUFFIX.search(text) is not None

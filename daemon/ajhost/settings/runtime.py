@@ -1,7 +1,7 @@
-"""Where a running host is, read from a configuration that may be broken by now.
+"""The table `[runtime]` of a configuration that may have errors elsewhere.
 
-`status` and `reload` need the runtime directory and nothing else, most of all when the rest of the file is wrong: a
-reload shall be rejected by the host, with the reason. Nothing is validated here, so no validator is loaded either.
+`status` and `reload` need the runtime directory alone. They must find it when another part of the file is wrong: the
+running host then rejects the reload with the reason. Nothing is validated here, so that pydantic is not imported.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ajhost.settings.files import configuration_files
 from ajhost.settings.values import RuntimeSettings
 
 _VARIABLES = "AJHOST_RUNTIME__"
-"""See `environment.py`, which a command that looks need not load."""
+"""As in `environment.py`, which imports pydantic."""
 _TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def runtime_directory(file: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """The runtime directory that the environment, or `file` and its drop-ins name; the default if they name none.
+    """The runtime directory: the environment's, else that of `file` and its drop-ins, else the default.
 
-    :raises InvalidValue: when that cannot be told. :raises OSError: when a file cannot be read.
+    :raises InvalidValue: `[runtime]` cannot be read. :raises OSError: a file cannot be read.
     """
     directory = _named(file, "directory", environ, str(RuntimeSettings().directory))
     if not isinstance(directory, str) or not directory:
@@ -64,11 +64,11 @@ def _table(path: Path) -> dict[str, object]:
 
 
 def _rescued(path: Path, text: str, error: tomllib.TOMLDecodeError) -> object:
-    """The table `[runtime]` of a file that is no TOML elsewhere."""
+    """The table `[runtime]` of a file with a syntax error elsewhere."""
     part = _TABLE.search(text)
     if part is not None:
         try:
             return tomllib.loads(part[0])["runtime"]
         except tomllib.TOMLDecodeError:
-            pass  # the error of the whole says more
+            pass  # the error of the whole file is raised below
     raise InvalidValue(f"{path}: {error}", "TOML") from None

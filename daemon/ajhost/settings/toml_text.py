@@ -11,7 +11,7 @@ from typing import Any
 from ajhost.settings.values import Settings
 
 _OTHERS = ("file", "nats", "handlers", "runtime", "signature", "http")
-"""What a host for development has of its own: another server, another directory, calls that nobody signs."""
+"""Sections that a development host leaves out: it has its own server and directory, and checks no signatures."""
 
 
 def toml_text(sections: Mapping[str, Mapping[str, Any]]) -> str:
@@ -23,7 +23,7 @@ def toml_text(sections: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def development_sections(settings: Settings) -> dict[str, dict[str, Any]]:
-    """What `settings` say of handlers and workers, without what ties them to one server and one directory."""
+    """The sections of `settings` for a development host: all but `_OTHERS`, without keys that have their defaults."""
     sections = {
         field.name: changed
         for field in fields(settings)
@@ -35,7 +35,7 @@ def development_sections(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _changed(table: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields that are not as they are by default. `interpreter` and the like are paths, which are absolute here."""
+    """The fields whose values differ from the defaults. Paths are absolute."""
     kind = type(table)
     required = {name for name in ("route", "target") if name in kind.__dataclass_fields__}
     default = kind(**dict.fromkeys(required, ""))

@@ -1,4 +1,4 @@
-"""What systemd is about to do with our unit, which sd_notify(3) cannot tell: asked of `systemctl`, over D-Bus."""
+"""Asks `systemctl` which job systemd runs for this process's unit. sd_notify(3) has no message for it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _SYSTEMCTL = "/usr/bin/systemctl"
 
 
 def own_unit() -> str | None:
-    """The name of the service that this process belongs to, by its control group; None outside of one."""
+    """The name of the service whose control group this process is in; None if it is in none."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
         return None
     for line in lines:
-        # "0::/system.slice/ajhost.service", in a hybrid hierarchy one for each controller as well
+        # "0::/system.slice/ajhost.service"; in a hybrid hierarchy also one line for each controller
         _, controllers, path = line.split(":", 2)
         if controllers in ("", "name=systemd"):
             for part in reversed(path.split("/")):
@@ -27,10 +27,10 @@ def own_unit() -> str | None:
 
 
 async def restart_follows(timeout: float) -> bool:
-    """Whether the stop that is going on is the first half of a restart, so that a next start will come.
+    """Whether systemd stops the unit in order to start it again (a job of type `restart`).
 
-    False if it is an ordinary stop, and if nobody can say within `timeout` seconds: without systemd, without D-Bus.
-    Takes 15 ms. Raises nothing.
+    False for any other stop, and if `systemctl` does not answer within `timeout` seconds (no systemd, no D-Bus). Raises
+    nothing.
     """
     unit = own_unit()
     if unit is None or not os.path.exists(_SYSTEMCTL):

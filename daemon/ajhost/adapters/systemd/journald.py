@@ -1,8 +1,9 @@
-"""Journald: log records with their fields, the prints of handlers, and how long stdout and stderr may wait for it.
+"""Sends log records and printed lines to journald without blocking, and bounds blocking writes to stdout and stderr.
 
-systemd's own `sendv` waits, with the interpreter locked, when journald is behind; a stalled journald would then stop
-every thread of the supervisor and of all workers. Here a record that journald does not take at once is dropped and
-counted, and the count is logged when records are taken again. Format: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
+`sendv` of systemd's Python binding blocks with the interpreter's lock held while journald's socket is full. A stalled
+journald would stop every thread of the supervisor and of all workers. Here a record that does not fit into the socket
+is dropped and counted, and the count is logged once journald reads again. Format:
+https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _DATAGRAMS = "/run/systemd/journal/socket"
 _BUFFER = 8 << 20
 _LINE_MAX = 48 << 10
-"""Bytes of a line without an end after which it is sent as it is; journald's own default (LineMax=)."""
+"""Bytes after which an unfinished line is sent; the default of journald.conf's LineMax=."""
 _LIBC = ctypes.CDLL(None)
 _LEVEL_PREFIX = re.compile(r"<([0-7])>")
 
@@ -50,7 +51,7 @@ class Priority(IntEnum):
 
 
 def is_attached() -> bool:
-    """Whether stderr leads to journald: `$JOURNAL_STREAM`, systemd.exec(5)."""
+    """Whether stderr is connected to journald: `$JOURNAL_STREAM` names its device and inode (systemd.exec(5))."""
     try:
         found = os.fstat(2)
     except OSError:
@@ -67,9 +68,9 @@ def field(name: str, value: str) -> bytes:
 
 
 class Journal:
-    """A way to journald that never waits. `constant` are fields of every record, names in upper case.
+    """A non-blocking datagram socket to journald. `constant`: fields of every record, names in upper case.
 
-    `dropped` counts the records since the last one that was taken.
+    `dropped`: records dropped since the last one that was sent.
     """
 
     def __init__(self, constant: Mapping[str, str], address: str = _DATAGRAMS) -> None:
@@ -78,7 +79,7 @@ class Journal:
         self._socket = socket.socket(
             socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
-        self._socket.setblocking(False)  # whatever default timeout the application has set
+        self._socket.setblocking(False)  # overrides socket.setdefaulttimeout of the application
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self.dropped = 0
         self._since = 0.0
@@ -93,7 +94,7 @@ class Journal:
             self.report_lost()
 
     def report_lost(self) -> None:
-        """Logs how many records were dropped, if any were and the journal takes records again."""
+        """Sends a record with the number of dropped records, if there are any and the socket has room."""
         if not self.dropped:
             return
         dropped, since = self.dropped, time.strftime("%H:%M:%S", time.localtime(self._since))
@@ -113,7 +114,7 @@ class Journal:
         return True
 
     def _offer_file(self, data: bytes) -> bool:
-        """A record that no datagram can hold, in a sealed file whose descriptor is the datagram."""
+        """Sends a record that is too large for a datagram as the descriptor of a sealed memfd."""
         try:
             fd = os.memfd_create("ajhost-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError:
@@ -132,23 +133,23 @@ class Journal:
         return True
 
     def close(self) -> None:
-        """Closes the socket; what was dropped and not reported stays so."""
+        """Closes the socket. Dropped records that were not reported yet are not reported any more."""
         self._socket.close()
 
 
 class JournalHandler(logging.Handler):
-    """Log records as records of journald: text, traceback included, priority, place in the code, and the task."""
+    """Sends log records to journald: text with traceback, priority, place in the code, labels of the task."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
         self._journal = journal
 
     def report_lost(self) -> None:
-        """As its journal's."""
+        """See `Journal.report_lost`."""
         self._journal.report_lost()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Raises nothing and does not wait."""
+        """Sends the record. Raises nothing and does not block."""
         fields = [
             field("MESSAGE", text_of(record)),
             field("PRIORITY", str(_priority(record.levelno))),
@@ -161,7 +162,7 @@ class JournalHandler(logging.Handler):
         self._journal.send(b"".join(fields))
 
     def close(self) -> None:
-        """Closes its journal with it."""
+        """Closes the journal as well."""
         self._journal.close()
         super().close()
 
@@ -179,13 +180,14 @@ def _priority(level: int) -> Priority:
 
 
 Sink = Callable[[str, str, int], None]
-"""Takes a printed line: `stdout` or `stderr`, its text, its priority."""
+"""Called for each printed line with `stdout` or `stderr`, the text, and the syslog priority."""
 
 
 class _Lines(io.RawIOBase):
-    """The end of `print`: each line goes to a sink, with the priority of the record that it is of, if of any.
+    """The raw stream under `sys.stdout` or `sys.stderr`: calls a sink for each line.
 
-    `fileno` is the stream behind it, for children and C code.
+    A line that a logging handler writes has the priority of its record. `fileno` is the descriptor of the original
+    stream, which children and C code write to.
     """
 
     def __init__(self, sink: Sink, name: str, fd: int, priority: Priority) -> None:
@@ -196,7 +198,7 @@ class _Lines(io.RawIOBase):
         self._rest = b""
 
     def redirect(self, sink: Sink) -> None:
-        """Goes on with another sink; an unfinished line, which a fork would repeat, is dropped."""
+        """Replaces the sink, and drops an unfinished line: after a fork, parent and child would both send it."""
         self._sink = sink
         self._rest = b""
 
@@ -227,7 +229,7 @@ class _Lines(io.RawIOBase):
 
 
 def print_lines_to(journal: Journal) -> None:
-    """As `redirect_prints`, to records of the journal: lines with its fields and those of the task."""
+    """Sends lines printed to `sys.stdout` and `sys.stderr` to `journal`, with the labels of the task that prints."""
 
     def sink(_: str, text: str, priority: int) -> None:
         fields = [field("MESSAGE", text), field("PRIORITY", str(priority))]
@@ -238,9 +240,9 @@ def print_lines_to(journal: Journal) -> None:
 
 
 def redirect_prints(sink: Sink) -> None:
-    """Makes `sys.stdout` and `sys.stderr` write whole lines to a sink.
+    """Makes `sys.stdout` and `sys.stderr` call a sink for each line.
 
-    After a fork the same two objects go on, since modules may hold them, with the new sink.
+    Called again after a fork, it keeps the two stream objects, which modules may have stored, and replaces their sink.
     """
     for name, fd, priority in (("stdout", 1, Priority.INFO), ("stderr", 2, Priority.WARNING)):
         present = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
@@ -253,16 +255,16 @@ def redirect_prints(sink: Sink) -> None:
 
 
 def bound_stdio() -> None:
-    """Lets a write to stdout or stderr wait at most 0.1 s for journald; then it fails. Without journald: nothing.
+    """Bounds writes to stdout and stderr at JOURNAL_WRITE_LIMIT, if they lead to journald; a longer write fails.
 
-    For what does not go through `print`: C code, the interpreter's own errors, children. They keep the streams that
-    systemd opened, by which journald knows the unit even of a child that is gone before its line is read, and which
-    hold 8 MB; the bound matters when journald is that far behind. It holds for every process that shares the streams.
+    For writers that bypass `sys.stdout`: C code, the interpreter's own errors, child processes. They use the stream
+    sockets that systemd opened, by which journald knows the unit even if the writer has ended meanwhile. A write blocks
+    once journald is 8 MB behind. The bound (SO_SNDTIMEO) holds for every process that shares the sockets.
     """
     if not is_attached():
         return
     wait = struct.pack("@ll", 0, int(JOURNAL_WRITE_LIMIT * 1e6))
     for fd in (1, 2):
-        # not by a socket object, which would make the stream non-blocking for everybody who shares it once the
-        # application has set a default timeout. What fails here: a stdout that leads elsewhere
+        # A socket object would make the stream non-blocking for every process that shares it, if the application has
+        # called socket.setdefaulttimeout. The call fails for a stream that is no socket, which is right.
         _LIBC.setsockopt(fd, socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait, len(wait))

@@ -1,9 +1,8 @@
-"""What the supervisor tells systemd, and the sockets that systemd keeps for it: sd_notify(3), the FD store.
+"""The supervisor's notifications to systemd, and systemd's file descriptor store: sd_notify(3).
 
-Messages go out on a socket of our own that never blocks: sd_notify(3) itself waits while PID 1 is busy (a
-`daemon-reload` takes it a second), and would stop every worker's supervision with it. What PID 1 does not take at once
-waits here, in order, and is offered again at the next call; the watchdog's pings, which come twice per interval, are
-such calls.
+Messages are sent on a non-blocking socket. libsystemd's sd_notify blocks while PID 1 is busy (a `daemon-reload` takes a
+second), and the supervisor would supervise nothing meanwhile. A message that does not fit into the socket is queued,
+and sent in order at a later call; `watchdog` is called at least twice per interval.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _VARIABLES = (
 
 @dataclass(slots=True)
 class _Message:
-    """A datagram that waits. `kind`: a later one of the same kind, if any, stands in for it."""
+    """A queued datagram. A later message of the same `kind`, if that is not None, replaces it."""
 
     text: str
     kind: str | None
@@ -41,10 +40,10 @@ class _Message:
 
 
 class Notifier:
-    """The one voice towards systemd; without systemd every call does nothing. Nothing here blocks or raises.
+    """Sends notifications to systemd. Without systemd every call does nothing. No method blocks or raises.
 
-    Made once, at the start of the supervisor: it takes the variables of the service manager out of `os.environ`, so
-    that no process that we start can speak in our name or answer for our watchdog.
+    The supervisor makes one at its start. It removes the service manager's variables from `os.environ`, so that no
+    child process sends notifications in the supervisor's name.
     """
 
     def __init__(self) -> None:
@@ -65,34 +64,34 @@ class Notifier:
     # -- state ----------------------------------------------------------------------------------
 
     def ready(self, status: str) -> None:
-        """The start, or a reload, is complete. The watchdog counts from the first one on."""
+        """Ends the start or a reload: READY=1. systemd's watchdog counts from the first one on."""
         self._send(f"READY=1\n{_status(status)}")
 
     def status(self, text: str) -> None:
-        """The line that `systemctl status` shows."""
+        """Sets the line that `systemctl status` shows: STATUS=."""
         self._send(_status(text), kind="status")
 
     def reloading(self) -> None:
-        """A reload has begun; `ready` ends it, whatever was decided."""
+        """Begins a reload: RELOADING=1. `ready` ends it, taken or rejected."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str) -> None:
-        """The end has begun."""
+        """Begins the stop: STOPPING=1."""
         self._send(f"STOPPING=1\n{_status(status)}")
 
     def extend(self, seconds: float) -> None:
-        """Asks for at least `seconds` more, from now, for the start, reload or stop that is going on."""
+        """Extends systemd's timeout of the present start, reload or stop to at least `seconds` from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={max(round(seconds * 1e6), 0)}", kind="extend")
 
     # -- watchdog -------------------------------------------------------------------------------
 
     @property
     def watchdog_interval(self) -> float | None:
-        """Seconds of silence after which systemd kills us; None if it does not watch."""
+        """WatchdogSec= in seconds: without a ping for so long systemd kills the unit. None without a watchdog."""
         return self._interval
 
     def watchdog(self) -> None:
-        """We live. To be called often: sends a ping at most twice per interval, and what had to wait."""
+        """Sends queued messages, and a watchdog ping if half of the interval has passed. To be called often."""
         if self._waiting:
             self._flush()
         if self._interval is None:
@@ -105,37 +104,40 @@ class Notifier:
     # -- the FD store ---------------------------------------------------------------------------
 
     def stored(self) -> list[tuple[str, int]]:
-        """Name and descriptor of what an earlier start gave to the store; close-on-exec, owned by the caller."""
+        """Names and descriptors that earlier starts have stored; close-on-exec. The caller closes them."""
         return list(self._stored)
 
     def store(self, name: str, fd: int) -> None:
-        """Gives systemd a duplicate of `fd`; it outlives this process and comes back from `stored` of the next.
+        """Stores a duplicate of `fd` in systemd, from which the next start gets it by `stored`.
 
-        With FDPOLL=0, because systemd would otherwise close a socket of its own accord once the peer has reset it, and
-        the requests that were in it by then can still be read and run. So whatever is stored must be forgotten.
+        FDPOLL=0: otherwise systemd closes a socket once its peer has reset it, with requests that can still be read and
+        run. Every stored descriptor must therefore be removed by `forget`.
         """
         if self._socket is None:
             return
         try:
-            duplicate = os.dup(fd)  # it may have to wait here, and `fd` is the caller's to close
+            duplicate = os.dup(fd)  # the message may be queued, and the caller may close `fd` meanwhile
         except OSError:
             return
         self._send(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", descriptors=[duplicate])
 
     def forget(self, name: str) -> None:
-        """Takes every descriptor of that name out of the store. An unknown name is none of systemd's business."""
+        """Removes every descriptor of that name from the store. systemd ignores an unknown name."""
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
 
     # -- order ----------------------------------------------------------------------------------
 
     async def barrier(self, timeout: float) -> bool:
-        """Waits until systemd has acted on everything sent before, at most `timeout` seconds; whether it has."""
+        """Waits until systemd has processed all earlier messages, for at most `timeout` seconds.
+
+        :returns: whether it has.
+        """
         if self._socket is None:
             return True
         ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
-        # systemd closes its copy of the writing end when the message's turn comes: end of file at ours
+        # systemd closes its copy of the write end when it processes the message: the read end gets EOF
         loop.add_reader(ours, closed.set)
         try:
             self._send("BARRIER=1", descriptors=[theirs])
@@ -152,7 +154,7 @@ class Notifier:
         return True
 
     def close(self) -> None:
-        """Says nothing more."""
+        """Closes the socket; queued messages are dropped."""
         for message in self._waiting:
             for descriptor in message.descriptors:
                 os.close(descriptor)
@@ -189,7 +191,7 @@ class Notifier:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                pass  # no systemd behind the address (any more): as without systemd
+                pass  # nobody listens at the address: as without systemd
             self._waiting.popleft()
             for descriptor in message.descriptors:
                 with contextlib.suppress(OSError):
@@ -201,7 +203,7 @@ def _status(text: str) -> str:
 
 
 def _inherited() -> dict[int, str]:
-    """Descriptor to name of what systemd passed to this process, made close-on-exec."""
+    """The descriptors that systemd passed to this process (LISTEN_FDS), with their names; made close-on-exec."""
     try:
         found: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
     except (OSError, ValueError):
@@ -210,7 +212,7 @@ def _inherited() -> dict[int, str]:
 
 
 def _watchdog_interval() -> float | None:
-    """sd_watchdog_enabled(3), for which systemd's binding has no function."""
+    """The watchdog's interval in seconds, or None: sd_watchdog_enabled(3), which the Python binding lacks."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
