@@ -53,3 +53,83 @@ async def test_failures_are_told_whatever_a_task_did_to_logging(
     for record in records:
         if record["message"] in ("printed by a handler", "about to fail"):
             assert record["type"] == "fail"
+
+
+MISCHIEF = """
+import io, logging, os, socket, sys
+
+kept = []
+
+def levels():
+    for name in [None, *logging.root.manager.loggerDict]:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.CRITICAL + 1)
+        logger.propagate, logger.disabled = False, True
+
+def disable():
+    logging.disable(logging.CRITICAL)
+
+def filters():
+    for name in list(logging.root.manager.loggerDict):
+        logging.getLogger(name).addFilter(lambda record: False)
+
+def factory():
+    logging.setLogRecordFactory(lambda *a, **k: 1 / 0)
+
+def names():
+    logging.addLevelName(logging.ERROR, "\\x1b[31mERR\\n")
+
+def patches():
+    logging.Logger.callHandlers = logging.Logger.handle = lambda *a: None
+
+def streams():
+    sys.stderr.close()
+    sys.stdout = sys.stderr = io.StringIO()
+
+def reuse():
+    os.close(2)
+    kept.extend(socket.socketpair())
+    assert 2 in (kept[0].fileno(), kept[1].fileno())
+
+def size():
+    raise ValueError("x" * 20_000_000)
+
+def nothing():
+    for end in kept:
+        end.setblocking(False)
+        try:
+            raise AssertionError(end.recv(100))
+        except BlockingIOError:
+            pass
+
+async def mischief(task):
+    globals()[task.payload.decode()]()
+    raise ValueError(f"told after {task.payload.decode()}")
+"""
+KINDS = ("levels", "disable", "filters", "factory", "names", "patches", "streams", "reuse", "size", "nothing")
+
+
+@pytest.mark.parametrize("form", ["auto", "json"])
+async def test_nothing_that_a_task_does_to_loggers_and_streams_silences_the_host(
+    nats_server: NatsServer, tmp_path: Path, form: str
+) -> None:
+    host = Host(
+        tmp_path,
+        nats=nats_server.url,
+        handlers={"mischief": "app:mischief"},
+        modules={"app": MISCHIEF},
+        sections={"workers": {"count": 1}, "log": {"format": form}},
+    )
+    async with host, Router(nats_server.url) as router:
+        before = host.workers()
+        for kind in KINDS:
+            reply = await router.request("mischief", kind.encode())
+            assert reply.text.startswith("handler error: ValueError: "), (kind, reply)
+            line = await host.log("xxxxxxxxxx" if kind == "size" else f"told after {kind}")
+            if form == "json":
+                assert json.loads(line.text)["level"] == "error"
+            else:
+                assert " ERROR   worker 0: " in line.text
+        assert host.workers() == before
+        assert not host.output.having("hangs")

@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from ajhost.adapters.log_record import labels_of, message_of, task_labels, traceback_of
+from ajhost.adapters.linux.own_stderr import own_stderr
+from ajhost.adapters.log_record import labels_of, level_of, message_of, task_labels, traceback_of
 
 _NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
 _LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "debug"}
@@ -23,10 +24,11 @@ _LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "de
 
 
 class JsonLines:
-    """Objects to the descriptor 2, one a line. `constant` is in each."""
+    """Objects to stderr, one a line, by a descriptor of our own. `constant` is in each."""
 
     def __init__(self, constant: Mapping[str, Any]) -> None:
         self._constant = dict(constant)
+        self._output = own_stderr()
 
     def write(
         self, values: Mapping[str, Any], labels: Mapping[str, str], moment: float | None = None
@@ -42,9 +44,11 @@ class JsonLines:
         }
         told |= {name.removeprefix("aj_"): _value(name, text) for name, text in labels.items()}
         data = orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        if self._output is None:
+            return
         try:
             while data:
-                data = data[os.write(2, data) :]
+                data = data[os.write(self._output, data) :]
         except OSError:
             pass
 
@@ -63,7 +67,7 @@ class JsonHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Raises nothing."""
         values: dict[str, Any] = {
-            "level": record.levelname.lower(),
+            "level": level_of(record).lower(),
             "logger": record.name,
             "message": message_of(record),
             "file": record.pathname,

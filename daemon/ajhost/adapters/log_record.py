@@ -67,6 +67,20 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u2
 _SECRET = re.compile(r"(?<=://)[^\s/\"']+(?=@)|\bS[ACNOPUX][A-Z2-7]{56}\b")
 
 
+_LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+LONGEST = 1 << 16
+"""Characters of a traceback: an exception's text has any size, and cleaning it would keep a worker from beating."""
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end of a text that is too long; a traceback says at its end what was raised."""
+    if len(text) <= LONGEST:
+        return text
+    return (
+        f"{text[: LONGEST // 2]}\n... {len(text) - LONGEST} characters left out ...\n{text[-LONGEST // 2 :]}"
+    )
+
+
 def clean(text: str) -> str:
     """`text` without control characters (shown as `\\x1b`) and without secrets (shown as `***`)."""
     if not text.isprintable():
@@ -82,6 +96,11 @@ def _escaped(found: re.Match[str]) -> str:
 def one_line(text: str) -> str:
     """`clean` text without ends of lines, for what stands within a line: an id may hold anything."""
     return clean(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def level_of(record: logging.LogRecord) -> str:
+    """The name of a record's level: an application may give levels other names, with colours in them."""
+    return _LEVELS.get(record.levelno) or one_line(record.levelname)
 
 
 def text_of(record: logging.LogRecord) -> str:
@@ -110,7 +129,7 @@ def traceback_of(record: logging.LogRecord) -> str:
             parts.append(f"(a {kind} whose traceback cannot be shown: {_shown(error)})")
     if record.stack_info:
         parts.append(record.stack_info)
-    return clean("\n".join(parts))
+    return clean(_shortened("\n".join(parts)))
 
 
 def task_labels() -> dict[str, str]:

@@ -16,12 +16,15 @@ import logging
 import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
+from typing import Any
 
 OWN = "ajhost"
 WRITTEN_LEVEL: ContextVar[int | None] = ContextVar("ajhost_written_level", default=None)
 """The level of the record that an application's handlers are writing just now, maybe to stderr."""
 
 _original = logging.Logger.callHandlers
+_own_levels: dict[str, int] = {}
+"""The levels of single loggers of the host, by name: an application may have set theirs as it sets everybody's."""
 _handler: logging.Handler | None = None
 _own_level = logging.INFO
 _root_level: int | None = None
@@ -29,11 +32,22 @@ _root_level: int | None = None
 
 
 class HostLogger(logging.Logger):
-    """A logger of the host's: neither `logging.config` nor `logging.disable` reaches it."""
+    """A logger of the host's: no level, filter, factory or handler that an application sets reaches it."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in logging.Logger
-        """By `[log] level` alone."""
-        return level >= (self.level or _own_level)
+        """By `[log]` alone."""
+        return level >= _own_levels.get(self.name, _own_level)
+
+    def makeRecord(self, *arguments: Any, **named: Any) -> logging.LogRecord:  # noqa: N802 - its name in logging.Logger
+        """Past `logging.setLogRecordFactory`, which may raise."""
+        factory = logging.getLogRecordFactory()
+        if factory is logging.LogRecord:
+            return super().makeRecord(*arguments, **named)
+        logging.setLogRecordFactory(logging.LogRecord)
+        try:
+            return super().makeRecord(*arguments, **named)
+        finally:
+            logging.setLogRecordFactory(factory)
 
     def handle(self, record: logging.LogRecord) -> None:
         """To the host's handler alone."""
@@ -67,8 +81,10 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
         if isinstance(logger, logging.Logger) and _is_own(name):
             logger.__class__ = HostLogger
     logging.Logger.manager.loggerClass = _new_logger  # type: ignore[assignment]
+    _own_levels.clear()
     for name, wanted in levels:
         logging.getLogger(name).setLevel(wanted.upper())
+        _own_levels[name] = logging.getLogger(name).level
     logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
     logging.lastResort = _Nothing()
 

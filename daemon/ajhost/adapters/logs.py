@@ -11,7 +11,8 @@ from typing import TextIO
 
 from ajhost.adapters import log_routing
 from ajhost.adapters.json_log import JsonHandler, JsonLines
-from ajhost.adapters.log_record import labels_of, one_line, text_of
+from ajhost.adapters.linux.own_stderr import own_stderr
+from ajhost.adapters.log_record import labels_of, level_of, one_line, text_of
 from ajhost.adapters.systemd.journald import (
     Journal,
     JournalHandler,
@@ -47,7 +48,7 @@ class LineHandler(logging.Handler):
         if self._stream is None:
             return
         moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-        level = f"{record.levelname:<7}"
+        level = f"{level_of(record):<7}"
         if self._coloured and record.levelno in _COLOURS:
             level = f"\x1b[{_COLOURS[record.levelno]}m{level}\x1b[0m"
         first, *further = text_of(record).split("\n")
@@ -99,8 +100,15 @@ def configure(
         if role != "supervisor":
             print_lines_to(journal)
     else:
-        handler = LineHandler(sys.stderr, role if slot is None else f"{role} {slot}")
+        handler = LineHandler(_stderr(), role if slot is None else f"{role} {slot}")
     log_routing.install(handler, level, levels)
+
+
+def _stderr() -> TextIO | None:
+    """stderr for the host alone; what somebody has put in the place of `sys.stderr` before is theirs to keep."""
+    if sys.stderr is None or sys.stderr is not sys.__stderr__ or (descriptor := own_stderr()) is None:
+        return sys.stderr
+    return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def report_lost() -> None:

@@ -80,7 +80,7 @@ class Live:
                     self.failures.append(f"process {pid} grew from {before[0] >> 20} to {size >> 20} MiB")
                 if files - before[1] > _MOST_FILES:
                     self.failures.append(f"process {pid} has {files} open files, and had {before[1]}")
-            await self._mutating_proxy(partition, server, router, time.monotonic() + seconds * 0.25)
+            await self._mutating_proxy(partition, host, server, router, time.monotonic() + seconds * 0.25)
             await self._ledgers(host, server, router, time.monotonic() + seconds * 0.25)
             self.failures += _unforeseen(host)
 
@@ -139,7 +139,7 @@ class Live:
             await asyncio.sleep(0.05)
 
     async def _mutating_proxy(
-        self, partition: Partition, server: NatsServer, router: Router, until: float
+        self, partition: Partition, host: Host, server: NatsServer, router: Router, until: float
     ) -> None:
         """What the server sends is changed on its way; afterwards every worker is back and everything answered."""
         rng = self._rng
@@ -159,7 +159,7 @@ class Live:
             await asyncio.sleep(
                 0.3
             )  # until the server has noticed: what it gives to a dead connection is lost
-            await self._serves("a mutating proxy", server, router)
+            await self._serves("a mutating proxy", host, server, router)
 
     async def _ledgers(self, host: Host, server: NatsServer, router: Router, until: float) -> None:
         """Some bytes of a worker's ledger are changed, and the worker dies."""
@@ -177,9 +177,11 @@ class Live:
                         self.sent += 1
             processes.send(workers[0], signal.SIGKILL)
             await processes.gone(workers[0])
-            await self._serves("a changed ledger", server, router)
+            # until the server has noticed: what it gives to that connection is lost if the positions were changed
+            await asyncio.sleep(0.3)
+            await self._serves("a changed ledger", host, server, router)
 
-    async def _serves(self, after: str, server: NatsServer, router: Router) -> None:
+    async def _serves(self, after: str, host: Host, server: NatsServer, router: Router) -> None:
         """Every worker is back, and an honest request is answered."""
         try:
             end = time.monotonic() + _BACK
@@ -190,7 +192,8 @@ class Live:
                 await asyncio.sleep(0.05)
             await subscribed_again(server, 2, _BACK)
         except AssertionError as error:
-            self.failures.append(f"after {after}: {error}")
+            lines = "\n".join(line.text for line in host.output.lines[-30:])
+            self.failures.append(f"after {after}: {error}\n{lines}")
 
 
 def _unforeseen(host: Host) -> list[str]:

@@ -10,6 +10,8 @@ from ajhost.roles.json_encoding import CannotEncode, encode
 _GROUP_SHOWN = 3
 _GROUP_DEPTH = 3
 """Levels of nested groups in a text: groups can be nested without end, and a text has about 1 KiB."""
+_LONGEST = 1 << 14
+"""Characters of an exception's text that are looked at."""
 
 # past a metaclass that has a `__name__` of its own
 _name_of = type.__dict__["__name__"].__get__
@@ -77,6 +79,7 @@ def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, .
 
 def _text(error: BaseException) -> str:
     try:
-        return "".join((str(error),))  # a plain str, where `__str__` gave a subclass of it
+        text = "".join((str(error),))  # a plain str, where `__str__` gave a subclass of it
+        return text[:_LONGEST].rstrip()
     except BaseException:
         return "its text cannot be had"
