@@ -9,16 +9,16 @@ import time
 from collections.abc import Container
 from pathlib import Path
 
-from ajhost.adapters.linux.processes import state_of
+from ajhost.adapters.linux.processes import mark_of, state_of
 from ajhost.core.timings import STRAY_HUNT
 
 
 class ChildReaper:
     """Ends and reaps what a subreaper inherits from dead workers: children of handlers, which no process waits for.
 
-    The kernel makes them children of this process when their worker dies, in whatever session or process group they
-    are. An unknown child from before a worker's death is left alone: it belongs to a template that died, or was
-    started in this container by another process.
+    The kernel makes them children of this process when their parent dies, in whatever session or process group they
+    are; each bears the mark of its worker (`processes.mark`). One without a mark that was there before a worker's death
+    is left alone: it belongs to a template that died, or was started in this container by another process.
     """
 
     def __init__(self) -> None:
@@ -54,16 +54,21 @@ class ChildReaper:
         """A template has died: spares its children, which its workers may need."""
         self._spared.update(pid for pid in children() if pid not in known)
 
-    def end_strays(self, known: Container[int]) -> set[int]:
+    def end_strays(self, known: Container[int], living_workers: Container[int]) -> set[int]:
         """Sends SIGKILL to each living child that is not `known` and was there at the last call. Returns their pids.
 
-        Call it at every tick while `hunting`. A worker is a child for a moment before its pidfd is received.
+        Spares those that bear the mark of one of `living_workers`. Call it at every tick while `hunting`. A worker is a
+        child for a moment before its pidfd is received.
         """
         if not self.hunting:
             self._strays.clear()
             return set()
-        unknown = {pid for pid in children() if pid not in known and pid not in self._spared}
+        unknown = {pid for pid in children() if pid not in known}
         living = {pid for pid in unknown if state_of(pid) not in ("Z", "X", "")}
+        for pid in tuple(living):
+            worker = mark_of(pid)
+            if pid in self._spared if worker is None else worker in living_workers:
+                living.discard(pid)
         ended = living & self._strays
         for pid in ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):

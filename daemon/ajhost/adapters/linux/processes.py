@@ -23,6 +23,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
+_MARK = 1 << 62
 _PIDFD_GETFD = 438
 """pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
@@ -86,6 +87,27 @@ def allow_inspection() -> None:
     :raises OSError: when the kernel refuses.
     """
     _prctl(_PR_SET_DUMPABLE, 1)
+
+
+def mark(serial: int) -> None:
+    """Marks this process, and all that will descend from it, with the number of a worker; `mark_of` reads it.
+
+    The mark is a limit without effect: RLIMIT_RTTIME concerns real-time scheduling only, and this is 146,000 years. It
+    is one of the few things that a process inherits through fork, exec and setsid, and that others can see. Where a
+    limit is set already, or may not be set, there is no mark.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + serial, _MARK + serial))
+
+
+def mark_of(pid: int) -> int | None:
+    """The number that `mark` gave to a process or an ancestor of it; None if it has none, or is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
+            if line.startswith("Max realtime timeout"):
+                soft = line.split()[3]
+                return int(soft) - _MARK if soft.isdecimal() and int(soft) > _MARK else None
+    return None
 
 
 def die_with_parent(parent: int) -> None:

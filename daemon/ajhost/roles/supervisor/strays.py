@@ -28,7 +28,7 @@ class Strays:
 
     def end(self) -> bool:
         """Ends what is found. Call it at every tick; whether a worker has died a moment ago."""
-        if ended := self._reaper.end_strays(self._pool.pids()):
+        if ended := self._reaper.end_strays(self._pool.pids(), self._pool.members):
             _log.warning("%d processes that a dead worker had left: SIGKILL", len(ended))
         return self._reaper.hunting
 

@@ -1,0 +1,58 @@
+"""What a handler starts ends with its worker at the latest, however it was detached."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.support import processes
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router
+
+APP = """
+import os, time
+
+async def daemonise(task):
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.setsid()
+            os.write(writer, b"%d" % os.getpid())
+            os.execvp("sleep", ["sleep", "300"])
+        os._exit(0)
+    os.wait()
+    time.sleep(0.05)
+    return [os.getpid(), int(os.read(reader, 20))]
+"""
+
+
+async def test_a_daemonised_process_ends_with_its_own_worker_and_no_other(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"daemonise": "app:daemonise"},
+            modules={"app": APP},
+            sections={"workers": {"count": 2}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        daemons: dict[int, int] = {}
+        while len(daemons) < 2:
+            worker, daemon = (await router.request("daemonise")).json()
+            daemons[worker] = daemon
+        # the supervisor is their parent, and has looked at its children since
+        await asyncio.sleep(2.5)
+        slots = {pid: slot for slot, pid in host.workers().items()}
+        first, second = daemons
+        host.kill(slots[first])
+        await processes.gone(daemons[first], 5.0)
+        await host.refilled(slots[first], first)
+        await asyncio.sleep(1.2)  # the supervisor looks for what a dead worker has left for a second
+        assert Path(f"/proc/{daemons[second]}/cmdline").read_text().startswith("sleep")
+        assert (await host.command("recycle", str(slots[second]))).status == 0
+        await processes.gone(daemons[second], 15.0)
