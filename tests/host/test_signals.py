@@ -49,10 +49,43 @@ async def sub_process(task):
     process = await asyncio.create_subprocess_exec("/bin/sh", "-c", "sleep 0.3; exit 3")
     return await process.wait()
 
+async def fork_on_loop(task):
+    child = os.fork()
+    if child == 0:
+        return await end_as(task)
+    while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
+        await asyncio.sleep(0.01)
+    return os.waitstatus_to_exitcode(found[1])
+
+def fork_in_thread(task):
+    child = os.fork()
+    if child == 0:
+        return asyncio.run(end_as(task)) if task.json()["how"] != "await" else None
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+async def end_as(task):
+    match task.json()["how"]:
+        case "return":
+            return "from the child"
+        case "exit":
+            raise SystemExit(7)
+        case "raise":
+            raise ValueError("in the child")
+        case "await":
+            await asyncio.sleep(0)
+            return "from the child"
+
+async def block(task):
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    return "blocked"
+
 async def pid(task):
     return os.getpid()
 """
-NAMES = ("end_children", "end_children_from_the_loop", "take", "sub_process", "pid")
+NAMES = (
+    *("end_children", "end_children_from_the_loop", "take", "sub_process", "pid"),
+    *("fork_on_loop", "fork_in_thread", "block"),
+)
 
 
 def _host(tmp_path: Path, server: NatsServer, preload: bool = True, prefix: str = "") -> Host:
@@ -84,6 +117,27 @@ async def test_children_that_a_handler_forks_die_as_in_a_script_and_their_worker
         assert (await router.request("pid", {})).json() == before[0]
         assert host.workers() == before
         assert "has left" not in host.log_text()
+
+
+@pytest.mark.parametrize("handler", ["fork_on_loop", "fork_in_thread"])
+async def test_a_forked_child_that_comes_back_from_its_handler_ends_and_answers_nothing(
+    nats_server: NatsServer, tmp_path: Path, handler: str
+) -> None:
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        before = host.workers()
+        for how, status in (("return", 0), ("exit", 7), ("raise", 1), ("await", 0)):
+            request = await router.send(handler, {"how": how}, deadline=6)
+            assert (await router.reply(request)).json() == status, how
+            assert (await router.request("pid", {})).json() == before[0]
+            assert len(request.replies) == 1, how
+        assert [p.pid for p in host.all_processes() if "worker" in p.title] == [before[0]]
+
+
+async def test_signals_that_a_handler_blocks_are_unblocked(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        assert (await router.request("block", {})).body == b"blocked"
+        await host.log("the application has blocked SIGCHLD, SIGHUP, SIGINT")
+        assert (await router.request("sub_process", {}, deadline=6)).json() == 3
 
 
 async def test_a_handler_for_sigchld_is_put_back_so_that_sub_processes_are_waited_for(

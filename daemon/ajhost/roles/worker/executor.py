@@ -20,6 +20,7 @@ from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import attempts
 from ajhost.roles.application import around
+from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
@@ -115,7 +116,10 @@ class Executor:
                 return
             CURRENT_TASK.set(attempt)
             try:
-                outcome = outcome_of_result(await function(attempt.task))
+                result = await function(attempt.task)
+                if forked_child.here:
+                    forked_child.came_back()
+                outcome = outcome_of_result(result)
             except BaseException as error:
                 outcome = self._outcome_of_error(attempt, error)
             self._end(attempt, outcome)
@@ -144,6 +148,8 @@ class Executor:
             self._on_free()
 
     def _outcome_of_error(self, attempt: Attempt, error: BaseException) -> Outcome:
+        if forked_child.here:
+            forked_child.came_back(error)
         outcome = outcome_of_exception(error)
         if attempt.phase is not ANSWERED:
             # here, and not where it is answered: hooks of the application's own log see the handler's context
@@ -166,6 +172,8 @@ class Executor:
         CURRENT_TASK.set(attempt)
         try:
             result = attempt.handler.function(attempt.task)
+            if forked_child.here:
+                forked_child.came_back()
             if inspect.isawaitable(result):  # a coroutine function in disguise
                 attempt.returned()
                 self._post(self._adopt, attempt, result, contextvars.copy_context())
@@ -192,9 +200,15 @@ class Executor:
                 self._post(land, None, None)
                 return
             try:
-                self._post(land, attempt.handler.function(task), None)
+                result = attempt.handler.function(task)
             except BaseException as error:
+                if forked_child.here:
+                    forked_child.came_back(error)
                 self._post(land, None, error)
+            else:
+                if forked_child.here:
+                    forked_child.came_back()
+                self._post(land, result, None)
 
         try:
             self._threads.run(_name(attempt), contextvars.copy_context(), work)

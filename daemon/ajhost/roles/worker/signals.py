@@ -29,6 +29,7 @@ _OURS = {
 """The signals that the host handles through Python, and why they must stay."""
 _CHILD = "by it the event loop knows that a sub-process has ended"
 _FOREIGN = "if it raises while the host's own code runs, this worker ends"
+_NEEDED = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
 _named: set[int] = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
 
 
@@ -94,7 +95,11 @@ class SignalKeeper:
         """The last kernel action for SIGCHLD that was not Python's: libuv's, once a sub-process was started."""
 
     def keep(self) -> None:
-        """Checks the handlers. Call it at each heartbeat."""
+        """Checks the handlers and the mask. Call it at each heartbeat."""
+        if blocked := signal.pthread_sigmask(signal.SIG_BLOCK, ()) & _NEEDED:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+            names = ", ".join(sorted(signal.Signals(number).name for number in blocked))
+            _log.warning("the application has blocked %s: unblocked, the host needs them", names)
         for number, handler in self._ours.items():
             current = signal.getsignal(number)
             if current is not handler and current != handler:

@@ -62,6 +62,7 @@ from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.group import GroupMembership
@@ -216,6 +217,7 @@ class Worker:
         """Serves until told to leave; the exit status."""
         self._loop.add_reader(self._channel.fileno(), self._readable)
         self._signals = SignalKeeper(self._loop, lambda: self._ask_to_retire("SIGTERM"), self._ask_to_retire)
+        forked_child.watch(self._loop)
         self._beat()
         serving = asyncio.create_task(self._serve())
         leaving = asyncio.create_task(self._leaving.wait())
