@@ -30,9 +30,9 @@ class Allocator:
                 return offset
         return None
 
-    def release(self, offset: int) -> None:
-        """Gives a range back and joins it with its free neighbours."""
-        size = self._sizes.pop(offset)
+    def release(self, offset: int) -> int:
+        """Gives a range back and joins it with its free neighbours. Returns its bytes."""
+        size = released = self._sizes.pop(offset)
         free = self._free
         place = next((i for i, (other, _) in enumerate(free) if other > offset), len(free))
         if place < len(free) and offset + size == free[place][0]:
@@ -42,3 +42,4 @@ class Allocator:
             free[place - 1] = (before, length + size)
         else:
             free.insert(place, (offset, size))
+        return released

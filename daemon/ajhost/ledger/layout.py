@@ -61,6 +61,10 @@ class Word:
     CHUNK_SIZE = HeaderWord(8, MAKER, "Bytes of the receive buffer.")
     STORE_AT = HeaderWord(9, MAKER, "Where the frame store begins, in bytes.")
     STORE_SIZE = HeaderWord(10, MAKER, "Bytes of the frame store.")
+    CHUNK_PREPARED = HeaderWord(
+        11, MAKER, "Bytes of the receive buffer that the file system has set aside for good; 0: all of it."
+    )
+    STORE_PREPARED = HeaderWord(12, MAKER, "The same of the frame store.")
     PHASE = HeaderWord(16, OWNER, "A `Phase`: what the process says of itself.")
     HEARTBEAT = HeaderWord(
         17, OWNER, "When the process's loop last wrote this, in monotonic nanoseconds; 0: never."
@@ -228,6 +232,8 @@ ENTRY_WORDS = ENTRY_SIZE // 8
 MAX_REPLY = 256
 """Bytes of the longest reply subject that an entry holds; a router's are about 30."""
 MAX_ID, MAX_TYPE = 64, 96
+PREPARED_FRAME = 1 << 20
+"""Bytes of the largest frame for which memory is always set aside: what a NATS server takes by default."""
 FIRST = HEADER_SIZE // 8
 # plain integers for the hot path: an enum member's `value` costs more than the store
 E_RECEIVED, E_QUEUED, E_STARTED = target("receive"), target("queue"), target("start")
@@ -245,25 +251,53 @@ class Geometry:
     entries: int
     chunk: int
     store: int
+    prepared_chunk: int = 0
+    """Bytes of the chunk that are set aside for good; 0: all. The rest is only while a large frame is there."""
+    prepared_store: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return HEADER_SIZE + self.entries * ENTRY_SIZE + self.chunk + self.store
+        return self._chunk_at + self.chunk + self.store
+
+    @property
+    def _chunk_at(self) -> int:
+        return HEADER_SIZE + self.entries * ENTRY_SIZE
+
+    @property
+    def prepared(self) -> tuple[tuple[int, int], ...]:
+        """What is set aside for good: offsets and sizes."""
+        store_at = self._chunk_at + self.chunk
+        return (
+            (0, self._chunk_at + (self.prepared_chunk or self.chunk)),
+            (store_at, self.prepared_store or self.store),
+        )
+
+    @property
+    def prepared_size(self) -> int:
+        """Bytes that are set aside for good."""
+        return sum(size for _, size in self.prepared)
 
 
 def geometry_for(held: int, max_payload: int) -> Geometry:
     """The geometry that holds `held` requests at once from a server with `max_payload`.
 
     The chunk takes two of the largest frames and a read: a partial frame is then always movable without overlap. The
-    store takes what waits: typical requests, or a few of the largest.
+    store takes what waits: typical requests, or a few of the largest. Memory for frames beyond `PREPARED_FRAME` is set
+    aside only while they are there: a server may take 64 MiB, and few tasks are so large.
     """
-    frame = max_payload + 8192
+    frame, prepared = max_payload + 8192, min(max_payload, PREPARED_FRAME) + 8192
     entries = 512
     while entries < held * 2 + 512:
         entries *= 2
-    chunk = _page(2 * frame + (1 << 18))
-    return Geometry(entries, chunk, _page(max(4 * frame, held * 4096)))
+    typical = held * 4096
+    return Geometry(
+        entries,
+        _page(2 * frame + (1 << 18)),
+        _page(max(4 * frame, typical)),
+        _page(2 * prepared + (1 << 18)),
+        _page(max(4 * prepared, typical)),
+    )
 
 
 def _page(size: int) -> int:
@@ -291,5 +325,6 @@ def create(buffer: memoryview, geometry: Geometry, identity: Identity) -> None:
     words[Word.CHUNK_SIZE] = geometry.chunk
     words[Word.STORE_AT] = HEADER_SIZE + geometry.entries * ENTRY_SIZE + geometry.chunk
     words[Word.STORE_SIZE] = geometry.store
+    words[Word.CHUNK_PREPARED], words[Word.STORE_PREPARED] = geometry.prepared_chunk, geometry.prepared_store
     words[Word.MAGIC] = MAGIC
     words.release()

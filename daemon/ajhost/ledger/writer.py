@@ -43,11 +43,13 @@ REFUSAL_DUE_NS = 250_000_000
 class LedgerWriter(Ledger):
     """A ledger as its owner writes it. One thread only."""
 
-    __slots__ = ("_free", "_high_water", "_seq", "_stored", "store")
+    __slots__ = ("_free", "_high_water", "_prepared", "_seq", "_stored", "store")
 
     def __init__(self, buffer: memoryview) -> None:
         super().__init__(buffer)
         self.store = Allocator(self.words[Word.STORE_AT], self.words[Word.STORE_SIZE])
+        prepared = self.words[Word.STORE_PREPARED] or self.words[Word.STORE_SIZE]
+        self._prepared = self.words[Word.STORE_AT] + prepared
         self._free = list(range(self.entries - 1, -1, -1))
         self._stored: dict[int, int] = {}
         self._seq = self._high_water = 0
@@ -81,28 +83,41 @@ class LedgerWriter(Ledger):
 
     def receive_copy(self, frame: bytes, now_ns: int) -> int | None:
         """RECEIVED: a request whose frame is copied to the store; None when there is no room."""
-        place = self.store.allocate(len(frame)) if self._free else None
+        place = self._store(frame) if self._free else None
         if place is None:
             return None
-        self.view[place : place + len(frame)] = frame
         index = self.receive(place, len(frame), now_ns)
         self._stored[index] = place
         return index
 
     def keep(self, index: int, frame: bytes) -> bool:
         """Copies a RECEIVED request's frame from the receive buffer to the frame store; False: no room."""
-        place = self.store.allocate(len(frame))
+        place = self._store(frame)
         if place is None:
             return False
-        self.view[place : place + len(frame)] = frame
         self.words[FIRST + index * ENTRY_WORDS + FRAME] = place << 32 | len(frame)
         self._stored[index] = place
         return True
 
+    def _store(self, frame: bytes) -> int | None:
+        size = len(frame)
+        place = self.store.allocate(size)
+        if place is None:
+            return None
+        if place + size > self._prepared and not self.set_aside(place, size):
+            self.store.release(place)
+            return None
+        self.view[place : place + size] = frame
+        return place
+
     def drop_frame(self, index: int) -> None:
         """Frees the frame in the store of a STARTED request: nobody reads it any more."""
         if index in self._stored:
-            self.store.release(self._stored.pop(index))
+            place = self._stored.pop(index)
+            size = self.store.release(place)
+            if place + size > self._prepared:
+                begin = max(place, self._prepared)
+                self.give_back(begin, place + size - begin)
 
     def set_deadline(self, index: int, deadline_ns: int) -> None:
         """When a request must be answered at the latest, on the monotonic clock."""

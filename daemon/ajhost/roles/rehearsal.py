@@ -257,7 +257,7 @@ def _runtime_problems(settings: Settings) -> list[str]:
             return [f"runtime.directory: {problem}"]
         place = directory
     workers = settings.workers
-    each = geometry_for(workers.concurrency + workers.backlog, _MAX_PAYLOAD).size
+    each = geometry_for(workers.concurrency + workers.backlog, _MAX_PAYLOAD).prepared_size
     needed = (workers.count + 2) * each  # the supervisor's own is twice as large
     room = os.statvfs(place)
     if (free := room.f_bavail * room.f_frsize) < needed:

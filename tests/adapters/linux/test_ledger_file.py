@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
-from ajhost.ledger.layout import Geometry, Identity, LedgerError, State, Word
+from ajhost.ledger.layout import Geometry, Identity, LedgerError, State, Word, geometry_for
+from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 
 GEOMETRY = Geometry(8, 4096, 8192)
@@ -221,3 +223,55 @@ def test_a_file_that_is_not_there_takes_no_other_ones_place(tmp_path: Path) -> N
 def test_whether_a_directory_lies_in_memory_is_known(tmp_path: Path) -> None:
     assert ledger_file.on_tmpfs(Path("/dev/shm"))
     assert not ledger_file.on_tmpfs(Path("/proc"))
+
+
+@pytest.fixture
+def memory_directory() -> Iterator[Path]:
+    """On a tmpfs, as a runtime directory is: other file systems set more aside than they are asked for."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("max_payload", [8 << 20, 64 << 20])
+def test_a_server_that_takes_much_costs_no_more_until_much_comes_and_no_more_after_it(
+    memory_directory: Path, max_payload: int
+) -> None:
+    def taken() -> int:
+        return ledger_file.path_of(memory_directory, 5).stat().st_blocks * 512
+
+    usual, much = geometry_for(1016, 1 << 20), geometry_for(1016, max_payload)
+    assert much.prepared_size == usual.prepared_size == usual.size
+    ledger_file.make(memory_directory, much, Identity(5, 3, 2))
+    owner = LockedLedger(memory_directory, 5)
+    buffer = ReceiveBuffer(owner)
+    buffer.reset()
+    at_first, frame = taken(), b"x" * (max_payload - 4096)
+    buffer.free_space(0)[:5] = frame[:5]
+    buffer.commit(5)
+    buffer.free_space(len(frame))[: len(frame) - 5] = frame[5:]
+    buffer.commit(len(frame) - 5)
+    assert buffer.unconsumed() == frame
+    index = owner.receive(buffer.place(), len(frame), 1)
+    buffer.consume(len(frame))
+    assert owner.keep(index, frame)
+    assert owner.frame(index) == frame
+    buffer.free_space(0)
+    assert taken() > at_first + max_payload // 3, "it waits in the frame store"
+    owner.release(index)
+    assert taken() <= at_first + (1 << 16)
+
+
+def test_what_a_dead_owner_was_receiving_finds_room_too(tmp_path: Path) -> None:
+    ledger_file.make(tmp_path, geometry_for(16, 8 << 20), Identity(5, 3, 2))
+    owner = LockedLedger(tmp_path, 5)
+    buffer = ReceiveBuffer(owner)
+    buffer.reset()
+    buffer.free_space(0)[:5] = b"begin"
+    buffer.commit(5)
+    heir = ReceiveBuffer(MappedLedger(tmp_path, 5))
+    heir.resume(0)
+    rest = heir.free_space(8 << 20)
+    rest[-3:] = b"end"
+    heir.commit(len(rest))
+    data = heir.unconsumed()
+    assert (len(data), data[:5], data[-3:]) == (8 << 20, b"begin", b"end")

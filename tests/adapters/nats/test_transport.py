@@ -12,7 +12,7 @@ from ajhost.adapters.nats.interfaces import error_text
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
-from ajhost.ledger.layout import Geometry, Identity, Word, create
+from ajhost.ledger.layout import Geometry, Identity, Word, create, geometry_for
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import ServerInfo
@@ -178,3 +178,34 @@ async def test_a_connection_that_was_taken_over_is_left_to_whoever_reads_it() ->
         worker.transport.close()
         heir.sendall(b"PING\r\n")
         assert await peer.received(6) == b"PING\r\n"
+
+
+class _Full(LedgerWriter):
+    """A ledger whose file system has no more room."""
+
+    def set_aside(self, offset: int, size: int) -> bool:
+        return False
+
+
+async def test_a_large_request_for_which_there_is_no_memory_is_refused_and_the_next_one_served() -> None:
+    worker = Worker()
+    geometry = geometry_for(16, 8 << 20)
+    memory = memoryview(bytearray(geometry.size))
+    create(memory, geometry, Identity(1, 0, 1))
+    worker.ledger = _Full(memory)
+    worker.transport = LedgerTransport(worker.ledger, RestartWindow(worker.ledger), worker, worker)
+    missing: list[int] = []
+    admit = worker.admit
+
+    def noting(index: int, data: bytes, message: Message) -> None:
+        missing.append(message[3] - len(data))
+        admit(index, data, message)
+
+    worker.admit = noting  # type: ignore[method-assign]
+    with Peer() as peer:
+        await connected(worker, peer)
+        await peer.fill(frame(b"R.big", padding=6 << 20) + frame(b"R.1"))
+        await until(lambda: len(worker.admitted) == 2)
+        assert worker.admitted == [b"R.big", b"R.1"]
+        assert missing[0] > 5 << 20, "it is refused by its first line"
+        peer.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajhost.ledger.layout import Geometry, Identity, LedgerError, Word, create
+from ajhost.ledger.layout import Geometry, Identity, LedgerError, Word, create, geometry_for
 from ajhost.ledger.receive_buffer import LONGEST_FRAME, READ_SIZE, ReceiveBuffer
 from ajhost.ledger.view import Ledger
 from tests.support.kill_states import states
@@ -186,3 +186,22 @@ def test_a_kill_while_a_connection_is_new_leaves_positions_of_one_connection_or_
         assert again.unconsumed() in (b"c", b""), (
             "what the earlier connection had left over, never a whole frame"
         )
+
+
+class Short(Ledger):
+    """A ledger whose file system has no more room."""
+
+    def set_aside(self, offset: int, size: int) -> bool:
+        return False
+
+
+def test_without_memory_for_a_large_frame_there_is_no_place_to_receive_it_and_there_is_for_the_next() -> None:
+    geometry = geometry_for(16, 8 << 20)
+    view = memoryview(bytearray(geometry.size))
+    create(view, geometry, Identity(7, 0, 1))
+    buffer = ReceiveBuffer(Short(view))
+    buffer.reset()
+    receive(buffer, b"begin")
+    assert len(buffer.free_space(8 << 20)) == 0
+    buffer.consume(8 << 20)
+    assert len(buffer.free_space(0)) == READ_SIZE

@@ -50,7 +50,8 @@ def make(directory: Path, geometry: Geometry, identity: Identity) -> None:
     unfinished = path.with_suffix(_UNFINISHED)
     descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        _fill(descriptor, geometry.size, path)
+        os.ftruncate(descriptor, geometry.size)
+        _fill(descriptor, geometry, path)
         with mmap.mmap(descriptor, geometry.size) as mapping, memoryview(mapping) as view:
             create(view, geometry, identity)
         os.link(unfinished, path)  # unlike a rename it replaces no file
@@ -59,12 +60,14 @@ def make(directory: Path, geometry: Geometry, identity: Identity) -> None:
         os.close(descriptor)
 
 
-def _fill(descriptor: int, size: int, path: Path) -> None:
+def _fill(descriptor: int, geometry: Geometry, path: Path) -> None:
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        for offset, size in geometry.prepared:
+            os.posix_fallocate(descriptor, offset, size)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
+        size = geometry.prepared_size
         room = os.fstatvfs(descriptor)
         free = room.f_bavail * room.f_frsize
         text = (
@@ -74,15 +77,32 @@ def _fill(descriptor: int, size: int, path: Path) -> None:
         raise OSError(errno.ENOSPC, f"no space left: {text}", str(path)) from None
 
 
+def _set_aside(descriptor: int, offset: int, size: int) -> bool:
+    try:
+        os.posix_fallocate(descriptor, offset, size)
+    except OSError:
+        return False
+    return True
+
+
+def _give_back(mapping: mmap.mmap, offset: int, size: int) -> None:
+    """Punches a hole of the whole pages in there (madvise(2), MADV_REMOVE); a file system that cannot keeps them."""
+    begin, end = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end:
+        with contextlib.suppress(OSError):
+            mapping.madvise(mmap.MADV_REMOVE, begin, end - begin)
+
+
 class MappedLedger(Ledger):
     """Another process's ledger, mapped; not `writable` for those who only look.
 
     :raises OSError: when there is no such file. :raises LedgerError: when it is no ledger of this layout.
     """
 
-    __slots__ = ("_mapping",)
+    __slots__ = ("_file", "_mapping")
 
     def __init__(self, directory: Path, serial: int, *, writable: bool = True) -> None:
+        self._file = directory, serial
         self._mapping = _map(directory, serial, writable=writable)
         try:
             super().__init__(memoryview(self._mapping))
@@ -90,6 +110,21 @@ class MappedLedger(Ledger):
             with contextlib.suppress(BufferError):
                 self._mapping.close()
             raise
+
+    def set_aside(self, offset: int, size: int) -> bool:
+        """See `Ledger`: for a dead owner, whose connection is read on."""
+        try:
+            descriptor = _open(*self._file)
+        except OSError:
+            return False
+        try:
+            return _set_aside(descriptor, offset, size)
+        finally:
+            os.close(descriptor)
+
+    def give_back(self, offset: int, size: int) -> None:
+        """See `Ledger`."""
+        _give_back(self._mapping, offset, size)
 
     def close(self) -> None:
         """Unmaps it."""
@@ -109,6 +144,14 @@ class LockedLedger(LedgerWriter):
         fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
         self._mapping = mmap.mmap(self._lock, os.fstat(self._lock).st_size)
         super().__init__(memoryview(self._mapping))
+
+    def set_aside(self, offset: int, size: int) -> bool:
+        """See `Ledger`."""
+        return _set_aside(self._lock, offset, size)
+
+    def give_back(self, offset: int, size: int) -> None:
+        """See `Ledger`."""
+        _give_back(self._mapping, offset, size)
 
     @property
     def place(self) -> str:

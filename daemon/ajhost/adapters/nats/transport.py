@@ -231,6 +231,10 @@ class LedgerTransport:
         self._sink.before_buffer_reuse()
         try:
             space = self._buffer.free_space(self._needed)
+            if not space and self._needed:
+                self._oversize(self._buffer.unconsumed())  # there is no memory for this frame
+                self._sink.before_buffer_reuse()
+                space = self._buffer.free_space(0)
             if not space:
                 raise FrameError("a line that is longer than any")
             count = sockets.receive(sock, space) if self._tls is None else self._tls.receive(sock, space)

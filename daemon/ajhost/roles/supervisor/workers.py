@@ -188,8 +188,10 @@ class WorkerPool:
         geometry = geometry_for(workers.concurrency + workers.backlog, self.max_payload)
         if self._told_size != geometry.size:
             self._told_size, count = geometry.size, workers.count
-            mib = geometry.size / (1 << 20)
-            _log.info("%d workers take %.1f MiB each of %s", count, mib, self._directory)
+            mib = geometry.prepared_size / (1 << 20)
+            more = (geometry.size - geometry.prepared_size) >> 20
+            large = f", and up to {more} MiB more while they hold tasks of over 1 MiB" if more else ""
+            _log.info("%d workers take %.1f MiB each of %s%s", count, mib, self._directory, large)
         ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
         ours, theirs = pair()
         try:

@@ -322,11 +322,11 @@ def _move_frames(ledger: Ledger, buffer: ReceiveBuffer, standby: Standby, requeu
         if reply and place not in requeued.places and reply not in requeued.seen:
             copies.append(standby.copy(bytes(ledger.view[place : place + end - begin]), received_ns))
     buffer.consume(found.end)
-    needed = found.needed
-    if needed > buffer.size - READ_SIZE:
-        # the server's max_payload grew: no ledger here holds it; it is answered by its first line and passed over
-        begun = buffer.unconsumed()
-        if buffer.place() not in requeued.places and reply_of(begun) not in requeued.seen:
+    needed, begun, place = found.needed, buffer.unconsumed(), buffer.place()
+    if needed > buffer.size - READ_SIZE or (needed and not buffer.free_space(needed)):
+        # no ledger here holds it, as the server's max_payload grew, or memory is short: it is answered by its first
+        # line and passed over
+        if place not in requeued.places and reply_of(begun) not in requeued.seen:
             standby.copy(begun, received_ns)
         buffer.consume(needed)
         needed = 0
