@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import secrets
-import string
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +33,6 @@ from ajhost.core.timings import ROUTER_SLACK
 from ajhost.settings.values import NatsSettings, Settings
 
 _SECOND = 1_000_000_000
-_ID_ALPHABET = string.digits + string.ascii_letters
 _EPILOG = """\b
 Examples:
   ajhost call email:new '{"to": "ada@example.net"}'
@@ -117,7 +114,7 @@ def call(
     With --count it is a small load test: the summary has the outcomes, the rate, and the times of the answers, each
     from when its request was due.
     """
-    from ajhost.protocol.task import read_task
+    from ajhost.protocol.task import new_id, read_task
     from ajhost.protocol.wire import encode_request
 
     _check_usage(route, subject, count, rate)
@@ -130,7 +127,7 @@ def call(
     asked = _route(settings, type_) if route is None else route
 
     def make() -> Request:
-        now, id_ = time.time_ns(), _new_id()
+        now, id_ = time.time_ns(), new_id()
         task = _encode(seed, id=id_, type=type_, queue=queue, payload=data, created_ns=now, tried_ns=now,
                        tries=tries, max_tries=max_tries)  # fmt: skip
         by_route, headers, body = encode_request(asked, task, now + int(timeout * _SECOND))
@@ -273,8 +270,3 @@ def _route(settings: Settings | None, type_: str) -> str:
         return type_
     found = Routes(handler.route for handler in settings.handlers).match(type_, type_)
     return type_ if found is None else found
-
-
-def _new_id() -> str:
-    """A task id in the shape of the router's: a KSUID, 27 characters, which begins with 3 in these years."""
-    return "3" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(26))

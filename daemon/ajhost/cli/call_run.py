@@ -121,6 +121,7 @@ async def ask_many(
 
 async def _ask(requester: Requester, request: Request, timeout: float, servers: str, due: float) -> Answer:
     from ajhost.adapters.nats.requests import NoResponders
+    from ajhost.protocol.wire import error_of
 
     where = f"{request.subject} (NATS at {servers})"
     outcome, text = NO_ANSWER, ""
@@ -133,10 +134,8 @@ async def _ask(requester: Requester, request: Request, timeout: float, servers: 
     except Exception as error:  # the client's own errors: a payload too large, a connection that was cut
         text = f"no answer on {where}: {type(error).__name__}: {error}"
     else:
-        # as the router reads a reply: AJ-Terminate before AJ-Error, a blank value is none
-        for name in (TERMINATE, ERROR):
-            if said := reply.headers.get(name, "").strip():
-                return Answer(request.id, name, said, b"", time.monotonic() - due)
+        if (said := error_of(reply.headers)) is not None:
+            return Answer(request.id, *said, b"", time.monotonic() - due)
         return Answer(request.id, COMPLETE, "", reply.body, time.monotonic() - due)
     return Answer(request.id, outcome, text, b"", time.monotonic() - due)
 

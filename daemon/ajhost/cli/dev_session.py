@@ -24,6 +24,7 @@ from ajhost.cli.common import BadConfiguration, load_settings
 from ajhost.cli.dev_place import make_place, settings_of
 from ajhost.cli.output import echo, echo_error, printable
 from ajhost.protocol.exact_json import is_json
+from ajhost.protocol.wire import error_of
 from ajhost.settings.toml_text import development_sections, toml_text
 
 _DRAIN = 0.3
@@ -252,10 +253,8 @@ def _show(passed: Passed) -> None:
         )
     except (ValueError, KeyError, TypeError):
         about = f"{passed.subject}, which was no task"
-    for name, colour in (("AJ-Terminate", "31"), ("AJ-Error", "31")):
-        if text := passed.headers.get(name, "").strip():
-            outcome, said = _coloured(colour, name), printable(text)
-            break
+    if (error := error_of(passed.headers)) is not None:
+        outcome, said = _coloured("31", error[0]), printable(error[1])
     else:
         outcome, said = _coloured("32", "complete"), _result(passed.body)
     moment = time.strftime("%H:%M:%S")

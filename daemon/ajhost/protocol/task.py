@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import re
+import secrets
+import string
 from binascii import a2b_base64
 from operator import itemgetter
 from typing import Any
@@ -27,6 +29,7 @@ _TYPES_KEPT = 1024
 _LONGEST_KEPT = 128
 LONGEST_TYPE = 255
 """Bytes of the longest type. Types are keys of caches here, so that their length is bounded before they are used."""
+_ID_ALPHABET = string.digits + string.ascii_letters
 
 
 class TaskRecord:
@@ -201,6 +204,11 @@ def encode_task(
             **signed,
         }
     )
+
+
+def new_id() -> str:
+    """An id for a task that no producer has made, in the shape of a KSUID of these years: 27 characters, 3 first."""
+    return "3" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(26))
 
 
 def unwrap(payload: bytes) -> bytes:

@@ -6,7 +6,7 @@ The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header rea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -148,6 +148,17 @@ def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict
     """
     headers = {"AJ-Content-Type": CONTENT_TYPE, "AJ-Handler-Deadline": times.render_seconds(deadline_ns)}
     return subjects_of(route)[0], headers, task
+
+
+def error_of(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """Name and text of the header by which a reply tells an error; None for a result.
+
+    A router looks at AJ-Terminate before AJ-Error, and takes a blank value for none (request_reply_handler.go).
+    """
+    for name in ("AJ-Terminate", "AJ-Error"):
+        if text := headers.get(name, "").strip():
+            return name, text
+    return None
 
 
 def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:

@@ -1,4 +1,4 @@
-"""Configuration files to `Settings`, or to everything that is wrong with them at once."""
+"""Reads configuration files and the environment into `Settings`, or raises every problem at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _POSITION = re.compile(r" \(at (.*)\)\Z")
 _BARE_ROUTE = re.compile(r"\s*\[\s*handlers\s*\.\s*[^\"'\]]*:")
 _SECRET = frozenset(("password", "token"))
 _MAY_BE_SECRET = ("nats", "signature")
-"""Tables in which a text of the wrong kind may be a secret in the wrong place."""
+"""Tables in which a wrong value may be a secret in the wrong key: errors do not show it."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _WHO = ("creds", "nkey", "token", "token_file", "user")
 _BESIDE_CONTEXT = ("servers", *_WHO, "password", "password_file", "tls")
@@ -60,7 +60,7 @@ def load(file: Path, environ: Mapping[str, str]) -> Settings:
 
 
 class _Loader:
-    """One load: the merged tables, where each key came from, and the problems so far."""
+    """One load. Holds the merged tables, the file that each key comes from, and the problems found so far."""
 
     def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
         self._file = file
@@ -76,7 +76,9 @@ class _Loader:
 
     def load(self) -> Settings:
         tables, sources, problems = environment.read(self._environ)
-        if not tables or os.path.exists(self._file):  # the environment may say everything
+        if not tables or os.path.exists(
+            self._file
+        ):  # with settings in the environment, the file may be absent
             self._read_all()
         self._merge(self._raw, tables, self._file, ())
         self._sources.update(sources)
@@ -177,7 +179,7 @@ class _Loader:
         path: KeyPath = tuple(part for part in details["loc"] if part != "[key]")
         kind = details["type"]
         if kind == "missing" or (kind == "too_short" and path == ("handlers",)):
-            # what is missing here may stand in a file that could not be read
+            # the missing key may be in a file that could not be read
             if self._whole:
                 self._add(path, "nothing", _description(path))
         elif kind == "extra_forbidden":
@@ -191,7 +193,7 @@ class _Loader:
         else:
             self._add(path, redact.shown(details["input"]), _description(path))
 
-    # what no single key shows
+    # rules over several keys
 
     def _context(self) -> NatsSettings | None:
         nats = self._raw.get("nats")
@@ -245,7 +247,7 @@ class _Loader:
             self._add(("nats", key), found, "a ping_timeout that is longer than the ping_interval")
 
     def _check_open(self, nats: Mapping[str, Any]) -> None:
-        """A file of settings is secret once a secret stands in it. Its group is the service's, so that may read it."""
+        """Adds a problem for a secret in a settings file that others may read. The group may: it is the service's."""
         servers = nats.get("servers")
         with_secret = isinstance(servers, list) and any("@" in str(server) for server in servers)
         for key in [*sorted(_SECRET & nats.keys()), *(["servers"] if with_secret else [])]:
@@ -288,19 +290,19 @@ def _key(path: KeyPath) -> str:
 
 
 def _description(path: KeyPath) -> str:
-    """What the schema says is allowed at `path`, an item of a list being described with its list."""
+    """The schema's text on what is allowed at `path`; for an item of a list, that of the list."""
     names = tuple(part for part in path if isinstance(part, str))
     if len(names) == 2 and names[0] == "handlers":
         return 'a table [handlers."<route>"]'
     while (table := table_at(names[:-1])) is None and len(names) > 1:
-        names = names[:-1]  # a key that the user has named, as the loggers of [log.levels]
+        names = names[:-1]  # a key of the user's choice, like a logger in [log.levels]
     if table is None or names[-1] not in table.model_fields:
         raise AssertionError(f"nothing is known of {_key(path)}")
     return table.model_fields[names[-1]].description or ""
 
 
 def _alternatives(path: KeyPath) -> str:
-    """The keys that there are where `path` has an unknown one, and the one that was probably meant."""
+    """The allowed keys of the table in which `path` is unknown, and the one that was probably meant."""
     *names, wrong = (str(part) for part in path)
     table = table_at(tuple(names))
     known = list(table.model_fields) if table is not None else []
@@ -315,7 +317,7 @@ def _tables_with(name: str) -> Iterator[tuple[str, ...]]:
 
 
 def _word_of(file: Path) -> str | None:
-    """What stands in a file that was just validated: used while it cannot be read later."""
+    """The content of a secret file that was validated: used later while the file cannot be read."""
     try:
         return read_word(file.read_bytes())
     except (OSError, CredentialsError):
@@ -323,7 +325,7 @@ def _word_of(file: Path) -> str | None:
 
 
 def _settings(file: Path, document: Document, context: NatsSettings | None) -> Settings:
-    """Builds the values; what the files do not say is left to the defaults there."""
+    """Builds the settings of a validated document. Keys that are not set get the defaults of `values.py`."""
     given = document.model_dump(exclude_unset=True, warnings=False)  # validated names have become paths
     nats: dict[str, Any] = given.get("nats", {})
     for key in ("password", "token"):
@@ -361,7 +363,7 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
 
 
 def _http(given: Mapping[str, Any]) -> HttpSettings:
-    """`listen` is the name by which the host is called, too."""
+    """The `[http]` table; the host part of `listen` is one of the allowed names."""
     name = given["listen"].rpartition(":")[0].strip("[]").lower()
     hosts = tuple(dict.fromkeys([*given.get("hosts", ()), *([name] if name else [])]))
     return HttpSettings(given["listen"], given.get("token_file"), hosts)

@@ -21,12 +21,12 @@ from typing import Any
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.core.routing import Routes
 from ajhost.core.timings import ROUTER_SLACK
-from ajhost.protocol.task import encode_task
-from ajhost.protocol.wire import encode_request
+from ajhost.protocol.task import encode_task, new_id
+from ajhost.protocol.wire import encode_request, error_of
 from ajhost.settings.toml_text import toml_text
 from ajhost.settings.values import NatsSettings
 from ajhost.testing.running import Outcome
-from ajhost.testing.tasks import new_id, payload_bytes
+from ajhost.testing.tasks import payload_bytes
 
 _START_PATIENCE = 30.0
 _STOP_PATIENCE = 10.0
@@ -150,10 +150,8 @@ class TestHost:
         except (ConnectFailed, NoResponders, TimeoutError) as error:
             raise HostFailed(f"no answer on {subject}: {type(error).__name__}\n{self.log}") from error
         took = time.monotonic() - began
-        # as a router reads it: AJ-Terminate before AJ-Error, a blank value is none
-        for name in ("AJ-Terminate", "AJ-Error"):
-            if text := reply.headers.get(name, "").strip():
-                return Outcome(None, text, name == "AJ-Terminate", took)
+        if (said := error_of(reply.headers)) is not None:
+            return Outcome(None, said[1], said[0] == "AJ-Terminate", took)
         return Outcome(reply.body, None, False, took)
 
     def stop(self) -> None:

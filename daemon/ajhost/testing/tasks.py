@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import secrets
-import string
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,12 +12,11 @@ import orjson
 
 from ajhost.api import Task
 from ajhost.protocol import times
-from ajhost.protocol.task import TaskRecord, read_task
+from ajhost.protocol.task import TaskRecord, new_id, read_task
 from ajhost.roles.json_encoding import encode
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds of a task without a deadline: what `[workers] default_timeout` is by default."""
-_ID_ALPHABET = string.digits + string.ascii_letters
 
 
 def make_task(
@@ -98,11 +95,6 @@ def payload_bytes(payload: object) -> bytes:
     if isinstance(payload, bytes | bytearray | memoryview):
         return bytes(payload)
     return encode(payload)
-
-
-def new_id() -> str:
-    """Of the same shape as a router's (a KSUID of these years)."""
-    return "3" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(26))
 
 
 def _monotonic(deadline: float | datetime | None) -> float:

@@ -1,7 +1,8 @@
-"""Run by path with the handlers' interpreter: makes `ajhost` importable there, and becomes the template.
+"""The program of a template process: makes `ajhost` importable in the handlers' interpreter, and runs the template.
 
-That interpreter may belong to a virtual environment without ajhost, or be of an old version. So this file needs the
-standard library alone and the syntax of Python 3.6, and tells its problems as the template would, in JSON.
+The supervisor starts it by its path. The interpreter may belong to a virtual environment without ajhost, or be an old
+version, so this file uses the standard library and the syntax of Python 3.6 alone. Problems are sent on the channel, in
+the JSON of `roles/messages.py`.
 """
 
 import faulthandler
@@ -19,12 +20,12 @@ OLDEST = (3, 11)
 
 
 def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older cannot say dict[str, object]
-    """Becomes the template that `order` describes; `roles/template/template_process.py` writes it."""
+    """Runs the template. `order`: the arguments that `template_process.py` has written as JSON."""
     faulthandler.enable(file=order["stacks"])
-    # ends an import that hangs, whatever holds the GIL, and leaves its stacks
+    # a thread in C, which needs no GIL: after the timeout it writes all stacks and ends the process
     faulthandler.dump_traceback_later(order["timeout"], exit=True, file=order["stacks"])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # the supervisor decides; not SIG_IGN, which children of the handlers would inherit
+        # ignored, since the supervisor ends the template; not SIG_IGN, which child processes would inherit
         signal.signal(number, lambda *_: None)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -43,13 +44,14 @@ def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older
         run = getattr(importlib.import_module(module), name)
     except ImportError as error:
         _fail(order, _problem(order, error))
-    # what the handlers' environment has of its own comes first from now on
+    # from here on the environment's own packages come first
     sys.path[:] = own + (borrowed if fits else [])
     template.main(order["channel"], order["stacks"], order["parent"], run)
 
 
 def _load_package(directory: str) -> None:
-    """Loads `ajhost` from exactly there: what stands beside it may be built for another Python."""
+    """Imports `ajhost` from `directory` without putting its parent on sys.path: packages beside it may be built for
+    another Python."""
     spec = importlib.util.spec_from_file_location(
         "ajhost", os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
     )

@@ -1,4 +1,4 @@
-"""What a worker needs of the host's own libraries, and where they lie."""
+"""The libraries that a worker needs, and the directories from which the handlers' interpreter imports them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 _DEPENDENCIES = (
     *("nats", "nkeys", "nacl", "orjson", "setproctitle", "systemd", "uvloop"),
-    # of typed payloads and of results that orjson does not know; imported when there is one
+    # for typed payloads, and for results that orjson cannot encode; imported only then
     *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
 )
-"""What a worker needs besides the standard library."""
+"""Top-level modules besides the standard library."""
 
 
 def directories() -> list[str]:
-    """The directories in which this process finds what a worker needs."""
+    """The directories from which this process imports them, without repetition."""
     places: list[str] = []
     for name in _DEPENDENCIES:
         spec = importlib.util.find_spec(name)

@@ -1,4 +1,4 @@
-"""How long a fork takes, and whether the child of one lives: what `os.register_at_fork` hooks of the imports do."""
+"""Forks once, to find at-fork hooks of the imports (`os.register_at_fork`) that end, delay or hang the child."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from ajhost.adapters.linux.processes import wait_status
 from ajhost.core.timings import FORK_PROBE_FIRST_LIMIT
 
 _ALIVE = 77
-"""The exit status of a child that came through every hook."""
+"""The exit status of a child in which every hook has returned."""
 _LONGEST_STACKS = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """One fork: how long it took, child's hooks included, or why it is none."""
+    """The result of a fork. `seconds`: until the child ended, its hooks included. `problem`: an error text, or None."""
 
     seconds: float
     problem: str | None
 
 
 class ForkProbe:
-    """Made before the imports: `before` is how many seconds a fork took then."""
+    """To be made before the imports. `before`: the seconds that a fork took then."""
 
     def __init__(self) -> None:
-        self._fork = os.fork  # what an import may replace
+        self._fork = os.fork  # an import may replace it
         self.before = self.run(FORK_PROBE_FIRST_LIMIT, -1).seconds
 
     def run(self, limit: float, stacks: int) -> Fork:
-        """Forks once. A child that hangs is aborted after `limit` seconds, and its stack read from `stacks`.
+        """Forks once. A child that has not ended after `limit` seconds gets SIGABRT.
 
-        That is where faulthandler writes; it is enabled in this process, so the child's SIGABRT leaves its stack there.
+        :param stacks: the descriptor to which faulthandler, enabled in this process, writes at SIGABRT: the child's
+            stack is read from it. -1 without one.
         """
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an import that ignores it would take the status away
         began = time.monotonic()
         size = os.fstat(stacks).st_size if stacks >= 0 else 0
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # threads of the imports are told otherwise
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # Python 3.12 warns of threads, which ImportWatch reports
             try:
                 child = self._fork()
             except OSError as error:
@@ -80,7 +83,7 @@ class ForkProbe:
 
 
 def _stack(stacks: int, start: int) -> list[str]:
-    """The lines that faulthandler wrote, the user's alone."""
+    """The lines that faulthandler has written since `start`, without those of this file."""
     if stacks < 0:
         return []
     text = os.pread(stacks, _LONGEST_STACKS, start).decode(errors="replace")

@@ -1,8 +1,8 @@
-"""What the imports of the handlers leave behind in the template, compared with what was there before them.
+"""Finds what the imports of the handlers have left in the template: descriptors, threads, children, signals, patches.
 
-A worker is a fork of the template (fork(2)). It shares every open file description with all other workers, so two of
-them would read each other's answers from one connection. It has none of the template's threads, timers and children.
-The template observes and tells; `verdict` decides what is refused, for the start, a reload and `ajhost check` alike.
+A worker is a fork of the template (fork(2)). It shares every open file description with all other workers: two workers
+would read each other's answers from one connection. It has none of the template's threads, timers and children. The
+template reports what it finds. `verdict` decides what is refused, for a start, a reload and `ajhost check`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ THREAD, CHILD, SIGNAL, TIMER, TIMEOUT, PATCH, FORK = (
     *("patch", "fork"),
 )
 _REFUSED = "refused"
-"""A kind of its own for what no setting allows."""
+"""The kind of effects that no setting allows."""
 
 _HARMLESS = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 _SYSLOG = ("/dev/log", "/run/systemd/journal/")
-"""Sinks of datagrams: each is a record of its own, and none is answered."""
+"""Datagram sockets to these may be shared: each datagram is a whole record, and nobody answers."""
 _GREEN = ("gevent", "eventlet", "greenlet")
 _ANONYMOUS = {
     "eventpoll": "an epoll instance, that of an event loop",
@@ -53,7 +53,7 @@ _TCP_SYN_SENT = 2
 """linux/tcp_states.h"""
 _TIMERS = {signal.ITIMER_REAL: "SIGALRM", signal.ITIMER_VIRTUAL: "SIGVTALRM", signal.ITIMER_PROF: "SIGPROF"}
 _UNDONE = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE))
-"""Whose handlers of the import do not last: the host needs these signals itself (`template.py`, `worker/main.py`)."""
+"""Signals whose handlers the host replaces after the imports (`template.py`, `worker/main.py`)."""
 _PATCHABLE: dict[str, tuple[object, str]] = {
     f"{module.__name__}.{name}": (module, name)
     for module, names in (
@@ -71,12 +71,12 @@ _PATCHABLE: dict[str, tuple[object, str]] = {
     for name in names
     if hasattr(module, name)
 }
-"""What the host calls itself, in the template or in a worker."""
+"""Functions and classes that the host calls in the template or in a worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportEffect:
-    """One thing that an import left. `name` is what `python.allow_open` may hold, `text` the sentence for people."""
+    """One thing that an import has left. `name`: what patterns of `python.allow_open` match. `text`: one sentence."""
 
     kind: str
     name: str
@@ -84,7 +84,7 @@ class ImportEffect:
 
 
 class ImportWatch:
-    """Made before the imports; `effects` compares afterwards."""
+    """Records the state of the process when it is made, before the imports; `effects` compares with it."""
 
     def __init__(self) -> None:
         self._descriptors = dict(_descriptors())
@@ -97,16 +97,18 @@ class ImportWatch:
         self._probe = ForkProbe()
 
     def effects(self, stacks: int) -> list[ImportEffect]:
-        """What is different now, worst first. `stacks` is where faulthandler writes in this process.
+        """What is different now; refused kinds and connections first.
 
-        It forks once to see what the at-fork hooks do, so it has to be called while the watch over imports still runs.
+        It forks once, to try the at-fork hooks, so it must be called while the time limit of the imports still runs.
+
+        :param stacks: the descriptor to which faulthandler writes in this process.
         """
         found = [
             *self._patches(),
             *self._open(),
             *self._threads_and_children(),
             *self._signals_and_timers(),
-            *self._fork_hooks(stacks),  # last: it takes SIGCHLD for itself
+            *self._fork_hooks(stacks),  # last, since it sets SIGCHLD to its default
         ]
         if (timeout := socket.getdefaulttimeout()) != self._timeout:
             text = f"the default timeout of sockets is {_seconds(timeout)} (socket.setdefaulttimeout)"
@@ -182,11 +184,12 @@ class ImportWatch:
 def verdict(
     effects: Sequence[ImportEffect], python: PythonSettings, workers: int
 ) -> tuple[list[str], list[str]]:
-    """What is refused, and what is only told, as texts with the setting or the cure.
+    """Divides effects into errors, which refuse the start or reload, and warnings.
 
-    Without `preload` each worker imports by itself, so nothing is shared; a port can be bound only once all the same.
+    Without `preload` each worker imports by itself and shares nothing, but a port can be bound only once.
 
-    :param workers: how many there will be.
+    :param workers: the number of workers.
+    :returns: the texts of errors and warnings; an error names the setting or the change that avoids it.
     """
     errors: list[str] = []
     warnings: list[str] = []
@@ -222,7 +225,7 @@ def _descriptors() -> list[tuple[int, str]]:
         try:
             found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
         except OSError:
-            continue  # of the listing itself
+            continue  # the descriptor of listdir
     return sorted(found)
 
 
@@ -239,7 +242,7 @@ def _descriptor_effect(descriptor: int, link: str, mapped: frozenset[tuple[int, 
     found = os.fstat(descriptor)
     reads = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
     if reads and (found.st_dev, found.st_ino) in mapped:
-        return None  # mmap keeps it, and nobody reads by its position
+        return None  # open for mmap: nobody reads by the shared position
     info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
     if "\nlock:" in info:
         text = f"the file {link} is locked: the lock is the template's, or all workers hold it at once"
@@ -253,7 +256,7 @@ def _shared(kind: str, name: str, what: str) -> ImportEffect:
 
 def _socket_effect(descriptor: int) -> ImportEffect | None:
     default = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(None)  # a socket object would set its timeout on what all processes share
+    socket.setdefaulttimeout(None)  # a socket object would make the shared description non-blocking
     try:
         with _ORIGINAL_SOCKET(fileno=os.dup(descriptor)) as sock:
             return _effect_of(sock)
@@ -292,7 +295,7 @@ def _effect_of(sock: socket.socket) -> ImportEffect | None:
 
 
 def _address(name: Callable[[], object]) -> str:
-    """`127.0.0.1:80`, `[::1]:80`, `unix:/path`, `unix:@abstract`; empty for a socket without one."""
+    """An address as text: `127.0.0.1:80`, `[::1]:80`, `unix:/path`, `unix:@abstract`; empty without one."""
     match name():
         case (str(host), int(port), *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -312,7 +315,7 @@ def _is_connecting(sock: socket.socket) -> bool:
 
 
 def _mapped_files() -> frozenset[tuple[int, int]]:
-    """Device and inode of what is mapped."""
+    """Device and inode of the files that are mapped into this process."""
     found = set()
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
@@ -348,7 +351,7 @@ def _signals() -> dict[int, object]:
 
 
 def _signal_masks() -> tuple[int, int]:
-    """Which signals are caught and which ignored, as bits, by whomever."""
+    """The bit masks of caught and ignored signals, handlers in C included (SigCgt and SigIgn of proc(5))."""
     status = Path("/proc/self/status").read_text()
     caught, ignored = (
         int(next(line for line in status.splitlines() if line.startswith(name)).split()[1], 16)

@@ -1,4 +1,4 @@
-"""The threads of this process with the names that people know: Python's, the kernel's, or the library they wait in."""
+"""Names of the threads of this process: Python's, the kernel's, or that of the library in whose code a thread waits."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import threading
 from pathlib import Path
 
 _STACK = 8 << 10
-"""Bytes of a thread's stack in which a return address into its library is looked for."""
+"""Bytes of a thread's stack that are searched for a return address into a library."""
 _RUNTIME = ("libc.", "libc-", "libpthread", "ld-linux", "libpython", "python3", "[")
-"""Where every thread waits, whoever has started it."""
+"""Libraries of the runtime, in which the threads of all libraries wait."""
 
 
 def thread_names() -> dict[int, str]:
-    """Thread id to name, of every thread but the main one.
+    """Kernel thread id to name, for all threads but the main one.
 
-    A native thread is born with the name of its creator, which says nothing. It is named by the library whose code
-    is on its stack, where /proc shows that.
+    The kernel gives a new thread the name of its creator. A native thread with that name is named after the library
+    whose code is on its stack, where /proc/PID/syscall and /proc/PID/mem can be read.
     """
     main = os.getpid()
     known = {thread.native_id: thread.name for thread in threading.enumerate()}
@@ -44,7 +44,7 @@ def _comm(task: int) -> str | None:
 
 
 def _library_of(task: int) -> str | None:
-    """The first library on the stack of a thread that waits; None where the kernel does not say, or it runs."""
+    """The first library on the stack of a waiting thread; None if the thread runs, or the kernel does not tell."""
     try:
         fields = Path(f"/proc/self/task/{task}/syscall").read_text().split()
         if len(fields) != 9:  # number, six arguments, stack pointer, program counter (proc(5))
@@ -64,7 +64,7 @@ def _library_of(task: int) -> str | None:
 
 
 def _code() -> list[tuple[int, int, str]]:
-    """Where the code of each library is, but for those of the runtime."""
+    """Start, end and name of each executable mapping, without those of `_RUNTIME`."""
     found = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)

@@ -1,7 +1,7 @@
-"""The template process: imports the handlers once, then forks a worker on each command. No loop, no threads.
+"""The template process: imports the handlers once, then forks a worker at each `ForkOrder`. No event loop, no threads.
 
-A worker is forked twice over: the process between it and the template hands over the worker's pidfd and ends, so
-that the worker becomes the child of the supervisor (a subreaper) and outlives the template.
+A worker is forked twice. The middle process sends the worker's pidfd to the supervisor and ends. The kernel then makes
+the worker a child of the supervisor, its subreaper (prctl(2)), so that it outlives the template.
 """
 
 from __future__ import annotations
@@ -36,24 +36,27 @@ from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
-"""Name, receiving end, sending end of each."""
+"""Name, receiving end and sending end of each queue."""
 Run = Callable[
     [GenerationSpec, WorkerSpec, Mapping[str, LoadedHandler], socket.socket, Queues],
     int,
 ]
-"""What a worker is: called with all signals blocked, its result is the exit status."""
+"""The main function of a worker. It is called with all signals blocked, and returns the exit status."""
 
 _STDERR = 2
 _FAILED = 1
 _TOLD = 3
-"""The status of the process between, when nothing is left to say."""
+"""The exit status of the middle process after it has reported the reason itself."""
 _OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
-    """Serves the supervisor at the other end of `channel`, and ends with it. `parent` is its pid.
+    """Serves the supervisor until it closes the channel or dies.
 
-    `stacks` takes the stacks of a crash or a hang until the handlers are loaded.
+    :param channel: the descriptor of the socket to the supervisor.
+    :param stacks: the descriptor to which faulthandler writes at a crash or a hang of the imports.
+    :param parent: the pid of the supervisor.
+    :param run: the main function of workers.
     """
     processes.set_title("ajhost: template")
     processes.die_with_parent(parent)
@@ -74,10 +77,10 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     order = FOR_TEMPLATE.decode(received[0])
     assert isinstance(order, LoadOrder)
     spec = order.spec
-    # before the imports: what they log and print has a place, and what they configure is theirs
+    # before the imports, so that their log records are formatted; what they configure themselves stays
     levels = ((name, level) for name, level in spec.log.levels)
     logs.configure(spec.log.level, "template", None, spec.generation, form=spec.log.format, levels=levels)
-    # resolved, so that a generation keeps its release when a symlink is pointed at the next one
+    # resolved, so that this generation goes on with its release when a symbolic link is set to the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     handlers: dict[str, LoadedHandler] | None = None
     effects: list[ImportEffect] = []
@@ -85,7 +88,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
         if spec.python.preload:
             watch = ImportWatch()
             handlers = load_handlers(spec.handlers, spec.python)
-            gc.collect()  # what nobody refers to any more is closed, and not left behind
+            gc.collect()  # closes descriptors of unreachable objects, which are not reported then
             effects = watch.effects(stacks)
     except LoadFailed as failed:
         channel.send(encode(LoadProblems(tuple(failed.problems))))
@@ -96,7 +99,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
         os.close(stacks)
     _undo_signals_of_imports()
     gc.collect()
-    gc.freeze()  # a collection in a worker shall not touch, and so copy, what all share
+    gc.freeze()  # a collection in a worker would write to the objects, and so copy their pages
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
     channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects))))
     template = _Template(channel, spec, handlers, run)
@@ -119,7 +122,7 @@ def _flush() -> None:
 
 
 class _Template:
-    """The handlers, loaded or (None) to be loaded by each worker, and the queues."""
+    """Obeys the supervisor. `handlers`: None if each worker imports them itself (`preload = false`)."""
 
     def __init__(
         self,
@@ -132,7 +135,10 @@ class _Template:
         self._queues: list[tuple[str, socket.socket, socket.socket]] = []
 
     def obey(self) -> None:
-        """Waits for one message and does what it says. :raises ChannelClosed: the supervisor is gone."""
+        """Waits for one message and executes it.
+
+        :raises ChannelClosed: the supervisor has closed the channel.
+        """
         received = self._channel.receive_wait(None)
         assert received is not None
         found, descriptors = received
@@ -150,8 +156,8 @@ class _Template:
         self._channel.send(encode(ForkRefused(worker_spec.serial, problem)))
 
     def _spawn(self, worker_spec: WorkerSpec, end: socket.socket) -> None:
-        _flush()  # what a buffer holds would be written by both
-        # a signal between a fork and the child's own handlers would be eaten
+        _flush()  # both processes would write what is in the buffers
+        # a signal that arrives before the worker has its handlers stays pending, instead of being lost
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             middle = os.fork()
@@ -166,14 +172,14 @@ class _Template:
         if os.WIFSIGNALED(status):
             self._refuse(worker_spec, f"the forking process was killed by signal {os.WTERMSIG(status)}")
         elif (number := os.WEXITSTATUS(status)) not in (0, _TOLD):
-            # a hook of the application's runs before our own code does
+            # at-fork hooks run before any code of this file
             how = f"ended with exit status {number} before it forked the worker"
             self._refuse(
                 worker_spec, f"the forking process {how}: an at-fork hook does so (os.register_at_fork)"
             )
 
     def _hand_over(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
-        """The process in between: forks the worker, tells of it or why it cannot, and ends."""
+        """The middle process: forks the worker, sends its pidfd or the reason of a failure, and ends."""
         status = 0
         try:
             worker = os.fork()
@@ -190,16 +196,17 @@ class _Template:
             with contextlib.suppress(BaseException):
                 self._refuse(worker_spec, f"cannot fork: {error.strerror}")
         except BaseException:
-            status = _TOLD  # the supervisor does not hear
+            status = _TOLD  # the supervisor has closed the channel
         finally:
             os._exit(status)
 
     def _work(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
-        """The worker: never returns into the template's loop."""
+        """The worker process. Ends it, so that it never returns into the template's loop."""
         status = _FAILED
         try:
             os.setsid()
-            processes.resume_on_parent_death()  # the supervisor stops one that hangs, and may be killed right then
+            # the supervisor sends SIGSTOP to a worker that hangs; if it is killed then, the kernel sends SIGCONT
+            processes.resume_on_parent_death()
             self._channel.close()
             processes.set_title(f"ajhost: worker {worker_spec.slot}")
             _reseed()
@@ -228,7 +235,7 @@ class _Template:
 
 
 def _reseed() -> None:
-    """`random` reseeds itself after a fork; numpy's global generator would give each worker the same numbers."""
+    """Seeds numpy's global generator, which would give every worker the same numbers. `random` reseeds itself."""
     if (numpy_random := sys.modules.get("numpy.random")) is not None:
         numpy_random.seed()
 

@@ -1,4 +1,4 @@
-"""The supervisor's side of a template: starts it, has it fork workers, and notices its death."""
+"""The supervisor's side of a template process: starts it, sends it fork orders, and notices its end."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ from ajhost.roles.template.import_effects import ImportEffect, verdict
 from ajhost.settings.values import HandlerSettings, PythonSettings, WorkerSettings
 
 WORKER = "ajhost.roles.worker.main:run"
-"""What a worker is (`roles.template.template.Run`)."""
+"""The main function of workers (`roles.template.template.Run`)."""
 _PACKAGE = Path(ajhost.__file__).resolve().parent
 _SYSTEMD = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
-"""systemd's words with the supervisor, which must not reach user code (sd_notify(3))."""
+"""Variables of the protocol between systemd and the supervisor (sd_notify(3)): user code must not have them."""
 _LONGEST_STACKS = 16 << 10
 _NO_DESCRIPTOR = "the supervisor is out of file descriptors"
 
 
 class TemplateFailed(Exception):
-    """The template cannot start, or cannot fork; `problems` says why."""
+    """The template cannot start or cannot fork. `problems`: one text for each reason."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -61,21 +61,24 @@ class TemplateFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker that was forked. The pidfd is the receiver's."""
+    """A forked worker. The receiver closes the pidfd."""
 
     pid: int
     pidfd: int
 
 
 class TemplateProcess:
-    """A living template. `handlers` is what it loaded (without preload, what workers will load), `warnings` what the
-    imports left behind that is not refused (`import_effects.py`)."""
+    """A running template.
+
+    `handlers`: the handlers that it has imported, or (`preload = false`) that its workers import. `warnings`: texts on
+    what the imports have left and `import_effects.verdict` does not refuse.
+    """
 
     living: ClassVar[set[int]] = set()
-    """The pids of all templates of this process, those that are still loading too."""
+    """The pids of all templates of this process, also while they import."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stacks: int) -> None:
-        """For `start` only."""
+        """Called by `start` alone."""
         self.living.add(process.pid)
         self.handlers: tuple[HandlerDescription, ...] = ()
         self.warnings: list[str] = []
@@ -103,12 +106,12 @@ class TemplateProcess:
     ) -> TemplateProcess:
         """Starts the interpreter, and returns when it has imported the handlers.
 
-        Without `preload` a process of its own has proven, first, that they can be imported. What the imports leave
-        behind is judged, and fails the start if it is refused.
+        Without `preload` another process imports them first and ends, to prove that workers can.
 
-        :param timeout: seconds that imports may take.
-        :param entry: `module:function` that a worker runs.
-        :raises TemplateFailed: with every reason, little later than `timeout` at most.
+        :param timeout: seconds that the imports may take.
+        :param entry: `module:function`, the main function of workers.
+        :raises TemplateFailed: with every reason: import errors, the timeout, what the imports have left and must not.
+            It is raised at the latest TEMPLATE_START_MARGIN after `timeout`.
         """
         rehearsed = None
         if not spec.python.preload:
@@ -146,8 +149,8 @@ class TemplateProcess:
 
     @classmethod
     def _execute(cls, python: PythonSettings, timeout: float, entry: str) -> TemplateProcess:
-        # The directory is resolved, for a generation keeps its release when a symlink is pointed at the next one;
-        # the file is not, for a virtual environment's python is a link out of it.
+        # The directory is resolved, so that this generation goes on with its release when a symbolic link is set to
+        # the next one. The file is not: a virtual environment's python is a link, and finds it by its own path.
         interpreter = Path(os.path.realpath(python.interpreter.parent), python.interpreter.name)
         ours, theirs = pair()
         stacks = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
@@ -167,8 +170,8 @@ class TemplateProcess:
         with theirs:
             try:
                 process = subprocess.Popen(
-                    # -B: Python believes a .pyc whose source has the same size and second, and a deploy within the
-                    # second of the last would serve the old code
+                    # -B: a .pyc counts as current if the source has the same size and the same second of change
+                    # (importlib), so two deploys within a second would serve the old code
                     [interpreter, "-B", Path(__file__).with_name("bootstrap.py"), json.dumps(order)],
                     env={name: value for name, value in os.environ.items() if name not in _SYSTEMD},
                     stdin=subprocess.DEVNULL,
@@ -183,7 +186,7 @@ class TemplateProcess:
         return cls(process, Channel(ours), stacks)
 
     async def _begin(self, spec: GenerationSpec, timeout: float) -> None:
-        with contextlib.suppress(ChannelClosed):  # its end tells more
+        with contextlib.suppress(ChannelClosed):  # the process has ended: `_loaded` gets the reason
             self._channel.send(encode(LoadOrder(spec)))
         try:
             async with asyncio.timeout(timeout + TEMPLATE_START_MARGIN):
@@ -199,11 +202,11 @@ class TemplateProcess:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process id of the template."""
         return self._process.pid
 
     def on_death(self, callback: Callable[[str], None]) -> None:
-        """Calls `callback(how)` when it dies by itself, soon if it has already; not after `close`."""
+        """Calls `callback(how)` when the template ends by itself, soon if it has already; not after `close`."""
         if self._reason is not None and not self._closing:
             self._loop.call_soon(callback, self._reason)
         else:
@@ -212,11 +215,11 @@ class TemplateProcess:
     async def spawn(
         self, worker_spec: WorkerSpec, channel_end: socket.socket, queues: Sequence[TokenQueue]
     ) -> Spawned:
-        """Has a worker forked, with duplicates of `channel_end`, which stays the caller's, and of every queue.
+        """Orders the template to fork a worker, and returns when it has.
 
-        A queue goes to the template once, by its name.
-
-        :raises TemplateFailed: when the kernel refuses, or the template is dead or does not answer.
+        :param channel_end: the worker's end of its channel. The worker gets a duplicate; the caller closes this one.
+        :param queues: those that the worker uses. Each is sent to a template once.
+        :raises TemplateFailed: fork(2) failed, or the template has ended or does not answer within FORK_LIMIT.
         """
         async with self._turn:
             if self._closing or not self._reading:
@@ -250,14 +253,14 @@ class TemplateProcess:
             raise TemplateFailed([f"the template does not listen: {error}"]) from error
 
     def close(self) -> None:
-        """Ends it. Its workers live on. Returns at once; `wait_closed` waits."""
+        """Kills the template; its workers run on. Returns at once: `wait_closed` waits for the end."""
         self._closing = True
         if self._reason is None:
             self._process.send_signal(signal.SIGKILL)
         self._finish()
 
     async def wait_closed(self) -> None:
-        """Returns when the process is gone."""
+        """Returns when the template's process has ended."""
         await self._ended.wait()
 
     def _readable(self) -> None:
@@ -337,7 +340,7 @@ class TemplateProcess:
         return "\n".join([f"the import of the handlers ended the process: {ended.text}", *lines])
 
     def _finish(self) -> None:
-        """Nothing more will be heard."""
+        """Closes the channel, and fails the forks that wait for an answer."""
         if not self._reading:
             return
         self._reading = False
@@ -363,11 +366,10 @@ async def rehearse(
     workers: WorkerSettings | None = None,
     schemas: bool = False,
 ) -> tuple[tuple[HandlerDescription, ...], list[str]]:
-    """Imports the handlers as a template would, in a process of its own that ends at once.
+    """Imports the handlers in a template that is ended afterwards.
 
-    What was found, and what the imports left behind that is not refused. `schemas`: whether the JSON Schemas
-    of the payloads are wanted too.
-
+    :param schemas: whether the descriptions have the JSON Schemas of the payloads.
+    :returns: descriptions of the handlers, and warnings on what the imports have left.
     :raises TemplateFailed: with every problem.
     """
     spec = rehearsal(python, handlers, workers or WorkerSettings(), schemas=schemas)
