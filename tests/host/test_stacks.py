@@ -37,7 +37,7 @@ def in_a_thread(task: Task) -> None:
 
 
 async def blocks(task: Task) -> None:
-    time.sleep(3)
+    time.sleep(8)
 
 
 async def quick(task: Task) -> str:
@@ -82,14 +82,21 @@ async def test_a_stuck_thread_is_shown_where_it_stands(nats_server: NatsServer, 
         assert (await router.request("quick")).verdict is Verdict.COMPLETE
 
 
-async def test_a_worker_that_hangs_tells_from_c_in_its_log(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_worker_that_hangs_is_shown_from_c_and_when_it_is_killed_in_the_log(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
     async with _host(tmp_path, nats_server, count=2) as host, Router(nats_server.url) as router:
-        await router.send("blocks", deadline=60)
+        task = await router.send("blocks", deadline=60)
         await host.log("hangs")
-        shown = await host.command("stacks")
-        assert shown.status == 0, shown
-        assert "does not answer: the stacks of its threads are in its log" in shown.stdout
-        await host.log("in blocks")
+        for arguments in ((), (task.id,), ("--worker", "0"), ("--worker", "1")):
+            shown = await host.command("stacks", *arguments)
+            if "no task runs" not in shown.stderr:
+                assert shown.status == 0, shown
+                assert "hangs: it does not answer" in shown.stdout
+                assert f"task {task.id} (type blocks) runs for " in shown.stdout
+                assert shown.stdout.rstrip().endswith("in blocks")
+                assert "/ajhost/roles/" not in shown.stdout
+        assert (await host.command("stacks", "nobody")).stderr.strip() == "no task 'nobody' runs on this host"
 
 
 async def test_what_is_not_there_is_told(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from ajhost import __version__
+from ajhost.cli.attempts import attempts
 from ajhost.cli.call import call
 from ajhost.cli.cancel import cancel
 from ajhost.cli.check import check
@@ -56,7 +57,7 @@ def program() -> None:
 
 
 for _command in (
-    new, dev, run, check, routes, call, status, top, tasks, stacks, reload, recycle, cancel, drain, resume,
+    new, dev, run, check, routes, call, status, top, tasks, attempts, stacks, reload, recycle, cancel, drain, resume,
 ):  # fmt: skip
     program.add_command(_command)
 

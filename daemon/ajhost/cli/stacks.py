@@ -32,8 +32,8 @@ Exit status: 0 they are being replaced, 1 no such worker, 3 nothing runs.
 def stacks(config: Path, task: str | None, worker: int | None) -> int:
     """Show what running tasks are doing, without disturbing them.
 
-    For a task on the event loop: its chain of awaits, down to what it waits for. For one in a thread: its stack. A
-    worker that hangs writes the stacks of its threads to its log.
+    For a task on the event loop: its chain of awaits, down to what it waits for. For one in a thread: its stack. Of a
+    worker that hangs, in C code too: the stacks of its threads.
     """
     return ask_host(config, {"ask": "stacks", "task": task, "slot": worker})
 

@@ -144,7 +144,7 @@ def _read(config: Path) -> StatusReport | None:
 
 
 def head(report: StatusReport) -> list[str]:
-    """What there is to say of the whole host: a line of its settings, one of its supervisor, one of its slots."""
+    """What there is to say of the whole host: of its settings, its supervisor, its slots, and the last death."""
     supervisor = report.supervisor
     lines = []
     if supervisor.version:
@@ -156,7 +156,10 @@ def head(report: StatusReport) -> list[str]:
         f"{'ready' if supervisor.ready else 'not ready'}, {supervisor.connection or 'not connected yet'}"
     )
     drain = f"{drain_text(report.left, drained=report.drained)}: " if report.draining else ""
-    lines.append(f"{drain}{report.serving} of {report.count} slots serve{_of_late(report)}")
+    serve = f"{report.serving} of {report.count} slots serve" if report.count else "no slot serves yet"
+    lines.append(f"{drain}{serve}{_of_late(report)}")
+    if supervisor.last_death:
+        lines.append(f"last death {duration(supervisor.died_s)} ago: {supervisor.last_death}")
     return lines
 
 

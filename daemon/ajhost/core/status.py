@@ -112,7 +112,8 @@ class RouteStatus:
 class SupervisorStatus:
     """The supervisor: the generation that it last made, and whether the host is ready.
 
-    `version`, `settings` (the file) and `uptime_s` are of the host.
+    `version`, `settings` (the file) and `uptime_s` are of the host. `last_death` names the worker or template that died
+    last, otherwise than in order, and how; it was `died_s` ago.
     """
 
     pid: int
@@ -122,6 +123,8 @@ class SupervisorStatus:
     settings: str = ""
     uptime_s: float = 0.0
     connection: ConnectionReport | None = None
+    last_death: str = ""
+    died_s: float = 0.0
 
 
 def duration(seconds: float) -> str:

@@ -40,6 +40,10 @@ class Timeline:
         """An event has happened; a text of several lines is shown by its first."""
         self._events.append(TimelineEvent(self._clock(), kind, text.partition("\n")[0]))
 
+    def last_death(self) -> tuple[str, float]:
+        """The last death that is kept and when it was; an empty text if there was none."""
+        return next(((e.text, e.at) for e in reversed(self._events) if e.kind is EventKind.DEATH), ("", 0.0))
+
     def newest_first(self) -> list[TimelineEvent]:
         """The events that are kept."""
         return list(reversed(self._events))

@@ -94,6 +94,8 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
             state.settings,
             uptime_s,
             connection,
+            state.last_death,
+            max(time.time() - state.died_at, 0.0) if state.last_death else 0.0,
         ),
         tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),
         state.count,

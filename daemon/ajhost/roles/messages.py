@@ -98,6 +98,11 @@ class NewSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class StacksFile:
+    """The worker's first message: the file into which SIGUSR2 has it write its stacks, from C, comes with this."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReady:
     """The worker is in the queue group: the server has its subscriptions."""
 
@@ -137,7 +142,16 @@ class StacksResult:
     text: str
 
 
-FromWorker = NewSocket | WorkerReady | StartFailed | RecycleRequest | GroupLeft | CancelResult | StacksResult
+FromWorker = (
+    NewSocket
+    | StacksFile
+    | WorkerReady
+    | StartFailed
+    | RecycleRequest
+    | GroupLeft
+    | CancelResult
+    | StacksResult
+)
 
 # -- supervisor to template -------------------------------------------------------------------------------------------
 
@@ -247,6 +261,7 @@ FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
 FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
     {
         "socket": NewSocket,
+        "stacks_file": StacksFile,
         "ready": WorkerReady,
         "unfit": StartFailed,
         "recycle": RecycleRequest,

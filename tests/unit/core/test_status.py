@@ -61,6 +61,8 @@ def test_its_json_is_what_programs_rely_on() -> None:
             "settings": "/etc/ajhost/ajhost.toml",
             "uptime_s": 90.5,
             "connection": None,
+            "last_death": "",
+            "died_s": 0.0,
         },
         "workers": [
             {

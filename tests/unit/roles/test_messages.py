@@ -36,6 +36,7 @@ from ajhost.roles.messages import (
     NewSocket,
     RecycleRequest,
     SocketStored,
+    StacksFile,
     StacksOrder,
     StacksResult,
     StartFailed,
@@ -64,6 +65,7 @@ EXAMPLES: dict[str, list[Message]] = {
     ],
     "FROM_WORKER": [
         NewSocket(3),
+        StacksFile(),
         WorkerReady(),
         StartFailed("no database"),
         RecycleRequest("7 tasks sérved"),

@@ -1,21 +1,28 @@
 """What running tasks are doing: the supervisor asks the workers, which look at themselves.
 
-A worker that does not answer hangs: its stacks come from C into its log (SIGUSR2, faulthandler), which needs neither
-its loop nor the interpreter's lock.
+A worker that does not answer hangs: its stacks come from C (SIGUSR2, faulthandler), which needs neither its loop nor
+the interpreter's lock.
 """
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Mapping
+import asyncio
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
-from ajhost.adapters.linux import processes
-from ajhost.core.timings import STACKS_ANSWER_LIMIT
+import ajhost
+from ajhost.core.timings import STACKS_ANSWER_LIMIT, STACKS_BEFORE_KILL
+from ajhost.ledger.layout import State
+from ajhost.ledger.view import Entry
 from ajhost.roles.messages import StacksOrder, StacksResult
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
+
+_OURS = f'  File "{Path(ajhost.__file__).parent}/'
+_THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 
 
 class Inspector:
@@ -31,20 +38,49 @@ class Inspector:
         if not chosen:
             return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
         answers = await self._inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
+        silent = {w.serial: _running(w, task) for w in chosen if w.serial not in answers and w.pidfd >= 0}
+        stacks = await self._from_c([w for w in chosen if silent.get(w.serial)])
         parts = []
         for worker in sorted(chosen, key=lambda w: (w.slot, w.serial)):
-            name = f"worker {worker.slot} (pid {worker.pid})"
-            text = answers.get(worker.serial)
-            if text is None:
-                self._ask_from_c(worker)
-                parts.append(f"{name} does not answer: the stacks of its threads are in its log")
-            elif text:
-                parts.append(f"{name}\n\n{text}")
+            if text := answers.get(worker.serial):
+                parts.append(f"worker {worker.slot} (pid {worker.pid})\n\n{text}")
+            elif tasks := silent.get(worker.serial):
+                head = f"worker {worker.slot} (pid {worker.pid}) hangs: it does not answer"
+                parts.append("\n\n".join((head, "\n".join(_heads(tasks)), stacks[worker.serial])))
         if not parts:
             return Decision(False, f"no task {task!r} runs on this host" if task else "no task runs")
         return Decision(True, "\n\n".join(parts))
 
     @staticmethod
-    def _ask_from_c(worker: WorkerProcess) -> None:
-        with contextlib.suppress(OSError):
-            processes.pidfd_signal(worker.pidfd, signal.SIGUSR2)
+    async def _from_c(workers: Sequence[WorkerProcess]) -> dict[int, str]:
+        """The stacks of workers that hang, by serial."""
+        for worker in workers:
+            worker.ask_for_stacks()
+        if workers:
+            await asyncio.sleep(STACKS_BEFORE_KILL)
+        return {w.serial: _shown(w.stacks()) or "  the stacks of its threads are in its log" for w in workers}
+
+
+def _running(worker: WorkerProcess, task: str) -> list[Entry]:
+    """What runs in a worker by its ledger: the task of this id, or all."""
+    entries = (entry for entry in worker.ledger.used() if entry.state is State.STARTED)
+    return [entry for entry in entries if task in ("", entry.id)]
+
+
+def _heads(entries: Iterable[Entry]) -> Iterator[str]:
+    now_ns = time.monotonic_ns()
+    for entry in sorted(entries, key=lambda entry: entry.started_ns):
+        left_s = (entry.deadline_ns - now_ns) / 1e9
+        until = f"{left_s:.1f} s to its deadline" if left_s > 0 else "past its deadline"
+        since_s = (now_ns - entry.started_ns) / 1e9
+        yield f"task {entry.id} (type {entry.type}) runs for {since_s:.1f} s, {until}"
+
+
+def _shown(stacks: str) -> str:
+    """The threads that have other frames than the host's own, without those."""
+    parts = []
+    for thread in _THREAD.split(stacks):
+        lines = [line for line in thread.splitlines() if line.strip() and not line.startswith(_OURS)]
+        if len(lines) > 1:
+            parts.append("\n".join(f"  {line}" for line in lines))
+    return "\n".join(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -279,8 +278,10 @@ class LivenessMonitor:
                 worker.slot,
                 worker.pid,
             )
-            processes.pidfd_signal(worker.pidfd, signal.SIGUSR2)
+            worker.ask_for_stacks()
         elif now - watched.stacks_at >= STACKS_BEFORE_KILL:
+            if stacks := worker.stacks():
+                _log.error("the stacks of worker %d (pid %d):\n%s", worker.slot, worker.pid, stacks)
             worker.kill()
 
     def _check_memory(self, worker: WorkerProcess, max_memory: int, due: bool) -> None:

@@ -22,7 +22,8 @@ class HostState:
 
     `settings` (the file) and `version` are of the host, `started_ns` is when its supervisor began (monotonic).
     `waiting`: why no server lets the host in, while it waits for its first one. `draining`: an operator has taken the
-    host out of the queue group; the next start begins so, unless this one has ended in order.
+    host out of the queue group; the next start begins so, unless this one has ended in order. `last_death`: of a worker
+    or a template, in words; `died_at` is seconds since 1970.
     """
 
     pid: int
@@ -35,6 +36,8 @@ class HostState:
     started_ns: int = 0
     waiting: str = ""
     draining: bool = False
+    last_death: str = ""
+    died_at: float = 0.0
 
 
 def write(directory: Path, state: HostState) -> None:
@@ -50,6 +53,8 @@ def write(directory: Path, state: HostState) -> None:
         "started_ns": state.started_ns,
         "waiting": state.waiting,
         "draining": state.draining,
+        "last_death": state.last_death,
+        "died_at": state.died_at,
     }
     runtime_directory.replace_file(directory, NAME, orjson.dumps(body))
 
@@ -71,6 +76,8 @@ def read(directory: Path) -> HostState | None:
             int(body.get("started_ns", 0)),
             str(body.get("waiting", "")),
             bool(body.get("draining", False)),
+            str(body.get("last_death", "")),
+            float(body.get("died_at", 0.0)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -92,7 +92,7 @@ class Supervisor:
         self._began_ns, self._waiting = time.monotonic_ns(), ""
         self._history = StatsHistory(self._runtime)
         self._strays = Strays(self._pool)
-        self._drainer = Drainer(self._pool, self.timeline, self._on_drain)
+        self._drainer = Drainer(self._pool, self.timeline, self._tell_state)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -220,6 +220,7 @@ class Supervisor:
         self._liveness.forget(member)
         if member.result is None or member.result.code != 0:
             self.timeline.add(EventKind.DEATH, f"worker {member.slot} (pid {member.pid}) died: {how}")
+            self._tell_state()
         answered = None
         with self.guard("answering for a dead worker"):
             answered = self._recovery.answer_started(member, how)
@@ -245,7 +246,7 @@ class Supervisor:
             self.timeline.add(EventKind.DEATH, f"the template of generation {generation} died: {how}")
             self._pool.spawn_task(self._reloader.renew())
 
-    def _on_drain(self) -> None:
+    def _tell_state(self) -> None:
         with self.guard("writing state.json"):
             self.write_state()
         if self._ready:
@@ -397,7 +398,7 @@ class Supervisor:
             HostState(
                 os.getpid(), self._fleet.generation, self._ready, self._fleet.count, routes, str(self._settings.file),
                 __version__, self._began_ns, self._waiting if self._standby is None else "",
-                self._fleet.draining and self._shutdown.urgency is Urgency.NONE,
+                self._fleet.draining and self._shutdown.urgency is Urgency.NONE, *self.timeline.last_death(),
             ),
         )  # fmt: skip
 

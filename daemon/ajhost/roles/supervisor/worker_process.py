@@ -24,12 +24,15 @@ from ajhost.roles.messages import (
     FromWorker,
     NewSocket,
     SocketStored,
+    StacksFile,
     ToWorker,
     encode,
 )
 
 _log = logging.getLogger("ajhost.supervisor")
 
+LONGEST_STACKS = 200_000
+"""Bytes of stacks that are read."""
 _AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 
 
@@ -69,7 +72,7 @@ class WorkerProcess:
         self.takeover_lock = asyncio.Lock()
         """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
         self.epoch = self._taken_epoch = self._heartbeat_ns = 0
-        self._pidfd = -1
+        self._pidfd = self._stacks = -1
         self._channel = Channel(channel)
         self._on_message, self._on_connection, self._on_death = on_message, on_connection, on_death
         self._loop = asyncio.get_running_loop()
@@ -126,6 +129,19 @@ class WorkerProcess:
         if self._pidfd >= 0 and self.result is None:
             processes.pidfd_signal(self._pidfd, signal.SIGKILL)
 
+    def ask_for_stacks(self) -> None:
+        """Has its threads' stacks written from C (SIGUSR2), which needs neither its loop nor the interpreter's lock."""
+        with contextlib.suppress(OSError):
+            if self._stacks >= 0:
+                os.ftruncate(self._stacks, 0)
+            processes.pidfd_signal(self._pidfd, signal.SIGUSR2)
+
+    def stacks(self) -> str:
+        """What it has written since `ask_for_stacks`; an empty text if nothing yet, or if it writes to its log."""
+        if self._stacks < 0:
+            return ""
+        return os.pread(self._stacks, LONGEST_STACKS, 0).decode(errors="replace")
+
     def send(self, message: ToWorker) -> None:
         """Sends a message; a process that is gone or does not read is found out elsewhere."""
         with contextlib.suppress(ChannelClosed, ChannelFull):
@@ -160,6 +176,9 @@ class WorkerProcess:
                 _log.error("worker %d (pid %d) sent %s", self.slot, self.pid, error)
                 continue
             match message:
+                case StacksFile():
+                    self._close_stacks()
+                    self._stacks = descriptors[0] if descriptors else -1
                 case NewSocket(epoch) if descriptors:
                     self._keep(epoch, descriptors[0])
                 case NewSocket(epoch):
@@ -189,6 +208,11 @@ class WorkerProcess:
         else:
             os.close(descriptor)
 
+    def _close_stacks(self) -> None:
+        if self._stacks >= 0:
+            os.close(self._stacks)
+            self._stacks = -1
+
     def _close_channel(self) -> None:
         if self._open:
             self._open = False
@@ -209,6 +233,7 @@ class WorkerProcess:
         self._pidfd = -1
         self._readable()
         self._close_channel()
+        self._close_stacks()
         self._on_death(self)
 
     def _look_again(self) -> None:
@@ -217,4 +242,5 @@ class WorkerProcess:
     def discard(self) -> None:
         """For a process that never came to be."""
         self._close_channel()
+        self._close_stacks()
         self.ledger.close()

@@ -21,6 +21,7 @@ from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Word
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.messages import StacksFile, encode
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
@@ -47,7 +48,7 @@ def run(
         form=spec.log.format,
         levels=((name, level) for name, level in spec.log.levels),
     )
-    signals.prepare()
+    stacks = signals.prepare()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     if worker_spec.supervisor_place:
         ledger_file.also_at(worker_spec.supervisor, worker_spec.supervisor_place)
@@ -59,13 +60,16 @@ def run(
     shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
     attempts = Attempts.of(spec)
+    supervisor_channel = Channel(channel)
+    if stacks >= 0:
+        supervisor_channel.send(encode(StacksFile()), [stacks])
 
     async def serve() -> NoReturn:
         worker = Worker(
             spec,
             worker_spec,
             handlers,
-            Channel(channel),
+            supervisor_channel,
             shared,
             ledger,
             restart_window,

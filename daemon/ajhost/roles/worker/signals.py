@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import fcntl
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -33,21 +35,40 @@ _NEEDED = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
 _named: set[int] = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
 
 
-def prepare() -> None:
-    """Undoes what imports of user code have set. Call it before the loop is made."""
+def prepare() -> int:
+    """Undoes what imports of user code have set; the file of `_stacks_on_signal`. Call it before the loop is made."""
     faulthandler.enable(file=sys.stderr)
-    _stacks_on_signal()
+    stacks = _stacks_on_signal()
     for ignored in (signal.SIGINT, signal.SIGHUP):
         # an empty function and not SIG_IGN, which children of handlers would inherit through exec
         signal.signal(ignored, lambda *_: None)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.register_at_fork(before=_block, after_in_parent=_unblock, after_in_child=_as_in_a_script)
+    return stacks
 
 
-def _stacks_on_signal() -> None:
-    """SIGUSR2 writes every thread's stack to stderr, from C, even when Python cannot run."""
-    faulthandler.register(signal.SIGUSR2, file=sys.stderr, all_threads=True, chain=False)
+def _stacks_on_signal() -> int:
+    """SIGUSR2 appends every thread's stack to a file in memory, from C, even when Python cannot run; its descriptor.
+
+    Without a descriptor to be had they go to stderr, and -1 is returned.
+    """
+    try:
+        low = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
+        try:
+            fcntl.fcntl(low, fcntl.F_SETFL, os.O_APPEND)
+            # a high number, which nobody else gets if user code closes it: the kernel gives the lowest free one
+            stacks = fcntl.fcntl(
+                low, fcntl.F_DUPFD_CLOEXEC, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
+            )
+        finally:
+            os.close(low)
+    except OSError:
+        stacks = -1
+    faulthandler.register(
+        signal.SIGUSR2, file=sys.stderr if stacks < 0 else stacks, all_threads=True, chain=False
+    )
+    return stacks
 
 
 _masks = threading.local()

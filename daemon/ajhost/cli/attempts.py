@@ -1,0 +1,62 @@
+"""`ajhost attempts`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ajhost.cli.common import config_option, runtime_directory, unreadable
+from ajhost.cli.output import columns, echo, echo_error, to_json
+from ajhost.cli.status import EXIT_NOTHING, EXIT_OK
+
+_EPILOG = """\b
+Examples:
+  ajhost attempts
+  ajhost attempts 2a6kBWzRcZ9ZRyP1mC3rWpyTNjE
+  ajhost attempts --type email:new --reason 'worker died'
+\b
+Exit status: 0 also when there is none, 3 no host has run, or the files may not be read.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@config_option
+@click.argument("task", required=False)
+@click.option("--type", "task_type", metavar="TYPE", help="Only tasks of this type.")
+@click.option(
+    "--reason", metavar="WORD", help="Only those whose answer begins with this word, like 'worker died'."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def attempts(config: Path, task: str | None, task_type: str | None, reason: str | None, as_json: bool) -> int:
+    """Show the last 200 attempts that did not complete, the newest first; of one task, if it is named.
+
+    They are kept in files, so it also shows what came before a crash, and when no host runs. Older ones are in the log.
+    """
+    directory = runtime_directory(config)
+    from ajhost.roles.recent_attempts import DIRECTORY, recent_attempts
+
+    try:
+        next((directory / DIRECTORY).iterdir(), None)  # what may not be read is left out by who reads them
+        every = recent_attempts(directory)
+    except FileNotFoundError:
+        echo_error(f"no ajhost has run on {directory}")
+        return EXIT_NOTHING
+    except OSError as error:
+        echo_error(unreadable(directory, error))
+        return EXIT_NOTHING
+    wanted = {"id": task, "type": task_type, "reason": reason and reason.removesuffix(":")}
+    found = [a for a in every if all(value in (None, a[name]) for name, value in wanted.items())]
+    if as_json:
+        echo(to_json(found))
+    elif found:
+        echo(columns([("WHEN", "TASK", "TYPE", "TRY", "OUTCOME", "REASON", "TEXT"), *map(_row, found)]))
+    return EXIT_OK
+
+
+def _row(attempt: dict[str, Any]) -> tuple[object, ...]:
+    when = datetime.fromtimestamp(attempt["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    reason, text = attempt["reason"], attempt["text"].removeprefix(f"{attempt['reason']}: ")
+    return (when, attempt["id"], attempt["type"], attempt["tries"] or "-", attempt["outcome"], reason, text)
