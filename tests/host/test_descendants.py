@@ -56,3 +56,47 @@ async def test_a_daemonised_process_ends_with_its_own_worker_and_no_other(
         assert Path(f"/proc/{daemons[second]}/cmdline").read_text().startswith("sleep")
         assert (await host.command("recycle", str(slots[second]))).status == 0
         await processes.gone(daemons[second], 15.0)
+
+
+HELPERS = """
+import multiprocessing, os, pathlib
+manager = multiprocessing.Manager()
+pathlib.Path(__file__).with_name(f"{os.getpid()}.helper").write_text(str(manager._process.pid))
+shared = manager.dict()
+
+async def count(task):
+    shared["n"] = shared.get("n", 0) + 1
+    return shared["n"]
+"""
+
+
+async def test_a_process_that_imports_start_ends_with_its_generation_its_check_or_the_host(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    host = Host(
+        tmp_path,
+        nats=nats_server.url,
+        handlers={"count": "app:count"},
+        modules={"app": HELPERS},
+        sections={"workers": {"count": 2}},
+    )
+
+    def helpers() -> list[int]:
+        return [int(path.read_text()) for path in host.application.glob("*.helper")]
+
+    async with host, Router(nats_server.url) as router:
+        (first,) = helpers()
+        assert [(await router.request("count")).json() for _ in range(4)] == [1, 2, 3, 4]
+        assert (await host.command("check")).status == 0
+        (checked,) = set(helpers()) - {first}
+        await processes.gone(checked, 0.5)
+        old = host.workers()
+        host.kill(0)
+        await host.refilled(0, old[0])
+        assert (await router.request("count")).json() == 5
+        assert (await host.reload()).status == 0
+        await processes.gone(first, 15.0)
+        (second,) = set(helpers()) - {first, checked}
+        assert (await router.request("count")).json() == 1
+        assert await host.terminate() == 0
+        await processes.gone(second, 0.5)

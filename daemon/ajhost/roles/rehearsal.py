@@ -20,9 +20,9 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import ledger_file, processes, runtime_directory
+from ajhost.adapters.linux import child_processes, ledger_file, processes, runtime_directory
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
-from ajhost.core.timings import REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
+from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity, geometry_for
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
@@ -79,7 +79,20 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
     finally:
         for queue in queues:
             queue.close()
+        await _end_what_is_left()
     return Rehearsal(handlers, tuple(warnings), tuple(problems))
+
+
+async def _end_what_is_left() -> None:
+    """Ends what the imports have started: this process is their subreaper, so that they are its children by now."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REHEARSAL_LEAVE_LIMIT):
+            reaper = child_processes.ChildReaper()
+            while left := child_processes.children():
+                for pid in left:
+                    os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still theirs
+                reaper.reap(())
+                await asyncio.sleep(POLL_INTERVAL)
 
 
 async def _fork_and_serve(

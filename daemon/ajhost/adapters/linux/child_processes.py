@@ -17,8 +17,8 @@ class ChildReaper:
     """Ends and reaps what a subreaper inherits from dead workers: children of handlers, which no process waits for.
 
     The kernel makes them children of this process when their parent dies, in whatever session or process group they
-    are; each bears the mark of its worker (`processes.mark`). One without a mark that was there before a worker's death
-    is left alone: it belongs to a template that died, or was started in this container by another process.
+    are; each bears the mark of its worker, or of its generation if an import started it (`processes.mark`). One without
+    a mark that was there before a worker's death is left alone: another process may have started it in this container.
     """
 
     def __init__(self) -> None:
@@ -27,8 +27,10 @@ class ChildReaper:
         self._spared: set[int] = set()
         self._hunts_until = 0.0
 
-    def reap(self, known: Container[int]) -> None:
+    def reap(self, known: Container[int], living_marks: Container[int] = ()) -> None:
         """Reaps each child that was dead at the last call already and is not `known`. Call it about once a second.
+
+        Ends those whose mark is none of `living_marks`: what the template of a rejected reload had started.
 
         A worker that died before its pidfd was received looks the same for a moment.
         """
@@ -38,6 +40,9 @@ class ChildReaper:
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
         self._seen = dead - self._seen
+        for pid in unknown.keys() - dead:
+            if (mark := mark_of(pid)) is not None and mark not in living_marks:
+                _kill(pid)
         if not self.hunting:
             self._spared = unknown.keys() - dead
 
@@ -50,14 +55,10 @@ class ChildReaper:
         """A worker has died: for a moment from now on `end_strays` ends what it has left."""
         self._hunts_until = time.monotonic() + STRAY_HUNT
 
-    def spare(self, known: Container[int]) -> None:
-        """A template has died: spares its children, which its workers may need."""
-        self._spared.update(pid for pid in children() if pid not in known)
-
-    def end_strays(self, known: Container[int], living_workers: Container[int]) -> set[int]:
+    def end_strays(self, known: Container[int], living_marks: Container[int]) -> set[int]:
         """Sends SIGKILL to each living child that is not `known` and was there at the last call. Returns their pids.
 
-        Spares those that bear the mark of one of `living_workers`. Call it at every tick while `hunting`. A worker is a
+        Spares those that bear one of `living_marks`. Call it at every tick while `hunting`. A worker is a
         child for a moment before its pidfd is received.
         """
         if not self.hunting:
@@ -66,17 +67,21 @@ class ChildReaper:
         unknown = {pid for pid in children() if pid not in known}
         living = {pid for pid in unknown if state_of(pid) not in ("Z", "X", "")}
         for pid in tuple(living):
-            worker = mark_of(pid)
-            if pid in self._spared if worker is None else worker in living_workers:
+            mark = mark_of(pid)
+            if pid in self._spared if mark is None else mark in living_marks:
                 living.discard(pid)
         ended = living & self._strays
         for pid in ended:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pid)
         if ended:
             self.hunt()  # their own children become this process's next
         self._strays = living
         return ended
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def children() -> set[int]:

@@ -24,6 +24,8 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
 _MARK = 1 << 62
+GENERATION_MARK = 1 << 61
+"""Added to the number of a generation: the mark of its template, and of what its imports start."""
 _PIDFD_GETFD = 438
 """pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
@@ -89,15 +91,17 @@ def allow_inspection() -> None:
     _prctl(_PR_SET_DUMPABLE, 1)
 
 
-def mark(serial: int) -> None:
+def mark(number: int) -> None:
     """Marks this process, and all that will descend from it, with the number of a worker; `mark_of` reads it.
+
+    A template's is its generation plus `GENERATION_MARK`, larger than any worker's: a limit can only be lowered.
 
     The mark is a limit without effect: RLIMIT_RTTIME concerns real-time scheduling only, and this is 146,000 years. It
     is one of the few things that a process inherits through fork, exec and setsid, and that others can see. Where a
     limit is set already, or may not be set, there is no mark.
     """
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + serial, _MARK + serial))
+        resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + number, _MARK + number))
 
 
 def mark_of(pid: int) -> int | None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from ajhost.adapters.linux import child_processes
+from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.core.timings import CHECK_INTERVAL
 from ajhost.roles.supervisor.workers import WorkerPool
 
@@ -18,26 +19,29 @@ class Strays:
     def __init__(self, pool: WorkerPool) -> None:
         self._pool, self._reaper = pool, child_processes.ChildReaper()
 
-    def worker_died(self) -> None:
-        """From now on, for a moment, `end` ends what it has left."""
+    def owner_died(self) -> None:
+        """A worker has died, or a template: from now on, for a moment, `end` ends what it has left."""
         self._reaper.hunt()
 
-    def template_died(self) -> None:
-        """What its imports had started, its workers may need."""
-        self._reaper.spare(self._pool.pids())
+    def _living_marks(self) -> set[int]:
+        """Of each worker; and of each generation that has one, which may need what its imports have started."""
+        members, generations = self._pool.members, self._pool.generations
+        numbers = {*generations, *(member.generation for member in members.values())}
+        return {*members, *(GENERATION_MARK + number for number in numbers)}
 
     def end(self) -> bool:
         """Ends what is found. Call it at every tick; whether a worker has died a moment ago."""
-        if ended := self._reaper.end_strays(self._pool.pids(), self._pool.members):
+        if ended := self._reaper.end_strays(self._pool.pids(), self._living_marks()):
             _log.warning("%d processes that a dead worker had left: SIGKILL", len(ended))
         return self._reaper.hunting
 
     def reap(self) -> None:
         """Reaps those that have ended. Call it about once a second."""
-        self._reaper.reap(self._pool.pids())
+        self._reaper.reap(self._pool.pids(), self._living_marks())
 
     async def end_all(self) -> None:
-        """The last worker is gone: returns when nothing of theirs is left, or nothing that can be ended."""
-        while self.end() and child_processes.children() - self._pool.pids():
+        """The host stops: returns when nothing of its workers and templates is left, or nothing that can be ended."""
+        self._reaper.hunt()
+        while self.end() and child_processes.children():
             await asyncio.sleep(CHECK_INTERVAL)
             self.reap()

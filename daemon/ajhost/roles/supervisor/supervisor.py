@@ -225,7 +225,7 @@ class Supervisor:
         with self.guard("answering for a dead worker"):
             answered = self._recovery.answer_started(member, how)
         self._pool.spawn_task(self._recovery.recover_dead(member, how, answered))
-        self._strays.worker_died()
+        self._strays.owner_died()
 
     def _on_hang(self, member: WorkerProcess) -> None:
         self._pool.handle(Hung(member.serial))
@@ -240,7 +240,7 @@ class Supervisor:
 
     def _on_template_death(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
-        self._strays.template_died()
+        self._strays.owner_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
             self.timeline.add(EventKind.DEATH, f"the template of generation {generation} died: {how}")

@@ -326,5 +326,5 @@ class WorkerPool:
 
     def close_templates(self) -> None:
         """Ends every template."""
-        for generation in self.generations.values():
-            generation.close()
+        while self.generations:
+            self.generations.popitem()[1].close()

@@ -20,6 +20,7 @@ from typing import NoReturn
 from ajhost.adapters import logs
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
+from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import (
     FOR_TEMPLATE,
@@ -85,6 +86,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     handlers: dict[str, LoadedHandler] | None = None
     effects: list[ImportEffect] = []
     try:
+        processes.mark(GENERATION_MARK + spec.generation)  # what imports start ends with the generation
         if spec.python.preload:
             watch = ImportWatch()
             handlers = load_handlers(spec.handlers, spec.python)
@@ -205,6 +207,7 @@ class _Template:
         status = _FAILED
         try:
             os.setsid()
+            processes.mark(worker_spec.serial)
             # the supervisor sends SIGSTOP to a worker that hangs; if it is killed then, the kernel sends SIGCONT
             processes.resume_on_parent_death()
             self._channel.close()

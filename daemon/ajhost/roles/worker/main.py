@@ -12,7 +12,7 @@ from typing import NoReturn
 import uvloop
 
 from ajhost.adapters import logs
-from ajhost.adapters.linux import ledger_file, processes
+from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.core.clock_offset import ClockOffset
@@ -39,7 +39,6 @@ def run(
     queues: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> NoReturn:
     """Runs a worker to its end. Called in the forked process, with all signals blocked."""
-    processes.mark(worker_spec.serial)
     logs.configure(
         spec.log.level,
         "worker",
