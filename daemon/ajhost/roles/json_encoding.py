@@ -31,6 +31,9 @@ from typing import Any, NoReturn
 import orjson
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+_WITH_DATACLASSES = _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS
+"""orjson takes a dataclass of pydantic's for any other, and leaves out its serializers, aliases and computed fields.
+With this option it calls `_default` for every dataclass, which costs others more."""
 _NULL = b"null"
 _NAMES_BY_CONFIG = (2, 33)
 """The pydantic-core of pydantic 2.11."""
@@ -62,7 +65,8 @@ def encode(value: object) -> bytes:
     :raises CannotEncode: naming what cannot be encoded, and where it is.
     """
     try:
-        body = _dumps(value)
+        options = _WITH_DATACLASSES if "pydantic.dataclasses" in sys.modules else _OPTIONS
+        body = orjson.dumps(value, _default, options)
     except MemoryError:
         raise
     except Exception as error:  # TypeError of orjson; anything of the value's own methods
@@ -73,13 +77,6 @@ def encode(value: object) -> bytes:
 
 
 # -- what orjson does not know ---------------------------------------------------------------------
-
-
-def _dumps(value: object) -> bytes:
-    if "pydantic.dataclasses" not in sys.modules:
-        return orjson.dumps(value, _default, _OPTIONS)
-    # orjson would take a dataclass of pydantic's for any other, without its serializers, aliases and computed fields
-    return orjson.dumps(value, _default, _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS)
 
 
 def _default(value: Any) -> Any:
@@ -215,7 +212,7 @@ def _leaf(value: Any, serializer: Any, place: str, depth: int) -> Any:
             return json.loads(serializer.to_json(value, **_names()))
         plain = _default(value) if _is_numpy(value) else _standard(value)
         if plain is value:
-            return json.loads(_dumps(value))
+            return json.loads(orjson.dumps(value, _default, _WITH_DATACLASSES))
     except CannotEncode as error:
         raise _placed(error, place) from None
     except MemoryError:
