@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,8 +19,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 import ajhost
+from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger
+from ajhost.adapters.systemd.notify import Notifier
+from ajhost.core.crash_policy import CrashPolicy
+from ajhost.core.fleet import Fleet
+from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Geometry, Identity
 from ajhost.ledger.view import Entry
 from ajhost.protocol.frames import scan
@@ -28,6 +34,11 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.supervisor.background import Background
+from ajhost.roles.supervisor.connections import FdStore
+from ajhost.roles.supervisor.last_resort import LastResort
+from ajhost.roles.supervisor.recovery.procedure import Recovery
+from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.settings.values import (
     HandlerSettings,
@@ -59,9 +70,40 @@ def frame(reply: bytes, number: int = 0, padding: int = 0) -> bytes:
     return b"MSG %b 1 %b %d\r\n%b\r\n" % (SUBJECT.encode(), reply, len(task), task)
 
 
-def died(entry: Entry) -> Outcome:
-    """What is told of a request whose worker died."""
-    return Failed("worker died: here")
+class DiedHere(CrashPolicy):
+    """Tells the same of each request whose worker died."""
+
+    def outcome(self, entry: Entry, how: str) -> Outcome:
+        """What is told."""
+        return Failed("worker died: here")
+
+
+DIED = DiedHere([])
+GUARD = FaultGuard(logging.getLogger("test"))
+
+
+class Covered(LastResort):
+    """Somebody else serves, so the standby need not be subscribed."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def subscribe_if_last(self, patience: float | None) -> None:
+        """Nobody is the last."""
+
+
+def recovery_of(
+    directory: Path,
+    standby: Standby,
+    fd_store: FdStore | None = None,
+    last_resort: LastResort | None = None,
+    background: Background | None = None,
+) -> Recovery:
+    """The recovery of a supervisor with this standby."""
+    return Recovery(
+        directory, standby, fd_store or FdStore(Notifier()), DIED, Counters(), GUARD,
+        Fleet(1 << 20), last_resort or Covered(), background or Background(GUARD),
+    )  # fmt: skip
 
 
 async def until(condition: Callable[[], object], limit: float = LIMIT) -> None:
@@ -189,6 +231,10 @@ class HostParts:
         await self.standby.connection.close()
         for queue in self.queues:
             queue.close()
+
+    async def recover(self, *remains: Remains) -> None:
+        """What the supervisor does about processes that cannot answer."""
+        await recovery_of(self.directory, self.standby).recover(*remains)
 
     def new_serial(self) -> int:
         """The ledger file of a new process."""

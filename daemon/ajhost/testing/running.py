@@ -18,8 +18,8 @@ from ajhost.protocol import exact_json, outcome
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.application import around, check_lifespan, check_middleware, manager_of
 from ajhost.roles.handlers import LoadedHandler, callable_of
-from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.request import Attempt, Phase, Route
+from ajhost.roles.worker.executor import Executor, ExecutorEvents
+from ajhost.roles.worker.request import Attempt, Phase, Route, StuckReason
 from ajhost.testing.tasks import make_task
 
 _MAX_PAYLOAD = 1 << 20
@@ -140,6 +140,17 @@ class _Try(Attempt):
         self.ended.set()
 
 
+class _Stuck(ExecutorEvents):
+    """Whoever waits for code that will not end waits no more."""
+
+    def __init__(self, attempt: _Try) -> None:
+        self._attempt = attempt
+
+    def code_stuck(self, reason: StuckReason) -> None:
+        """Code does not end."""
+        self._attempt.ended.set()
+
+
 async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
     """Runs one task by the worker's executor; returns when its code has ended, or will not."""
     now = time.monotonic()
@@ -152,8 +163,7 @@ async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
         capacity=_THREADS,
         kill_grace=_KILL_GRACE,
         flush_after=lambda work: work(),
-        on_free=lambda: None,
-        on_stuck=lambda reason: attempt.ended.set(),
+        events=_Stuck(attempt),
     )
     executor.start(attempt)
     said = await attempt.decided

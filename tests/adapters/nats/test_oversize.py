@@ -14,13 +14,13 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
-from ajhost.ledger.layout import Word
+from ajhost.ledger.layout import State, Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.server_info import ServerInfo
 from ajhost.protocol.wire import encode_reply
-from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_waiting
+from ajhost.roles.supervisor.recovery.remains import Remains
 from tests.support.host_parts import GEOMETRY, SUBJECT, HostParts, frame, until
 from tests.support.peer_socket import Peer, let_in
 
@@ -118,9 +118,11 @@ async def test_a_worker_killed_in_the_middle_of_a_frame_that_no_chunk_holds_leav
         refused = cut >= AT + LINE  # as soon as its line is there
         if refused:
             assert REFUSAL in await peer.received(len(REFUSAL))
+            # until it has noted that, it may be answered once more
+            await until(lambda: all(entry.state is not State.ANSWERED for entry in ledger.used()))
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, parts.standby))
+        moving = asyncio.create_task(parts.recover(Remains(ledger, sock=peer.theirs)))
         assert await peer.ended() == b""
         await peer.fill(STREAM[cut:])
         peer.close()
@@ -147,8 +149,7 @@ async def test_it_is_refused_once_wherever_its_worker_is_killed(parts: HostParts
             buffer.consume(len(BIG))
         if step == "refused":
             owner.refuse(index, b"R.big")  # and the kernel did not take it
-        answer_started(ledger, parts.standby, lambda entry: Failed("worker died: here"), parts.ledgers)
-        moving = asyncio.create_task(requeue_waiting(ledger, peer.theirs, parts.standby))
+        moving = asyncio.create_task(parts.recover(Remains(ledger, sock=peer.theirs)))
         await peer.ended()
         await peer.fill(BIG[LINE + 100 :] + frame(b"R.1"))
         peer.close()

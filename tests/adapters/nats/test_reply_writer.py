@@ -17,10 +17,6 @@ GEOMETRY = Geometry(entries=256, chunk=8192, store=4096)
 A, B = b"PUB a 0\r\n\r\n", b"PUB b 0\r\n\r\n"
 
 
-def _fail(error: OSError) -> bool:
-    raise AssertionError(str(error))
-
-
 class Wire:
     """A writer, its server's end, and its ledger."""
 
@@ -31,9 +27,14 @@ class Wire:
         buffer = memoryview(bytearray(GEOMETRY.size))
         create(buffer, GEOMETRY, Identity(1, 0, 0))
         self.ledger = LedgerWriter(buffer)
-        self.flow = ReplyWriter(self.ledger, RestartWindow(self.ledger), self._release, _fail)
+        self.flow = ReplyWriter(self.ledger, RestartWindow(self.ledger), self)
 
-    def _release(self, entries: list[int]) -> None:
+    def broken(self, error: OSError) -> bool:
+        """Nothing breaks here."""
+        raise AssertionError(str(error))
+
+    def released(self, entries: list[int]) -> None:
+        """Gives up the entries."""
         for index in entries:
             self.ledger.release(index)
 

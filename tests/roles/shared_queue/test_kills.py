@@ -11,11 +11,10 @@ from ajhost.ledger.layout import State
 from ajhost.ledger.queue_token import Token
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
-from ajhost.protocol.outcome import Failed
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import DEFAULT
-from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_tokens, requeue_waiting
+from ajhost.roles.supervisor.recovery.remains import Remains
 from tests.support.host_parts import Act, HostParts, Killed, frame, lying
 
 FAR = 1 << 61
@@ -24,11 +23,10 @@ FAR = 1 << 61
 async def recover(parts: HostParts, serial: int) -> int:
     """What the supervisor does about a dead process; how many of its requests were answered for."""
     ledger = MappedLedger(parts.directory, serial)
-    answered = answer_started(ledger, parts.standby, lambda entry: Failed("worker died: here"), parts.ledgers)
-    await requeue_waiting(ledger, None, parts.standby)
-    requeue_tokens(ledger, parts.standby, parts.ledgers)
+    remains = Remains(ledger)
+    await parts.recover(remains)
     ledger.close()
-    return answered
+    return remains.answered
 
 
 async def outcome(parts: HostParts, serial: int, killed: Killed, reply: bytes) -> tuple[bool, bool]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import time
 
 import pytest
 
-from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.ledger.connection_status import ConnectionState
 from ajhost.ledger.layout import Phase, Word
 from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
-from tests.roles.supervisor.recovery.test_coordinator import RecoveryScene
-from tests.support.host_parts import HostParts, until
+from tests.roles.supervisor.recovery.test_procedure import RecoveryScene
+from tests.support.host_parts import GUARD, HostParts, until
 
 LIMIT = 2.0
 
@@ -27,15 +25,20 @@ class Watch:
 
     def __init__(self, parts: HostParts) -> None:
         self.scene = RecoveryScene(parts)
-        self.monitor = LivenessMonitor(
-            parts.standby,
-            FaultGuard(logging.getLogger("test")),
-            on_hang=lambda worker: self.hung.append(time.monotonic()),
-            on_recovered=lambda worker: self.recovered.append(time.monotonic()),
-            on_recycle=lambda worker, why: None,
-        )
+        self.monitor = LivenessMonitor(parts.standby, GUARD, self)
         self.hung: list[float] = []
         self.recovered: list[float] = []
+
+    def worker_hangs(self, worker: WorkerProcess) -> None:
+        """Notes when."""
+        self.hung.append(time.monotonic())
+
+    def worker_recovered(self, worker: WorkerProcess) -> None:
+        """Notes when."""
+        self.recovered.append(time.monotonic())
+
+    def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
+        """There is no limit."""
 
     async def connect(self, port: int) -> WorkerProcess:
         double = self.scene.double
@@ -87,7 +90,7 @@ async def test_a_worker_that_beats_hangs_only_if_it_leaves_unread_what_it_has_ro
             await watch.scene.asked("A")
         await watch.check(worker, LIMIT)
         assert bool(watch.hung) is hangs
-        assert watch.monitor.hangs(worker) is hangs
+        assert worker.hangs is hangs
     finally:
         await watch.end(worker)
 

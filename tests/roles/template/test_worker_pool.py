@@ -10,9 +10,12 @@ import signal
 from pathlib import Path
 
 from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Scale
 from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.supervisor.connections import FdStore
 from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.settings.values import NatsSettings, WorkerSettings
 from tests.roles.template.driver import Start, TemplateDriver
@@ -35,15 +38,21 @@ class Deaths:
             queues,
             FaultGuard(logging.getLogger("test")),
             NatsSettings(),
-            on_connection=lambda key, sock: None,
-            on_death=lambda worker, how: self._died(),
-            on_template_death=lambda number, how: self.templates.append(number),
-            on_change=lambda: None,
+            FdStore(Notifier()),
+            self,
         )
         self.pool.max_payload = 1 << 16
 
-    def _died(self) -> None:
+    def worker_died(self, worker: WorkerProcess, how: str) -> None:
+        """Counts it."""
         self.count += 1
+
+    def template_died(self, generation: int, how: str) -> None:
+        """Notes it."""
+        self.templates.append(generation)
+
+    def changed(self) -> None:
+        """Nobody waits for that."""
 
     async def next(self) -> None:
         """One more worker is born and killed."""

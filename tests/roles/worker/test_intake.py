@@ -15,7 +15,7 @@ import pytest
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.api import Task
-from ajhost.core.recovery import classify, overdue
+from ajhost.core.recovery import Fact, classify, overdue
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.route_stats import StatsWriter, file_size
 from ajhost.ledger.layout import Identity, State
@@ -27,20 +27,15 @@ from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
-from ajhost.roles.supervisor.recovery.takeover import (
-    answer_for,
-    answer_started,
-    requeue_claimed,
-    requeue_tokens,
-    requeue_waiting,
-)
-from ajhost.roles.worker.executor import Executor
+from ajhost.roles.supervisor.recovery.remains import Remains
+from ajhost.roles.supervisor.recovery.takeover import answer_for, answer_started, requeue_tokens
+from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.request import BEGINNING, Route
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings
-from tests.support.host_parts import GEOMETRY, Act, HostParts, Killed, died, frame, lying, until
+from tests.support.host_parts import DIED, GEOMETRY, Act, HostParts, Killed, frame, lying, until
 
 FAR = 1 << 61
 
@@ -80,8 +75,7 @@ class Worker:
             capacity=slots,
             kill_grace=1.0,
             flush_after=lambda work: work(),
-            on_free=lambda: None,
-            on_stuck=lambda reason: None,
+            events=ExecutorEvents(),
         )
         self.producer = Producer(ledger, queues, loop, lambda index: self.intake.expired(index))
         self.intake = Intake(
@@ -333,9 +327,7 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
         if kind != "received":  # whose requests are not there before it has received them
             began |= set(killed.told)
         before = len(killed.told)
-        answer_started(ledger, parts.standby, died, parts.ledgers)
-        requeue_tokens(ledger, parts.standby, parts.ledgers)
-        await requeue_waiting(ledger, None, parts.standby)
+        await parts.recover(Remains(ledger))
         ledger.close()
         await parts.settle()
         producer.expire(1)
@@ -371,7 +363,9 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
 
     def relieve(now: str) -> None:
         if now == moment:
-            requeue_claimed(MappedLedger(parts.directory, one.ledger.serial), parts.standby, parts.ledgers)
+            hung = Remains(MappedLedger(parts.directory, one.ledger.serial), Fact.OWNER_STOPPED)
+            answer_started(hung, parts.standby, parts.ledgers, DIED, set())
+            requeue_tokens(hung, parts.standby, parts.ledgers)
 
     def start(self: LockedLedger, *arguments: Any) -> bool:
         relieve("before")
@@ -402,7 +396,12 @@ async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_
     dead = LockedLedger(parts.directory, parts.new_serial())
     owner.revoke(index, 1)
     dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
-    assert answer_started(dead, parts.standby, died, parts.ledgers) == 0
+    assert (
+        answer_started(
+            Remains(MappedLedger(parts.directory, dead.serial)), parts.standby, parts.ledgers, DIED, set()
+        )
+        == 0
+    )
     assert not owner.is_claimed(index, 1)
     assert classify(dead).answer == ()
 

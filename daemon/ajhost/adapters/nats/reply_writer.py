@@ -11,6 +11,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from ajhost.adapters.linux import sockets
 from ajhost.adapters.nats.tls import TlsSession
@@ -27,19 +28,22 @@ _ASK_EVERY = 128
 """With this many unconfirmed entries the server is asked at once, and not at the next `confirm`."""
 
 
-class ReplyWriter:
-    """`released(entries)`: the server has their replies. `broken(error)`: the connection takes no more bytes; true when
-    there is another descriptor of it."""
+class WriterEvents(Protocol):
+    """What the writer tells of; `LedgerTransport` listens."""
 
-    def __init__(
-        self,
-        ledger: LedgerWriter,
-        restart_window: RestartWindow,
-        released: Callable[[list[int]], None],
-        broken: Callable[[OSError], bool],
-    ) -> None:
+    def released(self, entries: list[int]) -> None:
+        """The server has the replies of these entries."""
+
+    def broken(self, error: OSError) -> bool:
+        """The connection takes no more bytes. True when there is another descriptor of it."""
+
+
+class ReplyWriter:
+    """Writes replies and operations to one connection after the other."""
+
+    def __init__(self, ledger: LedgerWriter, restart_window: RestartWindow, events: WriterEvents) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ledger, self._on_released, self._on_broken = ledger, released, broken
+        self._ledger, self._events = ledger, events
         self._sock: socket.socket | None = None
         self.tls: TlsSession | None = None
         self._connected = self._flush_scheduled = False
@@ -122,7 +126,7 @@ class ReplyWriter:
         """
         self._releasing = wanted
         if wanted:
-            self._on_released(self._retransmit.release_oldest(last=not self._unwritten))
+            self._events.released(self._retransmit.release_oldest(last=not self._unwritten))
 
     def detach(self) -> None:
         """The connection has ended. Unconfirmed replies stay, with their entries, for the next one."""
@@ -180,7 +184,7 @@ class ReplyWriter:
         if not self._connected:
             return
         now = self._loop.time()
-        self._on_released(self._retransmit.release_due(now))
+        self._events.released(self._retransmit.release_due(now))
         self._commands += self._retransmit.due(now)
         self._asked_before = self._restart_window.asked_before(now)
         if self._mark is None:
@@ -195,7 +199,7 @@ class ReplyWriter:
             if not mark.done():
                 mark.set_result(True)
         elif mark is not None:
-            self._on_released(self._retransmit.confirmed(mark, self._loop.time()))
+            self._events.released(self._retransmit.confirmed(mark, self._loop.time()))
             if self._ledger.available < self._ledger.entries // 2:
                 self.release_held()  # the other half is for requests that run or wait
 
@@ -212,7 +216,7 @@ class ReplyWriter:
 
     def release_held(self) -> None:
         """Releases the entries that are held for requesters that may not have reconnected."""
-        self._on_released(self._retransmit.release_held())
+        self._events.released(self._retransmit.release_held())
 
     def is_flooded(self) -> bool:
         """Whether too many bytes wait to leave. Ask it now and then: nothing is counted for each reply."""
@@ -275,7 +279,7 @@ class ReplyWriter:
             old, self._old = self._old, []
             dropped = self._retransmit.sent(data, entries, self._loop.time(), b"".join(old))
             if dropped:
-                self._on_released(dropped)
+                self._events.released(dropped)
             if self._retransmit.unasked >= _ASK_EVERY and self._mark is None:
                 self._mark = self._retransmit.next_mark()
         if self._commands:
@@ -294,7 +298,7 @@ class ReplyWriter:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            if not self._on_broken(error):
+            if not self._events.broken(error):
                 return
             sent = 0
         if sent == len(data):
@@ -318,7 +322,7 @@ class ReplyWriter:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._on_broken(error)
+            self._events.broken(error)
             return
         self._unwritten = self._unwritten[sent:]
         if self._unwritten:

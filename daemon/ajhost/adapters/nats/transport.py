@@ -57,7 +57,7 @@ class LedgerTransport:
         self._lines = LineReader(self._buffer)
         self.server = ServerMemory(restart_window)
         self._deaf_at = 0.0
-        self.out = ReplyWriter(ledger, restart_window, self._released, self._broken)
+        self.out = ReplyWriter(ledger, restart_window, self)
         """The writer of replies and operations."""
 
     @property
@@ -259,7 +259,7 @@ class LedgerTransport:
             self._loop.call_soon(self._receive)
         return True
 
-    def _broken(self, error: OSError) -> bool:
+    def broken(self, error: OSError) -> bool:
         """A write failed. Returns whether it is to be tried again; if not, the server is gone.
 
         What the server had sent before is still in the kernel, and is received first.
@@ -392,7 +392,8 @@ class LedgerTransport:
             self._read_on()
             self._loop.call_soon(self._parse_rest)
 
-    def _released(self, entries: list[int]) -> None:
+    def released(self, entries: list[int]) -> None:
+        """The server has the replies of these entries."""
         self.ledger.release_all(entries)
         if entries and not self._reading:
             self.resume()

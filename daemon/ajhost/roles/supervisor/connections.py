@@ -79,6 +79,10 @@ class InheritedConnections:
         self._sockets[key] = sock
         self._fd_store.keep(key, sock)
 
+    def give_back(self, key: Key, sock: socket.socket) -> None:
+        """One that was taken, and is not needed now."""
+        self._sockets[key] = sock
+
     def take(self, ledger: Ledger) -> socket.socket | None:
         """The connection to which the ledger's positions belong; its owner had seen the end of those before."""
         present = None

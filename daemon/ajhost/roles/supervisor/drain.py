@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from ajhost.core.fleet import Drain, Resume
 from ajhost.core.stats import tasks_in
@@ -19,20 +20,35 @@ from ajhost.core.timings import DRAIN_ANSWER_LIMIT, POLL_INTERVAL
 from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.decision import Decision
-from ajhost.roles.supervisor.recovery.coordinator import Recovery
-from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
 
 _log = logging.getLogger("ajhost.supervisor")
 
 
+class Rest(Protocol):
+    """What the supervisor itself holds (`running.Starting`)."""
+
+    @property
+    def ledgers(self) -> Sequence[Ledger]:
+        """The supervisor's own."""
+
+    @property
+    def retired(self) -> Sequence[Ledger]:
+        """Those of dead workers, in which requests may wait."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether the standby is out of the queue group, and nothing is left to recover."""
+
+
 class Drainer:
     """`on_change()` makes known that the host drains, or does not any more."""
 
-    def __init__(self, pool: WorkerPool, timeline: Timeline, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, pool: WorkerPool, timeline: Timeline, rest: Rest, on_change: Callable[[], None]
+    ) -> None:
         self._pool, self._timeline, self._on_change = pool, timeline, on_change
-        self._standby: Standby | None = None
-        self._recovery: Recovery | None = None
+        self._rest = rest
         self._drained = False
         if (before := state_file.read(pool.runtime)) is not None and before.draining:
             _log.warning(
@@ -40,9 +56,9 @@ class Drainer:
             )
             pool.handle(Drain())
 
-    def attach(self, standby: Standby, recovery: Recovery) -> None:
-        """The supervisor's own part in the group, once there is one."""
-        self._standby, self._recovery = standby, recovery
+    def enter(self, rest: Rest) -> None:
+        """The supervisor's next phase."""
+        self._rest = rest
 
     def tick(self) -> None:
         """Tells, once for each drain, that nothing is left. Call it about once a second."""
@@ -103,16 +119,12 @@ class Drainer:
     def _left(self) -> int:
         """How many tasks have no answer yet, or one that has not left."""
         ledgers: list[Ledger] = [member.ledger for member in self._pool.members.values()]
-        if self._standby is not None and self._recovery is not None:
-            ledgers += [self._standby.ledger, *self._recovery.retired.ledgers]
+        ledgers += [*self._rest.ledgers, *self._rest.retired]
         return sum(map(tasks_in, ledgers))
 
     def _is_out(self) -> bool:
         """Whether every process is out of the group, and nothing is left to recover."""
-        standby, recovery = self._standby, self._recovery
-        if standby is None or recovery is None:
-            return False
-        return self._pool.fleet.withdrawn() and not standby.subscribed and recovery.idle
+        return self._pool.fleet.withdrawn() and self._rest.idle
 
     def _is_drained(self, left: int) -> bool:
         return not left and self._is_out()

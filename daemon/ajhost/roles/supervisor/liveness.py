@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import processes, tcp
@@ -74,24 +74,24 @@ class _Watched:
     """When it was asked for its stacks (monotonic seconds)."""
 
 
+class LivenessEvents(Protocol):
+    """What the monitor finds; `Running` acts on it."""
+
+    def worker_hangs(self, worker: WorkerProcess) -> None:
+        """Called once for each connection that a worker hangs on."""
+
+    def worker_recovered(self, worker: WorkerProcess) -> None:
+        """Called once for each hang that ends."""
+
+    def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
+        """It has too much memory."""
+
+
 class LivenessMonitor:
-    """Judges workers at each tick; `core/liveness.py` has the rules.
+    """Judges workers at each tick; `core/liveness.py` has the rules."""
 
-    `on_hang` is called once for each connection that a worker hangs on, `on_recovered` once for each hang that ends,
-    `on_recycle` when a worker has too much memory.
-    """
-
-    def __init__(
-        self,
-        standby: Standby,
-        guard: FaultGuard,
-        *,
-        on_hang: Callable[[WorkerProcess], None],
-        on_recovered: Callable[[WorkerProcess], None],
-        on_recycle: Callable[[WorkerProcess, str], None],
-    ) -> None:
-        self._standby, self._guard = standby, guard
-        self._on_hang, self._on_recovered, self._on_recycle = on_hang, on_recovered, on_recycle
+    def __init__(self, standby: Standby, guard: FaultGuard, events: LivenessEvents) -> None:
+        self._standby, self._guard, self._events = standby, guard, events
         self._watched: dict[int, _Watched] = {}
         self.calm = False
         """Whether everybody was beating at the last check."""
@@ -100,16 +100,6 @@ class LivenessMonitor:
         self._memory_at = 0.0
         self._told_generation = 0
 
-    def hangs(self, worker: WorkerProcess) -> bool:
-        """Whether the worker is known to hang."""
-        watched = self._watched.get(worker.serial)
-        return watched is not None and bool(watched.hung_ns)
-
-    def forget(self, worker: WorkerProcess) -> None:
-        """The worker is gone."""
-        self._watched.pop(worker.serial, None)
-        self._deadlines.forget(worker.serial)
-
     def check(
         self, workers: list[WorkerProcess], settings: WorkerSettings, import_timeout: float, late: float
     ) -> None:
@@ -117,6 +107,9 @@ class LivenessMonitor:
         now = time.monotonic()
         self.calm = True
         living = [worker for worker in workers if worker.pid and not worker.dead]
+        for serial in self._watched.keys() - {worker.serial for worker in living}:
+            del self._watched[serial]
+            self._deadlines.forget(serial)
         self._note_connected(living, now)
         never_beat_ns = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
         for worker in living:
@@ -143,7 +136,7 @@ class LivenessMonitor:
 
     def _keep_deadlines(self, worker: WorkerProcess, now: float, late: float) -> None:
         """However late this process is itself: what is past its deadline is answered, whoever is to blame."""
-        hangs = self.hangs(worker)
+        hangs = worker.hangs
         self._deadlines.check(
             worker.ledger,
             int(now * 1e9),
@@ -250,10 +243,11 @@ class LivenessMonitor:
         # or it woke for a moment, in which it has connected again and begun another task that holds it up
         again = " again" if watched.hung_ns else ""
         watched.hung_ns, watched.hung_epoch, watched.stacks_at = now_ns, worker.ledger.words[Word.EPOCH], 0.0
+        worker.hangs = True
         _log.warning(
             "worker %d (pid %d) hangs%s: %s", worker.slot, worker.pid, again, self._why(worker, sign, signs)
         )
-        self._on_hang(worker)
+        self._events.worker_hangs(worker)
 
     @staticmethod
     def _why(worker: WorkerProcess, sign: Sign, signs: Signs) -> str:
@@ -266,9 +260,9 @@ class LivenessMonitor:
     def _found_recovered(self, worker: WorkerProcess, watched: _Watched, now_ns: int) -> None:
         if now_ns - watched.hung_ns < 2 * STALE_NS:  # a false alarm: judge it less strictly
             watched.patience_ns = min(watched.patience_ns * 2, LONGEST_STALE_NS)
-        watched.hung_ns, watched.stacks_at = 0, 0.0
+        watched.hung_ns, watched.stacks_at, worker.hangs = 0, 0.0, False
         _log.warning("worker %d (pid %d) goes on after hanging", worker.slot, worker.pid)
-        self._on_recovered(worker)
+        self._events.worker_recovered(worker)
 
     def _expire(self, worker: WorkerProcess, watched: _Watched, now: float) -> None:
         if not watched.stacks_at:
@@ -297,7 +291,9 @@ class LivenessMonitor:
         except OSError:
             return  # it is about to be found dead, or this process has no descriptor left to look
         if resident > max_memory:
-            self._on_recycle(worker, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB")
+            self._events.worker_outgrew(
+                worker, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB"
+            )
 
     def _compare_size_at_start(self, worker: WorkerProcess, resident: int, max_memory: int) -> None:
         """Tells, once for each generation, of a limit that no worker can keep."""

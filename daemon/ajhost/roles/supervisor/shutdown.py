@@ -22,7 +22,7 @@ from ajhost.core.timings import (
 )
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import FinishOrder, HurryOrder
-from ajhost.roles.supervisor.recovery.coordinator import Recovery
+from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.settings.values import Settings

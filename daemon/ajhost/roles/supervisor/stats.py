@@ -14,14 +14,15 @@ from ajhost.core.stats import ConnectionStats, HostStats, connection_stats, runn
 from ajhost.core.status import DISCONNECTED
 from ajhost.ledger.view import Ledger
 from ajhost.roles.stats_history import DIRECTORY
-from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.workers import WorkerPool
 
 
 def snapshot(
-    pool: WorkerPool, standby: Standby | None, retired: Sequence[Ledger], *, ready: bool
+    pool: WorkerPool, own: Sequence[Ledger], retired: Sequence[Ledger], subscriptions: int, *, ready: bool
 ) -> HostStats:
-    """The statistics now. `retired`: ledgers of dead workers, in which requests may wait."""
+    """The statistics now. `own`: the supervisor's ledger, once it is open. `retired`: those of dead workers, in which
+    requests may wait. `subscriptions`: of the last resort.
+    """
     counters, members = pool.counters, list(pool.members.values())
     living: list[Ledger] = [m.ledger for m in members]
     resident: Counter[int] = Counter()
@@ -31,7 +32,6 @@ def snapshot(
                 resident[member.slot] += processes.resident_bytes(member.pid)
     slots = pool.fleet.count
     connections = {str(s): stats for s, stats in counters.connections(slots, living).items()}
-    own = [] if standby is None else [standby.ledger]
     connections["supervisor"] = connection_stats(own[0]) if own else ConnectionStats()
     generations = {number: [h.route for h in one.spec.handlers] for number, one in pool.generations.items()}
     known: dict[str | None, int] = {None: 0}
@@ -53,7 +53,7 @@ def snapshot(
         deaths=counters.deaths,
         requeued=counters.requeued,
         answered=counters.answered,
-        last_resort=0 if standby is None else standby.subscriptions,
+        last_resort=subscriptions,
         reloads={"taken": counters.reloads_taken, "rejected": counters.reloads_rejected},
         faults=pool.faults,
         workers=_states(pool),

@@ -12,32 +12,25 @@ import time
 from collections.abc import Callable
 
 from ajhost import __version__
-from ajhost.adapters import logs
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.nats.requests import discover
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.core.crash_policy import CrashPolicy
-from ajhost.core.fleet import Hung, Recovered, Tick
 from ajhost.core.stats import HostStats
 from ajhost.core.timeline import EventKind, Timeline
-from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
-from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
 from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.control import Actions
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.generation import Generation
-from ajhost.roles.supervisor.host_state import status_line, take_sample, unserved_slots
-from ajhost.roles.supervisor.liveness import LivenessMonitor
-from ajhost.roles.supervisor.recovery.coordinator import Recovery
+from ajhost.roles.supervisor.host_state import status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
+from ajhost.roles.supervisor.running import Running, Starting
 from ajhost.roles.supervisor.service import service_of
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
@@ -45,7 +38,7 @@ from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.stats import snapshot
 from ajhost.roles.supervisor.strays import Strays
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.supervisor.workers import PoolEvents, WorkerPool
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import Settings
 
@@ -56,7 +49,7 @@ class StartupFailed(Exception):
     """The host cannot start; the text says why."""
 
 
-class Supervisor:
+class Supervisor(PoolEvents):
     """One run of the host."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
@@ -75,24 +68,20 @@ class Supervisor:
             self._queues,
             self.guard,
             settings.nats,
-            on_connection=self._fd_store.keep,
-            on_death=self._on_death,
-            on_template_death=self._on_template_death,
-            on_change=self._on_change,
+            self._fd_store,
+            self,
         )
-        self._standby: Standby | None = None
-        self._fleet, self._ready = self._pool.fleet, False
+        self._phase = Starting()
+        self._fleet = self._pool.fleet
         self.timeline = Timeline(time.time)
         """What the page tells of starts, reloads and deaths."""
         self._shutdown = Shutdown(self._pool, notifier)
         self._reloader = Reloader(
             self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
         )
-        self._status_at = self._tick_at = 0.0
-        self._began_ns, self._waiting = time.monotonic_ns(), ""
-        self._history = StatsHistory(self._runtime)
+        self._began_ns = time.monotonic_ns()
         self._strays = Strays(self._pool)
-        self._drainer = Drainer(self._pool, self.timeline, self._tell_state)
+        self._drainer = Drainer(self._pool, self.timeline, self._phase, self._tell_state)
 
     # -- life -----------------------------------------------------------------------------------
 
@@ -153,27 +142,15 @@ class Supervisor:
             raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
         self._pool.supervisor_place, self._pool.access.own = standby.ledger.place, standby.connection
         await standby.connect()
-        self._crash_policy = CrashPolicy((h.route, h.max_crashes) for h in spec.handlers)
-        self._recovery = Recovery(
-            standby.directory, standby, self._fd_store, self._crash_policy, self._pool.counters, self.guard,
-            subscribe=self._subscribe_if_last, spawn=self._pool.spawn_task, serial=self._fleet.take_serial,
-        )  # fmt: skip
-        self._liveness = LivenessMonitor(
-            standby, self.guard,
-            on_hang=self._on_hang, on_recovered=self._on_recovered, on_recycle=self._pool.recycle,
-        )  # fmt: skip
-        self._standby = standby
-        self._drainer.attach(standby, self._recovery)
-        for name in self._recovery.previous_start.take_stored_sockets(self._notifier.stored()):
-            self._notifier.forget(name)
-        if self._recovery.previous_start and not self._fleet.draining:
-            await standby.subscribe()
-        self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
-        if self._recovery.previous_start:
-            await self._recovery.recover_previous_start()
+        running = Running(
+            standby, self._pool, self._fd_store, self._notifier, self._strays, self._drainer, spec
+        )
+        self._phase = running
+        self._drainer.enter(running)
+        await running.begin()
 
     def _on_waiting(self, why: str) -> None:
-        self._waiting = why
+        self._phase.waiting = why
         self._notifier.status(f"waiting for NATS: {why}")
         self.write_state()
 
@@ -202,12 +179,10 @@ class Supervisor:
 
     # -- events ---------------------------------------------------------------------------------
 
-    def _on_change(self) -> None:
+    def changed(self) -> None:
+        """The fleet stands differently."""
         self._shutdown.changed.set()
-        if not self._ready and self._fleet.count and self._fleet.complete() and self._standby is not None:
-            self._ready = True
-            self._recovery.previous_start.ask_orphans_to_leave()
-            self._standby.ledger.words[Word.PHASE] = Phase.SERVING
+        if self._phase.become_ready():
             self.write_state()
             _log.info("ready: %d workers serve", self._fleet.count)
             self.timeline.add(EventKind.READY, f"{self._fleet.count} workers serve")
@@ -216,46 +191,31 @@ class Supervisor:
     def _on_connection(self, epoch: int, sock: socket.socket) -> None:
         self._fd_store.keep(Key(self.serial, epoch), sock)
 
-    def _on_death(self, member: WorkerProcess, how: str) -> None:
-        self._liveness.forget(member)
-        if member.result is None or member.result.code != 0:
-            self.timeline.add(EventKind.DEATH, f"worker {member.slot} (pid {member.pid}) died: {how}")
+    def worker_died(self, worker: WorkerProcess, how: str) -> None:
+        """Before its replacement is forked."""
+        if worker.result is None or worker.result.code != 0:
+            self.timeline.add(EventKind.DEATH, f"worker {worker.slot} (pid {worker.pid}) died: {how}")
             self._tell_state()
-        answered = None
-        with self.guard("answering for a dead worker"):
-            answered = self._recovery.answer_started(member, how)
-        self._pool.spawn_task(self._recovery.recover_dead(member, how, answered))
-        self._strays.owner_died()
+        self._phase.worker_died(worker, how)
 
-    def _on_hang(self, member: WorkerProcess) -> None:
-        self._pool.handle(Hung(member.serial))
-        self._pool.spawn_task(self._recovery.recover_hung(member, lambda: self._liveness.hangs(member)))
-
-    def _on_recovered(self, member: WorkerProcess) -> None:
-        self._pool.handle(Recovered(member.serial))
-
-    async def _subscribe_if_last(self, patience: float | None) -> None:
-        if self._standby is not None and self._fleet.uncovered() and self._shutdown.urgency is Urgency.NONE:
-            await self._standby.subscribe(patience)
-
-    def _on_template_death(self, generation: int, how: str) -> None:
+    def template_died(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
         self._strays.owner_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
             self.timeline.add(EventKind.DEATH, f"the template of generation {generation} died: {how}")
-            self._pool.spawn_task(self._reloader.renew())
+            self._pool.background.spawn(self._reloader.renew())
 
     def _tell_state(self) -> None:
         with self.guard("writing state.json"):
             self.write_state()
-        if self._ready:
+        if self._phase.ready:
             self._notifier.status(self._status())
 
     # -- reload ---------------------------------------------------------------------------------
 
     def _reload_by_signal(self) -> None:
-        self._pool.spawn_task(self._reload_and_tell())
+        self._pool.background.spawn(self._reload_and_tell())
 
     async def _reload_and_tell(self) -> None:
         await self.reload()
@@ -263,10 +223,9 @@ class Supervisor:
     @property
     def actions(self) -> Actions:
         """What the control socket offers."""
-        cancel = self._pool.canceller.obey
         return {
             "reload": lambda _: self.reload(),
-            "cancel": lambda asked: cancel(asked, self._standby),
+            "cancel": lambda asked: self._phase.cancel(asked),
             "stacks": self._pool.inspector.obey,
             "recycle": self._pool.obey_recycle,
             "drain": self._drainer.obey_drain,
@@ -279,7 +238,7 @@ class Supervisor:
             # nothing to change over from yet, and systemd still waits for the first READY
             _log.error("reload rejected: the host is still starting")
             return Decision(False, "the host is still starting")
-        if self._ready:
+        if self._phase.ready:
             self._notifier.reloading()
         decision = await self._reloader.reload()
         if decision.taken:
@@ -291,7 +250,7 @@ class Supervisor:
             _log.error("reload rejected, the old generation serves on: %s", decision.text)
             self.timeline.add(EventKind.REJECTED, decision.text)
         self.write_state()
-        if self._ready:
+        if self._phase.ready:
             self._notifier.ready(self._status())
         return decision
 
@@ -300,68 +259,10 @@ class Supervisor:
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
         self._settings = settings
-        self._crash_policy.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
-        if self._standby is not None:
-            self._standby.apply_generation(spec, self._queues)
+        self._phase.apply_generation(spec, self._queues)
         self._pool.access.adopt(settings.nats)
 
-    # -- time -----------------------------------------------------------------------------------
-
-    def _tick(self) -> None:
-        """Every part is done whatever the others raise, and the next tick comes; only one that did all of its work
-        tells systemd that the host is alive."""
-        standby, now_ns, before = self._standby, time.monotonic_ns(), self.guard.failures.total()
-        assert standby is not None
-        late = time.monotonic() - self._tick_at
-        with self.guard("the supervisor's heartbeat"):
-            standby.beat(now_ns)
-        with self.guard("judging the workers"):
-            members, import_timeout = list(self._pool.members.values()), self._settings.python.import_timeout
-            self._liveness.check(members, self._settings.workers, import_timeout, late)
-        with self.guard("settling what dead workers left"):
-            self._recovery.tick(now_ns)
-        with self.guard("filling the slots"):
-            self._pool.handle(Tick())
-        with self.guard("covering the queue group"):
-            self._subscribe_as_needed(standby)
-        with self.guard("following max_payload"):
-            if self._ready:
-                self._pool.follow_max_payload(standby.max_payload)
-        if now_ns / 1e9 >= self._status_at:
-            self._status_at = now_ns / 1e9 + STATUS_INTERVAL
-            self._each_second()
-        calm = False
-        with self.guard("the pace of the ticks"):
-            calm = not self._strays.end() and self._liveness.calm and standby.idle and self._recovery.idle
-        if self.guard.failures.total() == before:
-            with self.guard("the watchdog"):
-                self._notifier.watchdog()
-        self._tick_in(CHECK_INTERVAL_CALM if calm else CHECK_INTERVAL)
-
-    def _subscribe_as_needed(self, standby: Standby) -> None:
-        if self._shutdown.urgency is Urgency.NONE and self._ready:
-            needed = self._fleet.uncovered()
-            if needed != standby.subscribed and not standby.changing:
-                self._pool.spawn_task(standby.subscribe() if needed else standby.unsubscribe())
-
-    def _each_second(self) -> None:
-        with self.guard("telling of a drain"):
-            self._drainer.tick()
-        with self.guard("the status for systemd"):
-            self._notifier.status(self._status())
-        with self.guard("reaping orphaned processes"):
-            self._strays.reap()
-        with self.guard("telling of lost log lines"):
-            logs.report_lost()
-        with self.guard("keeping the history of statistics"):
-            take_sample(self._history, self._pool)
-        with self.guard("forgetting removed ledgers"):
-            self._recovery.prune()
-        self.guard.report()
-
-    def _tick_in(self, seconds: float) -> None:
-        self._tick_at = time.monotonic() + seconds
-        self._loop.call_later(seconds, self._tick)
+    # -- what it says of itself ------------------------------------------------------------------
 
     def _status(self) -> str:
         return status_line(self._pool, self._drainer.text)
@@ -369,12 +270,14 @@ class Supervisor:
     @property
     def ledger(self) -> Ledger | None:
         """Our own, once it is open."""
-        return None if self._standby is None else self._standby.ledger
+        return next(iter(self._phase.ledgers), None)
 
     def stats(self) -> HostStats:
         """How the host stands now, for metrics."""
-        retired = [] if self._standby is None else self._recovery.retired.ledgers
-        return snapshot(self._pool, self._standby, retired, ready=not self.unserved())
+        phase = self._phase
+        return snapshot(
+            self._pool, phase.ledgers, phase.retired, phase.subscriptions, ready=not self.unserved()
+        )
 
     def unserved(self) -> list[str]:
         """A line for each slot that does not serve, with what is there instead; empty: the host is ready."""
@@ -382,7 +285,7 @@ class Supervisor:
 
     def ledgers(self) -> list[Ledger]:
         """Those of this supervisor and of its workers."""
-        return [m.ledger for m in self._pool.members.values()] + ([self.ledger] if self.ledger else [])
+        return [*(m.ledger for m in self._pool.members.values()), *self._phase.ledgers]
 
     def recycle_without(self, present: set[int]) -> list[int]:
         """Replaces each worker whose ledger is not among these; their slots."""
@@ -396,8 +299,8 @@ class Supervisor:
         state_file.write(
             self._runtime,
             HostState(
-                os.getpid(), self._fleet.generation, self._ready, self._fleet.count, routes, str(self._settings.file),
-                __version__, self._began_ns, self._waiting if self._standby is None else "",
+                os.getpid(), self._fleet.generation, self._phase.ready, self._fleet.count, routes,
+                str(self._settings.file), __version__, self._began_ns, self._phase.waiting,
                 self._fleet.draining and self._shutdown.urgency is Urgency.NONE, *self.timeline.last_death(),
             ),
         )  # fmt: skip
@@ -409,8 +312,7 @@ class Supervisor:
         self._notifier.stopping("leaving the queue group")
         with self.guard("writing state.json"):
             self.write_state()  # an ordered stop ends a drain
-        if self._standby is not None:
-            await self._shutdown.run(self._standby, self._recovery, stop_limit(self._settings))
+        await self._phase.stop(self._shutdown, stop_limit(self._settings))
         self._pool.close_templates()
         await self._strays.end_all()
         for queue in self._queues:

@@ -9,8 +9,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
@@ -36,13 +36,21 @@ LONGEST_STACKS = 200_000
 _AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 
 
-class WorkerProcess:
-    """A living (or just dead) worker process.
+class WorkerEvents(Protocol):
+    """What a worker's process tells of; `WorkerPool` listens."""
 
-    `on_message(member, message)` gets its messages, `on_death(member)` is called once when the process is gone;
-    `result` then says how. `on_connection(member, sock)` is called for each connection it opens, whose epoch is `epoch`
-    then.
-    """
+    def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
+        """A worker says something."""
+
+    def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
+        """A worker has a new connection, which has its `epoch`."""
+
+    def worker_died(self, member: WorkerProcess) -> None:
+        """Called once, when its process is gone; `result` then says how."""
+
+
+class WorkerProcess:
+    """A living (or just dead) worker process."""
 
     def __init__(
         self,
@@ -51,10 +59,7 @@ class WorkerProcess:
         generation: int,
         directory: Path,
         channel: socket.socket,
-        *,
-        on_message: Callable[[WorkerProcess, FromWorker], None],
-        on_connection: Callable[[WorkerProcess, socket.socket], None],
-        on_death: Callable[[WorkerProcess], None],
+        events: WorkerEvents,
     ) -> None:
         self.serial, self.slot, self.generation = serial, slot, generation
         self.ledger = MappedLedger(directory, serial)
@@ -68,13 +73,14 @@ class WorkerProcess:
         self.killed_at = 0.0
         self.being_taken_over = False
         """Its connection is being taken over at this moment."""
-        self.stale_after_ns = 0
+        self.hangs = False
+        """What `LivenessMonitor` has found."""
         self.takeover_lock = asyncio.Lock()
         """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
         self.epoch = self._taken_epoch = self._heartbeat_ns = 0
         self._pidfd = self._stacks = -1
         self._channel = Channel(channel)
-        self._on_message, self._on_connection, self._on_death = on_message, on_connection, on_death
+        self._events = events
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._channel.fileno(), self._readable)
         self._open = True
@@ -160,6 +166,10 @@ class WorkerProcess:
             self._taken_epoch = self.epoch
         return sock
 
+    def give_back_socket(self, sock: socket.socket | None) -> None:
+        """It was not needed after all: its connection is still its own."""
+        self.sock, self._taken_epoch = sock, 0
+
     def _readable(self) -> None:
         while self._open:
             try:
@@ -184,13 +194,13 @@ class WorkerProcess:
                 case NewSocket(epoch):
                     self._duplicate(epoch)
                 case _:
-                    self._on_message(self, message)
+                    self._events.message_received(self, message)
 
     def _keep(self, epoch: int, descriptor: int) -> None:
         if self.sock is not None:
             self.sock.close()
         self.sock, self.epoch = socket.socket(fileno=descriptor), epoch
-        self._on_connection(self, self.sock)
+        self._events.connection_opened(self, self.sock)
         self.send(SocketStored(epoch))
 
     def _duplicate(self, epoch: int) -> None:
@@ -234,7 +244,7 @@ class WorkerProcess:
         self._readable()
         self._close_channel()
         self._close_stacks()
-        self._on_death(self)
+        self._events.worker_died(self)
 
     def _look_again(self) -> None:
         self._loop.add_reader(self._pidfd, self._on_exit)

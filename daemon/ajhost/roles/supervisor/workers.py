@@ -7,8 +7,9 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file, processes
@@ -44,26 +45,35 @@ from ajhost.roles.messages import (
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import WorkerSpec
 from ajhost.roles.supervisor.access import Access
+from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.cancel import Canceller
-from ajhost.roles.supervisor.connections import Key
+from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.inspection import Inspector
-from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.roles.supervisor.worker_process import WorkerEvents, WorkerProcess
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import NatsSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 
 
-class WorkerPool:
-    """Members and templates. `serial`: of the supervisor's ledger; theirs follow. The callbacks:
+class PoolEvents(Protocol):
+    """What the pool tells of; `Supervisor` listens."""
 
-    `on_connection(key, sock)`: a worker's new connection; `on_death(member, how)`: a worker is dead, called before its
-    replacement is forked; `on_template_death(generation, how)`: its template is dead; `on_change()`: something worth a
-    look has happened.
-    """
+    def worker_died(self, worker: WorkerProcess, how: str) -> None:
+        """Before its replacement is forked."""
+
+    def template_died(self, generation: int, how: str) -> None:
+        """Its workers live on."""
+
+    def changed(self) -> None:
+        """The fleet stands differently."""
+
+
+class WorkerPool(WorkerEvents):
+    """Members and templates. `serial`: of the supervisor's ledger; theirs follow."""
 
     def __init__(
         self,
@@ -72,11 +82,8 @@ class WorkerPool:
         queues: list[TokenQueue],
         guard: FaultGuard,
         nats: NatsSettings,
-        *,
-        on_connection: Callable[[Key, socket.socket], None],
-        on_death: Callable[[WorkerProcess, str], None],
-        on_template_death: Callable[[int, str], None],
-        on_change: Callable[[], None],
+        fd_store: FdStore,
+        events: PoolEvents,
     ) -> None:
         self.fleet = Fleet(serial + 1)
         self.counters = Counters()
@@ -92,26 +99,9 @@ class WorkerPool:
         self._told_size = 0
         self.runtime = runtime
         self._directory, self._serial = runtime / "ledger", serial
-        self._queues, self._guard = queues, guard
-        self._on_connection, self._on_death, self._on_template_death, self._on_change = (
-            on_connection,
-            on_death,
-            on_template_death,
-            on_change,
-        )
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def spawn_task(self, work: Coroutine[None, None, None]) -> None:
-        """Runs something beside everything else, and keeps hold of it."""
-        task = asyncio.create_task(work, name=getattr(work, "__qualname__", ""))
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._guard.failed(task.get_name(), error)
-        self._on_change()
+        self._queues, self.guard = queues, guard
+        self._fd_store, self._events = fd_store, events
+        self.background = Background(guard)
 
     def pids(self) -> set[int]:
         """Every process that somebody here waits for."""
@@ -120,12 +110,12 @@ class WorkerPool:
     @property
     def faults(self) -> dict[str, int]:
         """How often each job of supervision has failed, and was done again."""
-        return dict(self._guard.failures)
+        return dict(self.guard.failures)
 
     @property
     def busy(self) -> bool:
-        """Whether forks or burials are under way."""
-        return bool(self._tasks)
+        """Whether forks or recoveries are under way."""
+        return bool(self.background.tasks)
 
     def handle(self, event: Event) -> None:
         """Tells the fleet, and obeys it."""
@@ -133,12 +123,12 @@ class WorkerPool:
             if known.state is WorkerState.LEAVING and (member := self.members.get(serial)) is not None:
                 known.runs = member.ledger.running() > 0
         for command in self.fleet.handle(event, time.monotonic()):
-            with self._guard("obeying the fleet"):
+            with self.guard("obeying the fleet"):
                 self._execute(command)
         for serial, known in self.fleet.members.items():
             if (member := self.members.get(serial)) is not None:
                 member.ledger.words[Word.WORKER_STATE] = state_number(known.state)
-        self._on_change()
+        self._events.changed()
 
     def change(self, number: int, template: TemplateProcess) -> None:
         """From now on every slot is the generation's, whose workers this template forks."""
@@ -155,7 +145,7 @@ class WorkerPool:
 
     def _template_died(self, generation: Generation, how: str) -> None:
         generation.template = None
-        self._on_template_death(generation.number, how)
+        self._events.template_died(generation.number, how)
         self._retire_generations()
 
     def _execute(self, command: Command) -> None:
@@ -180,7 +170,7 @@ class WorkerPool:
             )
             return
         self.members[spawn.serial] = member
-        self.spawn_task(self._fork(member, spawn, theirs))
+        self.background.spawn(self._fork(member, spawn, theirs))
 
     def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
         """A worker's ledger, its channel, and the supervisor's side of both."""
@@ -195,11 +185,7 @@ class WorkerPool:
         ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
         ours, theirs = pair()
         try:
-            member = WorkerProcess(
-                spawn.serial, spawn.slot, spawn.generation, self._directory, ours,
-                on_message=self._message_received, on_connection=self._connection_opened,
-                on_death=self._worker_died,
-            )  # fmt: skip
+            member = WorkerProcess(spawn.serial, spawn.slot, spawn.generation, self._directory, ours, self)
         except BaseException:
             ours.close()
             theirs.close()
@@ -231,15 +217,17 @@ class WorkerPool:
         if known is not None and known.state is WorkerState.LEAVING:
             member.send(LeaveOrder(self.fleet.stopping))
 
-    def _connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
-        self._on_connection(Key(member.serial, member.epoch), sock)
+    def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
+        """A worker has a new connection, which has its `epoch`."""
+        self._fd_store.keep(Key(member.serial, member.epoch), sock)
 
     def _spawn_failed(self, spawn: Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)
         self._note_failure(spawn.generation, why)
         asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
 
-    def _message_received(self, member: WorkerProcess, message: FromWorker) -> None:
+    def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
+        """A worker says something."""
         match message:
             case WorkerReady():
                 pid = member.ledger.words[Word.PID]  # its template may not have told us yet
@@ -294,7 +282,8 @@ class WorkerPool:
             _log.warning("worker %d (pid %d) is replaced: %s", member.slot, member.pid, why)
             self.handle(Recycle(member.serial))
 
-    def _worker_died(self, member: WorkerProcess) -> None:
+    def worker_died(self, member: WorkerProcess) -> None:
+        """Its process is gone: it is counted, recovered and replaced."""
         known = self.fleet.members.get(member.serial)
         how = "unknown" if member.result is None else member.result.text
         clean = member.result is not None and member.result.code == 0
@@ -307,10 +296,10 @@ class WorkerPool:
                 why = member.last_words or f"worker {member.slot} died before it served: {how}"
                 self._note_failure(member.generation, why)
         del self.members[member.serial]
-        with self._guard("counting what a dead worker did"):
+        with self.guard("counting what a dead worker did"):
             self.counters.absorb(member.ledger)
-        with self._guard("answering for a dead worker"):
-            self._on_death(member, how)
+        with self.guard("answering for a dead worker"):
+            self._events.worker_died(member, how)
         self.handle(Died(member.serial))  # whatever its ledger says, its slot is filled again
         self._retire_generations()
 

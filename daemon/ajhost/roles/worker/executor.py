@@ -31,6 +31,16 @@ _log = logging.getLogger("ajhost.worker")
 _NEVER = float("inf")
 
 
+class ExecutorEvents:
+    """What the executor tells of; `Worker` listens. Whoever need not know takes it as it is."""
+
+    def slot_freed(self) -> None:
+        """A slot is free where none was."""
+
+    def code_stuck(self, reason: StuckReason) -> None:
+        """Code does not end."""
+
+
 class Executor:
     """Runs handlers on the loop and in threads, and tells each `Attempt` what becomes of it.
 
@@ -48,18 +58,14 @@ class Executor:
         capacity: int,
         kill_grace: float,
         flush_after: Callable[[Callable[[], None]], None],
-        on_free: Callable[[], None],
-        on_stuck: Callable[[StuckReason], None],
+        events: ExecutorEvents,
     ) -> None:
-        """`flush_after(work)` has to call `work`, which ends attempts of threads, and may send their replies after it.
-
-        `on_free` is told when a slot is free where none was, `on_stuck` of code that does not end.
-        """
+        """`flush_after(work)` has to call `work`, which ends attempts of threads; it may send replies then."""
         self._loop = loop
         self._context = contextvars.copy_context()
         """Where all handlers begin: most are started when another ends, and must not see what that left in its own."""
         self._kill_grace = kill_grace
-        self._on_free, self._on_stuck = on_free, on_stuck
+        self._events = events
         self._threads = Threads(capacity)
         self._post = ThreadCalls(loop, flush_after).post
         self._attempts: set[Attempt] = set()
@@ -145,7 +151,7 @@ class Executor:
             route.permits.give()
             was_full = True
         if was_full:
-            self._on_free()
+            self._events.slot_freed()
 
     def _outcome_of_error(self, attempt: Attempt, error: BaseException) -> Outcome:
         if forked_child.here:
@@ -301,7 +307,7 @@ class Executor:
             attempt.handler.route,
             extra=attempt.labels().extras(),
         )
-        self._on_stuck(reason)
+        self._events.code_stuck(reason)
 
     def cancel(self, task: str, outcome: Outcome) -> bool:
         """Answers for the tasks of that id at once, then cancels them. Whether there was one."""

@@ -64,7 +64,7 @@ from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.ending import Background
-from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.group import GroupMembership
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
@@ -82,7 +82,7 @@ _START_FAILED = 75
 _CONFIRM_NS = nanoseconds(CONFIRM_INTERVAL)
 
 
-class Worker:
+class Worker(ExecutorEvents):
     """One worker process."""
 
     def __init__(
@@ -117,8 +117,7 @@ class Worker:
             capacity=workers.concurrency,
             kill_grace=workers.kill_grace,
             flush_after=self._transport.out.flush_after,
-            on_free=self._freed,
-            on_stuck=self._stuck,
+            events=self,
         )
         self._producer = Producer(ledger, queues, self._loop, self._expired)
         self._intake = Intake(
@@ -329,7 +328,8 @@ class Worker:
         """Whether a request of that queue could be started, and its answer leave before long."""
         return not self._transport.out.flooded and self._intake.has_capacity(queue)
 
-    def _freed(self) -> None:
+    def slot_freed(self) -> None:
+        """A slot is free where none was."""
         self._consumer.freed()
 
     def _expired(self, index: int) -> None:
@@ -338,7 +338,8 @@ class Worker:
     def _worn(self) -> None:
         self._ask_to_retire(f"{self._spec.workers.max_tasks} tasks served")
 
-    def _stuck(self, reason: StuckReason) -> None:
+    def code_stuck(self, reason: StuckReason) -> None:
+        """Code does not end."""
         del reason
         self._ask_to_retire("a handler that cannot be stopped")
 

@@ -15,21 +15,19 @@ import pytest
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
-from ajhost.adapters.systemd.notify import Notifier
-from ajhost.core.recovery import overdue
+from ajhost.core.recovery import Fact, overdue
 from ajhost.ledger.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
 from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
-from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor import standby as standby_module
-from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
-from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
-from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
-from ajhost.roles.supervisor.recovery.takeover import answer_for, requeue_from_stopped, requeue_waiting
+from ajhost.roles.supervisor.connections import Key, stored_name
+from ajhost.roles.supervisor.recovery.procedure import Recovery
+from ajhost.roles.supervisor.recovery.remains import Remains
+from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
-from tests.support.host_parts import GEOMETRY, Act, HostParts, Killed, died, frame, lying, until
+from tests.support.host_parts import GEOMETRY, Act, HostParts, Killed, frame, lying, recovery_of, until
 from tests.support.peer_socket import Peer
 
 OLD_WORKER, OLD_STANDBY, OLD_PUSHER = 1, 2, 3
@@ -118,19 +116,20 @@ class EarlierStart:
         self, sock: socket.socket | None, watch: Callable[[Callable[[], object]], None]
     ) -> None:
         standby, queue = self._standby(OLD_STANDBY)
-        ledgers = LedgerCache(self.directory, standby.ledger)
+        recovery = recovery_of(self.directory, standby)
         ledger = MappedLedger(self.directory, OLD_WORKER)
         others = [ledger, MappedLedger(self.directory, OLD_PUSHER)]
         watch(lambda: (told_by(standby.ledger), *map(told_by, others), lying(queue)))
-        await requeue_from_stopped(ledger, sock, standby, ledgers)
+        await recovery.recover(Remains(ledger, Fact.OWNER_STOPPED, sock=sock))
 
     async def _move(self, watch: Callable[[Callable[[], object]], None]) -> None:
         standby, queue = self._standby(OLD_STANDBY)
+        recovery = recovery_of(self.directory, standby)
         ledger = MappedLedger(self.directory, OLD_WORKER)
         watch(lambda: (told_by(standby.ledger), told_by(ledger), lying(queue)))
         for entry in overdue(ledger, 2):
             answer_for(ledger, entry, standby, "deadline exceeded: here")
-        await requeue_waiting(ledger, None, standby)
+        await recovery.recover(Remains(ledger))
 
     def _standby(self, serial: int) -> tuple[Standby, TokenQueue]:
         """A standby of an earlier start, without a connection, and its shared queue, which ends with its process."""
@@ -150,27 +149,18 @@ class EarlierStart:
     async def _settle(self, serial: int, watch: Callable[[Callable[[], object]], None]) -> None:
         standby, queue = self._standby(serial)
         left = [MappedLedger(self.directory, serial) for serial in (OLD_WORKER, OLD_STANDBY)]
-        previous_start = self._previous_start(standby, LedgerCache(self.directory, standby.ledger))
+        recovery = recovery_of(self.directory, standby)
         watch(lambda: (told_by(standby.ledger), *map(told_by, left), lying(queue)))
-        await previous_start.recover(died)
+        await recovery.recover_previous_start()
 
     async def next_start(self) -> None:
         """What the next supervisor does about it, with the standby."""
-        await self.previous_start().recover(died)
+        await self.recovery().recover_previous_start()
         await self.parts.settle()
 
-    def previous_start(self) -> PreviousStart:
-        """All that there is of it, for the standby."""
-        return self._previous_start(self.parts.standby, LedgerCache(self.directory))
-
-    def _previous_start(self, standby: Standby, ledgers: LedgerCache) -> PreviousStart:
-        return PreviousStart(
-            self.directory,
-            standby,
-            RetiredLedgers(self.directory, standby, ledgers, GUARD),
-            ledgers,
-            FdStore(Notifier()),
-        )
+    def recovery(self) -> Recovery:
+        """What knows of all that there is of it, for the standby."""
+        return recovery_of(self.directory, self.parts.standby)
 
 
 def told_by(ledger: Ledger) -> tuple[bytes, bytes]:
@@ -204,24 +194,27 @@ async def test_a_previous_start_is_settled_by_one_at_a_time_however_long_a_conne
     index = old.worker.receive_copy(frame(b"R.started"), 1)
     assert index is not None
     old.worker.start(index, 1, b"R.started", b"i", b"t", 0, 1)
-    previous_start = old.previous_start()
+    recovery = old.recovery()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inherited = socket.create_connection(listening.getsockname())
         slow, _ = listening.accept()
-    assert previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
-    assert previous_start.due()
-    first = asyncio.create_task(previous_start.recover(died))
+    assert (
+        recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())])
+        == []
+    )
+    assert recovery.previous_start.due()
+    first = asyncio.create_task(recovery.recover_previous_start())
     await until(lambda: b"R.started" in parts.answers)
     assert not first.done()
-    assert not previous_start.due()
-    second = asyncio.create_task(previous_start.recover(died))
+    assert not recovery.previous_start.due()
+    second = asyncio.create_task(recovery.recover_previous_start())
     await asyncio.sleep(0)
     slow.close()
     await asyncio.gather(first, second)
     await parts.settle()
     assert sorted(parts.ran) == old.replies
     assert parts.answers == {b"R.started": ["worker died: here"]}
-    assert not previous_start.due()
+    assert not recovery.previous_start.due()
 
 
 async def test_a_supervisor_killed_anywhere_in_a_takeover_loses_and_doubles_nothing(parts: HostParts) -> None:
@@ -278,11 +271,13 @@ async def test_a_supervisor_killed_anywhere_while_it_relieves_a_worker_loses_and
             kept = os.dup(peer.theirs.fileno())
             worker = old.hang()
             changes += Killed(old.relief(peer.theirs if connected else None), kill_at).changes
-            previous_start = old.previous_start()
-            assert previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
-            await previous_start.recover(died)
+            recovery = old.recovery()
+            assert (
+                recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
+            )
+            await recovery.recover_previous_start()
             ends.add(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
-            await previous_start.recover(died)  # and what it had not run by then
+            await recovery.recover_previous_start()  # and what it had not run by then
         await parts.settle()
         if sorted(parts.ran) != sorted(old.replies):
             wrong[kill_at] = sorted(parts.ran)
@@ -371,7 +366,7 @@ async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_te
     """It had connected again: what was read from the earlier connection says nothing about the bytes of the present."""
     old = EarlierStart(parts, "old")
     buffer = ReceiveBuffer(old.worker)
-    previous_start = old.previous_start()
+    recovery = old.recovery()
     names = []
     with Peer() as earlier, Peer() as present:
         for epoch, peer, first in ((1, earlier, b"R.old"), (2, present, b"R.0")):
@@ -387,8 +382,8 @@ async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_te
             names.append((stored_name(Key(OLD_WORKER, epoch)), os.dup(peer.theirs.fileno())))
         present.send(frame(b"R.1"))
         earlier.close()
-        assert previous_start.take_stored_sockets(names[::-1]) == []
-        settled = asyncio.create_task(previous_start.recover(died))
+        assert recovery.previous_start.take_stored_sockets(names[::-1]) == []
+        settled = asyncio.create_task(recovery.recover_previous_start())
         await present.ended()
         present.send(frame(b"R.2"))
         present.close()
@@ -406,12 +401,12 @@ async def test_an_orphan_in_the_middle_of_whose_takeover_the_supervisor_died_doe
     words = old.worker.words
     words[Word.FENCED_EPOCH] = words[Word.EPOCH]
     pid = stopped_owner(old)
-    previous_start = old.previous_start()
-    await previous_start.recover(died)
+    recovery = old.recovery()
+    await recovery.recover_previous_start()
     assert parts.ran == []
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-    assert previous_start.due()
-    await previous_start.recover(died)
+    assert recovery.previous_start.due()
+    await recovery.recover_previous_start()
     await parts.settle()
     assert sorted(parts.ran) == old.replies
 
@@ -420,8 +415,8 @@ async def test_an_orphan_that_its_supervisor_had_only_stopped_goes_on(parts: Hos
     old = EarlierStart(parts, "old")
     old.fill()
     pid = stopped_owner(old)
-    previous_start = old.previous_start()
-    await previous_start.recover(died)
+    recovery = old.recovery()
+    await recovery.recover_previous_start()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert parts.ran == []
 

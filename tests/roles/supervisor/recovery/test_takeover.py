@@ -11,11 +11,12 @@ import pytest
 
 from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.core.recovery import USUALLY, Fact
 from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
-from ajhost.roles.supervisor.recovery.takeover import answer_started, requeue_waiting
-from tests.support.host_parts import SUBJECT, HostParts, body, died, frame, until
+from ajhost.roles.supervisor.recovery.remains import Remains
+from tests.support.host_parts import SUBJECT, HostParts, body, frame, until
 
 COUNT = 4
 CONNECT = (
@@ -120,12 +121,12 @@ async def handed_over(
     return worker, replies
 
 
-async def taken_over(parts: HostParts, worker: Worker) -> int:
+async def taken_over(parts: HostParts, worker: Worker, facts: Fact = USUALLY) -> int:
     ledger = MappedLedger(parts.directory, worker.serial)
-    answered = answer_started(ledger, parts.standby, died, parts.ledgers)
-    await requeue_waiting(ledger, worker.sock, parts.standby)
+    remains = Remains(ledger, facts, sock=worker.sock)
+    await parts.recover(remains)
     ledger.close()
-    return answered
+    return remains.answered
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -171,7 +172,7 @@ async def test_a_hanging_worker_that_goes_on_finds_that_nothing_is_its_own_any_m
     worker, replies = await handed_over(parts, size, step, 1)
     os.kill(worker.pid, signal.SIGSTOP)
     os.waitpid(worker.pid, os.WUNTRACED)
-    assert await taken_over(parts, worker) == 0
+    assert await taken_over(parts, worker, Fact.OWNER_STOPPED) == 0
     os.kill(worker.pid, signal.SIGCONT)
     worker.go_on()
     assert await worker.told(4) == b"none"
@@ -188,7 +189,9 @@ async def test_a_connection_is_taken_over_once(parts: HostParts) -> None:
     worker.kill()
     await taken_over(parts, worker)
     ledger = MappedLedger(parts.directory, worker.serial)
-    assert (await requeue_waiting(ledger, None, parts.standby)).count == 0
+    again = Remains(ledger)
+    await parts.recover(again)
+    assert again.requeued == 0
     worker.close()
     await parts.settle()
     assert sorted(parts.ran) == replies
@@ -218,8 +221,10 @@ async def test_an_entry_that_was_made_after_its_connection_was_taken_over_is_not
     buffer.commit(len(data))
     place = buffer.place()
     ledger = MappedLedger(parts.directory, 77)
-    assert (await requeue_waiting(ledger, None, parts.standby)).count == 1
+    first = Remains(ledger)
+    await parts.recover(first)
+    assert first.requeued == 1
     owner.receive(place, len(data), 1)
-    await requeue_waiting(ledger, None, parts.standby)
+    await parts.recover(Remains(ledger))
     await parts.settle()
     assert parts.ran == [b"R.1"]

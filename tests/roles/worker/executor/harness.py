@@ -14,8 +14,8 @@ from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import read_task
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.request import TRANSITIONS, Attempt, Phase, Route, StuckReason
+from ajhost.roles.worker.executor import Executor, ExecutorEvents
+from ajhost.roles.worker.request import Attempt, Phase, Route, StuckReason
 
 _Result = TypeVar("_Result")
 
@@ -38,7 +38,7 @@ class Event:
 
 
 class Noted(Attempt):
-    """An attempt that writes down what becomes of it, and raises at a step that `TRANSITIONS` does not know."""
+    """An attempt that writes down what becomes of it."""
 
     __slots__ = ("host", "index")
 
@@ -54,28 +54,19 @@ class Noted(Attempt):
         self.host.begun.append(("begin", self.index, threading.get_ident()))
         if self.index in self.host.others:
             return False
-        return self._step("begin", super().begin)
-
-    def returned(self) -> None:
-        if self.phase is not Phase.ANSWERED:
-            super().returned()
+        return super().begin()
 
     def answer(self, outcome: Outcome) -> Phase:
-        before = self._step("answer", lambda: super(Noted, self).answer(outcome))
+        before = super().answer(outcome)
         self.host.note("finish", self.index, outcome)
         return before
 
     def end(self) -> None:
-        self._step("end", super().end)
+        super().end()
         self.host.note("freed", self.index, None)
 
-    def _step(self, name: str, step: Callable[[], _Result]) -> _Result:
-        sources, _ = TRANSITIONS[name]
-        assert self.phase in sources or name == "begin", f"{name} of one that is {self.phase}"
-        return step()
 
-
-class ExecutorHarness:
+class ExecutorHarness(ExecutorEvents):
     """An executor that writes down what becomes of its attempts."""
 
     def __init__(self, threads: int) -> None:
@@ -84,8 +75,7 @@ class ExecutorHarness:
             capacity=threads,
             kill_grace=GRACE,
             flush_after=lambda work: work(),
-            on_free=lambda: None,
-            on_stuck=self._stuck,
+            events=self,
         )
         self.events: list[Event] = []
         self.others: set[int] = set()
@@ -96,7 +86,8 @@ class ExecutorHarness:
         self._started = 0
         self._known_stuck: set[int] = set()
 
-    def _stuck(self, reason: StuckReason) -> None:
+    def code_stuck(self, reason: StuckReason) -> None:
+        """Notes it, once for each attempt."""
         for attempt in self.executor._attempts:
             if isinstance(attempt, Noted) and attempt.stuck and attempt.index not in self._known_stuck:
                 self._known_stuck.add(attempt.index)

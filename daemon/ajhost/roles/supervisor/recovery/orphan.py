@@ -17,7 +17,7 @@ from ajhost.core.fleet import WorkerState, state_number
 from ajhost.core.liveness import Signs, Verdict, judge
 from ajhost.ledger.layout import Word
 from ajhost.roles.supervisor.connections import InheritedConnections, Key
-from ajhost.roles.supervisor.recovery.takeover import is_complete
+from ajhost.roles.supervisor.recovery.remains import is_complete
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -26,20 +26,13 @@ class Orphan:
     """A worker whose supervisor died.
 
     Its socket is duplicated from systemd's file descriptor store, or with pidfd_getfd(2). `connections` has the first
-    and gets the second. `takeover_lock` is one lock for all recovery of earlier starts.
+    and gets the second.
 
     :raises OSError: when the process or its file is gone. :raises LedgerError: when the file is no ledger.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        serial: int,
-        pid: int,
-        connections: InheritedConnections,
-        takeover_lock: asyncio.Lock,
-    ) -> None:
-        self.pid, self.takeover_lock = pid, takeover_lock
+    def __init__(self, directory: Path, serial: int, pid: int, connections: InheritedConnections) -> None:
+        self.pid, self.takeover_lock = pid, asyncio.Lock()
         self.being_taken_over = False
         self.ledger = MappedLedger(directory, serial)
         try:
@@ -109,8 +102,14 @@ class Orphan:
         """Hands out the duplicate of its present connection, once; None when there is none."""
         return self._connections.take(self.ledger)
 
+    def give_back_socket(self, sock: socket.socket | None) -> None:
+        """It was not needed after all."""
+        if sock is not None:
+            self._connections.give_back(Key(self.ledger.serial, self.ledger.words[Word.EPOCH]), sock)
+
     # -- its heartbeat --------------------------------------------------------------------------
 
+    @property
     def hangs(self) -> bool:
         """Whether its last heartbeat is so old that it hangs."""
         heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
@@ -118,7 +117,7 @@ class Orphan:
 
     def begins_to_hang(self) -> bool:
         """Whether it hangs, and did not at the last call."""
-        before, self._hung = self._hung, self.hangs()
+        before, self._hung = self._hung, self.hangs
         # while it does not hang, its own word counts: no supervisor has taken anything from it
         self.ledger.words[Word.WORKER_STATE] = state_number(WorkerState.HUNG) if self._hung else 0
         return self._hung and not before

@@ -1,4 +1,4 @@
-"""Recovers what earlier starts left in the runtime directory: ledgers of dead processes, and orphans."""
+"""What earlier starts left in the runtime directory: ledgers of dead processes, and orphans that live."""
 
 from __future__ import annotations
 
@@ -7,28 +7,16 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import Fact
-from ajhost.ledger.layout import LedgerError, State
-from ajhost.ledger.view import Entry, Ledger
-from ajhost.protocol.frames import reply_of
-from ajhost.protocol.outcome import Outcome
-from ajhost.roles.shared_queue.ledger_cache import LedgerCache
+from ajhost.ledger.layout import LedgerError
 from ajhost.roles.supervisor.connections import FdStore, InheritedConnections, stored_key
 from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.recovery.orphan import Orphan
-from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
-from ajhost.roles.supervisor.recovery.takeover import (
-    Requeued,
-    answer_started,
-    requeue_entries,
-    requeue_tokens,
-    requeue_waiting,
-)
+from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -39,24 +27,16 @@ _EARLIER = Fact.SUPERVISOR_GONE | Fact.SERVER_UNKNOWN
 
 
 class PreviousStart:
-    """Recovers the ledgers that earlier starts left, as soon as their owners are dead."""
+    """Finds what is to be recovered, as soon as its owner is dead."""
 
-    def __init__(
-        self,
-        directory: Path,
-        standby: Standby,
-        retired: RetiredLedgers,
-        ledgers: LedgerCache,
-        fd_store: FdStore,
-    ) -> None:
-        self._directory, self._standby, self._retired, self._ledgers = directory, standby, retired, ledgers
-        self._fd_store, self._guard = fd_store, retired.guard
+    def __init__(self, directory: Path, standby: Standby, fd_store: FdStore) -> None:
+        self._directory = directory
         self._connections = InheritedConnections(fd_store)
         ledger_file.clear_unfinished(directory)
         self._waiting = [s for s in ledger_file.serials(directory) if s != standby.serial]
         self._orphans: dict[int, Orphan] = {}
-        self._queued: list[MappedLedger] = []
-        self._seen = _SeenReplies()
+        self._queued: list[Remains] = []
+        """Recovered but for what is QUEUED, whose tokens the orphans of the same start still pass round."""
         self._deadlines = DeadlineKeeper(standby)
 
     def __bool__(self) -> bool:
@@ -74,101 +54,65 @@ class PreviousStart:
                 foreign.append(name)
         return foreign
 
-    async def recover(self, verdict: Callable[[Entry], Outcome]) -> list[tuple[MappedLedger, socket.socket]]:
-        """Recovers every ledger whose owner is dead. Returns those whose connections have not ended in time.
+    def due(self) -> bool:
+        """Whether `collect` would find something: a ledger whose owner is dead."""
+        return any(not self._being_taken_over(s) and self._owner(s) is None for s in self._waiting)
 
-        One call at a time: it waits for servers, and two takeovers of one ledger would run its requests twice.
-        """
-        async with self._retired.recovery_lock:
-            return await self._recover(verdict)
-
-    async def _recover(self, verdict: Callable[[Entry], Outcome]) -> list[tuple[MappedLedger, socket.socket]]:
-        orphans, unfinished = [], []
+    def collect(self) -> list[Remains]:
+        """What dead processes left, each once; and once more when the last orphan of their start is dead."""
         dead: list[MappedLedger] = []
+        orphans: list[int] = []
         for serial in self._waiting:
-            with contextlib.suppress(FileNotFoundError):
-                owner = ledger_file.locked_by(self._directory, serial)
+            owner = self._owner(serial)
+            if owner is not None or self._being_taken_over(serial):
+                orphans.append(serial)
                 if owner is not None:
                     self._find_orphan(owner, serial)
-                    orphans.append(serial)
-                    continue
+                continue
+            with contextlib.suppress(FileNotFoundError):
                 try:
                     dead.append(MappedLedger(self._directory, serial))
                 except LedgerError as error:
                     aside = ledger_file.quarantine(self._directory, serial)
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
+        self._waiting = orphans
         for serial in self._orphans.keys() - set(orphans):
             self._orphans.pop(serial).close()
-        # before anything is requeued: claim in its first ledger what a dead consumer had started. Answer it once: a
-        # supervisor's ledger has answers for requests of its workers' too, and starts that die early would double
-        # them
-        told: set[bytes] = set()
-        started = dict.fromkeys((one.serial for one in dead), 0)
-        for one in sorted(dead, key=_order):
-            with self._guard("answering for a process of an earlier start"):
-                one.recount_touched()
-                started[one.serial] = answer_started(
-                    one, self._standby, verdict, self._ledgers, _EARLIER, told=told
-                )
-        # dead supervisors' ledgers first, the youngest before those that it had recovered: the requests it holds are
-        # known when their first ledgers are recovered
         living = {serial >> _STARTS for serial in orphans}
-        for ledger in sorted(dead, key=_order, reverse=True):
-            answered = started[ledger.serial]
-            # the shared queue lives as long as an orphan of its start
-            queue_lives = _start(ledger) in living
-            requeued = Requeued()
-            with self._guard("moving what a process of an earlier start left"):
-                requeued = await requeue_waiting(
-                    ledger,
-                    self._connections.take(ledger),
-                    self._standby,
-                    _EARLIER if queue_lives else _EARLIER | Fact.QUEUE_GONE,
-                    seen=self._seen.in_later_ledgers(ledger),
-                )
-            self._seen.add(ledger)
-            if requeued.rest is not None:
-                unfinished.append((ledger, requeued.rest))
-            else:
-                self._fd_store.forget(ledger.serial)
-            if answered or requeued.count:
-                _log.warning(
-                    "found %d requests of an earlier start: %d run now, %d had started",
-                    answered + requeued.count,
-                    requeued.count,
-                    answered,
-                )
-            self._retired.add(ledger)
-            if queue_lives:
-                self._queued.append(ledger)
-        # when all is requeued, so that of these only what an orphan has or had is left
+        ended = [one for one in self._queued if _start(one.ledger) not in living]
+        for one in ended:
+            one.facts |= Fact.QUEUE_GONE
+        self._queued = [one for one in self._queued if one not in ended]
+        found = []
         for ledger in dead:
-            with self._guard("moving what a process of an earlier start had pulled"):
-                requeue_tokens(ledger, self._standby, self._ledgers)
-        ended = [one for one in self._queued if _start(one) not in living]
-        self._queued = [one for one in self._queued if _start(one) in living]
-        for ledger in sorted(ended, key=_order, reverse=True):
-            if self._retired.has(ledger):
-                requeue_entries(
-                    ledger,
-                    self._standby,
-                    _EARLIER | Fact.QUEUE_GONE,
-                    seen=self._seen.in_later_ledgers(ledger),
-                )
-        self._waiting = orphans
-        if not orphans:
-            self._seen = _SeenReplies()  # nothing is left that could be known
-        return unfinished
+            one = Remains(ledger, _EARLIER, "the host was killed or stopped", self._connections.take(ledger))
+            if _start(ledger) in living:
+                self._queued.append(one)
+            else:
+                one.facts |= Fact.QUEUE_GONE
+            found.append(one)
+        return found + ended
+
+    def _owner(self, serial: int) -> int | None:
+        """The process that holds a ledger locked. None: nobody, or it is gone."""
+        try:
+            return ledger_file.locked_by(self._directory, serial)
+        except FileNotFoundError:
+            return None
+
+    def _being_taken_over(self, serial: int) -> bool:
+        """Whether it hung, and its connection is still being read: it may have been killed meanwhile."""
+        return serial in self._orphans and self._orphans[serial].takeover_lock.locked()
 
     def _find_orphan(self, owner: int, serial: int) -> None:
         """The pidfd of a process that lives, or did a moment ago."""
         if serial in self._orphans:
             return
         try:
-            orphan = Orphan(self._directory, serial, owner, self._connections, self._retired.recovery_lock)
+            orphan = Orphan(self._directory, serial, owner, self._connections)
         except (OSError, LedgerError):
             return
-        if ledger_file.locked_by(self._directory, serial) != owner:
+        if self._owner(serial) != owner:
             orphan.close()  # it has ended, and the pid may be another process's
             return
         self._orphans[serial] = orphan
@@ -192,48 +136,8 @@ class PreviousStart:
         Not those that hang: their connections are taken over, and a signal would interrupt what they wait for.
         """
         for orphan in self._orphans.values():
-            if not orphan.hangs():
+            if not orphan.hangs:
                 orphan.ask_to_leave()
-
-    def due(self) -> bool:
-        """Whether an orphan has ended since, so that `recover` has something to do."""
-        if self._retired.recovery_lock.locked():
-            return False
-        for serial in self._waiting:
-            try:
-                if ledger_file.locked_by(self._directory, serial) is None:
-                    return True
-            except FileNotFoundError:
-                return True
-        return False
-
-
-class _SeenReplies:
-    """Reply subjects that already have a copy in a newer ledger.
-
-    A supervisor that was killed between copying a request and revoking the original leaves both; only the copy in the
-    newest ledger counts. Order: workers' ledgers before supervisors', older ones before newer ones (`_order`).
-    """
-
-    def __init__(self) -> None:
-        self._places: dict[bytes, tuple[int, int]] = {}
-
-    def add(self, ledger: Ledger) -> None:
-        """Takes the reply subjects of requests that wait in a ledger, or were copied from there."""
-        place = _order(ledger)
-        waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
-        for reply in {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}:
-            self._places[reply] = max(place, self._places.get(reply, place))
-
-    def in_later_ledgers(self, ledger: Ledger) -> set[bytes]:
-        """The reply subjects that have a copy in a newer ledger than this."""
-        here = _order(ledger)
-        return {reply for reply, place in self._places.items() if place > here}
-
-
-def _order(ledger: Ledger) -> tuple[int, int]:
-    """Supervisors' ledgers last, the youngest last of all."""
-    return ledger.slot, ledger.serial
 
 
 def _start(ledger: MappedLedger) -> int:

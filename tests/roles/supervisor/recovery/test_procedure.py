@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.core.crash_policy import CrashPolicy
-from ajhost.core.stats import Counters
 from ajhost.ledger.layout import Word
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
-from ajhost.roles.messages import FOR_WORKER, NewSocket, SocketStored, encode
+from ajhost.roles.messages import FOR_WORKER, FromWorker, NewSocket, SocketStored, encode
+from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
-from ajhost.roles.supervisor.recovery import coordinator
-from ajhost.roles.supervisor.recovery.coordinator import Recovery
+from ajhost.roles.supervisor.last_resort import LastResort
+from ajhost.roles.supervisor.recovery import procedure
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from tests.support.host_parts import SUBJECT, HostParts, body, frame, until
+from tests.support.host_parts import GUARD, SUBJECT, Covered, HostParts, body, frame, recovery_of, until
 from tests.support.peer_socket import Peer
 from tests.support.proxy import Partition
 
@@ -134,38 +129,14 @@ class Store(FdStore):
         self.given[key] = sock, os.dup(sock.fileno())
 
 
-async def _cover(patience: float | None) -> None:
-    """Somebody else serves."""
-
-
-Cover = Callable[[float | None], Awaitable[None]]
-
-
-def recovery(
-    parts: HostParts, fd_store: FdStore, spawned: list[asyncio.Task[None]], cover: Cover = _cover
-) -> Recovery:
-    """As a supervisor makes it; `spawned` is what it has done beside everything else."""
-    return Recovery(
-        parts.directory,
-        parts.standby,
-        fd_store,
-        CrashPolicy([]),
-        Counters(),
-        FaultGuard(logging.getLogger("test")),
-        subscribe=cover,
-        spawn=lambda work: spawned.append(asyncio.create_task(work)),
-        serial=itertools.count(1 << 20).__next__,
-    )
-
-
 class RecoveryScene:
     """A member with its double, and the recovery."""
 
-    def __init__(self, parts: HostParts, cover: Cover = _cover) -> None:
+    def __init__(self, parts: HostParts, last_resort: LastResort | None = None) -> None:
         self.parts = parts
         self.stored = Store()
-        self.spawned: list[asyncio.Task[None]] = []
-        self.recovery = recovery(parts, self.stored, self.spawned, cover)
+        self.background = Background(GUARD)
+        self.recovery = recovery_of(parts.directory, parts.standby, self.stored, last_resort, self.background)
         self.double = ScriptedWorker(parts)
         self.kept: list[int] = []
         self.gone = asyncio.Event()
@@ -179,18 +150,26 @@ class RecoveryScene:
             1,
             self.parts.directory,
             double.ours,
-            on_message=lambda member, message: None,
-            on_connection=lambda member, sock: self.kept.append(member.epoch),
-            on_death=lambda member: self.gone.set(),
+            self,
         )
         self.member.started(double.pid, os.pidfd_open(double.pid))
         return self.member
 
+    def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
+        """The double says nothing else."""
+
+    def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
+        """Notes its epoch."""
+        self.kept.append(member.epoch)
+
+    def worker_died(self, member: WorkerProcess) -> None:
+        """It is gone."""
+        self.gone.set()
+
     async def recover_dead(self) -> None:
         """What the supervisor does when it learns of the death."""
         await self.gone.wait()
-        answered = self.recovery.answer_started(self.member, "SIGKILL")
-        await self.recovery.recover_dead(self.member, "SIGKILL", answered)
+        await self.recovery.recover_dead(self.member, "SIGKILL")
 
     async def asked(self, batch: str, count: int = 3) -> list[bytes]:
         """Requests that go to the double's subscription; their reply subjects."""
@@ -218,6 +197,7 @@ async def _at(parts: HostParts, partition: Partition, moment: str) -> tuple[Reco
     port = int(partition.url.rpartition(":")[2])
     scene.double.begin(*RECONNECT, address=("127.0.0.1", port))
     member = scene.enlist()
+    member.hangs = True
     for _ in range(3):
         await scene.double.step()
     await until(lambda: scene.kept == [1])
@@ -253,7 +233,7 @@ async def test_a_worker_that_hangs_at_any_moment_of_a_reconnect_keeps_only_what_
 ) -> None:
     async with Partition(parts.server.port) as partition:
         scene, requests = await _at(parts, partition, moment)
-        await scene.recovery.recover_hung(scene.member, lambda: True)
+        await scene.recovery.recover_hung(scene.member)
         await parts.settle()
         assert sorted(parts.ran) == sorted(requests)
         words = scene.member.ledger.words
@@ -274,11 +254,11 @@ async def test_a_worker_that_hangs_at_any_moment_of_a_reconnect_keeps_only_what_
 # --- a peer that holds back what the server would send
 
 
-def _hung(parts: HostParts, peer: Peer, cover: Cover = _cover) -> RecoveryScene:
+def _hung(parts: HostParts, peer: Peer, last_resort: LastResort | None = None) -> RecoveryScene:
     """A double on a connection to the peer, which has passed it and hangs."""
-    scene = RecoveryScene(parts, cover)
+    scene = RecoveryScene(parts, last_resort)
     scene.double.begin("reset", "pass", sock=peer.theirs)
-    scene.enlist()
+    scene.enlist().hangs = True
     return scene
 
 
@@ -287,13 +267,14 @@ async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and
 ) -> None:
     there, asked = asyncio.Event(), asyncio.Event()
 
-    async def cover(patience: float | None) -> None:
-        assert patience is None
-        asked.set()
-        await there.wait()
+    class Coming(Covered):
+        async def subscribe_if_last(self, patience: float | None) -> None:
+            assert patience is None
+            asked.set()
+            await there.wait()
 
     with Peer() as peer:
-        scene = _hung(parts, peer, cover)
+        scene = _hung(parts, peer, Coming())
         for _ in range(2):
             await scene.double.step()
         peer.send(frame(b"R.0"))
@@ -333,13 +314,14 @@ async def test_what_a_dead_worker_had_sent_is_answered_unless_its_server_has_cer
         parts.standby.beat(time.monotonic_ns())
         return bool(parts.answers)
 
-    async def cover(patience: float | None) -> None:
-        waits.set()
-        if end == "before it was asked to":
-            await asyncio.Event().wait()
+    class Coming(Covered):
+        async def subscribe_if_last(self, patience: float | None) -> None:
+            waits.set()
+            if end == "before it was asked to":
+                await asyncio.Event().wait()
 
     with Peer() as peer:
-        scene = _hung(parts, peer, cover)
+        scene = _hung(parts, peer, Coming())
         for _ in range(2):
             await scene.double.step()
         owner = scene.double.owner
@@ -386,7 +368,7 @@ async def test_a_hanging_worker_that_does_not_stop_in_time_is_relieved_later(
         for _ in range(2):
             await scene.double.step()
         peer.send(frame(b"R.0"))
-        relief = asyncio.create_task(scene.recovery.recover_hung(scene.member, lambda: True))
+        relief = asyncio.create_task(scene.recovery.recover_hung(scene.member))
         await peer.ended()
         peer.close()
         await relief
@@ -405,7 +387,7 @@ async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that
         replies = [b"R.%d" % i for i in range(3)]
         data = b"".join(map(frame, replies))
         peer.send(data[:100])
-        relief = asyncio.create_task(scene.recovery.recover_hung(scene.member, lambda: True))
+        relief = asyncio.create_task(scene.recovery.recover_hung(scene.member))
         await peer.ended()
         os.kill(scene.double.pid, signal.SIGKILL)
         death = asyncio.create_task(scene.recover_dead())
@@ -428,7 +410,7 @@ async def _relieved_from(parts: HostParts, peer: Peer, data: bytes) -> RecoveryS
         await scene.double.step()
     peer.send(data)
     began = time.monotonic()
-    await scene.recovery.recover_hung(scene.member, lambda: True)
+    await scene.recovery.recover_hung(scene.member)
     assert time.monotonic() - began < 1.5, "its worker stands still for so long"
     assert await peer.ended() == b""
     return scene
@@ -448,7 +430,7 @@ async def test_a_worker_is_relieved_although_its_server_is_cut_off_and_nothing_i
         assert len(scene.recovery.retired.ledgers) == 1, "the rest has one of its own"
         peer.send(data[150:])
         peer.close()
-        await asyncio.gather(*scene.spawned)
+        await asyncio.gather(*scene.background.tasks)
     await parts.settle()
     assert sorted(parts.ran) == replies
     scene.recovery.retired.tick(time.monotonic_ns())
@@ -466,18 +448,16 @@ async def test_the_next_start_goes_on_with_what_a_cut_off_server_had_for_a_hangi
     with Peer() as peer:
         scene = await _relieved_from(parts, peer, data[:150])
         ((key, (rest, kept)),) = scene.stored.given.items()
-        for task in scene.spawned:  # its supervisor is killed
+        for task in scene.background.tasks:  # its supervisor is killed
             task.cancel()
-        await asyncio.gather(*scene.spawned, return_exceptions=True)
+        await asyncio.gather(*scene.background.tasks, return_exceptions=True)
         rest.close()
-        spawned: list[asyncio.Task[None]] = []
-        next_start = recovery(parts, Store(), spawned)
+        next_start = recovery_of(parts.directory, parts.standby, Store())
         assert next_start.previous_start.take_stored_sockets([(stored_name(key), kept)]) == []
-        await next_start.recover_previous_start()
-        assert len(spawned) == 1, "nobody waits for it"
+        rescue = asyncio.create_task(next_start.recover_previous_start())
         peer.send(data[150:])
         peer.close()
-        await asyncio.gather(*spawned)
+        await rescue
         os.kill(scene.double.pid, signal.SIGKILL)
         await scene.gone.wait()
     await parts.settle()
@@ -508,7 +488,7 @@ async def test_a_server_that_dies_in_the_middle_of_a_takeover_leaves_what_it_had
 async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
     parts: HostParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coordinator, "DEAD_DRAIN_LIMIT_STOPPING", 0.1)
+    monkeypatch.setattr(procedure, "DEAD_DRAIN_LIMIT_STOPPING", 0.1)
     with Peer() as peer, Peer() as silent:
         scene, other = _hung(parts, peer), _hung(parts, silent)
         for one in (scene, other):

@@ -1,0 +1,358 @@
+"""The procedure of recovery, and when it begins: on a death, on a hang, at the start for what earlier ones left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.linux import ledger_file, processes, tcp
+from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.core.crash_policy import CrashPolicy
+from ajhost.core.fleet import Fleet
+from ajhost.core.recovery import USUALLY, Fact, classify
+from ajhost.core.stats import Counters
+from ajhost.core.timings import (
+    DEAD_DRAIN_LIMIT,
+    DEAD_DRAIN_LIMIT_STOPPING,
+    DRAIN_LIMIT,
+    RESOURCE_RETRY,
+    STANDBY_SUBSCRIBE_LIMIT,
+    STOP_LIMIT,
+    STOP_RETRY,
+)
+from ajhost.ledger.layout import Geometry, Identity, Word
+from ajhost.roles.shared_queue.ledger_cache import LedgerCache
+from ajhost.roles.supervisor.background import Background
+from ajhost.roles.supervisor.connections import FdStore, Key
+from ajhost.roles.supervisor.last_resort import LastResort
+from ajhost.roles.supervisor.recovery.drain import Drain, End, detach
+from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
+from ajhost.roles.supervisor.recovery.remains import Copies, Remains, is_complete, order
+from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
+from ajhost.roles.supervisor.recovery.takeover import (
+    answer_started,
+    confirm_sent,
+    requeue_entries,
+    requeue_tokens,
+)
+from ajhost.roles.supervisor.standby import Standby
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+
+_log = logging.getLogger("ajhost.supervisor")
+_NO_ENTRIES, _NO_STORE = 8, 4096
+"""Entries and frame store of a ledger of which only the receive buffer is needed."""
+_INSIST = 40
+"""How often a step is tried again that found no free descriptor, or the like."""
+
+
+class LivingWorker(Protocol):
+    """A living worker that may hang: one of this start (`WorkerProcess`), or one of an earlier start (`Orphan`)."""
+
+    pid: int
+    ledger: MappedLedger
+    takeover_lock: asyncio.Lock
+    """Held while its connection is taken over: two takeovers of one ledger would run its requests twice."""
+    being_taken_over: bool
+    """Its connection is being taken over."""
+
+    @property
+    def pidfd(self) -> int:
+        """The process's descriptor."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is known to have ended."""
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it hangs, as far as is known."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def take_socket(self) -> socket.socket | None:
+        """Hands out a duplicate of its present connection, once; None when there is none."""
+
+    def give_back_socket(self, sock: socket.socket | None) -> None:
+        """It was not needed after all."""
+
+
+class _Attempt:
+    """Holds back the error of what is done in it, unless `raises`."""
+
+    __slots__ = ("_raises", "error")
+
+    def __init__(self, raises: bool) -> None:
+        self._raises = raises
+        self.error: Exception | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if self._raises or not isinstance(error, Exception):
+            return False
+        self.error = error
+        return True
+
+
+class Recovery:
+    """Recovers what processes leave, with the standby's ledger and connection."""
+
+    def __init__(
+        self,
+        directory: Path,
+        standby: Standby,
+        fd_store: FdStore,
+        crash_policy: CrashPolicy,
+        counters: Counters,
+        guard: FaultGuard,
+        fleet: Fleet,
+        last_resort: LastResort,
+        background: Background,
+    ) -> None:
+        self._directory, self._standby, self._fd_store = directory, standby, fd_store
+        self._crash_policy, self._counters, self._guard = crash_policy, counters, guard
+        self._fleet, self._last_resort, self._background = fleet, last_resort, background
+        self._ledgers = LedgerCache(directory, standby.ledger)
+        self._copies = Copies()
+        self._dead_limit = DEAD_DRAIN_LIMIT
+        self._limits: set[asyncio.Timeout] = set()
+        self.retired = RetiredLedgers(directory, standby, guard)
+        self.previous_start = PreviousStart(directory, standby, fd_store)
+
+    # -- the procedure --------------------------------------------------------------------------
+
+    async def recover(self, *batch: Remains) -> None:
+        """Recovers what one process left, or several of an earlier start (the package says how).
+
+        It may be called again for the same: each step does what is left to do.
+
+        :raises Exception: what a step raises, of a process that is only stopped: it goes on as if nothing had been.
+        """
+        batch = tuple(sorted(batch, key=lambda one: order(one.ledger)))
+        for one in batch:
+            _fence(one.ledger)
+            if not one.stopped:
+                self.retired.add(one)
+        # a supervisor's ledger has answers for requests of its workers' too: each is answered once
+        told: set[bytes] = set()
+        for one in batch:
+            async for attempt in self._insist("answering for a process", one):
+                with attempt:
+                    count = answer_started(one, self._standby, self._ledgers, self._crash_policy, told)
+                    one.answered += count
+                    self._counters.answered += count
+        # the newest ledger first: what it has copied is known when the first ledger of that is looked at
+        for one in reversed(batch):
+            if Fact.SUPERVISOR_GONE in one.facts:
+                one.copied = self._copies.in_later_ledgers(one.ledger)
+            async for attempt in self._insist("moving what had not started", one):
+                with attempt:
+                    self._count_requeued(one, requeue_entries(one, self._standby))
+            if Fact.SUPERVISOR_GONE in one.facts:
+                self._copies.add(one.ledger)
+        # then, so that of these only what lies in a living process's ledger is left
+        for one in batch:
+            async for attempt in self._insist("moving what a process had pulled", one):
+                with attempt:
+                    self._count_requeued(one, requeue_tokens(one, self._standby, self._ledgers))
+        await asyncio.gather(*(self._finish(one) for one in batch if not one.drained))
+
+    def _count_requeued(self, one: Remains, count: int) -> None:
+        one.requeued += count
+        self._counters.requeued += count
+
+    async def _insist(self, job: str, one: Remains) -> AsyncIterator[_Attempt]:
+        """Attempts at a step, again and again within limits while this process lacks descriptors or memory.
+
+        Of a process that is only stopped there is one: it cannot wait.
+        """
+        for _ in range(_INSIST):
+            attempt = _Attempt(one.stopped)
+            yield attempt
+            if attempt.error is None:
+                return
+            self._guard.failed(job, attempt.error)
+            if not isinstance(attempt.error, OSError | MemoryError):
+                break
+            await asyncio.sleep(RESOURCE_RETRY)
+        _log.error("%s was given up: requests are lost", job)
+
+    async def _finish(self, one: Remains) -> None:
+        """Drains the connection and settles what depends on its end. Whatever fails, it ends.
+
+        Only if this process ends meanwhile it does not: the next start reads on.
+        """
+        one.drained = True
+        if not one.stopped and (count := one.answered + one.requeued):
+            _log.warning(
+                "%d requests of %s: %d had started, %d are moved", count, one, one.answered, one.requeued
+            )
+        ledger = one.ledger
+        with self._guard("reading a process's connection to its end"):
+            if one.stopped and (one.sock is None or ledger.words[Word.TLS]):
+                # between two connections, or nobody else can read it: it reads the rest itself when it goes on
+                _unfence(ledger)
+            else:
+                read = await self._drain(one)
+                if sent := classify(ledger, one.facts).confirm:
+                    # a server that ends as well may have read it and not passed it on
+                    read = read and await self._standby.server_lives()
+                    confirm_sent(ledger, sent, self._standby, read=read)
+        if one.sock is not None:
+            # for every process that has it, also a child that a handler has forked
+            tcp.end_sending(one.sock)
+            one.sock.close()
+        if one.sock is not None or not one.stopped:
+            self._fd_store.forget(ledger.serial)
+        _complete(ledger)
+        one.settled = True
+
+    async def _drain(self, one: Remains) -> bool:
+        """Requeues what comes on the connection; whether the server has certainly read what was sent on it."""
+        if is_complete(one.ledger):
+            return True
+        limit = asyncio.timeout(DRAIN_LIMIT if one.stopped else self._dead_limit)
+        if not one.stopped:
+            self._limits.add(limit)
+        drain = Drain(one, self._standby, self._last_resort)
+        try:
+            end = await drain.to_its_end(limit)
+        finally:
+            self._limits.discard(limit)
+            self._count_requeued(one, drain.count)
+        if drain.count:
+            _log.warning("%s: %d requests moved from its connection", one, drain.count)
+        if end is End.PENDING:
+            if one.stopped:
+                self._detach_rest(one)
+            else:
+                _log.error("%s: its server does not answer, what it had for it is lost", one)
+        return end is End.ORDERLY
+
+    def _detach_rest(self, one: Remains) -> None:
+        """Gives the rest of a connection a ledger of its own, since its server has not ended it in time.
+
+        The new ledger is recovered like that of a worker which died with this connection.
+        """
+        ledger = one.ledger
+        identity = Identity(self._fleet.take_serial(), ledger.slot, ledger.generation)
+        try:
+            ledger_file.make(self._directory, Geometry(_NO_ENTRIES, ledger.chunk_size, _NO_STORE), identity)
+            heir = MappedLedger(self._directory, identity.serial)
+        except OSError as error:
+            _log.error("%s: what its server has for it is lost: %s", one, error.strerror)
+            return
+        detach(ledger, heir)
+        rest, one.sock = one.sock, None
+        if rest is not None:
+            self._fd_store.keep(Key(heir.serial, heir.words[Word.EPOCH]), rest)
+        self._fd_store.forget(ledger.serial)
+        self._background.spawn(self.recover(Remains(heir, USUALLY, one.how, rest)))
+
+    # -- when it begins -------------------------------------------------------------------------
+
+    async def recover_dead(self, worker: WorkerProcess, how: str) -> None:
+        """A worker of this start has died."""
+        async with worker.takeover_lock:
+            facts = USUALLY if worker.connected else Fact.SERVER_UNKNOWN
+            await self.recover(Remains(worker.ledger, facts, how, worker.take_socket()))
+
+    async def recover_hung(self, worker: LivingWorker) -> None:
+        """A worker hangs: it leaves the queue group, and is stopped while what it had not started is requeued."""
+        await self._last_resort.subscribe_if_last(STANDBY_SUBSCRIBE_LIMIT)
+        while True:
+            with self._guard("taking over a hanging worker"):
+                async with worker.takeover_lock:
+                    if await self._recover_stopped(worker):
+                        return
+            await asyncio.sleep(STOP_RETRY)
+
+    async def _recover_stopped(self, worker: LivingWorker) -> bool:
+        """False when it could not be stopped."""
+        if worker.dead or not worker.hangs:
+            return True
+        one = Remains(worker.ledger, Fact.OWNER_STOPPED)
+        stopped = processes.stop(worker.pidfd, worker.pid, STOP_LIMIT)
+        if stopped is processes.StopResult.ALREADY_STOPPED:
+            # another process stopped it, and may resume it at any moment, also in the middle of a takeover
+            _log.error("%s was stopped from outside: SIGKILL", one)
+            worker.kill()
+            return True
+        if stopped is processes.StopResult.TIMEOUT:
+            _log.warning("%s does not stop: trying again", one)
+            return False
+        if stopped is processes.StopResult.GONE:
+            return True
+        worker.being_taken_over = True
+        one.sock = worker.take_socket()
+        try:
+            await self.recover(one)
+        finally:
+            if not one.drained:
+                _unfence(one.ledger)
+                worker.give_back_socket(one.sock)
+            worker.being_taken_over = False
+            if not worker.dead:
+                processes.resume(worker.pidfd)
+        _log.warning("%s: %d requests moved while it hangs", one, one.requeued)
+        return True
+
+    async def recover_previous_start(self) -> None:
+        """Processes of earlier starts are dead."""
+        found = self.previous_start.collect()
+        await self.recover(*(one for one in found if not one.drained or one in self.retired))
+        if not self.previous_start:
+            self._copies.clear()
+
+    def tick(self, now_ns: int) -> None:
+        """Handles retired ledgers and orphans. Call it at every tick."""
+        self.retired.tick(now_ns)
+        for orphan in self.previous_start.check_orphans(now_ns):
+            self._background.spawn(self.recover_hung(orphan))
+        if self.previous_start.due():
+            self._background.spawn(self.recover_previous_start())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to recover."""
+        return self.retired.empty and not self.previous_start
+
+    def shorten_waits(self) -> None:
+        """The host stops: waits less long for servers that do not end a dead worker's connection."""
+        self._dead_limit = DEAD_DRAIN_LIMIT_STOPPING
+        soon = asyncio.get_running_loop().time() + DEAD_DRAIN_LIMIT_STOPPING
+        for limit in self._limits:
+            if not limit.expired():
+                limit.reschedule(soon)
+
+    def prune(self) -> None:
+        """Forgets ledgers whose files are gone. Call it about once a second."""
+        self._ledgers.prune()
+
+
+def _fence(ledger: MappedLedger) -> None:
+    """Before anything is in two places: if the supervisor dies in the middle, a worker must not go on (orphan.py)."""
+    ledger.words[Word.FENCED_EPOCH] = ledger.words[Word.EPOCH]
+
+
+def _unfence(ledger: MappedLedger) -> None:
+    """Its connection remains the process's own."""
+    ledger.words[Word.FENCED_EPOCH] = ledger.words[Word.DRAINED_EPOCH]
+
+
+def _complete(ledger: MappedLedger) -> None:
+    """Marks the takeover of the fenced connection as finished: nothing more comes from it.
+
+    The process may have been resumed by another, and have a new one.
+    """
+    ledger.words[Word.DRAINED_EPOCH] = ledger.words[Word.FENCED_EPOCH]
