@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from ajhost.adapters.log_routing import HostLogger
-from tests.support import checked_ledger
+from tests.support import checked_ledger, checked_request
 from tests.support.host_parts import HostParts, host_parts
 from tests.support.nats import JetStream, NatsServer
 
 checked_ledger.install()
+checked_request.install()
 
 
 @pytest.fixture

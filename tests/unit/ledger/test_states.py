@@ -25,9 +25,14 @@ from ajhost.ledger.layout import ENTRY, HEADER, HeaderWord, State, Word
 from ajhost.ledger.states import TRANSITIONS, Writer
 from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.outcome import Failed
+from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker import request
+from ajhost.roles.worker.request import TRANSITIONS as TRANSITIONS_OF_REQUESTS
+from ajhost.roles.worker.request import Attempt, Phase
 from scripts.lib.doc_tables import DIAGRAMS, PACKAGE, meanings, mermaid
 from tests.support.checked_ledger import MAKES, IllegalStep, stands
+from tests.support.checked_request import MAY_DECLINE, IllegalPhase
 from tests.support.memory_ledger import ledger_in_memory
 
 NEVER_STORED = (State.RESERVED, State.DAMAGED)
@@ -210,3 +215,23 @@ def test_a_diagram_has_an_arrow_for_each_pair_of_states() -> None:
 def test_a_diagram_shows_every_state_of_its_table(name: str, states: set[str]) -> None:
     lines = DIAGRAMS[name]().splitlines()[1:]
     assert {word for line in lines for word in line.split(":")[0].split() if word.isupper()} == states
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("event", TRANSITIONS_OF_REQUESTS)
+def test_a_request_goes_where_the_table_says_and_nowhere_else(event: str, phase: Phase) -> None:
+    attempt = Attempt.__new__(Attempt)
+    handler = LoadedHandler("t", "m:f", print, False, None, None, False, 0)
+    attempt.handler, attempt.phase = handler, phase
+    sources, target = TRANSITIONS_OF_REQUESTS[event]
+    step = getattr(attempt, event)
+    arguments = [Failed("no")] if event == "answer" else []
+    if phase in sources:
+        step(*arguments)
+        assert attempt.phase is target
+    elif event in MAY_DECLINE:
+        step(*arguments)
+        assert attempt.phase is phase
+    else:
+        with pytest.raises(IllegalPhase, match=f"{event} of one that is {phase.name}"):
+            step(*arguments)
