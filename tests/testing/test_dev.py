@@ -226,6 +226,40 @@ def test_what_is_broken_at_the_start_is_served_when_it_is_mended(
     assert call(project, "send", '{"to": "ada"}')[0] == 0
 
 
+def test_settings_that_name_no_handler_are_read_again_when_they_are_mended(
+    project: Path, dev: Callable[..., Dev]
+) -> None:
+    edit(project / "ajhost.toml", "handlers:send", "handlers:sent")
+    session = dev()
+    assert "did you mean send" in session.until("nothing is served; save a file to try again")
+    edit(project / "ajhost.toml", "handlers:sent", "handlers:send")
+    session.until("workers serve")
+    assert call(project, "email:new", '{"to": "ada"}')[0] == 0
+
+
+def test_an_import_that_hangs_is_broken_off_by_the_next_save_and_by_ctrl_c(
+    project: Path, dev: Callable[..., Dev]
+) -> None:
+    session = dev()
+    session.until("workers serve")
+    handlers, hang = (
+        project / "handlers.py",
+        "import asyncio\nprint('hangs', flush=True); import time; time.sleep(600)\n",
+    )
+    edit(handlers, "import asyncio\n", hang)
+    session.until("hangs")
+    assert call(project, "email:new", '{"to": "ada"}')[0] == 0, "the last good code serves"
+    time.sleep(1.5)  # with the call, longer than an import that nothing breaks off
+    edit(handlers, hang, "import asyncio\n")
+    assert "handlers.py" in session.until("serves on"), "where it hung"
+    session.until("dev: reloaded in")
+    edit(handlers, "import asyncio\n", hang)
+    session.until("hangs")
+    status, took = session.end()
+    assert status == 0
+    assert took < 3
+
+
 @pytest.mark.parametrize(
     "code", ["async def stuck(task):\n    time.sleep(60)\n", "def stuck(task): time.sleep(60)\n"]
 )

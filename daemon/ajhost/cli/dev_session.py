@@ -30,7 +30,9 @@ from ajhost.settings.toml_text import development_sections, toml_text
 _DRAIN = 0.3
 """Seconds that running tasks have after Ctrl-C, so that the session ends within one second."""
 _STOP_PATIENCE = 0.4
-_RELOAD_PATIENCE = 60.0
+_RELOAD_PATIENCE = 600.0
+_LONG_IMPORT = 2.0
+"""Seconds of an import after which a further change of a file breaks it off."""
 _RESULT_SHOWN = 100
 _LOOK = 0.1
 
@@ -113,14 +115,25 @@ class DevSession:
         self._tell_start()
         watching = asyncio.create_task(self._watch())
         try:
+            good = True
             while not self._stop.is_set():
-                if await self._attend(await self._start_host()):
+                if not good or await self._attend(await self._start_host()):
                     echo_error("dev: nothing is served; save a file to try again")
                     await self._until(self._changed.wait())
                 self._changed.clear()
+                good = self._try_settings()
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+    def _try_settings(self) -> bool:
+        """Writes the host's settings anew; prints what is wrong with them. Returns whether they are good."""
+        try:
+            self._write_settings()
+        except BadConfiguration as error:
+            echo_error(str(error))
+            return False
+        return True
 
     def _tell_start(self) -> None:
         echo(f"dev: NATS is at {self._url}")
@@ -157,10 +170,9 @@ class DevSession:
                 if self._stop.is_set() or ended.done():
                     return not self._stop.is_set()
                 self._changed.clear()
-                if self.debug:
+                if self.debug or not await self._reload(host):
                     echo("dev: a file has changed; starting again")
                     return False
-                await self._reload(host)
         finally:
             await _end(host)
             await ended
@@ -188,29 +200,60 @@ class DevSession:
         ):
             self._changed.set()
 
-    async def _reload(self, host: asyncio.subprocess.Process) -> None:
+    async def _reload(self, host: asyncio.subprocess.Process) -> bool:
+        """Has the host reload, and prints the decision. Returns at once when the session is to stop.
+
+        :returns: False if the host does not listen yet, as its first import takes long: the caller starts another.
+        """
         from ajhost.roles.host_client import NotRunning
         from ajhost.roles.host_client import reload as ask
 
         began = time.monotonic()
-        taken, text = None, "the host does not answer"
-        try:
-            self._write_settings()
-            while host.returncode is None and time.monotonic() < began + _RELOAD_PATIENCE:
-                with contextlib.suppress(NotRunning):  # it is still starting
-                    taken, text = await asyncio.to_thread(ask, self._place / "run", _RELOAD_PATIENCE)
+        taken = False
+        if self._try_settings():
+            while host.returncode is None and not self._stop.is_set():
+                try:
+                    asking = asyncio.create_task(
+                        asyncio.to_thread(ask, self._place / "run", _RELOAD_PATIENCE)
+                    )
+                    await self._decided(host, asking, began + _LONG_IMPORT)
+                    taken = asking.done() and asking.result()[0]
                     break
-                await asyncio.sleep(_LOOK)
-        except BadConfiguration as error:
-            text = str(error)
-        except (TimeoutError, OSError) as error:
-            text = f"the host does not answer: {error}"
+                except NotRunning:
+                    if time.monotonic() > began + _LONG_IMPORT:
+                        return False
+                    await asyncio.sleep(_LOOK)
+                except (TimeoutError, OSError) as error:
+                    echo_error(f"the host does not answer: {error}")
+                    break
         if taken:
             echo(_coloured("32", f"dev: reloaded in {time.monotonic() - began:.1f} s"))
-            return
-        echo_error(_coloured("31", "dev: not reloaded, the last good code serves on"))
-        if taken is None:  # or the host has told it
-            echo_error(text)
+        elif not self._stop.is_set():
+            echo_error(_coloured("31", "dev: not reloaded, the last good code serves on"))
+        return True
+
+    async def _decided(
+        self, host: asyncio.subprocess.Process, asking: asyncio.Task[Any], long: float
+    ) -> None:
+        """Returns when the host has decided, or the session is to stop.
+
+        A change of a file that comes after `long` (monotonic time), while the host still imports, aborts the template
+        that imports. The host then rejects the reload, with the stack of the import.
+        """
+        asking.add_done_callback(
+            lambda task: task.cancelled() or task.exception()
+        )  # at a stop nobody asks for it
+        is_aborted = False
+        while not asking.done() and not self._stop.is_set():
+            await asyncio.wait({asking}, timeout=_LOOK)
+            if self._changed.is_set() and time.monotonic() > long and not is_aborted:
+                is_aborted = True
+                templates = [
+                    pid for pid in children_of(host.pid) if _title(pid).startswith("ajhost: template")
+                ]
+                for pid in sorted(templates)[1:]:  # the first one serves
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGABRT)
 
 
 async def _end(host: asyncio.subprocess.Process) -> None:
@@ -228,6 +271,13 @@ async def _end(host: asyncio.subprocess.Process) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await host.wait()
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _is_source(change: object, path: str) -> bool:
