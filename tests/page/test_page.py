@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -118,6 +119,50 @@ async def test_a_worker_that_serves_shows_its_server(
     await open_page(browser, listen)
     where = nats_server.url.removeprefix("nats://")
     await until(browser, lambda b: f"{where} for" in text(b, "workers-rows"))
+
+
+async def test_a_drained_host_and_one_without_its_server_say_so_and_come_back(
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    assert (await host.command("drain", "--wait", "--timeout", "20")).status == 0
+    await until(browser, lambda b: text(b, "state") == "drained: 0 of 2 workers serve")
+    assert (await host.command("resume")).status == 0
+    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
+    await nats_server.kill()
+    await until(browser, lambda b: "0 of 2 workers serve" in text(b, "state"))
+    await until(browser, lambda b: text(b, "workers-rows").count("connection refused") == 2)
+    assert "disconnected" in text(browser, "workers-rows")
+    await nats_server.start()
+    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
+
+
+async def test_a_screen_reader_hears_state_tables_and_their_order(
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+) -> None:
+    """By the accessibility tree that Chromium gives to screen readers."""
+    async with Router(nats_server.url) as router:
+        await router.request("fail")
+    await open_page(browser, listen)
+    await until(browser, lambda b: "handler error" in text(b, "attempts-rows"))
+    browser.execute_cdp_cmd("Accessibility.enable", {})
+    tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in tree["nodes"]
+        if not node["ignored"] and "role" in node
+    ]
+    named = {name for role, name in nodes if role == "region"}
+    titles = ("Routes", "Running tasks", "Workers", "Attempts that did not complete", "Reloads and deaths")
+    assert all(any(name.startswith(title) for name in named) for title in titles), named
+    assert ("searchbox", "Filter") in nodes
+    assert {"status", "main", "banner", "table", "columnheader", "rowheader"} <= {role for role, _ in nodes}
+    charts = [name for role, name in nodes if role in ("image", "img")]
+    assert any(re.match(r"fail: .* answers a second now, at most ", name) for name in charts), charts
+    without = [
+        role for role, name in nodes if role in ("button", "link", "searchbox", "region", "img") and not name
+    ]
+    assert without == []
 
 
 async def test_a_host_that_is_gone_is_told_and_found_again(

@@ -150,6 +150,16 @@ function stateKind(state) {
   return ["hung", "disconnected", "locked out", "silent"].includes(state) ? "bad" : "warn";
 }
 
+// `127.0.0.1:4222 for 3 h`, or what is there instead and why: as `ajhost status` says it.
+function connectionText(connection) {
+  if (!connection) return "";
+  const { state, server, reason } = connection;
+  const howLong = seconds(connection.since_s);
+  if (state === "connected") return `${server} for ${howLong}`;
+  const where = server && !reason.includes(server) ? ` (${server})` : "";
+  return `${state.replaceAll("_", " ")} for ${howLong}${where}${reason ? `: ${reason}` : ""}`;
+}
+
 function drawHead(status) {
   const { supervisor } = status;
   const state = status.drained ? "drained" : status.draining ? `draining, ${status.left} left` : supervisor.ready && status.serving >= status.slots ? "ready" : supervisor.ready ? "degraded" : "not ready";
@@ -159,7 +169,7 @@ function drawHead(status) {
   document.title = `${state} – ajhost`;
   const connection = supervisor.connection;
   const facts = [
-    ["NATS", connection ? `${connection.state} ${connection.server} for ${seconds(connection.since_s)}${connection.reason ? `: ${connection.reason}` : ""}` : ""],
+    ["NATS", connectionText(connection)],
     ["Reconnects", connection ? String(connection.reconnects) : ""],
     ["Version", supervisor.version], ["Settings", supervisor.settings],
     ["Up", supervisor.uptime_s ? seconds(supervisor.uptime_s) : ""], ["Generation", String(supervisor.generation)],
@@ -206,10 +216,8 @@ function drawTasks(status, at) {
 function drawWorkers(status) {
   $("workers-count").textContent = `(${status.workers.length})`;
   rows($("workers-rows"), sorted("workers", status.workers), (w) => `${w.slot} ${w.pid}`, (w) => {
-    const c = w.connection;
-    const connection = !c ? "" : c.state === "connected" ? `${c.server} for ${seconds(c.since_s)}` : `${c.state} for ${seconds(c.since_s)}${c.reason ? `: ${c.reason}` : ""}`;
     return [
-      [String(w.slot), "n"], [String(w.pid), "n"], [mark(w.state, stateKind(w.state))], [connection, "text"], [bytes(w.memory), "n"],
+      [String(w.slot), "n"], [String(w.pid), "n"], [mark(w.state, stateKind(w.state))], [connectionText(w.connection), "text"], [bytes(w.memory), "n"],
       [w.cpu === undefined ? "–" : `${Math.round(w.cpu * 100)} %`, "n"], [String(w.tasks.length), "n"], [number(w.counts.completed || 0), "n"],
       [String(w.generation), "n"],
     ];
