@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 from tests.support.host import Host
@@ -125,3 +126,58 @@ async def test_recycled_workers_are_replaced_without_a_task_that_notices(
             while set(host.workers().values()) & set(before.values()) or len(host.workers()) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         assert {request.replies[0].verdict for request in load.requests} == {Verdict.COMPLETE}
+
+
+async def test_what_a_task_is_doing_at_its_deadline_is_logged_once_a_minute_for_each_route(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with _host(tmp_path, nats_server, count=2) as host, Router(nats_server.url) as router:
+        late = [await router.send(route, deadline=3) for route in ("chained", "in_a_thread") * 3]
+        await router.settled(late)
+        for task in late:
+            assert (await router.reply(task)).word == "deadline exceeded:"
+            assert not task.is_late
+        for route, line in (("chained", "await asyncio.sleep(600)"), ("in_a_thread", "GATE.wait(600)")):
+            logged = await host.log(f"route '{route}': at its deadline, task ")
+            assert any(task.id in logged.text for task in late)
+            await host.log(line)
+            assert len(host.output.having(f"route '{route}': at its deadline")) == 1
+        assert host.log_text().count("<Future pending") == 1, "it was cancelled before it was looked at"
+        assert len({task.replies[0].text for task in late}) == 2
+        assert all(len(task.replies) == 1 for task in late)
+
+
+async def test_a_worker_that_hangs_at_a_deadline_writes_its_stacks(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        task = await router.send("blocks", deadline=2)
+        await host.running(1)
+        assert (await router.reply(task)).word == "deadline exceeded:"
+        await host.log("and a task of it is at its deadline: its stacks follow")
+        await host.log("in blocks")
+
+
+async def test_an_import_that_takes_long_is_shown_and_goes_on(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    source = SOURCE + f"open({str(gate)!r}).read()  # the import waits\n"
+    host = _host(tmp_path, nats_server)
+    host.write_module("busy", source)
+    await host.launch()
+    try:
+        writer = await asyncio.to_thread(open, gate, "w")
+        for _ in range(2):
+            shown = await host.command("stacks")
+            assert shown.status == 0, shown
+            assert "imports the handlers" in shown.stdout
+            assert "busy.py" in shown.stdout
+            assert "ajhost/roles" not in shown.stdout
+        writer.close()
+        await host.ready()
+        assert (await host.command("stacks")).stderr == "no task runs\n"
+        assert await host.terminate() == 0
+    finally:
+        await host.destroy()

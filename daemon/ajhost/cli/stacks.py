@@ -14,6 +14,8 @@ Examples:
   ajhost stacks 2aXwYqBbD7sJmZ0qkHfVQ9kS1oT
   ajhost stacks --worker 2
 \b
+Of the tasks that reach their deadlines, one a minute for each route has its stack in the log by itself.
+\b
 Exit status: 0 shown, 1 no such task runs, 3 nothing runs.
 """
 _RECYCLE_EPILOG = """\b
@@ -33,7 +35,7 @@ def stacks(config: Path, task: str | None, worker: int | None) -> int:
     """Show what running tasks are doing, without disturbing them.
 
     For a task on the event loop: its chain of awaits, down to what it waits for. For one in a thread: its stack. Of a
-    worker that hangs, in C code too: the stacks of its threads.
+    worker that hangs, in C code too: the stacks of its threads. While handlers are imported: where that stands.
     """
     return ask_host(config, {"ask": "stacks", "task": task, "slot": worker})
 

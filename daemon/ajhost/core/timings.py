@@ -280,6 +280,10 @@ STATS_SAMPLE_INTERVAL = 10.0
 """The supervisor keeps the sums of the routes' statistics so often, for rates of the last minute."""
 LOG_REPEAT = 30.0
 """The same trouble is logged again only after this, with how often it was met."""
+STACKS_REPEAT = 60.0
+"""Of the tasks of a route that reach their deadlines, the stack of one in this is logged."""
+TEMPLATE_STACKS_LIMIT = 0.5
+"""A template that imports has this long to write its stacks, which C code does."""
 JOURNAL_WRITE_LIMIT = 0.1
 """One write of C code or of a child to stdout or stderr waits at most this long for journald."""
 STATS_SAMPLE_INTERVAL = 10.0

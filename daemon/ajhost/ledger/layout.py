@@ -162,6 +162,7 @@ class Word:
         "Since when the server has not all our subscriptions, in monotonic nanoseconds; 0 while it has them.",
     )
     LOGIN_GATE = HeaderWord(384, ANYBODY, "The first of five words of `core/login_gate.py`.")
+    STACKS_TOLD = HeaderWord(392, ANYBODY, "The first of 64 words of `core/stacks_gate.py`.")
     TOKENS = HeaderWord(
         64,
         OWNER,

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from ajhost.core.timings import STOP_POLL
 
+STACKS_OF_IMPORTS = int(signal.SIGRTMAX) - 2
+"""Asks a process that imports handlers for its stacks: a signal that no handler's import takes for itself."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -328,6 +330,16 @@ def descriptors(pid: int) -> tuple[int, int]:
         return 0, 0
     found = re.search(r"^Max open files\s+(\d+)", limits, re.MULTILINE)
     return used, int(found[1]) if found is not None else 0
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal (`SigCgt`, proc_pid_status(5)); else it could end it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    found = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ajhost.core.liveness import MISSED_NS
 from ajhost.core.recovery import overdue
 from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
-from ajhost.ledger.layout import Word
+from ajhost.ledger.layout import State, Word
 from ajhost.ledger.view import Ledger
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.supervisor.recovery.takeover import answer_for
@@ -31,8 +31,8 @@ class DeadlineKeeper:
         *,
         on_time: bool = False,
         heartbeat_ns: int | None = None,
-    ) -> None:
-        """Call it at every tick, with monotonic nanoseconds.
+    ) -> int:
+        """Call it at every tick, with monotonic nanoseconds. How many tasks that run were answered.
 
         `lead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
         the second look is a tick later. `on_time`: nothing has held up this process, and the owner with it; one look is
@@ -42,14 +42,17 @@ class DeadlineKeeper:
         before, found = self._suspects.pop(ledger.serial, {}), {}
         age_ns = now_ns - (ledger.words[Word.HEARTBEAT] if heartbeat_ns is None else heartbeat_ns)
         if age_ns <= MISSED_NS:
-            return
+            return 0
+        answered = 0
         long_ns = now_ns - TICK_NS if on_time and age_ns > MISSED_NS + TICK_NS else 0
         for entry in overdue(ledger, now_ns + lead_ns):
             found[entry.index] = entry.seq
             if before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns:
                 answer_for(ledger, entry, self._standby, _REFUSED if entry.refused else _EXCEEDED)
+                answered += entry.state is State.STARTED and not entry.refused
         if found:
             self._suspects[ledger.serial] = found
+        return answered
 
     def forget(self, serial: int) -> None:
         """The owner is gone."""

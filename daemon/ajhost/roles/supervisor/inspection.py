@@ -20,6 +20,7 @@ from ajhost.roles.messages import StacksOrder, StacksResult
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.roles.template.template_process import TemplateProcess
 
 _OURS = f'  File "{Path(ajhost.__file__).parent}/'
 _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
@@ -34,13 +35,13 @@ class Inspector:
     async def obey(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for: the stacks of one task, of one slot, or of all."""
         task, slot = str(asked.get("task") or ""), asked.get("slot")
+        parts = [] if task or slot is not None else await self._templates()
         chosen = [w for w in self._workers.values() if w.pid and (slot is None or w.slot == slot)]
-        if not chosen:
+        if not chosen and not parts:
             return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
         answers = await self._inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
         silent = {w.serial: _running(w, task) for w in chosen if w.serial not in answers and w.pidfd >= 0}
         stacks = await self._from_c([w for w in chosen if silent.get(w.serial)])
-        parts = []
         for worker in sorted(chosen, key=lambda w: (w.slot, w.serial)):
             if text := answers.get(worker.serial):
                 parts.append(f"worker {worker.slot} (pid {worker.pid})\n\n{text}")
@@ -50,6 +51,15 @@ class Inspector:
         if not parts:
             return Decision(False, f"no task {task!r} runs on this host" if task else "no task runs")
         return Decision(True, "\n\n".join(parts))
+
+    @staticmethod
+    async def _templates() -> list[str]:
+        """What imports are doing that are under way."""
+        return [
+            f"the template (pid {template.pid}) imports the handlers\n\n{text}"
+            for template in list(TemplateProcess.loading)
+            if (text := await template.stacks())
+        ]
 
     @staticmethod
     async def _from_c(workers: Sequence[WorkerProcess]) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ajhost.core.liveness import (
     missing,
 )
 from ajhost.core.recovery import earliest_deadline
+from ajhost.core.stacks_gate import StacksGate
 from ajhost.core.starvation import Starvation
 from ajhost.core.timings import (
     CHECK_INTERVAL_CALM,
@@ -96,6 +98,7 @@ class LivenessMonitor:
         self.calm = False
         """Whether everybody was beating at the last check."""
         self._deadlines = DeadlineKeeper(standby)
+        self._stacks = StacksGate(standby.ledger.words, Word.STACKS_TOLD)
         self._connected_since_ns = 0
         self._memory_at = 0.0
         self._told_generation = 0
@@ -136,14 +139,21 @@ class LivenessMonitor:
 
     def _keep_deadlines(self, worker: WorkerProcess, now: float, late: float) -> None:
         """However late this process is itself: what is past its deadline is answered, whoever is to blame."""
-        hangs = worker.hangs
-        self._deadlines.check(
+        hangs, now_ns = worker.hangs, int(now * 1e9)
+        answered = self._deadlines.check(
             worker.ledger,
-            int(now * 1e9),
+            now_ns,
             TICK_NS if hangs else 0,
             on_time=late <= CHECK_ON_TIME,
             heartbeat_ns=0 if hangs else worker.heartbeat_ns,
         )
+        if answered and hangs and self._stacks.take(f"slot {worker.slot}", now_ns):
+            _log.warning(
+                "worker %d (pid %d) hangs, and a task of it is at its deadline: its stacks follow",
+                worker.slot, worker.pid,
+            )  # fmt: skip
+            worker.ask_for_stacks()
+            asyncio.get_running_loop().call_later(STACKS_BEFORE_KILL, _log_stacks, worker, logging.WARNING)
 
     # -- one worker -----------------------------------------------------------------------------
 
@@ -274,8 +284,7 @@ class LivenessMonitor:
             )
             worker.ask_for_stacks()
         elif now - watched.stacks_at >= STACKS_BEFORE_KILL:
-            if stacks := worker.stacks():
-                _log.error("the stacks of worker %d (pid %d):\n%s", worker.slot, worker.pid, stacks)
+            _log_stacks(worker, logging.ERROR)
             worker.kill()
 
     def _check_memory(self, worker: WorkerProcess, max_memory: int, due: bool) -> None:
@@ -306,3 +315,8 @@ class LivenessMonitor:
             max_memory >> 20,
             resident >> 20,
         )
+
+
+def _log_stacks(worker: WorkerProcess, level: int) -> None:
+    if not worker.dead and (stacks := worker.stacks()):
+        _log.log(level, "the stacks of worker %d (pid %d):\n%s", worker.slot, worker.pid, stacks)

@@ -22,6 +22,8 @@ OLDEST = (3, 11)
 def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older cannot say dict[str, object]
     """Runs the template. `order`: the arguments that `template_process.py` has written as JSON."""
     faulthandler.enable(file=order["stacks"])
+    # as `ajhost stacks` asks for them
+    faulthandler.register(order["stacks_signal"], file=order["stacks"], chain=False)
     # a thread in C, which needs no GIL: after the timeout it writes all stacks and ends the process
     faulthandler.dump_traceback_later(order["timeout"], exit=True, file=order["stacks"])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -97,6 +97,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
         return
     finally:
         faulthandler.cancel_dump_traceback_later()
+        faulthandler.unregister(processes.STACKS_OF_IMPORTS)
         faulthandler.enable(file=_STDERR)
         os.close(stacks)
     _undo_signals_of_imports()

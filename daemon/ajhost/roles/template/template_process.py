@@ -17,10 +17,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import ajhost
-from ajhost.adapters.linux import child_processes
+from ajhost.adapters.linux import child_processes, processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
-from ajhost.adapters.linux.processes import ExitStatus
-from ajhost.core.timings import FORK_LIMIT, HANDOVER_LIMIT, TEMPLATE_START_MARGIN
+from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
+from ajhost.core.timings import (
+    FORK_LIMIT,
+    HANDOVER_LIMIT,
+    POLL_INTERVAL,
+    TEMPLATE_STACKS_LIMIT,
+    TEMPLATE_START_MARGIN,
+)
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
     FROM_TEMPLATE,
@@ -76,6 +82,8 @@ class TemplateProcess:
 
     living: ClassVar[set[int]] = set()
     """The pids of all templates of this process, also while they import."""
+    loading: ClassVar[list[TemplateProcess]] = []
+    """The templates that import the handlers at this moment."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stacks: int) -> None:
         """Called by `start` alone."""
@@ -137,6 +145,7 @@ class TemplateProcess:
     @classmethod
     async def _start(cls, spec: GenerationSpec, timeout: float, entry: str) -> TemplateProcess:
         template = cls._execute(spec.python, timeout, entry)
+        cls.loading.append(template)
         try:
             await template._begin(spec, timeout)
         except BaseException:
@@ -144,6 +153,7 @@ class TemplateProcess:
             await template.wait_closed()
             raise
         finally:
+            cls.loading.remove(template)
             template._close_stacks()
         return template
 
@@ -157,6 +167,7 @@ class TemplateProcess:
         order = {
             "channel": theirs.fileno(),
             "stacks": stacks,
+            "stacks_signal": STACKS_OF_IMPORTS,
             "parent": os.getpid(),
             "timeout": timeout,
             "entry": entry,
@@ -204,6 +215,25 @@ class TemplateProcess:
     def pid(self) -> int:
         """The process id of the template."""
         return self._process.pid
+
+    async def stacks(self) -> str:
+        """What its threads are doing while it imports, written from C; empty if it tells nothing."""
+        if self._stacks < 0 or not processes.catches(self.pid, STACKS_OF_IMPORTS):
+            return ""
+        self._process.send_signal(STACKS_OF_IMPORTS)
+        end, size = self._loop.time() + TEMPLATE_STACKS_LIMIT, 0
+        while self._loop.time() < end:
+            await asyncio.sleep(POLL_INTERVAL)
+            if self._stacks < 0:
+                return ""  # the imports are through
+            before, size = size, os.fstat(self._stacks).st_size
+            if 0 < size == before:
+                break
+        text = os.pread(self._stacks, _LONGEST_STACKS, 0).decode(errors="replace")
+        if not text.startswith("Timeout"):
+            os.ftruncate(self._stacks, 0)
+            os.lseek(self._stacks, 0, os.SEEK_SET)  # where the template writes too
+        return "\n".join(_of_handlers(text))
 
     def on_death(self, callback: Callable[[str], None]) -> None:
         """Calls `callback(how)` when the template ends by itself, soon if it has already; not after `close`."""
@@ -328,13 +358,7 @@ class TemplateProcess:
         stacks = (
             "" if self._stacks < 0 else os.pread(self._stacks, _LONGEST_STACKS, 0).decode(errors="replace")
         )
-        lines = [
-            line.rstrip()
-            for line in stacks.splitlines()
-            if "<frozen importlib" not in line
-            and f"{_PACKAGE}/" not in line
-            and "/importlib/__init__.py" not in line
-        ]
+        lines = _of_handlers(stacks)
         if stacks.startswith("Timeout"):
             return "\n".join(["an import of the handlers did not end in time; its stacks:", *lines[1:]])
         return "\n".join([f"the import of the handlers ended the process: {ended.text}", *lines])
@@ -355,6 +379,17 @@ class TemplateProcess:
     def _close_stacks(self) -> None:
         os.close(self._stacks)
         self._stacks = -1
+
+
+def _of_handlers(stacks: str) -> list[str]:
+    """The lines that are not of the machinery of imports."""
+    return [
+        line.rstrip()
+        for line in stacks.splitlines()
+        if "<frozen importlib" not in line
+        and f"{_PACKAGE}/" not in line
+        and "/importlib/__init__.py" not in line
+    ]
 
 
 async def rehearse(

@@ -24,7 +24,7 @@ from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
-from ajhost.roles.worker.stacks import stacks_of
+from ajhost.roles.worker.stacks import DeadlineStacks, stacks_of
 from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
@@ -59,13 +59,17 @@ class Executor:
         kill_grace: float,
         flush_after: Callable[[Callable[[], None]], None],
         events: ExecutorEvents,
+        stacks: DeadlineStacks | None = None,
     ) -> None:
-        """`flush_after(work)` has to call `work`, which ends attempts of threads; it may send replies then."""
+        """`flush_after(work)` has to call `work`, which ends attempts of threads; it may send replies then.
+
+        `stacks` tells what tasks are doing at their deadlines.
+        """
         self._loop = loop
         self._context = contextvars.copy_context()
         """Where all handlers begin: most are started when another ends, and must not see what that left in its own."""
         self._kill_grace = kill_grace
-        self._events = events
+        self._events, self._stacks = events, stacks
         self._threads = Threads(capacity)
         self._post = ThreadCalls(loop, flush_after).post
         self._attempts: set[Attempt] = set()
@@ -271,7 +275,7 @@ class Executor:
         going = [attempt for attempt in self._attempts if attempt.stuck is None]
         for attempt in [attempt for attempt in going if attempt.deadline <= now]:
             if attempt.phase is WAITING or attempt.phase is RUNNING:
-                self._answer(attempt, Failed(_exceeded(attempt)), now)
+                self._answer(attempt, Failed(_exceeded(attempt)), now, tell=True)
             elif attempt.phase is ANSWERED and now >= attempt.grace:
                 self._give_up(attempt, StuckReason.CANCELLATION)
         left = [
@@ -281,15 +285,32 @@ class Executor:
         ]
         self._sweep_by(min(left, default=_NEVER))
 
-    def _answer(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin."""
+    def _answer(self, attempt: Attempt, outcome: Outcome, now: float, *, tell: bool = False) -> None:
+        """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin.
+
+        `tell`: its stack is logged between the two, if it is time to.
+        """
         attempt.deadline = min(attempt.deadline, now)
         if attempt.answer(outcome) is not RUNNING:
             return
+        attempt.grace = now + self._kill_grace
+        if tell and self._stacks is not None and self._stacks.wanted(attempt):
+            self._loop.call_soon(self._tell_and_stop, attempt)  # when the answer has left
+        else:
+            self._stop(attempt)
+
+    def _tell_and_stop(self, attempt: Attempt) -> None:
+        if self._stacks is not None and attempt in self._attempts:
+            with contextlib.suppress(
+                Exception
+            ):  # source files, and how a future shows itself, are the application's
+                self._stacks.tell(attempt, _name(attempt))
+            self._stop(attempt)
+
+    def _stop(self, attempt: Attempt) -> None:
         if attempt.work is None:
             self._give_up(attempt, StuckReason.THREAD)
             return
-        attempt.grace = now + self._kill_grace
         try:
             attempt.work.cancel()
         except Exception:  # of an awaitable that is the application's own

@@ -18,6 +18,7 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
+from ajhost.core.stacks_gate import StacksGate
 from ajhost.ledger.layout import Word
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
@@ -28,6 +29,7 @@ from ajhost.roles.worker import early_imports as early_imports  # before user co
 from ajhost.roles.worker import signals
 from ajhost.roles.worker.ending import finish
 from ajhost.roles.worker.fail_stop import fail
+from ajhost.roles.worker.stacks import DeadlineStacks
 from ajhost.roles.worker.worker import Worker
 
 
@@ -56,6 +58,7 @@ def run(
     supervisor = MappedLedger(spec.runtime / "ledger", worker_spec.supervisor)
     restart_window, offset = RestartWindow(supervisor), ClockOffset(supervisor)
     gate = LoginGate(supervisor.words, Word.LOGIN_GATE)
+    deadline_stacks = DeadlineStacks(StacksGate(supervisor.words, Word.STACKS_TOLD))
     shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
     attempts = Attempts.of(spec)
@@ -75,6 +78,7 @@ def run(
             offset,
             gate,
             attempts,
+            deadline_stacks,
         )
         status = await worker.run()
         # not after the loop was closed: that would wait for tasks that swallow their cancellation

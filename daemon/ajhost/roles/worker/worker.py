@@ -72,6 +72,7 @@ from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.routes import make_routes
 from ajhost.roles.worker.signals import SignalKeeper
+from ajhost.roles.worker.stacks import DeadlineStacks
 from ajhost.roles.worker.threads import prepare_for_threads
 from ajhost.roles.worker.upkeep import Upkeep
 from ajhost.roles.worker.watchdog import Watchdog
@@ -97,6 +98,7 @@ class Worker(ExecutorEvents):
         offset: ClockOffset,
         gate: LoginGate,
         attempts: Attempts,
+        stacks: DeadlineStacks,
     ) -> None:
         self._spec = spec
         self._channel = channel
@@ -118,6 +120,7 @@ class Worker(ExecutorEvents):
             kill_grace=workers.kill_grace,
             flush_after=self._transport.out.flush_after,
             events=self,
+            stacks=stacks,
         )
         self._producer = Producer(ledger, queues, self._loop, self._expired)
         self._intake = Intake(
@@ -148,9 +151,7 @@ class Worker(ExecutorEvents):
             self._connection, subjects, spec.nats.queue_group, self._tell, joins=worker_spec.joins
         )
         self._kept = asyncio.Event()
-        self._leaving = asyncio.Event()
-        self._finish = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._leaving, self._finish, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._retire_asked = self._orphaned = False
         self._confirmed_ns = 0
         self._pull_while_leaving = True

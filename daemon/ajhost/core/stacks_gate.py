@@ -1,0 +1,30 @@
+"""Whether stacks are told unasked: once a minute for each route, by whichever process of the host comes first.
+
+The times lie in words of the supervisor's ledger. Two stores at the same moment mean two reports instead of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from zlib import crc32
+
+from ajhost.core.timings import STACKS_REPEAT, nanoseconds
+
+WORDS = 64
+"""Routes share them by a hash; two that have the same word share one minute."""
+_REPEAT_NS = nanoseconds(STACKS_REPEAT)
+
+
+class StacksGate:
+    """The words from `first` on: when stacks were last told, in monotonic nanoseconds."""
+
+    def __init__(self, words: MutableSequence[int] | memoryview, first: int = 0) -> None:
+        self._words, self._first = words, first
+
+    def take(self, key: str, now_ns: int) -> bool:
+        """Whether to tell them now; if so, nobody else tells them within a minute. `key`: a route, or a slot."""
+        word = self._first + crc32(key.encode()) % WORDS
+        if 0 <= now_ns - self._words[word] < _REPEAT_NS and self._words[word]:
+            return False
+        self._words[word] = now_ns
+        return True
