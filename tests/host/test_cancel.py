@@ -85,31 +85,48 @@ async def test_a_thread_and_a_worker_that_hangs_hold_up_no_answer(
 async def test_tasks_cancelled_at_random_moments_under_load_and_kills_have_one_answer_each(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    rng = random.Random(11)
     async with (
         _host(tmp_path, nats_server, count=2, concurrency=4) as host,
         Router(nats_server.url) as router,
     ):
-        cancelled: list[Request] = []
-        async with router.load("work", {"sleep_ms": 60}, rate=120, deadline=20) as load:
-            for number in range(150):
-                await load.sent(2)
-                task = rng.choice(load.report().requests[-12:])
-                done, _ = await asyncio.to_thread(
-                    control,
-                    host.runtime,
-                    20.0,
-                    {"ask": "cancel", "task": task.id, "terminate": bool(number % 2), "reason": "random"},
-                )
-                if done:
-                    cancelled.append(task)
-                if number % 50 == 25:
-                    host.kill(rng.choice(sorted(host.workers())))
-        report = load.report()
-        assert not report.silent, report
-        assert len(cancelled) > 30
-        for task in cancelled:
-            assert task.replies[0].text == "cancelled: random", task
-        assert report.words.keys() <= {"worker died:", "cancelled:"}, report
-        texts = Counter(r.replies[0].text for r in report.requests if r.verdict is not Verdict.COMPLETE)
-        assert texts["cancelled: random"] == len(cancelled)
+        await cancel_at_random(host, router, wanted=60, rate=120, every_kill=30)
+
+
+async def cancel_at_random(
+    host: Host, router: Router, *, wanted: int, rate: float, every_kill: int, seed: int = 11
+) -> str:
+    """Cancels so many tasks of a load, whatever they do just now, and kills a worker now and then; the figures.
+
+    Each that was cancelled has exactly the answer that says so. Of the others nothing is silent, late or harmed but by
+    the kills: each takes the tasks with it that ran in its worker.
+    """
+    rng = random.Random(seed)
+    cancelled: list[Request] = []
+    tried = kills = 0
+    async with router.load("work", {"sleep_ms": 60}, rate=rate, deadline=20) as load:
+        while len(cancelled) < wanted:
+            tried += 1
+            await load.sent(1)
+            task = rng.choice(load.report().requests[-12:])
+            asked = {"ask": "cancel", "task": task.id, "terminate": bool(tried % 2), "reason": "random"}
+            done, _ = await asyncio.to_thread(control, host.runtime, 20.0, asked)
+            if done:
+                cancelled.append(task)
+            if tried % every_kill == every_kill // 2:
+                host.kill(rng.choice(sorted(host.workers())))
+                kills += 1
+    report = load.report()
+    assert not report.silent, report
+    assert not report.late, report
+    assert kills
+    for task in cancelled:
+        assert [reply.text for reply in task.replies] == ["cancelled: random"], task
+    assert report.words.keys() <= {"worker died:", "cancelled:"}, report
+    assert report.words["cancelled:"] + sum(r.verdict is Verdict.TERMINATE for r in report.requests) >= wanted
+    texts = Counter(r.replies[0].text for r in report.requests if r.verdict is not Verdict.COMPLETE)
+    assert texts["cancelled: random"] == len(cancelled)
+    assert report.words["worker died:"] <= kills * 4, "concurrency is 4"
+    return (
+        f"{len(report.requests)} tasks, {len(cancelled)} of {tried} cancelled, {kills} kills, "
+        f"{report.words['worker died:']} died with their workers, {report.duplicates} answers too many"
+    )
