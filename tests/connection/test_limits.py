@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.host import Host
 from tests.support.nats import NatsServer
+from tests.support.operator_mode import Operator, write_secret
 from tests.support.reported_state import (
     listens,
     reconnects,
@@ -87,12 +90,42 @@ async def test_a_reply_that_exceeds_the_limit_of_the_server_that_is_met_next_is_
         server.configure("max_payload: 64KB")
         await server.start()
         assert (await router.reply(big)).verdict is Verdict.TERMINATE
+        await subscribed_again(server, 2, BACK)
         requests = [await router.send("echo", b"x", deadline=8) for _ in range(20)]
         await router.settled(requests)
         assert Report(tuple(requests)).verdicts == {Verdict.COMPLETE: 20}, Report(tuple(requests))
         assert server.log().count("Maximum Payload Violation") <= 1
         assert await reconnects(listens(sections)) < 8
         await says_the_truth(host, listens(sections), 2)
+
+
+@pytest.mark.parametrize("limit", [2048, 40])
+async def test_a_user_with_a_limit_of_its_own_serves_what_others_send_and_keeps_to_it(
+    tmp_path: Path, limit: int
+) -> None:
+    operator = Operator()
+    file = write_secret(tmp_path / "host.creds", operator.user("host", payload=limit))
+    mine = write_secret(tmp_path / "router.creds", operator.user("router"))
+    sections = with_pages(nats={"creds": file})
+    async with (
+        NatsServer(tmp_path, config=operator.config(), monitored=True) as server,
+        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(server.url, user_credentials=str(mine)) as router,
+    ):
+        workers = host.workers()
+        big = await router.send("huge_later", {"sleep_ms": 0, "bytes": 5000}, deadline=8)
+        if limit == 40:
+            await host.log("a reply is left out")  # there is no error text that is so short
+        else:
+            assert (await router.reply(big)).verdict is Verdict.TERMINATE
+            large = await router.request("work", {"sleep_ms": 0, "pad": "x" * 300_000})
+            assert large.verdict is Verdict.COMPLETE
+        await server.restart()
+        await subscribed_again(server, 2, BACK)
+        await says_the_truth(host, listens(sections), 2)
+        assert "Maximum Payload Violation" not in server.log()
+        assert host.workers() == workers
+        assert "max_payload grew" not in host.log_text()
 
 
 async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(tmp_path: Path) -> None:

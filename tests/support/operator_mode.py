@@ -96,15 +96,17 @@ class Operator:
         identity: Identity | None = None,
         pub: dict[str, list[str]] | None = None,
         sub: dict[str, list[str]] | None = None,
+        payload: int = -1,
     ) -> str:
-        """The credentials of a user, which expire after `lasts` seconds; `pub` and `sub` are its permissions."""
+        """The credentials of a user, which expire after `lasts` seconds; `pub` and `sub` are its permissions, `payload`
+        what its messages may have in bytes."""
         identity = identity or Identity(nkeys.PREFIX_BYTE_USER)
         nats: dict[str, Any] = {
             "pub": pub or {},
             "sub": sub or {},
             "subs": -1,
             "data": -1,
-            "payload": -1,
+            "payload": payload,
             "type": "user",
             "version": 2,
         }

@@ -28,8 +28,12 @@ def fit(data: bytes, max_payload: int) -> tuple[bytes, list[str]]:
             changes.append(f"a reply to {data[position:line_end][:80]!r} is left out")
         elif size > max_payload:
             text = f"result too large: {size} bytes, the server takes {max_payload}"
-            kept.append(encode_reply(words[1], Terminated(text), max_payload))
-            changes.append(f"{text}: told as AJ-Terminate")
+            told = encode_reply(words[1], Terminated(text), max_payload)
+            if int(told[: told.index(b"\r\n")].rpartition(b" ")[2]) > max_payload:
+                changes.append(f"{text}, and no error text either: a reply is left out")
+            else:
+                kept.append(told)
+                changes.append(f"{text}: told as AJ-Terminate")
         else:
             kept.append(data[position:end])
         position = end

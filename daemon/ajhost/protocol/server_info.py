@@ -19,6 +19,8 @@ MOST_MAX_PAYLOAD = 1 << 26
 """Bytes of a payload that are prepared for, whatever the server says."""
 LONGEST_FRAME = 1 << 30
 """Bytes of a frame that are passed over at most, whatever max_payload the server tells of."""
+LEAST_REQUEST = 1 << 20
+"""Bytes of a request that are prepared for at least: others may send more than this host's user."""
 _FRAME_ROOM = 1 << 16
 """Bytes that a frame takes beyond max_payload at most: its line."""
 _LONGEST_TEXT = 4096
@@ -49,6 +51,11 @@ class ServerInfo:
     def max_payload(self) -> int:
         """Bytes of payload and headers that this host sends and prepares for."""
         return min(self.told_max_payload, MOST_MAX_PAYLOAD)
+
+    @property
+    def largest_request(self) -> int:
+        """Bytes of the largest request to prepare for."""
+        return max(self.max_payload, LEAST_REQUEST)
 
     @property
     def longest_frame(self) -> int:

@@ -37,7 +37,9 @@ class Attempts:
         self._trust = _trusted(settings)
         self._data = LogInData()
         self.info = ServerInfo()
-        """What the present server said of itself."""
+        """What the present server said of itself; after the log-in its `max_payload` is the user's own limit."""
+        self.largest_request = 0
+        """Bytes of the largest request that the present server may hand over."""
 
     def reconfigure(self, settings: NatsSettings) -> None:
         """Other credentials from the next attempt on."""
@@ -108,6 +110,7 @@ class Attempts:
         if self._tls_first and context is not None:
             await transport.seal(context, server.certificate_name)
         self.info = await transport.read_info()
+        self.largest_request = self.info.largest_request
         sealed = self._tls_first and context is not None
         if sealed:
             return

@@ -108,8 +108,13 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """The server's limit for payload and headers together, in bytes."""
+        """The server's limit for payload and headers together of what this user sends, in bytes."""
         return self._attempts.info.max_payload
+
+    @property
+    def largest_request(self) -> int:
+        """Bytes of the largest request that the server may hand over."""
+        return self._attempts.largest_request
 
     @property
     def connected(self) -> bool:
@@ -292,6 +297,7 @@ class Connection:
     def told(self, info: ServerInfo) -> None:
         """The server tells of itself again."""
         self._attempts.info = info
+        self._attempts.largest_request = max(self._attempts.largest_request, info.largest_request)
         self._tell(Told(info.connect_urls, info.lame_duck))
 
     def server_error(self, text: str) -> None:

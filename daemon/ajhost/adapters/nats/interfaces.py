@@ -24,7 +24,8 @@ class Sink(Protocol):
         """
 
     def limited(self, max_payload: int) -> None:
-        """The server takes this many bytes of payload and headers together. Called first, and at each change."""
+        """The server takes this many bytes of payload and headers together, whoever sends. Called first, and at each
+        change."""
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request, RECEIVED in the ledger. Called for a whole batch, in order. Its frame stays until

@@ -24,6 +24,8 @@ _log = logging.getLogger("ajhost.nats")
 PING = b"PING\r\n"
 _MOST_UNSENT = 32 << 20
 """Bytes of replies that may wait for the kernel, or for a connection, before nothing more is read or started."""
+_LEAST_LIMIT = 1024
+"""Bytes of payload that every reply fits into as an error at least. A user may be allowed fewer."""
 _ASK_EVERY = 128
 """With this many unconfirmed entries the server is asked at once, and not at the next `confirm`."""
 
@@ -53,6 +55,7 @@ class ReplyWriter:
         self._replies: list[bytes] = []
         self._entries: list[int] = []
         self._limit = self._largest = 0
+        self._fits_itself = False
         self._asked_before = 0.0
         self.flooded = False
         """Whether too many bytes waited to leave when that was last asked."""
@@ -109,14 +112,18 @@ class ReplyWriter:
         self._old = list(self._replies) if self._asked_before else []
         self.schedule_flush()
 
-    def limited(self, max_payload: int) -> None:
-        """The present server takes so many bytes of payload and headers."""
+    def limited(self, max_payload: int, of_all: int) -> None:
+        """The present server takes so many bytes of payload and headers, and `of_all` from others, routers among them.
+
+        Whoever answers looks only at what a router can store.
+        """
+        self._fits_itself = max_payload < max(of_all, _LEAST_LIMIT)
         self._limit, self._largest = max_payload, max(self._largest, max_payload)
 
     def _fit(self, data: bytes) -> bytes:
         fitting, changes = fit(data, self._limit)
         for change in changes:
-            _log.warning("the server takes less than the one before: %s", change)
+            _log.warning("the server takes less from this host: %s", change)
         return fitting
 
     def release_unconfirmed(self, wanted: bool) -> None:
@@ -274,6 +281,8 @@ class ReplyWriter:
         data, entries = b"", []
         if self._connected and self._replies:
             data = b"".join(self._replies)
+            if self._fits_itself and len(data) > self._limit:
+                data = self._fit(data)
             entries = self._entries
             self._replies, self._entries = [], []
             old, self._old = self._old, []

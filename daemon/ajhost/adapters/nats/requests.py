@@ -42,7 +42,7 @@ class Reply(NamedTuple):
 
 
 async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) -> int:
-    """The server's `max_payload` in bytes.
+    """Bytes of the largest request that the server may hand over.
 
     Waits for a server without limit, logs that once in a while, and calls `on_waiting` with each new reason.
     """
@@ -57,7 +57,7 @@ async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) ->
                 told = connection.why_not
                 on_waiting(told)
         connecting.result()
-        return connection.max_payload
+        return connection.largest_request
     finally:
         connecting.cancel()
         await connection.close()

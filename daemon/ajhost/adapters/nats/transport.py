@@ -51,7 +51,7 @@ class LedgerTransport:
         self._tls: TlsSession | None = None
         self._connected = False
         self._eof = True
-        self._needed = 0
+        self._needed = self._of_all = 0
         self._longest = LONGEST_FRAME
         self._reading = False
         self._lines = LineReader(self._buffer)
@@ -130,7 +130,7 @@ class LedgerTransport:
             raise ServerRefused(error_text(line))
         info = read_info(line)
         self.server.met(info, self._loop.time())
-        self._limit(info)
+        self._limit(info, info.max_payload)
         return info
 
     async def read_answer(self) -> bytes:
@@ -345,7 +345,7 @@ class LedgerTransport:
 
     def _control(self, lines: list[bytes]) -> None:
         for info in obey(lines, self.out, self._driver):
-            self._limit(info)
+            self._limit(info, max(info.max_payload, self._of_all))
             self._driver.told(info)
 
     def _lose(self, event: Lost | None) -> None:
@@ -402,10 +402,11 @@ class LedgerTransport:
         if self._connected and not self._eof and self._buffer.received > self._buffer.done:
             self._parse()
 
-    def _limit(self, info: ServerInfo) -> None:
-        self._longest, limit = info.longest_frame, info.max_payload
-        self.out.limited(limit)
-        self._sink.limited(limit)
+    def _limit(self, info: ServerInfo, of_all: int) -> None:
+        """`of_all`: what the server takes from anybody. After the log-in INFO has the limit of this user."""
+        self._longest, self._of_all = info.longest_frame, of_all
+        self.out.limited(info.max_payload, of_all)
+        self._sink.limited(of_all)
 
     def _accepted(self) -> None:
         self._connected = True

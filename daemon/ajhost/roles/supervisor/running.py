@@ -201,7 +201,7 @@ class Running(Starting, LivenessEvents):
                 self._last_resort.tick(pool.background)
         with guard("following max_payload"):
             if self.ready:
-                pool.follow_max_payload(standby.max_payload)
+                pool.follow_max_payload(standby.connection.largest_request)
         if now_ns / 1e9 >= self._status_at:
             self._status_at = now_ns / 1e9 + STATUS_INTERVAL
             self._each_second()
