@@ -61,6 +61,7 @@ _REFUSED = _FAILED + _ROOM_FOR_REASONS
 _WAITING = _REFUSED + _ROOM_FOR_REASONS
 _COMPLETED = _WAITING + len(BUCKETS) + 1
 _NOT_COMPLETED = _COMPLETED + len(BUCKETS) + 1
+_SHORT = BUCKETS[0]
 _COUNTERS = _TERMINATED
 """Where a place's numbers begin, which are all added up."""
 _NUMBERS = _PLACE_WORDS - _COUNTERS
@@ -71,6 +72,11 @@ _LARGEST = 1 << 62
 _LONGEST = 1e15
 _FLOAT = struct.Struct("=d")
 _REASON_INDEX = {reason: index for index, reason in enumerate(REASONS)}
+
+
+TaskTimes = tuple[int, float, float]
+"""A task that had begun: its route, and for how many seconds it waited and ran. A plain tuple, since it is made for
+every task."""
 
 
 class StatsError(ValueError):
@@ -98,7 +104,7 @@ class StatsWriter:
     :raises StatsError: when the buffer holds something else; `NoPlace` when no place is left for a route.
     """
 
-    __slots__ = ("_completed", "_places", "_sums", "_times", "_waiting", "_words")
+    __slots__ = ("_places", "_times", "_words")
 
     NO_ROUTE = -1
 
@@ -119,10 +125,6 @@ class StatsWriter:
         known = {name: index for index, name in enumerate(_names(words)) if index}
         self._places = [_place(known[r] if (r := clip(route)) in known else self._add(r)) for route in routes]
         self._places.append(_place(0))  # so that NO_ROUTE is the last one
-        # added up beforehand: `completed` is called for every task
-        self._waiting = [place + _WAITING for place in self._places]
-        self._completed = [place + _COMPLETED for place in self._places]
-        self._sums = [place + _WAITING_SUM for place in self._places]
 
     def _drop_wild_numbers(self) -> None:
         """A stray write may have left a number that one more would not fit into."""
@@ -148,16 +150,26 @@ class StatsWriter:
 
     # A stray write may leave a number that one more does not fit into (ValueError). That costs counts, and no answer.
 
-    def completed(self, route: int, waited: float, ran: float) -> None:
-        """A task's result was answered; it `waited` and `ran` for so many seconds."""
-        words, times, at = self._words, self._times, self._sums[route]
-        try:
-            words[self._waiting[route] + bisect_left(BUCKETS, waited)] += 1
-            words[self._completed[route] + bisect_left(BUCKETS, ran)] += 1
-        except ValueError:
-            return
-        times[at] += waited
-        times[at + 1] += ran
+    def completed(self, tasks: Sequence[TaskTimes]) -> float:
+        """Results of tasks were answered. Returns for how many seconds they ran, added up.
+
+        What is short and of one route is added up before it is stored: a store costs more than the rest.
+        """
+        total, waits, runs, short = 0.0, 0.0, 0.0, 0
+        current = tasks[0][0] if tasks else self.NO_ROUTE
+        for route, waited, ran in tasks:
+            if route != current:
+                self._store(current, short, waits, runs)
+                total, waits, runs, short, current = total + runs, 0.0, 0.0, 0, route
+            if waited <= _SHORT and ran <= _SHORT:
+                short += 1
+            else:
+                self._count(route, _WAITING + bisect_left(BUCKETS, waited))
+                self._count(route, _COMPLETED + bisect_left(BUCKETS, ran))
+            waits += waited
+            runs += ran
+        self._store(current, short, waits, runs)
+        return total + runs
 
     def terminated(self, route: int, waited: float, ran: float) -> None:
         """A task was answered so that it is not tried again."""
@@ -173,16 +185,23 @@ class StatsWriter:
         """A request was answered with an error without having started."""
         self._count(route, _REFUSED + _REASON_INDEX[reason])
 
-    def _count(self, route: int, word: int) -> None:
+    def _count(self, route: int, word: int, count: int = 1) -> None:
         with contextlib.suppress(ValueError):
-            self._words[self._places[route] + word] += 1
+            self._words[self._places[route] + word] += count
 
     def _observe(self, route: int, waited: float, ran: float) -> None:
         self._count(route, _WAITING + bisect_left(BUCKETS, waited))
         self._count(route, _NOT_COMPLETED + bisect_left(BUCKETS, ran))
-        at = self._sums[route]
-        self._times[at] += waited
-        self._times[at + 1] += ran
+        self._store(route, 0, waited, ran)
+
+    def _store(self, route: int, short: int, waited: float, ran: float) -> None:
+        """Adds `short` completed tasks of the first bucket, and the times of whatever was counted."""
+        if short:
+            self._count(route, _WAITING, short)
+            self._count(route, _COMPLETED, short)
+        place, times = self._places[route], self._times
+        times[place + _WAITING_SUM] += waited
+        times[place + _RUNNING_SUM] += ran
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ REFUSAL_DUE_NS = 250_000_000
 class LedgerWriter(Ledger):
     """A ledger as its owner writes it. One thread only."""
 
-    __slots__ = ("_free", "_high_water", "_prepared", "_seq", "_stored", "store")
+    __slots__ = ("_free", "_high_water", "_prepared", "_seq", "_seqs", "_stored", "store")
 
     def __init__(self, buffer: memoryview) -> None:
         super().__init__(buffer)
@@ -53,6 +53,8 @@ class LedgerWriter(Ledger):
         self._free = list(range(self.entries - 1, -1, -1))
         self._stored: dict[int, int] = {}
         self._seq = self._high_water = 0
+        self._seqs = [0] * self.entries
+        """Of each entry `seq << 8`: what this process has stored it need not read again."""
 
     @property
     def available(self) -> int:
@@ -68,17 +70,17 @@ class LedgerWriter(Ledger):
         index = self._free.pop()
         if index == self._high_water:  # released entries are taken first, so this grows by one at a time
             self._high_water = self.words[Word.HIGH_WATER] = index + 1
+        self._seqs[index] = self._seq = self._seq + (1 << 8)
         return index
 
     def receive(self, at: int, size: int, now_ns: int) -> int:
         """RECEIVED: a request whose raw frame lies at file offset `at`. The caller has checked `available`."""
         index = self._take_entry()
-        self._seq = seq = self._seq + 1
         words, word = self.words, FIRST + index * ENTRY_WORDS
         words[word + FRAME] = at << 32 | size
         words[word + RECEIVED_NS] = now_ns
         words[word + DEADLINE] = 0
-        words[word] = seq << 8 | E_RECEIVED
+        words[word] = self._seq | E_RECEIVED
         return index
 
     def receive_copy(self, frame: bytes, now_ns: int) -> int | None:
@@ -146,7 +148,7 @@ class LedgerWriter(Ledger):
 
         False when the supervisor revoked the request while this process was stopped: do not call the handler.
         """
-        words, word = self.words, FIRST + index * ENTRY_WORDS
+        words, word, seq = self.words, FIRST + index * ENTRY_WORDS, self._seqs[index]
         id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
         words[word + STARTED] = now_ns
         words[word + ORIGIN] = origin[0]
@@ -157,19 +159,17 @@ class LedgerWriter(Ledger):
         text = reply + id_ + type_
         place = word * 8 + TEXT
         self.view[place : place + len(text)] = text
-        seq = words[word] >> 8
-        words[word] = seq << 8 | E_STARTED
+        words[word] = seq | E_STARTED
         # after the store: either the supervisor, which stopped this process, saw STARTED, or this sees that it revoked
-        return words[word + REVOKED] != seq
+        return words[word + REVOKED] != seq >> 8
 
     def start_pulled(self, now_ns: int) -> int:
         """RESERVED: an entry for a request that is pulled; others see it from `start` on. One must be `available`."""
         index = self._take_entry()
-        self._seq = seq = self._seq + 1
         words, word = self.words, FIRST + index * ENTRY_WORDS
         words[word + FRAME] = words[word + DEADLINE] = 0
         words[word + RECEIVED_NS] = now_ns
-        words[word] = seq << 8
+        words[word] = self._seq
         return index
 
     def refuse(self, index: int, reply: bytes) -> bool:
@@ -203,24 +203,21 @@ class LedgerWriter(Ledger):
 
         False when the supervisor has revoked the request: send nothing.
         """
-        words, word = self.words, FIRST + index * ENTRY_WORDS
-        seq = words[word] >> 8
-        words[word] = seq << 8 | E_ANSWERED
-        return words[word + REVOKED] != seq
+        words, word, seq = self.words, FIRST + index * ENTRY_WORDS, self._seqs[index]
+        words[word] = seq | E_ANSWERED
+        return words[word + REVOKED] != seq >> 8
 
     def sent(self, entries: Iterable[int]) -> None:
         """SENT, of ANSWERED requests: the kernel has taken their replies."""
-        words = self.words
+        words, seqs = self.words, self._seqs
         for index in entries:
-            word = FIRST + index * ENTRY_WORDS
-            words[word] = words[word] >> 8 << 8 | E_SENT
+            words[FIRST + index * ENTRY_WORDS] = seqs[index] | E_SENT
 
     def recall(self, entries: Iterable[int]) -> None:
         """ANSWERED again: the connection has ended, and the server may not have read the replies."""
-        words = self.words
+        words, seqs = self.words, self._seqs
         for index in entries:
-            word = FIRST + index * ENTRY_WORDS
-            words[word] = words[word] >> 8 << 8 | E_ANSWERED
+            words[FIRST + index * ENTRY_WORDS] = seqs[index] | E_ANSWERED
 
     def release(self, index: int) -> None:
         """FREE: a consumer has started the request, or the supervisor has it."""

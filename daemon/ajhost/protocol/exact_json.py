@@ -14,8 +14,9 @@ from typing import Any, NoReturn, Self
 
 import orjson
 
-_LONG = re.compile(rb"[0-9]{19}")
-"""2**63 has 19 digits."""
+_DIGITS_OF_A_LONG = 19
+"""2**63 has as many."""
+_LONG = re.compile(rb"[0-9]{%d}" % _DIGITS_OF_A_LONG)
 _LONG_FRACTION = re.compile(rb"(?=[0-9.]{17})[0-9]+\.[0-9]|[0-9]{16}[eE]")
 """A double holds any 15 digits."""
 _NAME = re.compile(r"[^-NI]?(NaN|-?Infinity)")
@@ -34,7 +35,7 @@ def loads(text: bytes) -> Any:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return _beyond_a_double(text, error)
-    return exact(text) if has_long_integers(text) else value
+    return exact(text) if len(text) >= _DIGITS_OF_A_LONG and has_long_integers(text) else value
 
 
 class _Digits(float):

@@ -71,18 +71,16 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
         if len(messages) >= limit:
             break
         words = data[position:line_end].split()
-        body = header = line_end + 2
+        header = line_end + 2
         try:
-            end = header + int(words[-1]) + 2
-            if kind == _HMSG:
-                body += int(words[-2])
-                operation, fields = b"HMSG", 5
+            if len(words) == 6 and words[0] == b"HMSG":  # as a router's requests are
+                _, subject, _, reply, head, whole = words
             else:
-                operation, fields = b"MSG", 4
-            with_reply = len(words) - fields
-            if words[0] != operation or not 0 <= with_reply <= 1 or not header <= body <= end - 2:
-                raise ValueError("neither fields nor sizes of a message")
-        except (ValueError, IndexError):
+                subject, reply, head, whole = _fields(words)
+            body, end = header + int(head), header + int(whole) + 2
+            if not header <= body <= end - 2:
+                raise ValueError("sizes of no message")
+        except ValueError:
             problem = f"not a message line: {data[position:line_end][:80]!r}"
             break
         if end > size:
@@ -91,11 +89,25 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
         if data[end - 2 : end] != b"\r\n":
             problem = f"no end where this says: {data[position:line_end][:80]!r}"
             break
-        messages.append((position, header, body, end, words[1], words[3] if with_reply else b""))
+        messages.append((position, header, body, end, subject, reply))
         position = end
     if problem and position == start:
         raise FrameError(problem)
     return Scan(messages, controls, position, needed)
+
+
+def _fields(words: list[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
+    """Subject, reply, bytes of the headers and of the whole of any message's operation line; ValueError for others."""
+    match words:
+        case [b"HMSG", subject, _, reply, head, whole]:
+            return subject, reply, head, whole
+        case [b"HMSG", subject, _, head, whole]:
+            return subject, b"", head, whole
+        case [b"MSG", subject, _, reply, whole]:
+            return subject, reply, b"0", whole
+        case [b"MSG", subject, _, whole]:
+            return subject, b"", b"0", whole
+    raise ValueError("not the fields of a message")
 
 
 def _is_info(data: bytes, position: int, size: int) -> bool:

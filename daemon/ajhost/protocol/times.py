@@ -34,6 +34,9 @@ def parse(text: str) -> int:
     """
     try:
         nanoseconds = _second(text[:19])
+        fraction = text[20:-1]
+        if fraction.isdecimal() and text[19] == "." and text[-1] == "Z" and text.isascii():
+            return nanoseconds + int(fraction) * _SCALE[len(fraction)]  # as a router writes its own times
         zone = -1 if text[-1] == "Z" else -6
         if text[19] == ".":
             fraction = text[20:zone]

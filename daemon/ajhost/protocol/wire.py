@@ -106,8 +106,12 @@ def read_request(header: bytes, body: bytes) -> Request | Refusal:
         return Refusal(sanitise(FailureReason.BAD_REQUEST.text(str(error))))
 
 
-RESULT = b"PUB "
-"""How an encoded reply begins that tells a result, and not an error."""
+def encode_result(reply: bytes, body: bytes, max_payload: int, task_size: int = 0) -> bytes:
+    """The whole `PUB` command with a result; nothing if it exceeds a limit: see `encode_reply`."""
+    size = len(body)
+    if task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD > max_payload:
+        return b""
+    return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
 
 
 def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: int = 0) -> bytes:
@@ -119,10 +123,8 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
     cut further when the task is almost at the limit.
     """
     if isinstance(outcome, Completed):
-        body = outcome.body
-        size = len(body)
-        if task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD <= max_payload:
-            return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
+        if data := encode_result(reply, outcome.body, max_payload, task_size):
+            return data
         outcome = as_told(outcome, max_payload, task_size)
         assert isinstance(outcome, Terminated)
     name = b"AJ-Terminate" if isinstance(outcome, Terminated) else b"AJ-Error"

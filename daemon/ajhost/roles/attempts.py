@@ -59,14 +59,11 @@ class Attempts:
         """Counts there from now on; `routes` by their numbers."""
         self.stats, self._routes = stats, routes
 
-    def ended(
-        self, attempt: Labelled, route: int, outcome: Outcome, waited: float, ran: float, *, told: bool
-    ) -> None:
-        """An attempt that had begun has its answer, after so many seconds of waiting and of running.
+    def ended(self, attempt: Labelled, outcome: Outcome, *, told: bool) -> None:
+        """An attempt that had begun has its answer; it is counted apart from that.
 
         `told`: it is in the log already, from where its handler raised what ended it.
         """
-        self.count(route, outcome, waited, ran)
         if type(outcome) is not Completed:
             labels = attempt.labels()
             self.remember(outcome, labels)
@@ -91,7 +88,7 @@ class Attempts:
     def count(self, route: int, outcome: Outcome, waited: float, ran: float) -> None:
         """Counts an attempt that has its answer."""
         if type(outcome) is Completed:
-            self.stats.completed(route, waited, ran)
+            self.stats.completed([(route, waited, ran)])
         elif type(outcome) is Terminated:
             self.stats.terminated(route, waited, ran)
         elif type(outcome) is Failed:

@@ -20,6 +20,8 @@ from ajhost.settings.values import HandlerSettings, SignatureSettings
 
 _log = logging.getLogger("ajhost.requests")
 _KNOWN = 1024
+_LONGEST_INBOX = 64
+"""Bytes of a requester's inbox that is remembered; a router's has 29."""
 _SECOND_NS = 1_000_000_000
 _SHOWN = 80
 
@@ -61,14 +63,33 @@ class RequestChecker:
         self._keys = [read_key(key) for key in signature.keys]
         self._max_age_ns = int(signature.max_age * 1e9)
         self._throttle = Throttle[str]()
-        self.answerable = reply_subjects(reply_prefixes).match
-        """Whether a reply subject may be answered. What may not is neither run nor answered: see `unanswerable`."""
+        self._may_answer = reply_subjects(reply_prefixes).match
+        self._inboxes: set[bytes] = set()
+        """Requesters that were found answerable, by their reply subjects without the last word."""
         self.unsigned = self.unanswered = 0
         """Requests whose signature was refused, and whose reply subject was."""
         self._known: dict[tuple[bytes, str], int | None] = {}
         self._offset = offset
         self._skew = Skew(0.0 if offset is None else offset.ahead)
         self._skew_told = -SKEW_WARNING_INTERVAL
+
+    def answerable(self, reply: bytes) -> bool:
+        """Whether a reply subject may be answered. What may not is neither run nor answered: see `unanswerable`.
+
+        A requester's reply subjects differ in their last word alone (nats.go v1.31, `respToken`), so that the pattern,
+        which costs more than a request's ledger entry, is asked once for each requester.
+        """
+        inbox, _, word = reply.rpartition(b".")
+        plain = word.isalnum()
+        if plain and inbox in self._inboxes:
+            return True
+        if self._may_answer(reply) is None:
+            return False
+        if plain and len(inbox) <= _LONGEST_INBOX:
+            if len(self._inboxes) >= _KNOWN:
+                self._inboxes.clear()
+            self._inboxes.add(inbox)
+        return True
 
     def check(self, subject: bytes, header: bytes, body: bytes) -> CheckedRequest | Failed:
         """What the request asks for, or the refusal that answers it. Raises nothing: each request has an answer."""

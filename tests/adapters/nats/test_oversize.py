@@ -54,6 +54,9 @@ class Waits:
     def before_buffer_reuse(self) -> None:
         """Nothing was handed on."""
 
+    def before_send(self) -> None:
+        """Nothing is counted."""
+
     def refuse(self, reply: bytes) -> None:
         raise AssertionError("there is room")
 

@@ -28,6 +28,12 @@ class Wire:
         create(buffer, GEOMETRY, Identity(1, 0, 0))
         self.ledger = LedgerWriter(buffer)
         self.flow = ReplyWriter(self.ledger, RestartWindow(self.ledger), self)
+        self.told: list[bytes] = []
+        """What the server had each time that replies were about to leave."""
+
+    def before_send(self) -> None:
+        """Looks."""
+        self.told.append(self.got())
 
     def broken(self, error: OSError) -> bool:
         """Nothing breaks here."""
@@ -87,6 +93,17 @@ async def test_replies_leave_at_the_end_of_the_turn(wire: Wire) -> None:
     await asyncio.sleep(0)
     assert wire.got() == A + B
     assert [wire.state(index) for index in indexes] == [State.SENT] * 2
+
+
+async def test_that_replies_leave_is_told_before_each_time_and_not_for_operations(wire: Wire) -> None:
+    wire.flow.command(PING)
+    await asyncio.sleep(0)
+    assert (wire.got(), wire.told) == (PING, [])
+    for reply in (A, B):
+        wire.answer(reply)
+        await asyncio.sleep(0)
+        assert wire.got() == reply
+    assert wire.told == [b"", b""]
 
 
 async def test_what_is_queued_at_once_leaves_without_a_turn_whatever_happens_to_the_rest(wire: Wire) -> None:

@@ -49,6 +49,9 @@ class Worker:
             assert self.ledger.keep(index, data)
         self._in_chunk.clear()
 
+    def before_send(self) -> None:
+        """Nothing is counted."""
+
     def refuse(self, reply: bytes) -> None:
         self.refused.append(reply)
 

@@ -36,8 +36,8 @@ def fresh(places: int = 4) -> bytearray:
 def test_what_is_counted_is_read_by_route() -> None:
     memory = fresh()
     writer = StatsWriter(memoryview(memory), ROUTES)
-    writer.completed(0, 0.0005, 0.3)
-    writer.completed(0, 0.0015, 7200.0)
+    writer.completed([(0, 0.0005, 0.3)])
+    writer.completed([(0, 0.0015, 7200.0)])
     writer.terminated(0, 0.0, 0.0)
     writer.failed(0, "deadline exceeded", 1.0, 2.0)
     writer.refused(0, "overloaded")
@@ -57,6 +57,25 @@ def test_what_is_counted_is_read_by_route() -> None:
     assert found[""] == found["sms"] == RouteStats()
 
 
+def test_a_batch_is_counted_as_its_tasks_one_by_one() -> None:
+    tasks = [(0, 0.0002, 0.0001), (0, 0.0005, 0.0005), (0, 3.0, 0.0), (1, 0.0, 0.25), (0, 0.001, 0.001)]
+    together, apart = fresh(), fresh()
+    ran = StatsWriter(memoryview(together), ROUTES).completed(tasks)
+    writer = StatsWriter(memoryview(apart), ROUTES)
+    for task in tasks:
+        writer.completed([task])
+    assert ran == pytest.approx(0.2516)
+    for route, one in read(bytes(apart)).items():
+        other = read(bytes(together))[route]
+        assert (one.completed, one.waiting.counts, one.running.counts) == (
+            other.completed,
+            other.waiting.counts,
+            other.running.counts,
+        )
+        assert one.waiting.total == pytest.approx(other.waiting.total, abs=1e-8)
+        assert one.running.total == pytest.approx(other.running.total, abs=1e-8)
+
+
 def test_the_next_writer_goes_on_counting_where_the_last_one_stopped() -> None:
     memory = fresh(8)
     StatsWriter(memoryview(memory), ROUTES).refused(1, "draining")
@@ -71,7 +90,7 @@ def test_the_next_writer_goes_on_counting_where_the_last_one_stopped() -> None:
 def test_times_are_added_up_over_writers() -> None:
     memory = fresh(1)
     for _ in range(5):
-        StatsWriter(memoryview(memory), ("r",)).completed(0, 1000.0, 2.5)
+        StatsWriter(memoryview(memory), ("r",)).completed([(0, 1000.0, 2.5)])
     found = read(bytes(memory))["r"]
     assert (found.waiting.total, found.running.total) == (5000.0, 12.5)
 
@@ -104,7 +123,7 @@ def test_sums_are_over_every_file() -> None:
 def test_a_time_is_counted_in_the_bucket_whose_bound_it_does_not_exceed(waited: float, ran: float) -> None:
     memory = fresh(1)
     writer = StatsWriter(memoryview(memory), ("r",))
-    writer.completed(0, waited, ran)
+    writer.completed([(0, waited, ran)])
     writer.failed(0, "other", waited, ran)
     found = read(bytes(memory))["r"]
     for histogram, seconds in ((found.waiting, waited), (found.running, ran)):
@@ -115,7 +134,7 @@ def test_a_time_is_counted_in_the_bucket_whose_bound_it_does_not_exceed(waited: 
 def test_a_clock_that_went_back_costs_no_count() -> None:
     memory = fresh(1)
     writer = StatsWriter(memoryview(memory), ("r",))
-    writer.completed(0, -5.0, -0.1)
+    writer.completed([(0, -5.0, -0.1)])
     found = read(bytes(memory))["r"]
     assert (found.completed, found.running.count, found.running.total) == (1, 1, 0.0)
 
@@ -137,7 +156,7 @@ def test_a_quantile_lies_within_its_bucket(
     memory = fresh(1)
     writer = StatsWriter(memoryview(memory), ("r",))
     for ran in observed:
-        writer.completed(0, 0.0, ran)
+        writer.completed([(0, 0.0, ran)])
     assert read(bytes(memory))["r"].running.quantile(share) == (
         None if seconds is None else pytest.approx(seconds)
     )

@@ -32,7 +32,8 @@ class Counting:
         self.attempts = Attempts(writer, ["email:"], tell_completed=tell_completed)
 
     def end(self, outcome: Outcome, *, told: bool = False) -> None:
-        self.attempts.ended(Attempt(), 0, outcome, 0.1, 0.2, told=told)
+        self.attempts.count(0, outcome, 0.1, 0.2)
+        self.attempts.ended(Attempt(), outcome, told=told)
 
     @property
     def stats(self) -> RouteStats:
@@ -162,7 +163,8 @@ def test_refusals_are_told_once_for_each_reason_and_counted_after_that(log: pyte
 @pytest.mark.parametrize(
     "count",
     [
-        lambda a: a.ended(Attempt(), 0, Completed(b""), 1.0, 1.0, told=False),
+        lambda a: a.count(0, Completed(b""), 1.0, 1.0),
+        lambda a: a.count(0, Failed("x"), 1.0, 1.0),
         lambda a: a.refused(0, "draining: x"),
     ],
 )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from ajhost.core.clock_offset import ClockOffset
@@ -16,6 +18,7 @@ from ajhost.protocol.outcome import Failed
 from ajhost.protocol.signature import message
 from ajhost.protocol.task import encode_task, read_task
 from ajhost.protocol.times import render_seconds
+from ajhost.protocol.wire import reply_subjects
 from ajhost.roles.request_check import RequestChecker
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.memory_ledger import ledger_in_memory
@@ -276,3 +279,21 @@ def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(
     assert [record.getMessage() for record in caplog.records] == [
         "this clock is 3600.0 s ahead of the routers'; too much to correct for: set it right"
     ]
+
+
+@given(st.lists(st.text("aB0.$*> \n_", max_size=9).map(str.encode), min_size=1))
+def test_which_reply_subjects_are_answered_does_not_depend_on_those_before(replies: list[bytes]) -> None:
+    checker = RequestChecker(handlers("a"), DEFAULT, UNSIGNED, ["_", "a"])
+    pattern = reply_subjects(["_", "a"])
+    for reply in replies:
+        for _ in range(2):  # the second answer is one that was kept
+            assert checker.answerable(reply) == bool(pattern.match(reply))
+
+
+def test_requesters_are_remembered_within_bounds() -> None:
+    checker = judge("a")
+    for number in range(3000):
+        assert checker.answerable(b"_INBOX.%d.x" % number)
+        assert checker.answerable(b"_INBOX.%d.x" % (number + (1 << 300)))
+    kept = sum(map(len, checker._inboxes))
+    assert 0 < kept < 64 * 1024

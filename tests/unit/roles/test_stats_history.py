@@ -20,7 +20,7 @@ def runtime(tmp_path: Path) -> Path:
 
 def counted() -> RouteStats:
     memory = bytearray(file_size(1))
-    StatsWriter(memoryview(memory), ("a",)).completed(0, 0.1, 0.2)
+    StatsWriter(memoryview(memory), ("a",)).completed([(0, 0.1, 0.2)])
     return read(bytes(memory))["a"]
 
 

@@ -37,6 +37,9 @@ class Sink(Protocol):
     def before_buffer_reuse(self) -> None:
         """The receive buffer is about to be overwritten: what was admitted from it must not be needed any more."""
 
+    def before_send(self) -> None:
+        """Replies to what was admitted are about to leave."""
+
     def refuse(self, reply: bytes) -> None:
         """A request had no free entry when its connection ended. Answer it as overloaded."""
 

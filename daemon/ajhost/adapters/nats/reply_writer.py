@@ -33,6 +33,9 @@ _ASK_EVERY = 128
 class WriterEvents(Protocol):
     """What the writer tells of; `LedgerTransport` listens."""
 
+    def before_send(self) -> None:
+        """Replies are about to leave."""
+
     def released(self, entries: list[int]) -> None:
         """The server has the replies of these entries."""
 
@@ -280,6 +283,7 @@ class ReplyWriter:
             return
         data, entries = b"", []
         if self._connected and self._replies:
+            self._events.before_send()
             data = b"".join(self._replies)
             if self._fits_itself and len(data) > self._limit:
                 data = self._fit(data)

@@ -49,6 +49,9 @@ class NoRequests:
     def before_buffer_reuse(self) -> None:
         """Nothing is kept."""
 
+    def before_send(self) -> None:
+        """Nothing is sent."""
+
     def refuse(self, reply: bytes) -> None:
         """Nothing comes."""
 

@@ -392,6 +392,10 @@ class LedgerTransport:
             self._read_on()
             self._loop.call_soon(self._parse_rest)
 
+    def before_send(self) -> None:
+        """Replies are about to leave."""
+        self._sink.before_send()
+
     def released(self, entries: list[int]) -> None:
         """The server has the replies of these entries."""
         self.ledger.release_all(entries)

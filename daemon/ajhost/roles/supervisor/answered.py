@@ -55,7 +55,7 @@ class Answered:
         route = "" if number is None else self._routes[number]
         labels = TaskLabels(entry.id, entry.type, route, entry.tries, now - received)
         worker = {"aj_worker_slot": str(ledger.slot), "aj_worker_pid": str(ledger.words[Word.PID])}
-        if entry.state is State.STARTED:
+        if entry.state in (State.STARTED, State.ANSWERED):  # what has left its process was counted there
             self._attempts.count(
                 StatsWriter.NO_ROUTE if number is None else number, outcome, begun - received, now - begun
             )

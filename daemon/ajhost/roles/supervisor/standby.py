@@ -188,7 +188,7 @@ class Standby:
         if not line[1]:
             return None
         _, reply, size = line
-        if self._answerable(reply) is None:
+        if not self._answerable(reply):
             self._unanswerable(reply)
             return None
         if size > len(frame) or len(reply) > MAX_REPLY:
@@ -244,7 +244,7 @@ class Standby:
     def admit(self, index: int, data: bytes, message: Message) -> None:
         """A request that came to the last resort, or a question to the host as a service."""
         begin, _, _, end, subject, reply = message
-        if self._answerable(reply) is None:
+        if not self._answerable(reply):
             self._unanswerable(reply)
             self.ledger.release(index)
             return
@@ -271,9 +271,12 @@ class Standby:
     def before_buffer_reuse(self) -> None:
         """What was admitted has been copied."""
 
+    def before_send(self) -> None:
+        """What is answered here is counted already."""
+
     def refuse(self, reply: bytes) -> None:
         """A request without an entry."""
-        if self._answerable(reply) is None:
+        if not self._answerable(reply):
             self._unanswerable(reply)
             return
         text = FailureReason.OVERLOADED.text("no room in the ledger")

@@ -92,7 +92,11 @@ class Executor:
         if self._over is not None:
             self._loop.call_soon(self._end, attempt, self._over)
         elif handler.is_async:
-            self._run_on_loop(attempt, handler.function, self._context.copy())
+            # as `_run_on_loop` does, without a call more for each task
+            attempt.work = asyncio.Task(
+                self._on_loop(attempt, handler.function),
+                loop=self._loop, name="handler", context=self._context.copy(),
+            )  # fmt: skip
         elif handler.middleware:
             call = around(handler.middleware, lambda task: self._called_in_thread(attempt, task))
             self._run_on_loop(attempt, call, self._context.copy())

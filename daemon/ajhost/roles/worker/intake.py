@@ -66,7 +66,7 @@ class Intake:
         """Decides about one request of a chunk. Its frame may be overwritten after `before_buffer_reuse`."""
         begin, header, body, end, subject, reply = message
         self._counts.received += 1
-        if self._answerable(reply) is None:
+        if not self._answerable(reply):
             self._ignore(index, reply)
             return
         if len(reply) > MAX_REPLY:
@@ -123,7 +123,7 @@ class Intake:
     def refuse(self, reply: bytes) -> None:
         """A request that has no ledger entry: its connection ended while none was free."""
         self._counts.received += 1
-        if self._answerable(reply) is None:
+        if not self._answerable(reply):
             self._unanswerable(reply)
             return
         self._responder.refuse_without_entry(reply, FailureReason.OVERLOADED.text("no room in the ledger"))

@@ -203,29 +203,23 @@ class Request(Attempt):
     def _own(self) -> bool:
         """Writes STARTED, and says whether the request is still this worker's."""
         claimed = self.claimed
-        if claimed is None:
-            self.owned = owned = self._enter(NO_ORIGIN)
-            self.responder.in_buffer.discard(self)
+        if claimed is not None:
+            self.owned = owned = claimed.begin(self._enter)
+            if claimed.own:
+                self.responder.ledger.drop_frame(self.index)
             return owned
-        self.owned = owned = claimed.begin(self._enter)
-        if claimed.own:
-            self.responder.ledger.drop_frame(self.index)
+        self.owned = owned = self._enter(NO_ORIGIN)
+        self.responder.in_buffer.discard(self)  # last: the loop, which asks for it, waits for a thread that is here
         return owned
 
     def _enter(self, origin: Origin) -> bool:
-        record = self.record
-        if not self.begun:
-            self.begun = time.monotonic()
+        record, begun = self.record, self.begun
+        if not begun:
+            begun = self.begun = time.monotonic()
         return self.responder.ledger.start(
-            self.index,
-            int(self.begun * 1e9),
-            self.reply,
-            record.id.encode(),
-            record.type.encode(),
-            self.route.index,
-            record.tries,
-            origin,
-        )
+            self.index, int(begun * 1e9), self.reply, record.id.encode(), record.type.encode(), self.route.index,
+            record.tries, origin,
+        )  # fmt: skip
 
     def answer(self, outcome: Outcome) -> Phase:
         """ANSWERED in the ledger, then the reply; nothing if somebody else has the request."""

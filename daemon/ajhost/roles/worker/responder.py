@@ -6,10 +6,11 @@ import time
 from typing import Protocol
 
 from ajhost.adapters.log_record import TaskLabels
+from ajhost.core.route_stats import TaskTimes
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import TaskRecord
-from ajhost.protocol.wire import RESULT, as_told, encode_reply
+from ajhost.protocol.wire import as_told, encode_reply, encode_result
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About
 
@@ -80,21 +81,17 @@ class Responder:
     """Answers requests, counts and tells of them. `max_payload` is the server's limit in bytes."""
 
     __slots__ = (
-        "_attempts",
-        "_completed",
-        "_out",
-        "_tells_completed",
-        "counts",
-        "in_buffer",
-        "ledger",
-        "max_payload",
-    )
+        "_attempts", "_completed", "_not_completed", "_out", "_tells_completed",
+        "counts", "in_buffer", "ledger", "max_payload",
+    )  # fmt: skip
 
     def __init__(self, ledger: LedgerWriter, out: Out, attempts: Attempts) -> None:
         self.ledger = ledger
         self._out = out
-        self._attempts = attempts
-        self._completed, self._tells_completed = attempts.stats.completed, attempts.tells_completed
+        self._attempts, self._tells_completed = attempts, attempts.tells_completed
+        self._completed: list[TaskTimes] = []
+        self._not_completed: list[tuple[int, Outcome, float, float]] = []
+        """What has its answer here, which has not left yet."""
         self.counts = Counts()
         self.max_payload = 1 << 20
         self.in_buffer: set[NotBegun] = set()
@@ -102,31 +99,45 @@ class Responder:
 
     def answer(self, request: Started, outcome: Outcome) -> None:
         """The one answer to a request that has STARTED."""
-        counts = self.counts
-        kind = type(outcome)
-        if kind is Completed:
-            counts.completed += 1
-        elif kind is Terminated:
-            counts.terminated += 1
-        else:
-            counts.failed += 1
-        now, index = time.monotonic(), request.index
-        counts.busy += now - request.received
+        now, index, begun, claimed = time.monotonic(), request.index, request.begun, request.claimed
         if not self.ledger.answer(index):
             self.ledger.release(index)  # the supervisor answered while this worker hung
             return
-        size = request.record.size
-        data = encode_reply(request.reply, outcome, self.max_payload, size)
-        begun, claimed = request.begun, request.claimed
         received = request.received if claimed is None else claimed.received_ns / 1e9
-        self._out.reply(index, data, received)
-        waited = begun - received
-        if kind is Completed and data.startswith(RESULT) and not self._tells_completed:
-            self._completed(request.route.index, waited, now - begun)
-            return
-        if isinstance(outcome, Completed) and not data.startswith(RESULT):
+        size = request.record.size
+        if type(outcome) is Completed:
+            data = encode_result(request.reply, outcome.body, self.max_payload, size)
+            if data:
+                self._out.reply(index, data, received)
+                self._completed.append((request.route.index, begun - received, now - begun))
+                if self._tells_completed:
+                    self._attempts.ended(request, outcome, told=False)
+                return
             outcome = as_told(outcome, self.max_payload, size)
-        self._attempts.ended(request, request.route.index, outcome, waited, now - begun, told=request.told)
+        self._out.reply(index, encode_reply(request.reply, outcome, self.max_payload, size), received)
+        self._not_completed.append((request.route.index, outcome, begun - received, now - begun))
+        self._attempts.ended(request, outcome, told=request.told)
+
+    def count(self) -> None:
+        """Counts what has been answered since the last call. Called right before the replies leave.
+
+        So an answer is counted by the time its requester has it. If this process dies before that, the supervisor
+        answers, and counts, in its place.
+        """
+        counts = self.counts
+        if self._completed:
+            counts.completed += len(self._completed)
+            counts.busy += self._attempts.stats.completed(self._completed)
+            self._completed.clear()
+        if self._not_completed:
+            for route, outcome, waited, ran in self._not_completed:
+                if type(outcome) is Terminated:
+                    counts.terminated += 1
+                else:
+                    counts.failed += 1
+                counts.busy += ran
+                self._attempts.count(route, outcome, waited, ran)
+            self._not_completed.clear()
 
     def refuse(
         self,

@@ -175,6 +175,10 @@ class Worker(ExecutorEvents):
         """What was admitted from the receive buffer is about to be overwritten."""
         self._intake.before_buffer_reuse()
 
+    def before_send(self) -> None:
+        """Replies are about to leave: what they tell is counted now."""
+        self._responder.count()
+
     def refuse(self, reply: bytes) -> None:
         """A request for which there is no entry."""
         self._intake.refuse(reply)

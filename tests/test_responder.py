@@ -1,0 +1,107 @@
+"""An answer is counted when it leaves its process, so that the statistics are true whenever that process dies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ajhost.adapters.log_record import TaskLabels
+from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, read
+from ajhost.ledger.layout import Geometry, Identity, State, create
+from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.task import encode_task, read_task
+from ajhost.roles.attempts import Attempts
+from ajhost.roles.supervisor.answered import Answered
+from ajhost.roles.worker.responder import Responder
+from tests.support.host_parts import frame
+
+GEOMETRY = Geometry(entries=8, chunk=8192, store=4096)
+RECORD = read_task(
+    encode_task(id="1", type="email:new", queue="DEFAULT", payload=b"", created_ns=1, tried_ns=1)
+)
+
+
+@dataclass
+class Route:
+    index: int = 0
+
+
+class Begun:
+    """A request that has STARTED."""
+
+    reply, record, begun, received, told, claimed = b"R.1", RECORD, 1.0, 0.5, False, None
+    route = Route()
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def labels(self) -> TaskLabels:
+        return TaskLabels("1", "email:new", "email", 1, 0.5)
+
+
+class Worker:
+    """A worker's responder; `replies` are queued, and have not left."""
+
+    def __init__(self) -> None:
+        memory = memoryview(bytearray(GEOMETRY.size))
+        create(memory, GEOMETRY, Identity(1, 0, 1))
+        self.ledger = LedgerWriter(memory)
+        self.memory = bytearray(file_size(1))
+        attempts = Attempts(StatsWriter(memoryview(self.memory), ("email",)), ["email"], tell_completed=False)
+        self.responder = Responder(self.ledger, self, attempts)
+        self.replies: list[bytes] = []
+
+    def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
+        self.replies.append(data)
+
+    def publish(self, data: bytes) -> None:
+        raise AssertionError("each request here has an entry")
+
+    def answer(self, outcome: Outcome) -> int:
+        index = self.ledger.receive(0, len(frame(b"R.1")), 1)
+        self.ledger.start(index, 1, b"R.1", b"1", b"email:new", 0, 1)
+        self.responder.answer(Begun(index), outcome)
+        return index
+
+    @property
+    def stats(self) -> RouteStats:
+        return read(bytes(self.memory))["email"]
+
+
+@pytest.mark.parametrize("outcome", [Completed(b"r"), Terminated("no"), Failed("handler error: x")])
+def test_an_answer_is_counted_when_it_leaves_and_once(outcome: Outcome) -> None:
+    worker = Worker()
+    worker.answer(outcome)
+    assert worker.replies
+    assert worker.stats.answered == 0
+    worker.responder.count()
+    worker.responder.count()
+    counts = worker.responder.counts
+    assert worker.stats.answered == counts.completed + counts.terminated + counts.failed == 1
+    assert (worker.stats.running.count, worker.stats.waiting.total) == (1, 0.5)
+    assert counts.busy == worker.stats.running.total > 0
+
+
+def test_what_a_worker_dies_with_before_it_left_is_counted_as_what_it_is_answered(tmp_path: Path) -> None:
+    worker, runtime = Worker(), tmp_path
+    index = worker.answer(Completed(b"r"))
+    answered = Answered(runtime, ["email"])
+    entry = worker.ledger.entry(index)
+    assert entry.state is State.ANSWERED
+    answered.begun(worker.ledger, entry, Failed("worker died: signal 9"))
+    (file,) = (runtime / "stats").glob("*.stats")
+    assert read(file.read_bytes())["email"].failed["worker died"] == 1
+    assert worker.stats.answered == 0
+
+
+def test_what_the_supervisor_answered_while_its_worker_hung_is_not_counted_by_the_worker() -> None:
+    worker = Worker()
+    index = worker.ledger.receive(0, 1, 1)
+    worker.ledger.start(index, 1, b"R.1", b"1", b"email:new", 0, 1)
+    worker.ledger.revoke(index, worker.ledger.entry(index).seq)
+    worker.responder.answer(Begun(index), Completed(b"r"))
+    worker.responder.count()
+    assert (worker.replies, worker.stats.answered, worker.responder.counts.completed) == ([], 0, 0)
