@@ -149,7 +149,8 @@ class LedgerWriter(Ledger):
         False when the supervisor revoked the request while this process was stopped: do not call the handler.
         """
         words, word, seq = self.words, FIRST + index * ENTRY_WORDS, self._seqs[index]
-        id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
+        if len(id_) > MAX_ID or len(type_) > MAX_TYPE:
+            id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
         words[word + STARTED] = now_ns
         words[word + ORIGIN] = origin[0]
         if origin[0]:  # 0 is nobody's serial: without an origin its other words mean nothing

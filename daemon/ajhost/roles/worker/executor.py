@@ -73,7 +73,9 @@ class Executor:
         self._threads = Threads(capacity)
         self._post = ThreadCalls(loop, flush_after).post
         self._attempts: set[Attempt] = set()
-        self._sweep_at = _NEVER
+        self._sweep_at = self._soon_enough = _NEVER
+        """When deadlines are looked at next, and the first deadline for which that is soon enough: those of one second
+        differ by microseconds, earlier or later."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._over: Failed | None = None
         self.capacity = capacity
@@ -106,8 +108,7 @@ class Executor:
             except NoThreads:
                 failed = Failed.because(FailureReason.OVERLOADED, "no thread can be started")
                 self._loop.call_soon(self._end, attempt, failed)
-        # near enough is soon enough: the deadlines of one second differ by microseconds, earlier or later
-        if attempt.deadline < self._sweep_at - 2 * TIMER_RESOLUTION:
+        if attempt.deadline < self._soon_enough:
             self._sweep_by(attempt.deadline)
 
     def _run_on_loop(
@@ -270,11 +271,11 @@ class Executor:
         if moment < self._sweep_at:
             if self._sweeper is not None:
                 self._sweeper.cancel()
-            self._sweep_at = moment
+            self._sweep_at, self._soon_enough = moment, moment - 2 * TIMER_RESOLUTION
             self._sweeper = self._loop.call_later(moment - now, self._sweep)
 
     def _sweep(self) -> None:
-        self._sweep_at, self._sweeper = _NEVER, None
+        self._sweep_at, self._soon_enough, self._sweeper = _NEVER, _NEVER, None
         now = time.monotonic()
         going = [attempt for attempt in self._attempts if attempt.stuck is None]
         for attempt in [attempt for attempt in going if attempt.deadline <= now]:
