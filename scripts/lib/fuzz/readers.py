@@ -133,7 +133,7 @@ def _stats_image() -> bytes:
     data = bytearray(route_stats.file_size(3))
     stats = route_stats.StatsWriter(memoryview(data), ("", "email:new"))
     for _ in range(9):
-        stats.completed(1, 0.1, 2.0)
+        stats.completed([(1, 0.1, 2.0)])
         stats.failed(0, "handler error", 0.0, 0.1)
     return bytes(data)
 

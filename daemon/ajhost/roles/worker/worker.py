@@ -78,8 +78,7 @@ from ajhost.roles.worker.upkeep import Upkeep
 from ajhost.roles.worker.watchdog import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
-_START_FAILED = 75
-"""Exit status (`EX_TEMPFAIL` of sysexits.h)."""
+_START_FAILED = os.EX_TEMPFAIL  # the exit status
 _CONFIRM_NS = nanoseconds(CONFIRM_INTERVAL)
 
 
@@ -133,7 +132,7 @@ class Worker(ExecutorEvents):
             attempts,
             backlog=workers.backlog,
             max_tasks=workers.max_tasks,
-            on_worn=self._worn,
+            on_worn=lambda: self._ask_to_retire(f"{workers.max_tasks} tasks served"),
         )
         self._attempts = attempts
         self._consumer = Consumer(
@@ -339,9 +338,6 @@ class Worker(ExecutorEvents):
 
     def _expired(self, index: int) -> None:
         self._intake.expired(index)
-
-    def _worn(self) -> None:
-        self._ask_to_retire(f"{self._spec.workers.max_tasks} tasks served")
 
     def code_stuck(self, reason: StuckReason) -> None:
         """Code does not end."""
