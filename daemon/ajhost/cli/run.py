@@ -36,8 +36,10 @@ def run(config: Path, user: str | None) -> int:
 
     Handlers are imported and run by the user who starts this; root should name another one.
     """
+    from ajhost.adapters.linux import inherited
     from ajhost.cli import identity, service
 
+    inherited.set_right()
     if identity.is_root() and user is None and (unit := service.unit_of(config)) is not None:
         user = service.user_of(unit) or None
     user = identity.assume(user, config)

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ajhost.supervisor")
 EXIT_OK, EXIT_STARTUP = 0, 70
+_HINTS = {
+    errno.EPERM: " (a seccomp filter of the container or the unit may forbid it)",
+    errno.EFBIG: " (the limit of a file's size is lower than a ledger is large: ulimit -f, LimitFSIZE=)",
+}
+"""What most likely refuses, and is not to be seen from the error."""
 
 
 def run(settings: Settings, load: Callable[[], Settings], warning: str | None = None) -> int:
@@ -56,7 +61,8 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
         _log.error("cannot start: %s", error)
         return EXIT_STARTUP
     except OSError as error:
-        _log.error("cannot start: %s: %s", error.filename or _call_of(error), error.strerror or error)
+        hint = _HINTS.get(error.errno or 0, "")
+        _log.error("cannot start: %s: %s%s", error.filename or _call_of(error), error.strerror or error, hint)
         return EXIT_STARTUP
     return EXIT_OK
 
@@ -64,10 +70,7 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
 def _call_of(error: OSError) -> str:
     """The call that the kernel refused, for errors that name no file: a seccomp filter's EPERM looks like any other."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    hint = (
-        " (a seccomp filter of the container or the unit may forbid it)" if error.errno == errno.EPERM else ""
-    )
-    return f"{frame.line or frame.name}{hint}"
+    return frame.line or frame.name
 
 
 async def _serve(

@@ -1,0 +1,53 @@
+"""A host serves and stops whatever its launcher has closed, blocked or ignored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host
+from tests.support.nats import NatsServer
+from tests.support.router import Router
+
+LAUNCHER = """
+import os, signal, sys
+{0}
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+CASES = {
+    "stderr is closed": "os.close(2)",
+    "all streams are closed": "os.closerange(0, 3)",
+    "signals are blocked": "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())",
+    "signals are ignored": "for n in (1, 2, 13, 15, 17): signal.signal(n, signal.SIG_IGN)",
+}
+
+
+class Launched(Host):
+    """A host that another program starts."""
+
+    code = ""
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """By the launcher."""
+        program = super().program
+        return (program[0], "-c", LAUNCHER.format(self.code), *program)
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_a_host_serves_replaces_workers_and_stops_though(
+    nats_server: NatsServer, tmp_path: Path, case: str
+) -> None:
+    host = Launched(tmp_path, nats=nats_server.url, sections={"workers": {"count": 1}})
+    host.code = CASES[case]
+    async with host, Router(nats_server.url) as router:
+        assert (await router.request("echo", b"x")).body == b"x"
+        before = host.workers()
+        host.kill(0)
+        while host.workers() in ({}, before):
+            assert (await router.request("echo", b"x")).body == b"x"
+        if "closed" not in case:
+            await host.log(f"worker 0 (pid {before[0]}) died: SIGKILL")
+        assert not host.output.having("left something behind")
+        assert await host.terminate() == 0
