@@ -44,6 +44,7 @@ def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older
         template = importlib.import_module("ajhost.roles.template.template")
         module, _, name = order["entry"].partition(":")
         run = getattr(importlib.import_module(module), name)
+        importlib.import_module("setproctitle")  # processes.set_title imports it late
     except ImportError as error:
         _fail(order, _problem(order, error))
     # from here on the environment's own packages come first
