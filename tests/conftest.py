@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,12 @@ from ajhost.adapters.log_routing import HostLogger
 from tests.support import checked_ledger, checked_request
 from tests.support.host_parts import HostParts, host_parts
 from tests.support.nats import JetStream, NatsServer
+from tests.support.order import place
 
 checked_ledger.install()
 checked_request.install()
+
+ROOT = Path(__file__).parent
 
 
 @pytest.fixture
@@ -65,6 +69,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     found = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if found:
         raise pytest.UsageError(f"these names differ from process to process, give them ids: {found[:3]}")
+    items.sort(key=lambda item: place(item.path.relative_to(ROOT)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadscope` means tests one by one, but for those that share something."""
+    if config.getoption("dist") != "loadscope":
+        return None
+    from tests.support.side_by_side import TestsThatShare  # not at the top: xdist need not be there
+
+    return TestsThatShare(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

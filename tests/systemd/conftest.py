@@ -1,7 +1,8 @@
-"""One machine for all tests of the service: booted once, the package installed, the unit as new for each test."""
+"""Machines for the tests of the service: booted once, the package installed, the unit as new for each test."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,31 +12,28 @@ from pathlib import Path
 import pytest
 
 from tests.systemd.lab import APPLICATION, ROOT, InstalledHost, Lab, why_not
-from tests.systemd.own_kernel import OwnKernel
-from tests.systemd.own_kernel import why_not as why_no_kernel
 
 DROP_INS = "/etc/systemd/system/ajhost.service.d"
 
 
 @pytest.fixture(scope="session")
-def package() -> Path:
-    """The package, built from this checkout."""
+def package(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The package, built from this checkout by whichever process of this run asks first."""
     if (reason := why_not()) is not None:
         pytest.skip(reason)
-    done = subprocess.run([ROOT / "scripts" / "build-deb"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return ROOT / done.stdout.split()[-1]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_kernel(request: pytest.FixtureRequest) -> Iterator[OwnKernel | None]:
-    """Started before all tests if one of them will ask for what it saw, which is the last of them."""
-    wanted = [item for item in request.session.items if item.path.name == "test_unified_groups.py"]
-    if not wanted or why_no_kernel() is not None:
-        yield None
-        return
-    with OwnKernel(request.getfixturevalue("package")) as started:
-        yield started
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    with (shared / "package.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        built = list(shared.glob("*.deb"))
+        if not built:
+            done = subprocess.run(
+                [ROOT / "scripts" / "build-deb"], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            # a copy: one of the tests builds it again
+            built = [Path(shutil.copy(ROOT / done.stdout.split()[-1], shared))]
+    return built[0]
 
 
 @pytest.fixture(scope="session")

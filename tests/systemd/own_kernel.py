@@ -12,7 +12,8 @@ from typing import Any, Self
 from tests.support.nats import nats_server_binary
 from tests.systemd import lab
 
-TIMEOUT = 180.0
+TIMEOUT = 600.0
+"""Seconds of patience: beside other tests it has the CPU that they leave."""
 
 
 def why_not() -> str | None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.systemd.own_kernel import OwnKernel, why_not
 
 TOLD = "ajhost.service: A process of this unit has been killed by the OOM killer."
+
+
+@pytest.fixture
+def own_kernel(package: Path) -> Iterator[OwnKernel]:
+    with OwnKernel(package) as started:
+        yield started
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))

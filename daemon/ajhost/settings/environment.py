@@ -7,14 +7,13 @@ Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in the containers beside a s
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, create_model
-from pydantic_settings import BaseSettings, EnvSettingsSource
-from pydantic_settings.exceptions import SettingsError as NotParsed
 
 from ajhost.settings.errors import Problem
 from ajhost.settings.schema import Document, table_at
@@ -45,7 +44,7 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
         place = Path(f"{name} (environment)")
         try:
             found = _parsed(name, environ[name])
-        except NotParsed:
+        except _NotParsed:
             problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
             continue
         if not found:  # pydantic-settings ignores an unknown name, which the schema shall report
@@ -56,15 +55,30 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
     return tables, sources, problems
 
 
-_FIELDS: dict[str, Any] = {name: (field.annotation, None) for name, field in Document.model_fields.items()}
-_VARIABLES = create_model("Variables", __base__=BaseSettings, **_FIELDS)
-"""The fields of `Document` as a model of pydantic-settings."""
+class _NotParsed(Exception):
+    """A variable for a list or a table is no JSON."""
+
+
+@functools.cache
+def _variables() -> Any:
+    """The fields of `Document` as a model of pydantic-settings, which costs a command 60 ms of CPU: it is imported only
+    where a variable is a setting."""
+    from pydantic_settings import BaseSettings
+
+    fields: dict[str, Any] = {name: (field.annotation, None) for name, field in Document.model_fields.items()}
+    return create_model("Variables", __base__=BaseSettings, **fields)
 
 
 def _parsed(name: str, value: str) -> dict[str, Any]:
-    source = EnvSettingsSource(_VARIABLES, env_prefix=PREFIX, env_nested_delimiter=_DELIMITER)
+    from pydantic_settings import EnvSettingsSource
+    from pydantic_settings.exceptions import SettingsError
+
+    source = EnvSettingsSource(_variables(), env_prefix=PREFIX, env_nested_delimiter=_DELIMITER)
     source.env_vars = {name.lower(): value}
-    tables: dict[str, Any] = source()
+    try:
+        tables: dict[str, Any] = source()
+    except SettingsError as error:
+        raise _NotParsed from error
     return {key: _typed((key,), part) for key, part in tables.items()}
 
 

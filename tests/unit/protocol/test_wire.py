@@ -1,10 +1,6 @@
-"""Requests and replies as bytes, against a model of Go's reading of them and against Go itself."""
+"""Requests and replies as bytes, against a model of how Go reads them (`tests/router/test_headers.py`: Go itself)."""
 
-import base64
 import json
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +11,6 @@ from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task import encode_task
 from ajhost.protocol.wire import Refusal, Request, encode_reply, read_request, reply_subjects, sanitise
 
-GO_READER = Path(__file__).parents[2] / "go" / "headers"
 MAX_PAYLOAD = 1 << 20
 TASK = encode_task(id="a", type="email:new", queue="EMAIL", payload=b"x", created_ns=0, tried_ns=1)
 CONTENT_TYPE = b"AJ-Content-Type: application/x-asyncjobs-task+json\r\n"
@@ -318,93 +313,6 @@ def test_an_error_text_never_makes_the_task_too_large_to_store(
     # Go escapes `<` to six bytes; json.dumps does so with é.
     last_err = json.dumps(seen.text).replace("<", "\\u003c")
     assert task_size + len(last_err) + len(',"last_err":": terminate task"') <= MAX_PAYLOAD
-
-
-# --- the real Go
-
-
-@pytest.fixture(scope="session")
-def go_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Go program that reads headers with nats.go; skipped where it cannot be built."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("no Go toolchain on this machine, so only the model of Go's header reader was tried")
-    download = subprocess.run(
-        [go, "mod", "download"], check=False, cwd=GO_READER, capture_output=True, text=True, timeout=120
-    )
-    if download.returncode:
-        pytest.skip(
-            f"nats.go cannot be had, so only the model of Go's header reader was tried: {download.stderr}"
-        )
-    program = tmp_path_factory.mktemp("go") / "headers"
-    subprocess.run([go, "build", "-o", program, "."], cwd=GO_READER, check=True)
-    return program
-
-
-def test_go_itself_reads_each_reply_as_its_outcome(go_reader: Path) -> None:
-    texts = [
-        "x",
-        "",
-        "\r\n",
-        "a\r\nb: c",
-        "a\nb",
-        "\x00",
-        "é" * 2000,
-        "\ud800",
-        ":",
-        ": :",
-        "\u2028",
-        "\x85x",
-        "\t x \t",
-    ]
-    texts += [chr(code) for code in range(0x180)] + [f"a{chr(code)}b" for code in range(0x180)]
-    texts += [
-        "\U0001f600" * 300,
-        "AJ-Error",
-        "AJ-Terminate: x\r\n\r\nbody",
-        "x" * 5000,
-        "\ufeff",
-        "\ufffe\uffff",
-    ]
-    outcomes: list[Failed | Terminated] = [kind(text) for text in texts for kind in (Failed, Terminated)]
-    blocks = [published(encode_reply(b"r", outcome, MAX_PAYLOAD))[1] for outcome in outcomes]
-    given_to_go = json.dumps([base64.b64encode(header).decode() for header in blocks])
-    ran = subprocess.run([go_reader], input=given_to_go, capture_output=True, text=True, check=True)
-    for outcome, header, reading in zip(outcomes, blocks, json.loads(ran.stdout), strict=True):
-        assert reading["Problem"] == "", header
-        terminate, failed = (base64.b64decode(reading[field]).decode() for field in ("Terminate", "Failed"))
-        wanted = sanitise(outcome.text)
-        assert (terminate, failed) == (("", wanted) if isinstance(outcome, Failed) else (wanted, "")), header
-        assert go_header(header) == {
-            (b"AJ-Error" if isinstance(outcome, Failed) else b"AJ-Terminate"): wanted.encode()
-        }, "the model differs from Go"
-
-
-def test_the_model_of_go_s_header_reader_is_go_s(go_reader: Path) -> None:
-    blocks = [
-        b"",
-        b"NATS/1.0",
-        b"NATS/1.0\r\n\r\n",
-        b"NATS/1.0\r\nAJ-Error\r\n\r\n",
-        b"NATS/1.0\r\nAJ-Error: x\r\nnonsense\r\n\r\n",
-        b"NATS/1.0\r\nAJ-Error:\r\n\r\n",
-        b"NATS/1.0\r\nAJ-Error: \t \r\n\r\n",
-        b"NATS/1.0\r\nAJ-Error: x \r\n\r\n",
-        b"NATS/1.0\r\nAJ-Error: x\nAJ-Terminate: y\n\n",
-        b"NATS/1.0\r\nAJ-Error: x\r\nAJ-Error: y\r\n\r\n",
-        b"NATS/1.0\r\naj-error: x\r\n\r\n",
-        b"NATS/1.0\r\n: x\r\nAJ-Error: y\r\n\r\n",
-        b"NATS/1.0\r\nAJ-Error: a\rb\r\n\r\n",
-        b"HTTP/1.1\r\nAJ-Error: x\r\n\r\n",
-    ]
-    given_to_go = json.dumps([base64.b64encode(header).decode() for header in blocks])
-    ran = subprocess.run([go_reader], input=given_to_go, capture_output=True, text=True, check=True)
-    for header, reading in zip(blocks, json.loads(ran.stdout), strict=True):
-        values = go_header(header)
-        assert (values is None) == (reading["Problem"] != ""), header
-        found = values or {}
-        assert found.get(b"AJ-Error", b"") == base64.b64decode(reading["Failed"] or ""), header
-        assert found.get(b"AJ-Terminate", b"") == base64.b64decode(reading["Terminate"] or ""), header
 
 
 @pytest.mark.parametrize(

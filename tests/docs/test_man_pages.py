@@ -13,7 +13,7 @@ import pytest
 from ajhost.cli.main import program
 from ajhost.settings.schema import TABLES, Handler, table_at
 
-PAGES = Path(__file__).parents[3] / "docs" / "man"
+PAGES = Path(__file__).parents[2] / "docs" / "man"
 
 
 def plain(page: str) -> str:
