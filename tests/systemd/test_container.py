@@ -130,6 +130,7 @@ async def test_a_run_that_is_too_small_is_told_with_what_is_needed(
 async def test_a_mistake_is_told_by_its_variable(image: Path, nats_server: NatsServer, root: Path) -> None:
     wrong = settings(nats_server, AJHOST_WORKERS__CUONT="3")
     async with container(image, root, wrong) as (process, log):
-        assert await asyncio.wait_for(process.wait(), 60) == 78
+        status = await asyncio.wait_for(process.wait(), 60)
         await log.ended(timeout=5.0)
+        assert status == 78, log.text()
         assert "AJHOST_WORKERS__CUONT (environment): workers.cuont: found an unknown key" in log.text()

@@ -84,7 +84,8 @@ def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Sett
 def hint_at_settings_here(config: Path) -> str:
     """A line that names ./ajhost.toml, if that exists, and `config` is the default and does not; else empty."""
     here = Path("ajhost.toml")
-    if config != DEFAULT_FILE or config.exists() or not here.is_file():
+    # of os.path, whose answers are false where we may not look (Path.exists raises PermissionError)
+    if config != DEFAULT_FILE or os.path.exists(config) or not os.path.isfile(here):
         return ""
     return f"\n./{here} is not read unless it is named: -c {here}"
 
