@@ -93,7 +93,9 @@ async def test_a_server_that_goes_away_is_told_everywhere_and_so_is_its_return(
         assert (await answers_until(listen, "/readyz", 200)).text == "ready\n"
         samples = await scrape(listen)
         assert samples['ajhost_workers{state="serving"}'] == 2
-        assert samples['ajhost_nats_reconnects_total{slot="0"}'] >= 1
+        assert samples['ajhost_nats_reconnects_total{reason="ended",slot="0"}'] == 1
+        others = [name for name in samples if "reconnects" in name and 'reason="ended"' not in name]
+        assert not others, "what the attempts met since then is no reason for which a connection ended"
         assert samples['ajhost_nats_connected{slot="1"}'] == 1
         assert not [name for name in samples if name.startswith("ajhost_nats_disconnected")]
         await until(lambda: shown(host, "2 of 2 workers serve"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from ajhost.roles.host_client import view
 from tests.support import processes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
@@ -119,6 +121,7 @@ async def test_what_a_cleaner_removes_is_made_again_and_every_worker_can_be_repl
         assert (second.status, "another ajhost runs here already" in second.stderr) == (70, True), second
         assert (await host.reload()).status == 0
         assert (await host.command("status")).status == 0
+        assert (await asyncio.to_thread(view, host.runtime)).count == 2, "for those who may only look"
         host.kill(0)
         await host.log("worker 0", since=0)
         answers = [await router.request("echo", b"%d" % number) for number in range(20)]

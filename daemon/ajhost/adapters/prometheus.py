@@ -25,6 +25,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NO_ROUTE = "(none)"
 """The label of requests without a route; no route can be called so."""
 
+_USUAL_END = "ended"
+"""Why a connection ends as a rule: counted from 0 on, so that the first one is an increase."""
 _BOOTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 """Unix time, taken once: the start time of a process must not change from scrape to scrape."""
 
@@ -135,7 +137,9 @@ class _Families(Collector):
             labels=["slot", "reason"],
         )
         reconnects = CounterMetricFamily(
-            "ajhost_nats_reconnects", "Connections to NATS that were made anew.", labels=["slot"]
+            "ajhost_nats_reconnects",
+            "Connections to NATS that were made anew, by the reason for which the one before had ended.",
+            labels=["slot", "reason"],
         )
         refused = CounterMetricFamily(
             "ajhost_nats_replies_refused",
@@ -146,7 +150,8 @@ class _Families(Collector):
             connected.add_metric([slot], float(connection.connected))
             if not connection.connected:
                 why.add_metric([slot, connection.reason or "none"], 1)
-            reconnects.add_metric([slot], connection.reconnects)
+            for reason, count in {_USUAL_END: 0, **connection.reconnects}.items():
+                reconnects.add_metric([slot, reason], count)
             refused.add_metric([slot], connection.refused_replies)
         yield connected
         yield why

@@ -91,6 +91,9 @@ class ConnectionMachine:
         self.reason, self.text = Reason.NONE, ""
         self.failed_attempts = self.subscribed_times = 0
         """Failures since the last success, and successes."""
+        self.reconnects_by = [0] * len(Reason)
+        """Connections after the first, by the reason for which the one before had ended."""
+        self._ended_for = Reason.NONE
         self._leaving = False
         self._ticked_at = 0.0
         self._in_step = self._in_attempt = 0.0
@@ -208,6 +211,8 @@ class ConnectionMachine:
         self.reason, self.text = Reason.NONE, ""
         self.failed_attempts = 0
         self.subscribed_times += 1
+        if self.subscribed_times > 1:
+            self.reconnects_by[self._ended_for] += 1
         self._let_in_at = now
         self._quiet, self._pinged = 0.0, False
         if self._leaving:
@@ -237,6 +242,7 @@ class ConnectionMachine:
 
     def _fail(self, reason: Reason, text: str, now: float) -> list[Command]:
         if self.connected:
+            self._ended_for = reason
             self._pool.lost(now)
             if not self._barred and now - self._let_in_at > CONNECTION_PROVEN:
                 self._pool.proven(self.server)

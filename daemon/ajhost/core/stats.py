@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ajhost.core.route_stats import RouteStats
+from ajhost.ledger.connection_status import Reason
 from ajhost.ledger.layout import COUNTERS, State, Word
 from ajhost.ledger.view import Entry, Ledger
 
@@ -15,18 +16,19 @@ from ajhost.ledger.view import Entry, Ledger
 class ConnectionStats:
     """The connections of a slot's processes to NATS, those that are gone included in the counts.
 
-    `reason` says why it is not connected: the name of a `Reason` in lower case.
+    `reason` says why it is not connected: the name of a `Reason` in lower case. `reconnects` are counted by the reason
+    for which the connection before had ended.
     """
 
     connected: bool = False
-    reconnects: int = 0
+    reconnects: Mapping[str, int] = field(default_factory=dict)
     refused_replies: int = 0
     reason: str = ""
 
     def __add__(self, other: ConnectionStats) -> ConnectionStats:
         return ConnectionStats(
             self.connected or other.connected,
-            self.reconnects + other.reconnects,
+            dict(Counter(self.reconnects) + Counter(other.reconnects)),
             self.refused_replies + other.refused_replies,
             self.reason or other.reason,
         )
@@ -130,8 +132,9 @@ def connection_stats(ledger: Ledger) -> ConnectionStats:
     return ConnectionStats(status.subscribed, *_connection_counts(ledger), reason)
 
 
-def _connection_counts(ledger: Ledger) -> tuple[int, int]:
-    return ledger.words[Word.RECONNECTS], ledger.words[Word.REFUSED_REPLIES]
+def _connection_counts(ledger: Ledger) -> tuple[Mapping[str, int], int]:
+    counts = {reason.name.lower(): ledger.words[Word.RECONNECTS_BY + reason] for reason in Reason}
+    return {name: count for name, count in counts.items() if count}, ledger.words[Word.REFUSED_REPLIES]
 
 
 def tasks_in(ledger: Ledger) -> int:

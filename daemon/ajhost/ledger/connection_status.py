@@ -71,6 +71,8 @@ class ConnectionStatus:
     refused_replies: int = 0
     unsubscribed_since_ns: int = 0
     """Over all states in which the server has not all subscriptions; 0 while it has."""
+    reconnects_by: tuple[int, ...] = ()
+    """`reconnects` by the numbers of the reasons for which the connections before had ended."""
 
     @property
     def subscribed(self) -> bool:
@@ -84,6 +86,8 @@ def write_connection(words: memoryview, view: memoryview, status: ConnectionStat
     _write_text(view, REASON_TEXT_AT, status.text)
     words[Word.CONNECTION_REASON] = status.reason
     words[Word.RECONNECTS] = status.reconnects
+    for reason, count in enumerate(status.reconnects_by):
+        words[Word.RECONNECTS_BY + reason] = count
     words[Word.FAILED_ATTEMPTS] = status.failed_attempts
     words[Word.CONNECTION_SINCE] = max(status.since_ns, 0)
     if status.subscribed:
@@ -106,6 +110,7 @@ def read_connection(words: memoryview, view: memoryview) -> ConnectionStatus:
         words[Word.FAILED_ATTEMPTS],
         words[Word.REFUSED_REPLIES],
         words[Word.UNSUBSCRIBED_SINCE],
+        tuple(words[Word.RECONNECTS_BY + reason] for reason in Reason),
     )
 
 

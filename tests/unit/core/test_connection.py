@@ -353,6 +353,18 @@ def test_a_server_that_lets_us_in_and_throws_us_out_is_not_tried_faster_and_fast
         driver.run(10, [S.SUBSCRIBED])
         driver.now += 0.1
     assert driver.machine.reconnects < 60
+    assert driver.machine.reconnects_by[Reason.ENDED] == driver.machine.reconnects
+
+
+def test_a_reconnect_counts_for_what_ended_the_connection_and_not_for_what_attempts_met() -> None:
+    driver = started(FIRST)
+    driver.tell(failed(Reason.SILENT))
+    driver.bad[FIRST.place] = Reason.REFUSED
+    driver.run(5)
+    del driver.bad[FIRST.place]
+    driver.run(10, [S.SUBSCRIBED])
+    counts = driver.machine.reconnects_by
+    assert (counts[Reason.SILENT], sum(counts)) == (1, 1)
 
 
 def test_who_leaves_is_never_subscribed_again() -> None:

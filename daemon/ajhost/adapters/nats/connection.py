@@ -359,6 +359,7 @@ class Connection:
             machine.text,
             machine.reconnects,
             machine.failed_attempts,
+            reconnects_by=tuple(machine.reconnects_by),
         )
         if status == self._shown:
             return

@@ -21,7 +21,6 @@ from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.protocol.credentials import read_word
 from ajhost.roles import host_client
-from ajhost.roles.supervisor import view_socket
 from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.values import HttpSettings, Settings
@@ -77,10 +76,9 @@ async def _serve(
     settings: Settings, load: Callable[[], Settings], notifier: Notifier, files: RuntimeFiles
 ) -> None:
     supervisor = Supervisor(settings, load, notifier)
-    await files.listen(settings.file, supervisor.actions)
-    keeping = asyncio.create_task(files.keep(supervisor))
     runtime = settings.runtime.directory
-    view = await view_socket.serve(runtime, lambda: host_status(runtime, supervisor))
+    await files.listen(settings.file, supervisor.actions, lambda: host_status(runtime, supervisor))
+    keeping = asyncio.create_task(files.keep(supervisor))
     web: HttpServer | None = None
     try:
         if settings.http is not None:
@@ -90,8 +88,7 @@ async def _serve(
         if web is not None:
             web.close()
         keeping.cancel()
-        view_socket.close(runtime, view)
-        files.close_control()
+        files.close_sockets()
 
 
 def host_status(runtime: Path, supervisor: Supervisor) -> bytes:

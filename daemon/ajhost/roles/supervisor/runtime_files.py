@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from ajhost.adapters.throttle import ThrottledLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.ledger.layout import SUPERVISOR_SLOT
 from ajhost.ledger.view import Ledger
-from ajhost.roles.supervisor import control, state_file
+from ajhost.roles.supervisor import control, state_file, view_socket
 from ajhost.roles.supervisor.control import Actions
 
 LOCK = "lock"
@@ -46,9 +47,8 @@ class RuntimeFiles:
 
     def __init__(self, directory: Path, descriptor: int) -> None:
         self._directory, self._descriptors = directory, [descriptor]
-        self._control: asyncio.Server | None = None
-        self._settings = Path()
-        self._actions: Actions | None = None
+        self._sockets: dict[str, Callable[[], Awaitable[asyncio.Server]]] = {}
+        self._servers: dict[str, asyncio.Server] = {}
         self._has_state = self._has_ledger = False
         self._throttled = ThrottledLog(_log)
 
@@ -57,10 +57,19 @@ class RuntimeFiles:
         (self._directory / "ledger").mkdir(mode=0o700, exist_ok=True)
         runtime_directory.write_file(self._directory, LOCK, f"{os.getpid()}\n".encode())
 
-    async def listen(self, settings: Path, actions: Actions) -> None:
-        """Opens the control socket."""
-        self._settings, self._actions = settings, actions
-        self._control = await control.serve(self._directory, settings, actions)
+    async def listen(self, settings: Path, actions: Actions, status: Callable[[], bytes]) -> None:
+        """Opens the sockets, for those who act and for those who look at the `status`."""
+        self._sockets = {
+            control.NAME: lambda: control.serve(self._directory, settings, actions),
+            view_socket.NAME: lambda: view_socket.serve(self._directory, status),
+        }
+        for name in self._sockets:
+            await self._open(name)
+
+    async def _open(self, name: str) -> None:
+        if (before := self._servers.pop(name, None)) is not None:
+            before.close()
+        self._servers[name] = await self._sockets[name]()
 
     async def keep(self, host: Host) -> None:
         """Looks every second, until cancelled."""
@@ -98,11 +107,10 @@ class RuntimeFiles:
         elif self._has_state:
             lost.append(state_file.NAME)
             host.write_state()
-        if not (self._directory / control.NAME).exists() and self._actions is not None:
-            lost.append(control.NAME)
-            if self._control is not None:
-                self._control.close()
-            await self.listen(self._settings, self._actions)
+        for name in self._sockets:
+            if not (self._directory / name).exists():
+                lost.append(name)
+                await self._open(name)
         present = set(ledger_file.serials(ledgers))
         replaced = host.recycle_without(present)
         if lost or replaced:
@@ -125,12 +133,12 @@ class RuntimeFiles:
     def _say(self, text: str, *arguments: object) -> None:
         self._throttled.tell(logging.ERROR, text, text, *arguments)
 
-    def close_control(self) -> None:
-        """Closes the control socket."""
-        if self._control is not None:
-            self._control.close()
-        with contextlib.suppress(OSError):
-            (self._directory / control.NAME).unlink()
+    def close_sockets(self) -> None:
+        """Closes them, and removes their files."""
+        for name, server in self._servers.items():
+            server.close()
+            with contextlib.suppress(OSError):
+                (self._directory / name).unlink()
 
     def close(self) -> None:
         """Gives up the lock."""

@@ -40,10 +40,3 @@ async def serve(runtime: Path, status: Callable[[], bytes]) -> asyncio.Server:
     server = await asyncio.start_unix_server(answer, str(path))
     path.chmod(0o660)
     return server
-
-
-def close(runtime: Path, server: asyncio.Server) -> None:
-    """Closes the socket."""
-    server.close()
-    with contextlib.suppress(OSError):
-        (runtime / NAME).unlink()
