@@ -23,6 +23,7 @@ TOGETHER = {
     # a host of the module
     "tests/host/test_answers.py": "answers",
     "tests/host/test_payloads.py": "payloads",
+    "tests/host/test_runbook.py": "runbook",
     "tests/host/test_top.py": "top",
     "tests/metrics/test_exposition.py": "exposition",
     # a browser

@@ -32,7 +32,7 @@ def test_the_first_failure_is_told_with_its_traceback_and_the_next_are_counted(
 
 
 def test_what_was_counted_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    guard = FaultGuard(LOG, pause=0.05)
+    guard = FaultGuard(LOG, pause=0.25)
     fail(guard)
     fail(guard)
     while len(caplog.records) == 1:
