@@ -126,3 +126,22 @@ async def test_a_worker_that_the_server_locks_out_does_not_hang(parts: HostParts
         assert not watch.hung
     finally:
         await watch.end(worker)
+
+
+async def test_a_hanging_worker_counts_as_killed_when_it_is_and_not_when_it_is_asked_for_its_stacks(
+    parts: HostParts,
+) -> None:
+    """Otherwise a stop that comes between the two waits for a process that nobody has killed."""
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    settings = WorkerSettings(count=1, kill_grace=0.0)
+    watch.words[Word.HEARTBEAT] = time.monotonic_ns()
+    asked = False
+    while not worker.killed_at:
+        watch.monitor.check([worker], settings, 10.0, 0.0)
+        asked = asked or (bool(watch.monitor._watched[worker.serial].stacks_at) and not worker.killed_at)
+        await asyncio.sleep(0.02)
+    assert asked
+    await watch.scene.gone.wait()
+    assert worker.sock is not None
+    worker.sock.close()

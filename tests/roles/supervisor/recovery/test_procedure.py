@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -15,6 +19,7 @@ from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.ledger.layout import Word
+from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.messages import FOR_WORKER, FromWorker, NewSocket, SocketStored, encode
@@ -57,6 +62,7 @@ class ScriptedWorker:
         status = 1
         try:
             processes.die_with_parent(parent)
+            signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a worker writes its stacks
             self.ours.close()
             for step in [*steps, "hang"]:
                 os.read(self._gate, 1)
@@ -249,6 +255,25 @@ async def test_a_worker_that_hangs_at_any_moment_of_a_reconnect_keeps_only_what_
         await scene.recover_dead()
         await parts.settle()
         assert sorted(parts.ran) == sorted(requests)
+
+
+@pytest.fixture
+def no_descriptors() -> Callable[[], AbstractContextManager[None]]:
+    """A time in which this process has no free descriptor."""
+
+    @contextlib.contextmanager
+    def without() -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # the lowest number that is free, so that the next one fails
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    return without
 
 
 # --- a peer that holds back what the server would send
@@ -508,3 +533,57 @@ async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
         # but not when the host stops
         other.recovery.shorten_waits()
         await asyncio.wait_for(deaths[1], 2)
+
+
+async def test_what_waits_in_a_dead_workers_ledger_is_refused_in_time_though_its_server_is_cut_off(
+    parts: HostParts,
+) -> None:
+    """Its token lies in the shared queue, no worker becomes free, and the connection is still being drained."""
+    with Peer() as silent:
+        scene = _hung(parts, silent)
+        for _ in range(2):
+            await scene.double.step()
+        owner = scene.double.owner
+        index = owner.receive_copy(frame(b"R.0"), 1)
+        assert index is not None
+        deadline_ns = time.monotonic_ns() + 100_000_000
+        owner.set_deadline(index, deadline_ns)
+        owner.queue(index, owner.state(index)[0])
+        os.kill(scene.double.pid, signal.SIGKILL)
+        death = asyncio.create_task(scene.recover_dead())
+        await silent.ended()
+        scene.recovery.tick(deadline_ns + 1)
+        await until(lambda: parts.answers)
+        assert parts.answers == {b"R.0": ["deadline exceeded: no worker became free in time"]}
+        scene.recovery.shorten_waits()
+        silent.close()
+        await death
+    assert parts.ran == []
+
+
+async def test_a_takeover_for_which_there_is_no_descriptor_left_is_tried_again_with_the_same_connection(
+    parts: HostParts, no_descriptors: Callable[[], AbstractContextManager[None]]
+) -> None:
+    pushing = LockedLedger(parts.directory, parts.new_serial())
+    index = pushing.receive_copy(frame(b"R.token"), 1)
+    assert index is not None
+    pushing.queue(index, 1)
+    with Peer() as peer:
+        scene = _hung(parts, peer)
+        for _ in range(2):
+            await scene.double.step()
+        token_places(scene.double.owner)[0][:] = Token(pushing.serial, index, 1, 1 << 61).pack()
+        words = scene.member.ledger.words
+        peer.send(frame(b"R.0"))
+        with no_descriptors():
+            relief = asyncio.create_task(scene.recovery.recover_hung(scene.member))
+            await until(lambda: GUARD.failures["taking over a hanging worker"])
+            assert words[Word.FENCED_EPOCH] != words[Word.EPOCH], "it may go on"
+            assert scene.member.sock is not None
+        await peer.ended()
+        peer.close()
+        await relief
+        os.kill(scene.double.pid, signal.SIGKILL)
+        await scene.gone.wait()
+    await parts.settle()
+    assert sorted(parts.ran) == [b"R.0", b"R.token"]
