@@ -15,6 +15,7 @@ import pytest
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.recovery import Fact, overdue
 from ajhost.ledger.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
 from ajhost.ledger.queue_token import Token, token_places
@@ -22,7 +23,8 @@ from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
 from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor import standby as standby_module
-from ajhost.roles.supervisor.connections import Key, stored_name
+from ajhost.roles.supervisor.connections import FdStore, InheritedConnections, Key, stored_name
+from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.recovery.takeover import answer_for
@@ -419,6 +421,24 @@ async def test_an_orphan_that_its_supervisor_had_only_stopped_goes_on(parts: Hos
     await recovery.recover_previous_start()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert parts.ran == []
+
+
+async def test_an_orphan_that_is_forgotten_counts_as_dead(parts: HostParts) -> None:
+    """Whoever could not stop it tries again a second later, and its descriptor may be another file's by then."""
+    old = EarlierStart(parts, "old")
+    pid = stopped_owner(old)
+    orphan = Orphan(old.directory, OLD_WORKER, pid, InheritedConnections(FdStore(Notifier())))
+    deaths = [orphan.dead]
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    number = orphan.pidfd
+    orphan.close()
+    own = os.pidfd_open(os.getpid())
+    os.dup2(own, number)
+    deaths.append(orphan.dead)
+    for descriptor in {own, number}:
+        os.close(descriptor)
+    assert deaths == [False, True]
 
 
 def stopped_owner(old: EarlierStart) -> int:

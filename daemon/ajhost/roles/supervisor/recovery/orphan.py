@@ -46,7 +46,7 @@ class Orphan:
     @property
     def dead(self) -> bool:
         """Whether it has ended."""
-        return processes.has_ended(self.pidfd)
+        return self.pidfd < 0 or processes.has_ended(self.pidfd)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -57,8 +57,12 @@ class Orphan:
         processes.pidfd_signal(self.pidfd, signal.SIGTERM)
 
     def close(self) -> None:
-        """Forgets a process that has ended. Its file stays."""
+        """Forgets a process that has ended. Its file stays.
+
+        A takeover that could not stop it may be about to try again, and must not meet another file's descriptor.
+        """
         os.close(self.pidfd)
+        self.pidfd = -1
         self.ledger.close()
 
     def resume_or_kill(self) -> None:
