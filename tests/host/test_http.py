@@ -314,3 +314,32 @@ async def test_a_request_whose_body_is_no_http_is_refused_without_a_word_in_the_
             writer.close()
         assert (await fetch(listen, "/healthz")).text == "ok\n"
         assert not host.output.having("Traceback")
+
+
+async def test_status_and_metrics_say_the_same_of_a_worker_that_hangs_and_goes_on(
+    nats_server: NatsServer, tmp_path: Path, listen: str
+) -> None:
+    """There is one word for it, which the supervisor writes and both read."""
+
+    async def states() -> list[str]:
+        status = json.loads((await fetch(listen, "/status")).text)
+        return [worker["state"] for worker in status["workers"]]
+
+    seen: list[bool] = []
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"block": "block_loop"},
+            sections=sections(listen, count=2),
+        ),
+        Router(nats_server.url) as router,
+    ):
+        hanging = await router.send("block", {"block_ms": 1200}, deadline=30)
+        while True not in seen or seen[-1]:
+            before, samples, after = await states(), await scrape(listen), await states()
+            if before == after:
+                for state in ("serving", "hung"):
+                    assert samples[f'ajhost_workers{{state="{state}"}}'] == before.count(state), before
+                seen.append("hung" in before)
+        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
