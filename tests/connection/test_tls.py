@@ -221,6 +221,11 @@ async def test_an_interpreter_of_handlers_that_trusts_others_is_told_with_whom_i
         )
         try:
             await host.launch()
+            told = await host.log("the handlers' interpreter trusts others than the host's")
+            assert sys.executable in told.text  # what the script becomes
+            assert str(certificate) in told.text  # whom the host trusts
+            check = await host.command("check")
+            assert "interpreter trusts others than the host's" in check.stdout + check.stderr
             line = await host.log(
                 lambda line: "worker 0" in line and "certificate refused" in line, timeout=10.0
             )

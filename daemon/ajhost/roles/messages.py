@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
+from ajhost.adapters.nats.trust import Trust
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
 from ajhost.roles.template.import_effects import ImportEffect
@@ -188,6 +189,8 @@ class HandlersLoaded:
 
     handlers: tuple[HandlerDescription, ...]
     effects: tuple[ImportEffect, ...]
+    trust: Trust | None = None
+    """Whom the interpreter trusts, if it was asked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ class GenerationSpec:
     queues: tuple[str, ...]
     schemas: bool = False
     """Whether what is loaded is described with the JSON Schemas of its payloads."""
+    tell_trust: bool = False
+    """Whether the connection depends on whom the handlers' interpreter trusts."""
 
 
 @dataclass(frozen=True, slots=True)

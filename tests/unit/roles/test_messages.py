@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from ajhost.adapters.nats.trust import Trust
 from ajhost.roles import messages
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
@@ -80,6 +81,7 @@ EXAMPLES: dict[str, list[Message]] = {
         ForkOrder(WorkerSpec(slot=1, serial=2, generation=3, supervisor=4)),
     ],
     "FROM_TEMPLATE": [
+        HandlersLoaded((), (), Trust("the authorities of /p: /ca (3)", "ab")),
         HandlersLoaded(
             (HandlerDescription("r", "m:f", "async"),), (ImportEffect("thread", "x", "a thread"),)
         ),

@@ -6,7 +6,6 @@ import errno
 import logging
 import socket
 import ssl
-import sys
 from collections.abc import Sequence
 
 from ajhost.adapters.nats.addresses import Resolver, Unreachable, open_first
@@ -14,6 +13,7 @@ from ajhost.adapters.nats.credentials import Credentials, CredentialsUnusable, L
 from ajhost.adapters.nats.interfaces import ServerRefused
 from ajhost.adapters.nats.log_in import log_in
 from ajhost.adapters.nats.transport import LedgerTransport
+from ajhost.adapters.nats.trust import stores
 from ajhost.core.connection_table import Failed, Lost, Refused, Resolved, Sealed, Unresolved
 from ajhost.core.server_errors import reason_of
 from ajhost.core.server_pool import Address, Server
@@ -145,12 +145,7 @@ def _trusted(settings: NatsSettings) -> str:
     """Whom this process trusts: interpreters may come with authorities of their own."""
     if settings.tls is not None and settings.tls.ca is not None:
         return f"nats.tls.ca, {settings.tls.ca}"
-    paths = ssl.get_default_verify_paths()
-    stores = [path for path in (paths.cafile, paths.capath) if path]
-    where = (
-        " and ".join(stores) or f"nobody: neither {paths.openssl_cafile} nor {paths.openssl_capath} is there"
-    )
-    return f"the authorities of {sys.executable}: {where}"
+    return stores()
 
 
 def _tls_text(error: Exception, trust: str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from ajhost import __version__
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.nats.requests import discover
+from ajhost.adapters.nats.trust import matters
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.stats import HostStats
 from ajhost.core.timeline import EventKind, Timeline
@@ -167,6 +168,7 @@ class Supervisor(PoolEvents):
             signature=settings.signature,
             log=settings.log,
             queues=tuple(queue.name for queue in self._queues),
+            tell_trust=matters(settings.nats),
         )
         self._pool.generations[generation] = Generation(spec)
         return spec
@@ -175,6 +177,8 @@ class Supervisor(PoolEvents):
         template = await TemplateProcess.start(spec, self._queues, spec.python.import_timeout)
         for warning in template.warnings:
             _log.warning("the imports left something behind: %s", warning)
+        if template.distrust:
+            _log.warning("%s", template.distrust)
         return template
 
     # -- events ---------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ajhost.adapters import logs
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.processes import GENERATION_MARK
+from ajhost.adapters.nats.trust import own_trust
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import (
     FOR_TEMPLATE,
@@ -104,7 +105,8 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the objects, and so copy their pages
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
-    channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects))))
+    trust = own_trust() if spec.tell_trust else None
+    channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects), trust)))
     template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):
         while True:

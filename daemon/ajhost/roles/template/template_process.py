@@ -20,6 +20,7 @@ import ajhost
 from ajhost.adapters.linux import child_processes, processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
+from ajhost.adapters.nats.trust import own_trust
 from ajhost.core.timings import (
     FORK_LIMIT,
     HANDOVER_LIMIT,
@@ -77,7 +78,8 @@ class TemplateProcess:
     """A running template.
 
     `handlers`: the handlers that it has imported, or (`preload = false`) that its workers import. `warnings`: texts on
-    what the imports have left and `import_effects.verdict` does not refuse.
+    what the imports have left and `import_effects.verdict` does not refuse. `distrust`: how its interpreter's trust in
+    certificates differs from this one's, if that matters.
     """
 
     living: ClassVar[set[int]] = set()
@@ -90,6 +92,7 @@ class TemplateProcess:
         self.living.add(process.pid)
         self.handlers: tuple[HandlerDescription, ...] = ()
         self.warnings: list[str] = []
+        self.distrust = ""
         self._effects: tuple[ImportEffect, ...] = ()
         self._process = process
         self._channel = channel
@@ -210,6 +213,8 @@ class TemplateProcess:
         if isinstance(message, LoadProblems):
             raise TemplateFailed(list(message.problems))
         self.handlers, self._effects = message.handlers, message.effects
+        if message.trust is not None:
+            self.distrust = own_trust().difference(message.trust)
 
     @property
     def pid(self) -> int:
