@@ -342,12 +342,20 @@ def test_handlers_have_their_lifespan(project: Path, dev: Callable[..., Dev], ho
         (("m:f", "n:f"), "the route 'f' has two handlers: m:f and n:f"),
         (("m:f", "-c", "ajhost.toml"), "either handlers or settings"),
         ((), "there is no ./ajhost.toml"),
+        (("m:f", "--server", "foo"), '--server: found "foo" without a scheme, allowed: nats://HOST:PORT'),
     ],
 )
 def test_what_cannot_be_served_is_told(tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
     told = command("dev", *arguments, cwd=tmp_path)
     assert told.returncode == 2
     assert part in told.stderr
+
+
+def test_a_server_that_is_not_there_is_told_soon_and_without_its_password(project: Path) -> None:
+    told = command("dev", "--server", "nats://ada:secret@127.0.0.1:1", cwd=project)
+    assert told.returncode == 70
+    assert "cannot reach NATS at nats://***@127.0.0.1:1" in told.stderr
+    assert "secret" not in told.stdout + told.stderr
 
 
 def test_settings_that_are_wrong_are_told_as_check_tells_them(project: Path) -> None:

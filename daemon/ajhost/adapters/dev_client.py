@@ -12,6 +12,9 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from ajhost.core.timings import CALL_CONNECT_LIMIT
+from ajhost.settings.redact import without_secret
+
 _REQUESTS = ("CHORIA_AJ.H.T.>", "CHORIA.AJ.H.T.catchall")
 _REPLIES = "_INBOX.>"
 _MOST = 10_000
@@ -96,9 +99,12 @@ async def serve(
 
 async def _connect(url: str) -> Client:
     try:
-        return await nats.connect(url, error_cb=_ignore, connect_timeout=2, max_reconnect_attempts=-1)
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise ConnectionError(f"cannot reach NATS at {url}: {error}") from None
+        # attempts without end are for later: without the limit the first connection would be tried for ever, too
+        async with asyncio.timeout(CALL_CONNECT_LIMIT):
+            return await nats.connect(url, error_cb=_ignore, connect_timeout=2, max_reconnect_attempts=-1)
+    except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+        reason = str(error) or f"no connection within {CALL_CONNECT_LIMIT:g} s"
+        raise ConnectionError(f"cannot reach NATS at {without_secret(url)}: {reason}") from None
 
 
 async def _ignore(error: Exception) -> None:

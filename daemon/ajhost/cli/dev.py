@@ -11,7 +11,7 @@ import click
 
 from ajhost.cli.output import echo_error
 
-EXIT_STOPPED, EXIT_FAILED = 0, 70
+EXIT_FAILED = 70
 _EPILOG = """\b
 Examples:
   ajhost dev shop.mail:send                      the route is the function's name: send
@@ -72,6 +72,14 @@ def dev(
             raise click.UsageError(
                 "name a handler, module:function, or settings with -c; there is no ./ajhost.toml"
             )
+    if server is not None:
+        from ajhost.settings.errors import InvalidValue
+        from ajhost.settings.parse import server as checked
+
+        try:
+            checked(server)
+        except InvalidValue as error:
+            raise click.UsageError(f"--server: {error}") from None
     handlers = _handlers(targets, routes)
     if config is not None and (handlers or lifespan):
         raise click.UsageError("either handlers or settings, -c FILE, say what is served")

@@ -25,6 +25,7 @@ from ajhost.cli.dev_place import make_place, settings_of
 from ajhost.cli.output import echo, echo_error, printable
 from ajhost.protocol.exact_json import is_json
 from ajhost.protocol.wire import error_of
+from ajhost.settings.redact import without_secret
 from ajhost.settings.toml_text import development_sections, toml_text
 
 _DRAIN = 0.3
@@ -136,7 +137,7 @@ class DevSession:
         return True
 
     def _tell_start(self) -> None:
-        echo(f"dev: NATS is at {self._url}")
+        echo(f"dev: NATS is at {without_secret(self._url)}")
         if self.config is None:
             for route, target in self.handlers.items():
                 echo(f"dev: {route or 'the catch-all'} is served by {target}")
