@@ -106,6 +106,12 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
         echo(to_json([_task_object(worker, task) for worker, task in found]))
     elif found:
         echo(_task_table(found))
+    else:
+        routes = [known.route for known in report.routes]
+        if wanted is not None and wanted not in routes:
+            echo_error(f"the host has no route {wanted!r}; it has {', '.join(map(repr, routes))}")
+        else:
+            echo_error("no task runs" + (" that is asked for" if older or route is not None else ""))
     return EXIT_OK
 
 

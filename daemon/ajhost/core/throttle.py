@@ -13,8 +13,10 @@ News = TypeVar("News")
 @dataclass(slots=True)
 class _Seen(Generic[News]):
     at: float
+    told: int = 1
+    """Events that were reported since then, that one included."""
     silent: int = 0
-    """Events since then."""
+    """Events since then that were not."""
     last: News | None = None
 
 
@@ -28,13 +30,17 @@ class Throttle(Generic[News]):
         self._pause, self._most = pause, most
         self._seen: dict[str, _Seen[News]] = {}
 
-    def count(self, key: str, now: float, news: News | None = None) -> int:
-        """Counts one more event. Returns how many to report, this one included; 0: none now.
+    def count(self, key: str, now: float, news: News | None = None, most: int = 1) -> int:
+        """Counts one more event. Returns how many to report, this one included; 0: none now. `most`: reports a pause.
 
         If there is `news` of it, `due` reports the last one even when no further event comes.
         """
         seen = self._seen.pop(key, None)
         if seen is not None and now - seen.at < self._pause:
+            if seen.told < most and not seen.silent:
+                seen.told += 1
+                self._seen[key] = seen
+                return 1
             seen.silent += 1
             seen.last = news
             self._seen[key] = seen

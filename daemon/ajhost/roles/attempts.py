@@ -5,13 +5,15 @@ AJ-Terminate         INFO when the handler asked for it, else WARNING
 an exception         ERROR, with its traceback, where the handler raised it
 any other AJ-Error   WARNING
 refused              WARNING, once in 30 s for each reason, then with a count
+`[log.limits]`       at most so many of a reason in 30 s, then a count
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -41,8 +43,13 @@ class Attempts:
         recent: RecentAttempts | None = None,
         *,
         tell_completed: bool,
+        limits: Iterable[tuple[str, int]] = (),
     ) -> None:
+        """`limits`: `[log.limits]`, kept for the whole process until `close`."""
         self.use(stats, routes)
+        self._limit = ReasonLimit()
+        self.limit(limits)
+        _log.addFilter(self._limit)
         self._recent = recent
         self._completed_level = logging.INFO if tell_completed else logging.DEBUG
         self.tells_completed = _log.isEnabledFor(self._completed_level)
@@ -53,7 +60,12 @@ class Attempts:
         """Those of a worker of this generation."""
         routes = [handler.route for handler in spec.handlers]
         stats = StatsFile(spec.runtime / DIRECTORY).writer(routes)
-        return cls(stats, routes, RecentAttempts(spec.runtime), tell_completed=spec.log.tasks == "all")
+        recent = RecentAttempts(spec.runtime)
+        return cls(stats, routes, recent, tell_completed=spec.log.tasks == "all", limits=spec.log.limits)
+
+    def limit(self, limits: Iterable[tuple[str, int]]) -> None:
+        """Takes other `[log.limits]`."""
+        self._limit.most = dict(limits)
 
     def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:
         """Counts there from now on; `routes` by their numbers."""
@@ -101,7 +113,7 @@ class Attempts:
         reason, now = reason_of(text), time.monotonic()
         self.stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
         key = f"{reason} signature" if text.partition(": ")[2].startswith(_SIGNATURES) else reason
-        if not (count := self._refused.count(key, now, text)):
+        if not (count := self._refused.count(key, now, text, self._limit.most.get(reason, 1))):
             return
         extras: dict[str, str] = {}
         if self._recent is not None:
@@ -117,14 +129,64 @@ class Attempts:
         _log.warning("%s: %s", said, text, extra=extras | {"aj_outcome": "refused", "aj_reason": reason})
 
     def tick(self) -> None:
-        """Tells of refusals that were kept back. Call it every now and then."""
+        """Tells of what was kept back. Call it every now and then."""
         for refusals in self._refused.due(time.monotonic()):
             _tell_kept_back(*refusals)
+        self._limit.tick()
 
     def close(self) -> None:
         """Tells at once what is kept back."""
         for refusals in self._refused.rest(time.monotonic()):
             _tell_kept_back(*refusals)
+        self._limit.close()
+        _log.removeFilter(self._limit)
+
+
+class ReasonLimit(logging.Filter):
+    """Lets only so many records of a reason through in `LOG_REPEAT` seconds, and tells how many it kept back.
+
+    Refusals are not its business: they are throttled before. Records come from threads of handlers too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most: Mapping[str, int] = {}
+        """Records by reason."""
+        self._throttle = Throttle[tuple[str, str]]()
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        reason, outcome = getattr(record, "aj_reason", ""), getattr(record, "aj_outcome", "")
+        most = self.most.get(reason)
+        if most is None or outcome not in ("failed", "terminated"):
+            return True
+        with self._lock:
+            count = self._throttle.count(reason, time.monotonic(), (reason, record.getMessage()), most)
+        if count > 1:
+            record.msg, record.args = f"{record.getMessage()} (and {count - 1} more)", ()
+            record.aj_count = str(count)
+        return count > 0
+
+    def tick(self) -> None:
+        """Tells of what was kept back, when it is time to."""
+        with self._lock:
+            kept = self._throttle.due(time.monotonic())
+        self._tell(kept)
+
+    def close(self) -> None:
+        """Tells of it at once."""
+        with self._lock:
+            kept = self._throttle.rest(time.monotonic())
+        self._tell(kept)
+
+    @staticmethod
+    def _tell(kept: list[tuple[tuple[str, str], int, float]]) -> None:
+        for (reason, text), count, seconds in kept:
+            _log.warning(
+                "%s: %d more in %.0f s, the last: %s", reason, count, seconds, text,
+                extra={"aj_reason": reason, "aj_count": str(count)},
+            )  # fmt: skip
 
 
 def _tell_kept_back(text: str, count: int, seconds: float) -> None:

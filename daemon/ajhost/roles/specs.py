@@ -101,8 +101,11 @@ def _build(kind: Any, found: Any) -> object:
         (inner,) = (arg for arg in get_args(kind) if arg is not types.NoneType)
         return None if found is None else _build(inner, found)
     if origin is tuple and isinstance(found, list):
-        inner = get_args(kind)[0]
-        return tuple(_build(inner, item) for item in found)
+        inner, *others = get_args(kind)
+        if others == [...]:
+            return tuple(_build(inner, item) for item in found)
+        if len(found) == 1 + len(others):
+            return tuple(_build(one, item) for one, item in zip((inner, *others), found, strict=True))
     if is_dataclass(kind) and isinstance(kind, type) and isinstance(found, dict):
         hints = get_type_hints(kind)
         if unknown := found.keys() - hints:

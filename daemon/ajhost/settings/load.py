@@ -349,6 +349,8 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
     log: dict[str, Any] = given.get("log", {})
     if "levels" in log:
         log["levels"] = tuple(log["levels"].items())
+    if "limits" in log:
+        log["limits"] = tuple(log["limits"].items())
     return Settings(
         file=file,
         handlers=tuple(HandlerSettings(route=route, **table) for route, table in given["handlers"].items()),

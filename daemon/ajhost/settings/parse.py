@@ -7,6 +7,7 @@ import keyword
 import re
 from urllib.parse import urlsplit
 
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.server_url import read_server_url
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.redact import hidden, quoted, shown, without_secret
@@ -94,6 +95,14 @@ def host_name(text: str) -> str:
     if not _HOST.match(text) or "[" in text:
         raise InvalidValue(shown(text), 'a host name without a port, like "jobs.example.net"')
     return text.lower().rstrip(".")
+
+
+def reason(text: str) -> str:
+    """A stable word of `protocol/reasons.py`."""
+    known = [reason.value for reason in FailureReason]
+    if text not in known:
+        raise InvalidValue(shown(text), f"one of {', '.join(known)}")
+    return text
 
 
 def listen(text: str) -> str:

@@ -194,6 +194,9 @@ class Log(_Table):
     levels: dict[Text, Literal["debug", "info", "warning", "error"]] = _allowed(
         'a table of loggers\' names with "debug", "info", "warning" or "error" for each'
     )
+    limits: dict[Annotated[str, AfterValidator(parse.reason)], Annotated[int, Field(ge=1)]] = _allowed(
+        'a table of reasons, like "handler error", with a number of 1 or more for each'
+    )
 
 
 class Http(_Table):

@@ -131,6 +131,8 @@ class LogSettings:
     format: str = "auto"
     levels: tuple[tuple[str, ...], ...] = ()
     """Pairs: the name of a logger, its level."""
+    limits: tuple[tuple[str, int], ...] = ()
+    """Pairs: the word of a reason, how many records of it a process writes in `LOG_REPEAT` seconds."""
 
 
 @dataclass(frozen=True, slots=True)

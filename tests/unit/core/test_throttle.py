@@ -19,6 +19,16 @@ def test_the_first_is_told_at_once_and_the_rest_with_their_number() -> None:
     assert throttle.count("a", 31.0) == 0
 
 
+def test_several_may_be_told_in_a_pause() -> None:
+    throttle = Throttle[str](30.0)
+    assert [throttle.count("a", now, "x", 3) for now in (0.0, 1.0, 2.0, 3.0, 29.9)] == [1, 1, 1, 0, 0]
+    assert throttle.due(30.0) == [("x", 2, 30.0)]
+    # that report is one of the next pause
+    assert [throttle.count("a", now, "y", 3) for now in (31.0, 32.0, 33.0)] == [1, 1, 0]
+    # without anybody who asks what is due
+    assert throttle.count("a", 60.0, "z", 3) == 2
+
+
 def test_names_from_outside_do_not_pile_up() -> None:
     throttle = Throttle[str](30.0, most=2)
     for number in range(1000):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -26,10 +27,10 @@ class Attempt:
 class Counting:
     """Attempts whose statistics can be read."""
 
-    def __init__(self, *, tell_completed: bool = False) -> None:
+    def __init__(self, *, tell_completed: bool = False, limits: Sequence[tuple[str, int]] = ()) -> None:
         self.memory = bytearray(file_size(1))
         writer = StatsWriter(memoryview(self.memory), ("email:",))
-        self.attempts = Attempts(writer, ["email:"], tell_completed=tell_completed)
+        self.attempts = Attempts(writer, ["email:"], tell_completed=tell_completed, limits=limits)
 
     def end(self, outcome: Outcome, *, told: bool = False) -> None:
         self.attempts.count(0, outcome, 0.1, 0.2)
@@ -158,6 +159,33 @@ def test_refusals_are_told_once_for_each_reason_and_counted_after_that(log: pyte
         "refused 4 more in 0 s, the last: overloaded: 4",
     ]
     assert {labels_of(record)["aj_count"] for record in log.records} == {"4"}
+
+
+def test_records_of_a_reason_are_limited_and_the_others_counted(log: pytest.LogCaptureFixture) -> None:
+    limits = [("handler error", 3), ("overloaded", 2)]
+    counting = Counting(limits=limits)
+    try:
+        for number in range(10):
+            counting.end(Failed(f"handler error: {number} %d"))
+            counting.end(Failed("worker died: SIGKILL"))
+            tell_raised(ValueError("no"), "handler error: raised", LABELS)
+            counting.attempts.refused(0, f"overloaded: {number}")
+        said = Counter(record.getMessage() for record in log.records)
+        assert said["route 'email:': AJ-Error: worker died: SIGKILL"] == 10
+        assert sum("handler error" in text for text in said.elements()) == 3
+        assert said["refused: overloaded: 1"] == 1
+        assert sum("overloaded" in text for text in said.elements()) == 2
+        assert counting.stats.failed["handler error"] == 10, "all are counted"
+        log.clear()
+    finally:
+        counting.attempts.close()
+    (kept,) = [record for record in log.records if "handler error" in record.getMessage()]
+    assert (
+        kept.getMessage() == "handler error: 17 more in 0 s, the last: route 'email:': handler error: raised"
+    )
+    assert labels_of(kept) == {"aj_reason": "handler error", "aj_count": "17"}
+    tell_raised(ValueError("no"), "handler error: raised", LABELS)
+    assert len(log.records) == 3, "nobody limits it any more"
 
 
 @pytest.mark.parametrize(

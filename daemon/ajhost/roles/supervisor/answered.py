@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ajhost.adapters.linux.stats_files import StatsFile
@@ -28,6 +28,10 @@ class Answered:
         recent = RecentAttempts(runtime)
         self._attempts = Attempts(self._file.writer(routes), routes, recent, tell_completed=False)
         self.use_routes(routes)
+
+    def limit(self, limits: Iterable[tuple[str, int]]) -> None:
+        """Takes a generation's `[log.limits]`."""
+        self._attempts.limit(limits)
 
     def use_routes(self, routes: Sequence[str]) -> None:
         """Takes a generation's routes."""

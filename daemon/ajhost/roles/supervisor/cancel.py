@@ -37,7 +37,9 @@ class Canceller:
             return Decision(False, "the host is still starting")
         found = await self.cancel(task, terminate=bool(asked.get("terminate")), why=why, standby=standby)
         if not found:
-            return Decision(False, f"no task {task!r} runs or waits on this host")
+            return Decision(
+                False, f"no task {task!r} runs or waits on this host; it may have ended, or be another host's"
+            )
         _log.warning("task %s, which was %s, is cancelled: %s", task, found, why)
         return Decision(True, f"cancelled, it was {found}")
 

@@ -99,6 +99,7 @@ class Standby:
         """Takes a generation's handlers, limits and queues."""
         self.producer.add_queues(queues)
         self.answered.use_routes([h.route for h in spec.handlers])
+        self.answered.limit(spec.log.limits)
         checker = RequestChecker(
             spec.handlers,
             spec.workers.default_timeout,

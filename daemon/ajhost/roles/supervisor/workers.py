@@ -256,11 +256,13 @@ class WorkerPool(WorkerEvents):
     async def obey_recycle(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for: one slot's worker is replaced, or each slot's."""
         slot = asked.get("slot")
-        chosen = [member for member in self.members.values() if slot is None or member.slot == slot]
-        if not chosen:
+        known = [m for m in self.fleet.members.values() if slot is None or m.slot == slot]
+        if not known:
             return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
-        self.recycle_all(chosen, "an operator asked for it")
-        slots = ", ".join(str(member.slot) for member in sorted(chosen, key=lambda m: m.slot))
+        # one that leaves is replaced already; one that starts is new
+        serials = [m.serial for m in known if m.state not in (WorkerState.LEAVING, WorkerState.STARTING)]
+        self.recycle_all([self.members[s] for s in serials if s in self.members], "an operator asked for it")
+        slots = ", ".join(map(str, sorted({m.slot for m in known})))
         return Decision(True, f"workers that are being replaced: {slots}")
 
     def follow_max_payload(self, size: int) -> None:
