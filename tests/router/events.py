@@ -14,12 +14,13 @@ from tests.support.nats import round_trip
 class TaskEvents:
     """The state changes of all tasks since the block began."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, **options: Any) -> None:
+        """`options`: of the client."""
+        self._url, self._options = url, options
         self._client = Client()
 
     async def __aenter__(self) -> Self:
-        await self._client.connect(self._url)
+        await self._client.connect(self._url, **self._options)
         self._events = await self._client.subscribe("CHORIA_AJ.E.task_state.*")
         await round_trip(self._client)
         return self

@@ -62,7 +62,11 @@ def creds(token: str, seed: str) -> str:
 class Operator:
     """An operator with one account. `config()` is what the server needs; users are made by `user`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, jetstream: bool = False) -> None:
+        """`jetstream`: the account may use it, without limits."""
+        self._jetstream = jetstream
+        self._system = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
+        """JetStream needs it beside the account."""
         self._operator = Identity(nkeys.PREFIX_BYTE_OPERATOR)
         self._account = Identity(nkeys.PREFIX_BYTE_ACCOUNT)
         self._token = _jwt(  # one for ever: a server that reloads takes no other
@@ -74,19 +78,25 @@ class Operator:
     def config(self) -> str:
         """Configuration text of a server that trusts this operator and knows its account."""
         limits = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), -1)
+        storage = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
         account: dict[str, Any] = {
-            "limits": limits | {"wildcards": True},
+            "limits": limits | {"wildcards": True} | (storage if self._jetstream else {}),
             "default_permissions": {"pub": {}, "sub": {}},
             "type": "account",
             "version": 2,
         }
         if self.revoked:
             account["revocations"] = self.revoked
-        token = _jwt(self._operator, self._account.public, "account", account, None)
-        return (
-            f'operator: "{self._token}"\nresolver: MEMORY\n'
-            f'resolver_preload: {{ {self._account.public}: "{token}" }}\n'
-        )
+        accounts = {
+            self._account.public: _jwt(self._operator, self._account.public, "account", account, None)
+        }
+        system = ""
+        if self._jetstream:
+            claims = {"limits": limits | {"wildcards": True}, "type": "account", "version": 2}
+            accounts[self._system.public] = _jwt(self._operator, self._system.public, "system", claims, None)
+            system = f"system_account: {self._system.public}\n"
+        preload = "".join(f'{account}: "{token}"\n' for account, token in accounts.items())
+        return f'operator: "{self._token}"\n{system}resolver: MEMORY\nresolver_preload: {{\n{preload}}}\n'
 
     def user(
         self,
