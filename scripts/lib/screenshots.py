@@ -152,6 +152,7 @@ async def _page(browser: webdriver.Chrome, shot: Shot, file: Path) -> None:
     server = await HttpServer.start(listen, _endpoints(shot), Access())
     try:
         await asyncio.to_thread(_capture, browser, shot, f"http://{listen}/", file)
+        await asyncio.to_thread(browser.get, "about:blank")  # it leaves the stream of events
     finally:
         server.close()
 

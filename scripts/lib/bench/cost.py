@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from typing import Any
 from scripts.lib.bench.figures import cpu_seconds, table
 from scripts.lib.bench.peers import HANDLERS, Service, host, peer
 from tests.support.ajload import ajload
-from tests.support.nats import NatsServer
+from tests.support.http_page import fetch
+from tests.support.nats import NatsServer, free_port
 
 CONCURRENCIES = (1, 32, 256)
 _TASKS = {1: 1_500, 32: 6_000, 256: 8_000}
@@ -21,6 +24,7 @@ then slows down all that are compared. A slow peer gets a fifth."""
 _SLOW = "faststream"
 TYPED = "typed"
 MIDDLEWARE = "middleware"
+WATCHED = "watched"
 BASE = "bare callback"
 
 
@@ -71,10 +75,21 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 python={"lifespan": f"{HANDLERS}:lifespan", "middleware": [f"{HANDLERS}:around"]},
             )
         )
+        looked_at = await stack.enter_async_context(
+            host(
+                directory,
+                server.url,
+                {WATCHED: "noop"},
+                {"count": 1, "concurrency": slots, "backlog": 512},
+                http={"listen": (listen := f"127.0.0.1:{free_port()}")},
+            )
+        )
+        stack.push_async_callback(_end, asyncio.create_task(_watch(listen)))
         services = {
             "ajhost": Service("ajhost", tuple(ours.workers().values())),
             "ajhost, typed payload": Service(TYPED, tuple(ours.workers().values())),
             "ajhost, lifespan, one middleware": Service(MIDDLEWARE, tuple(beside.workers().values())),
+            "ajhost, page open, metrics scraped": Service(WATCHED, tuple(looked_at.workers().values())),
             BASE: await stack.enter_async_context(peer("peer_bare", "bare", server.url)),
         }
         if importlib.util.find_spec("faststream") is not None:
@@ -82,6 +97,8 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 peer("peer_faststream", _SLOW, server.url)
             )
         samples: dict[tuple[str, int], list[Sample]] = {}
+        supervisors = {"ajhost": ours.pid, WATCHED: looked_at.pid}
+        began, before = time.monotonic(), {name: cpu_seconds(pid) for name, pid in supervisors.items()}
         for number in range(rounds):
             turns = list(services.items())
             if number % 2:
@@ -93,7 +110,36 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                     sample = await measure(server.url, service, outstanding, count, ours.pid)
                     samples.setdefault((name, outstanding), []).append(sample)
             print(f"round {number + 1} of {rounds}", flush=True)
-    return _report(samples, list(services), slots)
+        passed = time.monotonic() - began
+        shares = {name: (cpu_seconds(pid) - before[name]) / passed for name, pid in supervisors.items()}
+    figures = _report(samples, list(services), slots)
+    figures["supervisor_share_of_a_cpu"] = shares
+    print(
+        f"the supervisor uses {shares['ajhost']:.2%} of a CPU, and {shares[WATCHED]:.2%} "
+        "with the page open and metrics scraped, both once a second"
+    )
+    return figures
+
+
+async def _watch(listen: str) -> None:
+    """A browser with the page open, and a Prometheus that scrapes once a second."""
+    address, _, port = listen.rpartition(":")
+    reader, writer = await asyncio.open_connection(address, int(port))
+    try:
+        writer.write(f"GET /events HTTP/1.1\r\nHost: {listen}\r\n\r\n".encode())
+        while await reader.readuntil(b"\n\n"):
+            page = await fetch(listen, "/metrics")
+            if page.status != 200:
+                raise RuntimeError(f"/metrics: {page.status}")
+    finally:
+        writer.transport.abort()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Ends the watching; it must not have ended by itself."""
+    if task.done():
+        task.result()
+    task.cancel()
 
 
 def _report(samples: dict[tuple[str, int], list[Sample]], names: list[str], slots: int) -> dict[str, Any]:
