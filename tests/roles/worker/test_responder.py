@@ -82,7 +82,9 @@ def test_an_answer_is_counted_when_it_leaves_and_once(outcome: Outcome) -> None:
     counts = worker.responder.counts
     assert worker.stats.answered == counts.completed + counts.terminated + counts.failed == 1
     assert (worker.stats.running.count, worker.stats.waiting.total) == (1, 0.5)
-    assert counts.busy == worker.stats.running.total > 0
+    # seconds here, whole nanoseconds in the file
+    assert counts.busy == pytest.approx(worker.stats.running.total, abs=1e-8)
+    assert counts.busy > 0
 
 
 def test_what_a_worker_dies_with_before_it_left_is_counted_as_what_it_is_answered(tmp_path: Path) -> None:
