@@ -53,9 +53,11 @@ async def leave_work(task):
     asyncio.create_task(later())
     threading.Thread(target=lambda: (time.sleep(0.3), note("background thread"))).start()
     asyncio.get_running_loop().run_in_executor(None, lambda: (time.sleep(0.3), note("executor")))
+    asyncio.get_running_loop().call_later(0.8, note, "timer")
     return os.getpid()
 
 async def leave_for_ever(task):
+    asyncio.get_running_loop().call_later(3650, note, "timer")
     async def for_ever():
         await asyncio.sleep(3600)
     asyncio.create_task(for_ever())
@@ -102,7 +104,7 @@ ROWS = {
     for row in PAGE.read_text().partition("| a worker ends by")[2].partition("\n\n")[0].splitlines()[2:]
 }
 """How a worker ends, and what becomes of: what handlers left running, its lifespan's exit, `atexit`."""
-WORK = ["background task", "background thread", "executor"]
+WORK = ["background task", "background thread", "executor", "timer"]
 Way = Callable[[Host, Router], Awaitable[int]]
 
 
@@ -228,8 +230,9 @@ async def test_what_runs_at_the_end_of_a_worker(
         told = host.log_text()
         if left == "awaited":
             assert sorted(work) == WORK
-            assert found.index(ends[0]) > 3, "what handlers left came first"
+            assert found.index(ends[0]) > 4, "what handlers left came first"
         assert ("background tasks of handlers are cut: leave_for_ever" in told) == (left == "cut, named")
+        assert ("1 timers of handlers are cut: note (in 36" in told) == (left == "cut, named")
         assert ("python.lifespan: shop:lifespan did not end within 0.5 s" in told) == (exit_ == "cut, told")
         assert ("what atexit runs did not end within 2 s: cut at" in told) == (at_exit == "cut, told")
 

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import faulthandler
+import functools
+import gc
+import inspect
 import logging
 import os
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
+
+import uvloop.loop
 
 import ajhost
 from ajhost.adapters.log_record import CURRENT_TASK
@@ -22,7 +29,10 @@ from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL, POLL_INTERVAL
 _log = logging.getLogger("ajhost.worker")
 _OWN = f"{Path(ajhost.__file__).parent}/"
 _POOL = "concurrent/futures/thread.py"
+_STDLIB = f"{sysconfig.get_path('stdlib')}/"
 _SHOWN = 5
+_TIMER = vars(uvloop.loop)["TimerHandle"]
+"""What `call_later` of a worker's loop returns."""
 _STDERR = 2
 
 
@@ -54,9 +64,17 @@ class Background:
         ]
 
     async def wait(self, end: float, hurry: asyncio.Event) -> None:
-        """Returns when they have ended, or at `end` (the loop's clock) or in a hurry; says what is cut then."""
+        """Returns when they have ended, or at `end` (the loop's clock) or in a hurry; says what is cut then.
+
+        So for timers that are set by now. One that sets itself anew is waited for once.
+        """
         loop = asyncio.get_running_loop()
-        while (tasks := self._pending()) or self._alive():
+        timers = _timers_of_handlers()
+        while (
+            self._pending()
+            or self._alive()
+            or any(loop.time() <= timer.when() <= end for timer in _left(timers))
+        ):
             if loop.time() >= end or hurry.is_set():
                 break
             await asyncio.sleep(POLL_INTERVAL)
@@ -66,9 +84,44 @@ class Background:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=POLL_INTERVAL)
+        if cut := [timer for timer in _left(timers) if timer.when() > loop.time()]:
+            names = ", ".join(f"{_callback(t)[1]} (in {t.when() - loop.time():.0f} s)" for t in cut[:_SHOWN])
+            _log.warning("%d timers of handlers are cut: %s", len(cut), names)
         if threads := self._alive():
             names = ", ".join(thread.name for thread in threads[:_SHOWN])
             _log.warning("%d threads of handlers are cut: %s", len(threads), names)
+
+
+def _timers_of_handlers() -> list[asyncio.TimerHandle]:
+    """The timers that handlers have set for functions of the application.
+
+    uvloop keeps no list of them, the collector does. Those of libraries (a connection pool's, say) are left out: most
+    are set anew for ever, and nobody misses the last.
+    """
+    return [each for each in gc.get_objects() if type(each) is _TIMER and _callback(each)[0]]
+
+
+def _left(timers: list[asyncio.TimerHandle]) -> list[asyncio.TimerHandle]:
+    return [timer for timer in timers if not timer.cancelled()]
+
+
+def _callback(timer: asyncio.TimerHandle) -> tuple[bool, str]:
+    """Whether a handler has set it for a function of the application, and that function's name."""
+    function, ours = None, False
+    for part in gc.get_referents(timer):
+        if isinstance(part, contextvars.Context):
+            ours = part.get(CURRENT_TASK) is not None
+        elif function is None and callable(part):
+            function = part
+    while isinstance(function, functools.partial):
+        function = function.func
+    if function is None or not ours:
+        return False, ""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:  # `print`, but not the method of a future that is written in C
+        return inspect.ismodule(getattr(function, "__self__", None)), getattr(function, "__name__", "?")
+    library = code.co_filename.startswith((_OWN, _STDLIB)) or "-packages/" in code.co_filename
+    return not library, function.__qualname__
 
 
 def _is_own(task: asyncio.Task[Any]) -> bool:
