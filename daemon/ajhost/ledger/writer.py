@@ -68,19 +68,27 @@ class LedgerWriter(Ledger):
 
     def _take_entry(self) -> int:
         index = self._free.pop()
-        if index == self._high_water:  # released entries are taken first, so this grows by one at a time
-            self._high_water = self.words[Word.HIGH_WATER] = index + 1
+        if index == self._high_water:
+            self._touch(index)
         self._seqs[index] = self._seq = self._seq + (1 << 8)
         return index
 
+    def _touch(self, index: int) -> None:
+        """An entry is used for the first time. Released ones are taken first, so this grows by one at a time."""
+        self._high_water = self.words[Word.HIGH_WATER] = index + 1
+
     def receive(self, at: int, size: int, now_ns: int) -> int:
         """RECEIVED: a request whose raw frame lies at file offset `at`. The caller has checked `available`."""
-        index = self._take_entry()
-        words, word = self.words, FIRST + index * ENTRY_WORDS
+        # as `_take_entry` does, without a call more for each task
+        index, words = self._free.pop(), self.words
+        if index == self._high_water:
+            self._touch(index)
+        self._seqs[index] = self._seq = seq = self._seq + (1 << 8)
+        word = FIRST + index * ENTRY_WORDS
         words[word + FRAME] = at << 32 | size
         words[word + RECEIVED_NS] = now_ns
         words[word + DEADLINE] = 0
-        words[word] = self._seq | E_RECEIVED
+        words[word] = seq | E_RECEIVED
         return index
 
     def receive_copy(self, frame: bytes, now_ns: int) -> int | None:

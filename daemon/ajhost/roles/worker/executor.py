@@ -137,7 +137,11 @@ class Executor:
                 outcome = outcome_of_result(result)
             except BaseException as error:
                 outcome = self._outcome_of_error(attempt, error)
-            self._end(attempt, outcome)
+            if attempt.phase is ANSWERED:
+                self._end(attempt, outcome)
+                return
+            attempt.answer(outcome)
+            self._free(attempt)
         except BaseException as error:  # not the handler's: what of this attempt is done is anybody's guess
             fail(error, "an exception in the executor")
 
