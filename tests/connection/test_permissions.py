@@ -82,13 +82,19 @@ async def test_replies_that_may_not_be_published_are_told_and_counted(
 
 
 async def test_check_with_connect_tells_each_thing_that_would_be_refused(tmp_path: Path) -> None:
-    for permissions, wanted in (
-        (ALL, ""),
-        ("{subscribe: ['_INBOX.>'], publish: ['>']}", subject_of("echo")),
-        ("{subscribe: ['>'], publish: ['nothing']}", "_INBOX"),
+    for permissions, more, wanted in (
+        (ALL, "", ""),
+        ("{subscribe: ['_INBOX.>'], publish: ['>']}", "", subject_of("echo")),
+        ("{subscribe: ['>'], publish: ['nothing']}", "", "_INBOX"),
+        (ALL, "max_subscriptions: 1\n", "limit of subscriptions"),
     ):
-        async with NatsServer(tmp_path, config=_config(permissions)) as server:
-            host = Host(tmp_path, nats=server.url, handlers=HANDLERS, sections={"nats": ACCESS})
+        async with NatsServer(tmp_path, config=f"{_config(permissions)}\n{more}") as server:
+            host = Host(
+                tmp_path,
+                nats=server.url,
+                handlers={"echo": "echo", "work": "work"},
+                sections={"nats": ACCESS},
+            )
             try:
                 result = await host.command("check", "--connect")
                 assert (result.status == 0) == (not wanted), result

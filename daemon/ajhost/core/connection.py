@@ -291,7 +291,7 @@ class ConnectionMachine:
             return self._unresolved(f"{self.server.host}: no answer of the resolver", now)
         if self.state is ConnectionState.SEALED:
             return self._fail(Reason.SILENT, f"{self.server}: no answer to the log-in", now)
-        return self._fail(Reason.UNREACHABLE, f"{self.server}: no connection in time", now)
+        return self._fail(Reason.UNREACHABLE, f"{self.server}: no connection to a NATS server in time", now)
 
     def _due(self, now: float) -> list[Command]:
         self._heed_opening(now)

@@ -85,9 +85,11 @@ class _Trial:
     async def _permissions(self, subjects: Sequence[str]) -> list[str]:
         token = secrets.token_hex(8)
         lines = [
-            b"SUB %b ajhost-check-%b %d\r\nUNSUB %d\r\n" % (subject.encode(), token.encode(), number, number)
+            b"SUB %b ajhost-check-%b %d\r\n" % (subject.encode(), token.encode(), number)
             for number, subject in enumerate(subjects, start=1)
         ]
+        # all at once, as a worker has them: their number may be limited
+        lines += [b"UNSUB %d\r\n" % number for number in range(1, len(subjects) + 1)]
         lines += [b"PUB %b.%b 0\r\n\r\n" % (prefix.encode(), token.encode()) for prefix in self._inboxes]
         self._transport.out.command(b"".join(lines))
         answered = await self._transport.out.round_trip()
