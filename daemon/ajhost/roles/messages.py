@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from ajhost.adapters.nats.trust import Trust
+from ajhost.core.trust import Trust
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, from_object, to_json
 from ajhost.roles.template.import_effects import ImportEffect

@@ -22,7 +22,7 @@ import orjson
 
 from ajhost.adapters.linux import child_processes, ledger_file, processes, runtime_directory
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
-from ajhost.adapters.nats.trust import matters
+from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity, geometry_for
 from ajhost.roles.handlers import HandlerDescription
@@ -112,7 +112,7 @@ async def _fork_and_serve(
             signature=settings.signature,
             log=LogSettings("error"),
             queues=tuple(queue.name for queue in queues),
-            tell_trust=matters(settings.nats),
+            tell_trust=trusts_interpreter(settings.nats),
         )
         template = await TemplateProcess.start(spec, queues, settings.python.import_timeout)
         try:

@@ -69,6 +69,11 @@ def wants_tls(settings: NatsSettings) -> bool:
     return settings.tls is not None or any(server.tls for server in servers_of(settings))
 
 
+def trusts_interpreter(settings: NatsSettings) -> bool:
+    """Whether servers' certificates are compared with the authorities that the interpreter brings."""
+    return wants_tls(settings) and (settings.tls is None or settings.tls.ca is None)
+
+
 def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
     """The client's TLS context.
 

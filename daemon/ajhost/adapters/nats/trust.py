@@ -9,37 +9,13 @@ import re
 import ssl
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from ajhost.adapters.nats.credentials import wants_tls
-from ajhost.settings.values import NatsSettings
+from ajhost.core.trust import Trust
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+\Z")
 """Names in a directory of authorities, as OpenSSL looks for them (openssl-rehash(1))."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trust:
-    """`where`: interpreter and stores, for people. `digest` is the same for the same authorities, wherever they lie."""
-
-    where: str
-    digest: str
-
-    def difference(self, other: Trust) -> str:
-        """What a worker that has `other` must be told of; empty when both trust the same."""
-        if self.digest == other.digest:
-            return ""
-        return (
-            f"the handlers' interpreter trusts others than the host's: {other.where}; the host has {self.where}. "
-            "Workers may refuse a certificate that the host accepts: name the authority with nats.tls.ca"
-        )
-
-
-def matters(settings: NatsSettings) -> bool:
-    """Whether the connection depends on what the interpreter trusts."""
-    return wants_tls(settings) and (settings.tls is None or settings.tls.ca is None)
 
 
 def stores() -> str:

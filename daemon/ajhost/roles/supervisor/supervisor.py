@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from ajhost import __version__
 from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.adapters.nats.requests import discover
-from ajhost.adapters.nats.trust import matters
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.stats import HostStats
 from ajhost.core.timeline import EventKind, Timeline
@@ -168,7 +168,7 @@ class Supervisor(PoolEvents):
             signature=settings.signature,
             log=settings.log,
             queues=tuple(queue.name for queue in self._queues),
-            tell_trust=matters(settings.nats),
+            tell_trust=trusts_interpreter(settings.nats),
         )
         self._pool.generations[generation] = Generation(spec)
         return spec

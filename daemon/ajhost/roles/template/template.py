@@ -21,7 +21,7 @@ from ajhost.adapters import logs
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.processes import GENERATION_MARK
-from ajhost.adapters.nats.trust import own_trust
+from ajhost.core.trust import Trust
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import (
     FOR_TEMPLATE,
@@ -105,12 +105,18 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the objects, and so copy their pages
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
-    trust = own_trust() if spec.tell_trust else None
+    trust = _own_trust() if spec.tell_trust else None
     channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects), trust)))
     template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):
         while True:
             template.obey()
+
+
+def _own_trust() -> Trust:
+    from ajhost.adapters.nats.trust import own_trust  # loaded with the worker's main function, long before
+
+    return own_trust()
 
 
 def _undo_signals_of_imports() -> None:
