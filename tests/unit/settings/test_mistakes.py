@@ -206,3 +206,71 @@ def test_a_byte_order_mark_is_no_part_of_anything(tmp_path: Path, kind: str) -> 
         )
     file.write_bytes(text)
     assert load(file, {}).handlers[0].route == "ok"
+
+
+# name -> (the variable, its value, the key that is told)
+VARIABLES = {
+    "a server without its list": ("NATS__SERVERS", f"nats://u:{SECRET}@h:4222", "nats.servers"),
+    "a list in one quote": ("NATS__SERVERS", f"['nats://u:{SECRET}@h:4222']", "nats.servers"),
+    "a list that does not end": ("NATS__SERVERS", f'["nats://u:{SECRET}@h:4222"', "nats.servers"),
+    "a scheme of the web": ("NATS__SERVERS", f'["https://u:{SECRET}@h"]', "nats.servers[0]"),
+    "creds that are not a file": ("NATS__CREDS", JWT, "nats.creds"),
+    "a seed that is not a file": ("NATS__NKEY", SEED, "nats.nkey"),
+    "a password without a user": ("NATS__PASSWORD", SECRET, "nats.password"),
+    "a misspelt key": ("NATS__PASWORD", SECRET, "nats.pasword"),
+    "a misspelt table": ("NAST__PASSWORD", SECRET, "nast"),
+    "a table that is a text": ("NATS", f"nats://u:{SECRET}@h", "nats"),
+    "a table of another shape": ("NATS", f'["{SECRET}"]', "nats"),
+    "a key of TLS": ("NATS__TLS__KEY", KEY, "nats.tls.key"),
+    "a level too deep": ("NATS__TLS__KEY__FILE", SECRET, "nats.tls.key"),
+    "a number that is none": ("WORKERS__COUNT", "four", "workers.count"),
+    "a number out of range": ("WORKERS__COUNT", "4096", "workers.count"),
+    "an empty number": ("WORKERS__COUNT", "", "workers.count"),
+    "a time with a unit": ("WORKERS__DRAIN_TIMEOUT", "30s", "workers.drain_timeout"),
+    "a truth that is none": ("PYTHON__PRELOAD", "yes", "python.preload"),
+    "a path without its list": ("PYTHON__PATH", "/app", "python.path"),
+    "a path that is not there": ("PYTHON__PATH", '["/nosuch/app"]', "python.path[0]"),
+    "handlers that are no table": ("HANDLERS", "mail:send", "handlers"),
+    "a handler that is a text": ("HANDLERS", '{"a": "mail:send"}', 'handlers."a"'),
+    "a handler without a target": ("HANDLERS", '{"a": {"timeout": 3}}', 'handlers."a".target'),
+    "a private key among the public ones": (
+        "SIGNATURE__KEYS",
+        f'["{PRIVATE}{PRIVATE}"]',
+        "signature.keys[0]",
+    ),
+    "a level that is none": ("LOG__LEVEL", "loud", "log.level"),
+    "a port alone": ("HTTP__LISTEN", "9464", "http.listen"),
+    "an address with a password": ("HTTP__LISTEN", f"http://u:{SECRET}@h:80", "http.listen"),
+    "a relative directory": ("RUNTIME__DIRECTORY", "run", "runtime.directory"),
+    "a user without a name": ("RUNTIME__USER", "", "runtime.user"),
+}
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_mistake_in_the_environment_is_told_by_its_variable(tmp_path: Path, name: str) -> None:
+    variable, value, key = VARIABLES[name]
+    file = tmp_path / "ajhost.toml"
+    if variable != "HANDLERS":
+        file.write_text('[handlers.ok]\ntarget = "a:b"\n')
+    with pytest.raises(SettingsError) as caught:
+        load(file, {"HOME": str(tmp_path), f"AJHOST_{variable}": value})
+    told = str(caught.value)
+    assert [secret for secret in SECRETS if secret in told] == [], told
+    assert f"AJHOST_{variable} (environment): {key}" in told, told
+    for line in told.splitlines():
+        assert re.fullmatch(r".*: found .+, allowed: .+", line), line
+
+
+@pytest.mark.parametrize("name", [*NATS][:12])
+def test_a_mistake_in_a_drop_in_is_told_by_its_file(tmp_path: Path, name: str) -> None:
+    text, key = NATS[name]
+    (tmp_path / "ajhost.toml").write_text('[handlers.ok]\ntarget = "a:b"\n')
+    (tmp_path / "conf.d").mkdir()
+    drop_in = tmp_path / "conf.d" / "50-nats.toml"
+    drop_in.write_text(f"[nats]\n{text}\n")
+    drop_in.chmod(0o600)
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path / "ajhost.toml", {"HOME": str(tmp_path)})
+    told = str(caught.value)
+    assert [secret for secret in SECRETS if secret in told] == [], told
+    assert f"{drop_in}: {key}" in told, told
