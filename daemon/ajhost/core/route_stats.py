@@ -12,7 +12,6 @@ it is answered. How long tasks ran is kept apart for those that completed, so th
 
 from __future__ import annotations
 
-import contextlib
 import struct
 import sys
 from bisect import bisect_left
@@ -186,8 +185,10 @@ class StatsWriter:
         self._count(route, _REFUSED + _REASON_INDEX[reason])
 
     def _count(self, route: int, word: int, count: int = 1) -> None:
-        with contextlib.suppress(ValueError):
+        try:
             self._words[self._places[route] + word] += count
+        except ValueError:  # not `contextlib.suppress`, which costs more than the count
+            return
 
     def _observe(self, route: int, waited: float, ran: float) -> None:
         self._count(route, _WAITING + bisect_left(BUCKETS, waited))
