@@ -189,6 +189,7 @@ def test_a_project_is_served_and_reloaded_while_it_is_written(project: Path, dev
     assert call(project, "email:new", "{}") == (2, "AJ-Terminate: invalid payload: mail.to: field required")
     assert "mail.to: field required" in session.until(": AJ-Terminate in ")
     assert call(project, "count", "to be or not") == (0, "4")
+    assert call(project, "coutn", "1") == (1, "AJ-Error: unknown task type: coutn has no handler here")
     status, said = call(project, "email:new", '{"to": "ajc"}', "--as-ajc")
     assert (status, json.loads(said)["sent"]) == (0, "ajc")
     session.until(": complete in ")

@@ -269,4 +269,6 @@ def _route(settings: Settings | None, type_: str) -> str:
     if settings is None:
         return type_
     found = Routes(handler.route for handler in settings.handlers).match(type_, type_)
-    return type_ if found is None else found
+    if found is None:
+        return "" if settings.nats.catchall else type_
+    return found
