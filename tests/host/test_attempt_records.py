@@ -147,3 +147,20 @@ async def test_how_long_requests_waited_and_ran_is_counted(nats_server: NatsServ
         # of each worker's three, one begins at once, one after 0.3 s and one after 0.6 s, if they are spread evenly
         assert 1.6 <= stats.waiting.total < 5.0
         assert dict(stats.running.cumulative())["0.2"] == 0
+
+
+async def test_records_of_a_reason_are_limited_by_the_settings_and_the_rest_is_counted(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections = {"workers": {"count": 1}, "log.limits": {"handler error": 2}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        for route in ["work"] * 6 + ["work-sync"] * 3:
+            assert (await router.request(route, {"kind": "error"})).word == "handler error:"
+        assert (await router.request("terminate")).verdict is Verdict.TERMINATE
+        await host.log("route 'terminate'")
+        assert len(host.output.having(" ERROR ")) == 2
+        assert await host.terminate() == 0
+        await host.log("handler error: 7 more in ")

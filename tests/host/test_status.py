@@ -89,3 +89,17 @@ async def test_an_age_that_is_none_is_told_with_what_is_allowed(
         result = await host.command("tasks", f"--older={older}")
         assert (result.status, result.stdout) == (2, "")
         assert "allowed: a number with ms, s, m, h or d, like 10s" in " ".join(result.stderr.split())
+
+
+async def test_what_no_task_matches_is_told_beside_the_output(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        for options, text in (
+            ((), "no task runs"),
+            (("--older", "1h"), "no task runs that is asked for"),
+            (("--route", "ehco"), "the host has no route 'ehco'; it has 'echo'"),
+        ):
+            result = await host.command("tasks", *options)
+            assert (result.status, result.stdout, result.stderr.strip()) == (0, "", text)
+        assert (await host.command("tasks", "--json")).stdout == "[]\n"

@@ -25,6 +25,8 @@ WRITTEN_LEVEL: ContextVar[int | None] = ContextVar("ajhost_written_level", defau
 _original = logging.Logger.callHandlers
 _own_levels: dict[str, int] = {}
 """The levels of single loggers of the host, by name: an application may have set theirs as it sets everybody's."""
+_own_filters: dict[str, logging.Filter] = {}
+"""The host's own filters, by the names of its loggers."""
 _handler: logging.Handler | None = None
 _own_level = logging.INFO
 _root_level: int | None = None
@@ -50,8 +52,9 @@ class HostLogger(logging.Logger):
             logging.setLogRecordFactory(factory)
 
     def handle(self, record: logging.LogRecord) -> None:
-        """To the host's handler alone."""
-        if _handler is not None:
+        """To the host's handler alone, past every filter but the host's own."""
+        own = _own_filters.get(self.name)
+        if _handler is not None and (own is None or own.filter(record)):
             _handler.handle(record)
 
 
@@ -87,6 +90,20 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
         _own_levels[name] = logging.getLogger(name).level
     logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
     logging.lastResort = _Nothing()
+
+
+def add_filter(logger: logging.Logger, own: logging.Filter) -> None:
+    """Asks a filter about each record of a logger of the host's, whatever class it has by now."""
+    _own_filters[logger.name] = own
+    if not isinstance(logger, HostLogger):
+        logger.addFilter(own)
+
+
+def remove_filter(logger: logging.Logger, own: logging.Filter) -> None:
+    """Asks it no more."""
+    if _own_filters.get(logger.name) is own:
+        del _own_filters[logger.name]
+    logger.removeFilter(own)
 
 
 def current() -> logging.Handler | None:

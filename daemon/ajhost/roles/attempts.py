@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
+from ajhost.adapters import log_routing
 from ajhost.adapters.linux.stats_files import StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
 from ajhost.core.route_stats import StatsWriter, reason_of
@@ -49,7 +50,7 @@ class Attempts:
         self.use(stats, routes)
         self._limit = ReasonLimit()
         self.limit(limits)
-        _log.addFilter(self._limit)
+        log_routing.add_filter(_log, self._limit)
         self._recent = recent
         self._completed_level = logging.INFO if tell_completed else logging.DEBUG
         self.tells_completed = _log.isEnabledFor(self._completed_level)
@@ -139,7 +140,7 @@ class Attempts:
         for refusals in self._refused.rest(time.monotonic()):
             _tell_kept_back(*refusals)
         self._limit.close()
-        _log.removeFilter(self._limit)
+        log_routing.remove_filter(_log, self._limit)
 
 
 class ReasonLimit(logging.Filter):
