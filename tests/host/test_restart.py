@@ -156,8 +156,18 @@ async def test_a_foreign_file_is_put_aside(nats_server: NatsServer, tmp_path: Pa
     (host.runtime / "ledger").mkdir()
     (host.runtime / "ledger" / "17.ledger").write_bytes(b"not a ledger at all" * 1000)
     (host.runtime / "ledger" / "18.ledger").write_bytes(b"")
+    (host.runtime / "ledger" / "19.ledger").symlink_to("/etc/passwd")
+    (host.runtime / "ledger" / "20.ledger").mkdir()
+    os.mkfifo(host.runtime / "ledger" / "21.ledger")
+    (host.runtime / "ledger" / "²².ledger").write_bytes(b"")
+    (host.runtime / "ledger" / "23.ledger").write_bytes(b"somebody's" * 1000)
+    if os.geteuid() == 0:
+        os.chown(host.runtime / "ledger" / "23.ledger", 12345, 12345)
     async with host, Router(nats_server.url) as router:
-        await host.log("put aside")
+        for serial in (17, 18, 23):
+            await host.log(f"{serial}.foreign")
+        # nothing of it kept the start from looking after what earlier ones left
+        assert not host.output.having("is done again"), host.log_text()
         assert (await router.request("echo", b"x")).body == b"x"
 
 

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,16 @@ def path_of(directory: Path, serial: int) -> Path:
 
 
 def serials(directory: Path) -> list[int]:
-    """The serials of every ledger file there, oldest first."""
-    return sorted(int(p.stem) for p in directory.glob(f"*{_SUFFIX}") if p.stem.isdigit())
+    """The serials of every ledger file there, oldest first. Links, pipes and directories are nobody's."""
+    found = (path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isascii() and path.stem.isdecimal())
+    return sorted(int(path.stem) for path in found if _is_regular(path))
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def clear_unfinished(directory: Path) -> None:

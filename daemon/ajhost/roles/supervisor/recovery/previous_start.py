@@ -63,16 +63,16 @@ class PreviousStart:
         dead: list[MappedLedger] = []
         orphans: list[int] = []
         for serial in self._waiting:
-            owner = self._owner(serial)
-            if owner is not None or self._being_taken_over(serial):
-                orphans.append(serial)
-                if owner is not None:
-                    self._find_orphan(owner, serial)
-                continue
             with contextlib.suppress(FileNotFoundError):
                 try:
+                    owner = self._owner(serial)
+                    if owner is not None or self._being_taken_over(serial):
+                        orphans.append(serial)
+                        if owner is not None:
+                            self._find_orphan(owner, serial)
+                        continue
                     dead.append(MappedLedger(self._directory, serial))
-                except LedgerError as error:
+                except (LedgerError, PermissionError) as error:
                     aside = ledger_file.quarantine(self._directory, serial)
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
         self._waiting = orphans
