@@ -6,6 +6,9 @@ import asyncio
 import signal
 import time
 
+import pytest
+
+from ajhost.core.connection_table import Lost
 from tests.support.host_parts import SUBJECT, HostParts, body, until
 from tests.support.nats import round_trip
 
@@ -33,3 +36,30 @@ async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_go
     parts.consumer.begin()
     await until(lambda: sorted(parts.ran) == [b"R.0", b"R.1", b"R.2"])
     assert parts.answers == {}
+
+
+async def test_a_subscription_that_begins_as_the_connection_ends_leaves_the_loop_its_turns(
+    parts: HostParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It found nobody to ask and asked again at once: the turn that knows that the connection is over never came."""
+    connection = parts.standby.connection
+    told, begun = connection.ended, list[asyncio.Task[None]]()
+
+    def ended(epoch: int, event: Lost) -> None:
+        begun.append(asyncio.create_task(connection.subscribe([SUBJECT], "ajhost")))
+        told(epoch, event)
+
+    def stop(number: int, frame: object) -> None:
+        raise AssertionError("the loop has no turn")
+
+    monkeypatch.setattr(connection, "ended", ended)
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 8.0)
+    try:
+        await parts.server.restart()
+        await until(lambda: begun)
+        await asyncio.gather(*begun)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+    assert connection.connected

@@ -50,7 +50,7 @@ from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import reason_of, violation_of
 from ajhost.core.server_pool import ServerPool
-from ajhost.core.timings import LAST_WORDS, MOVE_LIMIT
+from ajhost.core.timings import LAST_WORDS, MOVE_LIMIT, POLL_INTERVAL
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus, Reason, write_connection
 from ajhost.ledger.layout import LARGEST, Word
 from ajhost.ledger.writer import LedgerWriter
@@ -154,6 +154,9 @@ class Connection:
                 event = await subscriber.subscribe()
                 if isinstance(event, Barred) and self._machine.state is ConnectionState.SUBSCRIBED:
                     self._tell(event)
+                elif event is None:
+                    # the connection is over, and it is told in the next turn, which must come
+                    await asyncio.sleep(POLL_INTERVAL)
             else:
                 await self.changed()
 

@@ -48,6 +48,7 @@ class LedgerTransport:
         self._sock: socket.socket | None = None
         self._guard: SocketGuard | None = None
         self._checked = -1
+        self._epoch = self._words[Word.EPOCH]
         self._tls: TlsSession | None = None
         self._connected = False
         self._eof = True
@@ -63,7 +64,7 @@ class LedgerTransport:
     @property
     def epoch(self) -> int:
         """The number of the present connection, or of the last one."""
-        return self._words[Word.EPOCH]
+        return self._epoch
 
     @property
     def position(self) -> int:
@@ -87,6 +88,8 @@ class LedgerTransport:
         tcp.tune(sock)
         self._words[Word.SOCKET] = 0
         self._buffer.reset()
+        # in our own memory as well: by it the end of a connection is known, also after a stray write
+        self._epoch = self._words[Word.EPOCH]
         self._words[Word.SOCKET] = sock.fileno()
         self._words[Word.TLS] = 0
         self._tls = None
