@@ -48,7 +48,8 @@ class LedgerTransport:
         self._sock: socket.socket | None = None
         self._guard: SocketGuard | None = None
         self._checked = -1
-        self._epoch = self._words[Word.EPOCH]
+        self.epoch = self._words[Word.EPOCH]
+        """The number of the present connection, or of the last one."""
         self._tls: TlsSession | None = None
         self._connected = False
         self._eof = True
@@ -60,11 +61,6 @@ class LedgerTransport:
         self._deaf_at = 0.0
         self.out = ReplyWriter(ledger, restart_window, self)
         """The writer of replies and operations."""
-
-    @property
-    def epoch(self) -> int:
-        """The number of the present connection, or of the last one."""
-        return self._epoch
 
     @property
     def position(self) -> int:
@@ -89,7 +85,7 @@ class LedgerTransport:
         self._words[Word.SOCKET] = 0
         self._buffer.reset()
         # in our own memory as well: by it the end of a connection is known, also after a stray write
-        self._epoch = self._words[Word.EPOCH]
+        self.epoch = self._words[Word.EPOCH]
         self._words[Word.SOCKET] = sock.fileno()
         self._words[Word.TLS] = 0
         self._tls = None
