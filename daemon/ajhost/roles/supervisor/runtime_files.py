@@ -49,7 +49,7 @@ class RuntimeFiles:
         self._directory, self._descriptors = directory, [descriptor]
         self._sockets: dict[str, Callable[[], Awaitable[asyncio.Server]]] = {}
         self._servers: dict[str, asyncio.Server] = {}
-        self._has_state = self._has_ledger = False
+        self._has_state = False
         self._throttled = ThrottledLog(_log)
 
     def make(self) -> None:
@@ -122,9 +122,8 @@ class RuntimeFiles:
                 ", ".join(lost) or "ledgers",
                 slots,
             )
-        if host.serial in present:
-            self._has_ledger = True  # it is made once a server is reached
-        elif self._has_ledger:
+        # it is made once a server is reached
+        if host.serial not in present and any(ledger.slot == SUPERVISOR_SLOT for ledger in host.ledgers()):
             self._say(
                 "the host's own ledger was removed from %s: what it holds is lost should it be killed. Restart it",
                 ledgers,
