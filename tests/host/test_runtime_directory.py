@@ -62,6 +62,7 @@ async def test_links_and_pipes_in_it_are_not_followed(nats_server: NatsServer, t
     (host.runtime / "lock").symlink_to(victim)
     try:
         assert await host.run_to_end() == 70
+        assert f"cannot start: {host.runtime}/lock: " in host.log_text()
         assert victim.read_text() == "precious"
     finally:
         await host.destroy()

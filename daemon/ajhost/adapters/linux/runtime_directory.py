@@ -134,7 +134,11 @@ def open_file(directory: Path, name: str, flags: int, mode: int = 0o600) -> int:
     """
     parent = open_directory(directory)
     try:
-        descriptor = os.open(name, flags | _FILE, mode, dir_fd=parent)
+        try:
+            descriptor = os.open(name, flags | _FILE, mode, dir_fd=parent)
+        except OSError as error:
+            error.filename = str(directory / name)  # not the name alone
+            raise
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.fstat(parent).st_uid, os.geteuid()):
             os.close(descriptor)
