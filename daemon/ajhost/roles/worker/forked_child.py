@@ -26,10 +26,10 @@ def watch(loop: asyncio.AbstractEventLoop) -> None:
     """From now on a child that comes back to this loop, which runs in this thread, ends."""
     global _loop, _loop_thread
     _loop, _loop_thread = loop, threading.get_ident()
-    os.register_at_fork(after_in_child=_note)
 
 
-def _note() -> None:
+def note() -> None:
+    """This process is such a child. Call it while signals are blocked: what an at-fork function raises is ignored."""
     global here
     here = True
     if _loop is not None and threading.get_ident() == _loop_thread:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from ajhost.adapters.linux import signal_actions
+from ajhost.roles.worker import forked_child
 
 _log = logging.getLogger("ajhost.worker")
 
@@ -89,6 +90,7 @@ def _as_in_a_script() -> None:
     With the worker's handlers SIGTERM would not end the child. The byte for it would reach the worker's loop through
     the wake-up descriptor, which both share, and the worker would leave in its place.
     """
+    forked_child.note()
     with contextlib.suppress(ValueError):  # not in the main thread of the main interpreter
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGINT):
