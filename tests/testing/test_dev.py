@@ -35,18 +35,18 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 class Dev:
     """A running `ajhost dev`, on a terminal of its own, and what it showed there."""
 
-    def __init__(self, project: Path, *arguments: str) -> None:
+    def __init__(self, project: Path, *arguments: str, env: dict[str, str]) -> None:
         self.shown = ""
         self._seen = 0
-        self.process, self.terminal = self._start(project, arguments)
+        self.process, self.terminal = self._start(project, arguments, env)
 
-    def _start(self, project: Path, arguments: tuple[str, ...]) -> tuple[int, int]:
+    def _start(self, project: Path, arguments: tuple[str, ...], env: dict[str, str]) -> tuple[int, int]:
         pid, terminal = pty.fork()
         if pid == 0:
             try:
                 os.chdir(project)
                 program = [sys.executable, "-m", "ajhost", "dev", *arguments]
-                os.execve(sys.executable, program, {**ENV, "TERM": "dumb"})
+                os.execve(sys.executable, program, env)
             finally:
                 os._exit(127)
         return pid, terminal
@@ -104,8 +104,9 @@ def project(tmp_path: Path) -> Path:
 def dev(project: Path) -> Iterator[Callable[..., Dev]]:
     running: list[Dev] = []
 
-    def start(*arguments: str) -> Dev:
-        running.append(Dev(project, *arguments))
+    def start(*arguments: str, colours: bool = False) -> Dev:
+        env = {**ENV, "NO_COLOR": "", "TERM": "xterm"} if colours else {**ENV, "TERM": "dumb"}
+        running.append(Dev(project, *arguments, env=env))
         return running[-1]
 
     yield start
@@ -214,6 +215,15 @@ def test_a_project_is_served_and_reloaded_while_it_is_written(project: Path, dev
     assert status == 0
     assert took < 2
     assert call(project, "words", "to be")[0] == 3
+
+
+def test_a_terminal_with_colours_shows_them_in_place_of_their_codes(
+    project: Path, dev: Callable[..., Dev]
+) -> None:
+    session = dev(colours=True)
+    session.until("workers serve")
+    edit(project / "handlers.py", "async def send(", "async def send((")
+    assert "\x1b[31mdev: not reloaded" in session.until("the last good code serves on")
 
 
 def test_what_is_broken_at_the_start_is_served_when_it_is_mended(

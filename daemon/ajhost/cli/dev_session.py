@@ -230,7 +230,7 @@ class DevSession:
         if taken:
             echo(_coloured("32", f"dev: reloaded in {time.monotonic() - began:.1f} s"))
         elif not self._stop.is_set():
-            echo_error(_coloured("31", "dev: not reloaded, the last good code serves on"))
+            echo(_coloured("31", "dev: not reloaded, the last good code serves on"))
         return True
 
     async def _decided(
@@ -292,7 +292,8 @@ def _is_source(change: object, path: str) -> bool:
 
 
 def _coloured(code: str, text: str) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
 
 
 def _show(passed: Passed) -> None:
