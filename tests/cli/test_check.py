@@ -24,6 +24,9 @@ async def send(task):
 
 def report(task):
     return b""
+
+def two(mail: dict, config: dict):
+    return b""
 """
 
 
@@ -64,7 +67,8 @@ async def test_handlers_are_imported_in_a_process_that_is_gone_afterwards(tmp_pa
 async def test_every_problem_of_the_handlers_is_told_with_file_and_route(tmp_path: Path) -> None:
     config = write(
         tmp_path,
-        '[handlers.a]\ntarget = "app:sned"\n[handlers.b]\ntarget = "none:f"\n[handlers.c]\ntarget = "app:send"\n',
+        '[handlers.a]\ntarget = "app:sned"\n[handlers.b]\ntarget = "none:f"\n[handlers.c]\ntarget = "app:send"\n'
+        '[handlers.d]\ntarget = "app:two"\n',
     )
     result = await check(config)
     assert (result.status, result.stdout.replace("printed at import\n", "")) == (78, "")
@@ -72,6 +76,8 @@ async def test_every_problem_of_the_handlers_is_told_with_file_and_route(tmp_pat
     assert "did you mean send?" in result.stderr
     assert f'{config}: handlers."b": there is no module' in result.stderr
     assert 'handlers."c"' not in result.stderr
+    assert f'{config}: handlers."d": app:two(mail: dict, config: dict) cannot be called' in result.stderr
+    assert "two(mail: dict, task: Task)" in result.stderr
 
 
 async def test_a_module_that_hangs_or_exits_at_import_is_told_in_time(tmp_path: Path) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from ajhost.core.timings import RESPAWN_FIRST
 from tests.support import processes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.router import Router
+from tests.support.router import Router, Verdict
 
 SHOP = """
-import asyncio, atexit, contextlib, logging, os, threading, time
+import asyncio, atexit, contextlib, logging.handlers, os, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ajhost import Task, TerminateTask, Worker
 
@@ -61,6 +64,9 @@ async def leave_for_ever(task):
     async def for_ever():
         await asyncio.sleep(3600)
     asyncio.create_task(for_ever())
+    threading.Thread(target=time.sleep, args=(3600,), name="thread for ever").start()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(thread_name_prefix="executor for ever"))
+    asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)
     return os.getpid()
 
 def stuck(task):
@@ -233,8 +239,57 @@ async def test_what_runs_at_the_end_of_a_worker(
             assert found.index(ends[0]) > 4, "what handlers left came first"
         assert ("background tasks of handlers are cut: leave_for_ever" in told) == (left == "cut, named")
         assert ("1 timers of handlers are cut: note (in 36" in told) == (left == "cut, named")
+        threads = "2 threads of handlers are cut: thread for ever, executor for ever_0"
+        assert (threads in told) == (left == "cut, named")
         assert ("python.lifespan: shop:lifespan did not end within 0.5 s" in told) == (exit_ == "cut, told")
         assert ("what atexit runs did not end within 2 s: cut at" in told) == (at_exit == "cut, told")
+
+
+GUARDED = """
+KEPT = logging.handlers.MemoryHandler(1000, target=logging.FileHandler(RECORD + ".log", delay=True))
+logging.getLogger("shop").addHandler(KEPT)
+
+async def guarded(worker):
+    print("entering", flush=True)
+    while not os.path.exists(RECORD + ".open"):
+        await asyncio.sleep(0.01)
+    yield
+    note("leaving")
+    while not os.path.exists(RECORD + ".close"):
+        await asyncio.sleep(0.01)
+    note("exit")
+
+async def work(task):
+    await asyncio.sleep(0.3)
+    note("worked")
+    logging.getLogger("shop").warning("kept in memory")
+"""
+
+
+async def test_a_worker_joins_when_its_lifespan_is_entered_and_leaves_that_after_its_last_reply(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    host = _host(tmp_path, nats_server, SHOP + GUARDED, python={"lifespan": "shop:guarded"})
+    record = tmp_path / "record"
+    try:
+        await host.launch()
+        await host.log("entering")
+        async with Router(nats_server.url) as router:
+            assert (await router.request("work", {})).verdict is Verdict.NO_RESPONDERS
+            record.with_suffix(".open").touch()
+            await host.ready()
+            request = await router.send("work", {}, deadline=10)
+            await host.running(1)
+            (pid,) = host.workers().values()
+            host.send_signal(signal.SIGTERM)
+            await router.settled([request])
+            assert request.verdict is Verdict.COMPLETE
+            record.with_suffix(".close").touch()
+            assert await host.wait() == 0
+        assert _of(record, pid) == ["worked", "leaving", "exit", "atexit"]
+        assert record.with_suffix(".log").read_text() == "kept in memory\n", "it was flushed"
+    finally:
+        await host.destroy()
 
 
 async def test_the_state_of_a_lifespan_is_the_tasks(nats_server: NatsServer, tmp_path: Path) -> None:
@@ -316,9 +371,14 @@ async def test_a_lifespan_that_fails_at_the_start_is_told_and_tried_again(
     host = _host(tmp_path, nats_server, source)
     try:
         await host.launch()
-        for _ in range(3):
-            await host.log("python.lifespan: shop:lifespan raised OSError: no database yet")
-            await host.log("Traceback")
+        failed: list[float] = []
+        since = 0
+        for _ in range(5):
+            line = await host.log("shop:lifespan raised OSError: no database yet", since=since)
+            failed.append(datetime.fromisoformat(line.text[:23]).timestamp())
+            since = host.output.lines.index(line) + 1
+            await host.log("Traceback", since=since)
+        assert failed[4] - failed[3] >= RESPAWN_FIRST * 4, "pauses grow"
         flag.touch()
         await host.ready()
         async with Router(nats_server.url) as router:

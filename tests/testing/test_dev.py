@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -230,11 +231,12 @@ def test_what_is_broken_at_the_start_is_served_when_it_is_mended(
     project: Path, dev: Callable[..., Dev]
 ) -> None:
     edit(project / "handlers.py", "async def send(", "async def send((")
-    session = dev("handlers:send")
+    session = dev("handlers:send", "handlers:count", "--route", "email:new", "--route", "words")
     assert "SyntaxError" in session.until("nothing is served; save a file to try again")
     edit(project / "handlers.py", "async def send((", "async def send(")
     session.until("workers serve")
-    assert call(project, "send", '{"to": "ada"}')[0] == 0
+    assert call(project, "email:new", '{"to": "ada"}')[0] == 0
+    assert call(project, "words", "to be") == (0, "2")
 
 
 def test_settings_that_name_no_handler_are_read_again_when_they_are_mended(
@@ -245,7 +247,9 @@ def test_settings_that_name_no_handler_are_read_again_when_they_are_mended(
     assert "did you mean send" in session.until("nothing is served; save a file to try again")
     edit(project / "ajhost.toml", "handlers:sent", "handlers:send")
     session.until("workers serve")
-    assert call(project, "email:new", '{"to": "ada"}')[0] == 0
+    of_the_readme = re.findall("^    ajhost call (.*)$", (project / "README.md").read_text(), re.MULTILINE)
+    answers = [call(project, *shlex.split(arguments, comments=True)) for arguments in of_the_readme]
+    assert [status for status, _ in answers] == [0, 0]
 
 
 def test_an_import_that_hangs_is_broken_off_by_the_next_save_and_by_ctrl_c(
@@ -299,6 +303,8 @@ def test_a_debugger_has_the_terminal_and_all_the_time(project: Path, dev: Callab
     session.until("serving in this terminal")
     arguments = [sys.executable, "-m", "ajhost", "call", "email:new", '{"to": "ada"}', "--timeout", "1"]
     with subprocess.Popen(arguments, cwd=project, env=ENV, stdout=subprocess.PIPE, text=True) as caller:
+        session.until("(Pdb) ")
+        session.type("import time; time.sleep(1.2)\n")  # longer than the caller's second
         session.until("(Pdb) ")
         session.type("p mail.to + mail.to\n")
         assert "adaada" in session.until("(Pdb) ")

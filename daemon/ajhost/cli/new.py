@@ -97,9 +97,9 @@ target = "handlers:count"
 
 _README = """# {name}
 
-Handlers for Choria AsyncJobs, served by ajhost.
+Handlers for Choria AsyncJobs, served by ajhost. In each terminal, the environment in which `ajhost[dev]` is installed
+comes first: `. .venv/bin/activate`.
 
-    pip install 'ajhost[dev]'
     pytest                                              # the handlers' tests
     ajhost dev                                          # serves them, on a NATS server of its own; reloads on save
     ajhost call email:new '{{"to": "ada"}}'               # from a second terminal: what a router would send

@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, RootMod
 
 from ajhost.api import InvalidPayload, Task, TerminateTask
 from ajhost.protocol.task import encode_task, read_task
+from ajhost.roles.application import around
 from ajhost.roles.handlers import NoHandler, callable_of
 
 if TYPE_CHECKING:
@@ -400,6 +401,20 @@ def test_a_text_stays_one_where_the_type_takes_texts(kind: Any, caplog: pytest.L
     payload = json.dumps('{"to":"ada"}')
     assert called(handler, payload) == (payload if kind is str else '{"to":"ada"}')
     assert caplog.records == []
+
+
+def test_a_signature_is_read_once_when_the_handler_is_bound() -> None:
+    def handler(what: Any, task: Task) -> object:
+        return [what, who(task)]
+
+    handler.__annotations__["what"] = Mail
+    call, _, _ = callable_of("m:f", handler)
+    handler.__annotations__["what"] = bytes
+    assert call(task_of(b'{"to":"ada"}')) == [MAIL, "the task"]
+
+
+def test_without_middleware_a_handler_is_called_as_it_is() -> None:
+    assert around((), mail_alone) is mail_alone
 
 
 def nothing() -> None: ...
