@@ -19,8 +19,10 @@ from typing import Any, NoReturn
 
 from ajhost import Task, TerminateTask
 
-_GIL_HELD = ctypes.PyDLL(None)
-"""C functions called through it keep the GIL."""
+_PYTHON = ctypes.pythonapi
+"""CPython's own functions; calls through it keep the GIL."""
+_PYTHON.PyThread_allocate_lock.restype = ctypes.c_void_p
+_PYTHON.PyThread_acquire_lock_timed.argtypes = [ctypes.c_void_p, ctypes.c_longlong, ctypes.c_int]
 
 
 def _instructions(task: Task) -> dict[str, Any]:
@@ -41,6 +43,13 @@ def _burn(seconds: float) -> None:
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass
+
+
+def _wait_with_gil(milliseconds: float) -> None:
+    """Waits for a lock that nobody gives back. It goes on after a signal, by which `usleep` would end early."""
+    lock = _PYTHON.PyThread_allocate_lock()
+    for microseconds in (0, int(milliseconds * 1000)):
+        _PYTHON.PyThread_acquire_lock_timed(lock, microseconds, 0)
 
 
 def _finish(task: Task, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +132,7 @@ async def block_loop(task: Task) -> str:
 
 async def hold_gil(task: Task) -> str:
     """Holds the GIL in C for `block_ms`, so that no thread of the process runs."""
-    _GIL_HELD.usleep(int(_instructions(task)["block_ms"] * 1000))
+    _wait_with_gil(_instructions(task)["block_ms"])
     return "held the GIL"
 
 
@@ -145,7 +154,7 @@ async def wait_in_the_kernel(task: Task) -> str:
 
 def hold_gil_sync(task: Task) -> str:
     """The same from a thread."""
-    _GIL_HELD.usleep(int(_instructions(task)["block_ms"] * 1000))
+    _wait_with_gil(_instructions(task)["block_ms"])
     return "held the GIL"
 
 

@@ -26,8 +26,11 @@ target = "handlers:echo"
 
 
 def do(*command: str) -> str:
-    """What a command prints that must succeed."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    """What a command prints that must succeed. Raises SystemExit with what it said else."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def call(*arguments: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, Self
@@ -35,8 +36,10 @@ class OwnKernel:
 
     def __init__(self, package: Path) -> None:
         job = Path(__file__).with_name("memory_job.py")
-        arguments = (package, nats_server_binary(), lab.ROOT / "tests" / "support")
         self._name = f"ajhost-kernel-{os.getpid()}"
+        # that machine has a /tmp of its own
+        self._package = Path(shutil.copy(package, lab.ROOT / ".cache" / f"{self._name}.deb"))
+        arguments = (self._package, nats_server_binary(), lab.ROOT / "tests" / "support")
         self._process = subprocess.Popen(
             [
                 *("nice", "-n", "19", str(lab.PROGRAM), "uml", "--name", self._name, "--quiet"),
@@ -65,3 +68,4 @@ class OwnKernel:
             self._process.terminate()
             with contextlib.suppress(ValueError):  # streams that `communicate` has closed
                 self._process.communicate()
+        self._package.unlink()

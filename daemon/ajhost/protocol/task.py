@@ -131,10 +131,7 @@ def read_task(body: bytes) -> TaskRecord:
     if type(max_tries) is not int or not _LEAST <= max_tries <= _MOST:
         max_tries = _unless_null(0, "max_tries", "a whole number", max_tries)
     task.max_tries = max_tries
-    try:
-        task.tried_ns = None if tried is None else times.parse(tried)
-    except (ValueError, TypeError):
-        task.tried_ns = _moment("tried", tried)  # which says what is wrong with it
+    task.tried_ns = None if tried is None else _moment("tried", tried)
     if type(created) is not str and created is not None:
         raise _wrong("created", "a time", created)
     task._created = created

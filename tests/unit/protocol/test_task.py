@@ -107,6 +107,7 @@ def test_fields_that_nobody_knows_are_ignored() -> None:
         ("max_tries", False, "found False"),
         ("max_tries", 1 << 63, "found 9223372036854775808"),
         ("tried", 1, "found 1"),
+        ("tried", {}, "found an object"),
         ("tried", "now", "'now' is not"),
         ("created", 1, "found 1"),
         ("deadline", [], "found a list"),

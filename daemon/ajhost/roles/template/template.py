@@ -22,6 +22,7 @@ from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.core.trust import Trust
+from ajhost.protocol.wire import reply_subjects
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import (
     FOR_TEMPLATE,
@@ -102,6 +103,8 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
         faulthandler.enable(file=_STDERR)
         os.close(stacks)
     _undo_signals_of_imports()
+    # `re` keeps the pattern: its compiler would copy 0.5 MB of pages in each worker
+    reply_subjects(spec.nats.reply_prefixes)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the objects, and so copy their pages
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
