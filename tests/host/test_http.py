@@ -208,14 +208,16 @@ async def test_reloads_are_counted_and_the_section_cannot_change_by_one(
 ) -> None:
     async with Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections(listen)) as host:
         assert (await host.reload()).status == 0
-        for changed in ({}, sections(f"127.0.0.1:{_free_port()}")):
+        named = {"http": {"listen": listen, "hosts": ["farm.example"]}}
+        other = sections(f"127.0.0.1:{_free_port()}")
+        for key, changed in (("listen", {}), ("listen", other), ("hosts", named)):
             host.configure(HANDLERS, changed)
             result = await host.reload()
             assert result.status == 1
-            assert "http.listen: cannot change while running; restart instead" in str(result)
+            assert f"http.{key}: cannot change while running; restart instead" in str(result)
         samples = await scrape(listen)
         assert samples['ajhost_reloads_total{outcome="taken"}'] == 1
-        assert samples['ajhost_reloads_total{outcome="rejected"}'] == 2
+        assert samples['ajhost_reloads_total{outcome="rejected"}'] == 3
         assert samples["ajhost_generation"] == 2
 
 

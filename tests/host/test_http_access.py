@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ajhost.adapters.http import Access
+from ajhost.adapters.http import PageAccess
 from tests.host.test_http import answers_until, fetch, keep_alive
 from tests.support.host import Host
 from tests.support.nats import NatsServer
@@ -95,7 +95,7 @@ async def test_a_page_of_somebody_else_cannot_ask_by_a_name_of_its_own(guarded: 
 
 
 def test_an_authorization_header_of_any_kind_is_no_exception() -> None:
-    access = Access(b"word")
+    access = PageAccess(b"word")
     for value in (
         b"",
         b"Bearer",

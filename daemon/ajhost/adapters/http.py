@@ -58,7 +58,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`answer` is called once for each request. `guarded`: the request must pass `Access.refusal`."""
+    """`answer` is called once for each request. `guarded`: the request must pass `PageAccess.refusal`."""
 
     answer: Callable[[], Page | Stream]
     guarded: bool = False
@@ -71,7 +71,7 @@ Endpoints = Mapping[str, Endpoint]
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class PageAccess:
     """Which requests may see guarded pages.
 
     `token`: required as `Authorization: Bearer TOKEN`, or as the password of Basic authentication with any user name.
@@ -126,7 +126,7 @@ def _credential(header: bytes) -> bytes:
 class HttpServer:
     """Serves `endpoints` on listening sockets until `close`."""
 
-    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: Access) -> None:
+    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: PageAccess) -> None:
         self._sockets, self._endpoints, self._access = sockets, endpoints, access
         self._streams = 0
         config = uvicorn.Config(
@@ -148,7 +148,7 @@ class HttpServer:
         self._dates: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, listen: str, endpoints: Endpoints, access: Access) -> Self:
+    async def start(cls, listen: str, endpoints: Endpoints, access: PageAccess) -> Self:
         """Listens on `HOST:PORT`, on each address of a host name.
 
         :raises CannotListen: an address is in use, not of this machine, or not permitted.

@@ -14,7 +14,7 @@ from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.values import Settings
 
 if TYPE_CHECKING:
-    from ajhost.roles.rehearsal import Rehearsal
+    from ajhost.roles.start_rehearsal import Rehearsal
 
 _EPILOG = """\b
 Examples:
@@ -77,7 +77,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
 
 
 async def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
-    from ajhost.roles.rehearsal import rehearse
+    from ajhost.roles.start_rehearsal import rehearse
 
     return await rehearse(settings, runtime=runtime)
 

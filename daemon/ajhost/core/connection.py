@@ -16,10 +16,10 @@ from ajhost.core.connection_table import (
     Barred,
     Close,
     Command,
+    ConnectionFailed,
     Drop,
     Due,
     Event,
-    Failed,
     Heard,
     Leave,
     LogIn,
@@ -143,7 +143,7 @@ class ConnectionMachine:
                 return [LogIn(self.server)]
             case Subscribed():
                 return self._subscribed(now)
-            case Failed(reason, text):
+            case ConnectionFailed(reason, text):
                 return self._fail(reason, text, now)
             case Told():
                 return self._told(event, now)

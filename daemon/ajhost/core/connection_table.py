@@ -92,18 +92,18 @@ class Subscribed:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class ConnectionFailed:
     """The attempt or the connection is over."""
 
     reason: Reason
     text: str
 
 
-class Lost(Failed):
+class Lost(ConnectionFailed):
     """Over for a reason that may go away by itself."""
 
 
-class Refused(Failed):
+class Refused(ConnectionFailed):
     """Over for a reason of `LOCKS_OUT`."""
 
 
@@ -177,7 +177,7 @@ Event = (
     | Unresolved
     | Sealed
     | Subscribed
-    | Failed
+    | ConnectionFailed
     | Barred
     | Leave
     | Close

@@ -11,7 +11,6 @@ refused              WARNING, once in 30 s for each reason, then with a count
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -25,6 +24,7 @@ from ajhost.core.throttle import Throttle
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord
+from ajhost.roles.log_limits import ReasonLimit
 from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import DIRECTORY
@@ -141,53 +141,6 @@ class Attempts:
             _tell_kept_back(*refusals)
         self._limit.close()
         log_routing.remove_filter(_log, self._limit)
-
-
-class ReasonLimit(logging.Filter):
-    """Lets only so many records of a reason through in `LOG_REPEAT` seconds, and tells how many it kept back.
-
-    Refusals are not its business: they are throttled before. Records come from threads of handlers too.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.most: Mapping[str, int] = {}
-        """Records by reason."""
-        self._throttle = Throttle[tuple[str, str]]()
-        self._lock = threading.Lock()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is written."""
-        reason, outcome = getattr(record, "aj_reason", ""), getattr(record, "aj_outcome", "")
-        most = self.most.get(reason)
-        if most is None or outcome not in ("failed", "terminated"):
-            return True
-        with self._lock:
-            count = self._throttle.count(reason, time.monotonic(), (reason, record.getMessage()), most)
-        if count > 1:
-            record.msg, record.args = f"{record.getMessage()} (and {count - 1} more)", ()
-            record.aj_count = str(count)
-        return count > 0
-
-    def tick(self) -> None:
-        """Tells of what was kept back, when it is time to."""
-        with self._lock:
-            kept = self._throttle.due(time.monotonic())
-        self._tell(kept)
-
-    def close(self) -> None:
-        """Tells of it at once."""
-        with self._lock:
-            kept = self._throttle.rest(time.monotonic())
-        self._tell(kept)
-
-    @staticmethod
-    def _tell(kept: list[tuple[tuple[str, str], int, float]]) -> None:
-        for (reason, text), count, seconds in kept:
-            _log.warning(
-                "%s: %d more in %.0f s, the last: %s", reason, count, seconds, text,
-                extra={"aj_reason": reason, "aj_count": str(count)},
-            )  # fmt: skip
 
 
 def _tell_kept_back(text: str, count: int, seconds: float) -> None:

@@ -7,13 +7,15 @@ something to compare with; if the supervisor hangs, the period that it compares 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import runtime_directory
+from ajhost.adapters.linux import processes, runtime_directory
+from ajhost.adapters.linux.stats_files import read_all
 from ajhost.core.route_stats import RouteStats
 from ajhost.core.timings import STATS_SAMPLE_INTERVAL, nanoseconds
 
@@ -40,6 +42,16 @@ class StatsHistory:
     def __init__(self, runtime: Path) -> None:
         self._directory = runtime / DIRECTORY
         self._samples = _read(self._directory)
+
+    def sample(self, pids: Iterable[int]) -> None:
+        """Adds what the host's statistics and these processes are at now, when it is time to: call it once a second."""
+        now_ns = time.monotonic_ns()
+        if self.due(now_ns):
+            cpu = {}
+            for pid in pids:
+                with contextlib.suppress(OSError):  # it died in this moment
+                    cpu[pid] = processes.cpu_seconds(pid)
+            self.add(Sample(now_ns, read_all(self._directory), cpu))
 
     def due(self, now_ns: int) -> bool:
         """Whether it is time for a sample."""

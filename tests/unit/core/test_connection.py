@@ -19,9 +19,9 @@ from ajhost.core.connection_table import (
     Barred,
     Close,
     Command,
+    ConnectionFailed,
     Drop,
     Event,
-    Failed,
     IllegalTransition,
     Leave,
     LogIn,
@@ -53,7 +53,7 @@ BOUND = 6.0
 """Seconds from a good server to a subscription, whatever was before."""
 
 
-def failed(reason: Reason) -> Failed:
+def failed(reason: Reason) -> ConnectionFailed:
     return (Refused if reason in LOCKS_OUT else Lost)(reason, reason.name)
 
 

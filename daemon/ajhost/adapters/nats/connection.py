@@ -12,13 +12,13 @@ from collections.abc import Coroutine, Iterable
 from random import Random
 from typing import Any
 
-from ajhost.adapters.nats.attempt import Attempts
+from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Sink
 from ajhost.adapters.nats.scout import scout
 from ajhost.adapters.nats.subscriber import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.adapters.throttle import ThrottledLog
+from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.connection import ConnectionMachine, Patience
 from ajhost.core.connection_table import (
     LOCKS_OUT,
@@ -26,9 +26,9 @@ from ajhost.core.connection_table import (
     Barred,
     Close,
     Command,
+    ConnectionFailed,
     Drop,
     Event,
-    Failed,
     IllegalTransition,
     Leave,
     LogIn,
@@ -88,7 +88,7 @@ class Connection:
         pool = ServerPool(servers_of(settings), rng, discover=settings.discover)
         patience = Patience(settings.ping_interval, settings.ping_timeout)
         self._machine = ConnectionMachine(pool, gate, patience, rng)
-        self._attempts = Attempts(settings, name)
+        self._attempts = ConnectAttempts(settings, name)
         self.transport = LedgerTransport(ledger, restart_window, sink, self)
         self._words = ledger.words
         self._subscriber = Subscriber(self.transport.out, always)
@@ -288,7 +288,7 @@ class Connection:
         if epoch == self.transport.epoch and self._machine.connected and self._end is not None:
             self._tell(self._why_ended())
 
-    def _why_ended(self) -> Failed:
+    def _why_ended(self) -> ConnectionFailed:
         end = self._end or Lost(Reason.ENDED, "the server closed the connection")
         if self._fatal is None:
             text, said_at = self._last_words

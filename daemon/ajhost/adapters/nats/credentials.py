@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.adapters.nats.addresses import in_thread
-from ajhost.adapters.throttle import ThrottledLog
+from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.server_pool import Server
 from ajhost.protocol.credentials import (
     CredentialsError,

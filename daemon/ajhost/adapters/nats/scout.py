@@ -7,7 +7,7 @@ import asyncio
 import mmap
 import socket
 
-from ajhost.adapters.nats.attempt import Attempts
+from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost, Resolved, Scouted, Sealed
 from ajhost.core.restart_window import RestartWindow
@@ -71,7 +71,7 @@ async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
     """Logs in at a server and leaves again."""
     ledger = private_ledger()
     transport = LedgerTransport(ledger, RestartWindow(ledger), NoRequests(), _Undriven())
-    attempts = Attempts(settings, name)
+    attempts = ConnectAttempts(settings, name)
     try:
         async with asyncio.timeout(SCOUT_LIMIT):
             address = literal(server.host, server.port)

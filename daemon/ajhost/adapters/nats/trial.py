@@ -6,11 +6,11 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 
-from ajhost.adapters.nats.attempt import Attempts
+from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.scout import NoRequests, private_ledger
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.core.connection_table import Failed, Lost, Resolved, Sealed
+from ajhost.core.connection_table import ConnectionFailed, Lost, Resolved, Sealed
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import violation_of
 from ajhost.core.server_pool import Server, literal
@@ -45,7 +45,7 @@ class _Trial:
     def __init__(self, settings: NatsSettings) -> None:
         ledger = private_ledger()
         self._transport = LedgerTransport(ledger, RestartWindow(ledger), NoRequests(), self)
-        self._attempts = Attempts(settings, "ajhost check")
+        self._attempts = ConnectAttempts(settings, "ajhost check")
         prefixes = settings.reply_prefixes or (_INBOXES,)
         self._inboxes = [prefix.rstrip(".>") for prefix in prefixes]
         self._errors: list[str] = []
@@ -80,7 +80,7 @@ class _Trial:
         failed = (
             await self._attempts.log_in(self._transport, server) if isinstance(opened, Sealed) else opened
         )
-        return failed.text if isinstance(failed, Failed) else None
+        return failed.text if isinstance(failed, ConnectionFailed) else None
 
     async def _permissions(self, subjects: Sequence[str]) -> list[str]:
         token = secrets.token_hex(8)

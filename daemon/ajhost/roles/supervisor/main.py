@@ -98,11 +98,11 @@ def host_status(runtime: Path, supervisor: Supervisor) -> bytes:
 
 async def _listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
     # here, so that a host that does not serve HTTP starts without its libraries
-    from ajhost.adapters.http import Access, CannotListen, HttpServer
+    from ajhost.adapters.http import CannotListen, HttpServer, PageAccess
     from ajhost.roles.supervisor.http_endpoints import endpoints
 
     token = None if http.token_file is None else read_word(http.token_file.read_bytes()).encode()
-    access = Access(token, frozenset({*http.hosts, socket.gethostname().lower()}))
+    access = PageAccess(token, frozenset({*http.hosts, socket.gethostname().lower()}))
     if token is None and not http.local:
         _log.warning(
             "http.listen = %r: everybody who reaches it may see the page and the status; see token_file",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
@@ -14,7 +14,7 @@ from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
-from ajhost.settings.values import Settings
+from ajhost.settings.values import HttpSettings, RuntimeSettings, Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -61,10 +61,9 @@ class Reloader:
                 f"nats.queue_group: {old.nats.queue_group!r} cannot become {new.nats.queue_group!r} while running: "
                 "two groups would run each task twice; restart instead"
             )
-        if new.runtime != old.runtime:
-            return "runtime.directory: cannot change while running; restart instead"
-        if new.http != old.http:
-            return "http.listen: cannot change while running; restart instead"
+        for section, before, after in (("runtime", old.runtime, new.runtime), ("http", old.http, new.http)):
+            if (key := _changed_key(before, after)) is not None:
+                return f"{section}.{key}: cannot change while running; restart instead"
         return None
 
     async def _change(self, settings: Settings) -> Decision:
@@ -139,3 +138,15 @@ class Reloader:
             _log.error("no new template: %s", decision.text)
             await asyncio.sleep(delay)
             delay = min(delay * 2, RENEW_LONGEST)
+
+
+def _changed_key(
+    before: RuntimeSettings | HttpSettings | None, after: RuntimeSettings | HttpSettings | None
+) -> str | None:
+    """The first key in which two versions of a section differ; a section that comes or goes does in its first key."""
+    known = before or after
+    if before == after or known is None:
+        return None
+    return next(
+        f.name for f in fields(known) if getattr(before, f.name, None) != getattr(after, f.name, None)
+    )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
-from ajhost.adapters.throttle import ThrottledLog
+from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.ledger.layout import SUPERVISOR_SLOT
 from ajhost.ledger.view import Ledger

@@ -28,10 +28,10 @@ from ajhost.roles.supervisor.control import Actions
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.generation import Generation
-from ajhost.roles.supervisor.host_state import status_line, unserved_slots
+from ajhost.roles.supervisor.phases import Running, Starting, SupervisorPhase
+from ajhost.roles.supervisor.readiness import status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
-from ajhost.roles.supervisor.running import Running, Starting
 from ajhost.roles.supervisor.service import service_of
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
@@ -72,7 +72,7 @@ class Supervisor(PoolEvents):
             self._fd_store,
             self,
         )
-        self._phase = Starting()
+        self._phase: SupervisorPhase = Starting()
         self._fleet = self._pool.fleet
         self.timeline = Timeline(time.time)
         """What the page tells of starts, reloads and deaths."""

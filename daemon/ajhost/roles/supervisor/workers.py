@@ -44,7 +44,6 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import WorkerSpec
-from ajhost.roles.supervisor.access import Access
 from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import FdStore, Key
@@ -52,6 +51,7 @@ from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.inspection import Inspector
+from ajhost.roles.supervisor.nats_access import NatsAccess
 from ajhost.roles.supervisor.worker_process import WorkerEvents, WorkerProcess
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import NatsSettings
@@ -88,7 +88,7 @@ class WorkerPool(WorkerEvents):
         self.fleet = Fleet(serial + 1)
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
-        self.access = Access(nats, self.members.values)
+        self.access = NatsAccess(nats, self.members.values)
         self._inquiry = Inquiry()
         self.canceller = Canceller(self.members, self._inquiry)
         self.inspector = Inspector(self.members, self._inquiry)

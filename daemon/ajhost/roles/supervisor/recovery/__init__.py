@@ -18,9 +18,9 @@ remains that belong together, in this order:
    claimed there, so that nobody runs it again.
 3. Requeue what lies in the ledger and had not started (`takeover.requeue_entries`), the newest ledger first.
 4. Requeue the requests whose tokens the process had received and not used (`takeover.requeue_tokens`).
-5. Drain the connection (`drain.Drain`): frames in the receive buffer, then in the kernel, to its end. Our side is ended
-   when another process is subscribed (`last_resort.LastResort`). If the server does not end it in time, the rest gets
-   a ledger of its own, and that is recovered like a dead worker's, so that a stopped worker need not wait.
+5. Read the connection to its end (`connection_reader`): frames in the receive buffer, then in the kernel. Our side is
+   ended when another process is subscribed (`last_resort.LastResort`). If the server does not end it in time, the
+   rest gets a ledger of its own, and that is recovered like a dead worker's, so that a stopped worker need not wait.
 6. Settle what had been sent (`takeover.confirm_sent`): nothing to do if the server has read it, else it is answered.
 7. Mark the connection as drained. The ledger of a dead process is kept until its last answer has left
    (`retired.RetiredLedgers`, which also keeps the deadlines of what waits in it); a stopped worker is resumed.

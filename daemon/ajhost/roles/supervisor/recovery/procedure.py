@@ -31,7 +31,7 @@ from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.last_resort import LastResort
-from ajhost.roles.supervisor.recovery.drain import Drain, End, detach
+from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End, detach
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
 from ajhost.roles.supervisor.recovery.remains import Copies, Remains, is_complete, order
 from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
@@ -165,7 +165,7 @@ class Recovery:
             async for attempt in self._insist("moving what a process had pulled", one):
                 with attempt:
                     self._count_requeued(one, requeue_tokens(one, self._standby, self._ledgers))
-        await asyncio.gather(*(self._finish(one) for one in batch if not one.drained))
+        await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
     def _count_requeued(self, one: Remains, count: int) -> None:
         one.requeued += count
@@ -192,7 +192,7 @@ class Recovery:
 
         Only if this process ends meanwhile it does not: the next start reads on.
         """
-        one.drained = True
+        one.reading_begun = True
         if not one.stopped and (count := one.answered + one.requeued):
             _log.warning(
                 "%d requests of %s: %d had started, %d are moved", count, one, one.answered, one.requeued
@@ -203,7 +203,7 @@ class Recovery:
                 # between two connections, or nobody else can read it: it reads the rest itself when it goes on
                 _unfence(ledger)
             else:
-                read = await self._drain(one)
+                read = await self._read_to_end(one)
                 if sent := classify(ledger, one.facts).confirm:
                     # a server that ends as well may have read it and not passed it on
                     read = read and await self._standby.server_lives()
@@ -217,21 +217,21 @@ class Recovery:
         _complete(ledger)
         one.settled = True
 
-    async def _drain(self, one: Remains) -> bool:
+    async def _read_to_end(self, one: Remains) -> bool:
         """Requeues what comes on the connection; whether the server has certainly read what was sent on it."""
         if is_complete(one.ledger):
             return True
         limit = asyncio.timeout(DRAIN_LIMIT if one.stopped else self._dead_limit)
         if not one.stopped:
             self._limits.add(limit)
-        drain = Drain(one, self._standby, self._last_resort)
+        reader = ConnectionReader(one, self._standby, self._last_resort)
         try:
-            end = await drain.to_its_end(limit)
+            end = await reader.to_its_end(limit)
         finally:
             self._limits.discard(limit)
-            self._count_requeued(one, drain.count)
-        if drain.count:
-            _log.warning("%s: %d requests moved from its connection", one, drain.count)
+            self._count_requeued(one, reader.count)
+        if reader.count:
+            _log.warning("%s: %d requests moved from its connection", one, reader.count)
         if end is End.PENDING:
             if one.stopped:
                 self._detach_rest(one)
@@ -298,7 +298,7 @@ class Recovery:
         try:
             await self.recover(one)
         finally:
-            if not one.drained:
+            if not one.reading_begun:
                 _unfence(one.ledger)
                 worker.give_back_socket(one.sock)
             worker.being_taken_over = False
@@ -310,7 +310,7 @@ class Recovery:
     async def recover_previous_start(self) -> None:
         """Processes of earlier starts are dead."""
         found = self.previous_start.collect()
-        await self.recover(*(one for one in found if not one.drained or one in self.retired))
+        await self.recover(*(one for one in found if not one.reading_begun or one in self.retired))
         if not self.previous_start:
             self._copies.clear()
 

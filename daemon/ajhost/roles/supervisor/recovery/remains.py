@@ -25,7 +25,7 @@ class Remains:
     """Reply subjects of which a newer ledger has a copy: an earlier recovery died before it revoked the original."""
     places: set[int] = field(default_factory=set)
     """Where in the file the frames of entries lie: they are not taken again from the receive buffer."""
-    drained: bool = False
+    reading_begun: bool = False
     """Whether its connection is being read, or has been: that happens once."""
     settled: bool = False
     """Whether the procedure is through, so that the ledger may be removed when its last answer has left."""

@@ -14,7 +14,7 @@ from ajhost.adapters.nats.interfaces import ServerRefused
 from ajhost.adapters.nats.log_in import log_in
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.adapters.nats.trust import stores
-from ajhost.core.connection_table import Failed, Lost, Refused, Resolved, Sealed, Unresolved
+from ajhost.core.connection_table import ConnectionFailed, Lost, Refused, Resolved, Sealed, Unresolved
 from ajhost.core.server_errors import reason_of
 from ajhost.core.server_pool import Address, Server
 from ajhost.ledger.connection_status import Reason
@@ -25,7 +25,7 @@ from ajhost.settings.values import NatsSettings
 _log = logging.getLogger("ajhost.nats")
 
 
-class Attempts:
+class ConnectAttempts:
     """Attempts with these settings, one after another."""
 
     def __init__(self, settings: NatsSettings, name: str) -> None:
@@ -57,7 +57,7 @@ class Attempts:
 
     async def open(
         self, transport: LedgerTransport, server: Server, addresses: Sequence[Address]
-    ) -> Sealed | Failed:
+    ) -> Sealed | ConnectionFailed:
         """Connects, hears the server's INFO, and seals the transport as the settings want it."""
         try:
             self._data = await self._credentials.read(server)
@@ -85,7 +85,7 @@ class Attempts:
             return _lost(server, error)
         return Sealed(address)
 
-    async def log_in(self, transport: LedgerTransport, server: Server) -> Failed | None:
+    async def log_in(self, transport: LedgerTransport, server: Server) -> ConnectionFailed | None:
         """Shows our credentials; None when the server has let us in."""
         try:
             await log_in(transport, self.info, self._data, self._name)
@@ -128,14 +128,14 @@ class _NoTls(Exception):
     pass
 
 
-def refusal(server: Server, text: str, unknown: Reason) -> Failed:
+def refusal(server: Server, text: str, unknown: Reason) -> ConnectionFailed:
     """What a server's `-ERR` in place of a log-in means; `unknown`: when nobody knows its text."""
     reason = reason_of(text) or unknown
     kind = Refused if reason in (Reason.TLS, Reason.AUTHORIZATION, Reason.LIMIT) else Lost
     return kind(reason, f"{server}: {text}")
 
 
-def _lost(server: Server, error: OSError) -> Failed:
+def _lost(server: Server, error: OSError) -> ConnectionFailed:
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return Lost(Reason.RESOURCES, (error.strerror or "").lower())
     return Lost(Reason.ENDED, f"{server}: {(error.strerror or str(error)).lower()}")

@@ -1,16 +1,12 @@
-"""Whether the host serves, and what it says of itself: to systemd, to /readyz, to the history of statistics."""
+"""Whether the host is ready, and why not: what it says to systemd and to /readyz."""
 
 from __future__ import annotations
 
-import contextlib
 import time
 
-from ajhost.adapters.linux import processes
-from ajhost.adapters.linux.stats_files import read_all
 from ajhost.core.fleet import IN_PLACE, WorkerState
 from ajhost.core.status import ConnectionReport
 from ajhost.ledger.connection_status import ConnectionStatus
-from ajhost.roles.stats_history import DIRECTORY, Sample, StatsHistory
 from ajhost.roles.supervisor.workers import WorkerPool
 
 _WAITING = (WorkerState.STARTING, WorkerState.HUNG)
@@ -44,17 +40,6 @@ def status_line(pool: WorkerPool, drain: str) -> str:
     serving = max(pool.fleet.serving() - len(lost), 0)
     why = f"; NATS: {lost[0]}" if lost else ""
     return f"{drain or f'{serving} of {pool.fleet.count} workers serve, {tasks} tasks run'}{why}"
-
-
-def take_sample(history: StatsHistory, pool: WorkerPool) -> None:
-    """Adds to the history when it is time to. Call it about once a second."""
-    now_ns = time.monotonic_ns()
-    if history.due(now_ns):
-        cpu = {}
-        for pid in [m.pid for m in pool.members.values() if m.pid]:
-            with contextlib.suppress(OSError):  # it died in this moment
-                cpu[pid] = processes.cpu_seconds(pid)
-        history.add(Sample(now_ns, read_all(pool.runtime / DIRECTORY), cpu))
 
 
 def _lost_connections(pool: WorkerPool, slot: int, *states: WorkerState) -> list[str]:

@@ -1,4 +1,4 @@
-"""The servers and credentials that the host uses now, and how processes which are there already learn of other ones.
+"""The NATS servers and credentials that the host uses now, and how a reload hands others to processes that run already.
 
 A new generation has them from its spec. Workers of an older one, which may hold requests whose replies cannot leave,
 and the supervisor itself are told.
@@ -19,7 +19,7 @@ from ajhost.settings.values import NatsSettings
 _log = logging.getLogger("ajhost.supervisor")
 
 
-class Access:
+class NatsAccess:
     """`present` is what lets us in, whatever the generation that serves was made with."""
 
     def __init__(self, present: NatsSettings, members: Callable[[], Iterable[WorkerProcess]]) -> None:

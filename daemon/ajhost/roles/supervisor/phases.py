@@ -19,9 +19,9 @@ from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor.connections import FdStore
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.drain import Drainer
-from ajhost.roles.supervisor.host_state import status_line, take_sample
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.liveness import LivenessEvents, LivenessMonitor
+from ajhost.roles.supervisor.readiness import status_line
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.shutdown import Shutdown
 from ajhost.roles.supervisor.standby import Standby
@@ -30,8 +30,8 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import WorkerPool
 
 
-class Starting:
-    """No server has let the host in yet: there is no standby, and so no worker. `waiting`: why not."""
+class SupervisorPhase:
+    """What others ask, and what happens, as it is without a standby. `waiting`: why there is none."""
 
     def __init__(self) -> None:
         self.ready = False
@@ -77,7 +77,11 @@ class Starting:
         """Returns when no worker lives and every answer has left."""
 
 
-class Running(Starting, LivenessEvents):
+class Starting(SupervisorPhase):
+    """No server has let the host in yet: there is no standby, and so no worker."""
+
+
+class Running(SupervisorPhase, LivenessEvents):
     """The standby is connected: it answers for the dead, and takes over from those that hang.
 
     `spec` is the first generation's. The supervisor ticks from here on.
@@ -224,7 +228,7 @@ class Running(Starting, LivenessEvents):
         with guard("telling of lost log lines"):
             logs.report_lost()
         with guard("keeping the history of statistics"):
-            take_sample(self._history, self._pool)
+            self._history.sample(m.pid for m in self._pool.members.values() if m.pid)
         with guard("forgetting removed ledgers"):
             self._recovery.prune()
         guard.report()

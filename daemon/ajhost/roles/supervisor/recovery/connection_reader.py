@@ -27,7 +27,7 @@ class End(Enum):
     PENDING = "not in time: its server may send more"
 
 
-class Drain:
+class ConnectionReader:
     """Reads one connection to its end. `count`: how many requests were requeued from it."""
 
     def __init__(self, remains: Remains, standby: Standby, last_resort: LastResort) -> None:

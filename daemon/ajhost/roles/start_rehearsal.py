@@ -295,11 +295,11 @@ def _descriptor_problems(settings: Settings) -> list[str]:
 
 
 async def _port_problem(settings: Settings) -> str | None:
-    from ajhost.adapters.http import Access, CannotListen, HttpServer
+    from ajhost.adapters.http import CannotListen, HttpServer, PageAccess
 
     assert settings.http is not None
     try:
-        server = await HttpServer.start(settings.http.listen, {}, Access())
+        server = await HttpServer.start(settings.http.listen, {}, PageAccess())
     except CannotListen as error:
         if runtime_directory.is_locked(settings.runtime.directory) and _is_listened_on(settings.http.listen):
             return None  # by the host that runs on these settings
