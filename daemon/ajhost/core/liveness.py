@@ -15,6 +15,7 @@ from ajhost.core.timings import (
     HEARTBEAT_STALE,
     HEARTBEAT_STALE_LONGEST,
     STARVED,
+    STARVED_TAKEOVER_INTERVAL,
     UNREAD_LIMIT,
     UNSUBSCRIBED_LIMIT,
     nanoseconds,
@@ -28,6 +29,7 @@ UNREAD_NS = nanoseconds(UNREAD_LIMIT)
 UNREAD_BEATS = 3
 """Heartbeats for which bytes must have waited besides: each is a turn of the loop, which could have read them."""
 UNSUBSCRIBED_NS = nanoseconds(UNSUBSCRIBED_LIMIT)
+STARVED_TAKEOVER_NS = nanoseconds(STARVED_TAKEOVER_INTERVAL)
 
 
 class Verdict(Enum):
@@ -95,3 +97,12 @@ def judge(signs: Signs) -> Verdict:
     if signs.hung and not signs.reconnected and signs.left <= 0:
         return Verdict.EXPIRED
     return Verdict.HUNG
+
+
+def may_take_over(signs: Signs, since_last: int) -> bool:
+    """Whether a worker that hangs is taken over now, `since_last` nanoseconds after the takeover before.
+
+    On a machine short of CPUs takeovers are apart from each other. But nobody waits for the end of another's hang: what
+    lies unread in the connection of this one has deadlines too, and nobody else can answer it.
+    """
+    return signs.starved < STARVED_NS or since_last >= STARVED_TAKEOVER_NS

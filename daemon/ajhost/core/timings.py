@@ -37,6 +37,9 @@ HEARTBEAT_STALE_LONGEST = 2.0
 STARVED = 0.1
 """A worker that had no CPU for this long, since it missed a heartbeat, is on a machine short of CPUs. Only the time
 that it had counts then, and it hangs after `HEARTBEAT_STALE_LONGEST` of it."""
+STARVED_TAKEOVER_INTERVAL = 0.5
+"""On a machine short of CPUs takeovers begin at least this long apart: each costs CPU time that the others lack. None
+waits for the end of another hang: what lies unread in a connection is nobody's until it is taken over."""
 UNREAD_LIMIT = 0.5
 """A worker whose loop turns and that reads nothing of what waits in its connection for this long hangs."""
 UNSUBSCRIBED_LIMIT = 3.0

@@ -9,6 +9,7 @@ from ajhost.core.liveness import (
     MISSED_NS,
     STALE_NS,
     STARVED_NS,
+    STARVED_TAKEOVER_NS,
     UNREAD_BEATS,
     UNREAD_NS,
     UNSUBSCRIBED_NS,
@@ -16,6 +17,7 @@ from ajhost.core.liveness import (
     Signs,
     Verdict,
     judge,
+    may_take_over,
     missing,
 )
 
@@ -62,3 +64,9 @@ def test_the_missing_sign_is_named() -> None:
     assert missing(Signs(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS)) is Sign.READING
     assert missing(Signs(age=0, unsubscribed=UNSUBSCRIBED_NS + 1)) is Sign.SUBSCRIPTION
     assert missing(Signs(age=0)) is None
+
+
+def test_where_cpus_are_short_takeovers_are_apart_and_none_waits_for_the_end_of_another() -> None:
+    assert may_take_over(Signs(age=1), 0)
+    assert not may_take_over(Signs(age=1, starved=STARVED_NS), STARVED_TAKEOVER_NS - 1)
+    assert may_take_over(Signs(age=1, starved=STARVED_NS), STARVED_TAKEOVER_NS)

@@ -15,11 +15,11 @@ from ajhost.core.liveness import (
     LONGEST_STALE_NS,
     MISSED_NS,
     STALE_NS,
-    STARVED_NS,
     Sign,
     Signs,
     Verdict,
     judge,
+    may_take_over,
     missing,
 )
 from ajhost.core.recovery import earliest_deadline
@@ -99,7 +99,7 @@ class LivenessMonitor:
         """Whether everybody was beating at the last check."""
         self._deadlines = DeadlineKeeper(standby)
         self._stacks = StacksGate(standby.ledger.words, Word.STACKS_TOLD)
-        self._connected_since_ns = 0
+        self._connected_since_ns = self._took_over_ns = 0
         self._memory_at = 0.0
         self._told_generation = 0
 
@@ -246,10 +246,9 @@ class LivenessMonitor:
         sign = missing(signs)
         if sign is None:
             return  # it hung, and is about to subscribe again
-        if signs.starved >= STARVED_NS and any(
-            w.hung_ns and w is not watched for w in self._watched.values()
-        ):
-            return  # CPUs are short: each takeover costs some, so there is one at a time
+        if not may_take_over(signs, now_ns - self._took_over_ns):
+            return
+        self._took_over_ns = now_ns
         # or it woke for a moment, in which it has connected again and begun another task that holds it up
         again = " again" if watched.hung_ns else ""
         watched.hung_ns, watched.hung_epoch, watched.stacks_at = now_ns, worker.ledger.words[Word.EPOCH], 0.0
