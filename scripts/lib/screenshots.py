@@ -23,7 +23,7 @@ import orjson
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from ajhost.adapters.http import Access, Endpoint, Endpoints, HttpServer, Page, Stream
+from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, PageAccess, Stream
 from ajhost.cli.top_view import Line, View
 from ajhost.roles.supervisor.page import files
 from tests.support.nats import free_port
@@ -149,7 +149,7 @@ def _capture(browser: webdriver.Chrome, shot: Shot, url: str, file: Path) -> Non
 
 async def _page(browser: webdriver.Chrome, shot: Shot, file: Path) -> None:
     listen = f"127.0.0.1:{free_port()}"
-    server = await HttpServer.start(listen, _endpoints(shot), Access())
+    server = await HttpServer.start(listen, _endpoints(shot), PageAccess())
     try:
         await asyncio.to_thread(_capture, browser, shot, f"http://{listen}/", file)
         await asyncio.to_thread(browser.get, "about:blank")  # it leaves the stream of events
