@@ -16,13 +16,15 @@ import pytest
 from tests.support.host import Host, steady
 from tests.support.nats import NatsServer
 from tests.support.program import CommandResult, run
+from tests.support.router import Router
 
 GROUP = 61_234
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 AS_SOMEBODY = """
 import os, sys
 # the interpreter may lie where only root may read
-import ajhost.cli.main, ajhost.roles.host_client, ajhost.settings.runtime, difflib, encodings.idna, glob, json, tomllib
+import ajhost.cli.main, ajhost.roles.host_client, ajhost.roles.recent_attempts, ajhost.settings.runtime
+import difflib, encodings.idna, glob, json, tomllib
 os.setgroups([])
 os.setresgid({gid}, {gid}, {gid})
 os.setresuid(65534, 65534, 65534)
@@ -49,7 +51,12 @@ def readable() -> Iterator[Path]:
 
 
 async def test_a_member_of_the_group_may_look(nats_server: NatsServer, readable: Path) -> None:
-    async with Host(readable, nats=nats_server.url) as host:
+    async with (
+        Host(readable, nats=nats_server.url, handlers={"echo": "echo", "work": "work"}) as host,
+        Router(nats_server.url) as router,
+    ):
+        failed = await router.send("work", {"kind": "error"})
+        await router.settled([failed])
         host.runtime.chmod(0o750)
         for path in (host.runtime, host.runtime / "view"):
             os.chown(path, 0, GROUP)
@@ -57,6 +64,9 @@ async def test_a_member_of_the_group_may_look(nats_server: NatsServer, readable:
         assert (result.status, result.stderr) == (0, ""), result
         assert steady(json.loads(result.stdout)) == steady(await host.status())
         assert (await as_somebody(readable, host, GROUP, "tasks")).stdout == "[]\n"
+        attempts = await as_somebody(readable, host, GROUP, "attempts")
+        assert (attempts.status, attempts.stderr) == (0, ""), attempts
+        assert [attempt["id"] for attempt in json.loads(attempts.stdout)] == [failed.id]
 
 
 async def test_nobody_else_may(nats_server: NatsServer, readable: Path) -> None:

@@ -36,13 +36,22 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
     They are kept in files, so it also shows what came before a crash, and when no host runs. Older ones are in the log.
     """
     directory = runtime_directory(config)
+    from ajhost.roles.host_client import NotRunning, view_attempts
     from ajhost.roles.recent_attempts import DIRECTORY, recent_attempts
 
     try:
-        next((directory / DIRECTORY).iterdir(), None)  # what may not be read is left out by who reads them
-        every = recent_attempts(directory)
+        try:
+            next(
+                (directory / DIRECTORY).iterdir(), None
+            )  # what may not be read is left out by who reads them
+            every = recent_attempts(directory)
+        except PermissionError:  # a member of the host's group
+            every = view_attempts(directory)
     except FileNotFoundError:
         echo_error(f"no ajhost has run on {directory}")
+        return EXIT_NOTHING
+    except NotRunning as error:
+        echo_error(str(error))
         return EXIT_NOTHING
     except OSError as error:
         echo_error(unreadable(directory, error))

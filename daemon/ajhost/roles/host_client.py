@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -36,6 +37,9 @@ from ajhost.roles.supervisor import state_file, view_socket
 from ajhost.roles.supervisor.state_file import HostState
 
 _CONTROL = "control"
+ATTEMPTS = "attempts"
+"""The key of the attempts in what the socket `view` tells, beside those of the status."""
+_NO_VIEW = "the host gave no status: it stops, or too many ask at once"
 _OUTSIDE = tuple(state.value for state in (WorkerState.DRAINED, WorkerState.STARTING, WorkerState.LEAVING))
 """States of a worker of a host that drains in which it is out of the queue group, or about to be."""
 LOCK = "lock"
@@ -112,6 +116,22 @@ def view(directory: Path) -> StatusReport:
 
     :raises NotRunning: nobody listens. :raises OSError: the socket may not be used. :raises TimeoutError: no answer.
     """
+    try:
+        return StatusReport.from_object(_view(directory))
+    except (KeyError, TypeError):
+        raise NotRunning(_NO_VIEW) from None
+
+
+def view_attempts(directory: Path) -> list[dict[str, Any]]:
+    """The attempts that did not complete, newest first, as the supervisor tells them to members of its group.
+
+    It raises what `view` does.
+    """
+    attempts: list[dict[str, Any]] = _view(directory).get(ATTEMPTS, [])
+    return attempts
+
+
+def _view(directory: Path) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(VIEW_LIMIT)
         try:
@@ -121,9 +141,12 @@ def view(directory: Path) -> StatusReport:
         with sock.makefile("rb") as stream:
             text = stream.read()
     try:
-        return StatusReport.from_object(orjson.loads(text))
-    except (ValueError, KeyError, TypeError):
-        raise NotRunning("the host gave no status: it stops, or too many ask at once") from None
+        told = orjson.loads(text)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise NotRunning(_NO_VIEW)
+    return told
 
 
 def _ledgers(directory: Path, own: int | None) -> Iterator[tuple[Ledger, bool]]:

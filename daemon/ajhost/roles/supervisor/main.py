@@ -21,6 +21,7 @@ from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.protocol.credentials import read_word
 from ajhost.roles import host_client
+from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.values import HttpSettings, Settings
@@ -92,8 +93,9 @@ async def _serve(
 
 
 def host_status(runtime: Path, supervisor: Supervisor) -> bytes:
-    """The status as JSON, read from shared memory at the time of asking."""
-    return orjson.dumps(host_client.status(runtime, supervisor.serial, supervisor.ledger).as_object())
+    """The status and the recent attempts as JSON, read from shared memory at the time of asking."""
+    status = host_client.status(runtime, supervisor.serial, supervisor.ledger).as_object()
+    return orjson.dumps(status | {host_client.ATTEMPTS: recent_attempts(runtime)})
 
 
 async def _listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
