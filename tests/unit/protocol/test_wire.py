@@ -273,6 +273,7 @@ def test_a_safe_text_is_one_line_of_at_most_a_kibibyte_that_stays_as_it_is(text:
         (" \r\n\t ", "no reason given"),
         ("a\r\nAJ-Terminate: b", "a AJ-Terminate: b"),
         ("a\x00b\x7fc\x85d\u2028e", "a b c d e"),
+        ("paid \u202eoot\u2069 10", "paid  oot  10"),
         ("\ud800x", "\ufffdx"),
         ("x" * 2000, "x" * 1024),
         ("é" * 600, "é" * 512),
