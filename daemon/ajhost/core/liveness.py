@@ -52,27 +52,30 @@ class Sign(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What one check has seen of a worker; times in nanoseconds.
-
-    `patience`: the age of a heartbeat at which it hangs. `starved`: the part of that age in which the worker wanted a
-    CPU and had none; `unseen`: the part at which nobody looked, as the supervisor was held up itself. `unread`,
-    `unread_beats`: for how long, and how many heartbeats, bytes wait that it does not read. `unsubscribed`: for how
-    long it is out of the queue group while it could be in it. `hung`: it is known to hang; `reconnected`: on an earlier
-    connection. `subscribed`: it is in the queue group on a connection that nobody took from it. `left`: until its kill
-    grace is over.
-    """
+    """What one check has seen of a worker; times in nanoseconds."""
 
     age: int
+    """Since its last heartbeat."""
     patience: int = STALE_NS
+    """The age of a heartbeat from which on it hangs."""
     starved: int = 0
+    """The part of `age` in which it wanted a CPU and had none."""
     unseen: int = 0
+    """The part of `age` in which nobody looked, as the supervisor was held up itself."""
     unread: int = 0
+    """For how long bytes wait in its connection, none of which it reads."""
     unread_beats: int = 0
+    """Its heartbeats in that time."""
     unsubscribed: int = 0
+    """For how long it is out of the queue group while it could be in it."""
     hung: bool = False
+    """It was found to hang at an earlier check."""
     reconnected: bool = False
+    """It hung on an earlier connection than its present one."""
     subscribed: bool = True
+    """It is in the queue group, on a connection that nobody took from it."""
     left: int = 0
+    """Until it is killed, if it hangs."""
 
 
 def missing(signs: Signs) -> Sign | None:
