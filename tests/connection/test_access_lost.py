@@ -96,17 +96,20 @@ async def test_a_password_that_lets_us_in_again_is_taken_by_a_reload_that_is_rej
         NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
         Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
         Router(server.url, user="router", password="r") as router,
-        _in_hand(router),
     ):
-        before = host.workers()
-        await server.reload(_users("two"))
-        await cut_off(server, 12.0)
-        host.configure({"echo": "nowhere:nothing"}, sections | {"nats": {"user": "host", "password": "two"}})
-        assert (await host.reload()).status == 1
-        await subscribed_again(server, 2, BACK)
-        said = await says_the_truth(host, listens(sections), 2)
-        assert said.connections["supervisor"]["state"] == CONNECTED_STATE  # type: ignore[index]
-        assert host.workers() == before
+        async with _in_hand(router):
+            before = host.workers()
+            await server.reload(_users("two"))
+            await cut_off(server, 12.0)
+            host.configure(
+                {"echo": "nowhere:nothing"}, sections | {"nats": {"user": "host", "password": "two"}}
+            )
+            assert (await host.reload()).status == 1
+            await subscribed_again(server, 2, BACK)
+            await host.log("supervisor: connected again")
+            said = await says_the_truth(host, listens(sections), 2)
+            assert said.connections["supervisor"]["state"] == CONNECTED_STATE  # type: ignore[index]
+            assert host.workers() == before
         host.kill(0)
         await subscribed_again(server, 2, BACK)  # who is forked from now on gets in, too
 
