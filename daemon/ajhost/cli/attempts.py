@@ -41,9 +41,8 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
 
     try:
         try:
-            next(
-                (directory / DIRECTORY).iterdir(), None
-            )  # what may not be read is left out by who reads them
+            # raises what keeps us out: files that may not be read are left out below
+            next((directory / DIRECTORY).iterdir(), None)
             every = recent_attempts(directory)
         except PermissionError:  # a member of the host's group
             every = view_attempts(directory)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from ajhost.cli.output import show_progress
 from ajhost.core.timings import CALL_CONNECT_LIMIT
 from ajhost.settings.values import NatsSettings
 
@@ -211,16 +212,10 @@ async def _shown(text: str, seconds: float) -> AsyncIterator[None]:
         yield
     finally:
         ticking.cancel()
-        _line("")
+        show_progress("")
 
 
 async def _tick(text: str, end: float) -> None:
     while (left := end - asyncio.get_running_loop().time()) > 0:
-        _line(f"{text}, {left:.0f} s left")
+        show_progress(f"{text}, {left:.0f} s left")
         await asyncio.sleep(1)
-
-
-def _line(text: str) -> None:
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()

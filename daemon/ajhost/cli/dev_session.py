@@ -241,9 +241,8 @@ class DevSession:
         A change of a file that comes after `long` (monotonic time), while the host still imports, aborts the template
         that imports. The host then rejects the reload, with the stack of the import.
         """
-        asking.add_done_callback(
-            lambda task: task.cancelled() or task.exception()
-        )  # at a stop nobody asks for it
+        # at a stop nobody else asks for its exception
+        asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         is_aborted = False
         while not asking.done() and not self._stop.is_set():
             await asyncio.wait({asking}, timeout=_LOOK)

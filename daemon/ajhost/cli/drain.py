@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from ajhost.cli.common import ask_host, config_option
-from ajhost.cli.output import echo, echo_error, to_json
-from ajhost.cli.status import Unreadable, reader
+from ajhost.cli.output import echo, echo_error, show_progress, to_json
+from ajhost.cli.status import read_or_tell, reader
 from ajhost.core.status import StatusReport, drain_text
 from ajhost.core.timings import DRAIN_LOOK_INTERVAL
 
@@ -59,8 +59,7 @@ def resume(config: Path, as_json: bool) -> int:
     """Bring a host that was drained back into the queue group."""
     if (status := ask_host(config, {"ask": "resume"}, quiet=as_json)) != EXIT_OK or not as_json:
         return status
-    report = _look(config)
-    if report is None:
+    if (report := read_or_tell(reader(config))) is None:
         return EXIT_NOTHING
     _tell(report, as_json=True)
     return EXIT_OK
@@ -68,22 +67,20 @@ def resume(config: Path, as_json: bool) -> int:
 
 def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
     """Looks until the host is drained, or until `end` (monotonic seconds; 0: once)."""
-    shown = ""
+    read, shown = reader(config), ""
     while True:
-        report = _look(config)
-        if report is None:
+        if (report := read_or_tell(read)) is None:
             return EXIT_NOTHING
         over = end is not None and time.monotonic() >= end
         if report.drained or over or not report.draining:
             if shown:
-                sys.stderr.write("\r\x1b[K")
+                show_progress("")
             _tell(report, as_json=as_json)
             return EXIT_OK if report.drained or end == 0.0 else EXIT_NOT
         text = drain_text(report.left, drained=False)
         if text != shown and sys.stderr is not None and sys.stderr.isatty():
             shown = text
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
+            show_progress(text)
         time.sleep(DRAIN_LOOK_INTERVAL)
 
 
@@ -97,11 +94,3 @@ def _tell(report: StatusReport, *, as_json: bool) -> None:
         echo_error(f"{drain_text(report.left, drained=False)}; the host drains on")
     else:
         echo_error("the host does not drain any more: somebody has resumed or restarted it")
-
-
-def _look(config: Path) -> StatusReport | None:
-    try:
-        return reader(config)()
-    except Unreadable as error:
-        echo_error(str(error))
-        return None

@@ -54,6 +54,13 @@ def echo_error(text: str) -> None:
             sys.stderr.flush()
 
 
+def show_progress(text: str) -> None:
+    """Replaces the line that stderr, a terminal, shows meanwhile; an empty text takes it away."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
 def to_json(value: object, indent: int | None = None) -> str:
     """JSON without characters that a terminal obeys: control, format and bidirectional characters are escaped."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)

@@ -49,7 +49,7 @@ def status(config: Path, as_json: bool) -> int:
 
     It reads shared memory and asks no process, so it also shows those that hang.
     """
-    report = _read(config)
+    report = read_or_tell(reader(config))
     if report is None:
         return EXIT_NOTHING
     if not as_json:
@@ -93,7 +93,7 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
 
     It reads shared memory and asks no process, so it also shows tasks of workers that hang.
     """
-    report = _read(config)
+    report = read_or_tell(reader(config))
     if report is None:
         return EXIT_NOTHING
     wanted = "" if route == CATCH_ALL else route
@@ -141,9 +141,10 @@ def reader(config: Path) -> Callable[[], StatusReport]:
     return look
 
 
-def _read(config: Path) -> StatusReport | None:
+def read_or_tell(read: Callable[[], StatusReport]) -> StatusReport | None:
+    """What a `reader` reads; None if it cannot, after it was said why."""
     try:
-        return reader(config)()
+        return read()
     except Unreadable as error:
         echo_error(str(error))
         return None

@@ -10,7 +10,7 @@ import click
 
 from ajhost.cli.common import config_option
 from ajhost.cli.output import echo_error
-from ajhost.cli.status import EXIT_NOTHING, EXIT_OK, Unreadable, print_once, reader
+from ajhost.cli.status import EXIT_NOTHING, EXIT_OK, print_once, read_or_tell, reader
 
 _EPILOG = """\b
 Examples:
@@ -37,10 +37,7 @@ def top(config: Path, interval: float) -> int:
     Without a terminal it shows the same as `ajhost status`, once. The host is read only while it runs.
     """
     read = reader(config)
-    try:
-        first = read()
-    except Unreadable as error:
-        echo_error(str(error))
+    if (first := read_or_tell(read)) is None:
         return EXIT_NOTHING
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         return print_once(first)

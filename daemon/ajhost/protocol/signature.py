@@ -12,33 +12,27 @@ from collections.abc import Sequence
 from ajhost.protocol.task import TaskRecord
 
 KEY_BYTES = 32
-"""Length of an ed25519 public key."""
+"""Length of an ed25519 public key, and of the seed of a private one."""
 
 
 def read_key(text: str) -> bytes:
     """The public key in `text` (hex, white space around it ignored). Raises ValueError that says what is wrong."""
-    try:
-        key = bytes.fromhex(text.strip())
-    except ValueError:
-        raise ValueError("a verification key must be hexadecimal") from None
-    if len(key) != KEY_BYTES:
-        raise ValueError(
-            f"a verification key must have {KEY_BYTES} bytes ({2 * KEY_BYTES} hex digits), found {len(key)}"
-        )
-    return key
+    return _read(text, "a verification key")
 
 
 def read_seed(text: str) -> bytes:
     """The private key in `text`, of the same form. Raises ValueError that says what is wrong and quotes nothing."""
+    return _read(text, "a signing seed")
+
+
+def _read(text: str, what: str) -> bytes:
     try:
-        seed = bytes.fromhex(text.strip())
+        key = bytes.fromhex(text.strip())
     except ValueError:
-        raise ValueError("a signing seed must be hexadecimal") from None
-    if len(seed) != KEY_BYTES:
-        raise ValueError(
-            f"a signing seed must have {KEY_BYTES} bytes ({2 * KEY_BYTES} hex digits), found {len(seed)}"
-        )
-    return seed
+        raise ValueError(f"{what} must be hexadecimal") from None
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{what} must have {KEY_BYTES} bytes ({2 * KEY_BYTES} hex digits), found {len(key)}")
+    return key
 
 
 def sign(task: TaskRecord, seed: bytes) -> str:

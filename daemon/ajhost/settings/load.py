@@ -76,9 +76,8 @@ class _Loader:
 
     def load(self) -> Settings:
         tables, sources, problems = environment.read(self._environ)
-        if not tables or os.path.exists(
-            self._file
-        ):  # with settings in the environment, the file may be absent
+        # with settings in the environment, the file may be absent
+        if not tables or os.path.exists(self._file):
             self._read_all()
         self._merge(self._raw, tables, self._file, ())
         self._sources.update(sources)
