@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -40,16 +40,14 @@ class HostLogger(logging.Logger):
         """By `[log]` alone."""
         return level >= _own_levels.get(self.name, _own_level)
 
-    def makeRecord(self, *arguments: Any, **named: Any) -> logging.LogRecord:  # noqa: N802 - its name in logging.Logger
+    def makeRecord(  # noqa: N802 - its name in logging.Logger
+        self, name: str, level: int, fn: str, lno: int, msg: object, args: Any, exc_info: Any,
+        func: str | None = None, extra: Mapping[str, object] | None = None, sinfo: str | None = None,
+    ) -> logging.LogRecord:  # fmt: skip
         """Past `logging.setLogRecordFactory`, which may raise."""
-        factory = logging.getLogRecordFactory()
-        if factory is logging.LogRecord:
-            return super().makeRecord(*arguments, **named)
-        logging.setLogRecordFactory(logging.LogRecord)
-        try:
-            return super().makeRecord(*arguments, **named)
-        finally:
-            logging.setLogRecordFactory(factory)
+        record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
+        record.__dict__.update(extra or {})
+        return record
 
     def handle(self, record: logging.LogRecord) -> None:
         """To the host's handler alone, past every filter but the host's own."""
