@@ -38,7 +38,7 @@ class ReceiveBuffer:
         self._memory = ledger.view[ledger.chunk_at : ledger.chunk_at + ledger.chunk_size]
         self.at = ledger.chunk_at
         self.size = ledger.chunk_size
-        self._prepared = self._backed = self._words[Word.CHUNK_PREPARED] or self.size
+        self._prepared = self._backed = ledger.chunk_prepared or self.size
         self._base = self.done = self.received = 0
 
     def reset(self) -> None:

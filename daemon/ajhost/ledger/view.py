@@ -78,11 +78,13 @@ class Ledger:
 
     __slots__ = (
         "chunk_at",
+        "chunk_prepared",
         "chunk_size",
         "entries",
         "generation",
         "serial",
         "slot",
+        "store_prepared",
         "view",
         "words",
     )
@@ -103,6 +105,9 @@ class Ledger:
         ordered = HEADER_SIZE + self.entries * ENTRY_SIZE == self.chunk_at
         if not ordered or self.chunk_at + self.chunk_size != words[Word.STORE_AT] or end != len(buffer):
             raise LedgerError("sizes that do not fit the file")
+        # no reason to refuse a ledger: after a stray write at worst too much is set aside, or too little
+        self.chunk_prepared = min(words[Word.CHUNK_PREPARED], self.chunk_size)
+        self.store_prepared = min(words[Word.STORE_PREPARED], words[Word.STORE_SIZE])
         self.serial = words[Word.SERIAL]
         self.slot = words[Word.SLOT]
         self.generation = words[Word.GENERATION]
@@ -123,6 +128,8 @@ class Ledger:
             (Word.CHUNK_SIZE, self.chunk_size),
             (Word.STORE_AT, store_at),
             (Word.STORE_SIZE, len(self.view) - store_at),
+            (Word.CHUNK_PREPARED, self.chunk_prepared),
+            (Word.STORE_PREPARED, self.store_prepared),
             (Word.MAGIC, MAGIC),
         )
         changed = [(word, value) for word, value in made if words[word] != value]

@@ -48,7 +48,7 @@ class LedgerWriter(Ledger):
     def __init__(self, buffer: memoryview) -> None:
         super().__init__(buffer)
         self.store = Allocator(self.words[Word.STORE_AT], self.words[Word.STORE_SIZE])
-        prepared = self.words[Word.STORE_PREPARED] or self.words[Word.STORE_SIZE]
+        prepared = self.store_prepared or self.words[Word.STORE_SIZE]
         self._prepared = self.words[Word.STORE_AT] + prepared
         self._free = list(range(self.entries - 1, -1, -1))
         self._stored: dict[int, int] = {}

@@ -26,7 +26,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Rest(Protocol):
-    """What the supervisor itself holds (`running.Starting`)."""
+    """What the supervisor itself holds (`phases.SupervisorPhase`)."""
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
@@ -62,7 +62,7 @@ class Drainer:
 
     def tick(self) -> None:
         """Tells, once for each drain, that nothing is left. Call it about once a second."""
-        if self._drained is not (drained := self._is_drained(self._left())):
+        if self._drained is not (drained := self._is_drained()):
             self._drained = drained
             self._on_change()
             if drained:
@@ -73,8 +73,7 @@ class Drainer:
         """`draining: 3 tasks left` or `drained`; empty if the host does not drain."""
         if not self._pool.fleet.draining:
             return ""
-        left = self._left()
-        return drain_text(left, drained=self._is_drained(left))
+        return drain_text(self._left(), drained=self._is_drained())
 
     async def obey_drain(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for. Returns when the host is out of the group, or soon."""
@@ -126,5 +125,5 @@ class Drainer:
         """Whether every process is out of the group, and nothing is left to recover."""
         return self._pool.fleet.withdrawn() and self._rest.idle
 
-    def _is_drained(self, left: int) -> bool:
-        return not left and self._is_out()
+    def _is_drained(self) -> bool:
+        return self._is_out() and not self._left()  # in this order: counting looks at every entry

@@ -42,9 +42,8 @@ class ForkProbe:
         began = time.monotonic()
         size = os.fstat(stacks).st_size if stacks >= 0 else 0
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", DeprecationWarning
-            )  # Python 3.12 warns of threads, which ImportWatch reports
+            # Python 3.12 warns of threads, which ImportWatch reports
+            warnings.simplefilter("ignore", DeprecationWarning)
             try:
                 child = self._fork()
             except OSError as error:

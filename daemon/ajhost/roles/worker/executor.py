@@ -310,9 +310,8 @@ class Executor:
 
     def _tell_and_stop(self, attempt: Attempt) -> None:
         if self._stacks is not None and attempt in self._attempts:
-            with contextlib.suppress(
-                Exception
-            ):  # source files, and how a future shows itself, are the application's
+            # source files, and how a future shows itself, are the application's
+            with contextlib.suppress(Exception):
                 self._stacks.tell(attempt, _name(attempt))
             self._stop(attempt)
 

@@ -209,9 +209,8 @@ class Request(Attempt):
                 self.responder.ledger.drop_frame(self.index)
             return owned
         self.owned = owned = self._enter(NO_ORIGIN)
-        self.responder.in_buffer.discard(
-            self
-        )  # last: the loop, which asks for it, waits for a thread that is here
+        # last: the loop, which asks for it, waits for a thread that is here
+        self.responder.in_buffer.discard(self)
         return owned
 
     def _enter(self, origin: Origin) -> bool:
