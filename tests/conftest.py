@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,22 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     report = yield
     report.sections = [(title, text.encode(errors="replace").decode()) for title, text in report.sections]
     return report
+
+
+@pytest.fixture
+def half_a_cpu() -> Iterator[Path]:
+    """A real control group, of whichever version is here, with a quota of half a CPU."""
+    legacy = Path("/sys/fs/cgroup/cpu/cpu.shares").exists()
+    group = Path("/sys/fs/cgroup/cpu" if legacy else "/sys/fs/cgroup") / f"ajhost-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        if legacy:
+            (group / "cpu.cfs_quota_us").write_text("50000")
+        else:
+            (group / "cpu.max").write_text("50000 100000")
+    except OSError as error:
+        if group.is_dir():
+            group.rmdir()
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group
+    group.rmdir()

@@ -5,38 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import pytest
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
 HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
-_V1, _V2 = Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup")
 _SECONDS = 15
 _CPU_MS = 8
-
-
-@pytest.fixture
-def half_a_cpu() -> Iterator[Path]:
-    """A control group, of whichever version is here, with a quota of half a CPU."""
-    legacy = (_V1 / "cpu.shares").exists()
-    group = (_V1 if legacy else _V2) / f"ajhost-starved-{os.getpid()}"
-    try:
-        group.mkdir()
-        if legacy:
-            (group / "cpu.cfs_quota_us").write_text("50000")
-        else:
-            (group / "cpu.max").write_text("50000 100000")
-    except OSError as error:
-        if group.is_dir():
-            group.rmdir()
-        pytest.skip(f"no control group can be made here: {error}")
-    yield group
-    group.rmdir()
 
 
 class Bound(Host):
