@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from ajhost.api import Worker
+from ajhost.roles.binding import called_function
 
 Manager = contextlib.AbstractAsyncContextManager[Any]
 Lifespan = Callable[[Worker], Any]
@@ -47,8 +48,8 @@ def check_lifespan(name: str, function: Any) -> Lifespan:
 
 def check_middleware(name: str, function: Any) -> Middleware:
     """:raises Unfit: it cannot be awaited around a handler."""
-    called = function if inspect.isroutine(function) else type(function).__call__
-    if inspect.isclass(function) or not inspect.iscoroutinefunction(called) or not _takes(function, 2):
+    is_awaited = callable(function) and inspect.iscoroutinefunction(called_function(function))
+    if inspect.isclass(function) or not is_awaited or not _takes(function, 2):
         short = name.rpartition(":")[2]
         raise Unfit(f"{name} is no middleware, which is `async def {short}(task, call)`")
     found: Middleware = function

@@ -9,6 +9,7 @@ A handler of the task alone is called as it stands; pydantic is imported when th
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import types
@@ -193,6 +194,13 @@ def _check_wrapper(shown: str, function: Callable[..., Any], places: int, names:
         return
 
 
+def called_function(function: Any) -> Any:
+    """The function that decides how a call behaves: what a partial wraps, what an object's `__call__` is."""
+    while isinstance(function, functools.partial):  # before `isroutine`, which it is since Python 3.14
+        function = function.func
+    return function if inspect.isroutine(function) else type(function).__call__
+
+
 # -- annotations -----------------------------------------------------------------------------------
 
 
@@ -218,8 +226,8 @@ def _annotation(name: str, function: Callable[..., Any], parameter: inspect.Para
 def _plain(function: Any) -> Any:
     """The function whose text holds the annotations."""
     while True:
-        if (inner := getattr(function, "func", None)) is not None and not inspect.isroutine(function):
-            function = inner
+        if isinstance(function, functools.partial):  # before `isroutine`, as above
+            function = function.func
         elif (wrapped := getattr(function, "__wrapped__", None)) is not None:
             function = wrapped
         elif inspect.ismethod(function):

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from ajhost.roles.application import Lifespan, Middleware, Unfit, around, check_lifespan, check_middleware
-from ajhost.roles.binding import Unbindable, bind
+from ajhost.roles.binding import Unbindable, bind, called_function
 from ajhost.roles.payload_readers import PayloadReader
 from ajhost.settings.values import HandlerSettings, PythonSettings
 
@@ -231,7 +231,7 @@ def callable_of(name: str, function: Any) -> tuple[Callable[[Any], Any], bool, P
         raise NoHandler(
             f"{name} is a method: name it of an object of its class, which a module has as a variable"
         )
-    plain = _plain(function)
+    plain = called_function(function)
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise NoHandler(f"{name} is a generator (it has a `yield`): a handler returns its result")
     is_async = inspect.iscoroutinefunction(plain)
@@ -259,15 +259,6 @@ def _find(module: ModuleType, attributes: str) -> Any:
         except Exception as error:
             raise NoHandler(f"{module.__name__}: reading {name!r} raised {error!r}") from error
     return found
-
-
-def _plain(function: Any) -> Any:
-    """The function that decides how a call behaves: what a partial wraps, what an object's `__call__` is."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.isroutine(function):
-        return function
-    return type(function).__call__
 
 
 def _is_method_of_a_class(function: Any) -> bool:

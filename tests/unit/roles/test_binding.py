@@ -24,7 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, RootMod
 
 from ajhost.api import InvalidPayload, Task, TerminateTask
 from ajhost.protocol.task import encode_task, read_task
-from ajhost.roles.application import around
+from ajhost.roles.application import around, check_middleware
 from ajhost.roles.handlers import NoHandler, callable_of
 
 if TYPE_CHECKING:
@@ -415,6 +415,23 @@ def test_a_signature_is_read_once_when_the_handler_is_bound() -> None:
 
 def test_without_middleware_a_handler_is_called_as_it_is() -> None:
     assert around((), mail_alone) is mail_alone
+
+
+class Recorder:
+    async def __call__(self, task: Task, call: Any) -> object: ...
+    async def record(self, task: Task, call: Any) -> object: ...
+
+
+async def labelled(task: Task, call: Any, label: str = "") -> object: ...
+
+
+@pytest.mark.parametrize(
+    "middleware",
+    [labelled, functools.partial(labelled, label="shop"), Recorder(), Recorder().record],
+    ids=["a function", "a partial", "an object", "a method"],
+)
+def test_whatever_is_awaited_with_a_task_and_a_call_is_middleware(middleware: Any) -> None:
+    assert check_middleware("m:f", middleware) is middleware
 
 
 def nothing() -> None: ...
