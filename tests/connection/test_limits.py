@@ -120,6 +120,9 @@ async def test_a_user_with_a_limit_of_its_own_serves_what_others_send_and_keeps_
             assert (await router.reply(big)).verdict is Verdict.TERMINATE
             large = await router.request("work", {"sleep_ms": 0, "pad": "x" * 300_000})
             assert large.verdict is Verdict.COMPLETE
+        [told] = [r for r in (await host.status())["routes"] if r["route"] == "huge_later"]
+        counted = (told["completed"], told["terminated"], told["failed"]["reply refused"])
+        assert counted == ((0, 0, 1) if limit == 40 else (0, 1, 0))
         await server.restart()
         await subscribed_again(server, 2, BACK)
         await says_the_truth(host, listens(sections), 2)

@@ -91,13 +91,17 @@ async def test_a_server_that_goes_away_is_told_everywhere_and_so_is_its_return(
 
         await until(back)
         assert (await answers_until(listen, "/readyz", 200)).text == "ready\n"
+
+        async def supervisor_too() -> bool:  # it comes back after a pause of its own
+            return not any(name.startswith("ajhost_nats_disconnected") for name in await scrape(listen))
+
+        await until(supervisor_too)
         samples = await scrape(listen)
         assert samples['ajhost_workers{state="serving"}'] == 2
         assert samples['ajhost_nats_reconnects_total{reason="ended",slot="0"}'] == 1
         others = [name for name in samples if "reconnects" in name and 'reason="ended"' not in name]
         assert not others, "what the attempts met since then is no reason for which a connection ended"
         assert samples['ajhost_nats_connected{slot="1"}'] == 1
-        assert not [name for name in samples if name.startswith("ajhost_nats_disconnected")]
         await until(lambda: shown(host, "2 of 2 workers serve"))
         async with Router(nats_server.url) as router:
             assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
@@ -132,7 +136,7 @@ async def test_a_host_that_waits_for_its_first_server_says_why(tmp_path: Path) -
         await host.destroy()
 
 
-async def test_replies_that_the_server_refuses_are_counted_and_the_permission_is_named(
+async def test_replies_that_the_server_refuses_are_counted_as_failed_and_the_permission_is_named(
     tmp_path: Path,
 ) -> None:
     config = NO_PERMISSION.format(permissions='{ publish: { deny: "_INBOX.>" } }')
@@ -157,6 +161,20 @@ async def test_replies_that_the_server_refuses_are_counted_and_the_permission_is
             assert len(errors) <= 2, "once for each worker"
             _, told = await state(host)
             assert sum(w["connection"]["refused_replies"] for w in told["workers"]) == 5
+            [route] = told["routes"]
+            assert (route["completed"], route["failed"]["reply refused"]) == (0, 5)
+
+            async def workers_say_so() -> bool:  # they write their counts with the next heartbeat
+                counts = [worker["counts"] for worker in (await state(host))[1]["workers"]]
+                return [sum(c[name] for c in counts) for name in ("completed", "failed")] == [0, 5]
+
+            await until(workers_say_so)
+            samples = await scrape(listen)
+            assert samples['ajhost_tasks_completed_total{route="echo"}'] == 0
+            assert samples['ajhost_tasks_failed_total{reason="reply refused",route="echo"}'] == 5
+            assert samples['ajhost_task_running_seconds_count{route="echo"}'] == 5
+            attempts = json.loads((await host.command("attempts", "--json")).stdout)
+            assert [attempt["reason"] for attempt in attempts] == ["reply refused"] * 5
 
 
 async def test_a_host_that_may_not_subscribe_is_not_ready_and_says_which_permission_is_missing(

@@ -207,12 +207,12 @@ class _Families(Collector):
         yield _by_route(
             "ajhost_tasks_completed",
             "Tasks whose handler returned a result.",
-            {route: stats.completed for route, stats in served.items()},
+            {_label(route): count for route, count in self._stats.completed.items() if route is not None},
         )
         yield _by_route(
             "ajhost_tasks_terminated",
             "Tasks that were answered with AJ-Terminate.",
-            {route: stats.terminated for route, stats in served.items()},
+            {_label(route): count for route, count in self._stats.terminated.items() if route is not None},
         )
         yield _by_reason(
             "ajhost_tasks_failed",

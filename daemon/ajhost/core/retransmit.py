@@ -111,6 +111,18 @@ class RetransmitBuffer:
             return []
         return found
 
+    def refused(self, is_its: Callable[[int], bool], subject: bytes) -> tuple[int, bytes] | None:
+        """The server has read a reply, and did not take it: its entry, which is held no more, and its batch.
+
+        The server says so before the PONG that would confirm the batch.
+        """
+        for _, data, entries, _ in self._unconfirmed:
+            if subject in data:
+                for index in filter(is_its, entries):
+                    entries.remove(index)
+                    return index, data
+        return None
+
     def release_due(self, now: float) -> list[int]:
         """The held entries, once requesters must have reconnected."""
         return [] if self.awaits_requesters(now) else self.release_held()

@@ -39,6 +39,7 @@ REASONS = (
     FailureReason.INVALID_RESULT.value,
     FailureReason.INVALID_PAYLOAD.value,
     FailureReason.CANCELLED.value,
+    FailureReason.REPLY_REFUSED.value,
 )
 """With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
 Words are added at the end only: files outlive an upgrade."""
@@ -183,6 +184,23 @@ class StatsWriter:
     def refused(self, route: int, reason: str) -> None:
         """A request was answered with an error without having started."""
         self._count(route, _REFUSED + _REASON_INDEX[reason])
+
+    def take_back(self, route: int, reason: str | None, ran: float, *, completed: bool) -> None:
+        """A task was counted as completed, else as terminated: it failed for `reason`, or was terminated after all.
+
+        `ran` may be a little more than what was counted, so the next shorter time that was counted is taken.
+        """
+        words, place = self._words, self._places[route]
+        if completed:
+            counted = (b for b in range(bisect_left(BUCKETS, ran), -1, -1) if words[place + _COMPLETED + b])
+            bucket = next(counted, None)
+            if bucket is None:
+                return
+            self._count(route, _COMPLETED + bucket, -1)
+            self._count(route, _NOT_COMPLETED + bucket)
+        else:
+            self._count(route, _TERMINATED, -1)
+        self._count(route, _TERMINATED if reason is None else _FAILED + _REASON_INDEX[reason])
 
     def _count(self, route: int, word: int, count: int = 1) -> None:
         try:

@@ -47,7 +47,7 @@ class Counters:
     answered: int = 0
     reloads_taken: int = 0
     reloads_rejected: int = 0
-    _received: dict[str | None, int] = field(default_factory=dict)
+    _most: dict[tuple[str, str | None], int] = field(default_factory=dict)
     _dead: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
     _dead_connections: dict[int, ConnectionStats] = field(default_factory=dict)
 
@@ -74,13 +74,29 @@ class Counters:
     ) -> dict[str | None, int]:
         """How many requests have come, by route: those that are answered, and those that run or wait.
 
-        They are looked at one after the other, and a request may be missed that is answered in between: so no number
-        is less than the last time.
+        They are looked at one after the other, and a request may be missed that is answered in between.
         """
-        for route, stats in routes.items():
-            now = stats.answered + (running[route] + waiting[route] if route is not None else 0)
-            self._received[route] = max(now, self._received.get(route, 0))
-        return {route: self._received[route] for route in routes}
+        return self._growing(
+            "received",
+            {
+                route: stats.answered + (running[route] + waiting[route] if route is not None else 0)
+                for route, stats in routes.items()
+            },
+        )
+
+    def completed(self, routes: Mapping[str | None, RouteStats]) -> dict[str | None, int]:
+        """Tasks answered with a result. Those are taken back whose reply the server refused."""
+        return self._growing("completed", {route: stats.completed for route, stats in routes.items()})
+
+    def terminated(self, routes: Mapping[str | None, RouteStats]) -> dict[str | None, int]:
+        """Tasks answered so that they are not tried again; as `completed`."""
+        return self._growing("terminated", {route: stats.terminated for route, stats in routes.items()})
+
+    def _growing(self, name: str, counts: Mapping[str | None, int]) -> dict[str | None, int]:
+        """No number is less than the last time: Prometheus takes one that is less for a new beginning, at 0."""
+        for route, count in counts.items():
+            self._most[name, route] = max(count, self._most.get((name, route), 0))
+        return {route: self._most[name, route] for route in counts}
 
     def connections(self, slots: int, living: Iterable[Ledger]) -> dict[int, ConnectionStats]:
         """The connections of each slot that is configured."""
@@ -96,8 +112,8 @@ class HostStats:
     """One look at a host.
 
     `counts` are those of `COUNTERS`; `faults` count by the job of supervision that failed; `connections` are by slot,
-    or `supervisor`; `workers` counts by state; `resident` is bytes by slot; `routes`, `received`, `running`, `waiting`
-    are by route, None for requests without one.
+    or `supervisor`; `workers` counts by state; `resident` is bytes by slot; `routes` and all after it are
+    by route, None for requests without one.
     """
 
     ready: bool
@@ -116,6 +132,8 @@ class HostStats:
     resident: Mapping[int, int]
     routes: Mapping[str | None, RouteStats]
     received: Mapping[str | None, int]
+    completed: Mapping[str | None, int]
+    terminated: Mapping[str | None, int]
     running: Mapping[str | None, int]
     waiting: Mapping[str | None, int]
 

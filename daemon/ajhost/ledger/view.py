@@ -219,6 +219,12 @@ class Ledger:
             tries=words[word + TRIES],
         )
 
+    def reply(self, index: int) -> bytes:
+        """The reply subject of an entry."""
+        word = FIRST + index * ENTRY_WORDS
+        text = word * 8 + TEXT
+        return bytes(self.view[text : text + min(self.words[word + SIZES] & 0xFFFF, _ROOM)])
+
     def received_ns(self, index: int) -> int:
         """When a request came, in monotonic nanoseconds."""
         return self.words[FIRST + index * ENTRY_WORDS + RECEIVED_NS]

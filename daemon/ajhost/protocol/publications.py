@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ajhost.protocol.frames import is_plain_subject
-from ajhost.protocol.outcome import Terminated
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import encode_reply
 
+_HEADER_BEGINS = 64
+"""Bytes behind a subject within which the name of the first header is."""
 
-def fit(data: bytes, max_payload: int) -> tuple[bytes, list[str]]:
+
+class Change(NamedTuple):
+    """What became of a publication, in words; if it was a reply, on which subject, and what is told instead."""
+
+    text: str
+    subject: bytes = b""
+    outcome: Failed | Terminated | None = None
+
+
+def told(data: bytes, subject: bytes) -> type[Outcome] | None:
+    """What the reply on this subject tells; None if it is not among these publications."""
+    at = data.find(b"PUB %b " % subject)
+    if at < 0:
+        return None
+    if data[at - 1 : at] != b"H":
+        return Completed
+    begins = at + len(subject)
+    return Terminated if b"\r\nAJ-Terminate:" in data[begins : begins + _HEADER_BEGINS] else Failed
+
+
+def fit(data: bytes, max_payload: int) -> tuple[bytes, list[Change]]:
     """`PUB` and `HPUB` commands as a server with this limit takes them, and what was changed, in words.
 
     A server cuts the connection of who sends more, each time anew: what is too large becomes AJ-Terminate, which tells
     the router why. What is no such command, or has a subject that nobody can publish to, is left out.
     """
     kept: list[bytes] = []
-    changes: list[str] = []
+    changes: list[Change] = []
     position = 0
     while position < len(data):
         line_end = data.find(b"\r\n", position)
         words = data[position:line_end].split(b" ") if line_end >= 0 else []
         if words[:1] not in ([b"PUB"], [b"HPUB"]) or not words[-1].isdigit():
-            changes.append(f"{len(data) - position} bytes that are no reply are left out")
+            changes.append(Change(f"{len(data) - position} bytes that are no reply are left out"))
             break
         size, end = int(words[-1]), line_end + 2 + int(words[-1]) + 2
         fields = 3 if words[0] == b"PUB" else 4
         if len(words) != fields or not is_plain_subject(words[1]):
-            changes.append(f"a reply to {data[position:line_end][:80]!r} is left out")
+            changes.append(Change(f"a reply to {data[position:line_end][:80]!r} is left out"))
         elif size > max_payload:
             text = f"result too large: {size} bytes, the server takes {max_payload}"
-            told = encode_reply(words[1], Terminated(text), max_payload)
-            if int(told[: told.index(b"\r\n")].rpartition(b" ")[2]) > max_payload:
-                changes.append(f"{text}, and no error text either: a reply is left out")
+            outcome = Terminated(text)
+            instead = encode_reply(words[1], outcome, max_payload)
+            if int(instead[: instead.index(b"\r\n")].rpartition(b" ")[2]) > max_payload:
+                left_out = f"{text}, and no error text either: a reply is left out"
+                changes.append(Change(left_out, words[1], Failed.because(FailureReason.REPLY_REFUSED, text)))
             else:
-                kept.append(told)
-                changes.append(f"{text}: told as AJ-Terminate")
+                kept.append(instead)
+                changes.append(Change(f"{text}: told as AJ-Terminate", words[1], outcome))
         else:
             kept.append(data[position:end])
         position = end

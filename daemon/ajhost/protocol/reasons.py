@@ -28,6 +28,8 @@ class FailureReason(Enum):
     BAD_REQUEST = "bad request"
     #: No route of this host has a handler for the type of the task.
     UNKNOWN_TASK_TYPE = "unknown task type"
+    #: The server did not take the reply: the host's user lacks the permission, or the server takes fewer bytes.
+    REPLY_REFUSED = "reply refused"
     #: The host itself failed: a fault of its own, or of code that the handlers brought into its process.
     HOST_ERROR = "host error"
 

@@ -21,6 +21,7 @@ from ajhost.adapters.linux.stats_files import StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
 from ajhost.core.route_stats import StatsWriter, reason_of
 from ajhost.core.throttle import Throttle
+from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord
@@ -106,6 +107,15 @@ class Attempts:
             self.stats.terminated(route, waited, ran)
         elif type(outcome) is Failed:
             self.stats.failed(route, reason_of(outcome.text), waited, ran)
+
+    def take_back(self, entry: Entry, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """An answer that was counted did not reach its requester. Why is told, with a count, by the connection."""
+        now = time.monotonic()
+        reason = None if type(outcome) is Terminated else reason_of(outcome.text)
+        self.stats.take_back(entry.route, reason, now - entry.started_ns / 1e9, completed=before is Completed)
+        route = self._routes[entry.route] if entry.route < len(self._routes) else ""
+        labels = TaskLabels(entry.id, entry.type, route, entry.tries, now - entry.received_ns / 1e9)
+        self.remember(outcome, labels)
 
     def refused(
         self, route: int | None, text: str, record: TaskRecord | None = None, received_ns: int = 0

@@ -17,7 +17,7 @@ from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.protocol.frames import Message
-from ajhost.protocol.outcome import Failed
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.server_info import ServerInfo
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.supervisor.recovery.remains import Remains
@@ -56,6 +56,9 @@ class Waits:
 
     def before_send(self) -> None:
         """Nothing is counted."""
+
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """No server refuses a reply here."""
 
     def refuse(self, reply: bytes) -> None:
         raise AssertionError("there is room")

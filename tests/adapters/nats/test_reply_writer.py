@@ -12,7 +12,9 @@ from ajhost.adapters.nats.reply_writer import PING, ReplyWriter
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, State, create
 from ajhost.ledger.writer import LedgerWriter
+from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 
+HEADED = b"HPUB c 30 30\r\nNATS/1.0\r\nAJ-Terminate: x\r\n\r\n\r\n"
 GEOMETRY = Geometry(entries=256, chunk=8192, store=4096)
 A, B = b"PUB a 0\r\n\r\n", b"PUB b 0\r\n\r\n"
 
@@ -27,7 +29,8 @@ class Wire:
         buffer = memoryview(bytearray(GEOMETRY.size))
         create(buffer, GEOMETRY, Identity(1, 0, 0))
         self.ledger = LedgerWriter(buffer)
-        self.flow = ReplyWriter(self.ledger, RestartWindow(self.ledger), self)
+        self.flow = ReplyWriter(self.ledger, RestartWindow(self.ledger), self, self)
+        self.taken_back: list[tuple[int, type[Outcome], Failed | Terminated]] = []
         self.told: list[bytes] = []
         """What the server had each time that replies were about to leave."""
 
@@ -44,6 +47,10 @@ class Wire:
         for index in entries:
             self.ledger.release(index)
 
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """Notes it."""
+        self.taken_back.append((index, before, outcome))
+
     def connect(self, *, moved: bool) -> None:
         """A connection that the server has accepted; what was on its way to an earlier server is gone."""
         self.flow.detach()
@@ -54,7 +61,7 @@ class Wire:
     def answer(self, reply: bytes) -> int:
         """An entry whose reply is queued."""
         index = self.ledger.start_pulled(1)
-        self.ledger.start(index, 1, b"a", b"i", b"t", 0, 1)
+        self.ledger.start(index, 1, reply.split()[1], b"i", b"t", 0, 1)
         self.ledger.answer(index)
         self.flow.reply(index, reply)
         return index
@@ -264,3 +271,33 @@ async def test_replies_that_cannot_leave_are_bounded_by_bytes(wire: Wire) -> Non
     for _ in range(40):
         wire.answer(big)
     assert wire.flow.is_flooded()
+
+
+async def test_a_reply_that_the_server_refuses_is_taken_back_once_and_its_neighbours_stay(wire: Wire) -> None:
+    first, second, third = wire.answer(A), wire.answer(B), wire.answer(HEADED)
+    wire.flow.flush()
+    wire.flow.refused(b"b", "no permission")
+    wire.flow.refused(b"b", "no permission")
+    wire.flow.refused(b"c", "no permission")
+    wire.flow.refused(b"R.9", "no permission")
+    refused = Failed("reply refused: no permission")
+    assert wire.taken_back == [(second, Completed, refused), (third, Terminated, refused)]
+    assert [wire.state(index) for index in (first, second, third)] == [State.SENT, State.FREE, State.FREE]
+    wire.flow.confirm()
+    wire.flow.flush()
+    wire.flow.pong()
+    wire.flow.refused(b"a", "no permission")
+    assert len(wire.taken_back) == 2, "the server has confirmed it"
+
+
+async def test_a_reply_that_is_too_large_for_the_next_server_is_taken_back(wire: Wire) -> None:
+    wire.flow.limited(1 << 20, 1 << 20)
+    large = b"PUB R.8 4000\r\n%b\r\n" % bytes(4000)
+    indexes = [wire.answer(A), wire.answer(large)]
+    wire.flow.flush()
+    wire.flow.limited(2048, 2048)
+    wire.connect(moved=False)
+    wire.flow.flush()
+    [(index, before, outcome)] = wire.taken_back
+    assert (index, before, type(outcome)) == (indexes[1], Completed, Terminated)
+    assert b"AJ-Terminate: result too large" in wire.got()

@@ -15,6 +15,7 @@ from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, Word, create, geometry_for
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.server_info import ServerInfo
 from tests.support.host_parts import frame, until
 from tests.support.peer_socket import Peer, let_in
@@ -51,6 +52,9 @@ class Worker:
 
     def before_send(self) -> None:
         """Nothing is counted."""
+
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """No server refuses a reply here."""
 
     def refuse(self, reply: bytes) -> None:
         self.refused.append(reply)

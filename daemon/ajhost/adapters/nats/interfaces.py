@@ -8,6 +8,7 @@ from typing import Protocol
 from ajhost.core.connection_table import Lost
 from ajhost.ledger.connection_status import Reason
 from ajhost.protocol.frames import Message
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.server_info import ServerInfo
 
 _LONGEST_ERROR = 512
@@ -39,6 +40,9 @@ class Sink(Protocol):
 
     def before_send(self) -> None:
         """Replies to what was admitted are about to leave."""
+
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """A reply that told `before` did not leave, or was refused by the server: `outcome` is what became of it."""
 
     def refuse(self, reply: bytes) -> None:
         """A request had no free entry when its connection ended. Answer it as overloaded."""

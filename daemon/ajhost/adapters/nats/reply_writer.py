@@ -18,7 +18,9 @@ from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.retransmit import RetransmitBuffer
 from ajhost.ledger.writer import LedgerWriter
-from ajhost.protocol.publications import fit
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.publications import fit, told
+from ajhost.protocol.reasons import FailureReason
 
 _log = logging.getLogger("ajhost.nats")
 PING = b"PING\r\n"
@@ -33,9 +35,6 @@ _ASK_EVERY = 128
 class WriterEvents(Protocol):
     """What the writer tells of; `LedgerTransport` listens."""
 
-    def before_send(self) -> None:
-        """Replies are about to leave."""
-
     def released(self, entries: list[int]) -> None:
         """The server has the replies of these entries."""
 
@@ -43,12 +42,28 @@ class WriterEvents(Protocol):
         """The connection takes no more bytes. True when there is another descriptor of it."""
 
 
+class ReplyCounter(Protocol):
+    """Counts what replies tell; the sink of the connection."""
+
+    def before_send(self) -> None:
+        """Replies are about to leave."""
+
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """The reply of an entry, which told `before`, is not what its requester gets: it was `outcome` after all."""
+
+
 class ReplyWriter:
     """Writes replies and operations to one connection after the other."""
 
-    def __init__(self, ledger: LedgerWriter, restart_window: RestartWindow, events: WriterEvents) -> None:
+    def __init__(
+        self,
+        ledger: LedgerWriter,
+        restart_window: RestartWindow,
+        events: WriterEvents,
+        counter: ReplyCounter,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ledger, self._events = ledger, events
+        self._ledger, self._events, self._counter = ledger, events, counter
         self._sock: socket.socket | None = None
         self.tls: TlsSession | None = None
         self._connected = self._flush_scheduled = False
@@ -108,9 +123,11 @@ class ReplyWriter:
         unsure = self._retransmit.reconnected(now, now - self._ended if server_changed else None)
         self._replies[:0] = [data for data, _ in unsure]
         if self._limit < self._largest:
-            self._replies = list(map(self._fit, self._replies))
-            self._retransmit.rewrite(self._fit)
-        self._entries[:0] = [index for _, entries in unsure for index in entries]
+            self._entries[:0] = [index for _, entries in unsure for index in entries]
+            self._replies = [self._fit(data, self._entries) for data in self._replies]
+            self._retransmit.rewrite(lambda data: self._fit(data, []))
+        else:
+            self._entries[:0] = [index for _, entries in unsure for index in entries]
         self._asked_before = self._restart_window.asked_before(now)
         self._old = list(self._replies) if self._asked_before else []
         self.schedule_flush()
@@ -123,11 +140,30 @@ class ReplyWriter:
         self._fits_itself = max_payload < max(of_all, _LEAST_LIMIT)
         self._limit, self._largest = max_payload, max(self._largest, max_payload)
 
-    def _fit(self, data: bytes) -> bytes:
+    def _fit(self, data: bytes, entries: list[int]) -> bytes:
         fitting, changes = fit(data, self._limit)
+        if changes:
+            self._counter.before_send()  # what is taken back has been counted
         for change in changes:
-            _log.warning("the server takes less from this host: %s", change)
+            _log.warning("the server takes less from this host: %s", change.text)
+            before = told(data, change.subject)
+            index = next((i for i in entries if self._ledger.reply(i) == change.subject), None)
+            if before is not None and index is not None and change.outcome is not None:
+                self._counter.not_told(index, before, change.outcome)
         return fitting
+
+    def refused(self, subject: bytes, why: str) -> None:
+        """The server did not take the reply on this subject."""
+        found = self._retransmit.refused(lambda index: self._ledger.reply(index) == subject, subject)
+        if found is None:
+            return
+        index, data = found
+        before = told(data, subject)
+        if before is not None:
+            self._counter.not_told(index, before, Failed.because(FailureReason.REPLY_REFUSED, why))
+        if index in self._unwritten_entries:
+            self._unwritten_entries.remove(index)
+        self._events.released([index])
 
     def release_unconfirmed(self, wanted: bool) -> None:
         """`wanted`: no entry is free, so release those whose replies the kernel has taken.
@@ -283,10 +319,10 @@ class ReplyWriter:
             return
         data, entries = b"", []
         if self._connected and self._replies:
-            self._events.before_send()
+            self._counter.before_send()
             data = b"".join(self._replies)
             if self._fits_itself and len(data) > self._limit:
-                data = self._fit(data)
+                data = self._fit(data, self._entries)
             entries = self._entries
             self._replies, self._entries = [], []
             old, self._old = self._old, []

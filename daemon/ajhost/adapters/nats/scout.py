@@ -17,6 +17,7 @@ from ajhost.ledger.layout import Geometry, Identity, create
 from ajhost.ledger.receive_buffer import READ_SIZE
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.server_info import LONGEST_INFO, ServerInfo
 from ajhost.settings.values import NatsSettings
 
@@ -50,6 +51,9 @@ class NoRequests:
         """Nothing is kept."""
 
     def before_send(self) -> None:
+        """Nothing is sent."""
+
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
         """Nothing is sent."""
 
     def refuse(self, reply: bytes) -> None:

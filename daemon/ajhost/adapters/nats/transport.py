@@ -59,7 +59,7 @@ class LedgerTransport:
         self._lines = LineReader(self._buffer)
         self.server = ServerMemory(restart_window)
         self._deaf_at = 0.0
-        self.out = ReplyWriter(ledger, restart_window, self)
+        self.out = ReplyWriter(ledger, restart_window, self, sink)
         """The writer of replies and operations."""
 
     @property
@@ -390,10 +390,6 @@ class LedgerTransport:
             self.out.release_unconfirmed(False)
             self._read_on()
             self._loop.call_soon(self._parse_rest)
-
-    def before_send(self) -> None:
-        """Replies are about to leave."""
-        self._sink.before_send()
 
     def released(self, entries: list[int]) -> None:
         """The server has the replies of these entries."""

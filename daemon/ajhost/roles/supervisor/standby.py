@@ -275,6 +275,9 @@ class Standby:
     def before_send(self) -> None:
         """What is answered here is counted already."""
 
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """What is answered here is no result."""
+
     def refuse(self, reply: bytes) -> None:
         """A request without an entry."""
         if not self._answerable(reply):

@@ -63,6 +63,8 @@ def snapshot(
         resident=resident,
         routes=routes,
         received=counters.received(routes, now_running, now_waiting),
+        completed=counters.completed(routes),
+        terminated=counters.terminated(routes),
         running=now_running,
         waiting=now_waiting,
     )

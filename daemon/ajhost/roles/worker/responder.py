@@ -139,6 +139,21 @@ class Responder:
                 self._attempts.count(route, outcome, waited, ran)
             self._not_completed.clear()
 
+    def take_back(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """The requester does not get the answer `before`, which was counted: `outcome` is what became of it."""
+        entry, counts = self.ledger.entry(index), self.counts
+        if before is Failed or entry.refused:
+            return
+        if before is Completed:
+            counts.completed -= 1
+        else:
+            counts.terminated -= 1
+        if type(outcome) is Terminated:
+            counts.terminated += 1
+        else:
+            counts.failed += 1
+        self._attempts.take_back(entry, before, outcome)
+
     def refuse(
         self,
         index: int,

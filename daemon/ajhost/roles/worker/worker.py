@@ -31,7 +31,7 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.frames import Message
-from ajhost.protocol.outcome import Failed, Terminated
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import host_subjects
 from ajhost.roles.attempts import Attempts
@@ -136,15 +136,9 @@ class Worker(ExecutorEvents):
         )
         self._attempts = attempts
         self._consumer = Consumer(
-            ledger,
-            spec.runtime / "ledger",
-            queues,
-            self._loop,
-            self._has_capacity,
-            self._intake.pulled,
-            self._intake.reclaimed,
-            permits,
-        )
+            ledger, spec.runtime / "ledger", queues, self._loop, self._has_capacity, self._intake.pulled,
+            self._intake.reclaimed, permits,
+        )  # fmt: skip
         subjects = tuple(host_subjects((h.route for h in spec.handlers), spec.nats.catchall))
         self._group = GroupMembership(
             self._connection, subjects, spec.nats.queue_group, self._tell, joins=worker_spec.joins
@@ -177,6 +171,10 @@ class Worker(ExecutorEvents):
     def before_send(self) -> None:
         """Replies are about to leave: what they tell is counted now."""
         self._responder.count()
+
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        """A reply is not what its requester gets."""
+        self._responder.take_back(index, before, outcome)
 
     def refuse(self, reply: bytes) -> None:
         """A request for which there is no entry."""
