@@ -85,7 +85,8 @@ class Counters:
         )
 
     def completed(self, routes: Mapping[str | None, RouteStats]) -> dict[str | None, int]:
-        """Tasks answered with a result. Those are taken back whose reply the server refused."""
+        """Tasks answered with a result. Those are taken back whose reply the server refused, a moment after they were
+        counted: one that was shown in that moment stays in the number until others have completed."""
         return self._growing("completed", {route: stats.completed for route, stats in routes.items()})
 
     def terminated(self, routes: Mapping[str | None, RouteStats]) -> dict[str | None, int]:

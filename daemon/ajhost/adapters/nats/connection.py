@@ -314,8 +314,8 @@ class Connection:
                 self._last_words = text, self._loop.time()
             self._throttled.tell(logging.WARNING, text, "NATS: %s", text)
         elif violation.operation == "publish":
-            self._words[Word.REFUSED_REPLIES] = self._words[Word.REFUSED_REPLIES] % LARGEST + 1
             self.transport.out.refused(violation.subject.encode(), violation.grant())
+            self._words[Word.REFUSED_REPLIES] = self._words[Word.REFUSED_REPLIES] % LARGEST + 1
             said = "NATS refuses replies: %s; %s"
             self._throttled.tell(logging.ERROR, violation.grant(), said, text, violation.grant())
         elif not self._subscriber.refused(violation):
