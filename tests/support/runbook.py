@@ -73,19 +73,29 @@ def situations() -> list[str]:
     return re.findall(r"^<!-- situation (\S+) -->$", PAGE.read_text(), re.MULTILINE)
 
 
-def compare(name: str, command: str, printed: str, places: Mapping[str, str]) -> None:
-    """Raises AssertionError when the page shows another command or output; `...` there stands for lines, or none.
-
-    `places`: paths and addresses of the test, and what the page calls them.
-    """
+def _as_on_the_page(command: str, printed: str, places: Mapping[str, str]) -> str:
     text = f"$ {command}\n{printed.rstrip()}"
     for place, called in sorted(places.items(), key=lambda each: -len(each[0])):
         text = text.replace(place, called)
-    shown, found = steady(block(name)), steady(text)
+    return text
+
+
+def fits(name: str, command: str, printed: str, places: Mapping[str, str]) -> bool:
+    """Whether the page shows this command and output; `...` there stands for lines, or none.
+
+    `places`: paths and addresses of the test, and what the page calls them.
+    """
+    shown, found = steady(block(name)), steady(_as_on_the_page(command, printed, places))
     pattern = "".join(r"(?:.*\n)*?" if line == "..." else re.escape(line) + "\n" for line in shown)
-    fits = re.fullmatch(pattern, "".join(f"{line}\n" for line in found)) is not None
-    if not fits and os.environ.get("RUNBOOK") == "write":
-        page = PAGE.read_text()
-        PAGE.write_text(re.sub(_BLOCK.format(name=re.escape(name)), lambda _: text, page, flags=re.DOTALL))
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in found)) is not None
+
+
+def compare(name: str, command: str, printed: str, places: Mapping[str, str]) -> None:
+    """Raises AssertionError when the page shows something else, unless it is to be written."""
+    if fits(name, command, printed, places):
         return
-    assert fits, f"{name}: docs/runbook.md shows\n{block(name)}\n\nand it printed\n{text}"
+    text = _as_on_the_page(command, printed, places)
+    if os.environ.get("RUNBOOK") != "write":
+        raise AssertionError(f"{name}: docs/runbook.md shows\n{block(name)}\n\nand it printed\n{text}")
+    page = PAGE.read_text()
+    PAGE.write_text(re.sub(_BLOCK.format(name=re.escape(name)), lambda _: text, page, flags=re.DOTALL))

@@ -13,6 +13,7 @@ from random import Random
 from ajhost.core.connection_table import (
     BACKOFF,
     LOCKS_OUT,
+    TRYING,
     Barred,
     Close,
     Command,
@@ -65,7 +66,6 @@ LIMITS = {
     ConnectionState.SEALED: LOGIN_LIMIT,
 }
 """Seconds that each step of an attempt may take."""
-_TRYING = tuple(LIMITS)
 _CONNECTED = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVING)
 _PAUSING = (ConnectionState.WAITING, ConnectionState.LOCKED_OUT)
 
@@ -160,7 +160,7 @@ class ConnectionMachine:
             case Reconfigured(servers, move):
                 return self._reconfigured(servers, move, now)
             case Close():
-                held = self.connected or self.state in _TRYING
+                held = self.connected or self.state in TRYING
                 self._step(Close, now)
                 self._barred = False
                 return [Drop()] if held else []
@@ -271,7 +271,7 @@ class ConnectionMachine:
     def _tick(self, event: Ticked, now: float) -> list[Command]:
         passed = min(max(now - self._ticked_at, 0.0), CONNECTION_TICK_LONGEST)
         self._ticked_at = now
-        if self.state in _TRYING:
+        if self.state in TRYING:
             return self._hurry(passed, now)
         if self.connected:
             return self._listen(event, passed, now)
@@ -379,6 +379,6 @@ class ConnectionMachine:
             return [Move(Reason.RECONFIGURED)]
         if self.state in _PAUSING:
             self._retry_at = now
-        elif self.state in _TRYING:
+        elif self.state in TRYING:
             return self._fail(Reason.RECONFIGURED, "", now)
         return []

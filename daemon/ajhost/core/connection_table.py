@@ -243,7 +243,8 @@ Command = Resolve | Open | LogIn | Ping | Scout | Move | Drop
 # -- the table ------------------------------------------------------------------------------------
 
 _S = ConnectionState
-_TRYING = (_S.RESOLVING, _S.CONNECTING, _S.SEALED)
+TRYING = (_S.RESOLVING, _S.CONNECTING, _S.SEALED)
+"""The steps of an attempt."""
 _CONNECTED = (_S.SUBSCRIBED, _S.SILENT, _S.LEAVING)
 _PAUSING = (_S.WAITING, _S.LOCKED_OUT)
 
@@ -261,8 +262,8 @@ TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
     (_S.LOCKED_OUT, Leave): _S.LEAVING,
     (_S.LOCKED_OUT, Lost): _S.WAITING,
     (_S.LOCKED_OUT, Refused): _S.LOCKED_OUT,
-    **{(state, Lost): _S.WAITING for state in (*_TRYING, *_CONNECTED)},
-    **{(state, Refused): _S.LOCKED_OUT for state in (*_TRYING, *_CONNECTED)},
+    **{(state, Lost): _S.WAITING for state in (*TRYING, *_CONNECTED)},
+    **{(state, Refused): _S.LOCKED_OUT for state in (*TRYING, *_CONNECTED)},
     **{(state, Due): _S.RESOLVING for state in _PAUSING},
     **{(state, Close): _S.CLOSED for state in ConnectionState},
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from ajhost.core.connection_table import LOCKS_OUT, TRYING
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
 
 SERVING = "serving"
@@ -20,8 +21,9 @@ CATCH_ALL = "catchall"
 class ConnectionReport:
     """A process's connection to NATS.
 
-    `state` is `connected` when the server has all its subscriptions, else a `ConnectionState` in lower case. `server`
-    is the present or the next one, `since_s` for how long it has been connected, or has not, `reason` why it is not.
+    `state` is `connected` when the server has all its subscriptions, else a `ConnectionState` in lower case; who was
+    locked out stays `locked_out` while the next try is under way. `server` is the present or the next one, `since_s`
+    for how long it has been connected, or has not, `reason` why it is not.
     `reconnects` and `refused_replies` (for lack of permission) are counted since the process began.
     """
 
@@ -37,7 +39,7 @@ class ConnectionReport:
         """The report of what a process says in its ledger. `now_ns` is monotonic."""
         since_ns = status.unsubscribed_since_ns or status.since_ns
         return cls(
-            "connected" if status.state is ConnectionState.SUBSCRIBED else status.state.name.lower(),
+            _state(status),
             status.server,
             max(now_ns - since_ns, 0) / 1e9 if since_ns else 0.0,
             "" if status.subscribed else status.text,
@@ -53,6 +55,14 @@ class ConnectionReport:
         reason = f": {self.reason}" if self.reason else ""
         where = f" ({self.server})" if self.server and self.server not in self.reason else ""
         return f"{self.state.replace('_', ' ')} for {how_long}{where}{reason}"
+
+
+def _state(status: ConnectionStatus) -> str:
+    if status.state is ConnectionState.SUBSCRIBED:
+        return "connected"
+    if status.state in TRYING and status.reason in LOCKS_OUT:
+        return ConnectionState.LOCKED_OUT.name.lower()
+    return status.state.name.lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,6 +135,18 @@ def test_its_json_is_what_programs_rely_on() -> None:
             "Authorization Violation",
             "locked out for 1 min 30 s (127.0.0.1:4222): Authorization Violation",
         ),
+        (
+            ConnectionState.CONNECTING,
+            Reason.AUTHORIZATION,
+            "Authorization Violation",
+            "locked out for 1 min 30 s (127.0.0.1:4222): Authorization Violation",
+        ),
+        (
+            ConnectionState.SEALED,
+            Reason.REFUSED,
+            "127.0.0.1:4222: connection refused",
+            "sealed for 1 min 30 s: 127.0.0.1:4222: connection refused",
+        ),
         (ConnectionState.SILENT, Reason.SILENT, "x", "silent for 1 min 30 s (127.0.0.1:4222)"),
     ],
 )
