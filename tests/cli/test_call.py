@@ -22,8 +22,10 @@ from nats.aio.msg import Msg
 
 from ajhost.protocol.signature import verify
 from ajhost.protocol.task import read_task
+from tests.support.host import Host
 from tests.support.nats import NatsServer, free_port, round_trip
 from tests.support.program import CommandResult, run
+from tests.support.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "daemon")}
@@ -154,6 +156,42 @@ async def test_a_task_is_signed_as_a_producer_signs_it_and_a_bad_seed_is_told_wi
     bad = await call(config, "echo", "--sign", str(seed))
     assert (bad.status, "a signing seed must be hexadecimal" in bad.stderr) == (2, True)
     assert "s3cret" not in bad.stderr
+
+
+async def test_a_host_that_demands_signatures_runs_what_was_signed_by_a_key_of_its_settings(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    known, other = SigningKey.generate(), SigningKey.generate()
+    for name, key in (("known", known), ("other", other)):
+        (tmp_path / name).write_text(key.encode().hex())
+    sections = {"signature": {"keys": [known.verify_key.encode().hex()]}}
+    async with Host(tmp_path, nats=nats_server.url, sections=sections) as host:
+        signed = await host.command("call", "echo", "x", "--sign", str(tmp_path / "known"))
+        assert (signed.status, signed.stdout) == (0, "x"), signed
+        for refused in ((), ("--sign", str(tmp_path / "other"))):
+            result = await host.command("call", "echo", "x", *refused)
+            assert (result.status, "bad request: " in result.stderr) == (1, True), result
+
+
+async def test_a_terminal_sees_how_many_of_many_calls_were_answered(client: Client, config: Path) -> None:
+    heard, goes_on = list[Msg](), asyncio.Event()
+
+    async def take(message: Msg) -> None:
+        heard.append(message)
+        if len(heard) == 4:
+            await goes_on.wait()
+        await message.respond(b"")
+
+    await client.subscribe("CHORIA_AJ.H.T.echo", cb=take)
+    await round_trip(client)
+    command = (*PROGRAM, "-c", str(config), "echo", "--count", "8")
+    async with Terminal(*command, env=ENVIRONMENT | {"TERM": "xterm"}) as terminal:
+        half = await terminal.shows(" 3/8")
+        assert re.search(r"answers  \[#+-+\]  3/8", "\n".join(half)), half
+        goes_on.set()
+        whole = await terminal.shows("complete")
+        assert any(re.search(r"answers  \[#+\]  8/8", line) for line in whole), whole
+        assert await terminal.ended() == 0
 
 
 async def test_many_calls_have_a_summary_of_outcomes_and_times(client: Client, config: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +68,7 @@ async def test_many_workers_on_one_cpu_are_not_said_to_hang(nats_server: NatsSer
         assert hangs(host) < 10, host.log_text()
 
 
-async def test_a_real_hang_is_found_at_once_on_a_quiet_machine(
+async def test_a_real_hang_is_found_while_it_lasts_on_a_quiet_machine(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with (
@@ -77,8 +76,8 @@ async def test_a_real_hang_is_found_at_once_on_a_quiet_machine(
         Router(nats_server.url) as router,
     ):
         assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
-        began = time.monotonic()
-        hanging = await router.send("block", {"block_ms": 1500}, deadline=20)
+        hanging = await router.send("block", {"block_ms": 3000}, deadline=20)
         await host.log("hangs")
-        assert time.monotonic() - began < 0.6
+        await router.barrier()
+        assert not hanging.replies, "told while it hangs"
         assert (await router.reply(hanging)).verdict is Verdict.COMPLETE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tomllib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -31,14 +32,14 @@ HANDLERS: Mapping[str, str | Section] = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def listen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Where a host listens that has served every kind of request."""
+async def host(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
+    """A host that has served every kind of request."""
     folder: Path = tmp_path_factory.mktemp("metrics")
     address = f"127.0.0.1:{free_port()}"
     sections: dict[str, Section] = {"http": {"listen": address}, "workers": {"count": 2}}
     async with (
         NatsServer(folder) as server,
-        Host(folder, nats=server.url, handlers=HANDLERS, sections=sections),
+        Host(folder, nats=server.url, handlers=HANDLERS, sections=sections) as host,
         Router(server.url) as router,
     ):
         for _ in range(10):
@@ -49,7 +50,14 @@ async def listen(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]
         assert (await router.request("terminate")).verdict is Verdict.TERMINATE
         assert (await router.request("kill")).word == "worker died:"
         assert (await router.reply(await router.send_raw("CHORIA_AJ.H.T.echo", b"{", None))).word
-        yield address
+        yield host
+
+
+@pytest.fixture(scope="module")
+def listen(host: Host) -> str:
+    """Where it listens."""
+    address: str = tomllib.loads(host.file.read_text())["http"]["listen"]
+    return address
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -127,3 +135,19 @@ async def test_what_the_rules_ask_for_is_there_and_none_fires_while_all_is_well(
         names = set(re.findall(r"\b(ajhost_[a-z_]+)", RULES.read_text()))
         for name in names:
             assert await prometheus.query(name), name
+
+
+async def test_a_drained_host_is_on_the_dashboard_and_the_alert_for_a_forgotten_one_begins_to_count(
+    host: Host, listen: str, tmp_path: Path
+) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    (expression,) = [t["expr"] for p in panels if p["title"] == "Drained hosts" for t in p["targets"]]
+    drained = expression.replace("$instance", ".*")
+    async with Prometheus(tmp_path, [listen], [RULES]) as prometheus:
+        await prometheus.until(f"{drained} == 0")
+        assert (await host.command("drain")).status == 0
+        await prometheus.until(f"{drained} == 1")
+        await prometheus.until('ALERTS{alertname="AjhostDrainForgotten", alertstate="pending"}')
+        assert await prometheus.alerts() == set()
+        assert (await host.command("resume")).status == 0
+        await prometheus.until(f"{drained} == 0")

@@ -69,6 +69,14 @@ async def test_nats_micro_shows_a_host_with_its_routes_and_what_became_of_their_
         assert "CHORIA_AJ.H.T.email:new" in info.stdout, info
         pinged = await run(nats_cli, "micro", "ping", env=context)
         assert "ajhost" in pinged.stdout + pinged.stderr, pinged
+        # a host that is drained is no service, until it is resumed
+        assert (await host.command("drain", "--wait")).status == 0
+        listed, pinged = [await run(nats_cli, "micro", verb, env=context) for verb in ("ls", "ping")]
+        assert "ajhost" not in listed.stdout + listed.stderr + pinged.stdout, (listed, pinged)
+        assert (await host.command("resume")).status == 0
+        asked = await run(nats_cli, "micro", "stats", "ajhost", "--json", env=context)
+        (service,) = json.loads(asked.stdout)
+        assert {e["name"]: e["num_requests"] for e in service["endpoints"]}["email-new"] == 3
 
 
 async def test_a_host_that_is_told_so_is_no_service(
