@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from ajhost.adapters.log_routing import HostLogger
@@ -18,6 +19,11 @@ from tests.support.order import place
 
 checked_ledger.install()
 checked_request.install()
+# how long an example takes says something about the machine
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 ROOT = Path(__file__).parent
 

@@ -30,7 +30,7 @@ class TaskEvents:
     ) -> None:
         await self._client.close()
 
-    async def until(self, *states: str, timeout: float = 20.0) -> dict[str, Any]:
+    async def until(self, *states: str, timeout: float = 60.0) -> dict[str, Any]:
         """The next event of a task that comes into one of `states`: `task_id`, `state`, `tries`, `last_error`."""
         while True:
             event: dict[str, Any] = json.loads((await self._events.next_msg(timeout)).data)

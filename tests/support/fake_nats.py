@@ -194,7 +194,7 @@ class FakeNats:
             await asyncio.sleep(0.02)
         return time.monotonic() - began
 
-    async def taken_at_least(self, count: int, timeout: float = 20.0) -> None:
+    async def taken_at_least(self, count: int, timeout: float = 60.0) -> None:
         """Returns when so many connections were ever taken. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             while len(self.taken) < count:  # noqa: ASYNC110  # the scripts know nothing of who waits

@@ -26,7 +26,7 @@ from tests.support.program import CommandResult, run
 
 ROOT = Path(__file__).parents[2]
 HANDLERS = "tests.support.handlers"
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 _PATIENCE = 1.0
 """Seconds from the first signal of a test's end to the second, which hurries."""
 STOP_TIMEOUT = 40.0
@@ -277,7 +277,7 @@ class Host:
         """All of its output so far."""
         return self.output.text()
 
-    async def log(self, part: Wanted, *, since: int = 0, timeout: float = 20.0) -> Line:
+    async def log(self, part: Wanted, *, since: int = 0, timeout: float = 60.0) -> Line:
         """The first line with `part` of those after the first `since`. Raises TimeoutError."""
         return await self.output.next(part, since=since, timeout=timeout)
 
@@ -320,7 +320,7 @@ class Host:
         os.kill(workers[slot], number)
         return workers[slot]
 
-    async def refilled(self, slot: int, old: int, timeout: float = 15.0) -> None:
+    async def refilled(self, slot: int, old: int, timeout: float = 60.0) -> None:
         """Returns when the slot has another worker than `old`, and that one serves."""
         async with asyncio.timeout(timeout):
             while True:
@@ -336,7 +336,7 @@ class Host:
     # its commands
 
     async def command(
-        self, *arguments: str, stdin: bytes | None = None, timeout: float = 30.0
+        self, *arguments: str, stdin: bytes | None = None, timeout: float = 60.0
     ) -> CommandResult:
         """Runs `ajhost ARGUMENTS -c FILE`."""
         program = (sys.executable, "-m", "ajhost", *arguments, "-c", str(self.file))
@@ -383,7 +383,7 @@ class Host:
             self._notify.close()
         self._log = self._notify = self._process = None
 
-    async def nothing_left(self, timeout: float = 10.0) -> None:
+    async def nothing_left(self, timeout: float = 30.0) -> None:
         """Returns when no process of it is left. Raises HostFailed that names those that are."""
         try:
             async with asyncio.timeout(timeout):

@@ -55,7 +55,7 @@ GEOMETRY = Geometry(64, 1 << 17, 1 << 16)
 SUBJECT = "CHORIA_AJ.H.T.t"
 STANDBY = 1 << 30
 CONSUMER = 1 << 29
-LIMIT = 10.0
+LIMIT = 60.0
 _OURS = str(Path(ajhost.__file__).parent)
 
 

@@ -15,7 +15,7 @@ class Page:
     text: str
 
 
-async def fetch(listen: str, path: str, timeout: float = 5.0) -> Page:
+async def fetch(listen: str, path: str, timeout: float = 30.0) -> Page:
     """GET. `listen` is `address:port`. Raises OSError, TimeoutError among them, without an answer."""
     host, _, port = listen.rpartition(":")
     async with asyncio.timeout(timeout):

@@ -14,7 +14,7 @@ from tests.support.fd_store import KeptHost
 from tests.support.nats import NatsServer
 from tests.support.router import Report, Router, Verdict
 
-WORKERS = {"workers": {"count": 3, "concurrency": 4, "backlog": 500}}
+WORKERS = {"workers": {"count": 3, "concurrency": 8, "backlog": 500}}
 Fault = Callable[[KeptHost, random.Random], Awaitable[None]]
 
 

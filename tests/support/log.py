@@ -64,7 +64,7 @@ class Log:
         wanted = _question(part)
         return [line for line in self.lines if wanted(line.text)]
 
-    async def next(self, part: Wanted, *, since: int = 0, timeout: float = 20.0) -> Line:
+    async def next(self, part: Wanted, *, since: int = 0, timeout: float = 60.0) -> Line:
         """The first line with `part`, of those after the first `since` lines. Raises TimeoutError with the log."""
         wanted = _question(part)
         for line in self.lines[since:]:
@@ -81,7 +81,7 @@ class Log:
         finally:
             self._waiting.remove(waiter)
 
-    async def ended(self, timeout: float = 10.0) -> None:
+    async def ended(self, timeout: float = 30.0) -> None:
         """Returns when nobody can write to it any more. Raises TimeoutError while a process still holds it."""
         async with asyncio.timeout(timeout):
             await asyncio.shield(self._reader)

@@ -21,7 +21,7 @@ from nats.aio.client import Client
 from tests.support import processes
 from tests.support.http_page import fetch
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
 
 

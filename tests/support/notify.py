@@ -72,7 +72,7 @@ class NotifySocket:
         return [notification for notification in self.received if key in notification.fields]
 
     async def next(
-        self, key: str, value: str | None = None, *, since: int = 0, timeout: float = 20.0
+        self, key: str, value: str | None = None, *, since: int = 0, timeout: float = 60.0
     ) -> Notification:
         """The first one that says `key=value` (any value if None), of those after the first `since`.
 

@@ -65,7 +65,7 @@ def with_working_directory(directory: Path) -> list[ProcessInfo]:
     return [process for process in found if process is not None]
 
 
-async def gone(pid: int, timeout: float = 10.0) -> None:
+async def gone(pid: int, timeout: float = 30.0) -> None:
     """Returns when `pid` has ended, at once if there is none. Raises TimeoutError."""
     try:
         pidfd = os.pidfd_open(pid)

@@ -26,7 +26,7 @@ async def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     stdin: bytes | None = None,
-    timeout: float = 30.0,
+    timeout: float = 60.0,
 ) -> CommandResult:
     """Runs a command to its end. Raises TimeoutError after `timeout` s, the command then being killed."""
     process = await asyncio.create_subprocess_exec(

@@ -20,7 +20,7 @@ import pytest
 
 from tests.support.nats import free_port
 
-START_TIMEOUT = 30.0
+START_TIMEOUT = 60.0
 _SCRAPE_EVERY = "100ms"
 
 

@@ -101,7 +101,7 @@ class Terminal:
         """A signal to the program."""
         self._process.send_signal(number)
 
-    async def until(self, shows: Callable[[Screen], bool], timeout: float = 20.0) -> Screen:
+    async def until(self, shows: Callable[[Screen], bool], timeout: float = 60.0) -> Screen:
         """Returns the screen when it fits. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             while not shows(self.screen):
@@ -109,11 +109,11 @@ class Terminal:
                 await self._changed.wait()
         return self.screen
 
-    async def shows(self, text: str, timeout: float = 20.0) -> Screen:
+    async def shows(self, text: str, timeout: float = 60.0) -> Screen:
         """Returns the screen when some line has `text`."""
         return await self.until(lambda screen: any(text in line for line in screen), timeout)
 
-    async def ended(self, timeout: float = 10.0) -> int:
+    async def ended(self, timeout: float = 30.0) -> int:
         """The program's exit status, when it has ended by itself and all that it wrote is on the screen."""
         async with asyncio.timeout(timeout):
             status = await self._process.wait()

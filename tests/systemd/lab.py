@@ -153,7 +153,7 @@ class Lab:
         return int(await self.show("MainPID", unit))
 
     async def until(
-        self, condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 20.0, unit: str = UNIT
+        self, condition: Callable[[], Awaitable[bool]], what: str, timeout: float = 60.0, unit: str = UNIT
     ) -> None:
         """Returns when `condition` holds. Raises LabFailed with the unit's log."""
         end = time.monotonic() + timeout
@@ -163,7 +163,7 @@ class Lab:
             await asyncio.sleep(_POLL)
 
     async def until_shows(
-        self, property_: str, *values: str, unit: str = UNIT, timeout: float = 20.0
+        self, property_: str, *values: str, unit: str = UNIT, timeout: float = 60.0
     ) -> None:
         """Returns when the property has one of the values."""
 
@@ -191,7 +191,7 @@ class Lab:
         """The unit's log as a person reads it."""
         return (await self.run("journalctl", "-u", unit, "-o", "short-precise", "-n", "200")).stdout
 
-    async def until_logged(self, part: str, *matches: str, timeout: float = 20.0) -> dict[str, Any]:
+    async def until_logged(self, part: str, *matches: str, timeout: float = 60.0) -> dict[str, Any]:
         """The first record whose message has `part`."""
         found: list[dict[str, Any]] = []
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -92,7 +92,7 @@ async def test_a_deadline_ends_a_handler_as_in_a_worker(limits: dict[str, float]
     assert outcome.error.startswith("deadline exceeded: ")
     assert whose in outcome.error
     assert cancelled.is_set()
-    assert outcome.seconds < 5
+    assert outcome.seconds < 30
 
 
 async def test_the_log_of_the_task_and_no_other_is_kept() -> None:
@@ -143,10 +143,16 @@ async def test_what_is_no_handler_is_told_as_check_tells_it() -> None:
 
 
 def test_a_sleeping_thread_does_not_hold_the_answer() -> None:
-    began = time.monotonic()
-    outcome: Outcome = run_sync(lambda task: time.sleep(3), deadline=0.1)
+    wake, ended = threading.Event(), threading.Event()
+
+    def sleep(task: Task) -> None:
+        wake.wait()
+        ended.set()
+
+    outcome: Outcome = run_sync(sleep, deadline=0.1)
     assert outcome.error is not None
-    assert time.monotonic() - began < 3
+    assert not ended.is_set()
+    wake.set()
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,7 @@ def test_pauses_begin_short_and_grow_to_the_limit_of_the_reason(reason: Reason) 
     assert (driver.machine.state is S.LOCKED_OUT) == slow
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     faults=st.lists(
         st.tuples(

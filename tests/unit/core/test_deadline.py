@@ -60,7 +60,7 @@ MOMENTS = st.one_of(st.none(), st.floats(-100, 100), st.floats(-6e10, 2e11))
 
 
 @given(MOMENTS, MOMENTS, st.one_of(st.none(), st.floats(0.001, 1e6)), st.floats(0, 1e6), st.floats(0, 1))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_request_has_longer_than_its_header_its_route_and_a_plausible_skew_allow(
     header: float | None, tried: float | None, timeout: float | None, ahead: float, margin: float
 ) -> None:
@@ -73,7 +73,7 @@ def test_no_request_has_longer_than_its_header_its_route_and_a_plausible_skew_al
 
 
 @given(st.floats(-100, 100), st.floats(-100, 100))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_without_a_known_skew_a_forged_tried_only_shortens(header: float, tried: float) -> None:
     assert remaining(header, tried) <= remaining(header, None)
 

@@ -398,7 +398,7 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
 
 
 TestAnyTurnOfEvents = AnyTurnOfEvents.TestCase
-TestAnyTurnOfEvents.settings = settings(max_examples=120, stateful_step_count=30, deadline=None)
+TestAnyTurnOfEvents.settings = settings(max_examples=120, stateful_step_count=30)
 
 
 def test_a_slot_whose_recycled_worker_takes_long_to_leave_gets_no_third_process() -> None:

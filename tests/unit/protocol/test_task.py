@@ -149,7 +149,7 @@ def test_a_malformed_time_that_only_some_read_is_found_when_read() -> None:
     st.integers(0, 1 << 62),
     st.from_regex(r"[a-zA-Z0-9_:-]+", fullmatch=True),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_task_that_is_written_is_read_as_it_was(
     payload: bytes, tries: int, moment: int, task_type: str
 ) -> None:
@@ -169,7 +169,7 @@ def test_a_task_that_is_written_is_read_as_it_was(
 
 
 @given(st.binary(max_size=64))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_payload_that_was_encoded_twice_is_unwrapped(payload: bytes) -> None:
     assert unwrap(json.dumps(base64.b64encode(payload).decode()).encode()) == payload
 

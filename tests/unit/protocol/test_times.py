@@ -82,19 +82,19 @@ def test_a_long_malformed_moment_is_shown_in_part() -> None:
 
 
 @given(st.integers(FIRST, LAST))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_every_moment_survives_being_written_and_read(nanoseconds: int) -> None:
     assert times.parse(times.render(nanoseconds)) == nanoseconds
 
 
 @given(st.integers(FIRST, LAST))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_moment_in_whole_seconds_is_the_one_before(nanoseconds: int) -> None:
     assert times.parse(times.render_seconds(nanoseconds)) == nanoseconds // times.SECOND * times.SECOND
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_calendar_is_that_of_datetime(moment: datetime) -> None:
     nanoseconds = times.parse(moment.isoformat().replace("+00:00", "Z"))
     assert times.to_datetime(nanoseconds) == moment
@@ -102,7 +102,7 @@ def test_the_calendar_is_that_of_datetime(moment: datetime) -> None:
 
 
 @given(st.text(max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_is_a_moment_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(times.parse(text), int)

@@ -157,7 +157,7 @@ BODIES = st.one_of(st.binary(max_size=200), JSON.map(json.dumps).map(str.encode)
 
 
 @given(HEADERS, BODIES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_bytes_in_give_one_request_or_one_refusal_with_a_text(header: bytes, body: bytes) -> None:
     result = read_request(header, body)
     if isinstance(result, Refusal):
@@ -170,7 +170,7 @@ def test_any_bytes_in_give_one_request_or_one_refusal_with_a_text(header: bytes,
 
 
 @given(st.integers(0, len(TASK) - 1), st.integers(0, 255))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_task_with_any_one_byte_changed_gives_one_request_or_one_refusal(at: int, byte: int) -> None:
     result = read_request(HEADER, TASK[:at] + bytes((byte,)) + TASK[at + 1 :])
     assert isinstance(result, tuple) or result.text.startswith("bad request: ")
@@ -241,7 +241,7 @@ OUTCOMES = st.one_of(
 
 
 @given(OUTCOMES)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_outcome_out_is_a_reply_that_the_router_reads_as_that_outcome(outcome: Outcome) -> None:
     command = encode_reply(b"_INBOX.x.1", outcome, MAX_PAYLOAD, len(TASK))
     assert published(command)[0] == b"_INBOX.x.1"
@@ -255,7 +255,7 @@ def test_any_outcome_out_is_a_reply_that_the_router_reads_as_that_outcome(outcom
 
 
 @given(NASTY)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_safe_text_is_one_line_of_at_most_a_kibibyte_that_stays_as_it_is(text: str) -> None:
     safe = sanitise(text)
     assert safe == safe.strip() != ""
@@ -304,7 +304,7 @@ def test_a_result_over_the_server_s_limit_terminates_with_both_sizes() -> None:
 
 
 @given(st.sampled_from('x"<é\U0001f600'), st.integers(0, 8000), st.sampled_from((Failed, Terminated)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_an_error_text_never_makes_the_task_too_large_to_store(
     char: str, room: int, kind: type[Failed] | type[Terminated]
 ) -> None:

@@ -18,6 +18,7 @@ from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.systemd.notify import Notifier
+from ajhost.core.timings import DEAD_DRAIN_LIMIT
 from ajhost.ledger.layout import Word
 from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
@@ -434,9 +435,8 @@ async def _relieved_from(parts: HostParts, peer: Peer, data: bytes) -> RecoveryS
     for _ in range(2):
         await scene.double.step()
     peer.send(data)
-    began = time.monotonic()
-    await scene.recovery.recover_hung(scene.member)
-    assert time.monotonic() - began < 1.5, "its worker stands still for so long"
+    # its worker stands still meanwhile: as long as a dead one's connection is read would be too long
+    await asyncio.wait_for(scene.recovery.recover_hung(scene.member), DEAD_DRAIN_LIMIT / 10)
     assert await peer.ended() == b""
     return scene
 
@@ -532,7 +532,7 @@ async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
         assert parts.ran == [b"R.late"]
         # but not when the host stops
         other.recovery.shorten_waits()
-        await asyncio.wait_for(deaths[1], 2)
+        await asyncio.wait_for(deaths[1], 60)
 
 
 async def test_what_waits_in_a_dead_workers_ledger_is_refused_in_time_though_its_server_is_cut_off(
