@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ajhost.core import connection_table, fleet, recovery, timings
-from ajhost.core.connection_table import BACKOFF, LOCKS_OUT, REASON_TEXTS, TRANSITIONS, Close
+from ajhost.core.backoff import BACKOFF, LOCKS_OUT
+from ajhost.core.connection_table import REASON_TEXTS, TRANSITIONS, Close
 from ajhost.ledger import layout, states
 from ajhost.ledger.connection_status import ConnectionState, Reason
 from ajhost.protocol.reasons import FailureReason

@@ -23,7 +23,8 @@ import orjson
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, PageAccess, Stream
+from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, Stream
+from ajhost.adapters.http_access import PageAccess
 from ajhost.cli.top_view import Line, View
 from ajhost.roles.supervisor.page import files
 from tests.support.nats import free_port

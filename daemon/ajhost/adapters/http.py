@@ -7,16 +7,12 @@ of its own and must stop at once, so `startup` and `main_loop` are called here o
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import hmac
-import ipaddress
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,6 +22,7 @@ from ajhost.core.timings import HTTP_HEAD_LIMIT, HTTP_IDLE_LIMIT
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
 
 _MOST_CONNECTIONS = 32
 """Bounds the descriptors of the supervisor that clients use. At one more connection the server closes the oldest that
@@ -58,7 +55,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`answer` is called once for each request. `guarded`: the request must pass `PageAccess.refusal`."""
+    """`answer` is called once for each request. `guarded`: the request must pass `Access.refusal`."""
 
     answer: Callable[[], Page | Stream]
     guarded: bool = False
@@ -70,63 +67,17 @@ Endpoints = Mapping[str, Endpoint]
 """By path."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageAccess:
-    """Which requests may see guarded pages.
-
-    `token`: required as `Authorization: Bearer TOKEN`, or as the password of Basic authentication with any user name.
-    None: no token is required. `hosts`: names allowed in the Host header besides addresses and `localhost`. This stops
-    DNS rebinding: a page of another site whose name is made to resolve to this host sends that name.
-    """
-
-    token: bytes | None = None
-    hosts: frozenset[str] = frozenset()
+class Access(Protocol):
+    """Who may see guarded pages (`http_access.PageAccess`)."""
 
     def refusal(self, headers: Mapping[bytes, bytes]) -> Page | None:
-        """The answer to a request that is refused (401, 421); None if it is allowed. Header names are lower case."""
-        name = _host_name(headers.get(b"host", b"").decode("latin-1"))
-        if not (name in ("", "localhost") or _is_address(name) or name in self.hosts):
-            return Page(421, _TEXT, b"this host is not called so; see [http] hosts\n")
-        if self.token is None or hmac.compare_digest(
-            _credential(headers.get(b"authorization", b"")), self.token
-        ):
-            return None
-        return Page(
-            401, _TEXT, b"the token of [http] token_file is needed\n",
-            ((b"www-authenticate", b'Basic realm="ajhost, the token is the password"'),),
-        )  # fmt: skip
-
-
-def _host_name(header: str) -> str:
-    name = header.strip().lower()
-    if name.startswith("["):
-        return name.partition("]")[0][1:]
-    return name.partition(":")[0].rstrip(".")
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _credential(header: bytes) -> bytes:
-    """The token in an Authorization header (RFC 6750, RFC 7617); empty when there is none."""
-    scheme, _, value = header.strip().partition(b" ")
-    if scheme.lower() == b"bearer":
-        return value.strip()
-    if scheme.lower() == b"basic":
-        with contextlib.suppress(binascii.Error):
-            return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
-    return b""
+        """The answer to a request that is refused; None if it is allowed."""
 
 
 class HttpServer:
     """Serves `endpoints` on listening sockets until `close`."""
 
-    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: PageAccess) -> None:
+    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: Access) -> None:
         self._sockets, self._endpoints, self._access = sockets, endpoints, access
         self._streams = 0
         config = uvicorn.Config(
@@ -148,7 +99,7 @@ class HttpServer:
         self._dates: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, listen: str, endpoints: Endpoints, access: PageAccess) -> Self:
+    async def start(cls, listen: str, endpoints: Endpoints, access: Access) -> Self:
         """Listens on `HOST:PORT`, on each address of a host name.
 
         :raises CannotListen: an address is in use, not of this machine, or not permitted.

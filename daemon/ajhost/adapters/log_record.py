@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
 import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
+
+from ajhost.protocol.safe_text import clean, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +61,6 @@ which the answer's text begins, `aj_count` how many refusals a record stands for
 had a task, where another one answered it.
 """
 
-# C0 but for tab and newline, DEL, C1: they would drive the reader's terminal, and make journalctl print "[blob data]".
-# Marks of direction and line separators of Unicode: they would show another text than there is (UTR 36)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-# user, password or token in a URL; the seed of an NKEY (S, its kind, base32: github.com/nats-io/nkeys)
-_SECRET = re.compile(r"(?<=://)[^\s/\"']+(?=@)|\bS[ACNOPUX][A-Z2-7]{56}\b")
-
-
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 LONGEST = 1 << 16
 """Characters of a traceback: an exception's text has any size, and cleaning it would keep a worker from beating."""
@@ -79,23 +73,6 @@ def _shortened(text: str) -> str:
     return (
         f"{text[: LONGEST // 2]}\n... {len(text) - LONGEST} characters left out ...\n{text[-LONGEST // 2 :]}"
     )
-
-
-def clean(text: str) -> str:
-    """`text` without control characters (shown as `\\x1b`) and without secrets (shown as `***`)."""
-    if not text.isprintable():
-        text = _CONTROL.sub(_escaped, text)
-    return _SECRET.sub("***", text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-
-
-def one_line(text: str) -> str:
-    """`clean` text without ends of lines, for what stands within a line: an id may hold anything."""
-    return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def level_of(record: logging.LogRecord) -> str:

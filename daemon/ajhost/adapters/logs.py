@@ -12,7 +12,7 @@ from typing import TextIO
 from ajhost.adapters import log_routing
 from ajhost.adapters.json_log import JsonHandler, JsonLines
 from ajhost.adapters.linux.own_stderr import own_stderr
-from ajhost.adapters.log_record import labels_of, level_of, one_line, text_of
+from ajhost.adapters.log_record import labels_of, level_of, text_of
 from ajhost.adapters.systemd.journald import (
     Journal,
     JournalHandler,
@@ -21,6 +21,7 @@ from ajhost.adapters.systemd.journald import (
     print_lines_to,
     redirect_prints,
 )
+from ajhost.protocol.safe_text import one_line
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.DEBUG: "2"}
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.common import config_option, runtime_directory, unreadable
 from ajhost.cli.output import columns, echo, echo_error, to_json
-from ajhost.cli.status import EXIT_NOTHING, EXIT_OK
 
 _EPILOG = """\b
 Examples:
@@ -48,20 +48,20 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
             every = view_attempts(directory)
     except FileNotFoundError:
         echo_error(f"no ajhost has run on {directory}")
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     except NotRunning as error:
         echo_error(str(error))
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     except OSError as error:
         echo_error(unreadable(directory, error))
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     wanted = {"id": task, "type": task_type, "reason": reason and reason.removesuffix(":")}
     found = [a for a in every if all(value in (None, a[name]) for name, value in wanted.items())]
     if as_json:
         echo(to_json(found))
     elif found:
         echo(columns([("WHEN", "TASK", "TYPE", "TRY", "OUTCOME", "REASON", "TEXT"), *map(_row, found)]))
-    return EXIT_OK
+    return exit_status.OK
 
 
 def _row(attempt: dict[str, Any]) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.output import show_progress
 from ajhost.core.timings import CALL_CONNECT_LIMIT
 from ajhost.settings.values import NatsSettings
@@ -21,11 +22,10 @@ from ajhost.settings.values import NatsSettings
 if TYPE_CHECKING:
     from ajhost.adapters.nats.requests import Requester
 
-EXIT_COMPLETE, EXIT_ERROR, EXIT_TERMINATE, EXIT_NO_ANSWER = 0, 1, 2, 3
 COMPLETE, ERROR, TERMINATE, NO_RESPONDERS, NO_ANSWER = (
     "complete", "AJ-Error", "AJ-Terminate", "no responders", "no answer",
 )  # fmt: skip
-_STATUS = {COMPLETE: EXIT_COMPLETE, ERROR: EXIT_ERROR, TERMINATE: EXIT_TERMINATE}
+_STATUS = {COMPLETE: exit_status.OK, ERROR: exit_status.NO, TERMINATE: exit_status.TERMINATED}
 
 
 class Request(NamedTuple):
@@ -50,7 +50,7 @@ class Answer:
     @property
     def status(self) -> int:
         """The exit status of a command that asked for this alone."""
-        return _STATUS.get(self.outcome, EXIT_NO_ANSWER)
+        return _STATUS.get(self.outcome, exit_status.NO_ANSWER)
 
     @property
     def reason(self) -> str:
@@ -180,8 +180,8 @@ def summary_text(answers: Sequence[Answer], seconds: float) -> str:
 def status_of(answers: Sequence[Answer]) -> int:
     """0: all completed; 3: none was answered; 1: else."""
     if answers and all(answer.outcome == COMPLETE for answer in answers):
-        return EXIT_COMPLETE
-    return EXIT_ERROR if any(answer.outcome in _STATUS for answer in answers) else EXIT_NO_ANSWER
+        return exit_status.OK
+    return exit_status.NO if any(answer.outcome in _STATUS for answer in answers) else exit_status.NO_ANSWER
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ajhost.cli.common import EXIT_CONFIG, load_settings, own_config_option
+from ajhost.cli import exit_status
+from ajhost.cli.common import load_settings, own_config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.values import Settings
 
@@ -66,7 +67,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     if problems:
         for problem in problems:
             echo_error(f"{settings.file}: {problem}")
-        return EXIT_CONFIG
+        return exit_status.BAD_CONFIGURATION
     if show:
         from ajhost.settings.redact import redacted
 

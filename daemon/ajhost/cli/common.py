@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from ajhost.cli import exit_status
 from ajhost.cli.dev_place import find_settings
 from ajhost.cli.output import echo, echo_error
 from ajhost.settings.values import DEFAULT_FILE, Settings
 
-EXIT_CONFIG = 78
-"""EX_CONFIG of sysexits.h."""
 _ANSWER_LIMIT = 30.0
 """Seconds that a host may take to say what it has done."""
 
@@ -141,16 +140,16 @@ def ask_host(config: Path, asked: dict[str, object], *, quiet: bool = False) -> 
         done, text = control(directory, _ANSWER_LIMIT, asked | {"settings": config})
     except NotRunning as error:
         echo_error(str(error))
-        return 3
+        return exit_status.NO_HOST
     except TimeoutError:
         echo_error(f"no answer within {_ANSWER_LIMIT:g} s")
-        return 1
+        return exit_status.NO
     except OSError as error:
         echo_error(unreadable(directory, error))
-        return 3
+        return exit_status.NO_HOST
     if done:
         if not quiet:
             echo(text)
-        return 0
+        return exit_status.OK
     echo_error(text)
-    return 1
+    return exit_status.NO

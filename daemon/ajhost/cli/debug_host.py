@@ -19,12 +19,14 @@ import click
 from ajhost.adapters.dev_client import serve
 from ajhost.adapters.logs import configure
 from ajhost.api import Task
-from ajhost.cli.common import EXIT_CONFIG, BadConfiguration, load_settings
+from ajhost.cli import exit_status
+from ajhost.cli.common import BadConfiguration, load_settings
 from ajhost.cli.output import echo, echo_error
 from ajhost.core.routing import Routes
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.task import read_task, unwrap
+from ajhost.protocol.task import read_task
+from ajhost.protocol.unwrap import unwrap
 from ajhost.protocol.wire import host_subjects, route_of
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
 from ajhost.settings.values import Settings
@@ -43,7 +45,7 @@ def main(config: Path) -> None:
         handlers = load_handlers(settings.handlers, settings.python)
     except (BadConfiguration, LoadFailed) as error:
         echo_error(str(error))
-        sys.exit(EXIT_CONFIG)
+        sys.exit(exit_status.BAD_CONFIGURATION)
     configure(settings.log.level, "debug", None, None)
     asyncio.run(_serve(settings, handlers))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.output import echo_error
 
-EXIT_FAILED = 70
 _EPILOG = """\b
 Examples:
   ajhost dev shop.mail:send                      the route is the function's name: send
@@ -62,7 +62,7 @@ def dev(
     """
     if importlib.util.find_spec("watchfiles") is None:
         echo_error("ajhost dev needs watchfiles to reload on save: pip install 'ajhost[dev]'")
-        return EXIT_FAILED
+        return exit_status.CANNOT_START
     from ajhost.adapters.nats_server import NatsServerFailed
     from ajhost.cli.dev_session import DevSession
 
@@ -96,10 +96,10 @@ def dev(
         return asyncio.run(session.run())
     except NatsServerFailed as error:
         echo_error(str(error))
-        return EXIT_FAILED
+        return exit_status.CANNOT_START
     except OSError as error:
         echo_error(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
-        return EXIT_FAILED
+        return exit_status.CANNOT_START
 
 
 def _handlers(targets: Sequence[str], routes: Sequence[str]) -> dict[str, str]:

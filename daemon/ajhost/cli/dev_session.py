@@ -22,8 +22,9 @@ from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats_server import EmbeddedNatsServer
 from ajhost.cli.common import BadConfiguration, load_settings
 from ajhost.cli.dev_place import make_place, settings_of
-from ajhost.cli.output import echo, echo_error, printable
+from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
+from ajhost.protocol.safe_text import printable
 from ajhost.protocol.wire import error_of
 from ajhost.settings.redact import without_secret
 from ajhost.settings.toml_text import development_sections, toml_text

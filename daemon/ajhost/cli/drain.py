@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.common import ask_host, config_option
 from ajhost.cli.output import echo, echo_error, show_progress, to_json
 from ajhost.cli.status import read_or_tell, reader
 from ajhost.core.status import StatusReport, drain_text
 from ajhost.core.timings import DRAIN_LOOK_INTERVAL
 
-EXIT_OK, EXIT_NOT, EXIT_NOTHING = 0, 1, 3
 _EPILOG = """\b
 Examples:
   ajhost drain
@@ -46,10 +46,10 @@ def drain(config: Path, wait: bool, timeout: float | None, as_json: bool) -> int
     """
     if timeout is not None and not wait:
         raise click.UsageError("--timeout is for --wait")
-    if (status := ask_host(config, {"ask": "drain"}, quiet=wait or as_json)) != EXIT_OK:
+    if (status := ask_host(config, {"ask": "drain"}, quiet=wait or as_json)) != exit_status.OK:
         return status
     end = None if timeout is None else time.monotonic() + timeout
-    return _follow(config, end if wait else 0.0, as_json=as_json) if wait or as_json else EXIT_OK
+    return _follow(config, end if wait else 0.0, as_json=as_json) if wait or as_json else exit_status.OK
 
 
 @click.command(epilog=_RESUME_EPILOG)
@@ -57,12 +57,12 @@ def drain(config: Path, wait: bool, timeout: float | None, as_json: bool) -> int
 @_json_option
 def resume(config: Path, as_json: bool) -> int:
     """Bring a host that was drained back into the queue group."""
-    if (status := ask_host(config, {"ask": "resume"}, quiet=as_json)) != EXIT_OK or not as_json:
+    if (status := ask_host(config, {"ask": "resume"}, quiet=as_json)) != exit_status.OK or not as_json:
         return status
     if (report := read_or_tell(reader(config))) is None:
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     _tell(report, as_json=True)
-    return EXIT_OK
+    return exit_status.OK
 
 
 def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
@@ -70,13 +70,13 @@ def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
     read, shown = reader(config), ""
     while True:
         if (report := read_or_tell(read)) is None:
-            return EXIT_NOTHING
+            return exit_status.NO_HOST
         over = end is not None and time.monotonic() >= end
         if report.drained or over or not report.draining:
             if shown:
                 show_progress("")
             _tell(report, as_json=as_json)
-            return EXIT_OK if report.drained or end == 0.0 else EXIT_NOT
+            return exit_status.OK if report.drained or end == 0.0 else exit_status.NO
         text = drain_text(report.left, drained=False)
         if text != shown and sys.stderr is not None and sys.stderr.isatty():
             shown = text

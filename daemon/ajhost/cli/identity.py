@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from ajhost.adapters.linux import processes, runtime_directory
-from ajhost.cli.common import EXIT_CONFIG
+from ajhost.cli import exit_status
 from ajhost.cli.output import echo_error
 
 AS_ROOT = (
@@ -84,7 +84,7 @@ def become(user: str, where: str, config: Path) -> None:
         echo_error(
             f"{where}: cannot become {user}: {error.strerror}: SETUID and SETGID are needed, or a start as that user"
         )
-        sys.exit(EXIT_CONFIG)
+        sys.exit(exit_status.BAD_CONFIGURATION)
     processes.allow_inspection()  # the kernel forbids it to a process that was root
     os.umask(0o077)
     os.environ.update(HOME=identity.home, USER=identity.name, LOGNAME=identity.name)
@@ -103,7 +103,7 @@ def _identity(user: str, where: str) -> _Identity:
     numbers = uid.isdecimal() and (gid or uid).isdecimal()
     if not numbers or max(int(uid), int(gid or uid)) >= (1 << 32) - 1:
         echo_error(f"{where}: found {user!r}, allowed: a user of this machine, or UID:GID")
-        sys.exit(EXIT_CONFIG)
+        sys.exit(exit_status.BAD_CONFIGURATION)
     group = int(gid or uid)
     home = "/" if entry is None else entry.pw_dir
     return _Identity(uid if entry is None else entry.pw_name, int(uid), group, home, (group,))

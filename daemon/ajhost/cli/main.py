@@ -5,7 +5,6 @@ Each command imports what it needs when it runs, so that `ajhost --help` imports
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -13,11 +12,12 @@ from typing import NoReturn
 import click
 
 from ajhost import __version__
+from ajhost.cli import exit_status
 from ajhost.cli.attempts import attempts
 from ajhost.cli.call import call
 from ajhost.cli.cancel import cancel
 from ajhost.cli.check import check
-from ajhost.cli.common import EXIT_CONFIG, BadConfiguration
+from ajhost.cli.common import BadConfiguration
 from ajhost.cli.dev import dev
 from ajhost.cli.drain import drain, resume
 from ajhost.cli.new import new
@@ -29,7 +29,6 @@ from ajhost.cli.stacks import recycle, stacks
 from ajhost.cli.status import status, tasks
 from ajhost.cli.top import top
 
-INTERRUPTED = 128 + signal.SIGINT
 _EPILOG = """\b
 Examples:
   ajhost new shop; cd shop; ajhost dev
@@ -74,11 +73,11 @@ def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> N
         result = error.exit_code
     except BadConfiguration as error:
         echo_error(str(error))
-        result = EXIT_CONFIG
+        result = exit_status.BAD_CONFIGURATION
     except OutputFailed as error:
         if not error.is_pipe:
             echo_error(str(error))
         result = error.status
     except (click.Abort, KeyboardInterrupt):
-        result = INTERRUPTED
+        result = exit_status.INTERRUPTED
     sys.exit(result or 0)

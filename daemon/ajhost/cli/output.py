@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
-from ajhost.adapters.log_record import clean
-
-BROKEN_PIPE = 128 + signal.SIGPIPE
-IO_ERROR = 74
+from ajhost.cli import exit_status
+from ajhost.protocol.safe_text import clean, printable
 
 
 class OutputFailed(Exception):
@@ -21,7 +18,7 @@ class OutputFailed(Exception):
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write: {error.strerror or error}")
         self.is_pipe = isinstance(error, BrokenPipeError)
-        self.status = BROKEN_PIPE if self.is_pipe else IO_ERROR
+        self.status = exit_status.BROKEN_PIPE if self.is_pipe else exit_status.CANNOT_WRITE
 
 
 def write(data: bytes) -> None:
@@ -65,11 +62,6 @@ def to_json(value: object, indent: int | None = None) -> str:
     """JSON without characters that a terminal obeys: control, format and bidirectional characters are escaped."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
-
-
-def printable(text: str) -> str:
-    """Text of a task or a server, with `?` in place of characters that a terminal obeys."""
-    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def columns(rows: Sequence[Sequence[object]]) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.common import BadConfiguration, config_option, runtime_directory, unreadable
 from ajhost.cli.output import echo, echo_error
 
-EXIT_TAKEN, EXIT_REJECTED, EXIT_NOTHING = 0, 1, 3
 _EPILOG = """\b
 Examples:
   ajhost reload
@@ -39,7 +39,7 @@ def reload(config: Path, timeout: float) -> int:
         directory = runtime_directory(config)
     except BadConfiguration as error:
         echo_error(f"rejected, nothing was reloaded: {error}")
-        return EXIT_REJECTED
+        return exit_status.NO
     from ajhost.roles.host_client import NotRunning
     from ajhost.roles.host_client import reload as ask
 
@@ -47,15 +47,15 @@ def reload(config: Path, timeout: float) -> int:
         taken, text = ask(directory, timeout, config)
     except NotRunning as error:
         echo_error(str(error))
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     except TimeoutError:
         echo_error(f"not decided within {timeout:g} s; the log of the host will say how it ends")
-        return EXIT_REJECTED
+        return exit_status.NO
     except OSError as error:
         echo_error(unreadable(directory, error))
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     if taken:
         echo(text)
-        return EXIT_TAKEN
+        return exit_status.OK
     echo_error(f"rejected, the old generation serves on:\n{text}")
-    return EXIT_REJECTED
+    return exit_status.NO

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ajhost.cli.common import EXIT_CONFIG, config_option, load_settings
+from ajhost.cli import exit_status
+from ajhost.cli.common import config_option, load_settings
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.values import HandlerSettings, Settings
 
@@ -46,7 +47,7 @@ def routes(config: Path, as_json: bool, schema: bool) -> int:
     except TemplateFailed as failed:
         for problem in failed.problems:
             echo_error(f"{settings.file}: {problem}")
-        return EXIT_CONFIG
+        return exit_status.BAD_CONFIGURATION
     described = {handler.route: handler for handler in found}
     if schema and not as_json:
         schemas = {h.route: json.loads(h.schema) for h in described.values() if h.schema}

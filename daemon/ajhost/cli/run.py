@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.common import load_settings, own_config_option
 
 _EPILOG = """\b
@@ -55,4 +56,5 @@ def run(config: Path, user: str | None) -> int:
         del os.environ[name]
 
     warning = identity.AS_ROOT if identity.is_root() and user is None else None
-    return supervise(settings, partial(load, config, environ), warning)
+    started = supervise(settings, partial(load, config, environ), warning)
+    return exit_status.OK if started else exit_status.CANNOT_START

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ajhost.cli.common import EXIT_CONFIG
+from ajhost.cli import exit_status
 from ajhost.cli.output import echo_error
 
 _BOOTED = Path("/run/systemd/system")
@@ -63,12 +63,12 @@ def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
                 stream.flush()
         shown = _systemctl("show", "--property=ExecMainStatus,Result", file.name)
         status = int(re.search(r"ExecMainStatus=(\d+)", f"{shown}ExecMainStatus=0")[1])  # type: ignore[index]
-        if status not in (0, EXIT_CONFIG):
+        if status not in (0, exit_status.BAD_CONFIGURATION):
             echo_error(
                 f"{unit}: the check ended with status {status} ({_result(shown)}) in the unit's sandbox; systemd says: "
                 f"{_last_words(file.name)}"
             )
-        return EXIT_CONFIG if status else 0
+        return exit_status.BAD_CONFIGURATION if status else 0
     finally:
         for path in (file, out, err):
             path.unlink(missing_ok=True)

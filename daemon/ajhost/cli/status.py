@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.common import config_option, is_named, runtime_directory, unreadable, wrong_host
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.core.status import (
@@ -21,7 +22,6 @@ from ajhost.core.status import (
     duration,
 )
 
-EXIT_OK, EXIT_INCOMPLETE, EXIT_NOTHING = 0, 1, 3
 _EPILOG = """\b
 Examples:
   ajhost status
@@ -51,22 +51,22 @@ def status(config: Path, as_json: bool) -> int:
     """
     report = read_or_tell(reader(config))
     if report is None:
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     if not as_json:
         return print_once(report)
     echo(to_json(report.as_object()))
-    return exit_status(report)
+    return status_of_look(report)
 
 
 def print_once(report: StatusReport) -> int:
     """Prints a status for people; the exit status."""
     echo("\n\n".join(_text(report)))
-    return exit_status(report)
+    return status_of_look(report)
 
 
-def exit_status(report: StatusReport) -> int:
+def status_of_look(report: StatusReport) -> int:
     """What a command ends with that has shown the status."""
-    return EXIT_OK if report.complete else EXIT_INCOMPLETE
+    return exit_status.OK if report.complete else exit_status.NO
 
 
 def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float:
@@ -95,7 +95,7 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
     """
     report = read_or_tell(reader(config))
     if report is None:
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     wanted = "" if route == CATCH_ALL else route
     found = [
         (worker, task)
@@ -112,7 +112,7 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
             echo_error(f"the host has no route {wanted!r}; it has {', '.join(map(repr, routes))}")
         else:
             echo_error("no task runs" + (" that is asked for" if older or route is not None else ""))
-    return EXIT_OK
+    return exit_status.OK
 
 
 class Unreadable(Exception):

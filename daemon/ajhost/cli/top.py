@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
+from ajhost.cli import exit_status
 from ajhost.cli.common import config_option
 from ajhost.cli.output import echo_error
-from ajhost.cli.status import EXIT_NOTHING, EXIT_OK, print_once, read_or_tell, reader
+from ajhost.cli.status import print_once, read_or_tell, reader
 
 _EPILOG = """\b
 Examples:
@@ -38,7 +39,7 @@ def top(config: Path, interval: float) -> int:
     """
     read = reader(config)
     if (first := read_or_tell(read)) is None:
-        return EXIT_NOTHING
+        return exit_status.NO_HOST
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         return print_once(first)
     if (terminal := os.environ.get("TERM", "")) in ("", "dumb", "unknown"):
@@ -49,4 +50,4 @@ def top(config: Path, interval: float) -> int:
     from ajhost.cli.top_screen import Screen
 
     Screen(read, first, interval).run()
-    return EXIT_OK
+    return exit_status.OK

@@ -9,9 +9,9 @@ from typing import Any
 
 from prompt_toolkit.utils import get_cwidth
 
-from ajhost.cli.output import printable
 from ajhost.cli.status import head, latency, rate, size
 from ajhost.core.status import DISCONNECTED, SERVING, RouteStatus, StatusReport, TaskStatus, WorkerStatus
+from ajhost.protocol.safe_text import printable
 from ajhost.protocol.times import SECOND, parse
 
 Fragment = tuple[str, str]

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from ajhost.core.backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.connection_table import (
-    BACKOFF,
-    LOCKS_OUT,
     TRYING,
     Barred,
     Close,

@@ -83,7 +83,7 @@ class Hung:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class HangEnded:
     """A hanging worker runs again."""
 
     serial: int
@@ -119,7 +119,7 @@ class Stop:
     """The host stops: every worker leaves, none is replaced."""
 
 
-Event = Scale | Ready | Left | Died | Hung | Recovered | Recycle | Tick | Drain | Resume | Stop
+Event = Scale | Ready | Left | Died | Hung | HangEnded | Recycle | Tick | Drain | Resume | Stop
 
 
 # -- commands -------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ TRANSITIONS: dict[tuple[WorkerState, type[Event | Command]], WorkerState | None]
     (_S.DRAINED, Ready): _S.SERVING,
     (_S.SERVING, Hung): _S.HUNG,
     (_S.DRAINED, Hung): _S.HUNG,
-    (_S.HUNG, Recovered): _S.SERVING,
+    (_S.HUNG, HangEnded): _S.SERVING,
     **{(state, Leave): _S.LEAVING for state in (_S.STARTING, _S.SERVING, _S.DRAINED, _S.HUNG)},
     **{(state, Died): None for state in WorkerState},
 }
@@ -230,7 +230,7 @@ class Fleet:
                 self.generation, self.count = generation, count
                 for slot in self._slots.values():
                     slot.delay, slot.not_before = 0.0, 0.0
-            case Ready(serial) | Left(serial) | Hung(serial) | Recovered(serial):
+            case Ready(serial) | Left(serial) | Hung(serial) | HangEnded(serial):
                 if member := self.members.get(serial):
                     self._on_report(member, event, now)
             case Died(serial):
@@ -271,7 +271,7 @@ class Fleet:
         return self.draining and all(m.outside for m in self.members.values())
 
     @staticmethod
-    def _on_report(member: Member, event: Ready | Left | Hung | Recovered, now: float) -> None:
+    def _on_report(member: Member, event: Ready | Left | Hung | HangEnded, now: float) -> None:
         if isinstance(event, Left):
             member.outside = member.state is WorkerState.LEAVING or not member.joins
         after = TRANSITIONS.get((member.state, type(event)))
@@ -281,7 +281,7 @@ class Fleet:
         member.hung_at = now if after is WorkerState.HUNG else None
         if after in IN_PLACE and member.ready_at is None:
             member.ready_at = now
-        if isinstance(event, Recovered):  # what it was told meanwhile, and what it said, is not known
+        if isinstance(event, HangEnded):  # what it was told meanwhile, and what it said, is not known
             member.joins, member.outside = True, False
 
     def _on_death(self, member: Member, now: float) -> None:

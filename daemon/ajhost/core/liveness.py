@@ -38,11 +38,11 @@ class Verdict(Enum):
     ALIVE = "every sign of life is there"
     LATE = "a heartbeat was missed"
     HUNG = "it hangs, or did and is not in the queue group again"
-    RECOVERED = "it hung, and serves again"
+    HANG_ENDED = "it hung, and serves again"
     EXPIRED = "it hangs past the kill grace"
 
 
-class Sign(Enum):
+class LifeSign(Enum):
     """Which sign of life is missing."""
 
     HEARTBEAT = "no heartbeat"
@@ -51,7 +51,7 @@ class Sign(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class Observation:
     """What one check has seen of a worker; times in nanoseconds."""
 
     age: int
@@ -78,34 +78,34 @@ class Signs:
     """Until it is killed, if it hangs."""
 
 
-def missing(signs: Signs) -> Sign | None:
+def missing(seen: Observation) -> LifeSign | None:
     """The sign of life that is missing for too long."""
     # a turn of the loop takes more of the time that the worker had when it is interrupted over and over
-    patience = signs.patience if signs.starved < STARVED_NS else max(signs.patience, LONGEST_STALE_NS)
-    if signs.age - signs.starved - signs.unseen > patience:
-        return Sign.HEARTBEAT
-    if signs.unread > UNREAD_NS and signs.unread_beats >= UNREAD_BEATS:
-        return Sign.READING
-    if signs.unsubscribed > UNSUBSCRIBED_NS:
-        return Sign.SUBSCRIPTION
+    patience = seen.patience if seen.starved < STARVED_NS else max(seen.patience, LONGEST_STALE_NS)
+    if seen.age - seen.starved - seen.unseen > patience:
+        return LifeSign.HEARTBEAT
+    if seen.unread > UNREAD_NS and seen.unread_beats >= UNREAD_BEATS:
+        return LifeSign.READING
+    if seen.unsubscribed > UNSUBSCRIBED_NS:
+        return LifeSign.SUBSCRIPTION
     return None
 
 
-def judge(signs: Signs) -> Verdict:
+def judge(seen: Observation) -> Verdict:
     """The verdict on a worker."""
-    if missing(signs) is None:
-        if signs.hung:
-            return Verdict.RECOVERED if signs.subscribed else Verdict.HUNG
-        return Verdict.ALIVE if signs.age <= MISSED_NS else Verdict.LATE
-    if signs.hung and not signs.reconnected and signs.left <= 0:
+    if missing(seen) is None:
+        if seen.hung:
+            return Verdict.HANG_ENDED if seen.subscribed else Verdict.HUNG
+        return Verdict.ALIVE if seen.age <= MISSED_NS else Verdict.LATE
+    if seen.hung and not seen.reconnected and seen.left <= 0:
         return Verdict.EXPIRED
     return Verdict.HUNG
 
 
-def may_take_over(signs: Signs, since_last: int) -> bool:
+def may_take_over(seen: Observation, since_last: int) -> bool:
     """Whether a worker that hangs is taken over now, `since_last` nanoseconds after the takeover before.
 
     On a machine short of CPUs takeovers are apart from each other. But nobody waits for the end of another's hang: what
     lies unread in the connection of this one has deadlines too, and nobody else can answer it.
     """
-    return signs.starved < STARVED_NS or since_last >= STARVED_TAKEOVER_NS
+    return seen.starved < STARVED_NS or since_last >= STARVED_TAKEOVER_NS

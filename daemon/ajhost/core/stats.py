@@ -156,21 +156,35 @@ def _connection_counts(ledger: Ledger) -> tuple[Mapping[str, int], int]:
     return {name: count for name, count in counts.items() if count}, ledger.words[Word.REFUSED_REPLIES]
 
 
-def tasks_in(ledger: Ledger) -> int:
-    """How many requests a ledger holds that have no answer yet, or one that has not left."""
-    return sum(entry.state in (State.STARTED, State.ANSWERED) or _waits(entry) for entry in ledger.used())
+@dataclass(slots=True)
+class Held:
+    """The requests that a ledger holds: by route, those that run, and those that wait for somebody who starts them.
+
+    The route of one that waits is None until it has been read.
+    """
+
+    started: list[Entry] = field(default_factory=list)
+    running: Counter[str | None] = field(default_factory=Counter)
+    waiting: Counter[str | None] = field(default_factory=Counter)
+    left: int = 0
+    """All that have no answer yet, or one that has not left."""
 
 
-def running_in(ledger: Ledger, routes: Sequence[str]) -> Counter[str | None]:
-    """How many requests run in a ledger, by route; `routes` are those of its generation."""
-    return Counter(_route(entry, routes) for entry in ledger.used() if entry.state is State.STARTED)
-
-
-def waiting_in(ledger: Ledger, routes: Sequence[str]) -> Counter[str | None]:
-    """How many requests wait in a ledger for somebody who starts them, by route as far as that is known."""
-    return Counter(
-        _route(entry, routes) if entry.deadline_ns else None for entry in ledger.used() if _waits(entry)
-    )
+def held_in(ledger: Ledger, routes: Sequence[str] = ()) -> Held:
+    """Looks once at each entry of a ledger; `routes` are those of its generation."""
+    held = Held()
+    for entry in ledger.used():
+        state = entry.state
+        if state is State.STARTED:
+            held.started.append(entry)
+            held.running[_route(entry, routes)] += 1
+            held.left += 1
+        elif state is State.ANSWERED:
+            held.left += 1
+        elif _waits(entry):
+            held.waiting[_route(entry, routes) if entry.deadline_ns else None] += 1
+            held.left += 1
+    return held
 
 
 def _waits(entry: Entry) -> bool:

@@ -211,23 +211,6 @@ def new_id() -> str:
     return "3" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(26))
 
 
-def unwrap(payload: bytes) -> bytes:
-    """The original payload of a task that was encoded twice: a JSON text that holds base64 (the cron scheduler's).
-
-    Raises ValueError that says which of the two it is not.
-    """
-    try:
-        text = loads(payload)
-    except JSONDecodeError as error:
-        raise ValueError(f"cannot unwrap the payload: it is not JSON: {error}") from None
-    if type(text) is not str:
-        raise ValueError(f"cannot unwrap the payload: it is not a JSON text but {shown(text)}")
-    try:
-        return a2b_base64(text, strict_mode=True)
-    except ValueError as error:
-        raise ValueError(f"cannot unwrap the payload: its text is not base64: {error}") from None
-
-
 def shown(value: object) -> str:
     """A short one-line description of a foreign JSON value for an error text."""
     if value is None:

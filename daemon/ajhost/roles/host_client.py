@@ -17,7 +17,7 @@ from ajhost.adapters.linux import ledger_file, processes, runtime_directory
 from ajhost.adapters.linux.stats_files import read_all
 from ajhost.core.fleet import WorkerState, state_of
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.core.stats import running_in, tasks_in, waiting_in
+from ajhost.core.stats import Held, held_in
 from ajhost.core.status import (
     DISCONNECTED,
     SERVING,
@@ -29,7 +29,7 @@ from ajhost.core.status import (
     WorkerStatus,
 )
 from ajhost.core.timings import VIEW_LIMIT
-from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, State, Word
+from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
 from ajhost.roles.stats_history import DIRECTORY, Sample, baseline
@@ -68,16 +68,17 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     ledgers = _ledgers(directory / "ledger", own)
     for ledger, lives in ledgers if own_ledger is None else chain(ledgers, [(own_ledger, True)]):
         names = routes.get(ledger.generation, ())
-        left += tasks_in(ledger)
-        waiting += waiting_in(ledger, names)
+        held = held_in(ledger, names)
+        left += held.left
+        waiting += held.waiting
         if not lives:
             recovers = True
             continue
         if ledger.slot == SUPERVISOR_SLOT:
             connection = ConnectionReport.of(ledger.connection(), now_ns)
         else:
-            workers.append(_worker(ledger, names, before))
-        running += running_in(ledger, names)
+            workers.append(_worker(ledger, held, names, before))
+        running += held.running
     pid = _holder(directory)
     serves = any(worker.state == SERVING for worker in workers)
     ready = state is not None and state.pid == pid and state.ready and serves
@@ -196,9 +197,9 @@ def _routes(
         )
 
 
-def _worker(ledger: Ledger, names: Sequence[str], before: Sample | None) -> WorkerStatus:
+def _worker(ledger: Ledger, held: Held, names: Sequence[str], before: Sample | None) -> WorkerStatus:
     words, now, wall = ledger.words, time.monotonic_ns(), time.time_ns()
-    tasks = tuple(_task(entry, names, now, wall) for entry in ledger.used() if entry.state is State.STARTED)
+    tasks = tuple(_task(entry, names, now, wall) for entry in held.started)
     counts = {name: words[word] for name, word in COUNTERS.items()}
     return WorkerStatus(
         ledger.slot,

@@ -10,12 +10,12 @@ import operator
 import sys
 import types
 import typing
-from binascii import a2b_base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ajhost.api import InvalidPayload
 from ajhost.protocol import exact_json
+from ajhost.protocol.unwrap import json_inside
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -201,7 +201,7 @@ class _Json:
         :raises InvalidPayload: for `problem`, if it is no such text or what it holds does not fit either.
         """
         ways: list[str] = []
-        while len(ways) < _MOST_WRAPPINGS and (found := _unwrap(payload)) is not None:
+        while len(ways) < _MOST_WRAPPINGS and (found := json_inside(payload)) is not None:
             payload, way = found
             ways.append(way)
             try:
@@ -239,24 +239,6 @@ def _mentions(schema: object, kind: str) -> bool:
     if isinstance(schema, dict):
         return schema.get("type") == kind or any(_mentions(part, kind) for part in schema.values())
     return isinstance(schema, (list, tuple)) and any(_mentions(part, kind) for part in schema)
-
-
-def _unwrap(payload: bytes) -> tuple[bytes, str] | None:
-    """The JSON that a JSON text holds, and how; None if it is no text, or holds none."""
-    if payload.lstrip()[:1] != b'"':
-        return None
-    text: str = exact_json.loads(payload)
-    for inner, way in ((text.encode(errors="replace"), "JSON"), (_decoded(text), "base64")):
-        if inner is not None and exact_json.is_json(inner):
-            return inner, way
-    return None
-
-
-def _decoded(text: str) -> bytes | None:
-    try:
-        return a2b_base64(text, strict_mode=True)
-    except ValueError:
-        return None
 
 
 def _place(parts: Sequence[int | str], is_missing: bool, payload: bytes) -> str:

@@ -295,7 +295,8 @@ def _descriptor_problems(settings: Settings) -> list[str]:
 
 
 async def _port_problem(settings: Settings) -> str | None:
-    from ajhost.adapters.http import CannotListen, HttpServer, PageAccess
+    from ajhost.adapters.http import CannotListen, HttpServer
+    from ajhost.adapters.http_access import PageAccess
 
     assert settings.http is not None
     try:

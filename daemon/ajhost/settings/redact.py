@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ajhost.protocol.safe_text import NKEY_SEED
 from ajhost.settings.values import Settings
 
 _HIDDEN = "***"
 _LONGEST = 80
 _KEY_MATERIAL = re.compile(
-    r"\bS[ACNOPUX][A-Z2-7]{56}\b|\beyJ[\w-]{8,}|-----BEGIN|\b[0-9a-fA-F]{64,}\b|\b[A-Za-z0-9+/]{64,}={0,2}"
+    rf"{NKEY_SEED}|\beyJ[\w-]{{8,}}|-----BEGIN|\b[0-9a-fA-F]{{64,}}\b|\b[A-Za-z0-9+/]{{64,}}={{0,2}}"
 )
 """The seed of an nkey, a JWT, PEM, and what is as long as a key in hexadecimal or base64."""
 

@@ -19,9 +19,10 @@ from pathlib import Path
 import pytest
 
 from ajhost.adapters import logs
-from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels, clean
+from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
 from ajhost.adapters.systemd import journald
 from ajhost.adapters.systemd.journald import Journal, JournalHandler
+from ajhost.protocol.safe_text import clean
 
 DAEMON = str(Path(__file__).parents[3] / "daemon")
 APPLICATION = logging.getLogger("application")

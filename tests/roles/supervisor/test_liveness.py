@@ -32,11 +32,11 @@ class Watch:
         self.looks: list[tuple[float, float]] = []
         """When the monitor looked: before it began and after it had ended."""
 
-    def worker_hangs(self, worker: WorkerProcess) -> None:
+    def hang_began(self, worker: WorkerProcess) -> None:
         """Notes when."""
         self.hung.append(time.monotonic())
 
-    def worker_recovered(self, worker: WorkerProcess) -> None:
+    def hang_ended(self, worker: WorkerProcess) -> None:
         """Notes when."""
         self.recovered.append(time.monotonic())
 

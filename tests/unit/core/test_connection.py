@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ajhost.core.backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.connection import ConnectionMachine, Patience
 from ajhost.core.connection_table import (
-    BACKOFF,
-    LOCKS_OUT,
     REASON_TEXTS,
     TRANSITIONS,
     Barred,

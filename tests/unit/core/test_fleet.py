@@ -13,11 +13,11 @@ from ajhost.core.fleet import (
     Drain,
     Event,
     Fleet,
+    HangEnded,
     Hung,
     Leave,
     Left,
     Ready,
-    Recovered,
     Recycle,
     Resume,
     Scale,
@@ -217,9 +217,9 @@ def test_a_hung_member_is_replaced_at_once_when_nobody_else_serves() -> None:
 def test_of_a_hung_member_that_wakes_and_its_replacement_one_stays(wakes: str) -> None:
     driver = FleetDriver(1)
     driver.did(Hung(1))
-    commands = driver.did(Recovered(1)) if wakes.startswith("before") else []
+    commands = driver.did(HangEnded(1)) if wakes.startswith("before") else []
     commands += driver.did(Ready(2))
-    commands += driver.did(Recovered(1))
+    commands += driver.did(HangEnded(1))
     assert len(commands) == 1
     assert isinstance(commands[0], Leave)
     assert driver.fleet.serving() == 1
@@ -241,7 +241,7 @@ def test_a_stop_tells_everybody_to_leave_once_and_replaces_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [Ready(9), Left(9), Died(9), Hung(9), Recovered(9), Recycle(9), Recovered(1), Ready(1)]
+    "event", [Ready(9), Left(9), Died(9), Hung(9), HangEnded(9), Recycle(9), HangEnded(1), Ready(1)]
 )
 def test_an_event_of_a_stranger_or_out_of_place_changes_nothing(event: Event) -> None:
     driver = FleetDriver(1)
@@ -340,7 +340,7 @@ class AnyTurnOfEvents(RuleBasedStateMachine):
     def wake(self, data: st.DataObject) -> None:
         serial = data.draw(st.sampled_from(sorted(self.hung)))
         self.serving[serial] = self.hung.pop(serial)
-        self.tell(Recovered(serial))
+        self.tell(HangEnded(serial))
 
     @precondition(lambda self: self.fleet.members)
     @rule(data=st.data())
@@ -461,6 +461,6 @@ def test_a_worker_that_hung_while_the_host_was_drained_is_told_again() -> None:
     driver.did(Left(2))
     assert not driver.fleet.withdrawn()
     # it may have joined again before it read the order
-    assert driver.did(Recovered(1)) == [SetMembership(1, False)]
+    assert driver.did(HangEnded(1)) == [SetMembership(1, False)]
     driver.did(Left(1))
     assert driver.fleet.withdrawn()

@@ -13,8 +13,8 @@ from ajhost.core.liveness import (
     UNREAD_BEATS,
     UNREAD_NS,
     UNSUBSCRIBED_NS,
-    Sign,
-    Signs,
+    LifeSign,
+    Observation,
     Verdict,
     judge,
     may_take_over,
@@ -23,50 +23,50 @@ from ajhost.core.liveness import (
 
 
 @pytest.mark.parametrize(
-    ("signs", "verdict"),
+    ("seen", "verdict"),
     [
-        (Signs(age=MISSED_NS), Verdict.ALIVE),
-        (Signs(age=MISSED_NS + 1), Verdict.LATE),
-        (Signs(age=STALE_NS), Verdict.LATE),
-        (Signs(age=STALE_NS + 1), Verdict.HUNG),
-        (Signs(age=STALE_NS + 1, patience=2 * STALE_NS), Verdict.LATE),
-        (Signs(age=0, unread=UNREAD_NS, unread_beats=9), Verdict.ALIVE),
-        (Signs(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS), Verdict.HUNG),
-        (Signs(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS - 1), Verdict.ALIVE),
-        (Signs(age=0, unsubscribed=UNSUBSCRIBED_NS), Verdict.ALIVE),
-        (Signs(age=0, unsubscribed=UNSUBSCRIBED_NS + 1), Verdict.HUNG),
-        (Signs(age=STALE_NS + 1, hung=True, left=1), Verdict.HUNG),
-        (Signs(age=STALE_NS + 1, hung=True, left=0), Verdict.EXPIRED),
-        (Signs(age=STALE_NS + 1, hung=True, reconnected=True, left=0), Verdict.HUNG),
-        (Signs(age=STALE_NS + 1, left=-1), Verdict.HUNG),
-        (Signs(age=0, hung=True, left=-1), Verdict.RECOVERED),
-        (Signs(age=0, hung=True, subscribed=False, left=-1), Verdict.HUNG),
-        (Signs(age=0, hung=True, unsubscribed=UNSUBSCRIBED_NS + 1, left=-1), Verdict.EXPIRED),
+        (Observation(age=MISSED_NS), Verdict.ALIVE),
+        (Observation(age=MISSED_NS + 1), Verdict.LATE),
+        (Observation(age=STALE_NS), Verdict.LATE),
+        (Observation(age=STALE_NS + 1), Verdict.HUNG),
+        (Observation(age=STALE_NS + 1, patience=2 * STALE_NS), Verdict.LATE),
+        (Observation(age=0, unread=UNREAD_NS, unread_beats=9), Verdict.ALIVE),
+        (Observation(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS), Verdict.HUNG),
+        (Observation(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS - 1), Verdict.ALIVE),
+        (Observation(age=0, unsubscribed=UNSUBSCRIBED_NS), Verdict.ALIVE),
+        (Observation(age=0, unsubscribed=UNSUBSCRIBED_NS + 1), Verdict.HUNG),
+        (Observation(age=STALE_NS + 1, hung=True, left=1), Verdict.HUNG),
+        (Observation(age=STALE_NS + 1, hung=True, left=0), Verdict.EXPIRED),
+        (Observation(age=STALE_NS + 1, hung=True, reconnected=True, left=0), Verdict.HUNG),
+        (Observation(age=STALE_NS + 1, left=-1), Verdict.HUNG),
+        (Observation(age=0, hung=True, left=-1), Verdict.HANG_ENDED),
+        (Observation(age=0, hung=True, subscribed=False, left=-1), Verdict.HUNG),
+        (Observation(age=0, hung=True, unsubscribed=UNSUBSCRIBED_NS + 1, left=-1), Verdict.EXPIRED),
     ],
 )
-def test_a_verdict_follows_from_the_signs(signs: Signs, verdict: Verdict) -> None:
-    assert judge(signs) is verdict
+def test_a_verdict_follows_from_the_signs(seen: Observation, verdict: Verdict) -> None:
+    assert judge(seen) is verdict
 
 
 def test_time_without_a_cpu_is_none_in_which_a_heartbeat_could_have_come() -> None:
-    assert judge(Signs(age=10 * STALE_NS, starved=10 * STALE_NS - MISSED_NS)) is Verdict.LATE
-    assert judge(Signs(age=10 * STALE_NS, unseen=10 * STALE_NS - MISSED_NS)) is Verdict.LATE
-    assert judge(Signs(age=10 * STALE_NS, unseen=9 * STALE_NS - 1)) is Verdict.HUNG
+    assert judge(Observation(age=10 * STALE_NS, starved=10 * STALE_NS - MISSED_NS)) is Verdict.LATE
+    assert judge(Observation(age=10 * STALE_NS, unseen=10 * STALE_NS - MISSED_NS)) is Verdict.LATE
+    assert judge(Observation(age=10 * STALE_NS, unseen=9 * STALE_NS - 1)) is Verdict.HUNG
 
 
 def test_a_machine_short_of_cpus_has_more_patience_with_the_rest_too() -> None:
-    assert judge(Signs(age=LONGEST_STALE_NS + STARVED_NS, starved=STARVED_NS)) is Verdict.LATE
-    assert judge(Signs(age=LONGEST_STALE_NS + STARVED_NS + 1, starved=STARVED_NS)) is Verdict.HUNG
+    assert judge(Observation(age=LONGEST_STALE_NS + STARVED_NS, starved=STARVED_NS)) is Verdict.LATE
+    assert judge(Observation(age=LONGEST_STALE_NS + STARVED_NS + 1, starved=STARVED_NS)) is Verdict.HUNG
 
 
 def test_the_missing_sign_is_named() -> None:
-    assert missing(Signs(age=STALE_NS + 1)) is Sign.HEARTBEAT
-    assert missing(Signs(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS)) is Sign.READING
-    assert missing(Signs(age=0, unsubscribed=UNSUBSCRIBED_NS + 1)) is Sign.SUBSCRIPTION
-    assert missing(Signs(age=0)) is None
+    assert missing(Observation(age=STALE_NS + 1)) is LifeSign.HEARTBEAT
+    assert missing(Observation(age=0, unread=UNREAD_NS + 1, unread_beats=UNREAD_BEATS)) is LifeSign.READING
+    assert missing(Observation(age=0, unsubscribed=UNSUBSCRIBED_NS + 1)) is LifeSign.SUBSCRIPTION
+    assert missing(Observation(age=0)) is None
 
 
 def test_where_cpus_are_short_takeovers_are_apart_and_none_waits_for_the_end_of_another() -> None:
-    assert may_take_over(Signs(age=1), 0)
-    assert not may_take_over(Signs(age=1, starved=STARVED_NS), STARVED_TAKEOVER_NS - 1)
-    assert may_take_over(Signs(age=1, starved=STARVED_NS), STARVED_TAKEOVER_NS)
+    assert may_take_over(Observation(age=1), 0)
+    assert not may_take_over(Observation(age=1, starved=STARVED_NS), STARVED_TAKEOVER_NS - 1)
+    assert may_take_over(Observation(age=1, starved=STARVED_NS), STARVED_TAKEOVER_NS)

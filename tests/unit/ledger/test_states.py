@@ -11,11 +11,11 @@ from ajhost.core.fleet import (
     Died,
     Event,
     Fleet,
+    HangEnded,
     Hung,
     IllegalTransition,
     Leave,
     Ready,
-    Recovered,
     Scale,
     WorkerState,
 )
@@ -140,7 +140,7 @@ def test_every_word_of_an_entry_has_its_row_at_its_place() -> None:
 
 # -- a worker -----------------------------------------------------------------------------------------
 
-REPORTS: tuple[type[Ready | Hung | Recovered], ...] = (Ready, Hung, Recovered)
+REPORTS: tuple[type[Ready | Hung | HangEnded], ...] = (Ready, Hung, HangEnded)
 LIFE: dict[WorkerState, tuple[type[Event], ...]] = {
     WorkerState.STARTING: (),
     WorkerState.SERVING: (Ready,),
@@ -162,7 +162,7 @@ def worker_in(state: WorkerState) -> Fleet:
 @pytest.mark.parametrize("state", WorkerState)
 @pytest.mark.parametrize("report", REPORTS)
 def test_a_report_moves_a_worker_as_the_table_says_or_not_at_all(
-    report: type[Ready | Hung | Recovered], state: WorkerState
+    report: type[Ready | Hung | HangEnded], state: WorkerState
 ) -> None:
     host = worker_in(state)
     host.handle(report(1), 0.0)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ajhost import Task, TerminateTask
 from ajhost.protocol import times
-from ajhost.protocol.task import encode_task, read_task, unwrap
+from ajhost.protocol.task import encode_task, read_task
+from ajhost.protocol.unwrap import unwrap
 
 FULL = {
     "id": "2Zzz0aXK3z6bm9wQ2vJ8mX1fG7d",

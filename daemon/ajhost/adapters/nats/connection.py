@@ -19,9 +19,9 @@ from ajhost.adapters.nats.scout import scout
 from ajhost.adapters.nats.subscriber import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.adapters.throttled_log import ThrottledLog
+from ajhost.core.backoff import LOCKS_OUT
 from ajhost.core.connection import ConnectionMachine, Patience
 from ajhost.core.connection_table import (
-    LOCKS_OUT,
     REASON_TEXTS,
     Barred,
     Close,

@@ -9,6 +9,7 @@ from ajhost.core.connection_table import Lost
 from ajhost.ledger.connection_status import Reason
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.safe_text import printable
 from ajhost.protocol.server_info import ServerInfo
 
 _LONGEST_ERROR = 512
@@ -76,10 +77,10 @@ def broken(error: OSError) -> Lost:
 
 def error_text(line: bytes) -> str:
     """The text of a server's `-ERR`, as a log or a terminal may show it."""
-    return clean(line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace"))
+    return server_text(line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace"))
 
 
-def clean(text: str) -> str:
+def server_text(text: str) -> str:
     """A server's text as a log or a terminal may show it."""
     text = text.strip(" '\r\n")[:_LONGEST_ERROR]
-    return "".join(c if c.isprintable() else "?" for c in text) or "an error without a text"
+    return printable(text) or "an error without a text"

@@ -18,7 +18,7 @@ from nats.aio.client import Client, RawCredentials
 from nats.aio.transport import Transport
 
 from ajhost.adapters.nats.credentials import LogInData
-from ajhost.adapters.nats.interfaces import ServerRefused, clean
+from ajhost.adapters.nats.interfaces import ServerRefused, server_text
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.protocol.server_info import ServerInfo
 
@@ -51,7 +51,7 @@ async def log_in(transport: LedgerTransport, info: ServerInfo, data: LogInData, 
             **{key: value for key, value in who.items() if value is not None},
         )
     except nats.errors.Error as error:
-        raise ServerRefused(clean(str(error).removeprefix("nats: "))) from None
+        raise ServerRefused(server_text(str(error).removeprefix("nats: "))) from None
     finally:
         with contextlib.suppress(Exception):
             await client.close()

@@ -24,9 +24,10 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from ajhost.adapters.log_record import clean, labels_of, task_labels, text_of
+from ajhost.adapters.log_record import labels_of, task_labels, text_of
 from ajhost.adapters.log_routing import WRITTEN_LEVEL
 from ajhost.core.timings import JOURNAL_WRITE_LIMIT
+from ajhost.protocol.safe_text import clean
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -9,46 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from ajhost.core.fleet import Drain, Resume
-from ajhost.core.stats import tasks_in
+from ajhost.core.stats import held_in
 from ajhost.core.status import drain_text
 from ajhost.core.timeline import EventKind, Timeline
 from ajhost.core.timings import DRAIN_ANSWER_LIMIT, POLL_INTERVAL
 from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.phases import SupervisorPhase
 from ajhost.roles.supervisor.workers import WorkerPool
 
 _log = logging.getLogger("ajhost.supervisor")
-
-
-class Rest(Protocol):
-    """What the supervisor itself holds (`phases.SupervisorPhase`)."""
-
-    @property
-    def ledgers(self) -> Sequence[Ledger]:
-        """The supervisor's own."""
-
-    @property
-    def retired(self) -> Sequence[Ledger]:
-        """Those of dead workers, in which requests may wait."""
-
-    @property
-    def idle(self) -> bool:
-        """Whether the standby is out of the queue group, and nothing is left to recover."""
 
 
 class Drainer:
     """`on_change()` makes known that the host drains, or does not any more."""
 
     def __init__(
-        self, pool: WorkerPool, timeline: Timeline, rest: Rest, on_change: Callable[[], None]
+        self, pool: WorkerPool, timeline: Timeline, phase: SupervisorPhase, on_change: Callable[[], None]
     ) -> None:
         self._pool, self._timeline, self._on_change = pool, timeline, on_change
-        self._rest = rest
+        self._phase = phase
         self._drained = False
         if (before := state_file.read(pool.runtime)) is not None and before.draining:
             _log.warning(
@@ -56,9 +40,9 @@ class Drainer:
             )
             pool.handle(Drain())
 
-    def enter(self, rest: Rest) -> None:
+    def enter(self, phase: SupervisorPhase) -> None:
         """The supervisor's next phase."""
-        self._rest = rest
+        self._phase = phase
 
     def tick(self) -> None:
         """Tells, once for each drain, that nothing is left. Call it about once a second."""
@@ -118,12 +102,12 @@ class Drainer:
     def _left(self) -> int:
         """How many tasks have no answer yet, or one that has not left."""
         ledgers: list[Ledger] = [member.ledger for member in self._pool.members.values()]
-        ledgers += [*self._rest.ledgers, *self._rest.retired]
-        return sum(map(tasks_in, ledgers))
+        ledgers += [*self._phase.ledgers, *self._phase.retired]
+        return sum(held_in(ledger).left for ledger in ledgers)
 
     def _is_out(self) -> bool:
         """Whether every process is out of the group, and nothing is left to recover."""
-        return self._pool.fleet.withdrawn() and self._rest.idle
+        return self._pool.fleet.withdrawn() and self._phase.idle
 
     def _is_drained(self) -> bool:
         return self._is_out() and not self._left()  # in this order: counting looks at every entry

@@ -15,8 +15,8 @@ from ajhost.core.liveness import (
     LONGEST_STALE_NS,
     MISSED_NS,
     STALE_NS,
-    Sign,
-    Signs,
+    LifeSign,
+    Observation,
     Verdict,
     judge,
     may_take_over,
@@ -79,10 +79,10 @@ class _Watched:
 class LivenessEvents(Protocol):
     """What the monitor finds; `Running` acts on it."""
 
-    def worker_hangs(self, worker: WorkerProcess) -> None:
+    def hang_began(self, worker: WorkerProcess) -> None:
         """Called once for each connection that a worker hangs on."""
 
-    def worker_recovered(self, worker: WorkerProcess) -> None:
+    def hang_ended(self, worker: WorkerProcess) -> None:
         """Called once for each hang that ends."""
 
     def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
@@ -160,25 +160,25 @@ class LivenessMonitor:
     def _check_worker(self, worker: WorkerProcess, now: float, kill_grace: float, never_beat_ns: int) -> None:
         watched = self._watched.setdefault(worker.serial, _Watched())
         now_ns = int(now * 1e9)
-        signs = self._signs(worker, watched, now_ns, kill_grace, never_beat_ns)
-        verdict = judge(signs)
+        seen = self._observe(worker, watched, now_ns, kill_grace, never_beat_ns)
+        verdict = judge(seen)
         self.calm = self.calm and verdict is Verdict.ALIVE
         match verdict:
-            case Verdict.HUNG if not watched.hung_ns or signs.reconnected:
-                self._found_hanging(worker, watched, signs, now_ns)
-            case Verdict.RECOVERED:
-                self._found_recovered(worker, watched, now_ns)
+            case Verdict.HUNG if not watched.hung_ns or seen.reconnected:
+                self._found_hanging(worker, watched, seen, now_ns)
+            case Verdict.HANG_ENDED:
+                self._found_hang_ended(worker, watched, now_ns)
             case Verdict.EXPIRED:
                 self._expire(worker, watched, now)
 
-    def _signs(
+    def _observe(
         self,
         worker: WorkerProcess,
         watched: _Watched,
         now_ns: int,
         kill_grace: float,
         never_beat_ns: int,
-    ) -> Signs:
+    ) -> Observation:
         words, age = worker.ledger.words, now_ns - worker.heartbeat_ns
         if age <= MISSED_NS:
             watched.starvation = None
@@ -191,7 +191,7 @@ class LivenessMonitor:
             starved_ns = watched.starvation.starved_ns
         first = earliest_deadline(worker.ledger, now_ns) if watched.hung_ns else None
         until_ns = (watched.hung_ns if first is None else first) + int(kill_grace * 1e9)
-        return Signs(
+        return Observation(
             age=age,
             patience=watched.patience_ns if worker.has_beaten else never_beat_ns,
             starved=starved_ns,
@@ -242,11 +242,13 @@ class LivenessMonitor:
             return 0
         return now_ns - max(watched.unsubscribed_since_ns, self._connected_since_ns)
 
-    def _found_hanging(self, worker: WorkerProcess, watched: _Watched, signs: Signs, now_ns: int) -> None:
-        sign = missing(signs)
+    def _found_hanging(
+        self, worker: WorkerProcess, watched: _Watched, seen: Observation, now_ns: int
+    ) -> None:
+        sign = missing(seen)
         if sign is None:
             return  # it hung, and is about to subscribe again
-        if not may_take_over(signs, now_ns - self._took_over_ns):
+        if not may_take_over(seen, now_ns - self._took_over_ns):
             return
         self._took_over_ns = now_ns
         # or it woke for a moment, in which it has connected again and begun another task that holds it up
@@ -254,24 +256,24 @@ class LivenessMonitor:
         watched.hung_ns, watched.hung_epoch, watched.stacks_at = now_ns, worker.ledger.words[Word.EPOCH], 0.0
         worker.hangs = True
         _log.warning(
-            "worker %d (pid %d) hangs%s: %s", worker.slot, worker.pid, again, self._why(worker, sign, signs)
+            "worker %d (pid %d) hangs%s: %s", worker.slot, worker.pid, again, self._why(worker, sign, seen)
         )
-        self._events.worker_hangs(worker)
+        self._events.hang_began(worker)
 
     @staticmethod
-    def _why(worker: WorkerProcess, sign: Sign, signs: Signs) -> str:
-        if sign is Sign.HEARTBEAT:
-            return f"no beat for {(signs.age - signs.starved - signs.unseen) / 1e9:.2f} s"
+    def _why(worker: WorkerProcess, sign: LifeSign, seen: Observation) -> str:
+        if sign is LifeSign.HEARTBEAT:
+            return f"no beat for {(seen.age - seen.starved - seen.unseen) / 1e9:.2f} s"
         used, limit = processes.descriptors(worker.pid)
         full = f"; too many open files: {used} of {limit}" if 0 < limit <= used + 1 else ""
         return f"{sign.value}{full}"
 
-    def _found_recovered(self, worker: WorkerProcess, watched: _Watched, now_ns: int) -> None:
+    def _found_hang_ended(self, worker: WorkerProcess, watched: _Watched, now_ns: int) -> None:
         if now_ns - watched.hung_ns < 2 * STALE_NS:  # a false alarm: judge it less strictly
             watched.patience_ns = min(watched.patience_ns * 2, LONGEST_STALE_NS)
         watched.hung_ns, watched.stacks_at, worker.hangs = 0, 0.0, False
         _log.warning("worker %d (pid %d) goes on after hanging", worker.slot, worker.pid)
-        self._events.worker_recovered(worker)
+        self._events.hang_ended(worker)
 
     def _expire(self, worker: WorkerProcess, watched: _Watched, now: float) -> None:
         if not watched.stacks_at:

@@ -1,4 +1,4 @@
-"""The supervisor's process: its lock, its exit status."""
+"""The supervisor's process: its lock, and why it cannot start."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ajhost.adapters.http import HttpServer
 
 _log = logging.getLogger("ajhost.supervisor")
-EXIT_OK, EXIT_STARTUP = 0, 70
 _HINTS = {
     errno.EPERM: " (a seccomp filter of the container or the unit may forbid it)",
     errno.EFBIG: " (the limit of a file's size is lower than a ledger is large: ulimit -f, LimitFSIZE=)",
@@ -38,8 +37,8 @@ _HINTS = {
 """What most likely refuses, and is not to be seen from the error."""
 
 
-def run(settings: Settings, load: Callable[[], Settings], warning: str | None = None) -> int:
-    """Runs the host until it is told to stop; the exit status (0 clean, 70 when it could not start).
+def run(settings: Settings, load: Callable[[], Settings], warning: str | None = None) -> bool:
+    """Runs the host until it is told to stop; False when it could not start, which the log tells.
 
     `load` reads the configuration again for a reload. `warning`: what the log says first.
     """
@@ -59,12 +58,12 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
             asyncio.run(_serve(settings, load, notifier, files))
     except StartupFailed as error:
         _log.error("cannot start: %s", error)
-        return EXIT_STARTUP
+        return False
     except OSError as error:
         hint = _HINTS.get(error.errno or 0, "")
         _log.error("cannot start: %s: %s%s", error.filename or _call_of(error), error.strerror or error, hint)
-        return EXIT_STARTUP
-    return EXIT_OK
+        return False
+    return True
 
 
 def _call_of(error: OSError) -> str:
@@ -100,7 +99,8 @@ def host_status(runtime: Path, supervisor: Supervisor) -> bytes:
 
 async def _listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
     # here, so that a host that does not serve HTTP starts without its libraries
-    from ajhost.adapters.http import CannotListen, HttpServer, PageAccess
+    from ajhost.adapters.http import CannotListen, HttpServer
+    from ajhost.adapters.http_access import PageAccess
     from ajhost.roles.supervisor.http_endpoints import endpoints
 
     token = None if http.token_file is None else read_word(http.token_file.read_bytes()).encode()

@@ -10,7 +10,7 @@ from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.stats_files import read_all
 from ajhost.core.fleet import WorkerState
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.core.stats import ConnectionStats, HostStats, connection_stats, running_in, waiting_in
+from ajhost.core.stats import ConnectionStats, HostStats, connection_stats, held_in
 from ajhost.core.status import DISCONNECTED
 from ajhost.ledger.view import Ledger
 from ajhost.roles.stats_history import DIRECTORY
@@ -40,10 +40,11 @@ def snapshot(
     counted = read_all(pool.runtime / DIRECTORY)
     running: Counter[str | None] = Counter()
     waiting: Counter[str | None] = Counter()
-    for ledger in living:
-        running += running_in(ledger, generations.get(ledger.generation, ()))
-    for ledger in [*living, *own, *retired]:
-        waiting += waiting_in(ledger, generations.get(ledger.generation, ()))
+    for number, ledger in enumerate([*living, *own, *retired]):
+        held = held_in(ledger, generations.get(ledger.generation, ()))
+        waiting += held.waiting
+        if number < len(living):
+            running += held.running
     routes = {name: counted.get(name if name is None else clip(name), RouteStats()) for name in known}
     now_running, now_waiting = {**known, **running}, {**known, **waiting}
     return HostStats(

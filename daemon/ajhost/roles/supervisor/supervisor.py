@@ -28,10 +28,11 @@ from ajhost.roles.supervisor.control import Actions
 from ajhost.roles.supervisor.decision import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.generation import Generation
-from ajhost.roles.supervisor.phases import Running, Starting, SupervisorPhase
+from ajhost.roles.supervisor.phases import Starting, SupervisorPhase
 from ajhost.roles.supervisor.readiness import status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
+from ajhost.roles.supervisor.running import Running
 from ajhost.roles.supervisor.service import service_of
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby

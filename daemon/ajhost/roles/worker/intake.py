@@ -12,7 +12,8 @@ from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.frames import Message, scan
 from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.task import TaskRecord, unwrap
+from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.unwrap import unwrap
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Origin

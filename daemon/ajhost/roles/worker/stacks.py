@@ -16,8 +16,8 @@ from types import FrameType
 from typing import Any
 
 import ajhost
-from ajhost.adapters.log_record import clean
 from ajhost.core.stacks_gate import StacksGate
+from ajhost.protocol.safe_text import clean
 from ajhost.roles.worker.request import Attempt
 
 _log = logging.getLogger("ajhost.worker")

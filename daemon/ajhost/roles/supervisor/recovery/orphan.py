@@ -14,7 +14,7 @@ from pathlib import Path
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.fleet import WorkerState, state_number
-from ajhost.core.liveness import Signs, Verdict, judge
+from ajhost.core.liveness import Observation, Verdict, judge
 from ajhost.ledger.layout import Word
 from ajhost.roles.supervisor.connections import InheritedConnections, Key
 from ajhost.roles.supervisor.recovery.remains import is_complete
@@ -117,7 +117,7 @@ class Orphan:
     def hangs(self) -> bool:
         """Whether its last heartbeat is so old that it hangs."""
         heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
-        return bool(heartbeat_ns) and judge(Signs(time.monotonic_ns() - heartbeat_ns)) is Verdict.HUNG
+        return bool(heartbeat_ns) and judge(Observation(time.monotonic_ns() - heartbeat_ns)) is Verdict.HUNG
 
     def begins_to_hang(self) -> bool:
         """Whether it hangs, and did not at the last call."""

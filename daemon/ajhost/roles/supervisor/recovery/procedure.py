@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import FaultGuard
@@ -83,27 +82,6 @@ class LivingWorker(Protocol):
         """It was not needed after all."""
 
 
-class _Attempt:
-    """Holds back the error of what is done in it, unless `raises`."""
-
-    __slots__ = ("_raises", "error")
-
-    def __init__(self, raises: bool) -> None:
-        self._raises = raises
-        self.error: Exception | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if self._raises or not isinstance(error, Exception):
-            return False
-        self.error = error
-        return True
-
-
 class Recovery:
     """Recovers what processes leave, with the standby's ledger and connection."""
 
@@ -146,44 +124,59 @@ class Recovery:
         # a supervisor's ledger has answers for requests of its workers' too: each is answered once
         told: set[bytes] = set()
         for one in batch:
-            async for attempt in self._insist("answering for a process", one):
-                with attempt:
-                    count = answer_started(one, self._standby, self._ledgers, self._crash_policy, told)
-                    one.answered += count
-                    self._counters.answered += count
+            await self._answer_started(one, told)
         # the newest ledger first: what it has copied is known when the first ledger of that is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
                 one.copied = self._copies.in_later_ledgers(one.ledger)
-            async for attempt in self._insist("moving what had not started", one):
-                with attempt:
-                    self._count_requeued(one, requeue_entries(one, self._standby))
+            await self._requeue_entries(one)
             if Fact.SUPERVISOR_GONE in one.facts:
                 self._copies.add(one.ledger)
         # then, so that of these only what lies in a living process's ledger is left
         for one in batch:
-            async for attempt in self._insist("moving what a process had pulled", one):
-                with attempt:
-                    self._count_requeued(one, requeue_tokens(one, self._standby, self._ledgers))
+            await self._requeue_tokens(one)
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
     def _count_requeued(self, one: Remains, count: int) -> None:
         one.requeued += count
         self._counters.requeued += count
 
-    async def _insist(self, job: str, one: Remains) -> AsyncIterator[_Attempt]:
-        """Attempts at a step, again and again within limits while this process lacks descriptors or memory.
+    async def _answer_started(self, one: Remains, told: set[bytes]) -> None:
+        def step() -> None:
+            count = answer_started(one, self._standby, self._ledgers, self._crash_policy, told)
+            one.answered += count
+            self._counters.answered += count
 
-        Of a process that is only stopped there is one: it cannot wait.
+        await self._insist("answering for a process", one, step)
+
+    async def _requeue_entries(self, one: Remains) -> None:
+        def step() -> None:
+            self._count_requeued(one, requeue_entries(one, self._standby))
+
+        await self._insist("moving what had not started", one, step)
+
+    async def _requeue_tokens(self, one: Remains) -> None:
+        def step() -> None:
+            self._count_requeued(one, requeue_tokens(one, self._standby, self._ledgers))
+
+        await self._insist("moving what a process had dequeued", one, step)
+
+    async def _insist(self, job: str, one: Remains, step: Callable[[], None]) -> None:
+        """Tries a step again and again, within limits, while this process lacks descriptors or memory.
+
+        Of a process that is only stopped there is one try, and its error is raised: it cannot wait.
         """
         for _ in range(_INSIST):
-            attempt = _Attempt(one.stopped)
-            yield attempt
-            if attempt.error is None:
+            try:
+                step()
+            except Exception as error:
+                if one.stopped:
+                    raise
+                self._guard.failed(job, error)
+                if not isinstance(error, OSError | MemoryError):
+                    break
+            else:
                 return
-            self._guard.failed(job, attempt.error)
-            if not isinstance(attempt.error, OSError | MemoryError):
-                break
             await asyncio.sleep(RESOURCE_RETRY)
         _log.error("%s was given up: requests are lost", job)
 

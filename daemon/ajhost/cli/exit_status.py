@@ -1,0 +1,23 @@
+"""The exit statuses of all commands: they are a contract. Each command's --help says which of them it has."""
+
+from __future__ import annotations
+
+import signal
+
+OK = 0
+NO = 1
+"""It was refused, is not so, or was not done."""
+USAGE = 2
+"""Wrong words. `ajhost call` alone: the task ended by AJ-Terminate."""
+TERMINATED = 2
+NO_HOST = 3
+"""No host runs, or it cannot be asked. `ajhost call` alone: no answer came."""
+NO_ANSWER = 3
+CANNOT_START = 70
+"""EX_SOFTWARE of sysexits.h: the host could not start."""
+CANNOT_WRITE = 74
+"""EX_IOERR of sysexits.h: stdout is full."""
+BAD_CONFIGURATION = 78
+"""EX_CONFIG of sysexits.h."""
+INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE

@@ -1,0 +1,45 @@
+"""Payloads that were encoded twice: base64 or JSON in a JSON text, as `ajc tasks add` and the cron scheduler send."""
+
+from __future__ import annotations
+
+from binascii import a2b_base64
+
+from orjson import JSONDecodeError, loads
+
+from ajhost.protocol import exact_json
+from ajhost.protocol.task import shown
+
+
+def unwrap(payload: bytes) -> bytes:
+    """What the setting `unwrap` asks for: the base64 in a JSON text (the cron scheduler's).
+
+    Raises ValueError that says which of the two it is not.
+    """
+    try:
+        text = loads(payload)
+    except JSONDecodeError as error:
+        raise ValueError(f"cannot unwrap the payload: it is not JSON: {error}") from None
+    if type(text) is not str:
+        raise ValueError(f"cannot unwrap the payload: it is not a JSON text but {shown(text)}")
+    try:
+        return a2b_base64(text, strict_mode=True)
+    except ValueError as error:
+        raise ValueError(f"cannot unwrap the payload: its text is not base64: {error}") from None
+
+
+def json_inside(payload: bytes) -> tuple[bytes, str] | None:
+    """For typed handlers: the JSON that a JSON text holds, and how; None if it is no text, or holds none."""
+    if payload.lstrip()[:1] != b'"':
+        return None
+    text: str = exact_json.loads(payload)
+    for inner, way in ((text.encode(errors="replace"), "JSON"), (_decoded(text), "base64")):
+        if inner is not None and exact_json.is_json(inner):
+            return inner, way
+    return None
+
+
+def _decoded(text: str) -> bytes | None:
+    try:
+        return a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return None

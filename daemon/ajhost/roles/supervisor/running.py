@@ -1,0 +1,193 @@
+"""The supervisor from the moment that a server has let it in: its ticks, and what it does when workers die or hang."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+
+from ajhost.adapters import logs
+from ajhost.adapters.systemd.notify import Notifier
+from ajhost.core.crash_policy import CrashPolicy
+from ajhost.core.fleet import HangEnded, Hung, Tick
+from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
+from ajhost.ledger.layout import Phase, Word
+from ajhost.ledger.view import Ledger
+from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.stats_history import StatsHistory
+from ajhost.roles.supervisor.connections import FdStore
+from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.drain import Drainer
+from ajhost.roles.supervisor.last_resort import LastResort
+from ajhost.roles.supervisor.liveness import LivenessEvents, LivenessMonitor
+from ajhost.roles.supervisor.phases import SupervisorPhase
+from ajhost.roles.supervisor.readiness import status_line
+from ajhost.roles.supervisor.recovery.procedure import Recovery
+from ajhost.roles.supervisor.shutdown import Shutdown
+from ajhost.roles.supervisor.standby import Standby
+from ajhost.roles.supervisor.strays import Strays
+from ajhost.roles.supervisor.worker_process import WorkerProcess
+from ajhost.roles.supervisor.workers import WorkerPool
+
+
+class Running(SupervisorPhase, LivenessEvents):
+    """The standby is connected: it answers for the dead, and takes over from those that hang.
+
+    `spec` is the first generation's. The supervisor ticks from here on.
+    """
+
+    def __init__(
+        self,
+        standby: Standby,
+        pool: WorkerPool,
+        fd_store: FdStore,
+        notifier: Notifier,
+        strays: Strays,
+        drainer: Drainer,
+        spec: GenerationSpec,
+    ) -> None:
+        super().__init__()
+        self._standby, self._pool, self._notifier, self._strays = standby, pool, notifier, strays
+        self._guard, self._spec, self._drainer = pool.guard, spec, drainer
+        self._crash_policy = CrashPolicy((h.route, h.max_crashes) for h in spec.handlers)
+        self._last_resort = LastResort(standby, pool.fleet)
+        self._recovery = Recovery(
+            standby.directory, standby, fd_store, self._crash_policy, pool.counters, pool.guard,
+            pool.fleet, self._last_resort, pool.background,
+        )  # fmt: skip
+        self._liveness = LivenessMonitor(standby, pool.guard, self)
+        self._history = StatsHistory(pool.runtime)
+        self._status_at = self._tick_at = 0.0
+
+    async def begin(self) -> None:
+        """What earlier starts left is recovered, and time goes on."""
+        previous_start = self._recovery.previous_start
+        for name in previous_start.take_stored_sockets(self._notifier.stored()):
+            self._notifier.forget(name)
+        if previous_start and not self._pool.fleet.draining:
+            await self._standby.subscribe()
+        self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
+        if previous_start:
+            self._pool.background.spawn(self._recovery.recover_previous_start())
+
+    # -- what others ask ------------------------------------------------------------------------
+
+    @property
+    def ledgers(self) -> Sequence[Ledger]:
+        """The supervisor's own."""
+        return [self._standby.ledger]
+
+    @property
+    def retired(self) -> Sequence[Ledger]:
+        """Those of dead workers, in which requests may wait."""
+        return self._recovery.retired.ledgers
+
+    @property
+    def subscriptions(self) -> int:
+        """How often the standby has subscribed as the last resort."""
+        return self._standby.subscriptions
+
+    @property
+    def idle(self) -> bool:
+        """Whether the standby is out of the queue group, and nothing is left to recover."""
+        return not self._standby.subscribed and self._recovery.idle
+
+    async def cancel(self, asked: Mapping[str, object]) -> Decision:
+        """What the control socket was asked for: a task is cancelled."""
+        return await self._pool.canceller.obey(asked, self._standby)
+
+    # -- events ---------------------------------------------------------------------------------
+
+    def become_ready(self) -> bool:
+        """Whether every slot serves now, for the first time. Orphans leave the queue group then."""
+        fleet = self._pool.fleet
+        if self.ready or not fleet.count or not fleet.complete():
+            return False
+        self.ready = True
+        self._recovery.previous_start.ask_orphans_to_leave()
+        self._standby.ledger.words[Word.PHASE] = Phase.SERVING
+        return True
+
+    def worker_died(self, worker: WorkerProcess, how: str) -> None:
+        """Its requests are recovered, and what it has left is ended."""
+        self._pool.background.spawn(self._recovery.recover_dead(worker, how))
+        self._strays.owner_died()
+
+    def hang_began(self, worker: WorkerProcess) -> None:
+        """Its connection is taken over."""
+        self._pool.handle(Hung(worker.serial))
+        self._pool.background.spawn(self._recovery.recover_hung(worker))
+
+    def hang_ended(self, worker: WorkerProcess) -> None:
+        """It serves again."""
+        self._pool.handle(HangEnded(worker.serial))
+
+    def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
+        """It is replaced."""
+        self._pool.recycle(worker, why)
+
+    def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
+        """Takes the handlers and limits of a reload."""
+        self._spec = spec
+        self._crash_policy.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
+        self._standby.apply_generation(spec, queues)
+
+    # -- time -----------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        """Every part is done whatever the others raise, and the next tick comes; only one that did all of its work
+        tells systemd that the host is alive."""
+        guard, standby, pool = self._guard, self._standby, self._pool
+        now_ns, before = time.monotonic_ns(), guard.failures.total()
+        late = time.monotonic() - self._tick_at
+        with guard("the supervisor's heartbeat"):
+            standby.beat(now_ns)
+        with guard("judging the workers"):
+            members, import_timeout = list(pool.members.values()), self._spec.python.import_timeout
+            self._liveness.check(members, self._spec.workers, import_timeout, late)
+        with guard("settling what dead workers left"):
+            self._recovery.tick(now_ns)
+        with guard("filling the slots"):
+            pool.handle(Tick())
+        with guard("covering the queue group"):
+            if self.ready:
+                self._last_resort.tick(pool.background)
+        with guard("following max_payload"):
+            if self.ready:
+                pool.follow_max_payload(standby.connection.largest_request)
+        if now_ns / 1e9 >= self._status_at:
+            self._status_at = now_ns / 1e9 + STATUS_INTERVAL
+            self._each_second()
+        calm = False
+        with guard("the pace of the ticks"):
+            calm = not self._strays.end() and self._liveness.calm and standby.idle and self._recovery.idle
+        if guard.failures.total() == before:
+            with guard("the watchdog"):
+                self._notifier.watchdog()
+        self._tick_in(CHECK_INTERVAL_CALM if calm else CHECK_INTERVAL)
+
+    def _each_second(self) -> None:
+        guard = self._guard
+        with guard("telling of a drain"):
+            self._drainer.tick()
+        with guard("the status for systemd"):
+            self._notifier.status(status_line(self._pool, self._drainer.text))
+        with guard("reaping orphaned processes"):
+            self._strays.reap()
+        with guard("telling of lost log lines"):
+            logs.report_lost()
+        with guard("keeping the history of statistics"):
+            self._history.sample(m.pid for m in self._pool.members.values() if m.pid)
+        with guard("forgetting removed ledgers"):
+            self._recovery.prune()
+        guard.report()
+
+    def _tick_in(self, seconds: float) -> None:
+        self._tick_at = time.monotonic() + seconds
+        asyncio.get_running_loop().call_later(seconds, self._tick)
+
+    async def stop(self, shutdown: Shutdown, drain_timeout: float) -> None:
+        """Returns when no worker lives and every answer has left."""
+        self._last_resort.stopping = True
+        await shutdown.run(self._standby, self._recovery, drain_timeout)
