@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import sysconfig
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,24 +25,31 @@ class Block:
     runs_on: bool
 
 
-def shell_blocks(page: str) -> list[Block]:
-    """What of a page is to be run, in order; a comment before a block says if it is not, or runs on."""
+def shell_blocks(page: str, *, downloads: bool = False) -> list[Block]:
+    """What of a page is to be run, in order; a comment before a block says if it is not, or runs on.
+
+    `downloads`: with those that are not run, since they would download.
+    """
     found = _BLOCK.findall((ROOT / page).read_text())
-    return [Block(text, mark == "runs on") for mark, text in found if "not run" not in mark]
+    return [Block(text, mark == "runs on") for mark, text in found if downloads or "not run" not in mark]
 
 
 class Reader:
     """Somebody who types what a page says, in terminals that begin in one directory."""
 
-    def __init__(self, stack: AsyncExitStack, home: Path, *tools: Path) -> None:
-        """`tools` are on PATH, by their names up to a hyphen. What runs on ends with `stack`."""
+    def __init__(self, stack: AsyncExitStack, home: Path, *tools: Path, venv: Path | None = None) -> None:
+        """`tools` are on PATH, by their names up to a hyphen. What runs on ends with `stack`.
+
+        `venv`: the environment that is active beside the one of the tests.
+        """
         self._stack = stack
         self._home = home
         (home / "bin").mkdir()
         for tool in tools:
             (home / "bin" / tool.name.partition("-")[0]).symlink_to(tool)
-        places = (str(home / "bin"), sysconfig.get_path("scripts"), os.environ["PATH"])
-        self.env: Mapping[str, str] = {
+        activated = () if venv is None else (str(venv / "bin"),)
+        places = (str(home / "bin"), *activated, sysconfig.get_path("scripts"), os.environ["PATH"])
+        self.env: dict[str, str] = {
             **os.environ,
             "HOME": str(home),
             # what ~/.config is to programs that ask the system for ~
@@ -51,6 +57,7 @@ class Reader:
             "PATH": os.pathsep.join(places),
             "PYTHONPATH": str(Path(ajhost.__path__[0]).parent),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **({} if venv is None else {"VIRTUAL_ENV": str(venv)}),
         }
 
     async def start(self, commands: str, ready: str | None) -> Program:
@@ -68,8 +75,8 @@ class Reader:
             done = await run(
                 *("bash", "-euo", "pipefail", "-c", commands), env=self.env, cwd=self._home, timeout=120
             )
-            assert done.status == 0, (commands, done)
-            if again is None or not re.search(again, done.stdout):
+            if again is None or not re.search(again, done.stdout + done.stderr):
+                assert done.status == 0, (commands, done)
                 return done
             await asyncio.sleep(0.1)  # others have to go on meanwhile
         raise AssertionError(f"{commands} still says {again}: {done.stdout}")

@@ -336,6 +336,30 @@ def test_a_session_that_is_killed_leaves_nothing_running(project: Path, dev: Cal
                 pass
 
 
+def test_a_context_leads_to_its_server_as_long_as_it_runs(
+    project: Path, dev: Callable[..., Dev], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts = project.parent / "config" / "nats" / "context"
+    monkeypatch.setitem(ENV, "XDG_CONFIG_HOME", str(project.parent / "config"))
+    contexts.mkdir(parents=True)
+    mine = contexts / "MINE.json"
+    mine.write_text('{"description": "my own"}')
+    refused = command("dev", "--context", "MINE", cwd=project)
+    assert (refused.returncode, mine.read_text()) == (70, '{"description": "my own"}')
+    assert f"{mine} is there already: give another name to --context" in refused.stderr
+    left_by_a_killed = contexts / "AJC.json"
+    left_by_a_killed.write_text('{"description": "ajhost dev, process 4194399", "url": "nats://127.0.0.1:1"}')
+    session = dev("--context", "AJC")
+    shown = session.until("workers serve")
+    (server,) = re.findall(r"NATS is at (nats://[\d.:]+), the NATS context AJC", shown)
+    assert json.loads(left_by_a_killed.read_text())["url"] == server
+    assert left_by_a_killed.stat().st_mode & 0o777 == 0o600
+    refused = command("dev", "--context", "AJC", cwd=project)
+    assert f"is of another ajhost dev, process {session.process}: " in refused.stderr
+    assert session.end()[0] == 0
+    assert [file.name for file in contexts.iterdir()] == ["MINE.json"]
+
+
 @pytest.mark.parametrize("how", ["--lifespan", "-c", "--debug"])
 def test_handlers_have_their_lifespan(project: Path, dev: Callable[..., Dev], how: str) -> None:
     source = "async def lifespan(worker):\n    yield 'opened'\nasync def show(task): return task.state\n"

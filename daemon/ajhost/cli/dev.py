@@ -18,13 +18,14 @@ Examples:
   ajhost dev shop.mail:send --route email:new
   ajhost dev email:new=shop.mail:send report:=shop.reports:make
   ajhost dev                                     what ./ajhost.toml says, on a server of its own
+  ajhost dev --context AJC                       ajc and nats --context AJC find its server
   ajhost dev --debug                             breakpoint() works in handlers
 \b
 From a second terminal, in the same directory:
   ajhost call send '{"to": "ada"}'
   ajhost status
 \b
-Exit status: 0 stopped by Ctrl-C, 70 no NATS server, 78 bad configuration.
+Exit status: 0 stopped by Ctrl-C, 70 no NATS server or the context is another's, 78 bad configuration.
 """
 
 
@@ -44,6 +45,9 @@ Exit status: 0 stopped by Ctrl-C, 70 no NATS server, 78 bad configuration.
 @click.option(
     "--server", metavar="URL", help="A NATS server that runs.  [default: one of its own, with JetStream]"
 )
+@click.option(
+    "--context", metavar="NAME", help="Keep a NATS context of this name for the server: ajc and nats find it."
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
 @click.option("--debug", is_flag=True, help="One worker on this terminal, no deadlines: breakpoint() works.")
 def dev(
@@ -52,6 +56,7 @@ def dev(
     routes: Sequence[str],
     lifespan: str | None,
     server: str | None,
+    context: str | None,
     workers: int,
     debug: bool,
 ) -> int:
@@ -64,6 +69,7 @@ def dev(
         echo_error("ajhost dev needs watchfiles to reload on save: pip install 'ajhost[dev]'")
         return exit_status.CANNOT_START
     from ajhost.adapters.nats_server import NatsServerFailed
+    from ajhost.cli.dev_context import ContextInUse
     from ajhost.cli.dev_session import DevSession
 
     if config is None and not targets:
@@ -80,6 +86,8 @@ def dev(
             checked(server)
         except InvalidValue as error:
             raise click.UsageError(f"--server: {error}") from None
+    if context is not None and (not context or "/" in context or ".." in context):
+        raise click.UsageError(f"--context: {context!r} is no name of a NATS context")
     handlers = _handlers(targets, routes)
     if config is not None and (handlers or lifespan):
         raise click.UsageError("either handlers or settings, -c FILE, say what is served")
@@ -89,12 +97,13 @@ def dev(
         handlers=handlers,
         lifespan=lifespan,
         server=server,
+        context=context,
         workers=workers,
         debug=debug,
     )
     try:
         return asyncio.run(session.run())
-    except NatsServerFailed as error:
+    except (NatsServerFailed, ContextInUse) as error:
         echo_error(str(error))
         return exit_status.CANNOT_START
     except OSError as error:

@@ -21,6 +21,7 @@ from ajhost.adapters.linux.child_processes import children_of
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats_server import EmbeddedNatsServer
 from ajhost.cli.common import BadConfiguration, load_settings
+from ajhost.cli.dev_context import nats_context
 from ajhost.cli.dev_place import make_place, settings_of
 from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
@@ -48,6 +49,7 @@ class DevSession:
     handlers: dict[str, str]
     lifespan: str | None
     server: str | None
+    context: str | None
     workers: int
     debug: bool
 
@@ -62,9 +64,11 @@ class DevSession:
         try:
             async with self._nats() as url:
                 self._url = url
+                context = nats_context(self.context, url) if self.context else contextlib.nullcontext()
                 self._write_settings()
-                async with TaskTap(url, _show):
-                    await self._serve()
+                with context:
+                    async with TaskTap(url, _show):
+                        await self._serve()
         finally:
             shutil.rmtree(self._place, ignore_errors=True)
         return 0
@@ -138,7 +142,8 @@ class DevSession:
         return True
 
     def _tell_start(self) -> None:
-        echo(f"dev: NATS is at {without_secret(self._url)}")
+        known = "" if self.context is None else f", the NATS context {self.context}"
+        echo(f"dev: NATS is at {without_secret(self._url)}{known}")
         if self.config is None:
             for route, target in self.handlers.items():
                 echo(f"dev: {route or 'the catch-all'} is served by {target}")

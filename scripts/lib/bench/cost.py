@@ -23,6 +23,7 @@ _TASKS = {1: 1_500, 32: 6_000, 256: 8_000}
 then slows down all that are compared. A slow peer gets a fifth."""
 _SLOW = "faststream"
 TYPED = "typed"
+LIFESPAN = "lifespan"
 MIDDLEWARE = "middleware"
 WATCHED = "watched"
 BASE = "bare callback"
@@ -66,13 +67,22 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 {"count": 1, "concurrency": slots, "backlog": 512},
             )
         )
-        beside = await stack.enter_async_context(
+        with_lifespan = await stack.enter_async_context(
             host(
                 directory,
                 server.url,
-                {MIDDLEWARE: "stateful_noop"},
+                {LIFESPAN: "stateful_noop"},
                 {"count": 1, "concurrency": slots, "backlog": 512},
-                python={"lifespan": f"{HANDLERS}:lifespan", "middleware": [f"{HANDLERS}:around"]},
+                python={"lifespan": f"{HANDLERS}:lifespan"},
+            )
+        )
+        with_middleware = await stack.enter_async_context(
+            host(
+                directory,
+                server.url,
+                {MIDDLEWARE: "noop"},
+                {"count": 1, "concurrency": slots, "backlog": 512},
+                python={"middleware": [f"{HANDLERS}:around"]},
             )
         )
         looked_at = await stack.enter_async_context(
@@ -88,7 +98,8 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
         services = {
             "ajhost": Service("ajhost", tuple(ours.workers().values())),
             "ajhost, typed payload": Service(TYPED, tuple(ours.workers().values())),
-            "ajhost, lifespan, one middleware": Service(MIDDLEWARE, tuple(beside.workers().values())),
+            "ajhost, one middleware": Service(MIDDLEWARE, tuple(with_middleware.workers().values())),
+            "ajhost, lifespan": Service(LIFESPAN, tuple(with_lifespan.workers().values())),
             "ajhost, page open, metrics scraped": Service(WATCHED, tuple(looked_at.workers().values())),
             BASE: await stack.enter_async_context(peer("peer_bare", "bare", server.url)),
         }
