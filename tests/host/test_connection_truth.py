@@ -151,7 +151,7 @@ async def test_replies_that_the_server_refuses_are_counted_as_failed_and_the_per
 
             async def counted() -> bool:  # not by a scrape: what one has seen as completed does not go back
                 workers = (await state(host))[1]["workers"]
-                return sum(worker["connection"]["refused_replies"] for worker in workers) == 5
+                return bool(sum(worker["connection"]["refused_replies"] for worker in workers) == 5)
 
             await until(counted)
             assert {request.verdict for request in sent} == {Verdict.SILENT}

@@ -119,9 +119,13 @@ async def test_recycled_workers_are_replaced_without_a_task_that_notices(
     async with _host(tmp_path, nats_server, count=2) as host, Router(nats_server.url) as router:
         before = host.workers()
         async with router.load("quick", rate=100) as load:
-            assert (await host.command("recycle", "1")).stdout.strip() == "workers that are being replaced: 1"
+            assert (
+                await host.command("recycle", "1")
+            ).stdout.strip() == "being replaced: the worker of slot 1"
             # one that leaves and one that starts are not replaced once more
-            assert (await host.command("recycle", "1")).stdout.strip() == "workers that are being replaced: 1"
+            assert (
+                await host.command("recycle", "1")
+            ).stdout.strip() == "being replaced: the worker of slot 1"
             while host.workers().get(1) in (before[1], None):  # noqa: ASYNC110  # processes are looked at
                 await asyncio.sleep(0.02)
             assert host.workers()[0] == before[0]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
 
 from ajhost import __version__
+from ajhost.roles.host_client import control
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
@@ -103,3 +105,30 @@ async def test_what_no_task_matches_is_told_beside_the_output(
             result = await host.command("tasks", *options)
             assert (result.status, result.stdout, result.stderr.strip()) == (0, "", text)
         assert (await host.command("tasks", "--json")).stdout == "[]\n"
+
+
+async def test_a_supervisor_that_hangs_is_shown_and_does_not_do_late_what_nobody_waits_for(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host, Router(nats_server.url) as router:
+        assert (await host.status())["supervisor"]["silent_s"] == 0
+        host.send_signal(signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(30):
+                while not (told := (await host.status())["supervisor"]["silent_s"]):
+                    pass  # each look is a process
+            assert 3 < told < 30
+            shown = await host.command("status")
+            assert (shown.status, ", hangs: no sign of life for " in shown.stdout) == (0, True), shown
+            assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE, "workers serve on"
+            with pytest.raises(TimeoutError):
+                await asyncio.to_thread(control, host.runtime, 0.2, {"ask": "drain", "settings": host.file})
+        finally:
+            host.send_signal(signal.SIGCONT)
+        await host.log("who waits no more: not done")
+        told_now = await host.status()
+        assert (told_now["draining"], told_now["serving"], told_now["supervisor"]["silent_s"]) == (
+            False,
+            2,
+            0,
+        )

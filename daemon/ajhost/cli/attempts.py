@@ -61,6 +61,9 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
         echo(to_json(found))
     elif found:
         echo(columns([("WHEN", "TASK", "TYPE", "TRY", "OUTCOME", "REASON", "TEXT"), *map(_row, found)]))
+    else:
+        asked_for = " that is asked for" if any(wanted.values()) else ""
+        echo_error(f"no attempt{asked_for} ended otherwise than completed")
     return exit_status.OK
 
 

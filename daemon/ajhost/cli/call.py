@@ -162,6 +162,11 @@ def _call_many(
 ) -> int:
     answers: list[Answer] = []
     begun = time.monotonic()
+
+    def begin() -> None:
+        nonlocal begun
+        begun = time.monotonic()
+
     with contextlib.ExitStack() as stack:
         # of what was heard by then, if it is interrupted
         stack.callback(lambda: _sum_up(answers, time.monotonic() - begun, as_json=as_json))
@@ -174,7 +179,7 @@ def _call_many(
                 echo(to_json(answer.as_object()))
 
         try:
-            problem = asyncio.run(ask_many(nats, make, timeout, count, rate, heard))
+            problem = asyncio.run(ask_many(nats, make, timeout, count, rate, begin, heard))
         except BaseExceptionGroup as group:  # the first of them is why the others were cut
             raise group.exceptions[0] from None
         if problem is not None:

@@ -91,10 +91,12 @@ async def ask_many(
     timeout: float,
     count: int,
     rate: float | None,
+    begin: Callable[[], None],
     heard: Callable[[Answer], None],
 ) -> str | None:
     """Asks `count` times, `rate` times a second, or one after the other without one; why not, if there is no server.
 
+    `begin` is called when there is a connection. The figures of a summary count from there.
     The time of an answer counts from when its request was due, so a host that is too slow for the rate shows.
     """
     from ajhost.adapters.nats.connection import addresses
@@ -107,6 +109,7 @@ async def ask_many(
             async def one(request: Request, due: float) -> None:
                 heard(await _ask(requester, request, timeout, where, due))
 
+            begin()
             begun = time.monotonic()
             for number in range(count):
                 if rate is None:

@@ -142,7 +142,7 @@ def ask_host(config: Path, asked: dict[str, object], *, quiet: bool = False) -> 
         echo_error(str(error))
         return exit_status.NO_HOST
     except TimeoutError:
-        echo_error(f"no answer within {_ANSWER_LIMIT:g} s")
+        echo_error(f"no answer within {_ANSWER_LIMIT:g} s: `ajhost status` says whether the supervisor hangs")
         return exit_status.NO
     except OSError as error:
         echo_error(unreadable(directory, error))

@@ -16,6 +16,7 @@ from ajhost.core.status import (
     CATCH_ALL,
     RouteStatus,
     StatusReport,
+    SupervisorStatus,
     TaskStatus,
     WorkerStatus,
     drain_text,
@@ -160,7 +161,7 @@ def head(report: StatusReport) -> list[str]:
         )
     lines.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "
-        f"{'ready' if supervisor.ready else 'not ready'}, {supervisor.connection or 'not connected yet'}"
+        f"{_life(supervisor)}, {supervisor.connection or 'not connected yet'}"
     )
     drain = f"{drain_text(report.left, drained=report.drained)}: " if report.draining else ""
     serve = f"{report.serving} of {report.count} slots serve" if report.count else "no slot serves yet"
@@ -168,6 +169,12 @@ def head(report: StatusReport) -> list[str]:
     if supervisor.last_death:
         lines.append(f"last death {duration(supervisor.died_s)} ago: {supervisor.last_death}")
     return lines
+
+
+def _life(supervisor: SupervisorStatus) -> str:
+    if supervisor.silent_s:
+        return f"hangs: no sign of life for {duration(supervisor.silent_s)}"
+    return "ready" if supervisor.ready else "not ready"
 
 
 def _text(report: StatusReport) -> Iterator[str]:

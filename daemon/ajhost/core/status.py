@@ -124,7 +124,8 @@ class SupervisorStatus:
     """The supervisor: the generation that it last made, and whether the host is ready.
 
     `version`, `settings` (the file) and `uptime_s` are of the host. `last_death` names the worker or template that died
-    last, otherwise than in order, and how; it was `died_s` ago.
+    last, otherwise than in order, and how; it was `died_s` ago. `silent_s` is how long its loop has given no sign of
+    life, 0 while it does: workers serve on, and nobody does what an operator asks for.
     """
 
     pid: int
@@ -136,6 +137,7 @@ class SupervisorStatus:
     connection: ConnectionReport | None = None
     last_death: str = ""
     died_s: float = 0.0
+    silent_s: float = 0.0
 
 
 def duration(seconds: float) -> str:

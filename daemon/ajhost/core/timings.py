@@ -46,6 +46,8 @@ UNSUBSCRIBED_LIMIT = 3.0
 """A worker that is out of the queue group this long, while another process of the host is connected, hangs."""
 HEARTBEAT_AHEAD = 1.0
 """A heartbeat that is further in the future is a damaged word, and is ignored."""
+SUPERVISOR_SILENT = 3.0
+"""A supervisor whose own heartbeat is older than this is shown as one that hangs."""
 FIRST_HEARTBEAT_LIMIT = 10.0
 """A new worker must write its first heartbeat within this, or within the import timeout if that is longer."""
 CHECK_ON_TIME = 0.02

@@ -28,7 +28,7 @@ from ajhost.core.status import (
     TaskStatus,
     WorkerStatus,
 )
-from ajhost.core.timings import VIEW_LIMIT
+from ajhost.core.timings import SUPERVISOR_SILENT, VIEW_LIMIT
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
@@ -63,7 +63,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
         raise NotRunning(f"no ajhost runs on {directory}")
     workers, running, waiting, left, recovers = [], Counter[str | None](), Counter[str | None](), 0, False
     routes = {} if state is None else state.routes
-    now_ns, connection = time.monotonic_ns(), None
+    now_ns, connection, silent_s = time.monotonic_ns(), None, 0.0
     before = baseline(directory, now_ns)
     ledgers = _ledgers(directory / "ledger", own)
     for ledger, lives in ledgers if own_ledger is None else chain(ledgers, [(own_ledger, True)]):
@@ -76,6 +76,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
             continue
         if ledger.slot == SUPERVISOR_SLOT:
             connection = ConnectionReport.of(ledger.connection(), now_ns)
+            silent_s = _silent_s(ledger, now_ns)
         else:
             workers.append(_worker(ledger, held, names, before))
         running += held.running
@@ -101,6 +102,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
             connection,
             state.last_death,
             max(time.time() - state.died_at, 0.0) if state.last_death else 0.0,
+            silent_s,
         ),
         tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),
         state.count,
@@ -211,6 +213,12 @@ def _worker(ledger: Ledger, held: Held, names: Sequence[str], before: Sample | N
         ConnectionReport.of(ledger.connection(), now),
         *_resources(words[Word.PID], now, before),
     )
+
+
+def _silent_s(ledger: Ledger, now_ns: int) -> float:
+    beat_ns = ledger.words[Word.HEARTBEAT]
+    silent_s = (now_ns - beat_ns) / 1e9 if beat_ns else 0.0
+    return silent_s if silent_s > SUPERVISOR_SILENT else 0.0
 
 
 def _state(ledger: Ledger) -> str:

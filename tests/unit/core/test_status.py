@@ -63,6 +63,7 @@ def test_its_json_is_what_programs_rely_on() -> None:
             "connection": None,
             "last_death": "",
             "died_s": 0.0,
+            "silent_s": 0.0,
         },
         "workers": [
             {

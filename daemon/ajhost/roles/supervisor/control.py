@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,8 +36,11 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
             asked = orjson.loads(await reader.readline())
             if isinstance(asked, dict) and (action := actions.get(str(asked.get("ask")))) is not None:
                 meant = asked.get("settings")
-                _log.info("%s asked for by %s", asked["ask"], _peer(writer))
-                if isinstance(meant, str) and os.path.realpath(meant) != os.path.realpath(settings):
+                late = ", who waits no more: not done" if _has_gone(writer) else ""
+                _log.info("%s asked for by %s%s", asked["ask"], _peer(writer), late)
+                if late:
+                    decision = Decision(False, "nobody waits for it any more")
+                elif isinstance(meant, str) and os.path.realpath(meant) != os.path.realpath(settings):
                     decision = Decision(False, f"the host on {runtime} runs on {settings}, not on {meant}")
                 else:
                     decision = await action(asked)
@@ -46,6 +50,12 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
             writer.write(orjson.dumps(body) + b"\n")
             await writer.drain()
         writer.close()
+
+    def _has_gone(writer: asyncio.StreamWriter) -> bool:
+        """Whether who asked has given up: this process hung meanwhile, and they were told that it gives no answer."""
+        poll = select.poll()
+        poll.register(writer.get_extra_info("socket").fileno(), select.POLLHUP)
+        return bool(poll.poll(0))
 
     def _peer(writer: asyncio.StreamWriter) -> str:
         """Who asks, as the kernel knows it (SO_PEERCRED, unix(7))."""

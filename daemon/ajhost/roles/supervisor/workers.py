@@ -262,8 +262,9 @@ class WorkerPool(WorkerEvents):
         # one that leaves is replaced already; one that starts is new
         serials = [m.serial for m in known if m.state not in (WorkerState.LEAVING, WorkerState.STARTING)]
         self.recycle_all([self.members[s] for s in serials if s in self.members], "an operator asked for it")
-        slots = ", ".join(map(str, sorted({m.slot for m in known})))
-        return Decision(True, f"workers that are being replaced: {slots}")
+        slots = sorted({m.slot for m in known})
+        names = f"slot {slots[0]}" if len(slots) == 1 else f"slots {', '.join(map(str, slots))}"
+        return Decision(True, f"being replaced: the worker{'' if len(slots) == 1 else 's'} of {names}")
 
     def follow_max_payload(self, size: int) -> None:
         """A server that takes larger payloads than before needs ledgers with a larger receive buffer."""
