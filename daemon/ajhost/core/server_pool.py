@@ -239,7 +239,10 @@ def _discovered(url: str, told_by: Server) -> Server | None:
         return None
     if not host or any(c.isspace() or not c.isprintable() for c in host) or len(host) > 255:
         return None
-    is_name = literal(host, 1) is None
+    address = literal(host, 1)
+    if address is not None and ipaddress.ip_address(address.ip).is_unspecified:
+        return None  # where that server listens, not where it is: from here it would be this machine
+    is_name = address is None
     return Server(
         host,
         int(port),

@@ -65,7 +65,7 @@ def _place(place: str) -> tuple[str, int]:
     else:
         host, _, port = place.partition(":")
     if not _HOST.match(host):
-        raise ValueError("a host that is none")
+        raise ValueError("a host that is none (an IPv6 address is written [::1])")
     if port and (not _PORT.match(port) or not 0 < int(port) < 1 << 16):
         raise ValueError("a port that is none")
     return host.strip("[]").replace("%25", "%"), int(port) if port else DEFAULT_PORT

@@ -30,7 +30,8 @@ def server(url: str) -> str:
         port = parts.port
     except ValueError:  # a password may stand where the port should, so only the scheme is shown
         raise InvalidValue(
-            f"{quoted(url.partition('://')[0] + '://...')}, whose host or port is none", _SERVER
+            f"{quoted(url.partition('://')[0] + '://...')}, whose host or port is none",
+            f"{_SERVER}, an IPv6 address in brackets: nats://[::1]:4222",
         ) from None
     if parts.scheme not in _SCHEMES:
         raise InvalidValue(f"scheme {shown(parts.scheme)} in {quoted(without_secret(url))}", _SERVER)

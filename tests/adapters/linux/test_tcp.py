@@ -140,3 +140,12 @@ def test_ending_twice_or_after_the_peer_is_gone_is_no_error(pair: Pair) -> None:
     pair.reset()
     tcp.end_sending(pair.ours)
     tcp.end_sending(pair.ours)
+
+
+def test_a_socket_that_takes_none_of_the_options_is_used_all_the_same() -> None:
+    """As where a sandbox forbids setsockopt(2): the options only make a dead peer known sooner."""
+    ours, peer = socket.socketpair()  # of the family UNIX, which knows no options of TCP
+    with ours, peer:
+        tcp.tune(ours)
+        peer.sendall(b"x")
+        assert ours.recv(1) == b"x"

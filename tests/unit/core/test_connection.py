@@ -263,7 +263,21 @@ def test_discovery_can_be_switched_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", ":", "x", "a b:1", "x:0", "x:99999", "x:-1", "::1:4222", "x\n:1", "[]:1"]
+    "url",
+    [
+        "",
+        ":",
+        "x",
+        "a b:1",
+        "x:0",
+        "x:99999",
+        "x:-1",
+        "::1:4222",
+        "x\n:1",
+        "[]:1",
+        "0.0.0.0:4222",
+        "[::]:4222",
+    ],
 )
 def test_what_is_no_address_is_not_discovered(url: str) -> None:
     pool = ServerPool([FIRST], Random(1))

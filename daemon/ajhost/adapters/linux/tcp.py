@@ -22,6 +22,14 @@ _TCP_INFO_SIZE = 232
 _ESTABLISHED = 1
 _PROBES = 5
 """How many probes the peer may leave unanswered."""
+_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(TCP_PROBE_AFTER)),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(TCP_PROBE_INTERVAL)),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TCP_UNACKNOWLEDGED_LIMIT * 1000)),
+)
 _RECEIVED_FIN = {8, 9, 11}
 """CLOSE_WAIT, LAST_ACK, CLOSING (`net/tcp_states.h`): the peer sent its FIN, which the kernel counts as one byte."""
 _CLOSE = 7
@@ -31,14 +39,12 @@ _CLOSE = 7
 def tune(sock: socket.socket) -> None:
     """Sends without delay, since replies are small, and has the kernel notice a peer that is gone.
 
-    The connection's own PING notices it sooner, but only while its process runs and reads.
+    The connection's own PING notices it sooner, but only while its process runs and reads. Where a sandbox refuses one
+    of these options, the connection goes without it.
     """
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(TCP_PROBE_AFTER))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(TCP_PROBE_INTERVAL))
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TCP_UNACKNOWLEDGED_LIMIT * 1000))
+    for level, option, value in _OPTIONS:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, value)
 
 
 def bytes_taken(sock: socket.socket) -> int:

@@ -92,8 +92,14 @@ class Resolver:
 
 
 def look_up(host: str) -> list[tuple[str, int]]:
-    """getaddrinfo(3) for TCP: literal addresses with their scopes."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    """getaddrinfo(3) for TCP: literal addresses with their scopes.
+
+    :raises OSError: when there are none.
+    """
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except UnicodeError:  # Python encodes names by IDNA first: an empty label, or one of more than 63 bytes
+        raise OSError(socket.EAI_NONAME, "no name that can be looked up") from None
     return [
         (str(address[0]).partition("%")[0], int(address[3]) if len(address) > 3 else 0)
         for *_, address in found
@@ -127,7 +133,7 @@ async def open_first(server: Server, addresses: Sequence[Address]) -> tuple[sock
     finally:
         for task in running:
             _give_up(task)
-    raise _unreachable(server, failures)
+    raise unreachable(server, failures)
 
 
 def _give_up(task: asyncio.Task[socket.socket]) -> None:
@@ -170,18 +176,24 @@ async def _writable(sock: socket.socket) -> None:
         loop.remove_writer(sock)
 
 
-def _unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) -> Unreachable:
+def unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) -> Unreachable:
+    """Why no address of a server took a connection: each with the error that it gave."""
     if not failures:
         return Unreachable(Reason.DNS, f"{server} has no address")
     numbers = {error.errno for _, error in failures}
-    if numbers & set(_NO_RESOURCES):
-        number = next(error.errno for _, error in failures if error.errno in _NO_RESOURCES)
-        return Unreachable(Reason.RESOURCES, no_resources(number or 0))
+    lacking = [error.errno for address, error in failures if _is_lack(address, error)]
+    if lacking:
+        return Unreachable(Reason.RESOURCES, no_resources(lacking[0] or 0))
     told = ", ".join(
         f"{address}: {(error.strerror or str(error)).lower()}" for address, error in failures[:3]
     )
     text = told if str(failures[0][0]) == str(server) else f"{server}: {told}"
     return Unreachable(Reason.REFUSED if errno.ECONNREFUSED in numbers else Reason.UNREACHABLE, text)
+
+
+def _is_lack(address: Address, error: OSError) -> bool:
+    # where IPv6 is switched off, each of its addresses is one that this machine has none to reach it from
+    return error.errno in _NO_RESOURCES and not (error.errno == errno.EADDRNOTAVAIL and address.is_v6)
 
 
 def no_resources(number: int) -> str:
