@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ajhost.cli.main import program
 from ajhost.core import connection_table, fleet, recovery, timings
 from ajhost.core.backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.connection_table import REASON_TEXTS, TRANSITIONS, Close
@@ -299,8 +300,18 @@ def connection_reasons_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def exits_table() -> str:
+    """What `--help` of each command says of its exit statuses."""
+    rows = [("command", "exit status")]
+    for name, command in program.commands.items():
+        said = " ".join((command.epilog or "").replace("\b", "").partition("Exit status: ")[2].split())
+        rows.append((f"`{name}`", re.sub(r"(^|[,.;:] )([0-9]+) ", r"\1**\2** ", said)))
+    return table(*rows)
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("operate.md", "reasons"): reasons_table,
+    ("operate.md", "exits"): exits_table,
     ("connection.md", "states"): connection_states_table,
     ("connection.md", "reasons"): connection_reasons_table,
 }

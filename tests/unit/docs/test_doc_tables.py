@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from scripts.lib.doc_tables import DIAGRAMS, PAGES, ROOT, TABLES, constants, meanings, with_table
+from tests.support.reports import large_report
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -40,3 +44,22 @@ def test_comments_above_the_members_of_an_enum_are_their_meanings() -> None:
 def test_the_source_of_a_diagram_is_as_the_code_is(name: str) -> None:
     source = (ROOT / "docs" / "diagrams" / f"{name}.mmd").read_text()
     assert source == DIAGRAMS[name](), "scripts/doc-tables and scripts/diagrams write it anew"
+
+
+def test_every_key_of_the_status_is_documented() -> None:
+    page = (ROOT / "docs" / "operate.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", page.partition("\n## JSON\n")[2].partition("\n## ")[0]))
+
+    def keys(value: object) -> set[str]:
+        if isinstance(value, dict):
+            return set(value).union(*map(keys, value.values()))
+        return set().union(*map(keys, value)) if isinstance(value, list) else set()
+
+    told = json.loads(json.dumps(large_report(8, 2, 60).as_object()))
+    for worker in told["workers"]:
+        del worker["counts"]  # counters of one process, which metrics have for all
+    for route in told["routes"]:
+        del route["failed"], route["refused"]  # keys are reasons
+    missing = keys(told) - documented - {"failed", "refused"}
+    assert not missing, missing
+    assert {"deadline", "since_s", "p99_s", "silent_s"} <= keys(told)
