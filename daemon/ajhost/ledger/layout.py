@@ -120,8 +120,8 @@ class Word:
     FAILED = HeaderWord(34, OWNER, "Counter: tasks that are to be tried again (`AJ-Error`).")
     TERMINATED = HeaderWord(35, OWNER, "Counter: tasks that are not to be tried again (`AJ-Terminate`).")
     REFUSED = HeaderWord(36, OWNER, "Counter: requests that were answered without a start.")
-    LENT = HeaderWord(37, OWNER, "Counter: requests that were put into the shared queue.")
-    PULLED = HeaderWord(38, OWNER, "Counter: requests that were started from the shared queue.")
+    ENQUEUED = HeaderWord(37, OWNER, "Counter: requests that were put into the shared queue.")
+    DEQUEUED = HeaderWord(38, OWNER, "Counter: requests that were started from the shared queue.")
     STUCK = HeaderWord(39, OWNER, "Counter: handlers that did not end when they were cancelled.")
     BUSY_NS = HeaderWord(40, OWNER, "Counter: nanoseconds that handlers ran, added over all slots.")
     WINDOW_OPENED = HeaderWord(
@@ -188,8 +188,8 @@ COUNTERS = {
     "failed": Word.FAILED,
     "terminated": Word.TERMINATED,
     "refused": Word.REFUSED,
-    "lent": Word.LENT,
-    "pulled": Word.PULLED,
+    "lent": Word.ENQUEUED,
+    "pulled": Word.DEQUEUED,
     "stuck": Word.STUCK,
     "busy_ns": Word.BUSY_NS,
     "unsigned": Word.UNSIGNED,

@@ -20,19 +20,16 @@ from ajhost.adapters import log_routing
 from ajhost.adapters.linux.stats_files import StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
 from ajhost.core.route_stats import StatsWriter, reason_of
-from ajhost.core.throttle import Throttle
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord
-from ajhost.roles.log_limits import ReasonLimit
+from ajhost.roles.log_limits import LogLimits
 from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import DIRECTORY
 
 _log = logging.getLogger("ajhost.attempts")
-_SIGNATURES = ("the task is not signed", "the task's signature")
-"""How refusals begin that are about a signature: they are throttled apart from what is malformed."""
 
 
 class Attempts:
@@ -49,13 +46,12 @@ class Attempts:
     ) -> None:
         """`limits`: `[log.limits]`, kept for the whole process until `close`."""
         self.use(stats, routes)
-        self._limit = ReasonLimit()
+        self._limits = LogLimits()
         self.limit(limits)
-        log_routing.add_filter(_log, self._limit)
+        log_routing.add_filter(_log, self._limits)
         self._recent = recent
         self._completed_level = logging.INFO if tell_completed else logging.DEBUG
         self.tells_completed = _log.isEnabledFor(self._completed_level)
-        self._refused = Throttle[str]()
 
     @classmethod
     def of(cls, spec: GenerationSpec) -> Self:
@@ -67,7 +63,7 @@ class Attempts:
 
     def limit(self, limits: Iterable[tuple[str, int]]) -> None:
         """Takes other `[log.limits]`."""
-        self._limit.most = dict(limits)
+        self._limits.most = dict(limits)
 
     def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:
         """Counts there from now on; `routes` by their numbers."""
@@ -121,10 +117,9 @@ class Attempts:
         self, route: int | None, text: str, record: TaskRecord | None = None, received_ns: int = 0
     ) -> None:
         """A request was answered with an error without having begun. What it asks for, as far as that is known."""
-        reason, now = reason_of(text), time.monotonic()
+        reason = reason_of(text)
         self.stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
-        key = f"{reason} signature" if text.partition(": ")[2].startswith(_SIGNATURES) else reason
-        if not (count := self._refused.count(key, now, text, self._limit.most.get(reason, 1))):
+        if not (count := self._limits.refusals(reason, text)):
             return
         extras: dict[str, str] = {}
         if self._recent is not None:
@@ -134,30 +129,19 @@ class Attempts:
             )
         if record is not None:
             name = "" if route is None else self._routes[route]
-            waited = now - received_ns / 1e9 if received_ns else 0.0
+            waited = time.monotonic() - received_ns / 1e9 if received_ns else 0.0
             extras = TaskLabels(record.id, record.type, name, record.tries, waited).extras()
         said = f"refused {count} more, the last" if count > 1 else "refused"
         _log.warning("%s: %s", said, text, extra=extras | {"aj_outcome": "refused", "aj_reason": reason})
 
     def tick(self) -> None:
         """Tells of what was kept back. Call it every now and then."""
-        for refusals in self._refused.due(time.monotonic()):
-            _tell_kept_back(*refusals)
-        self._limit.tick()
+        self._limits.tick()
 
     def close(self) -> None:
         """Tells at once what is kept back."""
-        for refusals in self._refused.rest(time.monotonic()):
-            _tell_kept_back(*refusals)
-        self._limit.close()
-        log_routing.remove_filter(_log, self._limit)
-
-
-def _tell_kept_back(text: str, count: int, seconds: float) -> None:
-    _log.warning(
-        "refused %d more in %.0f s, the last: %s", count, seconds, text,
-        extra={"aj_outcome": "refused", "aj_reason": reason_of(text), "aj_count": str(count)},
-    )  # fmt: skip
+        self._limits.close()
+        log_routing.remove_filter(_log, self._limits)
 
 
 def tell(

@@ -1,4 +1,7 @@
-"""`[log.limits]`: how many records of one reason are written, and how the others are counted."""
+"""How many records of one reason are written to the log: `[log.limits]`, and one in 30 s of refusals by default.
+
+Those that are kept back are counted, and told of as one record.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +9,58 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from ajhost.core.throttle import Throttle
 
 _log = logging.getLogger("ajhost.attempts")
+_SIGNATURES = ("the task is not signed", "the task's signature")
+"""How refusals begin that are about a signature: they are throttled apart from what is malformed."""
 
 
-class ReasonLimit(logging.Filter):
+class _Kept(NamedTuple):
+    """What was kept back last."""
+
+    reason: str
+    text: str
+    is_refusal: bool = False
+
+
+class LogLimits(logging.Filter):
     """Lets only so many records of a reason through in `LOG_REPEAT` seconds, and tells how many it kept back.
 
-    Refusals are not its business: they are throttled before. Records come from threads of handlers too.
+    Records come from threads of handlers too.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.most: Mapping[str, int] = {}
         """Records by reason."""
-        self._throttle = Throttle[tuple[str, str]]()
+        self._throttle = Throttle[_Kept]()
         self._lock = threading.Lock()
 
+    def refusals(self, reason: str, text: str) -> int:
+        """For how many refusals a record of this one stands; 0: none is written now."""
+        kind = "signature" if text.partition(": ")[2].startswith(_SIGNATURES) else ""
+        return self._count(
+            f"refused {reason} {kind}", _Kept(reason, text, is_refusal=True), self.most.get(reason, 1)
+        )
+
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is written."""
+        """Whether the record is written. Those of refusals come here after `refusals`."""
         reason, outcome = getattr(record, "aj_reason", ""), getattr(record, "aj_outcome", "")
         most = self.most.get(reason)
         if most is None or outcome not in ("failed", "terminated"):
             return True
-        with self._lock:
-            count = self._throttle.count(reason, time.monotonic(), (reason, record.getMessage()), most)
+        count = self._count(reason, _Kept(reason, record.getMessage()), most)
         if count > 1:
             record.msg, record.args = f"{record.getMessage()} (and {count - 1} more)", ()
             record.aj_count = str(count)
         return count > 0
+
+    def _count(self, key: str, kept: _Kept, most: int) -> int:
+        with self._lock:
+            return self._throttle.count(key, time.monotonic(), kept, most)
 
     def tick(self) -> None:
         """Tells of what was kept back, when it is time to."""
@@ -51,9 +75,12 @@ class ReasonLimit(logging.Filter):
         self._tell(kept)
 
     @staticmethod
-    def _tell(kept: list[tuple[tuple[str, str], int, float]]) -> None:
-        for (reason, text), count, seconds in kept:
+    def _tell(kept: list[tuple[_Kept, int, float]]) -> None:
+        for (reason, text, is_refusal), count, seconds in kept:
+            extra = {"aj_reason": reason, "aj_count": str(count)}
+            if is_refusal:
+                extra["aj_outcome"] = "refused"
             _log.warning(
-                "%s: %d more in %.0f s, the last: %s", reason, count, seconds, text,
-                extra={"aj_reason": reason, "aj_count": str(count)},
+                "%s %d more in %.0f s, the last: %s", "refused" if is_refusal else f"{reason}:", count, seconds, text,
+                extra=extra,
             )  # fmt: skip

@@ -117,7 +117,7 @@ def consumer(parts: HostParts, serial: int, taken_from: Callable[[], object] = l
             tell(reply)
 
         def resume(claimed: ClaimedRequest) -> None:
-            raise AssertionError("it has lent nothing")
+            raise AssertionError("it has enqueued nothing")
 
         pulls = Consumer(owner, parts.directory, parts.queues, loop, lambda queue: not ran, start, resume)
         watch(lambda: (bytes(owner.view), lying(parts.queues[0]), len(ran), taken_from()))

@@ -257,7 +257,7 @@ class ConsumerSide:
         return self.rooms[queue] > 0
 
     def _resume(self, claimed: ClaimedRequest) -> None:
-        raise AssertionError("it has lent nothing")
+        raise AssertionError("it has enqueued nothing")
 
     def _start(self, data: bytes, claimed: ClaimedRequest) -> None:
         _, _, begin, end, _, reply = scan(data).messages[0]

@@ -96,7 +96,7 @@ class Worker:
             queues,
             loop,
             self.intake.has_capacity,
-            self.intake.pulled,
+            self.intake.dequeued,
             self.intake.reclaimed,
         )
 

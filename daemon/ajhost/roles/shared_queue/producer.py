@@ -141,8 +141,8 @@ class Producer:
 
     def withdraw(self, index: int) -> CachedCheck | None:
         """Forgets a request that this process starts itself. Returns the result of its check, if it was kept."""
-        lent = self._enqueued.pop(index, None)
-        return None if lent is None else lent[2]
+        queued = self._enqueued.pop(index, None)
+        return None if queued is None else queued[2]
 
     def _release_started(self) -> None:
         ledger = self._ledger
@@ -158,7 +158,7 @@ class Producer:
     def expire(self, now_ns: int) -> None:
         """Releases what other workers started, and gives up what is past its deadline. Call it at every heartbeat."""
         self._release_started()
-        for index in [index for index, lent in self._enqueued.items() if lent[1] <= now_ns]:
+        for index in [index for index, queued in self._enqueued.items() if queued[1] <= now_ns]:
             del self._enqueued[index]
             self._expired(index)
 

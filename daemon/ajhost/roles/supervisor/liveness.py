@@ -1,4 +1,4 @@
-"""The liveness of workers: signs of life at each tick, hangs told of and ended in time, deadlines kept, memory."""
+"""The liveness of workers: signs of life at each tick, hangs told of and ended in time, deadlines kept."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from ajhost.core.timings import (
     CHECK_ON_TIME,
     FIRST_HEARTBEAT_LIMIT,
     HEARTBEAT_MISSED,
-    MEMORY_CHECK_INTERVAL,
     STACKS_BEFORE_KILL,
     nanoseconds,
 )
 from ajhost.ledger.connection_status import ConnectionState
 from ajhost.ledger.layout import Phase, Word
 from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
+from ajhost.roles.supervisor.memory_limit import MemoryLimit
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
@@ -70,8 +70,6 @@ class _Watched:
     beat_ns: int = 0
     """The heartbeat at the last check."""
     unsubscribed_since_ns: int = 0
-    size_at_start: int = 0
-    """Resident bytes before its first task; 0 until it is seen to serve."""
     stacks_at: float = 0.0
     """When it was asked for its stacks (monotonic seconds)."""
 
@@ -100,8 +98,7 @@ class LivenessMonitor:
         self._deadlines = DeadlineKeeper(standby)
         self._stacks = StacksGate(standby.ledger.words, Word.STACKS_TOLD)
         self._connected_since_ns = self._took_over_ns = 0
-        self._memory_at = 0.0
-        self._told_generation = 0
+        self._memory = MemoryLimit(guard)
 
     def check(
         self, workers: list[WorkerProcess], settings: WorkerSettings, import_timeout: float, late: float
@@ -121,13 +118,8 @@ class LivenessMonitor:
                 self._keep_deadlines(worker, now, late)
             with self._guard("judging a worker"):
                 self._check_worker(worker, now, settings.kill_grace, never_beat_ns)
-        if settings.max_memory:
-            due = now >= self._memory_at
-            if due:
-                self._memory_at = now + MEMORY_CHECK_INTERVAL
-            for worker in living:
-                with self._guard("weighing a worker"):
-                    self._check_memory(worker, settings.max_memory, due)
+        for worker, why in self._memory.outgrown(living, settings.max_memory, now):
+            self._events.worker_outgrew(worker, why)
 
     def _note_connected(self, living: list[WorkerProcess], now: float) -> None:
         """Since when any process of this host is connected, so that the others could be as well."""
@@ -287,35 +279,6 @@ class LivenessMonitor:
         elif now - watched.stacks_at >= STACKS_BEFORE_KILL:
             _log_stacks(worker, logging.ERROR)
             worker.kill()
-
-    def _check_memory(self, worker: WorkerProcess, max_memory: int, due: bool) -> None:
-        """Compares a worker's size with the limit: once as it was before its first task, then whenever it is `due`."""
-        watched = self._watched.setdefault(worker.serial, _Watched())
-        if not watched.size_at_start and worker.ledger.words[Word.PHASE] == Phase.SERVING:
-            watched.size_at_start = worker.ledger.words[Word.SIZE_AT_START]
-            self._compare_size_at_start(worker, watched.size_at_start, max_memory)
-        if not due or watched.size_at_start > max_memory:
-            return  # a new one would be as large
-        try:
-            resident = processes.resident_bytes(worker.pid)
-        except OSError:
-            return  # it is about to be found dead, or this process has no descriptor left to look
-        if resident > max_memory:
-            self._events.worker_outgrew(
-                worker, f"{resident >> 20} MiB resident, the limit is {max_memory >> 20} MiB"
-            )
-
-    def _compare_size_at_start(self, worker: WorkerProcess, resident: int, max_memory: int) -> None:
-        """Tells, once for each generation, of a limit that no worker can keep."""
-        if resident <= max_memory or worker.generation <= self._told_generation:
-            return
-        self._told_generation = worker.generation
-        _log.error(
-            "workers.max_memory: %d MiB is less than the %d MiB that a worker has before its first task: no worker is"
-            " replaced for its memory",
-            max_memory >> 20,
-            resident >> 20,
-        )
 
 
 def _log_stacks(worker: WorkerProcess, level: int) -> None:

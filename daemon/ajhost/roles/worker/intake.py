@@ -103,7 +103,7 @@ class Intake:
         elif self._producer.enqueue(
             index, data[begin:end], route.queue, int(deadline * 1e9), (reply, checked)
         ):
-            self._counts.lent += 1
+            self._counts.enqueued += 1
         else:
             text = FailureReason.OVERLOADED.text("no room for a request of this size")
             self._responder.refuse(index, reply, text, (record, handler))
@@ -144,7 +144,7 @@ class Intake:
         limited = self._limited.get(queue)
         return limited is None or limited.busy < limited.limit
 
-    def pulled(self, frame: bytes, claimed: ClaimedRequest) -> bool:
+    def dequeued(self, frame: bytes, claimed: ClaimedRequest) -> bool:
         """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up.
 
         False: it was refused.
@@ -162,7 +162,7 @@ class Intake:
     def _pull(
         self, index: int, reply: bytes, checked: CheckedRequest | Failed, claimed: ClaimedRequest
     ) -> bool:
-        self._counts.pulled += 1
+        self._counts.dequeued += 1
         if isinstance(checked, Failed):
             self._deny(index, reply, checked.text, NOTHING_KNOWN, claimed)
             return False

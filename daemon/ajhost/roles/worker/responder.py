@@ -35,11 +35,11 @@ class NotBegun(Protocol):
 class Counts:
     """What this worker did since it began; copied to its ledger at each beat."""
 
-    __slots__ = ("busy", "completed", "failed", "lent", "pulled", "received", "refused", "terminated")
+    __slots__ = ("busy", "completed", "dequeued", "enqueued", "failed", "received", "refused", "terminated")
 
     def __init__(self) -> None:
         self.received = self.completed = self.failed = self.terminated = 0
-        self.refused = self.lent = self.pulled = 0
+        self.refused = self.enqueued = self.dequeued = 0
         self.busy = 0.0
 
 

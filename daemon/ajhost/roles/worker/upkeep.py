@@ -60,8 +60,8 @@ class Upkeep:
         words[Word.FAILED] = counts.failed
         words[Word.TERMINATED] = counts.terminated
         words[Word.REFUSED] = counts.refused
-        words[Word.LENT] = counts.lent
-        words[Word.PULLED] = counts.pulled
+        words[Word.ENQUEUED] = counts.enqueued
+        words[Word.DEQUEUED] = counts.dequeued
         words[Word.STUCK] = self._executor.stuck
         words[Word.BUSY_NS] = int(counts.busy * 1e9)
         words[Word.UNSIGNED], words[Word.IGNORED] = self._checker.unsigned, self._checker.unanswered

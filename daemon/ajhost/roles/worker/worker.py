@@ -136,7 +136,7 @@ class Worker(ExecutorEvents):
         )
         self._attempts = attempts
         self._consumer = Consumer(
-            ledger, spec.runtime / "ledger", queues, self._loop, self._has_capacity, self._intake.pulled,
+            ledger, spec.runtime / "ledger", queues, self._loop, self._has_capacity, self._intake.dequeued,
             self._intake.reclaimed, permits,
         )  # fmt: skip
         subjects = tuple(host_subjects((h.route for h in spec.handlers), spec.nats.catchall))
