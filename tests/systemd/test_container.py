@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from tests.support.log import Log
 from tests.support.nats import NatsServer
+from tests.support.program import CommandResult
 from tests.support.router import Router
 from tests.systemd.lab import why_not
 
@@ -52,8 +54,10 @@ async def container(
     try:
         yield process, log
     finally:
-        if process.returncode is None:
-            process.kill()
+        # process 1, whose end is that of the namespace: its parent's death signal was lost with the change of user
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if process.returncode is None and (inside := children.read_text().split()):
+            os.kill(int(inside[0]), signal.SIGKILL)
         await process.wait()
         await log.close()
 
@@ -99,6 +103,35 @@ def settings(server: NatsServer, **more: str) -> dict[str, str]:
     }
 
 
+COMMANDS = {
+    "status": "2 of 2 slots serve",
+    "status --json": '"serving"',
+    "check": "good, 1 handler",
+    "routes": "mail:look",
+    "tasks --json": "[]",
+    "call look {}": '"ppid":1',
+    "reload": "generation 2 serves",
+}
+"""What is run in a container as `docker exec` does it, and a part of what it prints: no file names the runtime
+directory."""
+
+
+async def execute(process: str, variables: dict[str, str], *command: str) -> CommandResult:
+    """`ajhost` beside a process of a container, with the container's environment and user."""
+    environment = [f"{name}={value}" for name, value in variables.items()]
+    run = await asyncio.create_subprocess_exec(
+        *("nsenter", "--target", process, "--mount", "--pid", "--uts", "--ipc", "--root", "--wd"),
+        *(f"--setuid={UID}", f"--setgid={UID}", "env", "-i", "PATH=/usr/bin:/bin", *environment),
+        *("ajhost", *command),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    stdout, stderr = await asyncio.wait_for(run.communicate(), 60)
+    assert run.returncode is not None
+    return CommandResult(run.returncode, stdout.decode(), stderr.decode())
+
+
 async def test_it_serves_as_process_1_and_stops_in_order(
     image: Path, nats_server: NatsServer, root: Path
 ) -> None:
@@ -111,6 +144,10 @@ async def test_it_serves_as_process_1_and_stops_in_order(
         found = (await router.request("look")).json()
         assert found == {"uid": UID, "ppid": 1, "settings": []}
         (inside,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for command, said in COMMANDS.items():
+            done = await execute(inside, settings(nats_server), *command.split())
+            assert done.status == 0, (command, done)
+            assert said in done.stdout, command
         subprocess.run(["kill", f"-{signal.SIGTERM.value}", inside], check=True)
         assert await asyncio.wait_for(process.wait(), 20) == 0
         for told in log.text().splitlines():

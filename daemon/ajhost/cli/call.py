@@ -258,11 +258,9 @@ def _payload(argument: str | None) -> bytes:
 
 def _settings(config: Path, is_default: bool) -> Settings | None:
     """The settings; None if the default file was not named by `-c` and cannot be read: the defaults serve then."""
-    if (
-        is_default
-        and not os.access(config, os.R_OK)
-        and not any("__" in n for n in os.environ if n[:7] == "AJHOST_")
-    ):
+    from ajhost.settings.files import setting_variables
+
+    if is_default and not os.access(config, os.R_OK) and not setting_variables(os.environ):
         servers = ", ".join(NatsSettings().servers)
         echo_error(f"{config} cannot be read; using {servers}{hint_at_settings_here(config)}")
         return None

@@ -49,10 +49,10 @@ def run(config: Path, user: str | None) -> int:
     settings = load_settings(config, environ)
 
     from ajhost.roles.supervisor.main import run as supervise
-    from ajhost.settings import environment
+    from ajhost.settings.files import setting_variables
     from ajhost.settings.load import load
 
-    for name in environment.names(environ):  # which may be secrets, and are not for handlers
+    for name in setting_variables(environ):  # which may be secrets, and are not for handlers
         del os.environ[name]
 
     warning = identity.AS_ROOT if identity.is_root() and user is None else None

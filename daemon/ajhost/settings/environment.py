@@ -16,18 +16,8 @@ from typing import Any
 from pydantic import BaseModel, create_model
 
 from ajhost.settings.errors import Problem
+from ajhost.settings.files import DELIMITER, PREFIX, setting_variables
 from ajhost.settings.schema import Document, table_at
-
-PREFIX = "AJHOST_"
-_DELIMITER = "__"
-
-
-def names(environ: Mapping[str, str]) -> list[str]:
-    """The names of the variables that are settings, sorted."""
-    tables = {f"{PREFIX}{name}".upper() for name in Document.model_fields}
-    return sorted(
-        name for name in environ if name.startswith(PREFIX) and (_DELIMITER in name or name in tables)
-    )
 
 
 def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ...], Path], list[Problem]]:
@@ -39,8 +29,8 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
     tables: dict[str, Any] = {}
     sources: dict[tuple[str, ...], Path] = {}
     problems: list[Problem] = []
-    for name in names(environ):
-        path = tuple(name.removeprefix(PREFIX).lower().split(_DELIMITER))
+    for name in setting_variables(environ):
+        path = tuple(name.removeprefix(PREFIX).lower().split(DELIMITER))
         place = Path(f"{name} (environment)")
         try:
             found = _parsed(name, environ[name])
@@ -73,7 +63,7 @@ def _parsed(name: str, value: str) -> dict[str, Any]:
     from pydantic_settings import EnvSettingsSource
     from pydantic_settings.exceptions import SettingsError
 
-    source = EnvSettingsSource(_variables(), env_prefix=PREFIX, env_nested_delimiter=_DELIMITER)
+    source = EnvSettingsSource(_variables(), env_prefix=PREFIX, env_nested_delimiter=DELIMITER)
     source.env_vars = {name.lower(): value}
     try:
         tables: dict[str, Any] = source()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ajhost.protocol.credentials import (
@@ -17,6 +17,7 @@ from ajhost.protocol.credentials import (
 )
 from ajhost.settings import redact
 from ajhost.settings.errors import InvalidValue
+from ajhost.settings.values import Settings
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
 _LARGEST = 1 << 20
@@ -24,13 +25,28 @@ _LONGEST_NAME = 100
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*\Z|(/[\w.+-]+)+\Z")
 _SUFFIX = re.compile(r"\.[A-Za-z]{2,8}\Z")
 _DROP_INS = "conf.d"
+PREFIX = "AJHOST_"
+DELIMITER = "__"
+_VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Settings) if field.name != "file"}
 
 
-def configuration_files(file: Path) -> list[Path]:
-    """`file` and its drop-ins, in the order in which they are merged.
+def setting_variables(environ: Mapping[str, str]) -> list[str]:
+    """The names of the variables that are settings, sorted."""
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX) and (DELIMITER in name or name in _VARIABLES_OF_TABLES)
+    )
+
+
+def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
+    """`file` and its drop-ins, in the order in which they are merged; none if settings are in the environment and the
+    file is absent.
 
     :raises OSError: when the directory of the drop-ins cannot be listed.
     """
+    if setting_variables(environ) and not os.path.exists(file):
+        return []
     directory = file.parent / _DROP_INS
     try:
         names = sorted(path.name for path in directory.iterdir())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import difflib
 import json
-import os
 import re
 import ssl
 import stat
@@ -76,9 +75,7 @@ class _Loader:
 
     def load(self) -> Settings:
         tables, sources, problems = environment.read(self._environ)
-        # with settings in the environment, the file may be absent
-        if not tables or os.path.exists(self._file):
-            self._read_all()
+        self._read_all()
         self._merge(self._raw, tables, self._file, ())
         self._sources.update(sources)
         self._problems += problems
@@ -99,7 +96,7 @@ class _Loader:
 
     def _read_all(self) -> None:
         try:
-            files = configuration_files(self._file)
+            files = configuration_files(self._file, self._environ)
         except OSError as error:
             self._read(self._file)
             self._unreadable(

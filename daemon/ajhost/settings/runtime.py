@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.files import configuration_files
+from ajhost.settings.files import DELIMITER, PREFIX, configuration_files
 from ajhost.settings.values import RuntimeSettings
 
-_VARIABLES = "AJHOST_RUNTIME__"
-"""As in `environment.py`, which imports pydantic."""
+_VARIABLES = f"{PREFIX}RUNTIME{DELIMITER}"
 _TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -47,7 +46,7 @@ def _named(file: Path, key: str, environ: Mapping[str, str], default: object) ->
     if named := environ.get(f"{_VARIABLES}{key.upper()}"):
         return named
     value = default
-    for path in configuration_files(file):
+    for path in configuration_files(file, environ):
         value = _table(path).get(key, value)
     return value
 

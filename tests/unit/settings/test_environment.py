@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.settings import environment
 from ajhost.settings.errors import SettingsError
+from ajhost.settings.files import setting_variables
 from ajhost.settings.load import load
 from ajhost.settings.runtime import runtime_directory
+from ajhost.settings.values import RuntimeSettings
 
 HANDLERS = {"AJHOST_HANDLERS": json.dumps({"email:new": {"target": "a:b", "timeout": 3}})}
 
@@ -78,9 +79,15 @@ def test_other_variables_are_none_of_ours(tmp_path: Path) -> None:
     """Kubernetes sets such for a service that is called ajhost."""
     kubernetes = {"AJHOST_PORT": "tcp://10.0.0.1:80", "AJHOST_SERVICE_HOST": "10.0.0.1", "AJHOSTX": "1"}
     assert load(tmp_path / "none.toml", {**HANDLERS, **kubernetes}).handlers
-    assert environment.names({**HANDLERS, **kubernetes}) == ["AJHOST_HANDLERS"]
+    assert setting_variables({**HANDLERS, **kubernetes}) == ["AJHOST_HANDLERS"]
 
 
 def test_commands_find_the_runtime_directory_there_too(tmp_path: Path) -> None:
     named = {"AJHOST_RUNTIME__DIRECTORY": "/run/elsewhere"}
     assert runtime_directory(tmp_path / "none.toml", named) == Path("/run/elsewhere")
+
+
+def test_commands_need_no_file_either_where_the_environment_says_something(tmp_path: Path) -> None:
+    assert runtime_directory(tmp_path / "none.toml", HANDLERS) == RuntimeSettings().directory
+    with pytest.raises(FileNotFoundError):
+        runtime_directory(tmp_path / "none.toml", {"AJHOST_PORT": "tcp://10.0.0.1:80"})
