@@ -127,9 +127,19 @@ def wrong_host(directory: Path, config: Path) -> str | None:
     return f"the host on {directory} runs on {runs_on}, not on {config}"
 
 
-def ask_host(config: Path, asked: dict[str, object], *, quiet: bool = False) -> int:
+def ask_host(
+    config: Path,
+    asked: dict[str, object],
+    *,
+    limit: float = _ANSWER_LIMIT,
+    late: str = "no answer within {:g} s: `ajhost status` says whether the supervisor hangs",
+    refused: str = "",
+    quiet: bool = False,
+) -> int:
     """Sends a request to the running host's control socket, and prints its answer.
 
+    :param limit: how long it may take (s), and `late` what is printed after that.
+    :param refused: what is printed before the reason of a refusal.
     :param quiet: prints nothing if the host has done it.
     :returns: the exit status: 0 done, 1 refused or no answer in time, 3 no host runs.
     """
@@ -137,12 +147,12 @@ def ask_host(config: Path, asked: dict[str, object], *, quiet: bool = False) -> 
     from ajhost.roles.host_client import NotRunning, control
 
     try:
-        done, text = control(directory, _ANSWER_LIMIT, asked | {"settings": config})
+        done, text = control(directory, limit, asked | {"settings": config})
     except NotRunning as error:
         echo_error(str(error))
         return exit_status.NO_HOST
     except TimeoutError:
-        echo_error(f"no answer within {_ANSWER_LIMIT:g} s: `ajhost status` says whether the supervisor hangs")
+        echo_error(late.format(limit))
         return exit_status.NO
     except OSError as error:
         echo_error(unreadable(directory, error))
@@ -151,5 +161,5 @@ def ask_host(config: Path, asked: dict[str, object], *, quiet: bool = False) -> 
         if not quiet:
             echo(text)
         return exit_status.OK
-    echo_error(text)
+    echo_error(f"{refused}{text}")
     return exit_status.NO

@@ -212,8 +212,7 @@ class DevSession:
 
         :returns: False if the host does not listen yet, as its first import takes long: the caller starts another.
         """
-        from ajhost.roles.host_client import NotRunning
-        from ajhost.roles.host_client import reload as ask
+        from ajhost.roles.host_client import NotRunning, control
 
         began = time.monotonic()
         taken = False
@@ -221,7 +220,7 @@ class DevSession:
             while host.returncode is None and not self._stop.is_set():
                 try:
                     asking = asyncio.create_task(
-                        asyncio.to_thread(ask, self._place / "run", _RELOAD_PATIENCE)
+                        asyncio.to_thread(control, self._place / "run", _RELOAD_PATIENCE, {"ask": "reload"})
                     )
                     await self._decided(host, asking, began + _LONG_IMPORT)
                     taken = asking.done() and asking.result()[0]

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import BadConfiguration, config_option, runtime_directory, unreadable
-from ajhost.cli.output import echo, echo_error
+from ajhost.cli.common import BadConfiguration, ask_host, config_option
+from ajhost.cli.output import echo_error
 
 _EPILOG = """\b
 Examples:
@@ -36,26 +36,13 @@ def reload(config: Path, timeout: float) -> int:
     decided. If anything is wrong, the old generation serves on.
     """
     try:
-        directory = runtime_directory(config)
+        return ask_host(
+            config,
+            {"ask": "reload"},
+            limit=timeout,
+            late="not decided within {:g} s; the log of the host will say how it ends",
+            refused="rejected, the old generation serves on:\n",
+        )
     except BadConfiguration as error:
         echo_error(f"rejected, nothing was reloaded: {error}")
         return exit_status.NO
-    from ajhost.roles.host_client import NotRunning
-    from ajhost.roles.host_client import reload as ask
-
-    try:
-        taken, text = ask(directory, timeout, config)
-    except NotRunning as error:
-        echo_error(str(error))
-        return exit_status.NO_HOST
-    except TimeoutError:
-        echo_error(f"not decided within {timeout:g} s; the log of the host will say how it ends")
-        return exit_status.NO
-    except OSError as error:
-        echo_error(unreadable(directory, error))
-        return exit_status.NO_HOST
-    if taken:
-        echo(text)
-        return exit_status.OK
-    echo_error(f"rejected, the old generation serves on:\n{text}")
-    return exit_status.NO

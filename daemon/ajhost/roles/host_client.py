@@ -1,4 +1,4 @@
-"""What commands ask of a running host: its status from the shared files, a reload through the control socket."""
+"""What commands ask of a running host: its status from the shared files, all else through the control socket."""
 
 from __future__ import annotations
 
@@ -260,14 +260,6 @@ def settings_of(directory: Path) -> Path | None:
     """The file of settings on which the host of the directory runs; None if that cannot be told."""
     state = state_file.read(directory)
     return Path(state.settings) if state is not None and state.settings else None
-
-
-def reload(directory: Path, timeout: float, settings: Path | None = None) -> tuple[bool, str]:
-    """Asks for a reload: whether it was taken, and why (not). A host that runs on another file than `settings` refuses.
-
-    :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
-    """
-    return control(directory, timeout, {"ask": "reload", "settings": settings})
 
 
 def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[bool, str]:

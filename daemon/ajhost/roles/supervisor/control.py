@@ -10,14 +10,22 @@ import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from ajhost.roles.supervisor.decision import Decision
-
 NAME = "control"
 _log = logging.getLogger("ajhost.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of something that was asked for: whether it was done, and why (not)."""
+
+    taken: bool
+    text: str
+
 
 Actions = Mapping[str, Callable[[Mapping[str, object]], Awaitable[Decision]]]
 """What can be asked for, by name; each gets the whole request."""

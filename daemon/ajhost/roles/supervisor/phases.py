@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ajhost.ledger.view import Ledger
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.control import Decision
 from ajhost.roles.supervisor.shutdown import Shutdown
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 

@@ -17,7 +17,7 @@ from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor.connections import FdStore
-from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.control import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.liveness import LivenessEvents, LivenessMonitor

@@ -24,8 +24,7 @@ from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
-from ajhost.roles.supervisor.control import Actions
-from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.control import Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.phases import Starting, SupervisorPhase

@@ -47,11 +47,11 @@ from ajhost.roles.specs import WorkerSpec
 from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import FdStore, Key
-from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.control import Decision
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.inquiry import Inquiry
-from ajhost.roles.supervisor.inspection import Inspector
 from ajhost.roles.supervisor.nats_access import NatsAccess
+from ajhost.roles.supervisor.stacks import StacksInspector
 from ajhost.roles.supervisor.worker_process import WorkerEvents, WorkerProcess
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import NatsSettings
@@ -91,7 +91,7 @@ class WorkerPool(WorkerEvents):
         self.access = NatsAccess(nats, self.members.values)
         self._inquiry = Inquiry()
         self.canceller = Canceller(self.members, self._inquiry)
-        self.inspector = Inspector(self.members, self._inquiry)
+        self.inspector = StacksInspector(self.members, self._inquiry)
         self.generations: dict[int, Generation] = {}
         """Those that have a worker or are about to have one."""
         self.max_payload = 0

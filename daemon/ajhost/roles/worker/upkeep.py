@@ -9,9 +9,9 @@ from ajhost.ledger.layout import Word
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
-from ajhost.roles.worker.collector import Collector
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.fail_stop import ExceptionGuard, fail
+from ajhost.roles.worker.garbage_collection import Collector
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.signals import name_others

@@ -65,9 +65,9 @@ from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
-from ajhost.roles.worker.group import GroupMembership
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
+from ajhost.roles.worker.queue_group import GroupMembership
 from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.routes import make_routes

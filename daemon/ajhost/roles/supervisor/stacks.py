@@ -17,7 +17,7 @@ from ajhost.core.timings import STACKS_ANSWER_LIMIT, STACKS_BEFORE_KILL
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.roles.messages import StacksOrder, StacksResult
-from ajhost.roles.supervisor.decision import Decision
+from ajhost.roles.supervisor.control import Decision
 from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.template.template_process import TemplateProcess
@@ -26,7 +26,7 @@ _OURS = f'  File "{Path(ajhost.__file__).parent}/'
 _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 
 
-class Inspector:
+class StacksInspector:
     """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
 
     def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: Inquiry) -> None:
