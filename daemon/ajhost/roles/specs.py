@@ -82,11 +82,6 @@ def to_json(value: object) -> bytes:
     return orjson.dumps(value, default=str)
 
 
-def from_json(kind: type[_Value], data: bytes) -> _Value:
-    """The value that `to_json` wrote. See `from_object` for what is raised."""
-    return from_object(kind, orjson.loads(data))
-
-
 def from_object(kind: type[_Value], found: object) -> _Value:
     """Makes a value of decoded JSON: nested dataclasses, paths, tuples of any length, optional parts.
 

@@ -166,7 +166,6 @@ async def test_the_watchdog_is_fed_at_most_twice_per_interval(
     monkeypatch.setenv("WATCHDOG_USEC", "200000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     notifier = notifiers()
-    assert notifier.watchdog_interval == 0.2
     while len(manager.having("WATCHDOG")) < 4:
         notifier.watchdog()
         await asyncio.sleep(0.002)
@@ -188,7 +187,6 @@ async def test_without_a_watchdog_for_this_process_nothing_is_sent(
         monkeypatch.setenv("WATCHDOG_USEC", usec)
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "self" else pid)
     notifier = notifiers()
-    assert notifier.watchdog_interval is None
     notifier.watchdog()
     notifier.status("still here")
     await manager.next("STATUS")
@@ -224,24 +222,6 @@ async def test_a_busy_manager_delays_nobody_and_misses_nothing_that_matters(
     ours.close()
 
 
-async def test_a_barrier_waits_until_everything_before_it_was_taken(
-    deaf: socket.socket, notifiers: Callable[[], Notifier]
-) -> None:
-    notifier = notifiers()
-    notifier.status("before")
-    assert not await notifier.barrier(0.05)
-    (status, _), (barrier, descriptors) = read_all(deaf)
-    assert status == {"STATUS": "before"}
-    assert barrier == {"BARRIER": "1"}
-    os.close(descriptors[0])
-    waiting = asyncio.create_task(notifier.barrier(5))
-    await asyncio.sleep(0)
-    ((_, descriptors),) = read_all(deaf)
-    assert not waiting.done()
-    os.close(descriptors[0])
-    assert await waiting
-
-
 async def test_without_systemd_everything_is_silence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, notifiers: Callable[[], Notifier]
 ) -> None:
@@ -255,5 +235,3 @@ async def test_without_systemd_everything_is_silence(
         notifier.forget("worker-1")
         notifier.watchdog()
         assert notifier.stored() == []
-        assert notifier.watchdog_interval is None
-        assert await notifier.barrier(1)

@@ -8,7 +8,6 @@ and sent in order at a later call; `watchdog` is called at least twice per inter
 from __future__ import annotations
 
 import array
-import asyncio
 import contextlib
 import os
 import socket
@@ -85,11 +84,6 @@ class Notifier:
 
     # -- watchdog -------------------------------------------------------------------------------
 
-    @property
-    def watchdog_interval(self) -> float | None:
-        """WatchdogSec= in seconds: without a ping for so long systemd kills the unit. None without a watchdog."""
-        return self._interval
-
     def watchdog(self) -> None:
         """Sends queued messages, and a watchdog ping if half of the interval has passed. To be called often."""
         if self._waiting:
@@ -124,34 +118,6 @@ class Notifier:
     def forget(self, name: str) -> None:
         """Removes every descriptor of that name from the store. systemd ignores an unknown name."""
         self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
-
-    # -- order ----------------------------------------------------------------------------------
-
-    async def barrier(self, timeout: float) -> bool:
-        """Waits until systemd has processed all earlier messages, for at most `timeout` seconds.
-
-        :returns: whether it has.
-        """
-        if self._socket is None:
-            return True
-        ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        loop = asyncio.get_running_loop()
-        closed = asyncio.Event()
-        # systemd closes its copy of the write end when it processes the message: the read end gets EOF
-        loop.add_reader(ours, closed.set)
-        try:
-            self._send("BARRIER=1", descriptors=[theirs])
-            async with asyncio.timeout(timeout):
-                while self._waiting:
-                    await asyncio.sleep(0.01)
-                    self._flush()
-                await closed.wait()
-        except TimeoutError:
-            return False
-        finally:
-            loop.remove_reader(ours)
-            os.close(ours)
-        return True
 
     def close(self) -> None:
         """Closes the socket; queued messages are dropped."""
