@@ -123,11 +123,10 @@ class Killed:
 
     0: it lives to the end, and `changes` then names the instructions before which `world()`, all that outlives the
     process, was another than before the one in front. A kill between two of them leaves what a kill at the first does.
-    `told` is what the child wrote to its pipe. `may_end`: the turns of its loop are not the same in each run, so
-    this one may end before that instruction (`survived`).
+    `told` is what the child wrote to its pipe.
     """
 
-    def __init__(self, act: Act, kill_at: int, *, may_end: bool = False) -> None:
+    def __init__(self, act: Act, kill_at: int) -> None:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -137,8 +136,7 @@ class Killed:
             self.told = stream.read().split()
         _, status = os.waitpid(pid, 0)
         self.changes: list[int] = []
-        self.survived = not kill_at or (may_end and os.WIFEXITED(status))
-        if not self.survived:
+        if kill_at:
             assert os.WIFSIGNALED(status), (kill_at, status, self.told)
             assert os.WTERMSIG(status) == signal.SIGKILL
         else:
