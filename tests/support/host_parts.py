@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 import ajhost
-from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.systemd.notify import Notifier
@@ -34,7 +34,6 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.connections import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.procedure import Recovery

@@ -1,10 +1,12 @@
-"""Keeps periodic work going: an exception of a job is logged and counted, and the job runs again at its next time."""
+"""Keeps the work of a process going: an exception of a job is logged and counted, and the others go on."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from types import TracebackType
 
 from ajhost.core.throttle import Throttle
@@ -58,3 +60,22 @@ class _Job:
             return False
         self._guard.failed(self._name, error)
         return True
+
+
+class Background:
+    """What is done beside everything else (forks, recoveries, subscriptions): keeps hold of it, and counts failures."""
+
+    def __init__(self, guard: FaultGuard) -> None:
+        self._guard = guard
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Runs something beside everything else."""
+        task = asyncio.create_task(work, name=getattr(work, "__qualname__", ""))
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._guard.failed(task.get_name(), error)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ajhost.adapters.fault_guard import Background
 from ajhost.core.fleet import Fleet
-from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.standby import Standby
 
 

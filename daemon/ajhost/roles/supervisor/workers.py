@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, processes
 from ajhost.adapters.linux.channel import pair
 from ajhost.core.fleet import (
@@ -44,7 +44,6 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import WorkerSpec
-from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.control import Decision

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
+from ajhost.adapters.fault_guard import Background
 from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.adapters.linux.ledger_file import LockedLedger
@@ -24,7 +25,6 @@ from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.messages import FOR_WORKER, FromWorker, NewSocket, SocketStored, encode
-from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery import procedure

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.crash_policy import CrashPolicy
@@ -27,7 +27,6 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
-from ajhost.roles.supervisor.background import Background
 from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End, detach
