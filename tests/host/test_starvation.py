@@ -1,4 +1,7 @@
-"""Overload is not hanging: under a CPU quota, or with many workers on one CPU, nobody is taken over for being late."""
+"""Overload is not hanging: under a CPU quota, or with many workers on one CPU, nobody is taken over for being late.
+
+And it hides no hang for long.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.router import Router, Verdict
+from tests.support.router import Report, Router, Verdict
 
 HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
 _SECONDS = 15
@@ -25,6 +28,15 @@ class Bound(Host):
         self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
     ) -> asyncio.subprocess.Process:
         return await super()._execute(output, notify, (*launcher, *self.launcher), pass_fds)
+
+
+def limit_cpu(group: Path, cpus: float) -> None:
+    """Another quota for a control group of whichever version."""
+    legacy, quota = group / "cpu.cfs_quota_us", int(cpus * 100_000)
+    if legacy.exists():
+        legacy.write_text(str(quota))
+    else:
+        (group / "cpu.max").write_text(f"{quota} 100000")
 
 
 def hangs(host: Host) -> int:
@@ -66,6 +78,25 @@ async def test_many_workers_on_one_cpu_are_not_said_to_hang(nats_server: NatsSer
         assert not report.silent, report
         assert not report.no_responders, report
         assert hangs(host) < 10, host.log_text()
+
+
+async def test_a_handler_that_holds_its_loop_is_found_in_time_however_little_cpu_it_gets(
+    nats_server: NatsServer, tmp_path: Path, half_a_cpu: Path
+) -> None:
+    host = Bound(tmp_path, nats=nats_server.url, handlers=HANDLERS)
+    join = f'echo $$ > {half_a_cpu / "cgroup.procs"} && exec "$@"'
+    host.launcher = ("/bin/sh", "-c", join, "sh")
+    async with host, Router(nats_server.url) as router:
+        assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
+        limit_cpu(half_a_cpu, 0.08)
+        spinning = await router.send("work", {"cpu_ms": 60_000}, deadline=11)
+        await host.running(1)
+        unread = [await router.send("echo", b"x", deadline=10) for _ in range(10)]
+        await router.settled(unread)
+        assert Report(tuple(unread)).verdicts == {Verdict.COMPLETE: 10}, host.log_text()
+        assert hangs(host) == 1
+        limit_cpu(half_a_cpu, 1.0)
+        assert (await router.reply(spinning)).word == "deadline exceeded:"
 
 
 async def test_a_real_hang_is_found_while_it_lasts_on_a_quiet_machine(

@@ -14,6 +14,7 @@ from ajhost.core.timings import (
     HEARTBEAT_MISSED,
     HEARTBEAT_STALE,
     HEARTBEAT_STALE_LONGEST,
+    STALLED_LIMIT,
     STARVED,
     STARVED_TAKEOVER_INTERVAL,
     UNREAD_LIMIT,
@@ -25,6 +26,7 @@ MISSED_NS = nanoseconds(HEARTBEAT_MISSED)
 STALE_NS = nanoseconds(HEARTBEAT_STALE)
 LONGEST_STALE_NS = nanoseconds(HEARTBEAT_STALE_LONGEST)
 STARVED_NS = nanoseconds(STARVED)
+STALLED_NS = nanoseconds(STALLED_LIMIT)
 UNREAD_NS = nanoseconds(UNREAD_LIMIT)
 UNREAD_BEATS = 3
 """Heartbeats for which bytes must have waited besides: each is a turn of the loop, which could have read them."""
@@ -62,6 +64,8 @@ class Observation:
     """The part of `age` in which it wanted a CPU and had none."""
     unseen: int = 0
     """The part of `age` in which nobody looked, as the supervisor was held up itself."""
+    stalled: int = 0
+    """For how long it has neither beaten nor begun a task, while the observer ran."""
     unread: int = 0
     """For how long bytes wait in its connection, none of which it reads."""
     unread_beats: int = 0
@@ -83,6 +87,8 @@ def missing(seen: Observation) -> LifeSign | None:
     # a turn of the loop takes more of the time that the worker had when it is interrupted over and over
     patience = seen.patience if seen.starved < STARVED_NS else max(seen.patience, LONGEST_STALE_NS)
     if seen.age - seen.starved - seen.unseen > patience:
+        return LifeSign.HEARTBEAT
+    if seen.starved >= STARVED_NS and seen.stalled > STALLED_NS:
         return LifeSign.HEARTBEAT
     if seen.unread > UNREAD_NS and seen.unread_beats >= UNREAD_BEATS:
         return LifeSign.READING

@@ -37,6 +37,10 @@ HEARTBEAT_STALE_LONGEST = 2.0
 STARVED = 0.1
 """A worker that had no CPU for this long, since it missed a heartbeat, is on a machine short of CPUs. Only the time
 that it had counts then, and it hangs after `HEARTBEAT_STALE_LONGEST` of it."""
+STALLED_LIMIT = 3.0
+"""A worker on a machine short of CPUs that writes no heartbeat and begins no task for this long hangs, however little
+CPU it had: what lies unread in its connection waits no longer. Time in which the supervisor did not run either is
+left out."""
 STARVED_TAKEOVER_INTERVAL = 0.5
 """On a machine short of CPUs takeovers begin at least this long apart: each costs CPU time that the others lack. None
 waits for the end of another hang: what lies unread in a connection is nobody's until it is taken over."""

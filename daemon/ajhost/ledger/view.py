@@ -219,6 +219,11 @@ class Ledger:
             tries=words[word + TRIES],
         )
 
+    def last_start_ns(self) -> int:
+        """When a handler was last called, in monotonic nanoseconds, as far as the entries still say; 0: never."""
+        words = self.words
+        return max((words[FIRST + index * ENTRY_WORDS + STARTED] for index in self.touched()), default=0)
+
     def reply(self, index: int) -> bytes:
         """The reply subject of an entry."""
         word = FIRST + index * ENTRY_WORDS

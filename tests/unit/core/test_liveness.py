@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ajhost.core.liveness import (
     LONGEST_STALE_NS,
     MISSED_NS,
     STALE_NS,
+    STALLED_NS,
     STARVED_NS,
     STARVED_TAKEOVER_NS,
     UNREAD_BEATS,
@@ -57,6 +60,13 @@ def test_time_without_a_cpu_is_none_in_which_a_heartbeat_could_have_come() -> No
 def test_a_machine_short_of_cpus_has_more_patience_with_the_rest_too() -> None:
     assert judge(Observation(age=LONGEST_STALE_NS + STARVED_NS, starved=STARVED_NS)) is Verdict.LATE
     assert judge(Observation(age=LONGEST_STALE_NS + STARVED_NS + 1, starved=STARVED_NS)) is Verdict.HUNG
+
+
+def test_a_machine_short_of_cpus_hides_no_hang_for_longer_than_the_limit() -> None:
+    hidden = Observation(age=9 * STALLED_NS, starved=9 * STALLED_NS - STALE_NS, stalled=STALLED_NS)
+    assert judge(hidden) is Verdict.LATE
+    assert judge(replace(hidden, stalled=STALLED_NS + 1)) is Verdict.HUNG
+    assert judge(Observation(age=STALE_NS, stalled=STALLED_NS + 1)) is Verdict.LATE, "it is not starved"
 
 
 def test_the_missing_sign_is_named() -> None:

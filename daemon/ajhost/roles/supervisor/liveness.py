@@ -15,6 +15,8 @@ from ajhost.core.liveness import (
     LONGEST_STALE_NS,
     MISSED_NS,
     STALE_NS,
+    STALLED_NS,
+    STARVED_NS,
     LifeSign,
     Observation,
     Verdict,
@@ -61,6 +63,10 @@ class _Watched:
     patience_ns: int = STALE_NS
     starvation: Starvation | None = None
     """Since a heartbeat was missed."""
+    stalled_ns: int = 0
+    """How long it has neither beaten nor begun a task since then, as far as this process ran."""
+    looked_ns: int = 0
+    """When this process last looked."""
     unseen_ns: int = 0
     """How long that had been so when it was first seen, beyond what a calm tick takes."""
     read: tuple[int, int] = (0, 0)
@@ -173,7 +179,7 @@ class LivenessMonitor:
     ) -> Observation:
         words, age = worker.ledger.words, now_ns - worker.heartbeat_ns
         if age <= MISSED_NS:
-            watched.starvation = None
+            watched.starvation, watched.stalled_ns = None, 0
         elif watched.starvation is None:
             # what kept this process from seeing it earlier kept the worker from beating as well
             watched.starvation, watched.unseen_ns = Starvation(), max(age - _FIRST_SEEN_NS, 0)
@@ -181,12 +187,15 @@ class LivenessMonitor:
         if watched.starvation is not None:
             watched.starvation.observe(thread_times(worker.pid), now_ns)
             starved_ns = watched.starvation.starved_ns
+            self._observe_stall(worker, watched, now_ns)
+        watched.looked_ns = now_ns
         first = earliest_deadline(worker.ledger, now_ns) if watched.hung_ns else None
         until_ns = (watched.hung_ns if first is None else first) + int(kill_grace * 1e9)
         return Observation(
             age=age,
             patience=watched.patience_ns if worker.has_beaten else never_beat_ns,
             starved=starved_ns,
+            stalled=watched.stalled_ns if worker.has_beaten else 0,
             unseen=0 if watched.starvation is None else watched.unseen_ns,
             unread=self._unread_ns(worker, watched, now_ns),
             unread_beats=watched.unread_beats,
@@ -196,6 +205,13 @@ class LivenessMonitor:
             subscribed=worker.subscribed,
             left=until_ns - now_ns,
         )
+
+    @staticmethod
+    def _observe_stall(worker: WorkerProcess, watched: _Watched, now_ns: int) -> None:
+        watched.stalled_ns += min(now_ns - watched.looked_ns, STALE_NS)
+        if watched.stalled_ns > STALLED_NS:
+            # a turn of the loop in which task after task begins is long, and no hang
+            watched.stalled_ns = min(watched.stalled_ns, max(now_ns - worker.ledger.last_start_ns(), 0))
 
     @staticmethod
     def _unread_ns(worker: WorkerProcess, watched: _Watched, now_ns: int) -> int:
@@ -255,7 +271,13 @@ class LivenessMonitor:
     @staticmethod
     def _why(worker: WorkerProcess, sign: LifeSign, seen: Observation) -> str:
         if sign is LifeSign.HEARTBEAT:
-            return f"no beat for {(seen.age - seen.starved - seen.unseen) / 1e9:.2f} s"
+            had = max(seen.age - seen.starved - seen.unseen, 0) / 1e9
+            short = (
+                f" of the time that it had, {seen.age / 1e9:.2f} s in all"
+                if seen.starved >= STARVED_NS
+                else ""
+            )
+            return f"no beat for {had:.2f} s{short}"
         used, limit = processes.descriptors(worker.pid)
         full = f"; too many open files: {used} of {limit}" if 0 < limit <= used + 1 else ""
         return f"{sign.value}{full}"
