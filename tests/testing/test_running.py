@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import subprocess
 import sys
@@ -139,7 +140,7 @@ async def test_a_handler_is_found_by_its_name_as_in_the_settings() -> None:
 
 async def test_what_is_no_handler_is_told_as_check_tells_it() -> None:
     with pytest.raises(NoHandler, match="cannot be called with one argument, the task"):
-        await run(lambda: None)
+        await run(lambda *, a=None: a)
 
 
 def test_a_sleeping_thread_does_not_hold_the_answer() -> None:
@@ -153,6 +154,28 @@ def test_a_sleeping_thread_does_not_hold_the_answer() -> None:
     assert outcome.error is not None
     assert not ended.is_set()
     wake.set()
+
+
+def test_a_handler_that_swallows_its_cancellation_does_not_hold_the_test() -> None:
+    async def stubborn() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    assert str(run_sync(stubborn, deadline=0.1).error).startswith("deadline exceeded: ")
+
+
+async def test_terminate_task_in_a_task_group_ends_the_task() -> None:
+    async def unknown() -> None:
+        raise TerminateTask("no such customer")
+
+    async def handler() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(60))
+            group.create_task(unknown())
+
+    outcome = await run(handler)
+    assert (outcome.terminated, outcome.error) == (True, "no such customer")
 
 
 @pytest.fixture(scope="session")

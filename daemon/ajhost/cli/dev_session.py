@@ -30,9 +30,10 @@ from ajhost.protocol.wire import error_of
 from ajhost.settings.redact import without_secret
 from ajhost.settings.toml_text import development_sections, toml_text
 
-_DRAIN = 0.3
+DRAIN = 0.3
 """Seconds that running tasks have after Ctrl-C, so that the session ends within one second."""
-_STOP_PATIENCE = 0.4
+STOP_PATIENCE = 0.4
+"""Seconds that the host has after that, before it is killed."""
 _RELOAD_PATIENCE = 600.0
 _LONG_IMPORT = 2.0
 """Seconds of an import after which a further change of a file breaks it off."""
@@ -103,7 +104,7 @@ class DevSession:
             paths = list(settings.python.path)
         if self.lifespan is not None:
             sections["python"] = {"lifespan": self.lifespan}
-        workers = {"count": self.workers, "drain_timeout": _DRAIN}
+        workers = {"count": self.workers, "drain_timeout": DRAIN}
         sections["workers"] = {**sections.get("workers", {}), **workers}
         sections["python"] = {**sections.get("python", {}), "path": paths}
         sections["nats"] = {"servers": [self._url], "catchall": True}
@@ -263,7 +264,7 @@ class DevSession:
 
 async def _end(host: asyncio.subprocess.Process) -> None:
     """Ends the host: SIGTERM, a second SIGTERM that hurries it, then SIGKILL for it and its workers."""
-    for patience in (_DRAIN, _STOP_PATIENCE):
+    for patience in (DRAIN, STOP_PATIENCE):
         if host.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):

@@ -3,6 +3,7 @@
     async def send(task: Task) -> ...                   the task alone
     async def send(mail: Mail, task: Task) -> ...       the payload validated as `Mail`, and the task
     def resize(image: bytes) -> ...                     the payload as it is
+    def clean_up() -> ...                               nothing
 
 A handler of the task alone is called as it stands; pydantic is imported when the first other one is bound.
 """
@@ -113,11 +114,17 @@ def _too_many(
 
 
 def _alone(shown: str, function: Callable[..., Any], signature: inspect.Signature) -> Callable[[Any], Any]:
-    """Nothing is required: the task is the first argument that can be given."""
+    """Nothing is required: the task is the first argument that can be given. Without parameters it gets nothing."""
+    if not signature.parameters:
+        _check_wrapper(shown, function, 0, [])
+        return lambda task: function()
     try:
         signature.bind(object())
     except TypeError:
-        raise Unbindable(f"{shown} cannot be called with one argument, the task") from None
+        called = shown.partition("(")[0].rpartition(":")[2]
+        raise Unbindable(
+            f"{shown} cannot be called with one argument, the task. What would do: {called}(task: Task), {called}()"
+        ) from None
     return function
 
 

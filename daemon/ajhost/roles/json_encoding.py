@@ -1,7 +1,7 @@
 """What handlers return, as JSON: orjson for nearly everything, pydantic's encoder for what orjson does not know.
 
     float, int, str, None, dict, list ...    as JSON has them; integers of any size; NaN and infinities are errors
-    dataclass, TypedDict, Enum, UUID         fields, items, value, text
+    dataclass, attrs, TypedDict, Enum, UUID  fields, items, value, text
     datetime, date, time, timedelta          RFC 3339; timedelta ISO 8601
     pydantic models and dataclasses          as pydantic's own `model_dump_json()` of them
     namedtuple, set, deque, range, views     a list; other mappings are objects
@@ -15,8 +15,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import functools
+import inspect
 import json
 import math
 import sys
@@ -107,6 +109,8 @@ def _standard(value: Any) -> Any:
         return str(value)
     if isinstance(value, Set | Sequence | ValuesView) and not isinstance(value, (str, *_BYTES)):
         return list(value)
+    if isinstance(attributes := getattr(type(value), "__attrs_attrs__", None), tuple):
+        return {a.name: getattr(value, a.name) for a in attributes if not a.name.startswith("_")}
     return value.isoformat() if isinstance(value, time) else value
 
 
@@ -220,7 +224,7 @@ def _leaf(value: Any, serializer: Any, place: str, depth: int) -> Any:
     except Exception as error:
         if isinstance(error.__cause__, CannotEncode):  # of `_default`, which orjson had called
             raise _placed(error.__cause__, place) from None
-        raise _Placed(place, f"{_kind(value)} cannot be encoded as JSON{_why(error)}") from None
+        raise _Placed(place, f"{_kind(value)} cannot be encoded as JSON{_why(error)}{_cure(value)}") from None
     return _plain(plain, place, depth + 1)
 
 
@@ -275,6 +279,20 @@ def _why(error: BaseException) -> str:
     text = _text(error)
     known = ("Type is not JSON serializable", "Unable to serialize unknown type", "an iterator")
     return "" if not text or text.startswith(known) else f" ({type(error).__name__}: {text})"
+
+
+def _cure(value: object) -> str:
+    """What of the value can be encoded, where it is something that people return."""
+    kind = type(value)
+    with contextlib.suppress(Exception):
+        if isinstance(value, Iterator):
+            return "; return a list of it"
+        if inspect.isawaitable(value):
+            return "; it was not awaited"
+        for method in ("to_dict", "to_dicts", "tolist"):  # of pandas, polars, arrays
+            if callable(getattr(kind, method, None)) and not isinstance(value, type):
+                return f"; return what its {method}() makes"
+    return ""
 
 
 def _text(error: BaseException) -> str:

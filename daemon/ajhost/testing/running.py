@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import inspect
 import logging
 import os
 import time
@@ -168,7 +169,20 @@ async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
     executor.start(attempt)
     said = await attempt.decided
     await attempt.ended.wait()
+    if attempt.work is not None and isinstance(work := attempt.work, asyncio.Task):
+        await _close(work)
     return said
+
+
+async def _close(work: asyncio.Task[Any]) -> None:
+    """Ends code that swallows its cancellation: the loop would wait for it at its own end, and so would the test."""
+    code = work.get_coro()
+    if inspect.iscoroutine(code):
+        with contextlib.suppress(RuntimeError):  # it ignores that as well
+            code.close()
+            work.cancel()  # wakes the task, which finds its code closed
+            await asyncio.wait({work})
+            work.exception()
 
 
 def as_stored(said: outcome.Outcome, task_size: int) -> tuple[bytes | None, str | None, bool]:

@@ -434,7 +434,6 @@ def test_whatever_is_awaited_with_a_task_and_a_call_is_middleware(middleware: An
     assert check_middleware("m:f", middleware) is middleware
 
 
-def nothing() -> None: ...
 def two_bare(a, b): ...  # type: ignore[no-untyped-def]
 def two_payloads(a: Mail, b: Item) -> None: ...
 def two_tasks(a: Task, b: Task) -> None: ...
@@ -444,11 +443,17 @@ def hidden(what: OnlyForTheTypeChecker) -> None: ...
 def only_names(**names: Any) -> None: ...
 
 
+def test_a_function_without_parameters_is_called_with_nothing() -> None:
+    async def nightly() -> str:
+        return "done"
+
+    assert called(nightly, b'{"any": 1}') == called(lambda: "done", b"") == "done"
+
+
 @pytest.mark.parametrize(
     ("function", "parts"),
     [
-        (nothing, ["m:f() cannot be called with one argument, the task"]),
-        (only_names, ["cannot be called with one argument, the task"]),
+        (only_names, ["cannot be called with one argument, the task", "f(task: Task), f()"]),
         (two_bare, ["m:f(a, b) cannot be called", "f(task: Task) or f(a: Payload, task: Task)"]),
         (two_payloads, ["it needs a, b", "f(a: Mail, task: Task)"]),
         (two_tasks, ["a and b are both a Task"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import json
 import math
@@ -151,6 +152,30 @@ def test_types_are_encoded_wherever_they_stand(value: object, body: str) -> None
     assert encode(value) == body.encode()
 
 
+class Frame:
+    """As pandas has them."""
+
+    def to_dict(self) -> dict[str, int]:
+        return {}
+
+
+def test_an_object_of_attrs_is_its_fields() -> None:
+    attrs = pytest.importorskip("attrs")
+    kind = attrs.make_class("Kind", {"a": attrs.field(), "b": attrs.field(), "_own": attrs.field(default=1)})
+    assert encode([kind(1, {Decimal(2)})]) == b'[{"a":1,"b":["2"]}]'
+    with pytest.raises(CannotEncode, match=r"result\[0\]\.b: nan is not a number that JSON has"):
+        encode([kind(1, math.nan)])
+    with pytest.raises(CannotEncode, match=r"result\.b\[0\]: object cannot be encoded as JSON"):
+        encode(kind(2**70, [object()]))
+
+
+async def test_a_coroutine_says_that_it_was_not_awaited() -> None:
+    forgotten = asyncio.sleep(0)
+    with pytest.raises(CannotEncode, match="it was not awaited"):
+        encode({"c": forgotten})
+    await forgotten
+
+
 def _circle() -> list[object]:
     circle: list[object] = []
     circle.append(circle)
@@ -177,7 +202,7 @@ def _circle_of(value: Any, name: str) -> object:
         (_circle_of(Point(1, 2), "x"), "nested too deeply, or in a circle"),
         (_circle_of(Slots(), "total"), "nested too deeply, or in a circle"),
         (_circle_of(Holder(), "held"), "nested too deeply, or in a circle"),
-        ([(n for n in range(3))], "result[0]: generator cannot be encoded as JSON"),
+        ([(n for n in range(3))], "result[0]: generator cannot be encoded as JSON; return a list of it"),
         (numpy.array([[1.0, numpy.nan]]).T, "result[1][0]: nan is not a number that JSON has"),
         (numpy.float32("nan"), "result: nan is not a number that JSON has"),
         ({float("nan"): 1}, "result: the key nan is not a number that JSON has"),
@@ -186,7 +211,11 @@ def _circle_of(value: Any, name: str) -> object:
         ({"items": [1, Point(1, object())]}, "result.items[1].y: object cannot be encoded as JSON"),
         ([Mixed(), lambda: None], "result[1]: function cannot be encoded as JSON"),
         ({"e": [ValueError("x")]}, "result.e[0]: ValueError cannot be encoded as JSON"),
-        ((n for n in range(3)), "result: generator cannot be encoded as JSON"),
+        ((n for n in range(3)), "result: generator cannot be encoded as JSON; return a list of it"),
+        (
+            {"f": Frame()},
+            "test_json_encoding.Frame cannot be encoded as JSON; return what its to_dict() makes",
+        ),
         ({"a": {(1, 2): 3}}, "result.a: a key of type tuple; JSON has texts as keys"),
         ({b"k": 1}, "result: a key of type bytes; JSON has texts as keys"),
         (["\ud800"], "result[0]: a text that UTF-8 cannot hold (surrogates not allowed)"),

@@ -312,7 +312,8 @@ class Supervisor(PoolEvents):
     # -- the end --------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
-        _log.info("stopping: %d workers leave", len(self._pool.members))
+        hint = "; a second signal hurries them" if self._pool.members else ""
+        _log.info("stopping: %d workers leave%s", len(self._pool.members), hint)
         self._notifier.stopping("leaving the queue group")
         with self.guard("writing state.json"):
             self.write_state()  # an ordered stop ends a drain

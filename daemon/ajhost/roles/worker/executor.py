@@ -14,9 +14,9 @@ from typing import Any
 
 from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.log_record import CURRENT_TASK
-from ajhost.api import Task, TerminateTask
+from ajhost.api import Task
 from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
-from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import attempts
 from ajhost.roles.application import around
@@ -175,7 +175,7 @@ class Executor:
             attempt.told = True
             # such a hook may raise anything, which must not cost the answer
             with contextlib.suppress(BaseException):
-                if isinstance(error, TerminateTask):
+                if isinstance(outcome, Terminated):
                     attempts.tell(outcome, attempt.labels(), logging.INFO)
                 else:
                     attempts.tell_raised(error, describe(error), attempt.labels())

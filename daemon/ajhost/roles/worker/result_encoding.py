@@ -47,14 +47,24 @@ def outcome_of_result(value: object) -> Outcome:
 
 
 def outcome_of_exception(error: BaseException) -> Outcome:
-    """TerminateTask ends the task; any other exception asks for another try.
+    """TerminateTask ends the task, in a group of exceptions too; any other exception asks for another try.
 
     That includes SystemExit and KeyboardInterrupt: a handler that calls `sys.exit` has failed, and its worker serves
     on.
     """
-    if isinstance(error, TerminateTask):
-        return Terminated(_text(error) or "TerminateTask")
+    if (terminated := terminate_task_of(error)) is not None:
+        return Terminated(_text(terminated) or "TerminateTask")
     return Failed.because(FailureReason.HANDLER_ERROR, describe(error))
+
+
+def terminate_task_of(error: BaseException, depth: int = _GROUP_DEPTH) -> TerminateTask | None:
+    """The TerminateTask that it is, or that is in it: `asyncio.TaskGroup` puts what a task raises in a group."""
+    if isinstance(error, TerminateTask):
+        return error
+    if isinstance(error, BaseExceptionGroup) and depth:
+        inside = (terminate_task_of(member, depth - 1) for member in _members(error))
+        return next((found for found in inside if found is not None), None)
+    return None
 
 
 def describe(error: BaseException) -> str:
@@ -66,7 +76,8 @@ def _described(error: BaseException, depth: int) -> str:
     name: str = _name_of(type(error))
     text = _text(error)
     if isinstance(error, BaseExceptionGroup) and depth:
-        members = "; ".join(_described(member, depth - 1) for member in _members(error))
+        shown = _members(error)[:_GROUP_SHOWN]
+        members = "; ".join(_described(member, depth - 1) for member in shown)
         text = f"{text}: {members}"
     return f"{name}: {text}" if text else name
 
@@ -74,7 +85,7 @@ def _described(error: BaseException, depth: int) -> str:
 def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
     # the C attribute, past a subclass that has an `exceptions` of its own
     members: tuple[BaseException, ...] = BaseExceptionGroup.exceptions.__get__(group)
-    return members[:_GROUP_SHOWN]
+    return members
 
 
 def _text(error: BaseException) -> str:

@@ -189,9 +189,20 @@ def test_whatever_is_raised_fails_with_its_class_and_text(error: BaseException, 
 
 @pytest.mark.parametrize(
     ("error", "text"),
-    [(TerminateTask("never"), "never"), (TerminateTask(), "TerminateTask"), (StrIsOdd(), "odd")],
+    [
+        (TerminateTask("never"), "never"),
+        (TerminateTask(), "TerminateTask"),
+        (StrIsOdd(), "odd"),
+        (
+            ExceptionGroup(
+                "of a TaskGroup", [*(ValueError(str(n)) for n in range(5)), TerminateTask("in it")]
+            ),
+            "in it",
+        ),
+        (BaseExceptionGroup("two", [ExceptionGroup("one", [TerminateTask("deep")])]), "deep"),
+    ],
 )
-def test_terminate_task_ends_the_task_with_a_text(error: TerminateTask, text: str) -> None:
+def test_terminate_task_ends_the_task_with_a_text(error: BaseException, text: str) -> None:
     assert outcome_of_exception(error) == Terminated(text)
 
 
