@@ -295,8 +295,6 @@ TEMPLATE_STACKS_LIMIT = 0.5
 """A template that imports has this long to write its stacks, which C code does."""
 JOURNAL_WRITE_LIMIT = 0.1
 """One write of C code or of a child to stdout or stderr waits at most this long for journald."""
-STATS_SAMPLE_INTERVAL = 10.0
-"""A sample of the statistics is kept this often, for rates over the last minute."""
 RUNTIME_FILES_INTERVAL = 1.0
 """The supervisor looks this often whether its files in the runtime directory are still there."""
 CALL_CONNECT_LIMIT = 3.0

@@ -11,14 +11,14 @@ import pytest
 
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.adapters.nats.interfaces import Driver, Sink
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.protocol.frames import Message
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.server_info import ServerInfo
+from ajhost.protocol.outcome import Failed
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles.supervisor.recovery.remains import Remains
 from tests.support.host_parts import GEOMETRY, SUBJECT, HostParts, frame, until
@@ -33,15 +33,12 @@ AT = len(frame(b"R.0"))
 REFUSAL = encode_reply(b"R.big", Failed("bad request: too large"), 1 << 20)
 
 
-class Waits:
+class Waits(Sink, Driver):
     """A worker that has no slot free: what can wait waits in its store."""
 
     def __init__(self, ledger: LockedLedger) -> None:
         self._ledger = ledger
         self.transport = LedgerTransport(ledger, RestartWindow(ledger), self, self)
-
-    async def opened(self, sock: socket.socket) -> None:
-        """The test holds a duplicate already."""
 
     def admit(self, index: int, data: bytes, message: Message) -> None:
         begin, _, _, end, _, reply = message
@@ -51,29 +48,14 @@ class Waits:
         else:
             assert self._ledger.keep(index, data[begin:end])
 
-    def before_buffer_reuse(self) -> None:
-        """Nothing was handed on."""
-
-    def before_send(self) -> None:
-        """Nothing is counted."""
-
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """No server refuses a reply here."""
-
     def refuse(self, reply: bytes) -> None:
         raise AssertionError("there is room")
-
-    def limited(self, max_payload: int) -> None:
-        """No server says so."""
 
     def unasked(self, data: bytes, message: Message) -> None:
         raise AssertionError("every request is answered")
 
     def ended(self, epoch: int, event: Lost) -> None:
         raise AssertionError(event.text)
-
-    def told(self, info: ServerInfo) -> None:
-        """The server says nothing of itself."""
 
     def server_error(self, text: str) -> None:
         raise AssertionError(text)

@@ -8,15 +8,13 @@ import socket
 
 import pytest
 
-from ajhost.adapters.nats.interfaces import error_text
+from ajhost.adapters.nats.interfaces import Driver, Sink, error_text
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, Word, create, geometry_for
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.frames import Message
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.server_info import ServerInfo
 from tests.support.host_parts import frame, until
 from tests.support.peer_socket import Peer, let_in
 
@@ -24,7 +22,7 @@ ENTRIES = 8
 GEOMETRY = Geometry(ENTRIES, 1 << 18, 1 << 16)
 
 
-class Worker:
+class Worker(Sink, Driver):
     """Keeps whatever comes, in its ledger as long as there is room."""
 
     def __init__(self) -> None:
@@ -37,9 +35,6 @@ class Worker:
         self.refused: list[bytes] = []
         self._in_chunk: list[tuple[int, bytes]] = []
 
-    async def opened(self, sock: socket.socket) -> None:
-        """Nobody inherits it."""
-
     def admit(self, index: int, data: bytes, message: Message) -> None:
         self._in_chunk.append((index, data[message[0] : message[3]]))
         self.admitted.append(message[5])
@@ -50,26 +45,11 @@ class Worker:
             assert self.ledger.keep(index, data)
         self._in_chunk.clear()
 
-    def before_send(self) -> None:
-        """Nothing is counted."""
-
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """No server refuses a reply here."""
-
     def refuse(self, reply: bytes) -> None:
         self.refused.append(reply)
 
-    def limited(self, max_payload: int) -> None:
-        """No server says so."""
-
-    def unasked(self, data: bytes, message: Message) -> None:
-        """Nobody waits."""
-
     def ended(self, epoch: int, event: Lost) -> None:
         self.ends.append(event)
-
-    def told(self, info: ServerInfo) -> None:
-        """The server says nothing of itself."""
 
     def server_error(self, text: str) -> None:
         raise AssertionError(text)

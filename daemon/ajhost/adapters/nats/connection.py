@@ -14,7 +14,7 @@ from typing import Any
 
 from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.credentials import servers_of
-from ajhost.adapters.nats.interfaces import Sink
+from ajhost.adapters.nats.interfaces import Driver, Sink
 from ajhost.adapters.nats.scout import scout
 from ajhost.adapters.nats.subscriber import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
@@ -66,7 +66,7 @@ def addresses(settings: NatsSettings) -> str:
     return ", ".join(map(str, servers_of(settings)))
 
 
-class Connection:
+class Connection(Driver):
     """A connection that comes back for ever. `up` is set while the server has all our subscriptions."""
 
     def __init__(

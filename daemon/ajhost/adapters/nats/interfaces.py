@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
 
 from ajhost.core.connection_table import Lost
 from ajhost.ledger.connection_status import Reason
@@ -16,8 +15,8 @@ _LONGEST_ERROR = 512
 """Characters of an error that are shown."""
 
 
-class Sink(Protocol):
-    """Owns the ledger and decides about requests."""
+class Sink:
+    """Owns the ledger and decides about requests. What a class of it does not define, it does nothing about."""
 
     async def opened(self, sock: socket.socket) -> None:
         """There is a new connection, on which nothing was sent yet. Returns when another process has a duplicate of it.
@@ -49,8 +48,11 @@ class Sink(Protocol):
         """A request had no free entry when its connection ended. Answer it as overloaded."""
 
 
-class Driver(Protocol):
-    """Drives the life of the connection. The transport reports to it, and decides nothing."""
+class Driver:
+    """Drives the life of the connection. The transport reports to it, and decides nothing.
+
+    What a class of it does not define, it does nothing about.
+    """
 
     def ended(self, epoch: int, event: Lost) -> None:
         """The connection of that epoch is over."""

@@ -5,20 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import mmap
-import socket
 
 from ajhost.adapters.nats.connect_attempts import ConnectAttempts
+from ajhost.adapters.nats.interfaces import Driver, Sink
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.core.connection_table import Lost, Resolved, Scouted, Sealed
+from ajhost.core.connection_table import Resolved, Scouted, Sealed
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_pool import Server, literal
 from ajhost.core.timings import SCOUT_LIMIT
 from ajhost.ledger.layout import Geometry, Identity, create
 from ajhost.ledger.receive_buffer import READ_SIZE
 from ajhost.ledger.writer import LedgerWriter
-from ajhost.protocol.frames import Message
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.server_info import LONGEST_INFO, ServerInfo
+from ajhost.protocol.server_info import LONGEST_INFO
 from ajhost.settings.values import NatsSettings
 
 _ENTRIES = 8
@@ -32,43 +30,12 @@ def private_ledger(frame: int = LONGEST_INFO) -> LedgerWriter:
     return LedgerWriter(memory)
 
 
-class NoRequests:
-    """The sink of a connection that subscribes to nothing."""
-
-    async def opened(self, sock: socket.socket) -> None:
-        """Nobody inherits it."""
-
-    def limited(self, max_payload: int) -> None:
-        """Nothing is sent."""
-
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        """Nothing comes."""
-
-    def unasked(self, data: bytes, message: Message) -> None:
-        """Nothing comes."""
-
-    def before_buffer_reuse(self) -> None:
-        """Nothing is kept."""
-
-    def before_send(self) -> None:
-        """Nothing is sent."""
-
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """Nothing is sent."""
-
-    def refuse(self, reply: bytes) -> None:
-        """Nothing comes."""
+class NoRequests(Sink):
+    """The sink of a connection that subscribes to nothing, and that nobody inherits."""
 
 
-class _Undriven:
-    def ended(self, epoch: int, event: Lost) -> None:
-        """The attempt finds out by itself."""
-
-    def told(self, info: ServerInfo) -> None:
-        """Only whether it lets us in matters."""
-
-    def server_error(self, text: str) -> None:
-        """Only whether it lets us in matters."""
+class _Undriven(Driver):
+    """Only whether a server lets us in matters, which the attempt finds out by itself."""
 
 
 async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.credentials import servers_of
+from ajhost.adapters.nats.interfaces import Driver
 from ajhost.adapters.nats.scout import NoRequests, private_ledger
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import ConnectionFailed, Lost, Resolved, Sealed
@@ -15,7 +16,6 @@ from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import violation_of
 from ajhost.core.server_pool import Server, literal
 from ajhost.core.timings import TRIAL_LIMIT
-from ajhost.protocol.server_info import ServerInfo
 from ajhost.settings.values import NatsSettings
 
 _INBOXES = "_INBOX"
@@ -39,7 +39,7 @@ async def try_servers(settings: NatsSettings, subjects: Sequence[str]) -> list[s
     return problems
 
 
-class _Trial:
+class _Trial(Driver):
     """One connection; it is its own driver."""
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -54,9 +54,6 @@ class _Trial:
     def ended(self, epoch: int, event: Lost) -> None:
         """`Driver`: the connection is over."""
         self._lost = event
-
-    def told(self, info: ServerInfo) -> None:
-        """`Driver`: INFO again."""
 
     def server_error(self, text: str) -> None:
         """`Driver`: `-ERR`."""

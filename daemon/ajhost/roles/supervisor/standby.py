@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.nats.connection import Connection
+from ajhost.adapters.nats.interfaces import Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
@@ -40,8 +41,10 @@ _HELD = 2048
 """Requests that the standby can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
 
 
-class Standby:
-    """`on_connection(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
+class Standby(Sink):
+    """What is admitted here has been copied, and what is answered here is no result and is counted already.
+
+    `on_connection(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
 
     def __init__(
         self,
@@ -236,7 +239,7 @@ class Standby:
         """From now on, what comes waits for the next start: nobody here is to run it."""
         self._holding = True
 
-    # -- adapters.transport.Sink ----------------------------------------------------------------
+    # -- Sink -----------------------------------------------------------------------------------
 
     async def opened(self, sock: socket.socket) -> None:
         """A new connection of ours."""
@@ -269,15 +272,6 @@ class Standby:
             data = encode_reply(reply, Completed(body), self.max_payload)
             self.transport.out.publish(data, time.monotonic())
 
-    def before_buffer_reuse(self) -> None:
-        """What was admitted has been copied."""
-
-    def before_send(self) -> None:
-        """What is answered here is counted already."""
-
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """What is answered here is no result."""
-
     def refuse(self, reply: bytes) -> None:
         """A request without an entry."""
         if not self._answerable(reply):
@@ -286,12 +280,6 @@ class Standby:
         text = FailureReason.OVERLOADED.text("no room in the ledger")
         self.answer(reply, Failed(text))
         self.answered.refused(b"", text)
-
-    def limited(self, max_payload: int) -> None:
-        """The limit is asked for where it is needed."""
-
-    def unasked(self, data: bytes, message: Message) -> None:
-        """A message to which nobody awaits an answer is no task of a router's."""
 
     def _expired(self, index: int) -> None:
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")

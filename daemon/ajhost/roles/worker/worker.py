@@ -15,6 +15,7 @@ from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.nats.connection import Connection
+from ajhost.adapters.nats.interfaces import Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
@@ -82,7 +83,7 @@ _START_FAILED = os.EX_TEMPFAIL  # the exit status
 _CONFIRM_NS = nanoseconds(CONFIRM_INTERVAL)
 
 
-class Worker(ExecutorEvents):
+class Worker(ExecutorEvents, Sink):
     """One worker process."""
 
     def __init__(
@@ -208,9 +209,6 @@ class Worker(ExecutorEvents):
     def limited(self, max_payload: int) -> None:
         """What the server takes at most."""
         self._responder.max_payload = max_payload
-
-    def unasked(self, data: bytes, message: Message) -> None:
-        """A message to which nobody awaits an answer is no task of a router's."""
 
     # -- life -----------------------------------------------------------------------------------
 
