@@ -241,14 +241,18 @@ async def test_a_slot_that_crashes_again_and_again_is_named_by_readyz(
 
 
 async def test_a_host_that_waits_for_nats_is_healthy_and_not_ready(tmp_path: Path, listen: str) -> None:
-    host = Host(tmp_path, nats=f"nats://127.0.0.1:{_free_port()}", sections=sections(listen))
+    server = f"127.0.0.1:{_free_port()}"
+    host = Host(tmp_path, nats=f"nats://{server}", sections=sections(listen))
     try:
         await host.launch()
         await host.log("starting 2 workers")
         assert (await fetch(listen, "/healthz")).status == 200
-        assert await fetch(listen, "/readyz") == Answer(
-            503, "text/plain; charset=utf-8", "the host is starting\n"
-        )
+        async with asyncio.timeout(20):
+            while not (answer := await fetch(listen, "/readyz")).text.endswith("refused\n"):
+                assert answer.status == 503
+        assert answer.text == f"the host is starting; NATS: {server}: connection refused\n"
+        attempts = await host.command("attempts")  # none was ever made, and a host runs
+        assert (attempts.status, attempts.stdout) == (0, "")
         assert (await scrape(listen))["ajhost_slots"] == 0
         assert await host.terminate() == 0
     finally:

@@ -36,14 +36,19 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
     They are kept in files, so it also shows what came before a crash, and when no host runs. Older ones are in the log.
     """
     directory = runtime_directory(config)
+    from ajhost.adapters.linux.runtime_directory import is_locked
     from ajhost.roles.host_client import NotRunning, view_attempts
     from ajhost.roles.recent_attempts import DIRECTORY, recent_attempts
 
     try:
         try:
-            # raises what keeps us out: files that may not be read are left out below
-            next((directory / DIRECTORY).iterdir(), None)
-            every = recent_attempts(directory)
+            every = []
+            if (directory / DIRECTORY).is_dir() or not is_locked(
+                directory
+            ):  # else the first start is under way
+                # raises what keeps us out: files that may not be read are left out below
+                next((directory / DIRECTORY).iterdir(), None)
+                every = recent_attempts(directory)
         except PermissionError:  # a member of the host's group
             every = view_attempts(directory)
     except FileNotFoundError:

@@ -13,12 +13,15 @@ _WAITING = (WorkerState.STARTING, WorkerState.HUNG)
 """States of a worker that may lack nothing but a connection."""
 
 
-def unserved_slots(pool: WorkerPool, drain: str) -> list[str]:
-    """A line for each slot that does not serve, with what is there instead. `drain`: what a host that drains says."""
+def unserved_slots(pool: WorkerPool, drain: str, waiting: str) -> list[str]:
+    """A line for each slot that does not serve, with what is there instead.
+
+    `drain`: what a host that drains says. `waiting`: why no server has let the host in, before there are slots.
+    """
     if pool.fleet.stopping:
         return ["the host is stopping"]
     if not pool.fleet.count:
-        return ["the host is starting"]
+        return [f"the host is starting{f'; NATS: {waiting}' if waiting else ''}"]
     if drain:
         return [drain]
     lines = []

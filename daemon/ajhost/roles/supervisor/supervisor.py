@@ -285,7 +285,7 @@ class Supervisor(PoolEvents):
 
     def unserved(self) -> list[str]:
         """A line for each slot that does not serve, with what is there instead; empty: the host is ready."""
-        return unserved_slots(self._pool, self._drainer.text)
+        return unserved_slots(self._pool, self._drainer.text, self._phase.waiting)
 
     def ledgers(self) -> list[Ledger]:
         """Those of this supervisor and of its workers."""
