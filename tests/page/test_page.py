@@ -111,6 +111,8 @@ async def test_tables_are_sorted_by_the_titles_of_their_columns_by_keyboard(
     failed.find_element(By.TAG_NAME, "button").send_keys(Keys.SPACE)
     assert failed.get_attribute("aria-sort") == "ascending"
     assert first() != "fail"
+    (by,) = browser.find_elements(By.XPATH, "//*[@id='workers-rows']/ancestor::table//th[@aria-sort]")
+    assert by.text == "State", "of many, those that do not serve come first"
 
 
 async def test_a_worker_that_serves_shows_its_server(

@@ -87,7 +87,9 @@ WORKERS = (
     Column("SLOT", lambda w: str(w.slot), lambda w: (w.slot, w.generation)),
     _count("PID", lambda w: w.pid, 3),
     _count("GEN", lambda w: w.generation, 4),
-    _text("STATE", lambda w: w.state, style=_state_style),
+    Column(
+        "STATE", lambda w: w.state, lambda w: (w.state == SERVING, w.state), number=False, style=_state_style
+    ),
     _count("RUNNING", lambda w: len(w.tasks), 1),
     Column("MEMORY", lambda w: size(w.memory), lambda w: w.memory),
     Column("CPU", lambda w: f"{w.cpu:.0%}", lambda w: w.cpu),
@@ -237,7 +239,7 @@ class View:
     report: StatusReport | None = None
     problem: str = ""
     lost_at: float = 0.0
-    workers: Table = field(default_factory=lambda: Table("Workers", WORKERS, 0))
+    workers: Table = field(default_factory=lambda: Table("Workers", WORKERS, 3))
     routes: Table = field(default_factory=lambda: Table("Routes", ROUTES, 3))
     tasks: Table = field(default_factory=lambda: Table("Running tasks", TASKS, 5))
     focus: int = 0

@@ -38,7 +38,9 @@ def test_of_64_workers_and_200_routes_each_table_has_its_share_of_24_lines() -> 
     lines = screen(View(REPORT), 80, 24)
     assert lines[2].startswith("58 of 64 slots serve; ")
     titles = {line.partition(" (")[0]: line for line in lines if ", rows " in line}
-    assert titles["Workers"].startswith("Workers (64, rows 1 to 6) by SLOT")
+    assert titles["Workers"].startswith("Workers (64, rows 1 to 6) by STATE")
+    first = lines.index(titles["Workers"]) + 2
+    assert not [line for line in lines[first : first + 6] if "serving" in line], "those in trouble come first"
     assert titles["Routes"].startswith("Routes (200, rows 1 to 4) by PER S")
     assert titles["Running tasks"].startswith("Running tasks (96, rows 1 to 4) by FOR")
 

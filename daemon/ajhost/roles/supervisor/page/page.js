@@ -30,8 +30,8 @@ const sorting = {
   },
   tasks: { by: 4, down: true, keys: [(t) => t.id, (t) => t.type, (t) => t.route, (t) => t.slot, (t) => t.running_s, (t) => Date.parse(t.deadline)] },
   workers: {
-    by: 0, down: false,
-    keys: [(w) => w.slot, (w) => w.pid, (w) => w.state, (w) => (w.connection ? w.connection.state + w.connection.reason : ""), (w) => w.memory,
+    by: 2, down: false,  // those that serve come last
+    keys: [(w) => w.slot, (w) => w.pid, (w) => (w.state === "serving" ? "zzz" : w.state), (w) => (w.connection ? w.connection.state + w.connection.reason : ""), (w) => w.memory,
       (w) => w.cpu, (w) => w.tasks.length, (w) => w.counts.completed || 0, (w) => w.generation],
   },
 };
