@@ -17,8 +17,8 @@ import orjson
 _DIGITS_OF_A_LONG = 19
 """2**63 has as many."""
 _LONG = re.compile(rb"[0-9]{%d}" % _DIGITS_OF_A_LONG)
-_LONG_FRACTION = re.compile(rb"(?=[0-9.]{17})[0-9]+\.[0-9]|[0-9]{16}[eE]")
-"""A double holds any 15 digits."""
+_LONG_FRACTION = re.compile(rb"(?<![0-9])(?=[0-9.]{17})[0-9]++\.[0-9]|[0-9]{16}[eE]")
+"""A double holds any 15 digits. A run of digits, which may have any length, is looked at from its first one alone."""
 _NAME = re.compile(r"[^-NI]?(NaN|-?Infinity)")
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _STRIDE = 6
@@ -54,10 +54,16 @@ class _Digits(float):
 
 
 def loads_digits(text: bytes) -> Any:
-    """As `exact`, but numbers with a fraction keep their digits as their text; None if a double holds them all."""
+    """As `exact`, but numbers with a fraction keep their digits as their text.
+
+    None if a double holds them all, or the text has more levels than Python reads.
+    """
     if _LONG_FRACTION.search(text) is None:
         return None
-    return json.loads(text, parse_constant=_refuse, parse_float=_Digits)
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_float=_Digits)
+    except RecursionError:
+        return None
 
 
 def has_long_integers(text: bytes) -> bool:

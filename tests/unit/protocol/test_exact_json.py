@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ajhost.api import InvalidPayload, Task, TerminateTask
-from ajhost.protocol.exact_json import loads
+from ajhost.protocol.exact_json import loads, loads_digits
 from ajhost.protocol.task import encode_task, read_task
 
 _VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -53,6 +54,23 @@ def test_an_integer_of_any_length_is_exact_wherever_it_stands(digits: int, sign:
 def test_what_is_not_json_is_an_error_that_names_it(text: bytes, part: str) -> None:
     with pytest.raises(ValueError, match=part):
         loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'"{"1" * 100_000}"',
+        f"[{'1' * 16}.5{', 1' * 50_000}]",
+        f'"{"1." * 50_000}"',
+        f"{'[' * 1000}1.00000000000000001{']' * 1000}",
+    ],
+    ids=["one run of digits", "many numbers", "many points", "many levels"],
+)
+def test_digits_of_any_shape_are_looked_for_in_one_pass(text: str) -> None:
+    """Anybody may send a megabyte of digits, and with a search for each of them it would take a worker minutes."""
+    began = time.process_time()
+    loads_digits(text.encode())
+    assert time.process_time() - began < 1.0
 
 
 def task_of(payload: bytes) -> Task:
