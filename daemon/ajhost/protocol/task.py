@@ -29,6 +29,9 @@ _TYPES_KEPT = 1024
 _LONGEST_KEPT = 128
 LONGEST_TYPE = 255
 """Bytes of the longest type. Types are keys of caches here, so that their length is bounded before they are used."""
+LONGEST_ID = 255
+"""Characters of the longest id. Each log record of a task bears its id, and the task decides how many there are. A
+router's ids have 27 (asyncjobs v0.3.0, task.go)."""
 _ID_ALPHABET = string.digits + string.ascii_letters
 
 
@@ -112,6 +115,8 @@ def read_task(body: bytes) -> TaskRecord:
 
     if type(id_) is not str or not id_:
         raise _wrong("id", "a text that is not empty", id_)
+    if len(id_) > LONGEST_ID:
+        raise ValueError(f"id must have at most {LONGEST_ID} characters, found {len(id_)}")
     task.id = id_
     if type(type_) is not str or type_ not in _valid_types:
         _check_type(type_)

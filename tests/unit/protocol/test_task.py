@@ -85,6 +85,7 @@ def test_fields_that_nobody_knows_are_ignored() -> None:
         ("id", None, "found nothing"),
         ("id", "", "found ''"),
         ("id", 7, "found 7"),
+        ("id", "x" * 256, "id must have at most 255 characters, found 256"),
         ("type", None, "found nothing"),
         ("type", "", "found ''"),
         ("type", "a b", "found 'a b'"),
