@@ -143,6 +143,28 @@ async def test_connections_that_never_end_their_request_do_not_keep_others_out(
         assert (await host.status())["supervisor"]["ready"]
 
 
+async def test_connections_that_do_not_read_their_answers_do_not_keep_others_out(
+    nats_server: NatsServer, tmp_path: Path, listen: str
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url, sections={"http": {"listen": listen}}):
+        await answers_until(listen, "/readyz", 200)
+        address, _, port = listen.rpartition(":")
+        with contextlib.ExitStack() as held:
+            for _ in range(40):
+                sock = held.enter_context(socket.socket())
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                sock.connect((address, int(port)))
+                sock.setblocking(False)
+                sock.send(b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
+            served = 0
+            async with asyncio.timeout(30):  # it lasts until the answers have filled the kernel's buffers
+                while served < 20:
+                    try:
+                        served += (await fetch(listen, "/healthz")).status == 200
+                    except OSError:
+                        served = 0
+
+
 async def test_events_are_told_once_a_second_and_not_read_when_nobody_looks(
     nats_server: NatsServer, tmp_path: Path, listen: str
 ) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_CONNECTIONS = 32
 """Bounds the descriptors of the supervisor that clients use. At one more connection the server closes the oldest that
-has no request in progress, or the new one if all have."""
+has no request in progress or does not read its answers, or the new one if there is none."""
 _MOST_STREAMS = 16
 _BACKLOG = 64
 _TEXT = "text/plain; charset=utf-8"
@@ -199,6 +199,7 @@ class _Bounded(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._head: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._opened = self.loop.time()
         if len(self.connections) > _MOST_CONNECTIONS:
             self._make_room()
@@ -212,7 +213,8 @@ class _Bounded(H11Protocol):
         return cycle is not None and not cycle.response_complete
 
     def _make_room(self) -> None:
-        others = [c for c in self.connections if isinstance(c, _Bounded) and c is not self and not c._asks]
+        ended = (c for c in self.connections if isinstance(c, _Bounded) and (not c._asks or c._unread))
+        others = [c for c in ended if c is not self]
         oldest = min(others, key=lambda c: c._opened, default=self)
         oldest.transport.abort()
 
@@ -223,14 +225,30 @@ class _Bounded(H11Protocol):
         elif self._head is None:
             self._head = self.loop.call_later(HTTP_HEAD_LIMIT, self.transport.abort)
 
+    def pause_writing(self) -> None:
+        """The client does not read what it has asked for."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(HTTP_IDLE_LIMIT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self._forget_unread()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._forget_unread()
         super().connection_lost(exc)
 
     def _disarm(self) -> None:
         if self._head is not None:
             self._head.cancel()
             self._head = None
+
+    def _forget_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
 
 async def _bind(listen: str) -> list[socket.socket]:
@@ -255,5 +273,7 @@ async def _bind(listen: str) -> list[socket.socket]:
             # the errno of gaierror is an EAI_ number, of which os.strerror knows nothing
             reason = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
             raise CannotListen(f"{listen}: {reason}") from error
+        except UnicodeError as error:  # of Python's IDNA codec
+            raise CannotListen(f"{listen}: a part of the name is empty, or has more than 63 bytes") from error
         opened.pop_all()
         return sockets

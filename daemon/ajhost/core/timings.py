@@ -284,7 +284,7 @@ PAGE_INTERVAL = 1.0
 HTTP_HEAD_LIMIT = 5.0
 """The HTTP server closes a connection whose request is not whole this long after its first byte."""
 HTTP_IDLE_LIMIT = 15.0
-"""The HTTP server closes a connection that sent no request for this long."""
+"""The HTTP server closes a connection that sent no request, or did not read its answers, for this long."""
 STATS_SAMPLE_INTERVAL = 10.0
 """The supervisor keeps the sums of the routes' statistics so often, for rates of the last minute."""
 LOG_REPEAT = 30.0
