@@ -65,6 +65,16 @@ def drop_in(text: str, serves: bool = BROKEN) -> Case:
     return Case(serves, prepare=write)
 
 
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def pipe(name: str) -> Case:
+    """A FIFO, which nobody writes to."""
+    return Case(BROKEN, prepare=lambda host: os.mkfifo(_made((host.directory / name).parent) / "1.toml"))
+
+
 def runtime(change: Callable[[Path], None], serves: bool = BROKEN) -> Case:
     return Case(serves, prepare=lambda host: change(host.runtime))
 
@@ -100,6 +110,11 @@ CASES = {
     "a level that is none": setting("log", 'level = "loud"'),
     "a scheme that is none": setting("nats", 'servers = ["http://127.0.0.1"]'),
     "no scheme": setting("nats", 'servers = ["127.0.0.1:4222"]'),
+    "a server with an empty part": setting("nats", 'servers = ["nats://a..b:4222"]'),
+    "a group of 5,000 characters": setting("nats", f'queue_group = "{"q" * 5000}"'),
+    "a group with an end": setting("nats", 'queue_group = "a\\u0000b"'),
+    "an inbox of the server's own": setting("nats", 'inbox_prefix = "$JS.API"'),
+    "prefixes that nobody is answered on": setting("nats", 'reply_prefixes = ["$JS"]'),
     "no servers": setting("nats", "servers = []"),
     "a wildcard for a group": setting("nats", 'queue_group = "a.*"'),
     "a user without a password": setting("nats", 'user = "ada"'),
@@ -115,6 +130,8 @@ CASES = {
     "a port in use": setting("http", 'listen = "127.0.0.1:{port}"'),
     "a port that is free": setting("http", 'listen = "127.0.0.1:{free}"', SERVES),
     "an address of somebody else": setting("http", 'listen = "192.0.2.1:{free}"'),
+    "a host whose name has no end": setting("http", f'listen = "{"a" * 64}.example:{{free}}"'),
+    "a host with an empty part": setting("http", 'listen = "a..b:{free}"'),
     "a host that has no address": setting("http", 'listen = "nosuch.invalid:{free}"'),
     "a relative runtime directory": setting("runtime", 'directory = "x"'),
     "a runtime directory that is too long": setting("runtime", f'directory = "/tmp/{"x" * 120}"'),
@@ -122,6 +139,19 @@ CASES = {
     "a drop-in with a byte of its own": drop_in(
         "[log]\n# \udcff\n".encode(errors="surrogateescape").decode("latin-1"), SERVES
     ),
+    "a drop-in that is a pipe": pipe("conf.d/1.toml"),
+    "a drop-in without an end": Case(
+        BROKEN,
+        prepare=lambda host: (_made(host.directory / "conf.d") / "1.toml").symlink_to("/dev/zero"),
+    ),
+    "a drop-in that leads to itself": Case(
+        BROKEN, prepare=lambda host: (_made(host.directory / "conf.d") / "1.toml").symlink_to("1.toml")
+    ),
+    "a number of 5,000 digits": setting("workers", f"backlog = {'9' * 5000}"),
+    "a number of 20,000 bits": setting("workers", f"backlog = 0x{'f' * 5000}"),
+    "lists in lists": setting("nats", f"servers = {'[' * 3000}{']' * 3000}"),
+    "tables in tables": setting("nats", f"{'a.' * 3000}b = 1"),
+    "a route of 5,000 characters": Case(BROKEN, handlers={"r" * 5000: "app:send"}),
     "a route that is none": Case(BROKEN, handlers={"a b": "app:send"}),
     "the route catchall": Case(BROKEN, handlers={"catchall": "app:send"}),
     # secrets
@@ -202,9 +232,13 @@ CASES = {
     "a runtime directory of another user": runtime(lambda path: os.chown(path, 12345, 12345)),
     "a runtime directory that is another user's link": runtime(_linked),
     "a runtime directory that is a file": runtime(_as_file),
+    "a runtime directory with a directory in the way": runtime(lambda path: (path / "control").mkdir()),
+    "a runtime directory with a file in the way": runtime(lambda path: (path / "ledger").touch()),
     "a runtime directory that is not there yet": runtime(lambda path: path.rmdir(), SERVES),
     "too few descriptors": Case(BROKEN, settings="[workers]\ncount = 40\n", limit="-n 60"),
     "no HOME": Case(SERVES, env={"HOME": ""}),
+    "a variable that is no text": Case(BROKEN, env={"AJHOST_NATS__QUEUE_GROUP": "\udcff"}),
+    "a variable that does not end": Case(BROKEN, env={"AJHOST_NATS__SERVERS": "[" * 5000}),
     "a variable that is none": Case(SERVES, env={"AJHOST_X": "1"}),
 }
 

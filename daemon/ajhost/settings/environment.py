@@ -19,6 +19,9 @@ from ajhost.settings.errors import Problem
 from ajhost.settings.files import DELIMITER, PREFIX, setting_variables
 from ajhost.settings.schema import Document, table_at
 
+_DEEPEST = 8
+"""Levels of tables in a variable's name; the schema has three."""
+
 
 def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ...], Path], list[Problem]]:
     """Reads the variables.
@@ -30,10 +33,13 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
     sources: dict[tuple[str, ...], Path] = {}
     problems: list[Problem] = []
     for name in setting_variables(environ):
-        path = tuple(name.removeprefix(PREFIX).lower().split(DELIMITER))
+        path = tuple(name.removeprefix(PREFIX).lower().split(DELIMITER, _DEEPEST))
         place = Path(f"{name} (environment)")
+        if not _is_text(name + environ[name]):
+            problems.append(Problem(place, ".".join(path), "bytes that are not UTF-8", "a text"))
+            continue
         try:
-            found = _parsed(name, environ[name])
+            found = _parsed(name, environ[name]) if len(path) <= _DEEPEST else {}
         except _NotParsed:
             problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
             continue
@@ -43,6 +49,14 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
         for key in _paths(found):
             sources[key] = place
     return tables, sources, problems
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _NotParsed(Exception):
@@ -67,7 +81,7 @@ def _parsed(name: str, value: str) -> dict[str, Any]:
     source.env_vars = {name.lower(): value}
     try:
         tables: dict[str, Any] = source()
-    except SettingsError as error:
+    except (SettingsError, RecursionError) as error:
         raise _NotParsed from error
     return {key: _typed((key,), part) for key, part in tables.items()}
 
@@ -82,7 +96,7 @@ def _typed(path: tuple[str, ...], value: Any) -> Any:
         return value
     try:
         plain = json.loads(value.lower())
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
     return plain if isinstance(plain, bool | int | float) else value
 

@@ -17,7 +17,9 @@ class Problem:
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.key}: found {self.found}, allowed: {self.allowed}"
+        text = f"{self.file}: {self.key}: found {self.found}, allowed: {self.allowed}"
+        # one line of what can be read: names of files and keys may hold what ends a line or drives a terminal
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class SettingsError(Exception):

@@ -20,7 +20,8 @@ from ajhost.settings.errors import InvalidValue
 from ajhost.settings.values import Settings
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
-_LARGEST = 1 << 20
+_LARGEST = 4 << 20
+"""Bytes of a file that is read: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""
 _LONGEST_NAME = 100
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*\Z|(/[\w.+-]+)+\Z")
 _SUFFIX = re.compile(r"\.[A-Za-z]{2,8}\Z")
@@ -53,6 +54,23 @@ def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         names = []
     return [file, *(directory / name for name in names if name.endswith(".toml") and name[0] != ".")]
+
+
+def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
+    """The content of a file, and what the kernel says of the file.
+
+    :raises InvalidValue: it is no regular file, which might never end, or is too large. :raises OSError: it cannot be
+        read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidValue("no regular file", "a file")
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InvalidValue(f"more than {_LARGEST >> 20} MiB", f"at most {_LARGEST >> 20} MiB")
+    return content, found
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +185,7 @@ class Files:
         try:
             is_file = stat.S_ISREG(path.stat().st_mode)
         except (OSError, ValueError) as error:
-            raise InvalidValue(_trouble(path, error), allowed) from None
+            raise InvalidValue(_absent(name, path, error), allowed) from None
         if not is_file or not os.access(path, os.X_OK):
             raise InvalidValue(f"{path}, which cannot be executed", allowed)
         return path
@@ -179,7 +197,7 @@ class Files:
             path.stat()
         except (OSError, ValueError) as error:
             raise InvalidValue(
-                _trouble(path, error), "a directory, or an archive, of Python modules"
+                _absent(name, path, error), "a directory, or an archive, of Python modules"
             ) from None
         return path
 
@@ -207,18 +225,19 @@ def _is_name(text: str) -> bool:
 def _text(path: Path) -> str:
     allowed = "a text file that this user can read"
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InvalidValue(f"{path}, which is no regular file", allowed)
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        content, _ = read_whole(path)
+        return content.decode()
     except OSError as error:
         raise InvalidValue(_trouble(path, error), allowed) from None
-    if len(content) > _LARGEST:
-        raise InvalidValue(f"{path} with more than {_LARGEST >> 20} MiB", allowed)
-    try:
-        return content.decode()
+    except InvalidValue as unfit:
+        raise InvalidValue(f"{path}, {unfit.found}", allowed) from None
     except UnicodeDecodeError:
         raise InvalidValue(f"{path}, which is not UTF-8", allowed) from None
+
+
+def _absent(name: str, path: Path, error: OSError | ValueError) -> str:
+    """As `_trouble`, for a name that may be something else than a path."""
+    return redact.hidden(name) if redact.may_be_secret(name) else _trouble(path, error)
 
 
 def _trouble(path: Path, error: OSError | ValueError) -> str:

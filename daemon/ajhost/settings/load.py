@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import json
 import re
 import ssl
 import stat
@@ -17,9 +16,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ajhost.protocol.credentials import CredentialsError, read_word
-from ajhost.settings import environment, redact
+from ajhost.settings import environment, redact, toml_file
 from ajhost.settings.errors import InvalidValue, Problem, SettingsError
-from ajhost.settings.files import Files, configuration_files
+from ajhost.settings.files import Files, configuration_files, read_whole
 from ajhost.settings.nats_context import load_context
 from ajhost.settings.schema import TABLES, Document, table_at
 from ajhost.settings.values import (
@@ -42,6 +41,8 @@ _SECRET = frozenset(("password", "token"))
 _MAY_BE_SECRET = ("nats", "signature")
 """Tables in which a wrong value may be a secret in the wrong key: errors do not show it."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
+_DEEPEST = 8
+"""Levels of tables that are merged. The schema has three; what is deeper is refused by it, whatever it holds."""
 _WHO = ("creds", "nkey", "token", "token_file", "user")
 _BESIDE_CONTEXT = ("servers", *_WHO, "password", "password_file", "tls")
 
@@ -74,6 +75,7 @@ class _Loader:
         self._whole = True
 
     def load(self) -> Settings:
+        self._check_path()
         tables, sources, problems = environment.read(self._environ)
         self._read_all()
         self._merge(self._raw, tables, self._file, ())
@@ -94,6 +96,13 @@ class _Loader:
 
     # files
 
+    def _check_path(self) -> None:
+        """Adds a problem for a path that is no text: it is told to workers, commands and the page as one."""
+        try:
+            str(self._file.absolute()).encode()
+        except UnicodeEncodeError:
+            self._problems.append(Problem(self._file, "file", "a path that is not UTF-8", "a path in UTF-8"))
+
     def _read_all(self) -> None:
         try:
             files = configuration_files(self._file, self._environ)
@@ -108,18 +117,20 @@ class _Loader:
 
     def _read(self, file: Path) -> None:
         try:
-            mode = file.stat().st_mode
-            content = file.read_bytes()
+            content, found = read_whole(file)
         except OSError as error:
             self._unreadable(file, error.strerror or str(error), _READABLE)
             return
-        self._modes[file] = stat.S_IMODE(mode)
+        except InvalidValue as unfit:
+            self._unreadable(file, unfit.found, f"a TOML file, {unfit.allowed}")
+            return
+        self._modes[file] = mode = stat.S_IMODE(found.st_mode)
         if mode & stat.S_IWOTH:
-            found = f"mode {stat.S_IMODE(mode):04o}, which lets everybody write"
-            self._problems.append(Problem(file, "file", found, f"chmod o-w {file}"))
+            told = f"mode {mode:04o}, which lets everybody write"
+            self._problems.append(Problem(file, "file", told, f"chmod o-w {file}"))
         try:
             text = content.removeprefix(codecs.BOM_UTF8).decode()  # editors of Windows write one
-            self._merge(self._raw, tomllib.loads(text), file, ())
+            self._merge(self._raw, toml_file.tables(text), file, ())
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
             self._unreadable(file, "a byte that is not UTF-8", "TOML in UTF-8", f"line {line}")
@@ -134,8 +145,8 @@ class _Loader:
         where = _POSITION.search(message)
         reason = message[: where.start()] if where else message
         lines = text.splitlines()
-        position = where[1] if where else "end of document"
-        if (number := re.match(r"line (\d+)", position)) is None:
+        position = where[1] if where else "file"
+        if (number := re.match(r"line (\d+)", position)) is None and where:
             position = f"line {len(lines)}"
         hint = ""
         if number is not None and _BARE_ROUTE.match(lines[int(number[1]) - 1]):
@@ -145,7 +156,7 @@ class _Loader:
     def _merge(self, into: dict[str, Any], new: dict[str, Any], file: Path, path: tuple[str, ...]) -> None:
         for key, value in new.items():
             self._sources[*path, key] = file
-            if isinstance(value, dict):
+            if isinstance(value, dict) and len(path) < _DEEPEST:
                 if not isinstance(into.get(key), dict):
                     into[key] = {}
                 self._merge(into[key], value, file, (*path, key))
@@ -280,7 +291,9 @@ def _key(path: KeyPath) -> str:
             text += f"[{part}]"
             continue
         is_route = index == 1 and path[0] == "handlers"
-        name = part if _BARE.match(part) and not is_route else json.dumps(part, ensure_ascii=False)
+        name = part if _BARE.match(part) and not is_route else redact.quoted(part)
+        if redact.may_be_secret(part):
+            name = f"({redact.hidden(part)})"
         text += f".{name}" if text else name
     return text
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ajhost.settings import parse, redact
 from ajhost.settings.errors import InvalidValue, Problem
-from ajhost.settings.files import Files
+from ajhost.settings.files import Files, read_whole
 from ajhost.settings.values import NatsSettings, TlsSettings
 
 _IGNORED = frozenset(
@@ -78,7 +78,7 @@ def load_context(
 
 def _read(name: str, file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_whole(file)[0])
     except FileNotFoundError:
         known = sorted(path.stem for path in file.parent.glob("*.json"))
         near = difflib.get_close_matches(name, known, n=1)
@@ -89,7 +89,9 @@ def _read(name: str, file: Path) -> dict[str, Any]:
         raise InvalidValue(
             f"{file}: {(error.strerror or str(error)).lower()}", "a file that this user can read"
         ) from None
-    except ValueError:
+    except InvalidValue as unfit:
+        raise InvalidValue(f"{file}: {unfit.found}", "a NATS context") from None
+    except (ValueError, RecursionError):
         raise InvalidValue(f"{file}, which is not JSON", "a NATS context") from None
     if not isinstance(content, dict):
         raise InvalidValue(f"{file}, which is no JSON object", "a NATS context")

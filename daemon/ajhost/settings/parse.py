@@ -9,11 +9,16 @@ from urllib.parse import urlsplit
 
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.server_url import read_server_url
+from ajhost.protocol.task import LONGEST_TYPE
+from ajhost.protocol.wire import reply_subjects
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.redact import hidden, quoted, shown, without_secret
 
 _ROUTE = re.compile(r"[a-zA-Z0-9_:-]*\Z")
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)\Z")
+_SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)([KMGT]?)\Z")
+_INBOX = reply_subjects()
+_LONGEST_NAME = 128
+"""Bytes of a queue group and of an inbox: with a route they are one line to the server, which takes 4096."""
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _LEAST_SIZE = 1 << 20
 _SCHEMES = ("nats", "tls")
@@ -50,6 +55,10 @@ def route(text: str) -> str:
     if text == "catchall":
         # both are asked for on the same subject
         raise InvalidValue('the route "catchall", which a router cannot tell from the catch-all', allowed)
+    if len(text) > LONGEST_TYPE:
+        raise InvalidValue(
+            f"a route of {len(text)} characters", f"at most {LONGEST_TYPE}, as of a task's type"
+        )
     if not _ROUTE.match(text):
         raise InvalidValue(f"the route {shown(text)}, which no task type begins with", allowed)
     return text
@@ -67,8 +76,8 @@ def target(text: str) -> str:
 def size(value: object) -> int:
     """Bytes: a number, or text like `512M`, whose units are powers of 1024."""
     allowed = '0 for no limit, or a size of at least 1M, like "512M" or "1.5G" (K, M, G, T)'
-    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    found = _SIZE.match(text)
+    number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60
+    found = _SIZE.match(str(value)) if number or isinstance(value, str) else None
     if found is None:
         raise InvalidValue(shown(value), allowed)
     size = int(float(found[1]) * _UNITS[found[2]])
@@ -79,15 +88,20 @@ def size(value: object) -> int:
 
 def queue_group(text: str) -> str:
     """The name of a NATS queue group."""
-    if not text or re.search(r"[\s*>]", text):
-        raise InvalidValue(hidden(text), 'a name without white space, "*" and ">"')
+    if not text or len(text.encode()) > _LONGEST_NAME or not text.isprintable() or re.search(r"[\s*>]", text):
+        raise InvalidValue(
+            hidden(text), f'a name of at most {_LONGEST_NAME} bytes without white space, "*" and ">"'
+        )
     return text
 
 
 def inbox_prefix(text: str) -> str:
-    """The first words of a NATS subject."""
-    if re.search(r"[\s*>]", text) or not all(text.split(".")):
-        raise InvalidValue(shown(text), 'a subject without wildcards, like "_INBOX"')
+    """The first words of a subject that hosts answer to: of all others, requests would be ignored."""
+    if len(text) > _LONGEST_NAME or not text.isprintable() or not _INBOX.match(f"{text}.x".encode()):
+        allowed = (
+            f'a subject of at most {_LONGEST_NAME} bytes without wildcards, no "$..." and no "CHORIA_AJ...."'
+        )
+        raise InvalidValue(hidden(text), f'{allowed}, like "_INBOX"')
     return text
 
 

@@ -43,6 +43,8 @@ def shown(value: object) -> str:
             return "a list" if value else "an empty list"
         case bool() | str():
             text = json.dumps(value, ensure_ascii=False)
+        case int() if value.bit_length() > _LONGEST * 3:
+            text = f"a number of {value.bit_length()} bits"  # Python writes no more than 4300 digits
         case _:
             text = str(value)
     return _short(text)

@@ -13,8 +13,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from ajhost.settings import toml_file
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.files import DELIMITER, PREFIX, configuration_files
+from ajhost.settings.files import DELIMITER, PREFIX, configuration_files, read_whole
 from ajhost.settings.values import RuntimeSettings
 
 _VARIABLES = f"{PREFIX}RUNTIME{DELIMITER}"
@@ -52,9 +53,13 @@ def _named(file: Path, key: str, environ: Mapping[str, str], default: object) ->
 
 
 def _table(path: Path) -> dict[str, object]:
-    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="replace")
     try:
-        table = tomllib.loads(text).get("runtime", {})
+        content, _ = read_whole(path)
+    except InvalidValue as unfit:
+        raise InvalidValue(f"{path}: {unfit.found}", unfit.allowed) from None
+    text = content.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
+    try:
+        table = toml_file.tables(text).get("runtime", {})
     except tomllib.TOMLDecodeError as error:
         table = _rescued(path, text, error)
     if not isinstance(table, dict):
@@ -67,7 +72,7 @@ def _rescued(path: Path, text: str, error: tomllib.TOMLDecodeError) -> object:
     part = _TABLE.search(text)
     if part is not None:
         try:
-            return tomllib.loads(part[0])["runtime"]
+            return toml_file.tables(part[0])["runtime"]
         except tomllib.TOMLDecodeError:
             pass  # the error of the whole file is raised below
     raise InvalidValue(f"{path}: {error}", "TOML") from None

@@ -65,6 +65,11 @@ NATS = {
     "a group with a password": (f'queue_group = "u:{SECRET} x"', "nats.queue_group"),
     "a group with a wildcard": ('queue_group = "a.*"', "nats.queue_group"),
     "an inbox with a wildcard": ('inbox_prefix = "_INBOX.>"', "nats.inbox_prefix"),
+    "a group of 5,000 characters": (f'queue_group = "{"q" * 5000}"', "nats.queue_group"),
+    "a group with an end": ('queue_group = "a\\u0000b"', "nats.queue_group"),
+    "an inbox with a password": (f'inbox_prefix = "{SECRET} x"', "nats.inbox_prefix"),
+    "an inbox of the server's own": ('inbox_prefix = "$JS.API"', "nats.inbox_prefix"),
+    "prefixes that nobody is answered on": ('reply_prefixes = ["CHORIA_AJ.T"]', "nats.reply_prefixes[0]"),
     "an empty inbox": ('inbox_prefix = ""', "nats.inbox_prefix"),
     "a context that is an address": (f'context = "nats://u:{SECRET}@h"', "nats.context"),
     "a context that is none": ('context = "nosuch"', "nats.context"),
@@ -152,6 +157,26 @@ OTHER = {
     "a port out of range": ('[http]\nlisten = "127.0.0.1:99999"', "http.listen"),
     "an address of the web": (f'[http]\nlisten = "http://u:{SECRET}@h:80"', "http.listen"),
     "http without an address": ("[http]", "http.listen"),
+    "a time of the day": ("[workers]\nkill_grace = 07:32:00", "workers.kill_grace"),
+    "a date": ("[workers]\ncount = 2026-01-01", "workers.count"),
+    "a number of 5,000 digits": (f"[workers]\nbacklog = {'9' * 5000}", "file"),
+    "a number of 20,000 bits": (f"[workers]\nbacklog = 0x{'f' * 5000}", "workers.backlog"),
+    "a size of 20,000 bits": (f"[workers]\nmax_memory = 0x{'f' * 5000}", "workers.max_memory"),
+    "a size beyond a double": (f'[workers]\nmax_memory = "{"9" * 400}M"', "workers.max_memory"),
+    "lists in lists": (f"[nats]\nservers = {'[' * 3000}{']' * 3000}", "file"),
+    "tables in tables": (f"[nats]\n{'a.' * 3000}b = 1", "nats.a"),
+    "an address as a key": (f'[nats]\n"nats://u:{SECRET}@h:4222" = true', "nats.(a text of 27 characters)"),
+    "a seed as a key": (f"[nats]\n{SEED} = true", "nats.(a text of 58 characters)"),
+    "an address as a table": (f'["nats://u:{SECRET}@h"]\na = 1', "(a text of 22 characters)"),
+    "an address as a route": (f'[handlers."nats://u:{SECRET}@h"]\ntarget = "a:b"', "handlers.(a text"),
+    "an address as a logger": (f'[log.levels]\n"nats://u:{SECRET}@h" = "loud"', "log.levels.(a text"),
+    "an address as a path": (f'[python]\npath = ["https://u:{SECRET}@h"]', "python.path[0]"),
+    "an address as an interpreter": (f'[python]\ninterpreter = "https://u:{SECRET}@h"', "python.interpreter"),
+    "a path of two lines": ('[python]\npath = ["a\\nb"]', "python.path[0]"),
+    "a key that turns the text round": ('[nats]\n"\\u202e" = 1', 'nats."\\u202e"'),
+    "a key of 100,000 characters": (f"[nats]\n{'k' * 100_000} = 1", "nats.(a text of 100000 characters)"),
+    "a route of 5,000 characters": (f'[handlers.{"r" * 5000}]\ntarget = "a:b"', "handlers.(a text of 5000"),
+    "handlers in a list": ('[[handlers]]\ntarget = "a:b"', "handlers"),
     "no quotes": ("[log]\nlevel = info", "line 2"),
     "a quote too few": (f'[nats]\nuser = "u"\npassword = "{SECRET}', "line 3"),
     "a table twice": ("[log]\n[log]\n", "line 2"),
@@ -181,6 +206,8 @@ def test_a_mistake_is_told_with_its_place_and_without_a_secret(tmp_path: Path, n
     assert f"{tmp_path}/ajhost.toml: {key}" in told, told
     for line in told.splitlines():
         assert re.fullmatch(r".*: found .+, allowed: .+", line), line
+        assert line.isprintable()
+        assert len(line) < 1000
     assert "1234567" not in told
 
 
@@ -242,6 +269,11 @@ VARIABLES = {
     "a port alone": ("HTTP__LISTEN", "9464", "http.listen"),
     "an address with a password": ("HTTP__LISTEN", f"http://u:{SECRET}@h:80", "http.listen"),
     "a relative directory": ("RUNTIME__DIRECTORY", "run", "runtime.directory"),
+    "bytes that are no text": ("NATS__QUEUE_GROUP", "\udcff", "nats.queue_group"),
+    "a list in lists": ("NATS__SERVERS", "[" * 5000, "nats.servers"),
+    "a number in lists": ("WORKERS__COUNT", "[" * 5000, "workers.count"),
+    "a number of 5,000 digits": ("WORKERS__BACKLOG", "9" * 5000, "workers.backlog"),
+    "a name in names": ("NATS__" + "A__" * 3000 + "B", "x", "nats.a"),
     "a user without a name": ("RUNTIME__USER", "", "runtime.user"),
 }
 

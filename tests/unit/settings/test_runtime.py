@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,15 @@ def test_the_last_drop_in_decides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[nats\n", "[runtime]\ndirectory = [\n", "runtime = 3", "[runtime]\ndirectory = 3"]
+    "text",
+    [
+        "[nats\n",
+        "[runtime]\ndirectory = [\n",
+        "runtime = 3",
+        "[runtime]\ndirectory = 3",
+        f"[workers]\nbacklog = {'9' * 5000}",
+        f"[nats]\nservers = {'[' * 3000}",
+    ],
 )
 def test_a_file_that_cannot_tell_is_an_error_and_never_the_default(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidValue):
@@ -55,4 +64,10 @@ def test_a_file_that_cannot_tell_is_an_error_and_never_the_default(tmp_path: Pat
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
+        runtime_directory(tmp_path / "ajhost.toml")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "ajhost.toml")
+    with pytest.raises(InvalidValue, match="no regular file"):
         runtime_directory(tmp_path / "ajhost.toml")
