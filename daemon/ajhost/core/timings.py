@@ -118,6 +118,9 @@ TEMPLATE_START_MARGIN = 3.0
 """The supervisor kills a template this long past the import timeout if it did not end itself."""
 FORK_LIMIT = 10.0
 """The supervisor kills a template that needs longer than this for a fork, and starts a new generation."""
+FORK_STOPPED_INTERVAL = 0.5
+"""The supervisor looks this often, while it waits for a fork, whether somebody has stopped the template (SIGSTOP). One
+that is stopped at two looks is killed: it would not fork before somebody resumes it."""
 FORK_PROBE_FIRST_LIMIT = 10.0
 """Before the import the template's first trial fork may take this long."""
 FORK_PROBE_LIMIT = 4.0

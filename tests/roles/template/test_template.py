@@ -88,6 +88,18 @@ async def test_forks_that_a_killed_template_still_owes_fail_or_are_handed_over(
     assert all(isinstance(result, TemplateFailed) for result in results)
 
 
+async def test_a_template_that_somebody_has_stopped_is_given_up_long_before_a_slow_fork_would_be(
+    driver: TemplateDriver, start: Start, fork: Fork
+) -> None:
+    template = await start(driver.plan())
+    died = asyncio.get_running_loop().create_future()
+    template.on_death(died.set_result)
+    os.kill(template.pid, signal.SIGSTOP)
+    with pytest.raises(TemplateFailed, match="stopped"):
+        await fork(template)
+    assert await asyncio.wait_for(died, TIMEOUT) == "SIGKILL"
+
+
 async def test_a_template_does_not_outlive_a_supervisor_that_is_killed(driver: TemplateDriver) -> None:
     """Nor does it die with a worker's channel: it goes because its parent did."""
     driver.module("slow", "import time\nprint('importing', flush=True)\ntime.sleep(600)\n")

@@ -88,6 +88,7 @@ def test_a_worker_is_forked_within_the_limit_and_a_slow_fork_is_reported_before(
     assert t.FORK_PROBE_SLOW < t.FORK_PROBE_LIMIT
     assert 2 * t.FORK_PROBE_LIMIT < t.FORK_LIMIT <= t.FORK_PROBE_FIRST_LIMIT
     assert t.FORK_LIMIT < t.SERVE_LIMIT
+    assert 4 * t.FORK_STOPPED_INTERVAL < t.FORK_LIMIT
 
 
 def test_a_new_generation_has_time_for_a_first_heartbeat() -> None:

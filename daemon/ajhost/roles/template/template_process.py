@@ -22,7 +22,6 @@ from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClose
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
 from ajhost.adapters.nats.trust import own_trust
 from ajhost.core.timings import (
-    FORK_LIMIT,
     HANDOVER_LIMIT,
     POLL_INTERVAL,
     TEMPLATE_STACKS_LIMIT,
@@ -46,6 +45,7 @@ from ajhost.roles.messages import (
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, rehearsal
 from ajhost.roles.template.dependencies import directories
+from ajhost.roles.template.fork_answer import fork_answer
 from ajhost.roles.template.import_effects import ImportEffect, verdict
 from ajhost.settings.values import HandlerSettings, PythonSettings, WorkerSettings
 
@@ -264,11 +264,10 @@ class TemplateProcess:
             try:
                 self._give(queues)
                 self._send(ForkOrder(worker_spec), [channel_end.fileno()])
-                async with asyncio.timeout(FORK_LIMIT):
-                    return await forked
-            except TimeoutError:
+                return await fork_answer(forked, self.pid)
+            except TimeoutError as late:
                 self._process.send_signal(signal.SIGKILL)
-                raise TemplateFailed([f"the template did not fork within {FORK_LIMIT:g} s"]) from None
+                raise TemplateFailed([str(late)]) from None
             finally:
                 del self._forks[worker_spec.serial]
 
