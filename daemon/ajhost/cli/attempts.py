@@ -1,4 +1,4 @@
-"""`ajhost attempts`."""
+"""`ajhost attempts`: lists the last attempts that did not complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost cancel`."""
+"""`ajhost cancel`: asks the host to cancel one task."""
 
 from __future__ import annotations
 

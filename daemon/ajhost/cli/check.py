@@ -1,4 +1,4 @@
-"""`ajhost check`."""
+"""`ajhost check`: tells every problem that a start would meet, and serves nothing."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     contacted, unless --connect asks for it. Root imports no handler where a unit runs this file: the check happens in
     that unit's sandbox.
     """
-    from ajhost.cli import identity, service
+    from ajhost.cli import identity, systemd_unit
 
-    in_unit = service.IN_UNIT in os.environ
+    in_unit = systemd_unit.IN_UNIT in os.environ
     given = (("--show", show), ("--connect", connect))
     if not in_unit:
-        if identity.is_root() and user is None and (unit := service.unit_of(config)) is not None:
-            return service.check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
+        if identity.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
+            return systemd_unit.check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
         user = identity.assume(user, config)
     settings = load_settings(config)
     if identity.is_root() and user is None:
         echo_error(f"{settings.file}: warning: {identity.AS_ROOT}")
     # a unit makes its runtime directory at the start, and takes it away at the end
-    found = asyncio.run(_rehearse(settings, runtime=not in_unit and service.unit_of(config) is None))
+    found = asyncio.run(_rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None))
     problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]
     for warning in found.warnings:
         echo_error(f"{settings.file}: warning: the imports left something behind: {warning}")

@@ -1,4 +1,4 @@
-"""Shared by the commands: the option `-c`, exit statuses, errors of the configuration, requests to the running host."""
+"""Shared by the commands: the option `-c`, errors of the configuration, requests to the running host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost dev`."""
+"""`ajhost dev`: serves handlers of the current directory with a NATS server of its own, for development."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost new`."""
+"""`ajhost new`: writes a project with a handler, its test and its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost reload`."""
+"""`ajhost reload`: asks the host for a reload, and tells what it decided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost routes`."""
+"""`ajhost routes`: tells which handler serves which task, and what payload it takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost run`."""
+"""`ajhost run`: becomes the supervisor, in the foreground."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def run(config: Path, user: str | None) -> int:
     Handlers are imported and run by the user who starts this; root should name another one.
     """
     from ajhost.adapters.linux import inherited
-    from ajhost.cli import identity, service
+    from ajhost.cli import identity, systemd_unit
 
     inherited.set_right()
-    if identity.is_root() and user is None and (unit := service.unit_of(config)) is not None:
-        user = service.user_of(unit) or None
+    if identity.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
+        user = systemd_unit.user_of(unit) or None
     user = identity.assume(user, config)
     # a reload sees the environment of the start, of which the service manager's part is taken out meanwhile
     environ = dict(os.environ)

@@ -1,4 +1,4 @@
-"""`ajhost status` and `ajhost tasks`."""
+"""`ajhost status` and `ajhost tasks`: how the host stands, and what it runs."""
 
 from __future__ import annotations
 

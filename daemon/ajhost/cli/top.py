@@ -1,4 +1,4 @@
-"""`ajhost top`."""
+"""`ajhost top`: shows the status of the host as it changes."""
 
 from __future__ import annotations
 

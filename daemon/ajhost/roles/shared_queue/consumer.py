@@ -1,4 +1,4 @@
-"""The consumer of the shared queue.
+"""The consumer of the shared queue: a worker with a free slot takes tokens, and starts the requests that they name.
 
 The kernel stores a token straight into the header of this process's ledger, so a SIGKILL between two lines loses none.
 The token stays there until the request has started: if this process dies or hangs before, the supervisor moves it.

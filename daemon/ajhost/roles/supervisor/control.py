@@ -1,4 +1,4 @@
-"""The control socket: `ajhost reload` and `ajhost cancel` ask here. One JSON line in, one out."""
+"""The control socket: commands that have the host do something ask here. One JSON line in, one out."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.answered import Answered
-from ajhost.roles.supervisor.service import ServiceResponder
+from ajhost.roles.supervisor.nats_service import ServiceResponder
 
 _log = logging.getLogger("ajhost.supervisor")
 _SERVICE = b"$SRV."

@@ -27,16 +27,16 @@ from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.control import Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.host_stats import snapshot
+from ajhost.roles.supervisor.nats_service import service_of
 from ajhost.roles.supervisor.phases import Starting, SupervisorPhase
 from ajhost.roles.supervisor.readiness import status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
 from ajhost.roles.supervisor.running import Running
-from ajhost.roles.supervisor.service import service_of
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
-from ajhost.roles.supervisor.stats import snapshot
 from ajhost.roles.supervisor.strays import Strays
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import PoolEvents, WorkerPool
