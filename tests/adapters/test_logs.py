@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
+from datetime import UTC, datetime
 
 import pytest
 
@@ -30,6 +31,25 @@ def test_a_record_is_one_readable_line(root: logging.Logger, monkeypatch: pytest
     logging.getLogger("x").debug("not wanted")
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
     assert re.fullmatch(rf"{moment} INFO    worker 2: connected \[email:new T1\]\n", stream.getvalue())
+
+
+def test_an_application_that_sets_its_time_zone_leaves_the_lines_of_the_host_theirs() -> None:
+    # what Django does when it is set up
+    code = (
+        "import logging, os, time\nfrom ajhost.adapters import logs\n"
+        "os.environ['TZ'] = 'Pacific/Kiritimati'\ntime.tzset()\n"
+        "logs.configure('info', 'worker', 0, 1)\nlogging.getLogger('x').info(int(time.time()))\n"
+    )
+    for zone, offset in (
+        ("Asia/Kathmandu", 20_700),
+        ("XYZ-2", 50_400),
+    ):  # the C library's own form is not read
+        env = {**os.environ, "TZ": zone, "PYTHONPATH": os.pathsep.join(sys.path)}
+        line = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stderr
+        shown = datetime.fromisoformat(line[:19]).replace(tzinfo=UTC).timestamp()
+        assert abs(shown - offset - int(line.split()[-1])) < 60
 
 
 def test_no_text_can_pass_for_a_record(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:

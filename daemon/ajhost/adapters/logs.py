@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from collections.abc import Iterable
+from datetime import datetime, tzinfo
 from typing import TextIO
+from zoneinfo import ZoneInfo
 
 from ajhost.adapters import log_routing
 from ajhost.adapters.json_log import JsonHandler, JsonLines
@@ -24,6 +25,22 @@ from ajhost.adapters.systemd.journald import (
 from ajhost.protocol.safe_text import one_line
 
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.DEBUG: "2"}
+
+
+def _zone() -> tzinfo | None:
+    """The machine's time zone, or that of TZ; None where it has another form, and the C library decides."""
+    try:
+        if name := os.environ.get("TZ"):
+            return ZoneInfo(name.lstrip(":"))
+        with open("/etc/localtime", "rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+_ZONE = _zone()
+"""Read before an import of the application's can set another for its process, as Django does: one host's lines have one
+clock."""
 
 
 class LineHandler(logging.Handler):
@@ -48,7 +65,7 @@ class LineHandler(logging.Handler):
         """Raises nothing; a stderr that is gone takes nothing."""
         if self._stream is None:
             return
-        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        moment = datetime.fromtimestamp(record.created, _ZONE).strftime("%Y-%m-%d %H:%M:%S")
         level = f"{level_of(record):<7}"
         if self._coloured and record.levelno in _COLOURS:
             level = f"\x1b[{_COLOURS[record.levelno]}m{level}\x1b[0m"

@@ -107,9 +107,11 @@ def _too_many(
     kind = hints[chosen]
     would = f"{chosen}: {'Payload' if kind is _EMPTY else type_name(kind)}"
     called = name.rpartition(":")[2]
+    several = "" if len(rest) < 2 else f", where a dataclass or a TypedDict may have {', '.join(rest)}"
     return (
         f"{shown} cannot be called with one argument, the task, nor with a payload and the task: it needs "
-        f"{', '.join(p.name for p in required)}. What would do: {called}(task: Task) or {called}({would}, task: Task)"
+        f"{', '.join(p.name for p in required)}. What would do: {called}(task: Task) or "
+        f"{called}({would}, task: Task){several}"
     )
 
 

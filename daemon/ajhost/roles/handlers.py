@@ -198,6 +198,8 @@ def _siblings(name: str) -> list[str]:
     """The modules that there are where `name` was looked for."""
     package, _, _ = name.rpartition(".")
     path = getattr(sys.modules.get(package), "__path__", None) if package else None
+    if package in sys.modules and path is None:
+        return [package]  # a module, no package: `shop.mail.py`
     prefix = f"{package}." if package else ""
     return [prefix + found.name for found in pkgutil.iter_modules(path)]
 

@@ -23,7 +23,7 @@ import json
 import math
 import sys
 from collections import UserString, deque
-from collections.abc import Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
 from datetime import time
 from decimal import Decimal
 from enum import Enum
@@ -285,13 +285,13 @@ def _cure(value: object) -> str:
     """What of the value can be encoded, where it is something that people return."""
     kind = type(value)
     with contextlib.suppress(Exception):
-        if isinstance(value, Iterator):
-            return "; return a list of it"
         if inspect.isawaitable(value):
             return "; it was not awaited"
         for method in ("to_dict", "to_dicts", "tolist"):  # of pandas, polars, arrays
             if callable(getattr(kind, method, None)) and not isinstance(value, type):
                 return f"; return what its {method}() makes"
+        if isinstance(value, Iterable) and not isinstance(value, type):  # generators, Django's querysets
+            return "; return a list of it"
     return ""
 
 

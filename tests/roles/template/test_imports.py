@@ -80,12 +80,21 @@ async def test_all_problems_are_told_at_once(driver: TemplateDriver) -> None:
         "class Send: ...\nnumber = 3\ndef two(a, b): ...\nasync def agen(t): yield\ndef gen(t): yield\n",
     )
     spec = driver.plan(
-        "bad:a", "bad:b", "acne:send", "acme:sent", "odd:Send", "odd:number", "odd:two", "odd:agen", "odd:gen"
+        "bad:a",
+        "bad:b",
+        "acne:send",
+        "acme:sent",
+        "odd:Send",
+        "odd:number",
+        "odd:two",
+        "odd:agen",
+        "odd:gen",
+        "odd.py:two",
     )
     problems = await driver.problems(spec)
     assert [problem.partition(": ")[0] for problem in problems] == [
         'handlers."r0", handlers."r1"',
-        *(f'handlers."r{number}"' for number in range(2, 9)),
+        *(f'handlers."r{number}"' for number in range(2, 10)),
     ]
     for problem, part in zip(
         problems,
@@ -98,6 +107,7 @@ async def test_all_problems_are_told_at_once(driver: TemplateDriver) -> None:
             "odd:two(a, b) cannot be called with one argument",
             "odd:agen is a generator",
             "odd:gen is a generator",
+            "no module 'odd.py'; did you mean odd?",
         ),
         strict=True,
     ):

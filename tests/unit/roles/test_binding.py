@@ -455,7 +455,10 @@ def test_a_function_without_parameters_is_called_with_nothing() -> None:
     [
         (only_names, ["cannot be called with one argument, the task", "f(task: Task), f()"]),
         (two_bare, ["m:f(a, b) cannot be called", "f(task: Task) or f(a: Payload, task: Task)"]),
-        (two_payloads, ["it needs a, b", "f(a: Mail, task: Task)"]),
+        (
+            two_payloads,
+            ["it needs a, b", "f(a: Mail, task: Task), where a dataclass or a TypedDict may have a, b"],
+        ),
         (two_tasks, ["a and b are both a Task"]),
         (three, ["it needs mail, config", "f(mail: Mail, task: Task)"]),
         (weird, ["what cannot be validated as Weird", "What would do: bytes, str, dict"]),

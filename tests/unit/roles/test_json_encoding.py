@@ -10,7 +10,7 @@ import re
 import uuid
 from array import array
 from collections import Counter, UserList, UserString, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -152,6 +152,13 @@ def test_types_are_encoded_wherever_they_stand(value: object, body: str) -> None
     assert encode(value) == body.encode()
 
 
+class Rows:
+    """As Django has them."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([1])
+
+
 class Frame:
     """As pandas has them."""
 
@@ -212,6 +219,7 @@ def _circle_of(value: Any, name: str) -> object:
         ([Mixed(), lambda: None], "result[1]: function cannot be encoded as JSON"),
         ({"e": [ValueError("x")]}, "result.e[0]: ValueError cannot be encoded as JSON"),
         ((n for n in range(3)), "result: generator cannot be encoded as JSON; return a list of it"),
+        ([Rows()], "test_json_encoding.Rows cannot be encoded as JSON; return a list of it"),
         (
             {"f": Frame()},
             "test_json_encoding.Frame cannot be encoded as JSON; return what its to_dict() makes",
