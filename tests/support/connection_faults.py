@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from hypothesis import strategies as st
 
-from tests.support.fake_nats import FakeNats, Script, closes, goes_silent, greets, is_silent, refuses, resets
+from tests.support.fake_nats import FALSE_SERVERS, FakeNats, is_silent
 from tests.support.host import Host
 from tests.support.http_page import fetch
 from tests.support.nats import NatsServer
@@ -38,26 +38,6 @@ LONGEST_LIE = 2.0
 """Seconds for which the host may say what is not so any more."""
 _WORKERS = 2
 _PASSWORD = "sesame"
-_FALSE_SERVERS: dict[str, Script] = {
-    "half an object": greets(b"INFO {\r\n"),
-    "a list": greets(b"INFO []\r\n"),
-    "bad UTF-8": greets(b'INFO {"server_id":"\xff\xfe"}\r\n'),
-    "a number": greets(b'INFO {"connect_urls":5}\r\n'),
-    "HTTP": greets(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-    "silence": is_silent,
-    "silence after INFO": goes_silent,
-    "the end": closes,
-    "a reset": resets,
-} | {
-    text: refuses(text)
-    for text in (
-        "Authorization Violation",
-        "Maximum Connections Exceeded",
-        "User Authentication Expired",
-        "Stale Connection",
-        "what nobody knows",
-    )
-}
 _OF_SERVER = ("kill the server", "restart the server", "stop the server", "lame duck", "lock out")
 _INJECTED = (
     b"MSG a 1 99999999999\r\n",
@@ -109,7 +89,7 @@ FAULTS: st.SearchStrategy[Fault] = st.one_of(
     _of("cut after", numbers=(0, 1, 5, 100, 400, 1000)),
     _of("corrupt", numbers=(1, 3, 5, 6, 30, 200)),
     _of("inject", numbers=tuple(range(len(_INJECTED)))),
-    _of("false server", texts=tuple(_FALSE_SERVERS)),
+    _of("false server", texts=tuple(FALSE_SERVERS)),
     _of("kill the server"),
     _of("restart the server"),
     _of("stop the server"),
@@ -209,7 +189,7 @@ class Company:
                 self._ambiguous = True
                 partition.inject(_INJECTED[fault.number])
             case "false server":
-                self.fake.script = _FALSE_SERVERS[fault.text]
+                self.fake.script = FALSE_SERVERS[fault.text]
                 partition.target = self.fake.port
                 await partition.cut()
             case kind if kind in _OF_SERVER:

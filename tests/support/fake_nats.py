@@ -323,3 +323,26 @@ async def goes_silent(session: Session) -> None:
     """INFO, and not a word after it."""
     await session.greet()
     await session.gone()
+
+
+FALSE_SERVERS: dict[str, Script] = {
+    "half an object": greets(b"INFO {\r\n"),
+    "a list": greets(b"INFO []\r\n"),
+    "bad UTF-8": greets(b'INFO {"server_id":"\xff\xfe"}\r\n'),
+    "a number": greets(b'INFO {"connect_urls":5}\r\n'),
+    "HTTP": greets(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+    "silence": is_silent,
+    "silence after INFO": goes_silent,
+    "the end": closes,
+    "a reset": resets,
+} | {
+    text: refuses(text)
+    for text in (
+        "Authorization Violation",
+        "Maximum Connections Exceeded",
+        "User Authentication Expired",
+        "Stale Connection",
+        "what nobody knows",
+    )
+}
+"""Servers that let nobody in, by what they do."""

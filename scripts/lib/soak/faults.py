@@ -15,8 +15,9 @@ from typing import Any
 from scripts.lib.soak.router import Router, stamp
 from scripts.lib.soak.service import Service
 from tests.support import processes
+from tests.support.fake_nats import FALSE_SERVERS, FakeNats
 from tests.support.host import ROOT
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, free_port
 from tests.support.operator_mode import write_secret
 from tests.support.program import CommandResult
 from tests.support.proxy import BlackHole
@@ -103,6 +104,8 @@ class Stage:
     daemon_windows: list[Window] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     version: int = 0
+    false_port: int = field(default_factory=free_port)
+    """Of a second server that the host has, and that is none: `server_beside_is_false`."""
     # one at a time: the server's faults; whatever changes the host as a whole
     server_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     host_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -116,7 +119,11 @@ class Stage:
         """Settings that are good, and different each time."""
         rng = self.rng
         sections: dict[str, dict[str, Any]] = {
-            "nats": {"servers": [self.server.url], "user": "host", "password_file": self.service.secret},
+            "nats": {
+                "servers": [self.server.url, f"nats://127.0.0.1:{self.false_port}"],
+                "user": "host",
+                "password_file": self.service.secret,
+            },
             "python": {"path": [self.service.application, ROOT], "import_timeout": 5.0},
             "workers": {
                 "count": rng.choice((1, 2, 3, 4, 4, 4, 4)),
@@ -300,6 +307,18 @@ async def server_is_a_black_hole(stage: Stage) -> None:
         await stage.router.connected.wait()
 
 
+async def server_beside_is_false(stage: Stage) -> None:
+    """The host's other server, where nobody listens otherwise, greets wrongly, is silent or refuses."""
+    async with _server_window(stage, "false server beside"):
+        kind = stage.rng.choice(tuple(FALSE_SERVERS))
+        stage.events.append(Event(time.time(), f"the false server: {kind}"))
+        async with FakeNats(FALSE_SERVERS[kind], port=stage.false_port):
+            stage.router.connected.clear()
+            await stage.server.restart()
+            await stage.router.connected.wait()
+            await asyncio.sleep(stage.rng.uniform(0.5, 4))
+
+
 async def server_is_a_lame_duck(stage: Stage) -> None:
     """It tells its clients to go, ends their connections one by one, ends, and comes back."""
     async with _server_window(stage, "nats-server lame duck"):
@@ -414,6 +433,7 @@ FAULTS = (
     Fault("nats-server stands still", server_stands_still, 5),
     Fault("nats-server silent", server_is_silent, 1),
     Fault("nats-server in a black hole", server_is_a_black_hole, 1),
+    Fault("false server beside", server_beside_is_false, 1),
     Fault("nats-server lame duck", server_is_a_lame_duck, 1),
     Fault("permissions lost", permissions_are_lost, 1),
     Fault("locked out", locked_out, 1),
