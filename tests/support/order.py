@@ -25,6 +25,7 @@ TOGETHER = {
     "tests/host/test_payloads.py": "payloads",
     "tests/host/test_runbook.py": "runbook",
     "tests/host/test_top.py": "top",
+    "tests/testing/test_agreement.py": "agreement",
     "tests/metrics/test_exposition.py": "exposition",
     # a browser
     "tests/page/test_page.py": "page",
