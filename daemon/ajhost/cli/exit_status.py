@@ -8,11 +8,13 @@ OK = 0
 NO = 1
 """It was refused, is not so, or was not done."""
 USAGE = 2
-"""Wrong words. `ajhost call` alone: the task ended by AJ-Terminate."""
+"""Wrong words."""
 TERMINATED = 2
+"""`ajhost call` alone: the task ended by AJ-Terminate."""
 NO_HOST = 3
-"""No host runs, or it cannot be asked. `ajhost call` alone: no answer came."""
+"""No host runs, or it cannot be asked."""
 NO_ANSWER = 3
+"""`ajhost call` alone: no answer came."""
 CANNOT_START = 70
 """EX_SOFTWARE of sysexits.h: the host could not start."""
 CANNOT_WRITE = 74

@@ -16,7 +16,7 @@ from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.adapters.nats.trust import stores
 from ajhost.core.connection_table import ConnectionFailed, Lost, Refused, Resolved, Sealed, Unresolved
 from ajhost.core.server_errors import reason_of
-from ajhost.core.server_pool import Address, Server
+from ajhost.core.server_pool import Address, Server, literal
 from ajhost.ledger.connection_status import Reason
 from ajhost.protocol.frames import FrameError
 from ajhost.protocol.server_info import InfoError, ServerInfo
@@ -49,7 +49,9 @@ class ConnectAttempts:
         self._trust = _trusted(settings)
 
     async def resolve(self, server: Server) -> Resolved | Unresolved:
-        """Looks the server's name up."""
+        """Looks the server's name up, unless it is an address."""
+        if (address := literal(server.host, server.port)) is not None:
+            return Resolved((address,))
         try:
             return Resolved(await self._resolver.resolve(server))
         except OSError as error:

@@ -11,7 +11,7 @@ from ajhost.adapters.nats.interfaces import Driver, Sink
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Resolved, Scouted, Sealed
 from ajhost.core.restart_window import RestartWindow
-from ajhost.core.server_pool import Server, literal
+from ajhost.core.server_pool import Server
 from ajhost.core.timings import SCOUT_LIMIT
 from ajhost.ledger.layout import Geometry, Identity, create
 from ajhost.ledger.receive_buffer import READ_SIZE
@@ -45,8 +45,7 @@ async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
     attempts = ConnectAttempts(settings, name)
     try:
         async with asyncio.timeout(SCOUT_LIMIT):
-            address = literal(server.host, server.port)
-            found = Resolved((address,)) if address is not None else await attempts.resolve(server)
+            found = await attempts.resolve(server)
             if not isinstance(found, Resolved):
                 return Scouted(server, False)
             opened = await attempts.open(transport, server, found.addresses)

@@ -14,7 +14,7 @@ from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import ConnectionFailed, Lost, Resolved, Sealed
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import violation_of
-from ajhost.core.server_pool import Server, literal
+from ajhost.core.server_pool import Server
 from ajhost.core.timings import TRIAL_LIMIT
 from ajhost.settings.values import NatsSettings
 
@@ -69,8 +69,7 @@ class _Trial(Driver):
             self._transport.close()
 
     async def _log_in(self, server: Server) -> str | None:
-        address = literal(server.host, server.port)
-        found = Resolved((address,)) if address is not None else await self._attempts.resolve(server)
+        found = await self._attempts.resolve(server)
         if not isinstance(found, Resolved):
             return found.text
         opened = await self._attempts.open(self._transport, server, found.addresses)
