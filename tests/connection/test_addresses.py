@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.fake_nats import FakeNats, serves
 from tests.support.host import Host
+from tests.support.host_parts import until
 from tests.support.name_resolution import DeadResolver, NamedHost, can_rename
 from tests.support.nats import NatsServer, free_port
 from tests.support.proxy import BlackHole
@@ -140,7 +141,7 @@ async def test_a_name_server_that_is_away_and_handlers_that_ask_it_delay_nothing
     ):
         asking = [await router.send("look_up", {"name": f"host{n}.example"}, deadline=20) for n in range(16)]
         await host.running(16)
-        assert dead.asked
+        await until(lambda: dead.asked)  # a handler that has begun has not asked yet
         requests = [await router.send("work", {"sleep_ms": 300}, deadline=8) for _ in range(16)]
         await router.barrier()
         assert (await router.request("echo", b"x")).body == b"x"
