@@ -235,3 +235,21 @@ async def test_an_interpreter_of_handlers_that_trusts_others_is_told_with_whom_i
             assert await host.terminate() == 0
         finally:
             await host.destroy()
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_who_begins_with_tls_is_told_when_the_two_do_not_agree(tmp_path: Path, first: bool) -> None:
+    certificate, key = self_signed(tmp_path)
+    beginning = str(not first).lower()
+    config = (
+        f'tls {{ cert_file: "{certificate}", key_file: "{key}", handshake_first: {beginning}, timeout: 0.5 }}'
+    )
+    async with NatsServer(tmp_path, config=config) as server:
+        url = server.url.replace("nats://127.0.0.1", "tls://localhost")
+        host = Host(tmp_path, nats=url, sections={"nats": {"tls": {"ca": certificate, "first": first}}})
+        try:
+            result = await host.command("call", "echo", "x", "--timeout", "1")
+            assert result.status != 0
+            assert f"[nats.tls] first = {beginning}" in result.stdout + result.stderr
+        finally:
+            await host.destroy()

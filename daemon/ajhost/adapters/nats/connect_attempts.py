@@ -22,6 +22,7 @@ from ajhost.protocol.frames import FrameError
 from ajhost.protocol.server_info import InfoError, ServerInfo
 from ajhost.settings.values import NatsSettings
 
+_FIRST = "[nats.tls] first"
 _log = logging.getLogger("ajhost.nats")
 
 
@@ -76,7 +77,10 @@ class ConnectAttempts:
             await self._open(transport, sock)
             await self._greet(transport, server)
         except (ssl.SSLError, ssl.CertificateError) as error:
-            return Refused(Reason.TLS, f"{server}: {_tls_text(error, self._trust)}")
+            text = _tls_text(error, self._trust)
+            if self._tls_first and getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
+                text = f"{text}; {_FIRST} = false if the server begins with INFO"
+            return Refused(Reason.TLS, f"{server}: {text}")
         except _NoTls as error:
             return Refused(Reason.TLS, f"{server}: {error}")
         except ServerRefused as error:
@@ -111,7 +115,14 @@ class ConnectAttempts:
         context = self._data.tls
         if self._tls_first and context is not None:
             await transport.seal(context, server.certificate_name)
-        self.info = await transport.read_info()
+        try:
+            self.info = await transport.read_info()
+        except ConnectionError as error:
+            if self._tls_wanted and not self._tls_first:
+                raise ConnectionResetError(
+                    f"{error} without INFO; {_FIRST} = true if it begins with TLS"
+                ) from error
+            raise
         self.largest_request = self.info.largest_request
         sealed = self._tls_first and context is not None
         if sealed:
