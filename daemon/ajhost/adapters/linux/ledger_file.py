@@ -1,6 +1,7 @@
 """Ledger files: made, mapped, locked and removed. The only module that opens them.
 
-A file is preallocated, so that a full runtime directory is an `OSError` (ENOSPC) at once and never a SIGBUS later. Its
+A file is preallocated, so that a full runtime directory is an `OSError` (ENOSPC) at once and never a SIGBUS later. Who
+truncates a file that is mapped ends whoever touches it beyond its end (SIGBUS): see `Ledger.restore_size`. A file's
 owner holds a POSIX record lock on it, which a fork does not inherit: a file without a lock has no living owner.
 """
 
@@ -13,6 +14,7 @@ import mmap
 import os
 import stat
 import struct
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,28 +110,36 @@ class MappedLedger(Ledger):
     :raises OSError: when there is no such file. :raises LedgerError: when it is no ledger of this layout.
     """
 
-    __slots__ = ("_file", "_mapping")
+    __slots__ = ("__weakref__", "_close_file", "_descriptor", "_mapping", "_path")
 
     def __init__(self, directory: Path, serial: int, *, writable: bool = True) -> None:
-        self._file = directory, serial
-        self._mapping = _map(directory, serial, writable=writable)
+        self._path = path_of(directory, serial)
+        self._descriptor = _open(directory, serial, os.O_RDWR if writable else os.O_RDONLY)
+        self._close_file = weakref.finalize(self, os.close, self._descriptor)
+        self._mapping = _map(self._descriptor, writable=writable)
         try:
             super().__init__(memoryview(self._mapping))
         except LedgerError:
             with contextlib.suppress(BufferError):
                 self._mapping.close()
+            self._close_file()
             raise
 
     def set_aside(self, offset: int, size: int) -> bool:
         """See `Ledger`: for a dead owner, whose connection is read on."""
+        return _set_aside(self._descriptor, offset, size)
+
+    def restore_size(self) -> bool:
+        """See `Ledger`."""
+        return _restore_size(self, self._descriptor)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its path leads to the mapped file: nobody has removed or replaced it."""
         try:
-            descriptor = _open(*self._file)
+            return os.path.samestat(self._path.lstat(), os.fstat(self._descriptor))
         except OSError:
             return False
-        try:
-            return _set_aside(descriptor, offset, size)
-        finally:
-            os.close(descriptor)
 
     def give_back(self, offset: int, size: int) -> None:
         """See `Ledger`."""
@@ -140,6 +150,7 @@ class MappedLedger(Ledger):
         super().close()
         with contextlib.suppress(BufferError):
             self._mapping.close()
+        self._close_file()
 
 
 class LockedLedger(LedgerWriter):
@@ -162,6 +173,10 @@ class LockedLedger(LedgerWriter):
         """See `Ledger`."""
         _give_back(self._mapping, offset, size)
 
+    def restore_size(self) -> bool:
+        """See `Ledger`."""
+        return _restore_size(self, self._lock)
+
     @property
     def place(self) -> str:
         """Where other processes of this user can open it, even when its path is gone (proc(5), /proc/pid/fd)."""
@@ -172,28 +187,32 @@ _elsewhere: dict[int, str] = {}
 
 
 def also_at(serial: int, place: str) -> None:
-    """Tells where a file can be opened once somebody has removed it: `LockedLedger.place` of its owner."""
+    """Tells where a file can be opened whatever its path leads to by now: `LockedLedger.place` of its owner."""
     _elsewhere[serial] = place
 
 
 def _open(directory: Path, serial: int, flags: int = os.O_RDWR) -> int:
-    try:
-        return runtime_directory.open_file(directory, path_of(directory, serial).name, flags)
-    except FileNotFoundError:
-        if serial not in _elsewhere:
-            raise
-        return os.open(_elsewhere[serial], flags | os.O_CLOEXEC)
+    if serial in _elsewhere:
+        with contextlib.suppress(OSError):
+            return os.open(_elsewhere[serial], flags | os.O_CLOEXEC)
+    return runtime_directory.open_file(directory, path_of(directory, serial).name, flags)
 
 
-def _map(directory: Path, serial: int, *, writable: bool) -> mmap.mmap:
-    descriptor = _open(directory, serial, os.O_RDWR if writable else os.O_RDONLY)
-    try:
-        size = os.fstat(descriptor).st_size
-        if size == 0:
-            raise LedgerError("an empty file")
-        return mmap.mmap(descriptor, size, access=mmap.ACCESS_DEFAULT if writable else mmap.ACCESS_READ)
-    finally:
-        os.close(descriptor)
+def _map(descriptor: int, *, writable: bool) -> mmap.mmap:
+    size = os.fstat(descriptor).st_size
+    if size == 0:
+        raise LedgerError("an empty file")
+    return mmap.mmap(descriptor, size, access=mmap.ACCESS_DEFAULT if writable else mmap.ACCESS_READ)
+
+
+def _restore_size(ledger: Ledger, descriptor: int) -> bool:
+    size = len(ledger.view)
+    if os.fstat(descriptor).st_size >= size:
+        return False
+    os.ftruncate(descriptor, size)
+    _set_aside(descriptor, 0, ledger.chunk_at + ledger.chunk_prepared)
+    ledger.restore_header()
+    return True
 
 
 def locked_by(directory: Path, serial: int) -> int | None:
@@ -208,8 +227,9 @@ def locked_by(directory: Path, serial: int) -> int | None:
 
 
 def remove(directory: Path, serial: int) -> None:
-    """Removes a ledger file; tokens that still name it are stale."""
-    path_of(directory, serial).unlink(missing_ok=True)
+    """Removes a ledger file; tokens that still name it are stale. A directory that somebody has put there stays."""
+    with contextlib.suppress(IsADirectoryError):
+        path_of(directory, serial).unlink(missing_ok=True)
 
 
 def quarantine(directory: Path, serial: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +30,8 @@ from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.strays import Strays
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import WorkerPool
+
+_log = logging.getLogger("ajhost.supervisor")
 
 
 class Running(SupervisorPhase, LivenessEvents):
@@ -111,6 +114,7 @@ class Running(SupervisorPhase, LivenessEvents):
 
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
         """Its requests are recovered, and what it has left is ended."""
+        self._restore_sizes()  # it may have died of a ledger that somebody had truncated
         self._pool.background.spawn(self._recovery.recover_dead(worker, how))
         self._strays.owner_died()
 
@@ -141,6 +145,8 @@ class Running(SupervisorPhase, LivenessEvents):
         guard, standby, pool = self._guard, self._standby, self._pool
         now_ns, before = time.monotonic_ns(), guard.failures.total()
         late = time.monotonic() - self._tick_at
+        with guard("the size of the ledgers"):
+            self._restore_sizes()
         with guard("the supervisor's heartbeat"):
             standby.beat(now_ns)
         with guard("judging the workers"):
@@ -166,6 +172,16 @@ class Running(SupervisorPhase, LivenessEvents):
             with guard("the watchdog"):
                 self._notifier.watchdog()
         self._tick_in(CHECK_INTERVAL_CALM if calm else CHECK_INTERVAL)
+
+    def _restore_sizes(self) -> None:
+        for ledger in (self._standby.ledger, *self._recovery.retired.ledgers):
+            if ledger.restore_size():
+                _log.error(
+                    "somebody has truncated the host's own ledger, or a dead worker's: its size is restored"
+                )
+        for member in list(self._pool.members.values()):
+            if member.restore_size():
+                self._pool.recycle(member, "its ledger file was truncated")
 
     def _each_second(self) -> None:
         guard = self._guard

@@ -38,8 +38,8 @@ class Host(Protocol):
     def ledgers(self) -> list[Ledger]:
         """Those of this supervisor and of its workers."""
 
-    def recycle_without(self, present: set[int]) -> list[int]:
-        """Replaces each worker whose ledger is not among these; their slots."""
+    def recycle_without_ledger(self) -> list[int]:
+        """Replaces each worker whose ledger's path leads elsewhere, or nowhere; their slots."""
 
 
 class RuntimeFiles:
@@ -111,8 +111,8 @@ class RuntimeFiles:
             if not (self._directory / name).exists():
                 lost.append(name)
                 await self._open(name)
-        present = set(ledger_file.serials(ledgers))
-        replaced = host.recycle_without(present)
+        present = ledger_file.serials(ledgers)
+        replaced = host.recycle_without_ledger()
         if lost or replaced:
             slots = ", ".join(map(str, replaced)) or "none"
             self._say(

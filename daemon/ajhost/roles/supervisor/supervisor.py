@@ -291,9 +291,9 @@ class Supervisor(PoolEvents):
         """Those of this supervisor and of its workers."""
         return [*(m.ledger for m in self._pool.members.values()), *self._phase.ledgers]
 
-    def recycle_without(self, present: set[int]) -> list[int]:
-        """Replaces each worker whose ledger is not among these; their slots."""
-        without = [member for serial, member in self._pool.members.items() if serial not in present]
+    def recycle_without_ledger(self) -> list[int]:
+        """Replaces each worker whose ledger's path leads elsewhere, or nowhere; their slots."""
+        without = [member for member in self._pool.members.values() if not member.ledger.in_place]
         self._pool.recycle_all(without, "its ledger file was removed")
         return [member.slot for member in without]
 

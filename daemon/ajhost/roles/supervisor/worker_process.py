@@ -229,6 +229,17 @@ class WorkerProcess:
             self._loop.remove_reader(self._channel.fileno())
             self._channel.close()
 
+    def restore_size(self) -> bool:
+        """See `Ledger.restore_size`. Told, since requests that were held in the lost part cannot be answered."""
+        if not self.ledger.restore_size():
+            return False
+        _log.error(
+            "somebody has truncated the ledger of worker %d (pid %d): requests that it held may stay unanswered",
+            self.slot,
+            self.pid,
+        )
+        return True
+
     def _on_exit(self) -> None:
         # before it is reaped: until then its process id, and so its session, is nobody else's
         processes.kill_session(self.pid, signal.SIGKILL)
@@ -244,6 +255,7 @@ class WorkerProcess:
         self._readable()
         self._close_channel()
         self._close_stacks()
+        self.restore_size()
         self._events.worker_died(self)
 
     def _look_again(self) -> None:

@@ -1,0 +1,135 @@
+"""A ledger file that is truncated, removed or replaced from outside while its owner lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.host.test_stray_writes import HANDLERS, ledger_of
+from tests.support import processes
+from tests.support.host import Host, Section
+from tests.support.nats import NatsServer
+from tests.support.router import Router, Verdict
+
+
+def emptied(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def halved(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def cut_in_its_entries(path: Path) -> None:
+    os.truncate(path, 12_288)
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def another_file(path: Path) -> None:
+    path.unlink()
+    path.write_bytes(b"no ledger")
+
+
+CHANGES = [emptied, halved, cut_in_its_entries, removed, a_directory, a_link, a_pipe, another_file]
+
+
+ALL_OF_A_KIND = [emptied, another_file]
+SUPERVISORS = [pytest.param(c, marks=[] if c in ALL_OF_A_KIND else pytest.mark.long) for c in CHANGES]
+
+
+async def kill_and_serve(host: Host, router: Router) -> None:
+    """Every worker is killed once more, replaced, and all that comes later is served."""
+    present = host.workers()
+    for slot in present:
+        host.kill(slot)
+    for slot in present:
+        await host.refilled(slot, present[slot])
+    async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
+        await load.sent(50)
+    report = load.report()
+    assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+    assert (await host.command("status")).status == 0
+    assert not host.output.having("Traceback"), host.log_text()
+
+
+async def test_a_worker_whose_ledgers_file_is_changed_is_replaced_and_supervision_goes_on(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections: dict[str, Section] = {"workers": {"count": len(CHANGES)}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        supervisor, before = host.pid, host.workers()
+        ledgers = [ledger_of(host, pid) for pid in before.values()]
+        for path, change in zip(ledgers, CHANGES, strict=True):
+            change(path)
+        async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
+            await load.sent(100)
+        for slot, pid in before.items():
+            await host.refilled(slot, pid)
+        await kill_and_serve(host, router)
+        assert host.pid == supervisor
+        assert host.output.having("somebody has truncated the ledger of worker"), host.log_text()
+
+
+@pytest.mark.parametrize("change", SUPERVISORS, ids=lambda change: change.__name__)
+async def test_a_change_of_the_supervisors_ledgers_file_does_not_end_it(
+    nats_server: NatsServer, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 2}}) as host,
+        Router(nats_server.url) as router,
+    ):
+        supervisor = host.pid
+        change(ledger_of(host, supervisor))
+        async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
+            await load.sent(100)
+        await kill_and_serve(host, router)
+        assert host.pid == supervisor
+
+
+async def test_the_next_start_serves_whatever_became_of_the_ledgers_files(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    sections: dict[str, Section] = {"workers": {"count": len(CHANGES)}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        for _ in CHANGES:
+            await router.send("work", {"sleep_ms": 60_000}, deadline=3)
+        await host.running(len(CHANGES))
+        ledgers = [ledger_of(host, pid) for pid in host.workers().values()]
+        own = ledger_of(host, host.pid)
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGSTOP)
+        for path, change in zip([*ledgers, own], [*CHANGES, halved], strict=True):
+            change(path)
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGKILL)
+        await host.wait()
+        await host.restart()
+        assert (await router.request("echo", b"alive")).body == b"alive"
