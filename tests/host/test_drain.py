@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -95,6 +96,8 @@ async def test_a_drained_host_finishes_what_it_holds_gets_nothing_new_and_says_s
             json.loads((await router.client.request("$SRV.PING.ajhost", timeout=5)).data)["name"] == "ajhost"
         )
         assert "\najhost_draining 0.0\n" in (await fetch(listen, "/metrics")).text
+        names = await nats_server.subscribers(subject_of("work"))
+        assert names == [f"ajhost worker 0 on {socket.gethostname()}, {host.runtime}"]
 
 
 async def test_two_hosts_take_turns_and_no_request_finds_nobody(

@@ -48,8 +48,9 @@ async def test_nats_request_shows_an_error_as_a_header(
 async def test_nats_micro_shows_a_host_with_its_routes_and_what_became_of_their_tasks(
     nats_cli: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
 ) -> None:
-    handlers = {"email:new": "work", "": "echo"}
-    async with Host(tmp_path, nats=jetstream.url, handlers=handlers) as host:
+    handlers = {"email:new": "work", "": "echo", "mail": "shop:send"}
+    source = "from dataclasses import dataclass\n@dataclass\nclass Mail:\n    to: str\ndef send(mail: Mail): pass\n"
+    async with Host(tmp_path, nats=jetstream.url, handlers=handlers, modules={"shop": source}) as host:
         for kind in ("ok", "error", "ok"):
             await host.command("call", "email:new", json.dumps({"kind": kind}))
         for slot in list(host.workers()):
@@ -67,6 +68,10 @@ async def test_nats_micro_shows_a_host_with_its_routes_and_what_became_of_their_
         assert told["catchall"]["num_requests"] == 0
         info = await run(nats_cli, "micro", "info", "ajhost", env=context)
         assert "CHORIA_AJ.H.T.email:new" in info.stdout, info
+        info = await run(nats_cli, "micro", "info", "ajhost", "--json", env=context)
+        (mail,) = [e for e in json.loads(info.stdout)["info"]["endpoints"] if e["name"] == "mail"]
+        assert mail["metadata"]["payload"] == "Mail"
+        assert json.loads(mail["metadata"]["schema"])["properties"]["to"] == {"title": "To", "type": "string"}
         pinged = await run(nats_cli, "micro", "ping", env=context)
         assert "ajhost" in pinged.stdout + pinged.stderr, pinged
         # a host that is drained is no service, until it is resumed

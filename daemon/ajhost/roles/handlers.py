@@ -58,6 +58,10 @@ class HandlerDescription:
     """The JSON Schema of its payload, as JSON, where it was asked for and there is one."""
 
 
+_SCHEMAS_ROOM = 100_000
+"""Bytes of all JSON Schemas together: what a message between two processes can have beside everything else."""
+
+
 class LoadFailed(Exception):
     """Handlers cannot be loaded; `problems` has a text, of several lines perhaps, for each reason."""
 
@@ -153,17 +157,17 @@ class _Imports:
 
 
 def describe(loaded: dict[str, LoadedHandler], *, schemas: bool = False) -> list[HandlerDescription]:
-    """What was loaded, in words."""
-    return [
-        HandlerDescription(
-            h.route,
-            h.target,
-            "async" if h.is_async else "thread",
-            "" if h.payload is None else h.payload.type_name,
-            _schema(h.payload) if schemas and h.payload is not None else "",
-        )
-        for h in loaded.values()
-    ]
+    """What was loaded, in words. Schemas beyond `_SCHEMAS_ROOM` are left out."""
+    described, room = [], _SCHEMAS_ROOM
+    for h in loaded.values():
+        schema = _schema(h.payload) if schemas and h.payload is not None else ""
+        if len(schema) > room:
+            schema = ""
+        room -= len(schema)
+        payload = "" if h.payload is None else h.payload.type_name
+        kind = "async" if h.is_async else "thread"
+        described.append(HandlerDescription(h.route, h.target, kind, payload, schema))
+    return described
 
 
 def _schema(payload: PayloadReader) -> str:

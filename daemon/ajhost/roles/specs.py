@@ -5,6 +5,7 @@ A plan holds secrets. It travels over a channel, never in arguments or the envir
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,11 @@ class GenerationSpec:
     """Whether what is loaded is described with the JSON Schemas of its payloads."""
     tell_trust: bool = False
     """Whether the connection depends on whom the handlers' interpreter trusts."""
+
+
+def connection_name(role: str, runtime: Path) -> str:
+    """What the server lists a process's connection as: its role, the machine, and which host of it by its directory."""
+    return f"ajhost {role} on {socket.gethostname()}, {runtime}"
 
 
 @dataclass(frozen=True, slots=True)

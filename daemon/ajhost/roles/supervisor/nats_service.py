@@ -13,6 +13,7 @@ from ajhost.core.route_stats import RouteStats, clip
 from ajhost.protocol.service_api import Service, ServiceEndpoint, answer, subjects, verb_of
 from ajhost.protocol.times import render
 from ajhost.protocol.wire import subjects_of
+from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import DIRECTORY
 
@@ -20,10 +21,19 @@ _NAME = "ajhost"
 
 
 class ServiceResponder:
-    """`serves`: whether any worker is in the queue group; a host that does not serve is no service."""
+    """`serves`: whether any worker is in the queue group; a host that does not serve is no service.
 
-    def __init__(self, runtime: Path, serial: int, serves: Callable[[], bool]) -> None:
-        self._runtime, self._serves = runtime, serves
+    `loaded` describes the handlers that are in service.
+    """
+
+    def __init__(
+        self,
+        runtime: Path,
+        serial: int,
+        serves: Callable[[], bool],
+        loaded: Callable[[], Sequence[HandlerDescription]],
+    ) -> None:
+        self._runtime, self._serves, self._loaded = runtime, serves, loaded
         host = socket.gethostname()
         self._service = Service(
             name=_NAME,
@@ -54,9 +64,13 @@ class ServiceResponder:
 
     def _endpoints(self) -> list[ServiceEndpoint]:
         counted = read_all(self._runtime / DIRECTORY)
-        return [self._endpoint(route, counted.get(clip(route), RouteStats())) for route in self._routes]
+        payloads = {h.route: (("payload", h.payload), ("schema", h.schema)) for h in self._loaded()}
+        return [
+            self._endpoint(route, counted.get(clip(route), RouteStats()), payloads.get(route, ()))
+            for route in self._routes
+        ]
 
-    def _endpoint(self, route: str, stats: RouteStats) -> ServiceEndpoint:
+    def _endpoint(self, route: str, stats: RouteStats, payload: Sequence[tuple[str, str]]) -> ServiceEndpoint:
         failed = {reason: count for reason, count in stats.failed.items() if count}
         refused = {reason: count for reason, count in stats.refused.items() if count}
         last = max(
@@ -70,9 +84,15 @@ class ServiceResponder:
             errors=sum(failed.values()) + sum(refused.values()) + stats.terminated,
             processing_ns=int(stats.running.total * 1e9),
             last_error=f"most often: {last}" if last else "",
+            metadata=tuple((name, text) for name, text in payload if text),
         )
 
 
-def service_of(spec: GenerationSpec, serial: int, serves: Callable[[], bool]) -> ServiceResponder | None:
+def service_of(
+    spec: GenerationSpec,
+    serial: int,
+    serves: Callable[[], bool],
+    loaded: Callable[[], Sequence[HandlerDescription]],
+) -> ServiceResponder | None:
     """The service of a host; None when its settings want none. `serial`: of this start's supervisor."""
-    return ServiceResponder(spec.runtime, serial, serves) if spec.nats.service else None
+    return ServiceResponder(spec.runtime, serial, serves, loaded) if spec.nats.service else None

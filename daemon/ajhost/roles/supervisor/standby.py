@@ -31,7 +31,7 @@ from ajhost.protocol.wire import encode_reply, host_subjects
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
-from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.specs import GenerationSpec, connection_name
 from ajhost.roles.supervisor.answered import Answered
 from ajhost.roles.supervisor.nats_service import ServiceResponder
 
@@ -73,7 +73,13 @@ class Standby(Sink):
         self._service = service
         always = () if service is None else service.subjects
         self.connection = Connection(
-            spec.nats, self.ledger, restart_window, gate, self, "ajhost supervisor", always=always
+            spec.nats,
+            self.ledger,
+            restart_window,
+            gate,
+            self,
+            connection_name("supervisor", spec.runtime),
+            always=always,
         )
         self.transport = self.connection.transport
         self.producer = Producer(self.ledger, queues, loop, self._expired)

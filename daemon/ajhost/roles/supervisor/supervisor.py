@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ajhost import __version__
 from ajhost.adapters.fault_guard import FaultGuard
@@ -19,6 +19,7 @@ from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.stats import HostStats
 from ajhost.core.timeline import EventKind, Timeline
 from ajhost.ledger.view import Ledger
+from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
@@ -135,7 +136,7 @@ class Supervisor(PoolEvents):
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._pool.max_payload = await discover(spec.nats, self._on_waiting)
-            service = service_of(spec, self.serial, lambda: self._fleet.serving() > 0)
+            service = service_of(spec, self.serial, lambda: self._fleet.serving() > 0, self._loaded)
             standby = Standby(
                 spec, self.serial, self._queues, self._pool.max_payload, self._on_connection, service
             )
@@ -149,6 +150,11 @@ class Supervisor(PoolEvents):
         self._phase = running
         self._drainer.enter(running)
         await running.begin()
+
+    def _loaded(self) -> Sequence[HandlerDescription]:
+        """The handlers of the present generation; none while its template is made anew."""
+        generation = self._pool.generations.get(self._fleet.generation)
+        return () if generation is None or generation.template is None else generation.template.handlers
 
     def _on_waiting(self, why: str) -> None:
         self._phase.waiting = why
@@ -168,6 +174,7 @@ class Supervisor(PoolEvents):
             signature=settings.signature,
             log=settings.log,
             queues=tuple(queue.name for queue in self._queues),
+            schemas=settings.nats.service,
             tell_trust=trusts_interpreter(settings.nats),
         )
         self._pool.generations[generation] = Generation(spec)

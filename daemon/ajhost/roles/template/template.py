@@ -105,9 +105,9 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     _undo_signals_of_imports()
     # `re` keeps the pattern: its compiler would copy 0.5 MB of pages in each worker
     reply_subjects(spec.nats.reply_prefixes)
+    loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the objects, and so copy their pages
-    loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
     trust = _own_trust() if spec.tell_trust else None
     channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects), trust)))
     template = _Template(channel, spec, handlers, run)

@@ -62,7 +62,7 @@ from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue
-from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.specs import GenerationSpec, WorkerSpec, connection_name
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
@@ -110,7 +110,7 @@ class Worker(ExecutorEvents, Sink):
         self._checker = RequestChecker(
             spec.handlers, workers.default_timeout, spec.signature, spec.nats.reply_prefixes, offset
         )
-        name = f"ajhost worker {worker_spec.slot}"
+        name = connection_name(f"worker {worker_spec.slot}", spec.runtime)
         self._connection = Connection(spec.nats, ledger, restart_window, gate, self, name)
         self._transport = self._connection.transport
         self._responder = Responder(ledger, self._transport.out, attempts)
