@@ -15,6 +15,8 @@ LONGEST_LINE = 1 << 16
 """Bytes after which a message's operation line is no such line. A server takes 4096 from a publisher unless it is
 configured otherwise (`max_control_line`), and what it sends on is longer by the subscription's id.
 """
+_LONGEST_SIZE = 18
+"""Digits of a number of bytes."""
 
 _MSG, _HMSG = ord("M"), ord("H")
 _SUBJECT = re.compile(rb"[^\x00- \x7f.]+(?:\.[^\x00- \x7f.]+)*")
@@ -115,11 +117,16 @@ def _is_info(data: bytes, position: int, size: int) -> bool:
     return data[position : position + 4].upper() == b"INFO" and size - position <= LONGEST_INFO
 
 
+def is_size(word: bytes) -> bool:
+    """Whether that is a number of bytes. Python reads no number of more than 4300 digits."""
+    return word.isdigit() and len(word) <= _LONGEST_SIZE
+
+
 def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:
     """The subject, reply and whole length of a message whose operation line is there, even when its body is not."""
     line_end = data.find(b"\r\n")
     words = data[:line_end].split() if line_end > 0 else []
-    if not words or words[0] not in (b"MSG", b"HMSG") or not words[-1].isdigit():
+    if not words or words[0] not in (b"MSG", b"HMSG") or not is_size(words[-1]):
         return None
     fields = 6 if words[0] == b"HMSG" else 5
     if not fields - 1 <= len(words) <= fields:

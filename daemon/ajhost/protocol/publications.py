@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ajhost.protocol.frames import is_plain_subject
+from ajhost.protocol.frames import is_plain_subject, is_size
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import encode_reply
@@ -44,7 +44,7 @@ def fit(data: bytes, max_payload: int) -> tuple[bytes, list[Change]]:
     while position < len(data):
         line_end = data.find(b"\r\n", position)
         words = data[position:line_end].split(b" ") if line_end >= 0 else []
-        if words[:1] not in ([b"PUB"], [b"HPUB"]) or not words[-1].isdigit():
+        if words[:1] not in ([b"PUB"], [b"HPUB"]) or not is_size(words[-1]):
             changes.append(Change(f"{len(data) - position} bytes that are no reply are left out"))
             break
         size, end = int(words[-1]), line_end + 2 + int(words[-1]) + 2

@@ -40,6 +40,8 @@ from tests.support.operator_mode import Operator
 from tests.support.router import headers_of, task_json
 
 _KEYS = [bytes(range(32))]
+_MOST_CPU = 2.0
+"""Seconds that one input may take: what anybody may send must not keep a worker from its other requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,12 @@ def readers(directory: Path) -> list[Reader]:
         Reader("signatures", _signed_task, (ValueError,), (signed,)),
         Reader("headers", lambda data: wire.read_request(data, body), (), (header,)),
         Reader("bodies", lambda data: wire.read_request(header, data), (), (body, signed)),
+        Reader(
+            "digits",
+            exact_json.loads_digits,
+            (ValueError,),
+            (b'{"a": [1, 2.5, 0.10000000000000000001, "7"]}',),
+        ),
         Reader("payloads", exact_json.loads, (ValueError,), (b'{"a": [1, 2.5, 1e400, "x"]}', b"NaN")),
         Reader("credentials", credentials.read_user_credentials, (credentials.CredentialsError,), (creds,)),
         Reader("seeds", credentials.read_seed, (credentials.CredentialsError,), (creds, creds[-200:])),
@@ -228,9 +236,12 @@ def check(reader: Reader, rng: random.Random, until: float) -> tuple[int, list[F
         for _ in range(20):
             data = reader.change(rng, reader.samples)
             count += 1
+            began = time.process_time()
             try:
                 with contextlib.suppress(*reader.documented):
                     reader.read(data)
             except Exception:
                 failures.append(Failure(reader.name, data, traceback.format_exc()))
+            if (took := time.process_time() - began) > _MOST_CPU:
+                failures.append(Failure(reader.name, data, f"it took {took:.1f} s of CPU\n"))
     return count, failures

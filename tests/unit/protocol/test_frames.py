@@ -184,6 +184,8 @@ def test_the_line_of_an_oversize_message_tells_subject_reply_and_length(frame: b
     assert message_line(head) == (subject, reply, end)
 
 
-@pytest.mark.parametrize("head", [b"", b"MSG a 1 5", b"\r\n", b"PING\r\n", b"INFO {}\r\n"])
+@pytest.mark.parametrize(
+    "head", [b"", b"MSG a 1 5", b"\r\n", b"PING\r\n", b"INFO {}\r\n", b"MSG a 1 " + b"9" * 5000 + b"\r\n"]
+)
 def test_what_is_no_message_has_no_message_line(head: bytes) -> None:
     assert message_line(head) is None

@@ -30,3 +30,4 @@ def test_a_subject_that_nobody_can_publish_to_is_left_out() -> None:
 def test_what_is_no_command_is_left_out() -> None:
     assert fit(SMALL + b"garbage", 4096)[0] == SMALL
     assert fit(b"PUB x\r\n", 4096)[0] == b""
+    assert fit(b"PUB x " + b"9" * 5000 + b"\r\n", 4096)[0] == b""
