@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -116,6 +117,40 @@ async def test_a_unit_that_cannot_be_set_up_is_told(
     line = {"226": "ReadWritePaths=/srv/nothing-there", "217": "User=nosuch"}[status]
     await drop_in(lab, "broken", f"[Service]\n{line}\n")
     assert f"status {status}" in await agree(lab, host, False)
+
+
+WRONG = """[Service]
+Type=simple
+KillMode=control-group
+Restart=no
+RuntimeDirectoryPreserve=no
+FileDescriptorStoreMax=0
+"""
+
+
+async def test_a_unit_that_lacks_what_a_host_needs_of_systemd_is_told_by_each_option(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    host.configure(nats_server.url, {"echo": "echo"})
+    assert "warning" not in (await lab.run("ajhost", "check")).stderr
+    # with a watchdog systemd listens, whatever the type is
+    await drop_in(lab, "wrong", WRONG + "NotifyAccess=none\nWatchdogSec=0\n")
+    checked = await lab.run("ajhost", "check")
+    assert checked.status == 0  # it would serve
+    for option in WRONG.split()[1:]:
+        assert f"ajhost.service: warning: found {option}, allowed: " in checked.stderr
+    await lab.do("systemctl", "start", "ajhost")
+    await until(lab, "the unit has no Type=notify")
+    await drop_in(lab, "wrong", "[Service]\nWatchdogSec=1500ms\n")
+    await lab.do("systemctl", "restart", "ajhost")
+    await until(lab, "the unit's WatchdogSec=1.5s is less than 2s")
+
+
+async def until(lab: Lab, text: str) -> None:
+    """Returns when the service's log has it."""
+    async with asyncio.timeout(20):
+        while text not in await lab.log():  # noqa: ASYNC110  # the journal is asked from outside
+            await asyncio.sleep(0.05)
 
 
 async def test_an_instance_is_checked_as_its_own_user(

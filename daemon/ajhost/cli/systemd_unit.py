@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ajhost.cli import exit_status
@@ -29,6 +29,30 @@ _NOT_TAKEN = re.compile(
 """Lines of the service that the check's unit must not have. With RuntimeDirectory= the end of the check would remove
 the directory of the running service."""
 
+_EXPECTED: dict[str, tuple[Callable[[str], bool], str]] = {
+    "Type": (
+        ("notify", "notify-reload").__contains__,
+        "notify, without which systemd knows neither when it is ready nor whether it lives",
+    ),
+    "KillMode": (
+        ("mixed", "process").__contains__,
+        "mixed, without which a stop ends the processes of handlers before their tasks",
+    ),
+    "Restart": (
+        ("always", "on-failure").__contains__,
+        "always, without which nobody answers for the requests of a host that crashed",
+    ),
+    "RuntimeDirectoryPreserve": (
+        ("restart", "yes").__contains__,
+        "restart, without which the next start finds no ledger of the one before, and answers for none of its requests",
+    ),
+    "FileDescriptorStoreMax": (
+        lambda text: text != "0",
+        "4096, without which the connections of a host that crashed are lost, and with them what waited in them",
+    ),
+}
+"""Of a unit's properties, which values a host can do all with that it promises, and what to write otherwise."""
+
 
 def unit_of(config: Path) -> str | None:
     """The name of the unit whose ExecStart= has `-c config`; None if there is none, or systemd does not run."""
@@ -39,6 +63,17 @@ def unit_of(config: Path) -> str | None:
     return unit if "LoadState=loaded" in shown and f"-c {config} " in f"{shown} " else None
 
 
+def warnings_of(unit: str) -> list[str]:
+    """What the unit, drop-ins included, takes from a host that starts and serves all the same."""
+    shown = _systemctl("show", "--property", ",".join(_EXPECTED), unit)
+    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return [
+        f"found {name}={found[name]}, allowed: {allowed}"
+        for name, (good, allowed) in _EXPECTED.items()
+        if name in found and not good(found[name])
+    ]
+
+
 def user_of(unit: str) -> str:
     """User= of the unit; empty for root."""
     return _systemctl("show", "--property=User", "--value", unit).strip()
@@ -47,9 +82,11 @@ def user_of(unit: str) -> str:
 def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
     """Runs `ajhost check ARGUMENTS` in a transient unit with the sandbox of `unit`, drop-ins included.
 
-    Prints its output. :returns: its exit status.
+    Prints its output, and before it what `warnings_of` the unit says. :returns: its exit status.
     """
     name, _, instance = unit.removesuffix(".service").partition("@")
+    for warning in warnings_of(unit):
+        echo_error(f"{unit}: warning: {warning}")
     check = f"{name}-check-{os.getpid()}"
     file = _BOOTED / f"{check}.service"
     out, err = (Path(f"/run/{check}.{stream}") for stream in ("out", "err"))

@@ -182,6 +182,8 @@ SWITCH_INTERVAL = 0.0002
 computes (docs/performance.md)."""
 COLLECT_RETRY = 0.01
 """A worker looks at its memory and descriptors again after this while they grow fast."""
+WATCHDOG_LEAST = 2.0
+"""With less in the unit's WatchdogSec= the supervisor warns: a machine that is busy may give it no CPU for so long."""
 WATCHDOG_LATE = 30.0
 """A process whose loop never runs again ends itself this long past its last deadline and the kill grace."""
 WATCHDOG_SLACK = 60.0

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 
 from systemd import daemon
 
+from ajhost.core.timings import WATCHDOG_LEAST
+
 _VARIABLES = (
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -50,6 +52,7 @@ class Notifier:
         address = os.environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._interval = _watchdog_interval()
+        self._mute = not address and os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
         for name in _VARIABLES:
             os.environ.pop(name, None)
         self._socket: socket.socket | None = None
@@ -81,6 +84,21 @@ class Notifier:
     def extend(self, seconds: float) -> None:
         """Extends systemd's timeout of the present start, reload or stop to at least `seconds` from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={max(round(seconds * 1e6), 0)}", kind="extend")
+
+    def unit_problems(self) -> list[str]:
+        """What the unit that started this process lacks, as far as it is to be seen from here."""
+        problems = []
+        if self._mute:
+            problems.append(
+                "the unit has no Type=notify: systemd knows neither when this host is ready nor whether it lives, and "
+                "keeps no connections over a crash"
+            )
+        if self._interval is not None and self._interval < WATCHDOG_LEAST:
+            problems.append(
+                f"the unit's WatchdogSec={self._interval:g}s is less than {WATCHDOG_LEAST:g}s: systemd kills a host "
+                "that had no CPU for so long"
+            )
+        return problems
 
     # -- watchdog -------------------------------------------------------------------------------
 

@@ -50,6 +50,8 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
     processes.raise_file_limit()
     if warning is not None:
         _log.warning("%s", warning)
+    for problem in notifier.unit_problems():
+        _log.warning("%s", problem)
     directory = settings.runtime.directory
     try:
         with _alone(directory) as files:
