@@ -215,12 +215,16 @@ class StatsWriter:
 
     def _store(self, route: int, short: int, waited: float, ran: float) -> None:
         """Adds `short` completed tasks of the first bucket, and the times of whatever was counted."""
-        if short:
-            self._count(route, _WAITING, short)
-            self._count(route, _COMPLETED, short)
-        place, times = self._places[route], self._times
+        place, words, times = self._places[route], self._words, self._times
         times[place + _WAITING_SUM] += waited
         times[place + _RUNNING_SUM] += ran
+        if short:
+            # as `_count` does, without its two calls for each batch
+            try:
+                words[place + _WAITING] += short
+                words[place + _COMPLETED] += short
+            except ValueError:
+                return
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from ajhost.ledger.view import Ledger
 READ_SIZE = 1 << 15
 """Bytes that there is always room for. Requests that are read at once run at once; with their tasks they should fit in
 a processor's cache."""
+# as constants of their own: to read an attribute of a class costs as much as a store, and these are for each batch
+_BASE, _RECEIVED_POS, _PARSED_POS = int(Word.BASE), int(Word.RECEIVED_POS), int(Word.PARSED_POS)
 LONGEST_FRAME = 1 << 32
 """No frame is longer, in bytes: a larger number is damage."""
 
@@ -76,7 +78,7 @@ class ReceiveBuffer:
         """
         left = max(self.received - self.done, 0)
         if not left and self._base != self.received:
-            self._base = self._words[Word.BASE] = self.received
+            self._base = self._words[_BASE] = self.received
         end = self.received - self._base
         wanted = max(READ_SIZE, needed - left)
         if self._backed - end < wanted or self._backed != self._prepared:
@@ -106,7 +108,7 @@ class ReceiveBuffer:
 
     def commit(self, count: int) -> None:
         """Records that `count` bytes were received into `free_space`."""
-        self.received = self._words[Word.RECEIVED_POS] = self.received + count
+        self.received = self._words[_RECEIVED_POS] = self.received + count
 
     def unconsumed(self) -> bytes:
         """A copy of the bytes that are received and not parsed; none while a frame is passed over."""
@@ -130,4 +132,4 @@ class ReceiveBuffer:
 
     def consume(self, count: int) -> None:
         """Records that `count` more bytes, received or not, are in entries or are to be passed over."""
-        self.done = self._words[Word.PARSED_POS] = self.done + count
+        self.done = self._words[_PARSED_POS] = self.done + count

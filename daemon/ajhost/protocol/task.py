@@ -136,7 +136,13 @@ def read_task(body: bytes) -> TaskRecord:
     if type(max_tries) is not int or not _LEAST <= max_tries <= _MOST:
         max_tries = _unless_null(0, "max_tries", "a whole number", max_tries)
     task.max_tries = max_tries
-    task.tried_ns = None if tried is None else _moment("tried", tried)
+    if type(tried) is str:
+        try:
+            task.tried_ns = times.parse(tried)
+        except ValueError as error:
+            raise ValueError(f"tried: {error}") from None
+    else:
+        task.tried_ns = None if tried is None else _moment("tried", tried)
     if type(created) is not str and created is not None:
         raise _wrong("created", "a time", created)
     task._created = created

@@ -32,6 +32,8 @@ from ajhost.protocol.frames import LONGEST_LINE, FrameError, message_line, scan
 from ajhost.protocol.server_info import LONGEST_FRAME, LONGEST_INFO, InfoError, ServerInfo, read_info
 
 _log = logging.getLogger("ajhost.nats")
+# as constants of their own: to read an attribute of a class costs as much as a store, and these are for each batch
+_FENCED_EPOCH, _EPOCH = int(Word.FENCED_EPOCH), int(Word.EPOCH)
 
 
 class LedgerTransport:
@@ -364,7 +366,8 @@ class LedgerTransport:
     @property
     def _taken_over(self) -> bool:
         """Whether the connection was taken over while this process was stopped, and the receive buffer with it."""
-        return self._words[Word.FENCED_EPOCH] == self._words[Word.EPOCH]
+        words = self._words
+        return words[_FENCED_EPOCH] == words[_EPOCH]
 
     def _refuse_rest(self) -> None:
         """Refuses whole frames that waited for a free entry: the next connection overwrites the receive buffer."""

@@ -185,10 +185,18 @@ class Request(Attempt):
         if not self.handler.is_async:
             with BEGINNING:
                 return self._begin()
-        if self.phase is not WAITING or not (self._own() if self.owned is None else self.owned):
+        if self.phase is not WAITING:
             return False
-        self.phase = RUNNING
-        return True
+        owned = self.owned
+        if owned is None:
+            if self.claimed is None:  # as `_own` does, without a call more for each task
+                owned = self.owned = self._enter(NO_ORIGIN)
+                self.responder.in_buffer.discard(self)
+            else:
+                owned = self._own()
+        if owned:
+            self.phase = RUNNING
+        return owned
 
     def _begin(self) -> bool:
         owned = self._own() if self.owned is None else self.owned
