@@ -105,6 +105,7 @@ async def test_what_is_not_there_is_told(nats_server: NatsServer, tmp_path: Path
     async with _host(tmp_path, nats_server) as host:
         for arguments, text in (
             (("stacks",), "no task runs"),
+            (("stacks", "--all"), "no task runs"),
             (("stacks", "nobody"), "no task 'nobody' runs on this host"),
             (("stacks", "--worker", "7"), "no worker lives in slot 7"),
             (("recycle", "7"), "no worker lives in slot 7"),
