@@ -14,7 +14,7 @@ from tests.support.fd_store import KeptHost
 from tests.support.nats import NatsServer
 from tests.support.router import Report, Router, Verdict
 
-WORKERS = {"workers": {"count": 3, "concurrency": 8, "backlog": 500}}
+WORKERS = {"workers": {"count": 3, "concurrency": 8, "backlog": 2000}}
 Fault = Callable[[KeptHost, random.Random], Awaitable[None]]
 
 
@@ -61,7 +61,7 @@ async def everybody_and_the_next_two_starts(host: KeptHost, rng: random.Random) 
         await everybody_at_once(host, rng)
 
 
-async def endure(server: NatsServer, directory: Path, fault: Fault, times: int, rate: float = 200) -> Report:
+async def endure(server: NatsServer, directory: Path, fault: Fault, times: int, rate: float = 100) -> Report:
     """So many faults under load, each followed by a start. Nobody is silent, and nothing runs twice."""
     rng, record = random.Random(times), directory / "runs"
     lasting = [5, 5, 5, 50, 200]
