@@ -180,7 +180,7 @@ CASES = {
     "a target that is none": target("app"),
     "a class": Case(BROKEN, app="class send: ...\n"),
     "no function": Case(BROKEN, app="send = 3\n"),
-    "no argument": Case(BROKEN, app="def send(): ...\n"),
+    "no argument": Case(SERVES, app="def send(): ...\n"),
     "a generator": Case(BROKEN, app="def send(task): yield 1\n"),
     "a syntax error": Case(BROKEN, app="def send(:\n"),
     "an exception": module("1 / 0"),
