@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.host import Host
 from tests.support.nats import NatsServer
+from tests.support.program import run
 from tests.support.router import Router
 
 LAUNCHER = """
@@ -33,6 +35,14 @@ class Launched(Host):
         """By the launcher."""
         program = super().program
         return (program[0], "-c", LAUNCHER.format(self.code), *program)
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_a_check_says_the_same_though(tmp_path: Path, case: str) -> None:
+    host = Host(tmp_path, nats="nats://127.0.0.1:4222")
+    program = (sys.executable, "-m", "ajhost", "check", "-c", str(host.file))
+    checked = await run(sys.executable, "-c", LAUNCHER.format(CASES[case]), *program, env=host.environment)
+    assert checked.status == 0, checked
 
 
 @pytest.mark.parametrize("case", CASES)

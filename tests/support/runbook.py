@@ -25,6 +25,7 @@ _VARIES = (
     (r"-?\b\d+(\.\d+)?(e-\d+)? (ms|s|min|h|d)\b(?: \d+ (s|min|h)\b)?", "AGE"),
     (r"\b\d+ MiB", "SIZE"),
     (r"\b\d+%", "SHARE"),
+    (r"(?<=hread 0x)([0-9a-f]+) \[[^\]]*\]", r"\1"),  # its name, since Python 3.14
     (r"\b0x[0-9a-f]+\b|\bajhost-check-[0-9a-f]+", "0x0"),
     (r"\b\d+(\.\d+)?(e-\d+)? (answers|errors)/s", r"N \3/s"),
     (r"\b\d{3,}\b", "NUMBER"),

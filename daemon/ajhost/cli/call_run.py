@@ -197,7 +197,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 @contextlib.contextmanager
 def progress(count: int) -> Iterator[Callable[[], None]]:
     """A bar on standard error, if that is a terminal; call it for each answer."""
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield lambda: None
         return
     with click.progressbar(length=count, label="answers", file=sys.stderr, show_pos=True) as bar:
@@ -207,7 +207,7 @@ def progress(count: int) -> Iterator[Callable[[], None]]:
 @contextlib.asynccontextmanager
 async def _shown(text: str, seconds: float) -> AsyncIterator[None]:
     """On a terminal, shows what is waited for and the seconds left, until the block ends."""
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield
         return
     ticking = asyncio.create_task(_tick(text, asyncio.get_running_loop().time() + seconds))

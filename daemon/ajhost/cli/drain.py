@@ -78,7 +78,7 @@ def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
             _tell(report, as_json=as_json)
             return exit_status.OK if report.drained or end == 0.0 else exit_status.NO
         text = drain_text(report.left, drained=False)
-        if text != shown and sys.stderr is not None and sys.stderr.isatty():
+        if text != shown and sys.stderr.isatty():
             shown = text
             show_progress(text)
         time.sleep(DRAIN_LOOK_INTERVAL)

@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from ajhost import __version__
+from ajhost.adapters.linux import inherited
 from ajhost.cli import exit_status
 from ajhost.cli.attempts import attempts
 from ajhost.cli.call import call
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> N
 
     Exit statuses: 2 wrong usage, 78 bad configuration, 130 interrupted; others are listed in each command's --help.
     """
+    inherited.open_streams()
     try:
         result = program.main(arguments, prog_name, standalone_mode=False)
     except click.ClickException as error:

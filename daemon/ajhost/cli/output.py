@@ -26,8 +26,6 @@ def write(data: bytes) -> None:
 
     :raises OutputFailed: when it is closed, or full.
     """
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -45,10 +43,9 @@ def echo(text: str) -> None:
 
 def echo_error(text: str) -> None:
     """Writes a line to stderr, without control characters. An error of stderr is ignored."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(clean(text) + "\n")
-            sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(clean(text) + "\n")
+        sys.stderr.flush()
 
 
 def show_progress(text: str) -> None:

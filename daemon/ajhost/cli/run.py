@@ -40,7 +40,7 @@ def run(config: Path, user: str | None) -> int:
     from ajhost.adapters.linux import inherited
     from ajhost.cli import identity, systemd_unit
 
-    inherited.set_right()
+    inherited.reset_signals()
     if identity.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
         user = systemd_unit.user_of(unit) or None
     user = identity.assume(user, config)

@@ -10,12 +10,11 @@ import signal
 import sys
 
 
-def set_right() -> None:
-    """Opens the standard streams that are closed, and gives every signal its default action and its way in.
+def open_streams() -> None:
+    """Opens the standard streams that are closed. Call it before anything else is imported.
 
-    Call it first. A descriptor below 3 that is closed is the next file's that is opened, and what is written to stderr
-    would end up in it. With SIGCHLD ignored the kernel tells nobody how a child has ended. A blocked SIGTERM stops
-    nothing.
+    A descriptor below 3 that is closed is the next file's that is opened, and what is written to stderr would end up in
+    it. Libraries open files as they are imported: libffi keeps itself open.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -24,6 +23,13 @@ def set_right() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
+def reset_signals() -> None:
+    """Gives every signal its default action and its way in.
+
+    With SIGCHLD ignored the kernel tells nobody how a child has ended. A blocked SIGTERM stops nothing.
+    """
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
