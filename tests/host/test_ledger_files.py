@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,36 @@ async def test_the_next_start_serves_whatever_became_of_the_ledgers_files(
             processes.send(process.pid, signal.SIGSTOP)
         for path, change in zip([*ledgers, own], [*CHANGES, halved], strict=True):
             change(path)
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGKILL)
+        await host.wait()
+        await host.restart()
+        assert (await router.request("echo", b"alive")).body == b"alive"
+
+
+async def test_what_is_put_in_the_place_of_the_hosts_files_is_moved_aside(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
+        Router(nats_server.url) as router,
+    ):
+
+        def replace() -> None:
+            for name in ("state.json", "control", "view", "lock"):
+                a_directory(host.runtime / name)
+            shutil.rmtree(host.runtime / "ledger")
+            (host.runtime / "ledger").write_bytes(b"")
+
+        before = host.workers()
+        replace()
+        await host.refilled(0, before[0])
+        assert (await host.command("status")).status == 0
+        assert (await host.command("reload")).status == 0
+        assert (await router.request("echo", b"alive")).body == b"alive"
+        for process in host.all_processes():
+            processes.send(process.pid, signal.SIGSTOP)
+        replace()
         for process in host.all_processes():
             processes.send(process.pid, signal.SIGKILL)
         await host.wait()

@@ -15,6 +15,8 @@ import errno
 import fcntl
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 _MODE = 0o750
@@ -136,6 +138,21 @@ def is_same(directory: Path, descriptor: int) -> bool:
     except OSError:
         return False
     return os.path.samestat(found, os.fstat(descriptor))
+
+
+def put_aside(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Renames what somebody has put in the place of a file of ours, if it is of another kind; whether ours is missing.
+
+    :raises OSError: when it cannot be renamed.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return True
+    if is_kind(mode):
+        return False
+    path.rename(path.with_name(f"{path.name}.foreign-{time.monotonic_ns()}"))
+    return True
 
 
 def open_file(directory: Path, name: str, flags: int, mode: int = 0o600) -> int:

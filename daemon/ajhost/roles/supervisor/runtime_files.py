@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,8 @@ class Host(Protocol):
     """Whose files they are."""
 
     serial: int
+    has_state: bool
+    """Whether `state.json` has been written: not before the start is through."""
 
     def write_state(self) -> None:
         """Writes `state.json`."""
@@ -49,11 +52,13 @@ class RuntimeFiles:
         self._directory, self._descriptors = directory, [descriptor]
         self._sockets: dict[str, Callable[[], Awaitable[asyncio.Server]]] = {}
         self._servers: dict[str, asyncio.Server] = {}
-        self._has_state = False
         self._throttled = ThrottledLog(_log)
 
     def make(self) -> None:
         """Makes what a start needs: the ledgers' directory, and the file that says who we are."""
+        runtime_directory.put_aside(self._directory / "ledger", stat.S_ISDIR)
+        for name in (LOCK, state_file.NAME):
+            runtime_directory.put_aside(self._directory / name, stat.S_ISREG)
         (self._directory / "ledger").mkdir(mode=0o700, exist_ok=True)
         runtime_directory.write_file(self._directory, LOCK, f"{os.getpid()}\n".encode())
 
@@ -69,6 +74,7 @@ class RuntimeFiles:
     async def _open(self, name: str) -> None:
         if (before := self._servers.pop(name, None)) is not None:
             before.close()
+        runtime_directory.put_aside(self._directory / name, stat.S_ISSOCK)
         self._servers[name] = await self._sockets[name]()
 
     async def keep(self, host: Host) -> None:
@@ -99,16 +105,18 @@ class RuntimeFiles:
             self._descriptors.append(descriptor)
             lost.append("the directory itself")
         ledgers = self._directory / "ledger"
-        if lost or not ledgers.is_dir() or not (self._directory / LOCK).exists():
+        missing = [
+            runtime_directory.put_aside(ledgers, stat.S_ISDIR),
+            runtime_directory.put_aside(self._directory / LOCK, stat.S_ISREG),
+        ]
+        if lost or any(missing):
             lost.append(LOCK)
             self.make()
-        if (self._directory / state_file.NAME).exists():
-            self._has_state = True  # it is written when the start is through
-        elif self._has_state:
+        if runtime_directory.put_aside(self._directory / state_file.NAME, stat.S_ISREG) and host.has_state:
             lost.append(state_file.NAME)
             host.write_state()
         for name in self._sockets:
-            if not (self._directory / name).exists():
+            if runtime_directory.put_aside(self._directory / name, stat.S_ISSOCK):
                 lost.append(name)
                 await self._open(name)
         present = ledger_file.serials(ledgers)

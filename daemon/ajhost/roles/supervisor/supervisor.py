@@ -61,6 +61,7 @@ class Supervisor(PoolEvents):
         self._queues: list[TokenQueue] = []
         self.serial = new_serial()
         """Of our own ledger."""
+        self.has_state = False
         self._fd_store = FdStore(notifier)
         self.guard = FaultGuard(_log)
         """What failed in supervision, and how often; it goes on."""
@@ -306,6 +307,7 @@ class Supervisor(PoolEvents):
 
     def write_state(self) -> None:
         """Tells commands who we are (`state_file.py`)."""
+        self.has_state = True
         routes = {n: [h.route for h in g.spec.handlers] for n, g in self._pool.generations.items()}
         state_file.write(
             self._runtime,
