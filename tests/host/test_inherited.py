@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.launched_host import LaunchedHost
 from tests.support.nats import NatsServer
 from tests.support.program import run
 from tests.support.router import Router
@@ -25,18 +26,6 @@ CASES = {
 }
 
 
-class Launched(Host):
-    """A host that another program starts."""
-
-    code = ""
-
-    @property
-    def program(self) -> tuple[str, ...]:
-        """By the launcher."""
-        program = super().program
-        return (program[0], "-c", LAUNCHER.format(self.code), *program)
-
-
 @pytest.mark.parametrize("case", CASES)
 async def test_a_check_says_the_same_though(tmp_path: Path, case: str) -> None:
     host = Host(tmp_path, nats="nats://127.0.0.1:4222")
@@ -49,8 +38,8 @@ async def test_a_check_says_the_same_though(tmp_path: Path, case: str) -> None:
 async def test_a_host_serves_replaces_workers_and_stops_though(
     nats_server: NatsServer, tmp_path: Path, case: str
 ) -> None:
-    host = Launched(tmp_path, nats=nats_server.url, sections={"workers": {"count": 1}})
-    host.code = CASES[case]
+    host = LaunchedHost(tmp_path, nats=nats_server.url, sections={"workers": {"count": 1}})
+    host.launcher = (sys.executable, "-c", LAUNCHER.format(CASES[case]))
     async with host, Router(nats_server.url) as router:
         assert (await router.request("echo", b"x")).body == b"x"
         before = host.workers()

@@ -5,29 +5,17 @@ And it hides no hang for long.
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.host import Host
+from tests.support.launched_host import LaunchedHost, in_group
 from tests.support.nats import NatsServer
 from tests.support.router import Report, Router, Verdict
 
 HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
 _SECONDS = 15
 _CPU_MS = 8
-
-
-class Bound(Host):
-    """A host that a launcher starts within bounds."""
-
-    launcher: Sequence[str] = ()
-
-    async def _execute(
-        self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
-    ) -> asyncio.subprocess.Process:
-        return await super()._execute(output, notify, (*launcher, *self.launcher), pass_fds)
 
 
 def limit_cpu(group: Path, cpus: float) -> None:
@@ -47,14 +35,13 @@ def hangs(host: Host) -> int:
 async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_every_request_is_answered(
     nats_server: NatsServer, tmp_path: Path, half_a_cpu: Path
 ) -> None:
-    host = Bound(
+    host = LaunchedHost(
         tmp_path,
         nats=nats_server.url,
         handlers=HANDLERS,
         sections={"workers": {"count": 16, "backlog": 64}},
     )
-    join = f'echo $$ > {half_a_cpu / "cgroup.procs"} && exec "$@"'
-    host.launcher = ("/bin/sh", "-c", join, "sh")
+    host.launcher = in_group(half_a_cpu)
     async with host, Router(nats_server.url) as router:
         rate = 800 / _CPU_MS
         async with router.load("work", {"cpu_ms": _CPU_MS}, rate=rate, deadline=5) as load:
@@ -66,7 +53,7 @@ async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_every_reques
 
 
 async def test_many_workers_on_one_cpu_are_not_said_to_hang(nats_server: NatsServer, tmp_path: Path) -> None:
-    host = Bound(
+    host = LaunchedHost(
         tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 16, "backlog": 64}}
     )
     host.launcher = ("taskset", "-c", str(min(os.sched_getaffinity(0))))
@@ -83,9 +70,8 @@ async def test_many_workers_on_one_cpu_are_not_said_to_hang(nats_server: NatsSer
 async def test_a_handler_that_holds_its_loop_is_found_in_time_however_little_cpu_it_gets(
     nats_server: NatsServer, tmp_path: Path, half_a_cpu: Path
 ) -> None:
-    host = Bound(tmp_path, nats=nats_server.url, handlers=HANDLERS)
-    join = f'echo $$ > {half_a_cpu / "cgroup.procs"} && exec "$@"'
-    host.launcher = ("/bin/sh", "-c", join, "sh")
+    host = LaunchedHost(tmp_path, nats=nats_server.url, handlers=HANDLERS)
+    host.launcher = in_group(half_a_cpu)
     async with host, Router(nats_server.url) as router:
         assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
         limit_cpu(half_a_cpu, 0.08)

@@ -46,7 +46,8 @@ async def test_a_worker_that_is_killed_for_memory_is_replaced_and_its_tasks_are_
         running = [await router.send("work", {"sleep_ms": 1500}, deadline=20) for _ in range(8)]
         reply = await router.request("allocate", {"bytes": 2 * LIMIT, "sleep_ms": 60_000}, deadline=20)
         assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
-        assert "SIGKILL" in reply.text
+        killed = f"the kernel has killed 1 of this control group's processes for memory; its limit is {LIMIT >> 20} MiB"
+        assert reply.text.startswith(f"worker died: SIGKILL; {killed}")
         others = [await router.reply(request) for request in running]
         assert {reply.word for reply in others if reply.verdict is Verdict.ERROR} <= {"worker died:"}
         assert {reply.verdict for reply in others} <= {Verdict.COMPLETE, Verdict.ERROR}

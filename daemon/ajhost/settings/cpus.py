@@ -2,7 +2,7 @@
 
 In a container with a quota, the affinity still has every CPU of the machine. With one worker for each, the quota would
 be used up early in each period, and all workers would be throttled until the next. Both versions of control groups are
-read (cgroups(7)): `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1. A group's quota bounds its descendants, so
+read: `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1. A group's quota bounds its descendants, so
 the smallest quota among all ancestors counts.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
+
+from ajhost.settings.control_groups import control_groups
 
 _PROCESS = Path("/proc/self")
 
@@ -25,44 +26,8 @@ def usable_cpus() -> int:
 
 def cpu_quota(process: Path) -> float | None:
     """The smallest quota in CPUs of a process's control groups; None without one. `process`: its place in /proc."""
-    quotas = [quota for group in _cpu_groups(process) if (quota := _quota_of(group)) is not None]
+    quotas = [quota for group in control_groups(process, "cpu") if (quota := _quota_of(group)) is not None]
     return min(quotas, default=None)
-
-
-def _cpu_groups(process: Path) -> Iterator[Path]:
-    """The directories of the process's control groups with a CPU controller, and of their ancestors."""
-    try:
-        groups = (process / "cgroup").read_text().splitlines()
-        mounts = (process / "mountinfo").read_text().splitlines()
-    except OSError:
-        return
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        fields, (kind, *_, options) = left.split(), right.split()
-        root, place = _unescaped(fields[3]), Path(_unescaped(fields[4]))
-        for group in groups:
-            _, controllers, path = group.split(":", 2)
-            unified = kind == "cgroup2" and not controllers
-            legacy = kind == "cgroup" and "cpu" in controllers.split(",") and "cpu" in options.split(",")
-            if unified or legacy:
-                yield from _ancestry(place, root, path)
-
-
-def _ancestry(place: Path, root: str, path: str) -> Iterator[Path]:
-    """The directories of group `path` and its ancestors, up to `place`, where group `root` is mounted."""
-    inside = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
-    group = place / inside.strip("/")
-    if not group.is_dir():  # outside of the part of the hierarchy that is mounted in this container
-        group = place
-    yield group
-    while group != place:
-        group = group.parent
-        yield group
-
-
-def _unescaped(field: str) -> str:
-    """mountinfo writes blanks and backslashes in octal (proc(5))."""
-    return field.encode().decode("unicode_escape") if "\\" in field else field
 
 
 def _quota_of(group: Path) -> float | None:

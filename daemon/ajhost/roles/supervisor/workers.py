@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from typing import Protocol
 from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, processes
 from ajhost.adapters.linux.channel import pair
+from ajhost.adapters.linux.memory_kills import MemoryKills
 from ajhost.core.fleet import (
     Command,
     Died,
@@ -89,6 +91,7 @@ class WorkerPool(WorkerEvents):
         self.members: dict[int, WorkerProcess] = {}
         self.access = NatsAccess(nats, self.members.values)
         self._inquiry = Inquiry()
+        self._memory_kills = MemoryKills()
         self.canceller = Canceller(self.members, self._inquiry)
         self.inspector = StacksInspector(self.members, self._inquiry)
         self.generations: dict[int, Generation] = {}
@@ -288,6 +291,8 @@ class WorkerPool(WorkerEvents):
         """Its process is gone: it is counted, recovered and replaced."""
         known = self.fleet.members.get(member.serial)
         how = "unknown" if member.result is None else member.result.text
+        if how == signal.SIGKILL.name and (killed := self._memory_kills.explanation()):
+            how = f"{how}; {killed}"
         clean = member.result is not None and member.result.code == 0
         if clean and known is not None and known.state is WorkerState.LEAVING:
             _log.info("worker %d (pid %d) has left", member.slot, member.pid)

@@ -1,0 +1,54 @@
+"""A worker that the kernel kills for memory: who looks is told so, and of which limit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.launched_host import LaunchedHost, in_group
+from tests.support.nats import NatsServer
+from tests.support.router import Router
+
+LIMIT = 300 << 20
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A real control group, of whichever version is here, with a limit."""
+    legacy = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
+    group = Path("/sys/fs/cgroup/memory" if legacy else "/sys/fs/cgroup") / f"ajhost-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / ("memory.limit_in_bytes" if legacy else "memory.max")).write_text(str(LIMIT))
+    except OSError as error:
+        if group.is_dir():
+            group.rmdir()
+        pytest.skip(f"no control group can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+async def test_a_worker_that_is_killed_for_memory_is_told_from_others(
+    nats_server: NatsServer, tmp_path: Path, little_memory: Path
+) -> None:
+    host = LaunchedHost(
+        tmp_path,
+        nats=nats_server.url,
+        handlers={"allocate": "allocate", "work": "work"},
+        sections={"workers": {"count": 1}},
+    )
+    host.launcher = in_group(little_memory)
+    async with host, Router(nats_server.url) as router:
+        reply = await router.request("allocate", {"bytes": 2 * LIMIT}, deadline=20)
+        of_memory = (
+            "the kernel has killed 1 of this control group's processes for memory; its limit is 300 MiB"
+        )
+        assert reply.text.startswith(f"worker died: SIGKILL; {of_memory}")
+        await host.log(of_memory)
+        sleeping = await router.send("work", {"sleep_ms": 60_000}, deadline=20)
+        await host.running(1)
+        host.kill(0)
+        assert "memory" not in (await router.reply(sleeping)).text
