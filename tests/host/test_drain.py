@@ -16,6 +16,7 @@ import pytest
 from ajhost.ledger.layout import State
 from ajhost.roles.host_client import control
 from tests.support.host import Host
+from tests.support.host_parts import until
 from tests.support.http_page import fetch
 from tests.support.nats import NatsServer, free_port
 from tests.support.router import Router, Verdict, subject_of
@@ -178,7 +179,8 @@ async def test_kills_at_any_instant_of_a_drain_leave_no_request_without_an_answe
                     await asyncio.gather(asked, return_exceptions=True)
                     await host.restart()
                 else:
-                    host.kill(rng.randrange(2))
+                    await until(host.workers)  # the dead are replaced after a pause
+                    host.kill(rng.choice(sorted(host.workers())))
                     await asked
             assert (await _ask(host, "resume"))[0]
             await load.sent(20)
