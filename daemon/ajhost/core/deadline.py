@@ -11,6 +11,7 @@ from __future__ import annotations
 from ajhost.core.timings import SKEW_NOTICED, SKEW_PLAUSIBLE, SKEW_WINDOW
 
 _SECOND = 1_000_000_000
+_UNKNOWN = float("inf")
 LONGEST_NS = 366 * 86_400 * _SECOND
 """No request has longer, whatever its header says: a later deadline in a ledger is a stray write."""
 
@@ -64,33 +65,32 @@ class Skew:
     freshest; one in the future only ends the correction.
     """
 
-    __slots__ = ("_least", "_since", "ahead", "implausible")
+    __slots__ = ("ahead", "implausible", "least", "until")
 
     def __init__(self, ahead: float = 0.0) -> None:
         self.ahead = ahead
         """Seconds, for `budget`; 0.0 while nothing is known, or the difference is below `SKEW_NOTICED`."""
         self.implausible = 0.0
         """Seconds by which this clock seems to be ahead, if more than `SKEW_PLAUSIBLE`; else 0.0."""
-        self._least: float | None = None
-        self._since = 0.0
+        self.least = _UNKNOWN
+        """The least skew of the window. `observe` learns nothing from one that is not less, before `until`."""
+        self.until = 0.0
+        """When the window is over."""
 
     def observe(self, skew: float, now_mono: float) -> bool:
         """Takes the skew (s) of a request that has a `tried` and was received at `now_mono` (s).
 
         Returns whether `ahead` was decided anew: the window is over, or a request was fresher than `ahead` allows.
         """
-        least = self._least
-        if least is None:
-            self._since = now_mono
-        elif skew >= least and now_mono - self._since < SKEW_WINDOW:
-            return False  # not the freshest of a window that is not over
-        least = self._least = skew if least is None else min(least, skew)
+        if self.least == _UNKNOWN:
+            self.until = now_mono + SKEW_WINDOW
+        least = self.least = min(self.least, skew)
         before, self.ahead = self.ahead, min(self.ahead, _correction(least))
-        if now_mono - self._since < SKEW_WINDOW:
+        if now_mono < self.until:
             return self.ahead < before
         self.ahead = _correction(least)
         self.implausible = least if least > SKEW_PLAUSIBLE else 0.0
-        self._least = None
+        self.least = _UNKNOWN
         return True
 
 

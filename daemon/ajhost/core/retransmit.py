@@ -82,7 +82,8 @@ class RetransmitBuffer:
             _, oldest, theirs, _ = self._unconfirmed.popleft()
             self._size -= len(oldest)
             dropped += theirs
-        repeated = data if repeated is None else repeated
+        if repeated is None:
+            repeated = data
         if repeated and self.awaits_requesters(now):
             self._repeat(0, repeated, now)
         return dropped
@@ -98,14 +99,17 @@ class RetransmitBuffer:
     def confirmed(self, mark: int, now: float) -> list[int]:
         """The PONG for `mark` has come. Returns the entries that need not be held any more."""
         found: list[int] = []
-        while self._unconfirmed and self._unconfirmed[0][0] <= mark:
-            _, data, entries, sent_at = self._unconfirmed.popleft()
-            self._size -= len(data)
-            self._settled.append((now, data, sent_at))
-            self._settled_size += len(data)
+        unconfirmed, settled, size = self._unconfirmed, self._settled, 0
+        while unconfirmed and unconfirmed[0][0] <= mark:
+            _, data, entries, sent_at = unconfirmed.popleft()
+            size += len(data)
+            settled.append((now, data, sent_at))
             found += entries
-        while self._settled_size > _SETTLED_BYTES:
-            self._settled_size -= len(self._settled.popleft()[1])
+        self._size -= size
+        size += self._settled_size
+        while size > _SETTLED_BYTES:
+            size -= len(settled.popleft()[1])
+        self._settled_size = size
         if self.awaits_requesters(now):
             self._held += found
             return []

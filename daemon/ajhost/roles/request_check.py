@@ -64,7 +64,7 @@ class RequestChecker:
         self._max_age_ns = int(signature.max_age * 1e9)
         self._throttle = Throttle[str]()
         self._may_answer = reply_subjects(reply_prefixes).match
-        self._inboxes: set[bytes] = set()
+        self.inboxes: set[bytes] = set()
         """Requesters that were found answerable, by their reply subjects without the last word."""
         self.unsigned = self.unanswered = 0
         """Requests whose signature was refused, and whose reply subject was."""
@@ -81,14 +81,14 @@ class RequestChecker:
         """
         inbox, _, word = reply.rpartition(b".")
         plain = word.isalnum()
-        if plain and inbox in self._inboxes:
+        if plain and inbox in self.inboxes:
             return True
         if self._may_answer(reply) is None:
             return False
         if plain and len(inbox) <= _LONGEST_INBOX:
-            if len(self._inboxes) >= _KNOWN:
-                self._inboxes.clear()
-            self._inboxes.add(inbox)
+            if len(self.inboxes) >= _KNOWN:
+                self.inboxes.clear()
+            self.inboxes.add(inbox)
         return True
 
     def check(self, subject: bytes, header: bytes, body: bytes) -> CheckedRequest | Failed:
@@ -107,12 +107,13 @@ class RequestChecker:
                 return Failed.because(FailureReason.UNKNOWN_TASK_TYPE, f"{record.type} has no handler here")
             if self._keys and (reason := self._distrust(record)) is not None:
                 return self._refuse_signature(reason)
-            now, tried = time.monotonic(), record.tried_ns
+            now, tried, clock = time.monotonic(), record.tried_ns, self._skew
             deadline, skew = budget(
                 header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, ANSWER_MARGIN,
-                self._skew.ahead,
+                clock.ahead,
             )  # fmt: skip
-            if tried is not None and self._skew.observe(skew, now):
+            # first what mostly tells that there is nothing to learn
+            if (skew < clock.least or now >= clock.until) and tried is not None and clock.observe(skew, now):
                 self._learned(now)
             if deadline <= now:
                 return Failed.because(

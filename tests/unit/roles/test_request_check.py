@@ -295,5 +295,5 @@ def test_requesters_are_remembered_within_bounds() -> None:
     for number in range(3000):
         assert checker.answerable(b"_INBOX.%d.x" % number)
         assert checker.answerable(b"_INBOX.%d.x" % (number + (1 << 300)))
-    kept = sum(map(len, checker._inboxes))
+    kept = sum(map(len, checker.inboxes))
     assert 0 < kept < 64 * 1024

@@ -323,14 +323,16 @@ class ReplyWriter:
             data = b"".join(self._replies)
             if self._fits_itself and len(data) > self._limit:
                 data = self._fit(data, self._entries)
-            entries = self._entries
+            entries, retransmit = self._entries, self._retransmit
             self._replies, self._entries = [], []
-            old, self._old = self._old, []
-            dropped = self._retransmit.sent(data, entries, self._loop.time(), b"".join(old))
+            repeated = b""
+            if self._old:
+                repeated, self._old = b"".join(self._old), []
+            dropped = retransmit.sent(data, entries, self._loop.time(), repeated)
             if dropped:
                 self._events.released(dropped)
-            if self._retransmit.unasked >= _ASK_EVERY and self._mark is None:
-                self._mark = self._retransmit.next_mark()
+            if retransmit.unasked >= _ASK_EVERY and self._mark is None:
+                self._mark = retransmit.next_mark()
         if self._commands:
             data = b"".join(self._commands) + data
             self._commands.clear()
@@ -357,7 +359,7 @@ class ReplyWriter:
             self._loop.add_writer(self._sock or sock, self._writable)
 
     def _took(self, entries: list[int]) -> None:
-        if not self._retransmit.awaits_requesters(self._loop.time()):
+        if not self._restart_window.is_open(self._loop.time()):
             self._ledger.sent(entries)
         if self._releasing:
             self.release_unconfirmed(True)

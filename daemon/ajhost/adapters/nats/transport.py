@@ -223,7 +223,7 @@ class LedgerTransport:
 
     def _receive(self) -> bool:
         """Receives once and parses it. Returns whether there may be more."""
-        sock = self._sock
+        sock, buffer = self._sock, self._buffer
         if sock is None or self._eof:
             return False
         if self._taken_over:
@@ -231,11 +231,11 @@ class LedgerTransport:
             return False
         self._sink.before_buffer_reuse()
         try:
-            space = self._buffer.free_space(self._needed)
+            space = buffer.free_space(self._needed)
             if not space and self._needed:
-                self._oversize(self._buffer.unconsumed())  # there is no memory for this frame
+                self._oversize(buffer.unconsumed())  # there is no memory for this frame
                 self._sink.before_buffer_reuse()
-                space = self._buffer.free_space(0)
+                space = buffer.free_space(0)
             if not space:
                 raise FrameError("a line that is longer than any")
             count = sockets.receive(sock, space) if self._tls is None else self._tls.receive(sock, space)
@@ -250,11 +250,11 @@ class LedgerTransport:
         if not count:
             self._lose(interfaces.ENDED)
             return False
-        self._buffer.commit(count)
+        buffer.commit(count)
         if not self._connected:
             self._lines.wake()
             return False
-        if self._buffer.received - self._buffer.done >= self._needed:
+        if buffer.received - buffer.done >= self._needed:
             self._parse()
         if self._tls is not None and self._tls.pending:
             self._loop.call_soon(self._receive)
@@ -299,21 +299,20 @@ class LedgerTransport:
         ledger, buffer = self.ledger, self._buffer
         data = buffer.unconsumed()
         available = ledger.available
-        found = scan(data, 0, available)
-        messages, place, now = found.messages, buffer.place(), time.monotonic_ns()
-        receive = ledger.receive
+        messages, controls, end, needed = scan(data, 0, available)
+        place, now, receive = buffer.place(), time.monotonic_ns(), ledger.receive
         # a message without a reply subject is no request
         batch = [(receive(place + m[0], m[3] - m[0], now), m) for m in messages if m[5]]
-        self._needed = found.needed
-        buffer.consume(found.end)
+        self._needed = needed
+        buffer.consume(end)
         if self._taken_over:
             # with all that was not in an entry yet
             for index, _ in batch:
                 ledger.release(index)
             self._lose(interfaces.TAKEN_OVER)
             return
-        if found.controls:
-            self._control(found.controls)
+        if controls:
+            self._control(controls)
         admit = self._sink.admit
         for index, message in batch:
             admit(index, data, message)
@@ -322,13 +321,13 @@ class LedgerTransport:
                 if not message[5]:
                     self._sink.unasked(data, message)
         self.out.schedule_flush()  # after the first steps of what was started, in the same turn
-        if found.needed > self._longest:
-            raise FrameError(f"a frame of {found.needed} bytes")
-        if len(messages) >= available and found.end < len(data):
+        if needed > self._longest:
+            raise FrameError(f"a frame of {needed} bytes")
+        if len(messages) >= available and end < len(data):
             self._read_off(paused=1)  # no entry is free: the rest waits in the buffer until replies have left
             self.out.release_unconfirmed(True)
-        elif found.needed > buffer.size - READ_SIZE:
-            self._oversize(data[found.end :])
+        elif needed > buffer.size - READ_SIZE:
+            self._oversize(data[end:])
 
     def _oversize(self, head: bytes) -> None:
         """Refuses a frame longer than the receive buffer (the server's max_payload grew), and passes it over."""

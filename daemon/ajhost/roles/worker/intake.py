@@ -48,6 +48,7 @@ class Intake:
         self._counts, self._in_buffer = responder.counts, responder.in_buffer
         self._check, self._about = checker.check, checker.about
         self._attempts = attempts
+        self._inboxes = checker.inboxes
         self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._routes = routes
         self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
@@ -67,7 +68,9 @@ class Intake:
         """Decides about one request of a chunk. Its frame may be overwritten after `before_buffer_reuse`."""
         begin, header, body, end, subject, reply = message
         self._counts.received += 1
-        if not self._answerable(reply):
+        inbox, _, word = reply.rpartition(b".")
+        # first what `answerable` looks at first, so that it is not called for each task
+        if not (inbox in self._inboxes and word.isalnum()) and not self._answerable(reply):
             self._ignore(index, reply)
             return
         if len(reply) > MAX_REPLY:
@@ -84,9 +87,9 @@ class Intake:
             self._responder.refuse(index, reply, checked.text, about)
             return
         record, handler, deadline, now = checked
-        route = self._routes[handler]
+        route, executor = self._routes[handler], self._executor
         if (
-            self._executor.busy < self._executor.capacity
+            executor.busy < executor.capacity
             and route.busy < route.limit
             and (route.permits is None or route.permits.take())
         ):

@@ -189,9 +189,13 @@ class Request(Attempt):
             return False
         owned = self.owned
         if owned is None:
-            if self.claimed is None:  # as `_own` does, without a call more for each task
-                owned = self.owned = self._enter(NO_ORIGIN)
-                self.responder.in_buffer.discard(self)
+            if self.claimed is None:  # as `_own` and `_enter` do, without two calls more for each task
+                record, responder = self.record, self.responder
+                owned = self.owned = responder.ledger.start(
+                    self.index, int(self.begun * 1e9), self.reply, record.id.encode(), record.type.encode(),
+                    self.route.index, record.tries,
+                )  # fmt: skip
+                responder.in_buffer.discard(self)
             else:
                 owned = self._own()
         if owned:

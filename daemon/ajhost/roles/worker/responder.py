@@ -124,11 +124,11 @@ class Responder:
         So an answer is counted by the time its requester has it. If this process dies before that, the supervisor
         answers, and counts, in its place.
         """
-        counts = self.counts
-        if self._completed:
-            counts.completed += len(self._completed)
-            counts.busy += self._attempts.stats.completed(self._completed)
-            self._completed.clear()
+        counts, completed = self.counts, self._completed
+        if completed:
+            self._completed = []
+            counts.completed += len(completed)
+            counts.busy += self._attempts.stats.completed(completed)
         if self._not_completed:
             for route, outcome, waited, ran in self._not_completed:
                 if type(outcome) is Terminated:
