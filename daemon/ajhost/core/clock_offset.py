@@ -1,7 +1,7 @@
 """How far this machine's clock is ahead of the routers', shared by all processes of a host.
 
 A word of the supervisor's ledger, which outlives workers and generations: a worker that had to learn it by itself would
-refuse tasks for half a minute after each reload (`core/deadline.py`).
+refuse tasks for half a minute after each reload (`core/time_left.py`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ajhost.core.deadline import LONGEST_NS
 from ajhost.core.recovery import (
     DISPOSITION,
     USUALLY,
@@ -15,6 +14,7 @@ from ajhost.core.recovery import (
     earliest_deadline,
     overdue,
 )
+from ajhost.core.time_left import LONGEST_NS
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.ledger.writer import LedgerWriter

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.adapters.nats.addresses import in_thread
+from ajhost.adapters.nats.tls import tls_context
 from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.server_pool import Server
 from ajhost.protocol.credentials import (
@@ -24,7 +25,7 @@ from ajhost.protocol.credentials import (
     read_word,
 )
 from ajhost.protocol.server_url import read_server_url
-from ajhost.settings.values import NatsSettings, TlsSettings
+from ajhost.settings.values import NatsSettings
 
 _log = logging.getLogger("ajhost.nats")
 _LARGEST = 1 << 20
@@ -36,7 +37,10 @@ class CredentialsUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LogInData:
-    """What is shown to one server. `tls`: None for a connection that is not to be encrypted."""
+    """What `log_in.py` shows to one server, and signs its nonce with.
+
+    `tls`: None for a connection that is not to be encrypted.
+    """
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -72,17 +76,6 @@ def wants_tls(settings: NatsSettings) -> bool:
 def trusts_interpreter(settings: NatsSettings) -> bool:
     """Whether servers' certificates are compared with the authorities that the interpreter brings."""
     return wants_tls(settings) and (settings.tls is None or settings.tls.ca is None)
-
-
-def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
-    """The client's TLS context.
-
-    :raises OSError: when a file cannot be read or is no certificate (`ssl.SSLError`).
-    """
-    context = ssl.create_default_context(cafile=None if tls is None else tls.ca)
-    if tls is not None and tls.cert is not None:
-        context.load_cert_chain(tls.cert, tls.key)
-    return context
 
 
 class Credentials:

@@ -6,7 +6,20 @@ import asyncio
 import socket
 import ssl
 
+from ajhost.settings.values import TlsSettings
+
 _READ_SIZE = 1 << 16
+
+
+def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
+    """The client's TLS context.
+
+    :raises OSError: when a file cannot be read or is no certificate (`ssl.SSLError`).
+    """
+    context = ssl.create_default_context(cafile=None if tls is None else tls.ca)
+    if tls is not None and tls.cert is not None:
+        context.load_cert_chain(tls.cert, tls.key)
+    return context
 
 
 class TlsSession:

@@ -314,7 +314,8 @@ class Supervisor(PoolEvents):
             HostState(
                 os.getpid(), self._fleet.generation, self._phase.ready, self._fleet.count, routes,
                 str(self._settings.file), __version__, self._began_ns, self._phase.waiting,
-                self._fleet.draining and self._shutdown.urgency is Urgency.NONE, *self.timeline.last_death(),
+                self._drainer.outlives_us(stopping=self._shutdown.urgency is not Urgency.NONE),
+                *self.timeline.last_death(),
             ),
         )  # fmt: skip
 

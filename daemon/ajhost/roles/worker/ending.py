@@ -1,4 +1,7 @@
-"""How a worker ends: what handlers left running is waited for and named if cut, `atexit` runs, logs are flushed."""
+"""How a worker ends: what handlers left running is waited for and named if cut, `atexit` runs, logs are flushed.
+
+Before that it drains: it leaves the queue group and finishes its tasks (`Worker` in `worker.py`).
+"""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ A router (asyncjobs v0.3.0, request_reply_handler.go) sets the deadline header t
 fraction, and `tried` to the time of the same clock just before the call. So *header - tried* is a length of time that
 does not depend on the difference between the clocks. *header - now* is right even if the request was on its way for
 long, provided that the clocks agree.
+
+The time is kept by `roles/worker/executor.py`; for a worker that hangs by `roles/supervisor/deadline_keeper.py`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ajhost.core.deadline import Skew, budget
+from ajhost.core.time_left import Skew, budget
 from ajhost.core.timings import SKEW_PLAUSIBLE
 
 NOW = 1_795_521_356_500_000_000
