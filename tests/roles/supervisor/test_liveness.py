@@ -11,7 +11,7 @@ import pytest
 
 from ajhost.core.timings import UNSUBSCRIBED_LIMIT
 from ajhost.ledger.connection_status import ConnectionState
-from ajhost.ledger.layout import Phase, Word
+from ajhost.ledger.layout import DEADLINE, FIRST, Phase, State, Word
 from ajhost.roles.supervisor.liveness import LivenessMonitor
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
@@ -151,3 +151,60 @@ async def test_a_hanging_worker_counts_as_killed_when_it_is_and_not_when_it_is_a
     await watch.scene.gone.wait()
     assert worker.sock is not None
     worker.sock.close()
+
+
+async def test_a_worker_that_wakes_from_a_long_hang_has_the_whole_time_to_connect_and_to_subscribe(
+    parts: HostParts,
+) -> None:
+    """Its connection was taken over meanwhile: it could not be in the queue group, and has answers to send."""
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    settings = WorkerSettings(count=1, kill_grace=60.0)
+    try:
+        watch.words[Word.READING_PAUSED] = 1
+        watch.words[Word.HEARTBEAT] = time.monotonic_ns()
+        watch.words[Word.CONNECTION] = ConnectionState.WAITING
+        while not watch.hung:
+            watch.monitor.check([worker], settings, 10.0, 0.0)
+            await asyncio.sleep(0.05)
+        sock = worker.take_socket()
+        watch.monitor.check([worker], settings, 10.0, 0.0)
+        # a moment ahead, so that it is no old one however slow this process is
+        watch.words[Word.HEARTBEAT] = time.monotonic_ns() + 800_000_000
+        watch.monitor.check([worker], settings, 10.0, 0.0)
+        watched = watch.monitor._watched[worker.serial]
+        assert watched.unsubscribed_since_ns > watch.hung[0] * 1e9
+        watched.unsubscribed_since_ns = 1  # as if it had not connected for longer than it may
+        watch.words[Word.EPOCH] += 1
+        watch.monitor.check([worker], settings, 10.0, 0.0)
+        assert len(watch.hung) == 1
+        assert not watch.recovered
+        if sock is not None:
+            sock.close()
+    finally:
+        await watch.end(worker)
+
+
+async def test_a_hanging_worker_whose_last_task_ends_is_killed_the_kill_grace_after_that(
+    parts: HostParts,
+) -> None:
+    """It is about to write its heartbeat and to send the answer."""
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    settings = WorkerSettings(count=1, kill_grace=1.0)
+    try:
+        watch.words[Word.READING_PAUSED] = 1
+        watch.words[Word.HEARTBEAT] = time.monotonic_ns()
+        watch.words[FIRST + DEADLINE] = time.monotonic_ns() + 60_000_000_000
+        watch.words[FIRST], watch.words[Word.HIGH_WATER] = 1 << 8 | State.STARTED, 1
+        while not watch.hung or time.monotonic() - watch.hung[0] < settings.kill_grace + 0.2:
+            ran = time.monotonic()
+            watch.monitor.check([worker], settings, 10.0, 0.0)
+            await asyncio.sleep(0.05)
+        watch.words[FIRST] = 1 << 8 | State.ANSWERED
+        while not watch.monitor._watched[worker.serial].stacks_at:
+            watch.monitor.check([worker], settings, 10.0, 0.0)
+            await asyncio.sleep(0.02)
+        assert watch.monitor._watched[worker.serial].stacks_at >= ran + settings.kill_grace
+    finally:
+        await watch.end(worker)

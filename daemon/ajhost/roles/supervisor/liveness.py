@@ -60,6 +60,8 @@ class _Watched:
     """Since when it hangs."""
     hung_epoch: int = 0
     """On which of its connections."""
+    ran_ns: int = 0
+    """When a task of it was last seen to run while it hung."""
     patience_ns: int = STALE_NS
     starvation: Starvation | None = None
     """Since a heartbeat was missed."""
@@ -76,6 +78,8 @@ class _Watched:
     beat_ns: int = 0
     """The heartbeat at the last check."""
     unsubscribed_since_ns: int = 0
+    epoch: int = 0
+    """Its connection at the last check."""
     stacks_at: float = 0.0
     """When it was asked for its stacks (monotonic seconds)."""
 
@@ -159,6 +163,9 @@ class LivenessMonitor:
         watched = self._watched.setdefault(worker.serial, _Watched())
         now_ns = int(now * 1e9)
         seen = self._observe(worker, watched, now_ns, kill_grace, never_beat_ns)
+        if missing(seen) is LifeSign.HEARTBEAT:
+            # its connection is taken from it while its loop stands still: it can connect when the loop turns again
+            watched.unsubscribed_since_ns = now_ns
         verdict = judge(seen)
         self.calm = self.calm and verdict is Verdict.ALIVE
         match verdict:
@@ -190,7 +197,10 @@ class LivenessMonitor:
             self._observe_stall(worker, watched, now_ns)
         watched.looked_ns = now_ns
         first = earliest_deadline(worker.ledger, now_ns) if watched.hung_ns else None
-        until_ns = (watched.hung_ns if first is None else first) + int(kill_grace * 1e9)
+        if first is not None:
+            watched.ran_ns = now_ns
+        # one whose last task has just ended is about to write its heartbeat
+        until_ns = (max(watched.hung_ns, watched.ran_ns) if first is None else first) + int(kill_grace * 1e9)
         return Observation(
             age=age,
             patience=watched.patience_ns if worker.has_beaten else never_beat_ns,
@@ -241,10 +251,13 @@ class LivenessMonitor:
         One that the server locks out cannot be in it: a new one would be locked out as well, and it keeps trying.
         """
         words = worker.ledger.words
+        # a hanging worker that has connected is about to subscribe: a takeover would only cut the new connection
+        reconnected = watched.hung_ns and watched.epoch != words[Word.EPOCH]
+        watched.epoch = words[Word.EPOCH]
         if words[Word.PHASE] != Phase.SERVING or words[Word.CONNECTION] in _NO_BETTER_ANEW:
             watched.unsubscribed_since_ns = 0
             return 0
-        if not watched.unsubscribed_since_ns:
+        if not watched.unsubscribed_since_ns or reconnected:
             watched.unsubscribed_since_ns = now_ns
         if not self._connected_since_ns:
             return 0
