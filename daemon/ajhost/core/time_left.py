@@ -53,7 +53,9 @@ def budget(
             left += int(min(ahead, SKEW_PLAUSIBLE) * _SECOND)
         if tried_ns is not None and tried_ns <= header_ns and header_ns - tried_ns < left:
             left = header_ns - tried_ns
-        remaining = min(left, LONGEST_NS) / _SECOND - margin
+        if left > LONGEST_NS:
+            left = LONGEST_NS
+        remaining = left / _SECOND - margin
     if timeout is not None and timeout < remaining:
         remaining = timeout
     return (now_mono + remaining if remaining > 0.0 else now_mono), skew

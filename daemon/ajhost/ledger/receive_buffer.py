@@ -76,12 +76,13 @@ class ReceiveBuffer:
         two places overlap. The buffer is so large that the rest of the frame then fits behind it
         (`ledger.layout.geometry_for`). Empty when there is no memory for the frame.
         """
-        left = max(self.received - self.done, 0)
-        if not left and self._base != self.received:
-            self._base = self._words[_BASE] = self.received
-        end = self.received - self._base
+        received, backed = self.received, self._backed
+        left = max(received - self.done, 0)
+        if not left and self._base != received:
+            self._base = self._words[_BASE] = received
+        end = received - self._base
         wanted = max(READ_SIZE, needed - left)
-        if self._backed - end < wanted or self._backed != self._prepared:
+        if backed - end < wanted or backed != self._prepared:
             end = self._move(end, left, wanted)
             if self._backed - end < wanted and not self._set_aside(end + wanted):
                 return self._memory[:0]

@@ -157,13 +157,15 @@ class LedgerWriter(Ledger):
         False when the supervisor revoked the request while this process was stopped: do not call the handler.
         """
         words, word, seq = self.words, FIRST + index * ENTRY_WORDS, self._seqs[index]
-        if len(id_) > MAX_ID or len(type_) > MAX_TYPE:
+        id_size, type_size = len(id_), len(type_)
+        if id_size > MAX_ID or type_size > MAX_TYPE:
             id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
+            id_size, type_size = len(id_), len(type_)
         words[word + STARTED] = now_ns
-        words[word + ORIGIN] = origin[0]
-        if origin[0]:  # 0 is nobody's serial: without an origin its other words mean nothing
+        words[word + ORIGIN] = serial = origin[0]
+        if serial:  # 0 is nobody's serial: without an origin its other words mean nothing
             words[word + ORIGIN_ENTRY], words[word + ORIGIN_SEQ] = origin[1:]
-        words[word + SIZES] = len(reply) | len(id_) << 16 | len(type_) << 32 | route << 48
+        words[word + SIZES] = len(reply) | id_size << 16 | type_size << 32 | route << 48
         words[word + TRIES] = tries
         text = reply + id_ + type_
         place = word * 8 + TEXT

@@ -156,9 +156,9 @@ class Executor:
         self._attempts.discard(attempt)
         attempt.work = None  # whose context refers to the attempt
         attempt.end()
-        route = attempt.route
-        was_full = self.busy == self.capacity or route.busy == route.limit
-        self.busy -= 1
+        route, busy = attempt.route, self.busy
+        was_full = busy == self.capacity or route.busy == route.limit
+        self.busy = busy - 1
         route.busy -= 1
         if route.permits is not None:
             route.permits.give()

@@ -240,7 +240,7 @@ class Request(Attempt):
             before, self.phase = self.phase, ANSWERED
         else:
             before = self._answered()
-        if self._own() if self.owned is None else self.owned:
+        if self.owned or (self.owned is None and self._own()):
             self.responder.answer(self, outcome)
         else:
             self.lose()

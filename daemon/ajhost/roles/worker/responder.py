@@ -99,12 +99,12 @@ class Responder:
 
     def answer(self, request: Started, outcome: Outcome) -> None:
         """The one answer to a request that has STARTED."""
-        now, index, begun, claimed = time.monotonic(), request.index, request.begun, request.claimed
+        now, index, claimed = time.monotonic(), request.index, request.claimed
         if not self.ledger.answer(index):
             self.ledger.release(index)  # the supervisor answered while this worker hung
             return
         received = request.received if claimed is None else claimed.received_ns / 1e9
-        size = request.record.size
+        begun, size = request.begun, request.record.size
         if type(outcome) is Completed:
             data = encode_result(request.reply, outcome.body, self.max_payload, size)
             if data:
