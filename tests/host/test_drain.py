@@ -127,7 +127,7 @@ async def test_a_drain_outlives_reloads_workers_and_a_killed_supervisor_and_ends
     async with _host(tmp_path, nats_server, count=1) as host, Router(nats_server.url) as router:
         assert (await _ask(host, "drain")) == (True, "drained")
         assert (await _ask(host, "drain")) == (True, "drained")
-        assert (await host.reload()).stdout == "generation 2 serves\n"
+        assert (await host.reload()).stdout == "generation 2 is in place, and the host stays drained\n"
         await host.log("is up and drained, generation 2")
         seen = len(host.output.text().splitlines())
         host.kill(0)

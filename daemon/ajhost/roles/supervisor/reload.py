@@ -87,6 +87,8 @@ class Reloader:
             return Decision(False, failed)
         self._settings = settings
         self._on_reloaded(settings, spec)
+        if pool.fleet.draining:
+            return Decision(True, f"generation {generation} is in place, and the host stays drained")
         return Decision(True, f"generation {generation} serves")
 
     async def _served(self, generation: int) -> str | None:
