@@ -95,4 +95,5 @@ async def test_nothing_false_is_said_for_longer_than_a_moment_while_a_server_com
                 await partition.reset()
                 await says_the_truth(host, listens(sections), 2)
         assert watch.samples > 10
-        assert watch.longest().seconds < 1.5, watch.longest()
+        # a lie is seen to end by the next look, and the host is as slow as who looks
+        assert watch.longest().seconds < 1.5 + 3 * watch.slowest, watch

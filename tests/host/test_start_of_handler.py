@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -39,7 +38,7 @@ async def test_what_comes_together_with_a_task_that_takes_its_worker_away_runs_e
         ]
         replies = await asyncio.gather(*map(router.reply, requests))
         assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
-        assert max(request.latency for request in requests) < 2.0
+        assert fault == "exit" or not first.replies, "the others are answered while it blocks"
         assert runs(record) == dict.fromkeys((request.id for request in requests), 1)
         assert (await router.reply(first)).word == ("worker died:" if fault == "exit" else ":")
 
@@ -94,14 +93,13 @@ async def end(task):
     ):
         waiting = [await router.send("wait", {}, deadline=20) for _ in range(4)]
         await host.running(4)
-        began = time.monotonic()
         together = [await router.send(route, {"block_ms": 4000}, deadline=20) for route in ("end", "block")]
         requests = [
             await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(8)
         ]
         replies = await asyncio.gather(*map(router.reply, requests))
         assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
-        assert time.monotonic() - began < 2.5
+        assert not together[1].replies, "they are answered while it blocks"
         assert runs(record) == dict.fromkeys((request.id for request in requests), 1)
         for request in (*waiting, *together):
             assert (await router.reply(request)).verdict is Verdict.COMPLETE

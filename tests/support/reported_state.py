@@ -174,6 +174,8 @@ class Watch:
     truth: Callable[[], Awaitable[int | None]]
     lies: list[Lie] = field(default_factory=list)
     samples: int = 0
+    slowest: float = 0.0
+    """Seconds that a look took at most."""
     _task: asyncio.Task[None] | None = None
 
     async def _look(self) -> None:
@@ -198,6 +200,7 @@ class Watch:
                     current.until = time.monotonic()
             if not wrong and before is not None:
                 current = None
+            self.slowest = max(self.slowest, time.monotonic() - now)
             await asyncio.sleep(_POLL)
 
     def longest(self) -> Lie:

@@ -246,7 +246,7 @@ def test_a_journal_that_does_not_read_costs_no_time_and_the_lost_are_counted(
     assert after[1]["PRIORITY"] == "4"
     log.info("and again")
     assert [record["MESSAGE"] for record in reader.read()] == ["and again"], "told once"
-    assert spent < 2
+    assert spent < 20, "not even 4 ms each"
 
 
 def test_the_lost_are_told_although_nobody_logs_any_more(root: logging.Logger, reader: Reader) -> None:
