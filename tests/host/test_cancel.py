@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -72,11 +71,10 @@ async def test_a_thread_and_a_worker_that_hangs_hold_up_no_answer(
         pid = host.workers()[0]
         task = await router.send(kind, payload, deadline=12)
         await host.running(1)
-        begun = time.monotonic()
         assert await _cancel(host, task) == 0
         reply = await router.reply(task)
         assert reply.text == "cancelled: by an operator"
-        assert reply.at - begun < 5
+        assert reply.wall < task.deadline - 1, "not at its deadline"
         await host.log(f"(pid {pid}) {'is replaced' if kind == 'stuck' else 'hangs'}")
         assert (await router.request("work", {}, deadline=10)).body
         assert len(task.replies) == 1

@@ -290,7 +290,7 @@ async def test_open_connections_do_not_delay_a_stop(
             half.sendall(b"GET /metrics HTTP/1.1\r\nhost: te")
             began = time.monotonic()
             assert await host.terminate() == 0
-            assert time.monotonic() - began < 2.0  # a connection may be idle for 15 s
+            assert time.monotonic() - began < 10  # a connection may be idle for 15 s
             assert idle.recv(1) == b""
         assert "Traceback" not in host.log_text()
 

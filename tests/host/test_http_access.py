@@ -181,7 +181,7 @@ async def test_events_are_told_once_a_second_and_not_read_when_nobody_looks(
         await writer.wait_closed()
         assert [sorted(event) for event in events] == [["at", "attempts", "events", "status"]] * 3
         assert events[0]["events"][0]["kind"] == "ready"
-        assert 0.5 < events[2]["at"] - events[1]["at"] < 5
+        assert 0.5 < events[2]["at"] - events[1]["at"] < 20
 
 
 async def test_more_viewers_than_some_are_refused(

@@ -46,7 +46,7 @@ async def test_past_the_drain_timeout_the_rest_is_answered_draining(
         await router.barrier()
         began = time.monotonic()
         assert await host.terminate() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20, "each task has a minute"
         replies = [await router.reply(r) for r in requests]
         assert {(r.verdict, r.word) for r in replies} == {(Verdict.ERROR, "draining:")}
         assert host.output.having("tasks remain")
@@ -64,7 +64,7 @@ async def test_a_second_signal_hurries(nats_server: NatsServer, tmp_path: Path) 
         began = time.monotonic()
         host.send_signal(signal.SIGTERM)
         assert await host.wait() == 0
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 9, "an unhurried stop drains for 10 s"
         assert (await router.reply(request)).word == "draining:"
 
 
@@ -105,7 +105,7 @@ async def test_a_host_without_a_server_waits_says_so_and_stops_when_told(tmp_pat
         began = time.monotonic()
         host.send_signal(signal.SIGTERM)
         assert await host.wait() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
         assert len(host.output.having("waiting for NATS")) < 5
         await host.nothing_left()
     finally:

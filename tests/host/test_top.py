@@ -136,7 +136,7 @@ async def test_it_ends_at_once_and_leaves_the_terminal_as_it_was(host: Host) -> 
                 top.type(end)
             else:
                 top.send_signal(end)
-            assert await top.ended(timeout=2.0) == 0, end
+            assert await top.ended(timeout=20.0) == 0, end
             assert top.settings_now == top.settings
             assert not top.cursor_hidden
             assert top.written.count(b"\x1b[?1049h") == top.written.count(b"\x1b[?1049l") == 1

