@@ -285,6 +285,8 @@ async def server_stands_still(stage: Stage) -> None:
         stage.server.send_signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
         stage.server.send_signal(signal.SIGCONT)
+        # two stops without a word in between are one long one, in which clients give their connections up
+        await stage.router.barrier()
         window.end = time.time()
 
 

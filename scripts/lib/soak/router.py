@@ -155,6 +155,10 @@ class Router:
         """How many have no answer yet, and are not given up."""
         return len(self._open)
 
+    async def barrier(self) -> None:
+        """Returns when the server has answered."""
+        await self._client.flush(timeout=60)
+
     async def settle(self) -> None:
         """Returns when each request is answered or given up."""
         await self._idle.wait()
