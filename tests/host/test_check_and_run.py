@@ -232,8 +232,10 @@ CASES = {
     "a runtime directory of another user": runtime(lambda path: os.chown(path, 12345, 12345)),
     "a runtime directory that is another user's link": runtime(_linked),
     "a runtime directory that is a file": runtime(_as_file),
-    "a runtime directory with a directory in the way": runtime(lambda path: (path / "control").mkdir()),
-    "a runtime directory with a file in the way": runtime(lambda path: (path / "ledger").touch()),
+    "a runtime directory with a directory in the way": runtime(
+        lambda path: (path / "control").mkdir(), SERVES
+    ),
+    "a runtime directory with a file in the way": runtime(lambda path: (path / "ledger").touch(), SERVES),
     "a runtime directory that is not there yet": runtime(lambda path: path.rmdir(), SERVES),
     "too few descriptors": Case(BROKEN, settings="[workers]\ncount = 40\n", limit="-n 60"),
     "no HOME": Case(SERVES, env={"HOME": ""}),

@@ -258,7 +258,7 @@ def _runtime_problems(settings: Settings) -> list[str]:
         if runtime_directory.is_locked(directory):
             return []  # a host runs on it, and has what it needs
         descriptor = runtime_directory.open_directory(directory)
-        found, obstacles = os.fstat(descriptor), runtime_directory.obstacles(descriptor)
+        found = os.fstat(descriptor)
         os.close(descriptor)
     except FileNotFoundError:
         above = next(parent for parent in directory.parents if parent.exists())
@@ -270,10 +270,6 @@ def _runtime_problems(settings: Settings) -> list[str]:
     else:
         if (problem := runtime_directory.trouble(directory, found)) is not None:
             return [f"runtime.directory: {problem}"]
-        if obstacles:
-            return [
-                f"runtime.directory: found {directory}/{obstacles[0]}, allowed: a directory for the host alone"
-            ]
         place = directory
     workers = settings.workers
     each = geometry_for(workers.concurrency + workers.backlog, _MAX_PAYLOAD).prepared_size

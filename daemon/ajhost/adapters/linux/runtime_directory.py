@@ -24,8 +24,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_DIRECTORY = "found another user's link, or a file; allowed: a directory of our own"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_NAMES = {"ledger": True, "lock": False, "control": False, "view": False}
-"""What a host makes in it, and whether that is a directory. Anything else there is in its way."""
 
 
 class UnfitDirectory(Exception):
@@ -92,16 +90,6 @@ def trouble(directory: Path, found: os.stat_result) -> str | None:
         mode = stat.S_IMODE(found.st_mode)
         return f"{directory}: found mode {mode:04o}, which lets others write; allowed: chmod go-w {directory}"
     return None
-
-
-def obstacles(descriptor: int) -> list[str]:
-    """The names in the directory that a host needs for something else than what is there."""
-    found = []
-    for name, is_directory in _NAMES.items():
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISDIR(os.stat(name, dir_fd=descriptor).st_mode) is not is_directory:
-                found.append(f"{name}, which is {'no' if is_directory else 'a'} directory")
-    return found
 
 
 def lock(descriptor: int) -> bool:
