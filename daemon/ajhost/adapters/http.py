@@ -29,7 +29,7 @@ _MOST_CONNECTIONS = 32
 has no request in progress or does not read its answers, or the new one if there is none."""
 _MOST_STREAMS = 16
 _BACKLOG = 64
-_TEXT = "text/plain; charset=utf-8"
+PLAIN_TEXT = "text/plain; charset=utf-8"
 
 
 class CannotListen(Exception):
@@ -140,14 +140,14 @@ class HttpServer:
     def _answer(self, scope: HTTPScope) -> Page | Stream:
         if (endpoint := self._endpoints.get(scope["path"])) is None:
             named = (path for path, endpoint in self._endpoints.items() if endpoint.named)
-            return Page(404, _TEXT, f"there is {', '.join(named)}\n".encode())
+            return Page(404, PLAIN_TEXT, f"there is {', '.join(named)}\n".encode())
         if endpoint.guarded and (refusal := self._access.refusal(dict(scope["headers"]))) is not None:
             return refusal
         if scope["method"] not in ("GET", "HEAD"):
-            return Page(405, _TEXT, b"only GET and HEAD\n", ((b"allow", b"GET, HEAD"),))
+            return Page(405, PLAIN_TEXT, b"only GET and HEAD\n", ((b"allow", b"GET, HEAD"),))
         answer = endpoint.answer()
         if isinstance(answer, Stream) and (self._streams >= _MOST_STREAMS or scope["method"] == "HEAD"):
-            return Page(503, _TEXT, b"too many look at this page already\n")
+            return Page(503, PLAIN_TEXT, b"too many look at this page already\n")
         return answer
 
 

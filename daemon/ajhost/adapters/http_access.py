@@ -10,9 +10,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ajhost.adapters.http import Page
-
-_TEXT = "text/plain; charset=utf-8"
+from ajhost.adapters.http import PLAIN_TEXT, Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +29,13 @@ class PageAccess:
         """The answer to a request that is refused (401, 421); None if it is allowed. Header names are lower case."""
         name = _host_name(headers.get(b"host", b"").decode("latin-1"))
         if not (name in ("", "localhost") or _is_address(name) or name in self.hosts):
-            return Page(421, _TEXT, b"this host is not called so; see [http] hosts\n")
+            return Page(421, PLAIN_TEXT, b"this host is not called so; see [http] hosts\n")
         if self.token is None or hmac.compare_digest(
             _credential(headers.get(b"authorization", b"")), self.token
         ):
             return None
         return Page(
-            401, _TEXT, b"the token of [http] token_file is needed\n",
+            401, PLAIN_TEXT, b"the token of [http] token_file is needed\n",
             ((b"www-authenticate", b'Basic realm="ajhost, the token is the password"'),),
         )  # fmt: skip
 

@@ -42,12 +42,12 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
 
     try:
         try:
-            every = []
-            if (directory / DIRECTORY).is_dir() or not is_locked(
-                directory
-            ):  # else the first start is under way
+            kept = directory / DIRECTORY
+            if not kept.is_dir() and is_locked(directory):  # the first start is under way
+                every = []
+            else:
                 # raises what keeps us out: files that may not be read are left out below
-                next((directory / DIRECTORY).iterdir(), None)
+                next(kept.iterdir(), None)
                 every = recent_attempts(directory)
         except PermissionError:  # a member of the host's group
             every = view_attempts(directory)

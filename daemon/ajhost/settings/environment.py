@@ -16,11 +16,8 @@ from typing import Any
 from pydantic import BaseModel, create_model
 
 from ajhost.settings.errors import Problem
-from ajhost.settings.files import DELIMITER, PREFIX, setting_variables
-from ajhost.settings.schema import Document, table_at
-
-_DEEPEST = 8
-"""Levels of tables in a variable's name; the schema has three."""
+from ajhost.settings.files import DELIMITER, PREFIX, is_text, setting_variables
+from ajhost.settings.schema import DEEPEST, Document, table_at
 
 
 def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ...], Path], list[Problem]]:
@@ -33,13 +30,13 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
     sources: dict[tuple[str, ...], Path] = {}
     problems: list[Problem] = []
     for name in setting_variables(environ):
-        path = tuple(name.removeprefix(PREFIX).lower().split(DELIMITER, _DEEPEST))
+        path = tuple(name.removeprefix(PREFIX).lower().split(DELIMITER, DEEPEST))
         place = Path(f"{name} (environment)")
-        if not _is_text(name + environ[name]):
+        if not is_text(name + environ[name]):
             problems.append(Problem(place, ".".join(path), "bytes that are not UTF-8", "a text"))
             continue
         try:
-            found = _parsed(name, environ[name]) if len(path) <= _DEEPEST else {}
+            found = _parsed(name, environ[name]) if len(path) <= DEEPEST else {}
         except _NotParsed:
             problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
             continue
@@ -49,14 +46,6 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
         for key in _paths(found):
             sources[key] = place
     return tables, sources, problems
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class _NotParsed(Exception):

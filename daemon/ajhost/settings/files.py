@@ -40,6 +40,15 @@ def setting_variables(environ: Mapping[str, str]) -> list[str]:
     )
 
 
+def is_text(value: str) -> bool:
+    """Whether a name or a value of the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
     """`file` and its drop-ins, in the order in which they are merged; none if settings are in the environment and the
     file is absent.

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from ajhost.protocol.credentials import CredentialsError, read_word
 from ajhost.settings import environment, redact, toml_file
 from ajhost.settings.errors import InvalidValue, Problem, SettingsError
-from ajhost.settings.files import Files, configuration_files, read_whole
+from ajhost.settings.files import Files, configuration_files, is_text, read_whole
 from ajhost.settings.nats_context import load_context
-from ajhost.settings.schema import TABLES, Document, table_at
+from ajhost.settings.schema import DEEPEST, TABLES, Document, table_at
 from ajhost.settings.values import (
     HandlerSettings,
     HttpSettings,
@@ -41,8 +41,6 @@ _SECRET = frozenset(("password", "token"))
 _MAY_BE_SECRET = ("nats", "signature")
 """Tables in which a wrong value may be a secret in the wrong key: errors do not show it."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
-_DEEPEST = 8
-"""Levels of tables that are merged. The schema has three; what is deeper is refused by it, whatever it holds."""
 _WHO = ("creds", "nkey", "token", "token_file", "user")
 _BESIDE_CONTEXT = ("servers", *_WHO, "password", "password_file", "tls")
 
@@ -98,9 +96,7 @@ class _Loader:
 
     def _check_path(self) -> None:
         """Adds a problem for a path that is no text: it is told to workers, commands and the page as one."""
-        try:
-            str(self._file.absolute()).encode()
-        except UnicodeEncodeError:
+        if not is_text(str(self._file.absolute())):
             self._problems.append(Problem(self._file, "file", "a path that is not UTF-8", "a path in UTF-8"))
 
     def _read_all(self) -> None:
@@ -156,7 +152,7 @@ class _Loader:
     def _merge(self, into: dict[str, Any], new: dict[str, Any], file: Path, path: tuple[str, ...]) -> None:
         for key, value in new.items():
             self._sources[*path, key] = file
-            if isinstance(value, dict) and len(path) < _DEEPEST:
+            if isinstance(value, dict) and len(path) < DEEPEST:
                 if not isinstance(into.get(key), dict):
                     into[key] = {}
                 self._merge(into[key], value, file, (*path, key))

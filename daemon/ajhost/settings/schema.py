@@ -230,6 +230,8 @@ class Document(_Table):
     http: Http = _allowed("a table [http]")
 
 
+DEEPEST = 8
+"""Levels of tables that are read. There are three; what is deeper is refused, whatever it holds."""
 TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Document,
     ("nats",): Nats,

@@ -122,12 +122,10 @@ class ReplyWriter:
         now = self._loop.time()
         unsure = self._retransmit.reconnected(now, now - self._ended if server_changed else None)
         self._replies[:0] = [data for data, _ in unsure]
+        self._entries[:0] = [index for _, entries in unsure for index in entries]
         if self._limit < self._largest:
-            self._entries[:0] = [index for _, entries in unsure for index in entries]
             self._replies = [self._fit(data, self._entries) for data in self._replies]
             self._retransmit.rewrite(lambda data: self._fit(data, []))
-        else:
-            self._entries[:0] = [index for _, entries in unsure for index in entries]
         self._asked_before = self._restart_window.asked_before(now)
         self._old = list(self._replies) if self._asked_before else []
         self.schedule_flush()

@@ -1,4 +1,7 @@
-"""TLS over a non-blocking socket, through memory: plaintext is decrypted straight into the receive buffer."""
+"""TLS: the client's context, and a session over a non-blocking socket, through memory.
+
+Plaintext is decrypted straight into the receive buffer.
+"""
 
 from __future__ import annotations
 

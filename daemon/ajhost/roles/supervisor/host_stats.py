@@ -40,11 +40,12 @@ def snapshot(
     counted = read_all(pool.runtime / DIRECTORY)
     running: Counter[str | None] = Counter()
     waiting: Counter[str | None] = Counter()
-    for number, ledger in enumerate([*living, *own, *retired]):
-        held = held_in(ledger, generations.get(ledger.generation, ()))
-        waiting += held.waiting
-        if number < len(living):
-            running += held.running
+    for ledgers, may_run in ((living, True), ((*own, *retired), False)):
+        for ledger in ledgers:
+            held = held_in(ledger, generations.get(ledger.generation, ()))
+            waiting += held.waiting
+            if may_run:
+                running += held.running
     routes = {name: counted.get(name if name is None else clip(name), RouteStats()) for name in known}
     now_running, now_waiting = {**known, **running}, {**known, **waiting}
     return HostStats(

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.http import Endpoint, Endpoints, Page, Stream
+from ajhost.adapters.http import PLAIN_TEXT, Endpoint, Endpoints, Page, Stream
 from ajhost.adapters.prometheus import CONTENT_TYPE, exposition
 from ajhost.roles import host_client
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.page import Feed, files
 from ajhost.roles.supervisor.supervisor import Supervisor
-
-_TEXT = "text/plain; charset=utf-8"
 
 
 def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
@@ -28,13 +26,13 @@ def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
     def ready() -> Page:
         missing = supervisor.unserved()
         text = "".join(f"{line}\n" for line in missing) or "ready\n"
-        return Page(503 if missing else 200, _TEXT, text.encode())
+        return Page(503 if missing else 200, PLAIN_TEXT, text.encode())
 
     feed = Feed(lambda: _told(runtime, supervisor))
     return {
         "/metrics": Endpoint(lambda: Page(200, CONTENT_TYPE, exposition(supervisor.stats()))),
         "/status": Endpoint(status, guarded=True),
-        "/healthz": Endpoint(lambda: Page(200, _TEXT, b"ok\n")),
+        "/healthz": Endpoint(lambda: Page(200, PLAIN_TEXT, b"ok\n")),
         "/readyz": Endpoint(ready),
         "/events": Endpoint(lambda: Stream(feed.events()), guarded=True, named=False),
         **{

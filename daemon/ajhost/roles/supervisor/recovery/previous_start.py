@@ -36,7 +36,7 @@ class PreviousStart:
         self._waiting = [s for s in ledger_file.serials(directory) if s != standby.serial]
         self._orphans: dict[int, Orphan] = {}
         self._queued: list[Remains] = []
-        """HangEnded but for what is QUEUED, whose tokens the orphans of the same start still pass round."""
+        """Recovered but for what is QUEUED, whose tokens the orphans of the same start still pass round."""
         self._deadlines = DeadlineKeeper(standby)
 
     def __bool__(self) -> bool:
