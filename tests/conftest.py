@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from ajhost.adapters.log_routing import HostLogger
 from tests.support import checked_ledger, checked_request
+from tests.support.control_group import control_group
 from tests.support.host_parts import HostParts, host_parts
 from tests.support.nats import JetStream, NatsServer
 from tests.support.order import place
@@ -100,17 +100,5 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture
 def half_a_cpu() -> Iterator[Path]:
     """A real control group, of whichever version is here, with a quota of half a CPU."""
-    legacy = Path("/sys/fs/cgroup/cpu/cpu.shares").exists()
-    group = Path("/sys/fs/cgroup/cpu" if legacy else "/sys/fs/cgroup") / f"ajhost-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        if legacy:
-            (group / "cpu.cfs_quota_us").write_text("50000")
-        else:
-            (group / "cpu.max").write_text("50000 100000")
-    except OSError as error:
-        if group.is_dir():
-            group.rmdir()
-        pytest.skip(f"no control group can be made here: {error}")
-    yield group
-    group.rmdir()
+    with control_group("cpu", {"cpu.cfs_quota_us": "50000"}, {"cpu.max": "50000 100000"}) as group:
+        yield group

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.host.test_stray_writes import HANDLERS, ledger_of
-from tests.support import processes
 from tests.support.host import Host, Section
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
@@ -125,12 +124,10 @@ async def test_the_next_start_serves_whatever_became_of_the_ledgers_files(
         await host.running(len(CHANGES))
         ledgers = [ledger_of(host, pid) for pid in host.workers().values()]
         own = ledger_of(host, host.pid)
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGSTOP)
+        host.signal_all(signal.SIGSTOP)
         for path, change in zip([*ledgers, own], [*CHANGES, halved], strict=True):
             change(path)
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGKILL)
+        host.signal_all()
         await host.wait()
         await host.restart()
         assert (await router.request("echo", b"alive")).body == b"alive"
@@ -156,11 +153,9 @@ async def test_what_is_put_in_the_place_of_the_hosts_files_is_moved_aside(
         assert (await host.command("status")).status == 0
         assert (await host.command("reload")).status == 0
         assert (await router.request("echo", b"alive")).body == b"alive"
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGSTOP)
+        host.signal_all(signal.SIGSTOP)
         replace()
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGKILL)
+        host.signal_all()
         await host.wait()
         await host.restart()
         assert (await router.request("echo", b"alive")).body == b"alive"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.control_group import control_group
 from tests.support.launched_host import LaunchedHost, in_group
 from tests.support.nats import NatsServer
 from tests.support.router import Router
@@ -18,17 +18,9 @@ LIMIT = 300 << 20
 @pytest.fixture
 def little_memory() -> Iterator[Path]:
     """A real control group, of whichever version is here, with a limit."""
-    legacy = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
-    group = Path("/sys/fs/cgroup/memory" if legacy else "/sys/fs/cgroup") / f"ajhost-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / ("memory.limit_in_bytes" if legacy else "memory.max")).write_text(str(LIMIT))
-    except OSError as error:
-        if group.is_dir():
-            group.rmdir()
-        pytest.skip(f"no control group can be made here: {error}")
-    yield group
-    group.rmdir()
+    limits = {"memory.limit_in_bytes": str(LIMIT)}, {"memory.max": str(LIMIT)}
+    with control_group("memory", *limits) as group:
+        yield group
 
 
 async def test_a_worker_that_is_killed_for_memory_is_told_from_others(

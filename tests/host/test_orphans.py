@@ -117,8 +117,7 @@ async def test_what_waits_for_the_next_start_expires_in_time_however_long_its_im
         waiting = [await router.send("work", {}, deadline=3) for _ in range(20)]
         await router.barrier()
         await until(lambda: host.in_ledgers(State.QUEUED) == 20)
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGKILL)
+        host.signal_all()
         await host.wait()
         await host.nothing_left()
         host.write_module("app", SLOW.format(seconds=6))

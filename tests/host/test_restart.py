@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ajhost.ledger.layout import State
-from tests.support import processes
 from tests.support.host import Host
 from tests.support.host_parts import until
 from tests.support.nats import NatsServer
@@ -77,8 +76,7 @@ async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_wha
         waiting = [await router.send("work", {"sleep_ms": 10}, deadline=30) for _ in range(20)]
         await router.barrier()
         await _settled(host, 20)
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGKILL)
+        host.signal_all()
         await host.wait()
         await host.nothing_left()
         await host.restart()
@@ -111,8 +109,7 @@ async def test_the_next_start_repeats_its_answers_to_routers_that_are_not_back_a
             await nats_server.start()
             await host.log("worker 0: connected again to NATS")
             await host.log("supervisor: connected again to NATS")
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGKILL)
+        host.signal_all()
         await host.wait()
         await host.nothing_left()
         if not connected:

@@ -39,7 +39,6 @@ from ajhost.ledger.layout import (
     TOKEN_PLACES,
     Word,
 )
-from tests.support import processes
 from tests.support.host import Host
 from tests.support.host_parts import until
 from tests.support.nats import NatsServer
@@ -318,13 +317,11 @@ async def test_stray_writes_do_not_keep_the_next_start_from_serving(
         for _ in range(4 * len(writes)):
             await router.send("work", {"sleep_ms": 60_000}, deadline=3)
         await host.running(4 * len(writes))
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGSTOP)
+        host.signal_all(signal.SIGSTOP)
         for pid, write in zip(host.workers().values(), writes, strict=True):
             with ledger_words(ledger_of(host, pid)) as words:
                 write(words)
-        for process in host.all_processes():
-            processes.send(process.pid, signal.SIGKILL)
+        host.signal_all()
         await host.wait()
         await host.restart()
         assert (await router.request("echo", b"alive")).body == b"alive"

@@ -333,6 +333,11 @@ class Host:
         """Every process that descends from it, orphans and handlers' children included."""
         return processes.with_working_directory(self.directory)
 
+    def signal_all(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Sends each of them a signal."""
+        for process in self.all_processes():
+            processes.send(process.pid, number)
+
     # its commands
 
     async def command(

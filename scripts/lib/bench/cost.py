@@ -57,6 +57,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
 
     `slots` is the host's `concurrency`, `scale` a factor for the number of tasks.
     """
+    workers = {"count": 1, "concurrency": slots, "backlog": 512}
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(NatsServer(directory))
         ours = await stack.enter_async_context(
@@ -64,7 +65,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 directory,
                 server.url,
                 {"ajhost": "noop", TYPED: "typed_noop"},
-                {"count": 1, "concurrency": slots, "backlog": 512},
+                workers,
             )
         )
         with_lifespan = await stack.enter_async_context(
@@ -72,7 +73,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 directory,
                 server.url,
                 {LIFESPAN: "stateful_noop"},
-                {"count": 1, "concurrency": slots, "backlog": 512},
+                workers,
                 python={"lifespan": f"{HANDLERS}:lifespan"},
             )
         )
@@ -81,7 +82,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 directory,
                 server.url,
                 {MIDDLEWARE: "noop"},
-                {"count": 1, "concurrency": slots, "backlog": 512},
+                workers,
                 python={"middleware": [f"{HANDLERS}:around"]},
             )
         )
@@ -90,7 +91,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
                 directory,
                 server.url,
                 {WATCHED: "noop"},
-                {"count": 1, "concurrency": slots, "backlog": 512},
+                workers,
                 http={"listen": (listen := f"127.0.0.1:{free_port()}")},
             )
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -72,6 +74,17 @@ class Watch:
             await asyncio.sleep(0.05)
 
 
+@contextlib.asynccontextmanager
+async def watching(parts: HostParts) -> AsyncIterator[tuple[Watch, WorkerProcess]]:
+    """A watch of a worker that is connected. It ends with the block."""
+    watch = Watch(parts)
+    worker = await watch.connect(parts.server.port)
+    try:
+        yield watch, worker
+    finally:
+        await watch.end(worker)
+
+
 @pytest.mark.parametrize(
     ("paused", "asked", "open_", "hangs"),
     [
@@ -85,9 +98,7 @@ class Watch:
 async def test_a_worker_that_beats_hangs_only_if_it_leaves_unread_what_it_has_room_for(
     parts: HostParts, paused: bool, asked: bool, open_: bool, hangs: bool
 ) -> None:
-    watch = Watch(parts)
-    worker = await watch.connect(parts.server.port)
-    try:
+    async with watching(parts) as (watch, worker):
         watch.words[Word.READING_PAUSED] = paused
         if not open_:
             watch.words[Word.SOCKET] = 0
@@ -96,16 +107,12 @@ async def test_a_worker_that_beats_hangs_only_if_it_leaves_unread_what_it_has_ro
         await watch.check(worker, LIMIT)
         assert bool(watch.hung) is hangs
         assert worker.hangs is hangs
-    finally:
-        await watch.end(worker)
 
 
 async def test_a_worker_that_is_out_of_the_queue_group_hangs_only_while_somebody_else_is_connected(
     parts: HostParts,
 ) -> None:
-    watch = Watch(parts)
-    worker = await watch.connect(parts.server.port)
-    try:
+    async with watching(parts) as (watch, worker):
         watch.words[Word.READING_PAUSED] = 1
         watch.words[Word.CONNECTION] = ConnectionState.WAITING
         await watch.check(worker, 30.0)
@@ -117,21 +124,15 @@ async def test_a_worker_that_is_out_of_the_queue_group_hangs_only_while_somebody
         watch.hung.clear()
         await watch.check(worker, 0.2)
         assert watch.recovered
-    finally:
-        await watch.end(worker)
 
 
 async def test_a_worker_that_the_server_locks_out_does_not_hang(parts: HostParts) -> None:
     """By a connection limit or a password: the next worker would be locked out too, and this one has replies left."""
-    watch = Watch(parts)
-    worker = await watch.connect(parts.server.port)
-    try:
+    async with watching(parts) as (watch, worker):
         watch.words[Word.READING_PAUSED] = 1
         watch.words[Word.CONNECTION] = ConnectionState.LOCKED_OUT
         await watch.check(worker, 4.0)
         assert not watch.hung
-    finally:
-        await watch.end(worker)
 
 
 async def test_a_hanging_worker_counts_as_killed_when_it_is_and_not_when_it_is_asked_for_its_stacks(
@@ -157,10 +158,8 @@ async def test_a_worker_that_wakes_from_a_long_hang_has_the_whole_time_to_connec
     parts: HostParts,
 ) -> None:
     """Its connection was taken over meanwhile: it could not be in the queue group, and has answers to send."""
-    watch = Watch(parts)
-    worker = await watch.connect(parts.server.port)
     settings = WorkerSettings(count=1, kill_grace=60.0)
-    try:
+    async with watching(parts) as (watch, worker):
         watch.words[Word.READING_PAUSED] = 1
         watch.words[Word.HEARTBEAT] = time.monotonic_ns()
         watch.words[Word.CONNECTION] = ConnectionState.WAITING
@@ -181,18 +180,14 @@ async def test_a_worker_that_wakes_from_a_long_hang_has_the_whole_time_to_connec
         assert not watch.recovered
         if sock is not None:
             sock.close()
-    finally:
-        await watch.end(worker)
 
 
 async def test_a_hanging_worker_whose_last_task_ends_is_killed_the_kill_grace_after_that(
     parts: HostParts,
 ) -> None:
     """It is about to write its heartbeat and to send the answer."""
-    watch = Watch(parts)
-    worker = await watch.connect(parts.server.port)
     settings = WorkerSettings(count=1, kill_grace=1.0)
-    try:
+    async with watching(parts) as (watch, worker):
         watch.words[Word.READING_PAUSED] = 1
         watch.words[Word.HEARTBEAT] = time.monotonic_ns()
         watch.words[FIRST + DEADLINE] = time.monotonic_ns() + 60_000_000_000
@@ -206,5 +201,3 @@ async def test_a_hanging_worker_whose_last_task_ends_is_killed_the_kill_grace_af
             watch.monitor.check([worker], settings, 10.0, 0.0)
             await asyncio.sleep(0.02)
         assert watch.monitor._watched[worker.serial].stacks_at >= ran + settings.kill_grace
-    finally:
-        await watch.end(worker)
