@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -431,6 +432,43 @@ async def test_a_runtime_directory_without_room_is_a_clear_error(
     finally:
         subprocess.run(["umount", host.runtime], check=True)
         await host.destroy()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")
+async def test_a_runtime_directory_that_fills_up_costs_a_reload_and_nothing_else(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    host = Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 2}})
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", host.runtime], check=True)
+    try:
+        async with host, Router(nats_server.url) as router:
+            filler = host.runtime / "filler"
+            with pytest.raises(OSError, match="No space left"):
+                _fill(filler)
+            since = len(host.notifications.received)
+            rejected = await host.command("reload")
+            assert rejected.status == 1, rejected
+            assert "make that file system larger" in rejected.stderr
+            await host.notifications.next("RELOADING", "1", since=since)
+            await host.notifications.next("READY", "1", since=since)  # systemd waits for it after each reload
+            before = host.workers()
+            for slot in before:
+                host.kill(slot)
+            assert (await router.request("echo", b"x", deadline=5)).verdict is Verdict.COMPLETE
+            filler.unlink()
+            for slot in before:
+                await host.refilled(slot, before[slot])
+            assert (await host.command("reload")).status == 0
+            assert (await host.status())["supervisor"]["ready"]
+    finally:
+        subprocess.run(["umount", host.runtime], check=True)
+
+
+def _fill(file: Path) -> NoReturn:
+    """Takes all the room that is left, and raises OSError then."""
+    with file.open("wb", buffering=0) as opened:
+        while True:
+            opened.write(bytes(4096))
 
 
 async def _served(router: Router) -> None:

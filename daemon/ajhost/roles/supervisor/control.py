@@ -27,7 +27,8 @@ class Decision:
     text: str
 
 
-Actions = Mapping[str, Callable[[Mapping[str, object]], Awaitable[Decision]]]
+Action = Callable[[Mapping[str, object]], Awaitable[Decision]]
+Actions = Mapping[str, Action]
 """What can be asked for, by name; each gets the whole request."""
 
 
@@ -51,13 +52,20 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
                 elif isinstance(meant, str) and os.path.realpath(meant) != os.path.realpath(settings):
                     decision = Decision(False, f"the host on {runtime} runs on {settings}, not on {meant}")
                 else:
-                    decision = await action(asked)
+                    decision = await _done(action, asked)
                 body = {"taken": decision.taken, "text": decision.text}
             else:
                 body = {"taken": False, "text": "unknown request"}
             writer.write(orjson.dumps(body) + b"\n")
             await writer.drain()
         writer.close()
+
+    async def _done(action: Action, asked: Mapping[str, object]) -> Decision:
+        try:
+            return await action(asked)
+        except Exception as error:
+            _log.exception("%s failed", asked["ask"])
+            return Decision(False, f"the host could not do it: {error}")
 
     def _has_gone(writer: asyncio.StreamWriter) -> bool:
         """Whether who asked has given up: this process hung meanwhile, and they were told that it gives no answer."""

@@ -34,6 +34,8 @@ class Host(Protocol):
     serial: int
     has_state: bool
     """Whether `state.json` has been written: not before the start is through."""
+    state_is_old: bool
+    """Whether it could not be written since something has changed."""
 
     def write_state(self) -> None:
         """Writes `state.json`."""
@@ -114,6 +116,7 @@ class RuntimeFiles:
             self.make()
         if runtime_directory.put_aside(self._directory / state_file.NAME, stat.S_ISREG) and host.has_state:
             lost.append(state_file.NAME)
+        if state_file.NAME in lost or host.state_is_old:
             host.write_state()
         for name in self._sockets:
             if runtime_directory.put_aside(self._directory / name, stat.S_ISSOCK):

@@ -61,7 +61,7 @@ class Supervisor(PoolEvents):
         self._queues: list[TokenQueue] = []
         self.serial = new_serial()
         """Of our own ledger."""
-        self.has_state = False
+        self.has_state = self.state_is_old = False
         self._fd_store = FdStore(notifier)
         self.guard = FaultGuard(_log)
         """What failed in supervision, and how often; it goes on."""
@@ -128,7 +128,7 @@ class Supervisor(PoolEvents):
         finally:
             template.cancel()
             standby.cancel()
-        self.write_state()
+        self._write_state()
         self._pool.change(1, template.result())
         if failures := self._pool.generations[1].failures:
             raise StartupFailed(failures[0])  # a ledger that cannot be made: better no host than half a one
@@ -219,8 +219,7 @@ class Supervisor(PoolEvents):
             self._pool.background.spawn(self._reloader.renew())
 
     def _tell_state(self) -> None:
-        with self.guard("writing state.json"):
-            self.write_state()
+        self.write_state()
         if self._phase.ready:
             self._notifier.status(self._status())
 
@@ -306,8 +305,12 @@ class Supervisor(PoolEvents):
         return [member.slot for member in without]
 
     def write_state(self) -> None:
-        """Tells commands who we are (`state_file.py`)."""
-        self.has_state = True
+        """Tells commands who we are (`state_file.py`); later, where there is no room for it now."""
+        self.state_is_old = True
+        with self.guard("writing state.json"):
+            self._write_state()
+
+    def _write_state(self) -> None:
         routes = {n: [h.route for h in g.spec.handlers] for n, g in self._pool.generations.items()}
         state_file.write(
             self._runtime,
@@ -318,6 +321,7 @@ class Supervisor(PoolEvents):
                 *self.timeline.last_death(),
             ),
         )  # fmt: skip
+        self.has_state, self.state_is_old = True, False
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -325,8 +329,7 @@ class Supervisor(PoolEvents):
         hint = "; a second signal hurries them" if self._pool.members else ""
         _log.info("stopping: %d workers leave%s", len(self._pool.members), hint)
         self._notifier.stopping("leaving the queue group")
-        with self.guard("writing state.json"):
-            self.write_state()  # an ordered stop ends a drain
+        self.write_state()  # an ordered stop ends a drain
         await self._phase.stop(self._shutdown, stop_limit(self._settings))
         self._pool.close_templates()
         await self._strays.end_all()
