@@ -16,8 +16,16 @@ KEY_BYTES = 32
 
 
 def read_key(text: str) -> bytes:
-    """The public key in `text` (hex, white space around it ignored). Raises ValueError that says what is wrong."""
-    return _read(text, "a verification key")
+    """The public key in `text` (hex, white space around it ignored). Raises ValueError that says what is wrong.
+
+    About half of all private keys are no public ones, so that a seed in the place of a key is mostly found here.
+    """
+    from nacl.bindings import crypto_core_ed25519_is_valid_point
+
+    key = _read(text, "a verification key")
+    if not crypto_core_ed25519_is_valid_point(key):  # of low order too, whose signatures anybody can make
+        raise ValueError("a verification key must be a public key of ed25519, and no seed")
+    return key
 
 
 def read_seed(text: str) -> bytes:

@@ -22,6 +22,8 @@ _log = logging.getLogger("ajhost.requests")
 _KNOWN = 1024
 _LONGEST_INBOX = 64
 """Bytes of a requester's inbox that is remembered; a router's has 29."""
+_LONGEST_SUBJECT = 512
+"""Bytes of a subject that is remembered. Those of routes are shorter; a false server's may be 64 kB."""
 _SECOND_NS = 1_000_000_000
 _SHOWN = 80
 
@@ -192,7 +194,9 @@ class RequestChecker:
             name = self._routes.match(route_of(key[0].decode()), key[1])
         except ValueError:
             name = None
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
-        found = self._known[key] = None if name is None else self._index[name]
+        found = None if name is None else self._index[name]
+        if len(key[0]) <= _LONGEST_SUBJECT:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[key] = found
         return found

@@ -142,7 +142,16 @@ def test_a_signature_is_not_good_for_the_same_bytes_cut_up_differently(fields: d
     assert "':'" in found
 
 
-@pytest.mark.parametrize("text", ["", "00", "zz" * 32, "00" * 33])
+_OF_LOW_ORDER = (
+    "00" * 32,
+    f"01{'00' * 31}",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    f"ec{'ff' * 30}7f",
+)
+_A_SEED = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
+
+
+@pytest.mark.parametrize("text", ["", "00", "zz" * 32, "00" * 33, *_OF_LOW_ORDER, _A_SEED])
 def test_what_is_no_public_key_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a verification key must"):
         signature.read_key(text)

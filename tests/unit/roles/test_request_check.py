@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import tracemalloc
 from collections.abc import Sequence
 
 import orjson
@@ -27,6 +28,8 @@ SUBJECT = b"CHORIA_AJ.H.T."
 CATCH_ALL = b"CHORIA_AJ.H.T.catchall"
 UNSIGNED = SignatureSettings()
 DEFAULT = 60.0
+KEY = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
+"""A public key of nobody here (RFC 8032, 7.1)."""
 
 
 def handlers(*routes: str, timeout: float | None = None) -> list[HandlerSettings]:
@@ -163,7 +166,7 @@ def test_a_signed_task_that_is_older_than_max_age_is_refused() -> None:
 
 
 def test_refused_signatures_are_counted() -> None:
-    one = judge("a", signature=SignatureSettings(("00" * 32,)))
+    one = judge("a", signature=SignatureSettings((KEY,)))
     for _ in range(10):
         one.check(SUBJECT + b"a", b"", task("a"))
     assert one.unsigned == 10
@@ -176,7 +179,7 @@ def test_whatever_goes_wrong_while_a_request_is_checked_is_an_answer(
         raise RecursionError("a library of the application's")
 
     monkeypatch.setattr("ajhost.roles.request_check.verify", broken)
-    one = judge("a", signature=SignatureSettings(("00" * 32,)))
+    one = judge("a", signature=SignatureSettings((KEY,)))
     for _ in range(3):
         checked = one.check(SUBJECT + b"a", b"", task("a"))
         assert checked == Failed(
@@ -195,7 +198,7 @@ def test_a_type_that_is_too_long_is_a_bad_request() -> None:
 
 
 def test_a_type_without_a_handler_is_not_checked_further() -> None:
-    one = judge("b", signature=SignatureSettings(("00" * 32,)))
+    one = judge("b", signature=SignatureSettings((KEY,)))
     checked = one.check(SUBJECT + b"a", b"", task("a"))
     assert isinstance(checked, Failed)
     assert checked.text.startswith("unknown task type: ")
@@ -297,3 +300,16 @@ def test_requesters_are_remembered_within_bounds() -> None:
         assert checker.answerable(b"_INBOX.%d.x" % (number + (1 << 300)))
     kept = sum(map(len, checker.inboxes))
     assert 0 < kept < 64 * 1024
+
+
+def test_subjects_of_a_false_server_are_not_remembered() -> None:
+    checker = judge("")
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            subject = b"%b%d%b" % (SUBJECT, number, b"x" * 60_000)
+            assert not isinstance(checker.check(subject, header(20), task("a")), Failed)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000

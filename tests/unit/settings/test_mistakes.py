@@ -137,6 +137,8 @@ OTHER = {
         f'[signature]\nkeys = ["{PRIVATE}{PRIVATE}"]',
         "signature.keys[0]",
     ),
+    "a key of zeros": (f'[signature]\nkeys = ["{"0" * 64}"]', "signature.keys[0]"),
+    "a private key as a public one": (f'[signature]\nkeys = ["{PRIVATE}"]', "signature.keys[0]"),
     "a seed among the keys": (f'[signature]\nkeys = ["{SEED}"]', "signature.keys[0]"),
     "no keys": ("[signature]\nkeys = []", "signature.keys"),
     "keys that are a text": (f'[signature]\nkeys = "{PRIVATE}"', "signature.keys"),
