@@ -236,8 +236,8 @@ ADDRESS_STAGGER = 0.25
 """The next address of a server is tried beside the ones before after this (RFC 8305, section 5)."""
 PING_UNANSWERED = 0.5
 """A PING that is not answered for this long makes a connection SILENT."""
-VIEW_LIMIT = 5.0
-"""A reader of the view socket has so long to take the status."""
+LOCAL_CLIENT_LIMIT = 5.0
+"""A client of the control or view socket has so long to send its request, and so long to take the answer."""
 TRIAL_LIMIT = 5.0
 """`ajhost check --connect` gives each server so long for log-in, subscriptions and a message."""
 CONNECTION_PROVEN = 2.0

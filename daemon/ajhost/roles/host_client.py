@@ -28,7 +28,7 @@ from ajhost.core.status import (
     TaskStatus,
     WorkerStatus,
 )
-from ajhost.core.timings import SUPERVISOR_SILENT, VIEW_LIMIT
+from ajhost.core.timings import LOCAL_CLIENT_LIMIT, SUPERVISOR_SILENT
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
@@ -136,7 +136,7 @@ def view_attempts(directory: Path) -> list[dict[str, Any]]:
 
 def _view(directory: Path) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(VIEW_LIMIT)
+        sock.settimeout(LOCAL_CLIENT_LIMIT)
         try:
             sock.connect(str(directory / view_socket.NAME))
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -273,7 +273,8 @@ def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[
             sock.connect(str(directory / _CONTROL))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(f"no ajhost runs on {directory}") from error
-        sock.sendall(orjson.dumps(asked, default=str) + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # turned away, and the answer says why
+            sock.sendall(orjson.dumps(asked, default=str) + b"\n")
         with sock.makefile("rb") as lines:
             line = lines.readline()
     if not line:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import select
@@ -15,7 +14,12 @@ from pathlib import Path
 
 import orjson
 
+from ajhost.adapters.linux import local_server
+from ajhost.core.timings import LOCAL_CLIENT_LIMIT
+
 NAME = "control"
+_MOST = 32
+"""Clients at once; more are told so. A reload holds its client until it is decided."""
 _log = logging.getLogger("ajhost.supervisor")
 
 
@@ -37,49 +41,59 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
 
     Who asks tells the file of settings that they mean; a host that runs on another, `settings`, refuses.
     """
-    path = runtime / NAME
-    path.unlink(missing_ok=True)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
-            asked = orjson.loads(await reader.readline())
-            if isinstance(asked, dict) and (action := actions.get(str(asked.get("ask")))) is not None:
-                meant = asked.get("settings")
-                late = ", who waits no more: not done" if _has_gone(writer) else ""
-                _log.info("%s asked for by %s%s", asked["ask"], _peer(writer), late)
-                if late:
-                    decision = Decision(False, "nobody waits for it any more")
-                elif isinstance(meant, str) and os.path.realpath(meant) != os.path.realpath(settings):
-                    decision = Decision(False, f"the host on {runtime} runs on {settings}, not on {meant}")
-                else:
-                    decision = await _done(action, asked)
-                body = {"taken": decision.taken, "text": decision.text}
-            else:
-                body = {"taken": False, "text": "unknown request"}
-            writer.write(orjson.dumps(body) + b"\n")
-            await writer.drain()
-        writer.close()
+        decision = await decided(await _asked(reader), writer)
+        writer.write(_line(decision))
 
-    async def _done(action: Action, asked: Mapping[str, object]) -> Decision:
+    async def decided(asked: Mapping[str, object], writer: asyncio.StreamWriter) -> Decision:
+        if (action := actions.get(str(asked.get("ask")))) is None:
+            return Decision(False, "unknown request")
+        late = ", who waits no more: not done" if _has_gone(writer) else ""
+        _log.info("%s asked for by %s%s", asked["ask"], _peer(writer), late)
+        if late:
+            return Decision(False, "nobody waits for it any more")
+        meant = asked.get("settings")
+        if isinstance(meant, str) and not _same(meant, settings):
+            return Decision(False, f"the host on {runtime} runs on {settings}, not on {meant}")
         try:
             return await action(asked)
         except Exception as error:
             _log.exception("%s failed", asked["ask"])
             return Decision(False, f"the host could not do it: {error}")
 
-    def _has_gone(writer: asyncio.StreamWriter) -> bool:
-        """Whether who asked has given up: this process hung meanwhile, and they were told that it gives no answer."""
-        poll = select.poll()
-        poll.register(writer.get_extra_info("socket").fileno(), select.POLLHUP)
-        return bool(poll.poll(0))
+    busy = _line(Decision(False, f"{_MOST} others ask at the same time"))
+    return await local_server.listen(runtime / NAME, 0o600, _MOST, answer, busy)
 
-    def _peer(writer: asyncio.StreamWriter) -> str:
-        """Who asks, as the kernel knows it (SO_PEERCRED, unix(7))."""
-        size = struct.calcsize("3i")
-        peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        pid, user, _ = struct.unpack("3i", peer)
-        return f"user {user} (pid {pid})"
 
-    server = await asyncio.start_unix_server(answer, str(path))
-    path.chmod(0o600)
-    return server
+async def _asked(reader: asyncio.StreamReader) -> Mapping[str, object]:
+    """The request; an empty one for what is none, or not whole in time."""
+    try:
+        async with asyncio.timeout(LOCAL_CLIENT_LIMIT):
+            asked = orjson.loads(await reader.readline())
+    except (ValueError, TimeoutError):
+        return {}
+    return asked if isinstance(asked, dict) else {}
+
+
+def _same(meant: str, settings: Path) -> bool:
+    return "\0" not in meant and os.path.realpath(meant) == os.path.realpath(settings)
+
+
+def _line(decision: Decision) -> bytes:
+    return orjson.dumps({"taken": decision.taken, "text": decision.text}) + b"\n"
+
+
+def _has_gone(writer: asyncio.StreamWriter) -> bool:
+    """Whether who asked has given up: this process hung meanwhile, and they were told that it gives no answer."""
+    poll = select.poll()
+    poll.register(writer.get_extra_info("socket").fileno(), select.POLLHUP)
+    return bool(poll.poll(0))
+
+
+def _peer(writer: asyncio.StreamWriter) -> str:
+    """Who asks, as the kernel knows it (SO_PEERCRED, unix(7))."""
+    size = struct.calcsize("3i")
+    peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, user, _ = struct.unpack("3i", peer)
+    return f"user {user} (pid {pid})"

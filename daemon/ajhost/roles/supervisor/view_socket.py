@@ -6,11 +6,10 @@ Everybody else reads it from shared memory, which holds tasks' payloads and is t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ajhost.core.timings import VIEW_LIMIT
+from ajhost.adapters.linux import local_server
 
 NAME = "view"
 _MOST = 16
@@ -19,24 +18,8 @@ _MOST = 16
 
 async def serve(runtime: Path, status: Callable[[], bytes]) -> asyncio.Server:
     """Listens on `<runtime>/view`, for the owner of the directory, its group and root: one JSON text for each."""
-    path = runtime / NAME
-    path.unlink(missing_ok=True)
-    readers = 0
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal readers
-        del reader  # nothing is asked
-        readers += 1
-        try:
-            if readers <= _MOST:
-                with contextlib.suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(VIEW_LIMIT):
-                        writer.write(status())
-                        await writer.drain()
-        finally:
-            readers -= 1
-            writer.close()
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:  # nothing is asked
+        writer.write(status())
 
-    server = await asyncio.start_unix_server(answer, str(path))
-    path.chmod(0o660)
-    return server
+    return await local_server.listen(runtime / NAME, 0o660, _MOST, answer)
