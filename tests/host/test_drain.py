@@ -129,6 +129,11 @@ async def test_a_drain_outlives_reloads_workers_and_a_killed_supervisor_and_ends
         assert (await _ask(host, "drain")) == (True, "drained")
         assert (await host.reload()).stdout == "generation 2 is in place, and the host stays drained\n"
         await host.log("is up and drained, generation 2")
+        settings = host.file.read_text()
+        host.write_settings(settings + "[workers2]\n")
+        rejected = await host.reload()
+        assert rejected.stderr.startswith("rejected, the old generation stays, drained:\n"), rejected
+        host.write_settings(settings)
         seen = len(host.output.text().splitlines())
         host.kill(0)
         await host.log("is up and drained, generation 2", since=seen)

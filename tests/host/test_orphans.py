@@ -73,6 +73,12 @@ async def test_an_orphan_serves_until_the_next_start_does(nats_server: NatsServe
     host = patient(nats_server, tmp_path)
     async with host, Router(nats_server.url) as router:
         orphan = await killed_alone(host)
+        shown = await host.command("status")
+        assert (shown.status, shown.stderr) == (
+            3,
+            f"no ajhost runs on {host.runtime}; of one that was killed there still are: worker 0 (pid {orphan}). "
+            "They finish what they hold\n",
+        )
         assert (await router.request("work")).json() == orphan
         await host.restart()
         await processes.gone(orphan)

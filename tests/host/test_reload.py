@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -194,16 +195,51 @@ async def test_a_reload_of_a_host_that_still_waits_for_its_server_is_rejected_an
         await host.launch()
         await host.log("waiting for NATS")
         host.send_signal(signal.SIGHUP)
-        await host.log("reload rejected: the host is still starting")
+        why = "the host is starting; NATS: 127.0.0.1:9: connection refused"
+        await host.log(f"nothing is reloaded: {why}")
         result = await host.reload(timeout=20)
-        assert result.status == 1
-        assert "still starting" in result.stderr
+        hint = " (restart it if what it began with has changed since)"
+        assert (result.status, result.stderr) == (1, f"nothing is reloaded: {why}{hint}\n")
+        for command in ("drain", "resume", "recycle"):
+            refused = await host.command(command)
+            assert (refused.status, refused.stderr) == (1, f"{why}\n")
+        assert ", starting, waiting for " in (await host.command("status")).stdout
         assert not host.workers()
         assert not host.notifications.having("READY")
         assert await host.terminate() == 0
         await host.nothing_left()
     finally:
         await host.destroy()
+
+
+async def test_a_stop_waits_for_no_import_of_a_reload_and_commands_say_that_the_host_stops(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    host = Host(
+        tmp_path,
+        nats=nats_server.url,
+        handlers={"version": "app:version", "work": "work"},
+        modules={"app": VERSION.format(version="one")},
+        sections={"python": {"import_timeout": 3000.0}, "workers": {"count": 1, "drain_timeout": 30.0}},
+    )
+    async with host, Router(nats_server.url) as router:
+        held = await router.send("work", {"sleep_ms": 60_000}, deadline=60)
+        await host.running(1)
+        host.write_module("app", "import time\ntime.sleep(3000)")
+        reload = asyncio.create_task(host.reload())
+        while "imports the handlers" not in (await host.command("stacks")).stdout:
+            pass  # each look is a process
+        host.send_signal(signal.SIGHUP)
+        host.send_signal(signal.SIGTERM)
+        rejected = await reload
+        assert rejected.stderr == "rejected, the old generation leaves:\nthe host is stopping\n"
+        assert ", stopping, " in (await host.command("status")).stdout
+        for command in ("recycle", "drain", "resume"):
+            refused = await host.command(command)
+            assert (refused.status, refused.stderr) == (1, "the host is stopping\n")
+        assert (await host.reload()).stderr == "nothing is reloaded: the host is stopping\n"
+        assert (await host.command("cancel", held.id)).stdout == "cancelled, it was running\n"
+        assert await host.wait() == 0
 
 
 async def test_ten_reloads_at_speed_lose_nothing(nats_server: NatsServer, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ajhost.roles.host_client import view
 from tests.support import processes
 from tests.support.host import Host
+from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.program import run
 from tests.support.router import Router, Verdict
@@ -113,7 +115,7 @@ async def test_what_a_cleaner_removes_is_made_again_and_every_worker_can_be_repl
                     path.unlink()
         else:
             shutil.rmtree(host.runtime)
-        line = await host.log("somebody has removed files from")
+        line = await host.log("somebody has removed or changed files in")
         assert str(host.runtime) in line.text
         for pid in before.values():
             await processes.gone(pid)
@@ -129,6 +131,23 @@ async def test_what_a_cleaner_removes_is_made_again_and_every_worker_can_be_repl
         assert {answer.verdict for answer in answers} == {Verdict.COMPLETE}
 
 
+async def test_a_state_file_that_somebody_has_damaged_is_written_anew(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(tmp_path, nats=nats_server.url) as host:
+        state = host.runtime / "state.json"
+        whole = state.read_bytes()
+        for damage in (b"", b"{{{", b'{"pid": 1, "routes": 7}'):
+            host.send_signal(signal.SIGSTOP)  # nobody writes it anew meanwhile
+            state.write_bytes(damage)
+            shown = (await host.command("status")).stdout
+            host.send_signal(signal.SIGCONT)
+            assert "2 slots serve" in shown, "it does not say that none does"
+            await until(lambda: state.read_bytes() == whole)
+        await host.log("somebody has removed or changed files in")
+        assert (await host.command("status")).status == 0
+
+
 async def test_commands_mean_the_host_of_their_settings(nats_server: NatsServer, tmp_path: Path) -> None:
     async with Host(tmp_path, nats=nats_server.url) as host:
         other = tmp_path / "other.toml"
@@ -139,6 +158,6 @@ async def test_commands_mean_the_host_of_their_settings(nats_server: NatsServer,
             program = (*host.program[:3], command, "-c")
             result = await run(*program, str(other), env=host.environment)
             assert result.status == status, result
-            assert f"runs on {host.file}, not on {other}" in result.stderr
+            assert result.stderr == f"the host on {host.runtime} runs on {host.file}, not on {other}\n"
             result = await run(*program, str(link), env=host.environment)
             assert result.status == 0, result

@@ -33,11 +33,13 @@ main(sys.argv[1:])
 """
 
 
-async def as_somebody(directory: Path, host: Host, gid: int, command: str) -> CommandResult:
-    """A command of `ajhost` by another user, of a group, who may read the settings."""
+async def as_somebody(
+    directory: Path, host: Host, gid: int, command: str, mode: int = 0o644
+) -> CommandResult:
+    """A command of `ajhost` by another user, of a group, who may read the settings unless `mode` is another."""
     config = directory / "settings.toml"
     config.write_text(f'[runtime]\ndirectory = "{host.runtime}"\n')
-    config.chmod(0o644)
+    config.chmod(mode)
     source = AS_SOMEBODY.format(gid=gid)
     return await run(sys.executable, "-c", source, command, "-c", config, "--json", env=host.environment)
 
@@ -76,6 +78,11 @@ async def test_nobody_else_may(nats_server: NatsServer, readable: Path) -> None:
         result = await as_somebody(readable, host, GROUP + 1, "status")
         assert (result.status, result.stdout) == (3, "")
         assert "Permission denied" in result.stderr
+        unreadable = await as_somebody(readable, host, GROUP, "status", 0o600)
+        assert (unreadable.status, unreadable.stderr) == (
+            78,
+            f"{readable}/settings.toml: Permission denied\n",
+        )
 
 
 async def test_what_is_to_act_and_what_holds_payloads_is_not_for_the_group(

@@ -44,7 +44,7 @@ def _config_option(
     return click.option(
         "-c",
         "--config",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),
         default=DEFAULT_FILE,
         show_default=True,
         metavar="FILE",
@@ -133,13 +133,11 @@ def ask_host(
     *,
     limit: float = _ANSWER_LIMIT,
     late: str = "no answer within {:g} s: `ajhost status` says whether the supervisor hangs",
-    refused: str = "",
     quiet: bool = False,
 ) -> int:
     """Sends a request to the running host's control socket, and prints its answer.
 
     :param limit: how long it may take (s), and `late` what is printed after that.
-    :param refused: what is printed before the reason of a refusal.
     :param quiet: prints nothing if the host has done it.
     :returns: the exit status: 0 done, 1 refused or no answer in time, 3 no host runs.
     """
@@ -161,5 +159,5 @@ def ask_host(
         if not quiet:
             echo(text)
         return exit_status.OK
-    echo_error(f"{refused}{text}")
+    echo_error(text)
     return exit_status.NO

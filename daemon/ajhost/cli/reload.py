@@ -15,8 +15,7 @@ Examples:
   ajhost reload
   ajhost check && ajhost reload
 \b
-Exit status: 0 the new generation serves, 1 rejected and the old one serves on (reason on stderr),
-3 nothing runs.
+Exit status: 0 the new generation serves, 1 rejected and nothing is changed (reason on stderr), 3 nothing runs.
 """
 
 
@@ -41,7 +40,6 @@ def reload(config: Path, timeout: float) -> int:
             {"ask": "reload"},
             limit=timeout,
             late="not decided within {:g} s; the log of the host will say how it ends",
-            refused="rejected, the old generation serves on:\n",
         )
     except BadConfiguration as error:
         echo_error(f"rejected, nothing was reloaded: {error}")

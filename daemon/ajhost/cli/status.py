@@ -16,12 +16,12 @@ from ajhost.core.status import (
     CATCH_ALL,
     RouteStatus,
     StatusReport,
-    SupervisorStatus,
     TaskStatus,
     WorkerStatus,
     drain_text,
     duration,
 )
+from ajhost.protocol.safe_text import printable
 
 _EPILOG = """\b
 Examples:
@@ -161,19 +161,27 @@ def head(report: StatusReport) -> list[str]:
         )
     lines.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "
-        f"{_life(supervisor)}, {supervisor.connection or 'not connected yet'}"
+        f"{_life(report)}, {supervisor.connection or 'not connected yet'}"
     )
     drain = f"{drain_text(report.left, drained=report.drained)}: " if report.draining else ""
-    serve = f"{report.serving} of {report.count} slots serve" if report.count else "no slot serves yet"
+    if report.count:
+        serve = f"{report.serving} of {report.count} slots serve"
+    else:
+        serve = f"{report.serving} slots serve" if report.workers else "no slot serves yet"
     lines.append(f"{drain}{serve}{_of_late(report)}")
     if supervisor.last_death:
         lines.append(f"last death {duration(supervisor.died_s)} ago: {supervisor.last_death}")
-    return lines
+    return [printable(line) for line in lines]
 
 
-def _life(supervisor: SupervisorStatus) -> str:
+def _life(report: StatusReport) -> str:
+    supervisor = report.supervisor
     if supervisor.silent_s:
         return f"hangs: no sign of life for {duration(supervisor.silent_s)}"
+    if supervisor.stopping:
+        return "stopping"
+    if not report.count and not report.workers:
+        return "starting"
     return "ready" if supervisor.ready else "not ready"
 
 

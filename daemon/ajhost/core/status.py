@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from inspect import signature
+from typing import Any, Self, TypeVar
 
 from ajhost.core.backoff import LOCKS_OUT
 from ajhost.core.connection_table import TRYING
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
 
+_Part = TypeVar("_Part")
 SERVING = "serving"
 """The state of a worker that is in the queue group and alive."""
 DISCONNECTED = "disconnected"
@@ -125,7 +127,7 @@ class SupervisorStatus:
 
     `version`, `settings` (the file) and `uptime_s` are of the host. `last_death` names the worker or template that died
     last, otherwise than in order, and how; it was `died_s` ago. `silent_s` is how long its loop has given no sign of
-    life, 0 while it does: workers serve on, and nobody does what an operator asks for.
+    life, 0 while it does: workers serve on, and nobody does what an operator asks for. `stopping`: in order.
     """
 
     pid: int
@@ -138,6 +140,7 @@ class SupervisorStatus:
     last_death: str = ""
     died_s: float = 0.0
     silent_s: float = 0.0
+    stopping: bool = False
 
 
 def duration(seconds: float) -> str:
@@ -185,19 +188,18 @@ class StatusReport:
 
     @classmethod
     def from_object(cls, body: dict[str, Any]) -> Self:
-        """The report that `as_object` gave. Raises KeyError or TypeError for anything else."""
-        supervisor = SupervisorStatus(**body["supervisor"] | {"connection": _connection(body["supervisor"])})
+        """The report that `as_object` gave, of this version or a later one. Raises KeyError or TypeError for others."""
+        supervisor = _known(SupervisorStatus, body["supervisor"], connection=_connection(body["supervisor"]))
         workers = [
-            WorkerStatus(
-                **worker
-                | {
-                    "connection": _connection(worker),
-                    "tasks": tuple(TaskStatus(**t) for t in worker["tasks"]),
-                }
+            _known(
+                WorkerStatus,
+                worker,
+                connection=_connection(worker),
+                tasks=tuple(_known(TaskStatus, t) for t in worker["tasks"]),
             )
             for worker in body["workers"]
         ]
-        routes = tuple(RouteStatus(**route) for route in body["routes"])
+        routes = tuple(_known(RouteStatus, route) for route in body["routes"])
         drain = (body.get("draining", False), body.get("drained", False), body.get("left", 0))
         return cls(supervisor, tuple(workers), body["slots"], routes, body["recent_s"], *drain)
 
@@ -217,4 +219,11 @@ class StatusReport:
 
 
 def _connection(of: dict[str, Any]) -> ConnectionReport | None:
-    return None if of["connection"] is None else ConnectionReport(**of["connection"])
+    return None if of["connection"] is None else _known(ConnectionReport, of["connection"])
+
+
+def _known(cls: Callable[..., _Part], body: Mapping[str, Any], **instead: object) -> _Part:
+    """A part of a report: the host that tells it may be of a later version, which has more keys."""
+    return cls(
+        **{name: value for name, value in {**body, **instead}.items() if name in signature(cls).parameters}
+    )

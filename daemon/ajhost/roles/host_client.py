@@ -60,7 +60,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     """
     state = state_file.read(directory)
     if not runtime_directory.is_locked(directory):
-        raise NotRunning(f"no ajhost runs on {directory}")
+        raise NotRunning(_nobody(directory))
     workers, running, waiting, left, recovers = [], Counter[str | None](), Counter[str | None](), 0, False
     routes = {} if state is None else state.routes
     now_ns, connection, silent_s = time.monotonic_ns(), None, 0.0
@@ -95,7 +95,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
         SupervisorStatus(
             pid,
             state.generation,
-            ready and not draining,
+            ready and not draining and not state.stopping,
             state.version,
             state.settings,
             uptime_s,
@@ -103,6 +103,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
             state.last_death,
             max(time.time() - state.died_at, 0.0) if state.last_death else 0.0,
             silent_s,
+            state.stopping,
         ),
         tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),
         state.count,
@@ -140,7 +141,7 @@ def _view(directory: Path) -> dict[str, Any]:
         try:
             sock.connect(str(directory / view_socket.NAME))
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(f"no ajhost runs on {directory}") from error
+            raise NotRunning(_nobody(directory)) from error
         with sock.makefile("rb") as stream:
             text = stream.read()
     try:
@@ -272,7 +273,7 @@ def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[
         try:
             sock.connect(str(directory / _CONTROL))
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(f"no ajhost runs on {directory}") from error
+            raise NotRunning(_nobody(directory)) from error
         with contextlib.suppress(BrokenPipeError):  # turned away, and the answer says why
             sock.sendall(orjson.dumps(asked, default=str) + b"\n")
         with sock.makefile("rb") as lines:
@@ -281,6 +282,21 @@ def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[
         raise NotRunning("the host ended before it decided")
     body = orjson.loads(line)
     return bool(body["taken"]), str(body["text"])
+
+
+def _nobody(directory: Path) -> str:
+    """That no host runs, and which workers of one that was killed live on."""
+    orphans = []
+    with contextlib.suppress(OSError):
+        orphans = [
+            f"worker {ledger.slot} (pid {ledger.words[Word.PID]})"
+            for ledger, lives in _ledgers(directory / "ledger", None)
+            if lives and ledger.slot != SUPERVISOR_SLOT
+        ]
+    text = f"no ajhost runs on {directory}"
+    if orphans:
+        text += f"; of one that was killed there still are: {', '.join(orphans)}. They finish what they hold"
+    return text
 
 
 def _holder(directory: Path) -> int:

@@ -75,4 +75,4 @@ def _rescued(path: Path, text: str, error: tomllib.TOMLDecodeError) -> object:
             return toml_file.tables(part[0])["runtime"]
         except tomllib.TOMLDecodeError:
             pass  # the error of the whole file is raised below
-    raise InvalidValue(f"{path}: {error}", "TOML") from None
+    raise InvalidValue(f"a TOML syntax error in {path}: {error}", "TOML") from None

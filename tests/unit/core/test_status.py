@@ -64,6 +64,7 @@ def test_its_json_is_what_programs_rely_on() -> None:
             "last_death": "",
             "died_s": 0.0,
             "silent_s": 0.0,
+            "stopping": False,
         },
         "workers": [
             {
@@ -118,6 +119,26 @@ def test_its_json_is_what_programs_rely_on() -> None:
         "drained": False,
         "left": 0,
     }
+
+
+def test_a_report_of_a_later_version_is_read_without_what_is_new() -> None:
+    task = TaskStatus("id", "email:new", "email:", "running", 1.5, "2026-01-01T00:00:00Z")
+    connection = ConnectionReport("connected", "127.0.0.1:4222", 60.0, "", 1)
+    route = RouteStatus("email:", 9, 5, 1, {}, {}, 1, 1, 0.1, 0.0, 0.01, 0.2, None)
+    serving = WorkerStatus(0, 100, 1, "serving", (task,), {}, connection)
+    report = StatusReport(SupervisorStatus(7, 3, True, connection=connection), (serving,), 1, (route,))
+    body = report.as_object()
+    (told,) = body["workers"]
+    for part in (
+        body,
+        body["supervisor"],
+        body["supervisor"]["connection"],
+        told,
+        told["tasks"][0],
+        body["routes"][0],
+    ):
+        part["later"] = {"more": 1}
+    assert StatusReport.from_object(body) == report
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,6 @@ class Drainer:
     async def obey_drain(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for. Returns when the host is out of the group, or soon."""
         del asked
-        if (refusal := self._refusal()) is not None:
-            return refusal
         if not self._pool.fleet.draining:
             _log.warning("draining: the host leaves the queue group and finishes what it holds")
             self._timeline.add(EventKind.DRAINED, "the host leaves the queue group")
@@ -80,8 +78,6 @@ class Drainer:
         """What the control socket was asked for. Returns when every slot serves, or soon."""
         del asked
         fleet = self._pool.fleet
-        if (refusal := self._refusal()) is not None:
-            return refusal
         if fleet.draining:
             _log.warning("resumed: the host joins the queue group again")
             self._timeline.add(EventKind.DRAINED, "the host joins the queue group again")
@@ -89,11 +85,6 @@ class Drainer:
             self._on_change()
         await self._wait(lambda: fleet.serving() >= fleet.count)
         return Decision(True, f"{fleet.serving()} of {fleet.count} workers serve")
-
-    def _refusal(self) -> Decision | None:
-        if self._pool.fleet.stopping:
-            return Decision(False, "the host is stopping")
-        return None if self._pool.fleet.count else Decision(False, "the host is still starting")
 
     @staticmethod
     async def _wait(done: Callable[[], bool]) -> None:

@@ -8,6 +8,7 @@ from ajhost.ledger.view import Ledger
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.readiness import starting_text
 from ajhost.roles.supervisor.shutdown import Shutdown
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
@@ -53,7 +54,7 @@ class SupervisorPhase:
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for: a task is cancelled."""
         del asked
-        return Decision(False, "the host is still starting")
+        return Decision(False, starting_text(self.waiting))
 
     async def stop(self, shutdown: Shutdown, drain_timeout: float) -> None:
         """Returns when no worker lives and every answer has left."""

@@ -9,6 +9,7 @@ from ajhost.core.status import ConnectionReport
 from ajhost.ledger.connection_status import ConnectionStatus
 from ajhost.roles.supervisor.workers import WorkerPool
 
+STOPPING = "the host is stopping"
 _WAITING = (WorkerState.STARTING, WorkerState.HUNG)
 """States of a worker that may lack nothing but a connection."""
 
@@ -19,9 +20,9 @@ def unserved_slots(pool: WorkerPool, drain: str, waiting: str) -> list[str]:
     `drain`: what a host that drains says. `waiting`: why no server has let the host in, before there are slots.
     """
     if pool.fleet.stopping:
-        return ["the host is stopping"]
+        return [STOPPING]
     if not pool.fleet.count:
-        return [f"the host is starting{f'; NATS: {waiting}' if waiting else ''}"]
+        return [starting_text(waiting)]
     if drain:
         return [drain]
     lines = []
@@ -34,6 +35,11 @@ def unserved_slots(pool: WorkerPool, drain: str, waiting: str) -> list[str]:
         elif lost := _lost_connections(pool, slot):
             lines.append(f"slot {slot} does not serve: {lost[0]}")
     return lines
+
+
+def starting_text(waiting: str) -> str:
+    """What a host says of itself before it has a worker. `waiting`: why no server has let it in, if none has."""
+    return f"the host is starting; {f'NATS: {waiting}' if waiting else 'the handlers are being imported'}"
 
 
 def status_line(pool: WorkerPool, drain: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.readiness import STOPPING
 from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import HttpSettings, RuntimeSettings, Settings
@@ -39,12 +41,18 @@ class Reloader:
         self._make_spec, self._start, self._on_reloaded = make_spec, start, on_reloaded
         self._lock = asyncio.Lock()
         self._last = 1
+        self._starting: asyncio.Future[TemplateProcess] | None = None
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """The host stops: what is under way ends as rejected, however long the imports would take."""
+        self._ended.set()
+        if self._starting is not None:
+            self._starting.cancel()
 
     async def reload(self) -> Decision:
         """Takes what the files say now, or nothing."""
         async with self._lock:
-            if self._pool.fleet.stopping:
-                return Decision(False, "the host is stopping")
             try:
                 settings = await asyncio.to_thread(self._load)
             except Exception as error:
@@ -68,18 +76,24 @@ class Reloader:
 
     async def _change(self, settings: Settings) -> Decision:
         pool = self._pool
+        if self._ended.is_set():
+            return Decision(False, STOPPING)
         old = Scale(pool.fleet.generation, pool.fleet.count)
         self._last += 1
         generation = self._last
         spec = self._make_spec(settings, generation)
+        self._starting = asyncio.ensure_future(self._start(spec))
         try:
-            template = await self._start(spec)
-        except (TemplateFailed, OSError) as error:
-            del pool.generations[generation]
-            return Decision(False, str(error))
-        except BaseException:
-            del pool.generations[generation]
+            template = await self._starting
+        except BaseException as error:
+            pool.generations.pop(generation, None)
+            if self._ended.is_set():
+                return Decision(False, STOPPING)
+            if isinstance(error, TemplateFailed | OSError):
+                return Decision(False, str(error))
             raise
+        finally:
+            self._starting = None
         pool.change(generation, template)
         if (failed := await self._served(generation)) is not None:
             if pool.has_template(old.generation):
@@ -108,8 +122,8 @@ class Reloader:
             if time.monotonic() > end:
                 why = self._why_not_connected(generation)
                 return f"the new workers did not serve within {limit:.0f} s{why}"
-            if pool.fleet.stopping:
-                return "the host is stopping"
+            if self._ended.is_set():
+                return STOPPING
             await asyncio.sleep(POLL_INTERVAL)
         return None
 
@@ -128,7 +142,7 @@ class Reloader:
         while True:
             # the lock is for one attempt at a time: a reload that mends the code must have its turn
             async with self._lock:
-                if self._pool.fleet.stopping or self._pool.has_template(self._pool.fleet.generation):
+                if self._ended.is_set() or self._pool.has_template(self._pool.fleet.generation):
                     return
                 try:
                     settings = replace(self._settings, nats=self._pool.access.present)
@@ -138,7 +152,9 @@ class Reloader:
             if decision.taken:
                 return
             _log.error("no new template: %s", decision.text)
-            await asyncio.sleep(delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._ended.wait()
             delay = min(delay * 2, RENEW_LONGEST)
 
 

@@ -32,10 +32,8 @@ class Host(Protocol):
     """Whose files they are."""
 
     serial: int
-    has_state: bool
-    """Whether `state.json` has been written: not before the start is through."""
-    state_is_old: bool
-    """Whether it could not be written since something has changed."""
+    written_state: object
+    """Which file `state.json` was when it was last written (`state_file.which`); None: it could not be written."""
 
     def write_state(self) -> None:
         """Writes `state.json`."""
@@ -114,9 +112,10 @@ class RuntimeFiles:
         if lost or any(missing):
             lost.append(LOCK)
             self.make()
-        if runtime_directory.put_aside(self._directory / state_file.NAME, stat.S_ISREG) and host.has_state:
-            lost.append(state_file.NAME)
-        if state_file.NAME in lost or host.state_is_old:
+        runtime_directory.put_aside(self._directory / state_file.NAME, stat.S_ISREG)
+        if (written := host.written_state) is None or written != state_file.which(self._directory):
+            if written is not None:
+                lost.append(state_file.NAME)
             host.write_state()
         for name in self._sockets:
             if runtime_directory.put_aside(self._directory / name, stat.S_ISSOCK):
@@ -127,8 +126,8 @@ class RuntimeFiles:
         if lost or replaced:
             slots = ", ".join(map(str, replaced)) or "none"
             self._say(
-                "somebody has removed files from %s (%s): they are made again; workers whose ledgers are gone and that "
-                "are replaced: %s",
+                "somebody has removed or changed files in %s (%s): they are made again; workers whose ledgers are gone "
+                "and that are replaced: %s",
                 self._directory,
                 ", ".join(lost) or "ledgers",
                 slots,

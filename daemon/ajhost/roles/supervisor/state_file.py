@@ -23,7 +23,7 @@ class HostState:
     `settings` (the file) and `version` are of the host, `started_ns` is when its supervisor began (monotonic).
     `waiting`: why no server lets the host in, while it waits for its first one. `draining`: an operator has taken the
     host out of the queue group; the next start begins so, unless this one has ended in order. `last_death`: of a worker
-    or a template, in words; `died_at` is seconds since 1970.
+    or a template, in words; `died_at` is seconds since 1970. `stopping`: in order.
     """
 
     pid: int
@@ -38,10 +38,11 @@ class HostState:
     draining: bool = False
     last_death: str = ""
     died_at: float = 0.0
+    stopping: bool = False
 
 
-def write(directory: Path, state: HostState) -> None:
-    """Replaces the file."""
+def write(directory: Path, state: HostState) -> object:
+    """Replaces the file; which one it is now (see `which`)."""
     body = {
         "pid": state.pid,
         "generation": state.generation,
@@ -55,8 +56,19 @@ def write(directory: Path, state: HostState) -> None:
         "draining": state.draining,
         "last_death": state.last_death,
         "died_at": state.died_at,
+        "stopping": state.stopping,
     }
     runtime_directory.replace_file(directory, NAME, orjson.dumps(body))
+    return which(directory)
+
+
+def which(directory: Path) -> object:
+    """Tells one file, and one content of it, from another; None if there is none."""
+    try:
+        found = (directory / NAME).lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read(directory: Path) -> HostState | None:
@@ -78,6 +90,7 @@ def read(directory: Path) -> HostState | None:
             bool(body.get("draining", False)),
             str(body.get("last_death", "")),
             float(body.get("died_at", 0.0)),
+            bool(body.get("stopping", False)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

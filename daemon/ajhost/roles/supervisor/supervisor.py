@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ajhost import __version__
 from ajhost.adapters.fault_guard import FaultGuard
@@ -25,13 +25,13 @@ from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key
-from ajhost.roles.supervisor.control import Actions, Decision
+from ajhost.roles.supervisor.control import Action, Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.host_stats import snapshot
 from ajhost.roles.supervisor.nats_service import service_of
 from ajhost.roles.supervisor.phases import Starting, SupervisorPhase
-from ajhost.roles.supervisor.readiness import status_line, unserved_slots
+from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
 from ajhost.roles.supervisor.running import Running
@@ -61,7 +61,9 @@ class Supervisor(PoolEvents):
         self._queues: list[TokenQueue] = []
         self.serial = new_serial()
         """Of our own ledger."""
-        self.has_state = self.state_is_old = False
+        self.written_state: object = None
+        """Which file `state.json` was when it was last written; None: it could not be written."""
+        self._stopping = False
         self._fd_store = FdStore(notifier)
         self.guard = FaultGuard(_log)
         """What failed in supervision, and how often; it goes on."""
@@ -94,6 +96,7 @@ class Supervisor(PoolEvents):
         :raises StartupFailed: when the host cannot start.
         """
         self._shutdown.heed_signals()
+        self.write_state()
         self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         starting = asyncio.create_task(self._start())
         urged = asyncio.create_task(self._shutdown.asked.wait())
@@ -238,17 +241,33 @@ class Supervisor(PoolEvents):
             "reload": lambda _: self.reload(),
             "cancel": lambda asked: self._phase.cancel(asked),
             "stacks": self._pool.inspector.obey,
-            "recycle": self._pool.obey_recycle,
-            "drain": self._drainer.obey_drain,
-            "resume": self._drainer.obey_resume,
+            "recycle": self._in_service(self._pool.obey_recycle),
+            "drain": self._in_service(self._drainer.obey_drain),
+            "resume": self._in_service(self._drainer.obey_resume),
         }
+
+    def _in_service(self, action: Action) -> Action:
+        """An action for the time between start and stop, refused before and after it."""
+
+        async def obey(asked: Mapping[str, object]) -> Decision:
+            unfit = self._out_of_service()
+            return Decision(False, unfit) if unfit else await action(asked)
+
+        return obey
+
+    def _out_of_service(self) -> str:
+        """Why there are no workers to act on; empty: there are."""
+        if self._stopping:
+            return STOPPING
+        return "" if self._fleet.count else starting_text(self._phase.waiting)
 
     async def reload(self) -> Decision:
         """Proves and takes new settings and code, or keeps the old and says why."""
-        if not self._fleet.count:
+        if unfit := self._out_of_service():
             # nothing to change over from yet, and systemd still waits for the first READY
-            _log.error("reload rejected: the host is still starting")
-            return Decision(False, "the host is still starting")
+            hint = "" if self._stopping else " (restart it if what it began with has changed since)"
+            _log.error("nothing is reloaded: %s", unfit)
+            return Decision(False, f"nothing is reloaded: {unfit}{hint}")
         if self._phase.ready:
             self._notifier.reloading()
         decision = await self._reloader.reload()
@@ -258,12 +277,22 @@ class Supervisor(PoolEvents):
             self.timeline.add(EventKind.RELOADED, decision.text)
         else:
             self._pool.counters.reloads_rejected += 1
-            _log.error("reload rejected, the old generation serves on: %s", decision.text)
+            rejected = f"rejected, the old generation {self._old_generation()}:"
+            _log.error("reload %s %s", rejected, decision.text)
             self.timeline.add(EventKind.REJECTED, decision.text)
+            decision = Decision(False, f"{rejected}\n{decision.text}")
         self.write_state()
-        if self._phase.ready:
+        if self._phase.ready and not self._stopping:
             self._notifier.ready(self._status())
         return decision
+
+    def _old_generation(self) -> str:
+        """What becomes of the generation that a reload did not replace."""
+        if self._stopping:
+            return "leaves"
+        if drain := self._drainer.text:
+            return f"stays, {drain}"
+        return "serves on" if self._fleet.serving() else "stays, and no worker of it serves"
 
     def _on_reloaded(self, settings: Settings, spec: GenerationSpec) -> None:
         """A reload has succeeded."""
@@ -306,28 +335,29 @@ class Supervisor(PoolEvents):
 
     def write_state(self) -> None:
         """Tells commands who we are (`state_file.py`); later, where there is no room for it now."""
-        self.state_is_old = True
+        self.written_state = None
         with self.guard("writing state.json"):
             self._write_state()
 
     def _write_state(self) -> None:
         routes = {n: [h.route for h in g.spec.handlers] for n, g in self._pool.generations.items()}
-        state_file.write(
+        self.written_state = state_file.write(
             self._runtime,
             HostState(
                 os.getpid(), self._fleet.generation, self._phase.ready, self._fleet.count, routes,
                 str(self._settings.file), __version__, self._began_ns, self._phase.waiting,
                 self._drainer.outlives_us(stopping=self._shutdown.urgency is not Urgency.NONE),
-                *self.timeline.last_death(),
+                *self.timeline.last_death(), self._stopping,
             ),
         )  # fmt: skip
-        self.has_state, self.state_is_old = True, False
 
     # -- the end --------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
         hint = "; a second signal hurries them" if self._pool.members else ""
         _log.info("stopping: %d workers leave%s", len(self._pool.members), hint)
+        self._stopping = True
+        self._reloader.end()
         self._notifier.stopping("leaving the queue group")
         self.write_state()  # an ordered stop ends a drain
         await self._phase.stop(self._shutdown, stop_limit(self._settings))
