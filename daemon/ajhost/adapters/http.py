@@ -92,6 +92,7 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=int(HTTP_IDLE_LIMIT),
+            backlog=_BACKLOG,  # as many are accepted before any of them is looked at
         )
         config.load()
         self._server = uvicorn.Server(config)
@@ -216,6 +217,9 @@ class _Bounded(H11Protocol):
         ended = (c for c in self.connections if isinstance(c, _Bounded) and (not c._asks or c._unread))
         others = [c for c in ended if c is not self]
         oldest = min(others, key=lambda c: c._opened, default=self)
+        self.connections.discard(
+            oldest
+        )  # before its end is told, so that the next one does not choose it again
         oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:

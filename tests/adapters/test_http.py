@@ -1,0 +1,48 @@
+"""The HTTP server beside its host: what many connections at once may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from ajhost.adapters.http import PLAIN_TEXT, Endpoint, HttpServer, Page
+from ajhost.adapters.http_access import PageAccess
+from tests.support.nats import free_port
+
+AT_ONCE = 60
+"""Fewer than the backlog, so that all of them are accepted in one turn of the loop."""
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def asked(port: int) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+async def test_connections_that_come_all_at_once_are_closed_but_for_some() -> None:
+    port = free_port()
+    endpoints = {"/healthz": Endpoint(lambda: Page(200, PLAIN_TEXT, b"well\n"))}
+    server = await HttpServer.start(f"127.0.0.1:{port}", endpoints, PageAccess())
+    clients: list[socket.socket] = []
+    before = descriptors()
+    try:
+        for _ in range(10):
+            for _ in range(AT_ONCE):
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", port))
+                clients.append(client)
+            assert (await asked(port)).endswith(b"\r\n\r\nwell\n")
+        assert descriptors() - before - len(clients) <= 2 * AT_ONCE
+    finally:
+        for client in clients:
+            client.close()
+        server.close()
