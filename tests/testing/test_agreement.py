@@ -106,6 +106,10 @@ def default(amount: Annotated[int, Field(gt=0)] = 3) -> int:
     return amount
 
 
+def title(text: Annotated[str, Field(max_length=5)] | None) -> list[object]:
+    return [text]
+
+
 async def in_a_group(task: Task) -> None:
     async def ends() -> None:
         raise TerminateTask("no such customer")
@@ -172,6 +176,9 @@ CASES: list[tuple[str, object, str]] = [
     ("row", None, '{"at":"2026-01-31T00:00:00+00:00","price":"1.50","tags":["a"]}'),
     ("default", None, "3"),
     ("default", 0, "invalid payload: amount: input should be greater than 0"),
+    ("title", "plain", '["plain"]'),
+    ("title", None, "[null]"),
+    ("title", '"json"', "invalid payload: text: string should have at most 5 characters"),
     ("in_a_group", None, "no such customer"),
     (
         "two_faults",

@@ -287,6 +287,10 @@ def _cure(value: object) -> str:
     with contextlib.suppress(Exception):
         if inspect.isawaitable(value):
             return "; it was not awaited"
+        if inspect.isasyncgen(value):
+            return "; return a list of it: [item async for item in ...]"
+        if isinstance(value, BaseException):
+            return "; raise it"
         for method in ("to_dict", "to_dicts", "tolist"):  # of pandas, polars, arrays
             if callable(getattr(kind, method, None)) and not isinstance(value, type):
                 return f"; return what its {method}() makes"

@@ -1,4 +1,9 @@
-"""How a payload becomes what a handler's parameter asks for: bytes, text, or JSON that pydantic validates."""
+"""How a payload becomes what a handler's parameter asks for: bytes, text, or JSON that pydantic validates.
+
+bytes, bytes | None                           as it is
+str, str | None, Annotated[str, Field(...)]   as UTF-8; pydantic checks it
+anything else                                 JSON, validated
+"""
 
 from __future__ import annotations
 
@@ -72,9 +77,33 @@ def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
         reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
         raise Unreadable(
             f"{handler}: {name} cannot be validated as {type_name(hint)}: {reason}. What would do: bytes, str, "
-            "dict, list, a dataclass, a TypedDict, a pydantic model"
+            f"dict, list, a dataclass, a TypedDict, a pydantic model, or Annotated[{type_name(hint)}, "
+            "PlainValidator(f)] of pydantic, where f makes it of what is in the JSON"
         ) from None
+    raw, is_optional = _raw_type(hint)
+    if raw is not None:
+        reader = _Bytes() if raw is bytes else _Text(name)
+        return _Checked(name, type_name(hint), adapter, reader, is_optional)
     return _Json(name, type_name(hint), adapter, handler)
+
+
+def _raw_type(hint: Any) -> tuple[type | None, bool]:
+    """`bytes` or `str`, if that is what the type comes to: with constraints, by another name; whether None fits too."""
+    is_optional = False
+    while hint is not bytes and hint is not str:
+        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Annotated:
+            hint = arguments[0]
+        elif origin in (typing.Union, types.UnionType) and len(arguments) == 2 and type(None) in arguments:
+            is_optional = True
+            (hint,) = (part for part in arguments if part is not type(None))
+        elif isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":  # `type Name = str`, Python 3.12
+            hint = hint.__value__
+        else:
+            return None, False
+    return hint, is_optional
 
 
 def type_name(hint: Any) -> str:
@@ -150,19 +179,60 @@ class _Text:
         return None
 
 
-class _Json:
-    """JSON, validated by pydantic."""
+class _Validated:
+    """What pydantic has a say in."""
 
-    def __init__(self, name: str, type_name: str, adapter: TypeAdapter[Any], handler: str) -> None:
+    def __init__(self, name: str, type_name: str, adapter: TypeAdapter[Any]) -> None:
         from pydantic import ValidationError
 
         self.type_name = type_name
         self._name = name
         self._adapter = adapter
+        self._Invalid = ValidationError
+
+    def _invalid(self, error: Any, payload: bytes) -> InvalidPayload:
+        # a payload may have as many errors as items: pydantic writes JSON of them ten times as fast as it makes objects
+        found = error.json(include_url=False, include_context=False, include_input=False)
+        first, _ = _DECODER.raw_decode(found, 1)
+        more = error.error_count() - 1
+        place = _shortened(
+            self._name + _place(first["loc"], first["type"] == "missing", payload), _PLACE_SHOWN
+        )
+        message = _shortened(first["msg"].rstrip(", "), _MESSAGE_SHOWN)
+        if message[1:2].islower():
+            message = message[:1].lower() + message[1:]
+        return InvalidPayload(f"{place}: {message} (and {more} more)" if more else f"{place}: {message}")
+
+
+class _Checked(_Validated):
+    """Bytes or a text with constraints, or that need not be there."""
+
+    def __init__(
+        self, name: str, type_name: str, adapter: TypeAdapter[Any], raw: _Bytes | _Text, is_optional: bool
+    ) -> None:
+        super().__init__(name, type_name, adapter)
+        self._raw, self._is_optional = raw, is_optional
+
+    def read(self, payload: bytes) -> Any:
+        if not payload and self._is_optional:
+            return None
+        try:
+            return self._adapter.validate_python(self._raw.read(payload))
+        except self._Invalid as error:
+            raise self._invalid(error, b"") from None
+
+    def schema(self) -> None:
+        return None
+
+
+class _Json(_Validated):
+    """JSON, validated by pydantic."""
+
+    def __init__(self, name: str, type_name: str, adapter: TypeAdapter[Any], handler: str) -> None:
+        super().__init__(name, type_name, adapter)
         self._handler = handler
         has_decimals = _mentions(adapter.core_schema, "decimal")
         self._validate = self._with_decimals if has_decimals else adapter.validator.validate_json
-        self._Invalid = ValidationError
         self._told = False
 
     def schema(self) -> dict[str, Any]:
@@ -219,19 +289,6 @@ class _Json:
                 )
             return value
         raise self._invalid(problem, payload) from None
-
-    def _invalid(self, error: Any, payload: bytes) -> InvalidPayload:
-        # a payload may have as many errors as items: pydantic writes JSON of them ten times as fast as it makes objects
-        found = error.json(include_url=False, include_context=False, include_input=False)
-        first, _ = _DECODER.raw_decode(found, 1)
-        more = error.error_count() - 1
-        place = _shortened(
-            self._name + _place(first["loc"], first["type"] == "missing", payload), _PLACE_SHOWN
-        )
-        message = _shortened(first["msg"].rstrip(", "), _MESSAGE_SHOWN)
-        if message[1:2].islower():
-            message = message[:1].lower() + message[1:]
-        return InvalidPayload(f"{place}: {message} (and {more} more)" if more else f"{place}: {message}")
 
 
 def _mentions(schema: object, kind: str) -> bool:

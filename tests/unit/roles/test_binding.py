@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 from uuid import UUID
 
 import pytest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, RootModel
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, PlainValidator, RootModel
 
 from ajhost.api import InvalidPayload, Task, TerminateTask
 from ajhost.protocol.task import encode_task, read_task
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = typing.TypeVar("T")
 Number = typing.NewType("Number", int)
+Name = typing.NewType("Name", str)
+Short = Annotated[str, Field(max_length=5)]
 
 
 def _strange(score: int) -> int:
@@ -289,6 +291,16 @@ def test_parameters_get_what_the_signature_says(function: Any, given: object) ->
         (Named, '{"to":"ada"}', Named(to="ada")),
         (Mail | None, "", None),
         (Any, "", None),
+        (bytes | None, "\N{SNOWMAN}", "\N{SNOWMAN}".encode()),
+        (bytes | None, "", None),
+        (str | None, '"text"', '"text"'),
+        (Optional[str], "null", "null"),  # noqa: UP045
+        (str | None, "", None),
+        (Name, "text", "text"),
+        (Short, "text", "text"),
+        (Short, "", ""),
+        (Short | None, "", None),
+        (Annotated[bytes, "doc"] | None, "{", b"{"),
     ],
     ids=str,
 )
@@ -339,6 +351,8 @@ def test_a_payload_that_does_not_fit_ends_the_task_and_says_where(payload: str, 
         (Optional[Mail], '{"to":1}', "what.to: input should be a valid string"),  # noqa: UP045
         (list[Mail], "", "what: there is none, list[Mail] is wanted"),
         (Annotated[Mail, "doc"] | int, "", "what: there is none, Mail | int is wanted"),
+        (Short, "too long", "what: string should have at most 5 characters"),
+        (Short | None, "too long", "what: string should have at most 5 characters"),
     ],
     ids=str,
 )
@@ -363,6 +377,16 @@ def test_what_a_validator_raises_by_mistake_is_an_error_of_the_handlers(
 ) -> None:
     with pytest.raises(error, match="one|two"):
         called(asked_for(Named), json.dumps({"to": "a", "score": score}))
+
+
+@pytest.mark.parametrize("kind", [bytes | None, Annotated[bytes, Field(min_length=1)]], ids=str)
+def test_bytes_are_as_they_are_with_a_constraint_and_where_they_may_be_absent(kind: Any) -> None:
+    assert called(asked_for(kind), b"\x00\xff{") == b"\x00\xff{"
+
+
+def test_what_pydantic_does_not_know_is_made_by_a_function_of_the_handlers() -> None:
+    kind = Annotated[Weird, PlainValidator(lambda value: ["made of", value])]
+    assert called(asked_for(kind), '{"a": 1}') == ["made of", {"a": 1}]
 
 
 def test_text_that_is_not_utf_8_is_told() -> None:
@@ -461,7 +485,14 @@ def test_a_function_without_parameters_is_called_with_nothing() -> None:
         ),
         (two_tasks, ["a and b are both a Task"]),
         (three, ["it needs mail, config", "f(mail: Mail, task: Task)"]),
-        (weird, ["what cannot be validated as Weird", "What would do: bytes, str, dict"]),
+        (
+            weird,
+            [
+                "what cannot be validated as Weird",
+                "What would do: bytes, str, dict",
+                "Annotated[Weird, PlainValidator(f)]",
+            ],
+        ),
         (hidden, ["'OnlyForTheTypeChecker' of what cannot be resolved", "at run time"]),
         (Object.method, ["m:f is a method", "of an object of its class"]),
         (narrow(mail_first), ["a decorator's wrapper(task: Task)", "give it (*args, **kwargs)"]),

@@ -10,7 +10,7 @@ import re
 import uuid
 from array import array
 from collections import Counter, UserList, UserString, deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -174,6 +174,15 @@ def test_an_object_of_attrs_is_its_fields() -> None:
         encode([kind(1, math.nan)])
     with pytest.raises(CannotEncode, match=r"result\.b\[0\]: object cannot be encoded as JSON"):
         encode(kind(2**70, [object()]))
+
+
+def test_what_cannot_be_encoded_is_told_with_what_to_do_instead() -> None:
+    async def rows() -> AsyncIterator[int]:
+        yield 1
+
+    for value, cure in ((rows(), "return a list of it: "), ([ValueError("x")], "ValueError .*; raise it")):
+        with pytest.raises(CannotEncode, match=cure):
+            encode(value)
 
 
 async def test_a_coroutine_says_that_it_was_not_awaited() -> None:
