@@ -86,6 +86,12 @@ def test_an_applications_records_are_there_once() -> None:
     assert line.endswith("worker 1: in a file too")
 
 
+def test_functions_of_the_logging_module_change_no_format() -> None:
+    first, second = run("logging.info('first')\nlogging.basicConfig()\napp.info('second')")
+    assert first.endswith("INFO    worker 1: first")
+    assert second.endswith("INFO    worker 1: second")
+
+
 def test_an_applications_level_is_its_own() -> None:
     lines = run(
         "logging.getLogger().setLevel('DEBUG')\nlogs.configure('info', 'worker', 1, 2)\napp.debug('wanted')"

@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -228,6 +228,28 @@ async def opened(worker: Worker) -> AsyncIterator[list[str]]:
     connections = [f"of worker {worker.slot}"]
     yield connections
     connections.append("closed")
+
+
+class Opener:
+    async def __call__(self, worker: Worker) -> AsyncIterator[str]:
+        yield "called"
+
+    async def opened(self, worker: Worker) -> AsyncIterator[str]:
+        yield "method"
+
+
+def returns_a_generator(worker: Worker) -> Iterator[str]:
+    return (text for text in ["generator"])
+
+
+@pytest.mark.parametrize(
+    ("function", "state"),
+    [(Opener(), "called"), (Opener().opened, "method"), (returns_a_generator, "generator")],
+    ids=["an object", "a method", "a function that returns one"],
+)
+async def test_whatever_makes_a_generator_is_a_lifespan(function: Callable[..., Any], state: str) -> None:
+    async with lifespan(function) as entered:
+        assert entered == state
 
 
 async def test_a_lifespan_gives_its_state_to_a_handler() -> None:

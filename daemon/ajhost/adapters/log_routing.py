@@ -8,6 +8,8 @@ So the host's loggers and its one handler are out of their reach:
 - Every other record goes to the handlers of the application, as ever, and to the host's as well, unless one of theirs
   writes to stdout or stderr: it would be there twice.
 - The application's levels are its own. The root logger has that of `[log]` as long as nobody sets another.
+- `logging.info()` and its siblings call `basicConfig()` where the root logger has no handler. That asks for nothing but
+  to be seen, which the host's handler sees to.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ WRITTEN_LEVEL: ContextVar[int | None] = ContextVar("ajhost_written_level", defau
 """The level of the record that an application's handlers are writing just now, maybe to stderr."""
 
 _original = logging.Logger.callHandlers
+_basic_config = logging.basicConfig
 _own_levels: dict[str, int] = {}
 """The levels of single loggers of the host, by name: an application may have set theirs as it sets everybody's."""
 _own_filters: dict[str, logging.Filter] = {}
@@ -88,6 +91,7 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
         _own_levels[name] = logging.getLogger(name).level
     logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
     logging.lastResort = _Nothing()
+    logging.basicConfig = _configure
 
 
 def add_filter(logger: logging.Logger, own: logging.Filter) -> None:
@@ -129,6 +133,12 @@ def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
         _original(logger, record)
     finally:
         WRITTEN_LEVEL.reset(token)
+
+
+def _configure(**options: Any) -> None:
+    """In the place of `logging.basicConfig`."""
+    if options:
+        _basic_config(**options)
 
 
 def _writes_to_console(logger: logging.Logger) -> bool:

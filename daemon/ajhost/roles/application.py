@@ -22,6 +22,8 @@ from typing import Any
 from ajhost.api import Worker
 from ajhost.roles.binding import called_function
 
+LIFESPAN_THREAD = "lifespan"
+"""What the name of the thread of a plain one begins with."""
 Manager = contextlib.AbstractAsyncContextManager[Any]
 Lifespan = Callable[[Worker], Any]
 """A function of the worker: an async or plain generator function with one `yield`, or one that returns a context
@@ -82,11 +84,11 @@ def manager_of(name: str, lifespan: Lifespan, worker: Worker) -> Manager:
 
     :raises Unfit: it returned something else.
     """
-    if inspect.isasyncgenfunction(lifespan):
-        return contextlib.asynccontextmanager(lifespan)(worker)
-    if inspect.isgeneratorfunction(lifespan):
-        return _InThread(contextlib.contextmanager(lifespan)(worker))
     manager = lifespan(worker)
+    if inspect.isasyncgen(manager):
+        manager = contextlib.asynccontextmanager(lambda: manager)()
+    elif inspect.isgenerator(manager):
+        manager = contextlib.contextmanager(lambda: manager)()
     kind = type(manager)
     if hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__"):
         found: Manager = manager
@@ -101,7 +103,7 @@ class _InThread(contextlib.AbstractAsyncContextManager[Any]):
 
     def __init__(self, manager: contextlib.AbstractContextManager[Any]) -> None:
         self._manager = manager
-        self._thread = ThreadPoolExecutor(1, "lifespan")
+        self._thread = ThreadPoolExecutor(1, LIFESPAN_THREAD)
 
     async def __aenter__(self) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._manager.__enter__)

@@ -15,10 +15,12 @@ import gc
 import inspect
 import logging
 import os
+import queue
 import sys
 import sysconfig
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -123,8 +125,12 @@ def _callback(timer: asyncio.TimerHandle) -> tuple[bool, str]:
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:  # `print`, but not the method of a future that is written in C
         return inspect.ismodule(getattr(function, "__self__", None)), getattr(function, "__name__", "?")
-    library = code.co_filename.startswith((_OWN, _STDLIB)) or "-packages/" in code.co_filename
-    return not library, function.__qualname__
+    return not is_library(code.co_filename), function.__qualname__
+
+
+def is_library(file: str) -> bool:
+    """Whether a file of code is Python's, a library's or the host's, and no application's."""
+    return file.startswith((_OWN, _STDLIB)) or "-packages/" in file
 
 
 def _is_own(task: asyncio.Task[Any]) -> bool:
@@ -137,11 +143,19 @@ def _name(task: asyncio.Task[Any]) -> str:
 
 
 def _is_idle(thread: threading.Thread, frames: dict[int, Any]) -> bool:
-    """Whether it is one of a pool's threads that waits for work (`_worker` of concurrent/futures/thread.py)."""
+    """Whether it is a thread of a library's pool that waits for work.
+
+    One of `concurrent.futures` does in `_worker`. Others (anyio's, which it stops when the loop has ended) wait for the
+    next item of a `queue.Queue`, and run nothing of the application's.
+    """
     frame = frames.get(thread.ident or 0)
-    return (
-        frame is not None and frame.f_code.co_name == "_worker" and frame.f_code.co_filename.endswith(_POOL)
-    )
+    if frame is None:
+        return False
+    if frame.f_code.co_name == "_worker" and frame.f_code.co_filename.endswith(_POOL):
+        return True
+    stack = [each.f_code for each, _ in traceback.walk_stack(frame)]
+    waits = any(code is queue.Queue.get.__code__ for code in stack[:2])
+    return waits and all(is_library(code.co_filename) for code in stack)
 
 
 def finish(status: int, beat: Callable[[], None]) -> NoReturn:

@@ -1,17 +1,29 @@
-"""The lifespan of a worker: entered before it joins the queue group, left after its last reply."""
+"""The lifespan of a worker: entered before it joins the queue group, left after its last reply.
+
+The worker holds no request meanwhile, so that an `async` lifespan that blocks the loop (it loads a model) harms nobody:
+a thread writes the heartbeat until the lifespan's own limit.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
-from collections.abc import Callable
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
 from typing import Any, Self
 
 from ajhost import api
-from ajhost.roles.application import Lifespan, manager_of
+from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
+from ajhost.roles.application import LIFESPAN_THREAD, Lifespan, manager_of
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.worker.ending import is_library
 
 _log = logging.getLogger("ajhost.worker")
 
@@ -32,16 +44,25 @@ class LifespanRunner:
         start_timeout: float,
         stop_timeout: float,
         on_end: Callable[[str], None],
+        beat: Callable[[], None],
     ) -> None:
-        """Times in seconds."""
+        """Times in seconds. `beat` writes the heartbeat, and is called by a thread."""
         self._name, self._lifespan, self._worker = name, lifespan, worker
         self._start_timeout, self._stop_timeout, self._on_end = start_timeout, stop_timeout, on_end
         self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._beat = beat
         self._leave = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[BaseException | None] | None = None
+        self._cut_at = ""
 
     @classmethod
-    def of(cls, spec: GenerationSpec, worker_spec: WorkerSpec, on_end: Callable[[str], None]) -> Self | None:
+    def of(
+        cls,
+        spec: GenerationSpec,
+        worker_spec: WorkerSpec,
+        on_end: Callable[[str], None],
+        beat: Callable[[], None],
+    ) -> Self | None:
         """The lifespan of a worker, or None if its application has none."""
         python = spec.python
         if python.lifespan is None:
@@ -53,28 +74,54 @@ class LifespanRunner:
             start_timeout=python.start_timeout,
             stop_timeout=python.stop_timeout,
             on_end=on_end,
+            beat=beat,
         )
 
     async def enter(self) -> Any:
         """Enters it, and returns what it yields. :raises LifespanFailed: it raised, or took too long."""
         self._task = task = asyncio.create_task(self._live(), name="lifespan")
-        await asyncio.wait({self._entered, task}, timeout=self._start_timeout, return_when="FIRST_COMPLETED")
+        with self._beating(self._start_timeout):
+            await asyncio.wait(
+                {self._entered, task}, timeout=self._start_timeout, return_when="FIRST_COMPLETED"
+            )
         if self._entered.done():
             return self._entered.result()
         if not task.done():
-            stack = task.get_stack(limit=1)
-            at = f", in line {stack[0].f_lineno} of {stack[0].f_code.co_filename}" if stack else ""
-            task.cancel()
             raise LifespanFailed(
-                f"python.lifespan: {self._name} took more than {self._start_timeout:g} s{at}"
+                f"python.lifespan: {self._name} took more than {self._start_timeout:g} s{await self._cut(task)}"
             )
-        error = task.exception() if not task.cancelled() else asyncio.CancelledError()
+        error = asyncio.CancelledError() if task.cancelled() else task.result()
         assert error is not None
         raise LifespanFailed(
             f"python.lifespan: {self._name} raised {type(error).__name__}: {error}"
         ) from error
 
-    async def _live(self) -> None:
+    @contextlib.contextmanager
+    def _beating(self, limit: float) -> Iterator[None]:
+        over, end = threading.Event(), time.monotonic() + limit
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT_INTERVAL) and time.monotonic() < end:
+                self._beat()
+
+        threading.Thread(target=beat, name="ajhost lifespan beat", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    async def _live(self) -> BaseException | None:
+        """What it raised, as a result: `SystemExit` and `KeyboardInterrupt` raised by a task would end the loop."""
+        try:
+            await self._enter_and_leave()
+        except asyncio.CancelledError as error:
+            self._cut_at = _place(reversed(list(traceback.walk_tb(error.__traceback__)))) or self._cut_at
+            raise
+        except BaseException as error:
+            return error
+        return None
+
+    async def _enter_and_leave(self) -> None:
         async with manager_of(self._name, self._lifespan, self._worker) as state:
             self._entered.set_result(state)
             try:
@@ -84,6 +131,19 @@ class LifespanRunner:
                     _log.error("python.lifespan: %s has ended before its worker", self._name)
                     self._on_end("its lifespan has ended")
 
+    async def _cut(self, task: asyncio.Task[BaseException | None]) -> str:
+        """Cancels it, and returns where it was, as far as that can be had."""
+        frames = sys._current_frames()
+        for thread in threading.enumerate():
+            if (
+                thread.name.startswith(LIFESPAN_THREAD)
+                and (frame := frames.get(thread.ident or 0)) is not None
+            ):
+                self._cut_at = _place(traceback.walk_stack(frame))
+        task.cancel()
+        await asyncio.wait({task}, timeout=POLL_INTERVAL)
+        return self._cut_at
+
     async def exit(self) -> None:
         """Leaves it, within the stop timeout. Raises nothing."""
         task = self._task
@@ -92,9 +152,18 @@ class LifespanRunner:
         self._leave.set()
         if not self._entered.done():
             task.cancel()
-        await asyncio.wait({task}, timeout=self._stop_timeout)
+        with self._beating(self._stop_timeout):
+            await asyncio.wait({task}, timeout=self._stop_timeout)
         if not task.done():
-            _log.error("python.lifespan: %s did not end within %g s", self._name, self._stop_timeout)
-            task.cancel()
-        elif not task.cancelled() and (error := task.exception()) is not None:
+            where = await self._cut(task)
+            _log.error("python.lifespan: %s did not end within %g s%s", self._name, self._stop_timeout, where)
+        elif not task.cancelled() and (error := task.result()) is not None:
             _log.error("python.lifespan: %s raised at its end", self._name, exc_info=error)
+
+
+def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
+    """The innermost line of the application; `frames` begin with the innermost."""
+    for frame, line in frames:
+        if not is_library(frame.f_code.co_filename):
+            return f", in line {line} of {frame.f_code.co_filename}"
+    return ""

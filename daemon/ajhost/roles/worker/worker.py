@@ -154,7 +154,7 @@ class Worker(ExecutorEvents, Sink):
         )
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
-        self._lifespan = LifespanRunner.of(spec, worker_spec, self._ask_to_retire)
+        self._lifespan = LifespanRunner.of(spec, worker_spec, self._ask_to_retire, self.beat_from_thread)
         self._background: Background | None = None
         """Once it has joined: what handlers leave behind, and not what the application's start has."""
 
@@ -238,6 +238,7 @@ class Worker(ExecutorEvents, Sink):
 
     async def _serve(self) -> None:
         if self._lifespan is not None:
+            self._watchdog.extend(time.monotonic() + self._spec.python.start_timeout)
             self._intake.state = await self._lifespan.enter()
         self._background = Background(self._loop)
         # here, since with the first task it is no longer to be told from what that takes
@@ -249,7 +250,7 @@ class Worker(ExecutorEvents, Sink):
             self._consumer.begin()
 
     def beat_from_thread(self) -> None:
-        """At its very end, when the loop runs no more."""
+        """Where the loop may stand still: while the lifespan is entered or left, and at the very end."""
         self._ledger.words[Word.HEARTBEAT] = time.monotonic_ns()
 
     def _beat(self) -> None:
@@ -374,6 +375,7 @@ class Worker(ExecutorEvents, Sink):
         if self._background is not None:
             await self._background.wait(end, self._hurry)
         if self._lifespan is not None:
+            self._watchdog.extend(time.monotonic() + self._spec.python.stop_timeout)
             await self._lifespan.exit()
         self._upkeep.count()
         self._attempts.close()
