@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-# C0 but for tab and newline, DEL, C1: they would drive the reader's terminal, and make journalctl print "[blob data]".
-# Marks of direction and line separators of Unicode: they would show another text than there is (UTR 36)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+MISLEADING = "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f"
+"""For a class of a pattern: DEL and C1, marks of direction, line separators, and what has no width (UTR 36), which show
+another text than there is. Not the joiners of zero width, which emoji and Persian words are written with."""
+# C0 but for tab and newline: they would drive the reader's terminal, and make journalctl print "[blob data]"
+_CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{MISLEADING}]")
 NKEY_SEED = r"\bS[ACNOPUX][A-Z2-7]{56}\b"
 """S, its kind, base32 (github.com/nats-io/nkeys)."""
 # user, password or token in a URL, and seeds
@@ -17,12 +19,17 @@ def clean(text: str) -> str:
     """`text` without control characters (shown as `\\x1b`) and without secrets (shown as `***`)."""
     if not text.isprintable():
         text = _CONTROL.sub(_escaped, text)
+    return without_secrets(text)
+
+
+def without_secrets(text: str) -> str:
+    """`text` with `***` in the place of what stands before the host of an address, and of seeds."""
     return _SECRET.sub("***", text)
 
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 1 << 8 else f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"
 
 
 def one_line(text: str) -> str:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from ajhost.protocol import times
 from ajhost.protocol.outcome import Completed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.safe_text import MISLEADING
 from ajhost.protocol.task import TaskRecord, read_task, shown
 
 CONTENT_TYPE = "application/x-asyncjobs-task+json"
@@ -31,8 +32,8 @@ _HEADER_KEPT = 512
 
 # What the router adds to a task's JSON when it stores it: field names, a time, `: terminate task` after an error.
 _STORED_OVERHEAD = 256
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
-"""What ends a line, what a terminal obeys, what turns the order of text round: `ajc` prints errors as they are."""
+_UNSAFE = re.compile(f"[\x00-\x1f{MISLEADING}]+")
+"""What ends a line, what a terminal obeys, what shows another text than there is: `ajc` prints errors as they are."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = "no reason given"
 

@@ -210,6 +210,10 @@ def test_a_value_cannot_forge_a_field(log: logging.Logger, reader: Reader) -> No
         ("mail to ada@example.net", "mail to ada@example.net"),
         ("https://example.net/@ada", "https://example.net/@ada"),
         ("bell \a, escape \x1b[31m, next line \x85", "bell \\x07, escape \\x1b[31m, next line \\x85"),
+        (
+            "no width \u200b\U000e0041, but \U0001f469\u200d\U0001f680",
+            "no width \\u200b\\U000e0041, but \U0001f469\u200d\U0001f680",
+        ),
         ("tab\tand\nline stay, déjà vu too", "tab\tand\nline stay, déjà vu too"),
     ],
 )

@@ -274,6 +274,8 @@ def test_a_safe_text_is_one_line_of_at_most_a_kibibyte_that_stays_as_it_is(text:
         ("a\r\nAJ-Terminate: b", "a AJ-Terminate: b"),
         ("a\x00b\x7fc\x85d\u2028e", "a b c d e"),
         ("paid \u202eoot\u2069 10", "paid  oot  10"),
+        ("a\u200bd\u2060m\ufeffin\U000e0041", "a d m in"),
+        ("\U0001f469\u200d\U0001f680", "\U0001f469\u200d\U0001f680"),
         ("\ud800x", "\ufffdx"),
         ("x" * 2000, "x" * 1024),
         ("é" * 600, "é" * 512),

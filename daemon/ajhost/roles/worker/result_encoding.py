@@ -5,6 +5,7 @@ from __future__ import annotations
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.safe_text import without_secrets
 from ajhost.roles.json_encoding import CannotEncode, encode
 
 _GROUP_SHOWN = 3
@@ -91,6 +92,7 @@ def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, .
 def _text(error: BaseException) -> str:
     try:
         text = "".join((str(error),))  # a plain str, where `__str__` gave a subclass of it
-        return text[:_LONGEST].rstrip()
+        # libraries put addresses with passwords into what they raise, and a router stores it for everybody
+        return without_secrets(text[: 2 * _LONGEST])[:_LONGEST].rstrip()
     except BaseException:
         return "its text cannot be had"

@@ -156,6 +156,8 @@ def _too_deep() -> RecursionError:
     [
         (RuntimeError("why"), "RuntimeError: why"),
         (RuntimeError(), "RuntimeError"),
+        (OSError("no postgres://ada:hunter2@db:5432/jobs"), "OSError: no postgres://***@db:5432/jobs"),
+        (OSError(f"{'x' * 16_380}://ada:hunter2@db"), f"OSError: {'x' * 16_380}://*"),
         (KeyError("key"), "KeyError: 'key'"),
         (Base("base"), "Base: base"),
         (SystemExit(4), "SystemExit: 4"),
@@ -191,6 +193,10 @@ def test_whatever_is_raised_fails_with_its_class_and_text(error: BaseException, 
     ("error", "text"),
     [
         (TerminateTask("never"), "never"),
+        (
+            TerminateTask("SUANQDPB2RUOE4ETUA26CNX7FUKE5ZZKFCQIIW63OX225F2CO7UEXTM7ZY is no user"),
+            "*** is no user",
+        ),
         (TerminateTask(), "TerminateTask"),
         (StrIsOdd(), "odd"),
         (
