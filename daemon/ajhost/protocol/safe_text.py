@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-MISLEADING = "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f"
+MISLEADING = (
+    "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+    "\U000e0001\U000e0020-\U000e007f"
+)
 """For a class of a pattern: DEL and C1, marks of direction, line separators, and what has no width (UTR 36), which show
 another text than there is. Not the joiners of zero width, which emoji and Persian words are written with."""
 # C0 but for tab and newline: they would drive the reader's terminal, and make journalctl print "[blob data]"
