@@ -90,7 +90,7 @@ def test_an_answer_is_counted_when_it_leaves_and_once(outcome: Outcome) -> None:
 def test_what_a_worker_dies_with_before_it_left_is_counted_as_what_it_is_answered(tmp_path: Path) -> None:
     worker, runtime = Worker(), tmp_path
     index = worker.answer(Completed(b"r"))
-    answered = Answered(runtime, ["email"])
+    answered = Answered(runtime, ["email"], lambda tell: None)
     entry = worker.ledger.entry(index)
     assert entry.state is State.ANSWERED
     answered.begun(worker.ledger, entry, Failed("worker died: signal 9"))

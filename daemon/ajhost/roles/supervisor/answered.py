@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ajhost.adapters.linux.stats_files import StatsFile
 from ajhost.adapters.log_record import TaskLabels
@@ -19,15 +21,30 @@ from ajhost.roles.attempts import Attempts, tell
 from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.stats_history import DIRECTORY
 
+_AT_ONCE = 32
+"""Attempts that are told of before the event loop has its next turn."""
+
+
+class _Begun(NamedTuple):
+    """An attempt that the supervisor has answered and not told of yet."""
+
+    outcome: Outcome
+    labels: TaskLabels
+    worker: dict[str, str]
+
 
 class Answered:
     """Records the supervisor's answers. Routes are those of the present generation, found by a task's type."""
 
-    def __init__(self, runtime: Path, routes: Sequence[str]) -> None:
+    def __init__(
+        self, runtime: Path, routes: Sequence[str], call_soon: Callable[[Callable[[], None]], object]
+    ) -> None:
+        """`call_soon`: the event loop's."""
         self._file = StatsFile(runtime / DIRECTORY)
         recent = RecentAttempts(runtime)
         self._attempts = Attempts(self._file.writer(routes), routes, recent, tell_completed=False)
         self.use_routes(routes)
+        self._call_soon, self._untold = call_soon, deque[_Begun]()
 
     def limit(self, limits: Iterable[tuple[str, int]]) -> None:
         """Takes a generation's `[log.limits]`."""
@@ -45,26 +62,40 @@ class Answered:
 
     def close(self) -> None:
         """Tells at once what is kept back."""
+        self._tell(len(self._untold))
         self._attempts.close()
 
     def begun(self, ledger: Ledger, entry: Entry, outcome: Outcome) -> None:
-        """An attempt that a worker had begun, and that this worker cannot answer.
+        """An attempt that a worker had begun, and that this worker cannot answer. It is counted now, and told of later.
 
-        What it had refused, it has recorded itself.
+        To tell of one takes longer than to answer it, and when workers die many wait for their answers. What the worker
+        had refused, it has recorded itself.
         """
         if entry.refused or entry.state in (State.RECEIVED, State.QUEUED):
             return
         now, begun, received = time.monotonic(), entry.started_ns / 1e9, entry.received_ns / 1e9
         number = self._number(entry.type)
         route = "" if number is None else self._routes[number]
-        labels = TaskLabels(entry.id, entry.type, route, entry.tries, now - received)
-        worker = {"aj_worker_slot": str(ledger.slot), "aj_worker_pid": str(ledger.words[Word.PID])}
         if entry.state in (State.STARTED, State.ANSWERED):  # what has left its process was counted there
             self._attempts.count(
                 StatsWriter.NO_ROUTE if number is None else number, outcome, begun - received, now - begun
             )
-        self._attempts.remember(outcome, labels)
-        tell(outcome, labels, extra=worker)
+        labels = TaskLabels(entry.id, entry.type, route, entry.tries, now - received)
+        worker = {"aj_worker_slot": str(ledger.slot), "aj_worker_pid": str(ledger.words[Word.PID])}
+        if not self._untold:
+            self._call_soon(self._tell_some)
+        self._untold.append(_Begun(outcome, labels, worker))
+
+    def _tell_some(self) -> None:
+        self._tell(min(_AT_ONCE, len(self._untold)))
+        if self._untold:
+            self._call_soon(self._tell_some)
+
+    def _tell(self, count: int) -> None:
+        for _ in range(count):
+            outcome, labels, worker = self._untold.popleft()
+            self._attempts.remember(outcome, labels)
+            tell(outcome, labels, extra=worker)
 
     def refused(self, frame: bytes, text: str) -> None:
         """A request that nobody has begun; `frame` is as it came, or what there is of it."""

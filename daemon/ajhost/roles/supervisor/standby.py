@@ -90,7 +90,7 @@ class Standby(Sink):
         self._subscribe_lock = asyncio.Lock()
         self._draining = ""
         self._holding = False
-        self.answered = Answered(spec.runtime, [h.route for h in spec.handlers])
+        self.answered = Answered(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
         self.apply_generation(spec, queues)
 
     def _merge_restart_windows(self, restart_window: RestartWindow) -> None:

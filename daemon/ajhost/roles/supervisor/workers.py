@@ -307,7 +307,11 @@ class WorkerPool(WorkerEvents):
             self.counters.absorb(member.ledger)
         with self.guard("answering for a dead worker"):
             self._events.worker_died(member, how)
-        self.handle(Died(member.serial))  # whatever its ledger says, its slot is filled again
+        # whatever its ledger says its slot is filled again, after the first answers for it: routers wait for these
+        asyncio.get_running_loop().call_soon(self._tell_of_death, member.serial)
+
+    def _tell_of_death(self, serial: int) -> None:
+        self.handle(Died(serial))
         self._retire_generations()
 
     def _note_failure(self, number: int, why: str) -> None:

@@ -24,7 +24,7 @@ class Answers:
 
     def __init__(self, runtime: Path) -> None:
         self.replies: list[bytes] = []
-        self.answered = Answered(runtime, ["type"])
+        self.answered = Answered(runtime, ["type"], lambda tell: None)
 
     def answer(self, reply: bytes, outcome: Outcome, asked_at: float = 0.0) -> None:
         del outcome, asked_at

@@ -175,6 +175,8 @@ class Recovery:
                 if not isinstance(error, OSError | MemoryError):
                     break
             else:
+                # not at the end of this turn of the loop, in which other processes' requests may be recovered
+                self._standby.transport.out.flush()
                 return
             await asyncio.sleep(RESOURCE_RETRY)
         _log.error("%s was given up: requests are lost", job)
