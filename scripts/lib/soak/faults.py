@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ajhost.core.backoff import BACKOFF
+from ajhost.core.timings import ANSWER_MARGIN, LOGIN_SPREAD
+from ajhost.ledger.connection_status import Reason
 from scripts.lib.soak.router import Router, stamp
 from scripts.lib.soak.service import Service
 from tests.support import processes
@@ -45,11 +49,11 @@ def server_config(*, password: str = PASSWORD, may: str = ">") -> str:
     return f"authorization {{ users = [{host}, {{user: router, password: {PASSWORD}}}] }}\n{lame_duck}"
 
 
-_SETTLE = 2.5
+_BACK = BACKOFF[Reason.ENDED].most + 0.5
 """Seconds after a server's start by which every process has connected again: the longest pause between two tries, and
 some more."""
-_SETTLE_AFTER_REFUSAL = 6.0
-"""As `_SETTLE`, after a server that was there and refused, or was silent: these are tried more seldom."""
+BACK_AFTER_REFUSAL = BACKOFF[Reason.AUTHORIZATION].most + LOGIN_SPREAD
+"""As `_BACK`, after a server that was there and refused, or was silent: these are tried more seldom."""
 _STARTS = 3
 _PAUSE_AFTER_FAILURE = 2.0
 """Seconds, as in the unit's ExecStopPost."""
@@ -66,16 +70,32 @@ class Window:
     end: float = 0.0
     nobody: int = 0
     """Requests that found no responders meanwhile."""
-    settle: float = _SETTLE
+    back: float = _BACK
     """Seconds after its end in which connections are made again."""
 
     def touches(self, since: float, until: float) -> bool:
-        """Whether it, or the moment after it in which connections are made again, overlaps with that time."""
-        return self.start <= until and (not self.end or self.end + self.settle >= since)
+        """Whether that time overlaps with it, or with the time in which all come back and do what has waited."""
+        return self.start <= until and (not self.end or self.end + max(self.back, _BACK) >= since)
 
-    def covers(self, moment: float) -> bool:
-        """Whether that moment lies in it."""
-        return self.start <= moment and (not self.end or self.end >= moment)
+
+def away_at(deadline: float, servers: Iterable[Window], daemons: Iterable[Window] = ()) -> bool:
+    """Whether a fault of the server explains that nobody was connected when the host would answer at the latest.
+
+    A process is back `Window.back` seconds after the fault's end at the latest (docs/connection.md, "Reasons"), not at
+    once: until then it may be in its pause between two tries, with results that nobody else has. A daemon that was
+    killed is back when its next start is ready. So windows that follow each other more closely are one long window.
+    """
+    spans = [(w.start, (w.end or math.inf) + w.back, True) for w in servers]
+    spans += [(w.start, w.end or math.inf, False) for w in daemons]
+    chains: list[tuple[float, float, bool]] = []
+    for start, end, of_server in sorted(spans):
+        if chains and start <= chains[-1][1]:
+            begin, before, has_server = chains.pop()
+            chains.append((begin, max(before, end), has_server or of_server))
+        else:
+            chains.append((start, end, of_server))
+    moment = deadline - ANSWER_MARGIN
+    return any(has_server and start <= moment <= end for start, end, has_server in chains)
 
 
 @dataclass(slots=True)
@@ -280,7 +300,7 @@ async def server_stands_still(stage: Stage) -> None:
     async with stage.server_lock:
         seconds = stage.rng.choice((0.2, 0.7, 1.5, 3.0))
         stage.note("nats-server stopped", f"for {seconds} s")
-        window = Window("nats-server stopped", time.time())
+        window = Window("nats-server stopped", time.time(), back=0.0)  # connections outlive it
         stage.still_windows.append(window)
         stage.server.send_signal(signal.SIGSTOP)
         await asyncio.sleep(seconds)
@@ -364,7 +384,7 @@ async def _server_window(stage: Stage, name: str) -> AsyncIterator[None]:
     """While it lasts, and a while after it, the server may not pass on what it is given."""
     async with stage.server_lock:
         stage.note(name)
-        window = Window(name, time.time(), settle=_SETTLE_AFTER_REFUSAL)
+        window = Window(name, time.time(), back=BACK_AFTER_REFUSAL)
         stage.server_windows.append(window)
         try:
             yield

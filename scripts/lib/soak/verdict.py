@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ajhost.core.timings import ANSWER_MARGIN
-from scripts.lib.soak.faults import Stage, Window
+from scripts.lib.soak.faults import Stage, Window, away_at
 from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
 
 _DIED = re.compile(r"\(pid (\d+)\) died: ")
@@ -102,14 +101,13 @@ class Verdict:
         if request.word is None or request.given_up:
             self.words["silent"] += 1
             in_server = any(w.touches(request.sent, passed) for w in self.stage.server_windows)
-            if any(window.covers(request.deadline - ANSWER_MARGIN) for window in still):
+            servers = (*self.stage.server_windows, *self.stage.still_windows)
+            if away_at(request.deadline, servers, self.stage.daemon_windows):
                 self.unreachable.add(request)
             elif not server:
                 self.silent.add(request)
             elif in_server and not request.runs:
                 self.lost.add(request)
-            elif any(window.covers(request.deadline - ANSWER_MARGIN) for window in server):
-                self.unreachable.add(request)
             elif self._lost_twice(request, server):
                 self.both.add(request)
             else:
