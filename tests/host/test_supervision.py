@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support import processes
 from tests.support.host import Host
 from tests.support.host_parts import until
+from tests.support.launched_host import LaunchedHost
 from tests.support.nats import NatsServer
 from tests.support.router import Router
 
@@ -76,14 +76,10 @@ _PIDFD_SEND_SIGNAL = 424
 """asm-generic/unistd.h, the same on every architecture."""
 
 
-class Restricted(Host):
+class Restricted(LaunchedHost):
     """A host that may not signal by pidfd."""
 
-    async def _execute(
-        self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
-    ) -> asyncio.subprocess.Process:
-        launcher = (sys.executable, "-c", REFUSES, str(_PIDFD_SEND_SIGNAL))
-        return await super()._execute(output, notify, launcher, pass_fds)
+    launcher = (sys.executable, "-c", REFUSES, str(_PIDFD_SEND_SIGNAL))
 
 
 async def test_without_pidfd_send_signal_hanging_and_dead_workers_are_replaced(

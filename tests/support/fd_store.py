@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.support.host import Host, Section
+from tests.support.host import Host, Process, Section
 from tests.support.notify import Notification, NotifySocket
 
 _FIRST = 3
@@ -97,7 +96,7 @@ class KeptHost(Host):
 
     async def _execute(
         self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
-    ) -> asyncio.subprocess.Process:
+    ) -> Process:
         kept = self.store.items
         parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _PARKED) for _, descriptor in kept]
         names = ":".join(name for name, _ in kept)

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any, Self
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.ledger.layout import State
-from tests.support import processes
+from tests.support import forked, processes
 from tests.support.log import Line, Log, Wanted
 from tests.support.notify import NotifySocket
 from tests.support.processes import ProcessInfo
-from tests.support.program import CommandResult, run
+from tests.support.program import PROGRAM, CommandResult, run
 
 ROOT = Path(__file__).parents[2]
 HANDLERS = "tests.support.handlers"
@@ -34,6 +33,7 @@ _WORKER = re.compile(r"^ajhost: worker (\d+)")
 _TEMPLATE = "ajhost: template"
 
 Section = Mapping[str, Any]
+Process = asyncio.subprocess.Process | forked.ForkedProcess
 
 
 class HostFailed(AssertionError):
@@ -103,7 +103,7 @@ class Host:
         self.runtime = Path(tempfile.mkdtemp(prefix="ajhost-", dir=shared if shared.is_dir() else None))
         self._servers = [nats] if isinstance(nats, str) else list(nats)
         self._env = dict(env or {})
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._log: Log | None = None
         self._notify: NotifySocket | None = None
         for name, source in (modules or {}).items():
@@ -148,7 +148,7 @@ class Host:
     @property
     def program(self) -> tuple[str, ...]:
         """The command that runs it."""
-        return (sys.executable, "-m", "ajhost", "run", "-c", str(self.file))
+        return (*PROGRAM, "run", "-c", str(self.file))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -173,13 +173,20 @@ class Host:
 
     async def _execute(
         self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
-    ) -> asyncio.subprocess.Process:
-        """Executes the program, by a launcher if need be; output and notifications go where the two say."""
+    ) -> Process:
+        """Starts the program, by a launcher if need be; output and notifications go where the two say."""
+        env = {**self.environment, "NOTIFY_SOCKET": notify}
+        if not launcher and not pass_fds:
+            process = await forked.start(
+                self.program, env=env, directory=self.directory, output=output, new_session=True
+            )
+            if process is not None:
+                return process
         return await asyncio.create_subprocess_exec(
             *launcher,
             *self.program,
             cwd=self.directory,
-            env={**self.environment, "NOTIFY_SOCKET": notify},
+            env=env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -249,7 +256,7 @@ class Host:
         await self.launch()
 
     @property
-    def _running(self) -> asyncio.subprocess.Process:
+    def _running(self) -> Process:
         if self._process is None:
             raise HostFailed("the host was not started")
         return self._process
@@ -344,7 +351,7 @@ class Host:
         self, *arguments: str, stdin: bytes | None = None, timeout: float = 60.0
     ) -> CommandResult:
         """Runs `ajhost ARGUMENTS -c FILE`."""
-        program = (sys.executable, "-m", "ajhost", *arguments, "-c", str(self.file))
+        program = (*PROGRAM, *arguments, "-c", str(self.file))
         return await run(*program, env=self.environment, stdin=stdin, timeout=timeout)
 
     async def status(self) -> dict[str, Any]:

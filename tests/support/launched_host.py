@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.host import Host
+from tests.support.host import Host, Process
 
 
 class LaunchedHost(Host):
@@ -16,7 +15,7 @@ class LaunchedHost(Host):
 
     async def _execute(
         self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
-    ) -> asyncio.subprocess.Process:
+    ) -> Process:
         return await super()._execute(output, notify, (*launcher, *self.launcher), pass_fds)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.support.host import Host
+from tests.support.host import Host, Process
 
 _MOUNT = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@"'
 
@@ -36,7 +36,7 @@ class NamedHost(Host):
 
     async def _execute(
         self, output: int, notify: str, launcher: Sequence[str] = (), pass_fds: Sequence[int] = ()
-    ) -> asyncio.subprocess.Process:
+    ) -> Process:
         mounting = ("unshare", "--mount", "sh", "-c", _MOUNT, "sh", str(self._hosts), str(self._resolver))
         return await super()._execute(output, notify, (*mounting, *launcher), pass_fds)
 

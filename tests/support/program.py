@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
+from tests.support import forked
+from tests.support.forked import PROGRAM
 from tests.support.log import Log
+
+__all__ = ["PROGRAM", "CommandResult", "Program", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,10 @@ async def run(
     timeout: float = 60.0,
 ) -> CommandResult:
     """Runs a command to its end. Raises TimeoutError after `timeout` s, the command then being killed."""
+    if stdin is None:
+        result = await _run_forked(command, os.environ if env is None else env, cwd, timeout)
+        if result is not None:
+            return result
     process = await asyncio.create_subprocess_exec(
         *command,
         env=env,
@@ -45,6 +54,44 @@ async def run(
             await process.wait()
     assert process.returncode is not None
     return CommandResult(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+async def _run_forked(
+    command: Sequence[str | Path], env: Mapping[str, str], cwd: Path | None, timeout: float
+) -> CommandResult | None:
+    (ours, theirs), (our_errors, their_errors) = os.pipe(), os.pipe()
+    output, errors = os.fdopen(ours, "rb"), os.fdopen(our_errors, "rb")
+    try:
+        process = await forked.start(
+            command, env=env, directory=cwd or Path.cwd(), output=theirs, errors=their_errors
+        )
+    finally:
+        os.close(theirs)
+        os.close(their_errors)
+    if process is None:
+        output.close()
+        errors.close()
+        return None
+    try:
+        async with asyncio.timeout(timeout):
+            stdout, stderr = await asyncio.gather(_whole(output), _whole(errors))
+            status = await process.wait()
+    finally:
+        process.kill()
+        await process.wait()
+    return CommandResult(status, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+async def _whole(pipe: IO[bytes]) -> bytes:
+    """What comes through a pipe until its end."""
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), pipe
+    )
+    try:
+        return await stream.read()
+    finally:
+        transport.close()
 
 
 class Program:
