@@ -1,6 +1,6 @@
 """How a worker ends: what handlers left running is waited for and named if cut, `atexit` runs, logs are flushed.
 
-Before that it drains: it leaves the queue group and finishes its tasks (`Worker` in `worker.py`).
+Before that it drains: it leaves the queue group and finishes its tasks (`drain.py`).
 """
 
 from __future__ import annotations

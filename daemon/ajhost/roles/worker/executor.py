@@ -15,30 +15,26 @@ from typing import Any
 from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.api import Task
-from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import attempts
 from ajhost.roles.application import around
 from ajhost.roles.worker import forked_child
+from ajhost.roles.worker.deadlines import DeadlineEvents, Deadlines, exceeded, thread_name
 from ajhost.roles.worker.fail_stop import fail
-from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
+from ajhost.roles.worker.request import ANSWERED, Attempt, StuckReason
 from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.stacks import DeadlineStacks, stacks_of
 from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
-_NEVER = float("inf")
 
 
-class ExecutorEvents:
+class ExecutorEvents(DeadlineEvents):
     """What the executor tells of; `Worker` listens. Whoever need not know takes it as it is."""
 
     def slot_freed(self) -> None:
         """A slot is free where none was."""
-
-    def code_stuck(self, reason: StuckReason) -> None:
-        """Code does not end."""
 
 
 class Executor:
@@ -68,22 +64,16 @@ class Executor:
         self._loop = loop
         self._context = contextvars.copy_context()
         """Where all handlers begin: most are started when another ends, and must not see what that left in its own."""
-        self._kill_grace = kill_grace
-        self._events, self._stacks = events, stacks
+        self._events = events
         self._threads = Threads(capacity)
         self._post = ThreadCalls(loop, flush_after).post
         self._attempts: set[Attempt] = set()
-        self._sweep_at = self._soon_enough = _NEVER
-        """When deadlines are looked at next, and the first deadline for which that is soon enough: those of one second
-        differ by microseconds, earlier or later."""
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(loop, self._attempts, kill_grace, self._threads, events, stacks)
         self._over: Failed | None = None
         self.capacity = capacity
         """How many handlers may run at once; 0 when this worker is to start nothing any more."""
         self.busy = 0
         """How many handlers' code has not ended."""
-        self.stuck = 0
-        """How often code was found not to end."""
 
     def start(self, attempt: Attempt) -> None:
         """Starts a handler. Nothing of it happens before this has returned."""
@@ -104,12 +94,14 @@ class Executor:
             self._run_on_loop(attempt, call, self._context.copy())
         else:
             try:
-                self._threads.run(_name(attempt), self._context.copy(), lambda: self._in_thread(attempt))
+                self._threads.run(
+                    thread_name(attempt), self._context.copy(), lambda: self._in_thread(attempt)
+                )
             except NoThreads:
                 failed = Failed.because(FailureReason.OVERLOADED, "no thread can be started")
                 self._loop.call_soon(self._end, attempt, failed)
-        if attempt.deadline < self._soon_enough:
-            self._sweep_by(attempt.deadline)
+        if attempt.deadline < self._deadlines.soon_enough:
+            self._deadlines.look_by(attempt.deadline)
 
     def _run_on_loop(
         self, attempt: Attempt, function: Callable[[Task], Any], context: contextvars.Context
@@ -119,12 +111,12 @@ class Executor:
         )
 
     async def _on_loop(self, attempt: Attempt, function: Callable[[Task], Any]) -> None:
-        # A task that is cancelled before its first step would never come here: see `_answer`.
+        # A task that is cancelled before its first step would never come here: see `Deadlines.answer`.
         try:
             attempt.begun = now = time.monotonic()
             if now >= attempt.deadline and attempt.phase is not ANSWERED:
                 # the loop, or the whole process, stood still
-                self._end(attempt, Failed(_exceeded(attempt)))
+                self._end(attempt, Failed(exceeded(attempt)))
                 return
             if not attempt.begin():
                 self._free(attempt)
@@ -230,14 +222,14 @@ class Executor:
                 self._post(land, result, None)
 
         try:
-            self._threads.run(_name(attempt), contextvars.copy_context(), work)
+            self._threads.run(thread_name(attempt), contextvars.copy_context(), work)
         except NoThreads:
             raise RuntimeError("no thread can be started") from None
         try:
             result, error = await landed
         except asyncio.CancelledError:
             landed.cancel()
-            self._give_up(attempt, StuckReason.THREAD)
+            self._deadlines.give_up(attempt, StuckReason.THREAD)
             raise
         if error is not None:
             raise error
@@ -266,95 +258,26 @@ class Executor:
             return
         self._run_on_loop(attempt, lambda _: result, context)
 
-    # -- deadlines ------------------------------------------------------------------------------
-
-    def _sweep_by(self, moment: float) -> None:
-        """The next look is not later than `moment`, unless that is too soon after this one."""
-        now = time.monotonic()
-        moment = max(moment, now + DEADLINE_SWEEP) + TIMER_RESOLUTION
-        if moment < self._sweep_at:
-            if self._sweeper is not None:
-                self._sweeper.cancel()
-            self._sweep_at, self._soon_enough = moment, moment - 2 * TIMER_RESOLUTION
-            self._sweeper = self._loop.call_later(moment - now, self._sweep)
-
-    def _sweep(self) -> None:
-        self._sweep_at, self._soon_enough, self._sweeper = _NEVER, _NEVER, None
-        now = time.monotonic()
-        going = [attempt for attempt in self._attempts if attempt.stuck is None]
-        for attempt in [attempt for attempt in going if attempt.deadline <= now]:
-            if attempt.phase is WAITING or attempt.phase is RUNNING:
-                self._answer(attempt, Failed(_exceeded(attempt)), now, tell=True)
-            elif attempt.phase is ANSWERED and now >= attempt.grace:
-                self._give_up(attempt, StuckReason.CANCELLATION)
-        left = [
-            attempt.grace if attempt.phase is ANSWERED else attempt.deadline
-            for attempt in going
-            if attempt.stuck is None
-        ]
-        self._sweep_by(min(left, default=_NEVER))
-
-    def _answer(self, attempt: Attempt, outcome: Outcome, now: float, *, tell: bool = False) -> None:
-        """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin.
-
-        `tell`: its stack is logged between the two, if it is time to.
-        """
-        attempt.deadline = min(attempt.deadline, now)
-        if attempt.answer(outcome) is not RUNNING:
-            return
-        attempt.grace = now + self._kill_grace
-        if tell and self._stacks is not None and self._stacks.wanted(attempt):
-            self._loop.call_soon(self._tell_and_stop, attempt)  # when the answer has left
-        else:
-            self._stop(attempt)
-
-    def _tell_and_stop(self, attempt: Attempt) -> None:
-        if self._stacks is not None and attempt in self._attempts:
-            # source files, and how a future shows itself, are the application's
-            with contextlib.suppress(Exception):
-                self._stacks.tell(attempt, _name(attempt))
-            self._stop(attempt)
-
-    def _stop(self, attempt: Attempt) -> None:
-        if attempt.work is None:
-            self._give_up(attempt, StuckReason.THREAD)
-            return
-        try:
-            attempt.work.cancel()
-        except Exception:  # of an awaitable that is the application's own
-            _log.warning("route %r: cannot be cancelled", attempt.handler.route, exc_info=True)
-
-    def _give_up(self, attempt: Attempt, reason: StuckReason) -> None:
-        """Code that does not end: it was answered, but its slot is lost until it does."""
-        attempt.stuck = reason
-        if reason is StuckReason.THREAD:
-            self._threads.lost()
-        self.stuck += 1
-        _log.error(
-            "%s of route %r runs on past its deadline",
-            reason.value,
-            attempt.handler.route,
-            extra=attempt.labels().extras(),
-        )
-        self._events.code_stuck(reason)
-
     def cancel(self, task: str, outcome: Outcome) -> bool:
         """Answers for the tasks of that id at once, then cancels them. Whether there was one."""
         found = [attempt for attempt in self.unanswered() if attempt.task.id == task]
         now = time.monotonic()
         for attempt in found:
-            self._answer(attempt, outcome, now)
-        if found:
-            self._sweep_by(now + self._kill_grace)
+            self._deadlines.answer(attempt, outcome, now)
         return bool(found)
 
     def stacks(self, task: str) -> str:
         """What the task of that id is doing, or each that runs if it is empty; for people."""
-        return stacks_of((a for a in self._attempts if task in ("", a.task.id)), _name)
+        return stacks_of((a for a in self._attempts if task in ("", a.task.id)), thread_name)
 
     def unanswered(self) -> list[Attempt]:
         """The attempts that have no answer yet."""
         return [a for a in self._attempts if a.phase is not ANSWERED]
+
+    @property
+    def stuck(self) -> int:
+        """How often code was found not to end."""
+        return self._deadlines.stuck
 
     @property
     def broken(self) -> bool:
@@ -373,25 +296,4 @@ class Executor:
         self._over = Failed(text)
         now = time.monotonic()
         for attempt in self.unanswered():
-            self._answer(attempt, self._over, now)
-        self._sweep_by(now + self._kill_grace)
-
-
-def _name(attempt: Attempt) -> str:
-    """Of the thread that runs it."""
-    return f"{attempt.handler.route or 'catch-all'} {attempt.task.id}"
-
-
-def _exceeded(attempt: Attempt) -> str:
-    """Says which limit it was. Both are counted from the time of receipt."""
-    took = attempt.deadline - attempt.received
-    timeout = attempt.handler.timeout
-    whose = (
-        "the route's timeout"
-        if timeout is not None and took > timeout - DEADLINE_SWEEP
-        else "the task's deadline"
-    )
-    what = f"the handler of route {attempt.handler.route!r}"
-    if attempt.phase is WAITING:
-        return FailureReason.DEADLINE_EXCEEDED.text(f"{what} had not begun after {took:.3g} s ({whose})")
-    return FailureReason.DEADLINE_EXCEEDED.text(f"{what} was still running after {took:.3g} s ({whose})")
+            self._deadlines.answer(attempt, self._over, now)

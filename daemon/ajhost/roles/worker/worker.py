@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -20,20 +19,16 @@ from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.timings import (
-    CLOSE_LIMIT,
     CONFIRM_INTERVAL,
-    FLUSH_LIMIT,
     HEARTBEAT_INTERVAL,
     ORPHAN_GRACE,
     POLL_INTERVAL,
-    POLL_INTERVAL_LAST,
     SOCKET_STORED_LIMIT,
     nanoseconds,
 )
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.wire import host_subjects
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
@@ -45,7 +40,6 @@ from ajhost.roles.messages import (
     CancelResult,
     FinishOrder,
     FromWorker,
-    GroupLeft,
     HurryOrder,
     LeaveOrder,
     MembershipOrder,
@@ -64,6 +58,7 @@ from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, connection_name
 from ajhost.roles.worker import forked_child
+from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.intake import Intake
@@ -355,23 +350,15 @@ class Worker(ExecutorEvents, Sink):
     # -- the end --------------------------------------------------------------------------------
 
     async def _drain(self) -> int:
-        """Leaves the group, finishes what is held, answers, and ends; past the limit what is left is answered for."""
         self._ledger.words[Word.PHASE] = Phase.LEAVING
         if not self._pull_while_leaving:
             self._consumer.end()
-        limit = self._spec.workers.drain_timeout
-        end = self._loop.time() + limit
-        leaving = asyncio.create_task(self._leave())
-        while not self._done(leaving):
-            left = end - self._loop.time()
-            if left <= 0 or self._hurry.is_set():
-                if self._unfinished:
-                    _log.warning("%d tasks remain: answering that they were not finished", self._unfinished)
-                self._consumer.end()  # what is freed now must not be filled again
-                self._intake.give_up(FailureReason.DRAINING.text("the host stopped before the task ended"))
-                break
-            await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
-        await self._flush(end)
+        drain = Drain(
+            self._ledger, self._connection, self._group, self._producer, self._consumer, self._intake,
+            self._finish, self._hurry, self._tell,
+        )  # fmt: skip
+        end = self._loop.time() + self._spec.workers.drain_timeout
+        await drain.run(end)
         if self._background is not None:
             await self._background.wait(end, self._hurry)
         if self._lifespan is not None:
@@ -379,40 +366,5 @@ class Worker(ExecutorEvents, Sink):
             await self._lifespan.exit()
         self._upkeep.count()
         self._attempts.close()
-        leaving.cancel()
+        drain.close()
         return 0
-
-    async def _leave(self) -> None:
-        self._group.close()
-        await self._connection.leave()
-        self._tell(GroupLeft())
-
-    def _done(self, leaving: asyncio.Task[None]) -> bool:
-        self._producer.expire(time.monotonic_ns())
-        self._transport.out.confirm()
-        if leaving.done():
-            leaving.result()
-        return leaving.done() and self._finish.is_set() and not self._unfinished
-
-    @property
-    def _unfinished(self) -> int:
-        return self._ledger.held - self._transport.out.held
-
-    async def _flush(self, end: float) -> None:
-        """Waits until the server has the last replies, as long as it can be reached within reason.
-
-        Right after a restart of the server its requesters may not be back: then until `end` (s, on the loop's clock).
-        """
-        out, least = self._transport.out, self._loop.time() + FLUSH_LIMIT
-        while True:
-            out.confirm()
-            repeating = out.repeating and not self._hurry.is_set()
-            if not (out.unsent or out.unconfirmed or repeating):
-                break
-            if self._loop.time() >= (max(least, end) if repeating else least):
-                break
-            await asyncio.sleep(POLL_INTERVAL)
-        out.release_held()
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CLOSE_LIMIT):
-                await self._connection.close()

@@ -14,6 +14,7 @@ import pytest
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed
+from ajhost.roles.worker.deadlines import Deadlines
 from ajhost.roles.worker.request import StuckReason
 from tests.roles.worker.executor.harness import (
     GRACE,
@@ -77,13 +78,13 @@ async def test_a_deadline_far_away_is_not_looked_at_again_and_again(
     host: ExecutorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[float] = []
-    sweep = host.executor._sweep
+    look = Deadlines._look
 
-    def look() -> None:
+    def noted(deadlines: Deadlines) -> None:
         looks.append(time.monotonic())
-        sweep()
+        look(deadlines)
 
-    monkeypatch.setattr(host.executor, "_sweep", look)
+    monkeypatch.setattr(Deadlines, "_look", noted)
     for seconds in (LONG, 5 * SOON):
         host.start(forever, seconds=seconds)
     await host.outcome(1)

@@ -1,0 +1,148 @@
+"""The deadlines of running attempts: answered first thing, then cancelled, and given up when their code runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Collection
+
+from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
+from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
+from ajhost.roles.worker.stacks import DeadlineStacks
+from ajhost.roles.worker.threads import Threads
+
+_log = logging.getLogger("ajhost.worker")
+_NEVER = float("inf")
+
+
+class DeadlineEvents:
+    """What is told of them."""
+
+    def code_stuck(self, reason: StuckReason) -> None:
+        """Code does not end."""
+
+
+class Deadlines:
+    """Enforces the deadlines of the executor's `attempts`, by one timer for all of them.
+
+    `stacks` tells what tasks are doing at their deadlines.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        attempts: Collection[Attempt],
+        kill_grace: float,
+        threads: Threads,
+        events: DeadlineEvents,
+        stacks: DeadlineStacks | None,
+    ) -> None:
+        self._loop = loop
+        self._attempts = attempts
+        self._kill_grace = kill_grace
+        self._threads, self._events, self._stacks = threads, events, stacks
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = _NEVER
+        self.soon_enough = _NEVER
+        """The first deadline for which the next look is soon enough: those of one second differ by microseconds."""
+        self.stuck = 0
+        """How often code was found not to end."""
+
+    def look_by(self, moment: float) -> None:
+        """The next look is not later than `moment`, unless that is too soon after this one."""
+        now = time.monotonic()
+        moment = max(moment, now + DEADLINE_SWEEP) + TIMER_RESOLUTION
+        if moment < self._look_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._look_at, self.soon_enough = moment, moment - 2 * TIMER_RESOLUTION
+            self._timer = self._loop.call_later(moment - now, self._look)
+
+    def _look(self) -> None:
+        self._look_at, self.soon_enough, self._timer = _NEVER, _NEVER, None
+        now = time.monotonic()
+        going = [attempt for attempt in self._attempts if attempt.stuck is None]
+        for attempt in [attempt for attempt in going if attempt.deadline <= now]:
+            if attempt.phase is WAITING or attempt.phase is RUNNING:
+                self._answer(attempt, Failed(exceeded(attempt)), now, tell=True)
+            elif attempt.phase is ANSWERED and now >= attempt.grace:
+                self.give_up(attempt, StuckReason.CANCELLATION)
+        left = [
+            attempt.grace if attempt.phase is ANSWERED else attempt.deadline
+            for attempt in going
+            if attempt.stuck is None
+        ]
+        self.look_by(min(left, default=_NEVER))
+
+    def answer(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """Answers for it before its deadline, then cancels it."""
+        self._answer(attempt, outcome, now, tell=False)
+        self.look_by(now + self._kill_grace)
+
+    def _answer(self, attempt: Attempt, outcome: Outcome, now: float, *, tell: bool) -> None:
+        """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin.
+
+        `tell`: its stack is logged between the two, if it is time to.
+        """
+        attempt.deadline = min(attempt.deadline, now)
+        if attempt.answer(outcome) is not RUNNING:
+            return
+        attempt.grace = now + self._kill_grace
+        if tell and self._stacks is not None and self._stacks.wanted(attempt):
+            self._loop.call_soon(self._tell_and_stop, attempt)  # when the answer has left
+        else:
+            self._stop(attempt)
+
+    def _tell_and_stop(self, attempt: Attempt) -> None:
+        if self._stacks is not None and attempt in self._attempts:
+            # source files, and how a future shows itself, are the application's
+            with contextlib.suppress(Exception):
+                self._stacks.tell(attempt, thread_name(attempt))
+            self._stop(attempt)
+
+    def _stop(self, attempt: Attempt) -> None:
+        if attempt.work is None:
+            self.give_up(attempt, StuckReason.THREAD)
+            return
+        try:
+            attempt.work.cancel()
+        except Exception:  # of an awaitable that is the application's own
+            _log.warning("route %r: cannot be cancelled", attempt.handler.route, exc_info=True)
+
+    def give_up(self, attempt: Attempt, reason: StuckReason) -> None:
+        """Code that does not end: it was answered, but its slot is lost until it does."""
+        attempt.stuck = reason
+        if reason is StuckReason.THREAD:
+            self._threads.lost()
+        self.stuck += 1
+        _log.error(
+            "%s of route %r runs on past its deadline",
+            reason.value,
+            attempt.handler.route,
+            extra=attempt.labels().extras(),
+        )
+        self._events.code_stuck(reason)
+
+
+def thread_name(attempt: Attempt) -> str:
+    """Of the thread that runs it."""
+    return f"{attempt.handler.route or 'catch-all'} {attempt.task.id}"
+
+
+def exceeded(attempt: Attempt) -> str:
+    """Says which limit it was. Both are counted from the time of receipt."""
+    took = attempt.deadline - attempt.received
+    timeout = attempt.handler.timeout
+    whose = (
+        "the route's timeout"
+        if timeout is not None and took > timeout - DEADLINE_SWEEP
+        else "the task's deadline"
+    )
+    what = f"the handler of route {attempt.handler.route!r}"
+    if attempt.phase is WAITING:
+        return FailureReason.DEADLINE_EXCEEDED.text(f"{what} had not begun after {took:.3g} s ({whose})")
+    return FailureReason.DEADLINE_EXCEEDED.text(f"{what} was still running after {took:.3g} s ({whose})")
