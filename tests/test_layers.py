@@ -49,7 +49,7 @@ ONLY_IN: dict[str, set[str]] = {
     "prompt_toolkit": {"ajhost.cli.top_screen", "ajhost.cli.top_view"},
     "pydantic": {
         "ajhost.settings.environment",
-        "ajhost.settings.load",
+        "ajhost.settings.validation",
         "ajhost.settings.schema",
         "ajhost.roles.payload_readers",
     },

@@ -1,0 +1,135 @@
+"""Merges ajhost.toml, its drop-ins of conf.d and the environment into tables that know where each key stands."""
+
+from __future__ import annotations
+
+import codecs
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ajhost.settings import environment, redact, toml_file
+from ajhost.settings.errors import InvalidValue, Problem
+from ajhost.settings.files import configuration_files, is_text, read_whole
+from ajhost.settings.schema import DEEPEST
+
+_READABLE = "a TOML file that this user can read"
+_POSITION = re.compile(r" \(at (.*)\)\Z")
+_BARE_ROUTE = re.compile(r"\s*\[\s*handlers\s*\.\s*[^\"'\]]*:")
+_BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
+
+KeyPath = tuple[str | int, ...]
+
+
+class MergedTables:
+    """The tables: later files override earlier ones, variables override files. `problems` has every mistake so far."""
+
+    def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
+        self._file = file
+        self._environ = environ
+        self._sources: dict[tuple[str, ...], Path] = {}
+        self.raw: dict[str, Any] = {}
+        self.modes: dict[Path, int] = {}
+        """Of the files that were read."""
+        self.problems: list[Problem] = []
+        self.whole = True
+        """Whether every file could be read: a key that is missing may be in one that could not."""
+        self._check_path()
+        tables, sources, problems = environment.read(environ)
+        self._read_all()
+        self._merge(self.raw, tables, file, ())
+        self._sources.update(sources)
+        self.problems += problems
+
+    def source(self, path: KeyPath) -> Path:
+        """The file, or the variable, that a key comes from."""
+        names = tuple(part for part in path if isinstance(part, str))
+        while names and names not in self._sources:
+            names = names[:-1]
+        return self._sources.get(names, self._file)
+
+    def add(self, path: KeyPath, found: str, allowed: str) -> None:
+        """Adds a problem of a key."""
+        self.problems.append(Problem(self.source(path), key_text(path), found, allowed))
+
+    def _check_path(self) -> None:
+        """Adds a problem for a path that is no text: it is told to workers, commands and the page as one."""
+        if not is_text(str(self._file.absolute())):
+            self.problems.append(Problem(self._file, "file", "a path that is not UTF-8", "a path in UTF-8"))
+
+    def _read_all(self) -> None:
+        try:
+            files = configuration_files(self._file, self._environ)
+        except OSError as error:
+            self._read(self._file)
+            self._unreadable(
+                Path(error.filename), error.strerror or "", "a directory that this user can read"
+            )
+            return
+        for file in files:
+            self._read(file)
+
+    def _read(self, file: Path) -> None:
+        try:
+            content, found = read_whole(file)
+        except OSError as error:
+            self._unreadable(file, error.strerror or str(error), _READABLE)
+            return
+        except InvalidValue as unfit:
+            self._unreadable(file, unfit.found, f"a TOML file, {unfit.allowed}")
+            return
+        self.modes[file] = mode = stat.S_IMODE(found.st_mode)
+        if mode & stat.S_IWOTH:
+            told = f"mode {mode:04o}, which lets everybody write"
+            self.problems.append(Problem(file, "file", told, f"chmod o-w {file}"))
+        try:
+            text = content.removeprefix(codecs.BOM_UTF8).decode()  # editors of Windows write one
+            self._merge(self.raw, toml_file.tables(text), file, ())
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n") + 1
+            self._unreadable(file, "a byte that is not UTF-8", "TOML in UTF-8", f"line {line}")
+        except tomllib.TOMLDecodeError as error:
+            self._syntax_error(file, text, str(error))
+
+    def _unreadable(self, file: Path, found: str, allowed: str, key: str = "file") -> None:
+        self.whole = False
+        self.problems.append(Problem(file, key, found[:1].lower() + found[1:], allowed))
+
+    def _syntax_error(self, file: Path, text: str, message: str) -> None:
+        where = _POSITION.search(message)
+        reason = message[: where.start()] if where else message
+        lines = text.splitlines()
+        position = where[1] if where else "file"
+        if (number := re.match(r"line (\d+)", position)) is None and where:
+            position = f"line {len(lines)}"
+        hint = ""
+        if number is not None and _BARE_ROUTE.match(lines[int(number[1]) - 1]):
+            hint = '; a route with ":" is written in quotes: [handlers."email:new"]'
+        self._unreadable(file, f"a TOML syntax error ({reason})", f"TOML 1.0{hint}", position)
+
+    def _merge(self, into: dict[str, Any], new: dict[str, Any], file: Path, path: tuple[str, ...]) -> None:
+        for key, value in new.items():
+            self._sources[*path, key] = file
+            if isinstance(value, dict) and len(path) < DEEPEST:
+                if not isinstance(into.get(key), dict):
+                    into[key] = {}
+                self._merge(into[key], value, file, (*path, key))
+            else:
+                into[key] = value
+
+
+def key_text(path: KeyPath) -> str:
+    """A key as errors name it."""
+    text = ""
+    for index, part in enumerate(path):
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        is_route = index == 1 and path[0] == "handlers"
+        name = part if _BARE.match(part) and not is_route else redact.quoted(part)
+        if redact.may_be_secret(part):
+            name = f"({redact.hidden(part)})"
+        text += f".{name}" if text else name
+    return text
