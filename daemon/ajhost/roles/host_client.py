@@ -63,7 +63,8 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
         raise NotRunning(_nobody(directory))
     workers, running, waiting, left, recovers = [], Counter[str | None](), Counter[str | None](), 0, False
     routes = {} if state is None else state.routes
-    now_ns, connection, silent_s = time.monotonic_ns(), None, 0.0
+    # one moment for all tasks, or a younger one could seem to run for longer
+    now_ns, wall_ns, connection, silent_s = time.monotonic_ns(), time.time_ns(), None, 0.0
     before = baseline(directory, now_ns)
     ledgers = _ledgers(directory / "ledger", own)
     for ledger, lives in ledgers if own_ledger is None else chain(ledgers, [(own_ledger, True)]):
@@ -78,7 +79,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
             connection = ConnectionReport.of(ledger.connection(), now_ns)
             silent_s = _silent_s(ledger, now_ns)
         else:
-            workers.append(_worker(ledger, held, names, before))
+            workers.append(_worker(ledger, held, names, before, now_ns, wall_ns))
         running += held.running
     pid = _holder(directory)
     serves = any(worker.state == SERVING for worker in workers)
@@ -200,9 +201,11 @@ def _routes(
         )
 
 
-def _worker(ledger: Ledger, held: Held, names: Sequence[str], before: Sample | None) -> WorkerStatus:
-    words, now, wall = ledger.words, time.monotonic_ns(), time.time_ns()
-    tasks = tuple(_task(entry, names, now, wall) for entry in held.started)
+def _worker(
+    ledger: Ledger, held: Held, names: Sequence[str], before: Sample | None, now_ns: int, wall_ns: int
+) -> WorkerStatus:
+    words = ledger.words
+    tasks = tuple(_task(entry, names, now_ns, wall_ns) for entry in held.started)
     counts = {name: words[word] for name, word in COUNTERS.items()}
     return WorkerStatus(
         ledger.slot,
@@ -211,8 +214,8 @@ def _worker(ledger: Ledger, held: Held, names: Sequence[str], before: Sample | N
         _state(ledger),
         tasks,
         counts,
-        ConnectionReport.of(ledger.connection(), now),
-        *_resources(words[Word.PID], now, before),
+        ConnectionReport.of(ledger.connection(), now_ns),
+        *_resources(words[Word.PID], now_ns, before),
     )
 
 
