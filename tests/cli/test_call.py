@@ -224,6 +224,21 @@ async def test_many_calls_have_a_summary_of_outcomes_and_times(client: Client, c
     assert json.loads(alone)["outcome"] == "complete"
 
 
+async def test_answers_that_come_all_at_once_are_all_heard(client: Client, config: Path) -> None:
+    held: list[Msg] = []
+
+    async def take(message: Msg) -> None:
+        held.append(message)
+        if len(held) == 100:
+            for request in held:
+                await client.publish(request.reply, b"ok")
+
+    await client.subscribe("CHORIA_AJ.H.T.echo", cb=take)
+    await round_trip(client)
+    result = await call(config, "echo", "--count", "100", "--rate", "1000", "--timeout", "8")
+    assert (result.status, result.stdout.splitlines()[1].split()) == (0, ["100", "complete"]), result
+
+
 async def test_many_calls_that_nobody_answers_end_with_3_and_an_interrupt_has_its_summary(
     client: Client, config: Path
 ) -> None:

@@ -324,6 +324,9 @@ class LedgerTransport:
         if needed > self._longest:
             raise FrameError(f"a frame of {needed} bytes")
         if len(messages) >= available and end < len(data):
+            if len(batch) < len(messages):  # those without a reply subject took no entry: go on with the rest
+                self._loop.call_soon(self._parse_rest)
+                return
             self._read_off(paused=1)  # no entry is free: the rest waits in the buffer until replies have left
             self.out.release_unconfirmed(True)
         elif needed > buffer.size - READ_SIZE:
