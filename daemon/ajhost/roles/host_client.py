@@ -28,7 +28,7 @@ from ajhost.core.status import (
     TaskStatus,
     WorkerStatus,
 )
-from ajhost.core.timings import LOCAL_CLIENT_LIMIT, SUPERVISOR_SILENT
+from ajhost.core.timings import LOCAL_CLIENT_LIMIT, POLL_INTERVAL, SUPERVISOR_SILENT
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
@@ -39,6 +39,7 @@ from ajhost.roles.supervisor.state_file import HostState
 _CONTROL = "control"
 ATTEMPTS = "attempts"
 """The key of the attempts in what the socket `view` tells, beside those of the status."""
+_VIEW_TRIES = 20
 _NO_VIEW = "the host gave no status: it stops, or too many ask at once"
 _OUTSIDE = tuple(state.value for state in (WorkerState.DRAINED, WorkerState.STARTING, WorkerState.LEAVING))
 """States of a worker of a host that drains in which it is out of the queue group, or about to be."""
@@ -137,14 +138,19 @@ def view_attempts(directory: Path) -> list[dict[str, Any]]:
 
 
 def _view(directory: Path) -> dict[str, Any]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(LOCAL_CLIENT_LIMIT)
-        try:
-            sock.connect(str(directory / view_socket.NAME))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(_nobody(directory)) from error
-        with sock.makefile("rb") as stream:
-            text = stream.read()
+    """What the socket `view` tells. It turns away who comes when too many ask, for as long as they take to read."""
+    for _ in range(_VIEW_TRIES):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(LOCAL_CLIENT_LIMIT)
+            try:
+                sock.connect(str(directory / view_socket.NAME))
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                raise NotRunning(_nobody(directory)) from error
+            with sock.makefile("rb") as stream:
+                text = stream.read()
+        if text:
+            break
+        time.sleep(POLL_INTERVAL)
     try:
         told = orjson.loads(text)
     except ValueError:
