@@ -185,6 +185,24 @@ def test_files_that_are_there_are_not_touched(project: Path) -> None:
     assert "handlers.py" in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("directory", "enter"),
+    [("my shop", "cd 'my shop'"), ("a/b", "cd a/b"), ("-x", "cd ./-x"), (".", "pytest")],
+)
+def test_a_new_project_says_how_to_enter_it_as_it_can_be_typed(
+    tmp_path: Path, directory: str, enter: str
+) -> None:
+    told = command("new", "--", directory, cwd=tmp_path)
+    assert told.stdout.splitlines()[2].strip() == enter
+
+
+def test_sources_are_watched_wherever_the_project_lies() -> None:
+    watched = [Path("/home/ada/.work/shop")]
+    assert dev_session.is_source(watched[0] / "src/mail.py", watched)
+    for other in (".venv/x.py", "venv/lib/site-packages/x.py", ".#mail.py", "#mail.py#", "mail.pyc"):
+        assert not dev_session.is_source(watched[0] / other, watched)
+
+
 def test_a_project_is_served_and_reloaded_while_it_is_written(project: Path, dev: Callable[..., Dev]) -> None:
     session = dev()
     session.until("workers serve")
@@ -410,6 +428,9 @@ def test_handlers_have_their_lifespan(project: Path, dev: Callable[..., Dev], ho
         (("shop.mail",), "names no handler: module:function"),
         (("m:f", "--route", "a", "--route", "b"), "2 routes for 1 handlers"),
         (("m:f", "n:f"), "the route 'f' has two handlers: m:f and n:f"),
+        (("m:f", "--route", "a b"), 'm:f: found the route "a b", which no task type begins with'),
+        (("a b=m:f",), 'a b=m:f: found the route "a b", which'),
+        (("m:f-g",), "m:f-g: found"),
         (("m:f", "-c", "ajhost.toml"), "either handlers or settings"),
         ((), "there is no ./ajhost.toml"),
         (("m:f", "--server", "foo"), '--server: found "foo" without a scheme, allowed: nats://HOST:PORT'),

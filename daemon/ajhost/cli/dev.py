@@ -11,6 +11,8 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.output import echo_error
+from ajhost.settings import parse
+from ajhost.settings.errors import InvalidValue
 
 _EPILOG = """\b
 Examples:
@@ -79,11 +81,8 @@ def dev(
                 "name a handler, module:function, or settings with -c; there is no ./ajhost.toml"
             )
     if server is not None:
-        from ajhost.settings.errors import InvalidValue
-        from ajhost.settings.parse import server as checked
-
         try:
-            checked(server)
+            parse.server(server)
         except InvalidValue as error:
             raise click.UsageError(f"--server: {error}") from None
     if context is not None and (not context or "/" in context or ".." in context):
@@ -122,6 +121,11 @@ def _handlers(targets: Sequence[str], routes: Sequence[str]) -> dict[str, str]:
         if not colon or not module or not function:
             raise click.UsageError(f"{target!r} names no handler: module:function, or route=module:function")
         route = named if equals else given.pop(0) if given else function.rpartition(".")[2]
+        try:  # no file that is saved could mend these
+            parse.route(route)
+            parse.target(rest)
+        except InvalidValue as error:
+            raise click.UsageError(f"{target}: {error}") from None
         if route in handlers:
             raise click.UsageError(f"the route {route!r} has two handlers: {handlers[route]} and {rest}")
         handlers[route] = rest

@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,11 @@ class DevSession:
             places |= {self.config.parent}
         outermost = [p for p in places if not any(p != other and p.is_relative_to(other) for other in places)]
         async for _ in awatch(
-            *outermost, watch_filter=_is_source, debounce=100, step=30, ignore_permission_denied=True
+            *outermost,
+            watch_filter=lambda _, path: is_source(Path(path), outermost),
+            debounce=100,
+            step=30,
+            ignore_permission_denied=True,
         ):
             self._changed.set()
 
@@ -286,14 +290,21 @@ def _title(pid: int) -> str:
         return ""
 
 
-def _is_source(change: object, path: str) -> bool:
-    """Whether a changed file is Python or TOML of the project, not of an environment, a cache or an editor."""
-    parts = Path(path).parts
+def is_source(path: Path, watched: Sequence[Path]) -> bool:
+    """Whether a changed file is Python or TOML of the project, not of an environment, a cache or an editor.
+
+    The project itself may lie in a hidden directory: what counts is the way from a `watched` one.
+    """
+    for place in watched:
+        if path.is_relative_to(place):
+            path = path.relative_to(place)
+            break
     if any(
-        part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages") for part in parts[1:]
+        part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages")
+        for part in path.parts
     ):
         return False
-    return path.endswith((".py", ".toml")) and not os.path.basename(path).startswith((".#", "#"))
+    return path.suffix in (".py", ".toml") and not path.name.startswith("#")
 
 
 def _coloured(code: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -122,7 +123,9 @@ def new(directory: Path) -> int:
 
     DIR is made if need be. No file that is there is touched.
     """
-    name = directory.absolute().name
+    name = directory.absolute().resolve().name
+    if directory.exists() and not directory.is_dir():
+        raise click.UsageError(f"{directory} is no directory")
     files = {
         "handlers.py": _HANDLERS,
         "test_handlers.py": _TESTS,
@@ -138,5 +141,7 @@ def new(directory: Path) -> int:
             (directory / file).write_text(text)
     except OSError as error:
         raise click.UsageError(f"{error.filename or directory}: {error.strerror or error}") from None
-    echo(f"{directory}: {', '.join(files)}\n\n    cd {directory}\n    pytest\n    ajhost dev")
+    place = f"./{directory}" if str(directory).startswith("-") else str(directory)
+    enter = "" if directory.samefile(Path.cwd()) else f"    cd {shlex.quote(place)}\n"
+    echo(f"{directory}: {', '.join(files)}\n\n{enter}    pytest\n    ajhost dev")
     return 0
