@@ -125,3 +125,10 @@ async def test_run_on_the_installed_configuration_exits_78_and_says_what_is_need
         f'{file}: handlers: found nothing, allowed: at least one table [handlers."<route>"] '
         'with target = "module:function"\n'
     )
+
+
+async def test_the_worker_of_a_check_ends_as_at_a_stop_and_is_not_waited_for(tmp_path: Path) -> None:
+    ending = APP + "\nimport atexit\natexit.register(Path(__file__).with_name('ended').touch)\n"
+    config = write(tmp_path, '[handlers.x]\ntarget = "app:send"\n', ending)
+    assert (await check(config)).status == 0
+    assert (tmp_path / "ended").exists()

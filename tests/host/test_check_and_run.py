@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from tests.support import seccomp
 from tests.support.host import Host, HostFailed
+from tests.support.launched_host import LaunchedHost
 from tests.support.nats import NatsServer
+from tests.support.program import run
 
 APP = "async def send(task): return b''\ndef report(task): return b''\n"
 BROKEN, SERVES = False, True
+SECCOMP = Path(seccomp.__file__)
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class Case:
     handlers: dict[str, Any] = field(default_factory=lambda: {"a": "app:send"})
     env: dict[str, str] = field(default_factory=dict)
     prepare: Callable[[Host], None] | None = None
-    limit: str = ""
-    """What `ulimit` is given."""
+    launcher: tuple[str | Path, ...] = ()
+    """What starts the program: it gets that as its last arguments."""
+    says: str = ""
+    """What both say."""
 
 
 def setting(table: str, line: str, serves: bool = BROKEN) -> Case:
@@ -73,6 +79,22 @@ def _made(directory: Path) -> Path:
 def pipe(name: str) -> Case:
     """A FIFO, which nobody writes to."""
     return Case(BROKEN, prepare=lambda host: os.mkfifo(_made((host.directory / name).parent) / "1.toml"))
+
+
+def shell(line: str, serves: bool = BROKEN, says: str = "", settings: str = "") -> Case:
+    """With a line of the shell's before it, like `ulimit -n 60`."""
+    return Case(serves, settings=settings, launcher=("/bin/sh", "-c", f'{line}; exec "$@"', "sh"), says=says)
+
+
+def refused(call: str, number: int, says: str) -> Case:
+    """Below a seccomp filter."""
+    return Case(BROKEN, launcher=(sys.executable, SECCOMP, call, str(number)), says=says)
+
+
+def unmounted(place: str, says: str) -> Case:
+    """Without a file system."""
+    line = f'mount -t tmpfs none {place} && exec "$@"'
+    return Case(BROKEN, launcher=("unshare", "-m", "/bin/sh", "-c", line, "sh"), says=says)
 
 
 def runtime(change: Callable[[Path], None], serves: bool = BROKEN) -> Case:
@@ -237,7 +259,19 @@ CASES = {
     ),
     "a runtime directory with a file in the way": runtime(lambda path: (path / "ledger").touch(), SERVES),
     "a runtime directory that is not there yet": runtime(lambda path: path.rmdir(), SERVES),
-    "too few descriptors": Case(BROKEN, settings="[workers]\ncount = 40\n", limit="-n 60"),
+    "too few descriptors": shell(
+        "ulimit -n 60",
+        settings="[workers]\ncount = 40\n",
+        says="this process may have 60 (ulimit -Hn, LimitNOFILE=)",
+    ),
+    "too few descriptors for two workers": shell("ulimit -n 40", says="2 workers need 50 open files"),
+    "a limit of files' size": shell("ulimit -f 1000", says="less than a ledger: ulimit -f, LimitFSIZE="),
+    "no unix sockets": refused("socket", 1, "the sandbox allows no such sockets: RestrictAddressFamilies="),
+    "no /proc": unmounted("/proc", "/proc: found no file system of processes, allowed: our own"),
+    "a mask that takes everything": shell("umask 0777", SERVES),
+    "no memory to lock and no core dumps": shell("ulimit -l 0 -c 0", SERVES),
+    "warnings that are errors": Case(SERVES, env={"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"}),
+    "a locale that is none": Case(SERVES, env={"LC_ALL": "xx_XX.UTF-8", "TZ": ":/nosuch"}),
     "no HOME": Case(SERVES, env={"HOME": ""}),
     "a variable that is no text": Case(BROKEN, env={"AJHOST_NATS__QUEUE_GROUP": "\udcff"}),
     "a variable that does not end": Case(BROKEN, env={"AJHOST_NATS__SERVERS": "[" * 5000}),
@@ -256,17 +290,6 @@ def free_port() -> int:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
-
-
-class Limited(Host):
-    """A host below a limit of the shell's `ulimit`."""
-
-    limit = ""
-
-    @property
-    def program(self) -> tuple[str, ...]:
-        found = super().program
-        return ("/bin/sh", "-c", f'ulimit {self.limit}; exec "$@"', "sh", *found) if self.limit else found
 
 
 async def verdict_of_run(host: Host) -> tuple[bool, str]:
@@ -293,28 +316,27 @@ async def test_check_and_run_agree(
     def filled(text: str) -> str:
         return text.replace("{port}", str(port)).replace("{free}", str(free))
 
-    host = Limited(
+    host = LaunchedHost(
         tmp_path,
         nats=nats_server.url,
         handlers={"a": "app:send"},
         modules={"app": filled(case.app)},
         env=case.env,
     )
-    host.limit = case.limit
+    host.launcher = tuple(map(str, case.launcher))
     try:
         sections: dict[str, Any] = {"workers": {"count": 2}} if "count" not in case.settings else {}
         host.configure(case.handlers, {"python": {"import_timeout": 20.0}, **sections})
         merge(host, filled(case.settings))
         if case.prepare is not None:
             case.prepare(host)
-        checked = (
-            await asyncio.wait_for(host.command("check"), 60.0)
-            if not case.limit
-            else await limited_check(host)
-        )
+        check = (part if part != "run" else "check" for part in host.program)
+        checked = await run(*host.launcher, *check, env=host.environment, timeout=60.0)
         served, log = await verdict_of_run(host)
         assert served is case.serves, log
         assert (checked.status == 0) is served, f"check: {checked}\nrun: {log}"
+        assert case.says in checked.stderr
+        assert case.says in log
     finally:
         await host.destroy()
         if host.runtime.is_symlink() or stat.S_ISREG(_mode(host.runtime)):
@@ -328,15 +350,8 @@ def _mode(path: Path) -> int:
         return 0
 
 
-async def limited_check(host: Limited) -> Any:
-    from tests.support.program import run
-
-    return await run(
-        *host.program[:4],
-        *(part if part != "run" else "check" for part in host.program[4:]),
-        env=host.environment,
-        timeout=60.0,
-    )
+def _key(line: str) -> str:
+    return line.partition("=")[0].strip().strip('"')
 
 
 def merge(host: Host, text: str) -> None:
@@ -354,11 +369,8 @@ def merge(host: Host, text: str) -> None:
             if table not in own:
                 own[table] = []
                 order.append(table)
-            key = line.partition("=")[0].strip()
-            if source is text and key:
-                own[table] = [
-                    kept for kept in own[table] if kept.partition("=")[0].strip() != key or kept in text
-                ]
+            if source is text and _key(line):
+                own[table] = [kept for kept in own[table] if _key(kept) != _key(line) or kept in text]
             own[table].append(line)
     host.write_settings("\n".join(f"{table}\n" + "\n".join(own[table]) for table in order))
 

@@ -62,7 +62,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     if identity.is_root() and user is None:
         echo_error(f"{settings.file}: warning: {identity.AS_ROOT}")
     # a unit makes its runtime directory at the start, and takes it away at the end
-    found = asyncio.run(_rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None))
+    found = _rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None)
     problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]
     for warning in found.warnings:
         echo_error(f"{settings.file}: warning: the imports left something behind: {warning}")
@@ -79,10 +79,14 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     return 0
 
 
-async def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
-    from ajhost.roles.start_rehearsal import rehearse
+def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
+    from ajhost.adapters.linux import refusals
+    from ajhost.roles.start_rehearsal import Rehearsal, rehearse
 
-    return await rehearse(settings, runtime=runtime)
+    try:
+        return asyncio.run(rehearse(settings, runtime=runtime))
+    except OSError as error:  # of what it takes to rehearse at all: an event loop, say
+        return Rehearsal((), (), (f"cannot rehearse: {refusals.described(error)}",))
 
 
 async def _try_servers(settings: Settings) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import child_processes, ledger_file, processes, runtime_directory
+from ajhost.adapters.linux import child_processes, ledger_file, processes, refusals, runtime_directory
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
 from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
@@ -28,6 +27,7 @@ from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity, geometry_for
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
     FROM_WORKER,
+    FinishOrder,
     LeaveOrder,
     NewSocket,
     SocketStored,
@@ -37,14 +37,13 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import LogSettings, NatsSettings, Settings
 
 _MAX_PAYLOAD = 1 << 20
 """Bytes; a NATS server's default, which only a connection could correct."""
 _SUPERVISOR, _WORKER = 1, 2
-_DESCRIPTORS, _DESCRIPTORS_EACH = 64, 6
-"""What a supervisor has open, and what each worker adds: channel, pidfd, ledger, socket; twice during a reload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,11 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
     :param runtime: whether the runtime directory is looked at; a unit makes it just before the start.
     """
     processes.become_subreaper()  # a worker is forked twice over, so it would be somebody else's child
-    problems = [*(_runtime_problems(settings) if runtime else ()), *_descriptor_problems(settings)]
+    if (problem := processes.lacking_proc()) is not None:
+        return Rehearsal((), (), (problem,))  # nothing else can be tried
+    problems = _runtime_problems(settings) if runtime else []
+    if (problem := processes.lacking_files(settings.workers.count)) is not None:
+        problems.append(problem)
     if settings.http is not None and (problem := await _port_problem(settings)) is not None:
         problems.append(problem)
     handlers: tuple[HandlerDescription, ...] = ()
@@ -70,18 +73,28 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
     queues = [open_queue(name) for name in queue_names(settings.handlers)]
     try:
         with tempfile.TemporaryDirectory(prefix="ajhost-check-", dir=_scratch()) as place:
+            await _make_files(Path(place))
             handlers, warnings = await _fork_and_serve(settings, Path(place), queues)
     except TemplateFailed as failed:
         problems += failed.problems
     except OSError as error:
-        problems.append(
-            f"cannot rehearse: {error.filename or ''} {error.strerror or error}".replace("  ", " ")
-        )
+        problems.append(f"cannot rehearse: {refusals.described(error)}")
     finally:
         for queue in queues:
             queue.close()
         await _end_what_is_left()
     return Rehearsal(handlers, tuple(warnings), tuple(problems))
+
+
+async def _make_files(place: Path) -> None:
+    """What a start makes in its runtime directory, made in `place`: the lock, and the sockets that commands ask."""
+    files = RuntimeFiles(place, runtime_directory.prepare(place))
+    try:
+        files.make()
+        await files.listen(place, {}, bytes)
+    finally:
+        files.close_sockets()
+        files.close()
 
 
 async def _end_what_is_left() -> None:
@@ -128,7 +141,6 @@ async def _one_worker(
 ) -> None:
     """:raises TemplateFailed: when the worker does not come to serve."""
     directory = spec.runtime / "ledger"
-    directory.mkdir(mode=0o700)
     geometry = geometry_for(spec.workers.concurrency + spec.workers.backlog, _MAX_PAYLOAD)
     for serial, slot in ((_SUPERVISOR, SUPERVISOR_SLOT), (_WORKER, 0)):
         ledger_file.make(directory, geometry, Identity(serial, slot, 1))
@@ -151,6 +163,7 @@ async def _one_worker(
                     [f"a worker {how}{await _status(worker.pidfd)}; its own words stand above"]
                 )
             channel.send(encode(LeaveOrder(stop=True)))
+            channel.send(encode(FinishOrder()))  # nobody else is left to leave the group first
             await _status(worker.pidfd)
         finally:
             processes.pidfd_signal(worker.pidfd, signal.SIGKILL)
@@ -266,7 +279,9 @@ def _runtime_problems(settings: Settings) -> list[str]:
             return [f"runtime.directory: {directory} cannot be made: {above} cannot be written by this user"]
         place = above
     except OSError as error:
-        return [f"runtime.directory: {directory}: {error.strerror}, allowed: a directory of our own"]
+        return [
+            f"runtime.directory: {directory}: {refusals.explained(error)}, allowed: a directory of our own"
+        ]
     else:
         if (problem := runtime_directory.trouble(directory, found)) is not None:
             return [f"runtime.directory: {problem}"]
@@ -274,24 +289,16 @@ def _runtime_problems(settings: Settings) -> list[str]:
     workers = settings.workers
     each = geometry_for(workers.concurrency + workers.backlog, _MAX_PAYLOAD).prepared_size
     needed = (workers.count + 2) * each  # the supervisor's own is twice as large
-    room = os.statvfs(place)
+    try:
+        room = os.statvfs(place)
+    except OSError:  # a sandbox refuses the look; the start allocates what it needs, and says what it lacks
+        return []
     if (free := room.f_bavail * room.f_frsize) < needed:
         return [
             f"runtime.directory: {free >> 20} MiB are free in {place}, {needed >> 20} MiB are needed: "
             f"{each / (1 << 20):.1f} for each of {workers.count} workers (workers.backlog), as much again for the host"
         ]
     return []
-
-
-def _descriptor_problems(settings: Settings) -> list[str]:
-    needed = _DESCRIPTORS + _DESCRIPTORS_EACH * settings.workers.count
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard >= needed:
-        return []
-    return [
-        f"workers.count: {settings.workers.count} workers need {needed} open files, and this process may have {hard} "
-        "(ulimit -Hn, LimitNOFILE=)"
-    ]
 
 
 async def _port_problem(settings: Settings) -> str | None:

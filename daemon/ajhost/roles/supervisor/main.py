@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import faulthandler
 import logging
 import socket
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from ajhost.adapters import logs
-from ajhost.adapters.linux import ledger_file, processes, runtime_directory
+from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_directory
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.protocol.credentials import read_word
@@ -30,11 +28,6 @@ if TYPE_CHECKING:
     from ajhost.adapters.http import HttpServer
 
 _log = logging.getLogger("ajhost.supervisor")
-_HINTS = {
-    errno.EPERM: " (a seccomp filter of the container or the unit may forbid it)",
-    errno.EFBIG: " (the limit of a file's size is lower than a ledger is large: ulimit -f, LimitFSIZE=)",
-}
-"""What most likely refuses, and is not to be seen from the error."""
 
 
 def run(settings: Settings, load: Callable[[], Settings], warning: str | None = None) -> bool:
@@ -43,17 +36,21 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
     `load` reads the configuration again for a reload. `warning`: what the log says first.
     """
     faulthandler.enable()  # the watchdog's SIGABRT leaves the stacks
-    notifier = Notifier()  # first: it takes systemd's variables out of the environment
-    logs.configure(settings.log.level, "supervisor", None, None, form=settings.log.format)
-    processes.set_title("ajhost: supervisor")
-    processes.become_subreaper()
-    processes.raise_file_limit()
-    if warning is not None:
-        _log.warning("%s", warning)
-    for problem in notifier.unit_problems():
-        _log.warning("%s", problem)
     directory = settings.runtime.directory
     try:
+        notifier = Notifier()  # first: it takes systemd's variables out of the environment
+        logs.configure(settings.log.level, "supervisor", None, None, form=settings.log.format)
+        processes.set_title("ajhost: supervisor")
+        if warning is not None:
+            _log.warning("%s", warning)
+        for problem in notifier.unit_problems():
+            _log.warning("%s", problem)
+        processes.become_subreaper()
+        processes.raise_file_limit()
+        for lacking in filter(
+            None, (processes.lacking_proc(), processes.lacking_files(settings.workers.count))
+        ):
+            raise StartupFailed(lacking)
         with _alone(directory) as files:
             if not ledger_file.on_tmpfs(directory):
                 _log.warning("%s is not on a tmpfs: every request costs disk writes", directory)
@@ -62,16 +59,9 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
         _log.error("cannot start: %s", error)
         return False
     except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "")
-        _log.error("cannot start: %s: %s%s", error.filename or _call_of(error), error.strerror or error, hint)
+        _log.error("cannot start: %s", refusals.described(error))
         return False
     return True
-
-
-def _call_of(error: OSError) -> str:
-    """The call that the kernel refused, for errors that name no file: a seccomp filter's EPERM looks like any other."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return frame.line or frame.name
 
 
 async def _serve(

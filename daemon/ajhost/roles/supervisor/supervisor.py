@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ajhost import __version__
 from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.linux import refusals
 from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.adapters.nats.requests import discover
 from ajhost.adapters.systemd.notify import Notifier
@@ -145,7 +146,7 @@ class Supervisor(PoolEvents):
                 spec, self.serial, self._queues, self._pool.max_payload, self._on_connection, service
             )
         except OSError as error:
-            raise StartupFailed(f"{self._runtime}: {error.strerror or error}") from error
+            raise StartupFailed(refusals.described(error)) from error
         self._pool.supervisor_place, self._pool.access.own = standby.ledger.place, standby.connection
         await standby.connect()
         running = Running(

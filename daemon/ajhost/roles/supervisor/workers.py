@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
-from ajhost.adapters.linux import ledger_file, processes
+from ajhost.adapters.linux import ledger_file, processes, refusals
 from ajhost.adapters.linux.channel import pair
 from ajhost.adapters.linux.memory_kills import MemoryKills
 from ajhost.core.fleet import (
@@ -168,7 +168,7 @@ class WorkerPool(WorkerEvents):
         except Exception as error:  # whatever it is: the slot must be filled again
             ledger_file.remove(self._directory, spawn.serial)
             self._spawn_failed(
-                spawn, f"{self._directory}: {error.strerror if isinstance(error, OSError) else error!r}"
+                spawn, refusals.described(error) if isinstance(error, OSError) else repr(error)
             )
             return
         self.members[spawn.serial] = member

@@ -9,6 +9,7 @@ import time
 import warnings
 from dataclasses import dataclass
 
+from ajhost.adapters.linux import refusals
 from ajhost.adapters.linux.processes import wait_status
 from ajhost.core.timings import FORK_PROBE_FIRST_LIMIT
 
@@ -47,7 +48,7 @@ class ForkProbe:
             try:
                 child = self._fork()
             except OSError as error:
-                return Fork(0.0, f"fork failed: {error.strerror}")
+                return Fork(0.0, f"cannot fork: {refusals.explained(error)}")
         if child == 0:
             os._exit(_ALIVE)
         in_parent = time.monotonic() - began

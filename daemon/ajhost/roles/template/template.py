@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from ajhost.adapters import logs
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import processes, refusals
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.core.trust import Trust
@@ -179,7 +179,7 @@ class _Template:
                 self._hand_over(worker_spec, end)
             _, status = os.waitpid(middle, 0)
         except OSError as error:
-            self._refuse(worker_spec, f"cannot fork: {error.strerror}")
+            self._refuse(worker_spec, f"cannot fork: {refusals.explained(error)}")
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -208,7 +208,7 @@ class _Template:
         except OSError as error:
             status = _TOLD
             with contextlib.suppress(BaseException):
-                self._refuse(worker_spec, f"cannot fork: {error.strerror}")
+                self._refuse(worker_spec, f"cannot fork: {refusals.explained(error)}")
         except BaseException:
             status = _TOLD  # the supervisor has closed the channel
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import ajhost
-from ajhost.adapters.linux import child_processes, processes
+from ajhost.adapters.linux import child_processes, processes, refusals
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
 from ajhost.adapters.nats.trust import own_trust
@@ -196,6 +196,8 @@ class TemplateProcess:
                 ours.close()
                 os.close(stacks)
                 problem = f"python.interpreter: {python.interpreter}: {error.strerror}"
+                if error.filename is None:  # fork(2), not execve(2)
+                    problem = f"cannot fork the handlers' process: {refusals.explained(error)}"
                 raise TemplateFailed([problem]) from error
         return cls(process, Channel(ours), stacks)
 

@@ -97,8 +97,8 @@ class Executor:
                 self._threads.run(
                     thread_name(attempt), self._context.copy(), lambda: self._in_thread(attempt)
                 )
-            except NoThreads:
-                failed = Failed.because(FailureReason.OVERLOADED, "no thread can be started")
+            except NoThreads as refusal:
+                failed = Failed.because(FailureReason.OVERLOADED, str(refusal))
                 self._loop.call_soon(self._end, attempt, failed)
         if attempt.deadline < self._deadlines.soon_enough:
             self._deadlines.look_by(attempt.deadline)
@@ -223,8 +223,8 @@ class Executor:
 
         try:
             self._threads.run(thread_name(attempt), contextvars.copy_context(), work)
-        except NoThreads:
-            raise RuntimeError("no thread can be started") from None
+        except NoThreads as refusal:
+            raise RuntimeError(str(refusal)) from None
         try:
             result, error = await landed
         except asyncio.CancelledError:

@@ -1,0 +1,128 @@
+"""What the kernel has refused, in words: the call or file, and the limit that stands behind the error number.
+
+`Resource temporarily unavailable` alone tells nobody whether to raise `ulimit -u`, TasksMax= or a sysctl.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ajhost.settings.control_groups import control_groups
+
+_SELF = Path("/proc/self")
+_KERNEL = Path("/proc/sys/kernel")
+_OWN = f"{Path(__file__).parents[2]}/"
+
+
+def described(error: OSError) -> str:
+    """The file or the call, why, and the limit that most likely refused it."""
+    return f"{error.filename or _call_of(error)}: {explained(error)}"
+
+
+def explained(error: OSError) -> str:
+    """As `described`, where it is known what was tried."""
+    hint = _HINTS.get(error.errno or 0)
+    found = hint() if hint is not None else ""
+    text = error.strerror or str(error)
+    return f"{text} ({found})" if found else text
+
+
+def _call_of(error: OSError) -> str:
+    """The innermost line of this package. A seccomp filter's EPERM names no file, and looks like any other."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename.startswith(_OWN)), frames[-1])
+    return frame.line or frame.name
+
+
+def _limit(number: int) -> int | None:
+    """The soft limit of this process; None if it has none (getrlimit(2))."""
+    soft, _ = resource.getrlimit(number)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _file_size() -> str:
+    limit = _limit(resource.RLIMIT_FSIZE)
+    return (
+        "" if limit is None else f"a file may have {limit} bytes, less than a ledger: ulimit -f, LimitFSIZE="
+    )
+
+
+def _open_files() -> str:
+    return f"this process may open {_limit(resource.RLIMIT_NOFILE)}: ulimit -n, LimitNOFILE="
+
+
+def no_thread() -> str:
+    """For a refused pthread_create(3): with the limits that are reached. Without one it was refused for memory."""
+    reached = "; ".join(text for text, used, limit in _process_limits() if used >= limit)
+    return f"no thread can be started ({reached})" if reached else "no thread can be started"
+
+
+def _processes() -> str:
+    """The limits of processes and threads, which fork(2) and pthread_create(3) tell by EAGAIN.
+
+    Those that are reached; all that are set if none is by now, since a process may have ended meanwhile.
+    """
+    limits = list(_process_limits())
+    reached = [text for text, used, limit in limits if used >= limit]
+    return "; ".join(reached or [text for text, _, _ in limits])
+
+
+def _process_limits() -> Iterator[tuple[str, int, int]]:
+    for group in dict.fromkeys(control_groups(_SELF, "pids")):
+        with contextlib.suppress(OSError, ValueError):  # "max", or the root group, which has no such file
+            limit, used = int((group / "pids.max").read_text()), int((group / "pids.current").read_text())
+            place = f"{group}/pids.max is {limit}, {used} are there"
+            yield f"{place}: TasksMax=, --pids-limit", used, limit
+    if (most := _limit(resource.RLIMIT_NPROC)) is not None:
+        used, user = _threads_of_user(), os.getuid()
+        yield f"user {user} may have {most} processes, {used} are there: ulimit -u, LimitNPROC=", used, most
+    with contextlib.suppress(OSError, ValueError):
+        threads, used = int((_KERNEL / "threads-max").read_text()), _threads_of_machine()
+        if used >= threads:
+            yield f"the machine may have {threads} threads: sysctl kernel.threads-max", used, threads
+
+
+def _threads_of_user() -> int:
+    """As far as /proc shows them: the kernel counts threads, of the real user id."""
+    found = 0
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                lines = (process / "status").read_text().splitlines()
+                fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+                if int(fields["Uid"].split()[0]) == os.getuid():
+                    found += int(fields["Threads"])
+    return found
+
+
+def _threads_of_machine() -> int:
+    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
+
+
+def _memory() -> str:
+    limits = (("-v", "LimitAS=", resource.RLIMIT_AS), ("-d", "LimitDATA=", resource.RLIMIT_DATA))
+    found = [
+        f"this process may have {most >> 20} MiB: ulimit {option}, {unit}"
+        for option, unit, number in limits
+        if (most := _limit(number)) is not None
+    ]
+    return "; ".join(found) or "the machine, or its vm.overcommit_memory, gives no more"
+
+
+_HINTS: dict[int, Callable[[], str]] = {
+    errno.EPERM: lambda: "a seccomp filter of the container or the unit may forbid it",
+    errno.ENOSYS: lambda: "this kernel, or a seccomp filter of the container, does not have it",
+    errno.EAFNOSUPPORT: lambda: "the sandbox allows no such sockets: RestrictAddressFamilies=",
+    errno.EFBIG: _file_size,
+    errno.EMFILE: _open_files,
+    errno.ENFILE: lambda: "all of the machine: sysctl fs.file-max",
+    errno.EAGAIN: _processes,
+    errno.ENOMEM: _memory,
+    errno.EROFS: lambda: "a read-only mount, or ReadOnlyPaths=: a ReadWritePaths= line, a tmpfs",
+}
