@@ -35,6 +35,8 @@ def thread(task):
     return task.payload
 """
 
+_ALARMS = 60
+
 
 async def test_an_alarm_that_raises_anywhere_leaves_no_request_unanswered(
     nats_server: NatsServer, tmp_path: Path
@@ -55,18 +57,18 @@ async def test_an_alarm_that_raises_anywhere_leaves_no_request_unanswered(
             router.load("slow", rate=100, deadline=6) as slow,
             router.load("thread", rate=50, deadline=6) as thread,
         ):
-            for _ in range(60):
+            for _ in range(_ALARMS):
                 await router.request("alarm", {"seconds": [rng.uniform(0.0001, 0.02), 0]}, deadline=6)
                 await quick.sent(10)
-        for load in (quick, slow, thread):
-            report = load.report()
+        reports = [load.report() for load in (quick, slow, thread)]
+        for report in reports:
             assert not report.silent, f"{report}\n{host.log_text()}"
             assert not report.late, f"{report}\n{host.log_text()}"
-            # an alarm that hits asyncio's own code can cost a handler its wake-up, and then its deadline comes
             words = {"handler error:", "worker died:", "host error:", "deadline exceeded:"}
             assert report.words.keys() <= words, report
-            assert report.words["deadline exceeded:"] <= len(report.requests) / 50, report
             assert report.verdicts[Verdict.COMPLETE] > len(report.requests) / 2, report
+        # an alarm that hits asyncio's own code can cost a handler its wake-up, and then its deadline comes
+        assert sum(report.words["deadline exceeded:"] for report in reports) <= 2 * _ALARMS, reports
 
 
 async def test_a_worker_whose_own_code_is_hit_again_and_again_is_replaced(

@@ -247,7 +247,7 @@ async def test_ten_reloads_at_speed_lose_nothing(nats_server: NatsServer, tmp_pa
         Host(tmp_path, nats=nats_server.url, handlers={"work": "work"}) as host,
         Router(nats_server.url) as router,
     ):
-        async with router.load("work", {"sleep_ms": 3}, rate=500, deadline=10) as load:
+        async with router.load("work", {"sleep_ms": 3}, rate=200, deadline=10) as load:
             for _ in range(10):
                 assert (await host.reload()).status == 0
                 await load.sent(20)

@@ -242,6 +242,14 @@ def names(writes: list[Callable[[Words], None]]) -> str:
     return "+".join(write.__name__ for write in writes)
 
 
+_FATES = [
+    # each group of writes with each fate; half of them always, every group and every fate among them
+    pytest.param(writes, fate, id=f"{names(writes)}-{fate}", marks=[pytest.mark.long] * ((group + turn) % 2))
+    for group, writes in enumerate(GROUPS)
+    for turn, fate in enumerate(("dies", "hangs", "lives"))
+]
+
+
 async def hang(host: Host, router: Router, count: int) -> list[int]:
     """So many workers hang, each in a task; their slots."""
     for _ in range(count):
@@ -255,8 +263,7 @@ async def hang(host: Host, router: Router, count: int) -> list[int]:
     return slots
 
 
-@pytest.mark.parametrize("fate", ["dies", "hangs", "lives"])
-@pytest.mark.parametrize("writes", GROUPS, ids=names)
+@pytest.mark.parametrize(("writes", "fate"), _FATES)
 async def test_stray_writes_end_neither_supervision_nor_service(
     nats_server: NatsServer, tmp_path: Path, writes: list[Callable[[Words], None]], fate: str
 ) -> None:

@@ -125,9 +125,9 @@ async def test_kill_9_of_every_process_three_times_under_load_silences_nothing(
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     async with Router(nats_server.url) as router:
-        async with router.load("work", {"sleep_ms": 20}, rate=200, deadline=10) as load:
+        async with router.load("work", {"sleep_ms": 20}, rate=100, deadline=20) as load:
             for _ in range(3):
-                await load.sent(200)
+                await load.sent(100)
                 supervisor = await host.pid()
                 await lab.do("systemctl", "kill", "--signal", "KILL", "ajhost")
 
@@ -158,7 +158,7 @@ async def test_no_request_is_lost(
     supervisor = await host.pid()
     newer = repack(package, tmp_path) if how == "upgrade" else package
     async with Router(nats_server.url) as router:
-        async with router.load("work", {"sleep_ms": 10}, rate=500, deadline=20) as load:
+        async with router.load("work", {"sleep_ms": 10}, rate=200, deadline=20) as load:
             await load.sent(250)
             if how == "restart":
                 await lab.do("systemctl", "restart", "ajhost")
@@ -180,7 +180,7 @@ async def test_a_watchdog_restart_under_load_silences_nothing(
     await host.start()
     supervisor = await host.pid()
     async with Router(nats_server.url) as router:
-        async with router.load("work", {"sleep_ms": 10}, rate=500, deadline=20) as load:
+        async with router.load("work", {"sleep_ms": 10}, rate=200, deadline=20) as load:
             await load.sent(250)
             await host.kill("STOP", [supervisor])
 
