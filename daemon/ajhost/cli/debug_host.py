@@ -30,7 +30,7 @@ from ajhost.protocol.unwrap import unwrap
 from ajhost.protocol.wire import host_subjects, route_of
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
 from ajhost.settings.values import Settings
-from ajhost.testing.running import as_stored, execute, lifespan
+from ajhost.testing.run_handler import as_stored, execute, lifespan
 
 _NO_DEADLINE = 365 * 86_400.0
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Self
 
 from ajhost.adapters import log_routing
-from ajhost.adapters.linux.stats_files import StatsFile
+from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
 from ajhost.core.route_stats import StatsWriter, reason_of
 from ajhost.ledger.view import Entry
@@ -27,7 +27,6 @@ from ajhost.protocol.task import TaskRecord
 from ajhost.roles.log_limits import LogLimits
 from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.stats_history import DIRECTORY
 
 _log = logging.getLogger("ajhost.attempts")
 

@@ -6,23 +6,20 @@ import contextlib
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from ajhost.adapters.linux import ledger_file, processes, runtime_directory
-from ajhost.adapters.linux.stats_files import read_all
+from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.core.fleet import WorkerState, state_of
-from ajhost.core.route_stats import RouteStats, clip
 from ajhost.core.stats import Held, held_in
 from ajhost.core.status import (
     DISCONNECTED,
     SERVING,
     ConnectionReport,
-    RouteStatus,
     StatusReport,
     SupervisorStatus,
     TaskStatus,
@@ -32,7 +29,7 @@ from ajhost.core.timings import LOCAL_CLIENT_LIMIT, POLL_INTERVAL, SUPERVISOR_SI
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
-from ajhost.roles.stats_history import DIRECTORY, Sample, baseline
+from ajhost.roles.stats_history import Sample, baseline, resources, route_statuses
 from ajhost.roles.supervisor import state_file, view_socket
 from ajhost.roles.supervisor.state_file import HostState
 
@@ -92,6 +89,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     uptime_s = (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0
     if connection is None and state.waiting:
         connection = ConnectionReport("waiting", "", uptime_s, state.waiting, 0)
+    served = state.routes.get(state.generation, ())
     recent_s = 0.0 if before is None else (now_ns - before.at_ns) / 1e9
     return StatusReport(
         SupervisorStatus(
@@ -109,7 +107,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
         ),
         tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),
         state.count,
-        tuple(_routes(directory, state, running, waiting, before, recent_s)),
+        tuple(route_statuses(directory, served, running, waiting, before, recent_s)),
         recent_s,
         draining,
         draining and out and not left,
@@ -177,36 +175,6 @@ def _ledgers(directory: Path, own: int | None) -> Iterator[tuple[Ledger, bool]]:
                 ledger.close()
 
 
-def _routes(
-    directory: Path,
-    state: HostState,
-    running: Mapping[str | None, int],
-    waiting: Mapping[str | None, int],
-    before: Sample | None,
-    recent_s: float,
-) -> Iterator[RouteStatus]:
-    counted = read_all(directory / DIRECTORY)
-    for route in state.routes.get(state.generation, ()):
-        stats = counted.get(clip(route), RouteStats())
-        recent = RouteStats() if before is None else stats.since(before.routes.get(clip(route), RouteStats()))
-        errors = sum(recent.failed.values()) + sum(recent.refused.values())
-        yield RouteStatus(
-            route,
-            stats.answered + running.get(route, 0) + waiting.get(route, 0),
-            stats.completed,
-            stats.terminated,
-            stats.failed,
-            stats.refused,
-            running.get(route, 0),
-            waiting.get(route, 0),
-            recent.answered / recent_s if recent_s else 0.0,
-            errors / recent_s if recent_s else 0.0,
-            recent.running.quantile(0.5),
-            recent.running.quantile(0.99),
-            recent.waiting.quantile(0.99),
-        )
-
-
 def _worker(
     ledger: Ledger, held: Held, names: Sequence[str], before: Sample | None, now_ns: int, wall_ns: int
 ) -> WorkerStatus:
@@ -221,7 +189,7 @@ def _worker(
         tasks,
         counts,
         ConnectionReport.of(ledger.connection(), now_ns),
-        *_resources(words[Word.PID], now_ns, before),
+        *resources(words[Word.PID], now_ns, before),
     )
 
 
@@ -246,17 +214,6 @@ def _state(ledger: Ledger) -> str:
     if state is WorkerState.SERVING and not ledger.connection().subscribed:
         return DISCONNECTED
     return str(state.value)
-
-
-def _resources(pid: int, now_ns: int, before: Sample | None) -> tuple[int, float]:
-    """Resident bytes, and how many CPUs a process has used of late; of one that is gone nothing."""
-    try:
-        memory, used = processes.resident_bytes(pid), processes.cpu_seconds(pid)
-    except OSError:
-        return 0, 0.0
-    if before is None or pid not in before.cpu:
-        return memory, 0.0
-    return memory, max(used - before.cpu[pid], 0.0) / ((now_ns - before.at_ns) / 1e9)
 
 
 def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus:

@@ -1,4 +1,4 @@
-"""The sums of the routes' statistics over the last minute: what rates and quantiles "of late" are made of.
+"""Rates and quantiles of the last minute: what the routes' statistics were a minute ago, and what has come since.
 
 The supervisor takes a sample now and then and keeps them in a file, so that `ajhost status`, which asks no process, has
 something to compare with; if the supervisor hangs, the period that it compares with is longer.
@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
 from ajhost.adapters.linux import processes, runtime_directory
-from ajhost.adapters.linux.stats_files import read_all
-from ajhost.core.route_stats import RouteStats
+from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
+from ajhost.core.route_stats import RouteStats, clip
+from ajhost.core.status import RouteStatus
 from ajhost.core.timings import STATS_SAMPLE_INTERVAL, nanoseconds
 
-DIRECTORY = "stats"
-"""Below the runtime directory."""
 _NAME = "history.json"
 _EVERY_NS = nanoseconds(STATS_SAMPLE_INTERVAL)
 _KEPT = 7
@@ -70,6 +69,48 @@ class StatsHistory:
 def baseline(runtime: Path, now_ns: int) -> Sample | None:
     """The sample to compare with: the oldest that is kept; None without any of this boot."""
     return next((s for s in _read(runtime / DIRECTORY) if s.at_ns < now_ns), None)
+
+
+def route_statuses(
+    runtime: Path,
+    routes: Iterable[str],
+    running: Mapping[str | None, int],
+    waiting: Mapping[str | None, int],
+    before: Sample | None,
+    recent_s: float,
+) -> Iterator[RouteStatus]:
+    """What became of each route's requests, with rates and quantiles of the `recent_s` seconds since `before`."""
+    counted = read_all(runtime / DIRECTORY)
+    for route in routes:
+        stats = counted.get(clip(route), RouteStats())
+        recent = RouteStats() if before is None else stats.since(before.routes.get(clip(route), RouteStats()))
+        errors = sum(recent.failed.values()) + sum(recent.refused.values())
+        yield RouteStatus(
+            route,
+            stats.answered + running.get(route, 0) + waiting.get(route, 0),
+            stats.completed,
+            stats.terminated,
+            stats.failed,
+            stats.refused,
+            running.get(route, 0),
+            waiting.get(route, 0),
+            recent.answered / recent_s if recent_s else 0.0,
+            errors / recent_s if recent_s else 0.0,
+            recent.running.quantile(0.5),
+            recent.running.quantile(0.99),
+            recent.waiting.quantile(0.99),
+        )
+
+
+def resources(pid: int, now_ns: int, before: Sample | None) -> tuple[int, float]:
+    """Resident bytes, and how many CPUs a process has used of late; of one that is gone nothing."""
+    try:
+        memory, used = processes.resident_bytes(pid), processes.cpu_seconds(pid)
+    except OSError:
+        return 0, 0.0
+    if before is None or pid not in before.cpu:
+        return memory, 0.0
+    return memory, max(used - before.cpu[pid], 0.0) / ((now_ns - before.at_ns) / 1e9)
 
 
 def _as_object(sample: Sample) -> dict[str, object]:

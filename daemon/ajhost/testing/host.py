@@ -25,7 +25,7 @@ from ajhost.protocol.task import encode_task, new_id
 from ajhost.protocol.wire import encode_request, error_of
 from ajhost.settings.toml_text import toml_text
 from ajhost.settings.values import NatsSettings
-from ajhost.testing.running import Outcome
+from ajhost.testing.run_handler import Outcome
 from ajhost.testing.tasks import payload_bytes
 
 _START_PATIENCE = 30.0

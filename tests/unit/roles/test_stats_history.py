@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ajhost.adapters.linux.stats_files import DIRECTORY
 from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, read
-from ajhost.roles.stats_history import DIRECTORY, Sample, StatsHistory, baseline
+from ajhost.roles.stats_history import Sample, StatsHistory, baseline
 
 SECOND = 1_000_000_000
 

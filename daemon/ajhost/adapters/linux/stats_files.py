@@ -21,6 +21,8 @@ from ajhost.core.route_stats import (
     used_size,
 )
 
+DIRECTORY = "stats"
+"""Of these files, below the runtime directory."""
 _log = logging.getLogger("ajhost.stats")
 _SUFFIX = ".stats"
 _SPARE_PLACES = 16

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ajhost.adapters.linux.stats_files import StatsFile
+from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
 from ajhost.adapters.log_record import TaskLabels
 from ajhost.core.route_stats import StatsWriter
 from ajhost.ledger.layout import State, Word
@@ -19,7 +19,6 @@ from ajhost.protocol.outcome import Outcome
 from ajhost.protocol.task import TaskRecord, read_task
 from ajhost.roles.attempts import Attempts, tell
 from ajhost.roles.recent_attempts import RecentAttempts
-from ajhost.roles.stats_history import DIRECTORY
 
 _AT_ONCE = 32
 """Attempts that are told of before the event loop has its next turn."""

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ajhost.adapters.linux import processes
-from ajhost.adapters.linux.stats_files import read_all
+from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.fleet import WorkerState
 from ajhost.core.route_stats import RouteStats, clip
 from ajhost.core.stats import ConnectionStats, HostStats, connection_stats, held_in
 from ajhost.core.status import DISCONNECTED
 from ajhost.ledger.view import Ledger
-from ajhost.roles.stats_history import DIRECTORY
 from ajhost.roles.supervisor.workers import WorkerPool
 
 

@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ajhost import __version__
-from ajhost.adapters.linux.stats_files import read_all
+from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.route_stats import RouteStats, clip
 from ajhost.protocol.service_api import Service, ServiceEndpoint, answer, subjects, verb_of
 from ajhost.protocol.times import render
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.stats_history import DIRECTORY
 
 _NAME = "ajhost"
 
