@@ -134,7 +134,10 @@ async def test_every_drop_in_is_understood(lab: Lab, host: InstalledHost) -> Non
 DROP_IN_NAMES = sorted(path.name for path in (UNITS / "drop-ins").iterdir())
 
 
-@pytest.mark.parametrize("unit", ["ajhost.service", "ajhost@other.service"])
+# an instance differs by its name, user and credentials alone, as is tested above
+@pytest.mark.parametrize(
+    "unit", ["ajhost.service", pytest.param("ajhost@other.service", marks=pytest.mark.long)]
+)
 async def test_the_unit_starts_with_each_drop_in_as_it_is_shipped(
     lab: Lab, host: InstalledHost, nats_server: NatsServer, unit: str
 ) -> None:
