@@ -6,6 +6,7 @@ import asyncio
 import re
 import signal
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -180,6 +181,39 @@ async def test_a_host_that_is_gone_is_told_and_found_again(
     assert not browser.find_element(By.ID, "lost").is_displayed()
 
 
+async def test_a_host_that_hangs_is_told_though_its_connection_stays_open(
+    host: Host, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    host.send_signal(signal.SIGSTOP)
+    try:
+        await until(browser, lambda b: text(b, "state") == "silent")
+        assert "The host has said nothing for " in browser.find_element(By.ID, "lost").text
+    finally:
+        host.send_signal(signal.SIGCONT)
+    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
+    assert not browser.find_element(By.ID, "lost").is_displayed()
+
+
+async def test_who_is_one_too_many_sees_the_host_when_another_has_gone(
+    host: Host, listen: str, browser: webdriver.Chrome
+) -> None:
+    await open_page(browser, listen)
+    await asyncio.to_thread(browser.get, "about:blank")
+    address, port = listen.split(":")
+    others = []
+    for _ in range(16):
+        reader, writer = await asyncio.open_connection(address, int(port))
+        writer.write(f"GET /events HTTP/1.1\r\nHost: {listen}\r\n\r\n".encode())
+        assert b" 200 " in await reader.readline()
+        others.append(writer)
+    await asyncio.to_thread(browser.get, f"http://{listen}/")
+    await until(browser, lambda b: text(b, "state") == "not reachable")
+    for writer in others:
+        writer.close()
+    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
+
+
 async def test_everything_has_a_name_for_a_screen_reader(
     host: Host, listen: str, browser: webdriver.Chrome
 ) -> None:
@@ -194,14 +228,27 @@ async def test_everything_has_a_name_for_a_screen_reader(
     assert all(th.get_attribute("scope") for th in browser.find_elements(By.TAG_NAME, "th"))
 
 
-async def test_on_a_phone_only_tables_scroll_sideways(
-    host: Host, listen: str, browser: webdriver.Chrome
+async def test_on_a_phone_only_tables_scroll_sideways_and_an_attempt_is_read_without(
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
 ) -> None:
+    async with Router(nats_server.url) as router:
+        await router.request("fail")
+        await router.request("work", {"kind": "error", "text": "x" * 600})
     await asyncio.to_thread(browser.set_window_size, 500, 900)
     try:
         await open_page(browser, listen)
+        await until(browser, lambda b: "handler error" in text(b, "attempts-rows"))
         script = "return [document.documentElement.scrollWidth, innerWidth]"
         width, window = browser.execute_script(script)
         assert width <= window
+        script = "const box = document.querySelector('.attempts').parentElement;"
+        width, window = browser.execute_script(f"{script} return [box.scrollWidth, box.clientWidth]")
+        assert width <= window
+        browser.execute_cdp_cmd("Accessibility.enable", {})
+        nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        roles = Counter(node["role"]["value"] for node in nodes if not node["ignored"] and "role" in node)
+        # all is there for a screen reader, but the charts: 11 columns of routes, 6, 9 and 6
+        assert (roles["table"], roles["columnheader"]) == (4, 32), roles
+        assert roles["row"] >= 4 + 2 + len(ROUTES), roles
     finally:
         await asyncio.to_thread(browser.set_window_size, 1400, 1000)

@@ -3,6 +3,7 @@
 "use strict";
 
 const KEPT = 120; // samples in a small chart
+const SILENT = 5000; // ms without news from which on the page says so; a host tells something each second
 const history = new Map(); // route -> { answers: [], errors: [], last }
 const $ = (id) => document.getElementById(id);
 let latest = null;
@@ -18,7 +19,12 @@ const rate = (r) => (r >= 100 ? r.toFixed(0) : r >= 10 ? r.toFixed(1) : r.toFixe
 const number = (n) => n.toLocaleString("en");
 const bytes = (b) => (b ? `${(b / 2 ** 20).toFixed(0)} MiB` : "–");
 const sum = (o) => Object.values(o).reduce((a, b) => a + b, 0);
-const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour12: false });
+// A time of the host. Of another day than the host's present one it has the date.
+const clock = (s) => {
+  const time = new Date(s * 1000), day = time.toLocaleDateString("sv");
+  const other = latest && day !== new Date(latest.at * 1000).toLocaleDateString("sv");
+  return `${other ? `${day} ` : ""}${time.toLocaleTimeString("sv")}`;
+};
 const routeName = (r) => (r === "" ? "(catch-all)" : r === null ? "(no route)" : r);
 
 // How each table is sorted: what its columns are sorted by, and by which one, the largest or the last first or not.
@@ -65,6 +71,15 @@ function sortable(name) {
   show();
 }
 
+// Tells assistive technology what is a table, a row and a cell: a style sheet that shows a row as a block takes it away.
+function keepRoles(table) {
+  table.setAttribute("role", "table");
+  table.setAttribute("aria-labelledby", table.parentElement.getAttribute("aria-labelledby"));
+  for (const group of [table.tHead, ...table.tBodies]) group.setAttribute("role", "rowgroup");
+  table.tHead.rows[0].setAttribute("role", "row");
+  for (const title of table.tHead.rows[0].cells) title.setAttribute("role", "columnheader");
+}
+
 // The rows of a table body: `cells(item)` gives [text or node, class] for each column.
 function rows(body, items, key, cells, empty) {
   const old = new Map([...body.children].map((row) => [row.dataset.key, row]));
@@ -73,11 +88,13 @@ function rows(body, items, key, cells, empty) {
     const row = old.get(name) || document.createElement("tr");
     old.delete(name);
     row.dataset.key = name;
+    row.setAttribute("role", "row");
     cells(item).forEach(([content, kind], index) => {
       let cell = row.children[index];
       if (!cell) {
         cell = document.createElement(index === 0 ? "th" : "td");
         if (index === 0) cell.scope = "row";
+        cell.setAttribute("role", index === 0 ? "rowheader" : "cell");
         row.append(cell);
       }
       if (cell.className !== (kind || "")) cell.className = kind || "";
@@ -90,7 +107,9 @@ function rows(body, items, key, cells, empty) {
   if (!wanted.length) {
     const row = document.createElement("tr");
     row.dataset.key = " none";
+    row.setAttribute("role", "row");
     const cell = document.createElement("td");
+    cell.setAttribute("role", "cell");
     cell.colSpan = 20;
     cell.className = "none";
     cell.textContent = empty;
@@ -162,7 +181,7 @@ function connectionText(connection) {
 
 function drawHead(status) {
   const { supervisor } = status;
-  const state = status.drained ? "drained" : status.draining ? `draining, ${status.left} left` : supervisor.ready && status.serving >= status.slots ? "ready" : supervisor.ready ? "degraded" : "not ready";
+  const state = supervisor.stopping ? "stopping" : !status.slots ? "starting" : status.drained ? "drained" : status.draining ? `draining, ${status.left} left` : supervisor.ready && status.serving >= status.slots ? "ready" : supervisor.ready ? "degraded" : "not ready";
   const text = `${state}: ${status.serving} of ${status.slots} workers serve`;
   if ($("state").textContent !== text) $("state").textContent = text;
   $("state").className = `badge ${state === "ready" ? "good" : state === "not ready" ? "bad" : "warn"}`;
@@ -187,7 +206,7 @@ function drawRoutes(status, at) {
   rows($("routes-rows"), routes, (r) => (r.route === null ? "\u0000" : `r${r.route}`), (r) => {
     const seen = sample(r, at);
     return [
-      [routeName(r.route)], [spark(seen.answers, seen.errors, routeName(r.route)), "chart"], [rate(r.per_second), "n"],
+      [routeName(r.route), "name"], [spark(seen.answers, seen.errors, routeName(r.route)), "chart"], [rate(r.per_second), "n"],
       [rate(r.errors_per_second), r.errors_per_second > 0 ? "n bad" : "n"], [seconds(r.p50_s), "n"], [seconds(r.p99_s), "n"],
       [seconds(r.waiting_p99_s), "n"], [number(r.running), "n"], [number(r.waiting), "n"], [number(r.completed), "n"],
       [number(sum(r.failed) + r.terminated), "n"], [number(sum(r.refused)), "n"],
@@ -209,7 +228,7 @@ function drawTasks(status, at) {
     meter.optimum = 0;
     meter.setAttribute("aria-hidden", "true");
     cell.append(meter, left > 0 ? seconds(left) : mark("overdue", "bad"));
-    return [[t.id, "id"], [t.type], [routeName(t.route)], [String(t.slot), "n"], [seconds(t.running_s), "n"], [cell]];
+    return [[t.id, "id"], [t.type, "name"], [routeName(t.route), "name"], [String(t.slot), "n"], [seconds(t.running_s), "n"], [cell]];
   }, "none");
 }
 
@@ -230,8 +249,8 @@ function drawAttempts() {
   const found = latest.attempts.filter((a) => !wanted || `${a.id} ${a.type} ${a.reason} ${a.text}`.toLowerCase().includes(wanted));
   $("attempts-count").textContent = wanted ? `(${found.length} of the last ${latest.attempts.length})` : `(the last ${latest.attempts.length})`;
   rows($("attempts-rows"), found, (a) => `${a.at} ${a.id} ${a.reason}`, (a) => [
-    [clock(a.at)], [a.id, "id"], [a.type], [mark(a.reason, a.outcome === "terminated" ? "warn" : "bad")], [a.text, "text"],
-    [a.tries ? String(a.tries) : "–", "n"],
+    [clock(a.at)], [a.id, "id"], [a.type, "name"], [mark(a.reason, a.outcome === "terminated" ? "warn" : "bad")], [a.text, "text"],
+    [a.tries ? String(a.tries) : "–", "n try"],
   ], wanted ? "nothing fits the filter" : "none");
 }
 
@@ -240,7 +259,7 @@ function drawEvents() {
   const items = latest.events.map((e) => {
     const item = document.createElement("li");
     const time = Object.assign(document.createElement("time"), { textContent: clock(e.at), dateTime: new Date(e.at * 1000).toISOString() });
-    item.append(time, mark(e.kind, e.kind === "death" || e.kind === "rejected" ? "bad" : "good"), ` ${e.text}`);
+    item.append(time, mark(e.kind, e.kind === "death" || e.kind === "rejected" ? "bad" : "good"), " ", Object.assign(document.createElement("bdi"), { textContent: e.text }));
     return item;
   });
   if (!items.length) items.push(Object.assign(document.createElement("li"), { className: "none", textContent: "none since the start" }));
@@ -261,13 +280,37 @@ function draw(told) {
   $("lost").hidden = true;
 }
 
+// Says that what the page shows is old, and why.
+function lose(why, state) {
+  if (latest) $("lost-since").textContent = clock(latest.at);
+  if ($("lost-why").textContent !== why) $("lost-why").textContent = why;
+  $("lost").hidden = !latest;
+  if ($("state").textContent !== state) $("state").textContent = state;
+  $("state").className = "badge bad";
+  document.title = `${state} – ajhost`;
+}
+
+let source, heard = performance.now();
+
+function connect() {
+  source = new EventSource("events");
+  source.onmessage = (event) => {
+    heard = performance.now();
+    draw(JSON.parse(event.data));
+  };
+  source.onerror = () => lose("The page has lost the host.", "not reachable");
+}
+
+// A browser gives a source up for good when the host answers with an error, as one does whose page too many look at; and
+// it says nothing of a host that hangs, whose connection stays open.
+function look() {
+  const silent = performance.now() - heard;
+  if (source.readyState === EventSource.CLOSED) connect();
+  else if (source.readyState === EventSource.OPEN && silent > SILENT) lose(`The host has said nothing for ${seconds(silent / 1000)}.`, "silent");
+}
+
+document.querySelectorAll("table").forEach(keepRoles);
 Object.keys(sorting).forEach(sortable);
 $("filter").addEventListener("input", drawAttempts);
-const source = new EventSource("events");
-source.onmessage = (event) => draw(JSON.parse(event.data));
-source.onerror = () => {
-  if (latest) $("lost-since").textContent = clock(latest.at);
-  $("lost").hidden = !latest;
-  $("state").textContent = "not reachable";
-  $("state").className = "badge bad";
-};
+connect();
+setInterval(look, SILENT / 2);
