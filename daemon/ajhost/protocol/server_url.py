@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 _SCHEMES = ("nats", "tls")
-_HOST = re.compile(r"\[[0-9a-fA-F:.]+(?:%25[\w.~-]+|%[\w.~-]+)?\]\Z|[^\s/?#@:\[\]%]+\Z")
+_HOST = re.compile(r"\[[0-9a-fA-F:.]+(?:%25[\w.~-]+|%[\w.~-]+)?\]\Z|[\w.-]+\Z")
+_DIGITS = re.compile(r"[0-9.]+\Z")
 _ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 DEFAULT_PORT = 4222
@@ -65,7 +67,19 @@ def _place(place: str) -> tuple[str, int]:
     else:
         host, _, port = place.partition(":")
     if not _HOST.match(host):
+        if strange := re.search(r"[$<>{}*]", host):
+            raise ValueError(f"{strange[0]!r} in the host's name (variables and patterns are not replaced)")
         raise ValueError("a host that is none (an IPv6 address is written [::1])")
+    if _DIGITS.match(host) and not _is_address(host):
+        raise ValueError("an address that is none")
     if port and (not _PORT.match(port) or not 0 < int(port) < 1 << 16):
         raise ValueError("a port that is none")
     return host.strip("[]").replace("%25", "%"), int(port) if port else DEFAULT_PORT
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True

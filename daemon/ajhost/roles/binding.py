@@ -47,7 +47,9 @@ def bind(name: str, function: Callable[..., Any]) -> Binding:
     """
     try:
         signature = inspect.signature(function)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError) as error:
+        if isinstance(function, functools.partial) and "incorrect arguments" in str(error):
+            raise Unbindable(f"{name} is a partial with arguments that its function does not take") from None
         return Binding(function, None)  # written in C, and says nothing
     except NameError as error:  # Python 3.14 evaluates annotations here
         raise Unbindable(f"{name}: an annotation cannot be resolved: {error}") from None

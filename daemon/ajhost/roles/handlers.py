@@ -24,6 +24,9 @@ from ajhost.settings.values import HandlerSettings, PythonSettings
 
 _OWN = f"{Path(__file__).parent.parent}/"
 _LIFESPAN = "python.lifespan"
+_NOT_IMPORTED = object()
+_LONGEST = 4000
+"""Characters of what an import raised that are shown."""
 _FRAMES = 4
 """So many of the user's frames are shown, the innermost ones."""
 
@@ -87,7 +90,7 @@ def load_handlers(
     middleware: list[Middleware] = []
     for key, target in _application(python):
         with imports.telling(key):
-            if (found := imports.find(target)) is None:
+            if (found := imports.find(target)) is _NOT_IMPORTED:
                 continue
             if key == _LIFESPAN:
                 check_lifespan(target, found)
@@ -96,7 +99,7 @@ def load_handlers(
     loaded: dict[str, LoadedHandler] = {}
     for settings in handlers:
         with imports.telling(_key(settings)):
-            if (found := imports.find(settings.target)) is not None:
+            if (found := imports.find(settings.target)) is not _NOT_IMPORTED:
                 loaded[settings.route] = _loaded(settings, found, tuple(middleware))
     if imports.problems:
         raise LoadFailed(imports.problems)
@@ -143,7 +146,7 @@ class _Imports:
             self.problems.append(f"{key}: {error}")
 
     def find(self, target: str) -> Any:
-        """What a target names; None if its module cannot be imported."""
+        """What a target names; `_NOT_IMPORTED` if its module cannot be imported."""
         name, _, attributes = target.partition(":")
         if name not in self._modules:
             try:
@@ -153,7 +156,7 @@ class _Imports:
                 keys = ", ".join(key for key, other in self._wanted if other.partition(":")[0] == name)
                 self.problems.append(f"{keys}: {_import_problem(name, error)}")
         module = self._modules[name]
-        return None if module is None else _find(module, attributes)
+        return _NOT_IMPORTED if module is None else _find(module, attributes)
 
 
 def describe(loaded: dict[str, LoadedHandler], *, schemas: bool = False) -> list[HandlerDescription]:
@@ -189,6 +192,8 @@ def _import_problem(name: str, error: BaseException) -> str:
         places = ", ".join(entry for entry in sys.path if entry)
         return f"there is no module {error.name!r}{hint} (looked in {places})"
     raised = "".join(traceback.format_exception_only(error)).strip()
+    if len(raised) > _LONGEST:
+        raised = f"{raised[:_LONGEST]}... ({len(raised)} characters)"
     lines = [f"importing {name} raised {raised}"]
     lines += [
         f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}: {frame.line or ""}'.rstrip()
@@ -261,7 +266,8 @@ def _find(module: ModuleType, attributes: str) -> Any:
             near = difflib.get_close_matches(name, names, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names) or 'nothing'}"
             where = getattr(found, "__name__", type(found).__name__)
-            raise NoHandler(f"{where} ({module.__file__}) has no {name!r}; {hint}") from None
+            file = getattr(module, "__file__", None) or "a directory without __init__.py"
+            raise NoHandler(f"{where} ({file}) has no {name!r}; {hint}") from None
         except Exception as error:
             raise NoHandler(f"{module.__name__}: reading {name!r} raised {error!r}") from error
     return found

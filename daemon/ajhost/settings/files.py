@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,6 +26,8 @@ _LARGEST = 4 << 20
 _LONGEST_NAME = 100
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*\Z|(/[\w.+-]+)+\Z")
 _SUFFIX = re.compile(r"\.[A-Za-z]{2,8}\Z")
+_REPLACED = re.compile(r"^~|[$*?]|%[a-zA-Z]")
+"""What a shell, or a unit of systemd, replaces by something else."""
 _DROP_INS = "conf.d"
 PREFIX = "AJHOST_"
 DELIMITER = "__"
@@ -128,7 +131,9 @@ class Files:
             if _is_name(name)
             else f"the name of no file, {redact.hidden(name)},"
         )
-        raise InvalidValue(f"{what} in {where}", "the name of a file that this user can read")
+        raise InvalidValue(
+            f"{what} in {where}", f"the name of a file that this user can read{_as_it_is(name)}"
+        )
 
     def read(self, name: str) -> tuple[Path, str]:
         """Where `name` is, and its text."""
@@ -141,6 +146,8 @@ class Files:
         path = self.find(name)
         found = path.stat()
         mode = found.st_mode
+        if not stat.S_ISREG(mode):
+            raise InvalidValue(f"{path}, {_kind(mode)}", "a text file that this user can read")
         if mode & _OTHERS and not self._is_credential(path) and not _is_for_our_group(found):
             raise InvalidValue(
                 f"{path} with mode {stat.S_IMODE(mode):04o}, open to its group or to others",
@@ -190,24 +197,26 @@ class Files:
     def interpreter(self, name: str) -> Path:
         """An executable. Links are not resolved: a virtual environment's python is a link, and finds the environment by
         its own path."""
-        path, allowed = self.beside(name), "an executable Python interpreter"
+        path, allowed = self.beside(name), "the path of a Python interpreter, like /usr/bin/python3"
         try:
-            is_file = stat.S_ISREG(path.stat().st_mode)
+            mode = path.stat().st_mode
         except (OSError, ValueError) as error:
-            raise InvalidValue(_absent(name, path, error), allowed) from None
-        if not is_file or not os.access(path, os.X_OK):
+            raise InvalidValue(_absent(name, path, error), allowed + _as_it_is(name)) from None
+        if not stat.S_ISREG(mode):
+            raise InvalidValue(f"{path}, {_kind(mode)}", allowed)
+        if not os.access(path, os.X_OK):
             raise InvalidValue(f"{path}, which cannot be executed", allowed)
         return path
 
     def importable(self, name: str) -> Path:
         """An entry of `sys.path`: a directory, or an archive."""
-        path = self.beside(name)
+        path, allowed = self.beside(name), "a directory, or an archive, of Python modules"
         try:
-            path.stat()
+            is_file = stat.S_ISREG(path.stat().st_mode)
         except (OSError, ValueError) as error:
-            raise InvalidValue(
-                _absent(name, path, error), "a directory, or an archive, of Python modules"
-            ) from None
+            raise InvalidValue(_absent(name, path, error), allowed + _as_it_is(name)) from None
+        if is_file and not zipfile.is_zipfile(path):
+            raise InvalidValue(f"{path}, a file and no archive", allowed)
         return path
 
     def _is_credential(self, path: Path) -> bool:
@@ -229,6 +238,16 @@ def _is_name(text: str) -> bool:
     if len(text) > _LONGEST_NAME or redact.may_be_secret(text) or not _NAME.match(text):
         return False
     return "/" in text or _SUFFIX.search(text) is not None
+
+
+def _as_it_is(name: str) -> str:
+    """The cure for a name with what a shell would replace."""
+    found = _REPLACED.search(name)
+    return "" if found is None else f"; {found[0]} is not replaced here"
+
+
+def _kind(mode: int) -> str:
+    return "a directory" if stat.S_ISDIR(mode) else "no regular file"
 
 
 def _text(path: Path) -> str:

@@ -18,6 +18,18 @@ from ajhost.settings.schema import DEEPEST
 _READABLE = "a TOML file that this user can read"
 _POSITION = re.compile(r" \(at (.*)\)\Z")
 _BARE_ROUTE = re.compile(r"\s*\[\s*handlers\s*\.\s*[^\"'\]]*:")
+_CURES = {
+    "Invalid value": 'texts stand in "straight quotes", true and false are written so',
+    "Expected '=' after a key": "a key and its value are joined by =, tables begin with [name]",
+    "Invalid statement": 'a line is a [table], a key = value, or a comment that begins with "#"',
+    "Invalid initial character for a key part": "what is in { } stands on one line and ends without a comma",
+    "Expected newline or end of document": 'one statement a line, comments begin with "#"',
+    "Expected ']' at the end of a table": "other characters than letters, digits, _ and - stand in quotes",
+    "Unescaped": "backslashes are doubled, or the text stands in 'single quotes'",
+    "Cannot declare": "a table or key is written once in each file",
+    "Cannot overwrite a value": "a table or key is written once in each file",
+}
+"""By how Python's TOML parser begins to tell of a mistake: what is written instead."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 KeyPath = tuple[str | int, ...]
@@ -104,7 +116,7 @@ class MergedTables:
         position = where[1] if where else "file"
         if (number := re.match(r"line (\d+)", position)) is None and where:
             position = f"line {len(lines)}"
-        hint = ""
+        hint = next((f"; {cure}" for start, cure in _CURES.items() if reason.startswith(start)), "")
         if number is not None and _BARE_ROUTE.match(lines[int(number[1]) - 1]):
             hint = '; a route with ":" is written in quotes: [handlers."email:new"]'
         self._unreadable(file, f"a TOML syntax error ({reason})", f"TOML 1.0{hint}", position)

@@ -6,6 +6,7 @@ decides. A field's description is the text that a problem shows as allowed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,14 @@ LONGEST = 86_400.0
 _CONTROL_NAME = "/control"
 _SOCKET_PATH = 107
 _MANY = 1_000_000
+_SYSTEM = frozenset(
+    (
+        "/", "//", "/bin", "/boot", "/dev", "/dev/shm", "/etc", "/home",
+        "/lib", "/media", "/mnt", "/opt", "/proc", "/root", "/run", "/sbin",
+        "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib", "/var/run", "/var/tmp",
+    )
+)  # fmt: skip
+"""Directories of the whole machine (Filesystem Hierarchy Standard 3.0)."""
 
 
 def _allowed(text: str, **limits: Any) -> Any:
@@ -31,7 +40,9 @@ def _allowed(text: str, **limits: Any) -> Any:
 
 
 def _seconds(least: str, **limits: float) -> Any:
-    return _allowed(f"seconds, {least} to {LONGEST:.0f}", le=LONGEST, allow_inf_nan=False, **limits)
+    return _allowed(
+        f"a number of seconds, {least} to {LONGEST:.0f}", le=LONGEST, allow_inf_nan=False, **limits
+    )
 
 
 def _file(method: Callable[[Files, str], object]) -> AfterValidator:
@@ -54,20 +65,22 @@ def _keys_of(files: Files, name: str) -> list[str]:
     keys = text.split()
     if not keys:
         raise InvalidValue(f"{path}, which is empty", "a file of hexadecimal ed25519 public keys")
-    return [_key(key) for key in keys]
+    return [_key(key, f"{path}, whose word {number} is ") for number, key in enumerate(keys, start=1)]
 
 
-def _key(text: str) -> str:
+def _key(text: str, place: str = "") -> str:
     try:
         return read_key(text).hex()
     except ValueError as error:
         raise InvalidValue(
-            f"{redact.hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
+            f"{place}{redact.hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
         ) from None
 
 
 def _runtime(text: str) -> str:
     longest = _SOCKET_PATH - len(_CONTROL_NAME)
+    if os.path.normpath(text) in _SYSTEM:
+        raise InvalidValue(redact.shown(text), "a directory of the host's own, like /run/ajhost")
     if not Path(text).is_absolute() or "\0" in text or len(str(Path(text)).encode()) > longest:
         raise InvalidValue(
             redact.shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it"

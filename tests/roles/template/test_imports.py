@@ -21,6 +21,7 @@ from tests.roles.template.driver import ENTRY, TIMEOUT, Start, TemplateDriver
         ("import os\nos._exit(3)\n", ["ended the process: exit status 3"]),
         ("import os\nos.kill(os.getpid(), 9)\n", ["ended the process: SIGKILL"]),
         ("import ctypes\nctypes.string_at(0)\n", ["ended the process: SIGSEGV", "acme.py", "line 2"]),
+        ("raise RuntimeError('x' * 100_000)\n", ["x... (100014 characters)"]),
         ("class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd\n", ["acme.Odd"]),
     ],
 )
@@ -77,7 +78,8 @@ async def test_all_problems_are_told_at_once(driver: TemplateDriver) -> None:
     driver.module("bad", "1 / 0\n")
     driver.module(
         "odd",
-        "class Send: ...\nnumber = 3\ndef two(a, b): ...\nasync def agen(t): yield\ndef gen(t): yield\n",
+        "import functools\nclass Send: ...\nnumber = 3\ndef two(a, b): ...\nasync def agen(t): yield\n"
+        "def gen(t): yield\nnothing = None\npart = functools.partial(two, 1, 2, 3)\n",
     )
     spec = driver.plan(
         "bad:a",
@@ -90,11 +92,13 @@ async def test_all_problems_are_told_at_once(driver: TemplateDriver) -> None:
         "odd:agen",
         "odd:gen",
         "odd.py:two",
+        "odd:nothing",
+        "odd:part",
     )
     problems = await driver.problems(spec)
     assert [problem.partition(": ")[0] for problem in problems] == [
         'handlers."r0", handlers."r1"',
-        *(f'handlers."r{number}"' for number in range(2, 10)),
+        *(f'handlers."r{number}"' for number in range(2, 12)),
     ]
     for problem, part in zip(
         problems,
@@ -108,6 +112,8 @@ async def test_all_problems_are_told_at_once(driver: TemplateDriver) -> None:
             "odd:agen is a generator",
             "odd:gen is a generator",
             "no module 'odd.py'; did you mean odd?",
+            "odd:nothing is a NoneType, which cannot be called",
+            "odd:part is a partial with arguments that its function does not take",
         ),
         strict=True,
     ):

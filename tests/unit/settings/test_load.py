@@ -381,7 +381,7 @@ def test_an_interpreter_must_be_executable(directory: Path) -> None:
     write(directory / "python", "#!/bin/sh\n", 0o644)
     for name, found in (
         ("python", "cannot be executed"),
-        (".", "cannot be executed"),
+        (".", "a directory"),
         ("none", "no such file"),
     ):
         problem = problem_of(directory, f'{HANDLER}[python]\ninterpreter = "{name}"')

@@ -35,6 +35,11 @@ NATS = {
     ),
     "a token in the address": (f'servers = ["nats://{SECRET}@h:99999"]', "nats.servers[0]"),
     "a scheme with one slash": (f'servers = ["nats:/u:{SECRET}@h"]', "nats.servers[0]"),
+    "a variable for a host": ('servers = ["nats://${NATS_HOST}:4222"]', "nats.servers[0]"),
+    "a place for a host": ('servers = ["nats://<host>:4222"]', "nats.servers[0]"),
+    "every host": ('servers = ["nats://*:4222"]', "nats.servers[0]"),
+    "an address beyond all": ('servers = ["nats://300.1.1.1:4222"]', "nats.servers[0]"),
+    "half an address": ('servers = ["nats://10.1:4222"]', "nats.servers[0]"),
     "a server that is a table": (f'servers = [{{ url = "nats://u:{SECRET}@h" }}]', "nats.servers[0]"),
     "a server that is a number": ("servers = [4222]", "nats.servers[0]"),
     "an empty list of servers": ("servers = []", "nats.servers"),
@@ -81,6 +86,8 @@ NATS = {
     "a password of TLS": (f'tls = {{ password = "{SECRET}" }}', "nats.tls.password"),
     "TLS that is a text": (f'tls = "{SECRET}"', "nats.tls"),
     "TLS first that is a text": ('tls = { first = "yes" }', "nats.tls.first"),
+    "a directory as a password": ('user = "u"\npassword_file = "."', "nats.password_file: found"),
+    "a device as a token": ('token_file = "/dev/null"', "nats.token_file: found /dev/null, no regular file"),
     "an authority that is not there": ('tls = { ca = "ca.pem" }', "nats.tls.ca"),
     "a key without a certificate": ('tls = { key = "x.pem" }', "nats.tls.key"),
     "creds that are not there": ('creds = "credentials/nats.creds"', "nats.creds"),
@@ -130,6 +137,9 @@ OTHER = {
     "an interpreter that is a directory": ('[python]\ninterpreter = "/usr"', "python.interpreter"),
     "a path that is a text": ('[python]\npath = "/srv"', "python.path"),
     "a path that is not there": ('[python]\npath = ["nosuch"]', "python.path[0]"),
+    "a path that is a module": ('[python]\npath = ["ajhost.toml"]', "python.path[0]"),
+    "a path from home": ('[python]\npath = ["~/app"]', "python.path[0]"),
+    "the name of an interpreter": ('[python]\ninterpreter = "python3"', "python.interpreter"),
     "preload that is a text": ('[python]\npreload = "yes"', "python.preload"),
     "an import timeout of nothing": ("[python]\nimport_timeout = 0", "python.import_timeout"),
     "something open that is a text": ('[python]\nallow_open = "127.0.0.1:5432"', "python.allow_open"),
@@ -142,9 +152,16 @@ OTHER = {
     "a seed among the keys": (f'[signature]\nkeys = ["{SEED}"]', "signature.keys[0]"),
     "no keys": ("[signature]\nkeys = []", "signature.keys"),
     "keys that are a text": (f'[signature]\nkeys = "{PRIVATE}"', "signature.keys"),
+    "keys in a file of something else": (
+        '[signature]\nkey_file = "ajhost.toml"',
+        "signature.key_file: found {file}, whose word 1 is a text",
+    ),
     "keys in a file that is not there": ('[signature]\nkey_file = "tasks.pub"', "signature.key_file"),
     "a key as a file": (f'[signature]\nkey_file = "{PRIVATE}"', "signature.key_file"),
     "a relative directory": ('[runtime]\ndirectory = "run"', "runtime.directory"),
+    "the directory of all": ('[runtime]\ndirectory = "/"', "runtime.directory"),
+    "a directory of the machine": ('[runtime]\ndirectory = "/etc/"', "runtime.directory"),
+    "a directory that leads there": ('[runtime]\ndirectory = "/run/ajhost/.."', "runtime.directory"),
     "a long directory": (f'[runtime]\ndirectory = "/{"x" * 120}"', "runtime.directory"),
     "a directory that is a number": ("[runtime]\ndirectory = 3", "runtime.directory"),
     "a user that is a number": ("[runtime]\nuser = 10001", "runtime.user"),
@@ -158,6 +175,10 @@ OTHER = {
     "a port that is a number": ("[http]\nlisten = 9464", "http.listen"),
     "a port out of range": ('[http]\nlisten = "127.0.0.1:99999"', "http.listen"),
     "an address of the web": (f'[http]\nlisten = "http://u:{SECRET}@h:80"', "http.listen"),
+    "hosts with a star": (
+        '[http]\nlisten = "127.0.0.1:80"\nhosts = ["*.example.net"]',
+        "http.hosts[0]",
+    ),
     "http without an address": ("[http]", "http.listen"),
     "a time of the day": ("[workers]\nkill_grace = 07:32:00", "workers.kill_grace"),
     "a date": ("[workers]\ncount = 2026-01-01", "workers.count"),
@@ -203,6 +224,7 @@ def problems(tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_a_mistake_is_told_with_its_place_and_without_a_secret(tmp_path: Path, name: str) -> None:
     text, key = CASES[name]
+    key = key.replace("{file}", f"{tmp_path}/ajhost.toml")
     told = problems(tmp_path, text)
     assert [secret for secret in SECRETS if secret in told] == [], told
     assert f"{tmp_path}/ajhost.toml: {key}" in told, told
@@ -211,6 +233,29 @@ def test_a_mistake_is_told_with_its_place_and_without_a_secret(tmp_path: Path, n
         assert line.isprintable()
         assert len(line) < 1000
     assert "1234567" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("[log]\nlevel = debug", 'texts stand in "straight quotes"'),
+        ("[log]\nlevel = “info”", 'texts stand in "straight quotes"'),
+        ("[python]\npreload = True", "true and false are written so"),
+        ("[workers]\ncount: 2", "joined by ="),
+        ("; ours\n[workers]", 'begins with "#"'),
+        ("[workers] // ours", 'begin with "#"'),
+        ("[wor kers]", "stand in quotes"),
+        ("[log]\n[log]", "written once"),
+        ('[handlers.email:new]\ntarget = "a:b"', "is written in quotes"),
+        ('[python]\npath = ["~/app"]', "~ is not replaced"),
+        ('[nats]\ncreds = "$CREDENTIALS_DIRECTORY/nats.creds"', "$ is not replaced"),
+        ('[nats]\ncreds = "%d/nats.creds"', "%d is not replaced"),
+        ('[python]\ninterpreter = "python3"', "like /usr/bin/python3"),
+        ('[handlers.a]\ntarget = "a:b"\ntimeout = "5 minutes"', "a number of seconds"),
+    ],
+)
+def test_a_mistake_is_told_with_its_cure(tmp_path: Path, text: str, cure: str) -> None:
+    assert cure in problems(tmp_path, text)
 
 
 def test_there_are_enough_of_them() -> None:
