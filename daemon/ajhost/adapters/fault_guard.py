@@ -24,7 +24,7 @@ class FaultGuard:
         self.failures: Counter[str] = Counter()
         """How often each job has failed since the start."""
         self._log = log
-        self._throttle = Throttle[str](pause)
+        self._throttle: Throttle[str] = Throttle(pause)
 
     def __call__(self, job: str) -> _Job:
         """Runs what is inside as the job of that name."""

@@ -79,12 +79,15 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
         previous.close()
     root = logging.getLogger()
     if _root_level is None or root.level == _root_level:
-        root.setLevel(level.upper())
-        _root_level = root.level
-    for name, logger in logging.Logger.manager.loggerDict.items():
-        if isinstance(logger, logging.Logger) and _is_own(name):
-            logger.__class__ = HostLogger
-    logging.Logger.manager.loggerClass = _new_logger  # type: ignore[assignment]
+        if root.level != number:  # `setLevel` writes to every logger, which copies its page in a fork
+            root.setLevel(number)
+        _root_level = number
+    manager = logging.Logger.manager
+    if manager.loggerClass is not _new_logger:
+        for name, logger in manager.loggerDict.items():
+            if isinstance(logger, logging.Logger) and _is_own(name):
+                logger.__class__ = HostLogger
+        manager.loggerClass = _new_logger  # type: ignore[assignment]
     _own_levels.clear()
     for name, wanted in levels:
         logging.getLogger(name).setLevel(wanted.upper())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -126,6 +127,12 @@ def _stderr() -> TextIO | None:
     """stderr for the host alone; what somebody has put in the place of `sys.stderr` before is theirs to keep."""
     if sys.stderr is None or sys.stderr is not sys.__stderr__ or (descriptor := own_stderr()) is None:
         return sys.stderr
+    return _stream(descriptor)
+
+
+@functools.cache
+def _stream(descriptor: int) -> TextIO:
+    """One for the process and its forks: it is flushed after each record."""
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 

@@ -25,4 +25,4 @@ class ThrottledLog:
 
     def clear(self) -> None:
         """All is well again: what comes next is logged at once."""
-        self._throttle = Throttle[str]()
+        self._throttle: Throttle[str] = Throttle()

@@ -40,7 +40,7 @@ def read_server_url(url: str) -> ServerUrl:
     scheme = scheme.lower()
     if scheme not in _SCHEMES:
         raise ValueError(f"the scheme {scheme[:20]!r}")
-    if re.search(r"\s", url) or not url.isprintable():
+    if " " in url or not url.isprintable():  # a blank is the only white space that is printable
         raise ValueError("white space or a control character")
     authority, slash, path = rest.partition("/")
     if "?" in rest or "#" in rest or path:

@@ -36,7 +36,7 @@ class LogLimits(logging.Filter):
         super().__init__()
         self.most: Mapping[str, int] = {}
         """Records by reason."""
-        self._throttle = Throttle[_Kept]()
+        self._throttle: Throttle[_Kept] = Throttle()
         self._lock = threading.Lock()
 
     def refusals(self, reason: str, text: str) -> int:

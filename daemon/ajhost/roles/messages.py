@@ -6,8 +6,9 @@ of ajhost as a rule; `decode` says what is wrong if they do not.
 
 from __future__ import annotations
 
+import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -236,6 +237,12 @@ class Vocabulary(Generic[_M]):
     def __init__(self, kinds: Mapping[str, type[_M]]) -> None:
         self.kinds = kinds
 
+    def prepare(self) -> None:
+        """Resolves the annotations that `decode` needs, rather than in each fork of this process."""
+        kinds: Iterable[Any] = self.kinds.values()
+        for kind in kinds:
+            _hints(kind)
+
     def decode(self, found: Mapping[str, Any]) -> _M:
         """The message that `encode` made an object of.
 
@@ -301,6 +308,11 @@ def from_object(kind: type[_Value], found: object) -> _Value:
     return cast(_Value, _build(kind, found))
 
 
+@functools.cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return get_type_hints(kind)
+
+
 def _build(kind: Any, found: Any) -> object:
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
@@ -313,7 +325,7 @@ def _build(kind: Any, found: Any) -> object:
         if len(found) == 1 + len(others):
             return tuple(_build(one, item) for one, item in zip((inner, *others), found, strict=True))
     if is_dataclass(kind) and isinstance(kind, type) and isinstance(found, dict):
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         if unknown := found.keys() - hints:
             raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
         return kind(**{name: _part(hints[name], part, name) for name, part in found.items()})

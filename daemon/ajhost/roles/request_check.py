@@ -64,7 +64,7 @@ class RequestChecker:
         self._default = default_timeout
         self._keys = [read_key(key) for key in signature.keys]
         self._max_age_ns = int(signature.max_age * 1e9)
-        self._throttle = Throttle[str]()
+        self._throttle: Throttle[str] = Throttle()
         self._may_answer = reply_subjects(reply_prefixes).match
         self.inboxes: set[bytes] = set()
         """Requesters that were found answerable, by their reply subjects without the last word."""

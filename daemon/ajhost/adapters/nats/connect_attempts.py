@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
+from pathlib import Path
 
 from ajhost.adapters.nats.addresses import Resolver, Unreachable, open_first
 from ajhost.adapters.nats.credentials import Credentials, CredentialsUnusable, LogInData, wants_tls
@@ -35,7 +36,7 @@ class ConnectAttempts:
         self._resolver = Resolver()
         self._tls_wanted = wants_tls(settings)
         self._tls_first = settings.tls is not None and settings.tls.first
-        self._trust = _trusted(settings)
+        self._ca = settings.tls.ca if settings.tls is not None else None
         self._data = LogInData()
         self.info = ServerInfo()
         """What the present server said of itself; after the log-in its `max_payload` is the user's own limit."""
@@ -47,7 +48,7 @@ class ConnectAttempts:
         self._credentials = Credentials(settings)
         self._tls_wanted = wants_tls(settings)
         self._tls_first = settings.tls is not None and settings.tls.first
-        self._trust = _trusted(settings)
+        self._ca = settings.tls.ca if settings.tls is not None else None
 
     async def resolve(self, server: Server) -> Resolved | Unresolved:
         """Looks the server's name up, unless it is an address."""
@@ -77,7 +78,7 @@ class ConnectAttempts:
             await self._open(transport, sock)
             await self._greet(transport, server)
         except (ssl.SSLError, ssl.CertificateError) as error:
-            text = _tls_text(error, self._trust)
+            text = _tls_text(error, self._ca)
             if self._tls_first and getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
                 text = f"{text}; {_FIRST} = false if the server begins with INFO"
             return Refused(Reason.TLS, f"{server}: {text}")
@@ -154,15 +155,10 @@ def _lost(server: Server, error: OSError) -> ConnectionFailed:
     return Lost(Reason.ENDED, f"{server}: {(error.strerror or str(error)).lower()}")
 
 
-def _trusted(settings: NatsSettings) -> str:
-    """Whom this process trusts: interpreters may come with authorities of their own."""
-    if settings.tls is not None and settings.tls.ca is not None:
-        return f"nats.tls.ca, {settings.tls.ca}"
-    return stores()
-
-
-def _tls_text(error: Exception, trust: str) -> str:
+def _tls_text(error: Exception, ca: Path | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
+        # interpreters may come with authorities of their own
+        trust = stores() if ca is None else f"nats.tls.ca, {ca}"
         return f"certificate refused: {error.verify_message}; trusted are {trust}"
     reason = getattr(error, "reason", None)
     return f"TLS: {str(reason or error).replace('_', ' ').lower()}"

@@ -6,6 +6,7 @@ the worker a child of the supervisor, its subreaper (prctl(2)), so that it outli
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import faulthandler
 import gc
@@ -26,6 +27,7 @@ from ajhost.protocol.wire import reply_subjects
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import (
     FOR_TEMPLATE,
+    FOR_WORKER,
     ForkOrder,
     ForkRefused,
     HandlersLoaded,
@@ -103,8 +105,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
         faulthandler.enable(file=_STDERR)
         os.close(stacks)
     _undo_signals_of_imports()
-    # `re` keeps the pattern: its compiler would copy 0.5 MB of pages in each worker
-    reply_subjects(spec.nats.reply_prefixes)
+    _fill_caches(spec)
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
     gc.collect()
     gc.freeze()  # a collection in a worker would write to the objects, and so copy their pages
@@ -114,6 +115,13 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     with contextlib.suppress(ChannelClosed):
         while True:
             template.obey()
+
+
+def _fill_caches(spec: GenerationSpec) -> None:
+    """Does once what each worker would do at its start: whoever fills a cache copies the pages of all that it runs."""
+    reply_subjects(spec.nats.reply_prefixes)
+    FOR_WORKER.prepare()
+    asyncio.get_event_loop_policy()
 
 
 def _own_trust() -> Trust:
