@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.lib.bench.figures import cpu_seconds, table
-from scripts.lib.bench.peers import HANDLERS, Service, host, peer
+from scripts.lib.bench.peers import HANDLERS, TYPED_HANDLERS, Service, host, peer
 from tests.support.ajload import ajload
 from tests.support.http_page import fetch
 from tests.support.nats import NatsServer, free_port
@@ -64,7 +64,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
             host(
                 directory,
                 server.url,
-                {"ajhost": "noop", TYPED: "typed_noop"},
+                {"ajhost": "noop", TYPED: f"{TYPED_HANDLERS}:noop"},
                 workers,
             )
         )

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import orjson
-from pydantic import BaseModel
 
 from ajhost import Task, Worker
 
@@ -26,17 +25,6 @@ def noop_result(task_id: str, arguments: dict[str, Any]) -> bytes:
 async def noop(task: Task) -> bytes:
     """Reads its arguments and answers."""
     return noop_result(task.id, task.json())
-
-
-class Arguments(BaseModel):
-    """What the load generator sends."""
-
-    n: int | None = None
-
-
-async def typed_noop(arguments: Arguments, task: Task) -> bytes:
-    """As `noop`, its arguments validated by pydantic."""
-    return orjson.dumps({"id": task.id, "n": arguments.n})
 
 
 async def lifespan(worker: Worker) -> AsyncIterator[str]:

@@ -14,6 +14,7 @@ from scripts.lib.bench.figures import cpu_seconds
 from tests.support.host import ROOT, Host, Section
 
 HANDLERS = "scripts.lib.bench.handlers"
+TYPED_HANDLERS = "scripts.lib.bench.typed_handlers"
 
 
 @dataclass(frozen=True, slots=True)
