@@ -140,6 +140,11 @@ def leaves() -> None:
     sys.exit("no configuration")
 
 
+def debugged() -> int:
+    breakpoint()
+    return 1
+
+
 def rows() -> Iterator[int]:
     return iter([1])
 
@@ -204,7 +209,7 @@ def route(name: str) -> str:
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHost]:
     routes = {
         route(name): {"target": f"{__name__}:{name}", "timeout": _TIMEOUTS.get(name, 60.0)}
-        for name, _, _ in CASES
+        for name in [*(name for name, _, _ in CASES), "debugged"]
     }
     server = EmbeddedNatsServer(tmp_path_factory.mktemp("nats"))
     server.start()
@@ -231,3 +236,11 @@ def test_a_handler_says_the_same_in_a_test_and_in_a_host(
 
     assert stored(here) == stored(there)
     assert (here.text if here.error is None else here.error).startswith(said)
+
+
+def test_a_breakpoint_in_a_worker_names_the_command_that_has_a_terminal(host: TestHost) -> None:
+    assert host.call("debugged").error == (
+        "handler error: BdbQuit: a debugger has no terminal in a worker; `ajhost dev --debug` gives it one"
+    )
+    traceback = host.log.partition("BdbQuit")[2].partition("Traceback")[2]
+    assert "in debugged" in traceback.splitlines()[1], "it begins with the handler, not with who calls it"

@@ -224,6 +224,20 @@ def test_importing_it_needs_orjson_and_pydantic_alone(bare_python: Path) -> None
     }
 
 
+def test_a_command_where_nothing_else_is_installed_says_what_it_needs(bare_python: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-S", "-m", "ajhost", "dev"],
+        env={"PYTHONPATH": str(bare_python)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.returncode == 70
+    assert told.stderr.startswith(
+        "the commands of ajhost need click, which is not installed here: pip install"
+    )
+
+
 async def opened(worker: Worker) -> AsyncIterator[list[str]]:
     connections = [f"of worker {worker.slot}"]
     yield connections

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def new(directory: Path) -> int:
     DIR is made if need be. No file that is there is touched.
     """
     name = directory.absolute().resolve().name
-    if directory.exists() and not directory.is_dir():
+    # of os.path, whose answers are false where we may not look (Path.exists raises PermissionError)
+    if os.path.exists(directory) and not os.path.isdir(directory):
         raise click.UsageError(f"{directory} is no directory")
     files = {
         "handlers.py": _HANDLERS,
@@ -133,7 +135,7 @@ def new(directory: Path) -> int:
         "README.md": _README.format(name=name),
         ".gitignore": _IGNORED,
     }
-    if there := [file for file in files if (directory / file).exists()]:
+    if there := [file for file in files if os.path.exists(directory / file)]:
         raise click.UsageError(f"{directory} has {', '.join(there)} already; name a directory without")
     try:
         directory.mkdir(parents=True, exist_ok=True)

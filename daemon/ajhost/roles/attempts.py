@@ -13,9 +13,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
+from pathlib import Path
+from types import MappingProxyType, TracebackType
 from typing import Self
 
+import ajhost
 from ajhost.adapters import log_routing
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
@@ -28,6 +30,7 @@ from ajhost.roles.log_limits import LogLimits
 from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.specs import GenerationSpec
 
+_OWN = f"{Path(ajhost.__file__).parent}/"
 _log = logging.getLogger("ajhost.attempts")
 
 
@@ -159,9 +162,17 @@ def tell(
     )  # fmt: skip
 
 
+def _of_the_application(error: BaseException) -> TracebackType | None:
+    """Its traceback without the host's own frames, which called the handler; with them if there are no others."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
+        trace = trace.tb_next
+    return trace or error.__traceback__
+
+
 def tell_raised(error: BaseException, text: str, labels: TaskLabels) -> None:
     """Logs an exception that a handler let through."""
     _log.error(
-        "route %r: %s", labels.route, text, exc_info=error,
+        "route %r: %s", labels.route, text, exc_info=(type(error), error, _of_the_application(error)),
         extra=labels.extras() | {"aj_outcome": "failed", "aj_reason": FailureReason.HANDLER_ERROR.value},
     )  # fmt: skip

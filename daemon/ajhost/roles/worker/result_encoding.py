@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.safe_text import without_secrets
 from ajhost.roles.json_encoding import CannotEncode, encode
 
+_STDIN = 0
 _GROUP_SHOWN = 3
 _GROUP_DEPTH = 3
 """Levels of nested groups in a text: groups can be nested without end, and a text has about 1 KiB."""
@@ -76,6 +79,8 @@ def describe(error: BaseException) -> str:
 def _described(error: BaseException, depth: int) -> str:
     name: str = _name_of(type(error))
     text = _text(error)
+    if name == "BdbQuit" and not text and not os.isatty(_STDIN):
+        text = "a debugger has no terminal in a worker; `ajhost dev --debug` gives it one"
     if isinstance(error, BaseExceptionGroup) and depth:
         shown = _members(error)[:_GROUP_SHOWN]
         members = "; ".join(_described(member, depth - 1) for member in shown)
