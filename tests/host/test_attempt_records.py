@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ajhost.adapters.linux.stats_files import read_all
 from tests.support.host import Host
 from tests.support.nats import NatsServer
@@ -33,33 +31,33 @@ def records(host: Host, request: Request) -> list[str]:
     return [f"{level} {text}" for level, text in found if ": at its deadline, " not in text]
 
 
-@pytest.mark.parametrize(
-    ("route", "payload", "deadline", "record"),
-    [
-        ("work", {"kind": "error"}, 10.0, r"ERROR route 'work': \w+: .*"),
-        ("work-sync", {"kind": "error"}, 10.0, r"ERROR route 'work-sync': \w+: .*"),
-        ("terminate", {}, 10.0, r"INFO route 'terminate': AJ-Terminate: .*"),
-        ("work", {"sleep_ms": 60_000}, 2.0, r"WARNING route 'work': AJ-Error: deadline exceeded: .*"),
-        ("huge", {"bytes": 2_000_000}, 10.0, r"WARNING route 'huge': AJ-Terminate: result too large.*"),
-        ("unserialisable", {}, 10.0, r"WARNING route 'unserialisable': AJ-\w+: .*cannot be .*"),
-        ("kill", {}, 10.0, r"WARNING route 'kill': AJ-Error: worker died: .*SIGKILL.*"),
-        ("block", {"block_ms": 4000}, 2.0, r"WARNING route 'block': AJ-Error: deadline exceeded: .*"),
-    ],
-)
+INCOMPLETE: list[tuple[str, dict[str, Any], float, str]] = [
+    ("work", {"kind": "error"}, 10.0, r"ERROR route 'work': \w+: .*"),
+    ("work-sync", {"kind": "error"}, 10.0, r"ERROR route 'work-sync': \w+: .*"),
+    ("terminate", {}, 10.0, r"INFO route 'terminate': AJ-Terminate: .*"),
+    ("work", {"sleep_ms": 60_000}, 2.0, r"WARNING route 'work': AJ-Error: deadline exceeded: .*"),
+    ("huge", {"bytes": 2_000_000}, 10.0, r"WARNING route 'huge': AJ-Terminate: result too large.*"),
+    ("unserialisable", {}, 10.0, r"WARNING route 'unserialisable': AJ-\w+: .*cannot be .*"),
+    ("kill", {}, 10.0, r"WARNING route 'kill': AJ-Error: worker died: .*SIGKILL.*"),
+    ("block", {"block_ms": 4000}, 2.0, r"WARNING route 'block': AJ-Error: deadline exceeded: .*"),
+]
+
+
 async def test_an_attempt_that_does_not_complete_leaves_one_record(
-    nats_server: NatsServer, tmp_path: Path, route: str, payload: dict[str, Any], deadline: float, record: str
+    nats_server: NatsServer, tmp_path: Path
 ) -> None:
     sections = {"workers": {"count": 1, "kill_grace": 5.0}}
     async with (
         Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
         Router(nats_server.url) as router,
     ):
-        request = await router.send(route, payload, deadline=deadline)
-        assert (await router.reply(request)).verdict in (Verdict.ERROR, Verdict.TERMINATE)
-        await host.log(lambda line: request.id in line)
-        assert (await router.request("echo", b"x", deadline=20.0)).verdict is Verdict.COMPLETE
-        (found,) = records(host, request)
-        assert re.fullmatch(record, found)
+        for route, payload, deadline, record in INCOMPLETE:
+            request = await router.send(route, payload, deadline=deadline)
+            assert (await router.reply(request)).verdict in (Verdict.ERROR, Verdict.TERMINATE)
+            await host.log(lambda line, request=request: request.id in line)  # type: ignore[misc]
+            assert (await router.request("echo", b"x", deadline=20.0)).verdict is Verdict.COMPLETE
+            (found,) = records(host, request)
+            assert re.fullmatch(record, found)
 
 
 async def test_tasks_that_complete_are_in_the_log_if_it_is_to_have_all(

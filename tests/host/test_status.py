@@ -83,14 +83,14 @@ async def test_tasks_are_shown_by_route_and_age_the_oldest_first(
         assert table.index(first.id) < table.index(second.id)
 
 
-@pytest.mark.parametrize("older", ["soon", "10 parsecs", "-1s", ""])
 async def test_an_age_that_is_none_is_told_with_what_is_allowed(
-    nats_server: NatsServer, tmp_path: Path, older: str
+    nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with Host(tmp_path, nats=nats_server.url) as host:
-        result = await host.command("tasks", f"--older={older}")
-        assert (result.status, result.stdout) == (2, "")
-        assert "allowed: a number with ms, s, m, h or d, like 10s" in " ".join(result.stderr.split())
+        for older in ("soon", "10 parsecs", "-1s", ""):
+            result = await host.command("tasks", f"--older={older}")
+            assert (result.status, result.stdout) == (2, "")
+            assert "allowed: a number with ms, s, m, h or d, like 10s" in " ".join(result.stderr.split())
 
 
 async def test_what_no_task_matches_is_told_beside_the_output(
