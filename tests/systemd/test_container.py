@@ -104,9 +104,9 @@ def settings(server: NatsServer, **more: str) -> dict[str, str]:
 
 
 COMMANDS = {
-    "status": "2 of 2 slots serve",
+    "status": "settings of the environment, up",
     "status --json": '"serving"',
-    "check": "good, 1 handler",
+    "check": "settings of the environment: good, 1 handler",
     "routes": "mail:look",
     "tasks --json": "[]",
     "call look {}": '"ppid":1',

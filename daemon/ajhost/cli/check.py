@@ -60,15 +60,15 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
         user = identity.assume(user, config)
     settings = load_settings(config)
     if identity.is_root() and user is None:
-        echo_error(f"{settings.file}: warning: {identity.AS_ROOT}")
+        echo_error(f"{settings.origin}: warning: {identity.AS_ROOT}")
     # a unit makes its runtime directory at the start, and takes it away at the end
     found = _rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None)
     problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]
     for warning in found.warnings:
-        echo_error(f"{settings.file}: warning: the imports left something behind: {warning}")
+        echo_error(f"{settings.origin}: warning: the imports left something behind: {warning}")
     if problems:
         for problem in problems:
-            echo_error(f"{settings.file}: {problem}")
+            echo_error(f"{settings.origin}: {problem}")
         return exit_status.BAD_CONFIGURATION
     if show:
         from ajhost.settings.redact import redacted
@@ -103,4 +103,4 @@ def _table(settings: Settings, kinds: dict[str, str]) -> str:
         timeout = "the task's deadline" if handler.timeout is None else f"{handler.timeout:g} s"
         rows.append((handler.route or '""', handler.target, kinds[handler.route], timeout))
     count = len(settings.handlers)
-    return f"{settings.file}: good, {count} handler{'s' if count > 1 else ''}\n\n{columns(rows)}"
+    return f"{settings.origin}: good, {count} handler{'s' if count > 1 else ''}\n\n{columns(rows)}"

@@ -46,7 +46,7 @@ def routes(config: Path, as_json: bool, schema: bool) -> int:
         )
     except TemplateFailed as failed:
         for problem in failed.problems:
-            echo_error(f"{settings.file}: {problem}")
+            echo_error(f"{settings.origin}: {problem}")
         return exit_status.BAD_CONFIGURATION
     described = {handler.route: handler for handler in found}
     if schema and not as_json:

@@ -156,9 +156,8 @@ def head(report: StatusReport) -> list[str]:
     supervisor = report.supervisor
     lines = []
     if supervisor.version:
-        lines.append(
-            f"ajhost {supervisor.version}, settings {supervisor.settings}, up {duration(supervisor.uptime_s)}"
-        )
+        settings = supervisor.settings or "of the environment"
+        lines.append(f"ajhost {supervisor.version}, settings {settings}, up {duration(supervisor.uptime_s)}")
     lines.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "
         f"{_life(report)}, {supervisor.connection or 'not connected yet'}"

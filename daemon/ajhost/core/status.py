@@ -125,9 +125,10 @@ class RouteStatus:
 class SupervisorStatus:
     """The supervisor: the generation that it last made, and whether the host is ready.
 
-    `version`, `settings` (the file) and `uptime_s` are of the host. `last_death` names the worker or template that died
-    last, otherwise than in order, and how; it was `died_s` ago. `silent_s` is how long its loop has given no sign of
-    life, 0 while it does: workers serve on, and nobody does what an operator asks for. `stopping`: in order.
+    `version`, `settings` (the file, if there is one) and `uptime_s` are of the host. `last_death` names the worker or
+    template that died last, otherwise than in order, and how; it was `died_s` ago. `silent_s` is how long its loop has
+    given no sign of life, 0 while it does: workers serve on, and nobody does what an operator asks for. `stopping`: in
+    order.
     """
 
     pid: int

@@ -5,6 +5,7 @@ The way: `merge.py`, `validation.py` with `schema.py`, then the rules over sever
 
 from __future__ import annotations
 
+import os
 import ssl
 import stat
 from collections.abc import Mapping
@@ -201,6 +202,7 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
         runtime=RuntimeSettings(**runtime),
         log=LogSettings(**log),
         http=_http(given["http"]) if "http" in given else None,
+        has_file=os.path.exists(file),
     )
 
 

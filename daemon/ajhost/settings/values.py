@@ -156,7 +156,10 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything, as loaded. Only the supervisor and the command line hold it whole."""
+    """Everything, as loaded. Only the supervisor and the command line hold it whole.
+
+    `file`: where a file would be. `has_file`: whether there is one, or the environment says everything.
+    """
 
     file: Path
     handlers: tuple[HandlerSettings, ...]
@@ -167,3 +170,9 @@ class Settings:
     runtime: RuntimeSettings = RuntimeSettings()
     log: LogSettings = LogSettings()
     http: HttpSettings | None = None
+    has_file: bool = True
+
+    @property
+    def origin(self) -> str:
+        """Where they are from, for people."""
+        return str(self.file) if self.has_file else "settings of the environment"

@@ -20,10 +20,11 @@ NAME = "state.json"
 class HostState:
     """`routes` maps a generation to its routes in the order that ledger entries count in.
 
-    `settings` (the file) and `version` are of the host, `started_ns` is when its supervisor began (monotonic).
-    `waiting`: why no server lets the host in, while it waits for its first one. `draining`: an operator has taken the
-    host out of the queue group; the next start begins so, unless this one has ended in order. `last_death`: of a worker
-    or a template, in words; `died_at` is seconds since 1970. `stopping`: in order.
+    `settings` (the file; empty if all are in the environment) and `version` are of the host, `started_ns` is when its
+    supervisor began (monotonic). `waiting`: why no server lets the host in, while it waits for its first one.
+    `draining`: an operator has taken the host out of the queue group; the next start begins so, unless this one has
+    ended in order. `last_death`: of a worker or a template, in words; `died_at` is seconds since 1970. `stopping`: in
+    order.
     """
 
     pid: int

@@ -342,11 +342,12 @@ class Supervisor(PoolEvents):
 
     def _write_state(self) -> None:
         routes = {n: [h.route for h in g.spec.handlers] for n, g in self._pool.generations.items()}
+        settings = str(self._settings.file) if self._settings.has_file else ""
         self.written_state = state_file.write(
             self._runtime,
             HostState(
                 os.getpid(), self._fleet.generation, self._phase.ready, self._fleet.count, routes,
-                str(self._settings.file), __version__, self._began_ns, self._phase.waiting,
+                settings, __version__, self._began_ns, self._phase.waiting,
                 self._drainer.outlives_us(stopping=self._shutdown.urgency is not Urgency.NONE),
                 *self.timeline.last_death(), self._stopping,
             ),
