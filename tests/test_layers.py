@@ -44,7 +44,7 @@ SANS_IO = {"asyncio", "logging", "os", "selectors", "signal", "socket", "subproc
 """No clock, no loop, no log, no system calls: `protocol`, `ledger` and `core` are functions of their arguments."""
 
 ONLY_IN: dict[str, set[str]] = {
-    "nats": {"ajhost.adapters.dev_client"},
+    "nats": {"ajhost.adapters.dev_client", "ajhost.adapters.nats.log_in"},
     "prometheus_client": {"ajhost.adapters.prometheus"},
     "prompt_toolkit": {"ajhost.cli.top_screen", "ajhost.cli.top_view"},
     "pydantic": {

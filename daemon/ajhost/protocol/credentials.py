@@ -38,6 +38,13 @@ class UserCredentials:
     seed: str = field(repr=False)
     expires: int | None = None
 
+    def text(self) -> str:
+        """The file that nsc would have written."""
+        return (
+            f"-----BEGIN {_JWT}-----\n{self.jwt}\n------END {_JWT}------\n\n"
+            f"-----BEGIN {_SEED}-----\n{self.seed}\n------END {_SEED}------\n"
+        )
+
 
 def read_user_credentials(content: bytes) -> UserCredentials:
     """The JWT and the seed of a credentials file.
@@ -96,21 +103,6 @@ def public_key(seed: str) -> str:
 
     :raises CredentialsError: when it is none.
     """
-    public = bytes((_PREFIX_USER,)) + bytes(_signing_key(seed).verify_key)
-    check = binascii.crc_hqx(public, 0).to_bytes(2, "little")
-    return base64.b32encode(public + check).decode().rstrip("=")
-
-
-def sign(seed: str, nonce: str) -> str:
-    """A server's nonce signed with a user's seed, in base64url without padding.
-
-    :raises CredentialsError: when it is no seed of a user.
-    """
-    signature = _signing_key(seed).sign(nonce.encode()).signature
-    return base64.urlsafe_b64encode(signature).decode().rstrip("=")
-
-
-def _signing_key(seed: str) -> SigningKey:
     if not _KEY_TEXT.match(seed):
         raise CredentialsError(f"holds a seed of {len(seed)} characters that is none: a user's has 58, SU...")
     raw = base64.b32decode(seed + "=" * (-len(seed) % 8))[:_SEED_BYTES]
@@ -118,7 +110,9 @@ def _signing_key(seed: str) -> SigningKey:
         raise CredentialsError("holds a seed whose check sum is wrong: is it whole?")
     if raw[0] & 0xF8 != _PREFIX_SEED or (raw[0] & 7) << 5 | raw[1] >> 3 != _PREFIX_USER:
         raise CredentialsError(f"holds a seed {seed[:2]}..., which is no user's (SU...)")
-    return SigningKey(raw[2:-2])
+    public = bytes((_PREFIX_USER,)) + bytes(SigningKey(raw[2:-2]).verify_key)
+    check = binascii.crc_hqx(public, 0).to_bytes(2, "little")
+    return base64.b32encode(public + check).decode().rstrip("=")
 
 
 def _decoded(content: bytes) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import nkeys
 import orjson
 import pytest
+from nats.aio.client import RawCredentials
 
 from ajhost.protocol.credentials import (
     CredentialsError,
@@ -16,7 +17,6 @@ from ajhost.protocol.credentials import (
     read_seed,
     read_user_credentials,
     read_word,
-    sign,
 )
 
 
@@ -69,10 +69,13 @@ def test_a_credentials_file_works_in_every_shape(shape: str) -> None:
     assert (found.jwt, found.seed, found.expires) == (JWT, SEED, 1234)
 
 
-def test_a_nonce_is_signed_as_nkeys_does_it() -> None:
-    for nonce in ("", "Aq-x_1", "\u00fc" * 40):
-        signature = base64.urlsafe_b64decode(sign(SEED, nonce) + "==")
-        assert signature == nkeys.from_seed(bytearray(SEED, "ascii")).sign(nonce.encode())
+def test_the_client_library_reads_what_is_handed_to_it() -> None:
+    from nats.aio.client import Client
+
+    text = RawCredentials(read_user_credentials(creds(SEED, JWT).encode()).text())
+    client = Client()
+    assert bytes(client._read_creds_user_jwt(text)).decode() == JWT
+    assert bytes(client._read_creds_user_nkey(text)).decode() == SEED
 
 
 @pytest.mark.parametrize(

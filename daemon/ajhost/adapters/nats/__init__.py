@@ -1,1 +1,1 @@
-"""The NATS connection: its life, log-in, transport, and the replies that leave through it."""
+"""The NATS connection: its life, log-in with nats-py, transport, and the replies that leave through it."""

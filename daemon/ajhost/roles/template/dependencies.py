@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 _DEPENDENCIES = (
-    *("nacl", "orjson", "setproctitle", "systemd", "uvloop"),
+    *("nats", "nkeys", "nacl", "orjson", "setproctitle", "systemd", "uvloop"),
     # for typed payloads, and for results that orjson cannot encode; imported only then
     *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
 )

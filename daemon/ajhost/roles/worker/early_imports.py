@@ -1,7 +1,7 @@
 """Imports what a worker's own code would otherwise import after user code's path has been put in front of `sys.path`.
 
 A module of the application with one of these names would then be imported in its place: a `nacl.py` beside the handlers
-would make each signed request fail, and each log-in with a key. The template imports this module before it puts user
+would make each signed request fail, an `nkeys.py` each log-in. The template imports this module before it puts user
 code's path in front, so the host has its own modules.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 import importlib
 
 _LATE = (
-    # protocol.signature, protocol.credentials, PyNaCl itself
+    # protocol.signature, nats-py's log-in with an nkey or a creds file (nats-py 2.16, client.py), PyNaCl itself
     "_cffi_backend",
     "nacl.bindings",
     "nacl.exceptions",
@@ -19,6 +19,7 @@ _LATE = (
     "nacl.secret",
     "nacl.signing",
     "nacl.utils",
+    "nkeys",
     # a server's name, on its way to getaddrinfo (CPython, socketmodule.c)
     "encodings.idna",
     "encodings.punycode",
