@@ -25,6 +25,7 @@ PROGRAM = (sys.executable, "-m", "ajhost")
 _SERVER = Path(__file__).with_name("fork_server.py")
 _OWN = ("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "TZ")
 """Variables that the interpreter, or the C library, reads once, when it starts."""
+_PACKAGE = str(Path(__file__).parents[2] / "daemon")
 _server: _Server | None = None
 
 
@@ -41,7 +42,9 @@ class ForkedProcess:
 
     def _readable(self) -> None:
         self._loop.remove_reader(self._progress)
-        _, status = PROGRESS.unpack(os.read(self._progress, PROGRESS.size))
+        _, status = PROGRESS.unpack(
+            os.read(self._progress, PROGRESS.size) or PROGRESS.pack(0, signal.SIGKILL)
+        )
         os.close(self._progress)
         self.returncode = os.waitstatus_to_exitcode(status)
         self._ended.set()
@@ -68,7 +71,6 @@ class _Server:
                 env={**os.environ, **own},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -78,8 +80,12 @@ class _Server:
         socket.send_fds(self._orders, [pickle.dumps(tuple(order))], descriptors)
 
     def _close(self) -> None:
-        self._orders.close()
+        self._process.terminate()
         self._process.wait()
+
+
+def _own(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(_OWN)}
 
 
 async def start(
@@ -93,12 +99,11 @@ async def start(
 ) -> ForkedProcess | None:
     """Starts a command of `ajhost`, without input; None where `program` is none, or wants an interpreter of its own."""
     global _server
-    own = {name: value for name, value in env.items() if name.startswith(_OWN)}
     if tuple(program[: len(PROGRAM)]) != PROGRAM:
         return None
     if _server is None:
-        _server = _Server(own)
-    if own != _server.own:
+        _server = _Server(_own({**os.environ, "PYTHONPATH": _PACKAGE}))
+    if _own(env) != _server.own:
         return None
     order = Order(
         [os.fspath(argument) for argument in program[len(PROGRAM) :]],
@@ -117,5 +122,7 @@ async def start(
         await started.wait()
     finally:
         loop.remove_reader(ours)
-    pid, _ = PROGRESS.unpack(os.read(ours, PROGRESS.size))
-    return ForkedProcess(pid, ours)
+    if not (told := os.read(ours, PROGRESS.size)):
+        os.close(ours)
+        raise RuntimeError("the process that forks commands has ended; why stands on stderr")
+    return ForkedProcess(PROGRESS.unpack(told)[0], ours)
