@@ -126,8 +126,8 @@ class Task(Generic[_State]):
     def json(self) -> Any:
         """The payload decoded from JSON; integers are exact, whatever their size.
 
-        `ajc task add` stores its argument as a JSON text, so that JSON given to it comes out here as a `str`: a handler
-        with a typed payload takes it for what it holds.
+        `ajc tasks add` stores its argument as a JSON text, so that JSON given to it comes out here as a `str`: a
+        handler with a typed payload takes it for what it holds.
 
         :raises InvalidPayload: the payload is empty or not JSON. Not caught, it ends the task.
         """

@@ -384,6 +384,18 @@ def test_bytes_are_as_they_are_with_a_constraint_and_where_they_may_be_absent(ki
     assert called(asked_for(kind), b"\x00\xff{") == b"\x00\xff{"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="`type` is of Python 3.12")
+@pytest.mark.parametrize(
+    ("annotation", "payload", "value"),
+    [("Name", "text", "text"), ("Name | None", "", None), ("Raw", b"\xff", b"\xff"), ("Ids", "[1]", [1])],
+)
+def test_a_name_for_a_type_is_that_type(annotation: str, payload: bytes | str, value: object) -> None:
+    names: dict[str, Any] = {}
+    aliases = "type Name = str\ntype Raw = bytes | None\ntype Ids = list[int]\n"
+    exec(f"{aliases}def handler(what: {annotation}): return what", names)
+    assert called(names["handler"], payload) == value
+
+
 def test_what_pydantic_does_not_know_is_made_by_a_function_of_the_handlers() -> None:
     kind = Annotated[Weird, PlainValidator(lambda value: ["made of", value])]
     assert called(asked_for(kind), '{"a": 1}') == ["made of", {"a": 1}]

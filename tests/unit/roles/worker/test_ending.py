@@ -7,7 +7,6 @@ import logging
 import queue
 import threading
 
-import anyio.to_thread
 import pytest
 
 from ajhost.roles.worker.ending import Background
@@ -15,9 +14,10 @@ from ajhost.roles.worker.ending import Background
 
 async def test_a_librarys_thread_that_waits_for_work_is_no_work_that_was_left() -> None:
     """anyio stops its threads when the loop's main task has ended, which is a worker's last act."""
+    to_thread = pytest.importorskip("anyio.to_thread")
     loop = asyncio.get_running_loop()
     background = Background(loop)
-    await anyio.to_thread.run_sync(int)
+    await to_thread.run_sync(int)
     assert any(thread.name.startswith("AnyIO") for thread in threading.enumerate())
     end = loop.time() + 60
     async with asyncio.timeout(30):
