@@ -94,6 +94,8 @@ def _default(value: Any) -> Any:
     if isinstance(value, Decimal) and not value.is_finite():
         raise CannotEncode(f"{value} is not a number that JSON has")
     if _is_numpy(value):
+        if value.dtype.kind in "mM" and sys.modules["numpy"].isnat(value).any():
+            raise CannotEncode("NaT is not a time that JSON has")  # `tolist` makes it None
         plain = value.tolist() if hasattr(value, "tolist") else value
         if type(plain) is not type(value):
             return plain
@@ -291,10 +293,12 @@ def _cure(value: object) -> str:
             return "; return a list of it: [item async for item in ...]"
         if isinstance(value, BaseException):
             return "; raise it"
-        for method in ("to_dict", "to_dicts", "tolist"):  # of pandas, polars, arrays
-            if callable(getattr(kind, method, None)) and not isinstance(value, type):
+        if isinstance(value, type):
+            return f"; it is the class {_name_of(value)} itself"
+        for method in ("to_dict", "to_dicts", "tolist", "read"):  # of pandas, polars, arrays, files
+            if callable(getattr(kind, method, None)):
                 return f"; return what its {method}() makes"
-        if isinstance(value, Iterable) and not isinstance(value, type):  # generators, Django's querysets
+        if isinstance(value, Iterable):  # generators, Django's querysets
             return "; return a list of it"
     return ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import io
 import json
 import math
 import re
@@ -221,6 +222,10 @@ def _circle_of(value: Any, name: str) -> object:
         ([(n for n in range(3))], "result[0]: generator cannot be encoded as JSON; return a list of it"),
         (numpy.array([[1.0, numpy.nan]]).T, "result[1][0]: nan is not a number that JSON has"),
         (numpy.float32("nan"), "result: nan is not a number that JSON has"),
+        ([numpy.datetime64("NaT")], "result[0]: NaT is not a time that JSON has"),
+        ({"a": numpy.array(["NaT", 5], dtype="m8[s]")}, "result.a: NaT is not a time that JSON has"),
+        (io.BytesIO(b"x"), "result: _io.BytesIO cannot be encoded as JSON; return what its read() makes"),
+        (Point, "result: type cannot be encoded as JSON; it is the class Point itself"),
         ({float("nan"): 1}, "result: the key nan is not a number that JSON has"),
         ({"d": Decimal("NaN")}, "result.d: NaN is not a number that JSON has"),
         (object(), "result: object cannot be encoded as JSON"),
