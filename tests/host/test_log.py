@@ -55,6 +55,36 @@ async def test_failures_are_told_whatever_a_task_did_to_logging(
             assert record["type"] == "fail"
 
 
+LOGGING_STREAM = """
+class Stream:
+    def write(self, text):
+        if text.strip():
+            logging.getLogger("stream").error(text.strip())
+    def flush(self): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "streams", [f"{LOGGING_STREAM}sys.stdout = sys.stderr = Stream()", "sys.stdout = sys.stderr = None"]
+)
+async def test_streams_that_an_import_has_replaced_take_nothing_from_the_hosts_log(
+    nats_server: NatsServer, tmp_path: Path, streams: str
+) -> None:
+    host = Host(
+        tmp_path,
+        nats=nats_server.url,
+        handlers={"fail": "app:fail"},
+        modules={"app": APP.format(at_import=f"import sys\n{streams}")},
+        sections={"workers": {"count": 1}},
+    )
+    async with host, Router(nats_server.url) as router:
+        reply = await router.request("fail", b"once")
+        assert "told once" in reply.text
+        await host.log("worker 0: route 'fail': ValueError: told once")
+        printed = len(host.output.having("worker 0: printed by a handler"))
+        assert printed == ("Stream" in streams)
+
+
 MISCHIEF = """
 import io, logging, os, socket, sys
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from ajhost.adapters import log_routing
 from ajhost.adapters.json_log import JsonHandler, JsonLines
-from ajhost.adapters.linux.own_stderr import own_stderr
+from ajhost.adapters.linux.own_stderr import is_kept, own_stderr
 from ajhost.adapters.log_record import labels_of, level_of, text_of
 from ajhost.adapters.systemd.journald import (
     Journal,
@@ -124,8 +124,13 @@ def configure(
 
 
 def _stderr() -> TextIO | None:
-    """stderr for the host alone; what somebody has put in the place of `sys.stderr` before is theirs to keep."""
-    if sys.stderr is None or sys.stderr is not sys.__stderr__ or (descriptor := own_stderr()) is None:
+    """stderr for the host alone.
+
+    What stands in the place of `sys.stderr` before the first call is kept: a test's. What imports of handlers have put
+    there later is not: it may hold the lines back, or log them, and so come here again.
+    """
+    replaced = sys.stderr is None or sys.stderr is not sys.__stderr__
+    if (replaced and not is_kept()) or (descriptor := own_stderr()) is None:
         return sys.stderr
     return _stream(descriptor)
 

@@ -25,6 +25,11 @@ def own_stderr() -> int | None:
     return _copy
 
 
+def is_kept() -> bool:
+    """Whether the copy was made, by this process or by the one that forked it, and is open."""
+    return _copy is not None and _is_open(_copy)
+
+
 def _is_open(descriptor: int) -> bool:
     try:
         os.fstat(descriptor)

@@ -79,7 +79,7 @@ class Running(SupervisorPhase, LivenessEvents):
     @property
     def ledgers(self) -> Sequence[Ledger]:
         """The supervisor's own."""
-        return [self._standby.ledger]
+        return [] if self._standby.removed else [self._standby.ledger]
 
     @property
     def retired(self) -> Sequence[Ledger]:

@@ -91,6 +91,8 @@ class Standby(Sink):
         self._draining = ""
         self._holding = False
         self.answered = Answered(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
+        self.removed = False
+        """Whether `close` has removed our ledger: the start that ends has none."""
         self.apply_generation(spec, queues)
 
     def _merge_restart_windows(self, restart_window: RestartWindow) -> None:
@@ -371,5 +373,6 @@ class Standby(Sink):
             async with asyncio.timeout(CLOSE_LIMIT):
                 await self.connection.close()
         if clean:
+            self.removed = True
             ledger_file.remove(self.directory, self.serial)
         return clean

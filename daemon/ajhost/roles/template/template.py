@@ -23,6 +23,7 @@ from ajhost.adapters.linux import processes, refusals
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.core.trust import Trust
+from ajhost.protocol.safe_text import clean
 from ajhost.protocol.wire import reply_subjects
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import (
@@ -137,6 +138,12 @@ def _undo_signals_of_imports() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a peer that closes must not end a worker
 
 
+def _say(text: str) -> None:
+    """Writes to the descriptor: imports may have put anything in the place of `sys.stderr`."""
+    with contextlib.suppress(OSError):
+        os.write(_STDERR, clean(f"{text.rstrip()}\n").encode(errors="backslashreplace"))
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
@@ -240,11 +247,11 @@ class _Template:
                 )
             status = self._run(self._spec, worker_spec, handlers, end, self._queues)
         except LoadFailed as failed:
-            print(failed, file=sys.stderr)  # noqa: T201 - the worker's log is not set up yet
+            _say(str(failed))  # the worker's log is not set up yet
         except SystemExit as error:
             status = _exit_status(error)
         except BaseException:
-            traceback.print_exc()
+            _say(traceback.format_exc())
         finally:
             _flush()
             os._exit(status)
@@ -266,5 +273,5 @@ def _reseed() -> None:
 def _exit_status(error: SystemExit) -> int:
     if error.code is None or isinstance(error.code, int):
         return (error.code or 0) & 0xFF
-    print(error.code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+    _say(str(error.code))  # as the interpreter does
     return _FAILED

@@ -171,7 +171,7 @@ def finish(status: int, beat: Callable[[], None]) -> NoReturn:
         atexit._run_exitfuncs()
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(Exception):
                 stream.flush()
     finally:
         os._exit(status)

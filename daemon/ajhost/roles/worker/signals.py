@@ -11,7 +11,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -21,6 +20,8 @@ from ajhost.adapters.linux import signal_actions
 from ajhost.roles.worker import forked_child
 
 _log = logging.getLogger("ajhost.worker")
+_STDERR = 2
+"""The descriptor: imports may have put anything in the place of `sys.stderr`."""
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
@@ -39,7 +40,7 @@ _named: set[int] = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
 
 def prepare() -> int:
     """Undoes what imports of user code have set; the file of `_stacks_on_signal`. Call it before the loop is made."""
-    faulthandler.enable(file=sys.stderr)
+    faulthandler.enable(file=_STDERR)
     stacks = _stacks_on_signal()
     for ignored in (signal.SIGINT, signal.SIGHUP):
         # an empty function and not SIG_IGN, which children of handlers would inherit through exec
@@ -68,7 +69,7 @@ def _stacks_on_signal() -> int:
     except OSError:
         stacks = -1
     faulthandler.register(
-        signal.SIGUSR2, file=sys.stderr if stacks < 0 else stacks, all_threads=True, chain=False
+        signal.SIGUSR2, file=_STDERR if stacks < 0 else stacks, all_threads=True, chain=False
     )
     return stacks
 
