@@ -14,10 +14,9 @@ import socket
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _LIBC = ctypes.PyDLL(None, use_errno=True)
 _send, _recv = _LIBC.send, _LIBC.recv
-_send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-_recv.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+# without `argtypes`, which would make an object of each argument
 _send.restype = _recv.restype = ctypes.c_ssize_t
-_address = ctypes.addressof
+_pointer = ctypes.byref
 _char_at = ctypes.c_char.from_buffer
 
 
@@ -45,7 +44,7 @@ def receive(sock: socket.socket, space: memoryview) -> int:
 
     :raises BlockingIOError: nothing is there now. :raises OSError: as recv(2) says.
     """
-    received: int = _recv(sock.fileno(), _address(_char_at(space)), len(space), _FLAGS)
+    received: int = _recv(sock.fileno(), _pointer(_char_at(space)), len(space), _FLAGS)
     if received < 0:
         raise _error()
     return received
