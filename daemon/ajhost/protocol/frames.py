@@ -95,7 +95,8 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
         position = end
     if problem and position == start:
         raise FrameError(problem)
-    return Scan(messages, controls, position, needed)
+    # not by `Scan(...)`, which is a call of Python code
+    return tuple.__new__(Scan, (messages, controls, position, needed))
 
 
 def _fields(words: list[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
