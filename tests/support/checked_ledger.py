@@ -16,8 +16,11 @@ from ajhost.ledger.writer import LedgerWriter
 
 OF_MANY = {"sent", "recall", "release_all"}
 """Events that happen to several entries in one call."""
-MAKES = {"receive", "start_pulled"}
-"""Events that choose their entry, whose index they return."""
+MAKES: dict[str, Callable[[Any], list[int]]] = {
+    "receive_all": lambda requests: [index for index, _ in requests],
+    "start_pulled": lambda index: [index],
+}
+"""Events that choose their entries, and where these are in what they return."""
 
 
 class IllegalStep(AssertionError):
@@ -48,9 +51,10 @@ def checked(event: str, method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def step(self: Ledger, *arguments: Any, **named: Any) -> Any:
         if event in MAKES:
-            index = method(self, *arguments, **named)
-            check(event, State.FREE, stands(self, index), index)  # one that was taken from the free ones
-            return index
+            made = method(self, *arguments, **named)
+            for index in MAKES[event](made):
+                check(event, State.FREE, stands(self, index), index)  # one that was taken from the free ones
+            return made
         first, *rest = arguments
         indexes = list(_indexes(first)) if event in OF_MANY else [first]
         before = [stands(self, index) for index in indexes]

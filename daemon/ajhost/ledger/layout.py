@@ -229,9 +229,20 @@ ENTRY: dict[str, tuple[Writer, str]] = {
 """The words of an entry in their order, with who writes each and what it means. The reply subject, the task's id and
 its type follow them as texts."""
 # plain integers relative to the state word: they are added for each request
-REVOKED, CLAIMED, FRAME, RECEIVED_NS, DEADLINE, STARTED, ORIGIN, ORIGIN_ENTRY, ORIGIN_SEQ, SIZES, TRIES = (
-    range(1, len(ENTRY))
-)
+(
+    STATE,
+    REVOKED,
+    CLAIMED,
+    FRAME,
+    RECEIVED_NS,
+    DEADLINE,
+    STARTED,
+    ORIGIN,
+    ORIGIN_ENTRY,
+    ORIGIN_SEQ,
+    SIZES,
+    TRIES,
+) = range(len(ENTRY))
 TEXT = 96
 """Bytes from an entry's beginning to its texts: reply subject, task id, type."""
 ENTRY_WORDS = ENTRY_SIZE // 8
@@ -242,7 +253,7 @@ PREPARED_FRAME = 1 << 20
 """Bytes of the largest frame for which memory is always set aside: what a NATS server takes by default."""
 FIRST = HEADER_SIZE // 8
 # plain integers for the hot path: an enum member's `value` costs more than the store
-E_RECEIVED, E_QUEUED, E_STARTED = target("receive"), target("queue"), target("start")
+E_RECEIVED, E_QUEUED, E_STARTED = target("receive_all"), target("queue"), target("start")
 E_ANSWERED, E_SENT = target("answer"), target("sent")
 
 

@@ -76,12 +76,15 @@ class ReceiveBuffer:
         two places overlap. The buffer is so large that the rest of the frame then fits behind it
         (`ledger.layout.geometry_for`). Empty when there is no memory for the frame.
         """
-        received, backed = self.received, self._backed
-        left = max(received - self.done, 0)
-        if not left and self._base != received:
-            self._base = self._words[_BASE] = received
+        received, backed, wanted = self.received, self._backed, READ_SIZE
+        left = received - self.done
+        if left <= 0:
+            left = 0
+            if self._base != received:
+                self._base = self._words[_BASE] = received
         end = received - self._base
-        wanted = max(READ_SIZE, needed - left)
+        if needed - left > wanted:
+            wanted = needed - left
         if backed - end < wanted or backed != self._prepared:
             end = self._move(end, left, wanted)
             if self._backed - end < wanted and not self._set_aside(end + wanted):

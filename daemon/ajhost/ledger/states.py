@@ -71,7 +71,7 @@ TRANSITIONS: dict[str, Transition] = {
     transition.event: transition
     for transition in (
         Transition(
-            "receive",
+            "receive_all",
             frozenset({State.FREE}),
             State.RECEIVED,
             Writer.OWNER,

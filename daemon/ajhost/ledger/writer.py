@@ -21,6 +21,7 @@ from ajhost.ledger.layout import (
     ENTRY_WORDS,
     FIRST,
     FRAME,
+    HEADER_SIZE,
     MAX_ID,
     MAX_TYPE,
     ORIGIN,
@@ -30,12 +31,16 @@ from ajhost.ledger.layout import (
     REVOKED,
     SIZES,
     STARTED,
+    STATE,
     TEXT,
     TRIES,
     Word,
 )
 from ajhost.ledger.view import Ledger
+from ajhost.protocol.frames import Message
 
+_TEXTS = HEADER_SIZE + TEXT
+"""Where the texts of the first entry begin, in bytes."""
 REFUSAL_DUE_NS = 250_000_000
 """A refusal is due so long after its request was received. It leaves at once, unless its worker hangs before that."""
 
@@ -43,7 +48,7 @@ REFUSAL_DUE_NS = 250_000_000
 class LedgerWriter(Ledger):
     """A ledger as its owner writes it. One thread only."""
 
-    __slots__ = ("_free", "_high_water", "_prepared", "_seq", "_seqs", "_stored", "store")
+    __slots__ = ("_free", "_high_water", "_prepared", "_seq", "_seqs", "_stored", "_words_of", "store")
 
     def __init__(self, buffer: memoryview) -> None:
         super().__init__(buffer)
@@ -51,6 +56,8 @@ class LedgerWriter(Ledger):
         prepared = self.store_prepared or self.words[Word.STORE_SIZE]
         self._prepared = self.words[Word.STORE_AT] + prepared
         self._free = list(range(self.entries - 1, -1, -1))
+        self._words_of: list[memoryview] = []
+        """The words of each entry that was ever in use."""
         self._stored: dict[int, int] = {}
         self._seq = self._high_water = 0
         self._seqs = [0] * self.entries
@@ -75,21 +82,37 @@ class LedgerWriter(Ledger):
 
     def _touch(self, index: int) -> None:
         """An entry is used for the first time. Released ones are taken first, so this grows by one at a time."""
+        at = FIRST + index * ENTRY_WORDS
+        self._words_of.append(self.words[at : at + ENTRY_WORDS])
         self._high_water = self.words[Word.HIGH_WATER] = index + 1
 
     def receive(self, at: int, size: int, now_ns: int) -> int:
         """RECEIVED: a request whose raw frame lies at file offset `at`. The caller has checked `available`."""
-        # as `_take_entry` does, without a call more for each task
-        index, words = self._free.pop(), self.words
-        if index == self._high_water:
-            self._touch(index)
-        self._seqs[index] = self._seq = seq = self._seq + (1 << 8)
-        word = FIRST + index * ENTRY_WORDS
-        words[word + FRAME] = at << 32 | size
-        words[word + RECEIVED_NS] = now_ns
-        words[word + DEADLINE] = 0
-        words[word] = seq | E_RECEIVED
+        [(index, _)] = self.receive_all(at, [(0, 0, 0, size, b"", b"?")], now_ns)
         return index
+
+    def receive_all(self, at: int, messages: Iterable[Message], now_ns: int) -> list[tuple[int, Message]]:
+        """RECEIVED: those messages that have a reply subject. They lie at file offset `at`, to which their positions
+        are relative. The caller has checked `available`.
+        """
+        free, seqs, words_of = self._free, self._seqs, self._words_of
+        requests = []
+        for message in messages:
+            begin, _, _, end, _, reply = message
+            if not reply:
+                continue
+            # as `_take_entry` does, without a call more for each task
+            index = free.pop()
+            if index == self._high_water:
+                self._touch(index)
+            seqs[index] = self._seq = seq = self._seq + (1 << 8)
+            words = words_of[index]
+            words[FRAME] = at + begin << 32 | end - begin
+            words[RECEIVED_NS] = now_ns
+            words[DEADLINE] = 0
+            words[STATE] = seq | E_RECEIVED
+            requests.append((index, message))
+        return requests
 
     def receive_copy(self, frame: bytes, now_ns: int) -> int | None:
         """RECEIVED: a request whose frame is copied to the store; None when there is no room."""
@@ -105,7 +128,7 @@ class LedgerWriter(Ledger):
         place = self._store(frame)
         if place is None:
             return False
-        self.words[FIRST + index * ENTRY_WORDS + FRAME] = place << 32 | len(frame)
+        self._words_of[index][FRAME] = place << 32 | len(frame)
         self._stored[index] = place
         return True
 
@@ -131,15 +154,15 @@ class LedgerWriter(Ledger):
 
     def set_deadline(self, index: int, deadline_ns: int) -> None:
         """When a request must be answered at the latest, on the monotonic clock."""
-        self.words[FIRST + index * ENTRY_WORDS + DEADLINE] = deadline_ns
+        self._words_of[index][DEADLINE] = deadline_ns
 
     def set_route(self, index: int, route: int) -> None:
         """Which route a request that waits is for, by its number; `start` says it for one that runs."""
-        self.words[FIRST + index * ENTRY_WORDS + SIZES] = route << 48
+        self._words_of[index][SIZES] = route << 48
 
     def queue(self, index: int, seq: int) -> None:
         """QUEUED: the kernel has its token."""
-        self.words[FIRST + index * ENTRY_WORDS] = seq << 8 | E_QUEUED
+        self._words_of[index][STATE] = seq << 8 | E_QUEUED
 
     def start(
         self,
@@ -156,31 +179,30 @@ class LedgerWriter(Ledger):
 
         False when the supervisor revoked the request while this process was stopped: do not call the handler.
         """
-        words, word, seq = self.words, FIRST + index * ENTRY_WORDS, self._seqs[index]
+        words, seq = self._words_of[index], self._seqs[index]
         id_size, type_size = len(id_), len(type_)
         if id_size > MAX_ID or type_size > MAX_TYPE:
             id_, type_ = id_[:MAX_ID], type_[:MAX_TYPE]
             id_size, type_size = len(id_), len(type_)
-        words[word + STARTED] = now_ns
-        words[word + ORIGIN] = serial = origin[0]
+        words[STARTED] = now_ns
+        words[ORIGIN] = serial = origin[0]
         if serial:  # 0 is nobody's serial: without an origin its other words mean nothing
-            words[word + ORIGIN_ENTRY], words[word + ORIGIN_SEQ] = origin[1:]
-        words[word + SIZES] = len(reply) | id_size << 16 | type_size << 32 | route << 48
-        words[word + TRIES] = tries
-        text = reply + id_ + type_
-        place = word * 8 + TEXT
+            words[ORIGIN_ENTRY], words[ORIGIN_SEQ] = origin[1:]
+        words[SIZES] = len(reply) | id_size << 16 | type_size << 32 | route << 48
+        words[TRIES] = tries
+        text, place = reply + id_ + type_, _TEXTS + index * ENTRY_SIZE
         self.view[place : place + len(text)] = text
-        words[word] = seq | E_STARTED
+        words[STATE] = seq | E_STARTED
         # after the store: either the supervisor, which stopped this process, saw STARTED, or this sees that it revoked
-        return words[word + REVOKED] != seq >> 8
+        return words[REVOKED] != seq >> 8
 
     def start_pulled(self, now_ns: int) -> int:
         """RESERVED: an entry for a request that is pulled; others see it from `start` on. One must be `available`."""
         index = self._take_entry()
-        words, word = self.words, FIRST + index * ENTRY_WORDS
-        words[word + FRAME] = words[word + DEADLINE] = 0
-        words[word + RECEIVED_NS] = now_ns
-        words[word] = self._seq
+        words = self._words_of[index]
+        words[FRAME] = words[DEADLINE] = 0
+        words[RECEIVED_NS] = now_ns
+        words[STATE] = self._seq
         return index
 
     def refuse(self, index: int, reply: bytes) -> bool:
@@ -193,42 +215,42 @@ class LedgerWriter(Ledger):
 
         False when the supervisor has revoked the request, or a consumer has claimed it: send nothing.
         """
-        words, word = self.words, FIRST + index * ENTRY_WORDS
+        words = self._words_of[index]
         seq, state = self.state(index)
         if state != E_STARTED:
             if len(reply) > ENTRY_SIZE - TEXT:
                 reply = b""
             # the deadline stays: a consumer that holds its token may still read it
-            words[word + STARTED] = words[word + ORIGIN] = words[word + TRIES] = 0
-            words[word + SIZES] = len(reply)
-            place = word * 8 + TEXT
+            words[STARTED] = words[ORIGIN] = words[TRIES] = 0
+            words[SIZES] = len(reply)
+            place = _TEXTS + index * ENTRY_SIZE
             self.view[place : place + len(reply)] = reply
-        if not words[word + DEADLINE]:
-            words[word + DEADLINE] = words[word + RECEIVED_NS] + REFUSAL_DUE_NS
-        words[word] = seq << 8 | E_ANSWERED
+        if not words[DEADLINE]:
+            words[DEADLINE] = words[RECEIVED_NS] + REFUSAL_DUE_NS
+        words[STATE] = seq << 8 | E_ANSWERED
         # after the store: either a consumer that checks again sees ANSWERED, or this sees that it claimed
-        return words[word + REVOKED] != seq and words[word + CLAIMED] != seq
+        return words[REVOKED] != seq and words[CLAIMED] != seq
 
     def answer(self, index: int) -> bool:
         """ANSWERED, of a STARTED request: the reply is written next.
 
         False when the supervisor has revoked the request: send nothing.
         """
-        words, word, seq = self.words, FIRST + index * ENTRY_WORDS, self._seqs[index]
-        words[word] = seq | E_ANSWERED
-        return words[word + REVOKED] != seq >> 8
+        words, seq = self._words_of[index], self._seqs[index]
+        words[STATE] = seq | E_ANSWERED
+        return words[REVOKED] != seq >> 8
 
     def sent(self, entries: Iterable[int]) -> None:
         """SENT, of ANSWERED requests: the kernel has taken their replies."""
-        words, seqs = self.words, self._seqs
+        words_of, seqs = self._words_of, self._seqs
         for index in entries:
-            words[FIRST + index * ENTRY_WORDS] = seqs[index] | E_SENT
+            words_of[index][STATE] = seqs[index] | E_SENT
 
     def recall(self, entries: Iterable[int]) -> None:
         """ANSWERED again: the connection has ended, and the server may not have read the replies."""
-        words, seqs = self.words, self._seqs
+        words_of, seqs = self._words_of, self._seqs
         for index in entries:
-            words[FIRST + index * ENTRY_WORDS] = seqs[index] | E_ANSWERED
+            words_of[index][STATE] = seqs[index] | E_ANSWERED
 
     def release(self, index: int) -> None:
         """FREE: a consumer has started the request, or the supervisor has it."""
@@ -236,9 +258,15 @@ class LedgerWriter(Ledger):
 
     def release_all(self, entries: Sequence[int]) -> None:
         """FREE: the server has confirmed the replies."""
-        words, stored = self.words, self._stored
+        words_of, stored = self._words_of, self._stored
         for index in entries:
-            words[FIRST + index * ENTRY_WORDS] = 0
+            words_of[index][STATE] = 0
             if index in stored:
                 self.drop_frame(index)
         self._free.extend(entries)
+
+    def close(self) -> None:
+        """Releases the views, so that the mapping can be closed."""
+        for words in self._words_of:
+            words.release()
+        super().close()

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ajhost.protocol import times
 from ajhost.protocol.outcome import Completed, Outcome, Terminated
-from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.safe_text import MISLEADING
-from ajhost.protocol.task import TaskRecord, read_task, shown
+from ajhost.protocol.task import shown
 
 CONTENT_TYPE = "application/x-asyncjobs-task+json"
 TEXT_LIMIT = 1024
@@ -28,7 +26,6 @@ _START = b"NATS/1.0"
 _TYPE_NAME = b"\r\nAJ-Content-Type:"
 _CONTENT_TYPE = CONTENT_TYPE.encode()
 _DEADLINE_NAME = b"\r\nAJ-Handler-Deadline:"
-_HEADER_KEPT = 512
 
 # What the router adds to a task's JSON when it stores it: field names, a time, `: terminate task` after an error.
 _STORED_OVERHEAD = 256
@@ -42,17 +39,6 @@ _PLAIN_WORD = rb"[^\x00-\x20\x7f*>.]++"
 _NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
 """What begins with `$` asks the server itself for something (`$JS.API.STREAM.DELETE...`), with this host's rights; the
 rest is asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task."""
-
-Request = tuple[TaskRecord, int | None]
-"""A well-formed request: its task, and the deadline of its header in Unix nanoseconds (None without the header). A
-plain tuple, since it is made for every request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A request that cannot be served. `text` is one line that begins with `bad request:`."""
-
-    text: str
 
 
 def subjects_of(route: str) -> tuple[str, ...]:
@@ -90,22 +76,34 @@ def reply_subjects(prefixes: Sequence[str] = ()) -> re.Pattern[bytes]:
     return re.compile(rb"(?!%b)%b%b(?:\.%b)*+\Z" % (_NOT_FOR_REPLIES, wanted, _PLAIN_WORD, _PLAIN_WORD))
 
 
-def read_request(header: bytes, body: bytes) -> Request | Refusal:
-    """The request in a raw header block (`b""` without one) and a body, or why it is none. Never raises.
+def read_deadline(header: bytes) -> int | None:
+    """The deadline of a request in Unix nanoseconds, by its raw header block (`b""` without one); None without it.
 
     Header names are case-sensitive and the first of a repeated name counts, as in nats.go. A request without a content
     type or a deadline is served: that is how people call by hand.
+
+    :raises ValueError: the block or a value is malformed.
     """
+    if not header:
+        return None
+    if not header.startswith(_START) or header[8:9] not in (b"\r", b" "):
+        raise ValueError(f"the headers do not begin with NATS/1.0 but with {shown(_text(header[:16]))}")
+    content_type = _value(header, _TYPE_NAME)
+    if content_type is not None and content_type.partition(b";")[0].strip().lower() != _CONTENT_TYPE:
+        raise ValueError(f"AJ-Content-Type must be {CONTENT_TYPE}, found {shown(_text(content_type))}")
+    value = _value(header, _DEADLINE_NAME)
+    if value is None:
+        return None
     try:
-        if not header:
-            deadline_ns = None
-        elif len(header) <= _HEADER_KEPT:
-            deadline_ns = _read_header(header)
-        else:
-            deadline_ns = _read_header.__wrapped__(header)
-        return read_task(body), deadline_ns
+        return times.parse(_text(value))
     except ValueError as error:
-        return Refusal(sanitise(FailureReason.BAD_REQUEST.text(str(error))))
+        raise ValueError(f"AJ-Handler-Deadline: {error}") from None
+
+
+LONGEST_KNOWN = 512
+"""Bytes of the longest header block that `known_deadline` may be asked about, since it keeps them."""
+known_deadline = lru_cache(maxsize=256)(read_deadline)
+"""As `read_deadline`, for header blocks that come again: a router's are the same bytes for all tasks of one second."""
 
 
 def encode_result(reply: bytes, body: bytes, max_payload: int, task_size: int = 0) -> bytes:
@@ -186,26 +184,6 @@ def _too_large(size: int, task_size: int, stored: int, max_payload: int) -> str:
         f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
         f"the server takes {max_payload}"
     )
-
-
-@lru_cache(maxsize=256)
-def _read_header(header: bytes) -> int | None:
-    """The deadline of a header block, None without one. Raises ValueError for a block or value that is malformed.
-
-    Kept, because a router's headers are the same bytes for all tasks of one second.
-    """
-    if not header.startswith(_START) or header[8:9] not in (b"\r", b" "):
-        raise ValueError(f"the headers do not begin with NATS/1.0 but with {shown(_text(header[:16]))}")
-    content_type = _value(header, _TYPE_NAME)
-    if content_type is not None and content_type.partition(b";")[0].strip().lower() != _CONTENT_TYPE:
-        raise ValueError(f"AJ-Content-Type must be {CONTENT_TYPE}, found {shown(_text(content_type))}")
-    value = _value(header, _DEADLINE_NAME)
-    if value is None:
-        return None
-    try:
-        return times.parse(_text(value))
-    except ValueError as error:
-        raise ValueError(f"AJ-Handler-Deadline: {error}") from None
 
 
 def _value(header: bytes, name: bytes) -> bytes | None:

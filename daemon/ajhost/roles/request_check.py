@@ -15,7 +15,14 @@ from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.signature import read_key, verify
 from ajhost.protocol.task import TaskRecord, read_task
-from ajhost.protocol.wire import Refusal, read_request, reply_subjects, route_of
+from ajhost.protocol.wire import (
+    LONGEST_KNOWN,
+    known_deadline,
+    read_deadline,
+    reply_subjects,
+    route_of,
+    sanitise,
+)
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 
 _log = logging.getLogger("ajhost.requests")
@@ -28,9 +35,9 @@ _SECOND_NS = 1_000_000_000
 _SHOWN = 80
 
 
-CheckedRequest = tuple[TaskRecord, int, float, float]
-"""A request that can be served: its record, the handler (counted in the configured order), deadline and time of receipt
-in monotonic seconds. A plain tuple, since it is made for every request."""
+CheckedRequest = tuple[TaskRecord, int, float]
+"""A request that can be served: its record, the handler (counted in the configured order), and the deadline in
+monotonic seconds. A plain tuple, since it is made for every request."""
 
 
 def describe_signatures(settings: SignatureSettings) -> str:
@@ -66,7 +73,7 @@ class RequestChecker:
         self._max_age_ns = int(signature.max_age * 1e9)
         self._throttle: Throttle[str] = Throttle()
         self._may_answer = reply_subjects(reply_prefixes).match
-        self.inboxes: set[bytes] = set()
+        self._inboxes: set[bytes] = set()
         """Requesters that were found answerable, by their reply subjects without the last word."""
         self.unsigned = self.unanswered = 0
         """Requests whose signature was refused, and whose reply subject was."""
@@ -83,23 +90,29 @@ class RequestChecker:
         """
         inbox, _, word = reply.rpartition(b".")
         plain = word.isalnum()
-        if plain and inbox in self.inboxes:
+        if plain and inbox in self._inboxes:
             return True
         if self._may_answer(reply) is None:
             return False
         if plain and len(inbox) <= _LONGEST_INBOX:
-            if len(self.inboxes) >= _KNOWN:
-                self.inboxes.clear()
-            self.inboxes.add(inbox)
+            if len(self._inboxes) >= _KNOWN:
+                self._inboxes.clear()
+            self._inboxes.add(inbox)
         return True
 
-    def check(self, subject: bytes, header: bytes, body: bytes) -> CheckedRequest | Failed:
-        """What the request asks for, or the refusal that answers it. Raises nothing: each request has an answer."""
+    def check(
+        self, subject: bytes, header: bytes, body: bytes, now: float, wall_ns: int
+    ) -> CheckedRequest | Failed:
+        """What the request asks for, or the refusal that answers it. Raises nothing: each request has an answer.
+
+        `now` (monotonic seconds) and `wall_ns` (Unix nanoseconds) are one moment: when the request is read.
+        """
         try:
-            request = read_request(header, body)
-            if isinstance(request, Refusal):
-                return Failed(request.text)
-            record, header_ns = request
+            try:
+                header_ns = (known_deadline if len(header) <= LONGEST_KNOWN else read_deadline)(header)
+                record = read_task(body)
+            except ValueError as error:
+                return Failed(sanitise(FailureReason.BAD_REQUEST.text(str(error))))
             key = (subject, record.type)
             try:
                 handler = self._known[key]
@@ -107,11 +120,11 @@ class RequestChecker:
                 handler = self._find(key)
             if handler is None:
                 return Failed.because(FailureReason.UNKNOWN_TASK_TYPE, f"{record.type} has no handler here")
-            if self._keys and (reason := self._distrust(record)) is not None:
+            if self._keys and (reason := self._distrust(record, wall_ns)) is not None:
                 return self._refuse_signature(reason)
-            now, tried, clock = time.monotonic(), record.tried_ns, self._skew
+            tried, clock = record.tried_ns, self._skew
             deadline, skew = budget(
-                header_ns, tried, time.time_ns(), now, self._timeouts[handler], self._default, ANSWER_MARGIN,
+                header_ns, tried, wall_ns, now, self._timeouts[handler], self._default, ANSWER_MARGIN,
                 clock.ahead,
             )  # fmt: skip
             # first what mostly tells that there is nothing to learn
@@ -121,7 +134,7 @@ class RequestChecker:
                 return Failed.because(
                     FailureReason.DEADLINE_EXCEEDED, "it had passed when the request was read"
                 )
-            return record, handler, deadline, now
+            return record, handler, deadline
         except Exception as error:
             return self._failed(error)
 
@@ -160,14 +173,14 @@ class RequestChecker:
                 reply[:_SHOWN].decode("ascii", "backslashreplace"),
             )
 
-    def _distrust(self, record: TaskRecord) -> str | None:
+    def _distrust(self, record: TaskRecord, wall_ns: int) -> str | None:
         """Why a task is not trusted, None if it is signed and in time.
 
         A router starts no task past its deadline (asyncjobs v0.3.0, client.go), so one that comes is a replay.
         """
         if (reason := verify(record, self._keys)) is not None:
             return reason
-        now_ns = time.time_ns() - int(self._skew.ahead * 1e9)
+        now_ns = wall_ns - int(self._skew.ahead * 1e9)
         deadline_ns = record.deadline_ns
         if deadline_ns is not None and deadline_ns < now_ns:
             return f"the task's deadline passed {(now_ns - deadline_ns) / _SECOND_NS:.0f} s ago"

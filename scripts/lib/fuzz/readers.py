@@ -193,8 +193,7 @@ def readers(directory: Path) -> list[Reader]:
         Reader("INFO", server_info.read_info, (server_info.InfoError,), (info,)),
         Reader("tasks", task.read_task, (ValueError,), (body, signed)),
         Reader("signatures", _signed_task, (ValueError,), (signed,)),
-        Reader("headers", lambda data: wire.read_request(data, body), (), (header,)),
-        Reader("bodies", lambda data: wire.read_request(header, data), (), (body, signed)),
+        Reader("headers", wire.read_deadline, (ValueError,), (header,)),
         Reader(
             "digits",
             exact_json.loads_digits,

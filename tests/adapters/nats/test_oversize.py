@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Sequence
 
 import pytest
 
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
-from ajhost.adapters.nats.interfaces import Driver, Sink
+from ajhost.adapters.nats.interfaces import Driver, Received, Sink
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
@@ -40,13 +41,13 @@ class Waits(Sink, Driver):
         self._ledger = ledger
         self.transport = LedgerTransport(ledger, RestartWindow(ledger), self, self)
 
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        begin, _, _, end, _, reply = message
-        if end > len(data):
-            assert self._ledger.refuse(index, reply)
-            self.transport.out.reply(index, REFUSAL)
-        else:
-            assert self._ledger.keep(index, data[begin:end])
+    def admit(self, data: bytes, requests: Sequence[Received]) -> None:
+        for index, (begin, _, _, end, _, reply) in requests:
+            if end > len(data):
+                assert self._ledger.refuse(index, reply)
+                self.transport.out.reply(index, REFUSAL)
+            else:
+                assert self._ledger.keep(index, data[begin:end])
 
     def refuse(self, reply: bytes) -> None:
         raise AssertionError("there is room")

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 
 import pytest
 
-from ajhost.adapters.nats.interfaces import Driver, Sink, error_text
+from ajhost.adapters.nats.interfaces import Driver, Received, Sink, error_text
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.restart_window import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, Word, create, geometry_for
 from ajhost.ledger.writer import LedgerWriter
-from ajhost.protocol.frames import Message
 from tests.support.host_parts import frame, until
 from tests.support.peer_socket import Peer, let_in
 
@@ -33,17 +33,11 @@ class Worker(Sink, Driver):
         self.ends: list[Lost] = []
         self.admitted: list[bytes] = []
         self.refused: list[bytes] = []
-        self._in_chunk: list[tuple[int, bytes]] = []
 
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        self._in_chunk.append((index, data[message[0] : message[3]]))
-        self.admitted.append(message[5])
-
-    def before_buffer_reuse(self) -> None:
-        for index, data in self._in_chunk:
-            assert self.ledger.frame(index) == data, "it lies where it came until now"
-            assert self.ledger.keep(index, data)
-        self._in_chunk.clear()
+    def admit(self, data: bytes, requests: Sequence[Received]) -> None:
+        for index, message in requests:
+            self.transport.in_buffer.add(Waiting(self, index, data[message[0] : message[3]]))
+            self.admitted.append(message[5])
 
     def refuse(self, reply: bytes) -> None:
         self.refused.append(reply)
@@ -53,6 +47,19 @@ class Worker(Sink, Driver):
 
     def server_error(self, text: str) -> None:
         raise AssertionError(text)
+
+
+class Waiting:
+    """A request that does not begin. Its frame moves to the store when the receive buffer is overwritten."""
+
+    def __init__(self, worker: Worker, index: int, data: bytes) -> None:
+        self._worker, self._index, self._data = worker, index, data
+
+    def count_as_started(self) -> None:
+        ledger = self._worker.ledger
+        assert ledger.frame(self._index) == self._data, "it lies where it came until now"
+        assert ledger.keep(self._index, self._data)
+        self._worker.transport.in_buffer.remove(self)
 
 
 async def connected(worker: Worker, peer: Peer) -> None:
@@ -184,9 +191,9 @@ async def test_a_large_request_for_which_there_is_no_memory_is_refused_and_the_n
     missing: list[int] = []
     admit = worker.admit
 
-    def noting(index: int, data: bytes, message: Message) -> None:
-        missing.append(message[3] - len(data))
-        admit(index, data, message)
+    def noting(data: bytes, requests: Sequence[Received]) -> None:
+        missing.extend(message[3] - len(data) for _, message in requests)
+        admit(data, requests)
 
     worker.admit = noting  # type: ignore[method-assign]
     with Peer() as peer:

@@ -110,7 +110,7 @@ async def test_what_its_owner_starts_itself_waits_no_more_and_has_its_room_back(
     others = [producing.enqueue(number) for number in range(waiting)]
     ledger, data = producing.ledger, b"x" * size
     index = ledger.receive(ledger.chunk_at, size, 1)
-    known = (b"R.1", (TaskRecord(), 0, 7.0, 1.0))
+    known = (b"R.1", (TaskRecord(), 0, 7.0))
     assert producing.producer.enqueue(index, data, DEFAULT, 100, known)
     assert producing.producer.withdraw(index) == (known if remembered else None)
     assert ledger.frame(index) == data

@@ -14,6 +14,7 @@ import pytest
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.api import Task
 from ajhost.core.recovery import Fact, classify, overdue
 from ajhost.core.restart_window import RestartWindow
@@ -22,6 +23,7 @@ from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.protocol.task import read_task
+from ajhost.protocol.wire import known_deadline
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
@@ -64,6 +66,7 @@ class Worker:
         self.chunk = ReceiveBuffer(ledger)
         self.chunk.reset()
         self.replies: dict[int, bytes] = {}
+        self.in_buffer: set[InBuffer] = set()
         settings = [HandlerSettings("t", "m:f")]
         loaded = LoadedHandler(
             "t", "m:f", handler, inspect.iscoroutinefunction(handler), None, None, False, 0
@@ -80,7 +83,7 @@ class Worker:
         )
         self.producer = Producer(ledger, queues, loop, lambda index: self.intake.expired(index))
         self.intake = Intake(
-            Responder(ledger, self, attempts),
+            Responder(ledger, self, self.in_buffer, attempts),
             RequestChecker(settings, 60.0, SignatureSettings()),
             [Route(0, loaded, DEFAULT)],
             self.executor,
@@ -111,15 +114,19 @@ class Worker:
     def receive(self, *replies: bytes) -> list[int]:
         """What the transport does with requests; their entries."""
         data = b"".join(map(frame, replies))
-        self.intake.before_buffer_reuse()
+        self.before_buffer_reuse()
         self.chunk.free_space(0)[: len(data)] = data
         self.chunk.commit(len(data))
         place, found = self.chunk.place(), scan(data)
-        batch = [(self.ledger.receive(place + m[0], m[3] - m[0], 1), m) for m in found.messages]
+        requests = self.ledger.receive_all(place, found.messages, 1)
         self.chunk.consume(found.end)
-        for index, message in batch:
-            self.intake.admit(index, data, message)
-        return [index for index, _ in batch]
+        self.intake.admit(data, requests)
+        return [index for index, _ in requests]
+
+    def before_buffer_reuse(self) -> None:
+        """What the transport does before it receives again."""
+        for request in tuple(self.in_buffer):
+            request.count_as_started()
 
     def state(self, index: int) -> State:
         """Where an entry stands."""
@@ -248,7 +255,7 @@ async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
     (index,) = one.receive(b"R.0")
     await until(entered.is_set)
     threading.Timer(0.05, go_on.set).start()
-    one.intake.before_buffer_reuse()  # waits for the thread
+    one.before_buffer_reuse()  # waits for the thread
     assert one.state(index) is State.STARTED
     await one.idle()
     assert starts == [index]
@@ -316,8 +323,9 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
 
     whole = [b"R.0.0", b"R.0.1"]
     prepare(whole)
-    # each child finds the task's type known, and so executes the same instructions
+    # each child finds the task's type and the header known, and so executes the same instructions
     read_task(body(0))
+    known_deadline(b"")
     changes = Killed(starter(parts, parts.new_serial(), whole, kind), 0).changes
     producer.expire(1)
     seen = set()

@@ -32,7 +32,7 @@ class Route:
 class Begun:
     """A request that has STARTED."""
 
-    reply, record, begun, received, told, claimed = b"R.1", RECORD, 1.0, 0.5, False, None
+    reply, record, begun, came, told = b"R.1", RECORD, 1.0, 0.5, False
     route = Route()
 
     def __init__(self, index: int) -> None:
@@ -51,7 +51,7 @@ class Worker:
         self.ledger = LedgerWriter(memory)
         self.memory = bytearray(file_size(1))
         attempts = Attempts(StatsWriter(memoryview(self.memory), ("email",)), ["email"], tell_completed=False)
-        self.responder = Responder(self.ledger, self, attempts)
+        self.responder = Responder(self.ledger, self, set(), attempts)
         self.replies: list[bytes] = []
 
     def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:

@@ -87,7 +87,7 @@ def test_an_entry_goes_where_the_table_says_and_nowhere_else(event: str, state: 
 
 def test_a_free_entry_becomes_a_request_or_is_reserved() -> None:
     owner = ledger_in_memory()
-    assert stands(owner, owner.receive(4096, 10, 1)) is State.RECEIVED is TRANSITIONS["receive"].target
+    assert stands(owner, owner.receive(4096, 10, 1)) is State.RECEIVED is TRANSITIONS["receive_all"].target
     assert stands(owner, owner.start_pulled(1)) is State.RESERVED is TRANSITIONS["start_pulled"].target
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 import tracemalloc
 from collections.abc import Sequence
+from typing import Protocol
 
 import orjson
 import pytest
@@ -20,7 +21,7 @@ from ajhost.protocol.signature import message
 from ajhost.protocol.task import encode_task, read_task
 from ajhost.protocol.times import render_seconds
 from ajhost.protocol.wire import reply_subjects
-from ajhost.roles.request_check import RequestChecker
+from ajhost.roles.request_check import CheckedRequest, RequestChecker
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.memory_ledger import ledger_in_memory
 
@@ -40,6 +41,21 @@ def judge(
     *routes: str, timeout: float | None = None, signature: SignatureSettings = UNSIGNED
 ) -> RequestChecker:
     return RequestChecker(handlers(*routes, timeout=timeout), DEFAULT, signature)
+
+
+class Moments(Protocol):
+    """Both clocks: `time`, or a `Clock`."""
+
+    def monotonic(self) -> float: ...
+
+    def time_ns(self) -> int: ...
+
+
+def check(
+    one: RequestChecker, subject: bytes, header: bytes, body: bytes, clock: Moments = time
+) -> CheckedRequest | Failed:
+    """What becomes of a request that is read now."""
+    return one.check(subject, header, body, clock.monotonic(), clock.time_ns())
 
 
 def task(kind: str, tried_ns: int | None = None) -> bytes:
@@ -69,14 +85,14 @@ def test_a_request_goes_to_the_handler_of_its_type(
 ) -> None:
     one = judge(*routes)
     for _ in range(2):  # the second answer is one that was kept
-        checked = one.check(subject, b"", task(kind))
+        checked = check(one, subject, b"", task(kind))
         assert not isinstance(checked, Failed)
         assert (checked[0].type, checked[1]) == (kind, handler)
 
 
 @pytest.mark.parametrize("subject", [SUBJECT + b"a", b"\xff\xfe", b"", b"elsewhere", CATCH_ALL])
 def test_a_type_without_a_handler_is_refused(subject: bytes) -> None:
-    assert judge("b").check(subject, b"", task("a")) == Failed("unknown task type: a has no handler here")
+    assert check(judge("b"), subject, b"", task("a")) == Failed("unknown task type: a has no handler here")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +107,7 @@ def test_a_type_without_a_handler_is_refused(subject: bytes) -> None:
     ],
 )
 def test_what_is_no_request_is_refused_in_one_line(head: bytes, body: bytes) -> None:
-    checked = judge("a").check(SUBJECT + b"a", head, body)
+    checked = check(judge("a"), SUBJECT + b"a", head, body)
     assert isinstance(checked, Failed)
     assert checked.text.startswith("bad request: ")
     assert "\n" not in checked.text
@@ -105,8 +121,8 @@ def test_a_deadline_is_the_soonest_of_header_and_timeout(
     ahead: float | None, timeout: float | None, expected: float
 ) -> None:
     before = time.monotonic()
-    checked = judge("a", timeout=timeout).check(
-        SUBJECT + b"a", b"" if ahead is None else header(ahead), task("a")
+    checked = check(
+        judge("a", timeout=timeout), SUBJECT + b"a", b"" if ahead is None else header(ahead), task("a")
     )
     assert not isinstance(checked, Failed)
     # the header's fraction of a second is cut off
@@ -114,7 +130,7 @@ def test_a_deadline_is_the_soonest_of_header_and_timeout(
 
 
 def test_a_request_that_is_late_is_refused() -> None:
-    checked = judge("a").check(SUBJECT + b"a", header(-3), task("a"))
+    checked = check(judge("a"), SUBJECT + b"a", header(-3), task("a"))
     assert checked == Failed("deadline exceeded: it had passed when the request was read")
 
 
@@ -126,9 +142,9 @@ def test_only_a_task_with_a_signature_of_ours_is_served_where_keys_are_configure
     for signer, served in ((key, True), (other, False)):
         signature = signer.sign(signed).signature.hex()
         whole = body[:-1] + b',"signature":"%b"}' % signature.encode()
-        checked = one.check(SUBJECT + b"a", b"", whole)
+        checked = check(one, SUBJECT + b"a", b"", whole)
         assert isinstance(checked, Failed) is not served
-    unsigned = one.check(SUBJECT + b"a", b"", body)
+    unsigned = check(one, SUBJECT + b"a", b"", body)
     assert isinstance(unsigned, Failed)
     assert unsigned.text.startswith("bad request: ")
 
@@ -144,10 +160,10 @@ def test_a_signed_task_that_is_past_its_deadline_is_refused() -> None:
     key = SigningKey(bytes([7]) * 32)
     one = judge("a", signature=SignatureSettings((key.verify_key.encode().hex(),)))
     now = time.time_ns()
-    refused = one.check(SUBJECT + b"a", b"", signed(key, deadline=render_seconds(now - 90 * 10**9)))
+    refused = check(one, SUBJECT + b"a", b"", signed(key, deadline=render_seconds(now - 90 * 10**9)))
     assert isinstance(refused, Failed)
     assert refused.text.startswith("bad request: the task's deadline passed 9")
-    served = one.check(SUBJECT + b"a", b"", signed(key, deadline=render_seconds(now + 90 * 10**9)))
+    served = check(one, SUBJECT + b"a", b"", signed(key, deadline=render_seconds(now + 90 * 10**9)))
     assert not isinstance(served, Failed)
     assert one.unsigned == 1
 
@@ -157,18 +173,18 @@ def test_a_signed_task_that_is_older_than_max_age_is_refused() -> None:
     now = time.time_ns()
     old, young = (signed(key, created=render_seconds(now - age * 10**9)) for age in (120, 30))
     limited = judge("a", signature=SignatureSettings((key.verify_key.encode().hex(),), max_age=60.0))
-    refused = limited.check(SUBJECT + b"a", b"", old)
+    refused = check(limited, SUBJECT + b"a", b"", old)
     assert isinstance(refused, Failed)
     assert refused.text.endswith("s ago, signature.max_age is 60 s")
-    assert not isinstance(limited.check(SUBJECT + b"a", b"", young), Failed)
+    assert not isinstance(check(limited, SUBJECT + b"a", b"", young), Failed)
     unlimited = judge("a", signature=SignatureSettings((key.verify_key.encode().hex(),)))
-    assert not isinstance(unlimited.check(SUBJECT + b"a", b"", old), Failed)
+    assert not isinstance(check(unlimited, SUBJECT + b"a", b"", old), Failed)
 
 
 def test_refused_signatures_are_counted() -> None:
     one = judge("a", signature=SignatureSettings((KEY,)))
     for _ in range(10):
-        one.check(SUBJECT + b"a", b"", task("a"))
+        check(one, SUBJECT + b"a", b"", task("a"))
     assert one.unsigned == 10
 
 
@@ -181,7 +197,7 @@ def test_whatever_goes_wrong_while_a_request_is_checked_is_an_answer(
     monkeypatch.setattr("ajhost.roles.request_check.verify", broken)
     one = judge("a", signature=SignatureSettings((KEY,)))
     for _ in range(3):
-        checked = one.check(SUBJECT + b"a", b"", task("a"))
+        checked = check(one, SUBJECT + b"a", b"", task("a"))
         assert checked == Failed(
             "host error: the request cannot be checked: RecursionError: a library of the application's"
         )
@@ -190,16 +206,16 @@ def test_whatever_goes_wrong_while_a_request_is_checked_is_an_answer(
 
 def test_a_type_that_is_too_long_is_a_bad_request() -> None:
     one = judge("")
-    assert not isinstance(one.check(CATCH_ALL, b"", task("x" * 255)), Failed)
+    assert not isinstance(check(one, CATCH_ALL, b"", task("x" * 255)), Failed)
     for length in (256, 100_000):
-        assert one.check(CATCH_ALL, b"", task("x" * length)) == Failed(
+        assert check(one, CATCH_ALL, b"", task("x" * length)) == Failed(
             f"bad request: type must have at most 255 bytes, found {length}"
         )
 
 
 def test_a_type_without_a_handler_is_not_checked_further() -> None:
     one = judge("b", signature=SignatureSettings((KEY,)))
-    checked = one.check(SUBJECT + b"a", b"", task("a"))
+    checked = check(one, SUBJECT + b"a", b"", task("a"))
     assert isinstance(checked, Failed)
     assert checked.text.startswith("unknown task type: ")
 
@@ -207,9 +223,9 @@ def test_a_type_without_a_handler_is_not_checked_further() -> None:
 def test_any_number_of_types_is_answered_rightly() -> None:
     one = judge("t1")
     for number in range(3000):
-        checked = one.check(SUBJECT + b"t1", b"", task(f"t1:{number}"))
+        checked = check(one, SUBJECT + b"t1", b"", task(f"t1:{number}"))
         assert not isinstance(checked, Failed)
-    assert isinstance(one.check(CATCH_ALL, b"", task("x")), Failed)
+    assert isinstance(check(one, CATCH_ALL, b"", task("x")), Failed)
 
 
 class Clock:
@@ -232,15 +248,14 @@ class Clock:
 
 
 def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = Clock(ahead=8.0)
-    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
     one = judge("a")
     served = []
     with caplog.at_level(logging.WARNING, "ajhost.requests"):
         for _ in range(100):
-            checked = one.check(SUBJECT + b"a", *clock.request())
+            checked = check(one, SUBJECT + b"a", *clock.request(), clock)
             served.append(not isinstance(checked, Failed))
             if not isinstance(checked, Failed):
                 assert checked[2] <= clock.true + 6.0, "never beyond what the header says"
@@ -250,34 +265,30 @@ def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
     assert 1 <= len(caplog.records) <= 2
 
 
-def test_what_one_process_has_learned_of_the_clock_all_of_the_host_know(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_one_process_has_learned_of_the_clock_all_of_the_host_know() -> None:
     clock = Clock(ahead=8.0)
-    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
     shared = ClockOffset(ledger_in_memory())
     handler = handlers("a")
     first, idle = (RequestChecker(handler, DEFAULT, UNSIGNED, offset=shared) for _ in range(2))
-    while isinstance(first.check(SUBJECT + b"a", *clock.request()), Failed):
+    while isinstance(check(first, SUBJECT + b"a", *clock.request(), clock), Failed):
         clock.true += 1.0
     new = RequestChecker(handler, DEFAULT, UNSIGNED, offset=shared)
-    assert not isinstance(new.check(SUBJECT + b"a", *clock.request()), Failed)
+    assert not isinstance(check(new, SUBJECT + b"a", *clock.request(), clock), Failed)
     idle.adopt_offset()
-    assert not isinstance(idle.check(SUBJECT + b"a", *clock.request()), Failed)
+    assert not isinstance(check(idle, SUBJECT + b"a", *clock.request(), clock), Failed)
     clock.ahead = 0.0  # set right; one fresh request shows it to all
-    assert not isinstance(new.check(SUBJECT + b"a", *clock.request()), Failed)
+    assert not isinstance(check(new, SUBJECT + b"a", *clock.request(), clock), Failed)
     assert shared.ahead == 0.0
 
 
 def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = Clock(ahead=3600.0)
-    monkeypatch.setattr("ajhost.roles.request_check.time", clock)
     one = judge("a")
     with caplog.at_level(logging.WARNING, "ajhost.requests"):
         for _ in range(40):
-            assert isinstance(one.check(SUBJECT + b"a", *clock.request()), Failed)
+            assert isinstance(check(one, SUBJECT + b"a", *clock.request(), clock), Failed)
             clock.true += 1.0
     assert [record.getMessage() for record in caplog.records] == [
         "this clock is 3600.0 s ahead of the routers'; too much to correct for: set it right"
@@ -298,7 +309,7 @@ def test_requesters_are_remembered_within_bounds() -> None:
     for number in range(3000):
         assert checker.answerable(b"_INBOX.%d.x" % number)
         assert checker.answerable(b"_INBOX.%d.x" % (number + (1 << 300)))
-    kept = sum(map(len, checker.inboxes))
+    kept = sum(map(len, checker._inboxes))
     assert 0 < kept < 64 * 1024
 
 
@@ -308,7 +319,7 @@ def test_subjects_of_a_false_server_are_not_remembered() -> None:
     try:
         for number in range(100):
             subject = b"%b%d%b" % (SUBJECT, number, b"x" * 60_000)
-            assert not isinstance(checker.check(subject, header(20), task("a")), Failed)
+            assert not isinstance(check(checker, subject, header(20), task("a")), Failed)
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

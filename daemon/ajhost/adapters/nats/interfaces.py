@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
+from typing import Protocol
 
 from ajhost.core.connection_table import Lost
 from ajhost.ledger.connection_status import Reason
@@ -13,6 +15,17 @@ from ajhost.protocol.server_info import ServerInfo
 
 _LONGEST_ERROR = 512
 """Characters of an error that are shown."""
+
+
+Received = tuple[int, Message]
+"""A request: its ledger entry, and where it lies in what was read."""
+
+
+class InBuffer(Protocol):
+    """A request whose frame lies in the receive buffer, and which has not begun."""
+
+    def count_as_started(self) -> None:
+        """The receive buffer is about to be overwritten: the frame must not be needed any more."""
 
 
 class Sink:
@@ -28,15 +41,15 @@ class Sink:
         """The server takes this many bytes of payload and headers together, whoever sends. Called first, and at each
         change."""
 
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        """A request, RECEIVED in the ledger. Called for a whole batch, in order. Its frame stays until
-        `before_buffer_reuse`."""
+    def admit(self, data: bytes, requests: Sequence[Received]) -> None:
+        """Requests that came together, in their order, RECEIVED in the ledger; `data` is what they were read from.
+
+        Their frames lie in the receive buffer, which is overwritten next. Until then the transport's `in_buffer` may be
+        given what has not begun.
+        """
 
     def unasked(self, data: bytes, message: Message) -> None:
         """A message without a reply subject came."""
-
-    def before_buffer_reuse(self) -> None:
-        """The receive buffer is about to be overwritten: what was admitted from it must not be needed any more."""
 
     def before_send(self) -> None:
         """Replies to what was admitted are about to leave."""

@@ -304,13 +304,10 @@ class ReplyWriter:
         try:
             work()
         finally:
-            self._write(sockets.send)
+            self.flush(sockets.send)
 
-    def flush(self) -> None:
+    def flush(self, send: Callable[[socket.socket, bytes], int] = socket.socket.send) -> None:
         """Writes what is queued, as far as the kernel takes it."""
-        self._write(socket.socket.send)
-
-    def _write(self, send: Callable[[socket.socket, bytes], int]) -> None:
         self._flush_scheduled = False
         sock = self._sock
         if sock is None or self._unwritten:

@@ -14,7 +14,7 @@ import time
 
 from ajhost.adapters.linux import sockets, tcp
 from ajhost.adapters.nats import interfaces
-from ajhost.adapters.nats.interfaces import Driver, ServerRefused, Sink, error_text
+from ajhost.adapters.nats.interfaces import Driver, InBuffer, ServerRefused, Sink, error_text
 from ajhost.adapters.nats.line_reader import LineReader
 from ajhost.adapters.nats.operations import obey
 from ajhost.adapters.nats.reply_writer import ReplyWriter
@@ -45,6 +45,8 @@ class LedgerTransport:
         self.ledger = ledger
         self._words = ledger.words
         self._buffer = ReceiveBuffer(ledger)
+        self.in_buffer: set[InBuffer] = set()
+        """What was admitted and has not begun, and lies in the receive buffer. Whoever begins it takes it out."""
         self._sink, self._driver = sink, driver
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
@@ -229,12 +231,13 @@ class LedgerTransport:
         if self._taken_over:
             self._lose(interfaces.TAKEN_OVER)
             return False
-        self._sink.before_buffer_reuse()
+        if self.in_buffer:
+            self._before_buffer_reuse()
         try:
             space = buffer.free_space(self._needed)
             if not space and self._needed:
                 self._oversize(buffer.unconsumed())  # there is no memory for this frame
-                self._sink.before_buffer_reuse()
+                self._before_buffer_reuse()
                 space = buffer.free_space(0)
             if not space:
                 raise FrameError("a line that is longer than any")
@@ -259,6 +262,10 @@ class LedgerTransport:
         if self._tls is not None and self._tls.pending:
             self._loop.call_soon(self._receive)
         return True
+
+    def _before_buffer_reuse(self) -> None:
+        for request in tuple(self.in_buffer):
+            request.count_as_started()
 
     def broken(self, error: OSError) -> bool:
         """A write failed. Returns whether it is to be tried again; if not, the server is gone.
@@ -300,31 +307,27 @@ class LedgerTransport:
         data = buffer.unconsumed()
         available = ledger.available
         messages, controls, end, needed = scan(data, 0, available)
-        place, now, receive = buffer.place(), time.monotonic_ns(), ledger.receive
-        # a message without a reply subject is no request
-        batch = [(receive(place + m[0], m[3] - m[0], now), m) for m in messages if m[5]]
+        requests = ledger.receive_all(buffer.place(), messages, time.monotonic_ns())
         self._needed = needed
         buffer.consume(end)
         if self._taken_over:
             # with all that was not in an entry yet
-            for index, _ in batch:
+            for index, _ in requests:
                 ledger.release(index)
             self._lose(interfaces.TAKEN_OVER)
             return
         if controls:
             self._control(controls)
-        admit = self._sink.admit
-        for index, message in batch:
-            admit(index, data, message)
-        if len(batch) != len(messages):
-            for message in messages:
-                if not message[5]:
-                    self._sink.unasked(data, message)
+        if requests:
+            self._sink.admit(data, requests)
+        if len(requests) != len(messages):
+            for message in [m for m in messages if not m[5]]:
+                self._sink.unasked(data, message)
         self.out.schedule_flush()  # after the first steps of what was started, in the same turn
         if needed > self._longest:
             raise FrameError(f"a frame of {needed} bytes")
         if len(messages) >= available and end < len(data):
-            if len(batch) < len(messages):  # those without a reply subject took no entry: go on with the rest
+            if len(requests) < len(messages):  # what has no reply subject took no entry: go on with the rest
                 self._loop.call_soon(self._parse_rest)
                 return
             self._read_off(paused=1)  # no entry is free: the rest waits in the buffer until replies have left
@@ -340,11 +343,10 @@ class LedgerTransport:
         subject, reply, size = line
         self._needed = 0
         index = self.ledger.receive(self._buffer.place(), len(head), time.monotonic_ns()) if reply else None
-        self._buffer.consume(
-            size
-        )  # beyond what is received: if this process dies, recovery passes over the rest as well
+        # beyond what is received: if this process dies, recovery passes over the rest as well
+        self._buffer.consume(size)
         if index is not None:
-            self._sink.admit(index, head, (0, 0, 0, size, subject, reply))
+            self._sink.admit(head, [(index, (0, 0, 0, size, subject, reply))])
 
     def _control(self, lines: list[bytes]) -> None:
         for info in obey(lines, self.out, self._driver):

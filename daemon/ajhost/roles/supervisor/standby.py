@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.nats.connection import Connection
-from ajhost.adapters.nats.interfaces import Sink
+from ajhost.adapters.nats.interfaces import Received, Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
@@ -228,7 +228,8 @@ class Standby(Sink):
 
     def _enqueue_checked(self, index: int, data: bytes, message: Message, copy: bytes | None) -> None:
         begin, header, body, end, subject, reply = message
-        checked = self._check(subject, data[header:body], data[body : end - 2])
+        now, wall_ns = time.monotonic(), time.time_ns()
+        checked = self._check(subject, data[header:body], data[body : end - 2], now, wall_ns)
         if isinstance(checked, Failed):
             self._refuse(index, reply, checked.text, data[begin:end])
         elif self._draining:
@@ -253,8 +254,12 @@ class Standby(Sink):
         """A new connection of ours."""
         self._on_connection(self.ledger.words[Word.EPOCH], sock)
 
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        """A request that came to the last resort, or a question to the host as a service."""
+    def admit(self, data: bytes, requests: Sequence[Received]) -> None:
+        """Requests that came to the last resort, and questions to the host as a service."""
+        for index, message in requests:
+            self._admit(index, data, message)
+
+    def _admit(self, index: int, data: bytes, message: Message) -> None:
         begin, _, _, end, subject, reply = message
         if not self._answerable(reply):
             self._unanswerable(reply)

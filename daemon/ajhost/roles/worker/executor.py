@@ -177,7 +177,7 @@ class Executor:
 
     def _in_thread(self, attempt: Attempt) -> None:
         attempt.begun = time.monotonic()
-        if not attempt.begin():
+        if not attempt.begin_in_thread():
             self._post(self._landed, attempt, None)
             return
         CURRENT_TASK.set(attempt)

@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from ajhost.adapters.nats.interfaces import Received
 from ajhost.api import Task
 from ajhost.ledger.layout import MAX_REPLY
-from ajhost.protocol.frames import Message, scan
+from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task import TaskRecord
@@ -20,7 +21,7 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.queue import DEFAULT
 from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.request import Request, Route
+from ajhost.roles.worker.request import PulledRequest, Request, Route
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.watchdog import Watchdog
 
@@ -48,7 +49,6 @@ class Intake:
         self._counts, self._in_buffer = responder.counts, responder.in_buffer
         self._check, self._about = checker.check, checker.about
         self._attempts = attempts
-        self._inboxes = checker.inboxes
         self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._routes = routes
         self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
@@ -64,48 +64,53 @@ class Intake:
 
     # -- requests from our own connection -------------------------------------------------------
 
-    def admit(self, index: int, data: bytes, message: Message) -> None:
-        """Decides about one request of a chunk. Its frame may be overwritten after `before_buffer_reuse`."""
-        begin, header, body, end, subject, reply = message
-        self._counts.received += 1
-        inbox, _, word = reply.rpartition(b".")
-        # first what `answerable` looks at first, so that it is not called for each task
-        if not (inbox in self._inboxes and word.isalnum()) and not self._answerable(reply):
-            self._ignore(index, reply)
-            return
-        if len(reply) > MAX_REPLY:
-            text = FailureReason.BAD_REQUEST.text(f"a reply subject of more than {MAX_REPLY} bytes")
-            self._responder.refuse(index, reply, text)
-            return
-        if end > len(data):
-            text = FailureReason.BAD_REQUEST.text(f"{end} bytes are more than this worker can hold")
-            self._responder.refuse(index, reply, text)
-            return
-        checked = self._check(subject, data[header:body], data[body : end - 2])
-        if isinstance(checked, Failed):
-            about = self._about(subject, data[body : end - 2])
-            self._responder.refuse(index, reply, checked.text, about)
-            return
-        record, handler, deadline, now = checked
-        route, executor = self._routes[handler], self._executor
-        if (
-            executor.busy < executor.capacity
-            and route.busy < route.limit
-            and (route.permits is None or route.permits.take())
-        ):
+    def admit(self, data: bytes, requests: Sequence[Received]) -> None:
+        """Decides about requests that came together, in their order."""
+        self._counts.received += len(requests)
+        check, routes, executor, size = self._check, self._routes, self._executor, len(data)
+        now, wall_ns = time.monotonic(), time.time_ns()
+        for index, message in requests:
+            begin, header, body, end, subject, reply = message
+            if not self._answerable(reply):
+                self._ignore(index, reply)
+                continue
+            if len(reply) > MAX_REPLY or end > size:
+                self._refuse_size(index, reply, end)
+                continue
+            checked = check(subject, data[header:body], data[body : end - 2], now, wall_ns)
+            if isinstance(checked, Failed):
+                about = self._about(subject, data[body : end - 2])
+                self._responder.refuse(index, reply, checked.text, about)
+                continue
+            record, handler, deadline = checked
+            route = routes[handler]
             if (
+                executor.busy >= executor.capacity
+                or route.busy >= route.limit
+                or (route.permits is not None and not route.permits.take())
+            ):
+                self._enqueue(index, data[begin:end], route, reply, checked)
+            elif (
                 not self._start(index, reply, record, route, deadline, now, None)
                 and route.permits is not None
             ):
                 route.permits.give()
-            return
+
+    def _refuse_size(self, index: int, reply: bytes, size: int) -> None:
+        if len(reply) > MAX_REPLY:
+            text = FailureReason.BAD_REQUEST.text(f"a reply subject of more than {MAX_REPLY} bytes")
+        else:
+            text = FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this worker can hold")
+        self._responder.refuse(index, reply, text)
+
+    def _enqueue(self, index: int, frame: bytes, route: Route, reply: bytes, checked: CheckedRequest) -> None:
+        """Puts a request that cannot start here now into the shared queue."""
+        record, handler, deadline = checked
         self._ledger.set_route(index, handler)
         if self._producer.full(self._backlog):
             text = FailureReason.OVERLOADED.text(f"{self._backlog} requests wait already")
             self._responder.refuse(index, reply, text, (record, handler))
-        elif self._producer.enqueue(
-            index, data[begin:end], route.queue, int(deadline * 1e9), (reply, checked)
-        ):
+        elif self._producer.enqueue(index, frame, route.queue, int(deadline * 1e9), (reply, checked)):
             self._counts.enqueued += 1
         else:
             text = FailureReason.OVERLOADED.text("no room for a request of this size")
@@ -117,12 +122,6 @@ class Intake:
             return True
         running = self._executor.unanswered()
         return any(isinstance(attempt, Request) and attempt.index == index for attempt in running)
-
-    def before_buffer_reuse(self) -> None:
-        """The chunk is about to be overwritten: what lies there and has not begun counts as started from now on."""
-        if self._in_buffer:
-            for request in tuple(self._in_buffer):
-                request.count_as_started()
 
     def refuse(self, reply: bytes) -> None:
         """A request that has no ledger entry: its connection ended while none was free."""
@@ -169,7 +168,7 @@ class Intake:
         if isinstance(checked, Failed):
             self._deny(index, reply, checked.text, NOTHING_KNOWN, claimed)
             return False
-        record, handler, deadline, _ = checked
+        record, handler, deadline = checked
         # a task without a header keeps the deadline that it had when it came
         deadline = min(deadline, claimed.token.deadline_ns / 1e9)
         return self._start(index, reply, record, self._routes[handler], deadline, time.monotonic(), claimed)
@@ -177,7 +176,8 @@ class Intake:
     def _read(self, frame: bytes) -> tuple[bytes, CheckedRequest | Failed]:
         """The reply subject of a request that waited, and what it asks for."""
         _, header, body, end, subject, reply = scan(frame).messages[0]
-        return reply, self._check(subject, frame[header:body], frame[body : end - 2])
+        now, wall_ns = time.monotonic(), time.time_ns()
+        return reply, self._check(subject, frame[header:body], frame[body : end - 2], now, wall_ns)
 
     # -- running --------------------------------------------------------------------------------
 
@@ -213,11 +213,15 @@ class Intake:
         if deadline > self._watchdog.horizon:
             self._watchdog.extend(deadline)
         task = Task(record, deadline, payload, self.state)
-        request = Request(self._responder, index, reply, record, task, route, deadline, now, claimed)
         if claimed is None:
+            request = Request(self._responder, index, reply, record, task, route, deadline, now)
             self._in_buffer.add(request)
-        elif claimed.last or (claimed.own and not handler.is_async):
-            request.count_as_started()  # nor may the room in the store be given back by a thread
+        else:
+            request = PulledRequest(
+                claimed, self._responder, index, reply, record, task, route, deadline, now
+            )
+            if claimed.last or (claimed.own and not handler.is_async):
+                request.count_as_started()  # nor may the room in the store be given back by a thread
         self._executor.start(request)
         return True
 

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from enum import Enum
+from typing import Any
 
 from ajhost.adapters.linux.permits import Permits
 from ajhost.adapters.log_record import TaskLabels
@@ -74,7 +75,7 @@ class Route:
 
 
 class Attempt:
-    """A handler's run. The loop calls all methods; a thread that executes it calls `begin` and `returned`."""
+    """A handler's run. The loop calls all methods; a thread that executes it calls `begin_in_thread` and `returned`."""
 
     __slots__ = (
         "begun", "deadline", "grace", "handler", "phase", "received", "route", "stuck", "task", "told", "work",
@@ -99,16 +100,15 @@ class Attempt:
 
     def begin(self) -> bool:
         """Immediately before the handler's first instruction. False: do not run it; it is answered already."""
-        if self.handler.is_async:
-            return self._begin()
-        with BEGINNING:
-            return self._begin()
-
-    def _begin(self) -> bool:
         if self.phase is WAITING or self.phase is RETURNED:
             self.phase = RUNNING
             return True
         return False
+
+    def begin_in_thread(self) -> bool:
+        """As `begin`, by a thread, while the loop may answer."""
+        with BEGINNING:
+            return self.begin()
 
     def returned(self) -> None:
         """The thread is done with it."""
@@ -143,10 +143,11 @@ class Attempt:
 class Request(Attempt):
     """An attempt at a task from the wire, with its ledger entry.
 
-    `owned`: whether it was still this worker's when it began; None before that.
+    `came`: when it came to this host (monotonic seconds). `owned`: whether it was still this worker's when it began;
+    None before that.
     """
 
-    __slots__ = ("claimed", "index", "owned", "record", "reply", "responder")
+    __slots__ = ("came", "index", "owned", "record", "reply", "responder")
 
     def __init__(
         self,
@@ -158,15 +159,13 @@ class Request(Attempt):
         route: Route,
         deadline: float,
         received: float,
-        claimed: ClaimedRequest | None = None,
     ) -> None:
-        """`claimed`: it waited in the shared queue."""
         # not by `super().__init__`: made for every request
         self.route = route
         self.handler = route.handler
         self.task = task
         self.deadline = deadline
-        self.received = received
+        self.received = self.came = received
         self.phase = WAITING
         self.begun = 0.0
         self.told = False
@@ -177,34 +176,18 @@ class Request(Attempt):
         self.index = index
         self.reply = reply
         self.record = record
-        self.claimed = claimed
         self.owned: bool | None = None
 
     def begin(self) -> bool:
         """As for any attempt. False, too: somebody else has the request by now, as this process had been stopped."""
-        if not self.handler.is_async:
-            with BEGINNING:
-                return self._begin()
-        if self.phase is not WAITING:
+        if self.phase is not WAITING and self.phase is not RETURNED:
             return False
         owned = self.owned
         if owned is None:
-            if self.claimed is None:  # as `_own` and `_enter` do, without two calls more for each task
-                record, responder = self.record, self.responder
-                owned = self.owned = responder.ledger.start(
-                    self.index, int(self.begun * 1e9), self.reply, record.id.encode(), record.type.encode(),
-                    self.route.index, record.tries,
-                )  # fmt: skip
-                responder.in_buffer.discard(self)
-            else:
-                owned = self._own()
+            owned = self._own()
         if owned:
             self.phase = RUNNING
         return owned
-
-    def _begin(self) -> bool:
-        owned = self._own() if self.owned is None else self.owned
-        return owned and super()._begin()
 
     def count_as_started(self) -> None:
         """STARTED before its turn: its frame is about to be overwritten, or its token's place is needed."""
@@ -212,27 +195,18 @@ class Request(Attempt):
             if self.owned is None:
                 self._own()
 
-    def _own(self) -> bool:
+    def _own(self, origin: Origin = NO_ORIGIN) -> bool:
         """Writes STARTED, and says whether the request is still this worker's."""
-        claimed = self.claimed
-        if claimed is not None:
-            self.owned = owned = claimed.begin(self._enter)
-            if claimed.own:
-                self.responder.ledger.drop_frame(self.index)
-            return owned
-        self.owned = owned = self._enter(NO_ORIGIN)
-        # last: the loop, which asks for it, waits for a thread that is here
-        self.responder.in_buffer.discard(self)
-        return owned
-
-    def _enter(self, origin: Origin) -> bool:
-        record, begun = self.record, self.begun
+        record, begun, responder = self.record, self.begun, self.responder
         if not begun:
             begun = self.begun = time.monotonic()
-        return self.responder.ledger.start(
+        self.owned = owned = responder.ledger.start(
             self.index, int(begun * 1e9), self.reply, record.id.encode(), record.type.encode(), self.route.index,
             record.tries, origin,
         )  # fmt: skip
+        # last: the loop, which asks for it, waits for a thread that is here
+        responder.in_buffer.discard(self)
+        return owned
 
     def answer(self, outcome: Outcome) -> Phase:
         """ANSWERED in the ledger, then the reply; nothing if somebody else has the request."""
@@ -257,3 +231,23 @@ class Request(Attempt):
         self.phase = ENDED
         if self.owned is False:
             self.lose()
+
+
+class PulledRequest(Request):
+    """A request that waited in the shared queue."""
+
+    __slots__ = ("_claimed",)
+
+    def __init__(self, claimed: ClaimedRequest, *request: Any) -> None:
+        """`request`: what `Request` takes."""
+        super().__init__(*request)
+        self._claimed = claimed
+        self.came = claimed.received_ns / 1e9
+
+    def _own(self, origin: Origin = NO_ORIGIN) -> bool:
+        del origin  # the token has it
+        claimed = self._claimed
+        self.owned = owned = claimed.begin(super()._own)
+        if claimed.own:
+            self.responder.ledger.drop_frame(self.index)
+        return owned

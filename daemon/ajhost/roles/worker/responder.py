@@ -6,6 +6,7 @@ import time
 from typing import Protocol
 
 from ajhost.adapters.log_record import TaskLabels
+from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.core.route_stats import TaskTimes
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
@@ -25,13 +26,6 @@ class Out(Protocol):
         """A reply without an entry."""
 
 
-class NotBegun(Protocol):
-    """A request that has not begun."""
-
-    def count_as_started(self) -> None:
-        """STARTED before its turn."""
-
-
 class Counts:
     """What this worker did since it began; copied to its ledger at each beat."""
 
@@ -49,12 +43,6 @@ class Numbered(Protocol):
     index: int
 
 
-class Waited(Protocol):
-    """A place in the shared queue."""
-
-    received_ns: int
-
-
 class Started(Protocol):
     """A request that has begun, or that is answered for as if it had (`roles.worker.request.Request`)."""
 
@@ -62,60 +50,57 @@ class Started(Protocol):
     reply: bytes
     record: TaskRecord
     begun: float
-    received: float
+    came: float
     told: bool
 
     @property
     def route(self) -> Numbered:
         """What it is for."""
 
-    @property
-    def claimed(self) -> Waited | None:
-        """Where it has waited since it came to this host; `received` is when it was taken from there."""
-
     def labels(self) -> TaskLabels:
         """What its log records bear."""
 
 
 class Responder:
-    """Answers requests, counts and tells of them. `max_payload` is the server's limit in bytes."""
+    """Answers requests, counts and tells of them.
+
+    `max_payload` is the server's limit in bytes. `in_buffer` has the requests that have not begun, and lie in the
+    receive buffer.
+    """
 
     __slots__ = (
         "_attempts", "_completed", "_not_completed", "_out", "_tells_completed",
         "counts", "in_buffer", "ledger", "max_payload",
     )  # fmt: skip
 
-    def __init__(self, ledger: LedgerWriter, out: Out, attempts: Attempts) -> None:
+    def __init__(self, ledger: LedgerWriter, out: Out, in_buffer: set[InBuffer], attempts: Attempts) -> None:
         self.ledger = ledger
-        self._out = out
+        self._out, self.in_buffer = out, in_buffer
         self._attempts, self._tells_completed = attempts, attempts.tells_completed
         self._completed: list[TaskTimes] = []
         self._not_completed: list[tuple[int, Outcome, float, float]] = []
         """What has its answer here, which has not left yet."""
         self.counts = Counts()
         self.max_payload = 1 << 20
-        self.in_buffer: set[NotBegun] = set()
-        """Requests that have not begun, whose frames lie in the receive buffer."""
 
     def answer(self, request: Started, outcome: Outcome) -> None:
         """The one answer to a request that has STARTED."""
-        now, index, claimed = time.monotonic(), request.index, request.claimed
+        now, index = time.monotonic(), request.index
         if not self.ledger.answer(index):
             self.ledger.release(index)  # the supervisor answered while this worker hung
             return
-        received = request.received if claimed is None else claimed.received_ns / 1e9
-        begun, size = request.begun, request.record.size
+        came, begun, size = request.came, request.begun, request.record.size
         if type(outcome) is Completed:
             data = encode_result(request.reply, outcome.body, self.max_payload, size)
             if data:
-                self._out.reply(index, data, received)
-                self._completed.append((request.route.index, begun - received, now - begun))
+                self._out.reply(index, data, came)
+                self._completed.append((request.route.index, begun - came, now - begun))
                 if self._tells_completed:
                     self._attempts.ended(request, outcome, told=False)
                 return
             outcome = as_told(outcome, self.max_payload, size)
-        self._out.reply(index, encode_reply(request.reply, outcome, self.max_payload, size), received)
-        self._not_completed.append((request.route.index, outcome, begun - received, now - begun))
+        self._out.reply(index, encode_reply(request.reply, outcome, self.max_payload, size), came)
+        self._not_completed.append((request.route.index, outcome, begun - came, now - begun))
         self._attempts.ended(request, outcome, told=request.told)
 
     def count(self) -> None:

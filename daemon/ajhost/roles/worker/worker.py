@@ -7,14 +7,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ajhost.adapters import logs
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.nats.connection import Connection
-from ajhost.adapters.nats.interfaces import Sink
+from ajhost.adapters.nats.interfaces import Received, Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.restart_window import RestartWindow
@@ -27,7 +27,6 @@ from ajhost.core.timings import (
     nanoseconds,
 )
 from ajhost.ledger.layout import Phase, Word
-from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.wire import host_subjects
 from ajhost.roles.attempts import Attempts
@@ -108,7 +107,8 @@ class Worker(ExecutorEvents, Sink):
         name = connection_name(f"worker {worker_spec.slot}", spec.runtime)
         self._connection = Connection(spec.nats, ledger, restart_window, gate, self, name)
         self._transport = self._connection.transport
-        self._responder = Responder(ledger, self._transport.out, attempts)
+        transport = self._transport
+        self._responder = Responder(ledger, transport.out, transport.in_buffer, attempts)
         self._executor = Executor(
             self._loop,
             capacity=workers.concurrency,
@@ -155,14 +155,9 @@ class Worker(ExecutorEvents, Sink):
 
     # -- the transport's side (adapters.nats.transport.Sink) -------------------------------------
 
-    @property
-    def admit(self) -> Callable[[int, bytes, Message], None]:
-        """A request: asked for once for each batch, so that none takes a detour."""
-        return self._intake.admit
-
-    def before_buffer_reuse(self) -> None:
-        """What was admitted from the receive buffer is about to be overwritten."""
-        self._intake.before_buffer_reuse()
+    def admit(self, data: bytes, requests: Sequence[Received]) -> None:
+        """Requests that came together."""
+        self._intake.admit(data, requests)
 
     def before_send(self) -> None:
         """Replies are about to leave: what they tell is counted now."""
