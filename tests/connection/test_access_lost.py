@@ -162,6 +162,7 @@ async def test_a_jwt_that_expires_comes_back_with_the_new_file(tmp_path: Path) -
             await cut_off(server, 12.0)
             said = await says_the_truth(host, listens(sections), 0, 2)
             assert "xpired" in said.reason or "uthori" in said.reason
+            await host.log("Authorization Violation; the JWT expired at ")
             await asyncio.sleep(3)
             write_secret(file, operator.user("host"))
             await subscribed_again(server, 2, BACK)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -21,6 +22,8 @@ _PREFIX_SEED, _PREFIX_USER = 18 << 3, 20 << 3
 _SEED_BYTES = 36
 _SIGNATURE_TEXT = 86
 """Characters of an ed25519 signature in base64url without padding."""
+_LAST_SECOND = 253_402_300_800
+"""The year 10000, in Unix seconds: what is later is no time that can be shown."""
 _KEY_TEXT = re.compile(r"S[A-Z2-7]{57}\Z")
 _JWT_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}\Z")
 """Header, claims, and a signature of ed25519, whose 64 bytes are 86 characters: a JWT that was cut off has fewer."""
@@ -32,11 +35,20 @@ class CredentialsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class UserCredentials:
-    """A user's JWT and the seed of its key. `expires`: Unix seconds, None for never."""
+    """A user's JWT and the seed of its key. Of the JWT, as Unix seconds: `begins` and `expires`, None for never."""
 
     jwt: str = field(repr=False)
     seed: str = field(repr=False)
+    begins: int | None = None
     expires: int | None = None
+
+    def why_not_valid(self, now: float) -> str:
+        """Why no server takes the JWT at this moment, in Unix seconds; empty when its times are no reason."""
+        if self.expires is not None and self.expires <= now:
+            return f"the JWT expired at {_moment(self.expires)}"
+        if self.begins is not None and self.begins > now:
+            return f"the JWT is not valid before {_moment(self.begins)}, by this machine's clock"
+        return ""
 
     def text(self) -> str:
         """The file that nsc would have written."""
@@ -66,8 +78,7 @@ def read_user_credentials(content: bytes) -> UserCredentials:
         raise CredentialsError(
             f"has a seed that is not the JWT's: they belong to {public} and {_who(claims)}"
         )
-    expires = claims.get("exp")
-    return UserCredentials("".join(jwt), text, expires if isinstance(expires, int) and expires > 0 else None)
+    return UserCredentials("".join(jwt), text, _seconds(claims, "nbf"), _seconds(claims, "exp"))
 
 
 def read_seed(content: bytes) -> str:
@@ -157,6 +168,15 @@ def _claims(jwt: str) -> dict[str, Any]:
     if not isinstance(claims, dict) or not isinstance(claims.get("sub"), str):
         raise broken
     return claims
+
+
+def _seconds(claims: dict[str, Any], name: str) -> int | None:
+    value = claims.get(name)
+    return value if type(value) is int and 0 < value < _LAST_SECOND else None
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _who(claims: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from nats.aio.client import RawCredentials
 
 from ajhost.protocol.credentials import (
     CredentialsError,
+    UserCredentials,
     public_key,
     read_seed,
     read_user_credentials,
@@ -67,6 +68,25 @@ def test_a_public_key_is_what_nkeys_says() -> None:
 def test_a_credentials_file_works_in_every_shape(shape: str) -> None:
     found = read_user_credentials(SHAPES[shape](creds(SEED, JWT)).encode())
     assert (found.jwt, found.seed, found.expires) == (JWT, SEED, 1234)
+
+
+@pytest.mark.parametrize(
+    ("begins", "expires", "told"),
+    [
+        (None, None, ""),
+        (1000, 2000, ""),
+        (None, 1400, "the JWT expired at 1970-01-01 00:23:20 UTC"),
+        (1600, None, "the JWT is not valid before 1970-01-01 00:26:40 UTC, by this machine's clock"),
+    ],
+)
+def test_a_jwt_that_no_server_takes_now_is_told(begins: int | None, expires: int | None, told: str) -> None:
+    assert UserCredentials("", "", begins, expires).why_not_valid(1500.0) == told
+
+
+@pytest.mark.parametrize("value", [0, -1, 1 << 62, "1600", 1.5, None, True])
+def test_times_of_a_jwt_that_are_none_are_passed_over(value: object) -> None:
+    found = read_user_credentials(creds(SEED, jwt_of(SEED, nbf=value, exp=value)).encode())
+    assert found.why_not_valid(1500.0) == ""
 
 
 def test_the_client_library_reads_what_is_handed_to_it() -> None:

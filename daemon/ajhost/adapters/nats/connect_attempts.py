@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,7 +100,9 @@ class ConnectAttempts:
             await log_in(transport, self.info, self._data, self._name)
         except ServerRefused as error:
             # an answer to our credentials, whatever its text
-            return refusal(server, str(error), Reason.AUTHORIZATION)
+            failed = refusal(server, str(error), Reason.AUTHORIZATION)
+            why = self._data.creds.why_not_valid(time.time()) if self._data.creds is not None else ""
+            return dataclasses.replace(failed, text=f"{failed.text}; {why}") if why else failed
         except (InfoError, FrameError) as error:
             return Lost(Reason.PROTOCOL, f"{server}: {error}")
         except OSError as error:
