@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import resource
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.support import processes
 from tests.support.host import Host
@@ -74,10 +77,11 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 _PIDFD_SEND_SIGNAL = 424
 """asm-generic/unistd.h, the same on every architecture."""
+_GETSOCKOPT = {"x86_64": 55, "aarch64": 209}.get(platform.machine(), 0)
 
 
 class Restricted(LaunchedHost):
-    """A host that may not signal by pidfd."""
+    """A host that may not make one system call; by default signal by pidfd."""
 
     launcher = (sys.executable, "-c", REFUSES, str(_PIDFD_SEND_SIGNAL))
 
@@ -104,3 +108,19 @@ async def test_without_pidfd_send_signal_hanging_and_dead_workers_are_replaced(
         assert (await router.request("echo", b"alive")).body == b"alive"
         processes.send(served[0], signal.SIGTERM)
         await host.refilled(0, served[0])
+
+
+@pytest.mark.skipif(not _GETSOCKOPT, reason="the number of getsockopt(2) is not known here")
+async def test_a_sandbox_in_which_nothing_could_be_recovered_is_told_at_the_start(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    host = Restricted(tmp_path, nats=nats_server.url, handlers=HANDLERS)
+    host.launcher = (sys.executable, "-c", REFUSES, str(_GETSOCKOPT))
+    try:
+        assert await host.run_to_end() == 70
+        assert "Traceback" not in host.log_text()
+        last = host.output.lines[-1].text
+        assert "cannot start: sock.getsockopt(" in last
+        assert "Operation not permitted (a seccomp filter" in last
+    finally:
+        await host.destroy()

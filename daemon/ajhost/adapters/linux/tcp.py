@@ -36,6 +36,15 @@ _CLOSE = 7
 """TCP_CLOSE: over. A FIN was counted unless a reset ended a connection without one, which is ECONNRESET (tcp_reset)."""
 
 
+def require() -> None:
+    """Asks once what recovery asks of each connection.
+
+    :raises OSError: when this process may not, so that what dead workers had received could not be found.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0) as sock:
+        sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+
+
 def tune(sock: socket.socket) -> None:
     """Sends without delay, since replies are small, and has the kernel notice a peer that is gone.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from ajhost.adapters import logs
-from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_directory
+from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.protocol.credentials import read_word
@@ -67,6 +67,7 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
 async def _serve(
     settings: Settings, load: Callable[[], Settings], notifier: Notifier, files: RuntimeFiles
 ) -> None:
+    tcp.require()
     supervisor = Supervisor(settings, load, notifier)
     runtime = settings.runtime.directory
     await files.listen(settings.file, supervisor.actions, lambda: host_status(runtime, supervisor))
