@@ -33,6 +33,10 @@ async def test_a_host_that_may_not_subscribe_is_not_ready_and_says_what_to_grant
                 lambda text: "ERROR" in text and subject_of("echo") in text and "ubscri" in text, timeout=10.0
             )
             assert "pw" not in line.text.split()
+            # each tells what it lacks when the server has answered for all subscriptions, and readiness says it then
+            missing = f"waiting for NATS at 127.0.0.1:{server.port}: no permission to subscribe to"
+            for worker in ("worker 0", "worker 1"):
+                await host.log(f"{worker}: {missing} {subject_of('echo')}", timeout=10.0)
             await cut_off(server)
             said = await says_the_truth(host, listens(sections), 0, 2)
             assert subject_of("echo") in said.reason
