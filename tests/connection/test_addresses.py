@@ -120,6 +120,19 @@ async def test_a_name_whose_first_address_is_dead_is_reached_by_its_second(
 
 
 @needs_names
+async def test_a_name_that_has_another_address_by_now_leads_to_that(tmp_path: Path) -> None:
+    port = free_port()
+    async with NatsServer(tmp_path, address="127.0.0.2", monitored=True, port=port) as old:
+        host = NamedHost(
+            tmp_path, nats=f"nats://nats.test:{port}", handlers=HANDLERS, hosts="127.0.0.2 nats.test"
+        )
+        async with host, NatsServer(tmp_path, address="127.0.0.3", monitored=True, port=port) as new:
+            host.rename("127.0.0.3 nats.test")
+            await old.kill()
+            await subscribed_again(new, 2, 6.0)
+
+
+@needs_names
 @pytest.mark.parametrize("server_by", ["name", "address"])
 async def test_a_name_server_that_is_away_and_handlers_that_ask_it_delay_nothing(
     tmp_path: Path, server_by: str

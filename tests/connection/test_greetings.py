@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ajhost.core.timings import CONNECTION_PROVEN, CONNECTION_TICK
 from tests.support import fake_nats
 from tests.support.fake_nats import FakeNats, Script, Session, greets, interrupts, refuses, serves
 from tests.support.host import Host
@@ -42,6 +43,36 @@ def _ends_saying(text: str) -> Script:
             async with asyncio.timeout(0.3):
                 await session.serve()
         await session.send(f"-ERR '{text}'\r\n".encode())
+
+    return play
+
+
+async def _drip(session: Session, beginning: bytes) -> None:
+    await session.send(beginning)
+    while True:
+        await session.send(b"a")
+        await asyncio.sleep(0.2)
+
+
+def _drips(beginning: bytes) -> Script:
+    """A server that works until it has a subscription, then sends this and a byte every 0.2 s, and answers nothing."""
+
+    async def play(session: Session) -> None:
+        await session.greet()
+        await session.log_in()
+        subscribed = False
+        while not subscribed:
+            line = await session.line()
+            if line.startswith(b"SUB"):
+                session.subscriptions["1"] = line.split()[1].decode()
+            elif line == b"PING":
+                await session.send(b"PONG\r\n")
+                subscribed = bool(session.subscriptions)
+        dripping = asyncio.create_task(_drip(session, beginning))
+        try:
+            await session.gone()
+        finally:
+            dripping.cancel()
 
     return play
 
@@ -172,6 +203,49 @@ async def test_a_host_does_not_stay_on_a_connection_that_makes_no_sense(
             len(server.taken) + 2, BACK
         )  # nobody has ended the connections but the host
         await _serves_again(server, host, lines)
+
+
+@pytest.mark.parametrize("beginning", [b"-ERR '", b"MSG a 1 100000\r\n"], ids=["a line", "a message"])
+async def test_a_server_that_sends_a_byte_now_and_then_is_as_good_as_silent(
+    tmp_path: Path, beginning: bytes
+) -> None:
+    sections = with_pages(nats={"ping_interval": 1.0, "ping_timeout": 2.0})
+    async with (
+        FakeNats(serves()) as server,
+        Host(tmp_path, nats=server.url, sections=sections) as host,
+    ):
+        await server.subscribed(ECHO, 2, 5.0)
+        lines = len(host.output.lines)
+        server.script = _drips(beginning)
+        await server.drop()
+        await server.taken_at_least(len(server.taken) + 3)
+        server.script = serves()
+        await server.taken_at_least(
+            len(server.taken) + 3, 12.0
+        )  # nobody has ended the connections but the host
+        assert "not a byte for" in host.log_text()
+        await _serves_again(server, host, lines)
+
+
+async def test_a_server_that_throws_out_whom_it_lets_in_fills_no_log(tmp_path: Path) -> None:
+    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
+        await server.subscribed(ECHO, 2, 5.0)
+        lines = len(host.output.lines)
+        server.script = interrupts(b"HELLO there\r\n")
+        await server.drop()
+        await server.taken_at_least(len(server.taken) + 21)
+        told = [line.text for line in host.output.lines[lines:]]
+        # each process tells once of the loss, of a reason or two that recur, and of its return
+        assert len(told) <= 15, told
+        server.script = serves()
+        await _serves_again(server, host, lines)
+        proven = len(host.output.lines)
+        await asyncio.sleep(CONNECTION_PROVEN + 2 * CONNECTION_TICK)
+        server.script = interrupts(b"HELLO there\r\n")
+        await server.drop()
+        await host.log("waiting for NATS", since=proven, timeout=BACK)  # it had lasted, so its end is news
+        server.script = serves()
+        await server.drop()
 
 
 async def test_what_a_server_says_last_is_told_without_what_a_terminal_obeys(tmp_path: Path) -> None:

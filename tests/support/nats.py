@@ -74,8 +74,8 @@ class NatsServer:
     """One server. Its port stays the same over `kill` and `start`, so that clients find it again.
 
     `config` is more text for its configuration file (`max_payload`, `authorization`, `tls`, ...), `processors` how many
-    it uses at once, None for all, `address` where it listens, `monitored` whether `subscribers` can be asked. The log
-    is kept in `log_file`, to be read when a test fails.
+    it uses at once, None for all, `address`, `port` where it listens, `monitored` whether `subscribers` can be asked.
+    The log is kept in `log_file`, to be read when a test fails.
     """
 
     def __init__(
@@ -87,13 +87,14 @@ class NatsServer:
         processors: int | None = None,
         address: str = "127.0.0.1",
         monitored: bool = False,
+        port: int = 0,
     ) -> None:
         self._own_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="ajhost-nats-"))
         self.address = address
-        self.port = free_port()
+        self.port = port or free_port()
         self._monitor = free_port() if monitored else 0
-        self.log_file = self.directory / f"nats-server-{self.port}.log"
+        self.log_file = self.directory / f"nats-server-{self.address}-{self.port}.log"
         self._config = config
         self._jetstream = jetstream
         self._env = None if processors is None else {**os.environ, "GOMAXPROCS": str(processors)}
@@ -120,7 +121,7 @@ class NatsServer:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def _write_config(self) -> Path:
-        config = self.directory / f"nats-server-{self.port}.conf"
+        config = self.directory / f"nats-server-{self.address}-{self.port}.conf"
         store = (
             f'jetstream {{ store_dir: "{self.directory}/jetstream" }}\n'
             if self._jetstream is JetStream.ON

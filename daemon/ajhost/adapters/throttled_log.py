@@ -15,13 +15,14 @@ class ThrottledLog:
         self._logger = logger
         self.clear()
 
-    def tell(self, level: int, kind: str, text: str, *arguments: object) -> None:
-        """Logs unless something of this kind was logged a short while ago; then it is counted."""
+    def tell(self, level: int, kind: str, text: str, *arguments: object) -> bool:
+        """Logs unless something of this kind was logged a short while ago; then it is counted. Whether it logged."""
         count = self._throttle.count(kind, time.monotonic())
         if count > 1:
             text, arguments = text + " (%d more times since this was last said)", (*arguments, count - 1)
         if count:
             self._logger.log(level, text, *arguments)
+        return bool(count)
 
     def clear(self) -> None:
         """All is well again: what comes next is logged at once."""

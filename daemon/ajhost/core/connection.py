@@ -96,7 +96,7 @@ class ConnectionMachine:
         self._leaving = False
         self._ticked_at = 0.0
         self._in_step = self._in_attempt = 0.0
-        self._quiet, self._position, self._pinged = 0.0, -1, False
+        self._quiet, self._progress, self._pinged = 0.0, -1, False
         self._retry_at = self._let_in_at = self._refused_at = 0.0
         self._target: Server | None = None
         self._lame = self._scouting = self._moving = self._barred = False
@@ -307,8 +307,8 @@ class ConnectionMachine:
             self._retry_at = min(self._retry_at, now + LOGIN_SPREAD * self._rng.random())
 
     def _listen(self, event: Ticked, passed: float, now: float) -> list[Command]:
-        if event.position != self._position or not event.reading:
-            self._position = event.position
+        if event.progress != self._progress or not event.reading:
+            self._progress = event.progress
             self._quiet, self._pinged = 0.0, False
             if self.state is ConnectionState.SILENT:
                 self._step(Heard, now)

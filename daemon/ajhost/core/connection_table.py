@@ -116,9 +116,10 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time has passed. `position`: bytes received so far; `reading`: whether we would see bytes that came."""
+    """Time has passed. `progress` grows while the server says something; `reading`: whether we would see bytes that
+    came."""
 
-    position: int
+    progress: int
     reading: bool
 
 

@@ -35,4 +35,5 @@ def test_a_machine_without_ipv6_lacks_no_resources(number: int, reason: Reason) 
 def test_a_machine_whose_ports_are_all_in_use_lacks_resources() -> None:
     used_up = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     failed = unreachable(Server("127.0.0.1"), [(Address("127.0.0.1", 4222), used_up)])
+    assert "ip_local_port_range" in str(failed)
     assert failed.event.reason is Reason.RESOURCES

@@ -301,3 +301,14 @@ async def test_a_reply_that_is_too_large_for_the_next_server_is_taken_back(wire:
     [(index, before, outcome)] = wire.taken_back
     assert (index, before, type(outcome)) == (indexes[1], Completed, Terminated)
     assert b"AJ-Terminate: result too large" in wire.got()
+
+
+async def test_one_pong_answers_all_pings_that_came_before_it_left(wire: Wire) -> None:
+    wire.connect(moved=False)
+    for _ in range(10_000):
+        wire.flow.answer_ping()
+    wire.flow.flush()
+    assert wire.got() == b"PONG\r\n"
+    wire.flow.answer_ping()
+    wire.flow.flush()
+    assert wire.got() == b"PONG\r\n"

@@ -202,4 +202,6 @@ def no_resources(number: int) -> str:
     if number == errno.EMFILE:
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return f"{text}: {limit} of {limit}"
+    if number == errno.EADDRNOTAVAIL:
+        return f"{text}: are all client ports in use (net.ipv4.ip_local_port_range)?"
     return text

@@ -13,12 +13,12 @@ from random import Random
 from typing import Any
 
 from ajhost.adapters.nats.connect_attempts import ConnectAttempts
+from ajhost.adapters.nats.connection_log import ConnectionLog
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver, Sink
 from ajhost.adapters.nats.scout import scout
 from ajhost.adapters.nats.subscriber import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.backoff import LOCKS_OUT
 from ajhost.core.connection import ConnectionMachine, Patience
 from ajhost.core.connection_table import (
@@ -82,7 +82,7 @@ class Connection(Driver):
         always: Iterable[str] = (),
     ) -> None:
         """`quiet`: whoever connects tells of failures itself. `always`: subjects besides those of the queue group."""
-        self._settings, self._name, self._quiet = settings, name, quiet
+        self._settings, self._name = settings, name
         self._loop = asyncio.get_running_loop()
         rng = Random()
         pool = ServerPool(servers_of(settings), rng, discover=settings.discover)
@@ -100,8 +100,7 @@ class Connection(Driver):
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._shown: ConnectionStatus | None = None
-        self._throttled = ThrottledLog(_log)
-        self._was_lost = False
+        self._connection_log = ConnectionLog(quiet=quiet)
         self.up = asyncio.Event()
 
     # -- what others ask ------------------------------------------------------------------------
@@ -222,8 +221,10 @@ class Connection(Driver):
     def _tick(self) -> None:
         try:
             self.transport.check()
-            self._tell(Ticked(self.transport.position, self.transport.reading))
+            self._tell(Ticked(self.transport.progress, self.transport.reading))
             self._on_ended(self.transport.epoch)
+            if self.connected and self._shown is not None:
+                self._connection_log.lasts(self._shown, self._loop.time() - self._machine.since)
         finally:  # whatever is raised, which the loop's exception handler sees
             if self._machine.state is not ConnectionState.CLOSED:
                 self._timer = self._loop.call_later(self._machine.wakes_in(self._loop.time()), self._tick)
@@ -312,20 +313,20 @@ class Connection(Driver):
                 self._fatal = reason, text
             else:
                 self._last_words = text, self._loop.time()
-            self._throttled.tell(logging.WARNING, text, "NATS: %s", text)
+            self._connection_log.tell(logging.WARNING, text, "NATS: %s", text)
         elif violation.operation == "publish":
             self.transport.out.refused(violation.subject.encode(), violation.grant())
             self._words[Word.REFUSED_REPLIES] = self._words[Word.REFUSED_REPLIES] % LARGEST + 1
             said = "NATS refuses replies: %s; %s"
-            self._throttled.tell(logging.ERROR, violation.grant(), said, text, violation.grant())
+            self._connection_log.tell(logging.ERROR, violation.grant(), said, text, violation.grant())
         elif not self._subscriber.refused(violation):
             said = (
                 "NATS refuses %s: `nats micro` does not show this host; [nats] service = false asks no more"
             )
-            self._throttled.tell(logging.INFO, "service", said, violation.subject)
+            self._connection_log.tell(logging.INFO, "service", said, violation.subject)
         else:
             said = "NATS refuses a subscription: %s; %s"
-            self._throttled.tell(logging.ERROR, text, said, text, violation.grant())
+            self._connection_log.tell(logging.ERROR, text, said, text, violation.grant())
             if self._machine.state is ConnectionState.SUBSCRIBED and self._subscriber.complete:
                 self._tell(self._subscriber.barred())
 
@@ -383,19 +384,9 @@ class Connection(Driver):
         else:
             self.up.clear()
         if status.state in (ConnectionState.WAITING, ConnectionState.LOCKED_OUT):
-            if status.reason in (Reason.NONE, Reason.RECONFIGURED):
-                return
-            self._was_lost = True
-            where = addresses(self._settings)
-            why = status.text.removeprefix(f"{where}: ")
-            level = logging.DEBUG if self._quiet else logging.WARNING
-            self._throttled.tell(level, why, "waiting for NATS at %s: %s", where, why)
-        elif status.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING) and self._was_lost:
-            self._was_lost = False
-            self._throttled.clear()
-            again = " again" if status.reconnects else ""
-            level = logging.DEBUG if self._quiet else logging.INFO
-            _log.log(level, "connected%s to NATS at %s", again, status.server)
+            self._connection_log.waits(status, addresses(self._settings))
+        elif status.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING):
+            self._connection_log.stands(status)
 
     async def changed(self) -> None:
         """Waits until anything about the connection is another than it was."""

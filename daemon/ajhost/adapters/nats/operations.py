@@ -20,7 +20,7 @@ def obey(lines: Iterable[bytes], out: ReplyWriter, driver: Driver) -> Iterator[S
             case b"PONG":
                 out.pong()
             case b"PING":
-                out.command(b"PONG\r\n")
+                out.answer_ping()
             case b"INFO":
                 yield read_info(line)
             case b"-ERR":

@@ -23,7 +23,7 @@ from ajhost.protocol.publications import fit, told
 from ajhost.protocol.reasons import FailureReason
 
 _log = logging.getLogger("ajhost.nats")
-PING = b"PING\r\n"
+PING, _PONG = b"PING\r\n", b"PONG\r\n"
 _MOST_UNSENT = 32 << 20
 """Bytes of replies that may wait for the kernel, or for a connection, before nothing more is read or started."""
 _LEAST_LIMIT = 1024
@@ -199,6 +199,12 @@ class ReplyWriter:
             self.command(PING)
         elif answered is not None:
             answered.set_result(False)
+
+    def answer_ping(self) -> None:
+        """The server has sent a PING. One PONG answers all that come before it leaves: a server that does not read
+        would fill this process's memory otherwise."""
+        if _PONG not in self._commands:
+            self.command(_PONG)
 
     async def round_trip(self) -> bool:
         """Returns when the server has read what was queued; False when the connection ends before."""

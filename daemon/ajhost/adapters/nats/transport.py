@@ -67,9 +67,11 @@ class LedgerTransport:
         """The writer of replies and operations."""
 
     @property
-    def position(self) -> int:
-        """Bytes received so far on the present connection."""
-        return self._buffer.received
+    def progress(self) -> int:
+        """Grows by whole operations, and by each kilobyte of an unfinished message. A byte now and then is silence."""
+        done = self._buffer.done
+        more = self._buffer.received - done  # below 0 while a message is passed over
+        return done + (more >> 10) if self._needed or more < 0 else done
 
     @property
     def reading(self) -> bool:
@@ -182,12 +184,12 @@ class LedgerTransport:
             return
         self._mend(self._guard)
         sock = self._sock
-        if sock is not None and self._reading and self.position == self._checked and tcp.unread(sock):
+        if sock is not None and self._reading and self._buffer.received == self._checked and tcp.unread(sock):
             # bytes have waited since the last check: the loop does not report them any more
             self._loop.remove_reader(sock)
             self._loop.add_reader(sock, self._receive)
             self._receive()
-        self._checked = self.position
+        self._checked = self._buffer.received
 
     def _mend(self, guard: SocketGuard) -> bool:
         """Continues under another number if the socket's is closed, or another file's. Returns whether it did."""
