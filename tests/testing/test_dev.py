@@ -174,7 +174,7 @@ def test_routes_shows_every_limit(project: Path) -> None:
 def test_settings_of_the_directory_are_hinted_at_where_none_are_installed(
     project: Path, arguments: tuple[str, ...]
 ) -> None:
-    hint = "./ajhost.toml is not read unless it is named: -c ajhost.toml"
+    hint = "no `ajhost dev` runs in this directory, and ./ajhost.toml is not read unless it is named: -c ajhost.toml"
     assert hint in command(*arguments, cwd=project).stderr
     assert hint not in command(*arguments, cwd=project.parent).stderr
 

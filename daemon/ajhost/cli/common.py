@@ -86,7 +86,8 @@ def hint_at_settings_here(config: Path) -> str:
     # of os.path, whose answers are false where we may not look (Path.exists raises PermissionError)
     if config != DEFAULT_FILE or os.path.exists(config) or not os.path.isfile(here):
         return ""
-    return f"\n./{here} is not read unless it is named: -c {here}"
+    none_runs = "" if find_settings(Path.cwd()) else "no `ajhost dev` runs in this directory, and "
+    return f"\n{none_runs}./{here} is not read unless it is named: -c {here}"
 
 
 def runtime_directory(config: Path) -> Path:

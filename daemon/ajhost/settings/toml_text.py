@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ def development_sections(settings: Settings) -> dict[str, dict[str, Any]]:
     sections = {
         field.name: changed
         for field in fields(settings)
-        if field.name not in _OTHERS and (changed := _changed(getattr(settings, field.name)))
+        if field.name not in _OTHERS
+        and is_dataclass(table := getattr(settings, field.name))
+        and (changed := _changed(table))
     }
     for handler in settings.handlers:
         sections[f"handlers.{json.dumps(handler.route)}"] = _changed(handler, but=("route",))
