@@ -110,11 +110,14 @@ class _Loader:
             self._add(("nats", "tls", "key"), "it without nats.tls.cert", "both or neither")
 
     def _check_signature(self) -> None:
+        """Adds a problem for a table that asks for signatures and has no keys: they would not be looked at."""
         signature = self._tables.raw.get("signature")
-        if not isinstance(signature, dict) or signature.keys() & {"keys", "key_file"}:
+        if not self._whole or not isinstance(signature, dict) or signature.keys() & {"keys", "key_file"}:
             return
-        if signature.get("max_age") and self._whole:
+        if signature.get("max_age"):
             self._add(("signature", "max_age"), "it without signature.keys", "keys or key_file beside it")
+        elif not signature:
+            self._add(("signature",), "an empty table", "keys or key_file in it; no table for no signatures")
 
     def _check_pings(self, nats: Mapping[str, Any]) -> None:
         defaults = NatsSettings()

@@ -150,6 +150,8 @@ OTHER = {
     "a key of zeros": (f'[signature]\nkeys = ["{"0" * 64}"]', "signature.keys[0]"),
     "a private key as a public one": (f'[signature]\nkeys = ["{PRIVATE}"]', "signature.keys[0]"),
     "a seed among the keys": (f'[signature]\nkeys = ["{SEED}"]', "signature.keys[0]"),
+    "signatures without keys": ("[signature]", "signature"),
+    "signatures without keys, and an age": ("[signature]\nmax_age = 60", "signature.max_age"),
     "no keys": ("[signature]\nkeys = []", "signature.keys"),
     "keys that are a text": (f'[signature]\nkeys = "{PRIVATE}"', "signature.keys"),
     "keys in a file of something else": (
