@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from dataclasses import dataclass
@@ -110,8 +111,10 @@ def imports_of(module: str) -> list[Import]:
     return found
 
 
-IMPORTS = {module: imports_of(module) for module in MODULES}
-EVERY_IMPORT = [found for imports in IMPORTS.values() for found in imports]
+@functools.cache
+def every_import() -> list[Import]:
+    """Those of all modules, read when the first test asks: each process that runs tests collects all of them."""
+    return [found for module in MODULES for found in imports_of(module)]
 
 
 def test_there_is_something_to_read() -> None:
@@ -132,7 +135,7 @@ def test_the_layers_are_those_of_the_document() -> None:
 def test_a_layer_imports_only_what_stands_above_it() -> None:
     wrong = [
         str(found)
-        for found in EVERY_IMPORT
+        for found in every_import()
         if found.top == "ajhost"
         and LAYERS.index(layer_of(found.imported)) > LAYERS.index(layer_of(found.importer))
     ]
@@ -142,7 +145,7 @@ def test_a_layer_imports_only_what_stands_above_it() -> None:
 def test_a_layer_imports_only_the_packages_it_may() -> None:
     wrong = [
         str(found)
-        for found in EVERY_IMPORT
+        for found in every_import()
         if found.top != "ajhost"
         and found.top not in sys.stdlib_module_names
         and found.top not in FOREIGN[layer_of(found.importer)] | {"_typeshed"}
@@ -153,7 +156,7 @@ def test_a_layer_imports_only_the_packages_it_may() -> None:
 def test_protocol_ledger_and_core_touch_neither_clock_nor_system() -> None:
     wrong = [
         str(found)
-        for found in EVERY_IMPORT
+        for found in every_import()
         if layer_of(found.importer) in ("protocol", "ledger", "core") and found.top in SANS_IO
     ]
     assert wrong == []
@@ -163,7 +166,7 @@ def test_protocol_ledger_and_core_touch_neither_clock_nor_system() -> None:
 def test_a_foreign_thing_has_one_home(package: str) -> None:
     wrong = [
         str(found)
-        for found in EVERY_IMPORT
+        for found in every_import()
         if found.top == package and found.importer not in ONLY_IN[package]
     ]
     assert wrong == []
@@ -180,7 +183,7 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
     def visit(module: str, way: tuple[str, ...]) -> None:
         assert module not in way, " -> ".join((*way[way.index(module) :], module))
         if module not in finished:
-            for found in IMPORTS[module]:
+            for found in imports_of(module):
                 # inside a package, its `__init__` runs first whoever imports what of it
                 if found.imported in MODULES and found.imported != module:
                     visit(found.imported, (*way, module))
