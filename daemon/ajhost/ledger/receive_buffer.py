@@ -118,6 +118,14 @@ class ReceiveBuffer:
         """A copy of the bytes that are received and not parsed; none while a frame is passed over."""
         return bytes(self._memory[self.done - self._base : self.received - self._base])
 
+    def progress(self, needed: int) -> int:
+        """Grows by whole operations, and by each kilobyte of an unfinished message. A byte now and then is silence.
+
+        `needed`: as for `free_space`.
+        """
+        more = self.received - self.done  # below 0 while a message is passed over
+        return self.done + (more >> 10) if needed or more < 0 else self.done
+
     def place(self) -> int:
         """The file offset of the byte at `done`."""
         return self.at + self.done - self._base

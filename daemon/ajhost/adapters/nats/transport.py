@@ -68,10 +68,8 @@ class LedgerTransport:
 
     @property
     def progress(self) -> int:
-        """Grows by whole operations, and by each kilobyte of an unfinished message. A byte now and then is silence."""
-        done = self._buffer.done
-        more = self._buffer.received - done  # below 0 while a message is passed over
-        return done + (more >> 10) if self._needed or more < 0 else done
+        """Grows while the server says something."""
+        return self._buffer.progress(self._needed)
 
     @property
     def reading(self) -> bool:
