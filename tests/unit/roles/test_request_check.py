@@ -313,6 +313,23 @@ def test_requesters_are_remembered_within_bounds() -> None:
     assert 0 < kept < 64 * 1024
 
 
+def test_all_that_is_remembered_of_requests_is_bounded_in_bytes() -> None:
+    checker = judge("")
+    tracemalloc.start()
+    try:
+        for number in range(6000):
+            name = f"{number:05d}"
+            subject = SUBJECT + (name * 99).encode()
+            late = f"NATS/1.0\r\nX: {name * 70}\r\nAJ-Handler-Deadline: 2{number % 1000:03d}-01-01T00:00:00Z\r\n\r\n"
+            check(checker, subject, late.encode(), task(f"{name}:" + "t" * 120, number * 10**12))
+            check(checker, SUBJECT + name.encode(), header(20), task(f"{name}:" + "t" * 240))
+            assert checker.answerable(f"_INBOX.{name * 11}.1".encode())
+        _, kept = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 4 << 20
+
+
 def test_subjects_of_a_false_server_are_not_remembered() -> None:
     checker = judge("")
     tracemalloc.start()
