@@ -107,14 +107,14 @@ class StatsWriter:
     :raises StatsError: when the buffer holds something else; `NoPlace` when no place is left for a route.
     """
 
-    __slots__ = ("_places", "_times", "_words")
+    __slots__ = ("_places", "_words")
 
     NO_ROUTE = -1
 
     def __init__(self, buffer: memoryview, routes: Sequence[str]) -> None:
         """A buffer of zeros becomes an empty file; one that was in use is gone on with."""
         whole = buffer[: len(buffer) // 8 * 8]
-        self._words, self._times = words, _ = whole.cast("Q"), whole.cast("d")
+        self._words, times = words, _ = whole.cast("Q"), whole.cast("d")
         places = (len(words) - _HEADER_WORDS) // _PLACE_WORDS
         if places < 1:
             raise StatsError("shorter than statistics are")
@@ -124,18 +124,22 @@ class StatsWriter:
         if (words[0], words[1]) != (_MAGIC, _LAYOUT) or not 0 < words[3] <= places:
             raise StatsError("no statistics of this layout")
         words[2] = places
-        self._drop_wild_numbers()
+        self._drop_wild_numbers(times)
         known = {name: index for index, name in enumerate(_names(words)) if index}
-        self._places = [_place(known[r] if (r := clip(route)) in known else self._add(r)) for route in routes]
-        self._places.append(_place(0))  # so that NO_ROUTE is the last one
+        numbers = [known[r] if (r := clip(route)) in known else self._add(r) for route in routes]
+        numbers.append(0)  # so that NO_ROUTE is the last one
+        self._places = [
+            (words[at : at + _PLACE_WORDS], times[at : at + _PLACE_WORDS]) for at in map(_place, numbers)
+        ]
+        """Of each route its place, as integers and as floating-point numbers."""
 
-    def _drop_wild_numbers(self) -> None:
+    def _drop_wild_numbers(self, times: memoryview[float]) -> None:
         """A stray write may have left a number that one more would not fit into."""
         words = self._words
         for place in map(_place, range(words[3])):
             for at in range(place + _COUNTERS, place + _PLACE_WORDS):
                 is_time = at - place in (_WAITING_SUM, _RUNNING_SUM)
-                if not (0 <= self._times[at] < _LONGEST if is_time else words[at] <= _LARGEST):
+                if not (0 <= times[at] < _LONGEST if is_time else words[at] <= _LARGEST):
                     words[at] = 0
 
     def _add(self, route: str) -> int:
@@ -161,16 +165,12 @@ class StatsWriter:
         """
         if len(tasks) == 1:  # without a call more for each
             [(route, waited, ran)] = tasks
-            place, words, times = self._places[route], self._words, self._times
-            times[place + _WAITING_SUM] += waited
-            times[place + _RUNNING_SUM] += ran
-            with_ran = place + _COMPLETED if ran <= _SHORT else place + _COMPLETED + bisect_left(BUCKETS, ran)
-            with_waited = (
-                place + _WAITING if waited <= _SHORT else place + _WAITING + bisect_left(BUCKETS, waited)
-            )
+            words, times = self._places[route]
+            times[_WAITING_SUM] += waited
+            times[_RUNNING_SUM] += ran
             try:
-                words[with_ran] += 1
-                words[with_waited] += 1
+                words[_WAITING if waited <= _SHORT else _WAITING + bisect_left(BUCKETS, waited)] += 1
+                words[_COMPLETED if ran <= _SHORT else _COMPLETED + bisect_left(BUCKETS, ran)] += 1
             except ValueError:
                 return ran
             return ran
@@ -178,16 +178,15 @@ class StatsWriter:
         if routes.count(routes[0]) != len(routes):
             by_route = groupby(sorted(tasks), _route_of)
             return sum(self.completed(list(theirs)) for _, theirs in by_route)
-        place, times = self._places[routes[0]], self._times
+        words, times = self._places[routes[0]]
         total: float = sum(runs)
-        times[place + _WAITING_SUM] += sum(waits)
-        times[place + _RUNNING_SUM] += total
-        self._count_each(place + _WAITING, waits)
-        self._count_each(place + _COMPLETED, runs)
+        times[_WAITING_SUM] += sum(waits)
+        times[_RUNNING_SUM] += total
+        self._count_each(words, _WAITING, waits)
+        self._count_each(words, _COMPLETED, runs)
         return total
 
-    def _count_each(self, histogram: int, seconds: Sequence[float]) -> None:
-        words = self._words
+    def _count_each(self, words: memoryview, histogram: int, seconds: Sequence[float]) -> None:
         try:
             if max(seconds) <= _SHORT:
                 words[histogram] += len(seconds)
@@ -217,9 +216,9 @@ class StatsWriter:
 
         `ran` may be a little more than what was counted, so the next shorter time that was counted is taken.
         """
-        words, place = self._words, self._places[route]
         if completed:
-            counted = (b for b in range(bisect_left(BUCKETS, ran), -1, -1) if words[place + _COMPLETED + b])
+            words, _ = self._places[route]
+            counted = (b for b in range(bisect_left(BUCKETS, ran), -1, -1) if words[_COMPLETED + b])
             bucket = next(counted, None)
             if bucket is None:
                 return
@@ -231,16 +230,16 @@ class StatsWriter:
 
     def _count(self, route: int, word: int, count: int = 1) -> None:
         try:
-            self._words[self._places[route] + word] += count
+            self._places[route][0][word] += count
         except ValueError:  # not `contextlib.suppress`, which costs more than the count
             return
 
     def _observe(self, route: int, waited: float, ran: float) -> None:
         self._count(route, _WAITING + bisect_left(BUCKETS, waited))
         self._count(route, _NOT_COMPLETED + bisect_left(BUCKETS, ran))
-        place, times = self._places[route], self._times
-        times[place + _WAITING_SUM] += waited
-        times[place + _RUNNING_SUM] += ran
+        _, times = self._places[route]
+        times[_WAITING_SUM] += waited
+        times[_RUNNING_SUM] += ran
 
 
 @dataclass(frozen=True, slots=True)

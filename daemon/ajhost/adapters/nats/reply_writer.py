@@ -318,7 +318,7 @@ class ReplyWriter:
         sock = self._sock
         if sock is None or self._unwritten:
             return
-        data, entries = b"", []
+        data, entries, now = b"", [], self._loop.time()
         if self._connected and self._replies:
             self._counter.before_send()
             data = b"".join(self._replies)
@@ -329,7 +329,7 @@ class ReplyWriter:
             repeated = b""
             if self._old:
                 repeated, self._old = b"".join(self._old), []
-            dropped = retransmit.sent(data, entries, self._loop.time(), repeated)
+            dropped = retransmit.sent(data, entries, now, repeated)
             if dropped:
                 self._events.released(dropped)
             if retransmit.unasked >= _ASK_EVERY and self._mark is None:
@@ -354,13 +354,13 @@ class ReplyWriter:
                 return
             sent = 0
         if sent == len(data):
-            self._took(entries)
+            self._took(entries, now)
         else:
             self._unwritten, self._unwritten_entries = memoryview(data)[sent:], entries
             self._loop.add_writer(self._sock or sock, self._writable)
 
-    def _took(self, entries: list[int]) -> None:
-        if not self._restart_window.is_open(self._loop.time()):
+    def _took(self, entries: list[int], now: float) -> None:
+        if not self._restart_window.is_open(now):
             self._ledger.sent(entries)
         if self._releasing:
             self.release_unconfirmed(True)
@@ -381,7 +381,7 @@ class ReplyWriter:
             return
         self._loop.remove_writer(sock)
         entries, self._unwritten_entries = self._unwritten_entries, []
-        self._took(entries)
+        self._took(entries, self._loop.time())
         self._make_room()
         self.flush()
 
