@@ -46,8 +46,11 @@ async def test_success_says_what_was_found(tmp_path: Path) -> None:
         tmp_path,
         '[handlers."email:new"]\ntarget = "app:send"\ntimeout = 30\n[handlers.""]\ntarget = "app:report"\n',
     )
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "20.conf").write_text("[workers]\ncount = 1\n")
     result = await check(config)
     assert result.status == 0, result
+    assert f"{tmp_path}/conf.d/20.conf: warning: it is not read" in result.stderr
     first, _, *table = result.stdout.splitlines()[-5:]
     assert first == f"{config}: good, 2 handlers"
     assert [line.split(maxsplit=3) for line in table] == [

@@ -12,6 +12,7 @@ import click
 from ajhost.cli import exit_status
 from ajhost.cli.common import load_settings, own_config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
+from ajhost.settings.files import ignored_files
 from ajhost.settings.values import Settings
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     settings = load_settings(config)
     if identity.is_root() and user is None:
         echo_error(f"{settings.origin}: warning: {identity.AS_ROOT}")
+    for path in ignored_files(config):
+        echo_error(f"{path}: warning: it is not read: the names of drop-ins end in .toml")
     # a unit makes its runtime directory at the start, and takes it away at the end
     found = _rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None)
     problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]

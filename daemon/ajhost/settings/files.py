@@ -29,6 +29,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z]{2,8}\Z")
 _REPLACED = re.compile(r"^~|[$*?]|%[a-zA-Z]")
 """What a shell, or a unit of systemd, replaces by something else."""
 _DROP_INS = "conf.d"
+_TOML = ".toml"
 PREFIX = "AJHOST_"
 DELIMITER = "__"
 _VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Settings) if field.name != "file"}
@@ -60,12 +61,24 @@ def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
     """
     if setting_variables(environ) and not os.path.exists(file):
         return []
+    return [file, *(path for path in _in_drop_ins(file) if path.name.endswith(_TOML))]
+
+
+def ignored_files(file: Path) -> list[Path]:
+    """What lies among the drop-ins of `file` and is none, by its name: a mistake, mostly."""
+    return [path for path in _in_drop_ins(file) if not path.name.endswith(_TOML)]
+
+
+def _in_drop_ins(file: Path) -> list[Path]:
     directory = file.parent / _DROP_INS
     try:
-        names = sorted(path.name for path in directory.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        names = []
-    return [file, *(directory / name for name in names if name.endswith(".toml") and name[0] != ".")]
+        return sorted(path for path in directory.iterdir() if path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        if directory.is_file():
+            raise
+        return []
 
 
 def read_whole(path: Path) -> tuple[bytes, os.stat_result]:

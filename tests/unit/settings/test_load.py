@@ -377,6 +377,14 @@ def test_a_configuration_that_everybody_may_write_is_refused(directory: Path) ->
     assert "0646" in problem.found
 
 
+def test_a_file_in_the_place_of_the_drop_ins_is_told(directory: Path) -> None:
+    (directory / "conf.d").rmdir()
+    write(directory / "conf.d", "[workers]\ncount = 2")
+    problem = problem_of(directory, HANDLER)
+    assert problem.file == directory / "conf.d"
+    assert "directory" in problem.allowed
+
+
 def test_an_interpreter_must_be_executable(directory: Path) -> None:
     write(directory / "python", "#!/bin/sh\n", 0o644)
     for name, found in (
