@@ -43,8 +43,11 @@ def test_every_key_is_under_its_table() -> None:
 
 def test_every_command_and_option_is_there() -> None:
     text = plain("ajhost.1")
-    for name, command in program.commands.items():
+    context = click.Context(program)
+    for name in program.list_commands(context):
         assert f"ajhost {name}" in text
+        command = program.get_command(context, name)
+        assert command is not None
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert all(option in text for option in parameter.opts), f"{name} {parameter.opts}"

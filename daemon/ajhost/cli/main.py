@@ -1,10 +1,11 @@
 """The program `ajhost`: its commands, and the exit status for each kind of error.
 
-Each command imports what it needs when it runs, so that `ajhost --help` imports click alone.
+A command's module is imported when that command is asked for, and what it needs to run when it runs.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -14,21 +15,28 @@ import click
 from ajhost import __version__
 from ajhost.adapters.linux import inherited
 from ajhost.cli import exit_status
-from ajhost.cli.attempts import attempts
-from ajhost.cli.call import call
-from ajhost.cli.cancel import cancel
-from ajhost.cli.check import check
 from ajhost.cli.common import BadConfiguration
-from ajhost.cli.dev import dev
-from ajhost.cli.drain import drain, resume
-from ajhost.cli.new import new
 from ajhost.cli.output import OutputFailed, echo_error
-from ajhost.cli.reload import reload
-from ajhost.cli.routes import routes
-from ajhost.cli.run import run
-from ajhost.cli.stacks import recycle, stacks
-from ajhost.cli.status import status, tasks
-from ajhost.cli.top import top
+
+_COMMANDS = (
+    *(
+        "attempts",
+        "call",
+        "cancel",
+        "check",
+        "dev",
+        "drain",
+        "new",
+        "recycle",
+        "reload",
+        "resume",
+        "routes",
+        "run",
+    ),
+    *("stacks", "status", "tasks", "top"),
+)
+_MODULES = {"recycle": "stacks", "resume": "drain", "tasks": "status"}
+"""Of commands that have no module of their own name."""
 
 _EPILOG = """\b
 Examples:
@@ -48,18 +56,27 @@ Each command has a --help of its own. The configuration: ajhost.toml(5).
 """
 
 
+class _Program(click.Group):
+    """Imports no command but the one that is asked for."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name; `self.commands` has the names alone."""
+        if cmd_name not in self.commands:
+            return None
+        module = importlib.import_module(f"ajhost.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
 @click.group(
-    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_Program,
+    commands={name: click.Command(name) for name in _COMMANDS},
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def program() -> None:
     """Host Python handlers for Choria AsyncJobs."""
-
-
-for _command in (
-    new, dev, run, check, routes, call, status, top, tasks, attempts, stacks, reload, recycle, cancel, drain, resume,
-):  # fmt: skip
-    program.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> NoReturn:
