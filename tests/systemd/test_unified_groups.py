@@ -18,6 +18,7 @@ def own_kernel(package: Path) -> Iterator[OwnKernel]:
         yield started
 
 
+@pytest.mark.long
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_systemd_is_told_of_a_kill_for_memory_and_keeps_the_unit(own_kernel: OwnKernel) -> None:
     seen = own_kernel.result()
