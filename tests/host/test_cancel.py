@@ -47,6 +47,13 @@ async def test_a_task_that_runs_is_answered_at_once_and_then_cancelled(
         assert host.workers() == before
         assert await _cancel(host, task) == 1
         assert len(task.replies) == 1
+        odd = await host.command("cancel", task.id, "--reason", "caf\udce9")
+        assert odd.stderr.startswith(f"no task {task.id!r} runs or waits"), odd
+        long = await host.command("cancel", task.id, "--reason", "x" * 70_000)
+        assert (long.status, long.stderr) == (
+            1,
+            "no request that this host knows, or one of more than 64 KiB\n",
+        )
 
 
 async def test_a_task_that_waits_is_answered_and_never_run(nats_server: NatsServer, tmp_path: Path) -> None:

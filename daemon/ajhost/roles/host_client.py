@@ -241,13 +241,20 @@ def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise NotRunning(_nobody(directory)) from error
         with contextlib.suppress(BrokenPipeError):  # turned away, and the answer says why
-            sock.sendall(orjson.dumps(asked, default=str) + b"\n")
+            sock.sendall(orjson.dumps({name: _sendable(value) for name, value in asked.items()}) + b"\n")
         with sock.makefile("rb") as lines:
             line = lines.readline()
     if not line:
         raise NotRunning("the host ended before it decided")
     body = orjson.loads(line)
     return bool(body["taken"]), str(body["text"])
+
+
+def _sendable(value: object) -> object:
+    """A value of a request. Arguments of a command may be no UTF-8, which JSON cannot express."""
+    if isinstance(value, str | Path):
+        return str(value).encode(errors="replace").decode()
+    return value
 
 
 def _nobody(directory: Path) -> str:

@@ -90,7 +90,10 @@ async def test_who_does_not_finish_a_request_is_turned_away_and_others_are_serve
     monkeypatch.setattr(control, "LOCAL_CLIENT_LIMIT", 0.1)
     late = connected(tmp_path / "control")
     late.send(b'{"ask": "no')
-    assert json.loads(await all_of(late)) == {"taken": False, "text": "unknown request"}
+    assert json.loads(await all_of(late)) == {
+        "taken": False,
+        "text": "no request that this host knows, or one of more than 64 KiB",
+    }
     for sock in half[16:]:
         sock.close()
 
@@ -104,7 +107,10 @@ async def test_what_is_no_request_is_told_so(
 ) -> None:
     reader, writer = await asyncio.open_unix_connection(str(tmp_path / "control"))
     writer.write(line + b"\n")
-    assert json.loads(await reader.readline()) == {"taken": False, "text": "unknown request"}
+    assert json.loads(await reader.readline()) == {
+        "taken": False,
+        "text": "no request that this host knows, or one of more than 64 KiB",
+    }
     writer.close()
     assert asked == []
 

@@ -48,7 +48,7 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
 
     async def decided(asked: Mapping[str, object], writer: asyncio.StreamWriter) -> Decision:
         if (action := actions.get(str(asked.get("ask")))) is None:
-            return Decision(False, "unknown request")
+            return Decision(False, "no request that this host knows, or one of more than 64 KiB")
         late = ", who waits no more: not done" if _has_gone(writer) else ""
         _log.info("%s asked for by %s%s", asked["ask"], _peer(writer), late)
         if late:
