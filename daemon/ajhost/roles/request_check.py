@@ -131,8 +131,10 @@ class RequestChecker:
             if (skew < clock.least or now >= clock.until) and tried is not None and clock.observe(skew, now):
                 self._learned(now)
             if deadline <= now:
+                passed = 0.0 if header_ns is None else max((wall_ns - header_ns) / _SECOND_NS, 0.0)
                 return Failed.because(
-                    FailureReason.DEADLINE_EXCEEDED, "it had passed when the request was read"
+                    FailureReason.DEADLINE_EXCEEDED,
+                    f"it had passed {passed:.3g} s before the request was read",
                 )
             return record, handler, deadline
         except Exception as error:

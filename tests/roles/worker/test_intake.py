@@ -22,6 +22,7 @@ from ajhost.core.route_stats import StatsWriter, file_size
 from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
+from ajhost.protocol.outcome import Failed
 from ajhost.protocol.task import read_task
 from ajhost.protocol.wire import known_deadline
 from ajhost.roles.attempts import Attempts
@@ -235,6 +236,30 @@ async def test_a_deadline_before_the_beginning_is_answered_for_unless_somebody_e
     assert b"draining: here" in one.replies[mine]
     assert one.ledger.entry(mine).reply == b"R.0"
     assert one.state(taken) is State.FREE
+
+
+@pytest.mark.parametrize("begun_elsewhere", [False, True])
+async def test_a_request_that_waits_is_cancelled_unless_a_consumer_has_just_begun_it(
+    tmp_path: Path, queues: list[TokenQueue], monkeypatch: pytest.MonkeyPatch, begun_elsewhere: bool
+) -> None:
+    async def handler(task: Task) -> None:
+        raise AssertionError("it never begins here")
+
+    one = worker(tmp_path, queues, handler)
+    one.executor.capacity = 0
+    (index,) = one.receive(b"R.0")
+    assert one.state(index) is State.QUEUED
+    waiting = one.producer.waiting
+
+    def begun_while_we_look() -> list[int]:
+        found = list(waiting())
+        if begun_elsewhere:
+            one.ledger.claim(index, one.ledger.state(index)[0])
+        return found
+
+    monkeypatch.setattr(one.producer, "waiting", begun_while_we_look)
+    told = one.intake.cancel("0", Failed("cancelled: here"))
+    assert (told, list(one.replies)) == (("", []) if begun_elsewhere else ("waiting", [index]))
 
 
 async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(

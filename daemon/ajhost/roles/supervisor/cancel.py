@@ -21,7 +21,7 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 _log = logging.getLogger("ajhost.supervisor")
 _ROUNDS = 3
-"""A task that waits can be on its way from one worker to another while both are asked."""
+"""A task that waits can be on its way from one worker to another, or begin there, while both are asked."""
 
 
 class Canceller:

@@ -170,19 +170,19 @@ class Standby(Sink):
                 continue
             if found:
                 self.producer.withdraw(index)
-                self._refuse(index, reply, outcome.text, frame, type(outcome))
-                return True
+                return self._refuse(index, reply, outcome.text, frame, type(outcome))
         return False
 
     def _refuse(
         self, index: int, reply: bytes, text: str, frame: bytes, kind: type[Failed | Terminated] = Failed
-    ) -> None:
-        if self.ledger.refuse(index, reply):
-            data = encode_reply(reply, kind(text), self.max_payload)
-            self.transport.out.reply(index, data, self.ledger.asked_at(index))
-            self.answered.refused(frame, text)
-        else:
+    ) -> bool:
+        if not self.ledger.refuse(index, reply):
             self.ledger.release(index)  # a consumer started it in the last moment
+            return False
+        data = encode_reply(reply, kind(text), self.max_payload)
+        self.transport.out.reply(index, data, self.ledger.asked_at(index))
+        self.answered.refused(frame, text)
+        return True
 
     # -- requests that somebody else must run ---------------------------------------------------
 

@@ -234,8 +234,8 @@ class Intake:
             about = self._about(subject, frame[body : end - 2])
             if about[0] is not None and about[0].id == task:
                 self._producer.withdraw(index)
-                self._responder.refuse(index, reply, outcome.text, about, kind=type(outcome))
-                return "waiting"
+                refused = self._responder.refuse(index, reply, outcome.text, about, kind=type(outcome))
+                return "waiting" if refused else ""  # a consumer has begun it: whoever that is is asked again
         return ""
 
     def lift_limit(self) -> None:

@@ -146,16 +146,17 @@ class Responder:
         text: str,
         about: About = NOTHING_KNOWN,
         kind: type[Failed | Terminated] = Failed,
-    ) -> None:
-        """Answers a request that has not started; nothing if it has in another process after all."""
-        self.counts.refused += 1
+    ) -> bool:
+        """Answers a request that has not started. False, and no answer, if it has in another process after all."""
         received_ns, (record, handler) = self.ledger.received_ns(index), about
-        if self.ledger.refuse(index, reply):
-            data = encode_reply(reply, kind(text), self.max_payload)
-            self._out.reply(index, data, self.ledger.asked_at(index))
-            self._attempts.refused(handler, text, record, received_ns)
-        else:
+        if not self.ledger.refuse(index, reply):
             self.ledger.release(index)
+            return False
+        self.counts.refused += 1
+        data = encode_reply(reply, kind(text), self.max_payload)
+        self._out.reply(index, data, self.ledger.asked_at(index))
+        self._attempts.refused(handler, text, record, received_ns)
+        return True
 
     def refuse_without_entry(self, reply: bytes, text: str) -> None:
         """Answers a request for which there was no room in the ledger."""
