@@ -71,19 +71,6 @@ class ServerInfo:
         """Whether the server can encrypt the connection."""
         return self.tls_required or self.tls_available
 
-    def line(self) -> bytes:
-        """INFO for the client library: only what it needs to log in, on a transport that is as it must be already."""
-        fields: dict[str, object] = {
-            "server_id": self.server_id,
-            "version": self.version,
-            "max_payload": self.max_payload,
-            "auth_required": self.auth_required,
-            "headers": self.headers,
-        }
-        if self.nonce is not None:
-            fields["nonce"] = self.nonce
-        return b"INFO " + orjson.dumps(fields) + b"\r\n"
-
 
 def read_info(line: bytes) -> ServerInfo:
     """The INFO line of a server, with or without its CRLF.

@@ -92,10 +92,5 @@ def broken(error: OSError) -> Lost:
 
 def error_text(line: bytes) -> str:
     """The text of a server's `-ERR`, as a log or a terminal may show it."""
-    return server_text(line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace"))
-
-
-def server_text(text: str) -> str:
-    """A server's text as a log or a terminal may show it."""
-    text = text.strip(" '\r\n")[:_LONGEST_ERROR]
+    text = line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace").strip(" '\r\n")[:_LONGEST_ERROR]
     return printable(text) or "an error without a text"

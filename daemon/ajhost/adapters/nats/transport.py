@@ -1,7 +1,6 @@
 """The bytes of one NATS connection after another: received straight into a ledger's receive buffer, parsed there.
 
 Messages become ledger entries: all those of one read before any is handed on. Replies go straight to the kernel.
-nats-py uses it only while it logs in (`adapters/nats/log_in.py`).
 """
 
 from __future__ import annotations
