@@ -77,7 +77,7 @@ async def test_replies_that_may_not_be_published_are_told_and_counted(
         Router(server.url, user="router", password="pw") as router,
     ):
         requests = [await router.send("echo", b"x", deadline=4) for _ in range(50)]
-        await host.log(lambda text: "ERROR" in text and "_INBOX" in text and "ublish" in text, timeout=5.0)
+        await host.log(lambda text: "ERROR" in text and "_INBOX" in text and "ublish" in text)
         await asyncio.sleep(1)
         assert len(host.output.having("ublish")) < 12  # told once in a while by each process, with a count
         status = await host.status()

@@ -89,7 +89,7 @@ async def test_a_server_that_asks_for_tls_no_more_at_a_reconnect_is_told_nothing
             server.script, lines = serves(), len(host.output.lines)
             await server.drop()
             await server.taken_at_least(len(server.taken) + 2, BACK)
-            await host.log(lambda line: "TLS" in line and "WARNING" in line, since=lines, timeout=5.0)
+            await host.log(lambda line: "TLS" in line and "WARNING" in line, since=lines)
             server.script = sealed
             await server.subscribed(ECHO, 2, BACK)
             _nothing_told(server)

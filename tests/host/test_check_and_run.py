@@ -296,7 +296,7 @@ async def verdict_of_run(host: Host) -> tuple[bool, str]:
     """Whether it came to serve, and its log."""
     await host.launch()
     try:
-        await host.ready(timeout=20.0)
+        await host.ready()
     except HostFailed as failed:
         return False, str(failed)
     return True, host.log_text()

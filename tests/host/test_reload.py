@@ -154,11 +154,11 @@ async def test_a_template_that_dies_beside_broken_code_comes_back_when_the_code_
         os.kill(host.template(), signal.SIGKILL)
         await host.log("no new template")
         assert (await router.request("version")).body == b"one"  # workers live on
-        rejected = await host.reload(timeout=20)
+        rejected = await host.reload()
         assert rejected.status == 1
         assert "SyntaxError" in rejected.stderr
         host.write_module("app", VERSION.format(version="two"))
-        assert (await host.reload(timeout=20)).status == 0
+        assert (await host.reload()).status == 0
         assert (await router.request("version")).body == b"two"
         host.kill(0)
         await host.log("died: SIGKILL")
@@ -192,7 +192,7 @@ async def test_a_reload_of_a_host_that_still_waits_for_its_server_is_rejected_an
         host.send_signal(signal.SIGHUP)
         why = "the host is starting; NATS: 127.0.0.1:9: connection refused"
         await host.log(f"nothing is reloaded: {why}")
-        result = await host.reload(timeout=20)
+        result = await host.reload()
         hint = " (restart it if what it began with has changed since)"
         assert (result.status, result.stderr) == (1, f"nothing is reloaded: {why}{hint}\n")
         for command in ("drain", "resume", "recycle"):
