@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import socket
 from pathlib import Path
 
 from tests.support.host import Host
@@ -28,7 +29,11 @@ async def test_a_supervisor_without_descriptors_for_a_while_watches_on(tmp_path:
         soft, hard = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (_open_files(host.pid), hard))
         host.kill(0)
+        address = listens(sections).split(":")
+        clients = [socket.create_connection((address[0], int(address[1]))) for _ in range(3)]
         await asyncio.sleep(3)
+        for client in clients:
+            client.close()
         resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (soft, hard))
         await subscribed_again(server, 2, 6.0)
         await says_the_truth(host, listens(sections), 2)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections import Counter
 from collections.abc import Coroutine
 from types import TracebackType
+from typing import Any
 
 from ajhost.core.throttle import Throttle
 from ajhost.core.timings import LOG_REPEAT
+
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
 
 
 class FaultGuard:
@@ -40,6 +44,17 @@ class FaultGuard:
         """Logs how often each job has failed since it was last logged. Call it about once a second."""
         for job, count, seconds in self._throttle.due(time.monotonic()):
             self._log.error("%s failed %d more times in %.0f s", job, count, seconds)
+
+    def of_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The event loop's exception handler.
+
+        A listening socket that finds no descriptor for a new connection is told of by asyncio a hundred times a second.
+        """
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
+            self.failed("taking connections", error)
+        else:
+            loop.default_exception_handler(context)
 
 
 class _Job:

@@ -69,6 +69,7 @@ async def _serve(
 ) -> None:
     tcp.require()
     supervisor = Supervisor(settings, load, notifier)
+    asyncio.get_running_loop().set_exception_handler(supervisor.guard.of_loop)
     runtime = settings.runtime.directory
     await files.listen(settings.file, supervisor.actions, lambda: host_status(runtime, supervisor))
     keeping = asyncio.create_task(files.keep(supervisor))
