@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
@@ -138,6 +139,14 @@ def test_a_new_project_passes_its_own_tests(project: Path) -> None:
     )  # fmt: skip
     assert told.returncode == 0, told.stdout + told.stderr
     assert "5 passed" in told.stdout
+
+
+def test_each_parameter_and_result_of_a_new_project_has_a_type(project: Path) -> None:
+    for file in project.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                types = [node.returns, *(argument.annotation for argument in node.args.args)]
+                assert None not in types, f"{file.name}: {node.name}"
 
 
 def test_a_new_project_is_good_and_shows_its_routes(project: Path) -> None:

@@ -55,6 +55,7 @@ _TESTS = '''"""Handlers run as a worker runs them, without one; and once with a 
 from __future__ import annotations
 
 from ajhost.testing import run_sync
+from ajhost.testing.pytest_plugin import StartHost
 
 from handlers import count, send
 
@@ -76,7 +77,7 @@ def test_words_are_counted() -> None:
     assert run_sync(count, "to be or not").json() == 4
 
 
-def test_a_real_host_serves(ajhost_host) -> None:
+def test_a_real_host_serves(ajhost_host: StartHost) -> None:
     host = ajhost_host("handlers:send")
     assert host.call("email:new", {"to": "ada"}).json()["sent"] == "ada"
 '''
