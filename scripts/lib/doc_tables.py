@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import click
+
 from ajhost.cli.main import program
 from ajhost.core import connection_table, fleet, recovery, timings
 from ajhost.core.backoff import BACKOFF, LOCKS_OUT
@@ -303,7 +305,10 @@ def connection_reasons_table() -> str:
 def exits_table() -> str:
     """What `--help` of each command says of its exit statuses."""
     rows = [("command", "exit status")]
-    for name, command in program.commands.items():
+    context = click.Context(program)
+    for name in program.commands:
+        command = program.get_command(context, name)
+        assert command is not None
         said = " ".join((command.epilog or "").replace("\b", "").partition("Exit status: ")[2].split())
         rows.append((f"`{name}`", re.sub(r"(^|[,.;:] )([0-9]+) ", r"\1**\2** ", said)))
     return table(*rows)

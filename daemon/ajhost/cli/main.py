@@ -19,22 +19,9 @@ from ajhost.cli.common import BadConfiguration
 from ajhost.cli.output import OutputFailed, echo_error
 
 _COMMANDS = (
-    *(
-        "attempts",
-        "call",
-        "cancel",
-        "check",
-        "dev",
-        "drain",
-        "new",
-        "recycle",
-        "reload",
-        "resume",
-        "routes",
-        "run",
-    ),
-    *("stacks", "status", "tasks", "top"),
-)
+    "new", "dev", "run", "check", "routes", "call", "status", "top", "tasks", "attempts", "stacks", "reload",
+    "recycle", "cancel", "drain", "resume",
+)  # fmt: skip
 _MODULES = {"recycle": "stacks", "resume": "drain", "tasks": "status"}
 """Of commands that have no module of their own name."""
 
