@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import asyncio
 import contextlib
 import faulthandler
@@ -12,7 +13,7 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -36,6 +37,11 @@ _CHILD = "by it the event loop knows that a sub-process has ended"
 _FOREIGN = "if it raises while the host's own code runs, this worker ends"
 _NEEDED = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
 _named: set[int] = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
+_valid = frozenset(map(int, signal.valid_signals()))
+
+# the ones of `signal` raise and catch a ValueError for each handler (CPython, signal.py `_int_to_enum`)
+_handler_of: Callable[[int], Handler] = _signal.getsignal
+_blocked: Callable[[int, Iterable[int]], set[int]] = _signal.pthread_sigmask
 
 
 def prepare() -> int:
@@ -113,7 +119,7 @@ class SignalKeeper:
     ) -> None:
         loop.add_signal_handler(signal.SIGTERM, on_term)
         self._on_unrecoverable = on_unrecoverable
-        ours = [(number, signal.getsignal(number)) for number in _OURS]
+        ours = [(number, _handler_of(number)) for number in _OURS]
         self._ours: Iterator[tuple[signal.Signals, Handler]] = itertools.cycle(ours)
         self._python = signal_actions.handler_of(signal_actions.read(signal.SIGTERM))
         self._stacks = signal_actions.read(signal.SIGUSR2)
@@ -123,25 +129,25 @@ class SignalKeeper:
     def keep(self) -> None:
         """Checks the mask, the handlers of SIGCHLD and SIGUSR2, and one of the others in turn.
 
-        Call it at each heartbeat. All of them at each took a third of its time: Python looks among `signal.Handlers`
-        for each handler that it is asked for.
+        Call it at each heartbeat, of whose time all of them took a third.
         """
-        if blocked := signal.pthread_sigmask(signal.SIG_BLOCK, ()) & _NEEDED:
+        if blocked := _blocked(signal.SIG_BLOCK, ()) & _NEEDED:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
             names = ", ".join(sorted(signal.Signals(number).name for number in blocked))
             _log.warning("the application has blocked %s: unblocked, the host needs them", names)
         number, handler = next(self._ours)
-        current = signal.getsignal(number)
+        current = _handler_of(number)
         if current is not handler and current != handler:
             signal.signal(number, handler)
+            current = signal.Handlers(current) if isinstance(current, int) else current
             _log.warning("%s: put back: %s", _set_by_user(number, current), _OURS[number])
-        if signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL:
+        if _handler_of(signal.SIGCHLD) == signal.SIG_DFL:
             action = signal_actions.read(signal.SIGCHLD)
             if signal_actions.handler_of(action) not in (signal_actions.NOTHING, self._python):
                 self._child = action
         else:
             self._put_back_child()
-        if signal.getsignal(signal.SIGUSR2) is not signal.SIG_DFL:
+        if _handler_of(signal.SIGUSR2) != signal.SIG_DFL:
             current = signal.getsignal(signal.SIGUSR2)
             signal.signal(signal.SIGUSR2, signal.SIG_DFL)
             signal_actions.write(signal.SIGUSR2, self._stacks)
@@ -164,8 +170,8 @@ class SignalKeeper:
 
 def name_others() -> None:
     """Logs foreign handlers that stay, with their effect, once for each signal. Call it about once a second."""
-    for number in signal.valid_signals() - _named:
-        handler = signal.getsignal(number)
+    for number in _valid - _named:
+        handler = _handler_of(number)
         if callable(handler) and handler is not signal.default_int_handler:
             _named.add(number)
             _log.warning("%s: %s", _set_by_user(number, handler), _FOREIGN)

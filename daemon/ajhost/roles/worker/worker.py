@@ -251,10 +251,10 @@ class Worker(ExecutorEvents, Sink):
         if now - self._confirmed_ns > _CONFIRM_NS:
             self._confirmed_ns = now
             self._transport.out.confirm()
+            logs.report_lost()
+            self._attempts.tick()
         self._transport.resume()
         self._consumer.refresh()  # entries may have become free without a slot
-        logs.report_lost()
-        self._attempts.tick()
         if self._connection.up.is_set():
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
         self._watchdog.beat()
