@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import dis
 import faulthandler
 import functools
 import gc
@@ -23,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import uvloop.loop
@@ -33,7 +35,6 @@ from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL, POLL_INTERVAL
 
 _log = logging.getLogger("ajhost.worker")
 _OWN = f"{Path(ajhost.__file__).parent}/"
-_POOL = "concurrent/futures/thread.py"
 _STDLIB = f"{sysconfig.get_path('stdlib')}/"
 _SHOWN = 5
 _TIMER = vars(uvloop.loop)["TimerHandle"]
@@ -143,19 +144,29 @@ def _name(task: asyncio.Task[Any]) -> str:
 
 
 def _is_idle(thread: threading.Thread, frames: dict[int, Any]) -> bool:
-    """Whether it is a thread of a library's pool that waits for work.
+    """Whether it is a thread of a library's pool that waits for work: for the next item of a queue.
 
-    One of `concurrent.futures` does in `_worker`. Others (anyio's, which it stops when the loop has ended) wait for the
-    next item of a `queue.Queue`, and run nothing of the application's.
+    So do those of `concurrent.futures`, of anyio (which stops them when the loop has ended), and of connections that
+    are still open (aiosqlite). Nothing of the application's is in their stacks.
     """
     frame = frames.get(thread.ident or 0)
     if frame is None:
         return False
-    if frame.f_code.co_name == "_worker" and frame.f_code.co_filename.endswith(_POOL):
-        return True
     stack = [each.f_code for each, _ in traceback.walk_stack(frame)]
-    waits = any(code is queue.Queue.get.__code__ for code in stack[:2])
-    return waits and all(is_library(code.co_filename) for code in stack)
+    if not all(is_library(code.co_filename) for code in stack):
+        return False
+    # a `queue.Queue` waits in Python, a `SimpleQueue` in C
+    return queue.Queue.get.__code__ in stack[:2] or _attribute_called(frame) == "get"
+
+
+def _attribute_called(frame: FrameType) -> str:
+    """The name of the last attribute that was loaded before what a frame calls: the method."""
+    names = [
+        instruction.argval
+        for instruction in dis.get_instructions(frame.f_code)
+        if instruction.offset <= frame.f_lasti and instruction.opname in ("LOAD_METHOD", "LOAD_ATTR")
+    ]
+    return str(names[-1]) if names else ""
 
 
 def finish(status: int, beat: Callable[[], None]) -> NoReturn:

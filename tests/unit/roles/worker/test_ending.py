@@ -5,23 +5,57 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import sysconfig
 import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from ajhost.roles.worker.ending import Background
 
+LIBRARY = """
+def work(jobs):
+    while jobs.get() is not None:
+        pass
+"""
 
-async def test_a_librarys_thread_that_waits_for_work_is_no_work_that_was_left() -> None:
+
+async def anyios() -> Callable[[], object]:
     """anyio stops its threads when the loop's main task has ended, which is a worker's last act."""
-    to_thread = pytest.importorskip("anyio.to_thread")
+    await pytest.importorskip("anyio.to_thread").run_sync(int)
+    return int
+
+
+async def of_concurrent_futures() -> Callable[[], object]:
+    pool = ThreadPoolExecutor(1)
+    pool.submit(int).result()
+    return lambda: pool.shutdown(wait=False)
+
+
+async def of_a_connection() -> Callable[[], object]:
+    names: dict[str, Any] = {}
+    exec(compile(LIBRARY, f"{sysconfig.get_path('purelib')}/aiosqlite/core.py", "exec"), names)
+    jobs: queue.SimpleQueue[object] = queue.SimpleQueue()
+    threading.Thread(target=names["work"], args=(jobs,)).start()
+    return lambda: jobs.put(None)
+
+
+@pytest.mark.parametrize("start", [anyios, of_concurrent_futures, of_a_connection])
+async def test_a_librarys_thread_that_waits_for_work_is_no_work_that_was_left(
+    start: Callable[[], Awaitable[Callable[[], object]]],
+) -> None:
     loop = asyncio.get_running_loop()
     background = Background(loop)
-    await to_thread.run_sync(int)
-    assert any(thread.name.startswith("AnyIO") for thread in threading.enumerate())
-    end = loop.time() + 60
-    async with asyncio.timeout(30):
-        await background.wait(end, asyncio.Event())
+    before = threading.active_count()
+    stop = await start()
+    try:
+        assert threading.active_count() > before
+        async with asyncio.timeout(30):
+            await background.wait(loop.time() + 60, asyncio.Event())
+    finally:
+        stop()
 
 
 async def test_a_thread_of_the_applications_that_waits_for_work_is_waited_for_and_named(
