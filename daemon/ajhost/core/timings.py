@@ -238,6 +238,8 @@ ADDRESS_STAGGER = 0.25
 """The next address of a server is tried beside the ones before after this (RFC 8305, section 5)."""
 PING_UNANSWERED = 0.5
 """A PING that is not answered for this long makes a connection SILENT."""
+SERVICE_ANSWER_KEPT = 0.2
+"""The supervisor gives the same answer to everybody who asks it as a NATS service in so long a time."""
 LOCAL_CLIENT_LIMIT = 5.0
 """A client of the control or view socket has so long to send its request, and so long to take the answer."""
 TRIAL_LIMIT = 5.0

@@ -10,7 +10,8 @@ from pathlib import Path
 from ajhost import __version__
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.protocol.service_api import Service, ServiceEndpoint, answer, subjects, verb_of
+from ajhost.core.timings import SERVICE_ANSWER_KEPT
+from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, subjects, verb_of
 from ajhost.protocol.times import render
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import HandlerDescription
@@ -44,6 +45,8 @@ class ServiceResponder:
         )
         self._routes: Sequence[str] = ()
         self._group = ""
+        self._kept: dict[Verb, tuple[float, bytes]] = {}
+        """By verb, until when an answer is good: whoever may ask decides how often."""
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -53,13 +56,19 @@ class ServiceResponder:
     def use_routes(self, routes: Sequence[str], group: str) -> None:
         """Takes a generation's routes and queue group."""
         self._routes, self._group = routes, group
+        self._kept.clear()
 
     def answer(self, subject: str) -> bytes | None:
         """The answer to what came on a subject; None for what is no such question, or when nobody serves."""
         verb = verb_of(subject)
         if verb is None or not self._serves():
             return None
-        return answer(verb, self._service, self._endpoints())
+        now = time.monotonic()
+        until, body = self._kept.get(verb, (0.0, b""))
+        if now >= until:
+            body = answer(verb, self._service, self._endpoints())
+            self._kept[verb] = now + SERVICE_ANSWER_KEPT, body
+        return body
 
     def _endpoints(self) -> list[ServiceEndpoint]:
         counted = read_all(self._runtime / DIRECTORY)
