@@ -50,6 +50,9 @@ async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_every_reques
         assert not report.silent, report
         assert not report.no_responders, report
         assert hangs(host) < 3, host.log_text()
+        # nor does an answer say so of a worker that had no CPU to give it
+        texts = [reply.text for request in report.requests for reply in request.replies]
+        assert not [text for text in texts if "hangs" in text]
 
 
 async def test_many_workers_on_one_cpu_are_not_said_to_hang(nats_server: NatsServer, tmp_path: Path) -> None:

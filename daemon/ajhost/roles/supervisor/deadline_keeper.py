@@ -12,8 +12,8 @@ from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
 
 TICK_NS = nanoseconds(CHECK_INTERVAL)
-_EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("the worker hangs")
-_REFUSED = FailureReason.OVERLOADED.text("the worker that refused it hangs")
+_EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("its worker did not answer in time")
+_REFUSED = FailureReason.OVERLOADED.text("the worker that refused it did not say so in time")
 
 
 class DeadlineKeeper:
