@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
+from tests.support.host import Host, Section
 from tests.support.nats import NatsServer
 from tests.support.router import Router
 
@@ -163,3 +163,14 @@ async def test_nothing_that_a_task_does_to_loggers_and_streams_silences_the_host
                 assert " ERROR   worker 0: " in line.text
         assert host.workers() == before
         assert not host.output.having("hangs")
+
+
+async def test_the_supervisor_obeys_the_levels_of_loggers_and_those_of_a_reload(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    quiet: dict[str, Section] = {"log": {"level": "info", "levels": {"ajhost.supervisor": "error"}}}
+    async with Host(tmp_path, nats=nats_server.url, sections=quiet) as host:
+        assert "starting 2 workers" not in host.log_text()
+        host.configure({"echo": "echo"}, {"log": {"level": "info"}})
+        assert (await host.reload()).status == 0
+        await host.log("reloaded: generation 2 serves")

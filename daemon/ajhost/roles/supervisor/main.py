@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import faulthandler
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from ajhost.adapters import logs
 from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
@@ -21,7 +21,7 @@ from ajhost.protocol.credentials import read_word
 from ajhost.roles import host_client
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles
-from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
+from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor, configure_log
 from ajhost.settings.values import HttpSettings, Settings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
     directory = settings.runtime.directory
     try:
         notifier = Notifier()  # first: it takes systemd's variables out of the environment
-        logs.configure(settings.log.level, "supervisor", None, None, form=settings.log.format)
+        configure_log(settings.log)
         processes.set_title("ajhost: supervisor")
         if warning is not None:
             _log.warning("%s", warning)
@@ -119,7 +119,9 @@ def _alone(directory: Path) -> Iterator[RuntimeFiles]:
     try:
         descriptor = runtime_directory.prepare(directory)
     except UnfitDirectory as error:
-        raise StartupFailed(f"runtime.directory: {error}") from error
+        made = os.environ.get("RUNTIME_DIRECTORY", "")  # systemd.exec(5)
+        hint = f"; its unit has made {made} for it" if made and Path(made) != directory else ""
+        raise StartupFailed(f"runtime.directory: {error}{hint}") from error
     files = RuntimeFiles(directory, descriptor)
     try:
         if not runtime_directory.lock(descriptor):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ajhost import __version__
+from ajhost.adapters import logs
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import refusals
 from ajhost.adapters.nats.credentials import trusts_interpreter
@@ -43,13 +44,19 @@ from ajhost.roles.supervisor.strays import Strays
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import PoolEvents, WorkerPool
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
-from ajhost.settings.values import Settings
+from ajhost.settings.values import LogSettings, Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 
 
 class StartupFailed(Exception):
     """The host cannot start; the text says why."""
+
+
+def configure_log(log: LogSettings) -> None:
+    """Writes the supervisor's records as `[log]` says, from now on."""
+    levels = ((name, level) for name, level in log.levels)
+    logs.configure(log.level, "supervisor", None, None, form=log.format, levels=levels)
 
 
 class Supervisor(PoolEvents):
@@ -297,6 +304,8 @@ class Supervisor(PoolEvents):
 
     def _on_reloaded(self, settings: Settings, spec: GenerationSpec) -> None:
         """A reload has succeeded."""
+        if settings.log != self._settings.log:
+            configure_log(settings.log)
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
         self._settings = settings
