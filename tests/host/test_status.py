@@ -12,6 +12,7 @@ import pytest
 
 from ajhost import __version__
 from ajhost.roles.host_client import control
+from tests.support import processes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
@@ -40,6 +41,9 @@ async def test_status_shows_settings_connection_workers_routes_and_tasks(
         assert (routes["echo"]["received"], routes["echo"]["completed"]) == (5, 5)
         assert (routes["work"]["received"], routes["work"]["failed"]["handler error"]) == (5, 1)
         supervisor = told["supervisor"]
+        shown = processes.info(supervisor["pid"])
+        assert shown is not None
+        assert shown.title.startswith("ajhost: supervisor"), "what it is in `ps`, though it was forked"
         assert (supervisor["version"], Path(supervisor["settings"]).name) == (__version__, "ajhost.toml")
         assert 0 < supervisor["uptime_s"] < 120
         (worker,) = told["workers"]

@@ -38,6 +38,8 @@ def _import_all() -> None:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             importlib.import_module(module.name)
     importlib.import_module("ajhost.roles.start_rehearsal")
+    # it finds the place of a title by the environment, which must be the first one then
+    importlib.import_module("setproctitle").getproctitle()
     gc.freeze()  # a command's end would look through all of it
 
 
