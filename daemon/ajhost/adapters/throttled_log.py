@@ -6,6 +6,11 @@ import logging
 import time
 
 from ajhost.core.throttle import Throttle
+from ajhost.core.timings import LOG_REPEAT
+
+_MOST = 16
+"""Kinds that are told apart in `LOG_REPEAT` seconds. Who sends subjects and errors decides how many there are."""
+_OTHERS = "others"
 
 
 class ThrottledLog:
@@ -13,17 +18,23 @@ class ThrottledLog:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        self.clear()
+        self._throttle: Throttle[str] = Throttle()
+        self._told: dict[str, float] = {}
 
     def tell(self, level: int, kind: str, text: str, *arguments: object) -> bool:
         """Logs unless something of this kind was logged a short while ago; then it is counted. Whether it logged."""
-        count = self._throttle.count(kind, time.monotonic())
+        now = time.monotonic()
+        self._told = {known: at for known, at in self._told.items() if now - at < LOG_REPEAT}
+        if kind not in self._told and len(self._told) >= _MOST:
+            kind = _OTHERS
+        count = self._throttle.count(kind, now)
         if count > 1:
             text, arguments = text + " (%d more times since this was last said)", (*arguments, count - 1)
         if count:
+            self._told[kind] = now
             self._logger.log(level, text, *arguments)
         return bool(count)
 
     def clear(self) -> None:
         """All is well again: what comes next is logged at once."""
-        self._throttle: Throttle[str] = Throttle()
+        self._throttle, self._told = Throttle(), {}
