@@ -91,9 +91,9 @@ def refused(call: str, number: int, says: str) -> Case:
     return Case(BROKEN, launcher=(sys.executable, SECCOMP, call, str(number)), says=says)
 
 
-def unmounted(place: str, says: str) -> Case:
-    """Without a file system."""
-    line = f'mount -t tmpfs none {place} && exec "$@"'
+def mounted(how: str, says: str) -> Case:
+    """With a file system of the case's own, `{runtime}` being the runtime directory."""
+    line = f'mount -t tmpfs {how} && exec "$@"'
     return Case(BROKEN, launcher=("unshare", "-m", "/bin/sh", "-c", line, "sh"), says=says)
 
 
@@ -267,7 +267,12 @@ CASES = {
     "too few descriptors for two workers": shell("ulimit -n 40", says="2 workers need 50 open files"),
     "a limit of files' size": shell("ulimit -f 1000", says="less than a ledger: ulimit -f, LimitFSIZE="),
     "no unix sockets": refused("socket", 1, "the sandbox allows no such sockets: RestrictAddressFamilies="),
-    "no /proc": unmounted("/proc", "/proc: found no file system of processes, allowed: our own"),
+    "no inodes in the runtime directory": mounted("-o nr_inodes=5,mode=750 none {runtime}", ""),
+    "no right to write in the runtime directory": mounted(
+        "-o ro,mode=750 none {runtime}", "Read-only file system"
+    ),
+    "a soft limit of descriptors below the hard one": shell("ulimit -Sn 20", SERVES),
+    "no /proc": mounted("none /proc", "/proc: found no file system of processes, allowed: our own"),
     "a mask that takes everything": shell("umask 0777", SERVES),
     "no memory to lock and no core dumps": shell("ulimit -l 0 -c 0", SERVES),
     "warnings that are errors": Case(SERVES, env={"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"}),
@@ -323,7 +328,7 @@ async def test_check_and_run_agree(
         modules={"app": filled(case.app)},
         env=case.env,
     )
-    host.launcher = tuple(map(str, case.launcher))
+    host.launcher = tuple(str(part).replace("{runtime}", str(host.runtime)) for part in case.launcher)
     try:
         sections: dict[str, Any] = {"workers": {"count": 2}} if "count" not in case.settings else {}
         host.configure(case.handlers, {"python": {"import_timeout": 20.0}, **sections})

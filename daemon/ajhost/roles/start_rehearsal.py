@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -44,6 +45,8 @@ from ajhost.settings.values import LogSettings, NatsSettings, Settings
 _MAX_PAYLOAD = 1 << 20
 """Bytes; a NATS server's default, which only a connection could correct."""
 _SUPERVISOR, _WORKER = 1, 2
+_OWN_FILES = 12
+"""What a host has in its runtime directory besides the ledgers of its workers; some are written anew beside the old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
 
     :param runtime: whether the runtime directory is looked at; a unit makes it just before the start.
     """
+    processes.raise_file_limit()  # as a start does
     processes.become_subreaper()  # a worker is forked twice over, so it would be somebody else's child
     if (problem := processes.lacking_proc()) is not None:
         return Rehearsal((), (), (problem,))  # nothing else can be tried
@@ -285,6 +289,10 @@ def _runtime_problems(settings: Settings) -> list[str]:
     else:
         if (problem := runtime_directory.trouble(directory, found)) is not None:
             return [f"runtime.directory: {problem}"]
+        if not os.access(directory, os.W_OK | os.X_OK):
+            number = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
+            why = refusals.explained(OSError(number, os.strerror(number)))
+            return [f"runtime.directory: {directory}: {why}, allowed: one that this user may write"]
         place = directory
     workers = settings.workers
     each = geometry_for(workers.concurrency + workers.backlog, _MAX_PAYLOAD).prepared_size
@@ -297,6 +305,11 @@ def _runtime_problems(settings: Settings) -> list[str]:
         return [
             f"runtime.directory: {free >> 20} MiB are free in {place}, {needed >> 20} MiB are needed: "
             f"{each / (1 << 20):.1f} for each of {workers.count} workers (workers.backlog), as much again for the host"
+        ]
+    if room.f_files and room.f_favail < (files := workers.count + _OWN_FILES):
+        return [
+            f"runtime.directory: {room.f_favail} files can be made in {place}, {files} are needed: "
+            "make that file system with more inodes (tmpfs: nr_inodes=)"
         ]
     return []
 
