@@ -109,14 +109,40 @@ async def test_a_context_of_root_is_not_the_services(
     assert "nats.context" in await agree(lab, host, False)
 
 
-@pytest.mark.parametrize("status", ["226", "217"])
+CANNOT = {
+    "226": ("ReadWritePaths=/srv/nothing-there", "/srv/nothing-there: No such file or directory"),
+    "217": ("User=nosuch", "User= names no user"),
+    "216": ("SupplementaryGroups=nosuch", "SupplementaryGroups= names no group"),
+    "243": ("LoadCredential=x:/srv/nothing-there", "a credential of LoadCredential= cannot be read"),
+    "200": ("WorkingDirectory=/srv/nothing-there", "WorkingDirectory= cannot be entered"),
+    "226, missing": ("RuntimeDirectory=", "found RuntimeDirectory=, allowed: a directory for [runtime]"),
+}
+
+
+@pytest.mark.parametrize("status", CANNOT)
 async def test_a_unit_that_cannot_be_set_up_is_told(
     lab: Lab, host: InstalledHost, nats_server: NatsServer, status: str
 ) -> None:
     host.configure(nats_server.url, {"echo": "echo"})
-    line = {"226": "ReadWritePaths=/srv/nothing-there", "217": "User=nosuch"}[status]
+    line, words = CANNOT[status]
     await drop_in(lab, "broken", f"[Service]\n{line}\n")
-    assert f"status {status}" in await agree(lab, host, False)
+    said = await agree(lab, host, False)
+    assert f"status {status[:3]}" in said
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("line", "limit"), [("TasksMax=3", "pids.max is 3"), ("LimitNPROC=3", "may have 3 processes")]
+)
+async def test_a_unit_with_too_few_processes_is_told_with_the_limit(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, line: str, limit: str
+) -> None:
+    host.configure(nats_server.url, {"echo": "echo"})
+    await drop_in(lab, "few", f"[Service]\n{line}\n")
+    said = await agree(lab, host, False)
+    assert ": cannot fork: Resource temporarily unavailable (" in said
+    assert limit in said
+    assert limit in await lab.log()
 
 
 WRONG = """[Service]

@@ -46,12 +46,36 @@ _EXPECTED: dict[str, tuple[Callable[[str], bool], str]] = {
         ("restart", "yes").__contains__,
         "restart, without which the next start finds no ledger of the one before, and answers for none of its requests",
     ),
+    "RuntimeDirectory": (
+        bool,
+        "a directory for [runtime], without which it must be there, and be the service's own, before each start",
+    ),
     "FileDescriptorStoreMax": (
         lambda text: text != "0",
         "4096, without which the connections of a host that crashed are lost, and with them what waited in them",
     ),
 }
 """Of a unit's properties, which values a host can do all with that it promises, and what to write otherwise."""
+
+
+_SET_UP = {
+    9: "killed, for memory most likely (MemoryMax=)",
+    200: "WorkingDirectory= cannot be entered",
+    203: "the program of ExecStart= cannot be executed (NoExecPaths=, InaccessiblePaths=)",
+    209: "StandardOutput= or StandardError= cannot be opened",
+    216: "Group= or SupplementaryGroups= names no group",
+    217: "User= names no user",
+    226: "a path of ReadWritePaths=, BindPaths=, RootDirectory= or the like cannot be mounted",
+    233: "RuntimeDirectory= cannot be made",
+    238: "StateDirectory= cannot be made",
+    239: "CacheDirectory= cannot be made",
+    243: "a credential of LoadCredential= cannot be read",
+}
+"""What most likely is wrong, by the status of systemd's own set-up (systemd.exec(5), "Process Exit Codes")."""
+_NO_REASON = re.compile(
+    r"Main process exited|Failed with result|^Start|^Failed to start|Deactivated|^Finished|Consumed"
+)
+"""Lines of systemd that say no more than the status."""
 
 
 def unit_of(config: Path) -> str | None:
@@ -101,10 +125,10 @@ def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
         shown = _systemctl("show", "--property=ExecMainStatus,Result", file.name)
         status = int(re.search(r"ExecMainStatus=(\d+)", f"{shown}ExecMainStatus=0")[1])  # type: ignore[index]
         if status not in (0, exit_status.BAD_CONFIGURATION):
-            echo_error(
-                f"{unit}: the check ended with status {status} ({_result(shown)}) in the unit's sandbox; systemd says: "
-                f"{_last_words(file.name)}"
-            )
+            how = f"the check ended with status {status} ({_result(shown)}) in the unit's sandbox"
+            if status in _SET_UP:
+                how = f"{_SET_UP[status]}: status {status} ({_result(shown)}) in the unit's sandbox"
+            echo_error(f"{unit}: {how}; systemd says: {_last_words(file.name)}")
         return exit_status.BAD_CONFIGURATION if status else 0
     finally:
         for path in (file, out, err):
@@ -114,15 +138,17 @@ def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
 
 def _unit_text(cat: str, instance: str, command: str, out: Path, err: Path) -> str:
     """The transient unit: the `[Service]` lines of `systemctl cat`, without those of `_NOT_TAKEN`."""
-    lines, section = ["[Service]"], ""
+    lines, section, made = ["[Service]"], "", ""
     for line in re.sub(r"\\\n", " ", cat).splitlines():
         text = line.strip()
         if text.startswith("["):
             section = text
+        elif section == "[Service]" and text.startswith("RuntimeDirectory="):
+            made = text.partition("=")[2]
         elif section == "[Service]" and text and text[0] not in "#;" and not _NOT_TAKEN.match(text):
-            # the runtime directory exists only while the service runs: with "-" systemd ignores a missing path
-            text = re.sub(r"(?<=[= ])%t/", "-%t/", text)
             lines.append(text.replace("%i", instance).replace("%I", instance))
+    if made:  # only while the service runs: with "-" systemd ignores a missing path
+        lines = [re.sub(r"(?<=[= ])%t/", "-%t/", line) for line in lines]
     lines += [
         "Type=oneshot",
         f"Environment={IN_UNIT}=1",
@@ -145,12 +171,13 @@ def _result(shown: str) -> str:
 
 def _last_words(unit: str) -> str:
     said = subprocess.run(
-        ["journalctl", "--unit", unit, "--lines", "3", "--output", "cat", "--no-pager"],
+        ["journalctl", "--unit", unit, "--lines", "20", "--output", "cat", "--no-pager"],
         capture_output=True,
         text=True,
         check=False,
-    ).stdout.strip()
-    return said.replace("\n", "; ") or "nothing"
+    ).stdout.splitlines()
+    reasons = [line.removeprefix(f"{unit}: ") for line in said if not _NO_REASON.search(line)]
+    return "; ".join(dict.fromkeys(reasons[-3:])) or "nothing"
 
 
 def _systemctl(*arguments: str) -> str:

@@ -20,10 +20,14 @@ _LONGEST_STACKS = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class Fork:
-    """The result of a fork. `seconds`: until the child ended, its hooks included. `problem`: an error text, or None."""
+    """The result of a fork. `seconds`: until the child ended, its hooks included. `problem`: an error text, or None.
+
+    `refused`: by the kernel, for which no import is to blame.
+    """
 
     seconds: float
     problem: str | None
+    refused: bool = False
 
 
 class ForkProbe:
@@ -48,7 +52,7 @@ class ForkProbe:
             try:
                 child = self._fork()
             except OSError as error:
-                return Fork(0.0, f"cannot fork: {refusals.explained(error)}")
+                return Fork(0.0, f"cannot fork: {refusals.explained(error)}", refused=True)
         if child == 0:
             os._exit(_ALIVE)
         in_parent = time.monotonic() - began

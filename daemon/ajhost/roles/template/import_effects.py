@@ -33,6 +33,8 @@ THREAD, CHILD, SIGNAL, TIMER, TIMEOUT, PATCH, FORK = (
     *("thread", "child", "signal", "timer", "timeout"),
     *("patch", "fork"),
 )
+_NO_FORK = "no fork"
+"""The kernel refuses a fork, for which the imports are not to blame."""
 _REFUSED = "refused"
 """The kind of effects that no setting allows."""
 
@@ -175,7 +177,7 @@ class ImportWatch:
     def _fork_hooks(self, stacks: int) -> Iterator[ImportEffect]:
         took = self._probe.run(FORK_PROBE_LIMIT, stacks)
         if took.problem is not None:
-            yield ImportEffect(_REFUSED, "fork", took.problem)
+            yield ImportEffect(_NO_FORK if took.refused else _REFUSED, "fork", took.problem)
         elif took.seconds - self._probe.before > FORK_PROBE_SLOW:
             text = f"a fork takes {took.seconds:.1f} s with the at-fork hooks of the import, and each worker needs two"
             yield ImportEffect(FORK, "fork", text)
@@ -193,6 +195,8 @@ def verdict(
     """
     errors: list[str] = []
     warnings: list[str] = []
+    if no_fork := [effect.text for effect in effects if effect.kind == _NO_FORK]:
+        return no_fork, []
     for effect in effects:
         if effect.kind == _REFUSED:
             errors.append(effect.text)
