@@ -55,36 +55,40 @@ class LedgerWriter(Ledger):
         self.store = Allocator(self.words[Word.STORE_AT], self.words[Word.STORE_SIZE])
         prepared = self.store_prepared or self.words[Word.STORE_SIZE]
         self._prepared = self.words[Word.STORE_AT] + prepared
-        self._free = list(range(self.entries - 1, -1, -1))
+        self._free: list[int] = []
+        """Entries that were in use. Those that never were are not listed: 4,096 numbers are 0.2 MB of each worker."""
         self._words_of: list[memoryview] = []
         """The words of each entry that was ever in use."""
         self._stored: dict[int, int] = {}
         self._seq = self._high_water = 0
-        self._seqs = [0] * self.entries
-        """Of each entry `seq << 8`: what this process has stored it need not read again."""
+        self._seqs: list[int] = []
+        """`seq << 8` of each entry that was ever in use: what this process has stored it need not read again."""
 
     @property
     def available(self) -> int:
         """How many entries are free."""
-        return len(self._free)
+        return self.entries - self._high_water + len(self._free)
 
     @property
     def held(self) -> int:
         """How many entries are in use."""
-        return self.entries - len(self._free)
+        return self._high_water - len(self._free)
 
     def _take_entry(self) -> int:
-        index = self._free.pop()
-        if index == self._high_water:
-            self._touch(index)
+        index = self._free.pop() if self._free else self._touch()
         self._seqs[index] = self._seq = self._seq + (1 << 8)
         return index
 
-    def _touch(self, index: int) -> None:
-        """An entry is used for the first time. Released ones are taken first, so this grows by one at a time."""
+    def _touch(self) -> int:
+        """The next entry that was never in use. Released ones are taken first, so their number grows slowly."""
+        index = self._high_water
+        if index == self.entries:
+            raise IndexError("no entry is free")
         at = FIRST + index * ENTRY_WORDS
         self._words_of.append(self.words[at : at + ENTRY_WORDS])
+        self._seqs.append(0)
         self._high_water = self.words[Word.HIGH_WATER] = index + 1
+        return index
 
     def receive(self, at: int, size: int, now_ns: int) -> int:
         """RECEIVED: a request whose raw frame lies at file offset `at`. The caller has checked `available`."""
@@ -102,9 +106,7 @@ class LedgerWriter(Ledger):
             if not reply:
                 continue
             # as `_take_entry` does, without a call more for each task
-            index = free.pop()
-            if index == self._high_water:
-                self._touch(index)
+            index = free.pop() if free else self._touch()
             seqs[index] = self._seq = seq = self._seq + (1 << 8)
             words = words_of[index]
             words[FRAME] = at + begin << 32 | end - begin
@@ -116,7 +118,7 @@ class LedgerWriter(Ledger):
 
     def receive_copy(self, frame: bytes, now_ns: int) -> int | None:
         """RECEIVED: a request whose frame is copied to the store; None when there is no room."""
-        place = self._store(frame) if self._free else None
+        place = self._store(frame) if self.available else None
         if place is None:
             return None
         index = self.receive(place, len(frame), now_ns)

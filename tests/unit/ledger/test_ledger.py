@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -54,6 +55,30 @@ def test_a_ledger_says_whose_it_is() -> None:
     _, owner = fresh()
     assert (owner.serial, owner.slot, owner.generation, owner.entries) == (7, 3, 2, 8)
     assert owner.chunk_at == HEADER_SIZE + 8 * ENTRY_SIZE
+
+
+def test_an_owner_has_memory_for_the_entries_that_were_in_use_alone() -> None:
+    geometry = Geometry(4096, 4096, 4096)
+    memory = bytearray(geometry.size)
+    create(memoryview(memory), geometry, Identity(7, 3, 2))
+    tracemalloc.start()
+    owner = LedgerWriter(memoryview(memory))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert owner.available == 4096
+    assert most < 16 << 10
+
+
+def test_each_entry_is_taken_once_and_there_are_no_more() -> None:
+    _, owner = fresh()
+    taken = [owner.start_pulled(1) for _ in range(5)]
+    owner.release_all(taken[1:3])
+    assert (owner.available, owner.held) == (5, 3)
+    taken = [taken[0], *taken[3:], *(owner.start_pulled(1) for _ in range(5))]
+    assert sorted(taken) == list(range(8))
+    assert (owner.available, owner.held) == (0, 8)
+    with pytest.raises(IndexError):
+        owner.start_pulled(1)
 
 
 def without_magic(memory: bytearray) -> bytearray:
