@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,12 @@ class Podman:
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
         )
+
+    def program(self, path: Path) -> Path:
+        """Writes a program that is Podman with this storage."""
+        path.write_text(f'#!/bin/sh\nexec {" ".join(self._command)} --cgroup-manager cgroupfs "$@"\n')
+        path.chmod(0o755)
+        return path
 
     def do(self, *arguments: str, timeout: float = 60.0) -> str:
         done = self.run(*arguments, timeout=timeout)
@@ -208,6 +216,43 @@ def test_it_serves_reloads_and_stops_in_order(
         container.until_healthy()
     assert json.loads(container.ajhost("call", "slow", "{}").stdout) == {"done": True}
     assert container.stop() == 0
+
+
+def test_the_compose_file_serves_beside_its_server(podman: Podman, tmp_path: Path) -> None:
+    """By podman-compose (PyPI), with this machine's nats-server in the place of its image, and another port."""
+    if (compose := shutil.which("podman-compose")) is None:
+        pytest.skip("the compose file is run by podman-compose")
+    shop = tmp_path / "shop"
+    shutil.copytree(ROOT / "packaging" / "container", shop)
+    file = shop / "compose.yaml"
+    file.write_text(file.read_text().replace("127.0.0.1:9464:", "127.0.0.1::"))
+    program = shutil.which("nats-server", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert program is not None
+    shutil.copy(program, shop / "nats-server")
+    (shop / "nats.Dockerfile").write_text('FROM scratch\nCOPY nats-server /\nENTRYPOINT ["/nats-server"]\n')
+    image = "docker.io/library/nats:2.10"
+    podman.do("build", "--file", str(shop / "nats.Dockerfile"), "--tag", image, str(shop))
+    podman.do("tag", "ajhost", "shop_ajhost")
+    wrapper = podman.program(tmp_path / "podman")
+    (tmp_path / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
+    )
+    command = [compose, "--podman-path", str(wrapper), "--file", str(file)]
+    environment = {**os.environ, "CONTAINERS_CONF": str(tmp_path / "containers.conf")}
+    run = partial(subprocess.run, env=environment, check=True, timeout=60, stdin=subprocess.DEVNULL)
+    try:
+        run([*command, "up", "--detach", "--no-build"])
+        host = "shop_ajhost_1"
+        end = time.monotonic() + 60
+        while podman.run("healthcheck", "run", host).returncode != 0:
+            assert time.monotonic() < end, podman.run("logs", host)
+            time.sleep(0.2)
+        said = podman.do("exec", host, "ajhost", "call", "email:new", '{"to": "ada@example.net"}')
+        assert said == "sent to ada@example.net"
+        run([*command, "stop"])
+        assert podman.do("inspect", host, "--format", "{{.State.ExitCode}}").strip() == "0"
+    finally:
+        run([*command, "down"])
 
 
 def test_without_a_tmpfs_and_with_its_own_layer_writable_it_serves_too(
