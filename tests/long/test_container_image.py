@@ -46,6 +46,7 @@ class Podman:
     """Podman with its storage in a directory of the test's."""
 
     def __init__(self, storage: str) -> None:
+        self._place = storage
         self._command = (
             "podman",
             "--root",
@@ -64,7 +65,7 @@ class Podman:
             text=True,
             check=False,
             timeout=timeout,
-            cwd=ROOT,
+            cwd=ROOT if arguments[0] == "build" else self._place,  # conmon leaves a file `oom` there
             stdin=subprocess.DEVNULL,
         )
 
@@ -239,7 +240,9 @@ def test_the_compose_file_serves_beside_its_server(podman: Podman, tmp_path: Pat
     )
     command = [compose, "--podman-path", str(wrapper), "--file", str(file)]
     environment = {**os.environ, "CONTAINERS_CONF": str(tmp_path / "containers.conf")}
-    run = partial(subprocess.run, env=environment, check=True, timeout=60, stdin=subprocess.DEVNULL)
+    run = partial(
+        subprocess.run, cwd=tmp_path, env=environment, check=True, timeout=60, stdin=subprocess.DEVNULL
+    )
     try:
         run([*command, "up", "--detach", "--no-build"])
         host = "shop_ajhost_1"
