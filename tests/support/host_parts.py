@@ -32,7 +32,7 @@ from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
-from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
+from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.connections import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ajhost.core.timings import CALL_CONNECT_LIMIT
-from ajhost.settings.redact import without_secret
+from ajhost.settings.redact import without_userinfo
 
 _REQUESTS = ("CHORIA_AJ.H.T.>", "CHORIA.AJ.H.T.catchall")
 _REPLIES = "_INBOX.>"
@@ -104,7 +104,7 @@ async def _connect(url: str) -> Client:
             return await nats.connect(url, error_cb=_ignore, connect_timeout=2, max_reconnect_attempts=-1)
     except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
         reason = str(error) or f"no connection within {CALL_CONNECT_LIMIT:g} s"
-        raise ConnectionError(f"cannot reach NATS at {without_secret(url)}: {reason}") from None
+        raise ConnectionError(f"cannot reach NATS at {without_userinfo(url)}: {reason}") from None
 
 
 async def _ignore(error: Exception) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import config_option, runtime_directory, unreadable
+from ajhost.cli.configuration import config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
+from ajhost.cli.running_host import runtime_directory, unreadable
 
 _EPILOG = """\b
 Examples:

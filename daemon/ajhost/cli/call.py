@@ -27,7 +27,7 @@ from ajhost.cli.call_run import (
     summary,
     summary_text,
 )
-from ajhost.cli.common import config_option, hint_at_settings_here, load_settings
+from ajhost.cli.configuration import config_option, hint_at_settings_here, load_settings
 from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.safe_text import printable

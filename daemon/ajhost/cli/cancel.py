@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.common import ask_host, config_option
+from ajhost.cli.configuration import config_option
+from ajhost.cli.running_host import ask_host
 
 _EPILOG = """\b
 Examples:

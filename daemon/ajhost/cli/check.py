@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import load_settings, own_config_option
+from ajhost.cli.configuration import load_settings, own_config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.files import ignored_files
 from ajhost.settings.values import Settings
@@ -50,18 +50,18 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     that unit's sandbox.
     """
     from ajhost.adapters.linux import inherited
-    from ajhost.cli import identity, systemd_unit
+    from ajhost.cli import run_as_user, systemd_unit
 
     inherited.reset_signals()  # as `run` does
     in_unit = systemd_unit.IN_UNIT in os.environ
     given = (("--show", show), ("--connect", connect))
     if not in_unit:
-        if identity.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
+        if run_as_user.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
             return systemd_unit.check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
-        user = identity.assume(user, config)
+        user = run_as_user.assume(user, config)
     settings = load_settings(config)
-    if identity.is_root() and user is None:
-        echo_error(f"{settings.origin}: warning: {identity.AS_ROOT}")
+    if run_as_user.is_root() and user is None:
+        echo_error(f"{settings.origin}: warning: {run_as_user.AS_ROOT}")
     for path in ignored_files(config):
         echo_error(f"{path}: warning: it is not read: the names of drop-ins end in .toml")
     # a unit makes its runtime directory at the start, and takes it away at the end

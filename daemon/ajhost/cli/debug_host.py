@@ -20,7 +20,7 @@ from ajhost.adapters.dev_client import serve
 from ajhost.adapters.logs import configure
 from ajhost.api import Task
 from ajhost.cli import exit_status
-from ajhost.cli.common import BadConfiguration, load_settings
+from ajhost.cli.configuration import BadConfiguration, load_settings
 from ajhost.cli.output import echo, echo_error
 from ajhost.core.routing import Routes
 from ajhost.protocol.outcome import Failed, Outcome

@@ -20,14 +20,14 @@ from ajhost.adapters.dev_client import Passed, TaskTap
 from ajhost.adapters.linux.child_processes import children_of
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats_server import EmbeddedNatsServer
-from ajhost.cli.common import BadConfiguration, load_settings
+from ajhost.cli.configuration import BadConfiguration, load_settings
 from ajhost.cli.dev_context import nats_context
 from ajhost.cli.dev_place import make_place, settings_of
 from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
 from ajhost.protocol.safe_text import printable
 from ajhost.protocol.wire import error_of
-from ajhost.settings.redact import without_secret
+from ajhost.settings.redact import without_userinfo
 from ajhost.settings.toml_text import development_sections, toml_text
 
 DRAIN = 0.3
@@ -144,7 +144,7 @@ class DevSession:
 
     def _tell_start(self) -> None:
         known = "" if self.context is None else f", the NATS context {self.context}"
-        echo(f"dev: NATS is at {without_secret(self._url)}{known}")
+        echo(f"dev: NATS is at {without_userinfo(self._url)}{known}")
         if self.config is None:
             for route, target in self.handlers.items():
                 echo(f"dev: {route or 'the catch-all'} is served by {target}")

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import ask_host, config_option
+from ajhost.cli.configuration import config_option
 from ajhost.cli.output import echo, echo_error, show_progress, to_json
+from ajhost.cli.running_host import ask_host
 from ajhost.cli.status import read_or_tell, reader
 from ajhost.core.status import StatusReport, drain_text
 from ajhost.core.timings import DRAIN_LOOK_INTERVAL

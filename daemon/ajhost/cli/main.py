@@ -15,7 +15,7 @@ import click
 from ajhost import __version__
 from ajhost.adapters.linux import inherited
 from ajhost.cli import exit_status
-from ajhost.cli.common import BadConfiguration
+from ajhost.cli.configuration import BadConfiguration
 from ajhost.cli.output import OutputFailed, echo_error
 
 _COMMANDS = (

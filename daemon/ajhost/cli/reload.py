@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import BadConfiguration, ask_host, config_option
+from ajhost.cli.configuration import BadConfiguration, config_option
 from ajhost.cli.output import echo_error
+from ajhost.cli.running_host import ask_host
 
 _EPILOG = """\b
 Examples:

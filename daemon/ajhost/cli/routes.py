@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import config_option, load_settings
+from ajhost.cli.configuration import config_option, load_settings
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.values import HandlerSettings, Settings
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import load_settings, own_config_option
+from ajhost.cli.configuration import load_settings, own_config_option
 
 _EPILOG = """\b
 Examples:
@@ -38,12 +38,12 @@ def run(config: Path, user: str | None) -> int:
     Handlers are imported and run by the user who starts this; root should name another one.
     """
     from ajhost.adapters.linux import inherited
-    from ajhost.cli import identity, systemd_unit
+    from ajhost.cli import run_as_user, systemd_unit
 
     inherited.reset_signals()
-    if identity.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
+    if run_as_user.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
         user = systemd_unit.user_of(unit) or None
-    user = identity.assume(user, config)
+    user = run_as_user.assume(user, config)
     # a reload sees the environment of the start, of which the service manager's part is taken out meanwhile
     environ = dict(os.environ)
     settings = load_settings(config, environ)
@@ -55,6 +55,6 @@ def run(config: Path, user: str | None) -> int:
     for name in setting_variables(environ):  # which may be secrets, and are not for handlers
         del os.environ[name]
 
-    warning = identity.AS_ROOT if identity.is_root() and user is None else None
+    warning = run_as_user.AS_ROOT if run_as_user.is_root() and user is None else None
     started = supervise(settings, partial(load, config, environ), warning)
     return exit_status.OK if started else exit_status.CANNOT_START

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import config_option, is_named, runtime_directory, unreadable, wrong_host
+from ajhost.cli.configuration import config_option, is_named
 from ajhost.cli.output import columns, echo, echo_error, to_json
+from ajhost.cli.running_host import runtime_directory, unreadable, wrong_host
 from ajhost.core.status import (
     CATCH_ALL,
     RouteStatus,

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.common import config_option
+from ajhost.cli.configuration import config_option
 from ajhost.cli.output import echo_error
 from ajhost.cli.status import print_once, read_or_tell, reader
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ajhost.protocol.secrets import without_secrets
+
 MISLEADING = (
     "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
     "\U000e0001\U000e0020-\U000e007f"
@@ -12,10 +14,6 @@ MISLEADING = (
 another text than there is. Not the joiners of zero width, which emoji and Persian words are written with."""
 # C0 but for tab and newline: they would drive the reader's terminal, and make journalctl print "[blob data]"
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{MISLEADING}]")
-NKEY_SEED = r"\bS[ACNOPUX][A-Z2-7]{56}\b"
-"""S, its kind, base32 (github.com/nats-io/nkeys)."""
-# user, password or token in a URL, and seeds
-_SECRET = re.compile(rf"(?<=://)[^\s/\"']+(?=@)|{NKEY_SEED}")
 
 
 def clean(text: str) -> str:
@@ -23,11 +21,6 @@ def clean(text: str) -> str:
     if not text.isprintable():
         text = _CONTROL.sub(_escaped, text)
     return without_secrets(text)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with `***` in the place of what stands before the host of an address, and of seeds."""
-    return _SECRET.sub("***", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

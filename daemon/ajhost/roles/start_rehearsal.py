@@ -36,7 +36,7 @@ from ajhost.roles.messages import (
     WorkerReady,
     encode,
 )
-from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
+from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess

@@ -12,7 +12,7 @@ from ajhost.protocol.server_url import read_server_url
 from ajhost.protocol.task import LONGEST_TYPE
 from ajhost.protocol.wire import reply_subjects
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.redact import hidden, quoted, shown, without_secret
+from ajhost.settings.redact import hidden, quoted, shown, without_userinfo
 
 _ROUTE = re.compile(r"[a-zA-Z0-9_:-]*\Z")
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)([KMGT]?)\Z")
@@ -29,7 +29,7 @@ _HOST = re.compile(r"[^\s/?#@:\[\]]+\Z|\[[0-9a-fA-F:.]+(%\w+)?\]\Z")
 def server(url: str) -> str:
     """The address of a NATS server, as it is."""
     if "://" not in url:
-        raise InvalidValue(f"{quoted(without_secret(url))} without a scheme", _SERVER)
+        raise InvalidValue(f"{quoted(without_userinfo(url))} without a scheme", _SERVER)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -39,13 +39,13 @@ def server(url: str) -> str:
             f"{_SERVER}, an IPv6 address in brackets: nats://[::1]:4222",
         ) from None
     if parts.scheme not in _SCHEMES:
-        raise InvalidValue(f"scheme {shown(parts.scheme)} in {quoted(without_secret(url))}", _SERVER)
+        raise InvalidValue(f"scheme {shown(parts.scheme)} in {quoted(without_userinfo(url))}", _SERVER)
     if not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise InvalidValue(quoted(without_secret(url)), _SERVER)
+        raise InvalidValue(quoted(without_userinfo(url)), _SERVER)
     try:
         read_server_url(url)
     except ValueError as error:
-        raise InvalidValue(f"{quoted(without_secret(url))} with {error}", _SERVER) from None
+        raise InvalidValue(f"{quoted(without_userinfo(url))} with {error}", _SERVER) from None
     return url
 
 

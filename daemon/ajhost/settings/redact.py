@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ajhost.protocol.safe_text import NKEY_SEED
+from ajhost.protocol.secrets import NKEY_SEED
 from ajhost.settings.values import Settings
 
 _HIDDEN = "***"
@@ -59,7 +59,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
-def without_secret(url: str) -> str:
+def without_userinfo(url: str) -> str:
     """An address without user name and password."""
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     _, at, place = rest.rpartition("@")
@@ -70,7 +70,7 @@ def redacted(settings: Settings) -> dict[str, Any]:
     """The settings as plain JSON values: passwords, tokens and what addresses hold of them replaced, paths as text."""
     plain: dict[str, Any] = _plain(asdict(settings))
     nats = plain["nats"]
-    nats["servers"] = [without_secret(server) for server in nats["servers"]]
+    nats["servers"] = [without_userinfo(server) for server in nats["servers"]]
     for key in ("password", "token"):
         if nats[key] is not None:
             nats[key] = _HIDDEN

@@ -13,7 +13,7 @@ from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.queue import DEFAULT
+from ajhost.roles.shared_queue.token_queues import DEFAULT
 from ajhost.roles.supervisor.recovery.remains import Remains
 from tests.support.host_parts import Act, HostParts, Killed, frame, lying
 

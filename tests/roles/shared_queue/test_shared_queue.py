@@ -18,7 +18,7 @@ from ajhost.protocol.frames import scan
 from ajhost.protocol.task import TaskRecord
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue, queue_names, queue_of
+from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue, queue_names, queue_of
 from ajhost.settings.values import HandlerSettings
 from tests.support.host_parts import frame, until
 

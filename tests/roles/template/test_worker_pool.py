@@ -12,7 +12,7 @@ from pathlib import Path
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Scale
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.connections import FdStore
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.worker_process import WorkerProcess

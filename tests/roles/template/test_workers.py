@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.shared_queue.queue import TokenQueue, open_queue
+from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue
 from tests.roles.template.driver import Fork, Start, TemplateDriver
 from tests.support.host_parts import until
 from tests.support.processes import children, info

@@ -30,7 +30,7 @@ from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
+from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.recovery.takeover import answer_for, answer_started, requeue_tokens
 from ajhost.roles.worker.executor import Executor, ExecutorEvents

@@ -20,7 +20,7 @@ from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_plac
 from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 
 _PULL_MARGIN_NS = nanoseconds(PULL_MARGIN)
 

@@ -13,7 +13,7 @@ from ajhost.ledger.layout import State
 from ajhost.ledger.queue_token import Token
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.roles.request_check import CheckedRequest
-from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue
+from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue
 
 CachedCheck = tuple[bytes, CheckedRequest]
 """The reply subject of a waiting request, and the result of its check."""

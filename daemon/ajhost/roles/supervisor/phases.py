@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ajhost.ledger.view import Ledger
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.control import Decision
 from ajhost.roles.supervisor.readiness import starting_text

@@ -14,7 +14,7 @@ from ajhost.core.fleet import HangEnded, Hung, Tick
 from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor.connections import FdStore

@@ -30,7 +30,7 @@ from ajhost.protocol.task import read_task
 from ajhost.protocol.wire import encode_reply, host_subjects
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.queue import TokenQueue, queue_of
+from ajhost.roles.shared_queue.token_queues import TokenQueue, queue_of
 from ajhost.roles.specs import GenerationSpec, connection_name
 from ajhost.roles.supervisor.answered import Answered
 from ajhost.roles.supervisor.nats_service import ServiceResponder

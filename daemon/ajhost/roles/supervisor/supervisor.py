@@ -23,7 +23,7 @@ from ajhost.core.timeline import EventKind, Timeline
 from ajhost.ledger.view import Ledger
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.request_check import describe_signatures
-from ajhost.roles.shared_queue.queue import TokenQueue, open_queue, queue_names
+from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.connections import FdStore, Key

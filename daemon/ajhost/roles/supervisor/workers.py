@@ -44,7 +44,7 @@ from ajhost.roles.messages import (
     StartFailed,
     WorkerReady,
 )
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.specs import WorkerSpec
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.connections import FdStore, Key

@@ -42,7 +42,7 @@ from ajhost.roles.messages import (
     WorkerForked,
     encode,
 )
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, rehearsal
 from ajhost.roles.template.dependencies import directories
 from ajhost.roles.template.fork_answer import fork_answer

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
-from ajhost.roles.worker.stacks import DeadlineStacks
 from ajhost.roles.worker.threads import Threads
 
 _log = logging.getLogger("ajhost.worker")
@@ -68,7 +68,7 @@ class Deadlines:
         going = [attempt for attempt in self._attempts if attempt.stuck is None]
         for attempt in [attempt for attempt in going if attempt.deadline <= now]:
             if attempt.phase is WAITING or attempt.phase is RUNNING:
-                self._answer(attempt, Failed(exceeded(attempt)), now, tell=True)
+                self._end(attempt, Failed(exceeded(attempt)), now, tell=True)
             elif attempt.phase is ANSWERED and now >= attempt.grace:
                 self.give_up(attempt, StuckReason.CANCELLATION)
         left = [
@@ -78,12 +78,12 @@ class Deadlines:
         ]
         self.look_by(min(left, default=_NEVER))
 
-    def answer(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """Answers for it before its deadline, then cancels it."""
-        self._answer(attempt, outcome, now, tell=False)
+    def answer_and_cancel(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
+        """Answers for it before its deadline (an operator cancels it, the time to drain is over), then cancels it."""
+        self._end(attempt, outcome, now, tell=False)
         self.look_by(now + self._kill_grace)
 
-    def _answer(self, attempt: Attempt, outcome: Outcome, now: float, *, tell: bool) -> None:
+    def _end(self, attempt: Attempt, outcome: Outcome, now: float, *, tell: bool) -> None:
         """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin.
 
         `tell`: its stack is logged between the two, if it is time to.

@@ -20,11 +20,12 @@ from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import attempts
 from ajhost.roles.application import around
 from ajhost.roles.worker import forked_child
+from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.deadlines import DeadlineEvents, Deadlines, exceeded, thread_name
 from ajhost.roles.worker.fail_stop import fail
+from ajhost.roles.worker.outcomes import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.request import ANSWERED, Attempt, StuckReason
-from ajhost.roles.worker.result_encoding import describe, outcome_of_exception, outcome_of_result
-from ajhost.roles.worker.stacks import DeadlineStacks, stacks_of
+from ajhost.roles.worker.stacks import stacks_of
 from ajhost.roles.worker.threads import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
@@ -263,7 +264,7 @@ class Executor:
         found = [attempt for attempt in self.unanswered() if attempt.task.id == task]
         now = time.monotonic()
         for attempt in found:
-            self._deadlines.answer(attempt, outcome, now)
+            self._deadlines.answer_and_cancel(attempt, outcome, now)
         return bool(found)
 
     def stacks(self, task: str) -> str:
@@ -296,4 +297,4 @@ class Executor:
         self._over = Failed(text)
         now = time.monotonic()
         for attempt in self.unanswered():
-            self._deadlines.answer(attempt, self._over, now)
+            self._deadlines.answer_and_cancel(attempt, self._over, now)

@@ -19,7 +19,7 @@ from ajhost.roles.attempts import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Origin
 from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.queue import DEFAULT
+from ajhost.roles.shared_queue.token_queues import DEFAULT
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.request import PulledRequest, Request, Route
 from ajhost.roles.worker.responder import Responder

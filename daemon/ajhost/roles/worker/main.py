@@ -23,13 +23,13 @@ from ajhost.ledger.layout import Word
 from ajhost.roles.attempts import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import StacksFile, encode
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
 from ajhost.roles.worker import signals
+from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.ending import finish
 from ajhost.roles.worker.fail_stop import fail
-from ajhost.roles.worker.stacks import DeadlineStacks
 from ajhost.roles.worker.worker import Worker
 
 

@@ -5,7 +5,6 @@ It only reads: no task is woken or stopped for it. It runs on the loop, so no co
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
@@ -16,32 +15,12 @@ from types import FrameType
 from typing import Any
 
 import ajhost
-from ajhost.core.stacks_gate import StacksGate
 from ajhost.protocol.safe_text import clean
 from ajhost.roles.worker.request import Attempt
 
-_log = logging.getLogger("ajhost.worker")
 _OURS = str(Path(ajhost.__file__).parent)
 _LONGEST_CHAIN = 200
 _LONGEST_TEXT = 200_000
-
-
-class DeadlineStacks:
-    """Logs what a task is doing that is still running at its deadline, as often as `gate` lets it."""
-
-    def __init__(self, gate: StacksGate) -> None:
-        self._gate = gate
-
-    def wanted(self, attempt: Attempt) -> bool:
-        """Whether to `tell` of this one. If so, no other of the route is told of within a minute."""
-        return self._gate.take(attempt.handler.route, time.monotonic_ns())
-
-    @staticmethod
-    def tell(attempt: Attempt, thread: str) -> None:
-        """Logs it. `thread`: the name of the thread that runs it, if one does."""
-        labels = attempt.labels()
-        text = stacks_of([attempt], lambda _: thread)
-        _log.warning("route %r: at its deadline, %s", labels.route, text, extra=labels.extras())
 
 
 def stacks_of(attempts: Iterable[Attempt], name_of: Any) -> str:

@@ -54,9 +54,10 @@ from ajhost.roles.messages import (
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.queue import TokenQueue
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.specs import GenerationSpec, WorkerSpec, connection_name
 from ajhost.roles.worker import forked_child
+from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
@@ -67,7 +68,6 @@ from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.routes import make_routes
 from ajhost.roles.worker.signals import SignalKeeper
-from ajhost.roles.worker.stacks import DeadlineStacks
 from ajhost.roles.worker.threads import prepare_for_threads
 from ajhost.roles.worker.upkeep import Upkeep
 from ajhost.roles.worker.watchdog import Watchdog

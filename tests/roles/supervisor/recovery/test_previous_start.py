@@ -21,7 +21,7 @@ from ajhost.ledger.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
 from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
-from ajhost.roles.shared_queue.queue import DEFAULT, TokenQueue, open_queue
+from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor import standby as standby_module
 from ajhost.roles.supervisor.connections import FdStore, InheritedConnections, Key, stored_name
 from ajhost.roles.supervisor.recovery.orphan import Orphan

@@ -1,0 +1,84 @@
+"""The running host that a command is about: where it is, whether it is the one that is meant, and what it is asked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ajhost.cli import exit_status
+from ajhost.cli.configuration import BadConfiguration
+from ajhost.cli.output import echo, echo_error
+
+_ANSWER_LIMIT = 30.0
+"""Seconds that a host may take to say what it has done."""
+
+
+def runtime_directory(config: Path) -> Path:
+    """The runtime directory that the configuration names, even if the configuration has errors elsewhere.
+
+    :raises BadConfiguration: the file cannot be read, or its `[runtime]` table is wrong.
+    """
+    from ajhost.settings.errors import InvalidValue
+    from ajhost.settings.runtime import runtime_directory as find
+
+    try:
+        return find(config)
+    except OSError as error:
+        hint = (
+            "; ask as root or as a member of the host's group" if isinstance(error, PermissionError) else ""
+        )
+        raise BadConfiguration(f"{error.filename or config}: {error.strerror or error}{hint}") from None
+    except InvalidValue as error:
+        raise BadConfiguration(f"{config}: {error}") from None
+
+
+def unreadable(directory: Path, error: OSError) -> str:
+    """Why a runtime directory tells nothing."""
+    hint = "; ask as root or as the user that the host runs as" if isinstance(error, PermissionError) else ""
+    return f"{error.filename or directory}: {error.strerror or error}{hint}"
+
+
+def wrong_host(directory: Path, config: Path) -> str | None:
+    """An error text if the host in `directory` was started with another file than `config`; else None."""
+    from ajhost.roles.host_client import settings_of
+
+    runs_on = settings_of(directory)
+    if runs_on is None or os.path.realpath(runs_on) == os.path.realpath(config):
+        return None
+    return f"the host on {directory} runs on {runs_on}, not on {config}"
+
+
+def ask_host(
+    config: Path,
+    asked: dict[str, object],
+    *,
+    limit: float = _ANSWER_LIMIT,
+    late: str = "no answer within {:g} s: `ajhost status` says whether the supervisor hangs",
+    quiet: bool = False,
+) -> int:
+    """Sends a request to the running host's control socket, and prints its answer.
+
+    :param limit: how long it may take (s), and `late` what is printed after that.
+    :param quiet: prints nothing if the host has done it.
+    :returns: the exit status: 0 done, 1 refused or no answer in time, 3 no host runs.
+    """
+    directory = runtime_directory(config)
+    from ajhost.roles.host_client import NotRunning, control
+
+    try:
+        done, text = control(directory, limit, asked | {"settings": config})
+    except NotRunning as error:
+        echo_error(str(error))
+        return exit_status.NO_HOST
+    except TimeoutError:
+        echo_error(late.format(limit))
+        return exit_status.NO
+    except OSError as error:
+        echo_error(unreadable(directory, error))
+        return exit_status.NO_HOST
+    if done:
+        if not quiet:
+            echo(text)
+        return exit_status.OK
+    echo_error(text)
+    return exit_status.NO
