@@ -262,6 +262,19 @@ async def test_a_request_that_waits_is_cancelled_unless_a_consumer_has_just_begu
     assert (told, list(one.replies)) == (("", []) if begun_elsewhere else ("waiting", [index]))
 
 
+async def test_a_request_that_was_given_to_somebody_else_is_not_cancelled_here(
+    tmp_path: Path, queues: list[TokenQueue]
+) -> None:
+    async def handler(task: Task) -> None:
+        raise AssertionError("it never begins here")
+
+    one = worker(tmp_path, queues, handler)
+    (taken,) = one.receive(b"R.0")
+    one.ledger.revoke(taken, one.ledger.state(taken)[0])
+    assert (one.intake.cancel("0", Failed("cancelled: here")), one.replies) == ("", {})
+    await one.idle()
+
+
 async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
     tmp_path: Path, queues: list[TokenQueue], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,7 +265,7 @@ class Executor:
         now = time.monotonic()
         for attempt in found:
             self._deadlines.answer_and_cancel(attempt, outcome, now)
-        return bool(found)
+        return any(attempt.is_ours for attempt in found)
 
     def stacks(self, task: str) -> str:
         """What the task of that id is doing, or each that runs if it is empty; for people."""

@@ -98,6 +98,11 @@ class Attempt:
         """When code that was cancelled must have ended."""
         self.work: asyncio.Task[None] | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether nobody else has it, and so what was answered here is its answer."""
+        return True
+
     def begin(self) -> bool:
         """Immediately before the handler's first instruction. False: do not run it; it is answered already."""
         if self.phase is WAITING or self.phase is RETURNED:
@@ -177,6 +182,11 @@ class Request(Attempt):
         self.reply = reply
         self.record = record
         self.owned: bool | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Not if this process had been stopped, and the supervisor has given it to somebody else meanwhile."""
+        return self.owned is not False
 
     def begin(self) -> bool:
         """As for any attempt. False, too: somebody else has the request by now, as this process had been stopped."""
