@@ -70,6 +70,8 @@ def _place(place: str) -> tuple[str, int]:
         if strange := re.search(r"[$<>{}*]", host):
             raise ValueError(f"{strange[0]!r} in the host's name (variables and patterns are not replaced)")
         raise ValueError("a host that is none (an IPv6 address is written [::1])")
+    if not host.startswith("[") and not all(0 < len(part) < 64 for part in host.removesuffix(".").split(".")):
+        raise ValueError("a host with a part between dots that is empty, or longer than 63 characters")
     if _DIGITS.match(host) and not _is_address(host):
         raise ValueError("an address that is none")
     if port and (not _PORT.match(port) or not 0 < int(port) < 1 << 16):

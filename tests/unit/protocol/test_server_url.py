@@ -50,6 +50,7 @@ def test_secrets(secret: str, user: str | None, password: str | None, token: str
         "localhost:4222", "http://h", "nats://", "nats://h:0", "nats://h:70000", "nats://h:x", "nats://h/p",
         "nats://h?x", "nats://h#x", "nats://a:se%zzcret@h", "nats://a:se cret@h", "nats://a:se@cret@h",
         "nats://[::1", "nats://::1:4222", "nats://[::1]x", "nats://a:se/cret@h", "nats://a:secret\n@h", "nats://h%41",
+        "nats://a..b", "nats://.h", f"nats://{'a' * 64}.example",
     ],
 )  # fmt: skip
 def test_what_is_no_url_is_told_without_a_secret(url: str) -> None:
