@@ -62,7 +62,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     settings = load_settings(config)
     if run_as_user.is_root() and user is None:
         echo_error(f"{settings.origin}: warning: {run_as_user.AS_ROOT}")
-    for path in ignored_files(config):
+    for path in ignored_files(config) if settings.has_file else ():
         echo_error(f"{path}: warning: it is not read: the names of drop-ins end in .toml")
     # a unit makes its runtime directory at the start, and takes it away at the end
     found = _rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None)
