@@ -131,6 +131,23 @@ async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
     assert not worker.refused
 
 
+@pytest.mark.parametrize("reset", [False, True])
+async def test_an_end_that_the_loop_does_not_report_is_found_by_the_next_check(reset: bool) -> None:
+    worker = Worker()
+    with Peer() as peer:
+        await connected(worker, peer)
+        worker.transport.check()
+        asyncio.get_running_loop().remove_reader(peer.theirs)
+        if reset:
+            peer.reset()
+        else:
+            peer.close()
+        await asyncio.sleep(0)
+        assert not worker.ends
+        worker.transport.check()
+        assert worker.ends
+
+
 async def test_nothing_is_read_while_too_many_replies_wait_to_leave() -> None:
     worker = Worker()
     with Peer() as peer:

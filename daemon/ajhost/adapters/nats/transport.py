@@ -181,8 +181,8 @@ class LedgerTransport:
             return
         self._mend(self._guard)
         sock = self._sock
-        if sock is not None and self._reading and self._buffer.received == self._checked and tcp.unread(sock):
-            # bytes have waited since the last check: the loop does not report them any more
+        if sock is not None and self._reading and self._buffer.received == self._checked and tcp.readable(sock):
+            # bytes, or the end, have waited since the last check: the loop does not report them any more
             self._loop.remove_reader(sock)
             self._loop.add_reader(sock, self._receive)
             self._receive()
