@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from tests.support.host import Host
@@ -46,6 +47,8 @@ async def test_cycles_that_hold_memory_or_descriptors_are_collected_in_time(
     ):
         sizes = [(await router.request("memory", {}, deadline=10)).json() for _ in range(120)]
         assert max(sizes) - sizes[0] < 600 << 20, sizes
-        # one after another: those that a slow machine lets come together would take all descriptors in one turn
-        replies = [await router.request("descriptors", {}, deadline=10) for _ in range(1000)]
-        assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+        # 500 a second at most, one after another: those that a slow machine lets come together would take all at once
+        for _ in range(1000):
+            reply = await router.request("descriptors", {}, deadline=10)
+            assert reply.verdict is Verdict.COMPLETE, reply
+            await asyncio.sleep(0.002)
