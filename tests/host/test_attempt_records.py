@@ -141,10 +141,10 @@ async def test_how_long_requests_waited_and_ran_is_counted(nats_server: NatsServ
         stats = read_all(host.runtime / "stats")["work"]
         assert stats.running.count == stats.waiting.count == 6
         async with asyncio.timeout(10):  # sums of times follow at the next heartbeat
-            while stats.running.total < 1.8:
+            while stats.running.total < 1.79:  # a loop's timer may fire a millisecond early
                 await asyncio.sleep(0.02)
                 stats = read_all(host.runtime / "stats")["work"]
-        assert 1.8 <= stats.running.total < 2 * took, "two at once"
+        assert 1.79 <= stats.running.total < 2 * took, "two at once"
         # of each worker's three, one begins at once, one after 0.3 s and one after 0.6 s, if they are spread evenly
         assert 1.6 <= stats.waiting.total < 6 * took
         assert dict(stats.running.cumulative())["0.2"] == 0

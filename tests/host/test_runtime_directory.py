@@ -154,7 +154,7 @@ async def test_commands_mean_the_host_of_their_settings(nats_server: NatsServer,
         shutil.copy(host.file, other)
         link = tmp_path / "link.toml"
         link.symlink_to(host.file)
-        for command, status in (("reload", 1), ("status", 3)):
+        for command, status in (("reload", 1), ("status", 3), ("attempts", 3)):
             program = (*host.program[:3], command, "-c")
             result = await run(*program, str(other), env=host.environment)
             assert result.status == status, result

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import config_option
+from ajhost.cli.configuration import config_option, is_named
 from ajhost.cli.output import columns, echo, echo_error, to_json
-from ajhost.cli.running_host import runtime_directory, unreadable
+from ajhost.cli.running_host import runtime_directory, unreadable, wrong_host
 
 _EPILOG = """\b
 Examples:
@@ -43,6 +43,9 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
 
     try:
         try:
+            if is_named() and is_locked(directory) and (problem := wrong_host(directory, config)) is not None:
+                echo_error(problem)
+                return exit_status.NO_HOST
             kept = directory / DIRECTORY
             if not kept.is_dir() and is_locked(directory):  # the first start is under way
                 every = []
