@@ -11,7 +11,7 @@ from typing import Any
 from ajhost.adapters.linux.stats_files import read_all
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.router import Request, Router, Verdict
+from tests.support.router import Request, Router, Verdict, headers_of, subject_of, task_json
 
 HANDLERS = {
     "echo": "echo",
@@ -85,7 +85,8 @@ async def test_refusals_are_told_once_for_each_reason_and_then_with_a_count(
         for _ in range(3):
             garbled = await router.send_raw("CHORIA_AJ.H.T.echo", b"{", None)
             assert (await router.reply(garbled)).word == "bad request:"
-            late = await router.send("echo", b"x", deadline=-1.0)
+            past = headers_of(int(time.time()) - 1)
+            late = await router.send_raw(subject_of("echo"), task_json("echo", b"x"), past)
             assert (await router.reply(late)).word == "deadline exceeded:"
         assert await host.terminate() == 0
         told = [line for line in host.log_text().splitlines() if "refused" in line]
