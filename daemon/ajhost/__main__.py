@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_CANNOT_START = 70
+from ajhost.cli import exit_status  # which needs nothing that may be missing
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
             f"the commands of ajhost need {error.name}, which is not installed here: pip install 'ajhost[dev]'. "
             "Importing ajhost and ajhost.testing needs less.\n"
         )
-        sys.exit(_CANNOT_START)
+        sys.exit(exit_status.CANNOT_START)
     run()
 
 

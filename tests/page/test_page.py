@@ -168,6 +168,12 @@ async def test_a_screen_reader_hears_state_tables_and_their_order(
     assert without == []
 
 
+async def found_again(browser: webdriver.Chrome) -> None:
+    """The page shows the whole host, and says no more that what it shows is old."""
+    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
+    assert not browser.find_element(By.ID, "lost").is_displayed()
+
+
 async def test_a_host_that_is_gone_is_told_and_found_again(
     host: Host, listen: str, browser: webdriver.Chrome
 ) -> None:
@@ -177,8 +183,7 @@ async def test_a_host_that_is_gone_is_told_and_found_again(
     await until(browser, lambda b: text(b, "state") == "not reachable")
     assert browser.find_element(By.ID, "lost").is_displayed()
     await host.restart()
-    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
-    assert not browser.find_element(By.ID, "lost").is_displayed()
+    await found_again(browser)
 
 
 async def test_a_host_that_hangs_is_told_though_its_connection_stays_open(
@@ -191,8 +196,7 @@ async def test_a_host_that_hangs_is_told_though_its_connection_stays_open(
         assert "The host has said nothing for " in browser.find_element(By.ID, "lost").text
     finally:
         host.send_signal(signal.SIGCONT)
-    await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
-    assert not browser.find_element(By.ID, "lost").is_displayed()
+    await found_again(browser)
 
 
 async def test_who_is_one_too_many_sees_the_host_when_another_has_gone(

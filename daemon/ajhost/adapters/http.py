@@ -217,9 +217,8 @@ class _Bounded(H11Protocol):
         ended = (c for c in self.connections if isinstance(c, _Bounded) and (not c._asks or c._unread))
         others = [c for c in ended if c is not self]
         oldest = min(others, key=lambda c: c._opened, default=self)
-        self.connections.discard(
-            oldest
-        )  # before its end is told, so that the next one does not choose it again
+        # before its end is told, so that the next one does not choose it again
+        self.connections.discard(oldest)
         oldest.transport.abort()
 
     def data_received(self, data: bytes) -> None:

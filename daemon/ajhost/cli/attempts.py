@@ -43,11 +43,11 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
 
     try:
         try:
-            if is_named() and is_locked(directory) and (problem := wrong_host(directory, config)) is not None:
+            runs, kept = is_locked(directory), directory / DIRECTORY
+            if runs and is_named() and (problem := wrong_host(directory, config)) is not None:
                 echo_error(problem)
                 return exit_status.NO_HOST
-            kept = directory / DIRECTORY
-            if not kept.is_dir() and is_locked(directory):  # the first start is under way
+            if runs and not kept.is_dir():  # the first start is under way
                 every = []
             else:
                 # raises what keeps us out: files that may not be read are left out below

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ajhost.cli import exit_status
@@ -41,11 +40,10 @@ def unreadable(directory: Path, error: OSError) -> str:
 def wrong_host(directory: Path, config: Path) -> str | None:
     """An error text if the host in `directory` was started with another file than `config`; else None."""
     from ajhost.roles.host_client import settings_of
+    from ajhost.roles.supervisor.state_file import another_host
 
     runs_on = settings_of(directory)
-    if runs_on is None or os.path.realpath(runs_on) == os.path.realpath(config):
-        return None
-    return f"the host on {directory} runs on {runs_on}, not on {config}"
+    return None if runs_on is None else another_host(directory, runs_on, config)
 
 
 def ask_host(

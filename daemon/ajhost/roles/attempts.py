@@ -13,14 +13,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-import ajhost
 from ajhost.adapters import log_routing
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
+from ajhost.adapters.own_code import PACKAGE
 from ajhost.core.route_stats import StatsWriter, reason_of
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
@@ -30,7 +29,6 @@ from ajhost.roles.log_limits import LogLimits
 from ajhost.roles.recent_attempts import RecentAttempts
 from ajhost.roles.specs import GenerationSpec
 
-_OWN = f"{Path(ajhost.__file__).parent}/"
 _log = logging.getLogger("ajhost.attempts")
 
 
@@ -165,7 +163,7 @@ def tell(
 def _of_the_application(error: BaseException) -> TracebackType | None:
     """Its traceback without the host's own frames, which called the handler; with them if there are no others."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
         trace = trace.tb_next
     return trace or error.__traceback__
 

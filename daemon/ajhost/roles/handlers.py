@@ -13,16 +13,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ajhost.adapters.own_code import PACKAGE
 from ajhost.roles.application import Lifespan, Middleware, Unfit, around, check_lifespan, check_middleware
 from ajhost.roles.binding import Unbindable, bind, called_function
 from ajhost.roles.payload_readers import PayloadReader
 from ajhost.settings.values import HandlerSettings, PythonSettings
 
-_OWN = f"{Path(__file__).parent.parent}/"
 _LIFESPAN = "python.lifespan"
 _NOT_IMPORTED = object()
 _LONGEST = 4000
@@ -198,7 +197,7 @@ def _import_problem(name: str, error: BaseException) -> str:
     lines += [
         f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}: {frame.line or ""}'.rstrip()
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(("<frozen ", _OWN)) and frame.filename != importlib.__file__
+        if not frame.filename.startswith(("<frozen ", PACKAGE)) and frame.filename != importlib.__file__
     ][-_FRAMES:]
     return "\n".join(lines)
 

@@ -38,11 +38,8 @@ async def listen(
             try:
                 async with asyncio.timeout(LOCAL_CLIENT_LIMIT):
                     await writer.wait_closed()
-            except (
-                OSError,
-                TimeoutError,
-                asyncio.CancelledError,
-            ):  # asyncio's streams report a task's cancellation
+            # asyncio's streams report a task's cancellation
+            except (OSError, TimeoutError, asyncio.CancelledError):
                 writer.transport.abort()
             clients -= 1
 

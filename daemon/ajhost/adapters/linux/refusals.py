@@ -10,14 +10,16 @@ import errno
 import os
 import resource
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ajhost.adapters.own_code import PACKAGE
 from ajhost.settings.control_groups import control_groups
 
 _SELF = Path("/proc/self")
 _KERNEL = Path("/proc/sys/kernel")
-_OWN = f"{Path(__file__).parents[2]}/"
+_Limit = tuple[str, int, int]
+"""A limit in words, how much of it is used, and how much there is."""
 
 
 def described(error: OSError) -> str:
@@ -36,7 +38,7 @@ def explained(error: OSError) -> str:
 def _call_of(error: OSError) -> str:
     """The innermost line of this package. A seccomp filter's EPERM names no file, and looks like any other."""
     frames = traceback.extract_tb(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if frame.filename.startswith(_OWN)), frames[-1])
+    frame = next((frame for frame in reversed(frames) if frame.filename.startswith(PACKAGE)), frames[-1])
     return frame.line or frame.name
 
 
@@ -59,7 +61,7 @@ def _open_files() -> str:
 
 def no_thread() -> str:
     """For a refused pthread_create(3): with the limits that are reached. Without one it was refused for memory."""
-    reached = "; ".join(text for text, used, limit in _process_limits() if used >= limit)
+    reached = "; ".join(_reached(_process_limits()))
     return f"no thread can be started ({reached})" if reached else "no thread can be started"
 
 
@@ -69,11 +71,14 @@ def _processes() -> str:
     Those that are reached; all that are set if none is by now, since a process may have ended meanwhile.
     """
     limits = list(_process_limits())
-    reached = [text for text, used, limit in limits if used >= limit]
-    return "; ".join(reached or [text for text, _, _ in limits])
+    return "; ".join(_reached(limits) or [text for text, _, _ in limits])
 
 
-def _process_limits() -> Iterator[tuple[str, int, int]]:
+def _reached(limits: Iterable[_Limit]) -> list[str]:
+    return [text for text, used, most in limits if used >= most]
+
+
+def _process_limits() -> Iterator[_Limit]:
     for group in dict.fromkeys(control_groups(_SELF, "pids")):
         with contextlib.suppress(OSError, ValueError):  # "max", or the root group, which has no such file
             limit, used = int((group / "pids.max").read_text()), int((group / "pids.current").read_text())

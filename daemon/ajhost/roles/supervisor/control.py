@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import select
 import socket
 import struct
@@ -16,6 +15,7 @@ import orjson
 
 from ajhost.adapters.linux import local_server
 from ajhost.core.timings import LOCAL_CLIENT_LIMIT
+from ajhost.roles.supervisor import state_file
 
 NAME = "control"
 _MOST = 32
@@ -54,8 +54,11 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
         if late:
             return Decision(False, "nobody waits for it any more")
         meant = asked.get("settings")
-        if isinstance(meant, str) and not _same(meant, settings):
-            return Decision(False, f"the host on {runtime} runs on {settings}, not on {meant}")
+        if (
+            isinstance(meant, str)
+            and (other := state_file.another_host(runtime, settings, meant)) is not None
+        ):
+            return Decision(False, other)
         try:
             return await action(asked)
         except Exception as error:
@@ -74,10 +77,6 @@ async def _asked(reader: asyncio.StreamReader) -> Mapping[str, object]:
     except (ValueError, TimeoutError):
         return {}
     return asked if isinstance(asked, dict) else {}
-
-
-def _same(meant: str, settings: Path) -> bool:
-    return "\0" not in meant and os.path.realpath(meant) == os.path.realpath(settings)
 
 
 def _line(decision: Decision) -> bytes:

@@ -47,9 +47,7 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
             _log.warning("%s", problem)
         processes.become_subreaper()
         processes.raise_file_limit()
-        for lacking in filter(
-            None, (processes.lacking_proc(), processes.lacking_files(settings.workers.count))
-        ):
+        if lacking := processes.lacking_proc() or processes.lacking_files(settings.workers.count):
             raise StartupFailed(lacking)
         with _alone(directory) as files:
             if not ledger_file.on_tmpfs(directory):

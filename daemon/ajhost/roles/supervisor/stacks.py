@@ -10,9 +10,8 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 
-import ajhost
+from ajhost.adapters.own_code import PACKAGE
 from ajhost.core.timings import STACKS_ANSWER_LIMIT, STACKS_BEFORE_KILL
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
@@ -22,7 +21,7 @@ from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.template.template_process import TemplateProcess
 
-_OURS = f'  File "{Path(ajhost.__file__).parent}/'
+_OURS = f'  File "{PACKAGE}'
 _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 
 

@@ -5,6 +5,7 @@ Together with the ledgers it is all that `ajhost status` reads, so status works 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +71,13 @@ def which(directory: Path) -> object:
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def another_host(directory: Path, runs_on: Path, meant: str | Path) -> str | None:
+    """An error text if the host on `directory`, which runs on the settings `runs_on`, is not that of `meant`."""
+    if "\0" not in str(meant) and os.path.realpath(meant) == os.path.realpath(runs_on):
+        return None
+    return f"the host on {directory} runs on {runs_on}, not on {meant}"
 
 
 def read(directory: Path) -> HostState | None:

@@ -23,18 +23,16 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import uvloop.loop
 
-import ajhost
 from ajhost.adapters.log_record import CURRENT_TASK
+from ajhost.adapters.own_code import PACKAGE
 from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL, POLL_INTERVAL
 
 _log = logging.getLogger("ajhost.worker")
-_OWN = f"{Path(ajhost.__file__).parent}/"
 _STDLIB = f"{sysconfig.get_path('stdlib')}/"
 _SHOWN = 5
 _TIMER = vars(uvloop.loop)["TimerHandle"]
@@ -131,12 +129,12 @@ def _callback(timer: asyncio.TimerHandle) -> tuple[bool, str]:
 
 def is_library(file: str) -> bool:
     """Whether a file of code is Python's, a library's or the host's, and no application's."""
-    return file.startswith((_OWN, _STDLIB)) or "-packages/" in file
+    return file.startswith((PACKAGE, _STDLIB)) or "-packages/" in file
 
 
 def _is_own(task: asyncio.Task[Any]) -> bool:
     code = getattr(task.get_coro(), "cr_code", None)
-    return code is not None and code.co_filename.startswith(_OWN)
+    return code is not None and code.co_filename.startswith(PACKAGE)
 
 
 def _name(task: asyncio.Task[Any]) -> str:

@@ -112,7 +112,7 @@ class Executor:
         )
 
     async def _on_loop(self, attempt: Attempt, function: Callable[[Task], Any]) -> None:
-        # A task that is cancelled before its first step would never come here: see `Deadlines.answer`.
+        # A task that is cancelled before its first step would never come here: see `Deadlines`.
         try:
             attempt.begun = now = time.monotonic()
             if now >= attempt.deadline and attempt.phase is not ANSWERED:

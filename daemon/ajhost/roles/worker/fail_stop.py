@@ -12,16 +12,14 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-import ajhost
+from ajhost.adapters.own_code import PACKAGE
 
 _log = logging.getLogger("ajhost.worker")
 STATUS = 70
 """Exit status (`EX_SOFTWARE` of sysexits.h)."""
-_PACKAGE = f"{Path(ajhost.__file__).parent}/"
 
 
 def fail(error: BaseException | None, what: str) -> NoReturn:
@@ -41,7 +39,7 @@ def is_in_host_code(error: BaseException) -> bool:
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if os.path.isabs(file):  # uvloop's frames have relative names
-            return file.startswith(_PACKAGE)
+            return file.startswith(PACKAGE)
         trace = trace.tb_next
     return False
 

@@ -10,15 +10,13 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import ajhost
+from ajhost.adapters.own_code import PACKAGE
 from ajhost.protocol.safe_text import clean
 from ajhost.roles.worker.request import Attempt
 
-_OURS = str(Path(ajhost.__file__).parent)
 _LONGEST_CHAIN = 200
 _LONGEST_TEXT = 200_000
 
@@ -52,7 +50,7 @@ def _thread(frame: FrameType) -> list[str]:
     return [
         line
         for entry in traceback.extract_stack(frame)
-        if not entry.filename.startswith(_OURS) and not entry.filename.endswith("/threading.py")
+        if not entry.filename.startswith(PACKAGE) and not entry.filename.endswith("/threading.py")
         for line in _shown(entry)
     ]
 
@@ -65,7 +63,7 @@ def _chain(awaited: Any, waiter: Any) -> list[str]:
         if frame is None:
             lines.append(f"    {_thing(awaited if waiter is None else waiter)}")
             break
-        if not frame.f_code.co_filename.startswith(_OURS):
+        if not frame.f_code.co_filename.startswith(PACKAGE):
             lines += _shown(traceback.extract_stack(frame, limit=1)[-1])
         if following is None:
             break
