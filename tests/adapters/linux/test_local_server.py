@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import select
@@ -45,6 +46,7 @@ async def test_clients_who_do_not_read_are_cut_off_and_cost_nothing(
 ) -> None:
     monkeypatch.setattr(local_server, "LOCAL_CLIENT_LIMIT", 0.1)
     server = await view_socket.serve(tmp_path, lambda: LARGE)
+    gc.collect()  # what other tests have left would be closed in between
     before = len(os.listdir("/proc/self/fd"))
     slow = [connected(tmp_path / "view") for _ in range(40)]
     for sock in slow:
