@@ -117,8 +117,8 @@ async def cancel_at_random(
             done, _ = await asyncio.to_thread(control, host.runtime, 20.0, asked)
             if done:
                 cancelled.append(task)
-            if tried % every_kill == every_kill // 2:
-                host.kill(rng.choice(sorted(host.workers())))
+            if tried % every_kill == every_kill // 2 and (living := sorted(host.workers())):
+                host.kill(rng.choice(living))
                 kills += 1
     report = load.report()
     assert not report.silent, report
