@@ -88,6 +88,8 @@ async def test_replies_that_may_not_be_published_are_told_and_counted(
 async def test_check_with_connect_tells_each_thing_that_would_be_refused(tmp_path: Path) -> None:
     for permissions, more, wanted in (
         (ALL, "", ""),
+        # enough to serve: it is a warning that the groups of other hosts were not looked at
+        ("{subscribe: ['CHORIA_AJ.>'], publish: ['_INBOX.>']}", "", ""),
         ("{subscribe: ['_INBOX.>'], publish: ['>']}", "", subject_of("echo")),
         ("{subscribe: ['>'], publish: ['nothing']}", "", "_INBOX"),
         (ALL, "max_subscriptions: 1\n", "limit of subscriptions"),
@@ -103,6 +105,7 @@ async def test_check_with_connect_tells_each_thing_that_would_be_refused(tmp_pat
                 result = await host.command("check", "--connect")
                 assert (result.status == 0) == (not wanted), result
                 assert wanted in result.stdout + result.stderr
+                assert ("queue_group" in result.stderr) == (permissions != ALL and not wanted), result
             finally:
                 await host.destroy()
     host = Host(tmp_path, nats="nats://127.0.0.1:9", handlers=HANDLERS)

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,7 +109,7 @@ class Operator:
         self.host = host
         self._places = {
             str(host.file): "/etc/ajhost/ajhost.toml", str(host.runtime): "/run/ajhost",
-            str(host.application): "/srv/shop", str(host.directory): "/etc/ajhost",
+            str(host.application): "/srv/shop", str(host.directory): "/etc/ajhost", socket.gethostname(): "web-2",
             server.partition("://")[2]: "127.0.0.1:4222", f"{sys.base_prefix}/lib": "/usr/lib",
         } | dict(places)  # fmt: skip
 
@@ -318,6 +319,25 @@ async def test_what_the_server_does_not_allow(tmp_path: Path) -> None:
             await Operator(host, server.url).sees("permission", "check", "--connect", status=78)
         finally:
             await host.destroy()
+
+
+async def test_a_host_in_another_queue_group(server_of_its_own: NatsServer, tmp_path: Path) -> None:
+    handlers, modules = {"sms:send": "shop:quick", "email:new": "shop:send"}, {"shop": SHOP}
+    sections: dict[str, dict[str, Any]] = {"nats": {"queue_group": "ajhost2"}, "workers": {"count": 1}}
+    ours = Host(
+        tmp_path, nats=server_of_its_own.url, handlers=handlers, modules=modules,
+        sections={"runtime": {"user": getpass.getuser()}},
+    )  # fmt: skip
+    async with Host(
+        tmp_path, nats=server_of_its_own.url, handlers=handlers, modules=modules, sections=sections
+    ) as other:
+        try:
+            operator = Operator(ours, server_of_its_own.url, {str(other.runtime): "/run/ajhost"})
+            await operator.sees("queue-groups", "check", "--connect", status=78)
+            itself = await other.command("check", "--connect")
+            assert (itself.status, "queue_group" in itself.stderr) == (0, False), itself
+        finally:
+            await ours.destroy()
 
 
 async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:

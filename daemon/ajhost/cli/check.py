@@ -16,13 +16,14 @@ from ajhost.settings.files import ignored_files
 from ajhost.settings.values import Settings
 
 if TYPE_CHECKING:
+    from ajhost.adapters.nats.trial import Findings
     from ajhost.roles.start_rehearsal import Rehearsal
 
 _EPILOG = """\b
 Examples:
   ajhost check
   ajhost check -c ./ajhost.toml
-  ajhost check --connect       also: does NATS let this host in, and do what it needs?
+  ajhost check --connect       also: does NATS let this host in, is it in the group of the others?
   ajhost check --show | jq .workers
   sudo ajhost check            in the sandbox and as the user of the unit that runs this file
   sudo ajhost check --user ada as that user, where there is no unit
@@ -37,7 +38,8 @@ Exit status: 0 all is well, 78 something is not (every problem on stderr).
 @click.option(
     "--connect",
     is_flag=True,
-    help="Also log in at each NATS server, and try to subscribe and to publish answers. No request is taken.",
+    help="Also log in at each NATS server, try to subscribe and to publish answers, and look for hosts of another "
+    "queue group. No request is taken.",
 )
 @click.option(
     "--user", help="Check as this user. Only root may; default: as the unit that runs FILE, if there is one."
@@ -66,9 +68,12 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
         echo_error(f"{path}: warning: it is not read: the names of drop-ins end in .toml")
     # a unit makes its runtime directory at the start, and takes it away at the end
     found = _rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None)
-    problems = [*found.problems, *(asyncio.run(_try_servers(settings)) if connect else ())]
+    tried = asyncio.run(_try_servers(settings)) if connect else None
+    problems = [*found.problems, *(tried.problems if tried else ())]
     for warning in found.warnings:
         echo_error(f"{settings.origin}: warning: the imports left something behind: {warning}")
+    for warning in tried.warnings if tried else ():
+        echo_error(f"{settings.origin}: warning: {warning}")
     if problems:
         for problem in problems:
             echo_error(f"{settings.origin}: {problem}")
@@ -92,12 +97,12 @@ def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
         return Rehearsal((), (), (f"cannot rehearse: {refusals.described(error)}",))
 
 
-async def _try_servers(settings: Settings) -> list[str]:
+async def _try_servers(settings: Settings) -> Findings:
     from ajhost.adapters.nats.trial import try_servers
     from ajhost.protocol.wire import host_subjects
 
     subjects = host_subjects([h.route for h in settings.handlers], settings.nats.catchall)
-    return await try_servers(settings.nats, subjects)
+    return await try_servers(settings.nats, subjects, settings.runtime.directory)
 
 
 def _table(settings: Settings, kinds: dict[str, str]) -> str:

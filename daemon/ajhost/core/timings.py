@@ -244,6 +244,8 @@ LOCAL_CLIENT_LIMIT = 5.0
 """A client of the control or view socket has so long to send its request, and so long to take the answer."""
 TRIAL_LIMIT = 5.0
 """`ajhost check --connect` gives each server so long for log-in, subscriptions and a message."""
+SERVICES_ASKED = 0.5
+"""`ajhost check --connect` waits so long for what other services say of their queue groups."""
 CONNECTION_PROVEN = 2.0
 """After this long a connection's earlier failures are forgotten. A server that lets a process in and throws it out
 again is not tried faster and faster."""

@@ -90,6 +90,38 @@ def answer(verb: Verb, service: Service, endpoints: Iterable[ServiceEndpoint]) -
     return orjson.dumps(said)
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """What some service answered to `INFO`; `subscribed`: the subject and queue group of each endpoint."""
+
+    name: str
+    id: str
+    metadata: dict[str, object]
+    subscribed: tuple[tuple[str, str], ...]
+
+
+def read_info(body: bytes) -> ServiceInfo | None:
+    """An answer of anybody's; None for what is none."""
+    try:
+        said = orjson.loads(body)
+        endpoints, metadata = said.get("endpoints") or (), said.get("metadata") or {}
+        subscribed = tuple((str(e["subject"]), str(e.get("queue_group") or "")) for e in endpoints)
+        return ServiceInfo(str(said["name"]), str(said["id"]), dict(metadata), subscribed)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a subscription to `pattern`, wildcards included, gets what is sent to `subject`."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(tokens) <= len(wanted):
+            return False
+        tokens = tokens[: len(wanted)]
+    return len(wanted) == len(tokens) and all(w in ("*", t) for w, t in zip(wanted, tokens, strict=True))
+
+
 def _named(endpoints: Iterable[ServiceEndpoint]) -> Iterable[tuple[ServiceEndpoint, str]]:
     """Each with a name that no other has: `email:new` and `email-new` are two routes."""
     taken: set[str] = set()

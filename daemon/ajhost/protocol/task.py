@@ -40,7 +40,8 @@ class TaskRecord:
     """One task: identity, payload and what the router said about this attempt.
 
     A plain class with slots, because a frozen dataclass of this size costs more than the rest of the parse. Nobody
-    writes to a record once `read_task` has made it. Times are integer nanoseconds since 1970.
+    writes to a record once `read_task` has made it, but for `without_deadline`, which whoever reads the request's
+    header sets. Times are integer nanoseconds since 1970.
 
     `payload` is decoded (`b""` for null), `tries` counts this attempt, `max_tries` is 0 where the task does not
     say, `dependency_results` is as it came (id to `{"payload": any, "completed": text}`), `signature` is hex or `""`,
@@ -61,6 +62,7 @@ class TaskRecord:
         "tried_ns",
         "tries",
         "type",
+        "without_deadline",
     )
 
     id: str
@@ -74,6 +76,8 @@ class TaskRecord:
     dependency_results: dict[str, Any]
     signature: str
     size: int
+    without_deadline: bool
+    """Whether its request's header has no deadline, so that the host's own default is its limit."""
     _created: str | None
     _deadline: str | None
 
@@ -115,6 +119,7 @@ def read_task(body: bytes) -> TaskRecord:
         has_more = True
     task = TaskRecord()
     task.size = len(body)
+    task.without_deadline = False
 
     if type(id_) is not str or not id_:
         raise _wrong("id", "a text that is not empty", id_)

@@ -113,6 +113,8 @@ class RequestChecker:
                 record = read_task(body)
             except ValueError as error:
                 return Failed(sanitise(FailureReason.BAD_REQUEST.text(str(error))))
+            if header_ns is None:
+                record.without_deadline = True
             key = (subject, record.type)
             try:
                 handler = self._known[key]

@@ -45,6 +45,7 @@ def make_task(
         payload, type=type, id=id, queue=queue, tries=tries, max_tries=max_tries, created=created,
         dependencies=dependencies, dependency_results=dependency_results,
     )  # fmt: skip
+    record.without_deadline = deadline is None
     return Task(record, _monotonic(deadline), None, state)
 
 

@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, subjects, verb_of, version
+from ajhost.protocol.service_api import (
+    Service,
+    ServiceEndpoint,
+    ServiceInfo,
+    Verb,
+    answer,
+    covers,
+    read_info,
+    subjects,
+    verb_of,
+    version,
+)
 
 SERVICE = Service("ajhost", "abc", "0.1.0", "Python handlers", "2026-01-01T00:00:00Z", (("host", "web-1"),))
 NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
@@ -82,3 +93,32 @@ def test_names_of_endpoints_are_valid_and_each_its_own(routes: list[str]) -> Non
 def test_a_version_of_python_s_becomes_a_semantic_one(given: str, told: str) -> None:
     assert version(given) == told
     assert SEMVER.match(told)
+
+
+def test_what_another_host_says_is_read_and_what_is_no_answer_is_passed_over() -> None:
+    told = answer(Verb.INFO, SERVICE, [ServiceEndpoint("a", "CHORIA_AJ.H.T.a", "b")])
+    assert read_info(told) == ServiceInfo("ajhost", "abc", {"host": "web-1"}, (("CHORIA_AJ.H.T.a", "b"),))
+    plain = b'{"name": "n", "id": "i", "endpoints": [{"subject": "a.>"}], "metadata": null}'
+    assert read_info(plain) == ServiceInfo("n", "i", {}, (("a.>", ""),))
+    broken = b'{"name": "n", "id": "i", "endpoints": %b, "metadata": %b}'
+    strange = (
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        broken % (b"[7]", b"{}"),
+        broken % (b"7", b"{}"),
+        broken % (b"[]", b"5"),
+    )
+    assert [read_info(body) for body in strange] == [None] * len(strange)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject", "does"),
+    [
+        ("a.b", "a.b", True), ("a.*", "a.b", True), ("a.>", "a.b.c", True), (">", "a", True), ("*", "a", True),
+        ("a.b", "a.c", False), ("a.>", "a", False), ("a", "a.b", False), ("a.*", "a.b.c", False), ("", "a", False),
+    ],
+)  # fmt: skip
+def test_a_wildcard_covers_a_subject_as_the_server_says(pattern: str, subject: str, does: bool) -> None:
+    assert covers(pattern, subject) is does

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.credentials import servers_of
@@ -15,36 +18,68 @@ from ajhost.core.connection_table import ConnectionFailed, Lost, Resolved, Seale
 from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import violation_of
 from ajhost.core.server_pool import Server
-from ajhost.core.timings import TRIAL_LIMIT
+from ajhost.core.timings import SERVICES_ASKED, TRIAL_LIMIT
+from ajhost.protocol.frames import Message
+from ajhost.protocol.service_api import ServiceInfo, Verb, covers, read_info
 from ajhost.settings.values import NatsSettings
 
 _INBOXES = "_INBOX"
 """The prefix of routers' reply subjects, by default (nats.go)."""
 
 
-async def try_servers(settings: NatsSettings, subjects: Sequence[str]) -> list[str]:
-    """Tries every configured server. Returns a line for each problem.
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found: a line for each problem, and for each thing that could not be looked at."""
+
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+async def try_servers(settings: NatsSettings, subjects: Sequence[str], runtime: Path) -> Findings:
+    """Tries every configured server. `runtime`: by it and by the machine's name, the host itself is known.
 
     The subscriptions are in a queue group of its own and end at once, so no request is taken from another host. The
     message that is published goes to an inbox that does not exist.
     """
-    problems = []
+    problems: list[str] = []
+    warnings: list[str] = []
     for server in servers_of(settings):
+        trial = _Trial(settings, runtime)
         try:
             async with asyncio.timeout(TRIAL_LIMIT):
-                found = await _Trial(settings).run(server, subjects)
+                found = await trial.run(server, subjects)
         except TimeoutError:
             found = [f"no answer within {TRIAL_LIMIT:.0f} s"]
         problems += [f"NATS at {server}: {text.removeprefix(f'{server}: ')}" for text in found]
-    return problems
+        # servers of one cluster say the same
+        problems += [text for text in trial.doubled if text not in problems]
+        warnings += [text for text in trial.not_seen if not found and text not in warnings]
+    return Findings(tuple(problems), tuple(warnings))
+
+
+class _Services(NoRequests):
+    """Keeps what services answer to a question."""
+
+    def __init__(self) -> None:
+        self.told: list[ServiceInfo] = []
+
+    def unasked(self, data: bytes, message: Message) -> None:
+        """`Sink`: an answer; nobody but services knows the inbox."""
+        _, _, body, end, _, _ = message
+        if (info := read_info(data[body : end - 2])) is not None:
+            self.told.append(info)
 
 
 class _Trial(Driver):
     """One connection; it is its own driver."""
 
-    def __init__(self, settings: NatsSettings) -> None:
+    def __init__(self, settings: NatsSettings, runtime: Path) -> None:
         ledger = private_ledger()
-        self._transport = LedgerTransport(ledger, RestartWindow(ledger), NoRequests(), self)
+        self._settings, self._runtime, self._services = settings, runtime, _Services()
+        self.doubled: list[str] = []
+        """Who else gets each task, being in another queue group."""
+        self.not_seen: list[str] = []
+        self._transport = LedgerTransport(ledger, RestartWindow(ledger), self._services, self)
         self._attempts = ConnectAttempts(settings, "ajhost check")
         prefixes = settings.reply_prefixes or (_INBOXES,)
         self._inboxes = [prefix.rstrip(".>") for prefix in prefixes]
@@ -64,7 +99,10 @@ class _Trial(Driver):
         try:
             if (failed := await self._log_in(server)) is not None:
                 return [failed]
-            return await self._permissions(subjects)
+            problems = await self._permissions(subjects)
+            if self._lost is None:
+                await self._compare_groups(subjects)
+            return problems
         finally:
             self._transport.close()
 
@@ -92,7 +130,54 @@ class _Trial(Driver):
         problems = []
         for text in dict.fromkeys(self._errors):
             violation = violation_of(text)
-            problems.append(text if violation is None else f"{text}: {violation.grant()}")
+            if violation is None:
+                problems.append(text)
+                continue
+            of_group = f"{violation.subject} {self._settings.queue_group}"
+            enough = f' ("{of_group}" is enough, but not seen by this trial in a group of its own)'
+            by_group = violation.operation == "subscribe" and violation.subject
+            problems.append(f"{text}: {violation.grant()}{enough if by_group else ''}")
         if not answered and not problems:
             problems.append("the connection ended" if self._lost is None else self._lost.text)
         return problems
+
+    async def _compare_groups(self, subjects: Sequence[str]) -> None:
+        """Asks all services, hosts among them, what they are subscribed to, and in which queue group."""
+        self._errors.clear()
+        prefix, question = self._settings.inbox_prefix, f"$SRV.{Verb.INFO.value}"
+        inbox = f"{prefix}.{secrets.token_hex(8)}"
+        number = len(subjects) + 1
+        self._transport.out.command(f"SUB {inbox} {number}\r\nPUB {question} {inbox} 0\r\n\r\n".encode())
+        if not await self._transport.out.round_trip():
+            return
+        if self._errors:
+            self.not_seen.append(
+                f"nats.queue_group: whether other hosts have the same one was not looked at: {self._errors[0]} (it "
+                f'takes the permissions to publish to "{question}" and to subscribe to "{prefix}.>")'
+            )
+            return
+        await asyncio.sleep(SERVICES_ASKED)
+        us = {"host": socket.gethostname(), "runtime": str(self._runtime)}
+        others = [told for told in self._services.told if not us.items() <= told.metadata.items()]
+        self.doubled += _doubled(others, subjects, self._settings.queue_group)
+
+
+def _doubled(others: Iterable[ServiceInfo], subjects: Sequence[str], group: str) -> list[str]:
+    """A line for each of `others` that gets what is sent to our `subjects` although `group` has got it."""
+    lines = []
+    for other in others:
+        shared: dict[str, list[str]] = {}
+        for subject in subjects:
+            for pattern, theirs in other.subscribed:
+                if theirs != group and covers(pattern, subject):
+                    shared.setdefault(theirs, []).append(subject)
+        runtime = other.metadata.get("runtime", f"service {other.id}")
+        who = f"{other.metadata.get('host', other.name)} ({runtime})"
+        for theirs, both in shared.items():
+            place = f'in queue group "{theirs}"' if theirs else "without a queue group"
+            more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+            lines.append(
+                f'nats.queue_group: {who} has "{both[0]}"{more} {place}, these settings have "{group}": '
+                "each task runs on both; one group for all hosts is right"
+            )
+    return lines

@@ -137,11 +137,12 @@ def exceeded(attempt: Attempt) -> str:
     """Says which limit it was. Both are counted from the time of receipt."""
     took = attempt.deadline - attempt.received
     timeout = attempt.handler.timeout
-    whose = (
-        "the route's timeout"
-        if timeout is not None and took > timeout - DEADLINE_SWEEP
-        else "the task's deadline"
-    )
+    if timeout is not None and took > timeout - DEADLINE_SWEEP:
+        whose = "the route's timeout"
+    elif attempt.task._record.without_deadline:
+        whose = "workers.default_timeout, as the request has no deadline"
+    else:
+        whose = "the task's deadline"
     what = f"the handler of route {attempt.handler.route!r}"
     if attempt.phase is WAITING:
         return FailureReason.DEADLINE_EXCEEDED.text(f"{what} had not begun after {took:.3g} s ({whose})")
