@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from inspect import signature
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from ajhost.core.backoff import LOCKS_OUT
 from ajhost.core.connection_table import TRYING
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
+from ajhost.protocol.objects import from_object
 
-_Part = TypeVar("_Part")
 SERVING = "serving"
 """The state of a worker that is in the queue group and alive."""
 DISCONNECTED = "disconnected"
@@ -190,19 +189,7 @@ class StatusReport:
     @classmethod
     def from_object(cls, body: dict[str, Any]) -> Self:
         """The report that `as_object` gave, of this version or a later one. Raises KeyError or TypeError for others."""
-        supervisor = _known(SupervisorStatus, body["supervisor"], connection=_connection(body["supervisor"]))
-        workers = [
-            _known(
-                WorkerStatus,
-                worker,
-                connection=_connection(worker),
-                tasks=tuple(_known(TaskStatus, t) for t in worker["tasks"]),
-            )
-            for worker in body["workers"]
-        ]
-        routes = tuple(_known(RouteStatus, route) for route in body["routes"])
-        drain = (body.get("draining", False), body.get("drained", False), body.get("left", 0))
-        return cls(supervisor, tuple(workers), body["slots"], routes, body["recent_s"], *drain)
+        return from_object(cls, {**body, "count": body["slots"]}, lenient=True)
 
     def as_object(self) -> dict[str, Any]:
         """`{"supervisor": {...}, "workers": [...], "routes": [...]}`, as `ajhost status --json` prints it."""
@@ -217,14 +204,3 @@ class StatusReport:
             "drained": self.drained,
             "left": self.left,
         }
-
-
-def _connection(of: dict[str, Any]) -> ConnectionReport | None:
-    return None if of["connection"] is None else _known(ConnectionReport, of["connection"])
-
-
-def _known(cls: Callable[..., _Part], body: Mapping[str, Any], **instead: object) -> _Part:
-    """A part of a report: the host that tells it may be of a later version, which has more keys."""
-    return cls(
-        **{name: value for name, value in {**body, **instead}.items() if name in signature(cls).parameters}
-    )

@@ -85,7 +85,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     draining = state is not None and state.pid == pid and state.draining
     out = not recovers and all(worker.state in _OUTSIDE for worker in workers)
     if state is None:
-        state = HostState(pid, 0, False, 0)
+        state = HostState(pid, 0, False, 0, {})
     uptime_s = (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0
     if connection is None and state.waiting:
         connection = ConnectionReport("waiting", "", uptime_s, state.waiting, 0)

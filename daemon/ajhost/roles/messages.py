@@ -6,16 +6,14 @@ of ajhost as a rule; `decode` says what is wrong if they do not.
 
 from __future__ import annotations
 
-import functools
-import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, is_dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import orjson
 
 from ajhost.core.trust import Trust
+from ajhost.protocol.objects import annotations_of, from_object
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect
@@ -241,7 +239,7 @@ class Vocabulary(Generic[_M]):
         """Resolves the annotations that `decode` needs, rather than in each fork of this process."""
         kinds: Iterable[Any] = self.kinds.values()
         for kind in kinds:
-            _hints(kind)
+            annotations_of(kind)
 
     def decode(self, found: Mapping[str, Any]) -> _M:
         """The message that `encode` made an object of.
@@ -295,54 +293,3 @@ _WORDS: dict[type, str] = {
 def encode(message: Message) -> dict[str, object]:
     """The object that a channel carries."""
     return {_WORDS[type(message)]: orjson.Fragment(orjson.dumps(message, default=str))}
-
-
-_Value = TypeVar("_Value")
-
-
-def from_object(kind: type[_Value], found: object) -> _Value:
-    """Makes a value of decoded JSON: nested dataclasses, paths, tuples of any length, optional parts.
-
-    :raises TypeError: when `found` does not have the parts of `kind`.
-    """
-    return cast(_Value, _build(kind, found))
-
-
-@functools.cache
-def _hints(kind: type) -> Mapping[str, Any]:
-    return get_type_hints(kind)
-
-
-def _build(kind: Any, found: Any) -> object:
-    origin = get_origin(kind)
-    if origin in (Union, types.UnionType):
-        (inner,) = (arg for arg in get_args(kind) if arg is not types.NoneType)
-        return None if found is None else _build(inner, found)
-    if origin is tuple and isinstance(found, list):
-        inner, *others = get_args(kind)
-        if others == [...]:
-            return tuple(_build(inner, item) for item in found)
-        if len(found) == 1 + len(others):
-            return tuple(_build(one, item) for one, item in zip((inner, *others), found, strict=True))
-    if is_dataclass(kind) and isinstance(kind, type) and isinstance(found, dict):
-        hints = _hints(kind)
-        if unknown := found.keys() - hints:
-            raise TypeError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
-        return kind(**{name: _part(hints[name], part, name) for name, part in found.items()})
-    if kind is Path and isinstance(found, str):
-        return Path(found)
-    if kind is float and isinstance(found, int):
-        return float(found)
-    if origin is None and isinstance(kind, type) and isinstance(found, kind):
-        return found
-    wanted = kind.__name__ if isinstance(kind, type) and origin is None else kind
-    raise TypeError(
-        f"{type(found).__name__} where {wanted} is wanted"
-    )  # not what it is: a plan holds secrets
-
-
-def _part(kind: Any, found: Any, name: str) -> object:
-    try:
-        return _build(kind, found)
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from None

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 from ajhost.adapters.linux import runtime_directory
+from ajhost.protocol.objects import from_object
 
 NAME = "state.json"
 
@@ -32,7 +33,7 @@ class HostState:
     generation: int
     ready: bool
     count: int
-    routes: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    routes: Mapping[int, Sequence[str]]
     settings: str = ""
     version: str = ""
     started_ns: int = 0
@@ -45,22 +46,8 @@ class HostState:
 
 def write(directory: Path, state: HostState) -> object:
     """Replaces the file; which one it is now (see `which`)."""
-    body = {
-        "pid": state.pid,
-        "generation": state.generation,
-        "ready": state.ready,
-        "count": state.count,
-        "routes": {str(generation): list(routes) for generation, routes in state.routes.items()},
-        "settings": state.settings,
-        "version": state.version,
-        "started_ns": state.started_ns,
-        "waiting": state.waiting,
-        "draining": state.draining,
-        "last_death": state.last_death,
-        "died_at": state.died_at,
-        "stopping": state.stopping,
-    }
-    runtime_directory.replace_file(directory, NAME, orjson.dumps(body))
+    content = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
+    runtime_directory.replace_file(directory, NAME, content)
     return which(directory)
 
 
@@ -83,23 +70,7 @@ def another_host(directory: Path, runs_on: Path, meant: str | Path) -> str | Non
 def read(directory: Path) -> HostState | None:
     """The state as last written; None when there is none that can be read."""
     try:
-        body = orjson.loads(runtime_directory.read_file(directory, NAME))
-        routes = {int(generation): tuple(names) for generation, names in body["routes"].items()}
-        return HostState(
-            int(body["pid"]),
-            int(body["generation"]),
-            bool(body["ready"]),
-            int(body["count"]),
-            routes,
-            # of a host of an earlier version these are missing
-            str(body.get("settings", "")),
-            str(body.get("version", "")),
-            int(body.get("started_ns", 0)),
-            str(body.get("waiting", "")),
-            bool(body.get("draining", False)),
-            str(body.get("last_death", "")),
-            float(body.get("died_at", 0.0)),
-            bool(body.get("stopping", False)),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = orjson.loads(runtime_directory.read_file(directory, NAME))
+        return from_object(HostState, found, lenient=True)
+    except (OSError, ValueError, TypeError):
         return None

@@ -20,7 +20,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_the_last_state_counts(tmp_path: Path) -> None:
     state_file.write(tmp_path, STATE)
-    later = HostState(12, 4, False, 1)
+    later = HostState(12, 4, False, 1, {})
     state_file.write(tmp_path, later)
     assert state_file.read(tmp_path) == later
 
@@ -28,7 +28,7 @@ def test_the_last_state_counts(tmp_path: Path) -> None:
 def test_a_reader_that_has_the_file_open_keeps_the_whole_earlier_state(tmp_path: Path) -> None:
     state_file.write(tmp_path, STATE)
     with (tmp_path / "state.json").open("rb") as reader:
-        state_file.write(tmp_path, HostState(1, 1, False, 1))
+        state_file.write(tmp_path, HostState(1, 1, False, 1, {}))
         assert b'"pid":12' in reader.read()
 
 
