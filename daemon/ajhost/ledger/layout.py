@@ -50,6 +50,7 @@ class HeaderWord(int):
 class Word:
     """The words of the header."""
 
+    # fmt: off
     MAGIC = HeaderWord(0, MAKER, "The bytes that mark a ledger, written last: the header is whole.")
     LAYOUT = HeaderWord(1, MAKER, "The number of this layout, `LAYOUT`.")
     SERIAL = HeaderWord(2, MAKER, "The process's number, unique over all starts; the file's name.")
@@ -61,60 +62,36 @@ class Word:
     CHUNK_SIZE = HeaderWord(8, MAKER, "Bytes of the receive buffer.")
     STORE_AT = HeaderWord(9, MAKER, "Where the frame store begins, in bytes.")
     STORE_SIZE = HeaderWord(10, MAKER, "Bytes of the frame store.")
-    CHUNK_PREPARED = HeaderWord(
-        11, MAKER, "Bytes of the receive buffer that the file system has set aside for good; 0: all of it."
-    )
+    CHUNK_PREPARED = HeaderWord(11, MAKER,
+        "Bytes of the receive buffer that the file system has set aside for good; 0: all of it.")
     STORE_PREPARED = HeaderWord(12, MAKER, "The same of the frame store.")
     PHASE = HeaderWord(16, OWNER, "A `Phase`: what the process says of itself.")
-    HEARTBEAT = HeaderWord(
-        17, OWNER, "When the process's loop last wrote this, in monotonic nanoseconds; 0: never."
-    )
+    HEARTBEAT = HeaderWord(17, OWNER,
+        "When the process's loop last wrote this, in monotonic nanoseconds; 0: never.")
     EPOCH = HeaderWord(18, OWNER_OR_HEIR, "The number of the present connection to the server; 0: none yet.")
-    RECEIVED_POS = HeaderWord(
-        19,
-        OWNER_OR_HEIR,
-        "Stream position: bytes of this connection that are in the receive buffer, or were.",
-    )
-    PARSED_POS = HeaderWord(
-        20,
-        OWNER_OR_HEIR,
-        "Stream position: bytes whose frames are in entries. It is ahead of `RECEIVED_POS` while the rest of a frame"
-        " is passed over that no receive buffer holds.",
-    )
+    RECEIVED_POS = HeaderWord(19, OWNER_OR_HEIR,
+        "Stream position: bytes of this connection that are in the receive buffer, or were.")
+    PARSED_POS = HeaderWord(20, OWNER_OR_HEIR,
+        "Stream position: bytes whose frames are in entries. It is ahead of `RECEIVED_POS` while the rest of "
+        "a frame is passed over that no receive buffer holds.")
     BASE = HeaderWord(21, OWNER_OR_HEIR, "The stream position of the receive buffer's first byte.")
     TLS = HeaderWord(22, OWNER, "1: the connection is encrypted, so nobody but the owner can read on.")
-    FENCED_EPOCH = HeaderWord(
-        24,
-        SUPERVISOR,
-        "The epoch whose connection the supervisor has taken over. It is stored before the first byte is read, so that"
-        " a worker that goes on never reads on in the middle.",
-    )
+    FENCED_EPOCH = HeaderWord(24, SUPERVISOR,
+        "The epoch whose connection the supervisor has taken over. It is stored before the first byte is "
+        "read, so that a worker that goes on never reads on in the middle.")
     SUBSCRIBED = HeaderWord(25, OWNER, "The epoch in which the server last had all subscriptions.")
-    DRAINED_EPOCH = HeaderWord(
-        26,
-        SUPERVISOR,
-        "The last epoch whose takeover is finished. If it is not `FENCED_EPOCH`, a takeover was interrupted, and the"
-        " next start resumes it.",
-    )
-    HIGH_WATER = HeaderWord(
-        27, OWNER_OR_HEIR, "How many entries were ever in use, the first ones. Readers look at no others."
-    )
-    SERVER = HeaderWord(
-        28,
-        ANYBODY,
-        "A hash of the identity of the server that was last connected to (`core/restart_window.py`).",
-    )
-    BACK_BY = HeaderWord(
-        29,
-        ANYBODY,
-        "When requesters must have reconnected after a server's restart, in monotonic nanoseconds.",
-    )
-    SOCKET = HeaderWord(
-        30,
-        OWNER,
-        "The descriptor of the present connection in the owner; 0: none. A process that duplicates it and then finds"
-        " this and `EPOCH` unchanged has a duplicate of just that connection.",
-    )
+    DRAINED_EPOCH = HeaderWord(26, SUPERVISOR,
+        "The last epoch whose takeover is finished. If it is not `FENCED_EPOCH`, a takeover was interrupted, "
+        "and the next start resumes it.")
+    HIGH_WATER = HeaderWord(27, OWNER_OR_HEIR,
+        "How many entries were ever in use, the first ones. Readers look at no others.")
+    SERVER = HeaderWord(28, ANYBODY,
+        "A hash of the identity of the server that was last connected to (`core/restart_window.py`).")
+    BACK_BY = HeaderWord(29, ANYBODY,
+        "When requesters must have reconnected after a server's restart, in monotonic nanoseconds.")
+    SOCKET = HeaderWord(30, OWNER,
+        "The descriptor of the present connection in the owner; 0: none. A process that duplicates it and "
+        "then finds this and `EPOCH` unchanged has a duplicate of just that connection.")
     RECEIVED = HeaderWord(32, OWNER, "Counter: requests that came on the process's own connection.")
     COMPLETED = HeaderWord(33, OWNER, "Counter: tasks whose handler returned a result.")
     FAILED = HeaderWord(34, OWNER, "Counter: tasks that are to be tried again (`AJ-Error`).")
@@ -124,62 +101,45 @@ class Word:
     DEQUEUED = HeaderWord(38, OWNER, "Counter: requests that were started from the shared queue.")
     STUCK = HeaderWord(39, OWNER, "Counter: handlers that did not end when they were cancelled.")
     BUSY_NS = HeaderWord(40, OWNER, "Counter: nanoseconds that handlers ran, added over all slots.")
-    WINDOW_OPENED = HeaderWord(
-        41, ANYBODY, "When requesters last had to reconnect, in monotonic nanoseconds."
-    )
+    WINDOW_OPENED = HeaderWord(41, ANYBODY,
+        "When requesters last had to reconnect, in monotonic nanoseconds.")
     CONNECTION = HeaderWord(42, OWNER, "A `ConnectionState`: where the NATS connection stands; written last.")
     CONNECTION_SINCE = HeaderWord(43, OWNER, "Since when it has stood there, in monotonic nanoseconds.")
     FAILED_ATTEMPTS = HeaderWord(44, OWNER, "Attempts to connect that failed since the last success.")
     RECONNECTS = HeaderWord(45, OWNER, "Counter: connections after the first.")
     CONNECTION_REASON = HeaderWord(46, OWNER, "A `Reason`: why the connection is no better; 0: none.")
-    REFUSED_REPLIES = HeaderWord(
-        47, OWNER, "Counter: replies that the server refused for lack of a permission."
-    )
-    WORKER_STATE = HeaderWord(
-        48,
-        SUPERVISOR,
-        "The number of a `WorkerState`: what the supervisor holds of this worker, for status and metrics; 0: nothing.",
-    )
-    READING_PAUSED = HeaderWord(
-        49,
-        OWNER,
-        "1: the connection is left unread because no entry is free. Otherwise bytes that wait there say that the owner"
-        " hangs.",
-    )
-    SIZE_AT_START = HeaderWord(
-        59, OWNER, "Resident bytes before the first task: what imports and lifespan take; 0: not known yet."
-    )
-    CLOCK_AHEAD = HeaderWord(
-        56,
-        ANYBODY,
-        "Nanoseconds by which this machine's clock is ahead of the routers' (`core/clock_offset.py`).",
-    )
+    REFUSED_REPLIES = HeaderWord(47, OWNER,
+        "Counter: replies that the server refused for lack of a permission.")
+    WORKER_STATE = HeaderWord(48, SUPERVISOR,
+        "The number of a `WorkerState`: what the supervisor holds of this worker, for status and metrics; 0: "
+        "nothing.")
+    READING_PAUSED = HeaderWord(49, OWNER,
+        "1: the connection is left unread because no entry is free. Otherwise bytes that wait there say that "
+        "the owner hangs.")
+    SIZE_AT_START = HeaderWord(59, OWNER,
+        "Resident bytes before the first task: what imports and lifespan take; 0: not known yet.")
+    CLOCK_AHEAD = HeaderWord(56, ANYBODY,
+        "Nanoseconds by which this machine's clock is ahead of the routers' (`core/clock_offset.py`).")
     UNSIGNED = HeaderWord(57, OWNER, "Counter: requests whose signature was refused.")
     IGNORED = HeaderWord(58, OWNER, "Counter: requests whose reply subject may not be answered.")
-    UNSUBSCRIBED_SINCE = HeaderWord(
-        60,
-        OWNER,
-        "Since when the server has not all our subscriptions, in monotonic nanoseconds; 0 while it has them.",
-    )
+    UNSUBSCRIBED_SINCE = HeaderWord(60, OWNER,
+        "Since when the server has not all our subscriptions, in monotonic nanoseconds; 0 while it has them.")
     LOGIN_GATE = HeaderWord(384, ANYBODY, "The first of five words of `core/login_gate.py`.")
     STACKS_TOLD = HeaderWord(392, ANYBODY, "The first of 64 words of `core/stacks_gate.py`.")
-    RECONNECTS_BY = HeaderWord(
-        456,
-        OWNER,
-        "Counters, a word for each `Reason`: connections after the first, by what had ended the one before.",
-    )
-    TOKENS = HeaderWord(
-        64,
-        OWNER,
-        "Places for tokens, four words each (`ledger/queue_token.py`): those that this process has received. What they"
-        " name has not started here unless an entry says so. The kernel stores them (recv_into).",
-    )
+    RECONNECTS_BY = HeaderWord(456, OWNER,
+        "Counters, a word for each `Reason`: connections after the first, by what had ended the one before.")
+    TOKENS = HeaderWord(64, OWNER,
+        "Places for tokens, four words each (`ledger/queue_token.py`): those that this process has received. "
+        "What they name has not started here unless an entry says so. The kernel stores them (recv_into).")
+    # fmt: on
 
 
 HEADER: dict[str, HeaderWord] = {
     name: word for name, word in vars(Word).items() if isinstance(word, HeaderWord)
 }
 """Every word of the header, by name."""
+MADE = sorted((word for word in HEADER.values() if word.writer is MAKER), reverse=True)
+"""The words that only the maker writes. The magic comes last: the header is whole then."""
 
 TOKEN_PLACES = 64
 COUNTERS = {
@@ -202,15 +162,13 @@ SERVER_TEXT_AT, REASON_TEXT_AT = 320 * 8, 352 * 8
 CONNECTION_TEXT = 256
 """Bytes of each of them, UTF-8, ended by a zero byte."""
 
+# fmt: off
 ENTRY: dict[str, tuple[Writer, str]] = {
-    "STATE": (
-        OWNER,
-        "`seq << 8 | State`, written last: an entry exists only when it is whole (`ledger/states.py`).",
-    ),
-    "REVOKED": (
-        SUPERVISOR,
-        "The sequence number that the supervisor answers or moves: the owner must not start or answer the request.",
-    ),
+    "STATE": (OWNER,
+        "`seq << 8 | State`, written last: an entry exists only when it is whole (`ledger/states.py`)."),
+    "REVOKED": (SUPERVISOR,
+        "The sequence number that the supervisor answers or moves: the owner must not start or answer the "
+        "request."),
     "CLAIMED": (CONSUMER, "The sequence number that a consumer has started in an entry of its own ledger."),
     "FRAME": (OWNER, "Where the raw frame lies: its offset in the file `<< 32 |` its bytes."),
     "RECEIVED_NS": (OWNER, "When the request came, in monotonic nanoseconds."),
@@ -219,30 +177,18 @@ ENTRY: dict[str, tuple[Writer, str]] = {
     "ORIGIN": (OWNER, "The serial of the ledger from which the request was pulled; 0: it came here."),
     "ORIGIN_ENTRY": (OWNER, "The index of its entry there."),
     "ORIGIN_SEQ": (OWNER, "The sequence number of its entry there."),
-    "SIZES": (
-        OWNER,
-        "Four numbers of 16 bits, the lowest first: bytes of the reply subject, of the task's id, of its type, and the"
-        " route's number.",
-    ),
+    "SIZES": (OWNER,
+        "Four numbers of 16 bits, the lowest first: bytes of the reply subject, of the task's id, of its "
+        "type, and the route's number."),
     "TRIES": (OWNER, "How often the router has tried the task."),
 }
+# fmt: on
 """The words of an entry in their order, with who writes each and what it means. The reply subject, the task's id and
 its type follow them as texts."""
 # plain integers relative to the state word: they are added for each request
 (
-    STATE,
-    REVOKED,
-    CLAIMED,
-    FRAME,
-    RECEIVED_NS,
-    DEADLINE,
-    STARTED,
-    ORIGIN,
-    ORIGIN_ENTRY,
-    ORIGIN_SEQ,
-    SIZES,
-    TRIES,
-) = range(len(ENTRY))
+    STATE, REVOKED, CLAIMED, FRAME, RECEIVED_NS, DEADLINE, STARTED, ORIGIN, ORIGIN_ENTRY, ORIGIN_SEQ, SIZES, TRIES,
+) = range(len(ENTRY))  # fmt: skip
 TEXT = 96
 """Bytes from an entry's beginning to its texts: reply subject, task id, type."""
 ENTRY_WORDS = ENTRY_SIZE // 8

@@ -64,70 +64,29 @@ class Transition:
     when: str
 
 
-_USED = frozenset({State.RECEIVED, State.QUEUED, State.STARTED, State.ANSWERED, State.SENT})
-_NOT_STARTED = frozenset({State.RECEIVED, State.QUEUED, State.RESERVED})
+_S, _OWNER = State, Writer.OWNER
+_USED = frozenset({_S.RECEIVED, _S.QUEUED, _S.STARTED, _S.ANSWERED, _S.SENT})
+_NOT_STARTED = frozenset({_S.RECEIVED, _S.QUEUED, _S.RESERVED})
+_FREE, _ANSWERED = frozenset({_S.FREE}), frozenset({_S.ANSWERED})
 
-TRANSITIONS: dict[str, Transition] = {
-    transition.event: transition
-    for transition in (
-        Transition(
-            "receive_all",
-            frozenset({State.FREE}),
-            State.RECEIVED,
-            Writer.OWNER,
-            "A request came, or was copied here.",
-        ),
-        Transition(
-            "start_pulled",
-            frozenset({State.FREE}),
-            State.RESERVED,
-            Writer.OWNER,
-            "A token was received; the request is still its owner's.",
-        ),
-        Transition(
-            "queue",
-            frozenset({State.RECEIVED}),
-            State.QUEUED,
-            Writer.OWNER,
-            "The kernel has taken the token.",
-        ),
-        Transition("start", _NOT_STARTED, State.STARTED, Writer.OWNER, "The handler is called next."),
-        Transition(
-            "answer", frozenset({State.STARTED}), State.ANSWERED, Writer.OWNER, "The reply is written next."
-        ),
-        Transition(
-            "refuse",
-            _NOT_STARTED | {State.STARTED},
-            State.ANSWERED,
-            Writer.OWNER,
-            "The request is answered without a result.",
-        ),
-        Transition(
-            "sent", frozenset({State.ANSWERED}), State.SENT, Writer.OWNER, "The kernel has taken the reply."
-        ),
-        Transition(
-            "recall",
-            frozenset({State.SENT, State.ANSWERED}),
-            State.ANSWERED,
-            Writer.OWNER,
-            "The connection ended before the server confirmed the reply, or before the requester was back.",
-        ),
-        Transition(
-            "release_all",
-            _USED | {State.RESERVED},
-            State.FREE,
-            Writer.OWNER,
-            "The server has confirmed the reply, or the request is another process's.",
-        ),
-        Transition(
-            "free_entry",
-            _USED | {State.DAMAGED},
-            State.FREE,
-            Writer.SUPERVISOR,
-            "The owner is dead, and the request is settled.",
-        ),
-    )
-}
+# fmt: off
+_ROWS = (
+    ("receive_all", _FREE, _S.RECEIVED, _OWNER, "A request came, or was copied here."),
+    ("start_pulled", _FREE, _S.RESERVED, _OWNER, "A token was received; the request is still its owner's."),
+    ("queue", frozenset({_S.RECEIVED}), _S.QUEUED, _OWNER, "The kernel has taken the token."),
+    ("start", _NOT_STARTED, _S.STARTED, _OWNER, "The handler is called next."),
+    ("answer", frozenset({_S.STARTED}), _S.ANSWERED, _OWNER, "The reply is written next."),
+    ("refuse", _NOT_STARTED | {_S.STARTED}, _S.ANSWERED, _OWNER, "The request is answered without a result."),
+    ("sent", _ANSWERED, _S.SENT, _OWNER, "The kernel has taken the reply."),
+    ("recall", _ANSWERED | {_S.SENT}, _S.ANSWERED, _OWNER,
+        "The connection ended before the server confirmed the reply, or before the requester was back."),
+    ("release_all", _USED | {_S.RESERVED}, _S.FREE, _OWNER,
+        "The server has confirmed the reply, or the request is another process's."),
+    ("free_entry", _USED | {_S.DAMAGED}, _S.FREE, Writer.SUPERVISOR,
+        "The owner is dead, and the request is settled."),
+)
+# fmt: on
+TRANSITIONS: dict[str, Transition] = {row[0]: Transition(*row) for row in _ROWS}
 
 
 def target(event: str) -> int:

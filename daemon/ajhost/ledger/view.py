@@ -16,6 +16,7 @@ from ajhost.ledger.layout import (
     FRAME,
     HEADER_SIZE,
     LAYOUT,
+    MADE,
     MAGIC,
     ORIGIN,
     ORIGIN_ENTRY,
@@ -77,6 +78,7 @@ class Ledger:
     """
 
     __slots__ = (
+        "_made",
         "chunk_at",
         "chunk_prepared",
         "chunk_size",
@@ -111,28 +113,15 @@ class Ledger:
         self.serial = words[Word.SERIAL]
         self.slot = words[Word.SLOT]
         self.generation = words[Word.GENERATION]
+        self._made = [(word, words[word]) for word in MADE]
 
     def restore_header(self) -> bool:
         """Stores the maker's words anew, as they were when this was mapped; whether a stray write had changed any.
 
         Whoever maps the file after such a write would find no ledger: no worker could start with its supervisor's.
         """
-        words, store_at = self.words, self.chunk_at + self.chunk_size
-        made = (
-            (Word.LAYOUT, LAYOUT),
-            (Word.SERIAL, self.serial),
-            (Word.SLOT, self.slot),
-            (Word.GENERATION, self.generation),
-            (Word.ENTRIES, self.entries),
-            (Word.CHUNK_AT, self.chunk_at),
-            (Word.CHUNK_SIZE, self.chunk_size),
-            (Word.STORE_AT, store_at),
-            (Word.STORE_SIZE, len(self.view) - store_at),
-            (Word.CHUNK_PREPARED, self.chunk_prepared),
-            (Word.STORE_PREPARED, self.store_prepared),
-            (Word.MAGIC, MAGIC),
-        )
-        changed = [(word, value) for word, value in made if words[word] != value]
+        words = self.words
+        changed = [(word, value) for word, value in self._made if words[word] != value]
         for word, value in changed:
             words[word] = value
         return bool(changed)
