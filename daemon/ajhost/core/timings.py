@@ -181,7 +181,8 @@ SWITCH_INTERVAL = 0.0002
 """The interpreter's switch interval in workers with threads. With Python's 5 ms the loop waits behind each thread that
 computes (docs/performance.md)."""
 REFUSAL_INTERVAL = 5.0
-"""A worker that can start no thread looks at most this often which limit is reached: it reads all of /proc for that."""
+"""A process that is refused a thread, a child or a descriptor looks at most this often which limit is reached: it reads
+all of /proc for that."""
 COLLECT_RETRY = 0.01
 """A worker looks at its memory and descriptors again after this while they grow fast."""
 WATCHDOG_LEAST = 2.0

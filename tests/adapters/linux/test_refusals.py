@@ -77,6 +77,45 @@ def test_a_limit_of_this_process_is_told_with_its_value(number: int, limit: int 
             resource.setrlimit(limit, before)
 
 
+BEHIND = """
+import ctypes, os, subprocess, sys, threading, time
+from ajhost.adapters.linux import refusals
+open({group!r} + "/cgroup.procs", "w").write("0")
+def sleep():
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+def fork():
+    subprocess.Popen(["sleep", "60"])
+for refused in (sleep, fork):
+    try:
+        while True:
+            refused()
+    except (OSError, RuntimeError) as error:
+        print(refusals.limit_behind(error), flush=True)
+os.killpg(0, 9)
+"""
+
+
+@needs_root
+def test_a_thread_and_a_child_that_are_refused_to_anybodys_code_are_told_with_the_limit() -> None:
+    limits = {"pids.max": "6"}
+    with control_group("pids", limits, limits) as group:
+        command = [sys.executable, "-c", BEHIND.format(group=str(group))]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, start_new_session=True)
+        told = f"{group}/pids.max is 6, 6 are there: TasksMax=, --pids-limit"
+        assert done.stdout.splitlines() == [told, told]
+
+
+def test_an_error_of_anybodys_code_is_put_down_to_no_limit_that_it_did_not_meet() -> None:
+    assert refusals.limit_behind(OSError(errno.EMFILE, "")).endswith("ulimit -n, LimitNOFILE=")
+    for error in (
+        BlockingIOError(errno.EAGAIN, "a socket that has nothing to read"),
+        RuntimeError("anything"),
+        FileNotFoundError(errno.ENOENT, ""),
+        OSError("no number"),
+    ):
+        assert refusals.limit_behind(error) == ""
+
+
 def test_an_error_without_a_file_is_told_by_its_call() -> None:
     with pytest.raises(OSError, match="Invalid") as error:
         os.pidfd_open(0)

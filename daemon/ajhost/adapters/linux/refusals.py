@@ -9,11 +9,13 @@ import contextlib
 import errno
 import os
 import resource
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ajhost.adapters.own_code import PACKAGE
+from ajhost.core.timings import REFUSAL_INTERVAL
 from ajhost.settings.control_groups import control_groups
 
 _SELF = Path("/proc/self")
@@ -61,8 +63,42 @@ def _open_files() -> str:
 
 def no_thread() -> str:
     """For a refused pthread_create(3): with the limits that are reached. Without one it was refused for memory."""
-    reached = "; ".join(_reached(_process_limits()))
+    reached = _at_times(errno.EAGAIN)
     return f"no thread can be started ({reached})" if reached else "no thread can be started"
+
+
+def limit_behind(error: BaseException) -> str:
+    """The limit that an exception of anybody's code most likely met; empty if none is known. Raises nothing.
+
+    It costs little: handlers may be refused a thousand times a second.
+    """
+    try:
+        if isinstance(error, OSError):
+            number = vars(OSError)["errno"].__get__(error)  # past a subclass that has an `errno` of its own
+            return _at_times(number or 0)
+        if isinstance(error, MemoryError):
+            return _at_times(errno.ENOMEM)
+        # threading.Thread.start
+        refused = type(error) is RuntimeError and error.args == ("can't start new thread",)
+        return _at_times(errno.EAGAIN) if refused else ""
+    except Exception:
+        return ""
+
+
+def _at_times(number: int) -> str:
+    """The limit behind an error number, looked for at most every REFUSAL_INTERVAL: it reads all of /proc."""
+    if number not in _LIMITS:
+        return ""
+    now = time.monotonic()
+    until, text = _looked.get(number, (0.0, ""))
+    if now >= until:
+        text = _LIMITS[number]()
+        _looked[number] = now + REFUSAL_INTERVAL, text
+    return text
+
+
+_looked: dict[int, tuple[float, str]] = {}
+"""Until when a text holds, and the text, by error number."""
 
 
 def _processes() -> str:
@@ -111,13 +147,17 @@ def _threads_of_machine() -> int:
 
 
 def _memory() -> str:
+    return _memory_limits() or "the machine, or its vm.overcommit_memory, gives no more"
+
+
+def _memory_limits() -> str:
     limits = (("-v", "LimitAS=", resource.RLIMIT_AS), ("-d", "LimitDATA=", resource.RLIMIT_DATA))
     found = [
         f"this process may have {most >> 20} MiB: ulimit {option}, {unit}"
         for option, unit, number in limits
         if (most := _limit(number)) is not None
     ]
-    return "; ".join(found) or "the machine, or its vm.overcommit_memory, gives no more"
+    return "; ".join(found)
 
 
 _HINTS: dict[int, Callable[[], str]] = {
@@ -130,4 +170,12 @@ _HINTS: dict[int, Callable[[], str]] = {
     errno.EAGAIN: _processes,
     errno.ENOMEM: _memory,
     errno.EROFS: lambda: "a read-only mount, or ReadOnlyPaths=: a ReadWritePaths= line, a tmpfs",
+}
+_LIMITS: dict[int, Callable[[], str]] = {
+    # EAGAIN and ENOMEM of code that is not ours may be anything: only limits that are there, or reached
+    errno.EAGAIN: lambda: "; ".join(_reached(_process_limits())),
+    errno.EMFILE: _open_files,
+    errno.ENFILE: _HINTS[errno.ENFILE],
+    errno.ENOMEM: _memory_limits,
+    errno.EROFS: _HINTS[errno.EROFS],
 }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 
+from ajhost.adapters.linux import refusals
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
 from ajhost.roles.specs import GenerationSpec
@@ -56,7 +57,7 @@ class Reloader:
             try:
                 settings = await asyncio.to_thread(self._load)
             except Exception as error:
-                return Decision(False, str(error))
+                return Decision(False, _said(error))
             if (changed := self._fixed(settings)) is not None:
                 return Decision(False, changed)
             await self._pool.access.offer(settings.nats, self._pool.fleet.generation)
@@ -90,7 +91,7 @@ class Reloader:
             if self._ended.is_set():
                 return Decision(False, STOPPING)
             if isinstance(error, TemplateFailed | OSError):
-                return Decision(False, str(error))
+                return Decision(False, _said(error))
             raise
         finally:
             self._starting = None
@@ -156,6 +157,12 @@ class Reloader:
                 async with asyncio.timeout(delay):
                     await self._ended.wait()
             delay = min(delay * 2, RENEW_LONGEST)
+
+
+def _said(error: BaseException) -> str:
+    """Its text, with the limit that a thread or a descriptor was refused for."""
+    limit = refusals.limit_behind(error)
+    return f"{error} ({limit})" if limit else str(error)
 
 
 def _changed_key(

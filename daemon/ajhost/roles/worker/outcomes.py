@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ajhost.adapters.linux import refusals
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
@@ -85,6 +86,8 @@ def _described(error: BaseException, depth: int) -> str:
         shown = _members(error)[:_GROUP_SHOWN]
         members = "; ".join(_described(member, depth - 1) for member in shown)
         text = f"{text}: {members}"
+    if limit := refusals.limit_behind(error):
+        text = f"{text} ({limit})".lstrip()
     return f"{name}: {text}" if text else name
 
 

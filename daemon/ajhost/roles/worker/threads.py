@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextvars
 import sys
 import threading
-import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from ajhost.adapters.linux import processes, refusals
-from ajhost.core.timings import REFUSAL_INTERVAL, SWITCH_INTERVAL
+from ajhost.core.timings import SWITCH_INTERVAL
 
 _STEPS_BACK = 5
 """How much nicer threads are than the loop, which reads, keeps deadlines and answers (docs/performance.md)."""
@@ -38,7 +37,6 @@ class Threads:
         self._limit = limit
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._alive = 0
-        self._look_at, self._refusal = 0.0, ""
         self._held = 0
         """Jobs that are waiting, or running in a thread that is not stuck."""
 
@@ -50,15 +48,9 @@ class Threads:
         :raises NoThreads: the pool has no thread, and the system starts none.
         """
         if self._held >= self._alive and not self._start() and not self._alive:
-            raise NoThreads(self._why())
+            raise NoThreads(refusals.no_thread())
         self._held += 1
         self._jobs.put((name, context, work))
-
-    def _why(self) -> str:
-        now = time.monotonic()
-        if now >= self._look_at:  # it reads all of /proc, and a refused request shall cost little
-            self._look_at, self._refusal = now + REFUSAL_INTERVAL, refusals.no_thread()
-        return self._refusal
 
     def done(self) -> None:
         """A job has ended."""

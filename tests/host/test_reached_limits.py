@@ -1,0 +1,50 @@
+"""Limits that are reached while the host serves: told by name and cure, every request answered, back by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.control_group import control_group
+from tests.support.launched_host import LaunchedHost, in_group
+from tests.support.nats import NatsServer
+from tests.support.router import Router
+
+HANDLERS = """
+import asyncio
+
+async def child(task):
+    process = await asyncio.create_subprocess_exec("/bin/true")
+    return await process.wait()
+"""
+
+
+async def test_a_limit_of_processes_that_is_reached_while_serving_is_told_and_got_over(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    unlimited = {"pids.max": "max"}
+    with control_group("pids", unlimited, unlimited) as group:
+        host = LaunchedHost(
+            tmp_path,
+            nats=nats_server.url,
+            handlers={"child": "children:child", "echo": "echo"},
+            modules={"children": HANDLERS},
+            sections={"workers": {"count": 1}},
+        )
+        host.launcher = in_group(group)
+        async with host, Router(nats_server.url) as router:
+            most = int((group / "pids.current").read_text())
+            (group / "pids.max").write_text(str(most))
+            told = f"{group}/pids.max is {most}, {most} are there: TasksMax=, --pids-limit"
+            refused = "handler error: BlockingIOError: [Errno 11] Resource temporarily unavailable"
+            assert (await router.request("child")).text == f"{refused} ({told})"
+            reload = await host.reload()
+            assert reload.status == 1
+            assert told in reload.stderr
+            (group / "pids.max").write_text("1")
+            old = host.kill(0)
+            await host.log("cannot fork: Resource temporarily unavailable")
+            echo = await router.send("echo", b"waits", deadline=30)
+            (group / "pids.max").write_text("max")
+            assert (await router.reply(echo)).body == b"waits"
+            await host.refilled(0, old)
+            assert (await router.request("child")).body == b"0"
