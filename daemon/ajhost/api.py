@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from ajhost.protocol import exact_json
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task_record import TaskRecord
 from ajhost.protocol.times import to_datetime
 
 if TYPE_CHECKING:

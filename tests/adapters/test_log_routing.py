@@ -39,9 +39,9 @@ HOSTILE = {
 def run(script: str, form: str = "auto", levels: str = "()") -> list[str]:
     """The lines on stderr of a worker's process that runs the script."""
     prologue = (
-        "import logging, logging.config, sys\nfrom ajhost.adapters import logs\n"
+        "import logging, logging.config, sys\nfrom ajhost.adapters import log_outputs\n"
         "own, app = logging.getLogger('ajhost.worker'), logging.getLogger('acme')\n"
-        f"logs.configure('info', 'worker', 1, 2, form={form!r}, levels={levels})\n"
+        f"log_outputs.configure('info', 'worker', 1, 2, form={form!r}, levels={levels})\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "JOURNAL_STREAM"}
     done = subprocess.run(
@@ -66,7 +66,7 @@ def test_the_hosts_records_are_there_once_whatever_was_configured(what: str, for
 
 
 def test_after_a_fork_they_are_there_too() -> None:
-    script = f"{HOSTILE['dictConfig']}\nlogs.configure('info', 'worker', 3, 2)\nown.info('here')"
+    script = f"{HOSTILE['dictConfig']}\nlog_outputs.configure('info', 'worker', 3, 2)\nown.info('here')"
     (line,) = run(script)
     assert line.endswith("INFO    worker 3: here")
 
@@ -94,11 +94,13 @@ def test_functions_of_the_logging_module_change_no_format() -> None:
 
 def test_an_applications_level_is_its_own() -> None:
     lines = run(
-        "logging.getLogger().setLevel('DEBUG')\nlogs.configure('info', 'worker', 1, 2)\napp.debug('wanted')"
+        "logging.getLogger().setLevel('DEBUG')\nlog_outputs.configure('info', 'worker', 1, 2)\napp.debug('wanted')"
     )
     assert len(lines) == 1
     assert (
-        run("logging.getLogger().setLevel('ERROR')\nlogs.configure('info', 'worker', 1, 2)\napp.info('no')")
+        run(
+            "logging.getLogger().setLevel('ERROR')\nlog_outputs.configure('info', 'worker', 1, 2)\napp.info('no')"
+        )
         == []
     )
     lines = run(
@@ -106,7 +108,7 @@ def test_an_applications_level_is_its_own() -> None:
     )
     assert lines == ["wanted"]
     lines = run(
-        "logs.configure('warning', 'worker', 1, 2)\napp.info('no')\nown.info('no')\nown.warning('yes')"
+        "log_outputs.configure('warning', 'worker', 1, 2)\napp.info('no')\nown.info('no')\nown.warning('yes')"
     )
     assert len(lines) == 1
 

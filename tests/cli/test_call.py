@@ -21,7 +21,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ajhost.protocol.signature import verify
-from ajhost.protocol.task import read_task
+from ajhost.protocol.task_record import read_task
 from tests.support.host import Host
 from tests.support.nats import NatsServer, free_port, round_trip
 from tests.support.program import CommandResult, run

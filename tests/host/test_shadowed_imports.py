@@ -9,7 +9,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from ajhost.protocol.signature import message
-from ajhost.protocol.task import read_task
+from ajhost.protocol.task_record import read_task
 from tests.host.test_access import _nkey, _secret
 from tests.support.host import Host
 from tests.support.nats import NatsServer

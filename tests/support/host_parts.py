@@ -23,18 +23,18 @@ from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.fleet import Fleet
-from ajhost.core.stats import Counters
+from ajhost.core.host_counters import Counters
+from ajhost.core.poison_tasks import PoisonTasks
 from ajhost.ledger.layout import Geometry, Identity
 from ajhost.ledger.view import Entry
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
-from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.supervisor.connections import FdStore
+from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.recovery.remains import Remains
@@ -69,7 +69,7 @@ def frame(reply: bytes, number: int = 0, padding: int = 0) -> bytes:
     return b"MSG %b 1 %b %d\r\n%b\r\n" % (SUBJECT.encode(), reply, len(task), task)
 
 
-class DiedHere(CrashPolicy):
+class DiedHere(PoisonTasks):
     """Tells the same of each request whose worker died."""
 
     def outcome(self, entry: Entry, how: str) -> Outcome:

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from ajhost import __version__
+from ajhost.core.host_counters import HostStats
 from ajhost.core.route_stats import Histogram, RouteStats
-from ajhost.core.stats import HostStats
 from ajhost.core.status import CATCH_ALL
 from ajhost.protocol.reasons import FailureReason
 

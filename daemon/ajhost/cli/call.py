@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ajhost.cli.call_run import (
+from ajhost.cli.call_requests import (
     COMPLETE,
     ERROR,
     TERMINATE,
@@ -115,7 +115,7 @@ def call(
     With --count it is a small load test: the summary has the outcomes, the rate, and the times of the answers, each
     from when its request was due.
     """
-    from ajhost.protocol.task import new_id, read_task
+    from ajhost.protocol.task_record import new_id, read_task
     from ajhost.protocol.wire import encode_request
 
     _check_usage(route, subject, count, rate)
@@ -210,7 +210,7 @@ def _check_usage(route: str | None, subject: str | None, count: int | None, rate
 def _encode(seed: bytes | None, **fields: Any) -> bytes:
     """The task, signed if there is a seed."""
     from ajhost.protocol.signature import sign
-    from ajhost.protocol.task import encode_task, read_task
+    from ajhost.protocol.task_record import encode_task, read_task
 
     task = encode_task(**fields)
     if seed is None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from ajhost.adapters.dev_client import serve
-from ajhost.adapters.logs import configure
+from ajhost.adapters.log_outputs import configure
 from ajhost.api import Task
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration, load_settings
@@ -25,7 +25,7 @@ from ajhost.cli.output import echo, echo_error
 from ajhost.core.routing import Routes
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.task import read_task
+from ajhost.protocol.task_record import read_task
 from ajhost.protocol.unwrap import unwrap
 from ajhost.protocol.wire import host_subjects, route_of
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers

@@ -37,7 +37,7 @@ def routes(config: Path, as_json: bool, schema: bool) -> int:
     The handlers are imported, as `ajhost check` does it. Nothing that runs is touched.
     """
     settings = load_settings(config)
-    from ajhost.roles.template.template_process import TemplateFailed, rehearse
+    from ajhost.roles.supervisor.template_process import TemplateFailed, rehearse
 
     python = settings.python
     try:

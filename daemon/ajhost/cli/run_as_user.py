@@ -52,7 +52,7 @@ def assume(named: str | None, config: Path) -> str | None:
         become(named, "--user", config)
         return named
     from ajhost.settings.errors import InvalidValue
-    from ajhost.settings.runtime import runtime_user
+    from ajhost.settings.runtime_table import runtime_user
 
     try:
         user = runtime_user(config)
@@ -112,7 +112,7 @@ def _identity(user: str, where: str) -> _Identity:
 def _make_runtime_directory(config: Path, identity: _Identity) -> None:
     """/run is root's: the user could not make it. One that is there is left as it is, whoever owns it."""
     from ajhost.settings.errors import InvalidValue
-    from ajhost.settings.runtime import runtime_directory as find
+    from ajhost.settings.runtime_table import runtime_directory as find
 
     with contextlib.suppress(OSError, InvalidValue):  # the start itself says what is wrong
         runtime_directory.make_for(find(config), identity.uid, identity.gid)

@@ -18,7 +18,7 @@ def runtime_directory(config: Path) -> Path:
     :raises BadConfiguration: the file cannot be read, or its `[runtime]` table is wrong.
     """
     from ajhost.settings.errors import InvalidValue
-    from ajhost.settings.runtime import runtime_directory as find
+    from ajhost.settings.runtime_table import runtime_directory as find
 
     try:
         return find(config)

@@ -1,7 +1,7 @@
 """The life of a NATS connection as data: its states, why it ends, what comes next.
 
-`core/connection.py` moves along `TRANSITIONS` and nothing else; docs/connection.md shows the same table, and a test
-compares the two. `core/backoff.py` says how long it waits.
+`core/connection_machine.py` moves along `TRANSITIONS` and nothing else; docs/connection.md shows the same table, and a
+test compares the two. `core/reconnect_backoff.py` says how long it waits.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CONFIRMED_KEPT, REPEAT_PAUSES
 
 _KEPT_BYTES = 8 << 20

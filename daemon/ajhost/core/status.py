@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from ajhost.core.backoff import LOCKS_OUT
 from ajhost.core.connection_table import TRYING
+from ajhost.core.reconnect_backoff import LOCKS_OUT
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
 from ajhost.protocol.objects import from_object
 

@@ -86,7 +86,7 @@ class Word:
     HIGH_WATER = HeaderWord(27, OWNER_OR_HEIR,
         "How many entries were ever in use, the first ones. Readers look at no others.")
     SERVER = HeaderWord(28, ANYBODY,
-        "A hash of the identity of the server that was last connected to (`core/restart_window.py`).")
+        "A hash of the identity of the server that was last connected to (`core/server_restart.py`).")
     BACK_BY = HeaderWord(29, ANYBODY,
         "When requesters must have reconnected after a server's restart, in monotonic nanoseconds.")
     SOCKET = HeaderWord(30, OWNER,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task_record import TaskRecord
 
 KEY_BYTES = 32
 """Length of an ed25519 public key, and of the seed of a private one."""

@@ -7,7 +7,7 @@ from binascii import a2b_base64
 from orjson import JSONDecodeError, loads
 
 from ajhost.protocol import exact_json
-from ajhost.protocol.task import shown
+from ajhost.protocol.task_record import shown
 
 
 def unwrap(payload: bytes) -> bytes:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from ajhost.protocol import times
 from ajhost.protocol.outcome import Completed, Outcome, Terminated
 from ajhost.protocol.safe_text import MISLEADING
-from ajhost.protocol.task import shown
+from ajhost.protocol.task_record import shown
 
 CONTENT_TYPE = "application/x-asyncjobs-task+json"
 TEXT_LIMIT = 1024

@@ -15,7 +15,7 @@ import orjson
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.core.fleet import WorkerState, state_of
-from ajhost.core.stats import Held, held_in
+from ajhost.core.host_counters import Held, held_in
 from ajhost.core.status import (
     DISCONNECTED,
     SERVING,

@@ -15,7 +15,7 @@ import orjson
 from ajhost.core.trust import Trust
 from ajhost.protocol.objects import annotations_of, from_object
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect
 from ajhost.settings.values import NatsSettings
 

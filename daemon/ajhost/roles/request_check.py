@@ -14,7 +14,7 @@ from ajhost.core.timings import ANSWER_MARGIN, SKEW_PLAUSIBLE, SKEW_WARNING, SKE
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.signature import read_key, verify
-from ajhost.protocol.task import TaskRecord, read_task
+from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.protocol.wire import (
     LONGEST_KNOWN,
     known_deadline,

@@ -36,10 +36,10 @@ from ajhost.roles.messages import (
     WorkerReady,
     encode,
 )
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
-from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
-from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
+from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import LogSettings, NatsSettings, Settings
 
 _MAX_PAYLOAD = 1 << 20

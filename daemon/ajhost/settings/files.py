@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ajhost.protocol.credentials import (
+from ajhost.protocol.credential_files import (
     CredentialsError,
     read_seed,
     read_user_credentials,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ajhost.protocol.credentials import CredentialsError, read_word
+from ajhost.protocol.credential_files import CredentialsError, read_word
 from ajhost.settings.errors import InvalidValue, SettingsError
 from ajhost.settings.files import Files
 from ajhost.settings.merge import MergedTables

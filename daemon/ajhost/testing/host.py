@@ -21,7 +21,7 @@ from typing import Any
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.core.routing import Routes
 from ajhost.core.timings import ROUTER_SLACK
-from ajhost.protocol.task import encode_task, new_id
+from ajhost.protocol.task_record import encode_task, new_id
 from ajhost.protocol.wire import encode_request, error_of
 from ajhost.settings.toml_text import toml_text
 from ajhost.settings.values import NatsSettings
@@ -133,7 +133,7 @@ class TestHost:
     async def _call(
         self, type_: str, payload: bytes, timeout: float, tries: int, max_tries: int, route: str | None
     ) -> Outcome:
-        from ajhost.adapters.nats.requests import ConnectFailed, NoResponders, request_once
+        from ajhost.adapters.nats.requester import ConnectFailed, NoResponders, request_once
 
         now = time.time_ns()
         task = encode_task(

@@ -12,7 +12,7 @@ import orjson
 
 from ajhost.api import Task
 from ajhost.protocol import times
-from ajhost.protocol.task import TaskRecord, new_id, read_task
+from ajhost.protocol.task_record import TaskRecord, new_id, read_task
 from ajhost.roles.json_encoding import encode
 
 DEFAULT_TIMEOUT = 60.0

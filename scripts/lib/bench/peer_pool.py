@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ajhost.api import Task
 from ajhost.protocol.frames import scan
-from ajhost.protocol.task import read_task
+from ajhost.protocol.task_record import read_task
 from scripts.lib.bench.handlers import burn
 
 PROCESSES = 2

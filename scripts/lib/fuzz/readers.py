@@ -21,13 +21,13 @@ from ajhost.ledger.queue_token import token_places, unpack
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
 from ajhost.protocol import (
-    credentials,
+    credential_files,
     exact_json,
     frames,
     server_info,
     server_url,
     signature,
-    task,
+    task_record,
     times,
     wire,
 )
@@ -73,7 +73,7 @@ def _header() -> bytes:
 
 
 def _signed_task(data: bytes) -> object:
-    return signature.verify(task.read_task(data), _KEYS)
+    return signature.verify(task_record.read_task(data), _KEYS)
 
 
 def _read_message(data: bytes) -> object:
@@ -191,7 +191,7 @@ def readers(directory: Path) -> list[Reader]:
         ),
         Reader("message lines", frames.message_line, (), (message, full)),
         Reader("INFO", server_info.read_info, (server_info.InfoError,), (info,)),
-        Reader("tasks", task.read_task, (ValueError,), (body, signed)),
+        Reader("tasks", task_record.read_task, (ValueError,), (body, signed)),
         Reader("signatures", _signed_task, (ValueError,), (signed,)),
         Reader("headers", wire.read_deadline, (ValueError,), (header,)),
         Reader(
@@ -201,9 +201,16 @@ def readers(directory: Path) -> list[Reader]:
             (b'{"a": [1, 2.5, 0.10000000000000000001, "7"]}',),
         ),
         Reader("payloads", exact_json.loads, (ValueError,), (b'{"a": [1, 2.5, 1e400, "x"]}', b"NaN")),
-        Reader("credentials", credentials.read_user_credentials, (credentials.CredentialsError,), (creds,)),
-        Reader("seeds", credentials.read_seed, (credentials.CredentialsError,), (creds, creds[-200:])),
-        Reader("passwords", credentials.read_word, (credentials.CredentialsError,), (b"sesame\n",)),
+        Reader(
+            "credentials",
+            credential_files.read_user_credentials,
+            (credential_files.CredentialsError,),
+            (creds,),
+        ),
+        Reader(
+            "seeds", credential_files.read_seed, (credential_files.CredentialsError,), (creds, creds[-200:])
+        ),
+        Reader("passwords", credential_files.read_word, (credential_files.CredentialsError,), (b"sesame\n",)),
         Reader(
             "server URLs",
             _text(server_url.read_server_url),

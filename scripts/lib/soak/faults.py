@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ajhost.core.backoff import BACKOFF
+from ajhost.core.reconnect_backoff import BACKOFF
 from ajhost.core.timings import ANSWER_MARGIN, LOGIN_SPREAD
 from ajhost.ledger.connection_status import Reason
 from scripts.lib.soak.router import Router, stamp

@@ -15,7 +15,7 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.nats.interfaces import Driver, Received, Sink
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.protocol.frames import Message

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ajhost.adapters.nats.reply_writer import PING, ReplyWriter
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, State, create
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated

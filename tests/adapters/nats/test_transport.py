@@ -12,7 +12,7 @@ import pytest
 from ajhost.adapters.nats.interfaces import Driver, Received, Sink, error_text
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, Word, create, geometry_for
 from ajhost.ledger.writer import LedgerWriter
 from tests.support.host_parts import frame, until

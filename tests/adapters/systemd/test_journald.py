@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import logs
+from ajhost.adapters import log_outputs
 from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
 from ajhost.adapters.systemd import journald
 from ajhost.adapters.systemd.journald import Journal, JournalHandler
@@ -261,8 +261,8 @@ def test_the_lost_are_told_although_nobody_logs_any_more(root: logging.Logger, r
         APPLICATION.warning("x")
     lost = journal.dropped
     reader.read()
-    logs.report_lost()
-    logs.report_lost()
+    log_outputs.report_lost()
+    log_outputs.report_lost()
     assert [record["AJ_LOST"] for record in reader.read()] == [str(lost)]
     handler.close()
 

@@ -15,7 +15,7 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.ledger.layout import TOKEN_PLACES, Geometry, Identity, State
 from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_places, unpack
 from ajhost.protocol.frames import scan
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue, queue_names, queue_of

@@ -17,8 +17,8 @@ import pytest
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.processes import ExitStatus
-from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.template.template_process import Spawned, TemplateFailed, TemplateProcess
+from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.supervisor.template_process import Spawned, TemplateFailed, TemplateProcess
 from ajhost.settings.values import (
     HandlerSettings,
     LogSettings,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ajhost.adapters.linux import child_processes
-from ajhost.roles.template.template_process import TemplateFailed, rehearse
+from ajhost.roles.supervisor.template_process import TemplateFailed, rehearse
 from tests.roles.template.driver import ENTRY, TIMEOUT, Start, TemplateDriver
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.adapters.linux import processes
-from ajhost.roles.template.template_process import rehearse
+from ajhost.roles.supervisor.template_process import rehearse
 from tests.roles.template.driver import ENTRY, TIMEOUT, Fork, Start, TemplateDriver
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ajhost.adapters.linux import child_processes, processes
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.template.template_process import TemplateFailed
+from ajhost.roles.supervisor.template_process import TemplateFailed
 from tests.roles.template.driver import ENTRY, TIMEOUT, Fork, Start, TemplateDriver
 from tests.support.processes import children, gone, info, send
 
@@ -106,7 +106,7 @@ async def test_a_template_does_not_outlive_a_supervisor_that_is_killed(driver: T
     script = f"""
 import asyncio
 from pathlib import Path
-from ajhost.roles.template.template_process import rehearse
+from ajhost.roles.supervisor.template_process import rehearse
 from ajhost.settings.values import *
 python = PythonSettings(path=(Path({str(driver.app)!r}),))
 asyncio.run(rehearse(python, (HandlerSettings("a", "slow:send"),), 600, entry={ENTRY!r}))

@@ -13,7 +13,7 @@ from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Scale
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.supervisor.connections import FdStore
+from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import WorkerPool

@@ -17,15 +17,15 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.api import Task
 from ajhost.core.recovery import Fact, classify, overdue
-from ajhost.core.restart_window import RestartWindow
 from ajhost.core.route_stats import StatsWriter, file_size
+from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
-from ajhost.protocol.task import read_task
+from ajhost.protocol.task_record import read_task
 from ajhost.protocol.wire import known_deadline
-from ajhost.roles.attempts import Attempts
+from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer

@@ -12,9 +12,9 @@ from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, read
 from ajhost.ledger.layout import Geometry, Identity, State, create
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.task import encode_task, read_task
-from ajhost.roles.attempts import Attempts
-from ajhost.roles.supervisor.answered import Answered
+from ajhost.protocol.task_record import encode_task, read_task
+from ajhost.roles.attempt_records import Attempts
+from ajhost.roles.supervisor.own_answers import OwnAnswers
 from ajhost.roles.worker.responder import Responder
 from tests.support.host_parts import frame
 
@@ -90,7 +90,7 @@ def test_an_answer_is_counted_when_it_leaves_and_once(outcome: Outcome) -> None:
 def test_what_a_worker_dies_with_before_it_left_is_counted_as_what_it_is_answered(tmp_path: Path) -> None:
     worker, runtime = Worker(), tmp_path
     index = worker.answer(Completed(b"r"))
-    answered = Answered(runtime, ["email"], lambda tell: None)
+    answered = OwnAnswers(runtime, ["email"], lambda tell: None)
     entry = worker.ledger.entry(index)
     assert entry.state is State.ANSWERED
     answered.begun(worker.ledger, entry, Failed("worker died: signal 9"))

@@ -11,9 +11,9 @@ import pytest
 
 from ajhost.adapters.nats.credentials import LogInData
 from ajhost.adapters.nats.log_in import connect_line
-from ajhost.protocol.credentials import UserCredentials, public_key
+from ajhost.protocol.credential_files import UserCredentials, public_key
 from ajhost.protocol.server_info import ServerInfo
-from tests.unit.protocol.test_credentials import JWT, SEED
+from tests.unit.protocol.test_credential_files import JWT, SEED
 
 SIG = base64.b64encode(nkeys.from_seed(bytearray(SEED, "ascii")).sign(b"nonce")).decode()
 CREDS = UserCredentials(JWT, SEED)

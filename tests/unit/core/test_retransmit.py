@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ajhost.core.restart_window import RestartWindow
 from ajhost.core.retransmit import RetransmitBuffer
+from ajhost.core.server_restart import RestartWindow
 from tests.support.memory_ledger import ledger_in_memory
 
 MIB = 1 << 20

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ajhost.api import InvalidPayload, Task, TerminateTask
 from ajhost.protocol.exact_json import loads, loads_digits
-from ajhost.protocol.task import encode_task, read_task
+from ajhost.protocol.task_record import encode_task, read_task
 
 _VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ajhost.protocol import signature
-from ajhost.protocol.task import TaskRecord, read_task
+from ajhost.protocol.task_record import TaskRecord, read_task
 
 KEY = signature.read_key("ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c\n")
 OTHER_KEY = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ajhost.protocol import wire
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.task import TaskRecord, encode_task, read_task
+from ajhost.protocol.task_record import TaskRecord, encode_task, read_task
 from ajhost.protocol.wire import encode_reply, known_deadline, read_deadline, reply_subjects, sanitise
 
 MAX_PAYLOAD = 1 << 20

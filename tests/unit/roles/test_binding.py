@@ -23,7 +23,7 @@ import pytest
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, PlainValidator, RootModel
 
 from ajhost.api import InvalidPayload, Task, TerminateTask
-from ajhost.protocol.task import encode_task, read_task
+from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.roles.application import around, check_middleware
 from ajhost.roles.handlers import NoHandler, callable_of
 

@@ -46,7 +46,7 @@ from ajhost.roles.messages import (
     WorkerReady,
     encode,
 )
-from ajhost.roles.specs import WorkerSpec, rehearsal
+from ajhost.roles.process_specs import WorkerSpec, rehearsal
 from ajhost.roles.template.import_effects import ImportEffect
 from ajhost.settings.values import NatsSettings, PythonSettings, TlsSettings, WorkerSettings
 from scripts.lib.doc_tables import PACKAGE

@@ -19,7 +19,7 @@ from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.timings import ANSWER_MARGIN
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.signature import message
-from ajhost.protocol.task import encode_task, read_task
+from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.protocol.times import render_seconds
 from ajhost.protocol.wire import reply_subjects
 from ajhost.roles.request_check import CheckedRequest, RequestChecker

@@ -10,7 +10,7 @@ import pytest
 from ajhost.settings.errors import SettingsError
 from ajhost.settings.files import setting_variables
 from ajhost.settings.load import load
-from ajhost.settings.runtime import runtime_directory
+from ajhost.settings.runtime_table import runtime_directory
 from ajhost.settings.values import RuntimeSettings
 
 HANDLERS = {"AJHOST_HANDLERS": json.dumps({"email:new": {"target": "a:b", "timeout": 3}})}

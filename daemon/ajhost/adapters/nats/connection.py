@@ -1,4 +1,4 @@
-"""One NATS connection, kept: obeys the machine of `core/connection.py`, which decides everything.
+"""One NATS connection, kept: obeys the machine of `core/connection_machine.py`, which decides everything.
 
 What has happened goes to the machine as an event, what it commands is done here: look-ups, sockets, log-ins and
 subscriptions as one task at a time, which `Drop` ends. Where the connection stands is in the ledger at each change.
@@ -16,11 +16,10 @@ from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.connection_log import ConnectionLog
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver, Sink
-from ajhost.adapters.nats.scout import scout
+from ajhost.adapters.nats.second_connection import scout
 from ajhost.adapters.nats.subscriber import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.core.backoff import LOCKS_OUT
-from ajhost.core.connection import ConnectionMachine, Patience
+from ajhost.core.connection_machine import ConnectionMachine, Patience
 from ajhost.core.connection_table import (
     REASON_TEXTS,
     Barred,
@@ -47,9 +46,10 @@ from ajhost.core.connection_table import (
     Told,
 )
 from ajhost.core.login_gate import LoginGate
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.reconnect_backoff import LOCKS_OUT
 from ajhost.core.server_errors import reason_of, violation_of
 from ajhost.core.server_pool import ServerPool
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import LAST_WORDS, MOVE_LIMIT, POLL_INTERVAL
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus, Reason, write_connection
 from ajhost.ledger.layout import LARGEST, Word

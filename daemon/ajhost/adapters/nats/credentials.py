@@ -17,7 +17,7 @@ from ajhost.adapters.nats.addresses import in_thread
 from ajhost.adapters.nats.tls import tls_context
 from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.server_pool import Server
-from ajhost.protocol.credentials import (
+from ajhost.protocol.credential_files import (
     CredentialsError,
     UserCredentials,
     read_seed,

@@ -15,8 +15,8 @@ from typing import Protocol
 
 from ajhost.adapters.linux import sockets
 from ajhost.adapters.nats.tls import TlsSession
-from ajhost.core.restart_window import RestartWindow
 from ajhost.core.retransmit import RetransmitBuffer
+from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.publications import fit, told

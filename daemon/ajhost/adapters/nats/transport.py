@@ -14,14 +14,14 @@ import time
 from ajhost.adapters.linux import sockets, tcp
 from ajhost.adapters.nats import interfaces
 from ajhost.adapters.nats.interfaces import Driver, InBuffer, ServerRefused, Sink, error_text
+from ajhost.adapters.nats.known_server import KnownServer
 from ajhost.adapters.nats.line_reader import LineReader
-from ajhost.adapters.nats.operations import obey
 from ajhost.adapters.nats.reply_writer import ReplyWriter
-from ajhost.adapters.nats.server_memory import ServerMemory
+from ajhost.adapters.nats.server_operations import obey
 from ajhost.adapters.nats.socket_guard import SocketGuard
 from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.connection_table import Lost
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import SOCKET_TAKEOVER_LIMIT
 from ajhost.ledger.connection_status import Reason
 from ajhost.ledger.layout import Word
@@ -60,7 +60,7 @@ class LedgerTransport:
         self._longest = LONGEST_FRAME
         self._reading = False
         self._lines = LineReader(self._buffer)
-        self.server = ServerMemory(restart_window)
+        self.server = KnownServer(restart_window)
         self._deaf_at = 0.0
         self.out = ReplyWriter(ledger, restart_window, self, sink)
         """The writer of replies and operations."""

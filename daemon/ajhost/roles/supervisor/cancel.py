@@ -15,8 +15,8 @@ from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import CancelOrder, CancelResult
 from ajhost.roles.supervisor.control import Decision
-from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.standby import Standby
+from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -27,7 +27,7 @@ _ROUNDS = 3
 class Canceller:
     """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
 
-    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: Inquiry) -> None:
+    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry) -> None:
         self._workers, self._inquiry = workers, inquiry
 
     async def obey(self, asked: Mapping[str, object], standby: Standby | None) -> Decision:

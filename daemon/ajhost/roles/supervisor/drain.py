@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from ajhost.core.fleet import Drain, Resume
-from ajhost.core.stats import held_in
+from ajhost.core.host_counters import held_in
 from ajhost.core.status import drain_text
 from ajhost.core.timeline import EventKind, Timeline
 from ajhost.core.timings import DRAIN_ANSWER_LIMIT, POLL_INTERVAL

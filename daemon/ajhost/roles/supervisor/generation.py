@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from ajhost.roles.specs import GenerationSpec
-from ajhost.roles.template.template_process import TemplateProcess
+from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.supervisor.template_process import TemplateProcess
 
 _KEPT = 8
 """A code that dies at every start would fill the memory in days."""

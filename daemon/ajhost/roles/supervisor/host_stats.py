@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.fleet import WorkerState
+from ajhost.core.host_counters import ConnectionStats, HostStats, connection_stats, held_in
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.core.stats import ConnectionStats, HostStats, connection_stats, held_in
 from ajhost.core.status import DISCONNECTED
 from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor.workers import WorkerPool

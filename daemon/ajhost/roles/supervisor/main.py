@@ -17,7 +17,7 @@ import orjson
 from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.protocol.credentials import read_word
+from ajhost.protocol.credential_files import read_word
 from ajhost.roles import host_client
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles

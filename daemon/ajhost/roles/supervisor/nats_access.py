@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.credentials import servers_of
-from ajhost.adapters.nats.scout import scout
+from ajhost.adapters.nats.second_connection import scout
 from ajhost.roles.messages import AccessOrder
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import NatsSettings

@@ -15,7 +15,7 @@ from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, 
 from ajhost.protocol.times import render
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.specs import GenerationSpec
+from ajhost.roles.process_specs import GenerationSpec
 
 _NAME = "ajhost"
 

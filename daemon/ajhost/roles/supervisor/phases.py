@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ajhost.ledger.view import Ledger
+from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor.control import Decision
 from ajhost.roles.supervisor.readiness import starting_text
 from ajhost.roles.supervisor.shutdown import Shutdown

@@ -17,9 +17,9 @@ from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.roles.messages import StacksOrder, StacksResult
 from ajhost.roles.supervisor.control import Decision
-from ajhost.roles.supervisor.inquiry import Inquiry
+from ajhost.roles.supervisor.template_process import TemplateProcess
+from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.roles.template.template_process import TemplateProcess
 
 _OURS = f'  File "{PACKAGE}'
 _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
@@ -28,7 +28,7 @@ _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 class StacksInspector:
     """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
 
-    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: Inquiry) -> None:
+    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry) -> None:
         self._workers, self._inquiry = workers, inquiry
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:

@@ -20,20 +20,20 @@ from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.interfaces import Received, Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRIBE_LIMIT
 from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.task import read_task
+from ajhost.protocol.task_record import read_task
 from ajhost.protocol.wire import encode_reply, host_subjects
+from ajhost.roles.process_specs import GenerationSpec, connection_name
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue, queue_of
-from ajhost.roles.specs import GenerationSpec, connection_name
-from ajhost.roles.supervisor.answered import Answered
 from ajhost.roles.supervisor.nats_service import ServiceResponder
+from ajhost.roles.supervisor.own_answers import OwnAnswers
 
 _log = logging.getLogger("ajhost.supervisor")
 _SERVICE = b"$SRV."
@@ -90,7 +90,7 @@ class Standby(Sink):
         self._subscribe_lock = asyncio.Lock()
         self._draining = ""
         self._holding = False
-        self.answered = Answered(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
+        self.own_answers = OwnAnswers(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
         self.removed = False
         """Whether `close` has removed our ledger: the start that ends has none."""
         self.apply_generation(spec, queues)
@@ -109,8 +109,8 @@ class Standby(Sink):
     def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
         """Takes a generation's handlers, limits and queues."""
         self.producer.add_queues(queues)
-        self.answered.use_routes([h.route for h in spec.handlers])
-        self.answered.limit(spec.log.limits)
+        self.own_answers.use_routes([h.route for h in spec.handlers])
+        self.own_answers.limit(spec.log.limits)
         checker = RequestChecker(
             spec.handlers,
             spec.workers.default_timeout,
@@ -181,7 +181,7 @@ class Standby(Sink):
             return False
         data = encode_reply(reply, kind(text), self.max_payload)
         self.transport.out.reply(index, data, self.ledger.asked_at(index))
-        self.answered.refused(frame, text)
+        self.own_answers.refused(frame, text)
         return True
 
     # -- requests that somebody else must run ---------------------------------------------------
@@ -206,19 +206,19 @@ class Standby(Sink):
         if size > len(frame) or len(reply) > MAX_REPLY:
             text = FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this host can hold")
             self.answer(reply, Failed(text), received_ns / 1e9)
-            self.answered.refused(frame, text)
+            self.own_answers.refused(frame, text)
             return None
         if not is_one_message(frame):
             text = FailureReason.WORKER_DIED.text("and the request's frame is damaged")
             self.answer(reply, Failed(text), received_ns / 1e9)
-            self.answered.refused(b"", text)
+            self.own_answers.refused(b"", text)
             return None
         now_ns = time.monotonic_ns()
         index = self.ledger.receive_copy(frame, received_ns if 0 < received_ns < now_ns else now_ns)
         if index is None:
             text = FailureReason.OVERLOADED.text("too many requests to take over at once")
             self.answer(reply, Failed(text), received_ns / 1e9)
-            self.answered.refused(frame, text)
+            self.own_answers.refused(frame, text)
         return index
 
     def enqueue(self, index: int) -> None:
@@ -292,7 +292,7 @@ class Standby(Sink):
             return
         text = FailureReason.OVERLOADED.text("no room in the ledger")
         self.answer(reply, Failed(text))
-        self.answered.refused(b"", text)
+        self.own_answers.refused(b"", text)
 
     def _expired(self, index: int) -> None:
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")
@@ -343,7 +343,7 @@ class Standby(Sink):
         self.producer.expire(now_ns)
         self.transport.out.confirm()
         self.transport.resume()
-        self.answered.tick()
+        self.own_answers.tick()
 
     @property
     def idle(self) -> bool:
@@ -372,7 +372,7 @@ class Standby(Sink):
         """
         await self.flush(patience)
         self.transport.out.release_held()
-        self.answered.close()
+        self.own_answers.close()
         clean = not self.transport.out.unsent and not self.ledger.in_use()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_LIMIT):

@@ -12,23 +12,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ajhost import __version__
-from ajhost.adapters import logs
+from ajhost.adapters import log_outputs
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import refusals
 from ajhost.adapters.nats.credentials import trusts_interpreter
-from ajhost.adapters.nats.requests import discover
+from ajhost.adapters.nats.requester import discover
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.core.stats import HostStats
+from ajhost.core.host_counters import HostStats
 from ajhost.core.timeline import EventKind, Timeline
 from ajhost.ledger.view import Ledger
 from ajhost.roles.handlers import HandlerDescription
+from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
-from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.supervisor import state_file
-from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.control import Action, Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
+from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.host_stats import snapshot
 from ajhost.roles.supervisor.nats_service import service_of
@@ -36,14 +36,14 @@ from ajhost.roles.supervisor.phases import Starting, SupervisorPhase
 from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
-from ajhost.roles.supervisor.running import Running
+from ajhost.roles.supervisor.running_phase import Running
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
-from ajhost.roles.supervisor.strays import Strays
+from ajhost.roles.supervisor.stray_processes import StrayProcesses
+from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import PoolEvents, WorkerPool
-from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import LogSettings, Settings
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -56,7 +56,7 @@ class StartupFailed(Exception):
 def configure_log(log: LogSettings) -> None:
     """Writes the supervisor's records as `[log]` says, from now on."""
     levels = ((name, level) for name, level in log.levels)
-    logs.configure(log.level, "supervisor", None, None, form=log.format, levels=levels)
+    log_outputs.configure(log.level, "supervisor", None, None, form=log.format, levels=levels)
 
 
 class Supervisor(PoolEvents):
@@ -93,7 +93,7 @@ class Supervisor(PoolEvents):
             self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
         )
         self._began_ns = time.monotonic_ns()
-        self._strays = Strays(self._pool)
+        self._strays = StrayProcesses(self._pool)
         self._drainer = Drainer(self._pool, self.timeline, self._phase, self._tell_state)
 
     # -- life -----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from ajhost.core.fleet import (
     WorkerState,
     state_number,
 )
-from ajhost.core.stats import Counters
+from ajhost.core.host_counters import Counters
 from ajhost.ledger.layout import Identity, Word, geometry_for
 from ajhost.roles.messages import (
     CancelResult,
@@ -44,17 +44,17 @@ from ajhost.roles.messages import (
     StartFailed,
     WorkerReady,
 )
+from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.specs import WorkerSpec
 from ajhost.roles.supervisor.cancel import Canceller
-from ajhost.roles.supervisor.connections import FdStore, Key
 from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generation import Generation
-from ajhost.roles.supervisor.inquiry import Inquiry
 from ajhost.roles.supervisor.nats_access import NatsAccess
 from ajhost.roles.supervisor.stacks import StacksInspector
+from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
+from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerEvents, WorkerProcess
-from ajhost.roles.template.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import NatsSettings
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -90,7 +90,7 @@ class WorkerPool(WorkerEvents):
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
         self.access = NatsAccess(nats, self.members.values)
-        self._inquiry = Inquiry()
+        self._inquiry = WorkerInquiry()
         self._memory_kills = MemoryKills()
         self.canceller = Canceller(self.members, self._inquiry)
         self.inspector = StacksInspector(self.members, self._inquiry)

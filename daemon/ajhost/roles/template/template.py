@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from ajhost.adapters import logs
+from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import processes, refusals
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.processes import GENERATION_MARK
@@ -38,7 +38,7 @@ from ajhost.roles.messages import (
     WorkerForked,
     encode,
 )
-from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
@@ -85,7 +85,9 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     spec = order.spec
     # before the imports, so that their log records are formatted; what they configure themselves stays
     levels = ((name, level) for name, level in spec.log.levels)
-    logs.configure(spec.log.level, "template", None, spec.generation, form=spec.log.format, levels=levels)
+    log_outputs.configure(
+        spec.log.level, "template", None, spec.generation, form=spec.log.format, levels=levels
+    )
     # resolved, so that this generation goes on with its release when a symbolic link is set to the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     handlers: dict[str, LoadedHandler] | None = None
@@ -126,7 +128,9 @@ def _fill_caches(spec: GenerationSpec) -> None:
 
 
 def _own_trust() -> Trust:
-    from ajhost.adapters.nats.trust import own_trust  # loaded with the worker's main function, long before
+    from ajhost.adapters.nats.certificate_stores import (
+        own_trust,  # loaded with the worker's main function, long before
+    )
 
     return own_trust()
 

@@ -13,7 +13,7 @@ from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
-from ajhost.roles.worker.threads import Threads
+from ajhost.roles.worker.thread_pool import Threads
 
 _log = logging.getLogger("ajhost.worker")
 _NEVER = float("inf")

@@ -17,7 +17,7 @@ from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.api import Task
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
-from ajhost.roles import attempts
+from ajhost.roles import attempt_records
 from ajhost.roles.application import around
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_stacks import DeadlineStacks
@@ -26,7 +26,7 @@ from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.outcomes import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.request import ANSWERED, Attempt, StuckReason
 from ajhost.roles.worker.stacks import stacks_of
-from ajhost.roles.worker.threads import NoThreads, Threads
+from ajhost.roles.worker.thread_pool import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
 
@@ -169,9 +169,9 @@ class Executor:
             # such a hook may raise anything, which must not cost the answer
             with contextlib.suppress(BaseException):
                 if isinstance(outcome, Terminated):
-                    attempts.tell(outcome, attempt.labels(), logging.INFO)
+                    attempt_records.tell(outcome, attempt.labels(), logging.INFO)
                 else:
-                    attempts.tell_raised(error, describe(error), attempt.labels())
+                    attempt_records.tell_raised(error, describe(error), attempt.labels())
         return outcome
 
     # -- threads --------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task_record import TaskRecord
 from ajhost.protocol.unwrap import unwrap
-from ajhost.roles.attempts import Attempts
+from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Origin
 from ajhost.roles.shared_queue.producer import Producer

@@ -11,20 +11,20 @@ from typing import NoReturn
 
 import uvloop
 
-from ajhost.adapters import logs
+from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.stacks_gate import StacksGate
 from ajhost.ledger.layout import Word
-from ajhost.roles.attempts import Attempts
+from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import StacksFile, encode
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
 from ajhost.roles.worker import signals
 from ajhost.roles.worker.deadline_stacks import DeadlineStacks
@@ -41,7 +41,7 @@ def run(
     queues: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> NoReturn:
     """Runs a worker to its end. Called in the forked process, with all signals blocked."""
-    logs.configure(
+    log_outputs.configure(
         spec.log.level,
         "worker",
         worker_spec.slot,

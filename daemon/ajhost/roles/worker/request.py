@@ -16,7 +16,7 @@ from ajhost.adapters.linux.permits import Permits
 from ajhost.adapters.log_record import TaskLabels
 from ajhost.api import Task
 from ajhost.protocol.outcome import Outcome
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.shared_queue.consumer import NO_ORIGIN, ClaimedRequest, Origin
 from ajhost.roles.worker.responder import Responder

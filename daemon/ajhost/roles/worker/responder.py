@@ -10,9 +10,9 @@ from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.core.route_stats import TaskTimes
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task_record import TaskRecord
 from ajhost.protocol.wire import as_told, encode_reply, encode_result
-from ajhost.roles.attempts import Attempts
+from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About
 
 

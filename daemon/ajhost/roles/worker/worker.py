@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 
-from ajhost.adapters import logs
+from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import LockedLedger
@@ -17,7 +17,7 @@ from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.interfaces import Received, Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import (
     CONFIRM_INTERVAL,
     HEARTBEAT_INTERVAL,
@@ -29,7 +29,7 @@ from ajhost.core.timings import (
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.wire import host_subjects
-from ajhost.roles.attempts import Attempts
+from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import (
     FOR_WORKER,
@@ -51,25 +51,25 @@ from ajhost.roles.messages import (
     ToWorker,
     encode,
 )
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec, connection_name
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.specs import GenerationSpec, WorkerSpec, connection_name
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
+from ajhost.roles.worker.heartbeat_jobs import HeartbeatJobs
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
 from ajhost.roles.worker.queue_group import GroupMembership
 from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
-from ajhost.roles.worker.routes import make_routes
+from ajhost.roles.worker.route import make_routes
 from ajhost.roles.worker.signals import SignalKeeper
-from ajhost.roles.worker.threads import prepare_for_threads
-from ajhost.roles.worker.upkeep import Upkeep
+from ajhost.roles.worker.thread_pool import prepare_for_threads
 from ajhost.roles.worker.watchdog import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
@@ -144,7 +144,7 @@ class Worker(ExecutorEvents, Sink):
         self._retire_asked = self._orphaned = False
         self._confirmed_ns = 0
         self._pull_while_leaving = True
-        self._upkeep = Upkeep(
+        self._heartbeat_jobs = HeartbeatJobs(
             ledger, self._responder, self._executor, self._intake, self._checker, self._consumer, self._loop
         )
         if any(not h.is_async for h in handlers.values()):
@@ -246,12 +246,12 @@ class Worker(ExecutorEvents, Sink):
     def _beat(self) -> None:
         now = time.monotonic_ns()
         self._ledger.words[Word.HEARTBEAT] = now
-        self._upkeep.count()
+        self._heartbeat_jobs.count()
         self._producer.expire(now)
         if now - self._confirmed_ns > _CONFIRM_NS:
             self._confirmed_ns = now
             self._transport.out.confirm()
-            logs.report_lost()
+            log_outputs.report_lost()
             self._attempts.tick()
         self._transport.resume()
         self._consumer.refresh()  # entries may have become free without a slot
@@ -259,7 +259,7 @@ class Worker(ExecutorEvents, Sink):
             self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
         self._watchdog.beat()
         self._signals.keep()
-        self._upkeep.tick(now)
+        self._heartbeat_jobs.tick(now)
         self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
 
     def _readable(self) -> None:
@@ -359,7 +359,7 @@ class Worker(ExecutorEvents, Sink):
         if self._lifespan is not None:
             self._watchdog.extend(time.monotonic() + self._spec.python.stop_timeout)
             await self._lifespan.exit()
-        self._upkeep.count()
+        self._heartbeat_jobs.count()
         self._attempts.close()
         drain.close()
         return 0

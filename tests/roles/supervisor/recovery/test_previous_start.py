@@ -23,7 +23,7 @@ from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor import standby as standby_module
-from ajhost.roles.supervisor.connections import FdStore, InheritedConnections, Key, stored_name
+from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, Key, stored_name
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.recovery.remains import Remains

@@ -25,7 +25,7 @@ from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.messages import FOR_WORKER, FromWorker, NewSocket, SocketStored, encode
-from ajhost.roles.supervisor.connections import FdStore, Key, stored_name
+from ajhost.roles.supervisor.fd_store import FdStore, Key, stored_name
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery import procedure
 from ajhost.roles.supervisor.worker_process import WorkerProcess

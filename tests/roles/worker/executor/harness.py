@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.task import read_task
+from ajhost.protocol.task_record import read_task
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.request import Attempt, Phase, Route, StuckReason

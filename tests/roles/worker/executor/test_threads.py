@@ -18,7 +18,7 @@ import pytest
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed
 from ajhost.roles.worker.request import StuckReason
-from ajhost.roles.worker.threads import prepare_for_threads
+from ajhost.roles.worker.thread_pool import prepare_for_threads
 from tests.roles.worker.executor.harness import (
     LIMIT,
     SOON,
@@ -211,7 +211,7 @@ async def test_tasks_share_the_threads_that_there_are_when_no_more_can_be_had(
 def test_a_stuck_thread_keeps_no_process_alive() -> None:
     program = """
 import contextvars, sys, threading
-from ajhost.roles.worker.threads import Threads
+from ajhost.roles.worker.thread_pool import Threads
 begun = threading.Event()
 threads = Threads(1)
 threads.run("stuck", contextvars.copy_context(), lambda: (begun.set(), threading.Event().wait()))

@@ -10,8 +10,8 @@ import pytest
 from ajhost.ledger.layout import Word
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Outcome
-from ajhost.roles.supervisor.answered import Answered
 from ajhost.roles.supervisor.deadline_keeper import DeadlineKeeper
+from ajhost.roles.supervisor.own_answers import OwnAnswers
 from ajhost.roles.supervisor.standby import Standby
 from tests.support.memory_ledger import ledger_in_memory
 
@@ -24,7 +24,7 @@ class Answers:
 
     def __init__(self, runtime: Path) -> None:
         self.replies: list[bytes] = []
-        self.answered = Answered(runtime, ["type"], lambda tell: None)
+        self.own_answers = OwnAnswers(runtime, ["type"], lambda tell: None)
 
     def answer(self, reply: bytes, outcome: Outcome, asked_at: float = 0.0) -> None:
         del outcome, asked_at

@@ -16,7 +16,7 @@ from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.fleet import WorkerState, state_number
 from ajhost.core.liveness import Observation, Verdict, judge
 from ajhost.ledger.layout import Word
-from ajhost.roles.supervisor.connections import InheritedConnections, Key
+from ajhost.roles.supervisor.fd_store import InheritedConnections, Key
 from ajhost.roles.supervisor.recovery.remains import is_complete
 
 _log = logging.getLogger("ajhost.supervisor")

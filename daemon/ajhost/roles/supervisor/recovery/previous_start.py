@@ -13,8 +13,8 @@ from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import Fact
 from ajhost.ledger.layout import LedgerError
-from ajhost.roles.supervisor.connections import FdStore, InheritedConnections, stored_key
 from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
+from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, stored_key
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby

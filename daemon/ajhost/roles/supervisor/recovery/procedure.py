@@ -12,10 +12,10 @@ from typing import Protocol
 from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import MappedLedger
-from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.fleet import Fleet
+from ajhost.core.host_counters import Counters
+from ajhost.core.poison_tasks import PoisonTasks
 from ajhost.core.recovery import USUALLY, Fact, classify
-from ajhost.core.stats import Counters
 from ajhost.core.timings import (
     DEAD_DRAIN_LIMIT,
     DEAD_DRAIN_LIMIT_STOPPING,
@@ -27,7 +27,7 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
-from ajhost.roles.supervisor.connections import FdStore, Key
+from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End, detach
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
@@ -89,7 +89,7 @@ class Recovery:
         directory: Path,
         standby: Standby,
         fd_store: FdStore,
-        crash_policy: CrashPolicy,
+        poison_tasks: PoisonTasks,
         counters: Counters,
         guard: FaultGuard,
         fleet: Fleet,
@@ -97,7 +97,7 @@ class Recovery:
         background: Background,
     ) -> None:
         self._directory, self._standby, self._fd_store = directory, standby, fd_store
-        self._crash_policy, self._counters, self._guard = crash_policy, counters, guard
+        self._poison_tasks, self._counters, self._guard = poison_tasks, counters, guard
         self._fleet, self._last_resort, self._background = fleet, last_resort, background
         self._ledgers = LedgerCache(directory, standby.ledger)
         self._copies = Copies()
@@ -142,7 +142,7 @@ class Recovery:
 
     async def _answer_started(self, one: Remains, told: set[bytes]) -> None:
         def step() -> None:
-            count = answer_started(one, self._standby, self._ledgers, self._crash_policy, told)
+            count = answer_started(one, self._standby, self._ledgers, self._poison_tasks, told)
             one.answered += count
             self._counters.answered += count
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ajhost.core.crash_policy import CrashPolicy
+from ajhost.core.poison_tasks import PoisonTasks
 from ajhost.core.recovery import Fact, classify
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.queue_token import TokenState, check, token_places, unpack
@@ -22,7 +22,7 @@ from ajhost.roles.supervisor.standby import Standby
 
 
 def answer_started(
-    remains: Remains, standby: Standby, ledgers: LedgerCache, crash_policy: CrashPolicy, told: set[bytes]
+    remains: Remains, standby: Standby, ledgers: LedgerCache, poison_tasks: PoisonTasks, told: set[bytes]
 ) -> int:
     """Claims at its origin what the process had pulled and started; answers what it had started, unless it goes on.
 
@@ -38,9 +38,9 @@ def answer_started(
             continue
         if claimed and entry.reply not in told:
             told.add(entry.reply)
-            outcome = crash_policy.outcome(entry, remains.how)
+            outcome = poison_tasks.outcome(entry, remains.how)
             standby.answer(entry.reply, outcome, entry.asked_at)
-            standby.answered.begun(ledger, entry, outcome)
+            standby.own_answers.begun(ledger, entry, outcome)
             count += 1
         ledger.revoke(entry.index, entry.seq)
     return count
@@ -115,7 +115,7 @@ def confirm_sent(ledger: Ledger, sent: Iterable[Entry], standby: Standby, *, rea
         if not read and not ledger.is_revoked(entry.index, entry.seq):
             outcome = Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply")
             standby.answer(entry.reply, outcome, entry.asked_at)
-            standby.answered.begun(ledger, entry, outcome)
+            standby.own_answers.begun(ledger, entry, outcome)
         ledger.revoke(entry.index, entry.seq)
 
 
@@ -129,7 +129,7 @@ def answer_for(ledger: Ledger, entry: Entry, standby: Standby, text: str) -> Non
             return  # the owner goes on after all, and the frame that was read may be another request's
     standby.answer(reply, Failed(text), entry.asked_at)
     if frame:
-        standby.answered.refused(frame, text)
+        standby.own_answers.refused(frame, text)
     else:
-        standby.answered.begun(ledger, entry, Failed(text))
+        standby.own_answers.begun(ledger, entry, Failed(text))
     ledger.revoke(entry.index, entry.seq)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from ajhost.core.backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.connection_table import (
     TRYING,
     Barred,
@@ -43,6 +42,7 @@ from ajhost.core.connection_table import (
     next_state,
 )
 from ajhost.core.login_gate import LoginGate
+from ajhost.core.reconnect_backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.server_pool import Address, Server, ServerPool, literal
 from ajhost.core.timings import (
     ATTEMPT_LIMIT,

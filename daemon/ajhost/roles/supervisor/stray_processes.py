@@ -13,7 +13,7 @@ from ajhost.roles.supervisor.workers import WorkerPool
 _log = logging.getLogger("ajhost.supervisor")
 
 
-class Strays:
+class StrayProcesses:
     """Ends them, beside the workers and templates of `pool`, which are left alone."""
 
     def __init__(self, pool: WorkerPool) -> None:

@@ -7,19 +7,19 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from ajhost.adapters import logs
+from ajhost.adapters import log_outputs
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.core.crash_policy import CrashPolicy
 from ajhost.core.fleet import HangEnded, Hung, Tick
+from ajhost.core.poison_tasks import PoisonTasks
 from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
+from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.stats_history import StatsHistory
-from ajhost.roles.supervisor.connections import FdStore
 from ajhost.roles.supervisor.control import Decision
 from ajhost.roles.supervisor.drain import Drainer
+from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.liveness import LivenessEvents, LivenessMonitor
 from ajhost.roles.supervisor.phases import SupervisorPhase
@@ -27,7 +27,7 @@ from ajhost.roles.supervisor.readiness import status_line
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.shutdown import Shutdown
 from ajhost.roles.supervisor.standby import Standby
-from ajhost.roles.supervisor.strays import Strays
+from ajhost.roles.supervisor.stray_processes import StrayProcesses
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.roles.supervisor.workers import WorkerPool
 
@@ -46,17 +46,17 @@ class Running(SupervisorPhase, LivenessEvents):
         pool: WorkerPool,
         fd_store: FdStore,
         notifier: Notifier,
-        strays: Strays,
+        strays: StrayProcesses,
         drainer: Drainer,
         spec: GenerationSpec,
     ) -> None:
         super().__init__()
         self._standby, self._pool, self._notifier, self._strays = standby, pool, notifier, strays
         self._guard, self._spec, self._drainer = pool.guard, spec, drainer
-        self._crash_policy = CrashPolicy((h.route, h.max_crashes) for h in spec.handlers)
+        self._poison_tasks = PoisonTasks((h.route, h.max_crashes) for h in spec.handlers)
         self._last_resort = LastResort(standby, pool.fleet)
         self._recovery = Recovery(
-            standby.directory, standby, fd_store, self._crash_policy, pool.counters, pool.guard,
+            standby.directory, standby, fd_store, self._poison_tasks, pool.counters, pool.guard,
             pool.fleet, self._last_resort, pool.background,
         )  # fmt: skip
         self._liveness = LivenessMonitor(standby, pool.guard, self)
@@ -134,7 +134,7 @@ class Running(SupervisorPhase, LivenessEvents):
     def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
         """Takes the handlers and limits of a reload."""
         self._spec = spec
-        self._crash_policy.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
+        self._poison_tasks.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
         self._standby.apply_generation(spec, queues)
 
     # -- time -----------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class Running(SupervisorPhase, LivenessEvents):
         with guard("reaping orphaned processes"):
             self._strays.reap()
         with guard("telling of lost log lines"):
-            logs.report_lost()
+            log_outputs.report_lost()
         with guard("keeping the history of statistics"):
             self._history.sample(m.pid for m in self._pool.members.values() if m.pid)
         with guard("forgetting removed ledgers"):

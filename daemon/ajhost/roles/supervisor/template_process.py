@@ -20,7 +20,7 @@ import ajhost
 from ajhost.adapters.linux import child_processes, processes, refusals
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
-from ajhost.adapters.nats.trust import own_trust
+from ajhost.adapters.nats.certificate_stores import own_trust
 from ajhost.core.timings import (
     HANDOVER_LIMIT,
     POLL_INTERVAL,
@@ -42,10 +42,10 @@ from ajhost.roles.messages import (
     WorkerForked,
     encode,
 )
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec, rehearsal
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.specs import GenerationSpec, WorkerSpec, rehearsal
+from ajhost.roles.supervisor.fork_answer import fork_answer
 from ajhost.roles.template.dependencies import directories
-from ajhost.roles.template.fork_answer import fork_answer
 from ajhost.roles.template.import_effects import ImportEffect, verdict
 from ajhost.settings.values import HandlerSettings, PythonSettings, WorkerSettings
 
@@ -186,7 +186,7 @@ class TemplateProcess:
                 process = subprocess.Popen(
                     # -B: a .pyc counts as current if the source has the same size and the same second of change
                     # (importlib), so two deploys within a second would serve the old code
-                    [interpreter, "-B", Path(__file__).with_name("bootstrap.py"), json.dumps(order)],
+                    [interpreter, "-B", _PACKAGE / "roles" / "template" / "bootstrap.py", json.dumps(order)],
                     env={name: value for name, value in os.environ.items() if name not in _SYSTEMD},
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), stacks),

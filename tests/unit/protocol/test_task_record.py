@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ajhost import Task, TerminateTask
 from ajhost.protocol import times
-from ajhost.protocol.task import encode_task, read_task
+from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.protocol.unwrap import unwrap
 
 FULL = {

@@ -24,10 +24,10 @@ from ajhost.core.route_stats import StatsWriter, reason_of
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.task import TaskRecord
+from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.log_limits import LogLimits
+from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.recent_attempts import RecentAttempts
-from ajhost.roles.specs import GenerationSpec
 
 _log = logging.getLogger("ajhost.attempts")
 

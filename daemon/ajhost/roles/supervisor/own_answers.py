@@ -16,8 +16,8 @@ from ajhost.ledger.layout import State, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.frames import FrameError, scan
 from ajhost.protocol.outcome import Outcome
-from ajhost.protocol.task import TaskRecord, read_task
-from ajhost.roles.attempts import Attempts, tell
+from ajhost.protocol.task_record import TaskRecord, read_task
+from ajhost.roles.attempt_records import Attempts, tell
 from ajhost.roles.recent_attempts import RecentAttempts
 
 _AT_ONCE = 32
@@ -32,7 +32,7 @@ class _Begun(NamedTuple):
     worker: dict[str, str]
 
 
-class Answered:
+class OwnAnswers:
     """Records the supervisor's answers. Routes are those of the present generation, found by a task's type."""
 
     def __init__(

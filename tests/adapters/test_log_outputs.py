@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ajhost.adapters import logs
+from ajhost.adapters import log_outputs
 from tests.adapters.systemd.test_journald import APPLICATION, DAEMON
 
 
@@ -26,7 +26,7 @@ class Terminal(io.StringIO):
 
 def test_a_record_is_one_readable_line(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
-    logs.configure("info", "worker", 2, 7)
+    log_outputs.configure("info", "worker", 2, 7)
     logging.getLogger("nats.aio").info("connected", extra={"aj_task": "T1", "aj_type": "email:new"})
     logging.getLogger("x").debug("not wanted")
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
@@ -36,9 +36,9 @@ def test_a_record_is_one_readable_line(root: logging.Logger, monkeypatch: pytest
 def test_an_application_that_sets_its_time_zone_leaves_the_lines_of_the_host_theirs() -> None:
     # what Django does when it is set up
     code = (
-        "import logging, os, time\nfrom ajhost.adapters import logs\n"
+        "import logging, os, time\nfrom ajhost.adapters import log_outputs\n"
         "os.environ['TZ'] = 'Pacific/Kiritimati'\ntime.tzset()\n"
-        "logs.configure('info', 'worker', 0, 1)\nlogging.getLogger('x').info(int(time.time()))\n"
+        "log_outputs.configure('info', 'worker', 0, 1)\nlogging.getLogger('x').info(int(time.time()))\n"
     )
     for zone, offset in (
         ("Asia/Kathmandu", 20_700),
@@ -54,7 +54,7 @@ def test_an_application_that_sets_its_time_zone_leaves_the_lines_of_the_host_the
 
 def test_no_text_can_pass_for_a_record(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
-    logs.configure("info", "supervisor", None, None)
+    log_outputs.configure("info", "supervisor", None, None)
     APPLICATION.error("one\n2026-01-01 00:00:00.000 INFO    supervisor: forged\x1b[2J")
     first, second = stream.getvalue().splitlines()
     assert first.endswith("ERROR   supervisor: one")
@@ -66,9 +66,9 @@ def test_configuring_again_replaces_only_what_was_configured_here(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
     theirs = logging.NullHandler()
-    logs.configure("info", "template", None, 3)
+    log_outputs.configure("info", "template", None, 3)
     root.addHandler(theirs)
-    logs.configure("warning", "worker", 0, 3)
+    log_outputs.configure("warning", "worker", 0, 3)
     APPLICATION.warning("once")
     APPLICATION.info("not wanted")
     assert stream.getvalue().count("\n") == 1
@@ -95,14 +95,14 @@ def test_colours_are_for_terminals_that_want_them(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", stream)
-    logs.configure("info", "supervisor", None, None)
+    log_outputs.configure("info", "supervisor", None, None)
     APPLICATION.error("red?")
     assert ("\x1b[31mERROR  \x1b[0m" in stream.getvalue()) is coloured
 
 
 def test_warnings_are_logged(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
-    logs.configure("info", "worker", 1, 1)
+    log_outputs.configure("info", "worker", 1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old habits", DeprecationWarning, stacklevel=1)
@@ -111,7 +111,7 @@ def test_warnings_are_logged(root: logging.Logger, monkeypatch: pytest.MonkeyPat
 
 def test_an_unknown_level_is_an_error(root: logging.Logger) -> None:
     with pytest.raises(ValueError, match="LOUD"):
-        logs.configure("loud", "worker", 1, 1)
+        log_outputs.configure("loud", "worker", 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,13 @@ def test_an_unknown_level_is_an_error(root: logging.Logger) -> None:
     [("supervisor", None, "ajhost"), ("template", None, "ajhost-template"), ("worker", 3, "ajhost-worker-3")],
 )
 def test_processes_have_names_in_the_journal(role: str, slot: int | None, name: str) -> None:
-    assert logs.identifier(role, slot) == name
+    assert log_outputs.identifier(role, slot) == name
 
 
 def test_a_stderr_that_is_closed_takes_nothing_and_harms_nobody() -> None:
     program = (
-        "from ajhost.adapters import logs; import logging\n"
-        "logs.configure('info', 'worker', 1, 1)\n"
+        "from ajhost.adapters import log_outputs; import logging\n"
+        "log_outputs.configure('info', 'worker', 1, 1)\n"
         "logging.getLogger().info('into the void'); print('went on')\n"
     )
     done = subprocess.run(

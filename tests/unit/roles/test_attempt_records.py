@@ -11,8 +11,8 @@ import pytest
 from ajhost.adapters.log_record import TaskLabels, labels_of
 from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, header_size, read
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.task import read_task
-from ajhost.roles.attempts import Attempts, tell, tell_raised
+from ajhost.protocol.task_record import read_task
+from ajhost.roles.attempt_records import Attempts, tell, tell_raised
 
 LABELS = TaskLabels("2aXw", "email:new", "email:", 3, 1.5)
 

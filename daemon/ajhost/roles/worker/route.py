@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from ajhost.adapters.linux.permits import PermitFile, Permits
 from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import queue_of
-from ajhost.roles.specs import GenerationSpec
 from ajhost.roles.worker.request import Route
 
 _FILE = "permits"

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ajhost.protocol.objects import from_object
-from ajhost.roles.specs import GenerationSpec, WorkerSpec
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.settings.values import (
     HandlerSettings,
     LogSettings,

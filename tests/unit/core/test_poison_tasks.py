@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ajhost.core.crash_policy import TASKS_REMEMBERED, CrashPolicy
+from ajhost.core.poison_tasks import TASKS_REMEMBERED, PoisonTasks
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
@@ -16,8 +16,8 @@ def entry(id_: str = "i", kind: str = "a") -> Entry:
     return Entry(0, 1, State.STARTED, False, False, 0, 0, 0, 0, 0, None, b"r", id_, kind, 0, 1)
 
 
-def crash_policy(*limits: tuple[str, int]) -> CrashPolicy:
-    return CrashPolicy(limits)
+def poison_tasks(*limits: tuple[str, int]) -> PoisonTasks:
+    return PoisonTasks(limits)
 
 
 DIED = "worker died: SIGKILL while the task was running"
@@ -47,31 +47,31 @@ DIED = "worker died: SIGKILL while the task was running"
 def test_a_task_that_kills_every_worker_is_terminated_at_its_limit(
     limits: Sequence[tuple[str, int]], kind: str, outcomes: Sequence[Outcome]
 ) -> None:
-    ask = crash_policy(*limits)
+    ask = poison_tasks(*limits)
     assert [ask.outcome(entry(kind=kind), "SIGKILL") for _ in outcomes] == list(outcomes)
 
 
 def test_deaths_are_counted_for_each_task() -> None:
-    ask = crash_policy(("a", 2))
+    ask = poison_tasks(("a", 2))
     assert [type(ask.outcome(entry(i), "x")) for i in "ababcc"] == [
         Failed, Failed, Terminated, Terminated, Failed, Terminated
     ]  # fmt: skip
 
 
 def test_a_task_without_an_identity_always_has_another_try() -> None:
-    ask = crash_policy(("a", 1))
+    ask = poison_tasks(("a", 1))
     assert isinstance(ask.outcome(entry(""), "x"), Failed)
 
 
 def test_a_reload_changes_the_limits_and_keeps_the_count() -> None:
-    ask = crash_policy(("a", 5))
+    ask = poison_tasks(("a", 5))
     ask.outcome(entry(), "x")
     ask.apply_generation([("a", 2)])
     assert isinstance(ask.outcome(entry(), "x"), Terminated)
 
 
 def test_the_tasks_that_are_remembered_are_bounded_and_the_latest_are_kept() -> None:
-    ask = crash_policy(("a", 2))
+    ask = poison_tasks(("a", 2))
     ask.outcome(entry("first"), "x")
     for number in range(TASKS_REMEMBERED):
         ask.outcome(entry(f"n{number}"), "x")

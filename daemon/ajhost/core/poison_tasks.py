@@ -13,7 +13,7 @@ TASKS_REMEMBERED = 10_000
 """How many tasks that have killed a worker are counted at once; those that did so last are kept."""
 
 
-class CrashPolicy:
+class PoisonTasks:
     """Counts the workers that died while they ran a task. `limits`: each route's `max_crashes`; 0: none."""
 
     def __init__(self, limits: Iterable[tuple[str, int]]) -> None:

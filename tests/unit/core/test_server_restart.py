@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Word
 from tests.support.memory_ledger import ledger_in_memory
 

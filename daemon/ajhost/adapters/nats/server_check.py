@@ -12,12 +12,12 @@ from pathlib import Path
 from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver
-from ajhost.adapters.nats.scout import NoRequests, private_ledger
+from ajhost.adapters.nats.private_ledger import NoRequests, private_ledger
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import ConnectionFailed, Lost, Resolved, Sealed
-from ajhost.core.restart_window import RestartWindow
 from ajhost.core.server_errors import violation_of
 from ajhost.core.server_pool import Server
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import SERVICES_ASKED, TRIAL_LIMIT
 from ajhost.protocol.frames import Message
 from ajhost.protocol.service_api import ServiceInfo, Verb, covers, read_info

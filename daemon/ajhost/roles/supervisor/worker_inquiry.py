@@ -9,7 +9,7 @@ from ajhost.roles.messages import CancelOrder, CancelResult, StacksOrder, Stacks
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 
-class Inquiry:
+class WorkerInquiry:
     """One question at a time. An answer that comes too late is none to the next question."""
 
     def __init__(self) -> None:

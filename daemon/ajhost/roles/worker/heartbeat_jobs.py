@@ -20,7 +20,7 @@ _PRUNE_NS = nanoseconds(PRUNE_INTERVAL)
 _UNOWNED_NS = nanoseconds(UNOWNED_AFTER)
 
 
-class Upkeep:
+class HeartbeatJobs:
     """`tick` is called at each heartbeat."""
 
     def __init__(

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from nats.aio.client import RawCredentials
 
-from ajhost.protocol.credentials import (
+from ajhost.protocol.credential_files import (
     CredentialsError,
     UserCredentials,
     public_key,

@@ -11,9 +11,9 @@ from typing import NamedTuple, Self
 
 from ajhost.adapters.nats.connection import Connection, addresses
 from ajhost.adapters.nats.interfaces import Sink
-from ajhost.adapters.nats.scout import NoRequests, private_ledger
+from ajhost.adapters.nats.private_ledger import NoRequests, private_ledger
 from ajhost.core.login_gate import WORDS, LoginGate
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CALL_CONNECT_LIMIT
 from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import MOST_MAX_PAYLOAD

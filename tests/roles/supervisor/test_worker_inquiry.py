@@ -10,14 +10,14 @@ from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.ledger.layout import Geometry, Identity
 from ajhost.roles.messages import CancelOrder, CancelResult, FromWorker, StacksResult, encode
-from ajhost.roles.supervisor.inquiry import Inquiry
+from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 
 class Listener:
     """Whoever listens to a worker, as far as this is about answers."""
 
-    def __init__(self, inquiry: Inquiry) -> None:
+    def __init__(self, inquiry: WorkerInquiry) -> None:
         self.inquiry = inquiry
 
     def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
@@ -34,7 +34,7 @@ class Listener:
 
 async def test_an_answer_that_comes_too_late_is_none_to_the_next_question(tmp_path: Path) -> None:
     """A worker that hung for a while answers all that it was asked meanwhile, the oldest question first."""
-    inquiry = Inquiry()
+    inquiry = WorkerInquiry()
     ledger_file.make(tmp_path, Geometry(8, 1 << 17, 1 << 12), Identity(1, 0, 1))
     ours, theirs = pair()
     channel = Channel(theirs)

@@ -20,7 +20,7 @@ from ajhost.core.timings import CALL_CONNECT_LIMIT
 from ajhost.settings.values import NatsSettings
 
 if TYPE_CHECKING:
-    from ajhost.adapters.nats.requests import Requester
+    from ajhost.adapters.nats.requester import Requester
 
 COMPLETE, ERROR, TERMINATE, NO_RESPONDERS, NO_ANSWER = (
     "complete", "AJ-Error", "AJ-Terminate", "no responders", "no answer",
@@ -71,7 +71,7 @@ class Answer:
 async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:
     """Connects and asks once; on a terminal it shows what it waits for."""
     from ajhost.adapters.nats.connection import addresses
-    from ajhost.adapters.nats.requests import ConnectFailed, Requester
+    from ajhost.adapters.nats.requester import ConnectFailed, Requester
 
     limit, begun = asyncio.timeout(timeout + CALL_CONNECT_LIMIT), time.monotonic()
     waiting = f"waiting for an answer on {request.subject}"
@@ -100,7 +100,7 @@ async def ask_many(
     The time of an answer counts from when its request was due, so a host that is too slow for the rate shows.
     """
     from ajhost.adapters.nats.connection import addresses
-    from ajhost.adapters.nats.requests import ConnectFailed, Requester
+    from ajhost.adapters.nats.requester import ConnectFailed, Requester
 
     where = addresses(nats)
     try:
@@ -124,7 +124,7 @@ async def ask_many(
 
 
 async def _ask(requester: Requester, request: Request, timeout: float, servers: str, due: float) -> Answer:
-    from ajhost.adapters.nats.requests import NoResponders
+    from ajhost.adapters.nats.requester import NoResponders
     from ajhost.protocol.wire import error_of
 
     where = f"{request.subject} (NATS at {servers})"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ajhost.core.restart_window import RestartWindow
+from ajhost.core.server_restart import RestartWindow
 from ajhost.protocol.server_info import ServerInfo
 
 
-class ServerMemory:
+class KnownServer:
     """`changed`: the present server is another than before, or the same one started anew."""
 
     def __init__(self, restart_window: RestartWindow) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.runtime import runtime_directory
+from ajhost.settings.runtime_table import runtime_directory
 
 RUNTIME = '[runtime]\ndirectory = "/run/x"\n'
 
