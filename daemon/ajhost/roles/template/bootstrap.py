@@ -6,6 +6,7 @@ the JSON of `roles/messages.py`.
 """
 
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import json
@@ -37,6 +38,9 @@ def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older
     fits = sysconfig.get_config_var("SOABI") == order["abi"]
     sys.path[:] = borrowed + own if fits else own
     sys.argv[:] = ["ajhost"]
+    # A collection finds next to nothing among ajhost's own modules, and each walks through all of their objects: they
+    # are exempt, those of the template after the handlers' imports included.
+    gc.disable()
     try:
         if sys.version_info < OLDEST:
             raise ImportError(f"ajhost needs Python {OLDEST[0]}.{OLDEST[1]} or later")
@@ -47,6 +51,8 @@ def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older
         importlib.import_module("setproctitle")  # processes.set_title imports it late
     except ImportError as error:
         _fail(order, _problem(order, error))
+    gc.freeze()
+    gc.enable()
     # from here on the environment's own packages come first
     sys.path[:] = own + (borrowed if fits else [])
     template.main(order["channel"], order["stacks"], order["parent"], run)
