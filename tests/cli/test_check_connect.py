@@ -63,6 +63,24 @@ async def test_credentials_that_are_refused_are_told_and_no_secret_is(tmp_path: 
         assert "wrong-secret" not in result.stderr
 
 
+async def test_a_server_that_has_a_user_for_whoever_shows_no_credentials_is_shown_them(
+    tmp_path: Path,
+) -> None:
+    # it asks for none (INFO without auth_required)
+    config = """
+        accounts: {
+            SHOP: { users: [ { user: host, password: pw } ] }
+            OTHERS: { users: [ { user: anybody, password: pw, permissions: { subscribe: { deny: ">" } } } ] }
+        }
+        no_auth_user: anybody
+    """
+    async with NatsServer(tmp_path, config=config) as server:
+        assert (result := await connect(tmp_path, [server.url], user="host", password="pw")).status == 0, (
+            result
+        )
+        assert (await connect(tmp_path, [server.url])).status == 78
+
+
 async def test_each_server_is_tried(nats_server: NatsServer, tmp_path: Path) -> None:
     gone = f"nats://127.0.0.1:{free_port()}"
     result = await connect(tmp_path, [nats_server.url, gone])

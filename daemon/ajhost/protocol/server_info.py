@@ -40,7 +40,6 @@ class ServerInfo:
     told_max_payload: int = DEFAULT_MAX_PAYLOAD
     tls_required: bool = False
     tls_available: bool = False
-    auth_required: bool = False
     nonce: str | None = None
     headers: bool = False
     lame_duck: bool = False
@@ -94,7 +93,6 @@ def read_info(line: bytes) -> ServerInfo:
         told_max_payload=_size(found),
         tls_required=_flag(found, "tls_required"),
         tls_available=_flag(found, "tls_available"),
-        auth_required=_flag(found, "auth_required"),
         nonce=_text(found, "nonce") or None,
         headers=_flag(found, "headers"),
         lame_duck=_flag(found, "ldm"),

@@ -1,4 +1,4 @@
-"""CONNECT, which nats-py makes, shows a server the credentials that it asks for, and no others."""
+"""CONNECT, which nats-py makes, shows a server the host's credentials, whether it asks for any or not."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CREDS = UserCredentials(JWT, SEED)
 SECRETS = ("user", "pass", "auth_token", "jwt", "nkey", "sig")
 
 
-def shown(data: LogInData, *, asked: bool = True, nonce: str | None = "nonce") -> dict[str, Any]:
-    line = connect_line(ServerInfo(auth_required=asked, nonce=nonce, headers=True), data, "worker 0")
+def shown(data: LogInData, *, nonce: str | None = "nonce") -> dict[str, Any]:
+    line = connect_line(ServerInfo(nonce=nonce, headers=True), data, "worker 0")
     assert line.startswith(b"CONNECT {")
     assert line.endswith(b"}\r\n")
     options = orjson.loads(line[8:])
@@ -46,10 +46,6 @@ def shown(data: LogInData, *, asked: bool = True, nonce: str | None = "nonce") -
 )
 def test_what_a_server_is_shown_of_the_credentials(data: LogInData, secrets: dict[str, str]) -> None:
     assert shown(data) == secrets
-
-
-def test_a_server_that_asks_for_nothing_is_shown_nothing() -> None:
-    assert shown(LogInData("u", "p", "t", CREDS, SEED), asked=False) == {}
 
 
 def test_without_a_nonce_nothing_is_signed() -> None:

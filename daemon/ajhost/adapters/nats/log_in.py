@@ -28,7 +28,11 @@ async def log_in(transport: LedgerTransport, info: ServerInfo, data: LogInData, 
 
 
 def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
-    """CONNECT. A server that asks for no credentials is shown none."""
+    """CONNECT, with the credentials that there are.
+
+    They are shown to a server that does not ask for any: one with `no_auth_user` asks nobody (nats-server 2.15,
+    `configureAuthorization`), and takes whoever shows none for that user, of another account perhaps.
+    """
     client = Client()
     client.options = {
         "verbose": False,
@@ -42,7 +46,7 @@ def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
     client._server_info = {"headers": info.headers}
     if info.nonce is not None:
         client._server_info["nonce"] = info.nonce
-    client._auth_configured = info.auth_required
+    client._auth_configured = True
     if data.creds is not None or data.seed is not None:
         client._user_credentials = RawCredentials(data.creds.text()) if data.creds is not None else None
         client._nkeys_seed_str = data.seed
