@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from ajhost import __version__
 from ajhost.core.host_counters import HostStats
-from ajhost.core.route_stats import Histogram, RouteStats
+from ajhost.core.route_stats import Histogram
 from ajhost.core.status import CATCH_ALL
 from ajhost.protocol.reasons import FailureReason
 
@@ -32,34 +32,19 @@ _BOOTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 _FROM_LEDGERS = {
     "unsigned": (
-        "ajhost_requests_unsigned",
-        "Requests refused because of their signature, its age or its absence.",
+        "ajhost_requests_unsigned", "Requests refused because of their signature, its age or its absence.",
     ),
     "ignored": (
-        "ajhost_requests_ignored",
-        "Requests neither run nor answered because of their reply subject.",
+        "ajhost_requests_ignored", "Requests neither run nor answered because of their reply subject.",
     ),
     "lent": ("ajhost_requests_queued", "Requests that a busy worker gave to the shared queue."),
     "pulled": ("ajhost_requests_dequeued", "Requests that a worker took from the shared queue."),
     "stuck": ("ajhost_tasks_stuck", "Tasks that did not stop at their deadline."),
-}
+}  # fmt: skip
 
-_REFUSED = frozenset(
-    (
-        FailureReason.OVERLOADED.value,
-        FailureReason.DRAINING.value,
-        FailureReason.DEADLINE_EXCEEDED.value,
-        FailureReason.BAD_REQUEST.value,
-    )
-)
-_FAILED = frozenset(
-    (
-        FailureReason.HANDLER_ERROR.value,
-        FailureReason.DEADLINE_EXCEEDED.value,
-        FailureReason.WORKER_DIED.value,
-        FailureReason.DRAINING.value,
-    )
-)
+_LATE = (FailureReason.DEADLINE_EXCEEDED, FailureReason.DRAINING)
+_REFUSED = frozenset(r.value for r in (FailureReason.OVERLOADED, FailureReason.BAD_REQUEST, *_LATE))
+_FAILED = frozenset(r.value for r in (FailureReason.HANDLER_ERROR, FailureReason.WORKER_DIED, *_LATE))
 
 
 def exposition(stats: HostStats) -> bytes:
@@ -89,183 +74,121 @@ class _Families(Collector):
 
     def _host(self) -> Iterator[Metric]:
         stats = self._stats
-        build = GaugeMetricFamily(
-            "ajhost_build_info", "Always 1; the labels say which version runs.", labels=["version", "python"]
-        )
-        build.add_metric([__version__, platform.python_version()], 1)
-        yield build
-        yield GaugeMetricFamily(
-            "ajhost_ready", "Whether every slot serves: 1, else 0.", value=float(stats.ready)
-        )
-        yield GaugeMetricFamily(
-            "ajhost_draining",
-            "Whether an operator has taken the host out of the queue group (`ajhost drain`): 1, else 0.",
-            value=float(stats.draining),
-        )
-        yield GaugeMetricFamily(
-            "ajhost_generation",
-            "The generation of settings and code that is wanted.",
-            value=stats.generation,
-        )
-        reloads = CounterMetricFamily("ajhost_reloads", "Reloads by what became of them.", labels=["outcome"])
-        for outcome, count in stats.reloads.items():
-            reloads.add_metric([outcome], count)
-        yield reloads
-        faults = CounterMetricFamily(
-            "ajhost_supervision_failures",
-            "Jobs of the supervisor that failed and were done again.",
-            labels=["job"],
-        )
-        for job, count in stats.faults.items():
-            faults.add_metric([job], count)
-        yield faults
-        yield CounterMetricFamily(
-            "ajhost_last_resort",
-            "Times the supervisor subscribed because no worker served.",
-            value=stats.last_resort,
-        )
+        build = (__version__, platform.python_version())
+        text = "Always 1; the labels say which version runs."
+        yield _gauge("ajhost_build_info", text, [(build, 1)], ("version", "python"))
+        yield _gauge("ajhost_ready", "Whether every slot serves: 1, else 0.", stats.ready)
+        text = "Whether an operator has taken the host out of the queue group (`ajhost drain`): 1, else 0."
+        yield _gauge("ajhost_draining", text, stats.draining)
+        text = "The generation of settings and code that is wanted."
+        yield _gauge("ajhost_generation", text, stats.generation)
+        text = "Reloads by what became of them."
+        yield _counter("ajhost_reloads", text, _by(stats.reloads), ("outcome",))
+        text = "Jobs of the supervisor that failed and were done again."
+        yield _counter("ajhost_supervision_failures", text, _by(stats.faults), ("job",))
+        text = "Times the supervisor subscribed because no worker served."
+        yield _counter("ajhost_last_resort", text, stats.last_resort)
 
     def _connections(self) -> Iterator[Metric]:
-        connected = GaugeMetricFamily(
-            "ajhost_nats_connected",
-            "Whether a process of the slot is subscribed at a NATS server (the supervisor: connected): 1, else 0.",
-            labels=["slot"],
+        connections = self._stats.connections.items()
+        text = "Whether a process of the slot is subscribed at a NATS server (the supervisor: connected): 1, else 0."
+        connected = (((slot,), float(c.connected)) for slot, c in connections)
+        yield _gauge("ajhost_nats_connected", text, connected, ("slot",))
+        text = "1 for each slot that is not connected, with the reason."
+        why = (((slot, c.reason or "none"), 1) for slot, c in connections if not c.connected)
+        yield _gauge("ajhost_nats_disconnected", text, why, ("slot", "reason"))
+        text = "Connections to NATS that were made anew, by the reason for which the one before had ended."
+        reconnects = (
+            ((slot, reason), count)
+            for slot, c in connections
+            for reason, count in {_USUAL_END: 0, **c.reconnects}.items()
         )
-        why = GaugeMetricFamily(
-            "ajhost_nats_disconnected",
-            "1 for each slot that is not connected, with the reason.",
-            labels=["slot", "reason"],
-        )
-        reconnects = CounterMetricFamily(
-            "ajhost_nats_reconnects",
-            "Connections to NATS that were made anew, by the reason for which the one before had ended.",
-            labels=["slot", "reason"],
-        )
-        refused = CounterMetricFamily(
-            "ajhost_nats_replies_refused",
-            "Answers that the server did not let us publish.",
-            labels=["slot"],
-        )
-        for slot, connection in self._stats.connections.items():
-            connected.add_metric([slot], float(connection.connected))
-            if not connection.connected:
-                why.add_metric([slot, connection.reason or "none"], 1)
-            for reason, count in {_USUAL_END: 0, **connection.reconnects}.items():
-                reconnects.add_metric([slot, reason], count)
-            refused.add_metric([slot], connection.refused_replies)
-        yield connected
-        yield why
-        yield reconnects
-        yield refused
+        yield _counter("ajhost_nats_reconnects", text, reconnects, ("slot", "reason"))
+        text = "Answers that the server did not let us publish."
+        refused = (((slot,), c.refused_replies) for slot, c in connections)
+        yield _counter("ajhost_nats_replies_refused", text, refused, ("slot",))
 
     def _workers(self) -> Iterator[Metric]:
         stats = self._stats
-        workers = GaugeMetricFamily("ajhost_workers", "Worker processes by state.", labels=["state"])
-        for state, count in stats.workers.items():
-            workers.add_metric([state], count)
-        yield workers
-        yield GaugeMetricFamily("ajhost_slots", "Workers that there should be.", value=stats.slots)
-        yield CounterMetricFamily(
-            "ajhost_worker_deaths", "Workers that ended otherwise than in order.", value=stats.deaths
-        )
-        yield CounterMetricFamily(
-            "ajhost_requests_requeued",
-            "Requests taken from workers that died or hung, to run on others.",
-            value=stats.requeued,
-        )
-        yield CounterMetricFamily(
-            "ajhost_tasks_answered_for_dead",
-            "Started tasks that the supervisor answered because their worker had died.",
-            value=stats.answered,
-        )
+        yield _gauge("ajhost_workers", "Worker processes by state.", _by(stats.workers), ("state",))
+        yield _gauge("ajhost_slots", "Workers that there should be.", stats.slots)
+        yield _counter("ajhost_worker_deaths", "Workers that ended otherwise than in order.", stats.deaths)
+        text = "Requests taken from workers that died or hung, to run on others."
+        yield _counter("ajhost_requests_requeued", text, stats.requeued)
+        text = "Started tasks that the supervisor answered because their worker had died."
+        yield _counter("ajhost_tasks_answered_for_dead", text, stats.answered)
         for key, (name, text) in _FROM_LEDGERS.items():
-            yield CounterMetricFamily(name, text, value=stats.counts[key])
-        resident = GaugeMetricFamily(
-            "ajhost_worker_resident_bytes",
-            "Resident memory of the workers of a slot, shared pages included.",
-            labels=["slot"],
-        )
-        for slot, size in sorted(stats.resident.items()):
-            resident.add_metric([str(slot)], size)
-        yield resident
+            yield _counter(name, text, stats.counts[key])
+        text = "Resident memory of the workers of a slot, shared pages included."
+        resident = (((str(slot),), size) for slot, size in sorted(stats.resident.items()))
+        yield _gauge("ajhost_worker_resident_bytes", text, resident, ("slot",))
 
     def _routes(self) -> Iterator[Metric]:
-        routes = {_label(route): stats for route, stats in self._stats.routes.items()}
-        yield _by_route(
-            "ajhost_requests_received",
-            "Requests that the host received from the NATS server: answered, running or waiting.",
-            {_label(route): count for route, count in self._stats.received.items()},
+        stats = self._stats
+        routes = {_label(route): of_route for route, of_route in stats.routes.items()}
+        served = {route: of_route for route, of_route in routes.items() if route != NO_ROUTE}
+        text = "Requests that the host received from the NATS server: answered, running or waiting."
+        yield _counter("ajhost_requests_received", text, _by_route(stats.received), ("route",))
+        text = (
+            "Requests that were answered with AJ-Error and had not begun, by the first words of the answer."
         )
-        yield _by_reason(
-            "ajhost_requests_refused",
-            "Requests that were answered with AJ-Error and had not begun, by the first words of the answer.",
-            routes,
-            lambda stats: stats.refused,
-            _REFUSED,
-        )
-        served = {route: stats for route, stats in routes.items() if route != NO_ROUTE}
-        yield _by_route(
-            "ajhost_tasks_completed",
-            "Tasks whose handler returned a result.",
-            {_label(route): count for route, count in self._stats.completed.items() if route is not None},
-        )
-        yield _by_route(
-            "ajhost_tasks_terminated",
-            "Tasks that were answered with AJ-Terminate.",
-            {_label(route): count for route, count in self._stats.terminated.items() if route is not None},
-        )
-        yield _by_reason(
-            "ajhost_tasks_failed",
-            "Tasks that had begun and were answered with AJ-Error, by the first words of the answer.",
-            served,
-            lambda stats: stats.failed,
-            _FAILED,
-        )
-        yield _histograms(
-            "ajhost_task_waiting_seconds",
-            "From the receipt of a request to its handler's start.",
-            {route: stats.waiting for route, stats in served.items()},
-        )
-        yield _histograms(
-            "ajhost_task_running_seconds",
-            "From a handler's start to its answer.",
-            {route: stats.running for route, stats in served.items()},
-        )
-        for name, text, counts in (
-            ("ajhost_tasks_running", "Tasks that run now.", self._stats.running),
-            ("ajhost_requests_waiting", "Requests that wait for a worker now.", self._stats.waiting),
-        ):
-            family = GaugeMetricFamily(name, text, labels=["route"])
-            for route, count in counts.items():
-                family.add_metric([_label(route)], count)
-            yield family
+        refused = {route: of_route.refused for route, of_route in routes.items()}
+        yield _counter("ajhost_requests_refused", text, _by_reason(refused, _REFUSED), ("route", "reason"))
+        text = "Tasks whose handler returned a result."
+        yield _counter("ajhost_tasks_completed", text, _by_route(stats.completed, served), ("route",))
+        text = "Tasks that were answered with AJ-Terminate."
+        yield _counter("ajhost_tasks_terminated", text, _by_route(stats.terminated, served), ("route",))
+        text = "Tasks that had begun and were answered with AJ-Error, by the first words of the answer."
+        failed = {route: of_route.failed for route, of_route in served.items()}
+        yield _counter("ajhost_tasks_failed", text, _by_reason(failed, _FAILED), ("route", "reason"))
+        waiting = {route: of_route.waiting for route, of_route in served.items()}
+        running = {route: of_route.running for route, of_route in served.items()}
+        text = "From the receipt of a request to its handler's start."
+        yield _histograms("ajhost_task_waiting_seconds", text, waiting)
+        yield _histograms("ajhost_task_running_seconds", "From a handler's start to its answer.", running)
+        yield _gauge("ajhost_tasks_running", "Tasks that run now.", _by_route(stats.running), ("route",))
+        text = "Requests that wait for a worker now."
+        yield _gauge("ajhost_requests_waiting", text, _by_route(stats.waiting), ("route",))
+
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+"""Values by the labels' values."""
+
+
+def _gauge(name: str, text: str, values: float | Samples, labels: tuple[str, ...] = ()) -> Metric:
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
+
+
+def _counter(name: str, text: str, values: float | Samples, labels: tuple[str, ...] = ()) -> Metric:
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: float | Samples) -> Metric:
+    for labels, value in [((), values)] if isinstance(values, int | float) else values:
+        family.add_metric(labels, value)
+    return family
+
+
+def _by(counts: Mapping[str, int]) -> Samples:
+    return (((label,), count) for label, count in counts.items())
+
+
+def _by_route(counts: Mapping[str | None, int], among: Container[str] | None = None) -> Samples:
+    """By route; of all, or of those `among`."""
+    labelled = {_label(route): count for route, count in counts.items()}
+    return _by({route: count for route, count in labelled.items() if among is None or route in among})
+
+
+def _by_reason(counts: Mapping[str, Mapping[str, int]], usual: frozenset[str]) -> Samples:
+    """The usual reasons have a sample before they occur: `increase` does not see the first one of a new series."""
+    for route, by_reason in counts.items():
+        for reason, count in by_reason.items():
+            if count or (reason in usual and route != NO_ROUTE):
+                yield (route, reason), count
 
 
 def _label(route: str | None) -> str:
     return NO_ROUTE if route is None else route or CATCH_ALL
-
-
-def _by_route(name: str, text: str, counts: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=["route"])
-    for route, count in counts.items():
-        family.add_metric([route], count)
-    return family
-
-
-def _by_reason(
-    name: str,
-    text: str,
-    routes: Mapping[str, RouteStats],
-    counts: Callable[[RouteStats], Mapping[str, int]],
-    usual: frozenset[str],
-) -> Metric:
-    """The usual reasons have a sample before they occur: `increase` does not see the first one of a new series."""
-    family = CounterMetricFamily(name, text, labels=["route", "reason"])
-    for route, stats in routes.items():
-        for reason, count in counts(stats).items():
-            if count or (reason in usual and route != NO_ROUTE):
-                family.add_metric([route, reason], count)
-    return family
 
 
 def _histograms(name: str, text: str, histograms: Mapping[str, Histogram]) -> Metric:
