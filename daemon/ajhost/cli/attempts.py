@@ -11,7 +11,7 @@ import click
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option, is_named
 from ajhost.cli.output import columns, echo, echo_error, to_json
-from ajhost.cli.running_host import runtime_directory, unreadable, wrong_host
+from ajhost.cli.running_host import NoHost, asking, check_meant, runtime_directory
 
 _EPILOG = """\b
 Examples:
@@ -38,32 +38,24 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
     """
     directory = runtime_directory(config)
     from ajhost.adapters.linux.runtime_directory import is_locked
-    from ajhost.roles.host_client import NotRunning, view_attempts
+    from ajhost.roles.host_client import view_attempts
     from ajhost.roles.recent_attempts import DIRECTORY, recent_attempts
 
-    try:
+    with asking(directory):
         try:
             runs, kept = is_locked(directory), directory / DIRECTORY
-            if runs and is_named() and (problem := wrong_host(directory, config)) is not None:
-                echo_error(problem)
-                return exit_status.NO_HOST
+            if runs and is_named():
+                check_meant(directory, config)
             if runs and not kept.is_dir():  # the first start is under way
                 every = []
             else:
                 # raises what keeps us out: files that may not be read are left out below
                 next(kept.iterdir(), None)
                 every = recent_attempts(directory)
+        except FileNotFoundError:
+            raise NoHost(f"no ajhost has run on {directory}") from None
         except PermissionError:  # a member of the host's group
             every = view_attempts(directory)
-    except FileNotFoundError:
-        echo_error(f"no ajhost has run on {directory}")
-        return exit_status.NO_HOST
-    except NotRunning as error:
-        echo_error(str(error))
-        return exit_status.NO_HOST
-    except OSError as error:
-        echo_error(unreadable(directory, error))
-        return exit_status.NO_HOST
     wanted = {"id": task, "type": task_type, "reason": reason and reason.removesuffix(":")}
     found = [a for a in every if all(value in (None, a[name]) for name, value in wanted.items())]
     if as_json:

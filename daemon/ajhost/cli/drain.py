@@ -12,7 +12,7 @@ from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option
 from ajhost.cli.output import echo, echo_error, show_progress, to_json
 from ajhost.cli.running_host import ask_host
-from ajhost.cli.status import read_or_tell, reader
+from ajhost.cli.status import reader
 from ajhost.core.status import StatusReport, drain_text
 from ajhost.core.timings import DRAIN_LOOK_INTERVAL
 
@@ -60,9 +60,7 @@ def resume(config: Path, as_json: bool) -> int:
     """Bring a host that was drained back into the queue group."""
     if (status := ask_host(config, {"ask": "resume"}, quiet=as_json)) != exit_status.OK or not as_json:
         return status
-    if (report := read_or_tell(reader(config))) is None:
-        return exit_status.NO_HOST
-    _tell(report, as_json=True)
+    _tell(reader(config)(), as_json=True)
     return exit_status.OK
 
 
@@ -70,8 +68,7 @@ def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
     """Looks until the host is drained, or until `end` (monotonic seconds; 0: once)."""
     read, shown = reader(config), ""
     while True:
-        if (report := read_or_tell(read)) is None:
-            return exit_status.NO_HOST
+        report = read()
         over = end is not None and time.monotonic() >= end
         if report.drained or over or not report.draining:
             if shown:

@@ -17,6 +17,7 @@ from ajhost.adapters.linux import inherited
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration
 from ajhost.cli.output import OutputFailed, echo_error
+from ajhost.cli.running_host import NoHost
 
 _COMMANDS = (
     "new", "dev", "run", "check", "routes", "call", "status", "top", "tasks", "attempts", "stacks", "reload",
@@ -69,7 +70,7 @@ def program() -> None:
 def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> NoReturn:
     """Runs the command that `arguments` (default: those of the process) name, and exits.
 
-    Exit statuses: 2 wrong usage, 78 bad configuration, 130 interrupted; others are listed in each command's --help.
+    Exit statuses: 2 wrong usage, 3 no host, 78 bad configuration, 130 interrupted; each command's --help has others.
     """
     inherited.open_streams()
     try:
@@ -80,6 +81,9 @@ def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> N
     except BadConfiguration as error:
         echo_error(str(error))
         result = exit_status.BAD_CONFIGURATION
+    except NoHost as error:
+        echo_error(str(error))
+        result = exit_status.NO_HOST
     except OutputFailed as error:
         if not error.is_pipe:
             echo_error(str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from ajhost.cli import exit_status
@@ -10,6 +12,10 @@ from ajhost.cli.output import echo, echo_error
 
 _ANSWER_LIMIT = 30.0
 """Seconds that a host may take to say what it has done."""
+
+
+class NoHost(Exception):
+    """No host runs, or it cannot be asked: a command ends with `exit_status.NO_HOST`. The text says why, for people."""
 
 
 def runtime_directory(config: Path) -> Path:
@@ -31,19 +37,33 @@ def runtime_directory(config: Path) -> Path:
         raise BadConfiguration(f"{config}: {error}") from None
 
 
-def unreadable(directory: Path, error: OSError) -> str:
-    """Why a runtime directory tells nothing."""
-    hint = "; ask as root or as the user that the host runs as" if isinstance(error, PermissionError) else ""
-    return f"{error.filename or directory}: {error.strerror or error}{hint}"
+@contextlib.contextmanager
+def asking(directory: Path) -> Iterator[None]:
+    """What is asked of the host in `directory` inside of this.
+
+    :raises NoHost: none runs, or it cannot be asked.
+    """
+    from ajhost.roles.host_client import NotRunning
+
+    try:
+        yield
+    except NotRunning as error:
+        raise NoHost(str(error)) from None
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        hint = "; ask as root or as the user that the host runs as" if denied else ""
+        raise NoHost(f"{error.filename or directory}: {error.strerror or error}{hint}") from None
 
 
-def wrong_host(directory: Path, config: Path) -> str | None:
-    """An error text if the host in `directory` was started with another file than `config`; else None."""
+def check_meant(directory: Path, config: Path) -> None:
+    """:raises NoHost: the host in `directory` was started with another file than `config`."""
     from ajhost.roles.host_client import settings_of
     from ajhost.roles.supervisor.state_file import another_host
 
-    runs_on = settings_of(directory)
-    return None if runs_on is None else another_host(directory, runs_on, config)
+    if (runs_on := settings_of(directory)) is None:
+        return
+    if (problem := another_host(directory, runs_on, config)) is not None:
+        raise NoHost(problem)
 
 
 def ask_host(
@@ -58,22 +78,18 @@ def ask_host(
 
     :param limit: how long it may take (s), and `late` what is printed after that.
     :param quiet: prints nothing if the host has done it.
-    :returns: the exit status: 0 done, 1 refused or no answer in time, 3 no host runs.
+    :returns: the exit status: 0 done, 1 refused or no answer in time.
+    :raises NoHost: none runs.
     """
     directory = runtime_directory(config)
-    from ajhost.roles.host_client import NotRunning, control
+    from ajhost.roles.host_client import control
 
-    try:
-        done, text = control(directory, limit, asked | {"settings": config})
-    except NotRunning as error:
-        echo_error(str(error))
-        return exit_status.NO_HOST
-    except TimeoutError:
-        echo_error(late.format(limit))
-        return exit_status.NO
-    except OSError as error:
-        echo_error(unreadable(directory, error))
-        return exit_status.NO_HOST
+    with asking(directory):
+        try:
+            done, text = control(directory, limit, asked | {"settings": config})
+        except TimeoutError:
+            echo_error(late.format(limit))
+            return exit_status.NO
     if done:
         if not quiet:
             echo(text)

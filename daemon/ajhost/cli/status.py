@@ -12,7 +12,7 @@ import click
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option, is_named
 from ajhost.cli.output import columns, echo, echo_error, to_json
-from ajhost.cli.running_host import runtime_directory, unreadable, wrong_host
+from ajhost.cli.running_host import asking, check_meant, runtime_directory
 from ajhost.core.status import (
     CATCH_ALL,
     RouteStatus,
@@ -51,23 +51,12 @@ def status(config: Path, as_json: bool) -> int:
 
     It reads shared memory and asks no process, so it also shows those that hang.
     """
-    report = read_or_tell(reader(config))
-    if report is None:
-        return exit_status.NO_HOST
-    if not as_json:
-        return print_once(report)
-    echo(to_json(report.as_object()))
-    return status_of_look(report)
+    return print_once(reader(config)(), as_json=as_json)
 
 
-def print_once(report: StatusReport) -> int:
-    """Prints a status for people; the exit status."""
-    echo("\n\n".join(_text(report)))
-    return status_of_look(report)
-
-
-def status_of_look(report: StatusReport) -> int:
-    """What a command ends with that has shown the status."""
+def print_once(report: StatusReport, *, as_json: bool = False) -> int:
+    """Prints a status; the exit status."""
+    echo(to_json(report.as_object()) if as_json else "\n\n".join(_text(report)))
     return exit_status.OK if report.complete else exit_status.NO
 
 
@@ -95,9 +84,7 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
 
     It reads shared memory and asks no process, so it also shows tasks of workers that hang.
     """
-    report = read_or_tell(reader(config))
-    if report is None:
-        return exit_status.NO_HOST
+    report = reader(config)()
     wanted = "" if route == CATCH_ALL else route
     found = [
         (worker, task)
@@ -117,39 +104,22 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
     return exit_status.OK
 
 
-class Unreadable(Exception):
-    """The host cannot be read; the text says why, for people."""
-
-
 def reader(config: Path) -> Callable[[], StatusReport]:
-    """What reads the host of some settings, in any thread; it raises Unreadable."""
+    """What reads the host of some settings, in any thread; it raises NoHost."""
     directory, named = runtime_directory(config), is_named()
-    from ajhost.roles.host_client import NotRunning, view
     from ajhost.roles.host_client import status as read
+    from ajhost.roles.host_client import view
 
     def look() -> StatusReport:
-        try:
-            if named and (problem := wrong_host(directory, config)) is not None:
-                raise Unreadable(problem)
+        with asking(directory):
+            if named:
+                check_meant(directory, config)
             try:
                 return read(directory)
             except PermissionError:
                 return view(directory)
-        except NotRunning as error:
-            raise Unreadable(str(error)) from None
-        except OSError as error:
-            raise Unreadable(unreadable(directory, error)) from None
 
     return look
-
-
-def read_or_tell(read: Callable[[], StatusReport]) -> StatusReport | None:
-    """What a `reader` reads; None if it cannot, after it was said why."""
-    try:
-        return read()
-    except Unreadable as error:
-        echo_error(str(error))
-        return None
 
 
 def head(report: StatusReport) -> list[str]:

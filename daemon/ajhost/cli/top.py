@@ -11,7 +11,7 @@ import click
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option
 from ajhost.cli.output import echo_error
-from ajhost.cli.status import print_once, read_or_tell, reader
+from ajhost.cli.status import print_once, reader
 
 _EPILOG = """\b
 Examples:
@@ -38,8 +38,7 @@ def top(config: Path, interval: float) -> int:
     Without a terminal it shows the same as `ajhost status`, once. The host is read only while it runs.
     """
     read = reader(config)
-    if (first := read_or_tell(read)) is None:
-        return exit_status.NO_HOST
+    first = read()
     if not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
         return print_once(first)
     if (terminal := os.environ.get("TERM", "")) in ("", "dumb", "unknown"):

@@ -18,7 +18,7 @@ from prompt_toolkit.layout import FormattedTextControl, Layout, Window
 from prompt_toolkit.output import ColorDepth
 from prompt_toolkit.styles import Style
 
-from ajhost.cli.status import Unreadable
+from ajhost.cli.running_host import NoHost
 from ajhost.cli.top_view import View
 from ajhost.core.status import StatusReport
 
@@ -80,7 +80,7 @@ class Screen:
             while not pause.wait(self._interval):
                 try:
                     report = self._read()
-                except Unreadable as error:
+                except NoHost as error:
                     self._view.lose(str(error))
                 else:
                     if not self._view.paused:
