@@ -32,11 +32,25 @@ REASON_TEXTS: dict[Reason, str] = {
 }
 
 
+@dataclass(frozen=True)
+class _Bare:
+    pass
+
+
+@dataclass(frozen=True)
+class _OfServer:
+    server: Server
+
+
+@dataclass(frozen=True)
+class _Text:
+    text: str
+
+
 # -- events ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(_Bare):
     """Connect."""
 
 
@@ -47,11 +61,8 @@ class Resolved:
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Unresolved:
+class Unresolved(_Text):
     """There are none, or they cannot be looked up."""
-
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +72,7 @@ class Sealed:
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribed:
+class Subscribed(_Bare):
     """The server let us in and has all our subscriptions."""
 
 
@@ -82,35 +92,27 @@ class Refused(ConnectionFailed):
     """Over for a reason of `LOCKS_OUT`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Barred:
+class Barred(_Text):
     """The server let us in but refuses some of our subscriptions. The connection stands: the others are served."""
 
-    text: str
 
-
-@dataclass(frozen=True, slots=True)
-class Quiet:
+class Quiet(_Bare):
     """A PING was not answered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(_Bare):
     """Bytes came after all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(_Bare):
     """The pause is over, and it is our turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(_Bare):
     """This process subscribes no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(_Bare):
     """The end of it all."""
 
 
@@ -148,30 +150,16 @@ class Reconfigured:
 
 
 Event = (
-    Start
-    | Resolved
-    | Unresolved
-    | Sealed
-    | Subscribed
-    | ConnectionFailed
-    | Barred
-    | Leave
-    | Close
-    | Ticked
-    | Told
-    | Scouted
-    | Reconfigured
-)
+    Start | Resolved | Unresolved | Sealed | Subscribed | ConnectionFailed | Barred | Leave | Close | Ticked | Told
+    | Scouted | Reconfigured
+)  # fmt: skip
 
 
 # -- commands -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+class Resolve(_OfServer):
     """Look up the addresses of a server's name: `Resolved` or `Unresolved`."""
-
-    server: Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,23 +170,16 @@ class Open:
     addresses: tuple[Address, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LogIn:
+class LogIn(_OfServer):
     """Send credentials and subscriptions: `Subscribed`, `Lost` or `Refused`."""
 
-    server: Server
 
-
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(_Bare):
     """Ask the server for a sign of life."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scout:
+class Scout(_OfServer):
     """See whether another server lets us in, beside the connection that there is: `Scouted`."""
-
-    server: Server
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +189,7 @@ class Move:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(_Bare):
     """Throw away socket and client, and whatever was under way with them."""
 
 

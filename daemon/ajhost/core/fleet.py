@@ -54,49 +54,36 @@ class Scale:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+@dataclass(frozen=True)
+class _OfWorker:
+    serial: int
+
+
+class Ready(_OfWorker):
     """A worker has subscribed."""
 
-    serial: int
 
-
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(_OfWorker):
     """A worker is out of the queue group, or never was in it, as it was told."""
 
-    serial: int
 
-
-@dataclass(frozen=True, slots=True)
-class Died:
+class Died(_OfWorker):
     """A worker's process is gone, or could not be started."""
 
-    serial: int
 
-
-@dataclass(frozen=True, slots=True)
-class Hung:
+class Hung(_OfWorker):
     """A worker hangs."""
 
-    serial: int
 
-
-@dataclass(frozen=True, slots=True)
-class HangEnded:
+class HangEnded(_OfWorker):
     """A hanging worker runs again."""
 
-    serial: int
 
-
-@dataclass(frozen=True, slots=True)
-class Recycle:
+class Recycle(_OfWorker):
     """A worker is to be replaced in order: a thread is stuck, or it has served its tasks, or uses too much memory.
 
     Ignored before the worker has served: its replacement would be in the same state, and so would every next one.
     """
-
-    serial: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,15 +79,8 @@ class StacksOrder:
 
 
 ToWorker = (
-    LeaveOrder
-    | MembershipOrder
-    | FinishOrder
-    | HurryOrder
-    | SocketStored
-    | CancelOrder
-    | AccessOrder
-    | StacksOrder
-)
+    LeaveOrder | MembershipOrder | FinishOrder | HurryOrder | SocketStored | CancelOrder | AccessOrder | StacksOrder
+)  # fmt: skip
 
 # -- worker to supervisor ---------------------------------------------------------------------------------------------
 
@@ -145,15 +138,8 @@ class StacksResult:
 
 
 FromWorker = (
-    NewSocket
-    | StacksFile
-    | WorkerReady
-    | StartFailed
-    | RecycleRequest
-    | GroupLeft
-    | CancelResult
-    | StacksResult
-)
+    NewSocket | StacksFile | WorkerReady | StartFailed | RecycleRequest | GroupLeft | CancelResult | StacksResult
+)  # fmt: skip
 
 # -- supervisor to template -------------------------------------------------------------------------------------------
 
