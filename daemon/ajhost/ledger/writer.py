@@ -268,7 +268,6 @@ class LedgerWriter(Ledger):
         self._free.extend(entries)
 
     def close(self) -> None:
-        """Releases the views, so that the mapping can be closed."""
         for words in self._words_of:
             words.release()
         super().close()

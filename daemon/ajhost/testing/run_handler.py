@@ -136,7 +136,6 @@ class _Try(Attempt):
         return super().answer(outcome)
 
     def end(self) -> None:
-        """Its code has ended."""
         super().end()
         self.ended.set()
 
@@ -148,7 +147,6 @@ class _Stuck(ExecutorEvents):
         self._attempt = attempt
 
     def code_stuck(self, reason: StuckReason) -> None:
-        """Code does not end."""
         self._attempt.ended.set()
 
 

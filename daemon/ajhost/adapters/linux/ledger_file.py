@@ -130,7 +130,6 @@ class MappedLedger(Ledger):
         return _set_aside(self._descriptor, offset, size)
 
     def restore_size(self) -> bool:
-        """See `Ledger`."""
         return _restore_size(self, self._descriptor)
 
     @property
@@ -142,7 +141,6 @@ class MappedLedger(Ledger):
             return False
 
     def give_back(self, offset: int, size: int) -> None:
-        """See `Ledger`."""
         _give_back(self._mapping, offset, size)
 
     def close(self) -> None:
@@ -166,15 +164,12 @@ class LockedLedger(LedgerWriter):
         super().__init__(memoryview(self._mapping))
 
     def set_aside(self, offset: int, size: int) -> bool:
-        """See `Ledger`."""
         return _set_aside(self._lock, offset, size)
 
     def give_back(self, offset: int, size: int) -> None:
-        """See `Ledger`."""
         _give_back(self._mapping, offset, size)
 
     def restore_size(self) -> bool:
-        """See `Ledger`."""
         return _restore_size(self, self._lock)
 
     @property

@@ -299,13 +299,11 @@ class Connection(Driver):
         return (Refused if reason in LOCKS_OUT else Lost)(reason, f"{self._machine.server}: {text}")
 
     def told(self, info: ServerInfo) -> None:
-        """The server tells of itself again."""
         self._attempts.info = info
         self._attempts.largest_request = max(self._attempts.largest_request, info.largest_request)
         self._tell(Told(info.connect_urls, info.lame_duck))
 
     def server_error(self, text: str) -> None:
-        """The server said `-ERR`."""
         violation = violation_of(text)
         if violation is None:
             reason = reason_of(text)

@@ -87,11 +87,9 @@ class _Trial(Driver):
         self._lost: Lost | None = None
 
     def ended(self, epoch: int, event: Lost) -> None:
-        """`Driver`: the connection is over."""
         self._lost = event
 
     def server_error(self, text: str) -> None:
-        """`Driver`: `-ERR`."""
         self._errors.append(text)
 
     async def run(self, server: Server, subjects: Sequence[str]) -> list[str]:

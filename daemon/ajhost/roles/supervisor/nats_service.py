@@ -15,7 +15,6 @@ from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, 
 from ajhost.protocol.times import render
 from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.process_specs import GenerationSpec
 
 _NAME = "ajhost"
 
@@ -94,13 +93,3 @@ class ServiceResponder:
             last_error=f"most often: {last}" if last else "",
             metadata=tuple((name, text) for name, text in payload if text),
         )
-
-
-def service_of(
-    spec: GenerationSpec,
-    serial: int,
-    serves: Callable[[], bool],
-    loaded: Callable[[], Sequence[HandlerDescription]],
-) -> ServiceResponder | None:
-    """The service of a host; None when its settings want none. `serial`: of this start's supervisor."""
-    return ServiceResponder(spec.runtime, serial, serves, loaded) if spec.nats.service else None

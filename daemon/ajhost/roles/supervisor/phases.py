@@ -14,7 +14,8 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 
 class SupervisorPhase:
-    """What others ask, and what happens, as it is without a standby. `waiting`: why there is none."""
+    """What others ask, and what happens, as it is without a standby, and so without workers: no server has let the host
+    in yet. `waiting`: why not."""
 
     def __init__(self) -> None:
         self.ready = False
@@ -58,7 +59,3 @@ class SupervisorPhase:
 
     async def stop(self, shutdown: Shutdown, drain_timeout: float) -> None:
         """Returns when no worker lives and every answer has left."""
-
-
-class Starting(SupervisorPhase):
-    """No server has let the host in yet: there is no standby, and so no worker."""

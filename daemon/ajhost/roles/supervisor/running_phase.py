@@ -78,26 +78,21 @@ class Running(SupervisorPhase, LivenessEvents):
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
-        """The supervisor's own."""
         return [] if self._standby.removed else [self._standby.ledger]
 
     @property
     def retired(self) -> Sequence[Ledger]:
-        """Those of dead workers, in which requests may wait."""
         return self._recovery.retired.ledgers
 
     @property
     def subscriptions(self) -> int:
-        """How often the standby has subscribed as the last resort."""
         return self._standby.subscriptions
 
     @property
     def idle(self) -> bool:
-        """Whether the standby is out of the queue group, and nothing is left to recover."""
         return not self._standby.subscribed and self._recovery.idle
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
-        """What the control socket was asked for: a task is cancelled."""
         return await self._pool.canceller.obey(asked, self._standby)
 
     # -- events ---------------------------------------------------------------------------------
@@ -132,7 +127,6 @@ class Running(SupervisorPhase, LivenessEvents):
         self._pool.recycle(worker, why)
 
     def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
-        """Takes the handlers and limits of a reload."""
         self._spec = spec
         self._poison_tasks.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
         self._standby.apply_generation(spec, queues)
@@ -204,6 +198,5 @@ class Running(SupervisorPhase, LivenessEvents):
         asyncio.get_running_loop().call_later(seconds, self._tick)
 
     async def stop(self, shutdown: Shutdown, drain_timeout: float) -> None:
-        """Returns when no worker lives and every answer has left."""
         self._last_resort.stopping = True
         await shutdown.run(self._standby, self._recovery, drain_timeout)

@@ -31,8 +31,8 @@ from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.host_stats import snapshot
-from ajhost.roles.supervisor.nats_service import service_of
-from ajhost.roles.supervisor.phases import Starting, SupervisorPhase
+from ajhost.roles.supervisor.nats_service import ServiceResponder
+from ajhost.roles.supervisor.phases import SupervisorPhase
 from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
@@ -84,7 +84,7 @@ class Supervisor(PoolEvents):
             self._fd_store,
             self,
         )
-        self._phase: SupervisorPhase = Starting()
+        self._phase = SupervisorPhase()
         self._fleet = self._pool.fleet
         self.timeline = Timeline(time.time)
         """What the page tells of starts, reloads and deaths."""
@@ -148,7 +148,11 @@ class Supervisor(PoolEvents):
         """Our own ledger and connection; what an earlier start left is settled at once."""
         try:
             self._pool.max_payload = await discover(spec.nats, self._on_waiting)
-            service = service_of(spec, self.serial, lambda: self._fleet.serving() > 0, self._loaded)
+            service = None
+            if spec.nats.service:
+                service = ServiceResponder(
+                    self._runtime, self.serial, lambda: self._fleet.serving() > 0, self._loaded
+                )
             standby = Standby(
                 spec, self.serial, self._queues, self._pool.max_payload, self._on_connection, service
             )
@@ -203,7 +207,6 @@ class Supervisor(PoolEvents):
     # -- events ---------------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """The fleet stands differently."""
         self._shutdown.changed.set()
         if self._phase.become_ready():
             self.write_state()
@@ -215,7 +218,6 @@ class Supervisor(PoolEvents):
         self._fd_store.keep(Key(self.serial, epoch), sock)
 
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
-        """Before its replacement is forked."""
         if worker.result is None or worker.result.code != 0:
             self.timeline.add(EventKind.DEATH, f"worker {worker.slot} (pid {worker.pid}) died: {how}")
             self._tell_state()

@@ -220,7 +220,6 @@ class WorkerPool(WorkerEvents):
             member.send(LeaveOrder(self.fleet.stopping))
 
     def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
-        """A worker has a new connection, which has its `epoch`."""
         self._fd_store.keep(Key(member.serial, member.epoch), sock)
 
     def _spawn_failed(self, spawn: Spawn, why: str) -> None:
@@ -229,7 +228,6 @@ class WorkerPool(WorkerEvents):
         asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
 
     def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
-        """A worker says something."""
         match message:
             case WorkerReady():
                 pid = member.ledger.words[Word.PID]  # its template may not have told us yet

@@ -156,19 +156,15 @@ class Worker(ExecutorEvents, Sink):
     # -- the transport's side (adapters.nats.transport.Sink) -------------------------------------
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
-        """Requests that came together."""
         self._intake.admit(data, requests)
 
     def before_send(self) -> None:
-        """Replies are about to leave: what they tell is counted now."""
         self._responder.count()
 
     def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """A reply is not what its requester gets."""
         self._responder.take_back(index, before, outcome)
 
     def refuse(self, reply: bytes) -> None:
-        """A request for which there is no entry."""
         self._intake.refuse(reply)
 
     async def opened(self, sock: socket.socket) -> None:
@@ -197,7 +193,6 @@ class Worker(ExecutorEvents, Sink):
                 await asyncio.sleep(POLL_INTERVAL)
 
     def limited(self, max_payload: int) -> None:
-        """What the server takes at most."""
         self._responder.max_payload = max_payload
 
     # -- life -----------------------------------------------------------------------------------
@@ -320,14 +315,12 @@ class Worker(ExecutorEvents, Sink):
         return not self._transport.out.flooded and self._intake.has_capacity(queue)
 
     def slot_freed(self) -> None:
-        """A slot is free where none was."""
         self._consumer.freed()
 
     def _expired(self, index: int) -> None:
         self._intake.expired(index)
 
     def code_stuck(self, reason: StuckReason) -> None:
-        """Code does not end."""
         del reason
         self._ask_to_retire("a handler that cannot be stopped")
 

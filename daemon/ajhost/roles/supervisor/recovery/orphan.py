@@ -32,7 +32,9 @@ class Orphan:
     """
 
     def __init__(self, directory: Path, serial: int, pid: int, connections: InheritedConnections) -> None:
-        self.pid, self.takeover_lock = pid, asyncio.Lock()
+        self.pid = pid
+        self.takeover_lock = asyncio.Lock()
+        """As of a `WorkerProcess`."""
         self.being_taken_over = False
         self.ledger = MappedLedger(directory, serial)
         try:

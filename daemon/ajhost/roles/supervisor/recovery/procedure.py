@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
@@ -30,6 +28,7 @@ from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End, detach
+from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
 from ajhost.roles.supervisor.recovery.remains import Copies, Remains, is_complete, order
 from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
@@ -49,36 +48,8 @@ _INSIST = 40
 """How often a step is tried again that found no free descriptor, or the like."""
 
 
-class LivingWorker(Protocol):
-    """A living worker that may hang: one of this start (`WorkerProcess`), or one of an earlier start (`Orphan`)."""
-
-    pid: int
-    ledger: MappedLedger
-    takeover_lock: asyncio.Lock
-    """Held while its connection is taken over: two takeovers of one ledger would run its requests twice."""
-    being_taken_over: bool
-    """Its connection is being taken over."""
-
-    @property
-    def pidfd(self) -> int:
-        """The process's descriptor."""
-
-    @property
-    def dead(self) -> bool:
-        """Whether it is known to have ended."""
-
-    @property
-    def hangs(self) -> bool:
-        """Whether it hangs, as far as is known."""
-
-    def kill(self) -> None:
-        """SIGKILL."""
-
-    def take_socket(self) -> socket.socket | None:
-        """Hands out a duplicate of its present connection, once; None when there is none."""
-
-    def give_back_socket(self, sock: socket.socket | None) -> None:
-        """It was not needed after all."""
+LivingWorker = WorkerProcess | Orphan
+"""A worker that may hang: one of this start, or one of an earlier start."""
 
 
 class Recovery:
