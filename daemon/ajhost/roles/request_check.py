@@ -15,6 +15,7 @@ from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.signature import read_key, verify
 from ajhost.protocol.task_record import TaskRecord, read_task
+from ajhost.protocol.times import render_seconds
 from ajhost.protocol.wire import (
     LONGEST_KNOWN,
     known_deadline,
@@ -31,6 +32,8 @@ _LONGEST_INBOX = 64
 """Bytes of a requester's inbox that is remembered; a router's has 29."""
 _LONGEST_SUBJECT = 512
 """Bytes of a subject that is remembered. Those of routes are shorter; a false server's may be 64 kB."""
+_LONG = 1000.0
+"""Seconds from which on digits after the third matter more than fractions."""
 _SECOND_NS = 1_000_000_000
 _SHOWN = 80
 
@@ -133,10 +136,8 @@ class RequestChecker:
             if (skew < clock.least or now >= clock.until) and tried is not None and clock.observe(skew, now):
                 self._learned(now)
             if deadline <= now:
-                passed = 0.0 if header_ns is None else max((wall_ns - header_ns) / _SECOND_NS, 0.0)
                 return Failed.because(
-                    FailureReason.DEADLINE_EXCEEDED,
-                    f"it had passed {passed:.3g} s before the request was read",
+                    FailureReason.DEADLINE_EXCEEDED, _passed(header_ns or wall_ns, tried, wall_ns)
                 )
             return record, handler, deadline
         except Exception as error:
@@ -217,3 +218,14 @@ class RequestChecker:
                 self._known.clear()
             self._known[key] = found
         return found
+
+
+def _passed(header_ns: int, tried_ns: int | None, wall_ns: int) -> str:
+    """By how much a deadline had passed. Both clocks, where the request was sent in time and that is long ago."""
+    passed = max((wall_ns - header_ns) / _SECOND_NS, 0.0)
+    text = f"it had passed {passed:.0f} s" if passed >= _LONG else f"it had passed {passed:.3g} s"
+    text += " before the request was read"
+    if tried_ns is not None and tried_ns <= header_ns and wall_ns - tried_ns > SKEW_PLAUSIBLE * _SECOND_NS:
+        sent, read = render_seconds(tried_ns), render_seconds(wall_ns)
+        text += f"; sent at {sent} by its router's clock, read at {read} by this machine's"
+    return text

@@ -254,6 +254,16 @@ class Clock:
         return header, task("a", tried)
 
 
+def test_a_clock_that_is_years_ahead_is_told_by_what_both_clocks_say() -> None:
+    clock = Clock(ahead=10 * 365 * 86_400.0)
+    checked = check(judge("a"), SUBJECT + b"a", *clock.request(), clock)
+    assert isinstance(checked, Failed)
+    assert checked.text == (
+        "deadline exceeded: it had passed 315359994 s before the request was read; "
+        "sent at 1970-01-12T13:46:40Z by its router's clock, read at 1980-01-10T13:46:40Z by this machine's"
+    )
+
+
 def test_a_clock_that_runs_ahead_is_corrected_for_and_told_now_and_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
