@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
+from ajhost.protocol import times
 from ajhost.protocol.task_record import TaskRecord
 
 KEY_BYTES = 32
@@ -53,8 +54,9 @@ def sign(task: TaskRecord, seed: bytes) -> str:
 def message(task: TaskRecord) -> bytes:
     """The bytes that a producer signed for `task`.
 
-    Raises ValueError without a queue, which the producer refuses to sign, for times that are malformed, and for a `:`
-    in id or queue: with it the message of one task is also that of another, of a different type.
+    Raises ValueError without a queue, which the producer refuses to sign, and for times that are malformed. Raises it,
+    too, where the message of one task is also that of another: for a `:` in id or queue, and for a time beyond the
+    years 1677 to 2262, since one of 584 years earlier or later comes out as the same number.
     """
     if not task.queue:
         raise ValueError("a task without a queue cannot be signed")
@@ -97,5 +99,8 @@ def verify(task: TaskRecord, keys: Sequence[bytes]) -> str | None:
 
 
 def _unix_nano(nanoseconds: int) -> int:
-    """Go's `UnixNano`, which wraps at 64 bits: its zero time comes out as a moment in 1754."""
-    return (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
+    """Go's `UnixNano`, which wraps at 64 bits: its zero time, which is no other time's, comes out as one in 1754."""
+    wrapped = (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
+    if wrapped != nanoseconds and nanoseconds != times.ZERO_TIME:
+        raise ValueError("its created or deadline is in no router's years, 1677 to 2262")
+    return wrapped

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ajhost.protocol import signature
+from ajhost.protocol import signature, times
 from ajhost.protocol.task_record import TaskRecord, read_task
 
 KEY = signature.read_key("ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c\n")
@@ -140,6 +140,23 @@ def test_a_signature_is_not_good_for_the_same_bytes_cut_up_differently(fields: d
     found = signature.verify(record, [KEY])
     assert found is not None
     assert "':'" in found
+
+
+_WRAP = 1 << 64
+"""Nanoseconds after which Go's `UnixNano` gives the same number again: 584 years."""
+
+
+@pytest.mark.parametrize("field", ["created", "deadline"])
+@pytest.mark.parametrize("turns", [1, -1, 2, 13])
+def test_a_signature_is_not_good_for_a_time_that_go_signs_as_the_same_number(field: str, turns: int) -> None:
+    fields, _, signed = VECTORS["deadline with an offset"]
+    record = task(**fields)
+    signed_ns = {"created": record.created_ns, "deadline": record.deadline_ns}[field]
+    assert signed_ns is not None
+    later = fields | {field: times.render(signed_ns + turns * _WRAP)}
+    found = signature.verify(task(**later, signature=signed), [KEY])
+    assert found is not None
+    assert "no router's" in found
 
 
 _OF_LOW_ORDER = (
