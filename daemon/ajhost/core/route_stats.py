@@ -50,6 +50,8 @@ _MAGIC = int.from_bytes(b"ajhostS\n", "big")
 _LAYOUT = 2
 _HEADER_WORDS = 64
 _PLACE_WORDS = 160
+MOST_PLACES = 4096
+"""Of routes in one file."""
 _MAX_NAME = 31 * 8
 _ROOM_FOR_REASONS = 16
 
@@ -70,8 +72,11 @@ _NUMBERS = _PLACE_WORDS - _COUNTERS
 assert _NOT_COMPLETED + len(BUCKETS) + 1 <= _PLACE_WORDS
 assert len(REASONS) <= _ROOM_FOR_REASONS
 
-_LARGEST = 1 << 62
-_LONGEST = 1e15
+_LARGEST = 1 << 48
+_LONGEST = 1e12
+"""Seconds. More than that, of either, is a stray write; sums over the files of a host fit into 64 bits, as JSON has
+them."""
+_MICROSECONDS = 1e6
 _FLOAT = struct.Struct("=d")
 _REASON_INDEX = {reason: index for index, reason in enumerate(REASONS)}
 
@@ -279,7 +284,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class RouteStats:
-    """The numbers of one route, of one process or added up over several; times are nanoseconds."""
+    """The numbers of one route, of one process or added up over several; times are microseconds."""
 
     numbers: tuple[int, ...] = (0,) * _NUMBERS
 
@@ -313,13 +318,15 @@ class RouteStats:
     @property
     def waiting(self) -> Histogram:
         """From the receipt of a request to its handler's start."""
-        return Histogram(self._buckets(_WAITING), self.numbers[_WAITING_SUM - _COUNTERS] / 1e9)
+        return Histogram(self._buckets(_WAITING), self.numbers[_WAITING_SUM - _COUNTERS] / _MICROSECONDS)
 
     @property
     def running(self) -> Histogram:
         """From a handler's start to its answer."""
         both = zip(self._buckets(_COMPLETED), self._buckets(_NOT_COMPLETED), strict=True)
-        return Histogram(tuple(a + b for a, b in both), self.numbers[_RUNNING_SUM - _COUNTERS] / 1e9)
+        return Histogram(
+            tuple(a + b for a, b in both), self.numbers[_RUNNING_SUM - _COUNTERS] / _MICROSECONDS
+        )
 
     @property
     def answered(self) -> int:
@@ -347,22 +354,24 @@ def used_size(header: bytes) -> int:
     words = memoryview(header[: header_size()]).cast("Q")
     if (words[0], words[1]) != (_MAGIC, _LAYOUT):
         raise StatsError("no statistics of this layout")
-    return (_HEADER_WORDS + min(words[3], words[2]) * _PLACE_WORDS) * 8
+    return (_HEADER_WORDS + min(words[3], words[2], MOST_PLACES + 1) * _PLACE_WORDS) * 8
 
 
 def read(data: bytes) -> dict[str | None, RouteStats]:
     """The numbers of one file by route; None for requests without one. Raises StatsError.
 
-    A wild byte cannot be told from a number, but no content makes this fail otherwise.
+    A wild byte cannot be told from a number, but no content makes this fail otherwise, or gives a number beyond those
+    that are counted.
     """
     used_size(data)
     words = memoryview(data[: len(data) // 8 * 8]).cast("Q")
     found: dict[str | None, RouteStats] = {}
     for index, name in enumerate(_names(words)):
         at = _place(index) + _COUNTERS
-        numbers = list(words[at : at + _NUMBERS])
+        stored = words[at : at + _NUMBERS]
+        numbers = [count if count <= _LARGEST else 0 for count in stored]
         for sum_of_times in (_WAITING_SUM - _COUNTERS, _RUNNING_SUM - _COUNTERS):
-            numbers[sum_of_times] = _nanoseconds(numbers[sum_of_times])
+            numbers[sum_of_times] = _microseconds(stored[sum_of_times])
         found[name if index else None] = RouteStats(tuple(numbers))
     return found
 
@@ -381,10 +390,10 @@ def _seconds(word: int) -> float:
     return found
 
 
-def _nanoseconds(word: int) -> int:
+def _microseconds(word: int) -> int:
     """Of a sum of times; a stray write may have left anything."""
     seconds = _seconds(word)
-    return int(seconds * 1e9) if 0 <= seconds < _LONGEST else 0
+    return int(seconds * _MICROSECONDS) if 0 <= seconds < _LONGEST else 0
 
 
 def clip(route: str) -> str:

@@ -37,6 +37,8 @@ _CONTROL = "control"
 ATTEMPTS = "attempts"
 """The key of the attempts in what the socket `view` tells, beside those of the status."""
 _VIEW_TRIES = 20
+_LONGEST_PID = 7
+"""Digits of 2**22, the largest that Linux gives (proc_sys_kernel(5), pid_max)."""
 _NO_VIEW = "the host gave no status: it stops, or too many ask at once"
 _OUTSIDE = tuple(state.value for state in (WorkerState.DRAINED, WorkerState.STARTING, WorkerState.LEAVING))
 """States of a worker of a host that drains in which it is out of the queue group, or about to be."""
@@ -277,4 +279,4 @@ def _holder(directory: Path) -> int:
         text = runtime_directory.read_file(directory, LOCK, 32).decode().strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return 0
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_PID else 0

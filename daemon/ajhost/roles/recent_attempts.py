@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.linux import shared_files
-from ajhost.core import attempt_ring
+from ajhost.core import attempt_ring, stored_values
 from ajhost.core.attempt_ring import LONGEST, AttemptRing, RingError
 
 DIRECTORY = "attempts"
@@ -22,6 +22,9 @@ DIRECTORY = "attempts"
 SHOWN = 200
 _LONGEST_TEXT = 240
 _LONGEST_NAME = 64
+_MOST_TRIES = (1 << 64) - 1
+_LATEST = 253_402_214_400
+"""Seconds since 1970: the last day of the year 9999 begins, after which no datetime is in every zone."""
 _log = logging.getLogger("ajhost.attempts")
 
 
@@ -68,6 +71,15 @@ def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(RingError):
             for record in attempt_ring.read(memoryview(content)):
                 with contextlib.suppress(ValueError, TypeError, KeyError):  # scribbled on
-                    attempt = orjson.loads(record.text)
-                    found.append(attempt | {"at": float(attempt["at"])})
+                    found.append(_checked(orjson.loads(record.text)))
     return sorted(found, key=lambda attempt: -attempt["at"])[:SHOWN]
+
+
+def _checked(attempt: dict[str, Any]) -> dict[str, Any]:
+    """What was written by `add`, or ValueError, TypeError, KeyError."""
+    texts = {name: stored_values.text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")}
+    at, tries = (
+        stored_values.number(attempt["at"], _LATEST),
+        stored_values.whole(attempt["tries"], _MOST_TRIES),
+    )
+    return {"at": at, "tries": tries, **texts}

@@ -18,6 +18,7 @@ from ajhost.adapters.linux import processes, runtime_directory
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.route_stats import RouteStats, clip
 from ajhost.core.status import RouteStatus
+from ajhost.core.stored_values import number, text, whole
 from ajhost.core.timings import STATS_SAMPLE_INTERVAL, nanoseconds
 
 _NAME = "history.json"
@@ -123,9 +124,12 @@ def _read(directory: Path) -> list[Sample]:
         found = orjson.loads(runtime_directory.read_file(directory, _NAME))
         return [
             Sample(
-                int(sample["at_ns"]),
-                {route: _stats(numbers) for route, numbers in sample["routes"]},
-                {int(pid): float(seconds) for pid, seconds in sample["cpu"].items()},
+                whole(sample["at_ns"]),
+                {
+                    None if route is None else text(route): _stats(numbers)
+                    for route, numbers in sample["routes"]
+                },
+                {int(pid): number(seconds) for pid, seconds in sample["cpu"].items()},
             )
             for sample in found
         ]
@@ -136,4 +140,4 @@ def _read(directory: Path) -> list[Sample]:
 def _stats(numbers: list[int]) -> RouteStats:
     if len(numbers) != len(RouteStats().numbers):
         raise ValueError("of another layout")
-    return RouteStats(tuple(map(int, numbers)))
+    return RouteStats(tuple(map(whole, numbers)))

@@ -70,6 +70,10 @@ def test_samples_of_an_earlier_boot_are_not_compared_with(runtime: Path) -> None
         b'[{"at_ns":1}]',
         b'[{"at_ns":1,"routes":[1],"cpu":{}}]',
         b'[{"at_ns":1,"routes":[["a",[1]]],"cpu":{}}]',
+        b'[{"at_ns":-9223372036854775808,"routes":[],"cpu":{}}]',
+        b'[{"at_ns":1,"routes":[],"cpu":{"1":"nan"}}]',
+        b'[{"at_ns":1,"routes":[],"cpu":{"1":-1e300}}]',
+        b'[{"at_ns":1,"routes":[["a",[%s]]],"cpu":{}}]' % b",".join([b'"999999999999999999999"'] * 128),
     ],
 )
 def test_what_is_no_history_is_none(runtime: Path, text: bytes) -> None:

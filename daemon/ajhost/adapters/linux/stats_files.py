@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ajhost.adapters.linux import runtime_directory, shared_files
 from ajhost.core.route_stats import (
+    MOST_PLACES,
     NoPlace,
     RouteStats,
     StatsError,
@@ -27,7 +28,7 @@ _log = logging.getLogger("ajhost.stats")
 _SUFFIX = ".stats"
 _SPARE_PLACES = 16
 """Places of a new file beyond what is asked for: a reload may add routes."""
-_LARGEST = file_size(4096)
+_LARGEST = file_size(MOST_PLACES)
 """Bytes of a file whose places are used up by routes that come and go."""
 
 

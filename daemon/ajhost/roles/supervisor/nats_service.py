@@ -10,6 +10,7 @@ from pathlib import Path
 from ajhost import __version__
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.route_stats import RouteStats, clip
+from ajhost.core.stored_values import LARGEST
 from ajhost.core.timings import SERVICE_ANSWER_KEPT
 from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, subjects, verb_of
 from ajhost.protocol.times import render
@@ -89,7 +90,7 @@ class ServiceResponder:
             queue_group=self._group,
             requests=stats.answered,
             errors=sum(failed.values()) + sum(refused.values()) + stats.terminated,
-            processing_ns=int(stats.running.total * 1e9),
+            processing_ns=min(int(stats.running.total * 1e9), LARGEST),
             last_error=f"most often: {last}" if last else "",
             metadata=tuple((name, text) for name, text in payload if text),
         )

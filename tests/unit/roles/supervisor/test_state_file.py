@@ -55,6 +55,10 @@ def test_a_write_that_was_cut_short_changes_nothing(tmp_path: Path) -> None:
         b'{"pid":1,"generation":1,"ready":true,"count":1,"routes":[]}',
         b'{"pid":1,"generation":1,"ready":true,"count":1,"routes":{"x":[]}}',
         b'{"pid":1,"generation":1,"ready":true,"count":1,"routes":{"1":3}}',
+        b'{"pid":1,"generation":1,"ready":true,"count":1,"routes":{"1":[3]}}',
+        b'{"pid":1,"generation":1,"ready":true,"count":"77777777777777777777777","routes":{}}',
+        b'{"pid":1,"generation":1,"ready":true,"count":1,"routes":{},"died_at":"-inf"}',
+        b'{"pid":1,"generation":1,"ready":true,"count":1,"routes":{},"settings":null}',
         b"\xff\xfe",
     ],
 )
