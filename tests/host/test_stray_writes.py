@@ -311,6 +311,26 @@ async def test_stray_writes_end_neither_supervision_nor_service(
         assert not host.output.having("Traceback"), host.log_text()
 
 
+@pytest.mark.parametrize("write", [ones, zeros])
+async def test_a_worker_whose_ledger_was_written_over_goes_on_with_its_connection(
+    nats_server: NatsServer, tmp_path: Path, write: Callable[[Words], None]
+) -> None:
+    async with (
+        Host(
+            tmp_path, nats=nats_server.url, handlers={"work": "work"}, sections={"workers": {"count": 1}}
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        (pid,) = host.workers().values()
+        with ledger_words(ledger_of(host, pid)) as words:
+            write(words)
+        async with router.load("work", {"sleep_ms": 2}, rate=200, deadline=5) as load:
+            await load.sent(100)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+        assert list(host.workers().values()) == [pid]
+
+
 @pytest.mark.parametrize("writes", GROUPS, ids=names)
 async def test_stray_writes_do_not_keep_the_next_start_from_serving(
     nats_server: NatsServer, tmp_path: Path, writes: list[Callable[[Words], None]]

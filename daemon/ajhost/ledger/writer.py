@@ -217,9 +217,8 @@ class LedgerWriter(Ledger):
 
         False when the supervisor has revoked the request, or a consumer has claimed it: send nothing.
         """
-        words = self._words_of[index]
-        seq, state = self.state(index)
-        if state != E_STARTED:
+        words, seq = self._words_of[index], self._seqs[index] >> 8
+        if words[STATE] & 0xFF != E_STARTED:
             if len(reply) > ENTRY_SIZE - TEXT:
                 reply = b""
             # the deadline stays: a consumer that holds its token may still read it

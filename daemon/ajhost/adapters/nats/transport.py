@@ -31,8 +31,8 @@ from ajhost.protocol.frames import LONGEST_LINE, FrameError, message_line, scan
 from ajhost.protocol.server_info import LONGEST_FRAME, LONGEST_INFO, InfoError, ServerInfo, read_info
 
 _log = logging.getLogger("ajhost.nats")
-# as constants of their own: to read an attribute of a class costs as much as a store, and these are for each batch
-_FENCED_EPOCH, _EPOCH = int(Word.FENCED_EPOCH), int(Word.EPOCH)
+# a constant of its own: to read an attribute of a class costs as much as a store, and this is for each batch
+_FENCED_EPOCH = int(Word.FENCED_EPOCH)
 
 
 class LedgerTransport:
@@ -173,6 +173,7 @@ class LedgerTransport:
         """Mends what user code did to the socket: closed it, replaced it, or removed it from the loop."""
         if self._guard is None or self._eof:
             return
+        self._words[Word.EPOCH] = self.epoch  # the supervisor takes over by it, after a stray write too
         if self._deaf_at:
             if self._taken_over:
                 self._lose(interfaces.TAKEN_OVER)
@@ -368,9 +369,9 @@ class LedgerTransport:
 
     @property
     def _taken_over(self) -> bool:
-        """Whether the connection was taken over while this process was stopped, and the receive buffer with it."""
-        words = self._words
-        return words[_FENCED_EPOCH] == words[_EPOCH]
+        """Whether the connection, and the receive buffer, was taken over while this process was stopped."""
+        # by our own memory: after a stray write over both words nobody would read the connection on
+        return self._words[_FENCED_EPOCH] == self.epoch
 
     def _refuse_rest(self) -> None:
         """Refuses whole frames that waited for a free entry: the next connection overwrites the receive buffer."""
