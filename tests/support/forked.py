@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -80,12 +83,49 @@ class _Server:
         socket.send_fds(self._orders, [pickle.dumps(tuple(order))], descriptors)
 
     def _close(self) -> None:
-        self._process.terminate()
+        self._orders.close()  # it ends what still runs, and itself
         self._process.wait()
 
 
 def _own(env: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith(_OWN)}
+
+
+def _send(
+    program: Sequence[str | Path],
+    env: Mapping[str, str],
+    directory: Path,
+    streams: tuple[int, int],
+    alone: bool,
+) -> int | None:
+    """The pipe that tells what becomes of the command; None where it wants an interpreter of its own."""
+    global _server
+    if tuple(program[: len(PROGRAM)]) != PROGRAM:
+        return None
+    if _server is None:
+        _server = _Server(_own({**os.environ, "PYTHONPATH": _PACKAGE}))
+    if _own(env) != _server.own:
+        return None
+    order = Order(
+        [os.fspath(argument) for argument in program[len(PROGRAM) :]],
+        {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
+        os.fspath(directory),
+        alone,
+    )
+    ours, theirs = os.pipe()
+    null = os.open(os.devnull, os.O_RDONLY)
+    _server.send(order, (theirs, null, *streams))
+    os.close(theirs)
+    os.close(null)
+    return ours
+
+
+def _told(progress: int) -> tuple[int, int]:
+    told = os.read(progress, PROGRESS.size)
+    if not told:
+        raise RuntimeError("the process that forks commands has ended; why stands on stderr")
+    pid, status = PROGRESS.unpack(told)
+    return pid, status
 
 
 async def start(
@@ -98,31 +138,34 @@ async def start(
     new_session: bool = False,
 ) -> ForkedProcess | None:
     """Starts a command of `ajhost`, without input; None where `program` is none, or wants an interpreter of its own."""
-    global _server
-    if tuple(program[: len(PROGRAM)]) != PROGRAM:
+    streams = (output, output if errors is None else errors)
+    progress = _send(program, env, directory, streams, new_session)
+    if progress is None:
         return None
-    if _server is None:
-        _server = _Server(_own({**os.environ, "PYTHONPATH": _PACKAGE}))
-    if _own(env) != _server.own:
-        return None
-    order = Order(
-        [os.fspath(argument) for argument in program[len(PROGRAM) :]],
-        {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
-        os.fspath(directory),
-        new_session,
-    )
-    ours, theirs = os.pipe()
-    null = os.open(os.devnull, os.O_RDONLY)
-    _server.send(order, (theirs, null, output, output if errors is None else errors))
-    os.close(theirs)
-    os.close(null)
     loop, started = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(ours, started.set)
+    loop.add_reader(progress, started.set)
     try:
         await started.wait()
     finally:
-        loop.remove_reader(ours)
-    if not (told := os.read(ours, PROGRESS.size)):
-        os.close(ours)
-        raise RuntimeError("the process that forks commands has ended; why stands on stderr")
-    return ForkedProcess(PROGRESS.unpack(told)[0], ours)
+        loop.remove_reader(progress)
+    return ForkedProcess(_told(progress)[0], progress)
+
+
+def run(
+    *program: str | Path, env: Mapping[str, str], directory: Path, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """A command to its end, for tests without a loop. Raises TimeoutError after `timeout` s, it being killed then."""
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        progress = _send(program, env, directory, (output.fileno(), errors.fileno()), False)
+        assert progress is not None, f"{program} wants an interpreter of its own"
+        with contextlib.closing(os.fdopen(progress)):
+            pid, _ = _told(progress)
+            ready, _, _ = select.select([progress], [], [], timeout)
+            if not ready:
+                os.kill(pid, signal.SIGKILL)
+                raise TimeoutError(f"{program} runs on after {timeout} s")
+            _, status = _told(progress)
+        output.seek(0)
+        errors.seek(0)
+        told = (stream.read().decode() for stream in (output, errors))
+        return subprocess.CompletedProcess(program, os.waitstatus_to_exitcode(status), *told)

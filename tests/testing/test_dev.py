@@ -24,6 +24,7 @@ import ajhost
 from ajhost.adapters.nats_server import EmbeddedNatsServer
 from ajhost.cli import dev_session
 from ajhost.settings.toml_text import toml_text
+from tests.support import forked
 
 FOLDER = str(Path(ajhost.__path__[0]).parent)
 ENV = {**os.environ, "PYTHONPATH": FOLDER, "NO_COLOR": "1"}
@@ -31,10 +32,7 @@ LIMIT = 30.0
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ajhost", *arguments],
-        cwd=cwd, env=ENV, capture_output=True, text=True, check=False, timeout=LIMIT,
-    )  # fmt: skip
+    return forked.run(*forked.PROGRAM, *arguments, env=ENV, directory=cwd, timeout=LIMIT)
 
 
 class Dev:
