@@ -39,6 +39,7 @@ from ajhost.roles.messages import (
     encode,
 )
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
+from ajhost.roles.template import spare_pages
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
@@ -110,8 +111,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     _undo_signals_of_imports()
     _fill_caches(spec)
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
-    gc.collect()
-    gc.freeze()  # a collection in a worker would write to the objects, and so copy their pages
+    spare_pages.prepare()
     trust = _own_trust() if spec.tell_trust else None
     channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects), trust)))
     template = _Template(channel, spec, handlers, run)
