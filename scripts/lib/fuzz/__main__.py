@@ -16,6 +16,8 @@ from scripts.lib.fuzz.readers import check, readers
 
 _LIVE_SHARE = 0.6
 """Of the time, for the host that serves."""
+_SEALED_SHARE = 0.15
+"""Of that, for the one whose connections are encrypted."""
 
 
 def main() -> None:
@@ -42,7 +44,9 @@ def main() -> None:
             print(f"{count:>10,}  {reader.name}{f', {len(found)} FAILED' if found else ''}", flush=True)
         if live_too:
             live = Live(directory, random.Random(f"{seed} host"))
-            asyncio.run(live.run(seconds - share * bool(chosen)))
+            left = seconds - share * bool(chosen)
+            asyncio.run(live.run(left * (1 - _SEALED_SHARE)))
+            asyncio.run(live.run_sealed(left * _SEALED_SHARE))
             failures += live.failures
             print(f"{live.sent:>10,}  host{', FAILED' if live.failures else ''}", flush=True)
     for failure in failures:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import ssl
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from ajhost.core.timings import STABLE_AFTER
 from scripts.lib.fuzz.mutate import mutated
 from tests.support import processes
+from tests.support.certificates import self_signed
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Direction, Partition
@@ -32,7 +34,10 @@ _HTTP = (
     b"POST /status HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
 )
 _CONTROL = (
-    b'{"ask": "cancel", "task": "x"}\n',
+    b'{"ask": "cancel", "task": "x", "reason": "because", "terminate": true}\n',
+    b'{"ask": "stacks", "task": "x", "slot": 1}\n',
+    b'{"ask": "stacks", "slot": 1}\n',
+    b'{"ask": "resume"}\n',
     b'{"ask": "nothing", "settings": "/etc/ajhost/ajhost.toml"}\n',
 )
 _UNFORESEEN = ("Traceback", "not foreseen", "unexpected:", "never retrieved")
@@ -63,6 +68,8 @@ class Live:
             until = time.monotonic() + seconds * 0.5
             attackers = [
                 self._requests(router, until),
+                self._raw_requests(server, until),
+                self._files(host, until),
                 self._connections(listens(sections).rpartition(":"), until),
                 self._control(host, until),
                 self._view(host, until),
@@ -103,6 +110,49 @@ class Live:
                     self.sent += 1
             await asyncio.sleep(0.1)
 
+    async def _raw_requests(self, server: NatsServer, until: float) -> None:
+        """Any bytes as headers, as a reply subject, and as questions to the service: a server passes on what it can."""
+        rng = self._rng
+        reader, writer = await asyncio.open_connection(server.address, server.port)
+        reading = asyncio.create_task(reader.read(-1))
+        writer.write(b'CONNECT {"verbose": false, "headers": true}\r\n')
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers_of(int(time.time()) + 60).items())
+        block, body = f"NATS/1.0\r\n{lines}\r\n".encode(), task_json("echo", b"x")
+        while time.monotonic() < until and not reading.done():
+            head = mutated(rng, (block,))
+            reply = b"".join(mutated(rng, (b"_INBOX.fuzz.1",)).split())[:1000] or b"x"
+            subject = rng.choice(
+                (b"CHORIA_AJ.H.T.echo", b"CHORIA_AJ.H.T.thread", b"$SRV.STATS", b"$SRV.INFO.ajhost")
+            )
+            writer.write(
+                b"HPUB %b %b %d %d\r\n%b%b\r\n"
+                % (subject, reply, len(head), len(head) + len(body), head, body)
+            )
+            self.sent += 1
+            await writer.drain()
+            await asyncio.sleep(0.02)
+        if reading.done():
+            self.failures.append(f"the server ended the connection: {reading.result()[-300:]!r}")
+        reading.cancel()
+        writer.close()
+
+    async def _files(self, host: Host, until: float) -> None:
+        """Stray writes into the smaller files of the runtime directory, and somebody who looks at the host then."""
+        rng = self._rng
+        while time.monotonic() < until:
+            name = rng.choice(("state.json", "lock", "stats/*", "attempts/*"))
+            for path in host.runtime.glob(name):
+                with path.open("r+b", buffering=0) as file:
+                    for _ in range(rng.choice((1, 4, 64))):
+                        file.seek(rng.randrange(max(path.stat().st_size, 1)))
+                        file.write(rng.randbytes(rng.choice((1, 8))))
+                        self.sent += 1
+            for command in ("status", "attempts", "tasks"):
+                seen = await host.command(command)
+                if seen.status not in (0, 1, 3) or "Traceback" in str(seen):
+                    self.failures.append(f"after {name}: {seen}")
+            await asyncio.sleep(1)
+
     async def _connections(self, listen: tuple[str, str, str], until: float) -> None:
         """Changed HTTP."""
         await self._pour(lambda: asyncio.open_connection(listen[0], int(listen[2])), _HTTP, until)
@@ -137,6 +187,23 @@ class Live:
             writer.transport.abort()
             self.sent += 1
             await asyncio.sleep(0.05)
+
+    async def run_sealed(self, seconds: float) -> None:
+        """A host over TLS, whose bytes are changed on their way, for so long."""
+        certificate, key = self_signed(self._directory)
+        config = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
+        async with (
+            NatsServer(self._directory, config=config, monitored=True) as server,
+            Partition(server.port) as partition,
+            Host(
+                self._directory,
+                nats=partition.url.replace("nats://", "tls://"),
+                sections=with_pages() | {"nats.tls": {"ca": str(certificate)}},
+            ) as host,
+            Router(server.url, tls=ssl.create_default_context(cafile=certificate)) as router,
+        ):
+            await self._mutating_proxy(partition, host, server, router, time.monotonic() + seconds)
+            self.failures += _unforeseen(host)
 
     async def _mutating_proxy(
         self, partition: Partition, host: Host, server: NatsServer, router: Router, until: float

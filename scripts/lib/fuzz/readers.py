@@ -10,10 +10,18 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
+
+from ajhost.adapters.http_access import PageAccess
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
-from ajhost.core import attempt_ring, recovery, route_stats
+from ajhost.adapters.nats.interfaces import error_text
+from ajhost.api import InvalidPayload
+from ajhost.core import attempt_ring, recovery, route_stats, server_errors
 from ajhost.core.recovery import Fact
 from ajhost.ledger.layout import Geometry, LedgerError
 from ajhost.ledger.queue_token import check as check_token
@@ -24,22 +32,31 @@ from ajhost.protocol import (
     credential_files,
     exact_json,
     frames,
+    publications,
+    safe_text,
     server_info,
     server_url,
+    service_api,
     signature,
     task_record,
     times,
+    unwrap,
     wire,
 )
 from ajhost.roles.messages import VOCABULARIES, BadMessage
-from ajhost.settings.errors import SettingsError
+from ajhost.roles.payload_readers import payload_reader
+from ajhost.settings.errors import InvalidValue, SettingsError
 from ajhost.settings.load import load
+from ajhost.settings.nats_context import context_file, load_context
+from scripts.lib.fuzz.host_files import CHANGES, HostFiles
 from scripts.lib.fuzz.mutate import mutated, overwritten
 from tests.support.memory_ledger import ledger_in_memory
 from tests.support.operator_mode import Operator
 from tests.support.router import headers_of, task_json
 
 _KEYS = [bytes(range(32))]
+_NAMED = ("creds", "nkey", "password_file", "token_file", "key_file", "ca", "cert")
+_VIOLATION = b"-ERR 'Permissions Violation for Publish to \"_INBOX.a.b\"'\r\n"
 _MOST_CPU = 2.0
 """Seconds that one input may take: what anybody may send must not keep a worker from its other requests."""
 
@@ -159,6 +176,45 @@ def _read_ring(data: bytes) -> object:
     return attempt_ring.read(memoryview(bytearray(data)))
 
 
+class _Mail(BaseModel):
+    to: list[str]
+    at: datetime
+    size: Decimal | None = None
+
+
+_PAYLOADS = [payload_reader("fuzz", "mail", hint) for hint in (_Mail, dict[str, int], str | None, Any)]
+
+
+def _read_payload(data: bytes) -> None:
+    for reader in _PAYLOADS:
+        with contextlib.suppress(InvalidPayload):
+            reader.read(data)
+
+
+def _read_error(line: bytes) -> None:
+    """What a server says with `-ERR`, as a log and a status show it."""
+    text = error_text(line)
+    assert text.isprintable(), text
+    server_errors.reason_of(text)
+    if violation := server_errors.violation_of(text):
+        violation.grant()
+
+
+def _make_safe(data: bytes) -> None:
+    """Foreign text for each place where it is shown."""
+    for text in (data.decode("utf-8", "replace"), data.decode("utf-8", "surrogateescape")):
+        for safe in (safe_text.one_line(text), safe_text.printable(text), wire.sanitise(text)):
+            assert not any(c < " " or "\x7f" <= c < "\xa0" or c in "\u202e\u2066\u200b" for c in safe), safe
+        assert wire.sanitise(text).strip()
+        assert len(wire.sanitise(text).encode()) <= wire.TEXT_LIMIT
+
+
+def _ask_access(data: bytes) -> None:
+    access = PageAccess(b"the token", frozenset({"jobs.example.net"}))
+    for headers in ({b"host": data}, {b"host": b"localhost", b"authorization": data}):
+        access.refusal(headers)
+
+
 def _text(read: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda data: read(data.decode("utf-8", "replace"))
 
@@ -179,6 +235,35 @@ def readers(directory: Path) -> list[Reader]:
         b'[handlers."a:"]\ntarget = "json:loads"\ntimeout = 5.5\n[http]\nlisten = "127.0.0.1:9464"\n'
     )
     file = directory / "ajhost.toml"
+
+    run = HostFiles(directory)
+    named, keys = directory / "named", directory / "named.toml"
+    context = context_file("fuzz", {"XDG_CONFIG_HOME": str(directory)})
+
+    def read_environment(data: bytes) -> object:
+        file.write_bytes(settings)
+        file.chmod(0o600)
+        lines = [line.partition("=") for line in data.decode("utf-8", "surrogateescape").split("\n")]
+        return load(file, {name: value for name, _, value in lines} | {"HOME": str(directory)})
+
+    def read_context(data: bytes) -> object:
+        context.parent.mkdir(parents=True, exist_ok=True)
+        context.write_bytes(data)
+        context.chmod(0o600)
+        return load_context("fuzz", {"XDG_CONFIG_HOME": str(directory), "HOME": str(directory)}, None)
+
+    def read_named(data: bytes) -> None:
+        """A file of each kind that settings name."""
+        named.write_bytes(data)
+        named.chmod(0o600)
+        for key in _NAMED:
+            user = 'user = "u"\n' if key == "password_file" else ""
+            table = (
+                "[signature]" if key == "key_file" else "[nats.tls]" if key in ("ca", "cert") else "[nats]"
+            )
+            keys.write_text(f'{table}\n{user}{key} = "{named}"\n[handlers.a]\ntarget = "json:loads"\n')
+            with contextlib.suppress(SettingsError):
+                load(keys, {"HOME": str(directory)})
 
     def read_settings(data: bytes) -> object:
         file.write_bytes(data)
@@ -232,6 +317,53 @@ def readers(directory: Path) -> list[Reader]:
         Reader("statistics", _read_stats, (ValueError,), (_stats_image(),), overwritten),
         Reader("attempts", _read_ring, (ValueError,), (_ring_image(),), overwritten),
         Reader("settings", read_settings, (SettingsError,), (settings,)),
+        Reader(
+            "settings of the environment",
+            read_environment,
+            (SettingsError,),
+            (
+                b'AJHOST_NATS__SERVERS=["nats://u:p@127.0.0.1:4222"]\nAJHOST_WORKERS__COUNT=2\n'
+                b'AJHOST_HANDLERS__B__TARGET=json:loads\nAJHOST_HANDLERS={"c": {"target": "json:loads"}}',
+            ),
+        ),
+        Reader(
+            "NATS contexts",
+            read_context,
+            (InvalidValue,),
+            (
+                b'{"url": "nats://u:p@127.0.0.1:4222,tls://[::1]:4222", "token": "t", "ca": "~/ca.pem",'
+                b'"creds": "$HOME/a.creds", "inbox_prefix": "_INBOX", "tls_first": true, "description": "x"}',
+                b'{"url": "a.b:1", "user": "u", "password": "p", "nkey": "op://vault/seed"}',
+            ),
+        ),
+        Reader("files that settings name", read_named, (), (creds, creds[-200:], b"sesame\n", b"ea4a" * 16)),
+        Reader("errors of a server", _read_error, (), (_VIOLATION, b"-ERR 'Authorization Violation'\r\n")),
+        Reader(
+            "typed payloads",
+            _read_payload,
+            (),
+            (b'{"to": ["a"], "at": "2026-11-29T12:00:00Z", "size": 1.5}',),
+        ),
+        Reader("wrapped payloads", unwrap.unwrap, (ValueError,), (b'"eyJhIjogMX0="',)),
+        Reader("JSON inside JSON", unwrap.json_inside, (ValueError,), (b'"{\\"a\\": 1}"', b'"eyJhIjogMX0="')),
+        Reader("foreign texts", _make_safe, (), ("nats://u:p@h \x1b[2J\u202e\u200b\nna\u00efve".encode(),)),
+        Reader(
+            "access to pages",
+            _ask_access,
+            (),
+            (b"localhost:80", b"[::1]:80", b"Bearer the token", b"Basic dTp0"),
+        ),
+        Reader("subjects of services", _text(service_api.verb_of), (), (b"$SRV.STATS.ajhost.1f",)),
+        Reader(
+            "publications",
+            lambda data: publications.fit(data, 1 << 10),
+            (),
+            (b"PUB _INBOX.a 2\r\nhi\r\nHPUB _INBOX.b 12 12\r\nNATS/1.0\r\n\r\n\r\n",),
+        ),
+        *(
+            Reader(f"a host's {name}", run.reader(name), (), (), run.change(name, change))
+            for name, change in CHANGES.items()
+        ),
     ]
 
 
