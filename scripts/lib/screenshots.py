@@ -100,7 +100,7 @@ def _endpoints(shot: Shot) -> Endpoints:
         return page
 
     return {
-        "/events": Endpoint(lambda: Stream(_events(shot)), named=False),
+        "/events": Endpoint(lambda: Stream(_events(shot), 1, ""), named=False),
         **{path: Endpoint(partial(same, page)) for path, page in files().items()},
     }
 

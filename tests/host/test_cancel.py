@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.roles.host_client import control
+from ajhost.roles.control_client import control
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Request, Router, Verdict

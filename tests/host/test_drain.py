@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.ledger.layout import State
-from ajhost.roles.host_client import control
+from ajhost.roles.control_client import control
 from tests.support.host import Host
 from tests.support.host_parts import until
 from tests.support.http_page import fetch

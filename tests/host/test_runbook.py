@@ -22,7 +22,7 @@ import pytest
 import pytest_asyncio
 
 from ajhost.ledger.layout import State
-from ajhost.roles.host_client import control
+from ajhost.roles.control_client import control
 from tests.support import runbook
 from tests.support.certificates import self_signed
 from tests.support.host import Host

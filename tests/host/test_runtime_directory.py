@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.roles.host_client import view
+from ajhost.roles.control_client import view
 from tests.support import processes
 from tests.support.host import Host
 from tests.support.host_parts import until

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ajhost import __version__
-from ajhost.roles.host_client import control
+from ajhost.roles.control_client import control
 from tests.support import processes
 from tests.support.host import Host
 from tests.support.nats import NatsServer

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.roles.host_client import view
+from ajhost.roles.control_client import view
 from tests.support.host import Host, steady
 from tests.support.nats import NatsServer
 from tests.support.program import CommandResult, run
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be some
 AS_SOMEBODY = """
 import os, sys
 # the interpreter may lie where only root may read
-import ajhost.cli.main, ajhost.roles.host_client, ajhost.roles.recent_attempts, ajhost.settings.runtime_table
+import ajhost.cli.main, ajhost.roles.control_client, ajhost.roles.recent_attempts, ajhost.settings.runtime_table
 import difflib, encodings.idna, glob, json, tomllib
 os.setgroups([])
 os.setresgid({gid}, {gid}, {gid})

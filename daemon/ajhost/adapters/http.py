@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _MOST_CONNECTIONS = 32
 """Bounds the descriptors of the supervisor that clients use. At one more connection the server closes the oldest that
 has no request in progress or does not read its answers, or the new one if there is none."""
-_MOST_STREAMS = 16
 _BACKLOG = 64
 PLAIN_TEXT = "text/plain; charset=utf-8"
 
@@ -48,9 +47,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Server-sent events, until the client goes: each chunk is sent as it is."""
+    """Server-sent events, until the client goes: each chunk is sent as it is. To more clients than `most` at once it is
+    refused with the text `full`."""
 
     chunks: AsyncGenerator[bytes]
+    most: int
+    full: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,8 @@ class HttpServer:
         if scope["method"] not in ("GET", "HEAD"):
             return Page(405, PLAIN_TEXT, b"only GET and HEAD\n", ((b"allow", b"GET, HEAD"),))
         answer = endpoint.answer()
-        if isinstance(answer, Stream) and (self._streams >= _MOST_STREAMS or scope["method"] == "HEAD"):
-            return Page(503, PLAIN_TEXT, b"too many look at this page already\n")
+        if isinstance(answer, Stream) and (self._streams >= answer.most or scope["method"] == "HEAD"):
+            return Page(503, PLAIN_TEXT, f"{answer.full}\n".encode())
         return answer
 
 

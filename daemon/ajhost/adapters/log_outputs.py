@@ -15,13 +15,13 @@ from ajhost.adapters import log_routing
 from ajhost.adapters.json_log import JsonHandler, JsonLines
 from ajhost.adapters.linux.own_stderr import is_kept, own_stderr
 from ajhost.adapters.log_record import labels_of, level_of, text_of
+from ajhost.adapters.prints import redirect_prints
 from ajhost.adapters.systemd.journald import (
     Journal,
     JournalHandler,
     bound_stdio,
     is_attached,
     print_lines_to,
-    redirect_prints,
 )
 from ajhost.protocol.safe_text import one_line
 

@@ -258,7 +258,7 @@ def _payload(argument: str | None) -> bytes:
 
 def _settings(config: Path, is_default: bool) -> Settings | None:
     """The settings; None if the default file was not named by `-c` and cannot be read: the defaults serve then."""
-    from ajhost.settings.files import setting_variables
+    from ajhost.settings.configuration_files import setting_variables
 
     if is_default and not os.access(config, os.R_OK) and not setting_variables(os.environ):
         servers = ", ".join(NatsSettings().servers)

@@ -12,7 +12,7 @@ import click
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import load_settings, own_config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
-from ajhost.settings.files import ignored_files
+from ajhost.settings.configuration_files import ignored_files
 from ajhost.settings.values import Settings
 
 if TYPE_CHECKING:

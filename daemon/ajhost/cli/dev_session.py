@@ -217,7 +217,8 @@ class DevSession:
 
         :returns: False if the host does not listen yet, as its first import takes long: the caller starts another.
         """
-        from ajhost.roles.host_client import NotRunning, control
+        from ajhost.roles.control_client import control
+        from ajhost.roles.status_reader import NotRunning
 
         began = time.monotonic()
         taken = False

@@ -49,7 +49,7 @@ def run(config: Path, user: str | None) -> int:
     settings = load_settings(config, environ)
 
     from ajhost.roles.supervisor.main import run as supervise
-    from ajhost.settings.files import setting_variables
+    from ajhost.settings.configuration_files import setting_variables
     from ajhost.settings.load import load
 
     for name in setting_variables(environ):  # which may be secrets, and are not for handlers

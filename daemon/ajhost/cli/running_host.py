@@ -43,7 +43,7 @@ def asking(directory: Path) -> Iterator[None]:
 
     :raises NoHost: none runs, or it cannot be asked.
     """
-    from ajhost.roles.host_client import NotRunning
+    from ajhost.roles.status_reader import NotRunning
 
     try:
         yield
@@ -57,7 +57,7 @@ def asking(directory: Path) -> Iterator[None]:
 
 def check_meant(directory: Path, config: Path) -> None:
     """:raises NoHost: the host in `directory` was started with another file than `config`."""
-    from ajhost.roles.host_client import settings_of
+    from ajhost.roles.control_client import settings_of
     from ajhost.roles.supervisor.state_file import another_host
 
     if (runs_on := settings_of(directory)) is None:
@@ -82,7 +82,7 @@ def ask_host(
     :raises NoHost: none runs.
     """
     directory = runtime_directory(config)
-    from ajhost.roles.host_client import control
+    from ajhost.roles.control_client import control
 
     with asking(directory):
         try:

@@ -107,8 +107,8 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
 def reader(config: Path) -> Callable[[], StatusReport]:
     """What reads the host of some settings, in any thread; it raises NoHost."""
     directory, named = runtime_directory(config), is_named()
-    from ajhost.roles.host_client import status as read
-    from ajhost.roles.host_client import view
+    from ajhost.roles.control_client import view
+    from ajhost.roles.status_reader import read_status as read
 
     def look() -> StatusReport:
         with asking(directory):

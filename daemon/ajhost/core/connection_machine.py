@@ -41,6 +41,7 @@ from ajhost.core.connection_table import (
     Unresolved,
     next_state,
 )
+from ajhost.core.lame_duck import LameDuck
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.reconnect_backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.server_pool import Address, Server, ServerPool, literal
@@ -55,7 +56,6 @@ from ajhost.core.timings import (
     LOGIN_SPREAD,
     PING_UNANSWERED,
     RESOLVE_LIMIT,
-    SCOUT_INTERVAL,
 )
 from ajhost.ledger.connection_status import ConnectionState, Reason
 
@@ -99,9 +99,8 @@ class ConnectionMachine:
         self._quiet, self._progress, self._pinged = 0.0, -1, False
         self._retry_at = self._let_in_at = self._refused_at = 0.0
         self._target: Server | None = None
-        self._lame = self._scouting = self._moving = self._barred = False
-        self._scout_at = 0.0
-        self._scouts: list[Server] = []
+        self._moving = self._barred = False
+        self._lame_duck = LameDuck(pool)
 
     @property
     def connected(self) -> bool:
@@ -168,7 +167,8 @@ class ConnectionMachine:
         """Begins the next attempt whatever the state is, after an illegal transition."""
         self.state, self.since = ConnectionState.WAITING, now
         self.reason, self.text = Reason.CLIENT, "a step that cannot be"
-        self._barred = self._moving = self._scouting = False
+        self._barred = self._moving = False
+        self._lame_duck.forget()
         self._target = None
         self._retry_at = now + BACKOFF[Reason.CLIENT].most
         return [Drop()]
@@ -187,7 +187,8 @@ class ConnectionMachine:
             self.server, self._target = self._target, None
         self.address = None
         self._in_attempt = 0.0
-        self._lame = self._scouting = self._moving = False
+        self._moving = False
+        self._lame_duck.forget()
         self._pool.tried(self.server, now)
         address = literal(self.server.host, self.server.port)
         if address is not None:
@@ -330,13 +331,13 @@ class ConnectionMachine:
     def _unanswered(self) -> bool:
         return self._pinged and self._quiet >= self.patience.ping_interval + PING_UNANSWERED
 
-    # -- a server that is about to stop, and other servers ------------------------------------------
+    # -- other servers (core/lame_duck.py: while this one is about to stop) --------------------------
 
     def _told(self, event: Told, now: float) -> list[Command]:
         if event.connect_urls is not None:
             self._pool.discover(event.connect_urls, self.server, now)
-        if event.lame_duck and not self._lame:
-            self._lame, self._scouts = True, []
+        if event.lame_duck:
+            self._lame_duck.announced()
         return []
 
     def _look_elsewhere(self, now: float) -> list[Command]:
@@ -347,23 +348,13 @@ class ConnectionMachine:
         if self._barred and now >= self._retry_at and self._gate.may_try(now):
             self._moving = True
             return [Move(Reason.PERMISSION)]
-        if not self._lame or self._scouting or now < self._scout_at:
+        if not self._lame_duck.is_due(now) or not self._gate.may_move(now):
             return []
-        if not self._gate.may_move(now):
-            return []
-        self._scouts = self._scouts or self._pool.others(self.server, now)
-        if not self._scouts:
-            self._scout_at = now + SCOUT_INTERVAL
-            return []
-        self._scouting = True
-        return [Scout(self._scouts.pop(0))]
+        other = self._lame_duck.next_to_scout(self.server, now)
+        return [] if other is None else [Scout(other)]
 
     def _scouted(self, server: Server, welcome: bool) -> list[Command]:
-        if not self._scouting or not self.connected:
-            return []
-        self._scouting = False
-        if not welcome:
-            self._scout_at = self._ticked_at + (0.0 if self._scouts else SCOUT_INTERVAL)
+        if not self.connected or not self._lame_duck.scouted(welcome, self._ticked_at):
             return []
         self._target, self._moving = server, True
         return [Move(Reason.LAME_DUCK)]

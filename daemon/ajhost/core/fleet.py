@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ajhost.core.timings import HUNG_REPLACED_AFTER, RESPAWN_FIRST, RESPAWN_LONGEST, STABLE_AFTER
+from ajhost.core.respawn_backoff import RespawnBackoff
+from ajhost.core.timings import HUNG_REPLACED_AFTER
 
 
 class WorkerState(Enum):
@@ -191,14 +192,6 @@ class Member:
 
 
 @dataclass(slots=True)
-class _Slot:
-    """When the slot's next worker may be started, and how long the one after it waits if that fails too."""
-
-    delay: float = 0.0
-    not_before: float = 0.0
-
-
-@dataclass(slots=True)
 class Fleet:
     """The state machine. `next_serial` makes names that are unique over all starts."""
 
@@ -208,15 +201,14 @@ class Fleet:
     count: int = 0
     draining: bool = False
     stopping: bool = False
-    _slots: dict[int, _Slot] = field(default_factory=dict)
+    _backoffs: dict[int, RespawnBackoff] = field(default_factory=dict)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Takes an event at `now` (s); returns the commands that follow from it."""
         match event:
             case Scale(generation, count):
                 self.generation, self.count = generation, count
-                for slot in self._slots.values():
-                    slot.delay, slot.not_before = 0.0, 0.0
+                self._backoffs.clear()
             case Ready(serial) | Left(serial) | Hung(serial) | HangEnded(serial):
                 if member := self.members.get(serial):
                     self._on_report(member, event, now)
@@ -274,13 +266,10 @@ class Fleet:
     def _on_death(self, member: Member, now: float) -> None:
         if member.state is WorkerState.LEAVING:
             return
-        slot = self._slots.setdefault(member.slot, _Slot())
-        if member.ready_at is not None and now - member.ready_at >= STABLE_AFTER:
-            slot.delay, slot.not_before = 0.0, 0.0
-            return
-        # the first one is replaced at once: its death may have had any cause
-        slot.not_before = now + slot.delay
-        slot.delay = min(max(RESPAWN_FIRST, slot.delay * 2), RESPAWN_LONGEST)
+        self._backoff(member.slot).worker_died(member.ready_at, now)
+
+    def _backoff(self, slot: int) -> RespawnBackoff:
+        return self._backoffs.setdefault(slot, RespawnBackoff())
 
     def _stop(self) -> list[Command]:
         return [
@@ -299,7 +288,7 @@ class Fleet:
             if new is not None:
                 leaving = (m for m in here if m is not new and m.state in _REPLACEABLE)
                 commands.extend(self._tell_to_leave(old) for old in leaving)
-            elif not fit and now >= self._slots.setdefault(slot, _Slot()).not_before:
+            elif not fit and self._backoff(slot).is_over(now):
                 # a slot that still serves is renewed one at a time, an empty one at once
                 serving = [m for m in here if m.state in IN_PLACE]
                 if serving and (starting or self._is_crowded(serving, here)):

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
+from ajhost.settings.configuration_files import DELIMITER, PREFIX, is_text, setting_variables
 from ajhost.settings.errors import Problem
-from ajhost.settings.files import DELIMITER, PREFIX, is_text, setting_variables
 from ajhost.settings.schema import DEEPEST, Document, table_at
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from ajhost.protocol.credential_files import CredentialsError, read_word
 from ajhost.settings.errors import InvalidValue, SettingsError
-from ajhost.settings.files import Files
 from ajhost.settings.merge import MergedTables
 from ajhost.settings.nats_context import load_context
 from ajhost.settings.schema import Document
+from ajhost.settings.secret_files import Files
 from ajhost.settings.validation import SECRET_KEYS, validate
 from ajhost.settings.values import (
     HandlerSettings,

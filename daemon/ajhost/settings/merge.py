@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.settings import environment, redact, toml_file
+from ajhost.settings.configuration_files import configuration_files, is_text, read_whole
 from ajhost.settings.errors import InvalidValue, Problem
-from ajhost.settings.files import configuration_files, is_text, read_whole
 from ajhost.settings.schema import DEEPEST
 
 _READABLE = "a TOML file that this user can read"

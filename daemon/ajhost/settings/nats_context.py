@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.settings import parse, redact
+from ajhost.settings.configuration_files import read_whole
 from ajhost.settings.errors import InvalidValue, Problem
-from ajhost.settings.files import Files, read_whole
+from ajhost.settings.secret_files import Files
 from ajhost.settings.values import NatsSettings, TlsSettings
 
 _IGNORED = frozenset(

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ajhost.settings import toml_file
+from ajhost.settings.configuration_files import DELIMITER, PREFIX, configuration_files, read_whole
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.files import DELIMITER, PREFIX, configuration_files, read_whole
 from ajhost.settings.values import RuntimeSettings
 
 _VARIABLES = f"{PREFIX}RUNTIME{DELIMITER}"

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from ajhost.protocol.signature import read_key
-from ajhost.settings import parse, redact
+from ajhost.settings import parse, python_paths, redact
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.files import Files
+from ajhost.settings.secret_files import Files
 from ajhost.settings.values import WorkerSettings
 
 LONGEST = 86_400.0
@@ -46,7 +46,7 @@ def _seconds(least: str, **limits: float) -> Any:
 
 
 def _file(method: Callable[[Files, str], object]) -> AfterValidator:
-    """Puts what a method of `Files` finds in place of the name; the `Files` are the validation's context."""
+    """Puts what `method` finds in place of the name; the `Files` are the validation's context."""
 
     def look(name: str, info: ValidationInfo) -> object:
         if not name:
@@ -138,8 +138,10 @@ class Nats(_Table):
 class Python(_Table):
     """`[python]`"""
 
-    path: list[Annotated[str, _file(Files.importable)]] = _allowed("a list of directories")
-    interpreter: Annotated[str, _file(Files.interpreter)] = _allowed("the path of a Python interpreter")
+    path: list[Annotated[str, _file(python_paths.importable)]] = _allowed("a list of directories")
+    interpreter: Annotated[str, _file(python_paths.interpreter)] = _allowed(
+        "the path of a Python interpreter"
+    )
     preload: bool = _allowed("true or false")
     allow_open: list[Text] = _allowed('a list of patterns like ["192.0.2.1:5432", "/srv/words.db"]')
     import_timeout: float = _seconds("more than 0", gt=0)

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from ajhost.settings import redact
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.files import Files
 from ajhost.settings.merge import KeyPath, MergedTables, key_text
 from ajhost.settings.schema import TABLES, Document, table_at
+from ajhost.settings.secret_files import Files
 
 SECRET_KEYS = frozenset(("password", "token"))
 _MAY_BE_SECRET = ("nats", "signature")

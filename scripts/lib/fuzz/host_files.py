@@ -18,7 +18,7 @@ from ajhost.adapters.linux.stats_files import DIRECTORY as STATS
 from ajhost.adapters.linux.stats_files import StatsFile
 from ajhost.cli.output import to_json
 from ajhost.cli.status import print_once
-from ajhost.roles import host_client
+from ajhost.roles import status_reader
 from ajhost.roles.recent_attempts import DIRECTORY as ATTEMPTS
 from ajhost.roles.recent_attempts import RecentAttempts, recent_attempts
 from ajhost.roles.stats_history import StatsHistory
@@ -43,7 +43,7 @@ class HostFiles:
         run = self._directory
         self._lock = runtime_directory.prepare(run)
         assert runtime_directory.lock(self._lock)
-        runtime_directory.write_file(run, host_client.LOCK, b"12345\n")
+        runtime_directory.write_file(run, runtime_directory.LOCK, b"12345\n")
         state_file.write(
             run, HostState(12345, 2, True, 4, {2: ROUTES}, last_death="worker 1 died", died_at=1.7e9)
         )
@@ -88,7 +88,7 @@ class HostFiles:
         return changed
 
     def _look(self) -> None:
-        report = host_client.status(self._directory)
+        report = status_reader.read_status(self._directory)
         with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())):
             print_once(report)
         json.loads(to_json(report.as_object()), parse_constant=_refuse)
@@ -104,7 +104,7 @@ def _refuse(name: str) -> NoReturn:
 
 CHANGES: dict[str, Change] = {
     state_file.NAME: mutated,
-    host_client.LOCK: mutated,
+    runtime_directory.LOCK: mutated,
     f"{STATS}/history.json": mutated,
     f"{STATS}/0.stats": overwritten,
     f"{ATTEMPTS}/0": mutated,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.adapters.linux import local_server
-from ajhost.roles.host_client import control as ask
+from ajhost.roles.control_client import control as ask
 from ajhost.roles.supervisor import control, view_socket
 from ajhost.roles.supervisor.control import Decision
 

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from ajhost.adapters.nats.addresses import look_up, unreachable
+from ajhost.adapters.nats.happy_eyeballs import unreachable
+from ajhost.adapters.nats.resolver import look_up
 from ajhost.core.server_pool import Address, Server
 from ajhost.ledger.connection_status import Reason
 

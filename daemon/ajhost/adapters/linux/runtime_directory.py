@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+LOCK, CONTROL, VIEW = "lock", "control", "view"
+"""Names in it: the file with the pid of the host, the socket of those who may act, the socket of those who may look."""
 _MODE = 0o750
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

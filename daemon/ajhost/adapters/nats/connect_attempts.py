@@ -11,11 +11,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ajhost.adapters.nats.addresses import Resolver, Unreachable, open_first
 from ajhost.adapters.nats.certificate_stores import stores
 from ajhost.adapters.nats.credentials import Credentials, CredentialsUnusable, LogInData, wants_tls
+from ajhost.adapters.nats.happy_eyeballs import Unreachable, open_first
 from ajhost.adapters.nats.interfaces import ServerRefused
 from ajhost.adapters.nats.log_in import log_in
+from ajhost.adapters.nats.resolver import Resolver
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import ConnectionFailed, Lost, Refused, Resolved, Sealed, Unresolved
 from ajhost.core.server_errors import reason_of

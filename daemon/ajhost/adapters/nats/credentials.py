@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ajhost.adapters.nats.addresses import in_thread
+from ajhost.adapters.nats.resolver import in_thread
 from ajhost.adapters.nats.tls import tls_context
 from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.server_pool import Server

@@ -7,27 +7,21 @@ when the server has read it, and it may be sent again (`core/retransmit.py`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
 from ajhost.adapters.linux import sockets
+from ajhost.adapters.nats.refused_replies import RefusedReplies, ReplyCounter
 from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.retransmit import RetransmitBuffer
 from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.writer import LedgerWriter
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.publications import fit, told
-from ajhost.protocol.reasons import FailureReason
 
-_log = logging.getLogger("ajhost.nats")
 PING, _PONG = b"PING\r\n", b"PONG\r\n"
 _MOST_UNSENT = 32 << 20
 """Bytes of replies that may wait for the kernel, or for a connection, before nothing more is read or started."""
-_LEAST_LIMIT = 1024
-"""Bytes of payload that every reply fits into as an error at least. A user may be allowed fewer."""
 _ASK_EVERY = 128
 """With this many unconfirmed entries the server is asked at once, and not at the next `confirm`."""
 
@@ -40,16 +34,6 @@ class WriterEvents(Protocol):
 
     def broken(self, error: OSError) -> bool:
         """The connection takes no more bytes. True when there is another descriptor of it."""
-
-
-class ReplyCounter(Protocol):
-    """Counts what replies tell; the sink of the connection."""
-
-    def before_send(self) -> None:
-        """Replies are about to leave."""
-
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """The reply of an entry, which told `before`, is not what its requester gets: it was `outcome` after all."""
 
 
 class ReplyWriter:
@@ -72,7 +56,7 @@ class ReplyWriter:
         self._commands: list[bytes] = []
         self._replies: list[bytes] = []
         self._entries: list[int] = []
-        self._limit = self._largest = 0
+        self._refusals = RefusedReplies(ledger, counter)
         self._fits_itself = False
         self._asked_before = 0.0
         self.flooded = False
@@ -123,32 +107,16 @@ class ReplyWriter:
         unsure = self._retransmit.reconnected(now, now - self._ended if server_changed else None)
         self._replies[:0] = [data for data, _ in unsure]
         self._entries[:0] = [index for _, entries in unsure for index in entries]
-        if self._limit < self._largest:
-            self._replies = [self._fit(data, self._entries) for data in self._replies]
-            self._retransmit.rewrite(lambda data: self._fit(data, []))
+        if self._refusals.takes_less:
+            self._replies = [self._refusals.fit(data, self._entries) for data in self._replies]
+            self._retransmit.rewrite(lambda data: self._refusals.fit(data, []))
         self._asked_before = self._restart_window.asked_before(now)
         self._old = list(self._replies) if self._asked_before else []
         self.schedule_flush()
 
     def limited(self, max_payload: int, of_all: int) -> None:
-        """The present server takes so many bytes of payload and headers, and `of_all` from others, routers among them.
-
-        Whoever answers looks only at what a router can store.
-        """
-        self._fits_itself = max_payload < max(of_all, _LEAST_LIMIT)
-        self._limit, self._largest = max_payload, max(self._largest, max_payload)
-
-    def _fit(self, data: bytes, entries: list[int]) -> bytes:
-        fitting, changes = fit(data, self._limit)
-        if changes:
-            self._counter.before_send()  # what is taken back has been counted
-        for change in changes:
-            _log.warning("the server takes less from this host: %s", change.text)
-            before = told(data, change.subject)
-            index = next((i for i in entries if self._ledger.reply(i) == change.subject), None)
-            if before is not None and index is not None and change.outcome is not None:
-                self._counter.not_told(index, before, change.outcome)
-        return fitting
+        """What the present server takes (`RefusedReplies.limited`)."""
+        self._fits_itself = self._refusals.limited(max_payload, of_all)
 
     def refused(self, subject: bytes, why: str) -> None:
         """The server did not take the reply on this subject."""
@@ -156,9 +124,7 @@ class ReplyWriter:
         if found is None:
             return
         index, data = found
-        before = told(data, subject)
-        if before is not None:
-            self._counter.not_told(index, before, Failed.because(FailureReason.REPLY_REFUSED, why))
+        self._refusals.tell(index, data, subject, why)
         if index in self._unwritten_entries:
             self._unwritten_entries.remove(index)
         self._events.released([index])
@@ -322,8 +288,8 @@ class ReplyWriter:
         if self._connected and self._replies:
             self._counter.before_send()
             data = b"".join(self._replies)
-            if self._fits_itself and len(data) > self._limit:
-                data = self._fit(data, self._entries)
+            if self._fits_itself and len(data) > self._refusals.limit:
+                data = self._refusals.fit(data, self._entries)
             entries, retransmit = self._entries, self._retransmit
             self._replies, self._entries = [], []
             repeated = b""

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import local_server
+from ajhost.adapters.linux import local_server, runtime_directory
 from ajhost.core.timings import LOCAL_CLIENT_LIMIT
 from ajhost.roles.supervisor import state_file
 
-NAME = "control"
 _MOST = 32
 """Clients at once; more are told so. A reload holds its client until it is decided."""
 _log = logging.getLogger("ajhost.supervisor")
@@ -66,7 +65,7 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
             return Decision(False, f"the host could not do it: {error}")
 
     busy = _line(Decision(False, f"{_MOST} others ask at the same time"))
-    return await local_server.listen(runtime / NAME, 0o600, _MOST, answer, busy)
+    return await local_server.listen(runtime / runtime_directory.CONTROL, 0o600, _MOST, answer, busy)
 
 
 async def _asked(reader: asyncio.StreamReader) -> Mapping[str, object]:

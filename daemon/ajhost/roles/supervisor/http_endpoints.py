@@ -8,9 +8,9 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.http import PLAIN_TEXT, Endpoint, Endpoints, Page, Stream
+from ajhost.adapters.http import PLAIN_TEXT, Endpoint, Endpoints, Page
 from ajhost.adapters.prometheus import CONTENT_TYPE, exposition
-from ajhost.roles import host_client
+from ajhost.roles import status_reader
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.page import Feed, files
 from ajhost.roles.supervisor.supervisor import Supervisor
@@ -20,7 +20,7 @@ def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
     """What answers, by path. Health and metrics are for programs of the machine's owner, the rest is guarded."""
 
     def status() -> Page:
-        report = host_client.status(runtime, supervisor.serial, supervisor.ledger)
+        report = status_reader.read_status(runtime, supervisor.serial, supervisor.ledger)
         return Page(200, "application/json", orjson.dumps(report.as_object()))
 
     def ready() -> Page:
@@ -34,7 +34,7 @@ def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
         "/status": Endpoint(status, guarded=True),
         "/healthz": Endpoint(lambda: Page(200, PLAIN_TEXT, b"ok\n")),
         "/readyz": Endpoint(ready),
-        "/events": Endpoint(lambda: Stream(feed.events()), guarded=True, named=False),
+        "/events": Endpoint(feed.stream, guarded=True, named=False),
         **{
             path: Endpoint(partial(_same, page), guarded=True, named=path == "/")
             for path, page in files().items()
@@ -50,7 +50,7 @@ def _told(runtime: Path, supervisor: Supervisor) -> dict[str, object]:
     """All that the page shows."""
     return {
         "at": time.time(),
-        "status": host_client.status(runtime, supervisor.serial, supervisor.ledger).as_object(),
+        "status": status_reader.read_status(runtime, supervisor.serial, supervisor.ledger).as_object(),
         "attempts": recent_attempts(runtime),
         "events": [
             {"at": e.at, "kind": e.kind.value, "text": e.text} for e in supervisor.timeline.newest_first()

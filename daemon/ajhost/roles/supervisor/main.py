@@ -18,9 +18,9 @@ from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_dire
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.protocol.credential_files import read_word
-from ajhost.roles import host_client
+from ajhost.roles import control_client, status_reader
 from ajhost.roles.recent_attempts import recent_attempts
-from ajhost.roles.supervisor.runtime_files import LOCK, RuntimeFiles
+from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor, configure_log
 from ajhost.settings.values import HttpSettings, Settings
 
@@ -85,8 +85,8 @@ async def _serve(
 
 def host_status(runtime: Path, supervisor: Supervisor) -> bytes:
     """The status and the recent attempts as JSON, read from shared memory at the time of asking."""
-    status = host_client.status(runtime, supervisor.serial, supervisor.ledger).as_object()
-    return orjson.dumps(status | {host_client.ATTEMPTS: recent_attempts(runtime)})
+    status = status_reader.read_status(runtime, supervisor.serial, supervisor.ledger).as_object()
+    return orjson.dumps(status | {control_client.ATTEMPTS: recent_attempts(runtime)})
 
 
 async def _listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
@@ -133,6 +133,7 @@ def _alone(directory: Path) -> Iterator[RuntimeFiles]:
 
 def _holder(directory: Path) -> str:
     try:
-        return runtime_directory.read_file(directory, LOCK, 32).decode(errors="replace").strip() or "unknown"
+        text = runtime_directory.read_file(directory, runtime_directory.LOCK, 32).decode(errors="replace")
     except OSError:
         return "unknown"
+    return text.strip() or "unknown"

@@ -23,8 +23,6 @@ from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor import control, state_file, view_socket
 from ajhost.roles.supervisor.control import Actions
 
-LOCK = "lock"
-"""The file with our pid; the lock itself is one of the directory."""
 _log = logging.getLogger("ajhost.supervisor")
 
 
@@ -57,16 +55,16 @@ class RuntimeFiles:
     def make(self) -> None:
         """Makes what a start needs: the ledgers' directory, and the file that says who we are."""
         runtime_directory.put_aside(self._directory / "ledger", stat.S_ISDIR)
-        for name in (LOCK, state_file.NAME):
+        for name in (runtime_directory.LOCK, state_file.NAME):
             runtime_directory.put_aside(self._directory / name, stat.S_ISREG)
         (self._directory / "ledger").mkdir(mode=0o700, exist_ok=True)
-        runtime_directory.write_file(self._directory, LOCK, f"{os.getpid()}\n".encode())
+        runtime_directory.write_file(self._directory, runtime_directory.LOCK, f"{os.getpid()}\n".encode())
 
     async def listen(self, settings: Path, actions: Actions, status: Callable[[], bytes]) -> None:
         """Opens the sockets, for those who act and for those who look at the `status`."""
         self._sockets = {
-            control.NAME: lambda: control.serve(self._directory, settings, actions),
-            view_socket.NAME: lambda: view_socket.serve(self._directory, status),
+            runtime_directory.CONTROL: lambda: control.serve(self._directory, settings, actions),
+            runtime_directory.VIEW: lambda: view_socket.serve(self._directory, status),
         }
         for name in self._sockets:
             await self._open(name)
@@ -107,10 +105,10 @@ class RuntimeFiles:
         ledgers = self._directory / "ledger"
         missing = [
             runtime_directory.put_aside(ledgers, stat.S_ISDIR),
-            runtime_directory.put_aside(self._directory / LOCK, stat.S_ISREG),
+            runtime_directory.put_aside(self._directory / runtime_directory.LOCK, stat.S_ISREG),
         ]
         if lost or any(missing):
-            lost.append(LOCK)
+            lost.append(runtime_directory.LOCK)
             self.make()
         runtime_directory.put_aside(self._directory / state_file.NAME, stat.S_ISREG)
         if (written := host.written_state) is None or written != state_file.which(self._directory):

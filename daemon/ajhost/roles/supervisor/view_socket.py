@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from ajhost.adapters.linux import local_server
+from ajhost.adapters.linux import local_server, runtime_directory
 
-NAME = "view"
 _MOST = 16
 """Readers at once; more are turned away."""
 
@@ -22,4 +21,4 @@ async def serve(runtime: Path, status: Callable[[], bytes]) -> asyncio.Server:
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:  # nothing is asked
         writer.write(status())
 
-    return await local_server.listen(runtime / NAME, 0o660, _MOST, answer)
+    return await local_server.listen(runtime / runtime_directory.VIEW, 0o660, _MOST, answer)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.http import Page
+from ajhost.adapters.http import Page, Stream
 from ajhost.core.timings import PAGE_INTERVAL
 
+MOST_VIEWERS = 16
 _KINDS = {
     "index.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
@@ -55,7 +56,11 @@ class Feed:
             self._read_at = now
         return self._event
 
-    async def events(self) -> AsyncGenerator[bytes]:
+    def stream(self) -> Stream:
+        """The feed for one viewer more."""
+        return Stream(self._events(), MOST_VIEWERS, "too many look at this page already")
+
+    async def _events(self) -> AsyncGenerator[bytes]:
         """An event at once, then one a second."""
         yield b"retry: 1000\n\n"
         while True:

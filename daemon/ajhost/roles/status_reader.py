@@ -1,17 +1,13 @@
-"""What commands ask of a running host: its status from the shared files, all else through the control socket."""
+"""Reads the status of a host from its shared files: the supervisor does, and commands of those who may read them."""
 
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
-
-import orjson
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.core.fleet import WorkerState, state_of
@@ -25,32 +21,25 @@ from ajhost.core.status import (
     TaskStatus,
     WorkerStatus,
 )
-from ajhost.core.timings import LOCAL_CLIENT_LIMIT, POLL_INTERVAL, SUPERVISOR_SILENT
+from ajhost.core.timings import SUPERVISOR_SILENT
 from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
 from ajhost.roles.stats_history import Sample, baseline, resources, route_statuses
-from ajhost.roles.supervisor import state_file, view_socket
+from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.state_file import HostState
 
-_CONTROL = "control"
-ATTEMPTS = "attempts"
-"""The key of the attempts in what the socket `view` tells, beside those of the status."""
-_VIEW_TRIES = 20
 _LONGEST_PID = 7
 """Digits of 2**22, the largest that Linux gives (proc_sys_kernel(5), pid_max)."""
-_NO_VIEW = "the host gave no status: it stops, or too many ask at once"
 _OUTSIDE = tuple(state.value for state in (WorkerState.DRAINED, WorkerState.STARTING, WorkerState.LEAVING))
 """States of a worker of a host that drains in which it is out of the queue group, or about to be."""
-LOCK = "lock"
-"""The file with the pid of the host; the lock itself is one of the directory."""
 
 
 class NotRunning(Exception):
     """No host runs on this runtime directory."""
 
 
-def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = None) -> StatusReport:
+def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | None = None) -> StatusReport:
     """Reads the status of the host from its shared files, so that it works whatever its processes do.
 
     `own`: the serial of the calling process's own ledger, if it has one, whose file is not opened: that would drop its
@@ -60,7 +49,7 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
     """
     state = state_file.read(directory)
     if not runtime_directory.is_locked(directory):
-        raise NotRunning(_nobody(directory))
+        raise NotRunning(nobody(directory))
     workers, running, waiting, left, recovers = [], Counter[str | None](), Counter[str | None](), 0, False
     routes = {} if state is None else state.routes
     # one moment for all tasks, or a younger one could seem to run for longer
@@ -115,49 +104,6 @@ def status(directory: Path, own: int | None = None, own_ledger: Ledger | None = 
         draining and out and not left,
         left,
     )
-
-
-def view(directory: Path) -> StatusReport:
-    """The status as the supervisor tells it to members of its group, who may not read the shared files.
-
-    :raises NotRunning: nobody listens. :raises OSError: the socket may not be used. :raises TimeoutError: no answer.
-    """
-    try:
-        return StatusReport.from_object(_view(directory))
-    except (KeyError, TypeError):
-        raise NotRunning(_NO_VIEW) from None
-
-
-def view_attempts(directory: Path) -> list[dict[str, Any]]:
-    """The attempts that did not complete, newest first, as the supervisor tells them to members of its group.
-
-    It raises what `view` does.
-    """
-    attempts: list[dict[str, Any]] = _view(directory).get(ATTEMPTS, [])
-    return attempts
-
-
-def _view(directory: Path) -> dict[str, Any]:
-    """What the socket `view` tells. It turns away who comes when too many ask, for as long as they take to read."""
-    for _ in range(_VIEW_TRIES):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(LOCAL_CLIENT_LIMIT)
-            try:
-                sock.connect(str(directory / view_socket.NAME))
-            except (FileNotFoundError, ConnectionRefusedError) as error:
-                raise NotRunning(_nobody(directory)) from error
-            with sock.makefile("rb") as stream:
-                text = stream.read()
-        if text:
-            break
-        time.sleep(POLL_INTERVAL)
-    try:
-        told = orjson.loads(text)
-    except ValueError:
-        told = None
-    if not isinstance(told, dict):
-        raise NotRunning(_NO_VIEW)
-    return told
 
 
 def _ledgers(directory: Path, own: int | None) -> Iterator[tuple[Ledger, bool]]:
@@ -225,41 +171,7 @@ def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus
     return TaskStatus(entry.id, entry.type, route, state, max(now - entry.started_ns, 0) / 1e9, deadline)
 
 
-def settings_of(directory: Path) -> Path | None:
-    """The file of settings on which the host of the directory runs; None if that cannot be told."""
-    state = state_file.read(directory)
-    return Path(state.settings) if state is not None and state.settings else None
-
-
-def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[bool, str]:
-    """Asks the host for something: whether it was done, and a text for people.
-
-    :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout)
-        try:
-            sock.connect(str(directory / _CONTROL))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(_nobody(directory)) from error
-        with contextlib.suppress(BrokenPipeError):  # turned away, and the answer says why
-            sock.sendall(orjson.dumps({name: _sendable(value) for name, value in asked.items()}) + b"\n")
-        with sock.makefile("rb") as lines:
-            line = lines.readline()
-    if not line:
-        raise NotRunning("the host ended before it decided")
-    body = orjson.loads(line)
-    return bool(body["taken"]), str(body["text"])
-
-
-def _sendable(value: object) -> object:
-    """A value of a request. Arguments of a command may be no UTF-8, which JSON cannot express."""
-    if isinstance(value, str | Path):
-        return str(value).encode(errors="replace").decode()
-    return value
-
-
-def _nobody(directory: Path) -> str:
+def nobody(directory: Path) -> str:
     """That no host runs, and which workers of one that was killed live on."""
     orphans = []
     with contextlib.suppress(OSError):
@@ -276,7 +188,7 @@ def _nobody(directory: Path) -> str:
 
 def _holder(directory: Path) -> int:
     try:
-        text = runtime_directory.read_file(directory, LOCK, 32).decode().strip()
+        text = runtime_directory.read_file(directory, runtime_directory.LOCK, 32).decode().strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return 0
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_PID else 0

@@ -1,13 +1,12 @@
-"""Finds and checks the files that settings name; secret ones must be readable by their owner alone."""
+"""Finds the files that settings name, among systemd's credentials too; secret ones must be for their owner alone."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ajhost.protocol.credential_files import (
@@ -17,85 +16,15 @@ from ajhost.protocol.credential_files import (
     read_word,
 )
 from ajhost.settings import redact
+from ajhost.settings.configuration_files import read_whole
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.values import Settings
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
-_LARGEST = 4 << 20
-"""Bytes of a file that is read: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""
 _LONGEST_NAME = 100
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*\Z|(/[\w.+-]+)+\Z")
 _SUFFIX = re.compile(r"\.[A-Za-z]{2,8}\Z")
 _REPLACED = re.compile(r"^~|[$*?]|%[a-zA-Z]")
 """What a shell, or a unit of systemd, replaces by something else."""
-_DROP_INS = "conf.d"
-_TOML = ".toml"
-PREFIX = "AJHOST_"
-DELIMITER = "__"
-_VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Settings) if field.name != "file"}
-
-
-def setting_variables(environ: Mapping[str, str]) -> list[str]:
-    """The names of the variables that are settings, sorted."""
-    return sorted(
-        name
-        for name in environ
-        if name.startswith(PREFIX) and (DELIMITER in name or name in _VARIABLES_OF_TABLES)
-    )
-
-
-def is_text(value: str) -> bool:
-    """Whether a name or a value of the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
-    """`file` and its drop-ins, in the order in which they are merged; none if settings are in the environment and the
-    file is absent.
-
-    :raises OSError: when the directory of the drop-ins cannot be listed.
-    """
-    if setting_variables(environ) and not os.path.exists(file):
-        return []
-    return [file, *(path for path in _in_drop_ins(file) if path.name.endswith(_TOML))]
-
-
-def ignored_files(file: Path) -> list[Path]:
-    """What lies among the drop-ins of `file` and is none, by its name: a mistake, mostly."""
-    return [path for path in _in_drop_ins(file) if not path.name.endswith(_TOML)]
-
-
-def _in_drop_ins(file: Path) -> list[Path]:
-    directory = file.parent / _DROP_INS
-    try:
-        return sorted(path for path in directory.iterdir() if path.name[0] != ".")
-    except FileNotFoundError:
-        return []
-    except NotADirectoryError:
-        if directory.is_file():
-            raise
-        return []
-
-
-def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
-    """The content of a file, and what the kernel says of the file.
-
-    :raises InvalidValue: it is no regular file, which might never end, or is too large. :raises OSError: it cannot be
-        read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise InvalidValue("no regular file", "a file")
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise InvalidValue(f"more than {_LARGEST >> 20} MiB", f"at most {_LARGEST >> 20} MiB")
-    return content, found
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +74,7 @@ class Files:
             else f"the name of no file, {redact.hidden(name)},"
         )
         raise InvalidValue(
-            f"{what} in {where}", f"the name of a file that this user can read{_as_it_is(name)}"
+            f"{what} in {where}", f"the name of a file that this user can read{as_it_is(name)}"
         )
 
     def read(self, name: str) -> tuple[Path, str]:
@@ -160,7 +89,7 @@ class Files:
         found = path.stat()
         mode = found.st_mode
         if not stat.S_ISREG(mode):
-            raise InvalidValue(f"{path}, {_kind(mode)}", "a text file that this user can read")
+            raise InvalidValue(f"{path}, {kind(mode)}", "a text file that this user can read")
         if mode & _OTHERS and not self._is_credential(path) and not _is_for_our_group(found):
             raise InvalidValue(
                 f"{path} with mode {stat.S_IMODE(mode):04o}, open to its group or to others",
@@ -207,31 +136,6 @@ class Files:
             raise InvalidValue(f"{path}, whose key needs a passphrase", "a key without a passphrase")
         return path
 
-    def interpreter(self, name: str) -> Path:
-        """An executable. Links are not resolved: a virtual environment's python is a link, and finds the environment by
-        its own path."""
-        path, allowed = self.beside(name), "the path of a Python interpreter, like /usr/bin/python3"
-        try:
-            mode = path.stat().st_mode
-        except (OSError, ValueError) as error:
-            raise InvalidValue(_absent(name, path, error), allowed + _as_it_is(name)) from None
-        if not stat.S_ISREG(mode):
-            raise InvalidValue(f"{path}, {_kind(mode)}", allowed)
-        if not os.access(path, os.X_OK):
-            raise InvalidValue(f"{path}, which cannot be executed", allowed)
-        return path
-
-    def importable(self, name: str) -> Path:
-        """An entry of `sys.path`: a directory, or an archive."""
-        path, allowed = self.beside(name), "a directory, or an archive, of Python modules"
-        try:
-            is_file = stat.S_ISREG(path.stat().st_mode)
-        except (OSError, ValueError) as error:
-            raise InvalidValue(_absent(name, path, error), allowed + _as_it_is(name)) from None
-        if is_file and not zipfile.is_zipfile(path):
-            raise InvalidValue(f"{path}, a file and no archive", allowed)
-        return path
-
     def _is_credential(self, path: Path) -> bool:
         return self.credentials is not None and path.resolve().is_relative_to(self.credentials.resolve())
 
@@ -253,13 +157,13 @@ def _is_name(text: str) -> bool:
     return "/" in text or _SUFFIX.search(text) is not None
 
 
-def _as_it_is(name: str) -> str:
+def as_it_is(name: str) -> str:
     """The cure for a name with what a shell would replace."""
     found = _REPLACED.search(name)
     return "" if found is None else f"; {found[0]} is not replaced here"
 
 
-def _kind(mode: int) -> str:
+def kind(mode: int) -> str:
     return "a directory" if stat.S_ISDIR(mode) else "no regular file"
 
 
@@ -276,7 +180,7 @@ def _text(path: Path) -> str:
         raise InvalidValue(f"{path}, which is not UTF-8", allowed) from None
 
 
-def _absent(name: str, path: Path, error: OSError | ValueError) -> str:
+def absent(name: str, path: Path, error: OSError | ValueError) -> str:
     """As `_trouble`, for a name that may be something else than a path."""
     return redact.hidden(name) if redact.may_be_secret(name) else _trouble(path, error)
 

@@ -1,0 +1,109 @@
+"""What handlers print: each line of `sys.stdout` and `sys.stderr` becomes a record, with its task and a priority."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from ajhost.adapters.log_routing import WRITTEN_LEVEL
+from ajhost.protocol.safe_text import clean
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_LINE_MAX = 48 << 10
+"""Bytes after which an unfinished line is sent; the default of journald.conf's LineMax=."""
+_LEVEL_PREFIX = re.compile(r"<([0-7])>")
+
+
+class Priority(IntEnum):
+    """syslog(3)."""
+
+    CRITICAL = 2
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+    DEBUG = 7
+
+
+def priority_of(level: int) -> Priority:
+    """The priority of a level of `logging`."""
+    if level >= logging.CRITICAL:
+        return Priority.CRITICAL
+    if level >= logging.ERROR:
+        return Priority.ERROR
+    if level >= logging.WARNING:
+        return Priority.WARNING
+    if level > logging.INFO:
+        return Priority.NOTICE
+    return Priority.INFO if level == logging.INFO else Priority.DEBUG
+
+
+Sink = Callable[[str, str, int], None]
+"""Called for each printed line with `stdout` or `stderr`, the text, and the syslog priority."""
+
+
+class _Lines(io.RawIOBase):
+    """The raw stream under `sys.stdout` or `sys.stderr`: calls a sink for each line.
+
+    A line that a logging handler writes has the priority of its record. `fileno` is the descriptor of the original
+    stream, which children and C code write to.
+    """
+
+    def __init__(self, sink: Sink, name: str, fd: int, priority: Priority) -> None:
+        self._sink = sink
+        self._name = name
+        self._fd = fd
+        self._priority = priority
+        self._rest = b""
+
+    def redirect(self, sink: Sink) -> None:
+        """Replaces the sink, and drops an unfinished line: after a fork, parent and child would both send it."""
+        self._sink = sink
+        self._rest = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        new = bytes(data)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        for line in lines:
+            self._emit(line)
+        while len(self._rest) > _LINE_MAX:
+            self._emit(self._rest[:_LINE_MAX])
+            self._rest = self._rest[_LINE_MAX:]
+        return len(new)
+
+    def _emit(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()
+        level = WRITTEN_LEVEL.get()
+        priority = int(self._priority if level is None else priority_of(level))
+        if prefix := _LEVEL_PREFIX.match(text):  # sd-daemon(3)
+            priority, text = int(prefix[1]), text[prefix.end() :]
+        if text:
+            self._sink(self._name, clean(text), priority)
+
+
+def redirect_prints(sink: Sink) -> None:
+    """Makes `sys.stdout` and `sys.stderr` call a sink for each line.
+
+    Called again after a fork, it keeps the two stream objects, which modules may have stored, and replaces their sink.
+    """
+    for name, fd, priority in (("stdout", 1, Priority.INFO), ("stderr", 2, Priority.WARNING)):
+        present = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
+        if isinstance(present, _Lines):
+            present.redirect(sink)
+            continue
+        lines = io.BufferedWriter(_Lines(sink, name, fd, priority))
+        text = io.TextIOWrapper(lines, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        setattr(sys, name, text)

@@ -1,0 +1,99 @@
+"""What commands ask of a running host over its sockets: to do something, and the status for those who may only look."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ajhost.adapters.linux import runtime_directory
+from ajhost.core.status import StatusReport
+from ajhost.core.timings import LOCAL_CLIENT_LIMIT, POLL_INTERVAL
+from ajhost.roles.status_reader import NotRunning, nobody
+from ajhost.roles.supervisor import state_file
+
+ATTEMPTS = "attempts"
+"""The key of the attempts in what the socket `view` tells, beside those of the status."""
+_VIEW_TRIES = 20
+_NO_VIEW = "the host gave no status: it stops, or too many ask at once"
+
+
+def view(directory: Path) -> StatusReport:
+    """The status as the supervisor tells it to members of its group, who may not read the shared files.
+
+    :raises NotRunning: nobody listens. :raises OSError: the socket may not be used. :raises TimeoutError: no answer.
+    """
+    try:
+        return StatusReport.from_object(_view(directory))
+    except (KeyError, TypeError):
+        raise NotRunning(_NO_VIEW) from None
+
+
+def view_attempts(directory: Path) -> list[dict[str, Any]]:
+    """The attempts that did not complete, newest first, as the supervisor tells them to members of its group.
+
+    It raises what `view` does.
+    """
+    attempts: list[dict[str, Any]] = _view(directory).get(ATTEMPTS, [])
+    return attempts
+
+
+def _view(directory: Path) -> dict[str, Any]:
+    """What the socket `view` tells. It turns away who comes when too many ask, for as long as they take to read."""
+    for _ in range(_VIEW_TRIES):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(LOCAL_CLIENT_LIMIT)
+            try:
+                sock.connect(str(directory / runtime_directory.VIEW))
+            except (FileNotFoundError, ConnectionRefusedError) as error:
+                raise NotRunning(nobody(directory)) from error
+            with sock.makefile("rb") as stream:
+                text = stream.read()
+        if text:
+            break
+        time.sleep(POLL_INTERVAL)
+    try:
+        told = orjson.loads(text)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise NotRunning(_NO_VIEW)
+    return told
+
+
+def settings_of(directory: Path) -> Path | None:
+    """The file of settings on which the host of the directory runs; None if that cannot be told."""
+    state = state_file.read(directory)
+    return Path(state.settings) if state is not None and state.settings else None
+
+
+def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[bool, str]:
+    """Asks the host for something: whether it was done, and a text for people.
+
+    :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout)
+        try:
+            sock.connect(str(directory / runtime_directory.CONTROL))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(nobody(directory)) from error
+        with contextlib.suppress(BrokenPipeError):  # turned away, and the answer says why
+            sock.sendall(orjson.dumps({name: _sendable(value) for name, value in asked.items()}) + b"\n")
+        with sock.makefile("rb") as lines:
+            line = lines.readline()
+    if not line:
+        raise NotRunning("the host ended before it decided")
+    body = orjson.loads(line)
+    return bool(body["taken"]), str(body["text"])
+
+
+def _sendable(value: object) -> object:
+    """A value of a request. Arguments of a command may be no UTF-8, which JSON cannot express."""
+    if isinstance(value, str | Path):
+        return str(value).encode(errors="replace").decode()
+    return value

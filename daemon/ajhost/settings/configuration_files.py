@@ -1,0 +1,83 @@
+"""What a configuration consists of: its file, the drop-ins of conf.d, and the variables of the environment."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+
+from ajhost.settings.errors import InvalidValue
+from ajhost.settings.values import Settings
+
+_LARGEST = 4 << 20
+"""Bytes of a file that is read: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""
+_DROP_INS = "conf.d"
+_TOML = ".toml"
+PREFIX = "AJHOST_"
+DELIMITER = "__"
+_VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Settings) if field.name != "file"}
+
+
+def setting_variables(environ: Mapping[str, str]) -> list[str]:
+    """The names of the variables that are settings, sorted."""
+    return sorted(
+        name
+        for name in environ
+        if name.startswith(PREFIX) and (DELIMITER in name or name in _VARIABLES_OF_TABLES)
+    )
+
+
+def is_text(value: str) -> bool:
+    """Whether a name or a value of the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
+    """`file` and its drop-ins, in the order in which they are merged; none if settings are in the environment and the
+    file is absent.
+
+    :raises OSError: when the directory of the drop-ins cannot be listed.
+    """
+    if setting_variables(environ) and not os.path.exists(file):
+        return []
+    return [file, *(path for path in _in_drop_ins(file) if path.name.endswith(_TOML))]
+
+
+def ignored_files(file: Path) -> list[Path]:
+    """What lies among the drop-ins of `file` and is none, by its name: a mistake, mostly."""
+    return [path for path in _in_drop_ins(file) if not path.name.endswith(_TOML)]
+
+
+def _in_drop_ins(file: Path) -> list[Path]:
+    directory = file.parent / _DROP_INS
+    try:
+        return sorted(path for path in directory.iterdir() if path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        if directory.is_file():
+            raise
+        return []
+
+
+def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
+    """The content of a file, and what the kernel says of the file.
+
+    :raises InvalidValue: it is no regular file, which might never end, or is too large. :raises OSError: it cannot be
+        read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidValue("no regular file", "a file")
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InvalidValue(f"more than {_LARGEST >> 20} MiB", f"at most {_LARGEST >> 20} MiB")
+    return content, found
