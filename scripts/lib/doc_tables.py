@@ -102,6 +102,7 @@ names; what is not in it cannot happen, and in tests it raises.
 def states_page() -> str:
     """`docs/states.md`."""
     entry = meanings((PACKAGE / "ledger" / "states.py").read_text(), "State")
+    claims = meanings((PACKAGE / "ledger" / "states.py").read_text(), "Claim")
     facts = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Fact")
     dispositions = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Disposition")
     worker = meanings((PACKAGE / "core" / "fleet.py").read_text(), "WorkerState")
@@ -123,6 +124,12 @@ def states_page() -> str:
                     )
                     for row in states.TRANSITIONS.values()
                 ),
+            ),
+            "What a claim is worth, by what its consumer then finds in the entry:\n",
+            table(("claim", "meaning"), *((name, text) for name, text in claims.items())),
+            table(
+                ("state", "claim", "why"),
+                *((state.name, claim.name, why) for state, (claim, why) in states.AFTER_CLAIM.items()),
             ),
             "## A request on its way through a worker: `roles/worker/request.py`\n",
             "![The phases of a request in a worker](diagrams/request-phases.svg)\n",

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -129,7 +130,7 @@ class Killed:
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            self._run(act, kill_at, writer)
+            _run(act, kill_at, signal.SIGKILL, writer)
         os.close(writer)
         with open(reader, "rb") as stream:
             self.told = stream.read().split()
@@ -142,35 +143,81 @@ class Killed:
             assert os.waitstatus_to_exitcode(status) == 0, "the child failed"
             self.changes = list(map(int, self.told.pop().split(b",")))
 
-    @staticmethod
-    def _run(act: Act, kill_at: int, writer: int) -> None:
-        executed, changes, last = 0, [1], None
-        look: Callable[[], object] = lambda: None  # noqa: E731
 
-        def before() -> None:
-            nonlocal executed, last
-            executed += 1
-            if executed == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            if not kill_at and (now := look()) != last:
-                last = now
-                changes.append(executed)
+class Stopped:
+    """A forked child that does `act`, and is stopped by SIGSTOP before the `stop_at`-th line of `ajhost.ledger`.
 
-        instructions = Instructions(lambda file: file.startswith(_OURS), before)
+    Nothing else reads or writes shared memory. It is stopped when this is made, unless it had `ended` before that.
+    """
 
-        def watch(world: Callable[[], object]) -> None:
-            nonlocal look, last
-            look, last = world, world()
-            instructions.__enter__()
+    def __init__(self, act: Act, stop_at: int) -> None:
+        self._reader, writer = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _run(act, stop_at, signal.SIGSTOP, writer, lines_of=str(Path(_OURS) / "ledger"))
+        os.close(writer)
+        _, status = os.waitpid(self._pid, os.WUNTRACED)
+        self.ended = not os.WIFSTOPPED(status)
+        self._over = self.ended
+        assert not self.ended or status == 0, "the child failed"
 
-        status = 1
-        try:
-            act(lambda text: _write(writer, text), watch)
-            instructions.__exit__()
-            _write(writer, b",".join(b"%d" % n for n in [*changes, executed]))
-            status = 0
-        finally:
-            os._exit(status)
+    def go_on(self) -> None:
+        """To its end; at once if it has ended."""
+        if not self._over:
+            os.kill(self._pid, signal.SIGCONT)
+            assert os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1]) == 0, "the child failed"
+            self._over = True
+
+    def kill(self) -> None:
+        """SIGKILL, where it stands."""
+        os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        self._over = True
+
+    def told(self) -> list[bytes]:
+        """What it wrote to its pipe. It must have ended."""
+        assert self._over
+        with open(self._reader, "rb") as stream:
+            return [word for word in stream.read().split() if word[:1].isalpha()]
+
+
+def _run(act: Act, signal_at: int, number: int, writer: int, lines_of: str = "") -> None:
+    executed, changes, last = 0, [1], None
+    look: Callable[[], object] = lambda: None  # noqa: E731
+    code = lines_of or _OURS
+    line: object = None
+
+    def before() -> None:
+        nonlocal executed, last, line
+        if lines_of:
+            frame = sys._getframe(1)
+            while not frame.f_code.co_filename.startswith(code):
+                assert frame.f_back is not None
+                frame = frame.f_back
+            if line == (line := (frame.f_code, frame.f_lineno)):
+                return
+        executed += 1
+        if executed == signal_at:
+            os.kill(os.getpid(), number)
+        if not signal_at and (now := look()) != last:
+            last = now
+            changes.append(executed)
+
+    instructions = Instructions(lambda file: file.startswith(code), before)
+
+    def watch(world: Callable[[], object]) -> None:
+        nonlocal look, last
+        look, last = world, world()
+        instructions.__enter__()
+
+    status = 1
+    try:
+        act(lambda text: _write(writer, text), watch)
+        instructions.__exit__()
+        _write(writer, b",".join(b"%d" % n for n in [*changes, executed]))
+        status = 0
+    finally:
+        os._exit(status)
 
 
 def _write(writer: int, text: bytes) -> None:

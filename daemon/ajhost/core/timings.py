@@ -166,6 +166,11 @@ DEADLINE_SWEEP = 0.02
 """A worker looks for passed deadlines at most this often."""
 TIMER_RESOLUTION = 0.001
 """The event loop's timers are exact to this."""
+VERDICT_LIMIT = 0.05
+"""A consumer that claims a request which its owner has taken back waits so long for what the owner makes of it. The
+owner needs microseconds, unless it is stopped or dies in between. Nothing else happens in the consumer meanwhile."""
+VERDICT_RECHECK = 0.0002
+"""It looks again this often."""
 PERMIT_RETRY = 0.01
 """A worker tries again this often for a task whose route has reached its limit of the whole host."""
 TOKEN_RECHECK = 0.001

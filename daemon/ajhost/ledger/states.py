@@ -30,7 +30,7 @@ class State(IntEnum):
     #: answer if its connection ends in order.
     SENT = 5
     #: Never stored: a FREE entry with a sequence number. It waits for `start` of a request that is pulled from the
-    #: queue.
+    #: queue; or its owner has answered a request that waited, and a consumer may still hold the token.
     RESERVED = 0xFE
     #: Never stored: what readers make of any other number, a stray write of native code.
     DAMAGED = 0xFF
@@ -74,9 +74,12 @@ _ROWS = (
     ("receive_all", _FREE, _S.RECEIVED, _OWNER, "A request came, or was copied here."),
     ("start_pulled", _FREE, _S.RESERVED, _OWNER, "A token was received; the request is still its owner's."),
     ("queue", frozenset({_S.RECEIVED}), _S.QUEUED, _OWNER, "The kernel has taken the token."),
+    ("take_back", frozenset({_S.RECEIVED, _S.QUEUED}), _S.RECEIVED, Writer.OWNER_OR_HEIR,
+        "It waits and is to be refused, unless a consumer has claimed it."),
     ("start", _NOT_STARTED, _S.STARTED, _OWNER, "The handler is called next."),
     ("answer", frozenset({_S.STARTED}), _S.ANSWERED, _OWNER, "The reply is written next."),
-    ("refuse", _NOT_STARTED | {_S.STARTED}, _S.ANSWERED, _OWNER, "The request is answered without a result."),
+    ("refuse", (_NOT_STARTED | {_S.STARTED}) - {_S.QUEUED}, _S.ANSWERED, _OWNER,
+        "The request is answered without a result."),
     ("sent", _ANSWERED, _S.SENT, _OWNER, "The kernel has taken the reply."),
     ("recall", _ANSWERED | {_S.SENT}, _S.ANSWERED, _OWNER,
         "The connection ended before the server confirmed the reply, or before the requester was back."),
@@ -87,6 +90,33 @@ _ROWS = (
 )
 # fmt: on
 TRANSITIONS: dict[str, Transition] = {row[0]: Transition(*row) for row in _ROWS}
+
+
+class Claim(Enum):
+    """What a claim was worth, from a look at the claimed entry after `CLAIMED` was stored."""
+
+    #: The consumer runs the request. Its owner gives way.
+    WON = "won"
+    #: The owner answers the request, or another process has it. The consumer drops it.
+    LOST = "lost"
+    #: The owner has taken the request back, and is about to find the claim or to refuse the request: look again.
+    OPEN = "open"
+
+
+AFTER_CLAIM: dict[State, tuple[Claim, str]] = {
+    State.QUEUED: (Claim.WON, "The owner, if it takes the request back, finds the claim."),
+    State.RECEIVED: (
+        Claim.OPEN,
+        "The owner took it back. It finds the claim and frees the entry, or answers.",
+    ),
+    State.ANSWERED: (Claim.LOST, "The owner found no claim, and answers."),
+    State.SENT: (Claim.LOST, "The owner found no claim, and has answered."),
+    State.RESERVED: (Claim.LOST, "The entry is free, and keeps the sequence number: its owner has answered."),
+    State.STARTED: (Claim.LOST, "The owner runs it itself."),
+    State.FREE: (Claim.WON, "No sequence number, or another request's: the owner found the claim."),
+    State.DAMAGED: (Claim.WON, "A stray write. A second answer is better than none."),
+}
+"""By the state of an entry whose sequence number is that of the claim."""
 
 
 def target(event: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from ajhost.ledger.connection_status import ConnectionStatus, read_connection
 from ajhost.ledger.layout import (
     CLAIMED,
     DEADLINE,
+    E_RECEIVED,
     E_STARTED,
     ENTRY_SIZE,
     ENTRY_WORDS,
@@ -31,9 +33,18 @@ from ajhost.ledger.layout import (
     State,
     Word,
 )
+from ajhost.ledger.states import AFTER_CLAIM, Claim
 
 _ROOM = ENTRY_SIZE - TEXT
 _STATES = {int(state): state for state in State if state <= State.SENT}
+_STATES_OF_CLAIMED = _STATES | {int(State.FREE): State.RESERVED}
+_FENCE = threading.Lock()
+"""A store in its block is seen by every process before this one reads what follows.
+
+Without it an x86 processor may read first, the store still in its buffer (Intel SDM 3A, 8.2.3.4), and of two processes
+that each store and then look neither would see the other. A lock is taken and released by locked instructions, which
+empty the buffer (8.2.2). When a process is stopped or ends, the kernel's switch to another task empties it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +261,31 @@ class Ledger:
 
     def revoke(self, index: int, seq: int) -> None:
         """Revokes a request: the supervisor answers or moves it, its owner must neither start nor answer it."""
-        self.words[FIRST + index * ENTRY_WORDS + REVOKED] = seq
+        with _FENCE:
+            self.words[FIRST + index * ENTRY_WORDS + REVOKED] = seq
 
     def claim(self, index: int, seq: int) -> None:
-        """Claims a request: a consumer has started it in its own ledger, its owner releases the entry."""
-        self.words[FIRST + index * ENTRY_WORDS + CLAIMED] = seq
+        """Claims a request that a consumer has started in its own ledger. Look then what that was worth."""
+        with _FENCE:
+            self.words[FIRST + index * ENTRY_WORDS + CLAIMED] = seq
+
+    def claim_worth(self, index: int, seq: int) -> Claim:
+        """What a claim was worth that has been stored, or a revocation of a request that another process may refuse."""
+        value = self.words[FIRST + index * ENTRY_WORDS]
+        if value >> 8 != seq:
+            return AFTER_CLAIM[State.FREE][0]
+        return AFTER_CLAIM[_STATES_OF_CLAIMED.get(value & 0xFF, State.DAMAGED)][0]
+
+    def take_back(self, index: int, seq: int) -> bool:
+        """RECEIVED again: the request waits, and is to be refused.
+
+        False when a consumer has claimed it or the supervisor has revoked it: it is theirs, release the entry. A
+        consumer that claims it from now on finds RECEIVED, and waits until the entry is ANSWERED or FREE.
+        """
+        word = FIRST + index * ENTRY_WORDS
+        with _FENCE:
+            self.words[word] = seq << 8 | E_RECEIVED
+        return self.words[word + CLAIMED] != seq and self.words[word + REVOKED] != seq
 
     def connection(self) -> ConnectionStatus:
         """Where the owner's NATS connection stands."""

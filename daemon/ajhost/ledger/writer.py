@@ -6,11 +6,11 @@ the method stores its state first and looks at the other's word then: one of the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from ajhost.ledger.frame_store import Allocator
 from ajhost.ledger.layout import (
-    CLAIMED,
     DEADLINE,
     E_ANSWERED,
     E_QUEUED,
@@ -43,12 +43,16 @@ _TEXTS = HEADER_SIZE + TEXT
 """Where the texts of the first entry begin, in bytes."""
 REFUSAL_DUE_NS = 250_000_000
 """A refusal is due so long after its request was received. It leaves at once, unless its worker hangs before that."""
+_RESTING = 256
+"""So many entries whose requests were refused while they waited are not used again: see `_rest`."""
 
 
 class LedgerWriter(Ledger):
     """A ledger as its owner writes it. One thread only."""
 
-    __slots__ = ("_free", "_high_water", "_prepared", "_seq", "_seqs", "_stored", "_words_of", "store")
+    __slots__ = (
+        "_free", "_high_water", "_prepared", "_resting", "_seq", "_seqs", "_stored", "_words_of", "store",
+    )  # fmt: skip
 
     def __init__(self, buffer: memoryview) -> None:
         super().__init__(buffer)
@@ -57,6 +61,8 @@ class LedgerWriter(Ledger):
         self._prepared = self.words[Word.STORE_AT] + prepared
         self._free: list[int] = []
         """Entries that were in use. Those that never were are not listed: 4,096 numbers are 0.2 MB of each worker."""
+        self._resting: deque[int] = deque()
+        """Free entries, too, which are used again last; the one that has rested longest first."""
         self._words_of: list[memoryview] = []
         """The words of each entry that was ever in use."""
         self._stored: dict[int, int] = {}
@@ -67,12 +73,12 @@ class LedgerWriter(Ledger):
     @property
     def available(self) -> int:
         """How many entries are free."""
-        return self.entries - self._high_water + len(self._free)
+        return self.entries - self._high_water + len(self._free) + len(self._resting)
 
     @property
     def held(self) -> int:
         """How many entries are in use."""
-        return self._high_water - len(self._free)
+        return self._high_water - len(self._free) - len(self._resting)
 
     def _take_entry(self) -> int:
         index = self._free.pop() if self._free else self._touch()
@@ -81,7 +87,9 @@ class LedgerWriter(Ledger):
 
     def _touch(self) -> int:
         """The next entry that was never in use. Released ones are taken first, so their number grows slowly."""
-        index = self._high_water
+        index, resting = self._high_water, self._resting
+        if len(resting) > _RESTING or (resting and index == self.entries):
+            return resting.popleft()
         if index == self.entries:
             raise IndexError("no entry is free")
         at = FIRST + index * ENTRY_WORDS
@@ -213,9 +221,9 @@ class LedgerWriter(Ledger):
         Its reply subject is stored first: the supervisor would otherwise answer to the subject of an earlier request
         when this process dies. It gets a deadline, so that the supervisor answers when this process hangs with the
         reply unsent. A subject that is longer than an entry's texts is left out; such a request has no answer when
-        this process dies.
+        this process dies. A request that waits must be taken back before (`take_back`).
 
-        False when the supervisor has revoked the request, or a consumer has claimed it: send nothing.
+        False when the supervisor has revoked the request: send nothing.
         """
         words, seq = self._words_of[index], self._seqs[index] >> 8
         if words[STATE] & 0xFF != E_STARTED:
@@ -229,8 +237,8 @@ class LedgerWriter(Ledger):
         if not words[DEADLINE]:
             words[DEADLINE] = words[RECEIVED_NS] + REFUSAL_DUE_NS
         words[STATE] = seq << 8 | E_ANSWERED
-        # after the store: either a consumer that checks again sees ANSWERED, or this sees that it claimed
-        return words[REVOKED] != seq and words[CLAIMED] != seq
+        # after the store: the supervisor may have moved what was RECEIVED while it had stopped this process
+        return words[REVOKED] != seq
 
     def answer(self, index: int) -> bool:
         """ANSWERED, of a STARTED request: the reply is written next.
@@ -259,12 +267,31 @@ class LedgerWriter(Ledger):
 
     def release_all(self, entries: Sequence[int]) -> None:
         """FREE: the server has confirmed the replies."""
-        words_of, stored = self._words_of, self._stored
+        words_of = self._words_of
+        if self._stored and not self._stored.keys().isdisjoint(entries):
+            entries = self._rest(entries)
         for index in entries:
             words_of[index][STATE] = 0
-            if index in stored:
-                self.drop_frame(index)
         self._free.extend(entries)
+
+    def _rest(self, entries: Iterable[int]) -> list[int]:
+        """Releases those entries whose requests waited and were answered, or revoked; the others.
+
+        A consumer may be about to claim such a request. It must still find by the entry's sequence number that it comes
+        too late, so the entry keeps the number, and is used for another request as late as possible.
+        """
+        others = []
+        for index in entries:
+            waited = index in self._stored
+            self.drop_frame(index)
+            words = self._words_of[index]
+            seq, state = self.state(index)
+            if waited and (state >= E_ANSWERED or words[REVOKED] == seq):
+                words[STATE] = seq << 8
+                self._resting.append(index)
+            else:
+                others.append(index)
+        return others
 
     def close(self) -> None:
         for words in self._words_of:

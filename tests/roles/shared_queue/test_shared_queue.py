@@ -12,6 +12,7 @@ import pytest
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.ledger import writer
 from ajhost.ledger.layout import TOKEN_PLACES, Geometry, Identity, State
 from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_places, unpack
 from ajhost.protocol.frames import scan
@@ -187,8 +188,9 @@ async def test_what_a_full_queue_has_no_room_for_is_sent_later_in_order(producin
 
 
 async def test_a_token_that_waited_for_room_is_stale_when_its_entry_is_another_requests(
-    producing: ProducerSide,
+    producing: ProducerSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writer, "_RESTING", 0)
     producing.queues[0].send.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     fill(producing.queues[0])
     index = producing.enqueue(1, 100)
@@ -440,6 +442,7 @@ async def test_an_owner_that_gives_up_while_its_frame_is_copied_is_believed(
     producing: ProducerSide, consuming: ConsumerSide, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A consumer that is stopped between judging a token and reading its frame finds another request's frame there."""
+    monkeypatch.setattr(writer, "_RESTING", 0)
     index = producing.enqueue(1)
     real = MappedLedger.frame
 
@@ -475,8 +478,9 @@ async def test_what_was_pulled_is_its_owners_until_it_begins(
 
 @pytest.mark.parametrize("how", ["revoked", "given up", "reused", "late"])
 async def test_what_somebody_else_has_by_then_does_not_begin(
-    producing: ProducerSide, consuming: ConsumerSide, how: str
+    producing: ProducerSide, consuming: ConsumerSide, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(writer, "_RESTING", 0)
     consuming.hesitates = True
     index = producing.enqueue(1, time.monotonic_ns() + 20_000_000 if how == "late" else FAR)
     consuming.consumer.begin()
@@ -506,7 +510,8 @@ async def test_what_was_moved_while_our_entry_was_made_does_not_begin(
     consuming.meanwhile = lambda: producing.ledger.revoke(index, 1)
     consuming.consumer.begin()
     assert consuming.ran == []
-    assert not producing.ledger.is_claimed(index, 1)
+    producing.producer.expire(1)
+    assert producing.ledger.held == 0
 
 
 async def test_with_no_place_left_for_a_token_what_is_pulled_begins_at_once(

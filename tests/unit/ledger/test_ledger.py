@@ -224,7 +224,7 @@ def test_what_a_puller_started_is_not_refused_by_its_owner() -> None:
     index = received(owner)
     owner.queue(index, 1)
     owner.claim(index, 1)
-    assert not owner.refuse(index, b"r")
+    assert not owner.take_back(index, 1)
 
 
 def test_a_refusal_leaves_its_own_reply_subject_and_nothing_of_an_earlier_request() -> None:

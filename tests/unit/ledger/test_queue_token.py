@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ajhost.ledger import writer
 from ajhost.ledger.layout import Geometry
 from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, unpack
 from ajhost.ledger.writer import LedgerWriter
@@ -76,7 +77,10 @@ def test_a_token_for_an_entry_beyond_the_ledger_is_stale(entry: int) -> None:
     assert check(Token(7, entry, 1, 0), ledger_in_memory(Geometry(4, 4096, 4096))) is TokenState.STALE
 
 
-def test_what_was_revoked_of_an_entrys_earlier_request_does_not_touch_the_next_one() -> None:
+def test_what_was_revoked_of_an_entrys_earlier_request_does_not_touch_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(writer, "_RESTING", 0)
     owner = ledger_in_memory()
     index = owner.receive_copy(FRAME, 0)
     assert index is not None

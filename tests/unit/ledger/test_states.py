@@ -41,6 +41,7 @@ EVENTS: dict[str, Callable[[LedgerWriter, int], object]] = {
     "queue": lambda owner, index: owner.queue(index, owner.state(index)[0]),
     "start": lambda owner, index: owner.start(index, 1, b"r", b"i", b"t", 0, 1),
     "answer": lambda owner, index: owner.answer(index),
+    "take_back": lambda owner, index: owner.take_back(index, owner.state(index)[0]),
     "refuse": lambda owner, index: owner.refuse(index, b"r"),
     "sent": lambda owner, index: owner.sent([index]),
     "recall": lambda owner, index: owner.recall([index]),

@@ -19,6 +19,7 @@ from ajhost.core.timings import PERMIT_RETRY, PULL_MARGIN, TOKEN_RECHECK, nanose
 from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_places, unpack
 from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
+from ajhost.roles.shared_queue.claim import claim
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 
@@ -54,11 +55,7 @@ class ClaimedRequest:
             mine = start(NO_ORIGIN)
         else:
             mine = not _too_late(token) and check(token, owner) is TokenState.VALID
-            mine = mine and start((token.serial, token.entry, token.seq))
-            # after the store: either the supervisor, which stopped this process, saw the entry, or this sees `revoked`
-            mine = mine and not owner.is_revoked(token.entry, token.seq)
-            if mine:
-                owner.claim(token.entry, token.seq)
+            mine = mine and start((token.serial, token.entry, token.seq)) and claim(token, owner)
         self._free.append(self._at)
         return mine
 

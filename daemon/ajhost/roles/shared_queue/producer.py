@@ -144,6 +144,14 @@ class Producer:
         queued = self._enqueued.pop(index, None)
         return None if queued is None else queued[2]
 
+    def take_back(self, index: int) -> bool:
+        """Forgets a request that this process is about to refuse. False: another has it, and its entry is released."""
+        self._enqueued.pop(index, None)
+        mine = self._ledger.take_back(index, self._ledger.state(index)[0])
+        if not mine:
+            self._ledger.release(index)
+        return mine
+
     def _release_started(self) -> None:
         ledger = self._ledger
         gone = [
@@ -159,8 +167,8 @@ class Producer:
         """Releases what other workers started, and gives up what is past its deadline. Call it at every heartbeat."""
         self._release_started()
         for index in [index for index, queued in self._enqueued.items() if queued[1] <= now_ns]:
-            del self._enqueued[index]
-            self._expired(index)
+            if self.take_back(index):
+                self._expired(index)
 
     def reject_waiting(self) -> None:
         """Gives up every request that is not started, as if its deadline had passed."""

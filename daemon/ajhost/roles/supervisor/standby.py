@@ -169,15 +169,16 @@ class Standby(Sink):
             except ValueError:
                 continue
             if found:
-                self.producer.withdraw(index)
-                return self._refuse(index, reply, outcome.text, frame, type(outcome))
+                return self.producer.take_back(index) and self._refuse(
+                    index, reply, outcome.text, frame, type(outcome)
+                )
         return False
 
     def _refuse(
         self, index: int, reply: bytes, text: str, frame: bytes, kind: type[Failed | Terminated] = Failed
     ) -> bool:
         if not self.ledger.refuse(index, reply):
-            self.ledger.release(index)  # a consumer started it in the last moment
+            self.ledger.release(index)  # the next start has it
             return False
         data = encode_reply(reply, kind(text), self.max_payload)
         self.transport.out.reply(index, data, self.ledger.asked_at(index))

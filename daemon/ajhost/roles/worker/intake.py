@@ -233,8 +233,9 @@ class Intake:
             _, _, body, end, subject, reply = scan(frame := self._ledger.frame(index)).messages[0]
             about = self._about(subject, frame[body : end - 2])
             if about[0] is not None and about[0].id == task:
-                self._producer.withdraw(index)
-                refused = self._responder.refuse(index, reply, outcome.text, about, kind=type(outcome))
+                refused = self._producer.take_back(index) and self._responder.refuse(
+                    index, reply, outcome.text, about, kind=type(outcome)
+                )
                 return "waiting" if refused else ""  # a consumer has begun it: whoever that is is asked again
         return ""
 

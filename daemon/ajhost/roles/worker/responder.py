@@ -147,7 +147,7 @@ class Responder:
         about: About = NOTHING_KNOWN,
         kind: type[Failed | Terminated] = Failed,
     ) -> bool:
-        """Answers a request that has not started. False, and no answer, if it has in another process after all."""
+        """Answers a request that has not started. False, and no answer, if the supervisor has moved it."""
         received_ns, (record, handler) = self.ledger.received_ns(index), about
         if not self.ledger.refuse(index, reply):
             self.ledger.release(index)

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from ajhost.core.poison_tasks import PoisonTasks
 from ajhost.core.recovery import Fact, classify
 from ajhost.ledger.layout import State, Word
-from ajhost.ledger.queue_token import TokenState, check, token_places, unpack
+from ajhost.ledger.queue_token import Token, TokenState, check, token_places, unpack
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.frames import reply_of
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.shared_queue.claim import claim, wins
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.recovery.remains import Remains, is_complete
 from ajhost.roles.supervisor.standby import Standby
@@ -49,21 +50,20 @@ def answer_started(
 def _claim_origin(entry: Entry, ledgers: LedgerCache) -> bool:
     """Claims a request at its origin; False when another process has it.
 
-    The consumer may have died between storing its own entry and claiming the original.
+    The consumer may have died, or stand still, between storing its own entry and claiming the original.
     """
-    if entry.origin is not None:
-        serial, index, seq = entry.origin
-        owner = ledgers.get(serial)
-        if (
-            owner is not None
-            and index < owner.entries
-            and owner.state(index)[0] == seq
-            and not owner.is_claimed(index, seq)
-        ):
-            if owner.is_revoked(index, seq):
-                return False  # the consumer was stopped, and the supervisor moved the request
-            owner.claim(index, seq)
-    return True
+    if entry.origin is None:
+        return True
+    token = Token(*entry.origin, 0)
+    owner = ledgers.get(token.serial)
+    if owner is None or token.entry >= owner.entries:
+        return True
+    if owner.is_revoked(token.entry, token.seq):
+        return False  # the consumer was stopped, and the supervisor moved the request
+    if owner.is_claimed(token.entry, token.seq) or owner.state(token.entry)[0] != token.seq:
+        # the consumer had claimed it, but may have come after its owner; another request's claim must stay
+        return wins(token, owner)
+    return claim(token, owner)
 
 
 def requeue_entries(remains: Remains, standby: Standby) -> int:
@@ -102,6 +102,11 @@ def requeue_tokens(remains: Remains, standby: Standby, ledgers: LedgerCache) -> 
         if owner is None or check(token, owner) is TokenState.STALE:
             continue
         copy = standby.copy(owner.frame(token.entry), owner.received_ns(token.entry))
+        if not claim(token, owner):
+            if copy is not None:
+                standby.ledger.release(copy)  # its owner, which lives, has refused it meanwhile
+            continue
+        # the process, if it goes on, does not take the claim for its own
         owner.revoke(token.entry, token.seq)
         if copy is not None:
             standby.enqueue(copy)
