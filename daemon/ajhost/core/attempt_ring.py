@@ -11,8 +11,6 @@ has a whole record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 RECORDS = 256
 _MAGIC = int.from_bytes(b"ajhostA\n", "big")
 _LAYOUT = 1
@@ -31,12 +29,8 @@ class RingError(ValueError):
     """The buffer holds no ring of this layout."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """`number` counts the records of one ring; `text` is what was appended."""
-
-    number: int
-    text: bytes
+Record = tuple[int, bytes]
+"""Its number, which counts the records of one ring, and what was appended."""
 
 
 class AttemptRing:
@@ -91,7 +85,7 @@ def read(buffer: memoryview) -> list[Record]:
     words = buffer[: len(buffer) // 8 * 8].cast("Q")
     records = _check(buffer, words)
     found = (_read(buffer, words, _FIRST + index * _WORDS) for index in range(records))
-    return sorted((r for r in found if r is not None), key=lambda r: r.number)
+    return sorted((r for r in found if r is not None), key=lambda r: r[0])
 
 
 def _read(buffer: memoryview, words: memoryview, first: int) -> Record | None:
@@ -100,4 +94,4 @@ def _read(buffer: memoryview, words: memoryview, first: int) -> Record | None:
         return None
     at = first * 8 + _TEXT
     text = bytes(buffer[at : at + length])
-    return Record(number, text) if words[first] == number else None
+    return (number, text) if words[first] == number else None

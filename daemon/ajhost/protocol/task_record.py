@@ -11,7 +11,9 @@ import re
 import secrets
 import string
 from binascii import a2b_base64
+from collections.abc import Mapping
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
@@ -49,21 +51,9 @@ class TaskRecord:
     """
 
     __slots__ = (
-        "_created",
-        "_deadline",
-        "dependencies",
-        "dependency_results",
-        "id",
-        "max_tries",
-        "payload",
-        "queue",
-        "signature",
-        "size",
-        "tried_ns",
-        "tries",
-        "type",
-        "without_deadline",
-    )
+        "_created", "_deadline", "dependencies", "dependency_results", "id", "max_tries", "payload", "queue",
+        "signature", "size", "tried_ns", "tries", "type", "without_deadline",
+    )  # fmt: skip
 
     id: str
     type: str
@@ -201,8 +191,12 @@ def encode_task(
     tries: int = 1,
     max_tries: int = 10,
     signature: str = "",
+    more: Mapping[str, object] = MappingProxyType({}),
 ) -> bytes:
-    """The JSON of an active task, with the fields and in the order that the router sends. Times are nanoseconds."""
+    """The JSON of an active task, with the fields and in the order that the router sends. Times are nanoseconds.
+
+    `more`: the fields that few tasks have.
+    """
     signed = {"signature": signature} if signature else {}
     return dumps(
         {
@@ -216,6 +210,7 @@ def encode_task(
             "tried": times.render(tried_ns),
             "tries": tries,
             **signed,
+            **more,
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,9 @@ def view_attempts(directory: Path) -> list[dict[str, Any]]:
 def _view(directory: Path) -> dict[str, Any]:
     """What the socket `view` tells. It turns away who comes when too many ask, for as long as they take to read."""
     for _ in range(_VIEW_TRIES):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(LOCAL_CLIENT_LIMIT)
-            try:
-                sock.connect(str(directory / runtime_directory.VIEW))
-            except (FileNotFoundError, ConnectionRefusedError) as error:
-                raise NotRunning(nobody(directory)) from error
-            with sock.makefile("rb") as stream:
-                text = stream.read()
+        place = directory / runtime_directory.VIEW
+        with _connected(place, LOCAL_CLIENT_LIMIT) as sock, sock.makefile("rb") as stream:
+            text = stream.read()
         if text:
             break
         time.sleep(POLL_INTERVAL)
@@ -76,12 +72,7 @@ def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[
 
     :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout)
-        try:
-            sock.connect(str(directory / runtime_directory.CONTROL))
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise NotRunning(nobody(directory)) from error
+    with _connected(directory / runtime_directory.CONTROL, timeout) as sock:
         with contextlib.suppress(BrokenPipeError):  # turned away, and the answer says why
             sock.sendall(orjson.dumps({name: _sendable(value) for name, value in asked.items()}) + b"\n")
         with sock.makefile("rb") as lines:
@@ -90,6 +81,18 @@ def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[
         raise NotRunning("the host ended before it decided")
     body = orjson.loads(line)
     return bool(body["taken"]), str(body["text"])
+
+
+@contextlib.contextmanager
+def _connected(place: Path, timeout: float) -> Iterator[socket.socket]:
+    """A connection to one of the host's sockets. :raises NotRunning: nobody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(timeout)
+        try:
+            sock.connect(str(place))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise NotRunning(nobody(place.parent)) from error
+        yield sock
 
 
 def _sendable(value: object) -> object:

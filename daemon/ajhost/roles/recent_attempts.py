@@ -69,9 +69,9 @@ def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for content in shared_files.contents(runtime / DIRECTORY, attempt_ring.SIZE):
         with contextlib.suppress(RingError):
-            for record in attempt_ring.read(memoryview(content)):
+            for _, text in attempt_ring.read(memoryview(content)):
                 with contextlib.suppress(ValueError, TypeError, KeyError):  # scribbled on
-                    found.append(_checked(orjson.loads(record.text)))
+                    found.append(_checked(orjson.loads(text)))
     return sorted(found, key=lambda attempt: -attempt["at"])[:SHOWN]
 
 

@@ -29,8 +29,6 @@ from ajhost.roles.stats_history import Sample, baseline, resources, route_status
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.state_file import HostState
 
-_LONGEST_PID = 7
-"""Digits of 2**22, the largest that Linux gives (proc_sys_kernel(5), pid_max)."""
 _OUTSIDE = tuple(state.value for state in (WorkerState.DRAINED, WorkerState.STARTING, WorkerState.LEAVING))
 """States of a worker of a host that drains in which it is out of the queue group, or about to be."""
 
@@ -70,7 +68,7 @@ def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | No
         else:
             workers.append(_worker(ledger, held, names, before, now_ns, wall_ns))
         running += held.running
-    pid = _holder(directory)
+    pid = runtime_directory.holder(directory)
     serves = any(worker.state == SERVING for worker in workers)
     ready = state is not None and state.pid == pid and state.ready and serves
     draining = state is not None and state.pid == pid and state.draining
@@ -184,11 +182,3 @@ def nobody(directory: Path) -> str:
     if orphans:
         text += f"; of one that was killed there still are: {', '.join(orphans)}. They finish what they hold"
     return text
-
-
-def _holder(directory: Path) -> int:
-    try:
-        text = runtime_directory.read_file(directory, runtime_directory.LOCK, 32).decode().strip()
-    except (FileNotFoundError, UnicodeDecodeError):
-        return 0
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_PID else 0

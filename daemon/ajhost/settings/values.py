@@ -129,7 +129,7 @@ class LogSettings:
     level: str = "info"
     tasks: str = "failed"
     format: str = "auto"
-    levels: tuple[tuple[str, ...], ...] = ()
+    levels: tuple[tuple[str, str], ...] = ()
     """Pairs: the name of a logger, its level."""
     limits: tuple[tuple[str, int], ...] = ()
     """Pairs: the word of a reason, how many records of it a process writes in `LOG_REPEAT` seconds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from ajhost.testing.host import TestHost
 
 
-class StartHost(Protocol):
+class StartHost:
     """What the fixture `ajhost_host` is."""
+
+    def __init__(self, server: str, started: ExitStack) -> None:
+        """Called by the fixture alone."""
+        self._server, self._started = server, started
 
     def __call__(
         self,
@@ -35,6 +39,15 @@ class StartHost(Protocol):
         :param settings: more settings by section, like `{"workers": {"count": 2}}`.
         :raises HostFailed: with its log.
         """
+        from ajhost.testing.host import TestHost
+
+        served = dict(routes or {})
+        if target is not None:
+            served[""] = target
+        host = TestHost(self._server, served, settings=settings, env=env)
+        self._started.callback(host.stop)
+        host.start()
+        return host
 
 
 @pytest.fixture(scope="session")
@@ -59,24 +72,5 @@ def ajhost_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def ajhost_host(ajhost_nats: str) -> Iterator[StartHost]:
     """Starts real hosts that serve handlers of the test's choice: `ajhost_host("shop.mail:send")`."""
-    from ajhost.testing.host import TestHost
-
-    with ExitStack() as stack:
-
-        def start(
-            target: str | None = None,
-            /,
-            *,
-            routes: Mapping[str, str | Mapping[str, Any]] | None = None,
-            settings: Mapping[str, Mapping[str, Any]] | None = None,
-            env: Mapping[str, str] | None = None,
-        ) -> TestHost:
-            served = dict(routes or {})
-            if target is not None:
-                served[""] = target
-            host = TestHost(ajhost_nats, served, settings=settings, env=env)
-            stack.callback(host.stop)
-            host.start()
-            return host
-
-        yield start
+    with ExitStack() as started:
+        yield StartHost(ajhost_nats, started)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import orjson
 
 from ajhost.api import Task
 from ajhost.protocol import times
-from ajhost.protocol.task_record import TaskRecord, new_id, read_task
+from ajhost.protocol.task_record import encode_task, new_id, read_task
 from ajhost.roles.json_encoding import encode
 
 DEFAULT_TIMEOUT = 60.0
@@ -41,50 +40,24 @@ def make_task(
     :param state: what `task.state` is: what a lifespan would have yielded.
     :raises ValueError: no router sends such a task.
     """
-    record = make_record(
-        payload, type=type, id=id, queue=queue, tries=tries, max_tries=max_tries, created=created,
-        dependencies=dependencies, dependency_results=dependency_results,
-    )  # fmt: skip
-    record.without_deadline = deadline is None
-    return Task(record, _monotonic(deadline), None, state)
-
-
-def make_record(
-    payload: object,
-    *,
-    type: str,
-    id: str | None = None,
-    queue: str = "DEFAULT",
-    tries: int = 1,
-    max_tries: int = 10,
-    created: datetime | None = None,
-    dependencies: Sequence[str] = (),
-    dependency_results: Mapping[str, Any] | None = None,
-) -> TaskRecord:
-    """As `make_task`, what a request would hold."""
-    now = times.render(time.time_ns())
-    raw = payload_bytes(payload)
-    body: dict[str, object] = {
-        "id": id or new_id(),
-        "type": type,
-        "queue": queue,
-        "payload": base64.b64encode(raw).decode() if raw else None,
-        "max_tries": max_tries,
-        "state": "active",
-        "created": now if created is None else created.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        "tried": now,
-        "tries": tries,
-    }
+    now_ns = time.time_ns()
+    more: dict[str, object] = {}
     if dependencies or dependency_results:
+        completed = times.render(now_ns)
         results = {
             key: value
             if isinstance(value, dict) and "payload" in value
-            else {"payload": value, "completed": now}
+            else {"payload": value, "completed": completed}
             for key, value in (dependency_results or {}).items()
         }
-        body["dependencies"] = list(dependencies) or list(results)
-        body["dependency_results"] = orjson.Fragment(encode(results))
-    return read_task(orjson.dumps(body))
+        more["dependencies"] = list(dependencies) or list(results)
+        more["dependency_results"] = orjson.Fragment(encode(results))
+    body = encode_task(
+        id=id or new_id(), type=type, queue=queue, payload=payload_bytes(payload), tries=tries, max_tries=max_tries,
+        created_ns=now_ns if created is None else times.parse(created.astimezone(UTC).isoformat()), tried_ns=now_ns,
+        more=more,
+    )  # fmt: skip
+    return Task(read_task(body), _monotonic(deadline), None, state)
 
 
 def payload_bytes(payload: object) -> bytes:

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajhost.core.attempt_ring import LONGEST, SIZE, AttemptRing, Record, RingError, read
+from ajhost.core.attempt_ring import LONGEST, SIZE, AttemptRing, RingError, read
 from tests.support.kill_states import states
 
 SMALL = 64 + 4 * 512
 
 
 def texts(buffer: bytes | bytearray) -> list[bytes]:
-    return [record.text for record in read(memoryview(buffer))]
+    return [text for _, text in read(memoryview(buffer))]
 
 
 def test_a_new_ring_is_empty() -> None:
@@ -35,7 +35,7 @@ def test_a_later_writer_goes_on_where_the_last_one_stopped() -> None:
     memory = bytearray(SMALL)
     AttemptRing(memoryview(memory)).append(b"of the first")
     AttemptRing(memoryview(memory)).append(b"of the second")
-    assert read(memoryview(memory)) == [Record(1, b"of the first"), Record(2, b"of the second")]
+    assert read(memoryview(memory)) == [(1, b"of the first"), (2, b"of the second")]
 
 
 def test_a_kill_at_any_instruction_leaves_whole_records() -> None:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 LOCK, CONTROL, VIEW = "lock", "control", "view"
 """Names in it: the file with the pid of the host, the socket of those who may act, the socket of those who may look."""
+_LONGEST_PID = 7
+"""Digits of 2**22, the largest that Linux gives (proc_sys_kernel(5), pid_max)."""
 _MODE = 0o750
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -119,6 +121,18 @@ def is_locked(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def holder(directory: Path) -> int:
+    """The pid of the host that holds the directory, as it has written it; 0 if nobody has.
+
+    :raises OSError: when the file may not be read.
+    """
+    try:
+        text = read_file(directory, LOCK, 32).decode().strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _LONGEST_PID else 0
 
 
 def is_same(directory: Path, descriptor: int) -> bool:

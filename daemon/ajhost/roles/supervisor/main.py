@@ -123,17 +123,11 @@ def _alone(directory: Path) -> Iterator[RuntimeFiles]:
     files = RuntimeFiles(directory, descriptor)
     try:
         if not runtime_directory.lock(descriptor):
-            pid = _holder(directory)
-            raise StartupFailed(f"{directory}: another ajhost runs here already, pid {pid}")
+            pid = 0
+            with contextlib.suppress(OSError):
+                pid = runtime_directory.holder(directory)
+            raise StartupFailed(f"{directory}: another ajhost runs here already, pid {pid or 'unknown'}")
         files.make()
         yield files
     finally:
         files.close()
-
-
-def _holder(directory: Path) -> str:
-    try:
-        text = runtime_directory.read_file(directory, runtime_directory.LOCK, 32).decode(errors="replace")
-    except OSError:
-        return "unknown"
-    return text.strip() or "unknown"

@@ -55,8 +55,7 @@ class StartupFailed(Exception):
 
 def configure_log(log: LogSettings) -> None:
     """Writes the supervisor's records as `[log]` says, from now on."""
-    levels = ((name, level) for name, level in log.levels)
-    log_outputs.configure(log.level, "supervisor", None, None, form=log.format, levels=levels)
+    log_outputs.configure(log.level, "supervisor", None, None, form=log.format, levels=log.levels)
 
 
 class Supervisor(PoolEvents):

@@ -23,16 +23,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ajhost.adapters.linux.child_processes import children
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
 from ajhost.settings.values import PythonSettings
 
 CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
-THREAD, CHILD, SIGNAL, TIMER, TIMEOUT, PATCH, FORK = (
-    *("thread", "child", "signal", "timer", "timeout"),
-    *("patch", "fork"),
-)
+THREAD, CHILD, SIGNAL, TIMER = "thread", "child", "signal", "timer"
+TIMEOUT, PATCH, FORK = "timeout", "patch", "fork"
 _NO_FORK = "no fork"
 """The kernel refuses a fork, for which the imports are not to blame."""
 _REFUSED = "refused"
@@ -91,7 +90,7 @@ class ImportWatch:
     def __init__(self) -> None:
         self._descriptors = dict(_descriptors())
         self._threads = set(thread_names())
-        self._children = _children()
+        self._children = children()
         self._signals = _signals()
         self._masks = _signal_masks()
         self._timeout = socket.getdefaulttimeout()
@@ -135,7 +134,7 @@ class ImportWatch:
                 yield ImportEffect(
                     THREAD, name, f"the thread {name} runs in no worker: a fork does not copy it"
                 )
-        for child in sorted(_children() - self._children):
+        for child in sorted(children() - self._children):
             name = _command(child)
             yield ImportEffect(CHILD, name, f"the process {name} (pid {child}) is no child of any worker")
 
@@ -330,16 +329,6 @@ def _mapped_files() -> frozenset[tuple[int, int]]:
 
 
 # -- processes and signals ------------------------------------------------------------------------
-
-
-def _children() -> set[int]:
-    found: set[int] = set()
-    for task in os.listdir("/proc/self/task"):
-        try:
-            found.update(map(int, Path(f"/proc/self/task/{task}/children").read_text().split()))
-        except OSError:
-            continue
-    return found
 
 
 def _command(pid: int) -> str:

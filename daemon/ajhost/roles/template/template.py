@@ -85,10 +85,8 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     assert isinstance(order, LoadOrder)
     spec = order.spec
     # before the imports, so that their log records are formatted; what they configure themselves stays
-    levels = ((name, level) for name, level in spec.log.levels)
-    log_outputs.configure(
-        spec.log.level, "template", None, spec.generation, form=spec.log.format, levels=levels
-    )
+    log = spec.log
+    log_outputs.configure(log.level, "template", None, spec.generation, form=log.format, levels=log.levels)
     # resolved, so that this generation goes on with its release when a symbolic link is set to the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     handlers: dict[str, LoadedHandler] | None = None

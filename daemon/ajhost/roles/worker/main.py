@@ -41,13 +41,9 @@ def run(
     queues: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> NoReturn:
     """Runs a worker to its end. Called in the forked process, with all signals blocked."""
+    log, slot = spec.log, worker_spec.slot
     log_outputs.configure(
-        spec.log.level,
-        "worker",
-        worker_spec.slot,
-        worker_spec.generation,
-        form=spec.log.format,
-        levels=((name, level) for name, level in spec.log.levels),
+        log.level, "worker", slot, worker_spec.generation, form=log.format, levels=log.levels
     )
     stacks = signals.prepare()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
