@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import builtins
+import contextlib
 import fcntl
 import os
 import select
@@ -24,6 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ajhost.adapters.linux.child_processes import children
+from ajhost.adapters.linux.processes import state_of
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
@@ -50,6 +52,10 @@ _ANONYMOUS = {
     "pidfd": "a pidfd",
     "io_uring": "an io_uring",
 }
+_LOOKS = 50
+"""How often the arguments of a child are looked for, a millisecond apart."""
+_ENDED = ("Z", "X", "")
+"""Letters of proc(5)."""
 _TCP_SYN_SENT = 2
 """linux/tcp_states.h"""
 _TIMERS = {signal.ITIMER_REAL: "SIGALRM", signal.ITIMER_VIRTUAL: "SIGVTALRM", signal.ITIMER_PROF: "SIGPROF"}
@@ -332,10 +338,14 @@ def _mapped_files() -> frozenset[tuple[int, int]]:
 
 
 def _command(pid: int) -> str:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        words = [b""]
+    """The program of a child. `Popen` returns while execve(2) closes descriptors, and has not set the arguments yet."""
+    words = [b""]
+    for _ in range(_LOOKS):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if words[0] or state_of(pid) in _ENDED:
+            break
+        time.sleep(0.001)
     return words[0].decode(errors="replace") or "(ended)"
 
 
