@@ -70,6 +70,7 @@ async def test_a_drained_host_finishes_what_it_holds_gets_nothing_new_and_says_s
         assert "\najhost_draining 1.0\n" in (await fetch(listen, "/metrics")).text
         result = await host.command("status")
         assert (result.status, "draining: " in result.stdout, "not ready" in result.stdout) == (1, True, True)
+        assert f" ago by user {os.getuid()} (pid " in result.stdout
 
         late = await host.command("drain", "--wait", "--timeout", "0")
         assert (late.status, late.stdout) == (1, "")
@@ -87,6 +88,7 @@ async def test_a_drained_host_finishes_what_it_holds_gets_nothing_new_and_says_s
         assert (await fetch(listen, "/readyz")).text == "drained\n"
         status = await host.status()
         assert (status["supervisor"]["ready"], status["draining"], status["drained"]) == (False, True, True)
+        assert status["supervisor"]["drain_by"] == line.text.partition(" by ")[2]
         assert [worker["state"] for worker in status["workers"]] == ["drained"]
 
         resumed = await host.command("resume")
@@ -144,8 +146,10 @@ async def test_a_drain_outlives_reloads_workers_and_a_killed_supervisor_and_ends
         await host.restart()
         await host.log("the host is drained, as it was when its supervisor was killed")
         assert (await _ask(host, "drain")) == (True, "drained")
+        assert (await host.status())["supervisor"]["drain_by"] == f"user {os.getuid()} (pid {os.getpid()})"
         assert not await nats_server.subscribers(subject)
         assert (await _ask(host, "resume")) == (True, "1 of 1 workers serve")
+        assert (await host.status())["supervisor"]["drain_by"] == ""
         assert (await router.request("work", {}, deadline=10)).verdict is Verdict.COMPLETE
 
         assert (await _ask(host, "drain")) == (True, "drained")

@@ -39,7 +39,7 @@ async def test_new_code_and_settings_come_into_service_without_a_gap(
             )  # a deploy within the second of the last, of the same size
             host.configure({**handlers, "more": "echo"}, {"workers": {"count": 3}})
             result = await host.reload()
-            assert result.status == 0, result
+            assert (result.status, result.stdout) == (0, "generation 2 serves; new: 'more'\n"), result
             await load.sent(50)
         report = load.report()
         assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
@@ -48,7 +48,7 @@ async def test_new_code_and_settings_come_into_service_without_a_gap(
         assert len(host.workers()) == 3
         host.configure(handlers, {"workers": {"count": 1}})
         old = host.workers()
-        assert (await host.reload()).status == 0
+        assert (await host.reload()).stdout == "generation 3 serves; no longer served: 'more'\n"
         for pid in old.values():
             await processes.gone(pid)
         assert len(host.workers()) == 1

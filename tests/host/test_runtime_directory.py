@@ -123,7 +123,10 @@ async def test_what_a_cleaner_removes_is_made_again_and_every_worker_can_be_repl
         second = await run(*host.program, env=host.environment, cwd=host.directory)
         assert (second.status, "another ajhost runs here already" in second.stderr) == (70, True), second
         assert (await host.reload()).status == 0
-        assert (await host.command("status")).status == 0
+        status = await host.command("status")
+        assert (status.status, "its ledger file is gone: restart the host" in status.stdout) == (0, True), (
+            status
+        )
         assert (await asyncio.to_thread(view, host.runtime)).count == 2, "for those who may only look"
         host.kill(0)
         await host.log("worker 0", since=0)

@@ -130,6 +130,9 @@ async def test_recycled_workers_are_replaced_without_a_task_that_notices(
             while host.workers().get(1) in (before[1], None):  # noqa: ASYNC110  # processes are looked at
                 await asyncio.sleep(0.02)
             assert host.workers()[0] == before[0]
+            why = (await host.status())["supervisor"]["last_replaced"]
+            assert re.fullmatch(r"worker 1 \(pid \d+\): an operator asked for it", why)
+            assert f" ago: {why}\n" in (await host.command("status")).stdout
             assert (await host.command("recycle")).status == 0
             while set(host.workers().values()) & set(before.values()) or len(host.workers()) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)

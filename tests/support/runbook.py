@@ -18,6 +18,7 @@ _VARIES = (
     (r"^ +\d+ +(?=[0-9A-Za-z]{27} )", "SLOT-N "),
     (r"\bworker \d+( \(pid \d+\))?", "WORKER"),
     (r"\bpid \d+", "PID"),
+    (r"\buser \d+", "USER"),
     (r"\b[0-9A-Za-z]{27}\b", "ID"),
     (r"\b\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
     (r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "TIME"),

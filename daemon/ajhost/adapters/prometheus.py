@@ -113,6 +113,8 @@ class _Families(Collector):
         yield _gauge("ajhost_workers", "Worker processes by state.", _by(stats.workers), ("state",))
         yield _gauge("ajhost_slots", "Workers that there should be.", stats.slots)
         yield _counter("ajhost_worker_deaths", "Workers that ended otherwise than in order.", stats.deaths)
+        text = "Workers that were replaced in order: for their memory, a stuck thread, max_tasks, by an operator."
+        yield _counter("ajhost_workers_replaced", text, stats.replaced)
         text = "Requests taken from workers that died or hung, to run on others."
         yield _counter("ajhost_requests_requeued", text, stats.requeued)
         text = "Started tasks that the supervisor answered because their worker had died."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option, is_named
-from ajhost.cli.output import columns, echo, echo_error, to_json
+from ajhost.cli.output import columns, echo, echo_error, moment, to_json
 from ajhost.cli.running_host import NoHost, asking, check_meant, runtime_directory
 
 _EPILOG = """\b
@@ -69,6 +68,13 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
 
 
 def _row(attempt: dict[str, Any]) -> tuple[object, ...]:
-    when = datetime.fromtimestamp(attempt["at"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
     reason, text = attempt["reason"], attempt["text"].removeprefix(f"{attempt['reason']}: ")
-    return (when, attempt["id"], attempt["type"], attempt["tries"] or "-", attempt["outcome"], reason, text)
+    return (
+        moment(attempt["at"]),
+        attempt["id"],
+        attempt["type"],
+        attempt["tries"] or "-",
+        attempt["outcome"],
+        reason,
+        text,
+    )

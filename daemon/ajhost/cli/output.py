@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from ajhost.cli import exit_status
@@ -59,6 +60,11 @@ def to_json(value: object, indent: int | None = None) -> str:
     """JSON without characters that a terminal obeys: control, format and bidirectional characters are escaped."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def moment(at: float) -> str:
+    """A time (seconds since 1970) as people read it: this machine's, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def columns(rows: Sequence[Sequence[object]]) -> str:

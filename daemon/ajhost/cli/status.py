@@ -11,7 +11,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option, is_named
-from ajhost.cli.output import columns, echo, echo_error, to_json
+from ajhost.cli.output import columns, echo, echo_error, moment, to_json
 from ajhost.cli.running_host import asking, check_meant, runtime_directory
 from ajhost.core.status import (
     CATCH_ALL,
@@ -23,6 +23,7 @@ from ajhost.core.status import (
     duration,
 )
 from ajhost.protocol.safe_text import printable
+from ajhost.protocol.times import SECOND, parse
 
 _EPILOG = """\b
 Examples:
@@ -100,7 +101,7 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
         if wanted is not None and wanted not in routes:
             echo_error(f"the host has no route {wanted!r}; it has {', '.join(map(repr, routes))}")
         else:
-            echo_error("no task runs" + (" that is asked for" if older or route is not None else ""))
+            echo_error("no task runs" + (" of that route and age" if older or route is not None else ""))
     return exit_status.OK
 
 
@@ -129,9 +130,11 @@ def head(report: StatusReport) -> list[str]:
     if supervisor.version:
         settings = supervisor.settings or "of the environment"
         lines.append(f"ajhost {supervisor.version}, settings {settings}, up {duration(supervisor.uptime_s)}")
+    # once it was ready it has a connection, which stands in its own ledger
+    unconnected = "its ledger file is gone: restart the host" if supervisor.ready else "not connected yet"
     lines.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "
-        f"{_life(report)}, {supervisor.connection or 'not connected yet'}"
+        f"{_life(report)}, {supervisor.connection or unconnected}"
     )
     drain = f"{drain_text(report.left, drained=report.drained)}: " if report.draining else ""
     if report.count:
@@ -139,8 +142,13 @@ def head(report: StatusReport) -> list[str]:
     else:
         serve = f"{report.serving} slots serve" if report.workers else "no slot serves yet"
     lines.append(f"{drain}{serve}{_of_late(report)}")
+    if supervisor.drain_by:
+        asked = f"the drain was asked for {duration(supervisor.drain_s)} ago by {supervisor.drain_by}"
+        lines.append(f"{asked}; `ajhost resume` ends it")
     if supervisor.last_death:
         lines.append(f"last death {duration(supervisor.died_s)} ago: {supervisor.last_death}")
+    if supervisor.last_replaced:
+        lines.append(f"last replaced {duration(supervisor.replaced_s)} ago: {supervisor.last_replaced}")
     return [printable(line) for line in lines]
 
 
@@ -208,7 +216,16 @@ def _oldest_first(report: StatusReport) -> list[tuple[WorkerStatus, TaskStatus]]
 def _task_table(found: list[tuple[WorkerStatus, TaskStatus]]) -> str:
     rows: list[tuple[object, ...]] = [("SLOT", "TASK", "TYPE", "ROUTE", "STATE", "FOR", "DEADLINE")]
     rows += [
-        (w.slot, t.id, t.type, t.route or '""', t.state, f"{t.running_s:.1f} s", t.deadline) for w, t in found
+        (
+            w.slot,
+            t.id,
+            t.type,
+            t.route or '""',
+            t.state,
+            f"{t.running_s:.1f} s",
+            moment(parse(t.deadline) / SECOND),
+        )
+        for w, t in found
     ]
     return columns(rows)
 

@@ -43,6 +43,7 @@ class Counters:
     """
 
     deaths: int = 0
+    replaced: int = 0
     requeued: int = 0
     answered: int = 0
     reloads_taken: int = 0
@@ -121,6 +122,7 @@ class HostStats:
     draining: bool
     counts: Mapping[str, int]
     deaths: int
+    replaced: int
     requeued: int
     answered: int
     last_resort: int

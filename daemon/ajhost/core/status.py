@@ -50,10 +50,15 @@ class ConnectionReport:
         )
 
     def __str__(self) -> str:
-        """`127.0.0.1:4222 for 3 h`, or what is there instead and why."""
+        """`127.0.0.1:4222 for 3 h, 2 reconnects`, or what is there instead and why."""
         how_long = duration(self.since_s)
         if self.state == "connected":
-            return f"{self.server} for {how_long}"
+            again = (
+                f", {self.reconnects} reconnect{'' if self.reconnects == 1 else 's'}"
+                if self.reconnects
+                else ""
+            )
+            return f"{self.server} for {how_long}{again}"
         reason = f": {self.reason}" if self.reason else ""
         where = f" ({self.server})" if self.server and self.server not in self.reason else ""
         return f"{self.state.replace('_', ' ')} for {how_long}{where}{reason}"
@@ -127,7 +132,8 @@ class SupervisorStatus:
     `version`, `settings` (the file, if there is one) and `uptime_s` are of the host. `last_death` names the worker or
     template that died last, otherwise than in order, and how; it was `died_s` ago. `silent_s` is how long its loop has
     given no sign of life, 0 while it does: workers serve on, and nobody does what an operator asks for. `stopping`: in
-    order.
+    order. `last_replaced`: the worker that was replaced in order last, and why, `replaced_s` ago. `drain_by`: who asked
+    for the drain, `drain_s` ago.
     """
 
     pid: int
@@ -141,6 +147,10 @@ class SupervisorStatus:
     died_s: float = 0.0
     silent_s: float = 0.0
     stopping: bool = False
+    last_replaced: str = ""
+    replaced_s: float = 0.0
+    drain_by: str = ""
+    drain_s: float = 0.0
 
 
 def duration(seconds: float) -> str:

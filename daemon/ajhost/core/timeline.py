@@ -18,6 +18,7 @@ class EventKind(Enum):
     REJECTED = "rejected"
     DEATH = "death"
     DRAINED = "drained"
+    REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Timeline:
         """An event has happened; a text of several lines is shown by its first."""
         self._events.append(TimelineEvent(self._clock(), kind, text.partition("\n")[0]))
 
-    def last_death(self) -> tuple[str, float]:
-        """The last death that is kept and when it was; an empty text if there was none."""
-        return next(((e.text, e.at) for e in reversed(self._events) if e.kind is EventKind.DEATH), ("", 0.0))
+    def last(self, kind: EventKind) -> tuple[str, float]:
+        """The last event of a kind that is kept, and when it was; an empty text if there was none."""
+        return next(((e.text, e.at) for e in reversed(self._events) if e.kind is kind), ("", 0.0))
 
     def newest_first(self) -> list[TimelineEvent]:
         """The events that are kept."""

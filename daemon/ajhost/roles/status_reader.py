@@ -90,9 +90,13 @@ def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | No
             uptime_s,
             connection,
             state.last_death,
-            max(time.time() - state.died_at, 0.0) if state.last_death else 0.0,
+            _ago(state.died_at),
             silent_s,
             state.stopping,
+            state.last_replaced,
+            _ago(state.replaced_at),
+            state.drain_by if draining else "",
+            _ago(state.drain_at) if draining else 0.0,
         ),
         tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),
         state.count,
@@ -102,6 +106,11 @@ def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | No
         draining and out and not left,
         left,
     )
+
+
+def _ago(at: float) -> float:
+    """How long ago a moment was (seconds since 1970; 0: none)."""
+    return max(time.time() - at, 0.0) if at else 0.0
 
 
 def _ledgers(directory: Path, own: int | None) -> Iterator[tuple[Ledger, bool]]:
@@ -165,7 +174,8 @@ def _state(ledger: Ledger) -> str:
 def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus:
     route = names[entry.route] if entry.route < len(names) else ""
     state = "overdue" if 0 < entry.deadline_ns <= now else "running"
-    deadline = render(wall + entry.deadline_ns - now)
+    # both clocks are read at different moments: what is below a millisecond would differ from look to look
+    deadline = render(round(wall + entry.deadline_ns - now, -6))
     return TaskStatus(entry.id, entry.type, route, state, max(now - entry.started_ns, 0) / 1e9, deadline)
 
 

@@ -47,6 +47,9 @@ class Deaths:
         """Counts it."""
         self.count += 1
 
+    def worker_replaced(self, worker: WorkerProcess, why: str) -> None:
+        """Nobody waits for that."""
+
     def template_died(self, generation: int, how: str) -> None:
         """Notes it."""
         self.templates.append(generation)

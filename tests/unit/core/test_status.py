@@ -65,6 +65,10 @@ def test_its_json_is_what_programs_rely_on() -> None:
             "died_s": 0.0,
             "silent_s": 0.0,
             "stopping": False,
+            "last_replaced": "",
+            "replaced_s": 0.0,
+            "drain_by": "",
+            "drain_s": 0.0,
         },
         "workers": [
             {
@@ -189,6 +193,8 @@ def test_how_long_a_process_is_not_subscribed_counts_from_its_loss_over_all_trie
 
     assert step(ConnectionState.CONNECTING, 10) == "connecting for 1 min 30 s (s:4222): it ended"
     assert step(ConnectionState.SUBSCRIBED, 20) == "s:4222 for 1 min 20 s"
+    again = ConnectionStatus(ConnectionState.SUBSCRIBED, "s:4222", 20_000_000_000, Reason.NONE, "", 3)
+    assert str(ConnectionReport.of(again, 100_000_000_000)) == "s:4222 for 1 min 20 s, 3 reconnects"
     assert step(ConnectionState.WAITING, 40) == "waiting for 1 min (s:4222): it ended"
     assert step(ConnectionState.CONNECTING, 90) == "connecting for 1 min (s:4222): it ended"
     assert step(ConnectionState.SUBSCRIBED, 95) == "s:4222 for 5 s"

@@ -32,7 +32,7 @@ class Decision:
 
 Action = Callable[[Mapping[str, object]], Awaitable[Decision]]
 Actions = Mapping[str, Action]
-"""What can be asked for, by name; each gets the whole request."""
+"""What can be asked for, by name; each gets the whole request, and who asks as `by`."""
 
 
 async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Server:
@@ -49,7 +49,8 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
         if (action := actions.get(str(asked.get("ask")))) is None:
             return Decision(False, "no request that this host knows, or one of more than 64 KiB")
         late = ", who waits no more: not done" if _has_gone(writer) else ""
-        _log.info("%s asked for by %s%s", asked["ask"], _peer(writer), late)
+        peer = _peer(writer)
+        _log.info("%s asked for by %s%s", asked["ask"], peer, late)
         if late:
             return Decision(False, "nobody waits for it any more")
         meant = asked.get("settings")
@@ -59,7 +60,7 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
         ):
             return Decision(False, other)
         try:
-            return await action(asked)
+            return await action({**asked, "by": peer})
         except Exception as error:
             _log.exception("%s failed", asked["ask"])
             return Decision(False, f"the host could not do it: {error}")

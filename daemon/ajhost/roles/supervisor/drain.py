@@ -34,10 +34,13 @@ class Drainer:
         self._pool, self._timeline, self._on_change = pool, timeline, on_change
         self._phase = phase
         self._drained = False
+        self.asked = ("", 0.0)
+        """Who asked for the drain, and when (seconds since 1970); empty if the host does not drain."""
         if (before := state_file.read(pool.runtime)) is not None and before.draining:
             _log.warning(
                 "the host is drained, as it was when its supervisor was killed: `ajhost resume` ends it"
             )
+            self.asked = before.drain_by, before.drain_at
             pool.handle(Drain())
 
     def enter(self, phase: SupervisorPhase) -> None:
@@ -65,10 +68,10 @@ class Drainer:
 
     async def obey_drain(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for. Returns when the host is out of the group, or soon."""
-        del asked
         if not self._pool.fleet.draining:
             _log.warning("draining: the host leaves the queue group and finishes what it holds")
             self._timeline.add(EventKind.DRAINED, "the host leaves the queue group")
+            self.asked = str(asked.get("by", "")), time.time()
             self._pool.handle(Drain())
             self._on_change()
         await self._wait(self._is_out)
@@ -81,6 +84,7 @@ class Drainer:
         if fleet.draining:
             _log.warning("resumed: the host joins the queue group again")
             self._timeline.add(EventKind.DRAINED, "the host joins the queue group again")
+            self.asked = "", 0.0
             self._pool.handle(Resume())
             self._on_change()
         await self._wait(lambda: fleet.serving() >= fleet.count)

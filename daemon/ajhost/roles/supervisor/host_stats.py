@@ -52,6 +52,7 @@ def snapshot(
         draining=pool.fleet.draining,
         counts=counters.with_living(living),
         deaths=counters.deaths,
+        replaced=counters.replaced,
         requeued=counters.requeued,
         answered=counters.answered,
         last_resort=subscriptions,

@@ -100,11 +100,12 @@ class Reloader:
             if pool.has_template(old.generation):
                 pool.handle(old)
             return Decision(False, failed)
+        routes = _changed_routes(self._settings, settings)
         self._settings = settings
         self._on_reloaded(settings, spec)
         if pool.fleet.draining:
-            return Decision(True, f"generation {generation} is in place, and the host stays drained")
-        return Decision(True, f"generation {generation} serves")
+            return Decision(True, f"generation {generation} is in place, and the host stays drained{routes}")
+        return Decision(True, f"generation {generation} serves{routes}")
 
     async def _served(self, generation: int) -> str | None:
         """Waits until the generation serves everywhere; why it does not, otherwise.
@@ -163,6 +164,14 @@ def _said(error: BaseException) -> str:
     """Its text, with the limit that a thread or a descriptor was refused for."""
     limit = refusals.limit_behind(error)
     return f"{error} ({limit})" if limit else str(error)
+
+
+def _changed_routes(before: Settings, after: Settings) -> str:
+    """What a reload took away and added: a route that is gone by mistake is a task that finds no responder."""
+    old, new = ([handler.route for handler in settings.handlers] for settings in (before, after))
+    gone, more = ([r for r in one if r not in other] for one, other in ((old, new), (new, old)))
+    said = (("no longer served", gone), ("new", more))
+    return "".join(f"; {what}: {', '.join(map(repr, routes))}" for what, routes in said if routes)
 
 
 def _changed_key(

@@ -25,8 +25,8 @@ class HostState:
     `settings` (the file; empty if all are in the environment) and `version` are of the host, `started_ns` is when its
     supervisor began (monotonic). `waiting`: why no server lets the host in, while it waits for its first one.
     `draining`: an operator has taken the host out of the queue group; the next start begins so, unless this one has
-    ended in order. `last_death`: of a worker or a template, in words; `died_at` is seconds since 1970. `stopping`: in
-    order.
+    ended in order. `last_death`: of a worker or a template, in words; `last_replaced`: of a worker, in order.
+    `drain_by`: who asked for the drain. Times ending in `_at` are seconds since 1970. `stopping`: in order.
     """
 
     pid: int
@@ -42,6 +42,10 @@ class HostState:
     last_death: str = ""
     died_at: float = 0.0
     stopping: bool = False
+    last_replaced: str = ""
+    replaced_at: float = 0.0
+    drain_by: str = ""
+    drain_at: float = 0.0
 
 
 def write(directory: Path, state: HostState) -> object:

@@ -222,6 +222,11 @@ class Supervisor(PoolEvents):
             self._tell_state()
         self._phase.worker_died(worker, how)
 
+    def worker_replaced(self, worker: WorkerProcess, why: str) -> None:
+        """It shall be replaced in order."""
+        self.timeline.add(EventKind.REPLACED, f"worker {worker.slot} (pid {worker.pid}): {why}")
+        self._tell_state()
+
     def template_died(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
         self._strays.owner_died()
@@ -359,7 +364,8 @@ class Supervisor(PoolEvents):
                 os.getpid(), self._fleet.generation, self._phase.ready, self._fleet.count, routes,
                 settings, __version__, self._began_ns, self._phase.waiting,
                 self._drainer.outlives_us(stopping=self._shutdown.urgency is not Urgency.NONE),
-                *self.timeline.last_death(), self._stopping,
+                *self.timeline.last(EventKind.DEATH), self._stopping, *self.timeline.last(EventKind.REPLACED),
+                *self._drainer.asked,
             ),
         )  # fmt: skip
 

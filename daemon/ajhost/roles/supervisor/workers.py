@@ -66,6 +66,9 @@ class PoolEvents(Protocol):
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
         """Before its replacement is forked."""
 
+    def worker_replaced(self, worker: WorkerProcess, why: str) -> None:
+        """It shall be replaced in order."""
+
     def template_died(self, generation: int, how: str) -> None:
         """Its workers live on."""
 
@@ -283,7 +286,9 @@ class WorkerPool(WorkerEvents):
         known = self.fleet.members.get(member.serial)
         if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
             _log.warning("worker %d (pid %d) is replaced: %s", member.slot, member.pid, why)
+            self.counters.replaced += 1
             self.handle(Recycle(member.serial))
+            self._events.worker_replaced(member, why)
 
     def worker_died(self, member: WorkerProcess) -> None:
         """Its process is gone: it is counted, recovered and replaced."""
