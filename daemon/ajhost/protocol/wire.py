@@ -35,6 +35,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = "no reason given"
 
 
+LONGEST_REPLY_SUBJECT = 1024
+"""Bytes. A server ends the connection of who publishes a line of more than 4,096 (`max_control_line`), each time anew; one
+of its cluster may take longer ones."""
 _PLAIN_WORD = rb"[^\x00-\x20\x7f*>.]++"
 _NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
 """What begins with `$` asks the server itself for something (`$JS.API.STREAM.DELETE...`), with this host's rights; the
@@ -66,14 +69,18 @@ def route_of(subject: str) -> str:
 
 
 def reply_subjects(prefixes: Sequence[str] = ()) -> re.Pattern[bytes]:
-    """Matches the reply subjects that may be answered: plain ones, which cannot do anything but reach a requester.
+    """Matches the reply subjects that may be answered: plain ones, which cannot do anything but reach a requester, and
+    no longer than `LONGEST_REPLY_SUBJECT`.
 
     With `prefixes` (first words of a subject), only what begins with one of them. Anybody who may publish a request
     chooses its reply subject, and what is sent there is sent with the rights of this host.
     """
     among = b"|".join(re.escape(prefix.encode()) + rb"\." for prefix in prefixes)
     wanted = b"(?=%b)" % among if among else b""
-    return re.compile(rb"(?!%b)%b%b(?:\.%b)*+\Z" % (_NOT_FOR_REPLIES, wanted, _PLAIN_WORD, _PLAIN_WORD))
+    short = rb"(?=.{,%d}\Z)" % LONGEST_REPLY_SUBJECT
+    return re.compile(
+        rb"(?!%b)%b%b%b(?:\.%b)*+\Z" % (_NOT_FOR_REPLIES, short, wanted, _PLAIN_WORD, _PLAIN_WORD)
+    )
 
 
 def read_deadline(header: bytes) -> int | None:

@@ -18,6 +18,7 @@ from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.protocol.times import render_seconds
 from ajhost.protocol.wire import (
     LONGEST_KNOWN,
+    LONGEST_REPLY_SUBJECT,
     known_deadline,
     read_deadline,
     reply_subjects,
@@ -92,7 +93,7 @@ class RequestChecker:
         which costs more than a request's ledger entry, is asked once for each requester.
         """
         inbox, _, word = reply.rpartition(b".")
-        plain = word.isalnum()
+        plain = word.isalnum() and len(reply) <= LONGEST_REPLY_SUBJECT
         if plain and inbox in self._inboxes:
             return True
         if self._may_answer(reply) is None:

@@ -349,6 +349,8 @@ def test_a_plain_reply_subject_is_answered(reply: bytes) -> None:
         b"a\x00b",
         b"a\x7f",
         b"a\n",
+        b"_INBOX." + b"a" * 1018,
+        b"a." * 512 + b"a",
     ],
 )
 def test_a_reply_subject_that_does_more_than_reach_a_requester_is_not_answered(reply: bytes) -> None:

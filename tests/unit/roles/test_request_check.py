@@ -11,7 +11,7 @@ from typing import Protocol
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
@@ -313,6 +313,7 @@ def test_a_clock_that_is_too_far_ahead_to_be_corrected_for_is_told(
 
 
 @given(st.lists(st.text("aB0.$*> \n_", max_size=9).map(str.encode), min_size=1))
+@example([b"a.b", b"a." + b"b" * 5000])
 def test_which_reply_subjects_are_answered_does_not_depend_on_those_before(replies: list[bytes]) -> None:
     checker = RequestChecker(handlers("a"), DEFAULT, UNSIGNED, ["_", "a"])
     pattern = reply_subjects(["_", "a"])
