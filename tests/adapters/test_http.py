@@ -46,3 +46,31 @@ async def test_connections_that_come_all_at_once_are_closed_but_for_some() -> No
         for client in clients:
             client.close()
         server.close()
+
+
+async def test_nothing_behind_a_request_with_a_body_is_taken_for_another_request() -> None:
+    port = free_port()
+    asked_for: list[str] = []
+
+    def answer() -> Page:
+        asked_for.append("page")
+        return Page(200, PLAIN_TEXT, b"well\n")
+
+    server = await HttpServer.start(f"127.0.0.1:{port}", {"/page": Endpoint(answer)}, PageAccess())
+    smuggled = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    heads = (
+        b"POST /no HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+        b"GET /no HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+        b"GET /no HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    )
+    try:
+        for head in heads:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + smuggled)
+            answers = await reader.read()
+            writer.close()
+            assert answers.count(b"HTTP/1.1 404") == 1, answers
+            assert b"x-content-type-options: nosniff" in answers
+        assert not asked_for
+    finally:
+        server.close()

@@ -80,6 +80,8 @@ async def test_a_page_of_somebody_else_cannot_ask_by_a_name_of_its_own(guarded: 
         "evil.example:9464",
         "jobs.example.net.evil.example",
         "127.0.0.1.evil.example",
+        "[::1].evil.example",
+        "[::1]evil.example:80",
     ):
         assert await status(listen, "/status", Host=name, Authorization="Bearer open sesame") == 421
     for name in (

@@ -29,6 +29,15 @@ _MOST_CONNECTIONS = 32
 has no request in progress or does not read its answers, or the new one if there is none."""
 _BACKLOG = 64
 PLAIN_TEXT = "text/plain; charset=utf-8"
+Headers = tuple[tuple[bytes, bytes], ...]
+_OF_ALL: Headers = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""Headers of every answer: no browser takes it for another type, nor gives it to another site's page."""
+_BODY = (b"content-length", b"transfer-encoding")
+_CLOSE: Headers = ((b"connection", b"close"),)
 
 
 class CannotListen(Exception):
@@ -42,7 +51,7 @@ class Page:
     status: int
     kind: str
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +141,9 @@ class HttpServer:
         assert scope["type"] == "http"
         answer = self._answer(scope)
         if isinstance(answer, Page):
-            await _send_page(answer, send)
+            # who stands in front may see another end of a body, and another request behind it (RFC 9112, section 11.2)
+            has_body = any(name in _BODY for name, _ in scope["headers"])
+            await _send_page(answer, send, _CLOSE if has_body else ())
             return
         self._streams += 1
         try:
@@ -154,19 +165,15 @@ class HttpServer:
         return answer
 
 
-async def _send_page(page: Page, send: ASGISendCallable) -> None:
-    headers = [
-        (b"content-type", page.kind.encode()),
-        (b"content-length", str(len(page.body)).encode()),
-        (b"cache-control", b"no-store"),
-        *page.headers,
-    ]
+async def _send_page(page: Page, send: ASGISendCallable, more: Headers) -> None:
+    length = (b"content-length", str(len(page.body)).encode())
+    headers = [(b"content-type", page.kind.encode()), length, *_OF_ALL, *page.headers, *more]
     await send({"type": "http.response.start", "status": page.status, "headers": headers, "trailers": False})
     await send({"type": "http.response.body", "body": page.body, "more_body": False})
 
 
 async def _send_stream(stream: Stream, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+    headers = [(b"content-type", b"text/event-stream"), *_OF_ALL]
     await send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": False})
 
     async def send_chunks() -> None:

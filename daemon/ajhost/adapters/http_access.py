@@ -43,7 +43,8 @@ class PageAccess:
 def _host_name(header: str) -> str:
     name = header.strip().lower()
     if name.startswith("["):
-        return name.partition("]")[0][1:]
+        address, _, port = name[1:].partition("]")
+        return name if port.strip(":0123456789") else address
     return name.partition(":")[0].rstrip(".")
 
 

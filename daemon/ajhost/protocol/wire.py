@@ -36,8 +36,8 @@ _NO_TEXT = "no reason given"
 
 
 LONGEST_REPLY_SUBJECT = 1024
-"""Bytes. A server ends the connection of who publishes a line of more than 4,096 (`max_control_line`), each time anew; one
-of its cluster may take longer ones."""
+"""Bytes. A server ends the connection of who publishes a line of more than 4,096 (`max_control_line`), each time anew;
+another one of its cluster may take longer ones."""
 _PLAIN_WORD = rb"[^\x00-\x20\x7f*>.]++"
 _NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
 """What begins with `$` asks the server itself for something (`$JS.API.STREAM.DELETE...`), with this host's rights; the
