@@ -252,6 +252,8 @@ TRIAL_LIMIT = 5.0
 """`ajhost check --connect` gives each server so long for log-in, subscriptions and a message."""
 SERVICES_ASKED = 0.5
 """`ajhost check --connect` waits so long for what other services say of their queue groups."""
+EXPIRY_WARNING = 14 * 86_400.0
+"""`ajhost check --connect` warns of a certificate or JWT that expires sooner."""
 CONNECTION_PROVEN = 2.0
 """After this long a connection's earlier failures are forgotten. A server that lets a process in and throws it out
 again is not tried faster and faster."""

@@ -33,8 +33,6 @@ _LONGEST_INBOX = 64
 """Bytes of a requester's inbox that is remembered; a router's has 29."""
 _LONGEST_SUBJECT = 512
 """Bytes of a subject that is remembered. Those of routes are shorter; a false server's may be 64 kB."""
-_LONG = 1000.0
-"""Seconds from which on digits after the third matter more than fractions."""
 _SECOND_NS = 1_000_000_000
 _SHOWN = 80
 
@@ -224,7 +222,7 @@ class RequestChecker:
 def _passed(header_ns: int, tried_ns: int | None, wall_ns: int) -> str:
     """By how much a deadline had passed. Both clocks, where the request was sent in time and that is long ago."""
     passed = max((wall_ns - header_ns) / _SECOND_NS, 0.0)
-    text = f"it had passed {passed:.0f} s" if passed >= _LONG else f"it had passed {passed:.3g} s"
+    text = f"it had passed {passed:.0f} s" if passed >= 1000 else f"it had passed {passed:.3g} s"
     text += " before the request was read"
     if tried_ns is not None and tried_ns <= header_ns and wall_ns - tried_ns > SKEW_PLAUSIBLE * _SECOND_NS:
         sent, read = render_seconds(tried_ns), render_seconds(wall_ns)

@@ -46,6 +46,11 @@ class ConnectAttempts:
         self.largest_request = 0
         """Bytes of the largest request that the present server may hand over."""
 
+    @property
+    def jwt_expires(self) -> float | None:
+        """When the JWT that was shown last does, in seconds since 1970; None if there was none, or it says none."""
+        return None if self._data.creds is None else self._data.creds.expires
+
     def reconfigure(self, settings: NatsSettings) -> None:
         """Other credentials from the next attempt on."""
         self._credentials = Credentials(settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from ajhost.core.connection_table import ConnectionFailed, Lost, Resolved, Seale
 from ajhost.core.server_errors import violation_of
 from ajhost.core.server_pool import Server
 from ajhost.core.server_restart import RestartWindow
-from ajhost.core.timings import SERVICES_ASKED, TRIAL_LIMIT
+from ajhost.core.timings import EXPIRY_WARNING, SERVICES_ASKED, TRIAL_LIMIT
 from ajhost.protocol.frames import Message
 from ajhost.protocol.service_api import ServiceInfo, Verb, covers, read_info
 from ajhost.settings.values import NatsSettings
@@ -29,7 +30,7 @@ _INBOXES = "_INBOX"
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found: a line for each problem, and for each thing that could not be looked at."""
+    """What was found: a line for each problem, and for each thing that will be one, or could not be looked at."""
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -51,6 +52,7 @@ async def try_servers(settings: NatsSettings, subjects: Sequence[str], runtime: 
         except TimeoutError:
             found = [f"no answer within {TRIAL_LIMIT:.0f} s"]
         problems += [f"NATS at {server}: {text.removeprefix(f'{server}: ')}" for text in found]
+        warnings += [f"NATS at {server}: {text}" for text in trial.expiring]
         # servers of one cluster say the same
         problems += [text for text in trial.doubled if text not in problems]
         warnings += [text for text in trial.not_seen if not found and text not in warnings]
@@ -79,6 +81,7 @@ class _Trial(Driver):
         self.doubled: list[str] = []
         """Who else gets each task, being in another queue group."""
         self.not_seen: list[str] = []
+        self.expiring: list[str] = []
         self._transport = LedgerTransport(ledger, RestartWindow(ledger), self._services, self)
         self._attempts = ConnectAttempts(settings, "ajhost check")
         prefixes = settings.reply_prefixes or (_INBOXES,)
@@ -97,6 +100,7 @@ class _Trial(Driver):
         try:
             if (failed := await self._log_in(server)) is not None:
                 return [failed]
+            self._look_at_expiries()
             problems = await self._permissions(subjects)
             if self._lost is None:
                 await self._compare_groups(subjects)
@@ -113,6 +117,17 @@ class _Trial(Driver):
             await self._attempts.log_in(self._transport, server) if isinstance(opened, Sealed) else opened
         )
         return failed.text if isinstance(failed, ConnectionFailed) else None
+
+    def _look_at_expiries(self) -> None:
+        tls = self._transport.out.tls
+        until = {
+            "the server's certificate": None if tls is None else tls.certificate_expires,
+            "the user's JWT": self._attempts.jwt_expires,
+        }
+        for what, at in until.items():
+            if at is not None and at - time.time() < EXPIRY_WARNING:
+                moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
+                self.expiring.append(f"{what} expires at {moment}: no connection is made from then on")
 
     async def _permissions(self, subjects: Sequence[str]) -> list[str]:
         token = secrets.token_hex(8)

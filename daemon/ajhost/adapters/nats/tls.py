@@ -34,6 +34,12 @@ class TlsSession:
         self.pending = False
         """Whether decrypted bytes may be left that no event of the socket will announce."""
 
+    @property
+    def certificate_expires(self) -> float | None:
+        """When the server's certificate does, in seconds since 1970; None if it does not say."""
+        until = (self._tls.getpeercert() or {}).get("notAfter")
+        return ssl.cert_time_to_seconds(until) if isinstance(until, str) else None
+
     async def handshake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         """:raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up."""
         while True:
