@@ -21,6 +21,7 @@ import functools
 import inspect
 import json
 import math
+import numbers
 import sys
 from collections import UserString, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
@@ -43,6 +44,7 @@ _DEEPEST = 250
 """Levels that are followed; orjson follows 254, and a circle has no end."""
 _SHOWN = 100
 """Characters of a place that are shown: keys may be long, and secret."""
+_FINER_THAN_MICROSECONDS = ("ns", "ps", "fs", "as")
 _BYTES = (bytes, bytearray, memoryview)
 _PLAIN = (str, bool, type(None))
 
@@ -94,9 +96,7 @@ def _default(value: Any) -> Any:
     if isinstance(value, Decimal) and not value.is_finite():
         raise CannotEncode(f"{value} is not a number that JSON has")
     if _is_numpy(value):
-        if value.dtype.kind in "mM" and sys.modules["numpy"].isnat(value).any():
-            raise CannotEncode("NaT is not a time that JSON has")  # `tolist` makes it None
-        plain = value.tolist() if hasattr(value, "tolist") else value
+        plain = _numpy_times(value) if value.dtype.kind in "mM" else value.tolist()
         if type(plain) is not type(value):
             return plain
     standard = _standard(value)
@@ -144,6 +144,23 @@ def _by_pydantic(value: Any) -> Any:
     from pydantic_core import to_jsonable_python
 
     return to_jsonable_python(value, inf_nan_mode="constants")
+
+
+def _numpy_times(value: Any) -> Any:
+    """A datetime64, a timedelta64, or an array of them, as times of the standard library.
+
+    numpy's `tolist` makes None of NaT, and plain numbers of what those cannot hold.
+    """
+    numpy = sys.modules["numpy"]
+    unit, _ = numpy.datetime_data(value.dtype)
+    if numpy.isnat(value).any():
+        raise CannotEncode("NaT is not a time that JSON has")
+    if value.dtype.kind == "m" and unit in ("Y", "M", "generic"):
+        raise CannotEncode(f"a timedelta64 of the unit {unit} is no length of time")
+    plain = (value.astype(f"{value.dtype.kind}8[us]") if unit in _FINER_THAN_MICROSECONDS else value).tolist()
+    if any(isinstance(moment, int) for moment in numpy.array(plain, dtype=object).flat):
+        raise CannotEncode("a time beyond those that Python has, of the years 1 to 9999")
+    return plain
 
 
 def _is_numpy(value: object) -> bool:
@@ -295,6 +312,8 @@ def _cure(value: object) -> str:
             return "; raise it"
         if isinstance(value, type):
             return f"; it is the class {_name_of(value)} itself"
+        if _is_numpy(value) and isinstance(value, numbers.Real):  # numpy.longdouble
+            return "; return float() of it"
         for method in ("to_dict", "to_dicts", "tolist", "read"):  # of pandas, polars, arrays, files
             if callable(getattr(kind, method, None)):
                 return f"; return what its {method}() makes"
