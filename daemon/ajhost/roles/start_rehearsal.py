@@ -24,7 +24,8 @@ from ajhost.adapters.linux import child_processes, ledger_file, processes, refus
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
 from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
-from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity, geometry_for
+from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity
+from ajhost.roles import ledger_room
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
     FROM_WORKER,
@@ -42,8 +43,6 @@ from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.values import LogSettings, NatsSettings, Settings
 
-_MAX_PAYLOAD = 1 << 20
-"""Bytes; a NATS server's default, which only a connection could correct."""
 _SUPERVISOR, _WORKER = 1, 2
 _OWN_FILES = 12
 """What a host has in its runtime directory besides the ledgers of its workers; some are written anew beside the old."""
@@ -145,7 +144,7 @@ async def _one_worker(
 ) -> None:
     """:raises TemplateFailed: when the worker does not come to serve."""
     directory = spec.runtime / "ledger"
-    geometry = geometry_for(spec.workers.concurrency + spec.workers.backlog, _MAX_PAYLOAD)
+    geometry = ledger_room.worker_geometry(spec.workers)
     for serial, slot in ((_SUPERVISOR, SUPERVISOR_SLOT), (_WORKER, 0)):
         ledger_file.make(directory, geometry, Identity(serial, slot, 1))
     ours, theirs = pair()
@@ -253,7 +252,7 @@ _INFO = {
     "version": "2.10.0",
     "proto": 1,
     "headers": True,
-    "max_payload": _MAX_PAYLOAD,
+    "max_payload": ledger_room.MAX_PAYLOAD,
     "host": "127.0.0.1",
     "port": 4222,
     "client_id": 1,
@@ -295,17 +294,12 @@ def _runtime_problems(settings: Settings) -> list[str]:
             return [f"runtime.directory: {directory}: {why}, allowed: one that this user may write"]
         place = directory
     workers = settings.workers
-    each = geometry_for(workers.concurrency + workers.backlog, _MAX_PAYLOAD).prepared_size
-    needed = (workers.count + 2) * each  # the supervisor's own is twice as large
+    if (missing := ledger_room.lacking(workers, place)) is not None:
+        return [f"runtime.directory: {missing}"]
     try:
         room = os.statvfs(place)
-    except OSError:  # a sandbox refuses the look; the start allocates what it needs, and says what it lacks
+    except OSError:  # a sandbox refuses the look
         return []
-    if (free := room.f_bavail * room.f_frsize) < needed:
-        return [
-            f"runtime.directory: {free >> 20} MiB are free in {place}, {needed >> 20} MiB are needed: "
-            f"{each / (1 << 20):.1f} for each of {workers.count} workers (workers.backlog), as much again for the host"
-        ]
     if room.f_files and room.f_favail < (files := workers.count + _OWN_FILES):
         return [
             f"runtime.directory: {room.f_favail} files can be made in {place}, {files} are needed: "

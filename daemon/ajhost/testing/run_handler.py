@@ -20,7 +20,8 @@ from ajhost.protocol.wire import encode_reply
 from ajhost.roles.application import around, check_lifespan, check_middleware, manager_of
 from ajhost.roles.handlers import LoadedHandler, callable_of
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
-from ajhost.roles.worker.request import Attempt, Phase, Route, StuckReason
+from ajhost.roles.worker.request import Attempt, Phase, StuckReason
+from ajhost.roles.worker.route import Route
 from ajhost.testing.tasks import make_task
 
 _MAX_PAYLOAD = 1 << 20

@@ -35,8 +35,11 @@ from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.recovery.takeover import answer_for, answer_started, requeue_tokens
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.request import BEGINNING, Route
+from ajhost.roles.worker.orphaned import Orphaned
+from ajhost.roles.worker.request import BEGINNING
 from ajhost.roles.worker.responder import Responder
+from ajhost.roles.worker.retirement import Retirement
+from ajhost.roles.worker.route import Route
 from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.host_parts import DIED, GEOMETRY, Act, HostParts, Killed, body, frame, lying, until
@@ -91,9 +94,8 @@ class Worker:
             self.producer,
             Lives(1.0),
             attempts,
+            Retirement(self.executor, 0, Orphaned(lambda: None), lambda request: None),
             backlog=100,
-            max_tasks=0,
-            on_worn=lambda: None,
         )
         self.consumer = Consumer(
             ledger,

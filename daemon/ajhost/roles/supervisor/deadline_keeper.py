@@ -8,12 +8,12 @@ from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.view import Ledger
 from ajhost.protocol.reasons import FailureReason
+from ajhost.roles import overload
 from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
 
 TICK_NS = nanoseconds(CHECK_INTERVAL)
 _EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("its worker did not answer in time")
-_REFUSED = FailureReason.OVERLOADED.text("the worker that refused it did not say so in time")
 
 
 class DeadlineKeeper:
@@ -48,7 +48,7 @@ class DeadlineKeeper:
         for entry in overdue(ledger, now_ns + lead_ns):
             found[entry.index] = entry.seq
             if before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns:
-                answer_for(ledger, entry, self._standby, _REFUSED if entry.refused else _EXCEEDED)
+                answer_for(ledger, entry, self._standby, overload.UNTOLD if entry.refused else _EXCEEDED)
                 answered += entry.state is State.STARTED and not entry.refused
         if found:
             self._suspects[ledger.serial] = found

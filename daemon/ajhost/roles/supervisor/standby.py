@@ -22,12 +22,13 @@ from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRIBE_LIMIT
-from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word, geometry_for
+from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task_record import read_task
 from ajhost.protocol.wire import encode_reply, host_subjects
+from ajhost.roles import ledger_room, overload
 from ajhost.roles.process_specs import GenerationSpec, connection_name
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.producer import Producer
@@ -37,8 +38,6 @@ from ajhost.roles.supervisor.own_answers import OwnAnswers
 
 _log = logging.getLogger("ajhost.supervisor")
 _SERVICE = b"$SRV."
-_HELD = 2048
-"""Requests that the standby can hold at once: what a dead worker's chunk and socket may give, and the last resort."""
 
 
 class Standby(Sink):
@@ -59,7 +58,7 @@ class Standby(Sink):
         self.serial = serial
         ledger_file.make(
             self.directory,
-            geometry_for(_HELD, max_payload),
+            ledger_room.standby_geometry(max_payload),
             Identity(serial, SUPERVISOR_SLOT, spec.generation),
         )
         self.ledger = ledger_file.LockedLedger(self.directory, serial)
@@ -125,7 +124,7 @@ class Standby(Sink):
         self._group = spec.nats.queue_group
         if self._service is not None:
             self._service.use_routes([h.route for h in spec.handlers], self._group)
-        self._backlog = max(spec.workers.backlog * spec.workers.count, _HELD // 2)
+        self._backlog = max(spec.workers.backlog * spec.workers.count, ledger_room.HELD_BY_STANDBY // 2)
 
     async def connect(self) -> None:
         """Connects, however long it takes."""
@@ -217,9 +216,8 @@ class Standby(Sink):
         now_ns = time.monotonic_ns()
         index = self.ledger.receive_copy(frame, received_ns if 0 < received_ns < now_ns else now_ns)
         if index is None:
-            text = FailureReason.OVERLOADED.text("too many requests to take over at once")
-            self.answer(reply, Failed(text), received_ns / 1e9)
-            self.own_answers.refused(frame, text)
+            self.answer(reply, Failed(overload.TOO_MANY_TAKEN_OVER), received_ns / 1e9)
+            self.own_answers.refused(frame, overload.TOO_MANY_TAKEN_OVER)
         return index
 
     def enqueue(self, index: int) -> None:
@@ -236,8 +234,7 @@ class Standby(Sink):
         elif self._draining:
             self._refuse(index, reply, self._draining, data[begin:end])
         elif not self._keep(index, copy, checked[1], int(checked[2] * 1e9)):
-            text = FailureReason.OVERLOADED.text("no room for a request of this size")
-            self._refuse(index, reply, text, data[begin:end])
+            self._refuse(index, reply, overload.NO_ROOM, data[begin:end])
 
     def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
         self.ledger.set_route(index, handler)
@@ -275,8 +272,7 @@ class Standby(Sink):
                 index, reply, FailureReason.BAD_REQUEST.text("more than this host can hold"), data[begin:end]
             )
         elif self.producer.full(self._backlog):
-            text = FailureReason.OVERLOADED.text(f"{self._backlog} requests wait already")
-            self._refuse(index, reply, text, data[begin:end])
+            self._refuse(index, reply, overload.backlog_full(self._backlog), data[begin:end])
         else:
             self._enqueue_checked(index, data, message, data[begin:end])
 
@@ -291,9 +287,8 @@ class Standby(Sink):
         if not self._answerable(reply):
             self._unanswerable(reply)
             return
-        text = FailureReason.OVERLOADED.text("no room in the ledger")
-        self.answer(reply, Failed(text))
-        self.own_answers.refused(b"", text)
+        self.answer(reply, Failed(overload.NO_ENTRY))
+        self.own_answers.refused(b"", overload.NO_ENTRY)
 
     def _expired(self, index: int) -> None:
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")

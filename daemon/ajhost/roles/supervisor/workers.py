@@ -32,7 +32,8 @@ from ajhost.core.fleet import (
     state_number,
 )
 from ajhost.core.host_counters import Counters
-from ajhost.ledger.layout import Identity, Word, geometry_for
+from ajhost.ledger.layout import Identity, Word
+from ajhost.roles import ledger_room
 from ajhost.roles.messages import (
     CancelResult,
     FromWorker,
@@ -180,13 +181,10 @@ class WorkerPool(WorkerEvents):
     def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
         """A worker's ledger, its channel, and the supervisor's side of both."""
         workers = self.generations[spawn.generation].spec.workers
-        geometry = geometry_for(workers.concurrency + workers.backlog, self.max_payload)
+        geometry = ledger_room.worker_geometry(workers, self.max_payload)
         if self._told_size != geometry.size:
-            self._told_size, count = geometry.size, workers.count
-            mib = geometry.prepared_size / (1 << 20)
-            more = (geometry.size - geometry.prepared_size) >> 20
-            large = f", and up to {more} MiB more while they hold tasks of over 1 MiB" if more else ""
-            _log.info("%d workers take %.1f MiB each of %s%s", count, mib, self._directory, large)
+            self._told_size = geometry.size
+            _log.info("%s", ledger_room.told_at_start(workers, geometry, self._directory))
         ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
         ours, theirs = pair()
         try:

@@ -16,8 +16,7 @@ from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.api import Task
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.reasons import FailureReason
-from ajhost.roles import attempt_records
+from ajhost.roles import attempt_records, overload
 from ajhost.roles.application import around
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_stacks import DeadlineStacks
@@ -99,7 +98,7 @@ class Executor:
                     thread_name(attempt), self._context.copy(), lambda: self._in_thread(attempt)
                 )
             except NoThreads as refusal:
-                failed = Failed.because(FailureReason.OVERLOADED, str(refusal))
+                failed = Failed(overload.no_thread(str(refusal)))
                 self._loop.call_soon(self._end, attempt, failed)
         if attempt.deadline < self._deadlines.soon_enough:
             self._deadlines.look_by(attempt.deadline)

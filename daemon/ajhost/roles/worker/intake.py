@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ajhost.adapters.nats.interfaces import Received
 from ajhost.api import Task
@@ -15,21 +15,24 @@ from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task_record import TaskRecord
 from ajhost.protocol.unwrap import unwrap
+from ajhost.roles import overload
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT
 from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.request import PulledRequest, Request, Route
+from ajhost.roles.worker.request import PulledRequest, Request
 from ajhost.roles.worker.responder import Responder
+from ajhost.roles.worker.retirement import Retirement
+from ajhost.roles.worker.route import Route
 from ajhost.roles.worker.watchdog import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
 
 
 class Intake:
-    """Starts a request, enqueues it, or refuses it. `on_worn` is told when `max_tasks` (0: no limit) have started."""
+    """Starts a request, enqueues it, or refuses it."""
 
     def __init__(
         self,
@@ -40,10 +43,9 @@ class Intake:
         producer: Producer,
         watchdog: Watchdog,
         attempts: Attempts,
+        retirement: Retirement,
         *,
         backlog: int,
-        max_tasks: int,
-        on_worn: Callable[[], None],
     ) -> None:
         self._responder, self._ledger = responder, responder.ledger
         self._counts, self._in_buffer = responder.counts, responder.in_buffer
@@ -53,11 +55,8 @@ class Intake:
         self._routes = routes
         self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
         self._executor, self._producer, self._watchdog = executor, producer, watchdog
-        self._slots = executor.capacity
         self._backlog = backlog
-        self._left = max_tasks
-        """How many more tasks may start here; 0: without a limit."""
-        self._on_worn = on_worn
+        self._retirement, self._counts_starts = retirement, retirement.counts
         self._draining = ""
         self.state: object = None
         """What the lifespan yielded, for every task."""
@@ -86,7 +85,7 @@ class Intake:
             route = routes[handler]
             if (
                 executor.busy >= executor.capacity
-                or route.busy >= route.limit
+                or route.busy >= route.limit  # `has_room`, without a call for each request
                 or (route.permits is not None and not route.permits.take())
             ):
                 self._enqueue(index, data[begin:end], route, reply, checked)
@@ -108,13 +107,11 @@ class Intake:
         record, handler, deadline = checked
         self._ledger.set_route(index, handler)
         if self._producer.full(self._backlog):
-            text = FailureReason.OVERLOADED.text(f"{self._backlog} requests wait already")
-            self._responder.refuse(index, reply, text, (record, handler))
+            self._responder.refuse(index, reply, overload.backlog_full(self._backlog), (record, handler))
         elif self._producer.enqueue(index, frame, route.queue, int(deadline * 1e9), (reply, checked)):
             self._counts.enqueued += 1
         else:
-            text = FailureReason.OVERLOADED.text("no room for a request of this size")
-            self._responder.refuse(index, reply, text, (record, handler))
+            self._responder.refuse(index, reply, overload.NO_ROOM, (record, handler))
 
     def has(self, index: int) -> bool:
         """Whether somebody deals with the request of an entry: it waits, or it runs and has no answer yet."""
@@ -129,7 +126,7 @@ class Intake:
         if not self._answerable(reply):
             self._unanswerable(reply)
             return
-        self._responder.refuse_without_entry(reply, FailureReason.OVERLOADED.text("no room in the ledger"))
+        self._responder.refuse_without_entry(reply, overload.NO_ENTRY)
 
     def expired(self, index: int) -> None:
         """An enqueued request that nobody started in time (or, while draining, that nobody will)."""
@@ -144,7 +141,7 @@ class Intake:
         if self._executor.busy >= self._executor.capacity or not self._ledger.available:
             return False
         limited = self._limited.get(queue)
-        return limited is None or limited.busy < limited.limit
+        return limited is None or limited.has_room()
 
     def dequeued(self, frame: bytes, claimed: ClaimedRequest) -> bool:
         """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up.
@@ -205,11 +202,8 @@ class Intake:
                 self._deny(index, reply, text, (record, route.index), claimed)
                 return False
         self._ledger.set_deadline(index, int(deadline * 1e9))
-        if self._left:
-            self._left -= 1
-            if not self._left:
-                self._executor.capacity = 0  # what comes from now on is for others
-                self._on_worn()
+        if self._counts_starts:
+            self._retirement.started()
         if deadline > self._watchdog.horizon:
             self._watchdog.extend(deadline)
         task = Task(record, deadline, payload, self.state)
@@ -238,10 +232,6 @@ class Intake:
                 )
                 return "waiting" if refused else ""  # a consumer has begun it: whoever that is is asked again
         return ""
-
-    def lift_limit(self) -> None:
-        """The whole host stops: nobody comes after this worker, so it starts whatever is left."""
-        self._left, self._executor.capacity = 0, self._slots
 
     def give_up(self, text: str) -> None:
         """The time to drain is over: everything that is left is answered with `text`."""

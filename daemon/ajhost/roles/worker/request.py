@@ -12,16 +12,14 @@ import time
 from enum import Enum
 from typing import Any
 
-from ajhost.adapters.linux.permits import Permits
 from ajhost.adapters.log_record import TaskLabels
 from ajhost.api import Task
 from ajhost.protocol.outcome import Outcome
 from ajhost.protocol.task_record import TaskRecord
-from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.shared_queue.consumer import NO_ORIGIN, ClaimedRequest, Origin
 from ajhost.roles.worker.responder import Responder
+from ajhost.roles.worker.route import Route
 
-_NO_LIMIT = 1 << 62
 NEVER = float("inf")
 
 
@@ -55,23 +53,6 @@ class StuckReason(Enum):
 
     THREAD = "a thread, which cannot be stopped,"
     CANCELLATION = "a handler that swallowed its cancellation"
-
-
-class Route:
-    """A handler as this worker runs it: how many of its tasks are running here, and where they wait otherwise."""
-
-    __slots__ = ("busy", "handler", "index", "limit", "permits", "queue")
-
-    def __init__(
-        self, index: int, handler: LoadedHandler, queue: str, permits: Permits | None = None
-    ) -> None:
-        """`permits`: those of the whole host, of which each task has one while it runs."""
-        self.index = index
-        self.handler = handler
-        self.queue = queue
-        self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
-        self.permits = permits
-        self.busy = 0
 
 
 class Attempt:

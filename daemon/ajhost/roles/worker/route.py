@@ -1,4 +1,4 @@
-"""The routes of a worker, with the permits of those that have a limit of the whole host."""
+"""A route as a worker serves it: how many of its tasks may run here (`concurrency`), and on the whole host."""
 
 from __future__ import annotations
 
@@ -8,9 +8,30 @@ from ajhost.adapters.linux.permits import PermitFile, Permits
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import queue_of
-from ajhost.roles.worker.request import Route
 
 _FILE = "permits"
+_NO_LIMIT = 1 << 62
+
+
+class Route:
+    """A handler as this worker runs it: how many of its tasks are running here, and where they wait otherwise."""
+
+    __slots__ = ("busy", "handler", "index", "limit", "permits", "queue")
+
+    def __init__(
+        self, index: int, handler: LoadedHandler, queue: str, permits: Permits | None = None
+    ) -> None:
+        """`permits`: those of the whole host, of which each task has one while it runs."""
+        self.index = index
+        self.handler = handler
+        self.queue = queue
+        self.limit = _NO_LIMIT if handler.concurrency is None else handler.concurrency
+        self.permits = permits
+        self.busy = 0
+
+    def has_room(self) -> bool:
+        """Whether one more of its tasks may run in this worker, as far as `concurrency` goes."""
+        return self.busy < self.limit
 
 
 def make_routes(

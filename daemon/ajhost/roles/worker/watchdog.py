@@ -1,8 +1,8 @@
-"""Ends a worker whose loop never runs again, even without a supervisor.
+"""Ends a worker whose loop never runs again and that no supervisor is left to kill.
 
-The supervisor kills a worker that hangs past a deadline. If the supervisor is dead too, native code may hold the
-interpreter's lock, so that no Python code runs. `faulthandler` watches from a C thread that needs no lock, writes the
-stacks, and exits.
+One whose loop runs leaves by itself (`orphaned.py`), and a supervisor kills one that hangs past a deadline. Without
+either, native code may hold the interpreter's lock, so that no Python code runs. `faulthandler` watches from a C thread
+that needs no lock, writes the stacks, and exits.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import (
     CONFIRM_INTERVAL,
     HEARTBEAT_INTERVAL,
-    ORPHAN_GRACE,
     POLL_INTERVAL,
     SOCKET_STORED_LIMIT,
     nanoseconds,
@@ -43,7 +42,6 @@ from ajhost.roles.messages import (
     LeaveOrder,
     MembershipOrder,
     NewSocket,
-    RecycleRequest,
     SocketStored,
     StacksOrder,
     StacksResult,
@@ -64,9 +62,11 @@ from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.heartbeat_jobs import HeartbeatJobs
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
+from ajhost.roles.worker.orphaned import Orphaned
 from ajhost.roles.worker.queue_group import GroupMembership
 from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
+from ajhost.roles.worker.retirement import Retirement
 from ajhost.roles.worker.route import make_routes
 from ajhost.roles.worker.signals import SignalKeeper
 from ajhost.roles.worker.thread_pool import prepare_for_threads
@@ -117,6 +117,8 @@ class Worker(ExecutorEvents, Sink):
             events=self,
             stacks=stacks,
         )
+        self._orphaned = Orphaned(self._leave)
+        self._retirement = Retirement(self._executor, workers.max_tasks, self._orphaned, self._tell)
         self._producer = Producer(ledger, queues, self._loop, self._expired)
         self._intake = Intake(
             self._responder,
@@ -126,9 +128,8 @@ class Worker(ExecutorEvents, Sink):
             self._producer,
             self._watchdog,
             attempts,
+            self._retirement,
             backlog=workers.backlog,
-            max_tasks=workers.max_tasks,
-            on_worn=lambda: self._ask_to_retire(f"{workers.max_tasks} tasks served"),
         )
         self._attempts = attempts
         self._consumer = Consumer(
@@ -141,7 +142,6 @@ class Worker(ExecutorEvents, Sink):
         )
         self._kept = asyncio.Event()
         self._leaving, self._finish, self._hurry = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._retire_asked = self._orphaned = False
         self._confirmed_ns = 0
         self._pull_while_leaving = True
         self._heartbeat_jobs = HeartbeatJobs(
@@ -149,7 +149,7 @@ class Worker(ExecutorEvents, Sink):
         )
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
-        self._lifespan = LifespanRunner.of(spec, worker_spec, self._ask_to_retire, self.beat_from_thread)
+        self._lifespan = LifespanRunner.of(spec, worker_spec, self._retirement.ask, self.beat_from_thread)
         self._background: Background | None = None
         """Once it has joined: what handlers leave behind, and not what the application's start has."""
 
@@ -180,9 +180,9 @@ class Worker(ExecutorEvents, Sink):
         except TimeoutError:
             pass
         except ChannelClosed:
-            self._orphaned = True
-        if self._orphaned:
-            self._leave_orphaned()
+            self._orphaned.alone = True  # which the channel's reader is about to find as well
+        if self._orphaned.alone:
+            self._leave()
             await self._connection.leave()
 
     async def _pass_on(self, sock: socket.socket) -> None:
@@ -200,7 +200,9 @@ class Worker(ExecutorEvents, Sink):
     async def run(self) -> int:
         """Serves until told to leave; the exit status."""
         self._loop.add_reader(self._channel.fileno(), self._readable)
-        self._signals = SignalKeeper(self._loop, lambda: self._ask_to_retire("SIGTERM"), self._ask_to_retire)
+        self._signals = SignalKeeper(
+            self._loop, lambda: self._retirement.ask("SIGTERM"), self._retirement.ask
+        )
         forked_child.watch(self._loop)
         self._beat()
         serving = asyncio.create_task(self._serve())
@@ -263,11 +265,8 @@ class Worker(ExecutorEvents, Sink):
                 received = self._channel.receive()
             except ChannelClosed:
                 self._loop.remove_reader(self._channel.fileno())
-                self._orphaned = True
                 self._kept.set()
-                _log.error("the supervisor is gone: finishing what is held")
-                # told to leave already: the next start serves
-                self._loop.call_later(0.0 if self._retire_asked else ORPHAN_GRACE, self._leave_orphaned)
+                self._orphaned.channel_closed(asked_to_retire=self._retirement.asked)
                 return
             if received is None:
                 return
@@ -284,7 +283,7 @@ class Worker(ExecutorEvents, Sink):
             case LeaveOrder(stop):
                 self._pull_while_leaving = stop
                 if stop:
-                    self._intake.lift_limit()
+                    self._retirement.lift_limit()
                 else:
                     self._finish.set()
                 self._leaving.set()
@@ -322,16 +321,9 @@ class Worker(ExecutorEvents, Sink):
 
     def code_stuck(self, reason: StuckReason) -> None:
         del reason
-        self._ask_to_retire("a handler that cannot be stopped")
+        self._retirement.ask("a handler that cannot be stopped")
 
-    def _ask_to_retire(self, why: str) -> None:
-        if not self._retire_asked:
-            self._retire_asked = True
-            self._tell(RecycleRequest(why))
-        if self._orphaned:  # there is nobody left to ask
-            self._leave_orphaned()
-
-    def _leave_orphaned(self) -> None:
+    def _leave(self) -> None:
         self._finish.set()
         self._leaving.set()
 

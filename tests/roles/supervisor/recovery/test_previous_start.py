@@ -21,8 +21,8 @@ from ajhost.ledger.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
 from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
+from ajhost.roles import ledger_room
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
-from ajhost.roles.supervisor import standby as standby_module
 from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, Key, stored_name
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.procedure import Recovery
@@ -137,7 +137,9 @@ class EarlierStart:
         """A standby of an earlier start, without a connection, and its shared queue, which ends with its process."""
         queue = open_queue(DEFAULT)
         spec = dataclasses.replace(self.parts.plan, runtime=self.runtime)
-        standby_module._HELD = 16  # in a process of its own: each instruction that it executes is looked at
+        ledger_room.HELD_BY_STANDBY = (
+            16  # in a process of its own: each instruction that it executes is looked at
+        )
         return Standby(spec, serial, [queue], 1 << 12, lambda epoch, sock: None), queue
 
     def successor(self, number: int = 1) -> Act:

@@ -15,7 +15,8 @@ from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import read_task
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
-from ajhost.roles.worker.request import Attempt, Phase, Route, StuckReason
+from ajhost.roles.worker.request import Attempt, Phase, StuckReason
+from ajhost.roles.worker.route import Route
 
 _Result = TypeVar("_Result")
 

@@ -1,0 +1,54 @@
+"""The room that ledgers take in the runtime directory: how large they are, and whether there is enough of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ajhost.ledger.layout import Geometry, geometry_for
+from ajhost.settings.values import WorkerSettings
+
+HELD_BY_STANDBY = 2048
+"""Requests that the supervisor can hold: what a dead worker's chunk and socket may give, and the last resort."""
+MAX_PAYLOAD = 1 << 20
+"""Bytes; a NATS server's default, which only a connection could correct."""
+_OTHER_FILES = 1 << 20
+"""Bytes of statistics, recent attempts and the like."""
+
+
+def worker_geometry(workers: WorkerSettings, max_payload: int = MAX_PAYLOAD) -> Geometry:
+    """Of a worker's ledger."""
+    return geometry_for(workers.concurrency + workers.backlog, max_payload)
+
+
+def standby_geometry(max_payload: int = MAX_PAYLOAD) -> Geometry:
+    """Of the supervisor's."""
+    return geometry_for(HELD_BY_STANDBY, max_payload)
+
+
+def told_at_start(workers: WorkerSettings, geometry: Geometry, directory: Path) -> str:
+    """What the log says of the workers' ledgers."""
+    more = (geometry.size - geometry.prepared_size) >> 20
+    large = f", and up to {more} MiB more while they hold tasks of over 1 MiB" if more else ""
+    return f"{workers.count} workers take {_mib(geometry.prepared_size)} MiB each of {directory}{large}"
+
+
+def lacking(workers: WorkerSettings, place: Path) -> str | None:
+    """What is missing for a start in this directory; None if nothing, or if that cannot be told."""
+    each = worker_geometry(workers).prepared_size
+    own = standby_geometry().prepared_size + _OTHER_FILES
+    needed = workers.count * each + own
+    try:
+        room = os.statvfs(place)
+    except OSError:  # a sandbox refuses the look; the start allocates what it needs, and says what it lacks
+        return None
+    if (free := room.f_bavail * room.f_frsize) >= needed:
+        return None
+    return (
+        f"{free >> 20} MiB are free in {place}, {needed >> 20} MiB are needed: {_mib(each)} for each of "
+        f"{workers.count} workers (workers.backlog), {_mib(own)} for the host itself"
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f}"

@@ -1,0 +1,26 @@
+"""Why a request is refused with `overloaded:`: the host has no room for one more. Workers and the standby use the same
+texts."""
+
+from __future__ import annotations
+
+from ajhost.protocol.reasons import FailureReason
+
+_OVERLOADED = FailureReason.OVERLOADED
+NO_ENTRY = _OVERLOADED.text("no room in the ledger")
+"""Its connection ended before an entry was free."""
+NO_ROOM = _OVERLOADED.text("no room for a request of this size")
+"""The frame store has none for what is to wait."""
+TOO_MANY_TAKEN_OVER = _OVERLOADED.text("too many requests to take over at once")
+"""The supervisor's ledger is full while it recovers those of a worker."""
+UNTOLD = _OVERLOADED.text("the worker that refused it did not say so in time")
+"""A worker had refused it, and hangs since."""
+
+
+def backlog_full(waiting: int) -> str:
+    """As many requests wait as may."""
+    return _OVERLOADED.text(f"{waiting} requests wait already")
+
+
+def no_thread(why: str) -> str:
+    """A plain function finds no thread to run in."""
+    return _OVERLOADED.text(why)
