@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,6 +87,10 @@ LEFT = {
     "a patch": (
         "import time\ndef KEPT(): return 0.0\ntime.time = KEPT\n",
         "acme has replaced time.time, which the host calls too",
+    ),
+    "a limit": (
+        "import resource\nKEPT = resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n",
+        "RLIMIT_NOFILE is 200, it was ",
     ),
     "slow hooks": (
         "import os, time\nKEPT = os.register_at_fork(before=lambda: time.sleep(0.6))\n",
@@ -212,6 +217,34 @@ async def test_a_fork_hook_with_which_no_worker_can_be_made_is_named(
 ) -> None:
     source, parts = HOOKS[what]
     driver.module("acme", source + HANDLER)
+    (problem,) = await driver.problems(driver.plan())
+    for part in parts:
+        assert part in problem
+
+
+OF_THE_PROCESS = {
+    "too few descriptors": (
+        "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))\n",
+        ["RLIMIT_NOFILE is 20, it was ", "(resource.setrlimit)", "each worker has it, and needs 64"],
+    ),
+    "another user": (
+        "import os\nos.setuid(65534)\n",
+        ["the user is 65534, it was 0 (os.setuid)", "`user` in [runtime]"],
+    ),
+    "another root directory": (
+        "import os\nos.chroot({app!r})\n",
+        ["the root directory is another (os.chroot)"],
+    ),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+@pytest.mark.parametrize("what", OF_THE_PROCESS)
+async def test_what_keeps_each_worker_from_serving_is_refused_by_name(
+    driver: TemplateDriver, what: str
+) -> None:
+    source, parts = OF_THE_PROCESS[what]
+    driver.module("acme", source.replace("{app!r}", repr(str(driver.app))) + HANDLER)
     (problem,) = await driver.problems(driver.plan())
     for part in parts:
         assert part in problem

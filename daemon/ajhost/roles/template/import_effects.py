@@ -29,11 +29,12 @@ from ajhost.adapters.linux.processes import state_of
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
+from ajhost.roles.template.process_state import ProcessState
 from ajhost.settings.values import PythonSettings
 
 CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
 THREAD, CHILD, SIGNAL, TIMER = "thread", "child", "signal", "timer"
-TIMEOUT, PATCH, FORK = "timeout", "patch", "fork"
+TIMEOUT, PATCH, FORK, PROCESS = "timeout", "patch", "fork", "process"
 _NO_FORK = "no fork"
 """The kernel refuses a fork, for which the imports are not to blame."""
 _REFUSED = "refused"
@@ -101,6 +102,7 @@ class ImportWatch:
         self._masks = _signal_masks()
         self._timeout = socket.getdefaulttimeout()
         self._attributes = {key: getattr(module, name) for key, (module, name) in _PATCHABLE.items()}
+        self._process = ProcessState()
         self._probe = ForkProbe()
 
     def effects(self, stacks: int) -> list[ImportEffect]:
@@ -110,11 +112,18 @@ class ImportWatch:
 
         :param stacks: the descriptor to which faulthandler writes in this process.
         """
+        changed = [
+            ImportEffect(_REFUSED if refused else PROCESS, name, text)
+            for name, text, refused in self._process.changes()
+        ]
+        if any(effect.kind == _REFUSED for effect in changed):
+            return changed  # such a process may not even see its own descriptors
         found = [
             *self._patches(),
             *self._open(),
             *self._threads_and_children(),
             *self._signals_and_timers(),
+            *changed,
             *self._fork_hooks(stacks),  # last, since it sets SIGCHLD to its default
         ]
         if (timeout := socket.getdefaulttimeout()) != self._timeout:
@@ -213,7 +222,7 @@ def verdict(
                     f"a socket listens on {effect.name}, and each of {workers} workers would bind the port again "
                     "(python.preload = false). Listen with SO_REUSEPORT, or in a program of its own"
                 )
-            elif effect.kind in (TIMEOUT, PATCH):
+            elif effect.kind in (TIMEOUT, PATCH, PROCESS):
                 warnings.append(effect.text)
         elif effect.kind == CONNECTION:
             errors.append(
