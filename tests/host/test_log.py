@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.host import Host, Section
 from tests.support.nats import NatsServer
-from tests.support.router import Router
+from tests.support.router import Router, Verdict
 
 APP = """
 import logging, logging.config
@@ -163,6 +163,41 @@ async def test_nothing_that_a_task_does_to_loggers_and_streams_silences_the_host
                 assert " ERROR   worker 0: " in line.text
         assert host.workers() == before
         assert not host.output.having("hangs")
+
+
+PRINTS = """
+import io, sys
+
+def closes(task):
+    for stream in (sys.stdout, sys.stderr):
+        with stream as file:
+            print("by whoever closes", file=file)
+    for _ in range(2):
+        sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", line_buffering=True)
+
+def says(task):
+    print(f"{task.payload.decode()} on stdout")
+    print(f"{task.payload.decode()} on stderr", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("form", ["auto", "json"])
+async def test_a_task_that_closes_the_standard_streams_takes_them_from_no_other(
+    nats_server: NatsServer, tmp_path: Path, form: str
+) -> None:
+    host = Host(
+        tmp_path,
+        nats=nats_server.url,
+        handlers={"closes": "app:closes", "says": "app:says"},
+        modules={"app": PRINTS},
+        sections={"workers": {"count": 1}, "log": {"format": form}},
+    )
+    async with host, Router(nats_server.url) as router:
+        assert (await router.request("closes")).verdict is Verdict.COMPLETE
+        reply = await router.request("says", b"still heard")
+        assert reply.verdict is Verdict.COMPLETE, reply
+        for stream in ("stdout", "stderr"):
+            await host.log(f"still heard on {stream}")
 
 
 async def test_the_supervisor_obeys_the_levels_of_loggers_and_those_of_a_reload(

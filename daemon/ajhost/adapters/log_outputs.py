@@ -15,7 +15,7 @@ from ajhost.adapters import log_routing
 from ajhost.adapters.json_log import JsonHandler, JsonLines
 from ajhost.adapters.linux.own_stderr import is_kept, own_stderr
 from ajhost.adapters.log_record import labels_of, level_of, text_of
-from ajhost.adapters.prints import redirect_prints
+from ajhost.adapters.prints import keep_streams, redirect_prints
 from ajhost.adapters.systemd.journald import (
     Journal,
     JournalHandler,
@@ -100,6 +100,8 @@ def configure(
     """
     logging.raiseExceptions = False
     logging.captureWarnings(True)
+    if role != "supervisor":  # where handlers' modules are
+        keep_streams()
     handler: logging.Handler
     if form == "json":
         constant = {"role": role, "slot": slot, "generation": generation}

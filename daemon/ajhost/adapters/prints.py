@@ -1,4 +1,7 @@
-"""What handlers print: each line of `sys.stdout` and `sys.stderr` becomes a record, with its task and a priority."""
+"""What handlers print: each line of `sys.stdout` and `sys.stderr` becomes a record, with its task and a priority.
+
+The two streams stay open, since all tasks of a worker print to them.
+"""
 
 from __future__ import annotations
 
@@ -94,6 +97,25 @@ class _Lines(io.RawIOBase):
             self._sink(self._name, clean(text), priority)
 
 
+class _KeptBuffer(io.BufferedWriter):
+    """What lies under a stream that stays open.
+
+    `sys.stdout = io.TextIOWrapper(sys.stdout.buffer)` would close it the second time: the first wrapper ends.
+    """
+
+    def close(self) -> None:
+        """Writes what is held back."""
+        self.flush()
+
+
+class _KeptStream(io.TextIOWrapper):
+    """A stream that nobody closes. `with (open(path) if path else sys.stdout) as file:` is a common mistake."""
+
+    def close(self) -> None:
+        """Writes what is held back."""
+        self.flush()
+
+
 def redirect_prints(sink: Sink) -> None:
     """Makes `sys.stdout` and `sys.stderr` call a sink for each line.
 
@@ -104,6 +126,20 @@ def redirect_prints(sink: Sink) -> None:
         if isinstance(present, _Lines):
             present.redirect(sink)
             continue
-        lines = io.BufferedWriter(_Lines(sink, name, fd, priority))
-        text = io.TextIOWrapper(lines, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        lines = _KeptBuffer(_Lines(sink, name, fd, priority))
+        text = _KeptStream(lines, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         setattr(sys, name, text)
+
+
+def keep_streams() -> None:
+    """Makes the streams that the interpreter has opened stay open. What stands in their place is left alone."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if type(stream) is not io.TextIOWrapper or stream is not getattr(sys, f"__{name}__"):
+            continue
+        encoding, errors, line_buffering = stream.encoding, stream.errors, stream.line_buffering
+        buffer = stream.detach()
+        raw = buffer.detach() if isinstance(buffer, io.BufferedWriter) else buffer  # with PYTHONUNBUFFERED
+        kept = _KeptStream(_KeptBuffer(raw), encoding, errors, line_buffering=line_buffering)
+        setattr(sys, name, kept)
+        setattr(sys, f"__{name}__", kept)
