@@ -11,7 +11,7 @@ import select
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -262,6 +262,17 @@ def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
             asked = True
             _stop_each_thread(pid)
         time.sleep(STOP_POLL)
+
+
+@contextlib.contextmanager
+def standing_still(pidfd: int, pid: int, timeout: float) -> Iterator[bool]:
+    """A process stands still while the block runs, or has ended. False: it could not be stopped in time."""
+    stopped = stop(pidfd, pid, timeout)
+    try:
+        yield stopped is not StopResult.TIMEOUT
+    finally:
+        if stopped is StopResult.STOPPED:
+            resume(pidfd)
 
 
 def resume(pidfd: int) -> None:

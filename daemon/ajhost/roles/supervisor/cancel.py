@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from ajhost.core.timings import CANCEL_ANSWER_LIMIT
+from ajhost.adapters.linux import processes
+from ajhost.core.timings import CANCEL_ANSWER_LIMIT, STOP_LIMIT
 from ajhost.ledger.layout import State
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
@@ -66,9 +67,12 @@ class Canceller:
 
 def _answer_for(worker: WorkerProcess, task: str, outcome: Outcome, standby: Standby) -> bool:
     """Answers for a worker that hangs; what it does when it goes on counts no more."""
-    for entry in worker.ledger.used():
-        if entry.id == task and entry.state is State.STARTED and not entry.revoked:
-            standby.answer(entry.reply, outcome, entry.asked_at)  # first: see there
-            worker.ledger.revoke(entry.index, entry.seq)
-            return True
+    # one that wakes between the look and the revocation would answer as well
+    with processes.standing_still(worker.pidfd, worker.pid, STOP_LIMIT):
+        for entry in worker.ledger.used():
+            if entry.id == task and entry.state is State.STARTED and not entry.revoked:
+                standby.answer(entry.reply, outcome, entry.asked_at)  # first: see there
+                standby.own_answers.begun(worker.ledger, entry, outcome)
+                worker.ledger.revoke(entry.index, entry.seq)
+                return True
     return False

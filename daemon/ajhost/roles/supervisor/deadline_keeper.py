@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 from ajhost.core.liveness import MISSED_NS
 from ajhost.core.recovery import overdue
 from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
@@ -31,27 +34,33 @@ class DeadlineKeeper:
         *,
         on_time: bool = False,
         heartbeat_ns: int | None = None,
+        still: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(False),
     ) -> int:
         """Call it at every tick, with monotonic nanoseconds. How many tasks that run were answered.
 
         `lead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
         the second look is a tick later. `on_time`: nothing has held up this process, and the owner with it; one look is
         enough then for what two would have found had they been more frequent. `heartbeat_ns`: its last beat, where the
-        caller knows better than the ledger.
+        caller knows better than the ledger. `still()` has the owner stand still for a block, and says whether it does:
+        one that wakes while it is answered for would answer as well.
         """
-        before, found = self._suspects.pop(ledger.serial, {}), {}
+        before = self._suspects.pop(ledger.serial, {})
         age_ns = now_ns - (ledger.words[Word.HEARTBEAT] if heartbeat_ns is None else heartbeat_ns)
         if age_ns <= MISSED_NS:
             return 0
         answered = 0
         long_ns = now_ns - TICK_NS if on_time and age_ns > MISSED_NS + TICK_NS else 0
-        for entry in overdue(ledger, now_ns + lead_ns):
-            found[entry.index] = entry.seq
-            if before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns:
-                answer_for(ledger, entry, self._standby, overload.UNTOLD if entry.refused else _EXCEEDED)
-                answered += entry.state is State.STARTED and not entry.refused
+        due = overdue(ledger, now_ns + lead_ns)
+        found = {entry.index: entry.seq for entry in due}
         if found:
             self._suspects[ledger.serial] = found
+        if any(before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns for entry in due):
+            with still() as stands_still:
+                for entry in overdue(ledger, now_ns + lead_ns):
+                    if before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns:
+                        text = overload.UNTOLD if entry.refused else _EXCEEDED
+                        answer_for(ledger, entry, self._standby, text, stands_still=stands_still)
+                        answered += entry.state is State.STARTED and not entry.refused
         return answered
 
     def forget(self, serial: int) -> None:

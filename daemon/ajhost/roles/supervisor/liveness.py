@@ -33,6 +33,7 @@ from ajhost.core.timings import (
     FIRST_HEARTBEAT_LIMIT,
     HEARTBEAT_MISSED,
     STACKS_BEFORE_KILL,
+    STOP_LIMIT,
     nanoseconds,
 )
 from ajhost.ledger.connection_status import ConnectionState
@@ -148,6 +149,7 @@ class LivenessMonitor:
             TICK_NS if hangs else 0,
             on_time=late <= CHECK_ON_TIME,
             heartbeat_ns=0 if hangs else worker.heartbeat_ns,
+            still=lambda: processes.standing_still(worker.pidfd, worker.pid, STOP_LIMIT),
         )
         if answered and hangs and self._stacks.take(f"slot {worker.slot}", now_ns):
             _log.warning(

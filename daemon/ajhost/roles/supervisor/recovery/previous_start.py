@@ -7,11 +7,13 @@ import logging
 import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
-from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux import ledger_file, processes
 from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import Fact
+from ajhost.core.timings import STOP_LIMIT
 from ajhost.ledger.layout import LedgerError
 from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, stored_key
@@ -127,7 +129,12 @@ class PreviousStart:
         """
         for orphan in self._orphans.values():
             orphan.duplicate_socket()
-            self._deadlines.check(orphan.ledger, now_ns, TICK_NS)
+            self._deadlines.check(
+                orphan.ledger,
+                now_ns,
+                TICK_NS,
+                still=partial(processes.standing_still, orphan.pidfd, orphan.pid, STOP_LIMIT),
+            )
         return [orphan for orphan in self._orphans.values() if orphan.begins_to_hang()]
 
     def ask_orphans_to_leave(self) -> None:

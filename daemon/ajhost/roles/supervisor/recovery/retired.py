@@ -10,7 +10,6 @@ from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import overdue
 from ajhost.core.timings import FAR_FUTURE_NS
 from ajhost.ledger.layout import State
-from ajhost.ledger.view import Entry
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.recovery.takeover import answer_for
@@ -43,7 +42,8 @@ class RetiredLedgers:
     def _settle(self, one: Remains, now_ns: int) -> None:
         ledger = one.ledger
         for entry in overdue(ledger, now_ns):
-            self._answer(ledger, entry, _NOT_CONFIRMED if entry.state is State.SENT else _NOT_STARTED)
+            text = _NOT_CONFIRMED if entry.state is State.SENT else _NOT_STARTED
+            answer_for(ledger, entry, self._standby, text, stands_still=True)
         if not one.settled or self._standby.transport.out.unsent:
             return  # the answers for its requests must have left before the file may be removed
         for index in ledger.settled_entries():
@@ -57,15 +57,7 @@ class RetiredLedgers:
         """The host stops: answers with `text` what is not started."""
         for one in self._remains.values():
             for entry in overdue(one.ledger, FAR_FUTURE_NS):
-                self._answer(one.ledger, entry, text)
-
-    def _answer(self, ledger: MappedLedger, entry: Entry, text: str) -> None:
-        """Answers in the place of the owner, which took it back first if a consumer may be about to claim it."""
-        if entry.state is State.QUEUED:
-            if not ledger.take_back(entry.index, entry.seq):
-                return
-            entry = ledger.entry(entry.index)
-        answer_for(ledger, entry, self._standby, text)
+                answer_for(one.ledger, entry, self._standby, text, stands_still=True)
 
     @property
     def ledgers(self) -> list[MappedLedger]:

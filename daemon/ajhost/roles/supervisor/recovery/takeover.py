@@ -124,8 +124,17 @@ def confirm_sent(ledger: Ledger, sent: Iterable[Entry], standby: Standby, *, rea
         ledger.revoke(entry.index, entry.seq)
 
 
-def answer_for(ledger: Ledger, entry: Entry, standby: Standby, text: str) -> None:
-    """Answers a request whose owner cannot: it hangs, or is dead while the request is in the shared queue."""
+def answer_for(
+    ledger: Ledger, entry: Entry, standby: Standby, text: str, *, stands_still: bool = False
+) -> None:
+    """Answers a request whose owner cannot: it hangs, or is dead while the request is in the shared queue.
+
+    `stands_still`: the owner does nothing meanwhile, so its request is taken back as it would do it itself.
+    """
+    if stands_still and entry.state is State.QUEUED:
+        if not ledger.take_back(entry.index, entry.seq):
+            return
+        entry = ledger.entry(entry.index)
     reply, frame = entry.reply, b""
     if entry.state in (State.RECEIVED, State.QUEUED):
         frame = ledger.frame(entry.index)
