@@ -83,6 +83,7 @@ async def test_tasks_are_shown_by_route_and_age_the_oldest_first(
         assert await ids("--route", "echo") == []
         assert await ids("--older", "1h") == []
         assert await ids("--older", "1ms") == [first.id, second.id]
+        assert await ids("--older", "1e-3") == [first.id, second.id]
         looks = [(await host.status())["workers"] for _ in range(2)]
         assert len({task["deadline"] for look in looks for worker in look for task in worker["tasks"]}) <= 2
         table = (await host.command("tasks")).stdout

@@ -28,6 +28,7 @@ from ajhost.cli.call_requests import (
     summary_text,
 )
 from ajhost.cli.configuration import config_option, hint_at_settings_here, load_settings
+from ajhost.cli.durations import Duration
 from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.safe_text import printable
@@ -37,7 +38,7 @@ _SECOND = 1_000_000_000
 _EPILOG = """\b
 Examples:
   ajhost call email:new '{"to": "ada@example.net"}'
-  ajhost call report:daily @request.json --timeout 300
+  ajhost call report:daily @request.json --timeout 5m
   echo -n hello | ajhost call echo -
   ajhost call email:new --route ""        as a router whose catch-all it is
   ajhost call email:new '{"to": "ada"}' --as-ajc      as `ajc tasks add` stores it
@@ -55,19 +56,37 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
 @config_option
 @click.option(
     "--route",
+    metavar="ROUTE",
     help='The route to ask for, "" the catch-all.  [default: the configured one that serves TYPE, or TYPE]',
 )
-@click.option("--subject", help="Ask on this subject, whoever answers there, in place of a route's.")
+@click.option(
+    "--subject", metavar="SUBJECT", help="Ask on this subject, whoever answers there, in place of a route's."
+)
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True, max=86_400),
-    default=60.0,
+    type=Duration(min=0, min_open=True, max=86_400),
+    metavar="TIME",
+    default="60s",
     show_default=True,
-    help="Seconds until the deadline that the handler is told; an answer is awaited 2 s longer, as routers do.",
+    help="How long until the deadline that the handler is told; an answer is awaited 2 s longer, as routers do.",
 )
 @click.option("--no-deadline", is_flag=True, help="Tell no deadline; the host's default_timeout decides.")
-@click.option("--tries", type=click.IntRange(min=1), default=1, show_default=True, help="Which try this is.")
-@click.option("--max-tries", type=click.IntRange(min=1), default=10, show_default=True, help="The last try.")
+@click.option(
+    "--tries",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Which try this is.",
+)
+@click.option(
+    "--max-tries",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="The last try.",
+)
 @click.option(
     "--as-ajc",
     is_flag=True,
@@ -79,16 +98,21 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
     metavar="FILE",
     help="Sign the task with the seed in FILE (ed25519, 64 hex digits), as a producer of signed tasks does.",
 )
-@click.option("--count", type=click.IntRange(min=1), help="Send so many tasks, and print a summary.")
+@click.option(
+    "--count", metavar="N", type=click.IntRange(min=1), help="Send so many tasks, and print a summary."
+)
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
     help="With --count: so many a second.  [default: each when the one before has its answer]",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object a line: each answer, then the summary."
 )
-@click.option("--queue", default="DEFAULT", show_default=True, help="The queue that the task names.")
+@click.option(
+    "--queue", metavar="QUEUE", default="DEFAULT", show_default=True, help="The queue that the task names."
+)
 @click.pass_context
 def call(
     context: click.Context,

@@ -10,6 +10,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option
+from ajhost.cli.durations import Duration
 from ajhost.cli.output import echo, echo_error, show_progress, to_json
 from ajhost.cli.running_host import ask_host
 from ajhost.cli.status import reader
@@ -19,7 +20,7 @@ from ajhost.core.timings import DRAIN_LOOK_INTERVAL
 _EPILOG = """\b
 Examples:
   ajhost drain
-  ajhost drain --wait --timeout 300 && reboot
+  ajhost drain --wait --timeout 5m && reboot
 \b
 Exit status: 0 the host drains (with --wait: is drained), 1 it does not (or not in time), 3 nothing runs.
 """
@@ -34,8 +35,8 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON,
 @click.option("--wait", is_flag=True, help="Return when nothing is left.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
+    type=Duration(min=0),
+    metavar="TIME",
     help="With --wait: give up waiting after this; the host drains on.",
 )
 @_json_option

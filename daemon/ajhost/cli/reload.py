@@ -8,6 +8,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration, config_option
+from ajhost.cli.durations import Duration
 from ajhost.cli.output import echo_error
 from ajhost.cli.running_host import ask_host
 
@@ -24,10 +25,11 @@ Exit status: 0 the new generation serves, 1 rejected and nothing is changed (rea
 @config_option
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=600.0,
+    type=Duration(min=0, min_open=True),
+    metavar="TIME",
+    default="10m",
     show_default=True,
-    help="Seconds to wait for the decision.",
+    help="How long to wait for the decision.",
 )
 def reload(config: Path, timeout: float) -> int:
     """Bring new settings and handler code into service.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option, is_named
+from ajhost.cli.durations import Duration
 from ajhost.cli.output import columns, echo, echo_error, moment, to_json
 from ajhost.cli.running_host import asking, check_meant, runtime_directory
 from ajhost.core.status import (
@@ -40,8 +40,6 @@ Examples:
 \b
 Exit status: 0 also when no task runs, 3 no host runs.
 """
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)?")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 @click.command(epilog=_EPILOG)
@@ -61,23 +59,15 @@ def print_once(report: StatusReport, *, as_json: bool = False) -> int:
     return exit_status.OK if report.complete else exit_status.NO
 
 
-def _seconds(context: click.Context, parameter: click.Parameter, value: str | None) -> float:
-    del context, parameter
-    if value is None:
-        return 0.0
-    found = _DURATION.fullmatch(value)
-    if found is None:
-        raise click.BadParameter(
-            f"{value!r} is no duration; allowed: a number with ms, s, m, h or d, like 10s"
-        )
-    return float(found[1]) * _UNITS[found[2] or "s"]
-
-
 @click.command(epilog=_TASKS_EPILOG)
 @config_option
 @click.option("--route", metavar="ROUTE", help=f'Only tasks of this route; "{CATCH_ALL}" for the catch-all.')
 @click.option(
-    "--older", metavar="TIME", callback=_seconds, help="Only tasks that have run for so long, like 10s."
+    "--older",
+    metavar="TIME",
+    type=Duration(min=0),
+    default=0.0,
+    help="Only tasks that have run for so long, like 10s.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:

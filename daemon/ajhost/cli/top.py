@@ -10,6 +10,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import config_option
+from ajhost.cli.durations import Duration
 from ajhost.cli.output import echo_error
 from ajhost.cli.status import print_once, reader
 
@@ -26,10 +27,10 @@ Exit status: 0 when it is ended, 3 nothing runs; without a terminal that of `ajh
 @config_option
 @click.option(
     "--interval",
-    type=click.FloatRange(0.1, 3600),
-    default=1.0,
+    type=Duration(0.1, 3600),
+    default="1s",
     show_default=True,
-    metavar="SECONDS",
+    metavar="TIME",
     help="How often it looks.",
 )
 def top(config: Path, interval: float) -> int:
