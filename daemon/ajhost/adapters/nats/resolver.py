@@ -9,10 +9,10 @@ import asyncio
 import errno
 import functools
 import socket
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from ajhost.adapters.daemon_thread import start_daemon_thread
 from ajhost.core.server_pool import Address, Server
 
 _T = TypeVar("_T")
@@ -46,7 +46,7 @@ def in_thread(function: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
             return  # the loop is closed
 
     try:
-        threading.Thread(target=run, name=f"ajhost {function.__name__}", daemon=True).start()
+        start_daemon_thread(run, f"ajhost {function.__name__}")
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, "no thread can be started") from error
     return future

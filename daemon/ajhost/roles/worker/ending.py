@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 
 import uvloop.loop
 
+from ajhost.adapters.daemon_thread import start_daemon_thread
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.adapters.own_code import PACKAGE
 from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL, POLL_INTERVAL
@@ -175,7 +176,7 @@ def finish(status: int, beat: Callable[[], None]) -> NoReturn:
     faulthandler.dump_traceback_later(
         EXIT_LIMIT + 1.0, exit=True, file=_STDERR
     )  # should nothing of Python run
-    threading.Thread(target=_bound, args=(status, beat), name="ajhost end", daemon=True).start()
+    start_daemon_thread(_bound, "ajhost end", status, beat)
     try:
         atexit._run_exitfuncs()
         logging.shutdown()

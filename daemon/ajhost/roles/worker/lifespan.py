@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any, Self
 
 from ajhost import api
+from ajhost.adapters.daemon_thread import start_daemon_thread
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.application import LIFESPAN_THREAD, Lifespan, manager_of
 from ajhost.roles.handlers import load_lifespan
@@ -104,7 +105,7 @@ class LifespanRunner:
             while not over.wait(HEARTBEAT_INTERVAL) and time.monotonic() < end:
                 self._beat()
 
-        threading.Thread(target=beat, name="ajhost lifespan beat", daemon=True).start()
+        start_daemon_thread(beat, "ajhost lifespan beat")
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from ajhost.adapters.daemon_thread import start_daemon_thread
 from ajhost.adapters.linux import processes, refusals
 from ajhost.core.timings import SWITCH_INTERVAL
 
@@ -74,7 +75,7 @@ class Threads:
         if self._alive >= self._limit:
             return False
         try:
-            threading.Thread(target=self._loop, daemon=True, name="ajhost idle").start()
+            start_daemon_thread(self._loop, "ajhost idle")
         except RuntimeError:
             return False  # those that there are take what waits
         self._alive += 1

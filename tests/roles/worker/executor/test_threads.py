@@ -51,6 +51,15 @@ async def test_a_thread_that_ended_in_time_is_not_late_because_the_loop_was(host
     assert host.of(index) == ["finish", "freed"]
 
 
+@pytest.mark.parametrize("module", [sys, threading])
+async def test_threads_are_started_without_the_hooks_that_an_application_has_taken_away(
+    host: ExecutorHarness, module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "excepthook", None)
+    index = host.start(handlers.echo_sync, payload=b"in a thread")
+    assert await host.outcome(index) == Completed(b"in a thread")
+
+
 class Crowd:
     """A handler that sees how many threads run it at once."""
 
