@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import socket
@@ -130,6 +131,7 @@ async def test_a_drained_host_and_one_without_its_server_say_so_and_come_back(
     await open_page(browser, listen)
     assert (await host.command("drain", "--wait", "--timeout", "20")).status == 0
     await until(browser, lambda b: text(b, "state") == "drained: 0 of 2 workers serve")
+    await until(browser, lambda b: f" ago by user {os.getuid()} (pid " in text(b, "facts"))
     assert (await host.command("resume")).status == 0
     await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
     await nats_server.kill()

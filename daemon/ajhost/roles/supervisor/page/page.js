@@ -172,9 +172,9 @@ function stateKind(state) {
 // `127.0.0.1:4222 for 3 h`, or what is there instead and why: as `ajhost status` says it.
 function connectionText(connection) {
   if (!connection) return "";
-  const { state, server, reason } = connection;
+  const { state, server, reason, reconnects } = connection;
   const howLong = seconds(connection.since_s);
-  if (state === "connected") return `${server} for ${howLong}`;
+  if (state === "connected") return `${server} for ${howLong}${reconnects ? `, ${reconnects} reconnect${reconnects === 1 ? "" : "s"}` : ""}`;
   const where = server && !reason.includes(server) ? ` (${server})` : "";
   return `${state.replaceAll("_", " ")} for ${howLong}${where}${reason ? `: ${reason}` : ""}`;
 }
@@ -189,8 +189,10 @@ function drawHead(status) {
   const connection = supervisor.connection;
   const facts = [
     ["NATS", connectionText(connection)],
-    ["Reconnects", connection ? String(connection.reconnects) : ""],
+    ["Drain", supervisor.drain_by ? `asked for ${seconds(supervisor.drain_s)} ago by ${supervisor.drain_by}` : ""],
     ["Version", supervisor.version], ["Settings", supervisor.settings],
+    ["Last death", supervisor.last_death ? `${seconds(supervisor.died_s)} ago: ${supervisor.last_death}` : ""],
+    ["Last replaced", supervisor.last_replaced ? `${seconds(supervisor.replaced_s)} ago: ${supervisor.last_replaced}` : ""],
     ["Up", supervisor.uptime_s ? seconds(supervisor.uptime_s) : ""], ["Generation", String(supervisor.generation)],
   ].filter(([, value]) => value);
   $("facts").replaceChildren(...facts.map(([name, value]) => {
