@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support.host import Host
 from tests.support.launched_host import LaunchedHost, in_group
 from tests.support.nats import NatsServer
@@ -55,6 +57,7 @@ async def test_under_a_quota_of_half_a_cpu_nobody_is_taken_over_and_every_reques
         assert not [text for text in texts if "hangs" in text]
 
 
+@pytest.mark.long  # it takes all of a CPU from the tests beside it; the quota above is the same cause
 async def test_many_workers_on_one_cpu_are_not_said_to_hang(nats_server: NatsServer, tmp_path: Path) -> None:
     host = LaunchedHost(
         tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 16, "backlog": 64}}

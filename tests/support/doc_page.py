@@ -14,6 +14,8 @@ import ajhost
 from tests.support.program import CommandResult, Program, run
 
 ROOT = Path(__file__).parents[2]
+BARE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+"""Arguments of a pytest of its own: a plugin that it does not use takes it as long as all the rest."""
 _BLOCK = re.compile(r"(?:<!-- (.*?) -->\n)?```sh\n(.*?)```", re.DOTALL)
 
 
@@ -57,6 +59,7 @@ class Reader:
             "PATH": os.pathsep.join(places),
             "PYTHONPATH": str(Path(ajhost.__path__[0]).parent),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTEST_ADDOPTS": " ".join(BARE),
             **({} if venv is None else {"VIRTUAL_ENV": str(venv)}),
         }
 

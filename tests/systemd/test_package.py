@@ -159,6 +159,7 @@ def _name(requirement: str) -> str:
     return re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower().replace("_", "-")
 
 
+@pytest.mark.long  # the package is built for the other tests once
 def test_a_package_that_is_built_again_is_the_same(package: Path) -> None:
     done = subprocess.run([ROOT / "scripts" / "build-deb"], check=True, capture_output=True, text=True)
     assert (ROOT / done.stdout.split()[-1]).read_bytes() == package.read_bytes()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ajhost
+from tests.support.doc_page import BARE
 
 PAGE = Path(__file__).parents[2] / "docs" / "cookbook.md"
 BLOCKS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL))
@@ -75,7 +76,7 @@ def test_a_recipe_works_as_it_is_written(name: str, tmp_path: Path, request: pyt
         (tmp_path / "conftest.py").write_text(fixture)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"],
+        [sys.executable, "-m", "pytest", "-q", *BARE, "-p", "no:asyncio"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(ajhost.__path__[0]).parent)},
         capture_output=True,

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import ajhost
+from tests.support.doc_page import BARE
 
 PAGE = Path(__file__).parents[2] / "docs" / "handlers.md"
 
@@ -21,7 +22,7 @@ def test_its_handler_passes_its_tests(tmp_path: Path) -> None:
     (tmp_path / "test_hosts.py").write_text(hosts)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_mode = auto\npythonpath = .\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-q", *BARE],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(ajhost.__path__[0]).parent)},
         capture_output=True,

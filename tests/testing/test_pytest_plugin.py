@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ajhost
+from tests.support.doc_page import BARE
 
 SHOP = """
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def test_a_project_tests_its_handlers_on_a_real_host(tmp_path: Path, layout: str
     (tmp_path / "pytest.ini").write_text(f"[pytest]\nasyncio_mode = auto\npythonpath = {source}\n")
     folder = str(Path(ajhost.__path__[0]).parent)
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-q", *BARE],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": folder},
         capture_output=True,
