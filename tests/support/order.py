@@ -30,16 +30,16 @@ TOGETHER = {
     # a browser
     "tests/page/test_page.py": "page",
     # a machine, which takes seconds to boot and to install the package on
-    "tests/systemd/test_check.py": "first machine",
-    "tests/systemd/test_memory.py": "first machine",
-    "tests/systemd/test_notify.py": "first machine",
     "tests/systemd/test_restarts.py": "first machine",
     "tests/systemd/test_service.py": "first machine",
+    "tests/systemd/test_check.py": "second machine",
     "tests/systemd/test_credentials.py": "second machine",
-    "tests/systemd/test_hardening.py": "second machine",
-    "tests/systemd/test_http.py": "second machine",
-    "tests/systemd/test_instances.py": "second machine",
-    "tests/systemd/test_journal.py": "second machine",
+    "tests/systemd/test_hardening.py": "third machine",
+    "tests/systemd/test_http.py": "third machine",
+    "tests/systemd/test_instances.py": "third machine",
+    "tests/systemd/test_journal.py": "third machine",
+    "tests/systemd/test_memory.py": "third machine",
+    "tests/systemd/test_notify.py": "third machine",
     "tests/systemd/test_package.py": "machine without a network",
     "tests/systemd/test_container.py": "container",
 }
