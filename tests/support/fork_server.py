@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import gc
 import importlib
 import os
@@ -19,6 +20,7 @@ import signal
 import socket
 import struct
 import sys
+import termios
 import threading
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,6 +39,8 @@ class Order(NamedTuple):
     env: dict[bytes, bytes]
     directory: str
     new_session: bool
+    terminal: bool
+    """The standard streams are a terminal, which controls it."""
 
 
 def _import_all() -> None:
@@ -57,6 +61,10 @@ def _become(order: Order, streams: Sequence[int]) -> None:
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if order.terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))  # which writes lines as they end, then
     os.chdir(order.directory)
     os.environb.clear()
     os.environb.update(order.env)

@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import os
 import pickle
+import pty
 import select
 import signal
 import socket
@@ -96,7 +97,8 @@ def _send(
     env: Mapping[str, str],
     directory: Path,
     streams: tuple[int, int],
-    alone: bool,
+    new_session: bool,
+    terminal: bool = False,
 ) -> int | None:
     """The pipe that tells what becomes of the command; None where it wants an interpreter of its own."""
     global _server
@@ -110,11 +112,12 @@ def _send(
         [os.fspath(argument) for argument in program[len(PROGRAM) :]],
         {os.fsencode(name): os.fsencode(value) for name, value in env.items()},
         os.fspath(directory),
-        alone,
+        new_session,
+        terminal,
     )
     ours, theirs = os.pipe()
     null = os.open(os.devnull, os.O_RDONLY)
-    _server.send(order, (theirs, null, *streams))
+    _server.send(order, (theirs, streams[0] if terminal else null, *streams))
     os.close(theirs)
     os.close(null)
     return ours
@@ -136,10 +139,14 @@ async def start(
     output: int,
     errors: int | None = None,
     new_session: bool = False,
+    terminal: bool = False,
 ) -> ForkedProcess | None:
-    """Starts a command of `ajhost`, without input; None where `program` is none, or wants an interpreter of its own."""
+    """Starts a command of `ajhost`; None where `program` is none, or wants an interpreter of its own.
+
+    It has no input; `terminal`: `output` is one, which it is alone on.
+    """
     streams = (output, output if errors is None else errors)
-    progress = _send(program, env, directory, streams, new_session)
+    progress = _send(program, env, directory, streams, new_session or terminal, terminal)
     if progress is None:
         return None
     loop, started = asyncio.get_running_loop(), asyncio.Event()
@@ -169,3 +176,20 @@ def run(
         errors.seek(0)
         told = (stream.read().decode() for stream in (output, errors))
         return subprocess.CompletedProcess(program, os.waitstatus_to_exitcode(status), *told)
+
+
+class OnTerminal:
+    """A command on a terminal, for tests without a loop: its process, and our end of the terminal."""
+
+    def __init__(self, *program: str | Path, env: Mapping[str, str], directory: Path) -> None:
+        self.terminal, theirs = pty.openpty()
+        progress = _send(program, env, directory, (theirs, theirs), True, True)
+        os.close(theirs)
+        assert progress is not None, f"{program} wants an interpreter of its own"
+        self._progress = progress
+        self.pid, _ = _told(progress)
+
+    def wait(self) -> int:
+        """Its exit status, when it has ended."""
+        with contextlib.closing(os.fdopen(self._progress)):
+            return os.waitstatus_to_exitcode(_told(self._progress)[1])

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, whose screen a test reads."""
+"""A command of `ajhost` on a terminal of its own, whose screen a test reads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import signal
 import struct
 import termios
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pyte
+
+from tests.support import forked
 
 Screen = list[str]
 """The lines of a screen, without the blanks at their ends."""
@@ -38,10 +41,11 @@ class Terminal:
         self.settings = termios.tcgetattr(theirs)
         os.set_blocking(self._fd, False)
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, env=self._env, stdin=theirs, stdout=theirs, stderr=theirs,
-                start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-            )  # fmt: skip
+            process = await forked.start(
+                self._command, env=self._env, directory=Path.cwd(), output=theirs, terminal=True
+            )
+            assert process is not None, f"{self._command} wants an interpreter of its own"
+            self._process = process
         finally:
             self._theirs = theirs
         asyncio.get_running_loop().add_reader(self._fd, self._receive)
@@ -99,7 +103,7 @@ class Terminal:
 
     def send_signal(self, number: signal.Signals) -> None:
         """A signal to the program."""
-        self._process.send_signal(number)
+        os.kill(self._process.pid, number)
 
     async def until(self, shows: Callable[[Screen], bool], timeout: float = 60.0) -> Screen:
         """Returns the screen when it fits. Raises TimeoutError."""

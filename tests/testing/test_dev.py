@@ -6,7 +6,6 @@ import ast
 import contextlib
 import json
 import os
-import pty
 import re
 import select
 import shlex
@@ -41,18 +40,8 @@ class Dev:
     def __init__(self, project: Path, *arguments: str, env: dict[str, str], name: str = "dev") -> None:
         self.shown = ""
         self._seen = 0
-        self.process, self.terminal = self._start(project, (name, *arguments), env)
-
-    def _start(self, project: Path, arguments: tuple[str, ...], env: dict[str, str]) -> tuple[int, int]:
-        pid, terminal = pty.fork()
-        if pid == 0:
-            try:
-                os.chdir(project)
-                program = [sys.executable, "-m", "ajhost", *arguments]
-                os.execve(sys.executable, program, env)
-            finally:
-                os._exit(127)
-        return pid, terminal
+        self._command = forked.OnTerminal(*forked.PROGRAM, name, *arguments, env=env, directory=project)
+        self.process, self.terminal = self._command.pid, self._command.terminal
 
     def until(self, *texts: str) -> str:
         """Returns what was shown since the last time, as soon as one of the texts is in it."""
@@ -85,13 +74,13 @@ class Dev:
                     self.shown += os.read(self.terminal, 65536).decode(errors="replace")
                 except OSError:  # nobody has the other end
                     break
-        _, status = os.waitpid(self.process, 0)
         self.process = 0
-        return os.waitstatus_to_exitcode(status)
+        return self._command.wait()
 
     def close(self) -> None:
         if self.process:
-            os.kill(self.process, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process, signal.SIGTERM)
             self._wait()
         os.close(self.terminal)
 
