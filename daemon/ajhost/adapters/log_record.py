@@ -43,17 +43,9 @@ CURRENT_TASK: ContextVar[Labelled | None] = ContextVar("ajhost_current_task", de
 """Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name."""
 
 EXTRAS = (
-    "aj_task",
-    "aj_type",
-    "aj_route",
-    "aj_tries",
-    "aj_duration",
-    "aj_outcome",
-    "aj_reason",
-    "aj_count",
-    "aj_worker_slot",
-    "aj_worker_pid",
-)
+    "aj_task", "aj_type", "aj_route", "aj_tries", "aj_duration", "aj_outcome", "aj_reason", "aj_count",
+    "aj_worker_slot", "aj_worker_pid",
+)  # fmt: skip
 """What a logging call may name in `extra`.
 
 `aj_duration` is in seconds. `aj_outcome` is `completed`, `failed`, `terminated` or `refused`, `aj_reason` the word with

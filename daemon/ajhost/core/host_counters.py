@@ -77,7 +77,7 @@ class Counters:
 
         They are looked at one after the other, and a request may be missed that is answered in between.
         """
-        return self._growing(
+        return self.growing(
             "received",
             {
                 route: stats.answered + (running[route] + waiting[route] if route is not None else 0)
@@ -85,17 +85,12 @@ class Counters:
             },
         )
 
-    def completed(self, routes: Mapping[str | None, RouteStats]) -> dict[str | None, int]:
-        """Tasks answered with a result. Those are taken back whose reply the server refused, a moment after they were
-        counted: one that was shown in that moment stays in the number until others have completed."""
-        return self._growing("completed", {route: stats.completed for route, stats in routes.items()})
+    def growing(self, name: str, counts: Mapping[str | None, int]) -> dict[str | None, int]:
+        """No number is less than the last time: Prometheus takes one that is less for a new beginning, at 0.
 
-    def terminated(self, routes: Mapping[str | None, RouteStats]) -> dict[str | None, int]:
-        """Tasks answered so that they are not tried again; as `completed`."""
-        return self._growing("terminated", {route: stats.terminated for route, stats in routes.items()})
-
-    def _growing(self, name: str, counts: Mapping[str | None, int]) -> dict[str | None, int]:
-        """No number is less than the last time: Prometheus takes one that is less for a new beginning, at 0."""
+        Tasks that completed, or were terminated, are taken back whose reply the server refused, a moment after they
+        were counted: one that was shown in that moment stays in the number until others have ended so.
+        """
         for route, count in counts.items():
             self._most[name, route] = max(count, self._most.get((name, route), 0))
         return {route: self._most[name, route] for route in counts}

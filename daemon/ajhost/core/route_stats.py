@@ -28,21 +28,12 @@ BUCKETS = (
 )  # fmt: skip
 """Upper bounds in seconds, included; one more bucket takes what is longer."""
 OTHER = "other"
-REASONS = (
-    OTHER,
-    FailureReason.HANDLER_ERROR.value,
-    FailureReason.DEADLINE_EXCEEDED.value,
-    FailureReason.WORKER_DIED.value,
-    FailureReason.OVERLOADED.value,
-    FailureReason.DRAINING.value,
-    FailureReason.BAD_REQUEST.value,
-    FailureReason.UNKNOWN_TASK_TYPE.value,
-    FailureReason.HOST_ERROR.value,
-    FailureReason.INVALID_RESULT.value,
-    FailureReason.INVALID_PAYLOAD.value,
-    FailureReason.CANCELLED.value,
-    FailureReason.REPLY_REFUSED.value,
-)
+_R = FailureReason
+_COUNTED = (
+    _R.HANDLER_ERROR, _R.DEADLINE_EXCEEDED, _R.WORKER_DIED, _R.OVERLOADED, _R.DRAINING, _R.BAD_REQUEST,
+    _R.UNKNOWN_TASK_TYPE, _R.HOST_ERROR, _R.INVALID_RESULT, _R.INVALID_PAYLOAD, _R.CANCELLED, _R.REPLY_REFUSED,
+)  # fmt: skip
+REASONS = (OTHER, *(reason.value for reason in _COUNTED))
 """With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
 Words are added at the end only: files outlive an upgrade."""
 

@@ -89,18 +89,9 @@ class Ledger:
     """
 
     __slots__ = (
-        "_made",
-        "chunk_at",
-        "chunk_prepared",
-        "chunk_size",
-        "entries",
-        "generation",
-        "serial",
-        "slot",
-        "store_prepared",
-        "view",
-        "words",
-    )
+        "_made", "chunk_at", "chunk_prepared", "chunk_size", "entries", "generation", "serial", "slot",
+        "store_prepared", "view", "words",
+    )  # fmt: skip
 
     def __init__(self, buffer: memoryview) -> None:
         if len(buffer) < HEADER_SIZE or len(buffer) % 8:

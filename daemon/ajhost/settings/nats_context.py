@@ -22,16 +22,8 @@ from ajhost.settings.errors import InvalidValue, Problem
 from ajhost.settings.secret_files import Files
 from ajhost.settings.values import NatsSettings, TlsSettings
 
-_IGNORED = frozenset(
-    (
-        "color_scheme",
-        "description",
-        "jetstream_api_prefix",
-        "jetstream_domain",
-        "jetstream_event_prefix",
-        "name",
-    )
-)
+_IGNORED = frozenset(("color_scheme", "description", "name"))
+_IGNORED |= {f"jetstream_{key}" for key in ("api_prefix", "domain", "event_prefix")}
 _FIELDS = (
     *("url", "token", "user", "password", "creds", "nkey"),
     *("cert", "key", "ca", "inbox_prefix", "tls_first"),

@@ -35,11 +35,8 @@ class ConnectAttempts:
 
     def __init__(self, settings: NatsSettings, name: str) -> None:
         self._name = name
-        self._credentials = Credentials(settings)
         self._resolver = Resolver()
-        self._tls_wanted = wants_tls(settings)
-        self._tls_first = settings.tls is not None and settings.tls.first
-        self._ca = settings.tls.ca if settings.tls is not None else None
+        self.reconfigure(settings)
         self._data = LogInData()
         self.info = ServerInfo()
         """What the present server said of itself; after the log-in its `max_payload` is the user's own limit."""
@@ -57,6 +54,16 @@ class ConnectAttempts:
         self._tls_wanted = wants_tls(settings)
         self._tls_first = settings.tls is not None and settings.tls.first
         self._ca = settings.tls.ca if settings.tls is not None else None
+
+    async def get_in(
+        self, transport: LedgerTransport, server: Server
+    ) -> Unresolved | ConnectionFailed | None:
+        """All steps, one after another; None when the server has let us in."""
+        found = await self.resolve(server)
+        if not isinstance(found, Resolved):
+            return found
+        opened = await self.open(transport, server, found.addresses)
+        return await self.log_in(transport, server) if isinstance(opened, Sealed) else opened
 
     async def resolve(self, server: Server) -> Resolved | Unresolved:
         """Looks the server's name up, unless it is an address."""

@@ -50,9 +50,7 @@ async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) ->
     connecting, told = asyncio.ensure_future(connection.connect()), ""
     try:
         while not connecting.done():
-            changed = asyncio.ensure_future(connection.changed())
-            await asyncio.wait({connecting, changed}, return_when=asyncio.FIRST_COMPLETED)
-            changed.cancel()
+            await _change(connection, connecting)
             if not connecting.done() and connection.why_not not in ("", told):
                 told = connection.why_not
                 on_waiting(told)
@@ -128,15 +126,20 @@ def _connection(
     )
 
 
+async def _change(connection: Connection, connecting: asyncio.Future[None]) -> None:
+    """Anything about the connection is another than it was, or it is there."""
+    changed = asyncio.ensure_future(connection.changed())
+    await asyncio.wait({connecting, changed}, return_when=asyncio.FIRST_COMPLETED)
+    changed.cancel()
+
+
 async def _connected(connection: Connection, inbox: str, settings: NatsSettings) -> None:
     """Each configured server has one try."""
     connecting = asyncio.ensure_future(connection.connect([inbox]))
     try:
         async with asyncio.timeout(CALL_CONNECT_LIMIT):
             while not connecting.done() and connection.failed_attempts < len(settings.servers):
-                changed = asyncio.ensure_future(connection.changed())
-                await asyncio.wait({connecting, changed}, return_when=asyncio.FIRST_COMPLETED)
-                changed.cancel()
+                await _change(connection, connecting)
     except TimeoutError:
         pass
     finally:

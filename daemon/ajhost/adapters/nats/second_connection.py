@@ -9,7 +9,7 @@ from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.interfaces import Driver
 from ajhost.adapters.nats.private_ledger import NoRequests, private_ledger
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.core.connection_table import Resolved, Scouted, Sealed
+from ajhost.core.connection_table import Scouted
 from ajhost.core.server_pool import Server
 from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import SCOUT_LIMIT
@@ -27,13 +27,8 @@ async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
     attempts = ConnectAttempts(settings, name)
     try:
         async with asyncio.timeout(SCOUT_LIMIT):
-            found = await attempts.resolve(server)
-            if not isinstance(found, Resolved):
-                return Scouted(server, False)
-            opened = await attempts.open(transport, server, found.addresses)
-            welcome = isinstance(opened, Sealed) and not attempts.info.lame_duck
-            welcome = welcome and await attempts.log_in(transport, server) is None
-            return Scouted(server, welcome)
+            failed = await attempts.get_in(transport, server)
+            return Scouted(server, failed is None and not attempts.info.lame_duck)
     except TimeoutError:
         return Scouted(server, False)
     finally:

@@ -15,7 +15,7 @@ from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver
 from ajhost.adapters.nats.private_ledger import NoRequests, private_ledger
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.core.connection_table import ConnectionFailed, Lost, Resolved, Sealed
+from ajhost.core.connection_table import Lost
 from ajhost.core.server_errors import violation_of
 from ajhost.core.server_pool import Server
 from ajhost.core.server_restart import RestartWindow
@@ -98,8 +98,8 @@ class _Trial(Driver):
     async def run(self, server: Server, subjects: Sequence[str]) -> list[str]:
         """What is wrong."""
         try:
-            if (failed := await self._log_in(server)) is not None:
-                return [failed]
+            if (failed := await self._attempts.get_in(self._transport, server)) is not None:
+                return [failed.text]
             self._look_at_expiries()
             problems = await self._permissions(subjects)
             if self._lost is None:
@@ -107,16 +107,6 @@ class _Trial(Driver):
             return problems
         finally:
             self._transport.close()
-
-    async def _log_in(self, server: Server) -> str | None:
-        found = await self._attempts.resolve(server)
-        if not isinstance(found, Resolved):
-            return found.text
-        opened = await self._attempts.open(self._transport, server, found.addresses)
-        failed = (
-            await self._attempts.log_in(self._transport, server) if isinstance(opened, Sealed) else opened
-        )
-        return failed.text if isinstance(failed, ConnectionFailed) else None
 
     def _look_at_expiries(self) -> None:
         tls = self._transport.out.tls

@@ -21,14 +21,8 @@ from systemd import daemon
 from ajhost.core.timings import WATCHDOG_LEAST
 
 _VARIABLES = (
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "FDSTORE",
-)
+    "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "FDSTORE",
+)  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -65,8 +65,8 @@ def snapshot(
         resident=resident,
         routes=routes,
         received=counters.received(routes, now_running, now_waiting),
-        completed=counters.completed(routes),
-        terminated=counters.terminated(routes),
+        completed=counters.growing("completed", {r: stats.completed for r, stats in routes.items()}),
+        terminated=counters.growing("terminated", {r: stats.terminated for r, stats in routes.items()}),
         running=now_running,
         waiting=now_waiting,
     )
