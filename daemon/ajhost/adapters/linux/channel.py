@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -119,6 +119,11 @@ class Channel:
             _close_all(descriptors)
             raise ChannelClosed(f"what came is no message: {error}") from error
         return message, descriptors
+
+    def received(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """What has come by now, one after the other. :raises ChannelClosed: as `receive`."""
+        while (received := self.receive()) is not None:
+            yield received
 
     def _receive(self) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
         try:

@@ -300,20 +300,15 @@ class TemplateProcess:
         await self._ended.wait()
 
     def _readable(self) -> None:
-        while self._reading:
-            try:
-                received = self._channel.receive()
-            except ChannelClosed:
-                self._finish()
-                return
-            if received is None:
-                return
-            found, descriptors = received
-            try:
-                self._take(FROM_TEMPLATE.decode(found), descriptors)
-            except BadMessage as error:
-                if not self._loaded.done():
-                    self._loaded.set_result(LoadProblems((f"the template sent {error}",)))
+        try:
+            for found, descriptors in self._channel.received():
+                try:
+                    self._take(FROM_TEMPLATE.decode(found), descriptors)
+                except BadMessage as error:
+                    if not self._loaded.done():
+                        self._loaded.set_result(LoadProblems((f"the template sent {error}",)))
+        except ChannelClosed:
+            self._finish()
 
     def _take(self, message: FromTemplate, descriptors: list[int]) -> None:
         match message:

@@ -171,30 +171,26 @@ class WorkerProcess:
         self.sock, self._taken_epoch = sock, 0
 
     def _readable(self) -> None:
-        while self._open:
-            try:
-                received = self._channel.receive()
-            except ChannelClosed:
-                self._close_channel()
-                return
-            if received is None:
-                return
-            found, descriptors = received
-            try:
-                message = FROM_WORKER.decode(found)
-            except BadMessage as error:
-                _log.error("worker %d (pid %d) sent %s", self.slot, self.pid, error)
-                continue
-            match message:
-                case StacksFile():
-                    self._close_stacks()
-                    self._stacks = descriptors[0] if descriptors else -1
-                case NewSocket(epoch) if descriptors:
-                    self._keep(epoch, descriptors[0])
-                case NewSocket(epoch):
-                    self._duplicate(epoch)
-                case _:
-                    self._events.message_received(self, message)
+        try:
+            for found, descriptors in self._channel.received():
+                try:
+                    self._take(FROM_WORKER.decode(found), descriptors)
+                except BadMessage as error:
+                    _log.error("worker %d (pid %d) sent %s", self.slot, self.pid, error)
+        except ChannelClosed:
+            self._close_channel()
+
+    def _take(self, message: FromWorker, descriptors: list[int]) -> None:
+        match message:
+            case StacksFile():
+                self._close_stacks()
+                self._stacks = descriptors[0] if descriptors else -1
+            case NewSocket(epoch) if descriptors:
+                self._keep(epoch, descriptors[0])
+            case NewSocket(epoch):
+                self._duplicate(epoch)
+            case _:
+                self._events.message_received(self, message)
 
     def _keep(self, epoch: int, descriptor: int) -> None:
         if self.sock is not None:

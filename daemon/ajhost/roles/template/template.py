@@ -21,6 +21,7 @@ from typing import NoReturn
 from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import processes, refusals
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
+from ajhost.adapters.linux.inherited import flush_streams
 from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.core.trust import Trust
 from ajhost.protocol.safe_text import clean
@@ -74,7 +75,7 @@ def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        _flush()
+        flush_streams()
         os._exit(status)
 
 
@@ -146,12 +147,6 @@ def _say(text: str) -> None:
         os.write(_STDERR, clean(f"{text.rstrip()}\n").encode(errors="backslashreplace"))
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
-            stream.flush()
-
-
 class _Template:
     """Obeys the supervisor. `handlers`: None if each worker imports them itself (`preload = false`)."""
 
@@ -187,7 +182,7 @@ class _Template:
         self._channel.send(encode(ForkRefused(worker_spec.serial, problem)))
 
     def _spawn(self, worker_spec: WorkerSpec, end: socket.socket) -> None:
-        _flush()  # both processes would write what is in the buffers
+        flush_streams()  # both processes would write what is in the buffers
         # a signal that arrives before the worker has its handlers stays pending, instead of being lost
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
@@ -255,7 +250,7 @@ class _Template:
         except BaseException:
             _say(traceback.format_exc())
         finally:
-            _flush()
+            flush_streams()
             os._exit(status)
 
     def _load(self) -> dict[str, LoadedHandler]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import contextvars
 import dis
 import faulthandler
@@ -29,6 +28,7 @@ from typing import Any, NoReturn
 import uvloop.loop
 
 from ajhost.adapters.daemon_thread import start_daemon_thread
+from ajhost.adapters.linux.inherited import flush_streams
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.adapters.own_code import PACKAGE
 from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL, POLL_INTERVAL
@@ -180,9 +180,7 @@ def finish(status: int, beat: Callable[[], None]) -> NoReturn:
     try:
         atexit._run_exitfuncs()
         logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+        flush_streams()
     finally:
         os._exit(status)
 

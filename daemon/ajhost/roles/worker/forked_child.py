@@ -7,13 +7,13 @@ would answer the task first, and then serve on the worker's own connection and l
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import sys
 import threading
 import traceback
 from typing import NoReturn
+
+from ajhost.adapters.linux.inherited import flush_streams
 
 _log = logging.getLogger("ajhost.worker")
 here = False
@@ -49,8 +49,6 @@ def came_back(error: BaseException | None = None) -> NoReturn:
             )
         else:
             traceback.print_exception(error)
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
+        flush_streams()
     finally:
         os._exit(status)

@@ -260,20 +260,16 @@ class Worker(ExecutorEvents, Sink):
         self._loop.call_later(HEARTBEAT_INTERVAL, self._beat)
 
     def _readable(self) -> None:
-        while True:
-            try:
-                received = self._channel.receive()
-            except ChannelClosed:
-                self._loop.remove_reader(self._channel.fileno())
-                self._kept.set()
-                self._orphaned.channel_closed(asked_to_retire=self._retirement.asked)
-                return
-            if received is None:
-                return
-            try:
-                self._obey(FOR_WORKER.decode(received[0]))
-            except BadMessage as error:
-                _log.error("the supervisor sent %s", error)
+        try:
+            for found, _ in self._channel.received():
+                try:
+                    self._obey(FOR_WORKER.decode(found))
+                except BadMessage as error:
+                    _log.error("the supervisor sent %s", error)
+        except ChannelClosed:
+            self._loop.remove_reader(self._channel.fileno())
+            self._kept.set()
+            self._orphaned.channel_closed(asked_to_retire=self._retirement.asked)
 
     def _obey(self, message: ToWorker) -> None:
         match message:
