@@ -252,7 +252,7 @@ class HostParts:
 
     async def __aenter__(self) -> Self:
         self.standby = Standby(self.plan, STANDBY, self.queues, 1 << 16, lambda epoch, sock: None)
-        await self.standby.connect()
+        await self.standby.connection.connect()
         self.client: Client = await nats.connect(self.server.url)
         await self.client.subscribe("R.>", cb=self._answered)
         await round_trip(self.client)

@@ -82,15 +82,15 @@ class Background:
 
     def __init__(self, guard: FaultGuard) -> None:
         self._guard = guard
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[object]] = set()
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
+    def spawn(self, work: Coroutine[None, None, object]) -> None:
         """Runs something beside everything else."""
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", ""))
         self.tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self.tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._guard.failed(task.get_name(), error)

@@ -147,7 +147,7 @@ def report_lost() -> None:
     """Logs how many records a journal that hung has cost. To be called every now and then, a few times a second."""
     for handler in (log_routing.current(), *logging.getLogger().handlers):
         if isinstance(handler, JournalHandler):
-            handler.report_lost()
+            handler.journal.report_lost()
 
 
 def identifier(role: str, slot: int | None) -> str:

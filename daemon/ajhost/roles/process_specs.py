@@ -6,7 +6,7 @@ A plan holds secrets. It travels over a channel, never in arguments or the envir
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ajhost.settings.values import (
@@ -29,9 +29,9 @@ class GenerationSpec:
     python: PythonSettings
     workers: WorkerSettings
     handlers: tuple[HandlerSettings, ...]
-    signature: SignatureSettings
-    log: LogSettings
-    queues: tuple[str, ...]
+    signature: SignatureSettings = field(default_factory=SignatureSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    queues: tuple[str, ...] = ()
     schemas: bool = False
     """Whether what is loaded is described with the JSON Schemas of its payloads."""
     tell_trust: bool = False
@@ -57,21 +57,3 @@ class WorkerSpec:
     supervisor: int
     supervisor_place: str = ""
     joins: bool = True
-
-
-def rehearsal(
-    python: PythonSettings, handlers: tuple[HandlerSettings, ...], workers: WorkerSettings, *, schemas: bool
-) -> GenerationSpec:
-    """What a template needs to know that imports the handlers and forks nobody."""
-    return GenerationSpec(
-        generation=0,
-        runtime=Path("/"),
-        nats=NatsSettings(),
-        python=python,
-        workers=workers,
-        handlers=handlers,
-        signature=SignatureSettings(),
-        log=LogSettings(),
-        queues=(),
-        schemas=schemas,
-    )

@@ -46,7 +46,7 @@ from ajhost.roles.messages import (
     WorkerReady,
     encode,
 )
-from ajhost.roles.process_specs import WorkerSpec, rehearsal
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect
 from ajhost.settings.values import NatsSettings, PythonSettings, TlsSettings, WorkerSettings
 from scripts.lib.doc_tables import PACKAGE
@@ -75,7 +75,7 @@ EXAMPLES: dict[str, list[Message]] = {
         StacksResult("T", "task T\n  awaits:"),
     ],
     "FOR_TEMPLATE": [
-        LoadOrder(rehearsal(PythonSettings(), (), WorkerSettings(), schemas=True)),
+        LoadOrder(GenerationSpec(0, Path("/"), NatsSettings(), PythonSettings(), WorkerSettings(), ())),
         NewQueues(("", "mail")),
         NewQueues(()),
         ForkOrder(WorkerSpec(slot=1, serial=2, generation=3, supervisor=4)),

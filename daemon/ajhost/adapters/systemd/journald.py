@@ -120,11 +120,7 @@ class JournalHandler(logging.Handler):
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
-        self._journal = journal
-
-    def report_lost(self) -> None:
-        """See `Journal.report_lost`."""
-        self._journal.report_lost()
+        self.journal = journal
 
     def emit(self, record: logging.LogRecord) -> None:
         """Sends the record. Raises nothing and does not block."""
@@ -137,11 +133,11 @@ class JournalHandler(logging.Handler):
             field("CODE_FUNC", record.funcName or ""),
         ]
         fields += [field(name.upper(), value) for name, value in labels_of(record).items()]
-        self._journal.send(b"".join(fields))
+        self.journal.send(b"".join(fields))
 
     def close(self) -> None:
         """Closes the journal as well."""
-        self._journal.close()
+        self.journal.close()
         super().close()
 
 

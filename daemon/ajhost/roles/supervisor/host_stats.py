@@ -57,7 +57,7 @@ def snapshot(
         answered=counters.answered,
         last_resort=subscriptions,
         reloads={"taken": counters.reloads_taken, "rejected": counters.reloads_rejected},
-        faults=pool.faults,
+        faults=dict(pool.guard.failures),
         workers=_states(pool),
         slots=slots,
         generation=pool.fleet.generation,

@@ -126,18 +126,9 @@ class Standby(Sink):
             self._service.use_routes([h.route for h in spec.handlers], self._group)
         self._backlog = max(spec.workers.backlog * spec.workers.count, ledger_room.HELD_BY_STANDBY // 2)
 
-    async def connect(self) -> None:
-        """Connects, however long it takes."""
-        await self.connection.connect()
-
     async def server_lives(self) -> bool:
         """Whether the server that we are connected to is there still, and has passed on all that it has read by now."""
         return await self.connection.answers(STANDBY_SUBSCRIBE_LIMIT)
-
-    @property
-    def max_payload(self) -> int:
-        """The server's limit in bytes, as it was last known."""
-        return self.connection.max_payload
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -151,7 +142,7 @@ class Standby(Sink):
             if reply:
                 _log.error("a request cannot be answered, its reply subject is damaged: %.100r", reply)
             return
-        data = encode_reply(reply, outcome, self.max_payload)
+        data = encode_reply(reply, outcome, self.connection.max_payload)
         if not self.ledger.available:
             self.transport.out.publish(data, asked_at)
             return
@@ -179,7 +170,7 @@ class Standby(Sink):
         if not self.ledger.refuse(index, reply):
             self.ledger.release(index)  # the next start has it
             return False
-        data = encode_reply(reply, kind(text), self.max_payload)
+        data = encode_reply(reply, kind(text), self.connection.max_payload)
         self.transport.out.reply(index, data, self.ledger.asked_at(index))
         self.own_answers.refused(frame, text)
         return True
@@ -279,7 +270,7 @@ class Standby(Sink):
     def _answer_as_service(self, subject: bytes, reply: bytes) -> None:
         body = None if self._service is None else self._service.answer(subject.decode())
         if body is not None:
-            data = encode_reply(reply, Completed(body), self.max_payload)
+            data = encode_reply(reply, Completed(body), self.connection.max_payload)
             self.transport.out.publish(data, time.monotonic())
 
     def refuse(self, reply: bytes) -> None:

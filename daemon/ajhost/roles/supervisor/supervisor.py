@@ -158,7 +158,7 @@ class Supervisor(PoolEvents):
         except OSError as error:
             raise StartupFailed(refusals.described(error)) from error
         self._pool.supervisor_place, self._pool.access.own = standby.ledger.place, standby.connection
-        await standby.connect()
+        await standby.connection.connect()
         running = Running(
             standby, self._pool, self._fd_store, self._notifier, self._strays, self._drainer, spec
         )
@@ -243,10 +243,7 @@ class Supervisor(PoolEvents):
     # -- reload ---------------------------------------------------------------------------------
 
     def _reload_by_signal(self) -> None:
-        self._pool.background.spawn(self._reload_and_tell())
-
-    async def _reload_and_tell(self) -> None:
-        await self.reload()
+        self._pool.background.spawn(self.reload())
 
     @property
     def actions(self) -> Actions:

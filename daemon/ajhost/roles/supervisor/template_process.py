@@ -42,12 +42,12 @@ from ajhost.roles.messages import (
     WorkerForked,
     encode,
 )
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec, rehearsal
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.fork_answer import fork_answer
 from ajhost.roles.template.dependencies import directories
 from ajhost.roles.template.import_effects import ImportEffect, verdict
-from ajhost.settings.values import HandlerSettings, PythonSettings, WorkerSettings
+from ajhost.settings.values import HandlerSettings, NatsSettings, PythonSettings, WorkerSettings
 
 WORKER = "ajhost.roles.worker.main:run"
 """The main function of workers (`roles.template.template.Run`)."""
@@ -408,7 +408,8 @@ async def rehearse(
     :returns: descriptions of the handlers, and warnings on what the imports have left.
     :raises TemplateFailed: with every problem.
     """
-    spec = rehearsal(python, handlers, workers or WorkerSettings(), schemas=schemas)
+    shape = workers or WorkerSettings()
+    spec = GenerationSpec(0, Path("/"), NatsSettings(), python, shape, handlers, schemas=schemas)
     template = await TemplateProcess.start(spec, (), timeout, entry=entry)
     template.close()
     await template.wait_closed()

@@ -78,7 +78,8 @@ class WorkerProcess:
         self.takeover_lock = asyncio.Lock()
         """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
         self.epoch = self._taken_epoch = self._heartbeat_ns = 0
-        self._pidfd = self._stacks = -1
+        self.pidfd = self._stacks = -1
+        """The descriptor of the process; -1 before its start and after its end."""
         self._channel = Channel(channel)
         self._events = events
         self._loop = asyncio.get_running_loop()
@@ -87,13 +88,8 @@ class WorkerProcess:
 
     def started(self, pid: int, pidfd: int) -> None:
         """The process exists."""
-        self.pid, self._pidfd = pid, pidfd
+        self.pid, self.pidfd = pid, pidfd
         self._loop.add_reader(pidfd, self._on_exit)
-
-    @property
-    def pidfd(self) -> int:
-        """The process's descriptor."""
-        return self._pidfd
 
     @property
     def heartbeat_ns(self) -> int:
@@ -132,15 +128,15 @@ class WorkerProcess:
     def kill(self) -> None:
         """SIGKILL."""
         self.killed_at = time.monotonic()
-        if self._pidfd >= 0 and self.result is None:
-            processes.pidfd_signal(self._pidfd, signal.SIGKILL)
+        if self.pidfd >= 0 and self.result is None:
+            processes.pidfd_signal(self.pidfd, signal.SIGKILL)
 
     def ask_for_stacks(self) -> None:
         """Has its threads' stacks written from C (SIGUSR2), which needs neither its loop nor the interpreter's lock."""
         with contextlib.suppress(OSError):
             if self._stacks >= 0:
                 os.ftruncate(self._stacks, 0)
-            processes.pidfd_signal(self._pidfd, signal.SIGUSR2)
+            processes.pidfd_signal(self.pidfd, signal.SIGUSR2)
 
     def stacks(self) -> str:
         """What it has written since `ask_for_stacks`; an empty text if nothing yet, or if it writes to its log."""
@@ -205,7 +201,7 @@ class WorkerProcess:
         if not self._open or self.epoch >= epoch or words[Word.EPOCH] != epoch or not words[Word.SOCKET]:
             return
         try:
-            descriptor = processes.pidfd_getfd(self._pidfd, words[Word.SOCKET])
+            descriptor = processes.pidfd_getfd(self.pidfd, words[Word.SOCKET])
         except OSError:
             self._loop.call_later(RESOURCE_RETRY, self._duplicate, epoch)
             return
@@ -239,15 +235,15 @@ class WorkerProcess:
     def _on_exit(self) -> None:
         # before it is reaped: until then its process id, and so its session, is nobody else's
         processes.kill_session(self.pid, signal.SIGKILL)
-        ended = processes.wait_status(self._pidfd)
+        ended = processes.wait_status(self.pidfd)
         if ended is None:  # its middle process has not left it to us yet
-            self._loop.remove_reader(self._pidfd)
+            self._loop.remove_reader(self.pidfd)
             self._loop.call_later(REAP_RETRY, self._look_again)
             return
         self.result = ended
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
+        self._loop.remove_reader(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
         self._readable()
         self._close_channel()
         self._close_stacks()
@@ -255,7 +251,7 @@ class WorkerProcess:
         self._events.worker_died(self)
 
     def _look_again(self) -> None:
-        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self.pidfd, self._on_exit)
 
     def discard(self) -> None:
         """For a process that never came to be."""

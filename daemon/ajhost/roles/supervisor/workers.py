@@ -114,11 +114,6 @@ class WorkerPool(WorkerEvents):
         return {m.pid for m in self.members.values()} | TemplateProcess.living
 
     @property
-    def faults(self) -> dict[str, int]:
-        """How often each job of supervision has failed, and was done again."""
-        return dict(self.guard.failures)
-
-    @property
     def busy(self) -> bool:
         """Whether forks or recoveries are under way."""
         return bool(self.background.tasks)

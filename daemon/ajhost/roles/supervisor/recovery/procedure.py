@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
@@ -94,51 +95,36 @@ class Recovery:
         # a supervisor's ledger has answers for requests of its workers' too: each is answered once
         told: set[bytes] = set()
         for one in batch:
-            await self._answer_started(one, told)
+            answer = partial(answer_started, one, self._standby, self._ledgers, self._poison_tasks, told)
+            count = await self._insist("answering for a process", one, answer)
+            one.answered += count
+            self._counters.answered += count
         # the newest ledger first: what it has copied is known when the first ledger of that is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
                 one.copied = self._copies.in_later_ledgers(one.ledger)
-            await self._requeue_entries(one)
+            requeue = partial(requeue_entries, one, self._standby)
+            self._count_requeued(one, await self._insist("moving what had not started", one, requeue))
             if Fact.SUPERVISOR_GONE in one.facts:
                 self._copies.add(one.ledger)
         # then, so that of these only what lies in a living process's ledger is left
         for one in batch:
-            await self._requeue_tokens(one)
+            requeue = partial(requeue_tokens, one, self._standby, self._ledgers)
+            self._count_requeued(one, await self._insist("moving what a process had dequeued", one, requeue))
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
     def _count_requeued(self, one: Remains, count: int) -> None:
         one.requeued += count
         self._counters.requeued += count
 
-    async def _answer_started(self, one: Remains, told: set[bytes]) -> None:
-        def step() -> None:
-            count = answer_started(one, self._standby, self._ledgers, self._poison_tasks, told)
-            one.answered += count
-            self._counters.answered += count
-
-        await self._insist("answering for a process", one, step)
-
-    async def _requeue_entries(self, one: Remains) -> None:
-        def step() -> None:
-            self._count_requeued(one, requeue_entries(one, self._standby))
-
-        await self._insist("moving what had not started", one, step)
-
-    async def _requeue_tokens(self, one: Remains) -> None:
-        def step() -> None:
-            self._count_requeued(one, requeue_tokens(one, self._standby, self._ledgers))
-
-        await self._insist("moving what a process had dequeued", one, step)
-
-    async def _insist(self, job: str, one: Remains, step: Callable[[], None]) -> None:
-        """Tries a step again and again, within limits, while this process lacks descriptors or memory.
+    async def _insist(self, job: str, one: Remains, step: Callable[[], int]) -> int:
+        """Tries a step again and again, within limits, while this process lacks descriptors or memory; what it returns.
 
         Of a process that is only stopped there is one try, and its error is raised: it cannot wait.
         """
         for _ in range(_INSIST):
             try:
-                step()
+                count = step()
             except Exception as error:
                 if one.stopped:
                     raise
@@ -148,9 +134,10 @@ class Recovery:
             else:
                 # not at the end of this turn of the loop, in which other processes' requests may be recovered
                 self._standby.transport.out.flush()
-                return
+                return count
             await asyncio.sleep(RESOURCE_RETRY)
         _log.error("%s was given up: requests are lost", job)
+        return 0
 
     async def _finish(self, one: Remains) -> None:
         """Drains the connection and settles what depends on its end. Whatever fails, it ends.
