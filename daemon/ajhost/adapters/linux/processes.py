@@ -109,12 +109,16 @@ def mark(number: int) -> None:
 
 def mark_of(pid: int) -> int | None:
     """The number that `mark` gave to a process or an ancestor of it; None if it has none, or is gone."""
+    soft = _told(f"{pid}/limits", r"Max realtime timeout\s+(\d+)\s")
+    return int(soft) - _MARK if int(soft or 0) > _MARK else None
+
+
+def _told(file: str, pattern: str) -> str:
+    """What a line of a file of /proc says in the pattern's group; empty without such a line, or if nobody may know."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/limits").read_text().splitlines():
-            if line.startswith("Max realtime timeout"):
-                soft = line.split()[3]
-                return int(soft) - _MARK if soft.isdecimal() and int(soft) > _MARK else None
-    return None
+        found = re.search(f"^{pattern}", Path(f"/proc/{file}").read_text(), re.MULTILINE)
+        return "" if found is None else found[1]
+    return ""
 
 
 def die_with_parent(parent: int) -> None:
@@ -193,10 +197,8 @@ def _send(pidfd: int, number: int) -> None:
 
 def _pid_of(pidfd: int) -> int:
     """The process of a pidfd. :raises ProcessLookupError: when it was reaped."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "Pid" and (pid := int(value)) > 0:  # -1 when it was reaped
-            return pid
+    if pid := int(_told(f"self/fdinfo/{pidfd}", r"Pid:\s*(\d+)") or 0):  # -1 when it was reaped
+        return pid
     raise ProcessLookupError
 
 
@@ -362,22 +364,20 @@ def lower_thread_priority(steps: int) -> None:
 def descriptors(pid: int) -> tuple[int, int]:
     """How many descriptors a process has open, and how many it may have; zeros when nobody may know, or it is gone."""
     try:
-        limits = Path(f"/proc/{pid}/limits").read_text()
         used = len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
         return 0, 0
-    found = re.search(r"^Max open files\s+(\d+)", limits, re.MULTILINE)
-    return used, int(found[1]) if found is not None else 0
+    return used, int(_told(f"{pid}/limits", r"Max open files\s+(\d+)") or 0)
+
+
+def caught_signals(process: int | str) -> int:
+    """The bit mask of the signals that a process, or `self`, handles, in C as well (proc_pid_status(5), SigCgt)."""
+    return int(_told(f"{process}/status", r"SigCgt:\s*([0-9a-f]+)") or "0", 16)
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal (`SigCgt`, proc_pid_status(5)); else it could end it."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    found = re.search(r"^SigCgt:\s*([0-9a-f]+)", status, re.MULTILINE)
-    return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
+    """Whether a process has a handler for a signal; else it could end it."""
+    return bool(caught_signals(pid) >> (number - 1) & 1)
 
 
 def cpu_seconds(pid: int) -> float:

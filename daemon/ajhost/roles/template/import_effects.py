@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ajhost.adapters.linux.child_processes import children
-from ajhost.adapters.linux.processes import state_of
+from ajhost.adapters.linux.processes import caught_signals, state_of
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
@@ -99,7 +99,7 @@ class ImportWatch:
         self._threads = set(thread_names())
         self._children = children()
         self._signals = _signals()
-        self._masks = _signal_masks()
+        self._caught = caught_signals("self")
         self._timeout = socket.getdefaulttimeout()
         self._attributes = {key: getattr(module, name) for key, (module, name) in _PATCHABLE.items()}
         self._process = ProcessState()
@@ -154,9 +154,9 @@ class ImportWatch:
             yield ImportEffect(CHILD, name, f"the process {name} (pid {child}) is no child of any worker")
 
     def _signals_and_timers(self) -> Iterator[ImportEffect]:
-        now, masks = _signals(), _signal_masks()
+        now, caught = _signals(), caught_signals("self")
         for number, handler in now.items():
-            native = masks[0] >> (number - 1) & 1 != self._masks[0] >> (number - 1) & 1
+            native = (caught ^ self._caught) >> (number - 1) & 1
             if handler == self._signals[number] and not native:
                 continue
             how = "a handler in C" if handler == self._signals[number] else _handler_name(handler)
@@ -360,16 +360,6 @@ def _command(pid: int) -> str:
 
 def _signals() -> dict[int, object]:
     return {number: signal.getsignal(number) for number in signal.Signals}
-
-
-def _signal_masks() -> tuple[int, int]:
-    """The bit masks of caught and ignored signals, handlers in C included (SigCgt and SigIgn of proc(5))."""
-    status = Path("/proc/self/status").read_text()
-    caught, ignored = (
-        int(next(line for line in status.splitlines() if line.startswith(name)).split()[1], 16)
-        for name in ("SigCgt", "SigIgn")
-    )
-    return caught, ignored
 
 
 def _handler_name(handler: object) -> str:
