@@ -13,7 +13,7 @@ from typing import Any
 
 import uvloop
 
-from scripts.lib.bench import cost, memory, respawn, waiting
+from scripts.lib.bench import cost, counting, memory, respawn, waiting
 from scripts.lib.bench.figures import busy_machine
 
 _QUIET = 0.05
@@ -34,6 +34,9 @@ def arguments(given: list[str]) -> argparse.Namespace:
     sub.add_argument("--scale", type=float, default=1.0, help="a factor for the number of tasks")
     sub.add_argument("--slots", type=int, default=256, help="the host's [workers] concurrency")
 
+    sub = commands.add_parser("counting", parents=[common], help="what statistics take of a no-op task's CPU")
+    sub.add_argument("--rounds", type=int, default=10)
+
     sub = commands.add_parser("memory", parents=[common], help="memory of each further worker")
     sub.add_argument("--slots", type=int, default=16, help="[workers] concurrency")
 
@@ -52,6 +55,8 @@ async def perform(asked: argparse.Namespace, directory: Path) -> dict[str, Any]:
     match asked.command:
         case "cost":
             return await cost.run(directory, rounds=asked.rounds, scale=asked.scale, slots=asked.slots)
+        case "counting":
+            return await counting.run(directory, rounds=asked.rounds)
         case "memory":
             return await memory.run(directory, slots=asked.slots)
         case "respawn":

@@ -15,6 +15,7 @@ from tests.support.host import ROOT, Host, Section
 
 HANDLERS = "scripts.lib.bench.handlers"
 TYPED_HANDLERS = "scripts.lib.bench.typed_handlers"
+COUNTED_HANDLERS = "scripts.lib.bench.counted_handlers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ def test_every_benchmark_is_a_command() -> None:
     commands = set(re.findall(r"`scripts/bench ([^`]+)`", PAGE))
     assert {arguments(command.split()).command for command in commands} == {
         "cost",
+        "counting",
         "memory",
         "respawn",
         "waiting",
