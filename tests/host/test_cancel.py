@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from ajhost.ledger.layout import State
 from ajhost.roles.control_client import control
 from tests.support.host import Host
+from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.router import Request, Router, Verdict
 
-HANDLERS = {
+HANDLERS: dict[str, str | dict[str, object]] = {
     "work": "work",
     "clean_up": "clean_up_long",
     "stuck": "stuck_thread",
     "block": "block_loop",
+    "limited": {"target": "work", "host_concurrency": 1},
 }
 
 
@@ -85,6 +89,80 @@ async def test_a_thread_and_a_worker_that_hangs_hold_up_no_answer(
         await host.log(f"(pid {pid}) {'is replaced' if kind == 'stuck' else 'hangs'}")
         assert (await router.request("work", {}, deadline=10)).body
         assert len(task.replies) == 1
+
+
+async def test_a_task_that_waits_for_a_permit_of_the_host_or_in_the_supervisors_ledger_is_cancelled_and_never_run(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    record = tmp_path / "runs"
+    async with _host(tmp_path, nats_server, concurrency=4) as host, Router(nats_server.url) as router:
+        first = await router.send("limited", {"sleep_ms": 1500, "record": str(record)}, deadline=25)
+        await host.running(1)
+        waiting = await router.send("limited", {"record": str(record)}, deadline=25)
+        assert await _cancel(host, waiting) == 0
+        assert (await router.reply(waiting)).text == "cancelled: by an operator"
+        await router.settled([first])
+        # what the server had not confirmed would be sent again, on the next connection
+        await until(lambda: not host.in_ledgers(State.ANSWERED, State.SENT))
+        blocked = await router.send("block", {"block_ms": 5000}, deadline=25)
+        await host.running(1)
+        # they lie in the connection of the worker that hangs, so the supervisor has them until the next one pulls them
+        second = await router.send("limited", {"sleep_ms": 3000, "record": str(record)}, deadline=25)
+        moved = await router.send("limited", {"record": str(record)}, deadline=25)
+        await host.running(2)
+        assert await _cancel(host, moved) == 0
+        assert (await router.reply(moved)).text == "cancelled: by an operator"
+        await router.settled([blocked, second])
+        assert [line.split()[0] for line in record.read_text().splitlines()] == [first.id, second.id]
+        assert [len(r.replies) for r in (first, waiting, blocked, second, moved)] == [1] * 5
+
+
+async def test_a_task_whose_worker_somebody_has_stopped_is_cancelled_or_dies_with_it_and_has_one_answer(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
+        task = await router.send("work", {"sleep_ms": 20_000}, deadline=25)
+        await host.running(1)
+        ((slot, pid),) = host.workers().items()
+        host.kill(slot, signal.SIGSTOP)
+        done = await _cancel(host, task) == 0
+        await host.refilled(slot, pid)
+        reply = await router.reply(task)
+        assert reply.text.startswith("cancelled:" if done else "worker died:")
+        await router.settled([await router.send("work", {}, deadline=10)])
+        assert len(task.replies) == 1
+
+
+GREEDY = """
+import asyncio, time
+
+async def greedy(task):
+    while True:
+        time.sleep(0.05)
+        await asyncio.sleep(0)
+"""
+
+
+async def test_a_worker_killed_as_soon_as_its_task_is_said_to_be_cancelled_has_sent_the_answer(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    handlers = {"work": "work", "greedy": "greedy:greedy"}
+    one = {"workers": {"count": 1}}
+    async with (
+        Host(
+            tmp_path, nats=nats_server.url, handlers=handlers, modules={"greedy": GREEDY}, sections=one
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        task = await router.send("work", {"sleep_ms": 20_000}, deadline=25)
+        # between any two steps of its event loop the worker is held up
+        greedy = await router.send("greedy", {}, deadline=25)
+        await host.running(2)
+        asked = {"ask": "cancel", "task": task.id, "terminate": False, "reason": "here"}
+        assert (await asyncio.to_thread(control, host.runtime, 20.0, asked))[0]
+        host.kill(0)
+        await router.settled([task, greedy])
+        assert [reply.text for reply in task.replies] == ["cancelled: here"]
 
 
 async def test_tasks_cancelled_at_random_moments_under_load_and_kills_have_one_answer_each(

@@ -41,6 +41,7 @@ class Canceller:
             return Decision(
                 False, f"no task {task!r} runs or waits on this host; it may have ended, or be another host's"
             )
+        standby.transport.out.flush()  # before the operator is told, as a worker does
         _log.warning("task %s, which was %s, is cancelled: %s", task, found, why)
         return Decision(True, f"cancelled, it was {found}")
 

@@ -289,7 +289,10 @@ class Worker(ExecutorEvents, Sink):
                 self._finish.set()
             case CancelOrder(task, terminate, text):
                 outcome = Terminated(text) if terminate else Failed(text)
-                self._tell(CancelResult(task, self._intake.cancel(task, outcome)))
+                found = self._intake.cancel(task, outcome)
+                # before anybody is told: if this process dies then, the router has still been answered
+                self._transport.out.flush()
+                self._tell(CancelResult(task, found))
             case AccessOrder(nats, move):
                 self._connection.reconfigure(nats, move=move)
             case StacksOrder(task):
