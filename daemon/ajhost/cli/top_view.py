@@ -17,6 +17,8 @@ from ajhost.protocol.times import SECOND, parse
 Fragment = tuple[str, str]
 """A style and a text."""
 Line = list[Fragment]
+_LEAST_HEAD = 3
+"""Lines about the whole host that there are on the lowest screens; else they have a quarter of it at most."""
 _NARROWEST = 16
 """Cells that a column of free text keeps before others are left out."""
 _KEYS = "q quit  Tab table  Enter alone  < > sort  r reverse  / filter  p pause  ? keys"
@@ -42,7 +44,8 @@ def _plain(row: Any) -> str:
 class Column:
     """A column of a table. `key` is what its rows are sorted by, numbers from the largest.
 
-    `rank`: where not all have room, the column of the highest rank is left out first. `free`: a text that may be cut.
+    `rank`: where not all have room, the column of the highest rank is left out first. `free`: a text that may be cut;
+    `name`: in its middle, as names often begin alike.
     """
 
     title: str
@@ -50,6 +53,7 @@ class Column:
     key: Callable[[Any], Any]
     rank: int = 0
     free: bool = False
+    name: bool = False
     number: bool = True
     style: Callable[[Any], str] = _plain
 
@@ -96,7 +100,7 @@ WORKERS = (
     _text("CONNECTION", lambda w: str(w.connection or "-"), 2, free=True),
 )
 ROUTES = (
-    _text("ROUTE", lambda r: r.route or '""', free=True),
+    _text("ROUTE", lambda r: r.route or '""', free=True, name=True),
     _count("RUNNING", lambda r: r.running, 2),
     _count("WAITING", lambda r: r.waiting, 3),
     Column("PER S", lambda r: rate(r.per_second), lambda r: r.per_second),
@@ -114,8 +118,8 @@ ROUTES = (
 TASKS = (
     _count("SLOT", lambda t: t.worker.slot, 3),
     _text("TASK", lambda t: t.task.id),
-    _text("TYPE", lambda t: t.task.type, 4, free=True),
-    _text("ROUTE", lambda t: t.task.route or '""', 6, free=True),
+    _text("TYPE", lambda t: t.task.type, 4, free=True, name=True),
+    _text("ROUTE", lambda t: t.task.route or '""', 6, free=True, name=True),
     _text("STATE", lambda t: t.task.state, 5, style=lambda t: "class:bad" if t.left_s <= 0 else ""),
     Column("FOR", lambda t: f"{t.task.running_s:.1f} s", lambda t: t.task.running_s),
     Column("LEFT", lambda t: f"{t.left_s:.1f} s", lambda t: -t.left_s, 2),
@@ -192,19 +196,22 @@ class Table:
                 if index == self.by
                 else "class:column"
             )
-            padded = fit(text, width, right=column.number)
+            padded = fit(text, width, right=column.number, middle=column.name)
             line += [("", "  ")] if line else []
             line.append((style, padded))
         return line
 
 
-def fit(text: str, width: int, *, right: bool = False) -> str:
-    """The text in exactly so many cells of a terminal; `~` ends one that was cut."""
+def fit(text: str, width: int, *, right: bool = False, middle: bool = False) -> str:
+    """The text in exactly so many cells of a terminal; `~` stands where it was cut: at its end, or in the `middle`."""
     cells = get_cwidth(text)
     if cells > width:
-        while text and get_cwidth(text) > width - 1:
+        end = ""
+        while middle and get_cwidth(longer := text[len(text) - len(end) - 1 :]) <= (width - 1) // 2:
+            end = longer
+        while text and get_cwidth(text) + get_cwidth(end) > width - 1:
             text = text[:-1]
-        text += "~" if width else ""
+        text += f"~{end}" if width else ""
         cells = get_cwidth(text)
     return " " * (width - cells) + text if right else text + " " * (width - cells)
 
@@ -270,6 +277,8 @@ class View:
     def lines(self, width: int, height: int) -> list[Line]:
         """The screen: exactly `height` lines of at most `width` cells."""
         lines = list(self._head(width))
+        if self.report is not None:
+            del lines[max(_LEAST_HEAD, height // 4) :]  # the rest is for the tables
         if self.helping:
             lines += [[("", fit(line, width))] for line in _HELP.splitlines()]
         elif self.report is not None:

@@ -71,6 +71,23 @@ def test_a_text_takes_exactly_its_cells(text: str, right: bool, shown: str) -> N
     assert get_cwidth(fit(text, 5, right=right)) == 5
 
 
+def test_names_that_begin_alike_are_told_apart_where_they_are_cut() -> None:
+    assert fit("orders:import:new", 9, middle=True) == "orde~:new"
+    assert [fit("abcdef", width, middle=True) for width in range(4)] == ["", "~", "a~", "a~f"]
+    routes = tuple(replace(REPORT.routes[0], route=f"{'area:' * 8}{number:03d}") for number in range(9))
+    lines = screen(View(replace(REPORT, routes=routes), focus=1, alone=True), 60, 24)
+    assert all(any(f"{number:03d} " in line for line in lines) for number in range(9))
+
+
+def test_a_low_screen_keeps_room_for_tables_however_much_there_is_to_say_of_the_host() -> None:
+    supervisor = replace(
+        REPORT.supervisor, last_death="worker 1 died", last_replaced="worker 2: too large", drain_by="user 0"
+    )
+    for height, lines in ((8, 3), (12, 3), (24, 6)):
+        shown = screen(View(replace(REPORT, supervisor=supervisor)), 80, height)
+        assert next(number for number, line in enumerate(shown) if line.startswith("Workers")) == lines
+
+
 def test_the_id_of_a_task_is_never_cut_since_commands_ask_for_it() -> None:
     view = View(REPORT, focus=2, alone=True)
     ids = {task.id for worker in REPORT.workers for task in worker.tasks}
