@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
@@ -95,36 +94,42 @@ class Recovery:
         # a supervisor's ledger has answers for requests of its workers' too: each is answered once
         told: set[bytes] = set()
         for one in batch:
-            answer = partial(answer_started, one, self._standby, self._ledgers, self._poison_tasks, told)
-            count = await self._insist("answering for a process", one, answer)
-            one.answered += count
-            self._counters.answered += count
+            await self._insist("answering for a process", self._answer_started, one, told)
         # the newest ledger first: what it has copied is known when the first ledger of that is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
                 one.copied = self._copies.in_later_ledgers(one.ledger)
-            requeue = partial(requeue_entries, one, self._standby)
-            self._count_requeued(one, await self._insist("moving what had not started", one, requeue))
+            await self._insist("moving what had not started", self._requeue_entries, one)
             if Fact.SUPERVISOR_GONE in one.facts:
                 self._copies.add(one.ledger)
         # then, so that of these only what lies in a living process's ledger is left
         for one in batch:
-            requeue = partial(requeue_tokens, one, self._standby, self._ledgers)
-            self._count_requeued(one, await self._insist("moving what a process had dequeued", one, requeue))
+            await self._insist("moving what a process had dequeued", self._requeue_tokens, one)
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
     def _count_requeued(self, one: Remains, count: int) -> None:
         one.requeued += count
         self._counters.requeued += count
 
-    async def _insist(self, job: str, one: Remains, step: Callable[[], int]) -> int:
-        """Tries a step again and again, within limits, while this process lacks descriptors or memory; what it returns.
+    def _answer_started(self, one: Remains, told: set[bytes]) -> None:
+        count = answer_started(one, self._standby, self._ledgers, self._poison_tasks, told)
+        one.answered += count
+        self._counters.answered += count
+
+    def _requeue_entries(self, one: Remains) -> None:
+        self._count_requeued(one, requeue_entries(one, self._standby))
+
+    def _requeue_tokens(self, one: Remains) -> None:
+        self._count_requeued(one, requeue_tokens(one, self._standby, self._ledgers))
+
+    async def _insist(self, job: str, step: Callable[..., None], one: Remains, *arguments: object) -> None:
+        """Tries a step again and again, within limits, while this process lacks descriptors or memory.
 
         Of a process that is only stopped there is one try, and its error is raised: it cannot wait.
         """
         for _ in range(_INSIST):
             try:
-                count = step()
+                step(one, *arguments)
             except Exception as error:
                 if one.stopped:
                     raise
@@ -134,10 +139,9 @@ class Recovery:
             else:
                 # not at the end of this turn of the loop, in which other processes' requests may be recovered
                 self._standby.transport.out.flush()
-                return count
+                return
             await asyncio.sleep(RESOURCE_RETRY)
         _log.error("%s was given up: requests are lost", job)
-        return 0
 
     async def _finish(self, one: Remains) -> None:
         """Drains the connection and settles what depends on its end. Whatever fails, it ends.
