@@ -10,6 +10,7 @@ from ajhost.ledger.connection_status import ConnectionStatus, read_connection
 from ajhost.ledger.layout import (
     CLAIMED,
     DEADLINE,
+    E_QUEUED,
     E_RECEIVED,
     E_STARTED,
     ENTRY_SIZE,
@@ -255,10 +256,15 @@ class Ledger:
         with _FENCE:
             self.words[FIRST + index * ENTRY_WORDS + REVOKED] = seq
 
-    def claim(self, index: int, seq: int) -> None:
-        """Claims a request that a consumer has started in its own ledger. Look then what that was worth."""
+    def claim(self, index: int, seq: int) -> bool:
+        """Claims a request that a consumer has started in its own ledger.
+
+        Whether it is still QUEUED, and so the consumer's. If not, `claim_worth` says what the claim is worth.
+        """
+        words, word = self.words, FIRST + index * ENTRY_WORDS
         with _FENCE:
-            self.words[FIRST + index * ENTRY_WORDS + CLAIMED] = seq
+            words[word + CLAIMED] = seq
+        return words[word] == seq << 8 | E_QUEUED and words[word + REVOKED] != seq
 
     def claim_worth(self, index: int, seq: int) -> Claim:
         """What a claim was worth that has been stored, or a revocation of a request that another process may refuse."""

@@ -20,17 +20,12 @@ def claim(token: Token, owner: Ledger) -> bool:
 
     The supervisor calls it for a consumer that died or stands still between the two stores.
     """
-    entry, seq = token.entry, token.seq
-    owner.claim(entry, seq)
-    # after the store: either the supervisor, which stopped this process, saw STARTED, or this sees `revoked`
-    if owner.is_revoked(entry, seq):
-        return False
-    worth = owner.claim_worth(entry, seq)
-    return worth is Claim.WON or (worth is Claim.OPEN and wins(token, owner))
+    # after the store: either the supervisor, which stopped this process, saw STARTED, or this sees that it revoked
+    return owner.claim(token.entry, token.seq) or wins(token, owner)
 
 
 def wins(token: Token, owner: Ledger) -> bool:
-    """Waits for the owner, which stands between taking a request back and refusing it; whether it has given way.
+    """What a claim was worth. Waits for an owner that stands between taking the request back and refusing it.
 
     It stands there for a few instructions. An owner that was stopped or killed there leaves the request to the claim:
     recovery moves only what nobody has claimed.
