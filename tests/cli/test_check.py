@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.program import CommandResult, run
 
 ROOT = Path(__file__).parents[2]
@@ -135,3 +137,13 @@ async def test_the_worker_of_a_check_ends_as_at_a_stop_and_is_not_waited_for(tmp
     config = write(tmp_path, '[handlers.x]\ntarget = "app:send"\n', ending)
     assert (await check(config)).status == 0
     assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes a network of its own")
+async def test_a_loopback_that_is_down_is_told(tmp_path: Path) -> None:
+    config = write(tmp_path, '[handlers.x]\ntarget = "app:send"\n')
+    command = ("unshare", "--net", sys.executable, "-m", "ajhost", "check", "-c", config)
+    result = await run(*command, env=ENVIRONMENT)
+    assert result.status == 78
+    assert "cannot rehearse: 127.0.0.1 cannot be reached: " in result.stderr
+    assert "the loopback interface is down (ip link set lo up)" in result.stderr

@@ -132,6 +132,22 @@ async def test_a_unit_that_cannot_be_set_up_is_told(
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "StandardInput=file:/srv/nothing-there",
+        "StandardOutput=append:/srv/nothing-there/log",
+        "ReadOnlyPaths=%t/ajhost",
+    ],
+)
+async def test_a_line_that_the_checks_own_unit_cannot_have_is_told(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, line: str
+) -> None:
+    host.configure(nats_server.url, {"echo": "echo"})
+    await drop_in(lab, "broken", f"[Service]\n{line}\n")
+    assert f"ajhost.service: found {line}, allowed: " in await agree(lab, host, False)
+
+
+@pytest.mark.parametrize(
     ("line", "limit"), [("TasksMax=3", "pids.max is 3"), ("LimitNPROC=3", "may have 3 processes")]
 )
 async def test_a_unit_with_too_few_processes_is_told_with_the_limit(

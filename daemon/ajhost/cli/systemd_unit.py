@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ajhost.cli import exit_status
@@ -24,7 +24,7 @@ IN_UNIT = "_AJHOST_CHECK_IN_UNIT"
 _DEFAULT = Path("/etc/ajhost/ajhost.toml")
 _NOT_TAKEN = re.compile(
     r"(Exec\w*|Type|Restart\w*|WatchdogSec|NotifyAccess|RuntimeDirectory\w*|FileDescriptorStoreMax|Timeout\w*|"
-    r"Standard\w*|SyslogIdentifier|KillMode|OOMPolicy|RemainAfterExit|GuessMainPID|PIDFile|BusName|Sockets)\s*="
+    r"Standard\w*|SyslogIdentifier|KillMode|OOMPolicy|RemainAfterExit|GuessMainPID|PIDFile|BusName|Sockets)"
 )
 """Lines of the service that the check's unit must not have. With RuntimeDirectory= the end of the check would remove
 the directory of the running service."""
@@ -111,12 +111,16 @@ def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
     name, _, instance = unit.removesuffix(".service").partition("@")
     for warning in warnings_of(unit):
         echo_error(f"{unit}: warning: {warning}")
+    lines = _service_lines(_systemctl("cat", unit), instance)
+    problems = list(problems_of(lines))
+    for problem in problems:
+        echo_error(f"{unit}: {problem}")
     check = f"{name}-check-{os.getpid()}"
     file = _BOOTED / f"{check}.service"
     out, err = (Path(f"/run/{check}.{stream}") for stream in ("out", "err"))
     command = f"{sys.argv[0]} check {' '.join(map(_quoted, arguments))}"
     try:
-        file.write_text(_unit_text(_systemctl("cat", unit), instance, command, out, err))
+        file.write_text(_unit_text(lines, command, out, err))
         subprocess.run(["systemctl", "start", "--quiet", file.name], capture_output=True, check=False)
         for path, stream in ((out, sys.stdout), (err, sys.stderr)):
             with contextlib.suppress(FileNotFoundError):
@@ -129,25 +133,57 @@ def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
             if status in _SET_UP:
                 how = f"{_SET_UP[status]}: status {status} ({_result(shown)}) in the unit's sandbox"
             echo_error(f"{unit}: {how}; systemd says: {_last_words(file.name)}")
-        return exit_status.BAD_CONFIGURATION if status else 0
+        return exit_status.BAD_CONFIGURATION if status or problems else 0
     finally:
         for path in (file, out, err):
             path.unlink(missing_ok=True)
         _systemctl("reset-failed", file.name)
 
 
-def _unit_text(cat: str, instance: str, command: str, out: Path, err: Path) -> str:
-    """The transient unit: the `[Service]` lines of `systemctl cat`, without those of `_NOT_TAKEN`."""
-    lines, section, made = ["[Service]"], "", ""
+def problems_of(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """What lets no start of a unit with these lines succeed, though the check, whose unit is without them, does."""
+    values: dict[str, list[str]] = {}
+    for option, value in lines:
+        values.setdefault(option, []).append(value)
+    made = [Path(f"/run/{name}") for value in values.get("RuntimeDirectory", ()) for name in value.split()]
+    for option in ("ReadOnlyPaths", "InaccessiblePaths"):
+        for text in " ".join(values.get(option, ())).split():
+            path = Path(text.lstrip("-+").replace("%t", "/run"))
+            if any(directory in (path, *path.parents) for directory in made):
+                yield f"found {option}={text}, allowed: paths outside of RuntimeDirectory=, where the host writes"
+    for option in ("StandardInput", "StandardOutput", "StandardError"):
+        value = values.get(option, [""])[-1]
+        kind, _, name = value.partition(":")
+        if kind not in ("file", "append", "truncate"):
+            continue
+        file = Path(name.replace("%t", "/run"))
+        if option == "StandardInput" and not file.exists():
+            yield f"found {option}={value}, allowed: a file that is there before the start"
+        elif not file.parent.is_dir():
+            yield f"found {option}={value}, allowed: a file in a directory that is there before the start"
+
+
+def _service_lines(cat: str, instance: str) -> list[tuple[str, str]]:
+    """Option and value of each `[Service]` line of `systemctl cat`, with the instance's name."""
+    lines: list[tuple[str, str]] = []
+    section = ""
     for line in re.sub(r"\\\n", " ", cat).splitlines():
         text = line.strip()
         if text.startswith("["):
             section = text
-        elif section == "[Service]" and text.startswith("RuntimeDirectory="):
-            made = text.partition("=")[2]
-        elif section == "[Service]" and text and text[0] not in "#;" and not _NOT_TAKEN.match(text):
-            lines.append(text.replace("%i", instance).replace("%I", instance))
-    if made:  # only while the service runs: with "-" systemd ignores a missing path
+        elif section == "[Service]" and "=" in text and text[0] not in "#;":
+            option, value = map(str.strip, text.replace("%i", instance).replace("%I", instance).split("=", 1))
+            if not value:  # it takes back those before it
+                lines = [line for line in lines if line[0] != option]
+            lines.append((option, value))
+    return lines
+
+
+def _unit_text(found: Sequence[tuple[str, str]], command: str, out: Path, err: Path) -> str:
+    """The transient unit: the lines of the service without those of `_NOT_TAKEN`."""
+    lines = [f"{option}={value}" for option, value in found if not _NOT_TAKEN.fullmatch(option)]
+    if any(option == "RuntimeDirectory" and value for option, value in found):
+        # it is there only while the service runs: with "-" systemd ignores a missing path
         lines = [re.sub(r"(?<=[= ])%t/", "-%t/", line) for line in lines]
     lines += [
         "Type=oneshot",
@@ -155,8 +191,9 @@ def _unit_text(cat: str, instance: str, command: str, out: Path, err: Path) -> s
         f"ExecStart={command}",
         f"StandardOutput=truncate:{out}",
         f"StandardError=truncate:{err}",
+        "IPAddressAllow=localhost",  # where the check's own server is; NATS may be elsewhere
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(["[Service]", *lines]) + "\n"
 
 
 def _quoted(argument: str) -> str:

@@ -238,12 +238,29 @@ async def _server() -> AsyncIterator[str]:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     try:
+        await _reach(host, port)
         yield f"nats://{host}:{port}"
     finally:
         server.close()
         for writer in serving.values():
             writer.transport.abort()  # each task ends with its connection
         await asyncio.gather(*serving, return_exceptions=True)
+
+
+async def _reach(host: str, port: int) -> None:
+    """:raises TemplateFailed: no worker could connect, whatever the handlers are."""
+    try:
+        async with asyncio.timeout(REHEARSAL_LEAVE_LIMIT):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError as error:  # TimeoutError is one
+        why = error.strerror or "no answer"
+        raise TemplateFailed(
+            [
+                f"cannot rehearse: {host} cannot be reached: {why}: the loopback interface is down "
+                "(ip link set lo up), or a firewall or IPAddressDeny= forbids it"
+            ]
+        ) from None
+    writer.close()
 
 
 _INFO = {
