@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from ajhost.adapters.linux.processes import resident_bytes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
 HANDLERS = """
-import os, resource, socket
+import os, resource, socket, time
 
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -24,6 +25,12 @@ async def memory(task):
     node.data[::4096] = bytes(len(node.data[::4096]))
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * 4096
+
+def in_a_thread(task):
+    node = Node()
+    node.me, node.data = node, bytearray(20 << 20)
+    node.data[::4096] = bytes(len(node.data[::4096]))
+    time.sleep(0.01)
 
 async def descriptors(task):
     node = Node()
@@ -52,3 +59,26 @@ async def test_cycles_that_hold_memory_or_descriptors_are_collected_in_time(
             reply = await router.request("descriptors", {}, deadline=10)
             assert reply.verdict is Verdict.COMPLETE, reply
             await asyncio.sleep(0.002)
+
+
+async def test_memory_that_threads_leave_in_cycles_goes_back_to_the_system(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            modules={"shop": HANDLERS},
+            handlers={"memory": "shop:in_a_thread"},
+            sections={"workers": {"count": 1}},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = resident_bytes(host.workers()[0])
+        for _ in range(3):
+            requests = [await router.send("memory", {}, deadline=20) for _ in range(20)]
+            for request in requests:
+                assert (await router.reply(request)).verdict is Verdict.COMPLETE
+        async with asyncio.timeout(10):
+            while resident_bytes(host.workers()[0]) > before + (100 << 20):  # noqa: ASYNC110  # /proc tells nobody
+                await asyncio.sleep(0.05)

@@ -190,6 +190,10 @@ REFUSAL_INTERVAL = 5.0
 all of /proc for that."""
 COLLECT_RETRY = 0.01
 """A worker looks at its memory and descriptors again after this while they grow fast."""
+COLLECT_AGAIN = 1.0
+"""A worker collects once more after this where what tasks held during a collection may be garbage by now."""
+COLLECT_AGAIN_LONGEST = 16.0
+"""The pause doubles with each further collection, and after one of this length there is none."""
 WATCHDOG_LEAST = 2.0
 """With less in the unit's WatchdogSec= the supervisor warns: a machine that is busy may give it no CPU for so long."""
 WATCHDOG_LATE = 30.0

@@ -7,8 +7,12 @@ objects only, so memory or descriptors can run out before Python collects.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
+
+from ajhost.adapters.linux import allocator
+from ajhost.core.timings import COLLECT_AGAIN, COLLECT_AGAIN_LONGEST
 
 _THRESHOLDS = (20_000, 20, 20)
 """A task makes some 20 objects that reference counting frees, so Python's default of 700 would collect every 35 tasks
@@ -26,37 +30,61 @@ _EXHAUSTED = 1 << 30
 
 
 class Collector:
-    """Collects when memory or descriptors have grown since the last collection. Call `look` at each heartbeat."""
+    """Collects when memory or descriptors have grown since the last collection. Call `look` at each heartbeat.
+
+    What tasks hold that run during a collection may be garbage a moment later, and is no growth then: as long as there
+    is more than at the quietest moment, it collects a few times more, with growing pauses.
+    """
 
     def __init__(self) -> None:
         gc.set_threshold(*_THRESHOLDS)
-        self._seen = self._resident, self._descriptor = _measure()
+        allocator.use_few_arenas()
+        self._seen = self._after = self._least = _measure()
+        """Resident bytes and the lowest free descriptor: last seen, after the last collection, and the least ever."""
         self._next = 0.0
+        self._again, self._pause = math.inf, COLLECT_AGAIN
 
     def look(self) -> bool:
         """Collects if it is time. Returns whether much was gained since the last look: the next one is urgent then."""
-        resident, descriptor = _measure()
-        fast = (
-            resident - self._seen[0] > _MEMORY_GAINED // 2
-            or descriptor - self._seen[1] > _DESCRIPTORS_GAINED // 2
-        )
-        self._seen = resident, descriptor
-        self._resident, self._descriptor = min(self._resident, resident), min(self._descriptor, descriptor)
-        memory, descriptors = resident - self._resident, descriptor - self._descriptor
-        if memory < _MEMORY_GAINED and descriptors < _DESCRIPTORS_GAINED:
+        found = _measure()
+        fast = _gained(found, self._seen, 2)
+        self._seen = found
+        self._after, self._least = _lower(self._after, found), _lower(self._least, found)
+        now = time.monotonic()
+        if grown := _gained(found, self._after):
+            if now < self._next:
+                return fast
+            self._pause = COLLECT_AGAIN
+        elif now < self._again:
             return fast
-        begun = time.monotonic()
-        if begun < self._next:
-            return fast
+        before = self._after
         gc.collect()
-        self._seen = self._resident, self._descriptor = _measure()
-        if self._resident > resident - memory // 2 and self._descriptor > descriptor - descriptors // 2:
+        if found[0] - self._least[0] >= _MEMORY_GAINED:
+            allocator.give_back()
+        self._seen = self._after = left = _measure()
+        if grown and all(n > f - (f - b) // 2 for n, f, b in zip(left, found, before, strict=True)):
             # little was collected: the application still uses it
-            self._next = begun + (time.monotonic() - begun) * _SHARE
+            self._next = now + (time.monotonic() - now) * _SHARE
+        self._again = math.inf
+        if _gained(left, self._least) and self._pause <= COLLECT_AGAIN_LONGEST:
+            self._again, self._pause = now + self._pause, self._pause * 2
         return fast
 
 
-def _measure() -> tuple[int, int]:
+_Measured = tuple[int, int]
+
+
+def _gained(now: _Measured, before: _Measured, part: int = 1) -> bool:
+    """Whether so much was gained that a collection is worth it, or the `part`th of that."""
+    memory, descriptors = now[0] - before[0], now[1] - before[1]
+    return memory >= _MEMORY_GAINED // part or descriptors >= _DESCRIPTORS_GAINED // part
+
+
+def _lower(one: _Measured, other: _Measured) -> _Measured:
+    return min(one[0], other[0]), min(one[1], other[1])
+
+
+def _measure() -> _Measured:
     """Resident bytes, and the lowest free descriptor, which grows with the number of open ones."""
     try:
         statm = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
