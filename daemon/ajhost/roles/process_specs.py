@@ -1,6 +1,6 @@
 """What the supervisor hands to the processes of a generation: frozen values (`messages.py` has their way through JSON).
 
-A plan holds secrets. It travels over a channel, never in arguments or the environment, which others can read.
+A spec holds secrets. It travels over a channel, never in arguments or the environment, which others can read.
 """
 
 from __future__ import annotations
