@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 import ajhost
-from ajhost.adapters.nats_server import EmbeddedNatsServer
+from ajhost.adapters.nats_server_process import EmbeddedNatsServer
 from ajhost.cli import dev_session
-from ajhost.settings.toml_text import toml_text
+from ajhost.settings.toml_writer import toml_text
 from tests.support import forked
 
 FOLDER = str(Path(ajhost.__path__[0]).parent)

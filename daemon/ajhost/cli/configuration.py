@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ajhost.cli.dev_place import find_settings
+from ajhost.cli.dev_directory import find_settings
 from ajhost.settings.values import DEFAULT_FILE, Settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

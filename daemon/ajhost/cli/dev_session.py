@@ -19,16 +19,16 @@ import orjson
 from ajhost.adapters.dev_client import Passed, TaskTap
 from ajhost.adapters.linux.child_processes import children_of
 from ajhost.adapters.linux.processes import ending_with_parent
-from ajhost.adapters.nats_server import EmbeddedNatsServer
+from ajhost.adapters.nats_server_process import EmbeddedNatsServer
 from ajhost.cli.configuration import BadConfiguration, load_settings
 from ajhost.cli.dev_context import nats_context
-from ajhost.cli.dev_place import make_place, settings_of
+from ajhost.cli.dev_directory import make_place, settings_of
 from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
 from ajhost.protocol.safe_text import printable
 from ajhost.protocol.wire import error_of
 from ajhost.settings.redact import without_userinfo
-from ajhost.settings.toml_text import development_sections, toml_text
+from ajhost.settings.toml_writer import development_sections, toml_text
 
 DRAIN = 0.3
 """Seconds that running tasks have after Ctrl-C, so that the session ends within one second."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 from ajhost.core.connection_table import TRYING
 from ajhost.core.reconnect_backoff import LOCKS_OUT
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
-from ajhost.protocol.objects import from_object
+from ajhost.protocol.dataclass_json import from_object
 
 SERVING = "serving"
 """The state of a worker that is in the queue group and alive."""

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from ajhost.core.trust import Trust
-from ajhost.protocol.objects import annotations_of, from_object
+from ajhost.protocol.dataclass_json import annotations_of, from_object
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ajhost.settings import environment, redact, toml_file
+from ajhost.settings import environment, redact, toml_reader
 from ajhost.settings.configuration_files import configuration_files, is_text, read_whole
 from ajhost.settings.errors import InvalidValue, Problem
 from ajhost.settings.schema import DEEPEST
@@ -98,7 +98,7 @@ class MergedTables:
             self.problems.append(Problem(file, "file", told, f"chmod o-w {file}"))
         try:
             text = content.removeprefix(codecs.BOM_UTF8).decode()  # editors of Windows write one
-            self._merge(self.raw, toml_file.tables(text), file, ())
+            self._merge(self.raw, toml_reader.tables(text), file, ())
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
             self._unreadable(file, "a byte that is not UTF-8", "TOML in UTF-8", f"line {line}")

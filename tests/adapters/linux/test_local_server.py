@@ -15,8 +15,8 @@ import pytest
 
 from ajhost.adapters.linux import local_server
 from ajhost.roles.control_client import control as ask
-from ajhost.roles.supervisor import control, view_socket
-from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor import control_socket, view_socket
+from ajhost.roles.supervisor.control_socket import Decision
 
 LARGE = b"x" * 4_000_000
 """More than the kernel keeps for a client who does not read."""
@@ -67,7 +67,7 @@ async def asked(tmp_path: Path) -> AsyncIterator[list[Mapping[str, object]]]:
         found.append(asked)
         return Decision(True, "noted")
 
-    server = await control.serve(tmp_path, tmp_path / "ajhost.toml", {"note": note})
+    server = await control_socket.serve(tmp_path, tmp_path / "ajhost.toml", {"note": note})
     yield found
     server.close()
     await asyncio.sleep(0)
@@ -89,7 +89,7 @@ async def test_who_does_not_finish_a_request_is_turned_away_and_others_are_serve
     while not (await asyncio.to_thread(ask, tmp_path, 20, {"ask": "note"}))[0]:
         pass
     assert len(asked) == 1
-    monkeypatch.setattr(control, "LOCAL_CLIENT_LIMIT", 0.1)
+    monkeypatch.setattr(control_socket, "LOCAL_CLIENT_LIMIT", 0.1)
     late = connected(tmp_path / "control")
     late.send(b'{"ask": "no')
     assert json.loads(await all_of(late)) == {

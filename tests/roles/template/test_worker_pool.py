@@ -15,8 +15,8 @@ from ajhost.core.fleet import Scale
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.roles.supervisor.workers import WorkerPool
 from ajhost.settings.values import NatsSettings, WorkerSettings
 from tests.roles.template.driver import Start, TemplateDriver
 from tests.support.host_parts import until

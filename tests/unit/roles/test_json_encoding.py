@@ -29,7 +29,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from ajhost.protocol.outcome import Completed, Terminated
 from ajhost.roles.json_encoding import CannotEncode, encode
-from ajhost.roles.worker.outcomes import outcome_of_result
+from ajhost.roles.worker.handler_outcome import outcome_of_result
 
 ROOT = Path(__file__).parents[3]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ajhost.protocol.objects import from_object
+from ajhost.protocol.dataclass_json import from_object
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.settings.values import (
     HandlerSettings,

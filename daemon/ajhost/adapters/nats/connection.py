@@ -17,7 +17,7 @@ from ajhost.adapters.nats.connection_log import ConnectionLog
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver, Sink
 from ajhost.adapters.nats.second_connection import scout
-from ajhost.adapters.nats.subscriber import Subscriber
+from ajhost.adapters.nats.subscriptions import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_machine import ConnectionMachine, Patience
 from ajhost.core.connection_table import (

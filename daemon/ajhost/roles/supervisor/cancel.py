@@ -15,7 +15,7 @@ from ajhost.ledger.layout import State
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import CancelOrder, CancelResult
-from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess

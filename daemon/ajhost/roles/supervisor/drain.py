@@ -18,9 +18,9 @@ from ajhost.core.timeline import EventKind, Timeline
 from ajhost.core.timings import DRAIN_ANSWER_LIMIT, POLL_INTERVAL
 from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor import state_file
-from ajhost.roles.supervisor.control import Decision
-from ajhost.roles.supervisor.phases import SupervisorPhase
-from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.supervisor.control_socket import Decision
+from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 _log = logging.getLogger("ajhost.supervisor")
 

@@ -13,7 +13,7 @@ from ajhost.core.host_counters import ConnectionStats, HostStats, connection_sta
 from ajhost.core.route_stats import RouteStats, clip
 from ajhost.core.status import DISCONNECTED
 from ajhost.ledger.view import Ledger
-from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 
 def snapshot(

@@ -7,7 +7,7 @@ import time
 from ajhost.core.fleet import IN_PLACE, WorkerState
 from ajhost.core.status import ConnectionReport
 from ajhost.ledger.connection_status import ConnectionStatus
-from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 STOPPING = "the host is stopping"
 _WAITING = (WorkerState.STARTING, WorkerState.HUNG)

@@ -13,10 +13,10 @@ from ajhost.adapters.linux import refusals
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
 from ajhost.roles.process_specs import GenerationSpec
-from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.readiness import STOPPING
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
-from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.settings.values import HttpSettings, RuntimeSettings, Settings
 
 _log = logging.getLogger("ajhost.supervisor")

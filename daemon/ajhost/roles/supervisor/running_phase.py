@@ -17,19 +17,19 @@ from ajhost.ledger.view import Ledger
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.stats_history import StatsHistory
-from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.liveness import LivenessEvents, LivenessMonitor
-from ajhost.roles.supervisor.phases import SupervisorPhase
 from ajhost.roles.supervisor.readiness import status_line
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.shutdown import Shutdown
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.stray_processes import StrayProcesses
+from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.roles.supervisor.workers import WorkerPool
 
 _log = logging.getLogger("ajhost.supervisor")
 

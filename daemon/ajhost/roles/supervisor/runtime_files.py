@@ -20,8 +20,8 @@ from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.ledger.layout import SUPERVISOR_SLOT
 from ajhost.ledger.view import Ledger
-from ajhost.roles.supervisor import control, state_file, view_socket
-from ajhost.roles.supervisor.control import Actions
+from ajhost.roles.supervisor import control_socket, state_file, view_socket
+from ajhost.roles.supervisor.control_socket import Actions
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -63,7 +63,7 @@ class RuntimeFiles:
     async def listen(self, settings: Path, actions: Actions, status: Callable[[], bytes]) -> None:
         """Opens the sockets, for those who act and for those who look at the `status`."""
         self._sockets = {
-            runtime_directory.CONTROL: lambda: control.serve(self._directory, settings, actions),
+            runtime_directory.CONTROL: lambda: control_socket.serve(self._directory, settings, actions),
             runtime_directory.VIEW: lambda: view_socket.serve(self._directory, status),
         }
         for name in self._sockets:

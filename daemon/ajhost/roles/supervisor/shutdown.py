@@ -24,7 +24,7 @@ from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import FinishOrder, HurryOrder
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.standby import Standby
-from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")

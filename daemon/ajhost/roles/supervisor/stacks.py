@@ -16,7 +16,7 @@ from ajhost.core.timings import STACKS_ANSWER_LIMIT, STACKS_BEFORE_KILL
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.roles.messages import StacksOrder, StacksResult
-from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.template_process import TemplateProcess
 from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess

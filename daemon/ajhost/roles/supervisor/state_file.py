@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from ajhost.adapters.linux import runtime_directory
-from ajhost.protocol.objects import from_object
+from ajhost.protocol.dataclass_json import from_object
 
 NAME = "state.json"
 

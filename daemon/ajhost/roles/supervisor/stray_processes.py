@@ -8,7 +8,7 @@ import logging
 from ajhost.adapters.linux import child_processes
 from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.core.timings import CHECK_INTERVAL
-from ajhost.roles.supervisor.workers import WorkerPool
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 _log = logging.getLogger("ajhost.supervisor")
 

@@ -26,13 +26,12 @@ from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor import state_file
-from ajhost.roles.supervisor.control import Action, Actions, Decision
+from ajhost.roles.supervisor.control_socket import Action, Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.host_stats import snapshot
 from ajhost.roles.supervisor.nats_service import ServiceResponder
-from ajhost.roles.supervisor.phases import SupervisorPhase
 from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
@@ -42,8 +41,9 @@ from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.stray_processes import StrayProcesses
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
+from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
+from ajhost.roles.supervisor.worker_pool import PoolEvents, WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.roles.supervisor.workers import PoolEvents, WorkerPool
 from ajhost.settings.values import LogSettings, Settings
 
 _log = logging.getLogger("ajhost.supervisor")

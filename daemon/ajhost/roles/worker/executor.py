@@ -22,7 +22,7 @@ from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.deadlines import DeadlineEvents, Deadlines, exceeded, thread_name
 from ajhost.roles.worker.fail_stop import fail
-from ajhost.roles.worker.outcomes import describe, outcome_of_exception, outcome_of_result
+from ajhost.roles.worker.handler_outcome import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.request import ANSWERED, Attempt, StuckReason
 from ajhost.roles.worker.stacks import stacks_of
 from ajhost.roles.worker.thread_pool import NoThreads, Threads

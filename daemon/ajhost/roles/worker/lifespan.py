@@ -24,7 +24,7 @@ from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.application import LIFESPAN_THREAD, Lifespan, manager_of
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
-from ajhost.roles.worker.ending import is_library
+from ajhost.roles.worker.leftovers import is_library
 
 _log = logging.getLogger("ajhost.worker")
 

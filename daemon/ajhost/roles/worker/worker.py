@@ -57,10 +57,10 @@ from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.drain import Drain
-from ajhost.roles.worker.ending import Background
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.heartbeat_jobs import HeartbeatJobs
 from ajhost.roles.worker.intake import Intake
+from ajhost.roles.worker.leftovers import Background
 from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
 from ajhost.roles.worker.orphaned import Orphaned
 from ajhost.roles.worker.queue_group import GroupMembership

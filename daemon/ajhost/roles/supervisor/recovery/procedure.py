@@ -31,7 +31,7 @@ from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader,
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
 from ajhost.roles.supervisor.recovery.remains import Copies, Remains, is_complete, order
-from ajhost.roles.supervisor.recovery.retired import RetiredLedgers
+from ajhost.roles.supervisor.recovery.retired_ledgers import RetiredLedgers
 from ajhost.roles.supervisor.recovery.takeover import (
     answer_started,
     confirm_sent,

@@ -48,7 +48,7 @@ from ajhost.roles.messages import (
 from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.cancel import Canceller
-from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generation import Generation
 from ajhost.roles.supervisor.nats_access import NatsAccess

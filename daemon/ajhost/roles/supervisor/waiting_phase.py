@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ajhost.ledger.view import Ledger
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.supervisor.control import Decision
+from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.readiness import starting_text
 from ajhost.roles.supervisor.shutdown import Shutdown
 from ajhost.roles.supervisor.worker_process import WorkerProcess

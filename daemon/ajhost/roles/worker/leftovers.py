@@ -1,44 +1,33 @@
-"""How a worker ends: what handlers left running is waited for and named if cut, `atexit` runs, logs are flushed.
-
-Before that it drains: it leaves the queue group and finishes its tasks (`drain.py`).
-"""
+"""What handlers leave running when a worker ends: their tasks, timers and threads are waited for, and named if cut."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextvars
 import dis
-import faulthandler
 import functools
 import gc
 import inspect
 import logging
-import os
 import queue
 import sys
 import sysconfig
 import threading
-import time
 import traceback
-from collections.abc import Callable
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import uvloop.loop
 
-from ajhost.adapters.daemon_thread import start_daemon_thread
-from ajhost.adapters.linux.inherited import flush_streams
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.adapters.own_code import PACKAGE
-from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL, POLL_INTERVAL
+from ajhost.core.timings import POLL_INTERVAL
 
 _log = logging.getLogger("ajhost.worker")
 _STDLIB = f"{sysconfig.get_path('stdlib')}/"
 _SHOWN = 5
 _TIMER = vars(uvloop.loop)["TimerHandle"]
 """What `call_later` of a worker's loop returns."""
-_STDERR = 2
 
 
 class Background:
@@ -166,35 +155,3 @@ def _attribute_called(frame: FrameType) -> str:
         if instruction.offset <= frame.f_lasti and instruction.opname in ("LOAD_METHOD", "LOAD_ATTR")
     ]
     return str(names[-1]) if names else ""
-
-
-def finish(status: int, beat: Callable[[], None]) -> NoReturn:
-    """Runs `atexit`, flushes logs and streams, and ends the process: within the limit, whatever they do.
-
-    `beat` is called meanwhile, by a thread, since the loop runs no more.
-    """
-    faulthandler.dump_traceback_later(
-        EXIT_LIMIT + 1.0, exit=True, file=_STDERR
-    )  # should nothing of Python run
-    start_daemon_thread(_bound, "ajhost end", status, beat)
-    try:
-        atexit._run_exitfuncs()
-        logging.shutdown()
-        flush_streams()
-    finally:
-        os._exit(status)
-
-
-def _bound(status: int, beat: Callable[[], None]) -> None:
-    end = time.monotonic() + EXIT_LIMIT
-    while time.monotonic() < end:
-        beat()
-        time.sleep(HEARTBEAT_INTERVAL)
-    stack = sys._current_frames().get(threading.main_thread().ident or 0)
-    where = (
-        f"{stack.f_code.co_filename}:{stack.f_lineno}, in {stack.f_code.co_name}"
-        if stack is not None
-        else "?"
-    )
-    _log.error("what atexit runs did not end within %g s: cut at %s", EXIT_LIMIT, where)
-    os._exit(status)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.roles.worker.outcomes import describe, outcome_of_exception, outcome_of_result
+from ajhost.roles.worker.handler_outcome import describe, outcome_of_exception, outcome_of_result
 
 
 @dataclass
