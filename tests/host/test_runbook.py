@@ -198,6 +198,8 @@ async def test_a_task_that_fails_at_each_try(operator: Operator, router: Router)
     await operator.sees("retry", "attempts", task.id)
     every = json.loads((await operator.host.command("attempts", "--json")).stdout)
     assert [a["tries"] for a in every if a["id"] == task.id] == [3, 2, 1]
+    mistyped = await operator.host.command("attempts", "--reason", "handler errors")
+    assert (mistyped.status, "handler error, deadline exceeded, " in mistyped.stderr) == (0, True), mistyped
     of_a_type = json.loads((await operator.host.command("attempts", "--json", "--type", "email:new")).stdout)
     assert {a["type"] for a in of_a_type} == {"email:new"}
 

@@ -37,6 +37,7 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
     """
     directory = runtime_directory(config)
     from ajhost.adapters.linux.runtime_directory import is_locked
+    from ajhost.core.route_stats import REASONS
     from ajhost.roles.control_client import view_attempts
     from ajhost.roles.recent_attempts import DIRECTORY, recent_attempts
 
@@ -61,6 +62,8 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
         echo(to_json(found))
     elif found:
         echo(columns([("WHEN", "TASK", "TYPE", "TRY", "OUTCOME", "REASON", "TEXT"), *map(_row, found)]))
+    elif wanted["reason"] not in (None, *REASONS):
+        echo_error(f"no answer begins with {wanted['reason']!r}; there are {', '.join(REASONS)}")
     else:
         asked_for = " that is asked for" if any(wanted.values()) else ""
         echo_error(f"no attempt{asked_for} ended otherwise than completed")
