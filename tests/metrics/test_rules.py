@@ -82,6 +82,9 @@ CASES = [
     ),
     Case("AjhostWorkersDie", {f"ajhost_worker_deaths_total{{{ON}}}": "0x8 0+2x8"}, ["2m"], ["4m"], ON),
     Case(
+        "AjhostRestarts", {f"process_start_time_seconds{{{ON}}}": "1x4 2x2 3x2 4x20"}, ["2m"], ["3m30s"], ON
+    ),
+    Case(
         "AjhostWorkersHang",
         {f'ajhost_workers{{state="hung", {ON}}}': "0x8 1x8"},
         ["2m", "3m"],
