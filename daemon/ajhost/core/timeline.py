@@ -36,14 +36,18 @@ class Timeline:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._events: deque[TimelineEvent] = deque(maxlen=_KEPT)
+        self._last: dict[EventKind, TimelineEvent] = {}
 
     def add(self, kind: EventKind, text: str) -> None:
         """An event has happened; a text of several lines is shown by its first."""
-        self._events.append(TimelineEvent(self._clock(), kind, text.partition("\n")[0]))
+        event = self._last[kind] = TimelineEvent(self._clock(), kind, text.partition("\n")[0])
+        if kind is not EventKind.REPLACED:  # with a small `max_tasks` no other would be kept
+            self._events.append(event)
 
     def last(self, kind: EventKind) -> tuple[str, float]:
-        """The last event of a kind that is kept, and when it was; an empty text if there was none."""
-        return next(((e.text, e.at) for e in reversed(self._events) if e.kind is kind), ("", 0.0))
+        """The last event of a kind, and when it was; an empty text if there was none."""
+        event = self._last.get(kind)
+        return ("", 0.0) if event is None else (event.text, event.at)
 
     def newest_first(self) -> list[TimelineEvent]:
         """The events that are kept."""

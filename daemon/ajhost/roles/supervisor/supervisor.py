@@ -225,7 +225,7 @@ class Supervisor(PoolEvents):
     def worker_replaced(self, worker: WorkerProcess, why: str) -> None:
         """It shall be replaced in order."""
         self.timeline.add(EventKind.REPLACED, f"worker {worker.slot} (pid {worker.pid}): {why}")
-        self._tell_state()
+        self.write_state()
 
     def template_died(self, generation: int, how: str) -> None:
         """The code on disk may have changed since, so a new template is a new generation; workers live on."""
