@@ -101,7 +101,7 @@ def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
 
 async def _try_servers(settings: Settings) -> Findings:
     from ajhost.adapters.nats.server_check import try_servers
-    from ajhost.protocol.wire import host_subjects
+    from ajhost.protocol.subjects import host_subjects
 
     subjects = host_subjects([h.route for h in settings.handlers], settings.nats.catchall)
     return await try_servers(settings.nats, subjects, settings.runtime.directory)

@@ -25,9 +25,9 @@ from ajhost.cli.output import echo, echo_error
 from ajhost.core.routing import Routes
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.subjects import host_subjects, route_of
 from ajhost.protocol.task_record import read_task
 from ajhost.protocol.unwrap import unwrap
-from ajhost.protocol.wire import host_subjects, route_of
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
 from ajhost.settings.values import Settings
 from ajhost.testing.run_handler import as_stored, execute, lifespan

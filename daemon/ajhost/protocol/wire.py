@@ -1,4 +1,4 @@
-"""Requests and replies as bytes: subjects, headers, size limits.
+"""Requests and replies as bytes: headers, texts, size limits.
 
 The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header reader of nats.go behind it.
 """
@@ -6,12 +6,13 @@ The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header rea
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 
 from ajhost.protocol import times
 from ajhost.protocol.outcome import Completed, Outcome, Terminated
 from ajhost.protocol.safe_text import MISLEADING
+from ajhost.protocol.subjects import subjects_of
 from ajhost.protocol.task_record import shown
 
 CONTENT_TYPE = "application/x-asyncjobs-task+json"
@@ -19,8 +20,6 @@ TEXT_LIMIT = 1024
 """Bytes of UTF-8 that an error text may have."""
 _LEAST_TEXT = 64
 
-_PREFIX = "CHORIA_AJ.H.T."
-_CATCH_ALLS = ("CHORIA_AJ.H.T.catchall", "CHORIA.AJ.H.T.catchall")
 
 _START = b"NATS/1.0"
 _TYPE_NAME = b"\r\nAJ-Content-Type:"
@@ -33,54 +32,6 @@ _UNSAFE = re.compile(f"[\x00-\x1f{MISLEADING}]+")
 """What ends a line, what a terminal obeys, what shows another text than there is: `ajc` prints errors as they are."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = "no reason given"
-
-
-LONGEST_REPLY_SUBJECT = 1024
-"""Bytes. A server ends the connection of who publishes a line of more than 4,096 (`max_control_line`), each time anew;
-another one of its cluster may take longer ones."""
-_PLAIN_WORD = rb"[^\x00-\x20\x7f*>.]++"
-_NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
-"""What begins with `$` asks the server itself for something (`$JS.API.STREAM.DELETE...`), with this host's rights; the
-rest is asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task."""
-
-
-def subjects_of(route: str) -> tuple[str, ...]:
-    """The subjects on which a router asks for `route`; for the catch-all `""` both spellings.
-
-    The documentation of asyncjobs and its source differ in the catch-all's name, so both are served. A route that is
-    itself named `catchall` cannot be told from the catch-all.
-    """
-    return (_PREFIX + route,) if route else _CATCH_ALLS
-
-
-def host_subjects(routes: Iterable[str], catchall: bool) -> list[str]:
-    """The subjects on which a host that serves `routes` is asked. `catchall`: by catch-all routers too."""
-    subjects = [subject for route in routes for subject in subjects_of(route)]
-    return [*dict.fromkeys((*subjects, *_CATCH_ALLS))] if catchall else subjects
-
-
-def route_of(subject: str) -> str:
-    """The route that `subject` stands for, `""` for either catch-all. Raises ValueError for any other subject."""
-    if subject in _CATCH_ALLS:
-        return ""
-    if not subject.startswith(_PREFIX):
-        raise ValueError(f"{subject!r} is not a handler's subject")
-    return subject[len(_PREFIX) :]
-
-
-def reply_subjects(prefixes: Sequence[str] = ()) -> re.Pattern[bytes]:
-    """Matches the reply subjects that may be answered: plain ones, which cannot do anything but reach a requester, and
-    no longer than `LONGEST_REPLY_SUBJECT`.
-
-    With `prefixes` (first words of a subject), only what begins with one of them. Anybody who may publish a request
-    chooses its reply subject, and what is sent there is sent with the rights of this host.
-    """
-    among = b"|".join(re.escape(prefix.encode()) + rb"\." for prefix in prefixes)
-    wanted = b"(?=%b)" % among if among else b""
-    short = rb"(?=.{,%d}\Z)" % LONGEST_REPLY_SUBJECT
-    return re.compile(
-        rb"(?!%b)%b%b%b(?:\.%b)*+\Z" % (_NOT_FOR_REPLIES, short, wanted, _PLAIN_WORD, _PLAIN_WORD)
-    )
 
 
 def read_deadline(header: bytes) -> int | None:

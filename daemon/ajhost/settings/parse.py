@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.server_url import read_server_url
+from ajhost.protocol.subjects import reply_subjects
 from ajhost.protocol.task_record import LONGEST_TYPE
-from ajhost.protocol.wire import reply_subjects
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.redact import hidden, quoted, shown, without_userinfo
 

@@ -19,9 +19,9 @@ from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.timings import ANSWER_MARGIN
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.signature import message
+from ajhost.protocol.subjects import reply_subjects
 from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.protocol.times import render_seconds
-from ajhost.protocol.wire import reply_subjects
 from ajhost.roles.request_check import CheckedRequest, RequestChecker
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.memory_ledger import ledger_in_memory

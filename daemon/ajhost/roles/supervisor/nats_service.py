@@ -13,8 +13,8 @@ from ajhost.core.route_stats import RouteStats, clip
 from ajhost.core.stored_values import LARGEST
 from ajhost.core.timings import SERVICE_ANSWER_KEPT
 from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, subjects, verb_of
+from ajhost.protocol.subjects import subjects_of
 from ajhost.protocol.times import render
-from ajhost.protocol.wire import subjects_of
 from ajhost.roles.handlers import HandlerDescription
 
 _NAME = "ajhost"

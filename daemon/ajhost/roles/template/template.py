@@ -25,7 +25,7 @@ from ajhost.adapters.linux.inherited import flush_streams
 from ajhost.adapters.linux.processes import GENERATION_MARK
 from ajhost.core.trust import Trust
 from ajhost.protocol.safe_text import clean
-from ajhost.protocol.wire import reply_subjects
+from ajhost.protocol.subjects import reply_subjects
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import (
     FOR_TEMPLATE,

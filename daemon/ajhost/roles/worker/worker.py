@@ -27,7 +27,7 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.wire import host_subjects
+from ajhost.protocol.subjects import host_subjects
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import (
