@@ -23,17 +23,8 @@ class ReceiveBuffer:
     """The positions of one connection and the bytes between them. `done`: up to here, frames are parsed."""
 
     __slots__ = (
-        "_backed",
-        "_base",
-        "_ledger",
-        "_memory",
-        "_prepared",
-        "_words",
-        "at",
-        "done",
-        "received",
-        "size",
-    )
+        "_backed", "_base", "_ledger", "_memory", "_prepared", "_words", "at", "done", "received", "size",
+    )  # fmt: skip
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger, self._words = ledger, ledger.words

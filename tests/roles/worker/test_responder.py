@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.log_record import TaskLabels
+from ajhost.api import Task
 from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, read
 from ajhost.ledger.layout import Geometry, Identity, State, create
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.roles.attempt_records import Attempts
+from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.supervisor.own_answers import OwnAnswers
+from ajhost.roles.worker.request import Request
 from ajhost.roles.worker.responder import Responder
+from ajhost.roles.worker.route import Route
 from tests.support.host_parts import frame
 
 GEOMETRY = Geometry(entries=8, chunk=8192, store=4096)
@@ -24,22 +26,15 @@ RECORD = read_task(
 )
 
 
-@dataclass
-class Route:
-    index: int = 0
+HANDLER = LoadedHandler("email", "mail:send", lambda task: None, True, None, None, False, 0)
 
 
-class Begun:
-    """A request that has STARTED."""
-
-    reply, record, begun, came, told = b"R.1", RECORD, 1.0, 0.5, False
-    route = Route()
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-    def labels(self) -> TaskLabels:
-        return TaskLabels("1", "email:new", "email", 1, 0.5)
+def begun(responder: Responder, index: int) -> Request:
+    """A request that came at 0.5 s and has STARTED at 1.0 s."""
+    task = Task(RECORD, 60.0, None, None)
+    request = Request(responder, index, b"R.1", RECORD, task, Route(0, HANDLER, ""), 60.0, 0.5)
+    request.begun = 1.0
+    return request
 
 
 class Worker:
@@ -63,7 +58,7 @@ class Worker:
     def answer(self, outcome: Outcome) -> int:
         index = self.ledger.receive(0, len(frame(b"R.1")), 1)
         self.ledger.start(index, 1, b"R.1", b"1", b"email:new", 0, 1)
-        self.responder.answer(Begun(index), outcome)
+        self.responder.answer(begun(self.responder, index), outcome)
         return index
 
     @property
@@ -104,6 +99,6 @@ def test_what_the_supervisor_answered_while_its_worker_hung_is_not_counted_by_th
     index = worker.ledger.receive(0, 1, 1)
     worker.ledger.start(index, 1, b"R.1", b"1", b"email:new", 0, 1)
     worker.ledger.revoke(index, worker.ledger.entry(index).seq)
-    worker.responder.answer(Begun(index), Completed(b"r"))
+    worker.responder.answer(begun(worker.responder, index), Completed(b"r"))
     worker.responder.count()
     assert (worker.replies, worker.stats.answered, worker.responder.counts.completed) == ([], 0, 0)

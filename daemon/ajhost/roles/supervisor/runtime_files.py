@@ -13,34 +13,19 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.adapters.throttled_log import ThrottledLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.ledger.layout import SUPERVISOR_SLOT
-from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor import control_socket, state_file, view_socket
 from ajhost.roles.supervisor.control_socket import Actions
 
+if TYPE_CHECKING:
+    from ajhost.roles.supervisor.supervisor import Supervisor
+
 _log = logging.getLogger("ajhost.supervisor")
-
-
-class Host(Protocol):
-    """Whose files they are."""
-
-    serial: int
-    written_state: object
-    """Which file `state.json` was when it was last written (`state_file.which`); None: it could not be written."""
-
-    def write_state(self) -> None:
-        """Writes `state.json`."""
-
-    def ledgers(self) -> list[Ledger]:
-        """Those of this supervisor and of its workers."""
-
-    def recycle_without_ledger(self) -> list[int]:
-        """Replaces each worker whose ledger's path leads elsewhere, or nowhere; their slots."""
 
 
 class RuntimeFiles:
@@ -75,7 +60,7 @@ class RuntimeFiles:
         runtime_directory.put_aside(self._directory / name, stat.S_ISSOCK)
         self._servers[name] = await self._sockets[name]()
 
-    async def keep(self, host: Host) -> None:
+    async def keep(self, host: Supervisor) -> None:
         """Looks every second, until cancelled."""
         while True:
             await asyncio.sleep(RUNTIME_FILES_INTERVAL)
@@ -84,7 +69,7 @@ class RuntimeFiles:
             except Exception as error:
                 self._say("the files in the runtime directory cannot be made again: %s", error)
 
-    async def _look(self, host: Host) -> None:
+    async def _look(self, host: Supervisor) -> None:
         if damaged := [ledger.slot for ledger in host.ledgers() if ledger.restore_header()]:
             slots = ", ".join(
                 "the host's" if slot == SUPERVISOR_SLOT else f"slot {slot}'s" for slot in damaged

@@ -75,13 +75,7 @@ class Supervisor(PoolEvents):
         self.guard = FaultGuard(_log)
         """What failed in supervision, and how often; it goes on."""
         self._pool = WorkerPool(
-            self._runtime,
-            self.serial,
-            self._queues,
-            self.guard,
-            settings.nats,
-            self._fd_store,
-            self,
+            self._runtime, self.serial, self._queues, self.guard, settings.nats, self._fd_store, self
         )
         self._phase = SupervisorPhase()
         self._fleet = self._pool.fleet

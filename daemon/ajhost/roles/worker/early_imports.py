@@ -12,54 +12,23 @@ import importlib
 
 _LATE = (
     # protocol.signature, nats-py's log-in with an nkey or a creds file (nats-py 2.16, client.py), PyNaCl itself
-    "_cffi_backend",
-    "nacl.bindings",
-    "nacl.exceptions",
-    "nacl.public",
-    "nacl.secret",
-    "nacl.signing",
-    "nacl.utils",
-    "nkeys",
+    "_cffi_backend", "nacl.bindings", "nacl.exceptions", "nacl.public", "nacl.secret", "nacl.signing",
+    "nacl.utils", "nkeys",
     # a server's name, on its way to getaddrinfo (CPython, socketmodule.c)
-    "encodings.idna",
-    "encodings.punycode",
-    "stringprep",
-    "unicodedata",
+    "encodings.idna", "encodings.punycode", "stringprep", "unicodedata",
     # codecs that error texts, paths and files may ask for
-    "encodings.ascii",
-    "encodings.latin_1",
-    "encodings.raw_unicode_escape",
-    "encodings.unicode_escape",
+    "encodings.ascii", "encodings.latin_1", "encodings.raw_unicode_escape", "encodings.unicode_escape",
     "encodings.utf_8_sig",
     # tracebacks, warnings, reprs
-    "_colorize",
-    "linecache",
-    "reprlib",
-    "tokenize",
-    "traceback",
-    "tracemalloc",
-    "_strptime",
+    "_colorize", "linecache", "reprlib", "tokenize", "traceback", "tracemalloc", "_strptime",
     # asyncio's and logging's own late imports
-    "asyncio.base_subprocess",
-    "asyncio.staggered",
-    "asyncio.taskgroups",
-    "asyncio.timeouts",
-    "concurrent.futures.thread",
-    "queue",
+    "asyncio.base_subprocess", "asyncio.staggered", "asyncio.taskgroups", "asyncio.timeouts",
+    "concurrent.futures.thread", "queue",
     # orjson's types (orjson 3, src/typeref.rs)
-    "dataclasses",
-    "datetime",
-    "enum",
-    "uuid",
-)
+    "dataclasses", "datetime", "enum", "uuid",
+)  # fmt: skip
 """Names of modules, by what imports them. A module that this interpreter lacks is not imported late either."""
 
-
-def import_all() -> None:
-    """Imports them. Called while this module is imported."""
-    for name in _LATE:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-
-
-import_all()
+for _name in _LATE:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_name)
