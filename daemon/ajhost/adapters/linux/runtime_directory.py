@@ -159,7 +159,7 @@ def put_aside(path: Path, is_kind: Callable[[int], bool]) -> bool:
     return True
 
 
-def open_file(directory: Path, name: str, flags: int, mode: int = 0o600) -> int:
+def open_file(directory: Path, name: str, flags: int) -> int:
     """A descriptor of the regular file `name` in the directory, neither of which may be a link.
 
     :raises OSError: ELOOP for a link, EPERM for what is no regular file or of another user than the directory, and
@@ -168,7 +168,7 @@ def open_file(directory: Path, name: str, flags: int, mode: int = 0o600) -> int:
     parent = open_directory(directory)
     try:
         try:
-            descriptor = os.open(name, flags | _FILE, mode, dir_fd=parent)
+            descriptor = os.open(name, flags | _FILE, 0o600, dir_fd=parent)
         except OSError as error:
             error.filename = str(directory / name)  # not the name alone
             raise

@@ -399,7 +399,6 @@ async def rehearse(
     timeout: float,
     *,
     entry: str = WORKER,
-    workers: WorkerSettings | None = None,
     schemas: bool = False,
 ) -> tuple[tuple[HandlerDescription, ...], list[str]]:
     """Imports the handlers in a template that is ended afterwards.
@@ -408,8 +407,8 @@ async def rehearse(
     :returns: descriptions of the handlers, and warnings on what the imports have left.
     :raises TemplateFailed: with every problem.
     """
-    shape = workers or WorkerSettings()
-    spec = GenerationSpec(0, Path("/"), NatsSettings(), python, shape, handlers, schemas=schemas)
+    workers = WorkerSettings()
+    spec = GenerationSpec(0, Path("/"), NatsSettings(), python, workers, handlers, schemas=schemas)
     template = await TemplateProcess.start(spec, (), timeout, entry=entry)
     template.close()
     await template.wait_closed()
