@@ -296,7 +296,8 @@ def _runtime_problems(settings: Settings) -> list[str]:
     except FileNotFoundError:
         above = next(parent for parent in directory.parents if parent.exists())
         if not os.access(above, os.W_OK | os.X_OK):
-            return [f"runtime.directory: {directory} cannot be made: {above} cannot be written by this user"]
+            why = f"{above} cannot be written by this user: {runtime_directory.ANOTHER}"
+            return [f"runtime.directory: {directory} cannot be made: {why}"]
         place = above
     except OSError as error:
         return [

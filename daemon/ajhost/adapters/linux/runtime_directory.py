@@ -26,6 +26,8 @@ _LONGEST_PID = 7
 _MODE = 0o750
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+ANOTHER = "name one of this user's by `directory` in [runtime], or set XDG_RUNTIME_DIR, as a login does"
+"""What to do: cron, sudo and systemd-run give a user no directory of a session."""
 _NO_DIRECTORY = "found another user's link, or a file; allowed: a directory of our own"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -37,11 +39,16 @@ class UnfitDirectory(Exception):
 def prepare(directory: Path) -> int:
     """Makes the directory if there is none; a descriptor of it, for `lock` and `is_same`.
 
-    :raises UnfitDirectory: when it is a link, somebody else's, or can be written by others. :raises OSError: when it
-        cannot be made or opened.
+    :raises UnfitDirectory: when it is a link, somebody else's, can be written by others, or this user may not make it.
+    :raises OSError: when it cannot be made or opened for another reason.
     """
-    with contextlib.suppress(FileExistsError):
-        directory.mkdir(mode=_MODE, parents=True)
+    try:
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=_MODE, parents=True)
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            raise UnfitDirectory(f"{directory} cannot be made by user {os.geteuid()}: {ANOTHER}") from None
+        raise
     try:
         descriptor = open_directory(directory)
     except OSError as error:
