@@ -131,6 +131,7 @@ async def test_a_drain_outlives_reloads_workers_and_a_killed_supervisor_and_ends
         assert (await _ask(host, "drain")) == (True, "drained")
         assert (await host.reload()).stdout == "generation 2 is in place, and the host stays drained\n"
         await host.log("is up and drained, generation 2")
+        assert (await _ask(host, "drain")) == (True, "drained")  # the old worker is settled
         settings = host.file.read_text()
         host.write_settings(settings + "[workers2]\n")
         rejected = await host.reload()

@@ -17,6 +17,7 @@ _VARIES = (
     (r"^ +\d+ +\d+ ", "SLOT-N NUMBER "),
     (r"^ +\d+ +(?=[0-9A-Za-z]{27} )", "SLOT-N "),
     (r"\bworker \d+( \(pid \d+\))?", "WORKER"),
+    (r", \d+ reconnects?\b", ""),  # what a machine that stands still makes
     (r"\bpid \d+", "PID"),
     (r"\buser \d+", "USER"),
     (r"\b[0-9A-Za-z]{27}\b", "ID"),
