@@ -212,6 +212,21 @@ def repack(package: Path, directory: Path) -> Path:
     return newer
 
 
+async def test_a_runtime_directory_that_was_removed_is_told_and_comes_back_with_a_restart(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer
+) -> None:
+    host.configure(nats_server.url, HANDLERS)
+    await host.start()
+    async with Router(nats_server.url) as router:
+        await lab.do("rm", "-rf", host.runtime)
+        record = await lab.until_logged("cannot be made again", "-u", "ajhost")
+        assert "do not reach this host until it is restarted" in record["MESSAGE"]
+        assert (await router.request("echo", b"serves on")).body == b"serves on"
+        await lab.do("systemctl", "restart", "ajhost")
+        assert (await router.request("echo", b"again")).body == b"again"
+    assert len(await host.workers()) == 2
+
+
 async def test_two_hosts_live_side_by_side(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
     hosts = [InstalledHost(lab, f"ajhost@{name}.service", name) for name in ("a", "b")]
     try:

@@ -67,7 +67,8 @@ class RuntimeFiles:
             try:
                 await self._look(host)
             except Exception as error:
-                self._say("the files in the runtime directory cannot be made again: %s", error)
+                why = "commands do not reach this host until it is restarted, by systemctl restart or as it was started"
+                self._say("the files in the runtime directory cannot be made again: %s: %s", error, why)
 
     async def _look(self, host: Supervisor) -> None:
         if damaged := [ledger.slot for ledger in host.ledgers() if ledger.restore_header()]:
