@@ -53,10 +53,10 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     contacted, unless --connect asks for it. Root imports no handler where a unit runs this file: the check happens in
     that unit's sandbox.
     """
-    from ajhost.adapters.linux import inherited
+    from ajhost.adapters.linux import signal_actions
     from ajhost.cli import run_as_user, systemd_unit
 
-    inherited.reset_signals()  # as `run` does
+    signal_actions.reset_signals()  # as `run` does
     in_unit = systemd_unit.IN_UNIT in os.environ
     given = (("--show", show), ("--connect", connect))
     if not in_unit:

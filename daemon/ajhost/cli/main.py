@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 from ajhost import __version__
-from ajhost.adapters.linux import inherited
+from ajhost.adapters.linux import standard_streams
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration
 from ajhost.cli.output import OutputFailed, echo_error
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> N
 
     Exit statuses: 2 wrong usage, 3 no host, 78 bad configuration, 130 interrupted; each command's --help has others.
     """
-    inherited.open_streams()
+    standard_streams.open_streams()
     try:
         result = program.main(arguments, prog_name, standalone_mode=False)
     except click.ClickException as error:

@@ -37,10 +37,10 @@ def run(config: Path, user: str | None) -> int:
 
     Handlers are imported and run by the user who starts this; root should name another one.
     """
-    from ajhost.adapters.linux import inherited
+    from ajhost.adapters.linux import signal_actions
     from ajhost.cli import run_as_user, systemd_unit
 
-    inherited.reset_signals()
+    signal_actions.reset_signals()
     if run_as_user.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
         user = systemd_unit.user_of(unit) or None
     user = run_as_user.assume(user, config)

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ajhost.core.trust import Trust
+from ajhost.core.trusted_authorities import Trust
 from ajhost.roles import messages
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (

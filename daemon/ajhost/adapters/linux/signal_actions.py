@@ -34,3 +34,14 @@ def write(number: signal.Signals, action: bytes) -> None:
 def handler_of(action: bytes) -> bytes:
     """The address of the function, its first member on Linux; `NOTHING` for SIG_DFL."""
     return action[:_POINTER]
+
+
+def reset_signals() -> None:
+    """Gives every signal its default action and its way in: a launcher may have ignored or blocked it.
+
+    With SIGCHLD ignored the kernel tells nobody how a child has ended. A blocked SIGTERM stops nothing.
+    """
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -30,7 +30,7 @@ from ajhost.roles.supervisor.control_socket import Action, Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generation import Generation
-from ajhost.roles.supervisor.host_stats import snapshot
+from ajhost.roles.supervisor.metrics_snapshot import snapshot
 from ajhost.roles.supervisor.nats_service import ServiceResponder
 from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial

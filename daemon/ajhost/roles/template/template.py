@@ -21,9 +21,9 @@ from typing import NoReturn
 from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import processes, refusals
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
-from ajhost.adapters.linux.inherited import flush_streams
 from ajhost.adapters.linux.processes import GENERATION_MARK
-from ajhost.core.trust import Trust
+from ajhost.adapters.linux.standard_streams import flush_streams
+from ajhost.core.trusted_authorities import Trust
 from ajhost.protocol.safe_text import clean
 from ajhost.protocol.subjects import reply_subjects
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers

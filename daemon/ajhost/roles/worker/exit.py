@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ajhost.adapters.daemon_thread import start_daemon_thread
-from ajhost.adapters.linux.inherited import flush_streams
+from ajhost.adapters.linux.standard_streams import flush_streams
 from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL
 
 _log = logging.getLogger("ajhost.worker")

@@ -13,7 +13,7 @@ import threading
 import traceback
 from typing import NoReturn
 
-from ajhost.adapters.linux.inherited import flush_streams
+from ajhost.adapters.linux.standard_streams import flush_streams
 
 _log = logging.getLogger("ajhost.worker")
 here = False

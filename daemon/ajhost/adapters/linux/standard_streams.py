@@ -1,13 +1,9 @@
-"""What a process inherits from its launcher and cannot work with: closed streams, signals that are ignored or blocked.
-
-A service manager sets these right. A shell, a cron job, or a launcher written in another language may not.
-"""
+"""The standard streams: opened where a launcher has closed them, flushed whatever an application has made of them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 
 
@@ -31,14 +27,3 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-
-
-def reset_signals() -> None:
-    """Gives every signal its default action and its way in.
-
-    With SIGCHLD ignored the kernel tells nobody how a child has ended. A blocked SIGTERM stops nothing.
-    """
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
