@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nats
@@ -93,6 +93,7 @@ async def test_it_sends_what_a_router_sends_and_prints_the_body(client: Client, 
         *(*PROGRAM, "-c", config, *arguments), env=ENVIRONMENT, stdout=-1, stderr=-1
     )
     stdout, stderr = await process.communicate()
+    ended = datetime.now(UTC)
     assert (process.returncode, stdout, stderr) == (0, b"done\xff", b"")
     (request,) = requests
     task = json.loads(request.data)
@@ -102,7 +103,7 @@ async def test_it_sends_what_a_router_sends_and_prints_the_body(client: Client, 
     assert request.headers is not None
     assert request.headers["AJ-Content-Type"] == "application/x-asyncjobs-task+json"
     deadline = datetime.fromisoformat(request.headers["AJ-Handler-Deadline"])
-    assert 28 < (deadline - began).total_seconds() < 40
+    assert began + timedelta(seconds=28) < deadline <= ended + timedelta(seconds=31)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +268,7 @@ async def test_many_calls_that_nobody_answers_end_with_3_and_an_interrupt_has_it
         stdout=-1,
         stderr=-1,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await third.wait()
         process.send_signal(signal.SIGINT)
         stdout, stderr = await process.communicate()
@@ -355,9 +356,9 @@ async def test_an_interrupt_ends_it_with_130_and_no_traceback(client: Client, co
     process = await asyncio.create_subprocess_exec(
         *PROGRAM, "-c", config, "echo", env=ENVIRONMENT, stdout=-1, stderr=-1
     )
-    await asyncio.wait_for(asked.wait(), 20)
+    await asyncio.wait_for(asked.wait(), 60)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, stdout) == (130, b"")
     assert stderr.strip() == b""
 
@@ -391,7 +392,7 @@ async def test_a_terminal_sees_that_it_waits_and_for_how_long(client: Client, co
         *PROGRAM, "-c", config, "echo", "--timeout", "40", env=ENVIRONMENT, stderr=theirs
     )
     os.close(theirs)
-    await asyncio.wait_for(asked.wait(), 20)
+    await asyncio.wait_for(asked.wait(), 60)
     seen = b""
     while b"left" not in seen:
         seen += await asyncio.to_thread(os.read, ours, 1024)
