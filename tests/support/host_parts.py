@@ -172,6 +172,7 @@ class Stopped:
         """SIGKILL, where it stands."""
         os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
+        os.close(self._reader)
         self._over = True
 
     def told(self) -> list[bytes]:

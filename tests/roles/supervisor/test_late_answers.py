@@ -33,7 +33,10 @@ class Sleeper:
         reader, self._wake = os.pipe()
         self._said, writer = os.pipe()
         self.pid = os.fork()
-        if self.pid == 0:
+        if self.pid != 0:
+            os.close(reader)
+            os.close(writer)
+        else:
             try:
                 owner = LockedLedger(parts.directory, serial)
                 index = owner.start_pulled(1)
@@ -52,11 +55,16 @@ class Sleeper:
     def wake(self) -> None:
         os.write(self._wake, b".")
         # if it runs it has answered by then; if it stands still it says nothing, however long this is
-        select.select([self._said], [], [], 0.05)
+        said = select.poll()  # select(2) takes no descriptor beyond 1023
+        said.register(self._said, select.POLLIN)
+        said.poll(50)
 
     def said(self) -> bytes:
         answer = os.read(self._said, 4)
         os.waitpid(self.pid, 0)
+        for descriptor in (self._said, self._wake, self.pidfd):
+            os.close(descriptor)
+        self.ledger.close()
         return answer
 
 
