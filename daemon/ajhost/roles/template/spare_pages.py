@@ -18,11 +18,11 @@ _kept: list[bytes] = []
 
 def prepare() -> None:
     """Called once, right before the first fork."""
-    gc.collect()
-    _fill_pools()
     if sys.version_info < (3, 12):
         # a worker fills this cache anew, and drops references to names; from 3.12 on names have no counts
         sys._clear_type_cache()
+    gc.collect()
+    _fill_pools()  # at last: what the other two have freed leaves holes, too
     gc.freeze()  # a collection in a worker would write to the objects
 
 
