@@ -16,6 +16,53 @@ HANDLERS: dict[str, str | dict[str, object]] = {
 ONE_SLOT = {"workers": {"count": 1, "concurrency": 1, "backlog": 400}}
 TWO_SLOTS = {"workers": {"count": 2, "concurrency": 1, "backlog": 200}}
 
+SHUTS_DOWN = """
+import os
+import socket
+
+
+def shut_down(task):
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            end = socket.socket(fileno=os.dup(number))
+        except OSError:
+            continue
+        with end:
+            if end.family == socket.AF_UNIX and end.type & 15 == socket.SOCK_SEQPACKET:
+                end.shutdown(socket.SHUT_RDWR)
+"""
+
+
+async def test_a_queue_that_a_handler_shuts_down_is_made_anew_for_all_workers(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    handlers: dict[str, str | dict[str, object]] = {"shut": "app:shut_down", **HANDLERS}
+    workers = {"count": 2, "concurrency": 2}
+    async with (
+        Host(
+            tmp_path,
+            nats=nats_server.url,
+            handlers=handlers,
+            modules={"app": SHUTS_DOWN},
+            sections={"workers": workers},
+        ) as host,
+        Router(nats_server.url) as router,
+    ):
+        before = host.workers()
+        async with router.load("work", {"sleep_ms": 20}, rate=150, deadline=8) as load:
+            await load.sent(20)
+            await router.send("shut", deadline=8)
+            await load.sent(100)
+        # what ran in a worker that ended is tried again
+        assert not load.report().silent, load.report()
+        await host.log("the shared queue of this host: it is made anew")
+        for slot, pid in before.items():
+            await host.refilled(slot, pid)
+        async with router.load("work", {"sleep_ms": 20}, rate=150, deadline=8) as load:
+            await load.sent(80)
+        report = load.report()
+        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+
 
 async def test_a_task_does_not_wait_at_a_busy_worker_while_another_is_idle(
     nats_server: NatsServer, tmp_path: Path

@@ -166,6 +166,7 @@ class Consumer:
         if permits is None:
             return self._receive(queue)
         if not sockets.readable(queue.receive):
+            _check(queue)
             return Pulled.NOTHING
         if not permits.take():
             self._wait_for_permit(queue.name)
@@ -194,6 +195,7 @@ class Consumer:
             except (BlockingIOError, InterruptedError):
                 return Pulled.NOTHING
             if received != SIZE:
+                _check(queue)
                 return Pulled.NOTHING
             self._free.pop()
             if self._resolve(unpack(self._places[at]), queue, at):
@@ -247,6 +249,12 @@ class Consumer:
         self._places[at][:] = bytes(SIZE)
         self._free.append(at)
         return True
+
+
+def _check(queue: TokenQueue) -> None:
+    """:raises BrokenPipeError: the queue is shut. This process ends by it, and the next one has a queue that is not."""
+    if queue.is_shut():
+        raise BrokenPipeError("somebody has shut down the shared queue of this host")
 
 
 def _too_late(token: Token) -> bool:

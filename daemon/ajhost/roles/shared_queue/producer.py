@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,18 +25,20 @@ _REMEMBERED, _REMEMBERED_SIZE = 256, 4096
 class Outbox:
     """Tokens for one queue. Those that the kernel has no room for wait here, in order."""
 
-    def __init__(self, queue: TokenQueue, loop: asyncio.AbstractEventLoop) -> None:
-        self._queue = queue
+    def __init__(self, queue: TokenQueue, loop: asyncio.AbstractEventLoop, *, renews: bool) -> None:
+        """`renews`: a queue that somebody has shut is renewed, and not an error."""
+        self._queue, self._renews = queue, renews
         self._loop = loop
+        self._watched: tuple[int, socket.socket] | None = None
+        """The renewals of the queue, and a duplicate of its end: what the loop has must not be replaced."""
         self._waiting: deque[tuple[bytes, Callable[[], None]]] = deque()
 
     def send(self, token: Token, sent: Callable[[], None]) -> None:
         """Sends a token as soon as the kernel has room, then calls `sent`."""
         datagram = token.pack()
         if self._waiting or not self._try(datagram):
-            if not self._waiting:
-                self._loop.add_writer(self._queue.send, self._writable)
             self._waiting.append((datagram, sent))
+            self._watch()
         else:
             sent()
 
@@ -44,14 +47,34 @@ class Outbox:
             sockets.send(self._queue.send, datagram)
         except (BlockingIOError, InterruptedError):
             return False
+        except BrokenPipeError:
+            if not self._renews:
+                raise
+            self._queue.renew()
+            return self._try(datagram)
         return True
+
+    def _watch(self) -> None:
+        if self._watched is not None and self._watched[0] == self._queue.renewals:
+            return
+        self._unwatch()
+        end = self._queue.send.dup()
+        self._watched = self._queue.renewals, end
+        self._loop.add_writer(end, self._writable)
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self._loop.remove_writer(self._watched[1])
+            self._watched[1].close()
+            self._watched = None
 
     def _writable(self) -> None:
         while self._waiting:
             if not self._try(self._waiting[0][0]):
+                self._watch()
                 return
             self._waiting.popleft()[1]()
-        self._loop.remove_writer(self._queue.send)
+        self._unwatch()
 
 
 class Producer:
@@ -67,10 +90,14 @@ class Producer:
         queues: Sequence[TokenQueue],
         loop: asyncio.AbstractEventLoop,
         expired: Callable[[int], None],
+        *,
+        renews: bool = False,
     ) -> None:
+        """`renews`: as for an `Outbox`."""
         self._ledger = ledger
-        self._loop = loop
-        self._outboxes = {queue.name: Outbox(queue, loop) for queue in queues}
+        self._loop, self._renews = loop, renews
+        self._outboxes: dict[str, Outbox] = {}
+        self.add_queues(queues)
         self._expired = expired
         self._reclaim_at = 0.0
         self._enqueued: dict[int, tuple[int, int, CachedCheck | None]] = {}
@@ -80,7 +107,7 @@ class Producer:
         """Takes queues that a reload added."""
         for queue in queues:
             if queue.name not in self._outboxes:
-                self._outboxes[queue.name] = Outbox(queue, self._loop)
+                self._outboxes[queue.name] = Outbox(queue, self._loop, renews=self._renews)
 
     @property
     def count(self) -> int:

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import select
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ajhost.settings.values import HandlerSettings
 
+_log = logging.getLogger("ajhost.supervisor")
 DEFAULT = ""
 """The queue of every route without a limit of its own."""
 
 _BUFFER = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TokenQueue:
     """Two ends of a `SOCK_SEQPACKET` pair: a datagram is one token, and the kernel gives it to one receiver."""
 
     name: str
     receive: socket.socket
     send: socket.socket
+    renewals: int = 0
+
+    def is_shut(self) -> bool:
+        """Whether somebody has called shutdown(2), which holds for all processes: no token passes any more."""
+        poll = select.poll()
+        for end in (self.receive, self.send):
+            poll.register(end, select.POLLRDHUP)
+        return any(events & (select.POLLHUP | select.POLLRDHUP) for _, events in poll.poll(0))
+
+    def renew(self) -> None:
+        """Puts a new pair in the place of one that is shut, under the same descriptors."""
+        _log.error(
+            "somebody has shut down the shared queue of this host: it is made anew, and so are workers"
+        )
+        new = open_queue(self.name)
+        for old, end in ((self.receive, new.receive), (self.send, new.send)):
+            os.dup2(end.fileno(), old.fileno(), inheritable=False)
+        new.close()
+        self.renewals += 1
 
     def close(self) -> None:
         """Closes this process's descriptors."""

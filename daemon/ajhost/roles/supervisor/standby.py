@@ -82,7 +82,7 @@ class Standby(Sink):
             always=always,
         )
         self.transport = self.connection.transport
-        self.producer = Producer(self.ledger, queues, loop, self._expired)
+        self.producer = Producer(self.ledger, queues, loop, self._expired, renews=True)
         self.subscriptions = 0
         """How often we subscribed as the last resort."""
         self._subscribing: asyncio.Task[None] | None = None

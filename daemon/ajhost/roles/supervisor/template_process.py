@@ -101,7 +101,7 @@ class TemplateProcess:
         self._loaded: asyncio.Future[HandlersLoaded | LoadProblems] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[Spawned]] = {}
         self._turn = asyncio.Lock()
-        self._given: set[str] = set()
+        self._given: dict[str, int] = {}
         self._callbacks: list[Callable[[str], None]] = []
         self._reason: str | None = None
         self._ended = asyncio.Event()
@@ -274,13 +274,13 @@ class TemplateProcess:
                 del self._forks[worker_spec.serial]
 
     def _give(self, queues: Sequence[TokenQueue]) -> None:
-        new = [queue for queue in queues if queue.name not in self._given]
+        new = [queue for queue in queues if self._given.get(queue.name) != queue.renewals]
         step = MAX_DESCRIPTORS // 2
         for start in range(0, len(new), step):
             part = new[start : start + step]
             ends = [end.fileno() for queue in part for end in (queue.receive, queue.send)]
             self._send(NewQueues(tuple(queue.name for queue in part)), ends)
-            self._given.update(queue.name for queue in part)
+            self._given.update((queue.name, queue.renewals) for queue in part)
 
     def _send(self, message: ToTemplate, descriptors: Sequence[int]) -> None:
         try:

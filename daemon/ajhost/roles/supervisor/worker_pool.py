@@ -200,6 +200,8 @@ class WorkerPool(WorkerEvents):
                 template = None if generation is None else generation.template
                 if template is None:
                     raise TemplateFailed(["its template is dead, and there is no new one yet"])
+                for queue in [queue for queue in self._queues if queue.is_shut()]:
+                    queue.renew()
                 spawned = await template.spawn(worker_spec, theirs, self._queues)
             except Exception as error:  # whatever it is: the slot must be filled again
                 del self.members[spawn.serial]

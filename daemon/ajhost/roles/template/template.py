@@ -158,7 +158,7 @@ class _Template:
         run: Run,
     ) -> None:
         self._channel, self._spec, self._handlers, self._run = channel, spec, handlers, run
-        self._queues: list[tuple[str, socket.socket, socket.socket]] = []
+        self._queues: dict[str, tuple[str, socket.socket, socket.socket]] = {}
 
     def obey(self) -> None:
         """Waits for one message and executes it.
@@ -171,7 +171,7 @@ class _Template:
         match FOR_TEMPLATE.decode(found):
             case NewQueues(names):
                 ends = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
-                self._queues += zip(names, ends, ends, strict=True)
+                self._queues.update((queue[0], queue) for queue in zip(names, ends, ends, strict=True))
             case ForkOrder(worker_spec) if not descriptors:
                 self._refuse(worker_spec, "the template is out of file descriptors")
             case ForkOrder(worker_spec):
@@ -242,7 +242,7 @@ class _Template:
                 signal.signal(
                     number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
                 )
-            status = self._run(self._spec, worker_spec, handlers, end, self._queues)
+            status = self._run(self._spec, worker_spec, handlers, end, list(self._queues.values()))
         except LoadFailed as failed:
             _say(str(failed))  # the worker's log is not set up yet
         except SystemExit as error:
