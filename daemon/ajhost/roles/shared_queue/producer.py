@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections import deque
@@ -30,7 +31,7 @@ class Outbox:
         self._queue, self._renews = queue, renews
         self._loop = loop
         self._watched: tuple[int, socket.socket] | None = None
-        """The renewals of the queue, and a duplicate of its end: what the loop has must not be replaced."""
+        """The renewals of the queue, and its end; a duplicate, if it may be renewed while the loop has it."""
         self._waiting: deque[tuple[bytes, Callable[[], None]]] = deque()
 
     def send(self, token: Token, sent: Callable[[], None]) -> None:
@@ -58,14 +59,18 @@ class Outbox:
         if self._watched is not None and self._watched[0] == self._queue.renewals:
             return
         self._unwatch()
-        end = self._queue.send.dup()
+        end = self._queue.send
+        if self._renews:
+            with contextlib.suppress(OSError):  # no descriptor is free
+                end = end.dup()
         self._watched = self._queue.renewals, end
         self._loop.add_writer(end, self._writable)
 
     def _unwatch(self) -> None:
         if self._watched is not None:
             self._loop.remove_writer(self._watched[1])
-            self._watched[1].close()
+            if self._watched[1] is not self._queue.send:
+                self._watched[1].close()
             self._watched = None
 
     def _writable(self) -> None:
