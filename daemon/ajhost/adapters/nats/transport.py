@@ -173,7 +173,6 @@ class LedgerTransport:
         """Mends what user code did to the socket: closed it, replaced it, or removed it from the loop."""
         if self._guard is None or self._eof:
             return
-        self._words[Word.EPOCH] = self.epoch  # the supervisor takes over by it, after a stray write too
         if self._deaf_at:
             if self._taken_over:
                 self._lose(interfaces.TAKEN_OVER)

@@ -253,7 +253,9 @@ class Worker(ExecutorEvents, Sink):
         self._transport.resume()
         self._consumer.refresh()  # entries may have become free without a slot
         if self._connection.up.is_set():
-            self._ledger.words[Word.SUBSCRIBED] = self._ledger.words[Word.EPOCH]
+            # the supervisor takes over by the epoch, after a stray write too
+            words, epoch = self._ledger.words, self._transport.epoch
+            words[Word.EPOCH] = words[Word.SUBSCRIBED] = epoch
         self._watchdog.beat()
         self._signals.keep()
         self._heartbeat_jobs.tick(now)
