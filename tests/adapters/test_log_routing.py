@@ -163,3 +163,62 @@ def test_an_id_can_neither_end_a_line_nor_drive_a_terminal() -> None:
     )
     assert len(lines) == 1
     assert lines[0].endswith("[t a\\n2026-01-01 INFO forged\\x1b[2J\\u202e]")
+
+
+SENTRY = """
+import sentry_sdk
+from sentry_sdk.transport import Transport
+
+class Heard(Transport):
+    def capture_envelope(self, envelope):
+        print([item.payload.json['logentry']['formatted'] for item in envelope.items])
+
+sentry_sdk.init(dsn='http://key@127.0.0.1:1/1', transport=Heard)
+"""
+RAISED = """
+try:
+    raise RuntimeError('boom')
+except RuntimeError:
+    own.error('a task: boom', exc_info=True)
+own.error('no exception')
+"""
+
+
+@pytest.mark.parametrize(
+    "again", ["", "log_outputs.configure('info', 'worker', 3, 2)"], ids=["", "before a fork"]
+)
+def test_a_hook_on_logging_hears_of_exceptions_that_handlers_let_through(again: str) -> None:
+    script = f"import sys\nsys.stdout = sys.stderr\n{SENTRY}\n{again}\n{RAISED}\napp.error('theirs')"
+    lines = run(script)
+    assert [line for line in lines if line.startswith("[")] == ["['a task: boom']", "['theirs']"]
+    assert [("a task: boom" in line, "theirs" in line) for line in lines if " ERROR " in line] == [
+        (True, False), (False, False), (False, True),
+    ]  # fmt: skip
+
+
+def test_a_handler_that_an_application_has_added_hears_of_exceptions_too_unless_it_writes_to_the_console() -> (
+    None
+):
+    theirs = """
+class Mail(logging.Handler):
+    def emit(self, record):
+        sys.stderr.write(f'mail: {record.getMessage()}\\n')
+
+logging.config.dictConfig({'version': 1, 'disable_existing_loggers': True})
+logging.getLogger().addHandler(Mail())
+logging.getLogger().addHandler(logging.StreamHandler())
+logging.disable(logging.CRITICAL)
+"""
+    lines = [line for line in run(theirs + RAISED) if "boom" in line and not line.startswith(" ")]
+    assert lines[0].endswith("ERROR   worker 1: a task: boom")
+    assert lines[1:] == ["mail: a task: boom"]
+
+
+def test_a_hook_that_raises_takes_nothing_from_the_host() -> None:
+    broken = "def hook(logger, record):\n    raise ValueError\nlogging.Logger.callHandlers = hook\n"
+    lines = run(broken + RAISED + "own.error('after')")
+    assert [line.rpartition(": ")[2] for line in lines if " ERROR " in line] == [
+        "boom",
+        "no exception",
+        "after",
+    ]

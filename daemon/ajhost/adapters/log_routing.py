@@ -4,7 +4,9 @@
 `logging.shutdown` close them too. Code of handlers calls these at import and in the middle of tasks (Django, Alembic).
 So the host's loggers and its one handler are out of their reach:
 
-- Records of `ajhost` and `ajhost.*` go to the host's handler, and nowhere else, by the levels of `[log]`.
+- Records of `ajhost` and `ajhost.*` go to the host's handler, by the levels of `[log]`. Those of an exception, such as
+  one that a handler let through, are passed on to what an application has put into `logging` to hear of them (Sentry's
+  hook on `Logger.callHandlers`, a handler that sends mail), unless that writes to stdout or stderr.
 - Every other record goes to the handlers of the application, as ever, and to the host's as well, unless one of theirs
   writes to stdout or stderr: it would be there twice.
 - The application's levels are its own. The root logger has that of `[log]` as long as nobody sets another.
@@ -14,9 +16,10 @@ So the host's loggers and its one handler are out of their reach:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -53,10 +56,14 @@ class HostLogger(logging.Logger):
         return record
 
     def handle(self, record: logging.LogRecord) -> None:
-        """To the host's handler alone, past every filter but the host's own."""
+        """To the host's handler, past every filter but the host's own; exceptions to the application's hooks, too."""
         own = _own_filters.get(self.name)
-        if _handler is not None and (own is None or own.filter(record)):
-            _handler.handle(record)
+        if _handler is None or not (own is None or own.filter(record)):
+            return
+        _handler.handle(record)
+        if record.exc_info and record.levelno >= logging.ERROR:
+            with contextlib.suppress(Exception):  # of the hooks
+                self.callHandlers(record)
 
 
 class _Nothing(logging.Handler):
@@ -92,7 +99,10 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
     for name, wanted in levels:
         logging.getLogger(name).setLevel(wanted.upper())
         _own_levels[name] = logging.getLogger(name).level
-    logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
+    if (
+        logging.Logger.callHandlers is _original
+    ):  # else it is ours, or a hook of the application's that calls ours
+        logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
     logging.lastResort = _Nothing()
     logging.basicConfig = _configure
 
@@ -126,11 +136,13 @@ def _new_logger(name: str) -> logging.Logger:
 
 
 def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-    own = _is_own(logger.name)
-    if _handler is not None and (own or not _writes_to_console(logger)):
-        _handler.handle(record)
-    if own:
+    if isinstance(logger, HostLogger):
+        for handler in _handlers_of(logger):
+            if record.levelno >= handler.level and not _is_console(handler):
+                handler.handle(record)
         return
+    if _handler is not None and not any(map(_is_console, _handlers_of(logger))):
+        _handler.handle(record)
     token = WRITTEN_LEVEL.set(record.levelno)
     try:
         _original(logger, record)
@@ -144,14 +156,12 @@ def _configure(**options: Any) -> None:
         _basic_config(**options)
 
 
-def _writes_to_console(logger: logging.Logger) -> bool:
-    """Whether a handler of the application's, on the way to the root logger, writes to stdout or stderr."""
+def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
+    """The application's handlers, on the way to the root logger."""
     place: logging.Logger | None = logger
     while place is not None:
-        if any(_is_console(handler) for handler in place.handlers):
-            return True
+        yield from place.handlers
         place = place.parent if place.propagate else None
-    return False
 
 
 def _is_console(handler: logging.Handler) -> bool:
