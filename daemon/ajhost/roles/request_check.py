@@ -11,6 +11,7 @@ from ajhost.core.routing import Routes
 from ajhost.core.throttle import Throttle
 from ajhost.core.time_left import Skew, budget
 from ajhost.core.timings import ANSWER_MARGIN, SKEW_PLAUSIBLE, SKEW_WARNING, SKEW_WARNING_INTERVAL
+from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.signature import read_key, verify
@@ -41,6 +42,13 @@ def describe_signatures(settings: SignatureSettings) -> str:
         return "signatures are not verified: there are no keys"
     age = f", tasks older than {settings.max_age:g} s are refused" if settings.max_age else ""
     return f"signatures are verified with {len(settings.keys)} keys{age}"
+
+
+def too_large(reply: bytes, size: int) -> str:
+    """Why a request is refused whose reply subject, or which as a whole, no ledger of this host holds."""
+    if len(reply) > MAX_REPLY:
+        return FailureReason.BAD_REQUEST.text(f"a reply subject of more than {MAX_REPLY} bytes")
+    return FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this host can hold")
 
 
 About = tuple[TaskRecord | None, int | None]

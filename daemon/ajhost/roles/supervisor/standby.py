@@ -31,7 +31,7 @@ from ajhost.protocol.task_record import read_task
 from ajhost.protocol.wire import encode_reply
 from ajhost.roles import ledger_room, overload
 from ajhost.roles.process_specs import GenerationSpec, connection_name
-from ajhost.roles.request_check import RequestChecker
+from ajhost.roles.request_check import RequestChecker, too_large
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue, queue_of
 from ajhost.roles.supervisor.nats_service import ServiceResponder
@@ -196,7 +196,7 @@ class Standby(Sink):
             self._unanswerable(reply)
             return None
         if size > len(frame) or len(reply) > MAX_REPLY:
-            text = FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this host can hold")
+            text = too_large(reply, size)
             self.answer(reply, Failed(text), received_ns / 1e9)
             self.own_answers.refused(frame, text)
             return None
@@ -260,9 +260,7 @@ class Standby(Sink):
             self._answer_as_service(subject, reply)
             return
         if len(reply) > MAX_REPLY or end > len(data):
-            self._refuse(
-                index, reply, FailureReason.BAD_REQUEST.text("more than this host can hold"), data[begin:end]
-            )
+            self._refuse(index, reply, too_large(reply, end - begin), data[begin:end])
         elif self.producer.full(self._backlog):
             self._refuse(index, reply, overload.backlog_full(self._backlog), data[begin:end])
         else:

@@ -17,7 +17,7 @@ from ajhost.protocol.task_record import TaskRecord
 from ajhost.protocol.unwrap import unwrap
 from ajhost.roles import overload
 from ajhost.roles.attempt_records import Attempts
-from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker
+from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker, too_large
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT
@@ -74,7 +74,7 @@ class Intake:
                 self._ignore(index, reply)
                 continue
             if len(reply) > MAX_REPLY or end > size:
-                self._refuse_size(index, reply, end)
+                self._responder.refuse(index, reply, too_large(reply, end))
                 continue
             checked = check(subject, data[header:body], data[body : end - 2], now, wall_ns)
             if isinstance(checked, Failed):
@@ -94,13 +94,6 @@ class Intake:
                 and route.permits is not None
             ):
                 route.permits.give()
-
-    def _refuse_size(self, index: int, reply: bytes, size: int) -> None:
-        if len(reply) > MAX_REPLY:
-            text = FailureReason.BAD_REQUEST.text(f"a reply subject of more than {MAX_REPLY} bytes")
-        else:
-            text = FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this worker can hold")
-        self._responder.refuse(index, reply, text)
 
     def _enqueue(self, index: int, frame: bytes, route: Route, reply: bytes, checked: CheckedRequest) -> None:
         """Puts a request that cannot start here now into the shared queue."""
