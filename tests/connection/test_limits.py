@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.host import Host
+from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.operator_mode import Operator, write_secret
 from tests.support.reported_state import (
@@ -44,7 +45,7 @@ async def test_a_reload_that_meets_the_limit_of_connections_says_so_and_serves_o
         assert result.status != 0, result
         assert "aximum connections" in result.stderr, result
         assert (await router.request("echo", b"x")).body == b"x"
-        assert before <= set(host.workers().values())
+        await until(lambda: before <= set(host.workers().values()))  # the rejected one ends by itself
         await says_the_truth(host, listens(sections), 2)
         await server.reload("max_connections: 1000")
         result = await host.reload(timeout=BACK + 20)

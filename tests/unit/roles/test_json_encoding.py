@@ -225,7 +225,7 @@ def _circle_of(value: Any, name: str) -> object:
         ([numpy.datetime64("NaT", "s")], "result[0]: NaT is not a time that JSON has"),
         ({"a": numpy.array(["NaT"], dtype="m8[s]")}, "result.a: NaT is not a time that JSON has"),
         ([numpy.timedelta64(1, "Y")], "result[0]: a timedelta64 of the unit Y is no length of time"),
-        (numpy.array([1], dtype="m8"), "result: a timedelta64 of the unit generic is no length of time"),
+        (numpy.ones(1, "i8").view("m8"), "result: a timedelta64 of the unit generic is no length of time"),
         ({"t": numpy.datetime64("10000-01-01")}, "result.t: a time beyond those that Python has"),
         ([numpy.array(["20000-01-01"], dtype="M8[s]")], "result[0]: a time beyond those that Python has"),
         (numpy.timedelta64(1 << 60, "D"), "result: a time beyond those that Python has"),
