@@ -129,8 +129,10 @@ async def test_a_drain_outlives_reloads_workers_and_a_killed_supervisor_and_ends
     async with _host(tmp_path, nats_server, count=1) as host, Router(nats_server.url) as router:
         assert (await _ask(host, "drain")) == (True, "drained")
         assert (await _ask(host, "drain")) == (True, "drained")
+        (old,) = host.workers().values()
         assert (await host.reload()).stdout == "generation 2 is in place, and the host stays drained\n"
         await host.log("is up and drained, generation 2")
+        await host.log(f"worker 0 (pid {old}) has left")
         assert (await _ask(host, "drain")) == (True, "drained")  # the old worker is settled
         settings = host.file.read_text()
         host.write_settings(settings + "[workers2]\n")
