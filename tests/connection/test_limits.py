@@ -39,6 +39,7 @@ async def test_a_reload_that_meets_the_limit_of_connections_says_so_and_serves_o
         await server.reload("max_connections: 5")
         result = await host.reload(timeout=60.0)
         assert result.status == 0, result
+        await server.until_connected(most=4)  # the last of the old workers has left
         await server.reload("max_connections: 4")
         before = set(host.workers().values())
         result = await host.reload(timeout=60.0)

@@ -14,7 +14,7 @@ import tempfile
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from nats.aio.client import Client
 
@@ -143,12 +143,24 @@ class NatsServer:
 
         Raises OSError while it does not answer.
         """
-        page = json.loads((await fetch(f"127.0.0.1:{self._monitor}", "/connz?subs=1&limit=4096")).text)
+        page = await self._connections()
         return [
             connection.get("name", "")
             for connection in page["connections"]
             if subject in connection.get("subscriptions_list", ())
         ]
+
+    async def until_connected(self, most: int) -> None:
+        """Waits until there are at most so many connections."""
+        while True:
+            if len((await self._connections())["connections"]) <= most:
+                return
+            await asyncio.sleep(0.01)
+
+    async def _connections(self) -> dict[str, Any]:
+        page = await fetch(f"127.0.0.1:{self._monitor}", "/connz?subs=1&limit=4096")
+        found: dict[str, Any] = json.loads(page.text)
+        return found
 
     async def logged(self, text: str) -> None:
         """Returns when the server has logged `text`. Raises TimeoutError after ten seconds."""
