@@ -193,7 +193,8 @@ async def test_a_watchdog_restart_under_load_silences_nothing(
         report = load.report()
     print(report)
     assert set(report.verdicts) <= {Verdict.COMPLETE, Verdict.ERROR}, report
-    assert set(report.words) <= {"worker died:", "overloaded:"}, report  # the latter on a machine that is slow
+    # refused is, on a slow machine, what came while there was no worker
+    assert set(report.words) <= {"worker died:", "overloaded:"}, report
     assert report.words["worker died:"] <= 32, "what was running when systemd killed the workers"
 
 
