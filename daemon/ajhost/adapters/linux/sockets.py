@@ -32,11 +32,12 @@ def send(sock: socket.socket, data: bytes) -> int:
 
 
 def readable(sock: socket.socket) -> bool:
-    """Whether a datagram waits in a non-blocking socket."""
+    """Whether a datagram waits in a non-blocking socket, or its end has come."""
     try:
-        return bool(sock.recv(1, socket.MSG_PEEK))
+        sock.recv(1, socket.MSG_PEEK)
     except (BlockingIOError, InterruptedError):
         return False
+    return True
 
 
 def receive(sock: socket.socket, space: memoryview) -> int:

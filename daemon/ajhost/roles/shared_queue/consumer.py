@@ -166,7 +166,6 @@ class Consumer:
         if permits is None:
             return self._receive(queue)
         if not sockets.readable(queue.receive):
-            _check(queue)
             return Pulled.NOTHING
         if not permits.take():
             self._wait_for_permit(queue.name)
