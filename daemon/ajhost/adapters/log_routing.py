@@ -99,9 +99,8 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
     for name, wanted in levels:
         logging.getLogger(name).setLevel(wanted.upper())
         _own_levels[name] = logging.getLogger(name).level
-    if (
-        logging.Logger.callHandlers is _original
-    ):  # else it is ours, or a hook of the application's that calls ours
+    # else it is ours, or a hook of the application's that calls ours
+    if logging.Logger.callHandlers is _original:
         logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
     logging.lastResort = _Nothing()
     logging.basicConfig = _configure

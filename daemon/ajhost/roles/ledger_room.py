@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ajhost.ledger.layout import Geometry, geometry_for
@@ -33,16 +32,12 @@ def told_at_start(workers: WorkerSettings, geometry: Geometry, directory: Path) 
     return f"{workers.count} workers take {_mib(geometry.prepared_size)} MiB each of {directory}{large}"
 
 
-def lacking(workers: WorkerSettings, place: Path) -> str | None:
-    """What is missing for a start in this directory; None if nothing, or if that cannot be told."""
+def lacking(workers: WorkerSettings, place: Path, free: int) -> str | None:
+    """What is missing for a start in this directory, which has `free` bytes; None if nothing."""
     each = worker_geometry(workers).prepared_size
     own = standby_geometry().prepared_size + _OTHER_FILES
     needed = workers.count * each + own
-    try:
-        room = os.statvfs(place)
-    except OSError:  # a sandbox refuses the look; the start allocates what it needs, and says what it lacks
-        return None
-    if (free := room.f_bavail * room.f_frsize) >= needed:
+    if free >= needed:
         return None
     return (
         f"{free >> 20} MiB are free in {place}, {needed >> 20} MiB are needed: {_mib(each)} for each of "

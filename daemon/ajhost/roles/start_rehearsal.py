@@ -312,12 +312,12 @@ def _runtime_problems(settings: Settings) -> list[str]:
             return [f"runtime.directory: {directory}: {why}, allowed: one that this user may write"]
         place = directory
     workers = settings.workers
-    if (missing := ledger_room.lacking(workers, place)) is not None:
-        return [f"runtime.directory: {missing}"]
     try:
         room = os.statvfs(place)
-    except OSError:  # a sandbox refuses the look
+    except OSError:  # a sandbox refuses the look; the start allocates what it needs, and says what it lacks
         return []
+    if (missing := ledger_room.lacking(workers, place, room.f_bavail * room.f_frsize)) is not None:
+        return [f"runtime.directory: {missing}"]
     if room.f_files and room.f_favail < (files := workers.count + _OWN_FILES):
         return [
             f"runtime.directory: {room.f_favail} files can be made in {place}, {files} are needed: "

@@ -164,6 +164,7 @@ def as_it_is(name: str) -> str:
 
 
 def kind(mode: int) -> str:
+    """What there is in the place of a file, in words."""
     return "a directory" if stat.S_ISDIR(mode) else "no regular file"
 
 

@@ -9,7 +9,7 @@ from ajhost.core.liveness import MISSED_NS
 from ajhost.core.recovery import overdue
 from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
 from ajhost.ledger.layout import State, Word
-from ajhost.ledger.view import Ledger
+from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import overload
 from ajhost.roles.supervisor.recovery.takeover import answer_for
@@ -50,17 +50,19 @@ class DeadlineKeeper:
             return 0
         answered = 0
         long_ns = now_ns - TICK_NS if on_time and age_ns > MISSED_NS + TICK_NS else 0
+
+        def is_certain(entry: Entry) -> bool:
+            return before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns
+
         due = overdue(ledger, now_ns + lead_ns)
-        found = {entry.index: entry.seq for entry in due}
-        if found:
+        if found := {entry.index: entry.seq for entry in due}:
             self._suspects[ledger.serial] = found
-        if any(before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns for entry in due):
+        if any(map(is_certain, due)):
             with still() as stands_still:
-                for entry in overdue(ledger, now_ns + lead_ns):
-                    if before.get(entry.index) == entry.seq or entry.deadline_ns <= long_ns:
-                        text = overload.UNTOLD if entry.refused else _EXCEEDED
-                        answer_for(ledger, entry, self._standby, text, stands_still=stands_still)
-                        answered += entry.state is State.STARTED and not entry.refused
+                for entry in filter(is_certain, overdue(ledger, now_ns + lead_ns)):
+                    text = overload.UNTOLD if entry.refused else _EXCEEDED
+                    answer_for(ledger, entry, self._standby, text, stands_still=stands_still)
+                    answered += entry.state is State.STARTED and not entry.refused
         return answered
 
     def forget(self, serial: int) -> None:

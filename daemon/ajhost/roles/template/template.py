@@ -127,9 +127,8 @@ def _fill_caches(spec: GenerationSpec) -> None:
 
 
 def _own_trust() -> Trust:
-    from ajhost.adapters.nats.certificate_stores import (
-        own_trust,  # loaded with the worker's main function, long before
-    )
+    # loaded with the worker's main function, long before
+    from ajhost.adapters.nats.certificate_stores import own_trust
 
     return own_trust()
 

@@ -28,9 +28,8 @@ def finish(status: int, beat: Callable[[], None]) -> NoReturn:
 
     `beat` is called meanwhile, by a thread, since the loop runs no more.
     """
-    faulthandler.dump_traceback_later(
-        EXIT_LIMIT + 1.0, exit=True, file=_STDERR
-    )  # should nothing of Python run
+    # should nothing of Python run
+    faulthandler.dump_traceback_later(EXIT_LIMIT + 1.0, exit=True, file=_STDERR)
     start_daemon_thread(_bound, "ajhost end", status, beat)
     try:
         atexit._run_exitfuncs()
