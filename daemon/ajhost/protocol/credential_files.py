@@ -20,8 +20,6 @@ _MARK = re.compile(r"-{3,}\s*(BEGIN|END) ([A-Z ]+?)\s*-{3,}\Z")
 _JWT, _SEED = "NATS USER JWT", "USER NKEY SEED"
 _PREFIX_SEED, _PREFIX_USER = 18 << 3, 20 << 3
 _SEED_BYTES = 36
-_SIGNATURE_TEXT = 86
-"""Characters of an ed25519 signature in base64url without padding."""
 _LAST_SECOND = 253_402_300_800
 """The year 10000, in Unix seconds: what is later is no time that can be shown."""
 _KEY_TEXT = re.compile(r"S[A-Z2-7]{57}\Z")
@@ -158,9 +156,7 @@ def _claims(jwt: str) -> dict[str, Any]:
     broken = CredentialsError(f"has a {_JWT} that is none: is it whole?")
     if not _JWT_PARTS.match(jwt):
         raise broken
-    _, body, signature = jwt.split(".")
-    if len(signature) != _SIGNATURE_TEXT:
-        raise broken
+    body = jwt.split(".")[1]
     try:
         claims = orjson.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     except ValueError:

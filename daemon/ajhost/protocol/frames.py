@@ -126,14 +126,11 @@ def is_size(word: bytes) -> bool:
 def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:
     """The subject, reply and whole length of a message whose operation line is there, even when its body is not."""
     line_end = data.find(b"\r\n")
-    words = data[:line_end].split() if line_end > 0 else []
-    if not words or words[0] not in (b"MSG", b"HMSG") or not is_size(words[-1]):
+    try:
+        subject, reply, _, size = _fields(data[: max(line_end, 0)].split())
+    except ValueError:
         return None
-    fields = 6 if words[0] == b"HMSG" else 5
-    if not fields - 1 <= len(words) <= fields:
-        return None
-    reply = words[3] if len(words) == fields else b""
-    return words[1], reply, line_end + 2 + int(words[-1]) + 2
+    return (subject, reply, line_end + 2 + int(size) + 2) if is_size(size) else None
 
 
 def is_one_message(data: bytes) -> bool:

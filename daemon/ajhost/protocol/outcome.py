@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from ajhost.protocol.reasons import FailureReason
 
@@ -15,27 +16,27 @@ class Completed:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """An attempt that the router shall retry: `AJ-Error`. `text` begins with a stable word."""
+class _Error:
+    """`text` begins with a stable word."""
 
     text: str
 
     @classmethod
-    def because(cls, reason: FailureReason, detail: str) -> Failed:
+    def because(cls, reason: FailureReason, detail: str) -> Self:
         """The outcome with the reason's word in front."""
         return cls(reason.text(detail))
 
 
-@dataclass(frozen=True, slots=True)
-class Terminated:
+class Failed(_Error):
+    """An attempt that the router shall retry: `AJ-Error`."""
+
+    __slots__ = ()
+
+
+class Terminated(_Error):
     """No further try makes sense: `AJ-Terminate`."""
 
-    text: str
-
-    @classmethod
-    def because(cls, reason: FailureReason, detail: str) -> Terminated:
-        """The outcome with the reason's word in front."""
-        return cls(reason.text(detail))
+    __slots__ = ()
 
 
 Outcome = Completed | Failed | Terminated

@@ -42,10 +42,9 @@ def read_server_url(url: str) -> ServerUrl:
         raise ValueError(f"the scheme {scheme[:20]!r}")
     if " " in url or not url.isprintable():  # a blank is the only white space that is printable
         raise ValueError("white space or a control character")
-    authority, slash, path = rest.partition("/")
+    authority, _, path = rest.partition("/")
     if "?" in rest or "#" in rest or path:
         raise ValueError("a path, a query or a fragment (in a password, / ? # are written %2F %3F %23)")
-    del slash
     secret, at, place = authority.rpartition("@")
     host, port = _place(place)
     if not at:

@@ -134,20 +134,16 @@ def _named(endpoints: Iterable[ServiceEndpoint]) -> Iterable[tuple[ServiceEndpoi
         yield endpoint, name
 
 
+def _place(endpoint: ServiceEndpoint, name: str) -> dict[str, object]:
+    return {"name": name, "subject": endpoint.subject, "queue_group": endpoint.queue_group}
+
+
 def _info(endpoint: ServiceEndpoint, name: str) -> dict[str, object]:
-    return {
-        "name": name,
-        "subject": endpoint.subject,
-        "queue_group": endpoint.queue_group,
-        "metadata": {"route": endpoint.route, **dict(endpoint.metadata)},
-    }
+    return _place(endpoint, name) | {"metadata": {"route": endpoint.route, **dict(endpoint.metadata)}}
 
 
 def _stats(endpoint: ServiceEndpoint, name: str) -> dict[str, object]:
-    return {
-        "name": name,
-        "subject": endpoint.subject,
-        "queue_group": endpoint.queue_group,
+    return _place(endpoint, name) | {
         "num_requests": endpoint.requests,
         "num_errors": endpoint.errors,
         "last_error": endpoint.last_error,

@@ -97,7 +97,14 @@ def as_told(outcome: Completed, max_payload: int, task_size: int) -> Completed |
     """The result, or why it cannot be told: see `encode_reply`."""
     size = len(outcome.body)
     stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
-    return outcome if stored <= max_payload else Terminated(_too_large(size, task_size, stored, max_payload))
+    if stored <= max_payload:
+        return outcome
+    if size > max_payload:
+        return Terminated(f"result too large: {size} bytes, the server takes {max_payload}")
+    return Terminated(
+        f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
+        f"the server takes {max_payload}"
+    )
 
 
 def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict[str, str], bytes]:
@@ -133,15 +140,6 @@ def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:
     if len(safe) * 4 > limit:
         safe = safe.encode()[:limit].decode(errors="ignore").rstrip()
     return safe or _NO_TEXT
-
-
-def _too_large(size: int, task_size: int, stored: int, max_payload: int) -> str:
-    if size > max_payload:
-        return f"result too large: {size} bytes, the server takes {max_payload}"
-    return (
-        f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
-        f"the server takes {max_payload}"
-    )
 
 
 def _value(header: bytes, name: bytes) -> bytes | None:

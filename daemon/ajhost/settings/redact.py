@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ajhost.protocol.secrets import NKEY_SEED
+from ajhost.protocol.safe_text import NKEY_SEED
 from ajhost.settings.values import Settings
 
 _HIDDEN = "***"
