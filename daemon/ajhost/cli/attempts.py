@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import config_option, is_named
+from ajhost.cli.options import config_option, is_named, json_option
 from ajhost.cli.output import columns, echo, echo_error, moment, to_json
 from ajhost.cli.running_host import NoHost, asking, check_meant, runtime_directory
 
@@ -29,7 +29,7 @@ Exit status: 0 also when there is none, 3 no host has run, or the files may not 
 @click.option(
     "--reason", metavar="WORD", help="Only those whose answer begins with this word, like 'worker died'."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 def attempts(config: Path, task: str | None, task_type: str | None, reason: str | None, as_json: bool) -> int:
     """Show the last 200 attempts that did not complete, the newest first; of one task, if it is named.
 

@@ -27,8 +27,8 @@ from ajhost.cli.call_requests import (
     summary,
     summary_text,
 )
-from ajhost.cli.configuration import config_option, hint_at_settings_here, load_settings
-from ajhost.cli.durations import Duration
+from ajhost.cli.configuration import hint_at_settings_here, load_settings
+from ajhost.cli.options import Duration, config_option
 from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.safe_text import printable

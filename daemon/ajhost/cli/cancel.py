@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.configuration import config_option
+from ajhost.cli.options import config_option
 from ajhost.cli.running_host import ask_host
 
 _EPILOG = """\b

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import load_settings, own_config_option
+from ajhost.cli.configuration import load_settings
+from ajhost.cli.options import own_config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.configuration_files import ignored_files
 from ajhost.settings.values import Settings

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import config_option
-from ajhost.cli.durations import Duration
+from ajhost.cli.options import Duration, config_option, json_option
 from ajhost.cli.output import echo, echo_error, show_progress, to_json
 from ajhost.cli.running_host import ask_host
 from ajhost.cli.status import reader
@@ -27,7 +26,6 @@ Exit status: 0 the host drains (with --wait: is drained), 1 it does not (or not 
 _RESUME_EPILOG = """\b
 Exit status: 0 the host is back in the queue group, or on its way, 1 refused, 3 nothing runs.
 """
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 @click.command(epilog=_EPILOG)
@@ -39,7 +37,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON,
     metavar="TIME",
     help="With --wait: give up waiting after this; the host drains on.",
 )
-@_json_option
+@json_option
 def drain(config: Path, wait: bool, timeout: float | None, as_json: bool) -> int:
     """Take the host out of the queue group, for maintenance.
 
@@ -56,7 +54,7 @@ def drain(config: Path, wait: bool, timeout: float | None, as_json: bool) -> int
 
 @click.command(epilog=_RESUME_EPILOG)
 @config_option
-@_json_option
+@json_option
 def resume(config: Path, as_json: bool) -> int:
     """Bring a host that was drained back into the queue group."""
     if (status := ask_host(config, {"ask": "resume"}, quiet=as_json)) != exit_status.OK or not as_json:

@@ -23,7 +23,7 @@ _COMMANDS = (
     "new", "dev", "run", "check", "routes", "call", "status", "top", "tasks", "attempts", "stacks", "reload",
     "recycle", "cancel", "drain", "resume",
 )  # fmt: skip
-_MODULES = {"recycle": "stacks", "resume": "drain", "tasks": "status"}
+_MODULES = {"recycle": "reload", "resume": "drain", "tasks": "status"}
 """Of commands that have no module of their own name."""
 
 _EPILOG = """\b

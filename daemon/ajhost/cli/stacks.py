@@ -1,4 +1,4 @@
-"""`ajhost stacks` and `ajhost recycle`: what workers are doing, and workers made anew."""
+"""`ajhost stacks`: asks the host what its workers are doing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ajhost.cli.configuration import config_option
+from ajhost.cli.options import config_option
 from ajhost.cli.running_host import ask_host
 
 _EPILOG = """\b
@@ -19,13 +19,6 @@ Examples:
 Of the tasks that reach their deadlines, one a minute for each route has its stack in the log by itself.
 \b
 Exit status: 0 shown, 1 no such task runs, 3 nothing runs.
-"""
-_RECYCLE_EPILOG = """\b
-Examples:
-  ajhost recycle 2
-  ajhost recycle
-\b
-Exit status: 0 they are being replaced, 1 no such worker, 3 nothing runs.
 """
 
 
@@ -43,14 +36,3 @@ def stacks(config: Path, task: str | None, worker: int | None, every: bool) -> i
     if every and (task is not None or worker is not None):
         raise click.UsageError("--all is without a task and a worker")
     return ask_host(config, {"ask": "stacks", "task": task, "slot": worker})
-
-
-@click.command(epilog=_RECYCLE_EPILOG)
-@config_option
-@click.argument("slot", type=click.IntRange(min=0), required=False)
-def recycle(config: Path, slot: int | None) -> int:
-    """Replace a worker in order, or all of them: a new one serves before the old one leaves.
-
-    The old ones finish their tasks. No settings and no code are read anew: see `ajhost reload`.
-    """
-    return ask_host(config, {"ask": "recycle", "slot": slot})

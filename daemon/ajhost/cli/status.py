@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import config_option, is_named
-from ajhost.cli.durations import Duration
-from ajhost.cli.output import columns, echo, echo_error, moment, to_json
+from ajhost.cli.options import Duration, config_option, is_named, json_option
+from ajhost.cli.output import echo, echo_error, to_json
 from ajhost.cli.running_host import asking, check_meant, runtime_directory
-from ajhost.core.status import (
-    CATCH_ALL,
-    RouteStatus,
-    StatusReport,
-    TaskStatus,
-    WorkerStatus,
-    drain_text,
-    duration,
-)
+from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, RunningTask, printed, rate, running_tasks
+from ajhost.core.status import CATCH_ALL, StatusReport, drain_text, duration
 from ajhost.protocol.safe_text import printable
-from ajhost.protocol.times import SECOND, parse
 
 _EPILOG = """\b
 Examples:
@@ -44,7 +35,7 @@ Exit status: 0 also when no task runs, 3 no host runs.
 
 @click.command(epilog=_EPILOG)
 @config_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 def status(config: Path, as_json: bool) -> int:
     """Show the connection, every worker, every route and every running task.
 
@@ -69,7 +60,7 @@ def print_once(report: StatusReport, *, as_json: bool = False) -> int:
     default=0.0,
     help="Only tasks that have run for so long, like 10s.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@json_option
 def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
     """Show the tasks that run, the oldest first.
 
@@ -78,14 +69,22 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
     report = reader(config)()
     wanted = "" if route == CATCH_ALL else route
     found = [
-        (worker, task)
-        for worker, task in _oldest_first(report)
-        if task.running_s >= older and wanted in (None, task.route)
+        row
+        for row in _oldest_first(report)
+        if row.task.running_s >= older and wanted in (None, row.task.route)
     ]
     if as_json:
-        echo(to_json([_task_object(worker, task) for worker, task in found]))
+        echo(
+            to_json(
+                [
+                    {"slot": row.worker.slot, "pid": row.worker.pid, "worker_state": row.worker.state}
+                    | asdict(row.task)
+                    for row in found
+                ]
+            )
+        )
     elif found:
-        echo(_task_table(found))
+        echo(printed(TASKS, found))
     else:
         routes = [known.route for known in report.routes]
         if wanted is not None and wanted not in routes:
@@ -156,30 +155,11 @@ def _life(report: StatusReport) -> str:
 def _text(report: StatusReport) -> Iterator[str]:
     yield "\n".join(head(report))
     if report.workers:
-        yield columns(
-            [
-                ("SLOT", "PID", "GEN", "STATE", "RUNNING", "MEMORY", "CPU", "CONNECTION"),
-                *(
-                    (
-                        w.slot, w.pid, w.generation, w.state, len(w.tasks), size(w.memory), f"{w.cpu:.0%}",
-                        w.connection or "-",
-                    )
-                    for w in report.workers
-                ),
-            ]
-        )  # fmt: skip
+        yield printed(WORKERS, report.workers)
     if report.routes:
-        yield columns(
-            [
-                (
-                    "ROUTE", "RUNNING", "WAITING", "PER S", "P50", "P99", "WAIT P99", "COMPLETED", "FAILED",
-                    "TERMINATED", "REFUSED",
-                ),
-                *map(_route_row, report.routes),
-            ]
-        )  # fmt: skip
-    if any(worker.tasks for worker in report.workers):
-        yield _task_table(list(_oldest_first(report)))
+        yield printed(ROUTES, report.routes)
+    if tasks := _oldest_first(report):
+        yield printed(TASKS, tasks)
 
 
 def _of_late(report: StatusReport) -> str:
@@ -190,62 +170,5 @@ def _of_late(report: StatusReport) -> str:
     return f"; {rate(answers)} answers/s, {rate(errors)} errors/s in the last {duration(report.recent_s)}"
 
 
-def _route_row(route: RouteStatus) -> tuple[object, ...]:
-    return (
-        route.route or '""', route.running, route.waiting, rate(route.per_second), latency(route.p50_s),
-        latency(route.p99_s), latency(route.waiting_p99_s), route.completed, sum(route.failed.values()),
-        route.terminated, sum(route.refused.values()),
-    )  # fmt: skip
-
-
-def _oldest_first(report: StatusReport) -> list[tuple[WorkerStatus, TaskStatus]]:
-    every = [(worker, task) for worker in report.workers for task in worker.tasks]
-    return sorted(every, key=lambda found: -found[1].running_s)
-
-
-def _task_table(found: list[tuple[WorkerStatus, TaskStatus]]) -> str:
-    rows: list[tuple[object, ...]] = [("SLOT", "TASK", "TYPE", "ROUTE", "STATE", "FOR", "DEADLINE")]
-    rows += [
-        (
-            w.slot,
-            t.id,
-            t.type,
-            t.route or '""',
-            t.state,
-            f"{t.running_s:.1f} s",
-            moment(parse(t.deadline) / SECOND),
-        )
-        for w, t in found
-    ]
-    return columns(rows)
-
-
-def _task_object(worker: WorkerStatus, task: TaskStatus) -> dict[str, Any]:
-    return {
-        "slot": worker.slot,
-        "pid": worker.pid,
-        "worker_state": worker.state,
-        "id": task.id,
-        "type": task.type,
-        "route": task.route,
-        "state": task.state,
-        "running_s": task.running_s,
-        "deadline": task.deadline,
-    }
-
-
-def size(count: int) -> str:
-    """Bytes as `25 MiB`."""
-    return f"{count / (1 << 20):.0f} MiB"
-
-
-def rate(per_second: float) -> str:
-    """A rate with three digits, or all of them."""
-    return f"{per_second:.3g}" if per_second < 999.5 else f"{per_second:.0f}"
-
-
-def latency(seconds: float | None) -> str:
-    """Seconds as `12 ms` or `1.5 s`, `-` for None."""
-    if seconds is None:
-        return "-"
-    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+def _oldest_first(report: StatusReport) -> list[RunningTask]:
+    return sorted(running_tasks(report), key=lambda found: -found.task.running_s)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prompt_toolkit.utils import get_cwidth
 
-from ajhost.cli.status import head, latency, rate, size
-from ajhost.core.status import DISCONNECTED, SERVING, RouteStatus, StatusReport, TaskStatus, WorkerStatus
+from ajhost.cli.status import head
+from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, Column, running_tasks
+from ajhost.core.status import StatusReport
 from ajhost.protocol.safe_text import printable
-from ajhost.protocol.times import SECOND, parse
 
 Fragment = tuple[str, str]
 """A style and a text."""
@@ -36,96 +36,6 @@ q, Ctrl-C        end
 Rates and quantiles are of the last minute."""
 
 
-def _plain(row: Any) -> str:
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table. `key` is what its rows are sorted by, numbers from the largest.
-
-    `rank`: where not all have room, the column of the highest rank is left out first. `free`: a text that may be cut;
-    `name`: in its middle, as names often begin alike.
-    """
-
-    title: str
-    text: Callable[[Any], str]
-    key: Callable[[Any], Any]
-    rank: int = 0
-    free: bool = False
-    name: bool = False
-    number: bool = True
-    style: Callable[[Any], str] = _plain
-
-
-def _text(title: str, text: Callable[[Any], str], rank: int = 0, **more: Any) -> Column:
-    return Column(title, text, text, rank, number=False, **more)
-
-
-def _count(title: str, count: Callable[[Any], int], rank: int = 0, **more: Any) -> Column:
-    return Column(title, lambda row: str(count(row)), count, rank, **more)
-
-
-def _seconds(title: str, seconds: Callable[[Any], float | None], rank: int = 0) -> Column:
-    return Column(title, lambda row: latency(seconds(row)), lambda row: seconds(row) or 0.0, rank)
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    worker: WorkerStatus
-    task: TaskStatus
-    left_s: float
-
-
-def _state_style(worker: WorkerStatus) -> str:
-    if worker.state == SERVING:
-        return "class:good"
-    return "class:bad" if worker.state in (DISCONNECTED, "hung") else "class:warn"
-
-
-def _error_style(route: RouteStatus) -> str:
-    return "class:bad" if route.errors_per_second > 0 else ""
-
-
-WORKERS = (
-    Column("SLOT", lambda w: str(w.slot), lambda w: (w.slot, w.generation)),
-    _count("PID", lambda w: w.pid, 3),
-    _count("GEN", lambda w: w.generation, 4),
-    Column(
-        "STATE", lambda w: w.state, lambda w: (w.state == SERVING, w.state), number=False, style=_state_style
-    ),
-    _count("RUNNING", lambda w: len(w.tasks), 1),
-    Column("MEMORY", lambda w: size(w.memory), lambda w: w.memory),
-    Column("CPU", lambda w: f"{w.cpu:.0%}", lambda w: w.cpu),
-    _text("CONNECTION", lambda w: str(w.connection or "-"), 2, free=True),
-)
-ROUTES = (
-    _text("ROUTE", lambda r: r.route or '""', free=True, name=True),
-    _count("RUNNING", lambda r: r.running, 2),
-    _count("WAITING", lambda r: r.waiting, 3),
-    Column("PER S", lambda r: rate(r.per_second), lambda r: r.per_second),
-    Column(
-        "ERR/S", lambda r: rate(r.errors_per_second), lambda r: r.errors_per_second, 1, style=_error_style
-    ),
-    _seconds("P50", lambda r: r.p50_s, 8),
-    _seconds("P99", lambda r: r.p99_s),
-    _seconds("WAIT P99", lambda r: r.waiting_p99_s, 7),
-    _count("COMPLETED", lambda r: r.completed, 5),
-    _count("FAILED", lambda r: sum(r.failed.values()), 4),
-    _count("TERMINATED", lambda r: r.terminated, 9),
-    _count("REFUSED", lambda r: sum(r.refused.values()), 6),
-)
-TASKS = (
-    _count("SLOT", lambda t: t.worker.slot, 3),
-    _text("TASK", lambda t: t.task.id),
-    _text("TYPE", lambda t: t.task.type, 4, free=True, name=True),
-    _text("ROUTE", lambda t: t.task.route or '""', 6, free=True, name=True),
-    _text("STATE", lambda t: t.task.state, 5, style=lambda t: "class:bad" if t.left_s <= 0 else ""),
-    Column("FOR", lambda t: f"{t.task.running_s:.1f} s", lambda t: t.task.running_s),
-    Column("LEFT", lambda t: f"{t.left_s:.1f} s", lambda t: -t.left_s, 2),
-)
-
-
 @dataclass(slots=True)
 class Table:
     """A table and how its rows are shown. `by` is an index into `columns`; `first` the first row in sight."""
@@ -141,12 +51,13 @@ class Table:
     def rows(self, every: Sequence[Any]) -> list[tuple[Any, list[str]]]:
         """The rows that the filter wants with their texts, in order. Equal ones stay in the order of the status."""
         wanted = self.wanted.lower()
-        found = [(row, [printable(column.text(row)) for column in self.columns]) for row in every]
+        found = [(row, [printable(str(column.cell(row))) for column in self.columns]) for row in every]
         if wanted:
             found = [each for each in found if any(wanted in text.lower() for text in each[1])]
         column = self.columns[self.by]
+        key = column.key or column.cell
         largest_first = column.number and column.title != "SLOT"
-        return sorted(found, key=lambda each: column.key(each[0]), reverse=largest_first != self.reverse)
+        return sorted(found, key=lambda each: key(each[0]), reverse=largest_first != self.reverse)
 
     def sort_by(self, step: int) -> None:
         """Takes the column `step` further on."""
@@ -248,7 +159,7 @@ class View:
     lost_at: float = 0.0
     workers: Table = field(default_factory=lambda: Table("Workers", WORKERS, 3))
     routes: Table = field(default_factory=lambda: Table("Routes", ROUTES, 3))
-    tasks: Table = field(default_factory=lambda: Table("Running tasks", TASKS, 5))
+    tasks: Table = field(default_factory=lambda: Table("Running tasks", [c for c in TASKS if c.live], 5))
     focus: int = 0
     alone: bool = False
     paused: bool = False
@@ -303,13 +214,7 @@ class View:
                 yield [(style, fit(printable(line), width).rstrip())]
 
     def _body(self, report: StatusReport, width: int, height: int) -> Iterator[Line]:
-        now_ns = time.time_ns()
-        tasks = [
-            _Task(worker, task, (parse(task.deadline) - now_ns) / SECOND)
-            for worker in report.workers
-            for task in worker.tasks
-        ]
-        every: tuple[Sequence[Any], ...] = (report.workers, report.routes, tasks)
+        every: tuple[Sequence[Any], ...] = (report.workers, report.routes, running_tasks(report))
         if self.alone:
             yield from self.focused.draw(every[self.focus], width, height, True)
             return

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from prompt_toolkit.utils import get_cwidth
 
-from ajhost.cli.top_view import TASKS, View, fit
+from ajhost.cli.status_tables import TASKS
+from ajhost.cli.top_view import View, fit
 from ajhost.core.status import TaskStatus
 from tests.support.reports import large_report
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from ajhost.cli.durations import Duration
+from ajhost.cli.options import Duration
 
 
 @pytest.mark.parametrize(
