@@ -166,3 +166,46 @@ async def test_records_of_a_reason_are_limited_by_the_settings_and_the_rest_is_c
         assert len(host.output.having(" ERROR ")) == 2
         assert await host.terminate() == 0
         await host.log("handler error: 7 more in ")
+
+
+SLOW_HOOK = """
+import logging, pathlib, time
+from ajhost import Task
+
+here = pathlib.Path(__file__).parent
+
+class Hook(logging.Handler):
+    def emit(self, record):
+        end = time.monotonic() + 8
+        while not (here / f"answered {record.aj_type}").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        (here / f"told {record.aj_type}").touch()
+
+logging.getLogger().addHandler(Hook(logging.ERROR))
+
+async def on_loop(task: Task):
+    raise RuntimeError("no")
+
+def in_thread(task: Task):
+    raise RuntimeError("no")
+"""
+
+
+async def test_the_answer_does_not_wait_for_a_hook_that_hears_of_the_exception(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    routes = {"loop": "slow_hook:on_loop", "thread": "slow_hook:in_thread"}
+    modules = {"slow_hook": SLOW_HOOK}
+    sections = {"workers": {"count": 1}}
+    async with (
+        Host(tmp_path, nats=nats_server.url, handlers=routes, modules=modules, sections=sections) as host,
+        Router(nats_server.url) as router,
+    ):
+        for route in routes:
+            request = await router.send(route, b"x", deadline=30.0)
+            reply = await router.reply(request)
+            assert not (host.application / f"told {route}").exists()
+            (host.application / f"answered {route}").touch()
+            assert (reply.verdict, reply.text) == (Verdict.ERROR, "handler error: RuntimeError: no")
+            await host.log(lambda line, request=request: request.id in line)  # type: ignore[misc]
+            assert records(host, request) == [f"ERROR route '{route}': RuntimeError: no"]

@@ -70,7 +70,8 @@ class Deadlines:
             if attempt.phase is WAITING or attempt.phase is RUNNING:
                 self._end(attempt, Failed(exceeded(attempt)), now, tell=True)
             elif attempt.phase is ANSWERED and now >= attempt.grace:
-                self.give_up(attempt, StuckReason.CANCELLATION)
+                in_thread = attempt.work is None
+                self.give_up(attempt, StuckReason.THREAD if in_thread else StuckReason.CANCELLATION)
         left = [
             attempt.grace if attempt.phase is ANSWERED else attempt.deadline
             for attempt in going

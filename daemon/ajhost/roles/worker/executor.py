@@ -128,7 +128,16 @@ class Executor:
                     forked_child.came_back()
                 outcome = outcome_of_result(result)
             except BaseException as error:
-                outcome = self._outcome_of_error(attempt, error)
+                outcome = _outcome_of_error(error)
+                if attempt.phase is not ANSWERED:
+                    attempt.told = True
+                    attempt.answer(outcome)
+                    # the answer leaves in this turn of the loop: what a hook on logging does may take any time
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.sleep(0)
+                    _tell(attempt, outcome, error)
+                    self._free(attempt)
+                    return
             if attempt.phase is ANSWERED:
                 self._end(attempt, outcome)
                 return
@@ -138,11 +147,16 @@ class Executor:
             fail(error, "an exception in the executor")
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._answer(attempt, outcome)
+        self._free(attempt)
+
+    @staticmethod
+    def _answer(attempt: Attempt, outcome: Outcome) -> None:
         if attempt.phase is ANSWERED:
             _log.debug("route %r: task %s ended after its answer", attempt.handler.route, attempt.task.id)
         else:
             attempt.answer(outcome)
-        self._free(attempt)
+            attempt.grace = attempt.deadline  # for a thread that has yet to tell of an exception
 
     def _free(self, attempt: Attempt) -> None:
         self._attempts.discard(attempt)
@@ -157,21 +171,6 @@ class Executor:
             was_full = True
         if was_full:
             self._events.slot_freed()
-
-    def _outcome_of_error(self, attempt: Attempt, error: BaseException) -> Outcome:
-        if forked_child.here:
-            forked_child.came_back(error)
-        outcome = outcome_of_exception(error)
-        if attempt.phase is not ANSWERED:
-            # here, and not where it is answered: hooks of the application's own log see the handler's context
-            attempt.told = True
-            # such a hook may raise anything, which must not cost the answer
-            with contextlib.suppress(BaseException):
-                if isinstance(outcome, Terminated):
-                    attempt_records.tell(outcome, attempt.labels(), logging.INFO)
-                else:
-                    attempt_records.tell_raised(error, describe(error), attempt.labels())
-        return outcome
 
     # -- threads --------------------------------------------------------------------------------
 
@@ -191,7 +190,14 @@ class Executor:
                 return
             outcome = outcome_of_result(result)
         except BaseException as error:
-            outcome = self._outcome_of_error(attempt, error)
+            outcome = _outcome_of_error(error)
+            if attempt.phase is not ANSWERED:
+                attempt.told = True
+                attempt.returned()
+                self._post(self._answer, attempt, outcome)
+                _tell(attempt, outcome, error)
+                self._post(self._landed, attempt, None)
+                return
         attempt.returned()
         self._post(self._landed, attempt, outcome)
 
@@ -242,7 +248,7 @@ class Executor:
             self._threads.done()
 
     def _landed(self, attempt: Attempt, outcome: Outcome | None) -> None:
-        """A thread is done with it; `outcome` is None if it was not run, being answered for or somebody else's."""
+        """A thread is done with it; `outcome` is None if it has its answer, or is somebody else's."""
         self._left_thread(attempt)
         if outcome is None:
             self._free(attempt)
@@ -297,3 +303,19 @@ class Executor:
         now = time.monotonic()
         for attempt in self.unanswered():
             self._deadlines.answer_and_cancel(attempt, self._over, now)
+
+
+def _outcome_of_error(error: BaseException) -> Outcome:
+    if forked_child.here:
+        forked_child.came_back(error)
+    return outcome_of_exception(error)
+
+
+def _tell(attempt: Attempt, outcome: Outcome, error: BaseException) -> None:
+    """Logs what a handler let through. Called where it ran: hooks of the application's own log see its context."""
+    # such a hook may raise anything
+    with contextlib.suppress(BaseException):
+        if isinstance(outcome, Terminated):
+            attempt_records.tell(outcome, attempt.labels(), logging.INFO)
+        else:
+            attempt_records.tell_raised(error, describe(error), attempt.labels())

@@ -182,7 +182,9 @@ async def test_a_termination_is_logged_and_is_no_warning(
         raise TerminateTask("never")
 
     await host.freed(host.start(handlers.echo))
-    assert await host.outcome(host.start(terminate)) == Terminated("never")
+    index = host.start(terminate)
+    assert await host.outcome(index) == Terminated("never")
+    await host.freed(index)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("INFO", "route 'email:new': AJ-Terminate: never")
     ]

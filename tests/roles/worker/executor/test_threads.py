@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import resource
 import subprocess
@@ -42,6 +43,26 @@ async def test_a_thread_at_its_deadline_is_answered_for_and_stuck_at_once(
     gate.set()
     await host.freed(index)
     assert host.of(index) == ["finish", "stuck", "freed"]
+
+
+async def test_a_thread_that_tells_of_its_exception_past_its_deadline_is_answered_for_and_stuck(
+    host: ExecutorHarness, gate: threading.Event
+) -> None:
+    class Hook(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            gate.wait()
+
+    log, hook = logging.getLogger("ajhost.attempts"), Hook(logging.ERROR)
+    log.addHandler(hook)
+    try:
+        index = host.start(handlers.strange_sync, seconds=1.0, payload=b'{"exception":"BaseException"}')
+        assert await host.outcome(index) == Failed("handler error: _Base: a BaseException")
+        await host.until(lambda: host.of(index) == ["finish", "stuck"])
+        assert host.event("stuck", index).said is StuckReason.THREAD
+        gate.set()
+        await host.freed(index)
+    finally:
+        log.removeHandler(hook)
 
 
 async def test_a_thread_that_ended_in_time_is_not_late_because_the_loop_was(host: ExecutorHarness) -> None:
