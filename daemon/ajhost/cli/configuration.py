@@ -6,12 +6,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from ajhost.cli import exit_status
 from ajhost.cli.dev_directory import find_settings
+from ajhost.cli.output import CommandFailed
 from ajhost.settings.values import DEFAULT_FILE, Settings
 
 
-class BadConfiguration(Exception):
+class BadConfiguration(CommandFailed):
     """The configuration cannot be used; the text lists every problem."""
+
+    exit_code = exit_status.BAD_CONFIGURATION
 
 
 def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Settings:

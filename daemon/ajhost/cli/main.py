@@ -1,4 +1,4 @@
-"""The program `ajhost`: its commands, and the exit status for each kind of error.
+"""The program `ajhost`: its commands.
 
 A command's module is imported when that command is asked for, and what it needs to run when it runs.
 """
@@ -15,9 +15,6 @@ import click
 from ajhost import __version__
 from ajhost.adapters.linux import standard_streams
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import BadConfiguration
-from ajhost.cli.output import OutputFailed, echo_error
-from ajhost.cli.running_host import NoHost
 
 _COMMANDS = (
     "new", "dev", "run", "check", "routes", "call", "status", "top", "tasks", "attempts", "stacks", "reload",
@@ -78,16 +75,6 @@ def main(arguments: Sequence[str] | None = None, prog_name: str = "ajhost") -> N
     except click.ClickException as error:
         error.show()
         result = error.exit_code
-    except BadConfiguration as error:
-        echo_error(str(error))
-        result = exit_status.BAD_CONFIGURATION
-    except NoHost as error:
-        echo_error(str(error))
-        result = exit_status.NO_HOST
-    except OutputFailed as error:
-        if not error.is_pipe:
-            echo_error(str(error))
-        result = error.status
     except (click.Abort, KeyboardInterrupt):
         result = exit_status.INTERRUPTED
     sys.exit(result or 0)

@@ -8,18 +8,35 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import IO, Any
+
+import click
 
 from ajhost.cli import exit_status
 from ajhost.protocol.safe_text import clean, printable
 
 
-class OutputFailed(Exception):
-    """stdout is closed or full; `status` is the exit status for it."""
+class CommandFailed(click.ClickException):
+    """Ends a command with `exit_code`; the message is for stderr."""
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__(f"cannot write: {error.strerror or error}")
-        self.is_pipe = isinstance(error, BrokenPipeError)
-        self.status = exit_status.BROKEN_PIPE if self.is_pipe else exit_status.CANNOT_WRITE
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Prints the message."""
+        echo_error(self.message)
+
+
+class OutputFailed(CommandFailed):
+    """stdout is full, or cannot be written to for another reason."""
+
+    exit_code = exit_status.CANNOT_WRITE
+
+
+class ReaderGone(OutputFailed):
+    """Whoever read stdout, a pipe, has closed it: nothing is said of that."""
+
+    exit_code = exit_status.BROKEN_PIPE
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Prints nothing."""
 
 
 def write(data: bytes) -> None:
@@ -34,7 +51,8 @@ def write(data: bytes) -> None:
         # the interpreter flushes stdout again at its end, and would print the error
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputFailed(error) from None
+        failure = ReaderGone if isinstance(error, BrokenPipeError) else OutputFailed
+        raise failure(f"cannot write: {error.strerror or error}") from None
 
 
 def echo(text: str) -> None:

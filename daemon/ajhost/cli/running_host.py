@@ -8,14 +8,16 @@ from pathlib import Path
 
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration
-from ajhost.cli.output import echo, echo_error
+from ajhost.cli.output import CommandFailed, echo, echo_error
 
 _ANSWER_LIMIT = 30.0
 """Seconds that a host may take to say what it has done."""
 
 
-class NoHost(Exception):
-    """No host runs, or it cannot be asked: a command ends with `exit_status.NO_HOST`. The text says why, for people."""
+class NoHost(CommandFailed):
+    """No host runs, or it cannot be asked. The text says why, for people."""
+
+    exit_code = exit_status.NO_HOST
 
 
 def runtime_directory(config: Path) -> Path:

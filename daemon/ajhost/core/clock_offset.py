@@ -1,13 +1,16 @@
-"""How far this machine's clock is ahead of the routers', shared by all processes of a host.
+"""How far this machine's clock is ahead of the routers': learned from requests, shared by all processes of a host.
 
-A word of the supervisor's ledger, which outlives workers and generations: a worker that had to learn it by itself would
-refuse tasks for half a minute after each reload (`core/time_left.py`).
+What is learned stands in a word of the supervisor's ledger, which outlives workers and generations: a worker that had
+to learn it by itself would refuse tasks for half a minute after each reload (`core/time_left.py`).
 """
 
 from __future__ import annotations
 
+from ajhost.core.timings import SKEW_NOTICED, SKEW_PLAUSIBLE, SKEW_WINDOW
 from ajhost.ledger.layout import Word
 from ajhost.ledger.view import Ledger
+
+_UNKNOWN = float("inf")
 
 
 class ClockOffset:
@@ -30,3 +33,44 @@ class ClockOffset:
     def merge(self, shared: Ledger) -> None:
         """Takes what an earlier start had learned. Call it for each start, the latest one last."""
         self._words[Word.CLOCK_AHEAD] = shared.words[Word.CLOCK_AHEAD] or self._words[Word.CLOCK_AHEAD]
+
+
+class Skew:
+    """How far this machine's clock is ahead of the routers', learned from many requests.
+
+    One request cannot tell a clock that is ahead from a request that was late. The freshest request of `SKEW_WINDOW`
+    was hardly on its way at all, so its skew is the clocks' difference. A forged `tried` in the past is never the
+    freshest; one in the future only ends the correction.
+    """
+
+    __slots__ = ("ahead", "implausible", "least", "until")
+
+    def __init__(self, ahead: float = 0.0) -> None:
+        self.ahead = ahead
+        """Seconds, for `core/time_left.py`; 0.0 while nothing is known, or the difference is below `SKEW_NOTICED`."""
+        self.implausible = 0.0
+        """Seconds by which this clock seems to be ahead, if more than `SKEW_PLAUSIBLE`; else 0.0."""
+        self.least = _UNKNOWN
+        """The least skew of the window. `observe` learns nothing from one that is not less, before `until`."""
+        self.until = 0.0
+        """When the window is over."""
+
+    def observe(self, skew: float, now_mono: float) -> bool:
+        """Takes the skew (s) of a request that has a `tried` and was received at `now_mono` (s).
+
+        Returns whether `ahead` was decided anew: the window is over, or a request was fresher than `ahead` allows.
+        """
+        if self.least == _UNKNOWN:
+            self.until = now_mono + SKEW_WINDOW
+        least = self.least = min(self.least, skew)
+        before, self.ahead = self.ahead, min(self.ahead, _correction(least))
+        if now_mono < self.until:
+            return self.ahead < before
+        self.ahead = _correction(least)
+        self.implausible = least if least > SKEW_PLAUSIBLE else 0.0
+        self.least = _UNKNOWN
+        return True
+
+
+def _correction(least: float) -> float:
+    return least if SKEW_NOTICED <= least <= SKEW_PLAUSIBLE else 0.0

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from random import Random
 
 from ajhost.core.connection_table import (
+    CONNECTED,
+    PAUSING,
     TRYING,
     Barred,
     Close,
@@ -65,8 +67,6 @@ LIMITS = {
     ConnectionState.SEALED: LOGIN_LIMIT,
 }
 """Seconds that each step of an attempt may take."""
-_CONNECTED = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVING)
-_PAUSING = (ConnectionState.WAITING, ConnectionState.LOCKED_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class ConnectionMachine:
     @property
     def connected(self) -> bool:
         """Whether a server has let us in."""
-        return self.state in _CONNECTED or self._barred
+        return self.state in CONNECTED or self._barred
 
     @property
     def reconnects(self) -> int:
@@ -275,7 +275,7 @@ class ConnectionMachine:
             return self._hurry(passed, now)
         if self.connected:
             return self._listen(event, passed, now)
-        if self.state in _PAUSING:
+        if self.state in PAUSING:
             return self._due(now)
         return []
 
@@ -367,7 +367,7 @@ class ConnectionMachine:
                 return []  # on its way out, or well served: what comes next is one of the new servers
             self._moving = True
             return [Move(Reason.RECONFIGURED)]
-        if self.state in _PAUSING:
+        if self.state in PAUSING:
             self._retry_at = now
         elif self.state in TRYING:
             return self._fail(Reason.RECONFIGURED, "", now)

@@ -201,8 +201,8 @@ Command = Resolve | Open | LogIn | Ping | Scout | Move | Drop
 _S = ConnectionState
 TRYING = (_S.RESOLVING, _S.CONNECTING, _S.SEALED)
 """The steps of an attempt."""
-_CONNECTED = (_S.SUBSCRIBED, _S.SILENT, _S.LEAVING)
-_PAUSING = (_S.WAITING, _S.LOCKED_OUT)
+CONNECTED = (_S.SUBSCRIBED, _S.SILENT, _S.LEAVING)
+PAUSING = (_S.WAITING, _S.LOCKED_OUT)
 
 TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
     (_S.CLOSED, Start): _S.WAITING,
@@ -218,9 +218,9 @@ TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
     (_S.LOCKED_OUT, Leave): _S.LEAVING,
     (_S.LOCKED_OUT, Lost): _S.WAITING,
     (_S.LOCKED_OUT, Refused): _S.LOCKED_OUT,
-    **{(state, Lost): _S.WAITING for state in (*TRYING, *_CONNECTED)},
-    **{(state, Refused): _S.LOCKED_OUT for state in (*TRYING, *_CONNECTED)},
-    **{(state, Due): _S.RESOLVING for state in _PAUSING},
+    **{(state, Lost): _S.WAITING for state in (*TRYING, *CONNECTED)},
+    **{(state, Refused): _S.LOCKED_OUT for state in (*TRYING, *CONNECTED)},
+    **{(state, Due): _S.RESOLVING for state in PAUSING},
     **{(state, Close): _S.CLOSED for state in ConnectionState},
 }
 """`(state, event) -> state`. What is not here cannot happen; other events of `Event` change no state by themselves.

@@ -24,33 +24,33 @@ WORDS = 5
 
 
 class LoginGate:
-    """The gate in five of `words`, from `first` on, shared by all processes of a host. Times are monotonic seconds."""
+    """The gate in the first five of `words`, shared by all processes of a host. Times are monotonic seconds."""
 
-    def __init__(self, words: MutableSequence[int] | memoryview, first: int = 0) -> None:
-        self._words, self._first = words, first
+    def __init__(self, words: MutableSequence[int] | memoryview) -> None:
+        self._words = words
         self._refused_ns = 0
         """When this process was last refused."""
 
     def refused(self, now: float) -> None:
         """A server has refused this process's log-in."""
         self._refused_ns = ns = int(now * 1e9)
-        if not self._read(SHUT_SINCE):
-            self._write(SHUT_SINCE, ns)
-            self._write(NEXT_TURN, ns + int(GATE_SPACING_FIRST * 1e9))
+        if not self._words[SHUT_SINCE]:
+            self._words[SHUT_SINCE] = ns
+            self._words[NEXT_TURN] = ns + int(GATE_SPACING_FIRST * 1e9)
 
     def opened(self, now: float) -> None:
         """A server has accepted this process's log-in."""
-        if self._read(SHUT_SINCE):
-            self._write(OPENED, int(now * 1e9))
-            self._write(SHUT_SINCE, 0)
+        if self._words[SHUT_SINCE]:
+            self._words[OPENED] = int(now * 1e9)
+            self._words[SHUT_SINCE] = 0
 
     def opened_after(self, moment: float) -> bool:
         """Whether another process has logged in since, and none was refused after it."""
-        return not self._read(SHUT_SINCE) and self._read(OPENED) > int(moment * 1e9)
+        return not self._words[SHUT_SINCE] and self._words[OPENED] > int(moment * 1e9)
 
     def may_try(self, now: float) -> bool:
         """Whether this process may try now: always while the gate is open, else if no other process has the turn."""
-        since, ns = self._read(SHUT_SINCE), int(now * 1e9)
+        since, ns = self._words[SHUT_SINCE], int(now * 1e9)
         if not since:
             return True
         if self._refused_ns < since:
@@ -66,13 +66,7 @@ class LoginGate:
         return self._take(NEXT_MOVE, GATE_MOVE_SPACING, int(now * 1e9))
 
     def _take(self, word: int, spacing: float, ns: int) -> bool:
-        if ns < self._read(word) < ns + int(GATE_FARTHEST * 1e9):
+        if ns < self._words[word] < ns + int(GATE_FARTHEST * 1e9):
             return False
-        self._write(word, ns + int(spacing * 1e9))
+        self._words[word] = ns + int(spacing * 1e9)
         return True
-
-    def _read(self, word: int) -> int:
-        return int(self._words[self._first + word])
-
-    def _write(self, word: int, value: int) -> None:
-        self._words[self._first + word] = value

@@ -16,14 +16,14 @@ _REPEAT_NS = nanoseconds(STACKS_REPEAT)
 
 
 class StacksGate:
-    """The words from `first` on: when stacks were last told, in monotonic nanoseconds."""
+    """The first `WORDS` of `words`: when stacks were last told, in monotonic nanoseconds."""
 
-    def __init__(self, words: MutableSequence[int] | memoryview, first: int = 0) -> None:
-        self._words, self._first = words, first
+    def __init__(self, words: MutableSequence[int] | memoryview) -> None:
+        self._words = words
 
     def take(self, key: str, now_ns: int) -> bool:
         """Whether to tell them now; if so, nobody else tells them within a minute. `key`: a route, or a slot."""
-        word = self._first + crc32(key.encode()) % WORDS
+        word = crc32(key.encode()) % WORDS
         if 0 <= now_ns - self._words[word] < _REPEAT_NS and self._words[word]:
             return False
         self._words[word] = now_ns

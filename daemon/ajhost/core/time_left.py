@@ -10,10 +10,9 @@ The time is kept by `roles/worker/deadlines.py`; for a worker that hangs by `rol
 
 from __future__ import annotations
 
-from ajhost.core.timings import SKEW_NOTICED, SKEW_PLAUSIBLE, SKEW_WINDOW
+from ajhost.core.timings import SKEW_PLAUSIBLE
 
 _SECOND = 1_000_000_000
-_UNKNOWN = float("inf")
 LONGEST_NS = 366 * 86_400 * _SECOND
 """No request has longer, whatever its header says: a later deadline in a ledger is a stray write."""
 
@@ -39,8 +38,8 @@ def budget(
     The time left is the smaller of *header - now* and *header - tried*, less `margin`, at most `timeout`. The first is
     too short if this clock is ahead, and right if the request was late. The second is too long by the request's time on
     the way, never too short. With the smaller of both a wrong `tried` can only shorten the time. `ahead`, the seconds
-    by which this clock is known to be ahead (`Skew.ahead`), lengthens the first, by at most `SKEW_PLAUSIBLE`. A `tried`
-    after the header is impossible and ignored.
+    by which this clock is known to be ahead (`core/clock_offset.py`), lengthens the first, by at most `SKEW_PLAUSIBLE`.
+    A `tried` after the header is impossible and ignored.
 
     `margin` (s) makes the answer leave before the header's second. A request without a header has `default` (s).
     """
@@ -59,44 +58,3 @@ def budget(
     if timeout is not None and timeout < remaining:
         remaining = timeout
     return (now_mono + remaining if remaining > 0.0 else now_mono), skew
-
-
-class Skew:
-    """How far this machine's clock is ahead of the routers', learned from many requests.
-
-    One request cannot tell a clock that is ahead from a request that was late. The freshest request of `SKEW_WINDOW`
-    was hardly on its way at all, so its skew is the clocks' difference. A forged `tried` in the past is never the
-    freshest; one in the future only ends the correction.
-    """
-
-    __slots__ = ("ahead", "implausible", "least", "until")
-
-    def __init__(self, ahead: float = 0.0) -> None:
-        self.ahead = ahead
-        """Seconds, for `budget`; 0.0 while nothing is known, or the difference is below `SKEW_NOTICED`."""
-        self.implausible = 0.0
-        """Seconds by which this clock seems to be ahead, if more than `SKEW_PLAUSIBLE`; else 0.0."""
-        self.least = _UNKNOWN
-        """The least skew of the window. `observe` learns nothing from one that is not less, before `until`."""
-        self.until = 0.0
-        """When the window is over."""
-
-    def observe(self, skew: float, now_mono: float) -> bool:
-        """Takes the skew (s) of a request that has a `tried` and was received at `now_mono` (s).
-
-        Returns whether `ahead` was decided anew: the window is over, or a request was fresher than `ahead` allows.
-        """
-        if self.least == _UNKNOWN:
-            self.until = now_mono + SKEW_WINDOW
-        least = self.least = min(self.least, skew)
-        before, self.ahead = self.ahead, min(self.ahead, _correction(least))
-        if now_mono < self.until:
-            return self.ahead < before
-        self.ahead = _correction(least)
-        self.implausible = least if least > SKEW_PLAUSIBLE else 0.0
-        self.least = _UNKNOWN
-        return True
-
-
-def _correction(least: float) -> float:
-    return least if SKEW_NOTICED <= least <= SKEW_PLAUSIBLE else 0.0

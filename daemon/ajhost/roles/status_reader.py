@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.core.fleet import WorkerState, state_of
-from ajhost.core.host_counters import Held, held_in
+from ajhost.core.host_counters import Held, counts_of, held_in
 from ajhost.core.status import (
     DISCONNECTED,
     SERVING,
@@ -22,7 +22,7 @@ from ajhost.core.status import (
     WorkerStatus,
 )
 from ajhost.core.timings import SUPERVISOR_SILENT
-from ajhost.ledger.layout import COUNTERS, SUPERVISOR_SLOT, LedgerError, Phase, Word
+from ajhost.ledger.layout import SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.times import render
 from ajhost.roles.stats_history import Sample, baseline, resources, route_statuses
@@ -135,14 +135,13 @@ def _worker(
 ) -> WorkerStatus:
     words = ledger.words
     tasks = tuple(_task(entry, names, now_ns, wall_ns) for entry in held.started)
-    counts = {name: words[word] for name, word in COUNTERS.items()}
     return WorkerStatus(
         ledger.slot,
         words[Word.PID],
         ledger.generation,
         _state(ledger),
         tasks,
-        counts,
+        counts_of(ledger),
         ConnectionReport.of(ledger.connection(), now_ns),
         *resources(words[Word.PID], now_ns, before),
     )

@@ -1,12 +1,15 @@
-"""What a configuration consists of: its file, the drop-ins of conf.d, and the variables of the environment."""
+"""What a configuration consists of: its file, the drop-ins of conf.d, the variables of the environment; how files are
+read."""
 
 from __future__ import annotations
 
 import os
 import stat
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.values import Settings
@@ -81,3 +84,18 @@ def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
     if len(content) > _LARGEST:
         raise InvalidValue(f"more than {_LARGEST >> 20} MiB", f"at most {_LARGEST >> 20} MiB")
     return content, found
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text: Python's parser raises more than it documents.
+
+    :raises tomllib.TOMLDecodeError: it is none, or holds what Python's parser stumbles over.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise tomllib.TOMLDecodeError("lists or tables are nested too deeply") from None
+    except ValueError:  # of CPython's `int`: no more digits than sys.get_int_max_str_digits()
+        raise tomllib.TOMLDecodeError("a number has too many digits") from None

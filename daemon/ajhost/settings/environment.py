@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,13 @@ from ajhost.settings.errors import Problem
 from ajhost.settings.schema import DEEPEST, Document, table_at
 
 
-def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ...], Path], list[Problem]]:
+def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Problem]]:
     """Reads the variables.
 
-    :returns: the settings as the tables of a file; the variable of each key path; a problem for each value that cannot
-        be parsed.
+    :returns: of each variable its place, for people, and its setting as the tables of a file; a problem for each value
+        that cannot be parsed.
     """
-    tables: dict[str, Any] = {}
-    sources: dict[tuple[str, ...], Path] = {}
+    settings: list[tuple[Path, dict[str, Any]]] = []
     problems: list[Problem] = []
     for name in setting_variables(environ):
         path = tuple(name.removeprefix(PREFIX).lower().split(DELIMITER, DEEPEST))
@@ -40,12 +39,9 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[tuple[str, ..
         except _NotParsed:
             problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
             continue
-        if not found:  # pydantic-settings ignores an unknown name, which the schema shall report
-            found = _nested(path, environ[name])
-        _merge(tables, found)
-        for key in _paths(found):
-            sources[key] = place
-    return tables, sources, problems
+        # pydantic-settings ignores an unknown name, which the schema shall report
+        settings.append((place, found or _nested(path, environ[name])))
+    return settings, problems
 
 
 class _NotParsed(Exception):
@@ -94,18 +90,3 @@ def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
     for part in reversed(path):
         value = {part: value}
     return value  # type: ignore[no-any-return]
-
-
-def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
-    for key, value in new.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _paths(tables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for key, value in tables.items():
-        yield (*path, key)
-        if isinstance(value, dict):
-            yield from _paths(value, (*path, key))

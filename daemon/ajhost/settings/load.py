@@ -175,38 +175,33 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
     for key in ("password", "token"):
         if f"{key}_file" in nats:
             nats[key] = _word_of(nats[f"{key}_file"])
-    for key in ("servers", "reply_prefixes"):
-        if key in nats:
-            nats[key] = tuple(nats[key])
     if "tls" in nats:
         nats["tls"] = TlsSettings(**nats["tls"])
     nats.pop("context", None)
-    python: dict[str, Any] = given.get("python", {})
-    for key in ("path", "allow_open", "middleware"):
-        if key in python:
-            python[key] = tuple(python[key])
     signature: dict[str, Any] = given.get("signature", {})
     keys = dict.fromkeys([*signature.get("keys", ()), *signature.get("key_file", ())])
     runtime: dict[str, Any] = given.get("runtime", {})
     if "directory" in runtime:
         runtime["directory"] = Path(runtime["directory"])
-    log: dict[str, Any] = given.get("log", {})
-    if "levels" in log:
-        log["levels"] = tuple(log["levels"].items())
-    if "limits" in log:
-        log["limits"] = tuple(log["limits"].items())
     return Settings(
         file=file,
         handlers=tuple(HandlerSettings(route=route, **table) for route, table in given["handlers"].items()),
-        nats=replace(NatsSettings() if context is None else context, **nats),
-        python=PythonSettings(**python),
+        nats=replace(NatsSettings() if context is None else context, **_frozen(nats)),
+        python=PythonSettings(**_frozen(given.get("python", {}))),
         workers=WorkerSettings(**given.get("workers", {})),
         signature=SignatureSettings(tuple(keys), signature.get("max_age", 0.0)),
         runtime=RuntimeSettings(**runtime),
-        log=LogSettings(**log),
+        log=LogSettings(**_frozen(given.get("log", {}))),
         http=_http(given["http"]) if "http" in given else None,
         has_file=os.path.exists(file),
     )
+
+
+def _frozen(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with tuples: of a list its items, of a table its pairs."""
+    pairs = {key: tuple(value.items()) for key, value in table.items() if isinstance(value, dict)}
+    items = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
+    return {**table, **pairs, **items}
 
 
 def _http(given: Mapping[str, Any]) -> HttpSettings:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ajhost.settings import environment, redact, toml_reader
-from ajhost.settings.configuration_files import configuration_files, is_text, read_whole
+from ajhost.settings import environment, redact
+from ajhost.settings.configuration_files import configuration_files, is_text, parse_toml, read_whole
 from ajhost.settings.errors import InvalidValue, Problem
 from ajhost.settings.schema import DEEPEST
 
@@ -33,6 +33,8 @@ _CURES = {
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 KeyPath = tuple[str | int, ...]
+_Sources = dict[tuple[str, ...], Path]
+"""Where each key stands."""
 
 
 class MergedTables:
@@ -41,7 +43,7 @@ class MergedTables:
     def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
         self._file = file
         self._environ = environ
-        self._sources: dict[tuple[str, ...], Path] = {}
+        self._sources: _Sources = {}
         self.raw: dict[str, Any] = {}
         self.modes: dict[Path, int] = {}
         """Of the files that were read."""
@@ -49,10 +51,9 @@ class MergedTables:
         self.whole = True
         """Whether every file could be read: a key that is missing may be in one that could not."""
         self._check_path()
-        tables, sources, problems = environment.read(environ)
+        settings, problems = environment.read(environ)
         self._read_all()
-        self._merge(self.raw, tables, file, ())
-        self._sources.update(sources)
+        self._override(settings)
         self.problems += problems
 
     def source(self, path: KeyPath) -> Path:
@@ -98,7 +99,7 @@ class MergedTables:
             self.problems.append(Problem(file, "file", told, f"chmod o-w {file}"))
         try:
             text = content.removeprefix(codecs.BOM_UTF8).decode()  # editors of Windows write one
-            self._merge(self.raw, toml_reader.tables(text), file, ())
+            _merge(self.raw, parse_toml(text), file, self._sources)
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
             self._unreadable(file, "a byte that is not UTF-8", "TOML in UTF-8", f"line {line}")
@@ -121,15 +122,27 @@ class MergedTables:
             hint = '; a route with ":" is written in quotes: [handlers."email:new"]'
         self._unreadable(file, f"a TOML syntax error ({reason})", f"TOML 1.0{hint}", position)
 
-    def _merge(self, into: dict[str, Any], new: dict[str, Any], file: Path, path: tuple[str, ...]) -> None:
-        for key, value in new.items():
-            self._sources[*path, key] = file
-            if isinstance(value, dict) and len(path) < DEEPEST:
-                if not isinstance(into.get(key), dict):
-                    into[key] = {}
-                self._merge(into[key], value, file, (*path, key))
-            else:
-                into[key] = value
+    def _override(self, settings: list[tuple[Path, dict[str, Any]]]) -> None:
+        """Merges the variables with each other, and then into the files' tables."""
+        variables: dict[str, Any] = {}
+        sources: _Sources = {}
+        for place, tables in settings:
+            _merge(variables, tables, place, sources)
+        _merge(self.raw, variables, self._file, self._sources)
+        self._sources |= sources
+
+
+def _merge(
+    into: dict[str, Any], new: dict[str, Any], place: Path, sources: _Sources, path: tuple[str, ...] = ()
+) -> None:
+    for key, value in new.items():
+        sources[*path, key] = place
+        if isinstance(value, dict) and len(path) < DEEPEST:
+            if not isinstance(into.get(key), dict):
+                into[key] = {}
+            _merge(into[key], value, place, sources, (*path, key))
+        else:
+            into[key] = value
 
 
 def key_text(path: KeyPath) -> str:

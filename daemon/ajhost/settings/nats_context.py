@@ -36,7 +36,9 @@ _OPEN = stat.S_IRGRP | stat.S_IROTH
 
 def context_file(name: str, environ: Mapping[str, str]) -> Path:
     """Where the context `name` lies: `${XDG_CONFIG_HOME:-~/.config}/nats/context/<name>.json`."""
-    return _home(environ) / f"{name}.json"
+    base = environ.get("XDG_CONFIG_HOME")
+    config = Path(base) if base else _user_home(environ) / ".config"
+    return config / "nats" / "context" / f"{name}.json"
 
 
 def _user_home(environ: Mapping[str, str]) -> Path:
@@ -49,18 +51,12 @@ def _user_home(environ: Mapping[str, str]) -> Path:
         raise InvalidValue("a user without a home", "HOME or XDG_CONFIG_HOME in the environment") from None
 
 
-def _home(environ: Mapping[str, str]) -> Path:
-    base = environ.get("XDG_CONFIG_HOME")
-    config = Path(base) if base else _user_home(environ) / ".config"
-    return config / "nats" / "context"
-
-
 def load_context(
     name: str, environ: Mapping[str, str], credentials: Path | None
 ) -> tuple[NatsSettings, list[Problem]]:
     """The settings of a context, and what is wrong with it. Relative files are looked for beside the context.
 
-    :raises Unfit: when there is no such context, or its file cannot be read.
+    :raises InvalidValue: when there is no such context, or its file cannot be read.
     """
     if not name or "/" in name or ".." in name or "\0" in name:
         raise InvalidValue(redact.shown(name), "the name of a NATS context")

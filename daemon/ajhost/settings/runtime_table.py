@@ -13,8 +13,13 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ajhost.settings import toml_reader
-from ajhost.settings.configuration_files import DELIMITER, PREFIX, configuration_files, read_whole
+from ajhost.settings.configuration_files import (
+    DELIMITER,
+    PREFIX,
+    configuration_files,
+    parse_toml,
+    read_whole,
+)
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.values import RuntimeSettings
 
@@ -59,7 +64,7 @@ def _table(path: Path) -> dict[str, object]:
         raise InvalidValue(f"{path}: {unfit.found}", unfit.allowed) from None
     text = content.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
     try:
-        table = toml_reader.tables(text).get("runtime", {})
+        table = parse_toml(text).get("runtime", {})
     except tomllib.TOMLDecodeError as error:
         table = _rescued(path, text, error)
     if not isinstance(table, dict):
@@ -72,7 +77,7 @@ def _rescued(path: Path, text: str, error: tomllib.TOMLDecodeError) -> object:
     part = _TABLE.search(text)
     if part is not None:
         try:
-            return toml_reader.tables(part[0])["runtime"]
+            return parse_toml(part[0])["runtime"]
         except tomllib.TOMLDecodeError:
             pass  # the error of the whole file is raised below
     raise InvalidValue(f"a TOML syntax error in {path}: {error}", "TOML") from None

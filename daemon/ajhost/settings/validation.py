@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -66,10 +66,8 @@ def _alternatives(path: KeyPath) -> str:
     table = table_at(tuple(names))
     known = list(table.model_fields) if table is not None else []
     near = [key_text((*names, name)) for name in difflib.get_close_matches(wrong, known, n=1)]
-    meant = near or [key_text((*place, wrong)) for place in _tables_with(wrong)]
+    meant = near or [
+        key_text((*place, wrong)) for place, table in TABLES.items() if wrong in table.model_fields
+    ]
     hint = f"; did you mean {meant[0]}?" if meant else ""
     return ", ".join(known) + hint
-
-
-def _tables_with(name: str) -> Iterator[tuple[str, ...]]:
-    return (place for place, table in TABLES.items() if name in table.model_fields)

@@ -107,7 +107,7 @@ class LivenessMonitor:
         self.calm = False
         """Whether everybody was beating at the last check."""
         self._deadlines = DeadlineKeeper(standby)
-        self._stacks = StacksGate(standby.ledger.words, Word.STACKS_TOLD)
+        self._stacks = StacksGate(standby.ledger.words[Word.STACKS_TOLD :])
         self._connected_since_ns = self._took_over_ns = 0
         self._memory = MemoryLimit(guard)
 

@@ -69,7 +69,7 @@ class Standby(Sink):
         restart_window = RestartWindow(self.ledger)
         self._offset = ClockOffset(self.ledger)
         self._merge_restart_windows(restart_window)
-        gate = LoginGate(self.ledger.words, Word.LOGIN_GATE)
+        gate = LoginGate(self.ledger.words[Word.LOGIN_GATE :])
         self._service = service
         always = () if service is None else service.subjects
         self.connection = Connection(

@@ -53,8 +53,8 @@ def run(
     ledger.words[Word.PID] = os.getpid()
     supervisor = MappedLedger(spec.runtime / "ledger", worker_spec.supervisor)
     restart_window, offset = RestartWindow(supervisor), ClockOffset(supervisor)
-    gate = LoginGate(supervisor.words, Word.LOGIN_GATE)
-    deadline_stacks = DeadlineStacks(StacksGate(supervisor.words, Word.STACKS_TOLD))
+    gate = LoginGate(supervisor.words[Word.LOGIN_GATE :])
+    deadline_stacks = DeadlineStacks(StacksGate(supervisor.words[Word.STACKS_TOLD :]))
     shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
     attempts = Attempts.of(spec)
