@@ -23,7 +23,7 @@ remains that belong together, in this order:
    rest gets a ledger of its own, and that is recovered like a dead worker's, so that a stopped worker need not wait.
 6. Settle what had been sent (`takeover.confirm_sent`): nothing to do if the server has read it, else it is answered.
 7. Mark the connection as drained. The ledger of a dead process is kept until its last answer has left
-   (`retired.RetiredLedgers`, which also keeps the deadlines of what waits in it); a stopped worker is resumed.
+   (`retired_ledgers.RetiredLedgers`, which also keeps the deadlines of what waits in it); a stopped worker is resumed.
 
 A request is copied into the supervisor's own ledger (`standby.Standby`) before the original is revoked, its token goes
 out after that, and an answer is in that ledger before its request is revoked. So a SIGKILL of the supervisor between
