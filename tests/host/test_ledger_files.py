@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -93,6 +94,24 @@ async def test_a_worker_whose_ledgers_file_is_changed_is_replaced_and_supervisio
         await kill_and_serve(host, router)
         assert host.pid == supervisor
         assert host.output.having("somebody has truncated the ledger of worker"), host.log_text()
+
+
+@pytest.mark.long
+async def test_a_ledger_that_is_truncated_at_any_moment_costs_its_worker_and_no_more(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with Host(
+        tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 8}}
+    ) as host:
+        supervisor = host.pid
+        for _ in range(12):
+            before = host.workers()
+            for path in [ledger_of(host, pid) for pid in before.values()]:
+                emptied(path)
+                await asyncio.sleep(0.07)  # whatever looks at ledgers now and then has its turn in between
+            for slot, pid in before.items():
+                await host.refilled(slot, pid)
+        assert host.pid == supervisor
 
 
 @pytest.mark.parametrize("change", SUPERVISORS, ids=lambda change: change.__name__)

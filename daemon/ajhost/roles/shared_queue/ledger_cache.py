@@ -16,10 +16,16 @@ class LedgerCache:
     descriptor of a file drops this process's record lock on it (fcntl(2)), and a ledger without a lock counts as dead.
     """
 
-    def __init__(self, directory: Path, own: Ledger | None = None, limit: int = 64) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        own: Ledger | None = None,
+        limit: int = 64,
+        kind: type[MappedLedger] = MappedLedger,
+    ) -> None:
         self._directory = directory
         self._own = own
-        self._limit = limit
+        self._limit, self._kind = limit, kind
         self._mapped: dict[int, MappedLedger] = {}
 
     def get(self, serial: int) -> Ledger | None:
@@ -29,7 +35,7 @@ class LedgerCache:
         ledger = self._mapped.get(serial)
         if ledger is None:
             try:
-                ledger = MappedLedger(self._directory, serial)
+                ledger = self._kind(self._directory, serial)
             except (FileNotFoundError, LedgerError):
                 return None
             if len(self._mapped) >= self._limit:

@@ -100,7 +100,7 @@ class Standby(Sink):
         for serial in ledger_file.serials(self.directory):
             if serial < self.serial:
                 with contextlib.suppress(OSError, LedgerError):
-                    ledger = ledger_file.MappedLedger(self.directory, serial)
+                    ledger = ledger_file.GuardedLedger(self.directory, serial)
                     if ledger.slot == SUPERVISOR_SLOT:
                         restart_window.merge(ledger)
                         self._offset.merge(ledger)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ajhost.adapters.linux import processes, tcp
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
-from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.core.timings import HEARTBEAT_AHEAD, REAP_RETRY, RESOURCE_RETRY, nanoseconds
 from ajhost.ledger.layout import Word
@@ -62,7 +62,7 @@ class WorkerProcess:
         events: WorkerEvents,
     ) -> None:
         self.serial, self.slot, self.generation = serial, slot, generation
-        self.ledger = MappedLedger(directory, serial)
+        self.ledger = GuardedLedger(directory, serial)
         self.created_at = time.monotonic()
         self.pid = 0
         self.result: ExitStatus | None = None

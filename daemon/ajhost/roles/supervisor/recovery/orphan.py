@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from ajhost.adapters.linux import processes
-from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.core.fleet import WorkerState, state_number
 from ajhost.core.liveness import Observation, Verdict, judge
 from ajhost.ledger.layout import Word
@@ -36,7 +36,7 @@ class Orphan:
         self.takeover_lock = asyncio.Lock()
         """As of a `WorkerProcess`."""
         self.being_taken_over = False
-        self.ledger = MappedLedger(directory, serial)
+        self.ledger = GuardedLedger(directory, serial)
         try:
             self.pidfd = os.pidfd_open(pid)
         except OSError:

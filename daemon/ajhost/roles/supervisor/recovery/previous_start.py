@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file, processes
-from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.adapters.linux.ledger_file import GuardedLedger, MappedLedger
 from ajhost.core.recovery import Fact
 from ajhost.core.timings import STOP_LIMIT
 from ajhost.ledger.layout import LedgerError
@@ -73,7 +73,7 @@ class PreviousStart:
                         if owner is not None:
                             self._find_orphan(owner, serial)
                         continue
-                    dead.append(MappedLedger(self._directory, serial))
+                    dead.append(GuardedLedger(self._directory, serial))
                 except (LedgerError, PermissionError) as error:
                     aside = ledger_file.quarantine(self._directory, serial)
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)

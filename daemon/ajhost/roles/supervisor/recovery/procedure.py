@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
-from ajhost.adapters.linux.ledger_file import MappedLedger
+from ajhost.adapters.linux.ledger_file import GuardedLedger, MappedLedger
 from ajhost.core.fleet import Fleet
 from ajhost.core.host_counters import Counters
 from ajhost.core.poison_tasks import PoisonTasks
@@ -70,7 +70,7 @@ class Recovery:
         self._directory, self._standby, self._fd_store = directory, standby, fd_store
         self._poison_tasks, self._counters, self._guard = poison_tasks, counters, guard
         self._fleet, self._last_resort, self._background = fleet, last_resort, background
-        self._ledgers = LedgerCache(directory, standby.ledger)
+        self._ledgers = LedgerCache(directory, standby.ledger, kind=GuardedLedger)
         self._copies = Copies()
         self._dead_limit = DEAD_DRAIN_LIMIT
         self._limits: set[asyncio.Timeout] = set()
@@ -204,7 +204,7 @@ class Recovery:
         identity = Identity(self._fleet.take_serial(), ledger.slot, ledger.generation)
         try:
             ledger_file.make(self._directory, Geometry(_NO_ENTRIES, ledger.chunk_size, _NO_STORE), identity)
-            heir = MappedLedger(self._directory, identity.serial)
+            heir = GuardedLedger(self._directory, identity.serial)
         except OSError as error:
             _log.error("%s: what its server has for it is lost: %s", one, error.strerror)
             return
