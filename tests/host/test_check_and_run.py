@@ -17,7 +17,7 @@ import pytest
 from tests.support import seccomp
 from tests.support.host import Host, HostFailed
 from tests.support.launched_host import LaunchedHost
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, free_port
 from tests.support.program import run
 
 APP = "async def send(task): return b''\ndef report(task): return b''\n"
@@ -288,13 +288,6 @@ CASES = {
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def verdict_of_run(host: Host) -> tuple[bool, str]:

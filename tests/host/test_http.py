@@ -19,7 +19,7 @@ import pytest
 
 from tests.support import processes
 from tests.support.host import Host, Section, steady
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, free_port
 from tests.support.router import Router, Verdict
 
 HANDLERS: Mapping[str, str] = {"echo": "echo", "work": "work", "terminate": "terminate", "kill": "kill_self"}
@@ -70,16 +70,9 @@ async def answers_until(listen: str, path: str, status: int) -> Answer:
         return answer
 
 
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def listen() -> str:
-    return f"127.0.0.1:{_free_port()}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def sections(listen: str, **workers: object) -> dict[str, Section]:
@@ -209,7 +202,7 @@ async def test_reloads_are_counted_and_the_section_cannot_change_by_one(
     async with Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections(listen)) as host:
         assert (await host.reload()).status == 0
         named = {"http": {"listen": listen, "hosts": ["farm.example"]}}
-        other = sections(f"127.0.0.1:{_free_port()}")
+        other = sections(f"127.0.0.1:{free_port()}")
         for key, changed in (("listen", {}), ("listen", other), ("hosts", named)):
             host.configure(HANDLERS, changed)
             result = await host.reload()
@@ -241,7 +234,7 @@ async def test_a_slot_that_crashes_again_and_again_is_named_by_readyz(
 
 
 async def test_a_host_that_waits_for_nats_is_healthy_and_not_ready(tmp_path: Path, listen: str) -> None:
-    server = f"127.0.0.1:{_free_port()}"
+    server = f"127.0.0.1:{free_port()}"
     host = Host(tmp_path, nats=f"nats://{server}", sections=sections(listen))
     try:
         await host.launch()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -48,11 +49,17 @@ def nats_server_binary() -> Path:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody has now, nor is given by the kernel while a server of it is away.
+
+    Ports of outgoing connections are taken from `ip_local_port_range`, which ends at 60999 and begins at 32768.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(
+            17_000
+        )  # unlike `random`, which hypothesis seeds alike in all processes
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 async def round_trip(client: Client) -> None:
