@@ -8,25 +8,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ajhost.cli.call_requests import (
-    COMPLETE,
-    ERROR,
-    TERMINATE,
-    Answer,
-    Request,
-    ask,
-    ask_many,
-    progress,
-    status_of,
-    summary,
-    summary_text,
-)
+from ajhost.cli.call_requests import COMPLETE, ERROR, TERMINATE, Answer, LoadTest, Request, ask, progress
 from ajhost.cli.configuration import hint_at_settings_here, load_settings
 from ajhost.cli.options import Duration, config_option
 from ajhost.cli.output import echo, echo_error, to_json, write
@@ -166,7 +153,7 @@ def call(
         raise click.UsageError(f"no router sends such a task: {error}") from None
     nats = NatsSettings() if settings is None else settings.nats
     if count is not None:
-        return _call_many(nats, make, timeout + ROUTER_SLACK, count, rate, as_json=as_json)
+        return _call_many(nats, LoadTest(make, timeout + ROUTER_SLACK, count, rate), as_json=as_json)
     answer = asyncio.run(ask(nats, request, timeout + ROUTER_SLACK))
     if as_json:
         echo(to_json(answer.as_object()))
@@ -175,47 +162,28 @@ def call(
     return answer.status
 
 
-def _call_many(
-    nats: NatsSettings,
-    make: Callable[[], Request],
-    timeout: float,
-    count: int,
-    rate: float | None,
-    *,
-    as_json: bool,
-) -> int:
-    answers: list[Answer] = []
-    begun = time.monotonic()
+def _call_many(nats: NatsSettings, test: LoadTest, *, as_json: bool) -> int:
+    def heard(answer: Answer) -> None:
+        advance()
+        if as_json:
+            echo(to_json(answer.as_object()))
 
-    def begin() -> None:
-        nonlocal begun
-        begun = time.monotonic()
+    def sum_up() -> None:
+        if as_json:
+            echo(to_json({"summary": test.summary()}))
+        elif test.answers:
+            echo(test.summary_text())
 
     with contextlib.ExitStack() as stack:
-        # of what was heard by then, if it is interrupted
-        stack.callback(lambda: _sum_up(answers, time.monotonic() - begun, as_json=as_json))
-        advance = stack.enter_context(progress(count))
-
-        def heard(answer: Answer) -> None:
-            answers.append(answer)
-            advance()
-            if as_json:
-                echo(to_json(answer.as_object()))
-
+        stack.callback(sum_up)  # of what was heard by then, if it is interrupted
+        advance = stack.enter_context(progress(test.count))
         try:
-            problem = asyncio.run(ask_many(nats, make, timeout, count, rate, begin, heard))
+            problem = asyncio.run(test.run(nats, heard))
         except BaseExceptionGroup as group:  # the first of them is why the others were cut
             raise group.exceptions[0] from None
         if problem is not None:
             echo_error(problem)
-    return status_of(answers)
-
-
-def _sum_up(answers: list[Answer], seconds: float, *, as_json: bool) -> None:
-    if as_json:
-        echo(to_json({"summary": summary(answers, seconds)}))
-    elif answers:
-        echo(summary_text(answers, seconds))
+    return test.status
 
 
 def _check_usage(route: str | None, subject: str | None, count: int | None, rate: float | None) -> None:

@@ -9,8 +9,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -85,44 +85,6 @@ async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:
     return Answer(request.id, NO_ANSWER, text, b"", time.monotonic() - begun)
 
 
-async def ask_many(
-    nats: NatsSettings,
-    make: Callable[[], Request],
-    timeout: float,
-    count: int,
-    rate: float | None,
-    begin: Callable[[], None],
-    heard: Callable[[Answer], None],
-) -> str | None:
-    """Asks `count` times, `rate` times a second, or one after the other without one; why not, if there is no server.
-
-    `begin` is called when there is a connection. The figures of a summary count from there.
-    The time of an answer counts from when its request was due, so a host that is too slow for the rate shows.
-    """
-    from ajhost.adapters.nats.connection import addresses
-    from ajhost.adapters.nats.requester import ConnectFailed, Requester
-
-    where = addresses(nats)
-    try:
-        async with Requester(nats) as requester, asyncio.TaskGroup() as asking:
-
-            async def one(request: Request, due: float) -> None:
-                heard(await _ask(requester, request, timeout, where, due))
-
-            begin()
-            begun = time.monotonic()
-            for number in range(count):
-                if rate is None:
-                    await one(make(), time.monotonic())
-                    continue
-                due = begun + number / rate
-                await asyncio.sleep(max(due - time.monotonic(), 0.0))
-                asking.create_task(one(make(), due))
-    except ConnectFailed as error:
-        return f"cannot reach {error}"
-    return None
-
-
 async def _ask(requester: Requester, request: Request, timeout: float, servers: str, due: float) -> Answer:
     from ajhost.adapters.nats.requester import NoResponders
     from ajhost.protocol.wire import error_of
@@ -144,47 +106,90 @@ async def _ask(requester: Requester, request: Request, timeout: float, servers: 
     return Answer(request.id, outcome, text, b"", time.monotonic() - due)
 
 
-# -- a summary of many ----------------------------------------------------------------------------
+# -- many requests ---------------------------------------------------------------------------------
 
 
-def summary(answers: Sequence[Answer], seconds: float) -> dict[str, object]:
-    """Counts by outcome and by the reasons of errors, the rate of answers, and quantiles of their times in seconds."""
-    answered = sorted(answer.seconds for answer in answers if answer.outcome in _STATUS)
-    reasons = Counter(answer.reason for answer in answers if answer.reason)
-    return {
-        "requests": len(answers),
-        "seconds": round(seconds, 3),
-        "per_second": round(len(answered) / seconds, 3) if seconds else 0.0,
-        "outcomes": dict(Counter(answer.outcome for answer in answers)),
-        "reasons": dict(reasons.most_common()),
-        "latency_s": {
-            name: round(_quantile(answered, share), 6)
-            for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
-            if answered
-        },
-    }
+@dataclass(slots=True)
+class LoadTest:
+    """Many requests, `rate` a second, or one after the other without one.
 
+    `make` makes the next one. The time of an answer counts from when its request was due: a host that is too slow for
+    the rate shows.
+    """
 
-def summary_text(answers: Sequence[Answer], seconds: float) -> str:
-    """`summary` for people."""
-    figures = summary(answers, seconds)
-    lines = [f"{len(answers)} requests in {seconds:.2f} s, {figures['per_second']:.4g} answers per second"]
-    reasons = Counter((answer.outcome, answer.reason) for answer in answers)
-    lines += [
-        f"{count:>8}  {outcome}{f', {reason}' if reason else ''}"
-        for (outcome, reason), count in reasons.most_common()
-    ]
-    latency = figures["latency_s"]
-    if isinstance(latency, dict) and latency:
-        lines.append(", ".join(f"{name} {value * 1000:.3g} ms" for name, value in latency.items()))
-    return "\n".join(lines)
+    make: Callable[[], Request]
+    timeout: float
+    count: int
+    rate: float | None
+    answers: list[Answer] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+    """When it was connected; before that, when it was made."""
 
+    async def run(self, nats: NatsSettings, heard: Callable[[Answer], None]) -> str | None:
+        """Asks `count` times, and tells of each answer. Returns why not, if there is no server."""
+        from ajhost.adapters.nats.connection import addresses
+        from ajhost.adapters.nats.requester import ConnectFailed, Requester
 
-def status_of(answers: Sequence[Answer]) -> int:
-    """0: all completed; 3: none was answered; 1: else."""
-    if answers and all(answer.outcome == COMPLETE for answer in answers):
-        return exit_status.OK
-    return exit_status.NO if any(answer.outcome in _STATUS for answer in answers) else exit_status.NO_ANSWER
+        where = addresses(nats)
+        try:
+            async with Requester(nats) as requester, asyncio.TaskGroup() as asking:
+
+                async def one(request: Request, due: float) -> None:
+                    answer = await _ask(requester, request, self.timeout, where, due)
+                    self.answers.append(answer)
+                    heard(answer)
+
+                self.begun = time.monotonic()
+                for number in range(self.count):
+                    if self.rate is None:
+                        await one(self.make(), time.monotonic())
+                        continue
+                    due = self.begun + number / self.rate
+                    await asyncio.sleep(max(due - time.monotonic(), 0.0))
+                    asking.create_task(one(self.make(), due))
+        except ConnectFailed as error:
+            return f"cannot reach {error}"
+        return None
+
+    def summary(self) -> dict[str, Any]:
+        """Counts by outcome and by the reasons of errors, the rate of answers, quantiles of their times in seconds."""
+        seconds = time.monotonic() - self.begun
+        answered = sorted(answer.seconds for answer in self.answers if answer.outcome in _STATUS)
+        reasons = Counter(answer.reason for answer in self.answers if answer.reason)
+        return {
+            "requests": len(self.answers),
+            "seconds": round(seconds, 3),
+            "per_second": round(len(answered) / seconds, 3) if seconds else 0.0,
+            "outcomes": dict(Counter(answer.outcome for answer in self.answers)),
+            "reasons": dict(reasons.most_common()),
+            "latency_s": {
+                name: round(_quantile(answered, share), 6)
+                for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
+                if answered
+            },
+        }
+
+    def summary_text(self) -> str:
+        """`summary` for people."""
+        figures = self.summary()
+        rate = f"{figures['per_second']:.4g} answers per second"
+        lines = [f"{len(self.answers)} requests in {figures['seconds']:.2f} s, {rate}"]
+        reasons = Counter((answer.outcome, answer.reason) for answer in self.answers)
+        lines += [
+            f"{count:>8}  {outcome}{f', {reason}' if reason else ''}"
+            for (outcome, reason), count in reasons.most_common()
+        ]
+        if latency := figures["latency_s"]:
+            lines.append(", ".join(f"{name} {value * 1000:.3g} ms" for name, value in latency.items()))
+        return "\n".join(lines)
+
+    @property
+    def status(self) -> int:
+        """0: all completed; 3: none was answered; 1: else."""
+        if self.answers and all(answer.outcome == COMPLETE for answer in self.answers):
+            return exit_status.OK
+        answered = any(answer.outcome in _STATUS for answer in self.answers)
+        return exit_status.NO if answered else exit_status.NO_ANSWER
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +53,17 @@ class DevSession:
     context: str | None
     workers: int
     debug: bool
+    _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """A file of the project has changed."""
+    _place: Path = field(init=False)
+    """The host's directory, with its settings."""
+    _url: str = field(init=False)
+    _paths: list[Path] = field(init=False)
+    """What stands in front of the host's `sys.path`."""
 
     async def run(self) -> int:
         """Serves until SIGINT or SIGTERM. :raises BadConfiguration: what it should serve is wrong."""
-        self._stop = asyncio.Event()
-        self._changed = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)

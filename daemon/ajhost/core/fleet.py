@@ -7,6 +7,7 @@ one slot never stops another.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -201,7 +202,7 @@ class Fleet:
     count: int = 0
     draining: bool = False
     stopping: bool = False
-    _backoffs: dict[int, RespawnBackoff] = field(default_factory=dict)
+    _backoffs: dict[int, RespawnBackoff] = field(default_factory=lambda: defaultdict(RespawnBackoff))
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Takes an event at `now` (s); returns the commands that follow from it."""
@@ -213,8 +214,9 @@ class Fleet:
                 if member := self.members.get(serial):
                     self._on_report(member, event, now)
             case Died(serial):
-                if member := self.members.pop(serial, None):
-                    self._on_death(member, now)
+                member = self.members.pop(serial, None)
+                if member and member.state is not WorkerState.LEAVING:
+                    self._backoffs[member.slot].worker_died(member.ready_at, now)
             case Recycle(serial):
                 if (member := self.members.get(serial)) and member.state is not WorkerState.STARTING:
                     member.to_recycle = True
@@ -263,14 +265,6 @@ class Fleet:
         if isinstance(event, HangEnded):  # what it was told meanwhile, and what it said, is not known
             member.joins, member.outside = True, False
 
-    def _on_death(self, member: Member, now: float) -> None:
-        if member.state is WorkerState.LEAVING:
-            return
-        self._backoff(member.slot).worker_died(member.ready_at, now)
-
-    def _backoff(self, slot: int) -> RespawnBackoff:
-        return self._backoffs.setdefault(slot, RespawnBackoff())
-
     def _stop(self) -> list[Command]:
         return [
             self._tell_to_leave(member, stop=True)
@@ -288,7 +282,7 @@ class Fleet:
             if new is not None:
                 leaving = (m for m in here if m is not new and m.state in _REPLACEABLE)
                 commands.extend(self._tell_to_leave(old) for old in leaving)
-            elif not fit and self._backoff(slot).is_over(now):
+            elif not fit and self._backoffs[slot].is_over(now):
                 # a slot that still serves is renewed one at a time, an empty one at once
                 serving = [m for m in here if m.state in IN_PLACE]
                 if serving and (starting or self._is_crowded(serving, here)):

@@ -179,9 +179,18 @@ function connectionText(connection) {
   return `${state.replaceAll("_", " ")} for ${howLong}${where}${reason ? `: ${reason}` : ""}`;
 }
 
+function hostState({ supervisor, slots, serving, draining, drained, left }) {
+  if (supervisor.stopping) return "stopping";
+  if (!slots) return "starting";
+  if (drained) return "drained";
+  if (draining) return `draining, ${left} left`;
+  if (!supervisor.ready) return "not ready";
+  return serving >= slots ? "ready" : "degraded";
+}
+
 function drawHead(status) {
   const { supervisor } = status;
-  const state = supervisor.stopping ? "stopping" : !status.slots ? "starting" : status.drained ? "drained" : status.draining ? `draining, ${status.left} left` : supervisor.ready && status.serving >= status.slots ? "ready" : supervisor.ready ? "degraded" : "not ready";
+  const state = hostState(status);
   const text = `${state}: ${status.serving} of ${status.slots} workers serve`;
   if ($("state").textContent !== text) $("state").textContent = text;
   $("state").className = `badge ${state === "ready" ? "good" : state === "not ready" ? "bad" : "warn"}`;
