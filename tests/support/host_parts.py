@@ -30,7 +30,7 @@ from ajhost.core.poison_tasks import PoisonTasks
 from ajhost.ledger.layout import Geometry, Identity
 from ajhost.ledger.view import Entry
 from ajhost.protocol.frames import scan
-from ajhost.protocol.outcome import Failed, Outcome
+from ajhost.protocol.outcome import Failed
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
@@ -73,7 +73,7 @@ def frame(reply: bytes, number: int = 0, padding: int = 0) -> bytes:
 class DiedHere(PoisonTasks):
     """Tells the same of each request whose worker died."""
 
-    def outcome(self, entry: Entry, how: str) -> Outcome:
+    def outcome(self, entry: Entry, how: str) -> Failed:
         """What is told."""
         return Failed("worker died: here")
 

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from ajhost.ledger.view import Entry
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
 
 TASKS_REMEMBERED = 10_000
@@ -24,7 +24,7 @@ class PoisonTasks:
         """Takes a new generation's limits; the counts go on."""
         self._limits = sorted(limits, key=lambda limit: -len(limit[0]))
 
-    def outcome(self, entry: Entry, how: str) -> Outcome:
+    def outcome(self, entry: Entry, how: str) -> Failed | Terminated:
         """The outcome for an entry that was STARTED when its worker died, `how` in words. Call it once for each."""
         text = FailureReason.WORKER_DIED.text(f"{how} while the task was running")
         limit = next((limit for route, limit in self._limits if entry.type.startswith(route)), 0)

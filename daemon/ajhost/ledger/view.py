@@ -284,6 +284,22 @@ class Ledger:
             self.words[word] = seq << 8 | E_RECEIVED
         return self.words[word + CLAIMED] != seq and self.words[word + REVOKED] != seq
 
+    def fence(self) -> None:
+        """The supervisor takes the connection over. If it dies before `mark_taken_over`, the owner must not go on."""
+        self.words[Word.FENCED_EPOCH] = self.words[Word.EPOCH]
+
+    def unfence(self) -> None:
+        """The connection remains the owner's."""
+        self.words[Word.FENCED_EPOCH] = self.words[Word.DRAINED_EPOCH]
+
+    def mark_taken_over(self) -> None:
+        """Nothing more comes from the fenced connection. Its owner may go on meanwhile, and have another."""
+        self.words[Word.DRAINED_EPOCH] = self.words[Word.FENCED_EPOCH]
+
+    def is_taken_over(self) -> bool:
+        """Whether the takeover of the present connection is finished."""
+        return self.words[Word.DRAINED_EPOCH] == self.words[Word.EPOCH]
+
     def connection(self) -> ConnectionStatus:
         """Where the owner's NATS connection stands."""
         return read_connection(self.words, self.view)

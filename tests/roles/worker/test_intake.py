@@ -16,6 +16,7 @@ from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.api import Task
+from ajhost.core.host_counters import Counters
 from ajhost.core.recovery import Fact, classify, overdue
 from ajhost.core.route_stats import StatsWriter, file_size
 from ajhost.core.server_restart import RestartWindow
@@ -32,7 +33,7 @@ from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.recovery.remains import Remains
-from ajhost.roles.supervisor.recovery.takeover import answer_for, answer_started, requeue_tokens
+from ajhost.roles.supervisor.recovery.takeover import Takeover
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.orphaned import Orphaned
@@ -415,8 +416,9 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     def relieve(now: str) -> None:
         if now == moment:
             hung = Remains(MappedLedger(parts.directory, one.ledger.serial), Fact.OWNER_STOPPED)
-            answer_started(hung, parts.standby, parts.ledgers, DIED, set())
-            requeue_tokens(hung, parts.standby, parts.ledgers)
+            takeover = Takeover(parts.standby, parts.ledgers, DIED, Counters())
+            takeover.answer_started(hung, set())
+            takeover.requeue_tokens(hung)
 
     def start(self: LockedLedger, *arguments: Any) -> bool:
         relieve("before")
@@ -447,12 +449,9 @@ async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_
     dead = LockedLedger(parts.directory, parts.new_serial())
     owner.revoke(index, 1)
     dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
-    assert (
-        answer_started(
-            Remains(MappedLedger(parts.directory, dead.serial)), parts.standby, parts.ledgers, DIED, set()
-        )
-        == 0
-    )
+    remains = Remains(MappedLedger(parts.directory, dead.serial))
+    Takeover(parts.standby, parts.ledgers, DIED, Counters()).answer_started(remains, set())
+    assert remains.answered == 0
     assert not owner.is_claimed(index, 1)
     assert classify(dead).answer == ()
 
@@ -475,7 +474,7 @@ async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is
     (entry,) = overdue(owner, 2)
     with monkeypatch.context() as patch:
         patch.setattr(LockedLedger, "frame", meanwhile)
-        answer_for(owner, entry, parts.standby, "deadline exceeded: here")
+        parts.standby.answer_for(owner, entry, Failed("deadline exceeded: here"))
     await parts.settle()
     assert parts.answers == {}
     assert not owner.is_revoked(index, 1)
@@ -492,7 +491,7 @@ async def test_only_what_came_before_a_servers_restart_is_refused_more_than_once
     came = int((now - 0.5 + asked_after) * 1e9)
     owner.view[owner.chunk_at : owner.chunk_at + len(frame(b"R.1"))] = frame(b"R.1")
     index = owner.receive(owner.chunk_at, len(frame(b"R.1")), came)
-    answer_for(owner, owner.entry(index), parts.standby, "deadline exceeded: here")
+    parts.standby.answer_for(owner, owner.entry(index), Failed("deadline exceeded: here"))
     copy = parts.standby.copy(frame(b"R.2"), came)
     assert copy is not None
     parts.standby.reject_waiting("draining: here")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from ajhost.adapters.linux import processes
 from ajhost.core.timings import CANCEL_ANSWER_LIMIT, STOP_LIMIT
 from ajhost.ledger.layout import State
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import CancelOrder, CancelResult
 from ajhost.roles.supervisor.control_socket import Decision
@@ -66,14 +66,12 @@ class Canceller:
         return "running" if any(_answer_for(worker, task, outcome, standby) for worker in silent) else ""
 
 
-def _answer_for(worker: WorkerProcess, task: str, outcome: Outcome, standby: Standby) -> bool:
+def _answer_for(worker: WorkerProcess, task: str, outcome: Failed | Terminated, standby: Standby) -> bool:
     """Answers for a worker that hangs; what it does when it goes on counts no more."""
     # one that wakes between the look and the revocation would answer as well
     with processes.standing_still(worker.pidfd, worker.pid, STOP_LIMIT):
         for entry in worker.ledger.used():
             if entry.id == task and entry.state is State.STARTED and not entry.revoked:
-                standby.answer(entry.reply, outcome, entry.asked_at)  # first: see there
-                standby.own_answers.begun(worker.ledger, entry, outcome)
-                worker.ledger.revoke(entry.index, entry.seq)
+                standby.answer_for(worker.ledger, entry, outcome)
                 return True
     return False

@@ -10,9 +10,9 @@ from ajhost.core.recovery import overdue
 from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.view import Entry, Ledger
+from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles import overload
-from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
 
 TICK_NS = nanoseconds(CHECK_INTERVAL)
@@ -60,8 +60,8 @@ class DeadlineKeeper:
         if any(map(is_certain, due)):
             with still() as stands_still:
                 for entry in filter(is_certain, overdue(ledger, now_ns + lead_ns)):
-                    text = overload.UNTOLD if entry.refused else _EXCEEDED
-                    answer_for(ledger, entry, self._standby, text, stands_still=stands_still)
+                    outcome = Failed(overload.UNTOLD if entry.refused else _EXCEEDED)
+                    self._standby.answer_for(ledger, entry, outcome, stands_still=stands_still)
                     answered += entry.state is State.STARTED and not entry.refused
         return answered
 

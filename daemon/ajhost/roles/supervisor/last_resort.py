@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from ajhost.adapters.fault_guard import Background
 from ajhost.core.fleet import Fleet
+from ajhost.core.timings import STANDBY_SUBSCRIBE_LIMIT
 from ajhost.roles.supervisor.standby import Standby
 
 
 class LastResort:
-    """Subscribes and unsubscribes the standby as the fleet needs it, until the host stops."""
+    """The standby's subscription: as the fleet needs it, and from `stopping` on as `Shutdown` says."""
 
     def __init__(self, standby: Standby, fleet: Fleet) -> None:
         self._standby, self._fleet = standby, fleet
         self.stopping = False
-        """From then on `Shutdown` says whether the standby is subscribed."""
+        self.subscriptions = 0
+        """How often the standby was subscribed."""
+        self._subscribing: asyncio.Task[None] | None = None
+        """While it is subscribed; the task ends when the server knows."""
+        self._lock = asyncio.Lock()
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether the standby is subscribed."""
+        return self._subscribing is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is out of the queue group, and not about to join it or to leave it."""
+        return not self.subscribed and not self._lock.locked()
+
+    def tick(self, background: Background) -> None:
+        """Subscribes when no worker serves, and unsubscribes when one does. Call it at every tick."""
+        needed = self._fleet.uncovered()
+        if not self.stopping and needed != self.subscribed and not self._lock.locked():
+            background.spawn(self.subscribe() if needed else self.unsubscribe())
 
     async def subscribe_if_last(self, patience: float | None) -> None:
         """Awaited before the connection of what may be the last subscriber ends, for at most so many seconds."""
         if self._fleet.uncovered() and not self.stopping:
-            await self._standby.subscribe(patience)
+            await self.subscribe(patience)
 
-    def tick(self, background: Background) -> None:
-        """Subscribes when no worker serves, and unsubscribes when one does. Call it at every tick."""
-        needed, standby = self._fleet.uncovered(), self._standby
-        if not self.stopping and needed != standby.subscribed and not standby.changing:
-            background.spawn(standby.subscribe() if needed else standby.unsubscribe())
+    async def subscribe(self, patience: float | None = STANDBY_SUBSCRIBE_LIMIT) -> None:
+        """Subscribes; when it returns, the server knows, or cannot be reached, and then nobody asks through it.
+
+        Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
+        """
+        async with self._lock:
+            if self._subscribing is None:
+                standby = self._standby
+                if not standby.connection.connected:
+                    return
+                self.subscriptions += 1
+                self._subscribing = asyncio.create_task(
+                    standby.connection.subscribe(standby.subjects, standby.group)
+                )
+            subscribing = self._subscribing
+        await asyncio.wait({subscribing}, timeout=patience)
+
+    async def unsubscribe(self) -> None:
+        """Leaves the group again; what had come is enqueued."""
+        async with self._lock:
+            if self._subscribing is not None:
+                self._subscribing.cancel()
+                await self._standby.connection.unsubscribe()
+                self._subscribing = None

@@ -69,7 +69,7 @@ class Running(SupervisorPhase, LivenessEvents):
         for name in previous_start.take_stored_sockets(self._notifier.stored()):
             self._notifier.forget(name)
         if previous_start and not self._pool.fleet.draining:
-            await self._standby.subscribe()
+            await self._last_resort.subscribe()
         self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
         if previous_start:
             self._pool.background.spawn(self._recovery.recover_previous_start())
@@ -86,11 +86,11 @@ class Running(SupervisorPhase, LivenessEvents):
 
     @property
     def subscriptions(self) -> int:
-        return self._standby.subscriptions
+        return self._last_resort.subscriptions
 
     @property
     def idle(self) -> bool:
-        return not self._standby.subscribed and self._recovery.idle
+        return not self._last_resort.subscribed and self._recovery.idle
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
         return await self._pool.canceller.obey(asked, self._standby)
@@ -161,7 +161,8 @@ class Running(SupervisorPhase, LivenessEvents):
             self._each_second()
         calm = False
         with guard("the pace of the ticks"):
-            calm = not self._strays.end() and self._liveness.calm and standby.idle and self._recovery.idle
+            idle = standby.idle and self._last_resort.idle and self._recovery.idle
+            calm = not self._strays.end() and self._liveness.calm and idle
         if guard.failures.total() == before:
             with guard("the watchdog"):
                 self._notifier.watchdog()
@@ -198,5 +199,4 @@ class Running(SupervisorPhase, LivenessEvents):
         asyncio.get_running_loop().call_later(seconds, self._tick)
 
     async def stop(self, shutdown: Shutdown, drain_timeout: float) -> None:
-        self._last_resort.stopping = True
-        await shutdown.run(self._standby, self._recovery, drain_timeout)
+        await shutdown.run(self._standby, self._last_resort, self._recovery, drain_timeout)

@@ -22,6 +22,7 @@ from ajhost.core.timings import (
 )
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import FinishOrder, HurryOrder
+from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_pool import WorkerPool
@@ -76,20 +77,23 @@ class Shutdown:
         self.asked.set()
         self.changed.set()
 
-    async def run(self, standby: Standby, recovery: Recovery, drain_timeout: float) -> None:
+    async def run(
+        self, standby: Standby, last_resort: LastResort, recovery: Recovery, drain_timeout: float
+    ) -> None:
         """Returns when nobody of the pool lives and every answer has left.
 
         When systemd is about to start us again, we stay subscribed to the very end: what comes meanwhile waits in our
         ledger and in the socket that systemd keeps, and the next start runs it. Nobody is told `no responders`.
         """
+        last_resort.stopping = True
         returning = await restart_follows(RESTART_QUERY_LIMIT)
         if returning:
             _log.info("a restart follows: requests that come from now on wait for it")
             standby.hold_new()
             if not self._pool.fleet.draining:
-                await standby.subscribe()
+                await last_resort.subscribe()
         else:
-            await standby.unsubscribe()
+            await last_resort.unsubscribe()
         recovery.shorten_waits()
         self._pool.handle(Stop())
         await self._drain(standby, returning, drain_timeout)

@@ -1,5 +1,4 @@
-"""The standby of the supervisor: answers for the dead, enqueues what they had not started, and subscribes as the last
-resort.
+"""The standby of the supervisor: answers for the dead, and enqueues what they had not started.
 
 It has a ledger and a connection like a worker's, but starts nothing: what it receives or inherits waits in its store
 until a worker pulls it.
@@ -21,8 +20,9 @@ from ajhost.adapters.nats.interfaces import Received, Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
 from ajhost.core.server_restart import RestartWindow
-from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST, STANDBY_SUBSCRIBE_LIMIT
-from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, Word
+from ajhost.core.timings import CLOSE_LIMIT, POLL_INTERVAL_LAST
+from ajhost.ledger.layout import MAX_REPLY, SUPERVISOR_SLOT, Identity, LedgerError, State, Word
+from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
@@ -83,11 +83,6 @@ class Standby(Sink):
         )
         self.transport = self.connection.transport
         self.producer = Producer(self.ledger, queues, loop, self._expired, renews=True)
-        self.subscriptions = 0
-        """How often we subscribed as the last resort."""
-        self._subscribing: asyncio.Task[None] | None = None
-        """While we are subscribed; it ends when the server knows."""
-        self._subscribe_lock = asyncio.Lock()
         self._draining = ""
         self._holding = False
         self.own_answers = OwnAnswers(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
@@ -121,15 +116,11 @@ class Standby(Sink):
         self._check = checker.check
         self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._queues = [queue_of(h) for h in spec.handlers]
-        self._subjects = host_subjects((h.route for h in spec.handlers), spec.nats.catchall)
-        self._group = spec.nats.queue_group
+        self.subjects = host_subjects((h.route for h in spec.handlers), spec.nats.catchall)
+        self.group = spec.nats.queue_group
         if self._service is not None:
-            self._service.use_routes([h.route for h in spec.handlers], self._group)
+            self._service.use_routes([h.route for h in spec.handlers], self.group)
         self._backlog = max(spec.workers.backlog * spec.workers.count, ledger_room.HELD_BY_STANDBY // 2)
-
-    async def server_lives(self) -> bool:
-        """Whether the server that we are connected to is there still, and has passed on all that it has read by now."""
-        return await self.connection.answers(STANDBY_SUBSCRIBE_LIMIT)
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -150,6 +141,28 @@ class Standby(Sink):
         index = self.ledger.start_pulled(time.monotonic_ns())
         self.ledger.refuse(index, reply)
         self.transport.out.reply(index, data, asked_at)
+
+    def answer_for(
+        self, ledger: Ledger, entry: Entry, outcome: Failed | Terminated, *, stands_still: bool = False
+    ) -> None:
+        """Answers a request whose owner cannot: it is dead or hangs. The request is recorded, and revoked after that.
+
+        `stands_still`: the owner does nothing meanwhile, so what waits is taken back as it would do it itself.
+        """
+        if stands_still and entry.state is State.QUEUED:
+            if not ledger.take_back(entry.index, entry.seq):
+                return
+            entry = ledger.entry(entry.index)
+        if entry.state in (State.RECEIVED, State.QUEUED):
+            frame = ledger.frame(entry.index)
+            if ledger.state(entry.index) != (entry.seq, entry.state):
+                return  # the owner goes on after all, and the frame that was read may be another request's
+            self.answer(reply_of(frame), outcome, entry.asked_at)
+            self.own_answers.refused(frame, outcome.text)
+        else:
+            self.answer(entry.reply, outcome, entry.asked_at)
+            self.own_answers.begun(ledger, entry, outcome)
+        ledger.revoke(entry.index, entry.seq)
 
     def cancel(self, task: str, outcome: Failed | Terminated) -> bool:
         """Answers for a task that waits here; whether there was one of that id."""
@@ -285,42 +298,6 @@ class Standby(Sink):
         frame = self.ledger.frame(index)
         self._refuse(index, reply_of(frame), text, frame)
 
-    # -- the last resort ------------------------------------------------------------------------
-
-    @property
-    def subscribed(self) -> bool:
-        """Whether we are subscribed."""
-        return self._subscribing is not None
-
-    @property
-    def changing(self) -> bool:
-        """Whether we are about to subscribe or to leave."""
-        return self._subscribe_lock.locked()
-
-    async def subscribe(self, patience: float | None = STANDBY_SUBSCRIBE_LIMIT) -> None:
-        """Subscribes; when it returns, the server knows, or cannot be reached, and then nobody asks through it.
-
-        Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
-        """
-        async with self._subscribe_lock:
-            if self._subscribing is None:
-                if not self.connection.connected:
-                    return
-                self.subscriptions += 1
-                self._subscribing = asyncio.create_task(
-                    self.connection.subscribe(self._subjects, self._group)
-                )
-            subscribing = self._subscribing
-        await asyncio.wait({subscribing}, timeout=patience)
-
-    async def unsubscribe(self) -> None:
-        """Leaves the group again; what had come is enqueued."""
-        async with self._subscribe_lock:
-            if self._subscribing is not None:
-                self._subscribing.cancel()
-                await self.connection.unsubscribe()
-                self._subscribing = None
-
     # -- life -----------------------------------------------------------------------------------
 
     def beat(self, now_ns: int) -> None:
@@ -335,9 +312,7 @@ class Standby(Sink):
     def idle(self) -> bool:
         """Whether there is nothing to be done at the next beat."""
         out = self.transport.out
-        return not (
-            self.subscribed or self.changing or self.producer.count or out.unconfirmed or out.repeating
-        )
+        return not (self.producer.count or out.unconfirmed or out.repeating)
 
     def reject_waiting(self, text: str) -> None:
         """The host stops: what nobody has started is answered with `text`, now and from now on."""

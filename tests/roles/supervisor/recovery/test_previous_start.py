@@ -21,13 +21,13 @@ from ajhost.ledger.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
 from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
+from ajhost.protocol.outcome import Failed
 from ajhost.roles import ledger_room
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, Key, stored_name
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.recovery.remains import Remains
-from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
 from tests.support.host_parts import GEOMETRY, Act, HostParts, Killed, frame, lying, recovery_of, until
 from tests.support.peer_socket import Peer
@@ -130,7 +130,7 @@ class EarlierStart:
         ledger = MappedLedger(self.directory, OLD_WORKER)
         watch(lambda: (told_by(standby.ledger), told_by(ledger), lying(queue)))
         for entry in overdue(ledger, 2):
-            answer_for(ledger, entry, standby, "deadline exceeded: here")
+            standby.answer_for(ledger, entry, Failed("deadline exceeded: here"))
         await recovery.recover(Remains(ledger))
 
     def _standby(self, serial: int) -> tuple[Standby, TokenQueue]:

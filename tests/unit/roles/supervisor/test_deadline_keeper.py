@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 import pytest
 
 from ajhost.ledger.layout import Word
+from ajhost.ledger.view import Entry, Ledger
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Outcome
 from ajhost.roles.supervisor.deadline_keeper import DeadlineKeeper
-from ajhost.roles.supervisor.own_answers import OwnAnswers
 from ajhost.roles.supervisor.standby import Standby
 from tests.support.memory_ledger import ledger_in_memory
 
@@ -22,18 +21,18 @@ NOW = 10_000 * MS
 class Answers:
     """What a standby was told to answer."""
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self) -> None:
         self.replies: list[bytes] = []
-        self.own_answers = OwnAnswers(runtime, ["type"], lambda tell: None)
 
-    def answer(self, reply: bytes, outcome: Outcome, asked_at: float = 0.0) -> None:
-        del outcome, asked_at
-        self.replies.append(reply)
+    def answer_for(self, ledger: Ledger, entry: Entry, outcome: Outcome, *, stands_still: bool) -> None:
+        del outcome, stands_still
+        self.replies.append(entry.reply)
+        ledger.revoke(entry.index, entry.seq)
 
 
 @pytest.fixture
-def answers(tmp_path: Path) -> Answers:
-    return Answers(tmp_path)
+def answers() -> Answers:
+    return Answers()
 
 
 @pytest.fixture

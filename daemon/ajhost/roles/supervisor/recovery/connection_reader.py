@@ -10,7 +10,6 @@ from enum import Enum
 from ajhost.adapters.linux import tcp
 from ajhost.ledger.layout import LedgerError, Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
-from ajhost.ledger.view import Ledger
 from ajhost.protocol.frames import FrameError, reply_of, scan
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.remains import Remains
@@ -118,10 +117,3 @@ class ConnectionReader:
 
     def _is_new(self, place: int, reply: bytes) -> bool:
         return place not in self._remains.places and reply not in self._remains.copied
-
-
-def detach(ledger: Ledger, heir: Ledger) -> None:
-    """Gives the rest of a connection to the ledger `heir`, as if its owner had died with this connection."""
-    buffer = ReceiveBuffer(ledger)
-    buffer.resume(0)
-    buffer.transfer_to(heir)

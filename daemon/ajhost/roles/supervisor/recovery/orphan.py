@@ -17,7 +17,6 @@ from ajhost.core.fleet import WorkerState, state_number
 from ajhost.core.liveness import Observation, Verdict, judge
 from ajhost.ledger.layout import Word
 from ajhost.roles.supervisor.fd_store import InheritedConnections, Key
-from ajhost.roles.supervisor.recovery.remains import is_complete
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -73,7 +72,7 @@ class Orphan:
         In the middle of a takeover its ledger is right and its own memory is not, so it must not go on.
         """
         words = self.ledger.words
-        if words[Word.FENCED_EPOCH] == words[Word.EPOCH] and not is_complete(self.ledger):
+        if words[Word.FENCED_EPOCH] == words[Word.EPOCH] and not self.ledger.is_taken_over():
             _log.error("pid %d: the takeover of its connection was interrupted: SIGKILL", self.pid)
             self.kill()
         else:
@@ -88,7 +87,7 @@ class Orphan:
         """
         words = self.ledger.words
         key, number = Key(self.ledger.serial, words[Word.EPOCH]), words[Word.SOCKET]
-        if not number or key in self._connections or is_complete(self.ledger):
+        if not number or key in self._connections or self.ledger.is_taken_over():
             return
         try:
             duplicate = processes.pidfd_getfd(self.pidfd, number)

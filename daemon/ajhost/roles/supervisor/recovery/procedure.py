@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, processes, tcp
-from ajhost.adapters.linux.ledger_file import GuardedLedger, MappedLedger
+from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.core.fleet import Fleet
 from ajhost.core.host_counters import Counters
 from ajhost.core.poison_tasks import PoisonTasks
@@ -24,20 +24,16 @@ from ajhost.core.timings import (
     STOP_RETRY,
 )
 from ajhost.ledger.layout import Geometry, Identity, Word
+from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.last_resort import LastResort
-from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End, detach
+from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
-from ajhost.roles.supervisor.recovery.remains import Copies, Remains, is_complete, order
+from ajhost.roles.supervisor.recovery.remains import Copies, Remains, order
 from ajhost.roles.supervisor.recovery.retired_ledgers import RetiredLedgers
-from ajhost.roles.supervisor.recovery.takeover import (
-    answer_started,
-    confirm_sent,
-    requeue_entries,
-    requeue_tokens,
-)
+from ajhost.roles.supervisor.recovery.takeover import Takeover
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
@@ -67,10 +63,10 @@ class Recovery:
         last_resort: LastResort,
         background: Background,
     ) -> None:
-        self._directory, self._standby, self._fd_store = directory, standby, fd_store
-        self._poison_tasks, self._counters, self._guard = poison_tasks, counters, guard
+        self._directory, self._standby, self._fd_store, self._guard = directory, standby, fd_store, guard
         self._fleet, self._last_resort, self._background = fleet, last_resort, background
         self._ledgers = LedgerCache(directory, standby.ledger, kind=GuardedLedger)
+        self._takeover = Takeover(standby, self._ledgers, poison_tasks, counters)
         self._copies = Copies()
         self._dead_limit = DEAD_DRAIN_LIMIT
         self._limits: set[asyncio.Timeout] = set()
@@ -88,39 +84,24 @@ class Recovery:
         """
         batch = tuple(sorted(batch, key=lambda one: order(one.ledger)))
         for one in batch:
-            _fence(one.ledger)
+            one.ledger.fence()
             if not one.stopped:
                 self.retired.add(one)
         # a supervisor's ledger has answers for requests of its workers' too: each is answered once
         told: set[bytes] = set()
         for one in batch:
-            await self._insist("answering for a process", self._answer_started, one, told)
+            await self._insist("answering for a process", self._takeover.answer_started, one, told)
         # the newest ledger first: what it has copied is known when the first ledger of that is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
                 one.copied = self._copies.in_later_ledgers(one.ledger)
-            await self._insist("moving what had not started", self._requeue_entries, one)
+            await self._insist("moving what had not started", self._takeover.requeue_entries, one)
             if Fact.SUPERVISOR_GONE in one.facts:
                 self._copies.add(one.ledger)
         # then, so that of these only what lies in a living process's ledger is left
         for one in batch:
-            await self._insist("moving what a process had dequeued", self._requeue_tokens, one)
+            await self._insist("moving what a process had dequeued", self._takeover.requeue_tokens, one)
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
-
-    def _count_requeued(self, one: Remains, count: int) -> None:
-        one.requeued += count
-        self._counters.requeued += count
-
-    def _answer_started(self, one: Remains, told: set[bytes]) -> None:
-        count = answer_started(one, self._standby, self._ledgers, self._poison_tasks, told)
-        one.answered += count
-        self._counters.answered += count
-
-    def _requeue_entries(self, one: Remains) -> None:
-        self._count_requeued(one, requeue_entries(one, self._standby))
-
-    def _requeue_tokens(self, one: Remains) -> None:
-        self._count_requeued(one, requeue_tokens(one, self._standby, self._ledgers))
 
     async def _insist(self, job: str, step: Callable[..., None], one: Remains, *arguments: object) -> None:
         """Tries a step again and again, within limits, while this process lacks descriptors or memory.
@@ -157,25 +138,25 @@ class Recovery:
         with self._guard("reading a process's connection to its end"):
             if one.stopped and (one.sock is None or ledger.words[Word.TLS]):
                 # between two connections, or nobody else can read it: it reads the rest itself when it goes on
-                _unfence(ledger)
+                ledger.unfence()
             else:
                 read = await self._read_to_end(one)
                 if sent := classify(ledger, one.facts).confirm:
                     # a server that ends as well may have read it and not passed it on
-                    read = read and await self._standby.server_lives()
-                    confirm_sent(ledger, sent, self._standby, read=read)
+                    read = read and await self._standby.connection.answers(STANDBY_SUBSCRIBE_LIMIT)
+                    self._takeover.confirm_sent(one, sent, read=read)
         if one.sock is not None:
             # for every process that has it, also a child that a handler has forked
             tcp.end_sending(one.sock)
             one.sock.close()
         if one.sock is not None or not one.stopped:
             self._fd_store.forget(ledger.serial)
-        _complete(ledger)
+        ledger.mark_taken_over()
         one.settled = True
 
     async def _read_to_end(self, one: Remains) -> bool:
         """Requeues what comes on the connection; whether the server has certainly read what was sent on it."""
-        if is_complete(one.ledger):
+        if one.ledger.is_taken_over():
             return True
         limit = asyncio.timeout(DRAIN_LIMIT if one.stopped else self._dead_limit)
         if not one.stopped:
@@ -185,7 +166,7 @@ class Recovery:
             end = await reader.to_its_end(limit)
         finally:
             self._limits.discard(limit)
-            self._count_requeued(one, reader.count)
+            self._takeover.count_requeued(one, reader.count)
         if reader.count:
             _log.warning("%s: %d requests moved from its connection", one, reader.count)
         if end is End.PENDING:
@@ -208,7 +189,9 @@ class Recovery:
         except OSError as error:
             _log.error("%s: what its server has for it is lost: %s", one, error.strerror)
             return
-        detach(ledger, heir)
+        buffer = ReceiveBuffer(ledger)
+        buffer.resume(0)
+        buffer.transfer_to(heir)
         rest, one.sock = one.sock, None
         if rest is not None:
             self._fd_store.keep(Key(heir.serial, heir.words[Word.EPOCH]), rest)
@@ -255,7 +238,7 @@ class Recovery:
             await self.recover(one)
         finally:
             if not one.reading_begun:
-                _unfence(one.ledger)
+                one.ledger.unfence()
                 worker.give_back_socket(one.sock)
             worker.being_taken_over = False
             if not worker.dead:
@@ -294,21 +277,3 @@ class Recovery:
     def prune(self) -> None:
         """Forgets ledgers whose files are gone. Call it about once a second."""
         self._ledgers.prune()
-
-
-def _fence(ledger: MappedLedger) -> None:
-    """Before anything is in two places: if the supervisor dies in the middle, a worker must not go on (orphan.py)."""
-    ledger.words[Word.FENCED_EPOCH] = ledger.words[Word.EPOCH]
-
-
-def _unfence(ledger: MappedLedger) -> None:
-    """Its connection remains the process's own."""
-    ledger.words[Word.FENCED_EPOCH] = ledger.words[Word.DRAINED_EPOCH]
-
-
-def _complete(ledger: MappedLedger) -> None:
-    """Marks the takeover of the fenced connection as finished: nothing more comes from it.
-
-    The process may have been resumed by another, and have a new one.
-    """
-    ledger.words[Word.DRAINED_EPOCH] = ledger.words[Word.FENCED_EPOCH]

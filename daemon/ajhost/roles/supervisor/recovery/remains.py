@@ -45,11 +45,6 @@ class Remains:
         return Fact.OWNER_STOPPED in self.facts
 
 
-def is_complete(ledger: Ledger) -> bool:
-    """Whether the takeover of a process's present connection is finished."""
-    return ledger.words[Word.DRAINED_EPOCH] == ledger.words[Word.EPOCH]
-
-
 def order(ledger: Ledger) -> tuple[int, int]:
     """Older ledgers before newer ones, and supervisors' ledgers, into which requests are copied, after all others."""
     return ledger.slot, ledger.serial

@@ -10,9 +10,9 @@ from ajhost.adapters.linux.ledger_file import MappedLedger
 from ajhost.core.recovery import overdue
 from ajhost.core.timings import FAR_FUTURE_NS
 from ajhost.ledger.layout import State
+from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.supervisor.recovery.remains import Remains
-from ajhost.roles.supervisor.recovery.takeover import answer_for
 from ajhost.roles.supervisor.standby import Standby
 
 _NOT_STARTED = FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")
@@ -43,7 +43,7 @@ class RetiredLedgers:
         ledger = one.ledger
         for entry in overdue(ledger, now_ns):
             text = _NOT_CONFIRMED if entry.state is State.SENT else _NOT_STARTED
-            answer_for(ledger, entry, self._standby, text, stands_still=True)
+            self._standby.answer_for(ledger, entry, Failed(text), stands_still=True)
         if not one.settled or self._standby.transport.out.unsent:
             return  # the answers for its requests must have left before the file may be removed
         for index in ledger.settled_entries():
@@ -57,7 +57,7 @@ class RetiredLedgers:
         """The host stops: answers with `text` what is not started."""
         for one in self._remains.values():
             for entry in overdue(one.ledger, FAR_FUTURE_NS):
-                answer_for(one.ledger, entry, self._standby, text, stands_still=True)
+                self._standby.answer_for(one.ledger, entry, Failed(text), stands_still=True)
 
     @property
     def ledgers(self) -> list[MappedLedger]:

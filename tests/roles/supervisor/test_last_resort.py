@@ -9,7 +9,9 @@ import time
 import pytest
 
 from ajhost.core.connection_table import Lost
+from ajhost.core.fleet import Fleet
 from ajhost.core.timings import STANDBY_SUBSCRIBE_LIMIT
+from ajhost.roles.supervisor.last_resort import LastResort
 from tests.support.host_parts import SUBJECT, HostParts, body, until
 from tests.support.nats import round_trip
 
@@ -17,20 +19,20 @@ from tests.support.nats import round_trip
 async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(
     parts: HostParts,
 ) -> None:
-    standby = parts.standby
+    last_resort = LastResort(parts.standby, Fleet(1 << 20))
     await parts.server.stand_still()
     began = time.monotonic()
-    await standby.subscribe()  # somebody hangs, and waits for us
+    await last_resort.subscribe()  # somebody hangs, and waits for us
     assert time.monotonic() - began > STANDBY_SUBSCRIBE_LIMIT / 2
-    known = asyncio.create_task(standby.subscribe(None))
+    known = asyncio.create_task(last_resort.subscribe(None))
     await asyncio.sleep(0.05)
     assert not known.done(), "the last connection would end, and nobody would serve when it goes on"
     parts.server.send_signal(signal.SIGCONT)
     await known
     # the PONG for which nobody waits any more comes now, and must not be the end of all others
     for number in range(3):
-        await standby.unsubscribe()
-        await standby.subscribe()
+        await last_resort.unsubscribe()
+        await last_resort.subscribe()
         await parts.client.publish(SUBJECT, body(number), f"R.{number}")
         await round_trip(parts.client)
     parts.consumer.begin()
