@@ -134,8 +134,7 @@ async def _fork_and_serve(
         try:
             await _one_worker(spec, template, queues, settings.python.import_timeout)
         finally:
-            template.close()
-            await template.wait_closed()
+            await template.end()
         return template.handlers, [*template.warnings, *filter(None, (template.distrust,))]
 
 

@@ -54,8 +54,7 @@ async def start(queues: list[TokenQueue]) -> AsyncIterator[Start]:
 
     yield make
     for template in started:
-        template.close()
-        await template.wait_closed()
+        await template.end()
 
 
 @pytest.fixture

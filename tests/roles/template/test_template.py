@@ -50,8 +50,7 @@ async def test_closing_ends_the_template_and_not_its_workers(
     told: list[str] = []
     template.on_death(told.append)
     worker = await fork(template)
-    template.close()
-    await template.wait_closed()
+    await template.end()
     assert (await worker.report())["pid"] == worker.pid
     with pytest.raises(TemplateFailed, match="dead"):
         await fork(template)

@@ -21,12 +21,7 @@ from ajhost.adapters.linux import child_processes, processes, refusals
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
 from ajhost.adapters.nats.certificate_stores import own_trust
-from ajhost.core.timings import (
-    HANDOVER_LIMIT,
-    POLL_INTERVAL,
-    TEMPLATE_STACKS_LIMIT,
-    TEMPLATE_START_MARGIN,
-)
+from ajhost.core.timings import FORK_LIMIT, FORK_STOPPED_INTERVAL, HANDOVER_LIMIT, TEMPLATE_START_MARGIN
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
     FROM_TEMPLATE,
@@ -44,18 +39,19 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.supervisor.fork_timeout import fork_answer
+from ajhost.roles.supervisor.import_stacks import ImportStacks
 from ajhost.roles.template.dependencies import directories
 from ajhost.roles.template.import_effects import ImportEffect, verdict
 from ajhost.settings.values import HandlerSettings, NatsSettings, PythonSettings, WorkerSettings
 
 WORKER = "ajhost.roles.worker.main:run"
 """The main function of workers (`roles.template.template.Run`)."""
-_PACKAGE = Path(ajhost.__file__).resolve().parent
 _SYSTEMD = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID")
 """Variables of the protocol between systemd and the supervisor (sd_notify(3)): user code must not have them."""
-_LONGEST_STACKS = 16 << 10
+_PACKAGE = Path(ajhost.__file__).resolve().parent
 _NO_DESCRIPTOR = "the supervisor is out of file descriptors"
+_STOPPED = "T"
+"""The letter of proc(5) for a process that a signal has stopped."""
 
 
 class TemplateFailed(Exception):
@@ -87,7 +83,7 @@ class TemplateProcess:
     loading: ClassVar[list[TemplateProcess]] = []
     """The templates that import the handlers at this moment."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stacks: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, stacks: ImportStacks) -> None:
         """Called by `start` alone."""
         self.living.add(process.pid)
         self.handlers: tuple[HandlerDescription, ...] = ()
@@ -129,8 +125,7 @@ class TemplateProcess:
             rehearsed = await cls._start(
                 replace(spec, python=replace(spec.python, preload=True)), timeout, entry
             )
-            rehearsed.close()
-            await rehearsed.wait_closed()
+            await rehearsed.end()
         template = await cls._start(spec, timeout, entry)
         try:
             judged = rehearsed or template
@@ -140,8 +135,7 @@ class TemplateProcess:
                 raise TemplateFailed(errors)
             template._give(queues)
         except BaseException:
-            template.close()
-            await template.wait_closed()
+            await template.end()
             raise
         return template
 
@@ -152,12 +146,11 @@ class TemplateProcess:
         try:
             await template._begin(spec, timeout)
         except BaseException:
-            template.close()
-            await template.wait_closed()
+            await template.end()
             raise
         finally:
             cls.loading.remove(template)
-            template._close_stacks()
+            template._stacks.close()
         return template
 
     @classmethod
@@ -166,10 +159,10 @@ class TemplateProcess:
         # the next one. The file is not: a virtual environment's python is a link, and finds it by its own path.
         interpreter = Path(os.path.realpath(python.interpreter.parent), python.interpreter.name)
         ours, theirs = pair()
-        stacks = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
+        stacks = ImportStacks()
         order = {
             "channel": theirs.fileno(),
-            "stacks": stacks,
+            "stacks": stacks.descriptor,
             "stacks_signal": STACKS_OF_IMPORTS,
             "parent": os.getpid(),
             "timeout": timeout,
@@ -189,12 +182,12 @@ class TemplateProcess:
                     [interpreter, "-B", _PACKAGE / "roles" / "template" / "bootstrap.py", json.dumps(order)],
                     env={name: value for name, value in os.environ.items() if name not in _SYSTEMD},
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), stacks),
+                    pass_fds=(theirs.fileno(), stacks.descriptor),
                     start_new_session=True,
                 )
             except OSError as error:
                 ours.close()
-                os.close(stacks)
+                stacks.close()
                 problem = f"python.interpreter: {python.interpreter}: {error.strerror}"
                 if error.filename is None:  # fork(2), not execve(2)
                     problem = f"cannot fork the handlers' process: {refusals.explained(error)}"
@@ -225,22 +218,10 @@ class TemplateProcess:
 
     async def stacks(self) -> str:
         """What its threads are doing while it imports, written from C; empty if it tells nothing."""
-        if self._stacks < 0 or not processes.catches(self.pid, STACKS_OF_IMPORTS):
+        if self._stacks.descriptor < 0 or not processes.catches(self.pid, STACKS_OF_IMPORTS):
             return ""
         self._process.send_signal(STACKS_OF_IMPORTS)
-        end, size = self._loop.time() + TEMPLATE_STACKS_LIMIT, 0
-        while self._loop.time() < end:
-            await asyncio.sleep(POLL_INTERVAL)
-            if self._stacks < 0:
-                return ""  # the imports are through
-            before, size = size, os.fstat(self._stacks).st_size
-            if 0 < size == before:
-                break
-        text = os.pread(self._stacks, _LONGEST_STACKS, 0).decode(errors="replace")
-        if not text.startswith("Timeout"):
-            os.ftruncate(self._stacks, 0)
-            os.lseek(self._stacks, 0, os.SEEK_SET)  # where the template writes too
-        return "\n".join(_of_handlers(text))
+        return await self._stacks.written()
 
     def on_death(self, callback: Callable[[str], None]) -> None:
         """Calls `callback(how)` when the template ends by itself, soon if it has already; not after `close`."""
@@ -266,12 +247,28 @@ class TemplateProcess:
             try:
                 self._give(queues)
                 self._send(ForkOrder(worker_spec), [channel_end.fileno()])
-                return await fork_answer(forked, self.pid)
-            except TimeoutError as late:
-                self._process.send_signal(signal.SIGKILL)
-                raise TemplateFailed([str(late)]) from None
+                if (late := await self._too_late(forked)) is not None:
+                    self._process.send_signal(signal.SIGKILL)
+                    raise TemplateFailed([late])
+                return forked.result()
             finally:
                 del self._forks[worker_spec.serial]
+
+    async def _too_late(self, forked: asyncio.Future[Spawned]) -> str | None:
+        """Waits for the answer to a fork order; why it is given up, otherwise.
+
+        A fork of a large application is slow, so it has `FORK_LIMIT`. A template that is stopped does not fork at all.
+        """
+        end, was_stopped = self._loop.time() + FORK_LIMIT, False
+        while self._loop.time() < end:
+            await asyncio.wait((forked,), timeout=FORK_STOPPED_INTERVAL)
+            if forked.done():
+                return None
+            stopped = processes.state_of(self.pid) == _STOPPED
+            if stopped and was_stopped:
+                return "the template does not fork: somebody has stopped it (SIGSTOP)"
+            was_stopped = stopped
+        return f"the template did not fork within {FORK_LIMIT:g} s"
 
     def _give(self, queues: Sequence[TokenQueue]) -> None:
         new = [queue for queue in queues if self._given.get(queue.name) != queue.renewals]
@@ -289,14 +286,15 @@ class TemplateProcess:
             raise TemplateFailed([f"the template does not listen: {error}"]) from error
 
     def close(self) -> None:
-        """Kills the template; its workers run on. Returns at once: `wait_closed` waits for the end."""
+        """Kills the template; its workers run on. Returns at once: `end` waits for the end."""
         self._closing = True
         if self._reason is None:
             self._process.send_signal(signal.SIGKILL)
         self._finish()
 
-    async def wait_closed(self) -> None:
-        """Returns when the template's process has ended."""
+    async def end(self) -> None:
+        """As `close`, and returns when the template's process has ended."""
+        self.close()
         await self._ended.wait()
 
     def _readable(self) -> None:
@@ -345,7 +343,7 @@ class TemplateProcess:
         self._reason = ended.text
         self._readable()
         if not self._loaded.done():
-            self._loaded.set_result(LoadProblems((self._last_words(ended),)))
+            self._loaded.set_result(LoadProblems((self._stacks.last_words(ended.text),)))
         if self._forks:
             self._loop.call_later(HANDOVER_LIMIT, self._finish)
         else:
@@ -354,15 +352,6 @@ class TemplateProcess:
         if not self._closing:
             for callback in self._callbacks:
                 callback(self._reason)
-
-    def _last_words(self, ended: ExitStatus) -> str:
-        stacks = (
-            "" if self._stacks < 0 else os.pread(self._stacks, _LONGEST_STACKS, 0).decode(errors="replace")
-        )
-        lines = _of_handlers(stacks)
-        if stacks.startswith("Timeout"):
-            return "\n".join(["an import of the handlers did not end in time; its stacks:", *lines[1:]])
-        return "\n".join([f"the import of the handlers ended the process: {ended.text}", *lines])
 
     def _finish(self) -> None:
         """Closes the channel, and fails the forks that wait for an answer."""
@@ -376,21 +365,6 @@ class TemplateProcess:
                 forked.set_exception(
                     TemplateFailed([f"the template died: {self._reason or 'its channel closed'}"])
                 )
-
-    def _close_stacks(self) -> None:
-        os.close(self._stacks)
-        self._stacks = -1
-
-
-def _of_handlers(stacks: str) -> list[str]:
-    """The lines that are not of the machinery of imports."""
-    return [
-        line.rstrip()
-        for line in stacks.splitlines()
-        if "<frozen importlib" not in line
-        and f"{_PACKAGE}/" not in line
-        and "/importlib/__init__.py" not in line
-    ]
 
 
 async def rehearse(
@@ -410,6 +384,5 @@ async def rehearse(
     workers = WorkerSettings()
     spec = GenerationSpec(0, Path("/"), NatsSettings(), python, workers, handlers, schemas=schemas)
     template = await TemplateProcess.start(spec, (), timeout, entry=entry)
-    template.close()
-    await template.wait_closed()
+    await template.end()
     return template.handlers, template.warnings
