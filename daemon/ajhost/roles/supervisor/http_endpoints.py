@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+import socket
 import time
 from functools import partial
 from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.http import PLAIN_TEXT, Endpoint, Endpoints, Page
+from ajhost.adapters.http import PLAIN_TEXT, CannotListen, Endpoint, Endpoints, HttpServer, Page
+from ajhost.adapters.http_access import PageAccess
 from ajhost.adapters.prometheus import CONTENT_TYPE, exposition
-from ajhost.roles import status_reader
+from ajhost.protocol.credential_files import read_word
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.page import Feed, files
-from ajhost.roles.supervisor.supervisor import Supervisor
+from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
+from ajhost.settings.values import HttpSettings
+
+_log = logging.getLogger("ajhost.supervisor")
+
+
+async def listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
+    """Serves them.
+
+    :raises StartupFailed: nobody can listen there.
+    """
+    token = None if http.token_file is None else read_word(http.token_file.read_bytes()).encode()
+    access = PageAccess(token, frozenset({*http.hosts, socket.gethostname().lower()}))
+    if token is None and not http.local:
+        _log.warning(
+            "http.listen = %r: everybody who reaches it may see the page and the status; see token_file",
+            http.listen,
+        )
+    try:
+        return await HttpServer.start(http.listen, endpoints(runtime, supervisor), access)
+    except CannotListen as error:
+        raise StartupFailed(f"http.listen: {error}") from error
 
 
 def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
     """What answers, by path. Health and metrics are for programs of the machine's owner, the rest is guarded."""
 
     def status() -> Page:
-        report = status_reader.read_status(runtime, supervisor.serial, supervisor.ledger)
-        return Page(200, "application/json", orjson.dumps(report.as_object()))
+        return Page(200, "application/json", orjson.dumps(supervisor.status()))
 
     def ready() -> Page:
         missing = supervisor.unserved()
@@ -50,7 +73,7 @@ def _told(runtime: Path, supervisor: Supervisor) -> dict[str, object]:
     """All that the page shows."""
     return {
         "at": time.time(),
-        "status": status_reader.read_status(runtime, supervisor.serial, supervisor.ledger).as_object(),
+        "status": supervisor.status(),
         "attempts": recent_attempts(runtime),
         "events": [
             {"at": e.at, "kind": e.kind.value, "text": e.text} for e in supervisor.timeline.newest_first()

@@ -7,22 +7,16 @@ import contextlib
 import faulthandler
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
-
 from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.protocol.credential_files import read_word
-from ajhost.roles import control_client, status_reader
-from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor, configure_log
-from ajhost.settings.values import HttpSettings, Settings
+from ajhost.settings.values import Settings
 
 if TYPE_CHECKING:
     from ajhost.adapters.http import HttpServer
@@ -68,44 +62,21 @@ async def _serve(
     tcp.require()
     supervisor = Supervisor(settings, load, notifier)
     asyncio.get_running_loop().set_exception_handler(supervisor.guard.of_loop)
-    runtime = settings.runtime.directory
-    await files.listen(settings.file, supervisor.actions, lambda: host_status(runtime, supervisor))
+    await files.listen(settings.file, supervisor.actions, supervisor.view)
     keeping = asyncio.create_task(files.keep(supervisor))
     web: HttpServer | None = None
     try:
         if settings.http is not None:
-            web = await _listen(settings.http, settings.runtime.directory, supervisor)
+            # here, so that a host that does not serve HTTP starts without its libraries
+            from ajhost.roles.supervisor.http_endpoints import listen
+
+            web = await listen(settings.http, settings.runtime.directory, supervisor)
         await supervisor.run()
     finally:
         if web is not None:
             web.close()
         keeping.cancel()
         files.close_sockets()
-
-
-def host_status(runtime: Path, supervisor: Supervisor) -> bytes:
-    """The status and the recent attempts as JSON, read from shared memory at the time of asking."""
-    status = status_reader.read_status(runtime, supervisor.serial, supervisor.ledger).as_object()
-    return orjson.dumps(status | {control_client.ATTEMPTS: recent_attempts(runtime)})
-
-
-async def _listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
-    # here, so that a host that does not serve HTTP starts without its libraries
-    from ajhost.adapters.http import CannotListen, HttpServer
-    from ajhost.adapters.http_access import PageAccess
-    from ajhost.roles.supervisor.http_endpoints import endpoints
-
-    token = None if http.token_file is None else read_word(http.token_file.read_bytes()).encode()
-    access = PageAccess(token, frozenset({*http.hosts, socket.gethostname().lower()}))
-    if token is None and not http.local:
-        _log.warning(
-            "http.listen = %r: everybody who reaches it may see the page and the status; see token_file",
-            http.listen,
-        )
-    try:
-        return await HttpServer.start(http.listen, endpoints(runtime, supervisor), access)
-    except CannotListen as error:
-        raise StartupFailed(f"http.listen: {error}") from error
 
 
 @contextlib.contextmanager

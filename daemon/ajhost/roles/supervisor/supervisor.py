@@ -11,6 +11,8 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import orjson
+
 from ajhost import __version__
 from ajhost.adapters import log_outputs
 from ajhost.adapters.fault_guard import FaultGuard
@@ -21,8 +23,10 @@ from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.host_counters import HostStats
 from ajhost.core.timeline import EventKind, Timeline
 from ajhost.ledger.view import Ledger
+from ajhost.roles import control_client, status_reader
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor import state_file
@@ -318,6 +322,14 @@ class Supervisor(PoolEvents):
     def ledger(self) -> Ledger | None:
         """Our own, once it is open."""
         return next(iter(self._phase.ledgers), None)
+
+    def status(self) -> dict[str, object]:
+        """What `ajhost status --json` shows, read from shared memory at the time of asking."""
+        return status_reader.read_status(self._runtime, self.serial, self.ledger).as_object()
+
+    def view(self) -> bytes:
+        """What the socket `view` shows: the status and the recent attempts."""
+        return orjson.dumps(self.status() | {control_client.ATTEMPTS: recent_attempts(self._runtime)})
 
     def stats(self) -> HostStats:
         """How the host stands now, for metrics."""
