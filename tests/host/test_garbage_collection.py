@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from ajhost.adapters.linux.processes import resident_bytes
+from ajhost.adapters.linux.proc import resident_bytes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from ajhost.adapters.linux.processes import resident_bytes
+from ajhost.adapters.linux.proc import resident_bytes
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.proxy import Partition

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ajhost.adapters.linux.processes import resident_bytes
+from ajhost.adapters.linux.proc import resident_bytes
 from tests.support.ajload import ajload, missing
 from tests.support.host import Host
 from tests.support.nats import NatsServer

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from ajhost.adapters.linux.own_stderr import own_stderr
+from ajhost.adapters.linux.standard_streams import own_stderr
 from ajhost.adapters.log_record import labels_of, level_of, message_of, task_labels, traceback_of
 
 _NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))

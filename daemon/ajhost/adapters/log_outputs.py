@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from ajhost.adapters import log_routing
 from ajhost.adapters.json_log import JsonHandler, JsonLines
-from ajhost.adapters.linux.own_stderr import is_kept, own_stderr
+from ajhost.adapters.linux.standard_streams import has_own_stderr, own_stderr
 from ajhost.adapters.log_record import labels_of, level_of, text_of
 from ajhost.adapters.prints import keep_streams, redirect_prints
 from ajhost.adapters.systemd.journald import (
@@ -132,7 +132,7 @@ def _stderr() -> TextIO | None:
     there later is not: it may hold the lines back, or log them, and so come here again.
     """
     replaced = sys.stderr is None or sys.stderr is not sys.__stderr__
-    if (replaced and not is_kept()) or (descriptor := own_stderr()) is None:
+    if (replaced and not has_own_stderr()) or (descriptor := own_stderr()) is None:
         return sys.stderr
     return _stream(descriptor)
 

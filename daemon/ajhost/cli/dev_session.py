@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.dev_client import Passed, TaskTap
-from ajhost.adapters.linux.child_processes import children_of
+from ajhost.adapters.linux.proc import children_of
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats_server_process import EmbeddedNatsServer
 from ajhost.cli.configuration import BadConfiguration, load_settings

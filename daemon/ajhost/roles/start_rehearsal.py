@@ -20,7 +20,15 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import child_processes, ledger_file, processes, refusals, runtime_directory
+from ajhost.adapters.linux import (
+    child_reaper,
+    ledger_file,
+    proc,
+    processes,
+    refusals,
+    requirements,
+    runtime_directory,
+)
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
 from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
@@ -62,12 +70,12 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
 
     :param runtime: whether the runtime directory is looked at; a unit makes it just before the start.
     """
-    processes.raise_file_limit()  # as a start does
+    requirements.raise_file_limit()  # as a start does
     processes.become_subreaper()  # a worker is forked twice over, so it would be somebody else's child
-    if (problem := processes.lacking_proc()) is not None:
+    if (problem := requirements.lacking_proc()) is not None:
         return Rehearsal((), (), (problem,))  # nothing else can be tried
     problems = _runtime_problems(settings) if runtime else []
-    if (problem := processes.lacking_files(settings.workers.count)) is not None:
+    if (problem := requirements.lacking_files(settings.workers.count)) is not None:
         problems.append(problem)
     if settings.http is not None and (problem := await _port_problem(settings)) is not None:
         problems.append(problem)
@@ -104,8 +112,8 @@ async def _end_what_is_left() -> None:
     """Ends what the imports have started: this process is their subreaper, so that they are its children by now."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REHEARSAL_LEAVE_LIMIT):
-            reaper = child_processes.ChildReaper()
-            while left := child_processes.children():
+            reaper = child_reaper.ChildReaper()
+            while left := proc.children():
                 for pid in left:
                     os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still theirs
                 reaper.reap(())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import processes, runtime_directory
+from ajhost.adapters.linux import proc, runtime_directory
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.route_stats import RouteStats, clip
 from ajhost.core.status import RouteStatus
@@ -50,7 +50,7 @@ class StatsHistory:
             cpu = {}
             for pid in pids:
                 with contextlib.suppress(OSError):  # it died in this moment
-                    cpu[pid] = processes.cpu_seconds(pid)
+                    cpu[pid] = proc.cpu_seconds(pid)
             self.add(Sample(now_ns, read_all(self._directory), cpu))
 
     def due(self, now_ns: int) -> bool:
@@ -106,7 +106,7 @@ def route_statuses(
 def resources(pid: int, now_ns: int, before: Sample | None) -> tuple[int, float]:
     """Resident bytes, and how many CPUs a process has used of late; of one that is gone nothing."""
     try:
-        memory, used = processes.resident_bytes(pid), processes.cpu_seconds(pid)
+        memory, used = proc.resident_bytes(pid), proc.cpu_seconds(pid)
     except OSError:
         return 0, 0.0
     if before is None or pid not in before.cpu:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import proc, processes
 from ajhost.adapters.linux.processes import StopResult
 from tests.support.processes import thread_states
 
@@ -90,7 +90,7 @@ def test_a_dead_process_of_somebody_else_has_no_status_until_it_is_ours() -> Non
     script = f"""
 import os, signal, sys
 sys.path[:0] = {[str(Path(processes.__file__).parents[3])]!r}
-from ajhost.adapters.linux import child_processes, processes
+from ajhost.adapters.linux import child_reaper, proc, processes
 import select
 processes.become_subreaper()
 go_read, go_write = os.pipe()
@@ -259,12 +259,12 @@ def test_the_oom_score_is_raised_to_the_limit_at_most() -> None:
 
 
 def test_the_resident_size_is_in_bytes() -> None:
-    before = processes.resident_bytes(os.getpid())
+    before = proc.resident_bytes(os.getpid())
     with mmap.mmap(-1, 32 << 20) as block:  # new pages: what the heap gives may have been resident before
         block.write(bytes(32 << 20))
-        assert 24 << 20 < processes.resident_bytes(os.getpid()) - before < 64 << 20
+        assert 24 << 20 < proc.resident_bytes(os.getpid()) - before < 64 << 20
     with pytest.raises(OSError, match="2"):
-        processes.resident_bytes(2**22 + 1)
+        proc.resident_bytes(2**22 + 1)
 
 
 def test_the_title_is_what_ps_shows() -> None:
@@ -317,7 +317,7 @@ def test_a_child_whose_parent_is_gone_already_dies_at_once() -> None:
 def test_orphans_are_reaped_at_the_second_look_and_what_is_known_is_left() -> None:
     script = """
 import os, select
-from ajhost.adapters.linux import child_processes, processes
+from ajhost.adapters.linux import child_reaper, proc, processes
 
 def dead():
     pid = os.fork()
@@ -331,14 +331,14 @@ alive = os.fork()
 if alive == 0:
     select.select([], [], [])
 ours, orphan = dead(), dead()
-orphans = child_processes.ChildReaper()
+orphans = child_reaper.ChildReaper()
 orphans.reap({ours})
-assert child_processes.children() == {alive, ours, orphan}
+assert proc.children() == {alive, ours, orphan}
 late = dead()
 orphans.reap({ours})
-assert child_processes.children() == {alive, ours, late}
+assert proc.children() == {alive, ours, late}
 orphans.reap({ours})
-assert child_processes.children() == {alive, ours}
+assert proc.children() == {alive, ours}
 os.kill(alive, 9)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[3])}

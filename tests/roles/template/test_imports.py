@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ajhost.adapters.linux import child_processes
+from ajhost.adapters.linux import proc
 from ajhost.roles.supervisor.template_process import TemplateFailed, rehearse
 from tests.roles.template.driver import ENTRY, TIMEOUT, Start, TemplateDriver
 
@@ -167,10 +167,10 @@ async def test_handlers_are_proven_with_the_real_worker_and_nothing_is_left_runn
     driver: TemplateDriver,
 ) -> None:
     spec = driver.plan("acme:send", "acme:sync", preload=False)
-    alive = child_processes.children()
+    alive = proc.children()
     described, _ = await rehearse(spec.python, spec.handlers, TIMEOUT)
     assert [(found.route, found.kind) for found in described] == [("r0", "async"), ("r1", "thread")]
-    assert child_processes.children() == alive
+    assert proc.children() == alive
 
 
 async def test_handlers_that_cannot_be_proven_are_told_with_every_problem(driver: TemplateDriver) -> None:

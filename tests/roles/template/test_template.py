@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.linux import child_processes, processes
+from ajhost.adapters.linux import proc, processes
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.supervisor.template_process import TemplateFailed
 from tests.roles.template.driver import ENTRY, TIMEOUT, Fork, Start, TemplateDriver
@@ -142,7 +142,7 @@ async def test_systemds_words_and_secrets_do_not_reach_user_code(
 
 async def test_a_failed_start_leaves_no_process_and_no_descriptor(driver: TemplateDriver) -> None:
     driver.module("acme", "1 / 0\n")
-    before, alive = set(os.listdir("/proc/self/fd")), child_processes.children()
+    before, alive = set(os.listdir("/proc/self/fd")), proc.children()
     await driver.problems(driver.plan())
     assert set(os.listdir("/proc/self/fd")) == before
-    assert child_processes.children() == alive
+    assert proc.children() == alive

@@ -52,7 +52,7 @@ async def test_a_worker_holds_its_channel_the_lanes_and_nothing_else(
     links = {int(fd): link for fd, link in report["descriptors"].items()}
     assert [(name, links[a], links[b]) for name, a, b in report["queues"]] == want
     expected = {0, 1, 2, report["channel"]} | {fd for _, *pairs in report["queues"] for fd in pairs}
-    # adapters/linux/own_stderr.py
+    # adapters/linux/standard_streams.py
     copies = {fd for fd in set(links) - expected if links[fd] == links[2]}
     assert len(copies) == 1
     assert set(links) == expected | copies

@@ -1,13 +1,10 @@
-"""Processes as Linux offers them: how they end, stopping, signals, sizes, titles."""
+"""What one process can do to another, and to itself: end, stop, signal, reap, inherit, bear a title."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
-import re
-import resource
-import select
 import shutil
 import signal
 import time
@@ -16,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
+from ajhost.adapters.linux import proc
+from ajhost.adapters.linux.sockets import is_readable
 from ajhost.core.timings import STOP_POLL
 
 STACKS_OF_IMPORTS = int(signal.SIGRTMAX) - 2
@@ -25,17 +24,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 """linux/prctl.h"""
-_MARK = 1 << 62
-GENERATION_MARK = 1 << 61
-"""Added to the number of a generation: the mark of its template, and of what its imports start."""
 _PIDFD_GETFD = 438
 """pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
-_MANY_FILES = 1 << 16
-"""What the unit has (LimitNOFILE=)."""
-_FILES_OF_HOST, _FILES_OF_WORKER = 36, 7
-_TICKS = os.sysconf("SC_CLK_TCK")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
 """Letters of proc(5) for threads: stopped, or ended while others live; waiting uninterruptibly."""
 
@@ -92,33 +83,6 @@ def allow_inspection() -> None:
     :raises OSError: when the kernel refuses.
     """
     _prctl(_PR_SET_DUMPABLE, 1)
-
-
-def mark(number: int) -> None:
-    """Marks this process, and all that will descend from it, with the number of a worker; `mark_of` reads it.
-
-    A template's is its generation plus `GENERATION_MARK`, larger than any worker's: a limit can only be lowered.
-
-    The mark is a limit without effect: RLIMIT_RTTIME concerns real-time scheduling only, and this is 146,000 years. It
-    is one of the few things that a process inherits through fork, exec and setsid, and that others can see. Where a
-    limit is set already, or may not be set, there is no mark.
-    """
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + number, _MARK + number))
-
-
-def mark_of(pid: int) -> int | None:
-    """The number that `mark` gave to a process or an ancestor of it; None if it has none, or is gone."""
-    soft = _told(f"{pid}/limits", r"Max realtime timeout\s+(\d+)\s")
-    return int(soft) - _MARK if int(soft or 0) > _MARK else None
-
-
-def _told(file: str, pattern: str) -> str:
-    """What a line of a file of /proc says in the pattern's group; empty without such a line, or if nobody may know."""
-    with contextlib.suppress(OSError):
-        found = re.search(f"^{pattern}", Path(f"/proc/{file}").read_text(), re.MULTILINE)
-        return "" if found is None else found[1]
-    return ""
 
 
 def die_with_parent(parent: int) -> None:
@@ -197,9 +161,25 @@ def _send(pidfd: int, number: int) -> None:
 
 def _pid_of(pidfd: int) -> int:
     """The process of a pidfd. :raises ProcessLookupError: when it was reaped."""
-    if pid := int(_told(f"self/fdinfo/{pidfd}", r"Pid:\s*(\d+)") or 0):  # -1 when it was reaped
+    if pid := int(proc.field(f"self/fdinfo/{pidfd}", r"Pid:\s*(\d+)") or 0):  # -1 when it was reaped
         return pid
     raise ProcessLookupError
+
+
+def pidfd_of_child(pid: int) -> int | None:
+    """A pidfd of a child: the kernel drops one that is received while this process has no free descriptor.
+
+    None when there is no such child, or still no free descriptor. The child is killed then, since its death would not
+    be noticed.
+    """
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child's pid is not reused
+        return os.pidfd_open(pid)
+    except ChildProcessError:
+        return None
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        return None
 
 
 def kill_session(pid: int, number: signal.Signals) -> None:
@@ -213,9 +193,7 @@ def kill_session(pid: int, number: signal.Signals) -> None:
 
 def has_ended(pidfd: int) -> bool:
     """Whether a process, a child or not, has ended; its locks are gone then."""
-    ended = select.poll()
-    ended.register(pidfd, select.POLLIN)
-    return bool(ended.poll(0))
+    return is_readable(pidfd)
 
 
 def pidfd_getfd(pidfd: int, descriptor: int) -> int:
@@ -237,7 +215,7 @@ def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
     Blocks for `timeout` seconds at most. A thread that waits uninterruptibly in the kernel for that long (for a dead
     file server, say) counts as stopped: it stops before it executes another instruction of its own.
     """
-    if state_of(pid) == "T":
+    if proc.state_of(pid) == "T":
         return StopResult.ALREADY_STOPPED
     try:
         _send(pidfd, signal.SIGSTOP)
@@ -292,55 +270,9 @@ def _stop_each_thread(pid: int) -> None:
 def _all_threads(pid: int, states: frozenset[str]) -> bool:
     """Whether every thread is in one of these states. A process with a pending SIGSTOP makes no new threads."""
     try:
-        return {state_of(f"{pid}/task/{task}") for task in os.listdir(f"/proc/{pid}/task")} <= states
+        return {proc.state_of(f"{pid}/task/{task}") for task in os.listdir(f"/proc/{pid}/task")} <= states
     except OSError:
         return False
-
-
-def state_of(process: int | str) -> str:
-    """The letter that `ps` shows (proc(5)) for a process, or `PID/task/TID`; empty if there is no such."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return ""
-
-
-def raise_file_limit() -> None:
-    """Lets this process, and what it starts, open as many files as its hard limit allows (getrlimit(2), RLIMIT_NOFILE).
-
-    The soft limit is 1,024 almost everywhere, for programs that call select(2); 200 workers need more.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard and (hard == resource.RLIM_INFINITY or soft < hard):
-        with contextlib.suppress(OSError, ValueError):
-            wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-
-
-def lacking_proc() -> str | None:
-    """Why /proc does not show this process, whose descriptors and children a host looks up there; None if it does."""
-    try:
-        shown = os.readlink("/proc/self")
-    except OSError:
-        found = "no file system of processes"
-    else:
-        if shown == str(os.getpid()):
-            return None
-        found = "that of another PID namespace"
-    return f"/proc: found {found}, allowed: our own (mount -t proc proc /proc, unshare --mount-proc)"
-
-
-def lacking_files(workers: int) -> str | None:
-    """Why this process may not open the files that a host with so many workers has; None if it may.
-
-    That of a supervisor in a reload: each worker has a channel, a pidfd, a ledger and its mapping, and two sockets.
-    """
-    needed = _FILES_OF_HOST + _FILES_OF_WORKER * workers
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard >= needed:
-        return None
-    limit = f"this process may have {hard} (ulimit -Hn, LimitNOFILE=)"
-    return f"workers.count: {workers} workers need {needed} open files, and {limit}"
 
 
 def raise_oom_score(pid: int, by: int) -> None:
@@ -359,43 +291,6 @@ def lower_thread_priority(steps: int) -> None:
     """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + steps)
-
-
-def descriptors(pid: int) -> tuple[int, int]:
-    """How many descriptors a process has open, and how many it may have; zeros when nobody may know, or it is gone."""
-    try:
-        used = len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return 0, 0
-    return used, int(_told(f"{pid}/limits", r"Max open files\s+(\d+)") or 0)
-
-
-def caught_signals(process: int | str) -> int:
-    """The bit mask of the signals that a process, or `self`, handles, in C as well (proc_pid_status(5), SigCgt)."""
-    return int(_told(f"{process}/status", r"SigCgt:\s*([0-9a-f]+)") or "0", 16)
-
-
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal; else it could end it."""
-    return bool(caught_signals(pid) >> (number - 1) & 1)
-
-
-def cpu_seconds(pid: int) -> float:
-    """The CPU time that a process has used, in seconds.
-
-    :raises OSError: when the process is gone.
-    """
-    # its name, in parentheses, may hold anything
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def resident_bytes(pid: int) -> int:
-    """The resident set of a process, in bytes, shared pages included.
-
-    :raises OSError: when the process is gone.
-    """
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
 def set_title(text: str) -> None:

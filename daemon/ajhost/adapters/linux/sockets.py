@@ -1,4 +1,4 @@
-"""Non-blocking calls that keep the interpreter's lock.
+"""Non-blocking calls on sockets. Those that send and receive keep the interpreter's lock.
 
 Python's own socket methods release it around every system call. While a handler computes in a thread, the loop gets it
 back a switch interval later at the earliest, after each call. A call that never waits need not release it. What that
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import socket
 
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -31,13 +32,11 @@ def send(sock: socket.socket, data: bytes) -> int:
     return sent
 
 
-def readable(sock: socket.socket) -> bool:
-    """Whether a datagram waits in a non-blocking socket, or its end has come."""
-    try:
-        sock.recv(1, socket.MSG_PEEK)
-    except (BlockingIOError, InterruptedError):
-        return False
-    return True
+def is_readable(descriptor: int | socket.socket) -> bool:
+    """Whether a read would have something at once: data, the end, an error. A pidfd is, once its process ended."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def receive(sock: socket.socket, space: memoryview) -> int:

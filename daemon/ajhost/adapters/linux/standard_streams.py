@@ -1,10 +1,19 @@
-"""The standard streams: opened where a launcher has closed them, flushed whatever an application has made of them."""
+"""The standard streams: opened if a launcher has closed them, flushed, and a copy of stderr that only the host knows.
+
+Code of handlers closes 2, or puts another file in its place (`os.dup2`, a double close and a reuse). Log lines would
+then be lost, or end up in that file, which may be a connection.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import sys
+
+_LOWEST = 10
+"""The lowest number for the copy of stderr: lower ones are what a double close hits."""
+_copy: int | None = None
 
 
 def open_streams() -> None:
@@ -14,9 +23,7 @@ def open_streams() -> None:
     it. Libraries open files as they are imported: libffi keeps itself open.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
+        if not _is_open(descriptor):
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
@@ -27,3 +34,27 @@ def flush_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+
+
+def own_stderr() -> int | None:
+    """The copy, made at the first call and kept over forks; None if there is no stderr."""
+    global _copy
+    if _copy is None or not _is_open(_copy):
+        try:
+            _copy = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, _LOWEST)
+        except OSError:
+            _copy = None
+    return _copy
+
+
+def has_own_stderr() -> bool:
+    """Whether the copy was made, by this process or by the one that forked it, and is open."""
+    return _copy is not None and _is_open(_copy)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

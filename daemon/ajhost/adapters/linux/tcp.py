@@ -10,7 +10,6 @@ import array
 import contextlib
 import errno
 import fcntl
-import select
 import socket
 import struct
 import termios
@@ -87,13 +86,6 @@ def unread(sock: socket.socket) -> int:
     count = array.array("i", [0])
     fcntl.ioctl(sock, termios.FIONREAD, count)
     return count[0]
-
-
-def readable(sock: socket.socket) -> bool:
-    """Whether a read would have something at once: bytes, the end of the connection, or an error."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def end_sending(sock: socket.socket) -> None:

@@ -181,7 +181,7 @@ class LedgerTransport:
             return
         self._mend(self._guard)
         sock = self._sock if self._reading and self._buffer.received == self._checked else None
-        if sock is not None and tcp.readable(sock):
+        if sock is not None and sockets.is_readable(sock):
             # bytes, or the end, have waited since the last check: the loop does not report them any more
             self._loop.remove_reader(sock)
             self._loop.add_reader(sock, self._receive)

@@ -165,7 +165,7 @@ class Consumer:
         permits = self._permits.get(queue.name)
         if permits is None:
             return self._receive(queue)
-        if not sockets.readable(queue.receive):
+        if not sockets.is_readable(queue.receive):
             return Pulled.NOTHING
         if not permits.take():
             self._wait_for_permit(queue.name)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import FaultGuard
-from ajhost.adapters.linux import processes, tcp
-from ajhost.adapters.linux.cpu_time import thread_times
+from ajhost.adapters.linux import proc, processes, tcp
 from ajhost.core.liveness import (
     LONGEST_STALE_NS,
     MISSED_NS,
@@ -194,7 +193,7 @@ class LivenessMonitor:
             watched.starvation, watched.unseen_ns = Starvation(), max(age - _FIRST_SEEN_NS, 0)
         starved_ns = 0
         if watched.starvation is not None:
-            watched.starvation.observe(thread_times(worker.pid), now_ns)
+            watched.starvation.observe(proc.thread_times(worker.pid), now_ns)
             starved_ns = watched.starvation.starved_ns
             self._observe_stall(worker, watched, now_ns)
         watched.looked_ns = now_ns
@@ -293,7 +292,7 @@ class LivenessMonitor:
                 else ""
             )
             return f"no beat for {had:.2f} s{short}"
-        used, limit = processes.descriptors(worker.pid)
+        used, limit = proc.descriptors(worker.pid)
         full = f"; too many open files: {used} of {limit}" if 0 < limit <= used + 1 else ""
         return f"{sign.value}{full}"
 

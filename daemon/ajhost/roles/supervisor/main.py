@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ajhost.adapters.linux import ledger_file, processes, refusals, runtime_directory, tcp
+from ajhost.adapters.linux import ledger_file, processes, refusals, requirements, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
@@ -40,8 +40,8 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
         for problem in notifier.unit_problems():
             _log.warning("%s", problem)
         processes.become_subreaper()
-        processes.raise_file_limit()
-        if lacking := processes.lacking_proc() or processes.lacking_files(settings.workers.count):
+        requirements.raise_file_limit()
+        if lacking := requirements.lacking_proc() or requirements.lacking_files(settings.workers.count):
             raise StartupFailed(lacking)
         with _alone(directory) as files:
             if not ledger_file.on_tmpfs(directory):

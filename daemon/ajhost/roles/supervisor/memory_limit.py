@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from ajhost.adapters.fault_guard import FaultGuard
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import proc
 from ajhost.core.timings import MEMORY_CHECK_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.roles.supervisor.worker_process import WorkerProcess
@@ -49,7 +49,7 @@ class MemoryLimit:
         if not due or self._at_start.get(worker.serial, 0) > limit:
             return 0
         try:
-            return processes.resident_bytes(worker.pid)
+            return proc.resident_bytes(worker.pid)
         except OSError:
             return 0  # it is about to be found dead, or this process has no descriptor left to look
 

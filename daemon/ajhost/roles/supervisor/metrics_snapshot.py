@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Sequence
 
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import proc
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.fleet import WorkerState
 from ajhost.core.host_counters import ConnectionStats, HostStats, connection_stats, held_in
@@ -28,7 +28,7 @@ def snapshot(
     for member in members:
         if member.pid:
             with contextlib.suppress(OSError):  # it died in this moment
-                resident[member.slot] += processes.resident_bytes(member.pid)
+                resident[member.slot] += proc.resident_bytes(member.pid)
     slots = pool.fleet.count
     connections = {str(s): stats for s, stats in counters.connections(slots, living).items()}
     connections["supervisor"] = connection_stats(own[0]) if own else ConnectionStats()

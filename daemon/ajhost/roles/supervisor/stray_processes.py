@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ajhost.adapters.linux import child_processes
-from ajhost.adapters.linux.processes import GENERATION_MARK
+from ajhost.adapters.linux import proc
+from ajhost.adapters.linux.child_reaper import GENERATION_MARK, ChildReaper
 from ajhost.core.timings import CHECK_INTERVAL
 from ajhost.roles.supervisor.worker_pool import WorkerPool
 
@@ -17,7 +17,7 @@ class StrayProcesses:
     """Ends them, beside the workers and templates of `pool`, which are left alone."""
 
     def __init__(self, pool: WorkerPool) -> None:
-        self._pool, self._reaper = pool, child_processes.ChildReaper()
+        self._pool, self._reaper = pool, ChildReaper()
 
     def owner_died(self) -> None:
         """A worker has died, or a template: from now on, for a moment, `end` ends what it has left."""
@@ -42,6 +42,6 @@ class StrayProcesses:
     async def end_all(self) -> None:
         """The host stops: returns when nothing of its workers and templates is left, or nothing that can be ended."""
         self._reaper.hunt()
-        while self.end() and child_processes.children():
+        while self.end() and proc.children():
             await asyncio.sleep(CHECK_INTERVAL)
             self.reap()

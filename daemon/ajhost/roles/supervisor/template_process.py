@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import ajhost
-from ajhost.adapters.linux import child_processes, processes, refusals
+from ajhost.adapters.linux import proc, processes, refusals
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
 from ajhost.adapters.nats.certificate_stores import own_trust
@@ -218,7 +218,7 @@ class TemplateProcess:
 
     async def stacks(self) -> str:
         """What its threads are doing while it imports, written from C; empty if it tells nothing."""
-        if self._stacks.descriptor < 0 or not processes.catches(self.pid, STACKS_OF_IMPORTS):
+        if self._stacks.descriptor < 0 or not proc.catches(self.pid, STACKS_OF_IMPORTS):
             return ""
         self._process.send_signal(STACKS_OF_IMPORTS)
         return await self._stacks.written()
@@ -264,7 +264,7 @@ class TemplateProcess:
             await asyncio.wait((forked,), timeout=FORK_STOPPED_INTERVAL)
             if forked.done():
                 return None
-            stopped = processes.state_of(self.pid) == _STOPPED
+            stopped = proc.state_of(self.pid) == _STOPPED
             if stopped and was_stopped:
                 return "the template does not fork: somebody has stopped it (SIGSTOP)"
             was_stopped = stopped
@@ -311,7 +311,7 @@ class TemplateProcess:
     def _take(self, message: FromTemplate, descriptors: list[int]) -> None:
         match message:
             case WorkerForked(serial, pid):
-                pidfd = descriptors.pop() if descriptors else child_processes.pidfd_of_child(pid)
+                pidfd = descriptors.pop() if descriptors else processes.pidfd_of_child(pid)
                 if pidfd is None:
                     self._refused(serial, _NO_DESCRIPTOR)
                     return

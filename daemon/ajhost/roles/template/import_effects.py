@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ajhost.adapters.linux.child_processes import children
-from ajhost.adapters.linux.processes import caught_signals, state_of
+from ajhost.adapters.linux.proc import caught_signals, children, state_of
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from ajhost.adapters import log_outputs
-from ajhost.adapters.linux import processes, refusals
+from ajhost.adapters.linux import child_reaper, processes, refusals
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
-from ajhost.adapters.linux.processes import GENERATION_MARK
+from ajhost.adapters.linux.child_reaper import GENERATION_MARK
 from ajhost.adapters.linux.standard_streams import flush_streams
 from ajhost.core.trusted_authorities import Trust
 from ajhost.protocol.safe_text import clean
@@ -93,7 +93,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     handlers: dict[str, LoadedHandler] | None = None
     effects: list[ImportEffect] = []
     try:
-        processes.mark(GENERATION_MARK + spec.generation)  # what imports start ends with the generation
+        child_reaper.mark(GENERATION_MARK + spec.generation)  # what imports start ends with the generation
         if spec.python.preload:
             watch = ImportWatch()
             handlers = load_handlers(spec.handlers, spec.python)
@@ -230,7 +230,7 @@ class _Template:
         status = _FAILED
         try:
             os.setsid()
-            processes.mark(worker_spec.serial)
+            child_reaper.mark(worker_spec.serial)
             # the supervisor sends SIGSTOP to a worker that hangs; if it is killed then, the kernel sends SIGCONT
             processes.resume_on_parent_death()
             self._channel.close()

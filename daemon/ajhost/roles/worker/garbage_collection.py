@@ -11,7 +11,7 @@ import math
 import os
 import time
 
-from ajhost.adapters.linux import allocator
+from ajhost.adapters.linux import freed_memory
 from ajhost.core.timings import COLLECT_AGAIN, COLLECT_AGAIN_LONGEST
 
 _THRESHOLDS = (20_000, 20, 20)
@@ -38,7 +38,7 @@ class Collector:
 
     def __init__(self) -> None:
         gc.set_threshold(*_THRESHOLDS)
-        allocator.use_few_arenas()
+        freed_memory.use_few_arenas()
         self._seen = self._after = self._least = _measure()
         """Resident bytes and the lowest free descriptor: last seen, after the last collection, and the least ever."""
         self._next = 0.0
@@ -60,7 +60,7 @@ class Collector:
         before = self._after
         gc.collect()
         if found[0] - self._least[0] >= _MEMORY_GAINED:
-            allocator.give_back()
+            freed_memory.trim_heap()
         self._seen = self._after = left = _measure()
         if grown and all(n > f - (f - b) // 2 for n, f, b in zip(left, found, before, strict=True)):
             # little was collected: the application still uses it

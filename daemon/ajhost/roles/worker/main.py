@@ -12,7 +12,7 @@ from typing import NoReturn
 import uvloop
 
 from ajhost.adapters import log_outputs
-from ajhost.adapters.linux import ledger_file, zero_pages
+from ajhost.adapters.linux import freed_memory, ledger_file
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.core.clock_offset import ClockOffset
@@ -83,7 +83,7 @@ def run(
     # not `uvloop.run`, which waits for every task before it lets an exception out
     loop = uvloop.new_event_loop()
     # its receive buffer of 256 kB, which is for connections of handlers
-    zero_pages.release(id(loop), uvloop.Loop.__basicsize__)
+    freed_memory.release_zero_pages(id(loop), uvloop.Loop.__basicsize__)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(serve())

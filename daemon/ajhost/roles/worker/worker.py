@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from ajhost.adapters import log_outputs
-from ajhost.adapters.linux import processes
+from ajhost.adapters.linux import proc
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.adapters.linux.ledger_file import LockedLedger
 from ajhost.adapters.nats.connection import Connection
@@ -229,7 +229,7 @@ class Worker(ExecutorEvents, Sink):
             self._intake.state = await self._lifespan.enter()
         self._background = Background(self._loop)
         # here, since with the first task it is no longer to be told from what that takes
-        self._ledger.words[Word.SIZE_AT_START] = processes.resident_bytes(os.getpid())
+        self._ledger.words[Word.SIZE_AT_START] = proc.resident_bytes(os.getpid())
         await self._group.connect()
         if not self._leaving.is_set():
             self._ledger.words[Word.PHASE] = Phase.SERVING

@@ -1,24 +1,47 @@
-"""The children of this process: which there are, those that a dead worker has left, and pidfds of children."""
+"""Ends what dead workers and rejected imports have left: processes that bear their mark, and that nobody waits for."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import time
 from collections.abc import Container
-from pathlib import Path
 
-from ajhost.adapters.linux.processes import mark_of, state_of
+from ajhost.adapters.linux import proc
 from ajhost.core.timings import STRAY_HUNT
+
+_MARK = 1 << 62
+GENERATION_MARK = 1 << 61
+"""Added to the number of a generation: the mark of its template, and of what its imports start."""
+
+
+def mark(number: int) -> None:
+    """Marks this process, and all that will descend from it, with the number of a worker; `mark_of` reads it.
+
+    A template's is its generation plus `GENERATION_MARK`, larger than any worker's: a limit can only be lowered.
+
+    The mark is a limit without effect: RLIMIT_RTTIME concerns real-time scheduling only, and this is 146,000 years. It
+    is one of the few things that a process inherits through fork, exec and setsid, and that others can see. Where a
+    limit is set already, or may not be set, there is no mark.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + number, _MARK + number))
+
+
+def mark_of(pid: int) -> int | None:
+    """The number that `mark` gave to a process or an ancestor of it; None if it has none, or is gone."""
+    soft = proc.field(f"{pid}/limits", r"Max realtime timeout\s+(\d+)\s")
+    return int(soft) - _MARK if int(soft or 0) > _MARK else None
 
 
 class ChildReaper:
     """Ends and reaps what a subreaper inherits from dead workers: children of handlers, which no process waits for.
 
     The kernel makes them children of this process when their parent dies, in whatever session or process group they
-    are; each bears the mark of its worker, or of its generation if an import started it (`processes.mark`). One without
-    a mark that was there before a worker's death is left alone: another process may have started it in this container.
+    are; each bears the mark of its worker, or of its generation if an import started it. One without a mark that was
+    there before a worker's death is left alone: another process may have started it in this container.
     """
 
     def __init__(self) -> None:
@@ -30,11 +53,10 @@ class ChildReaper:
     def reap(self, known: Container[int], living_marks: Container[int] = ()) -> None:
         """Reaps each child that was dead at the last call already and is not `known`. Call it about once a second.
 
-        Ends those whose mark is none of `living_marks`: what the template of a rejected reload had started.
-
-        A worker that died before its pidfd was received looks the same for a moment.
+        A worker that died before its pidfd was received looks the same for a moment. Living children whose mark is none
+        of `living_marks` are ended: the template of a rejected reload had started them.
         """
-        unknown = {pid: state_of(pid) for pid in children() if pid not in known}
+        unknown = {pid: proc.state_of(pid) for pid in proc.children() if pid not in known}
         dead = {pid for pid, state in unknown.items() if state == "Z"}
         for pid in dead & self._seen:
             with contextlib.suppress(ChildProcessError):
@@ -64,8 +86,8 @@ class ChildReaper:
         if not self.hunting:
             self._strays.clear()
             return set()
-        unknown = {pid for pid in children() if pid not in known}
-        living = {pid for pid in unknown if state_of(pid) not in ("Z", "X", "")}
+        unknown = {pid for pid in proc.children() if pid not in known}
+        living = {pid for pid in unknown if proc.state_of(pid) not in ("Z", "X", "")}
         for pid in tuple(living):
             mark = mark_of(pid)
             if pid in self._spared if mark is None else mark in living_marks:
@@ -82,34 +104,3 @@ class ChildReaper:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
-
-
-def children() -> set[int]:
-    """The children of this process, those that are dead and not reaped included."""
-    return children_of(os.getpid())
-
-
-def children_of(pid: int) -> set[int]:
-    """As `children`, of another process; none of one that is gone."""
-    found: set[int] = set()
-    with contextlib.suppress(OSError):  # a thread, or the process, has just ended
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                found.update(map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()))
-    return found
-
-
-def pidfd_of_child(pid: int) -> int | None:
-    """A pidfd of a child: the kernel drops one that is received while this process has no free descriptor.
-
-    None when there is no such child, or still no free descriptor. The child is killed then, since its death would not
-    be noticed.
-    """
-    try:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child's pid is not reused
-        return os.pidfd_open(pid)
-    except ChildProcessError:
-        return None
-    except OSError:
-        os.kill(pid, signal.SIGKILL)
-        return None

@@ -1,0 +1,49 @@
+"""What a host needs of the machine, looked at before anything is started: open files, and a /proc of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+
+_MANY_FILES = 1 << 16
+"""What the unit has (LimitNOFILE=)."""
+_FILES_OF_HOST, _FILES_OF_WORKER = 36, 7
+
+
+def raise_file_limit() -> None:
+    """Lets this process, and what it starts, open as many files as its hard limit allows (getrlimit(2), RLIMIT_NOFILE).
+
+    The soft limit is 1,024 almost everywhere, for programs that call select(2); 200 workers need more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard and (hard == resource.RLIM_INFINITY or soft < hard):
+        with contextlib.suppress(OSError, ValueError):
+            wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+
+
+def lacking_files(workers: int) -> str | None:
+    """Why this process may not open the files that a host with so many workers has; None if it may.
+
+    That of a supervisor in a reload: each worker has a channel, a pidfd, a ledger and its mapping, and two sockets.
+    """
+    needed = _FILES_OF_HOST + _FILES_OF_WORKER * workers
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= needed:
+        return None
+    limit = f"this process may have {hard} (ulimit -Hn, LimitNOFILE=)"
+    return f"workers.count: {workers} workers need {needed} open files, and {limit}"
+
+
+def lacking_proc() -> str | None:
+    """Why /proc does not show this process, whose descriptors and children a host looks up there; None if it does."""
+    try:
+        shown = os.readlink("/proc/self")
+    except OSError:
+        found = "no file system of processes"
+    else:
+        if shown == str(os.getpid()):
+            return None
+        found = "that of another PID namespace"
+    return f"/proc: found {found}, allowed: our own (mount -t proc proc /proc, unshare --mount-proc)"
