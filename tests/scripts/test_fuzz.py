@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.lib.fuzz.readers import check, readers
+from scripts.lib.fuzz.targets import check, readers
 
 NAMES = [reader.name for reader in readers(Path())]
 

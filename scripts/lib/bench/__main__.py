@@ -13,8 +13,8 @@ from typing import Any
 
 import uvloop
 
-from scripts.lib.bench import cost, counting, memory, respawn, waiting
-from scripts.lib.bench.figures import busy_machine
+from scripts.lib.bench import cost, counting, memory, queue_wait, respawn
+from scripts.lib.bench.measurement import busy_machine
 
 _QUIET = 0.05
 """What may go on beside a benchmark."""
@@ -62,7 +62,7 @@ async def perform(asked: argparse.Namespace, directory: Path) -> dict[str, Any]:
         case "respawn":
             return await respawn.run(directory, kills=asked.kills)
         case "waiting":
-            return await waiting.run(directory, seeds=asked.seeds, seconds=asked.seconds, only=asked.only)
+            return await queue_wait.run(directory, seeds=asked.seeds, seconds=asked.seconds, only=asked.only)
         case other:
             raise ValueError(other)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.bench.figures import cpu_seconds, table
+from scripts.lib.bench.measurement import cpu_seconds, table
 from scripts.lib.bench.peers import HANDLERS, TYPED_HANDLERS, Service, host, peer
 from tests.support.ajload import ajload
 from tests.support.http_page import fetch
@@ -102,7 +102,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
             "ajhost, one middleware": Service(MIDDLEWARE, tuple(with_middleware.workers().values())),
             "ajhost, lifespan": Service(LIFESPAN, tuple(with_lifespan.workers().values())),
             "ajhost, page open, metrics scraped": Service(WATCHED, tuple(looked_at.workers().values())),
-            BASE: await stack.enter_async_context(peer("peer_bare", "bare", server.url)),
+            BASE: await stack.enter_async_context(peer("peer_bare_callback", "bare", server.url)),
         }
         if importlib.util.find_spec("faststream") is not None:
             services["FastStream"] = await stack.enter_async_context(

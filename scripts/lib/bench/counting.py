@@ -8,7 +8,7 @@ from typing import Any
 
 from ajhost.core.route_stats import StatsWriter, TaskTimes, file_size
 from scripts.lib.bench.cost import CONCURRENCIES, measure
-from scripts.lib.bench.figures import table
+from scripts.lib.bench.measurement import table
 from scripts.lib.bench.peers import COUNTED_HANDLERS, Service, host
 from tests.support.nats import NatsServer
 from tests.support.router import Router

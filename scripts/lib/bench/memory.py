@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.bench.figures import Memory, memory, table
+from scripts.lib.bench.measurement import Memory, memory, table
 from scripts.lib.bench.peers import host
 from tests.support.ajload import ajload
 from tests.support.nats import NatsServer

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.lib.bench.figures import cpu_seconds
+from scripts.lib.bench.measurement import cpu_seconds
 from tests.support.host import ROOT, Host, Section
 
 HANDLERS = "scripts.lib.bench.handlers"

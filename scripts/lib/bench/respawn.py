@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.bench.figures import percentile, table
+from scripts.lib.bench.measurement import percentile, table
 from scripts.lib.bench.peers import host
 from tests.support.host import Host
 from tests.support.nats import NatsServer

@@ -11,8 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from scripts.lib.fuzz.live import Live
-from scripts.lib.fuzz.readers import check, readers
+from scripts.lib.fuzz.live_host import LiveHost
+from scripts.lib.fuzz.targets import check, readers
 
 _LIVE_SHARE = 0.6
 """Of the time, for the host that serves."""
@@ -43,7 +43,7 @@ def main() -> None:
             failures += map(str, found)
             print(f"{count:>10,}  {reader.name}{f', {len(found)} FAILED' if found else ''}", flush=True)
         if live_too:
-            live = Live(directory, random.Random(f"{seed} host"))
+            live = LiveHost(directory, random.Random(f"{seed} host"))
             left = seconds - share * bool(chosen)
             asyncio.run(live.run(left * (1 - _SEALED_SHARE)))
             asyncio.run(live.run_sealed(left * _SEALED_SHARE))

@@ -24,7 +24,7 @@ from ajhost.roles.recent_attempts import RecentAttempts, recent_attempts
 from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.state_file import HostState
-from scripts.lib.fuzz.mutate import mutated, overwritten
+from scripts.lib.fuzz.mutator import mutated, overwritten
 
 Change = Callable[[random.Random, Sequence[bytes]], bytes]
 ROUTES = ("", "email:new")

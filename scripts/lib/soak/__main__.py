@@ -23,7 +23,7 @@ import uvloop
 from scripts.lib.soak.faults import DAEMON_FAULT, FAULTS, PASSWORD, Fault, Stage, server_config
 from scripts.lib.soak.loads import PROFILES, Profile
 from scripts.lib.soak.router import Router, stamp
-from scripts.lib.soak.service import Service
+from scripts.lib.soak.service_manager import Service
 from scripts.lib.soak.verdict import Verdict
 from tests.support import processes
 from tests.support.nats import NatsServer

@@ -17,7 +17,7 @@ from ajhost.core.reconnect_backoff import BACKOFF
 from ajhost.core.timings import ANSWER_MARGIN, LOGIN_SPREAD
 from ajhost.ledger.connection_status import Reason
 from scripts.lib.soak.router import Router, stamp
-from scripts.lib.soak.service import Service
+from scripts.lib.soak.service_manager import Service
 from tests.support import processes
 from tests.support.fake_nats import FALSE_SERVERS, FakeNats
 from tests.support.host import ROOT

@@ -11,12 +11,12 @@ and every write goes to a tmpfs. How it leaves nothing behind:
 
 | module | what |
 |---|---|
-| `kernel` | namespaces, parent death signals and process start times |
+| `linux` | namespaces, parent death signals and process start times |
 | `cgroups` | the control groups of a lab: made, joined, killed, removed |
 | `state` | the directory, the lock and the state file of a lab |
 | `overlay` | the root file system: what the upper layer hides and adds |
 | `container` | `up`: the keeper process and systemd-nspawn |
-| `own_kernel` | `uml`: one command under systemd on a kernel of its own |
+| `user_mode_linux` | `uml`: one command under systemd on a kernel of its own |
 | `execute` | `exec`: one command inside a running lab |
 | `lifecycle` | `down`, `reboot`, `list`, `root`, `pid`, `console` |
 | `__main__` | the command line |

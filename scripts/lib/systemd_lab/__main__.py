@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 
-from scripts.lib.systemd_lab import container, execute, lifecycle, own_kernel, state
-from scripts.lib.systemd_lab.kernel import LabError
+from scripts.lib.systemd_lab import container, execute, lifecycle, state, user_mode_linux
+from scripts.lib.systemd_lab.linux import LabError
 from scripts.lib.systemd_lab.overlay import RootOptions, checkout
 from scripts.lib.systemd_lab.state import Lab
 
@@ -103,8 +103,10 @@ def _obey(asked: argparse.Namespace) -> int:
             )
             return container.up(lab, options, quiet=asked.quiet)
         case "uml":
-            guest = own_kernel.KernelOptions(_root_options(asked), asked.mem, asked.timeout, _command(asked))
-            return own_kernel.run(lab, guest, quiet=asked.quiet)
+            guest = user_mode_linux.KernelOptions(
+                _root_options(asked), asked.mem, asked.timeout, _command(asked)
+            )
+            return user_mode_linux.run(lab, guest, quiet=asked.quiet)
         case "exec":
             return execute.execute(lab, execute.Command(_command(asked), asked.user, asked.cwd, asked.env))
         case "down":

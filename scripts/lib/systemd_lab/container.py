@@ -10,8 +10,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from scripts.lib.systemd_lab import cgroups, kernel, overlay
-from scripts.lib.systemd_lab.kernel import LabError
+from scripts.lib.systemd_lab import cgroups, linux, overlay
+from scripts.lib.systemd_lab.linux import LabError
 from scripts.lib.systemd_lab.overlay import RootOptions
 from scripts.lib.systemd_lab.state import Lab, State, read_text
 
@@ -49,7 +49,7 @@ def up(lab: Lab, options: ContainerOptions, *, quiet: bool) -> int:
     lab.destroy()  # what a killed `up` left
     os.makedirs(lab.path("m"), mode=0o700)
     try:
-        with kernel.stop_signals_raise():
+        with linux.stop_signals_raise():
             leader = _boot(lab, options)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -87,19 +87,19 @@ def _boot(lab: Lab, options: ContainerOptions) -> int:
             os.close(report_reader)
             if not os.read(go_reader, 1):  # `up` died before this process was in its control group
                 os._exit(126)
-            kernel.default_stop_signals()
+            linux.default_stop_signals()
             os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
             os.dup2(console, 1)
             os.dup2(console, 2)
             os.close(lab.lock_fd)
             _Keeper(lab, options, notify, report_writer).run()
         except BaseException as error:
-            kernel.complain(f"keeper: {error!r}")
+            linux.complain(f"keeper: {error!r}")
         os._exit(126)
     os.close(go_reader)
     os.close(report_writer)
     cgroups.join(lab.name, "keeper", pid)
-    lab.save(State(pid, kernel.start_time(pid), cgroup=options.cgroup, network=options.network))
+    lab.save(State(pid, linux.start_time(pid), cgroup=options.cgroup, network=options.network))
     os.write(go_writer, b"g")
     if not select.select([report_reader], [], [], options.timeout)[0]:
         raise LabError(f"not ready after {options.timeout} s")
@@ -133,17 +133,17 @@ class _Keeper:
     def run(self) -> None:
         """Returns when the lab has ended without asking for a reboot."""
         os.setsid()
-        kernel.enter_private_mounts()
+        linux.enter_private_mounts()
         place = self._lab.path("m")
         os.makedirs("/run/systemd/nspawn", exist_ok=True)
-        kernel.mount("-t", "tmpfs", "-o", "mode=755", "systemd-lab", "/run/systemd/nspawn")  # it leaves files
+        linux.mount("-t", "tmpfs", "-o", "mode=755", "systemd-lab", "/run/systemd/nspawn")  # it leaves files
         overlay.mount_tmpfs(place, self._options.root.size, "u", "w", "r")
         overlay.fill_upper(f"{place}/u", self._lab.name, self._options.root)
         overlay.mount_overlay(f"{place}/u", f"{place}/w", f"{place}/r")
         command = _nspawn_command(self._lab.name, f"{place}/r", self._options)
         while (status := self._run_once(command)) == _REBOOT:
             pass
-        kernel.complain(f"nspawn ended with {status}")
+        linux.complain(f"nspawn ended with {status}")
 
     def _run_once(self, command: list[str]) -> int:
         began, pid = time.monotonic(), self._start(command)
@@ -171,14 +171,14 @@ class _Keeper:
             environment["SYSTEMD_NSPAWN_UNIFIED_HIERARCHY"] = "1"
         pid = os.fork()
         if pid == 0:
-            kernel.die_with_parent()
+            linux.die_with_parent()
             cgroups.join(self._lab.name, "box", os.getpid())
             os.execve(command[0], command, environment)
         return pid
 
     def _is_ready(self, leader: int, seconds: float) -> None:
         state = self._state
-        state.leader, state.leader_start = leader, kernel.start_time(leader)
+        state.leader, state.leader_start = leader, linux.start_time(leader)
         state.ready, state.boots, state.boot_s = True, state.boots + 1, round(seconds, 3)
         self._lab.save(state)
         if self._report is not None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from scripts.lib.systemd_lab import cgroups, kernel
-from scripts.lib.systemd_lab.kernel import LabError
+from scripts.lib.systemd_lab import cgroups, linux
+from scripts.lib.systemd_lab.linux import LabError
 from scripts.lib.systemd_lab.state import Lab, State, read_text
 
 _PASSED_ON = {
@@ -51,7 +51,7 @@ def execute(lab: Lab, command: Command) -> NoReturn:
     """
     state = lab.wait_running()
     pidfd = os.pidfd_open(state.leader)
-    if kernel.start_time(state.leader) != state.leader_start:
+    if linux.start_time(state.leader) != state.leader_start:
         raise LabError(f"{lab.name} is not up")
     leader_groups = read_text(f"/proc/{state.leader}/cgroup").splitlines()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
@@ -59,15 +59,15 @@ def execute(lab: Lab, command: Command) -> NoReturn:
     middle = os.fork()
     if middle == 0:
         # a process joins the lab's namespaces, and only its child is in the process id namespace
-        kernel.die_with_parent()
+        linux.die_with_parent()
         try:
             for problem in cgroups.join_beside(leader_groups, "lab-exec"):
-                kernel.complain(problem)
+                linux.complain(problem)
             child = _fork_inside(state, pidfd, command, mask)
             os.write(ready_writer, b"r")
             _relay(child)
         except BaseException as error:
-            kernel.complain(f"exec: {error}")
+            linux.complain(f"exec: {error}")
         os._exit(_FAILED)
     os.close(ready_writer)
     os.read(ready_reader, 1)
@@ -75,28 +75,28 @@ def execute(lab: Lab, command: Command) -> NoReturn:
 
 
 def _fork_inside(state: State, pidfd: int, command: Command, mask: set[int]) -> int:
-    flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS | kernel.CLONE_NEWIPC
-    flags |= kernel.CLONE_NEWPID | kernel.CLONE_NEWCGROUP
+    flags = linux.CLONE_NEWNS | linux.CLONE_NEWUTS | linux.CLONE_NEWIPC
+    flags |= linux.CLONE_NEWPID | linux.CLONE_NEWCGROUP
     if state.network == "private":
-        flags |= kernel.CLONE_NEWNET
-    kernel.enter_namespaces(pidfd, flags)
+        flags |= linux.CLONE_NEWNET
+    linux.enter_namespaces(pidfd, flags)
     os.chdir(command.directory)
     user = None if command.user is None else _look_up(command.user)
     environment = _environment(command, user)
     child = os.fork()
     if child == 0:
-        kernel.die_with_parent()
+        linux.die_with_parent()
         if user is not None:
             os.setgroups([user.gid, *user.groups])
             os.setgid(user.gid)
             os.setuid(user.uid)
-            kernel.die_with_parent()  # a change of credentials clears it (prctl(2))
+            linux.die_with_parent()  # a change of credentials clears it (prctl(2))
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         try:
             os.execvpe(command.arguments[0], list(command.arguments), environment)
         except OSError as error:
-            kernel.complain(f"exec {command.arguments[0]}: {error.strerror}")
+            linux.complain(f"exec {command.arguments[0]}: {error.strerror}")
             os._exit(_NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_RUN)
     return child
 

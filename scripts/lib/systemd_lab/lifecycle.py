@@ -8,7 +8,7 @@ import sys
 import time
 
 from scripts.lib.systemd_lab import state as labs
-from scripts.lib.systemd_lab.kernel import LabError, start_time
+from scripts.lib.systemd_lab.linux import LabError, start_time
 from scripts.lib.systemd_lab.state import Lab, State, read_text
 
 _POLL = 0.02

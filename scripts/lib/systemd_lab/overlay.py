@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scripts.lib.systemd_lab.kernel import mount
+from scripts.lib.systemd_lab.linux import mount
 
 INIT_PATH = "/usr/local/lib/systemd-lab-init"
 """PID 1 of the container for its first millisecond."""

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from scripts.lib.systemd_lab import cgroups
-from scripts.lib.systemd_lab.kernel import LabError, start_time
+from scripts.lib.systemd_lab.linux import LabError, start_time
 
 _POLL = 0.02
 

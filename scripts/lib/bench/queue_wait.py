@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.lib import ideal_queue
-from scripts.lib.bench.figures import percentile, table
+from scripts.lib import queue_simulation
 from scripts.lib.bench.handlers import RECORD
-from scripts.lib.bench.peer_pool import PROCESSES
+from scripts.lib.bench.measurement import percentile, table
+from scripts.lib.bench.peer_process_pool import PROCESSES
 from scripts.lib.bench.peers import host, peer
-from scripts.lib.ideal_queue import Arrival
+from scripts.lib.queue_simulation import Arrival
 from tests.support.ajload import ajload
 from tests.support.nats import NatsServer
 
@@ -61,7 +61,7 @@ async def run(directory: Path, *, seeds: int, seconds: float, only: str = "") ->
 
     Where handlers compute, the machine's other work (server, load, supervisor) makes them take longer than asked, and
     an ideal queue would wait for that too. So there are more rows: by the ideal queue with the time that each handler
-    took by the clock; a bare pool (`peer_pool`) by the ideal queue; and ours by the bare pool.
+    took by the clock; a bare pool (`peer_process_pool`) by the ideal queue; and ours by the bare pool.
 
     The server has one processor at a time. With two, Go's runtime wakes a second thread at almost every message, to
     look for work that is not there: 0.19 instead of 0.14 ms of CPU per task, which a server on a machine of its own
@@ -82,7 +82,7 @@ async def run(directory: Path, *, seeds: int, seconds: float, only: str = "") ->
                     host(directory, server.url, {OURS: case.handler}, workers, env)
                 )
                 if case.computes:
-                    await stack.enter_async_context(peer("peer_pool", POOL, server.url, env))
+                    await stack.enter_async_context(peer("peer_process_pool", POOL, server.url, env))
                 found = [
                     await _waits(server, directory, record, case, seed, seconds)
                     for seed in range(1, seeds + 1)
@@ -123,7 +123,7 @@ async def _measure(
     server: NatsServer, type_: str, directory: Path, case: Case, seed: int, seconds: float
 ) -> list[tuple[Arrival, float]]:
     """The arrivals of one type's tasks, in the order of their numbers, each with its latency in milliseconds."""
-    mean = ideal_queue.mean(ideal_queue.parse_distribution(case.distribution))
+    mean = queue_simulation.mean(queue_simulation.parse_distribution(case.distribution))
     rate = case.load * case.workers * case.slots / mean * 1000
     trace = directory / f"trace-{type_}-{seed}.csv"
     load = ("-t", type_, "-n", str(int(rate * seconds)), "-r", f"{rate:.3f}", case.option, case.distribution)
@@ -132,7 +132,7 @@ async def _measure(
     )
     if figures["ok"] != figures["sent"]:
         raise RuntimeError(f"not everything was answered as asked: {figures}")
-    return ideal_queue.read_trace(trace)
+    return queue_simulation.read_trace(trace)
 
 
 def _read_record(record: Path) -> dict[int, float]:
@@ -142,7 +142,7 @@ def _read_record(record: Path) -> dict[int, float]:
 
 
 def _compare(tasks: list[tuple[Arrival, float]], case: Case) -> Waits:
-    ideal = ideal_queue.waiting_times((arrival for arrival, _ in tasks), case.workers * case.slots)
+    ideal = queue_simulation.waiting_times((arrival for arrival, _ in tasks), case.workers * case.slots)
     measured = [max(latency - arrival.service, 0.0) for arrival, latency in tasks]
     return Waits(
         percentile(ideal, 99), percentile(measured, 99), percentile(ideal, 50), percentile(measured, 50)

@@ -19,8 +19,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scripts.lib.systemd_lab import cgroups, kernel, overlay
-from scripts.lib.systemd_lab.kernel import LabError
+from scripts.lib.systemd_lab import cgroups, linux, overlay
+from scripts.lib.systemd_lab.linux import LabError
 from scripts.lib.systemd_lab.overlay import RootOptions, write_file
 from scripts.lib.systemd_lab.state import Lab, read_text
 
@@ -87,7 +87,7 @@ def run(lab: Lab, options: KernelOptions, *, quiet: bool) -> int:
     os.makedirs(lab.path("m"), mode=0o700)
     began = time.monotonic()
     try:
-        with kernel.stop_signals_raise():
+        with linux.stop_signals_raise():
             _boot(lab, options, modules)
             _print_results(lab)
             code = _status(lab)
@@ -120,14 +120,14 @@ def _boot(lab: Lab, options: KernelOptions, modules: str) -> None:
             os.close(go_writer)
             if not os.read(go_reader, 1):  # the caller died before this process was in its control group
                 os._exit(126)
-            kernel.die_with_parent()
-            kernel.default_stop_signals()
+            linux.die_with_parent()
+            linux.default_stop_signals()
             os.dup2(console, 1)
             os.dup2(console, 2)
             _keep(lab, options, modules)
             os._exit(0)
         except BaseException as error:
-            kernel.complain(f"keeper: {error!r}")
+            linux.complain(f"keeper: {error!r}")
         os._exit(126)
     os.close(go_reader)
     cgroups.join(lab.name, "keeper", pid)
@@ -139,7 +139,7 @@ def _boot(lab: Lab, options: KernelOptions, modules: str) -> None:
 def _keep(lab: Lab, options: KernelOptions, modules: str) -> None:
     """Private mounts, then the guest, whose results are copied out of its root."""
     os.setsid()
-    kernel.enter_private_mounts()
+    linux.enter_private_mounts()
     place = lab.path("m")
     upper, root = f"{place}/u", f"{place}/r"
     overlay.mount_tmpfs(place, options.root.size, "u", "w", "r", "tmp")
@@ -193,9 +193,9 @@ def _bind(root: str, options: RootOptions) -> list[str]:
     targets = []
     for bind in overlay.binds(options):
         os.makedirs(root + bind.target, exist_ok=True)
-        kernel.mount("--rbind", bind.source, root + bind.target)
+        linux.mount("--rbind", bind.source, root + bind.target)
         if bind.read_only:
-            kernel.mount("-o", "remount,bind,ro", root + bind.target)
+            linux.mount("-o", "remount,bind,ro", root + bind.target)
         targets.append(bind.target)
     return targets
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ajhost.core.timings import STABLE_AFTER
-from scripts.lib.fuzz.mutate import mutated
+from scripts.lib.fuzz.mutator import mutated
 from tests.support import processes
 from tests.support.certificates import self_signed
 from tests.support.host import Host
@@ -43,7 +43,7 @@ _CONTROL = (
 _UNFORESEEN = ("Traceback", "not foreseen", "unexpected:", "never retrieved")
 
 
-class Live:
+class LiveHost:
     """One host, honest load, and those that send it changed input."""
 
     def __init__(self, directory: Path, rng: random.Random) -> None:

@@ -49,7 +49,7 @@ from ajhost.settings.errors import InvalidValue, SettingsError
 from ajhost.settings.load import load
 from ajhost.settings.nats_context import context_file, load_context
 from scripts.lib.fuzz.host_files import CHANGES, HostFiles
-from scripts.lib.fuzz.mutate import mutated, overwritten
+from scripts.lib.fuzz.mutator import mutated, overwritten
 from tests.support.memory_ledger import ledger_in_memory
 from tests.support.operator_mode import Operator
 from tests.support.router import headers_of, task_json

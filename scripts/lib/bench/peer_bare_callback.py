@@ -1,6 +1,6 @@
 """The peer to compare with: what one writes by hand with nats-py, handler inside the callback, nothing promised.
 
-`python -m scripts.lib.bench.peer_bare URL SUBJECT` serves until SIGTERM, and prints `ready` before.
+`python -m scripts.lib.bench.peer_bare_callback URL SUBJECT` serves until SIGTERM, and prints `ready` before.
 """
 
 from __future__ import annotations

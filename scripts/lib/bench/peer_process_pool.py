@@ -1,8 +1,8 @@
 """The least that can run handlers that compute: one reader, a pool of processes that block, one queue between them.
 
 No event loop, no ledger, no deadline, nothing promised: whatever it loses to an ideal queue, the machine takes (the
-server and the load beside it). `python -m scripts.lib.bench.peer_pool URL SUBJECT` serves with two processes until it
-is killed, and prints `ready` before.
+server and the load beside it). `python -m scripts.lib.bench.peer_process_pool URL SUBJECT` serves with two processes
+until it is killed, and prints `ready` before.
 """
 
 from __future__ import annotations
