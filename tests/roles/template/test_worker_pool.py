@@ -14,7 +14,7 @@ from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import Scale
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.fd_store import FdStore
-from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import NatsSettings, WorkerSettings
@@ -33,9 +33,8 @@ class Deaths:
         self.count = 0
         self.templates: list[int] = []
         self.pool = WorkerPool(
-            directory,
+            Generations(directory, queues),
             1,
-            queues,
             FaultGuard(logging.getLogger("test")),
             NatsSettings(),
             FdStore(Notifier()),
@@ -74,7 +73,7 @@ class Deaths:
             await until(lambda member=member: member.pid)  # type: ignore[misc]
             member.kill()
         await until(lambda: not pool.members and not pool.busy)
-        pool.close_templates()
+        pool.generations.close_templates()
 
 
 async def test_a_crash_loop_of_days_keeps_only_the_last_reasons(
@@ -108,7 +107,7 @@ async def test_a_generation_whose_template_died_is_forgotten_with_its_last_worke
             await until(lambda: any(m.pid for m in pool.members.values()))
             os.kill(template.pid, signal.SIGKILL)
             await until(lambda number=number: number in deaths.templates)  # type: ignore[misc]
-            assert not pool.has_template(number)
+            assert pool.generations.template(number) is None
         await until(lambda: all(m.pid for m in pool.members.values()))
         for member in list(pool.members.values()):
             member.kill()

@@ -32,7 +32,7 @@ def snapshot(
     slots = pool.fleet.count
     connections = {str(s): stats for s, stats in counters.connections(slots, living).items()}
     connections["supervisor"] = connection_stats(own[0]) if own else ConnectionStats()
-    generations = {number: [h.route for h in one.spec.handlers] for number, one in pool.generations.items()}
+    generations = {number: generation.routes for number, generation in pool.generations.items()}
     known: dict[str | None, int] = {None: 0}
     for names in generations.values():
         known.update(dict.fromkeys(names, 0))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 from ajhost.adapters.linux import refusals
@@ -34,15 +34,12 @@ class Reloader:
         pool: WorkerPool,
         settings: Settings,
         load: Callable[[], Settings],
-        make_spec: Callable[[Settings, int], GenerationSpec],
-        start: Callable[[GenerationSpec], Awaitable[TemplateProcess]],
         on_reloaded: Callable[[Settings, GenerationSpec], None],
     ) -> None:
-        self._pool, self._settings, self._load = pool, settings, load
-        self._make_spec, self._start, self._on_reloaded = make_spec, start, on_reloaded
+        self._pool, self._generations = pool, pool.generations
+        self._settings, self._load, self._on_reloaded = settings, load, on_reloaded
         self._lock = asyncio.Lock()
-        self._last = 1
-        self._starting: asyncio.Future[TemplateProcess] | None = None
+        self._starting: asyncio.Task[TemplateProcess] | None = None
         self._ended = asyncio.Event()
 
     def end(self) -> None:
@@ -80,14 +77,13 @@ class Reloader:
         if self._ended.is_set():
             return Decision(False, STOPPING)
         old = Scale(pool.fleet.generation, pool.fleet.count)
-        self._last += 1
-        generation = self._last
-        spec = self._make_spec(settings, generation)
-        self._starting = asyncio.ensure_future(self._start(spec))
+        spec = self._generations.make(settings)
+        generation = spec.generation
+        self._starting = asyncio.create_task(self._generations.load(spec))
         try:
             template = await self._starting
         except BaseException as error:
-            pool.generations.pop(generation, None)
+            self._generations.pop(generation, None)
             if self._ended.is_set():
                 return Decision(False, STOPPING)
             if isinstance(error, TemplateFailed | OSError):
@@ -97,7 +93,7 @@ class Reloader:
             self._starting = None
         pool.change(generation, template)
         if (failed := await self._served(generation)) is not None:
-            if pool.has_template(old.generation):
+            if self._generations.template(old.generation) is not None:
                 pool.handle(old)
             return Decision(False, failed)
         routes = _changed_routes(self._settings, settings)
@@ -112,13 +108,13 @@ class Reloader:
 
         Slots change over one after the other, so the limit is of each.
         """
-        pool, python = self._pool, self._pool.generations[generation].spec.python
+        pool, python = self._pool, self._generations[generation].spec.python
         limit = SERVE_LIMIT + (python.start_timeout if python.lifespan is not None else 0.0)
         end, served = time.monotonic() + limit, 0
         while not pool.fleet.complete():
             if (now_serving := pool.fleet.in_place(generation)) > served:
                 served, end = now_serving, time.monotonic() + limit
-            failures = pool.generations[generation].failures
+            failures = self._generations[generation].failures
             if len(failures) > 1:  # one may have been anybody's kill
                 return failures[-1]
             if time.monotonic() > end:
@@ -144,7 +140,8 @@ class Reloader:
         while True:
             # the lock is for one attempt at a time: a reload that mends the code must have its turn
             async with self._lock:
-                if self._ended.is_set() or self._pool.has_template(self._pool.fleet.generation):
+                present = self._generations.template(self._pool.fleet.generation)
+                if present is not None or self._ended.is_set():
                     return
                 try:
                     settings = replace(self._settings, nats=self._pool.access.present)

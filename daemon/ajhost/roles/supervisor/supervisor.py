@@ -17,7 +17,6 @@ from ajhost import __version__
 from ajhost.adapters import log_outputs
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import refusals
-from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.adapters.nats.requester import discover
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.host_counters import HostStats
@@ -28,12 +27,12 @@ from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.request_check import describe_signatures
-from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
+from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.control_socket import Action, Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore, Key
-from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.generations import Generations
 from ajhost.roles.supervisor.metrics_snapshot import snapshot
 from ajhost.roles.supervisor.nats_service import ServiceResponder
 from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
@@ -44,7 +43,7 @@ from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.stray_processes import StrayProcesses
-from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
+from ajhost.roles.supervisor.template_process import TemplateFailed
 from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
 from ajhost.roles.supervisor.worker_pool import PoolEvents, WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
@@ -70,6 +69,7 @@ class Supervisor(PoolEvents):
         self._loop = asyncio.get_running_loop()
         self._runtime = settings.runtime.directory
         self._queues: list[TokenQueue] = []
+        self._generations = Generations(self._runtime, self._queues)
         self.serial = new_serial()
         """Of our own ledger."""
         self.written_state: object = None
@@ -79,16 +79,14 @@ class Supervisor(PoolEvents):
         self.guard = FaultGuard(_log)
         """What failed in supervision, and how often; it goes on."""
         self._pool = WorkerPool(
-            self._runtime, self.serial, self._queues, self.guard, settings.nats, self._fd_store, self
+            self._generations, self.serial, self.guard, settings.nats, self._fd_store, self
         )
         self._phase = SupervisorPhase()
         self._fleet = self._pool.fleet
         self.timeline = Timeline(time.time)
         """What the page tells of starts, reloads and deaths."""
         self._shutdown = Shutdown(self._pool, notifier)
-        self._reloader = Reloader(
-            self._pool, settings, load, self._make_spec, self._start_template, self._on_reloaded
-        )
+        self._reloader = Reloader(self._pool, settings, load, self._on_reloaded)
         self._began_ns = time.monotonic_ns()
         self._strays = StrayProcesses(self._pool)
         self._drainer = Drainer(self._pool, self.timeline, self._phase, self._tell_state)
@@ -119,11 +117,11 @@ class Supervisor(PoolEvents):
         await self._stop()
 
     async def _start(self) -> None:
-        spec = self._make_spec(self._settings, 1)
+        spec = self._generations.make(self._settings)
         routes = ", ".join(repr(h.route) for h in spec.handlers)
         _log.info("starting %d workers for %s", spec.workers.count, routes)
         _log.info("%s", describe_signatures(spec.signature))
-        template = asyncio.create_task(self._start_template(spec))
+        template = asyncio.create_task(self._generations.load(spec))
         standby = asyncio.create_task(self._open_standby(spec))
         try:
             # whichever fails first: bad handlers are told even while no server can be reached
@@ -138,7 +136,7 @@ class Supervisor(PoolEvents):
             standby.cancel()
         self._write_state()
         self._pool.change(1, template.result())
-        if failures := self._pool.generations[1].failures:
+        if failures := self._generations[1].failures:
             raise StartupFailed(failures[0])  # a ledger that cannot be made: better no host than half a one
 
     async def _open_standby(self, spec: GenerationSpec) -> None:
@@ -166,40 +164,13 @@ class Supervisor(PoolEvents):
 
     def _loaded(self) -> Sequence[HandlerDescription]:
         """The handlers of the present generation; none while its template is made anew."""
-        generation = self._pool.generations.get(self._fleet.generation)
-        return () if generation is None or generation.template is None else generation.template.handlers
+        template = self._generations.template(self._fleet.generation)
+        return () if template is None else template.handlers
 
     def _on_waiting(self, why: str) -> None:
         self._phase.waiting = why
         self._notifier.status(f"waiting for NATS: {why}")
         self.write_state()
-
-    def _make_spec(self, settings: Settings, generation: int) -> GenerationSpec:
-        known = {queue.name for queue in self._queues}
-        self._queues.extend(open_queue(n) for n in queue_names(settings.handlers) if n not in known)
-        spec = GenerationSpec(
-            generation=generation,
-            runtime=self._runtime,
-            nats=settings.nats,
-            python=settings.python,
-            workers=settings.workers,
-            handlers=settings.handlers,
-            signature=settings.signature,
-            log=settings.log,
-            queues=tuple(queue.name for queue in self._queues),
-            schemas=settings.nats.service,
-            tell_trust=trusts_interpreter(settings.nats),
-        )
-        self._pool.generations[generation] = Generation(spec)
-        return spec
-
-    async def _start_template(self, spec: GenerationSpec) -> TemplateProcess:
-        template = await TemplateProcess.start(spec, self._queues, spec.python.import_timeout)
-        for warning in template.warnings:
-            _log.warning("the imports left something behind: %s", warning)
-        if template.distrust:
-            _log.warning("%s", template.distrust)
-        return template
 
     # -- events ---------------------------------------------------------------------------------
 
@@ -359,7 +330,7 @@ class Supervisor(PoolEvents):
             self._write_state()
 
     def _write_state(self) -> None:
-        routes = {n: [h.route for h in g.spec.handlers] for n, g in self._pool.generations.items()}
+        routes = {number: generation.routes for number, generation in self._generations.items()}
         settings = str(self._settings.file) if self._settings.has_file else ""
         self.written_state = state_file.write(
             self._runtime,
@@ -382,7 +353,7 @@ class Supervisor(PoolEvents):
         self._notifier.stopping("leaving the queue group")
         self.write_state()  # an ordered stop ends a drain
         await self._phase.stop(self._shutdown, stop_limit(self._settings))
-        self._pool.close_templates()
+        self._generations.close_templates()
         await self._strays.end_all()
         for queue in self._queues:
             queue.close()

@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
@@ -46,11 +45,10 @@ from ajhost.roles.messages import (
     WorkerReady,
 )
 from ajhost.roles.process_specs import WorkerSpec
-from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.fd_store import FdStore, Key
-from ajhost.roles.supervisor.generation import Generation
+from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.nats_access import NatsAccess
 from ajhost.roles.supervisor.stacks import StacksInspector
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
@@ -82,9 +80,8 @@ class WorkerPool(WorkerEvents):
 
     def __init__(
         self,
-        runtime: Path,
+        generations: Generations,
         serial: int,
-        queues: list[TokenQueue],
         guard: FaultGuard,
         nats: NatsSettings,
         fd_store: FdStore,
@@ -98,14 +95,13 @@ class WorkerPool(WorkerEvents):
         self._memory_kills = MemoryKills()
         self.canceller = Canceller(self.members, self._inquiry)
         self.inspector = StacksInspector(self.members, self._inquiry)
-        self.generations: dict[int, Generation] = {}
-        """Those that have a worker or are about to have one."""
+        self.generations = generations
         self.max_payload = 0
         self.supervisor_place = ""
         self._told_size = 0
-        self.runtime = runtime
-        self._directory, self._serial = runtime / "ledger", serial
-        self._queues, self.guard = queues, guard
+        self.runtime = generations.runtime
+        self._directory, self._serial = self.runtime / "ledger", serial
+        self.guard = guard
         self._fd_store, self._events = fd_store, events
         self.background = Background(guard)
 
@@ -138,11 +134,6 @@ class WorkerPool(WorkerEvents):
         self.handle(Scale(number, generation.spec.workers.count))
         # not earlier: one that died while the host waited for its server is missed by nobody before this
         template.on_death(lambda how: self._template_died(generation, how))
-
-    def has_template(self, number: int) -> bool:
-        """Whether workers of that generation can be forked."""
-        generation = self.generations.get(number)
-        return generation is not None and generation.template is not None
 
     def _template_died(self, generation: Generation, how: str) -> None:
         generation.template = None
@@ -196,13 +187,12 @@ class WorkerPool(WorkerEvents):
         )
         with theirs:
             try:
-                generation = self.generations.get(spawn.generation)
-                template = None if generation is None else generation.template
-                if template is None:
+                if (template := self.generations.template(spawn.generation)) is None:
                     raise TemplateFailed(["its template is dead, and there is no new one yet"])
-                for queue in [queue for queue in self._queues if queue.is_shut()]:
+                queues = self.generations.queues
+                for queue in [queue for queue in queues if queue.is_shut()]:
                     queue.renew()
-                spawned = await template.spawn(worker_spec, theirs, self._queues)
+                spawned = await template.spawn(worker_spec, theirs, queues)
             except Exception as error:  # whatever it is: the slot must be filled again
                 del self.members[spawn.serial]
                 member.discard()
@@ -222,7 +212,7 @@ class WorkerPool(WorkerEvents):
 
     def _spawn_failed(self, spawn: Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)
-        self._note_failure(spawn.generation, why)
+        self.generations.note_failure(spawn.generation, why)
         asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
 
     def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
@@ -299,7 +289,7 @@ class WorkerPool(WorkerEvents):
             _log.error("worker %d (pid %d) died: %s", member.slot, member.pid, how)
             if known is not None and known.state is WorkerState.STARTING:
                 why = member.last_words or f"worker {member.slot} died before it served: {how}"
-                self._note_failure(member.generation, why)
+                self.generations.note_failure(member.generation, why)
         del self.members[member.serial]
         with self.guard("counting what a dead worker did"):
             self.counters.absorb(member.ledger)
@@ -312,17 +302,6 @@ class WorkerPool(WorkerEvents):
         self.handle(Died(serial))
         self._retire_generations()
 
-    def _note_failure(self, number: int, why: str) -> None:
-        if (generation := self.generations.get(number)) is not None:
-            generation.failures.append(why)
-
     def _retire_generations(self) -> None:
-        """Forgets generations of which nobody lives and which are not the present one, their templates dead or not."""
-        alive = {m.generation for m in self.members.values()} | {self.fleet.generation}
-        for number in [n for n, g in self.generations.items() if g.in_use and n not in alive]:
-            self.generations.pop(number).close()
-
-    def close_templates(self) -> None:
-        """Ends every template."""
-        while self.generations:
-            self.generations.popitem()[1].close()
+        """All but the present one, which has no worker perhaps, and those that have one."""
+        self.generations.retire({m.generation for m in self.members.values()} | {self.fleet.generation})

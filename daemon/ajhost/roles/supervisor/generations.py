@@ -1,0 +1,111 @@
+"""Generations: the settings and the code of each start and reload, and the template that forks workers of it.
+
+The queues outlive them: what waits there runs on the code of a later generation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ajhost.adapters.nats.credentials import trusts_interpreter
+from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
+from ajhost.roles.supervisor.template_process import TemplateProcess
+from ajhost.settings.values import Settings
+
+_log = logging.getLogger("ajhost.supervisor")
+_KEPT = 8
+"""A code that dies at every start would fill the memory in days."""
+
+
+@dataclass(slots=True)
+class Generation:
+    """`template` is None before it has loaded the handlers, and after its death."""
+
+    spec: GenerationSpec
+    template: TemplateProcess | None = None
+    in_use: bool = False
+    """Whether workers were asked for: it can be forgotten when the last one is gone."""
+    failures: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    """Why its last workers died before they served."""
+
+    @property
+    def number(self) -> int:
+        """Counted from 1 since the start."""
+        return self.spec.generation
+
+    @property
+    def routes(self) -> list[str]:
+        """In the order that ledger entries count in."""
+        return [handler.route for handler in self.spec.handlers]
+
+    def close(self) -> None:
+        """Ends its template; its workers live on."""
+        if self.template is not None:
+            self.template.close()
+            self.template = None
+
+
+class Generations(dict[int, Generation]):
+    """Those that have a worker or are about to have one, by number."""
+
+    def __init__(self, runtime: Path, queues: list[TokenQueue]) -> None:
+        super().__init__()
+        self.runtime, self.queues = runtime, queues
+        self._last = 0
+
+    def make(self, settings: Settings) -> GenerationSpec:
+        """The next one, with the queues that its routes need; it has no template yet."""
+        self._last += 1
+        known = {queue.name for queue in self.queues}
+        self.queues.extend(open_queue(n) for n in queue_names(settings.handlers) if n not in known)
+        spec = GenerationSpec(
+            generation=self._last,
+            runtime=self.runtime,
+            nats=settings.nats,
+            python=settings.python,
+            workers=settings.workers,
+            handlers=settings.handlers,
+            signature=settings.signature,
+            log=settings.log,
+            queues=tuple(queue.name for queue in self.queues),
+            schemas=settings.nats.service,
+            tell_trust=trusts_interpreter(settings.nats),
+        )
+        self[self._last] = Generation(spec)
+        return spec
+
+    async def load(self, spec: GenerationSpec) -> TemplateProcess:
+        """Starts the template of a generation; the log tells what its imports have left behind.
+
+        :raises TemplateFailed: with every reason.
+        """
+        template = await TemplateProcess.start(spec, self.queues, spec.python.import_timeout)
+        for warning in template.warnings:
+            _log.warning("the imports left something behind: %s", warning)
+        if template.distrust:
+            _log.warning("%s", template.distrust)
+        return template
+
+    def template(self, number: int) -> TemplateProcess | None:
+        """What forks workers of a generation; None if nothing does."""
+        generation = self.get(number)
+        return None if generation is None else generation.template
+
+    def note_failure(self, number: int, why: str) -> None:
+        """A worker died before it served."""
+        if (generation := self.get(number)) is not None:
+            generation.failures.append(why)
+
+    def retire(self, alive: set[int]) -> None:
+        """Forgets those that were in use and are not `alive` any more, their templates dead or not."""
+        for number in [n for n, generation in self.items() if generation.in_use and n not in alive]:
+            self.pop(number).close()
+
+    def close_templates(self) -> None:
+        """Forgets all of them."""
+        while self:
+            self.popitem()[1].close()
