@@ -127,7 +127,7 @@ class _Try(Attempt):
     __slots__ = ("decided", "ended")
 
     def __init__(self, handler: LoadedHandler, task: Task[Any], deadline: float, received: float) -> None:
-        super().__init__(Route(0, handler, ""), task, deadline, received)
+        super().__init__(Route(0, handler, ""), task._record, task, deadline, received)
         self.decided: asyncio.Future[outcome.Outcome] = asyncio.get_running_loop().create_future()
         self.ended = asyncio.Event()
 

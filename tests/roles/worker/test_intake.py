@@ -36,7 +36,7 @@ from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.recovery.takeover import Takeover
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.orphaned import Orphaned
+from ajhost.roles.worker.orphaned import Ending, Orphaned
 from ajhost.roles.worker.request import BEGINNING
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import Retirement
@@ -95,7 +95,7 @@ class Worker:
             self.producer,
             Lives(1.0),
             attempts,
-            Retirement(self.executor, 0, Orphaned(lambda: None), lambda request: None),
+            Retirement(self.executor, 0, Orphaned(Ending()), lambda request: None),
             backlog=100,
         )
         self.consumer = Consumer(

@@ -8,11 +8,12 @@ import logging
 import time
 from collections.abc import Collection
 
+from ajhost.core.stacks_gate import StacksGate
 from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
-from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
+from ajhost.roles.worker.stacks import stacks_of
 from ajhost.roles.worker.thread_pool import Threads
 
 _log = logging.getLogger("ajhost.worker")
@@ -29,7 +30,7 @@ class DeadlineEvents:
 class Deadlines:
     """Enforces the deadlines of the executor's `attempts`, by one timer for all of them.
 
-    `stacks` tells what tasks are doing at their deadlines.
+    What a task is doing that still runs at its deadline is logged, as often as `stacks` lets it.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Deadlines:
         kill_grace: float,
         threads: Threads,
         events: DeadlineEvents,
-        stacks: DeadlineStacks | None,
+        stacks: StacksGate | None,
     ) -> None:
         self._loop = loop
         self._attempts = attempts
@@ -93,17 +94,23 @@ class Deadlines:
         if attempt.answer(outcome) is not RUNNING:
             return
         attempt.grace = now + self._kill_grace
-        if tell and self._stacks is not None and self._stacks.wanted(attempt):
+        if (
+            tell
+            and self._stacks is not None
+            and self._stacks.take(attempt.handler.route, time.monotonic_ns())
+        ):
             self._loop.call_soon(self._tell_and_stop, attempt)  # when the answer has left
         else:
             self._stop(attempt)
 
     def _tell_and_stop(self, attempt: Attempt) -> None:
-        if self._stacks is not None and attempt in self._attempts:
-            # source files, and how a future shows itself, are the application's
-            with contextlib.suppress(Exception):
-                self._stacks.tell(attempt, thread_name(attempt))
-            self._stop(attempt)
+        if attempt not in self._attempts:
+            return
+        # source files, and how a future shows itself, are the application's
+        with contextlib.suppress(Exception):
+            text, extra = stacks_of([attempt]), attempt.labels().extras()
+            _log.warning("route %r: at its deadline, %s", attempt.handler.route, text, extra=extra)
+        self._stop(attempt)
 
     def _stop(self, attempt: Attempt) -> None:
         if attempt.work is None:
@@ -129,18 +136,13 @@ class Deadlines:
         self._events.code_stuck(reason)
 
 
-def thread_name(attempt: Attempt) -> str:
-    """Of the thread that runs it."""
-    return f"{attempt.handler.route or 'catch-all'} {attempt.task.id}"
-
-
 def exceeded(attempt: Attempt) -> str:
     """Says which limit it was. Both are counted from the time of receipt."""
     took = attempt.deadline - attempt.received
     timeout = attempt.handler.timeout
     if timeout is not None and took > timeout - DEADLINE_SWEEP:
         whose = "the route's timeout"
-    elif attempt.task._record.without_deadline:
+    elif attempt.record.without_deadline:
         whose = "workers.default_timeout, as the request has no deadline"
     else:
         whose = "the task's deadline"

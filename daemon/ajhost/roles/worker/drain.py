@@ -6,41 +6,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
 
-from ajhost.adapters.nats.connection import Connection
 from ajhost.core.timings import CLOSE_LIMIT, FLUSH_LIMIT, POLL_INTERVAL, POLL_INTERVAL_LAST
-from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import GroupLeft
-from ajhost.roles.shared_queue.consumer import Consumer
-from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.queue_group import GroupMembership
+from ajhost.roles.worker.parts import WorkerParts
 
 _log = logging.getLogger("ajhost.worker")
 
 
 class Drain:
-    """One drain. `finish` is set when the worker may end with nothing held, `hurry` when it must at once."""
+    """One drain."""
 
-    def __init__(
-        self,
-        ledger: LedgerWriter,
-        connection: Connection,
-        group: GroupMembership,
-        producer: Producer,
-        consumer: Consumer,
-        intake: Intake,
-        finish: asyncio.Event,
-        hurry: asyncio.Event,
-        tell: Callable[[GroupLeft], None],
-    ) -> None:
-        self._ledger, self._connection, self._group = ledger, connection, group
-        self._producer, self._consumer, self._intake = producer, consumer, intake
-        self._finish, self._hurry = finish, hurry
-        self._tell = tell
-        self._out = connection.transport.out
+    def __init__(self, parts: WorkerParts) -> None:
+        self._parts, self._ending, self._out = parts, parts.ending, parts.transport.out
         self._leaving = asyncio.create_task(self._leave())
 
     async def run(self, end: float) -> None:
@@ -48,11 +27,13 @@ class Drain:
         loop = asyncio.get_running_loop()
         while not self._done():
             left = end - loop.time()
-            if left <= 0 or self._hurry.is_set():
+            if left <= 0 or self._ending.hurry.is_set():
                 if self._unfinished:
                     _log.warning("%d tasks remain: answering that they were not finished", self._unfinished)
-                self._consumer.end()  # what is freed now must not be filled again
-                self._intake.give_up(FailureReason.DRAINING.text("the host stopped before the task ended"))
+                self._parts.consumer.end()  # what is freed now must not be filled again
+                self._parts.intake.give_up(
+                    FailureReason.DRAINING.text("the host stopped before the task ended")
+                )
                 break
             await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)
@@ -62,20 +43,20 @@ class Drain:
         self._leaving.cancel()
 
     async def _leave(self) -> None:
-        self._group.close()
-        await self._connection.leave()
-        self._tell(GroupLeft())
+        self._parts.group.close()
+        await self._parts.connection.leave()
+        self._parts.channel.tell(GroupLeft())
 
     def _done(self) -> bool:
-        self._producer.expire(time.monotonic_ns())
+        self._parts.producer.expire(time.monotonic_ns())
         self._out.confirm()
         if self._leaving.done():
             self._leaving.result()
-        return self._leaving.done() and self._finish.is_set() and not self._unfinished
+        return self._leaving.done() and self._ending.finish.is_set() and not self._unfinished
 
     @property
     def _unfinished(self) -> int:
-        return self._ledger.held - self._out.held
+        return self._parts.ledger.held - self._out.held
 
     async def _flush(self, end: float) -> None:
         """Waits until the server has the last replies, as long as it can be reached within reason.
@@ -86,7 +67,7 @@ class Drain:
         least = loop.time() + FLUSH_LIMIT
         while True:
             self._out.confirm()
-            repeating = self._out.repeating and not self._hurry.is_set()
+            repeating = self._out.repeating and not self._ending.hurry.is_set()
             if not (self._out.unsent or self._out.unconfirmed or repeating):
                 break
             if loop.time() >= (max(least, end) if repeating else least):
@@ -95,4 +76,4 @@ class Drain:
         self._out.release_held()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_LIMIT):
-                await self._connection.close()
+                await self._parts.connection.close()

@@ -15,12 +15,12 @@ from typing import Any
 from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.log_record import CURRENT_TASK
 from ajhost.api import Task
+from ajhost.core.stacks_gate import StacksGate
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles import attempt_records, overload
 from ajhost.roles.application import around
 from ajhost.roles.worker import forked_child
-from ajhost.roles.worker.deadline_stacks import DeadlineStacks
-from ajhost.roles.worker.deadlines import DeadlineEvents, Deadlines, exceeded, thread_name
+from ajhost.roles.worker.deadlines import DeadlineEvents, Deadlines, exceeded
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.handler_outcome import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.request import ANSWERED, Attempt, StuckReason
@@ -55,11 +55,11 @@ class Executor:
         kill_grace: float,
         flush_after: Callable[[Callable[[], None]], None],
         events: ExecutorEvents,
-        stacks: DeadlineStacks | None = None,
+        stacks: StacksGate | None = None,
     ) -> None:
         """`flush_after(work)` has to call `work`, which ends attempts of threads; it may send replies then.
 
-        `stacks` tells what tasks are doing at their deadlines.
+        `stacks`: how often the log tells what tasks are doing at their deadlines; never without one.
         """
         self._loop = loop
         self._context = contextvars.copy_context()
@@ -94,9 +94,7 @@ class Executor:
             self._run_on_loop(attempt, call, self._context.copy())
         else:
             try:
-                self._threads.run(
-                    thread_name(attempt), self._context.copy(), lambda: self._in_thread(attempt)
-                )
+                self._threads.run(attempt.thread_name, self._context.copy(), lambda: self._in_thread(attempt))
             except NoThreads as refusal:
                 failed = Failed(overload.no_thread(str(refusal)))
                 self._loop.call_soon(self._end, attempt, failed)
@@ -228,7 +226,7 @@ class Executor:
                 self._post(land, result, None)
 
         try:
-            self._threads.run(thread_name(attempt), contextvars.copy_context(), work)
+            self._threads.run(attempt.thread_name, contextvars.copy_context(), work)
         except NoThreads as refusal:
             raise RuntimeError(str(refusal)) from None
         try:
@@ -266,7 +264,7 @@ class Executor:
 
     def cancel(self, task: str, outcome: Outcome) -> bool:
         """Answers for the tasks of that id at once, then cancels them. Whether there was one."""
-        found = [attempt for attempt in self.unanswered() if attempt.task.id == task]
+        found = [attempt for attempt in self.unanswered() if attempt.record.id == task]
         now = time.monotonic()
         for attempt in found:
             self._deadlines.answer_and_cancel(attempt, outcome, now)
@@ -274,7 +272,7 @@ class Executor:
 
     def stacks(self, task: str) -> str:
         """What the task of that id is doing, or each that runs if it is empty; for people."""
-        return stacks_of((a for a in self._attempts if task in ("", a.task.id)), thread_name)
+        return stacks_of(a for a in self._attempts if task in ("", a.record.id))
 
     def unanswered(self) -> list[Attempt]:
         """The attempts that have no answer yet."""

@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from ajhost import api
 from ajhost.adapters.daemon_thread import start_daemon_thread
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
-from ajhost.roles.application import LIFESPAN_THREAD, Lifespan, manager_of
+from ajhost.roles.application import LIFESPAN_THREAD, manager_of
 from ajhost.roles.handlers import load_lifespan
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.worker.leftovers import is_library
+from ajhost.settings.values import PythonSettings
 
 _log = logging.getLogger("ajhost.worker")
 
@@ -38,59 +37,32 @@ class LifespanRunner:
 
     def __init__(
         self,
-        name: str,
-        lifespan: Lifespan,
+        python: PythonSettings,
         worker: api.Worker,
-        *,
-        start_timeout: float,
-        stop_timeout: float,
         on_end: Callable[[str], None],
         beat: Callable[[], None],
     ) -> None:
-        """Times in seconds. `beat` writes the heartbeat, and is called by a thread."""
-        self._name, self._lifespan, self._worker = name, lifespan, worker
-        self._start_timeout, self._stop_timeout, self._on_end = start_timeout, stop_timeout, on_end
+        """`python` names the lifespan. `beat` writes the heartbeat, and is called by a thread."""
+        assert python.lifespan is not None
+        self._python, self._name, self._worker = python, python.lifespan, worker
+        self._lifespan = load_lifespan(self._name)
+        self._on_end, self._beat = on_end, beat
         self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._beat = beat
         self._leave = asyncio.Event()
         self._task: asyncio.Task[BaseException | None] | None = None
         self._cut_at = ""
 
-    @classmethod
-    def of(
-        cls,
-        spec: GenerationSpec,
-        worker_spec: WorkerSpec,
-        on_end: Callable[[str], None],
-        beat: Callable[[], None],
-    ) -> Self | None:
-        """The lifespan of a worker, or None if its application has none."""
-        python = spec.python
-        if python.lifespan is None:
-            return None
-        return cls(
-            python.lifespan,
-            load_lifespan(python.lifespan),
-            api.Worker(worker_spec.slot, worker_spec.generation, os.getpid()),
-            start_timeout=python.start_timeout,
-            stop_timeout=python.stop_timeout,
-            on_end=on_end,
-            beat=beat,
-        )
-
     async def enter(self) -> Any:
         """Enters it, and returns what it yields. :raises LifespanFailed: it raised, or took too long."""
         self._task = task = asyncio.create_task(self._live(), name="lifespan")
-        with self._beating(self._start_timeout):
-            await asyncio.wait(
-                {self._entered, task}, timeout=self._start_timeout, return_when="FIRST_COMPLETED"
-            )
+        limit = self._python.start_timeout
+        with self._beating(limit):
+            await asyncio.wait({self._entered, task}, timeout=limit, return_when="FIRST_COMPLETED")
         if self._entered.done():
             return self._entered.result()
         if not task.done():
-            raise LifespanFailed(
-                f"python.lifespan: {self._name} took more than {self._start_timeout:g} s{await self._cut(task)}"
-            )
+            where = await self._cut(task)
+            raise LifespanFailed(f"python.lifespan: {self._name} took more than {limit:g} s{where}")
         error = asyncio.CancelledError() if task.cancelled() else task.result()
         assert error is not None
         raise LifespanFailed(
@@ -153,11 +125,12 @@ class LifespanRunner:
         self._leave.set()
         if not self._entered.done():
             task.cancel()
-        with self._beating(self._stop_timeout):
-            await asyncio.wait({task}, timeout=self._stop_timeout)
+        limit = self._python.stop_timeout
+        with self._beating(limit):
+            await asyncio.wait({task}, timeout=limit)
         if not task.done():
             where = await self._cut(task)
-            _log.error("python.lifespan: %s did not end within %g s%s", self._name, self._stop_timeout, where)
+            _log.error("python.lifespan: %s did not end within %g s%s", self._name, limit, where)
         elif not task.cancelled() and (error := task.result()) is not None:
             _log.error("python.lifespan: %s raised at its end", self._name, exc_info=error)
 

@@ -15,21 +15,16 @@ from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import freed_memory, ledger_file
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
-from ajhost.core.clock_offset import ClockOffset
-from ajhost.core.login_gate import LoginGate
-from ajhost.core.server_restart import RestartWindow
-from ajhost.core.stacks_gate import StacksGate
 from ajhost.ledger.layout import Word
-from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import StacksFile, encode
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
 from ajhost.roles.worker import signals
-from ajhost.roles.worker.deadline_stacks import DeadlineStacks
 from ajhost.roles.worker.exit import finish
 from ajhost.roles.worker.fail_stop import fail
+from ajhost.roles.worker.parts import WorkerParts
 from ajhost.roles.worker.worker import Worker
 
 
@@ -52,33 +47,17 @@ def run(
     ledger = LockedLedger(spec.runtime / "ledger", worker_spec.serial)
     ledger.words[Word.PID] = os.getpid()
     supervisor = MappedLedger(spec.runtime / "ledger", worker_spec.supervisor)
-    restart_window, offset = RestartWindow(supervisor), ClockOffset(supervisor)
-    gate = LoginGate(supervisor.words[Word.LOGIN_GATE :])
-    deadline_stacks = DeadlineStacks(StacksGate(supervisor.words[Word.STACKS_TOLD :]))
+    to_supervisor = Channel(channel)
+    if stacks >= 0:
+        to_supervisor.send(encode(StacksFile()), [stacks])
     shared = [TokenQueue(name, receive, send) for name, receive, send in queues]
 
-    attempts = Attempts.of(spec)
-    supervisor_channel = Channel(channel)
-    if stacks >= 0:
-        supervisor_channel.send(encode(StacksFile()), [stacks])
-
     async def serve() -> NoReturn:
-        worker = Worker(
-            spec,
-            worker_spec,
-            handlers,
-            supervisor_channel,
-            shared,
-            ledger,
-            restart_window,
-            offset,
-            gate,
-            attempts,
-            deadline_stacks,
-        )
+        parts = WorkerParts(spec, worker_spec, handlers, shared, to_supervisor, ledger, supervisor)
+        worker = Worker(parts, worker_spec)
         status = await worker.run()
         # not after the loop was closed: that would wait for tasks that swallow their cancellation
-        finish(status, worker.beat_from_thread)
+        finish(status, worker.heartbeat.from_thread)
 
     # not `uvloop.run`, which waits for every task before it lets an exception out
     loop = uvloop.new_event_loop()

@@ -59,13 +59,17 @@ class Attempt:
     """A handler's run. The loop calls all methods; a thread that executes it calls `begin_in_thread` and `returned`."""
 
     __slots__ = (
-        "begun", "deadline", "grace", "handler", "phase", "received", "route", "stuck", "task", "told", "work",
+        "begun", "deadline", "grace", "handler", "phase", "received", "record", "route", "stuck", "task", "told",
+        "work",
     )  # fmt: skip
 
-    def __init__(self, route: Route, task: Task, deadline: float, received: float) -> None:
-        """Times are monotonic seconds."""
+    def __init__(
+        self, route: Route, record: TaskRecord, task: Task, deadline: float, received: float
+    ) -> None:
+        """`task` is what the handler sees of `record`. Times are monotonic seconds."""
         self.route = route
         self.handler = route.handler
+        self.record = record
         self.task = task
         self.deadline = deadline
         self.received = received
@@ -121,9 +125,14 @@ class Attempt:
 
     def labels(self) -> TaskLabels:
         """What log records of the handler bear."""
-        task = self.task
+        record = self.record
         took = time.monotonic() - self.received
-        return TaskLabels(task.id, task.type, self.handler.route, task.tries, took)
+        return TaskLabels(record.id, record.type, self.handler.route, record.tries, took)
+
+    @property
+    def thread_name(self) -> str:
+        """Of the thread that runs it, if one does."""
+        return f"{self.handler.route or 'catch-all'} {self.record.id}"
 
 
 class Request(Attempt):
@@ -133,7 +142,7 @@ class Request(Attempt):
     None before that.
     """
 
-    __slots__ = ("came", "index", "owned", "record", "reply", "responder")
+    __slots__ = ("came", "index", "owned", "reply", "responder")
 
     def __init__(
         self,
@@ -149,6 +158,7 @@ class Request(Attempt):
         # not by `super().__init__`: made for every request
         self.route = route
         self.handler = route.handler
+        self.record = record
         self.task = task
         self.deadline = deadline
         self.received = self.came = received
@@ -161,7 +171,6 @@ class Request(Attempt):
         self.responder = responder
         self.index = index
         self.reply = reply
-        self.record = record
         self.owned: bool | None = None
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from ajhost.adapters.log_record import TaskLabels
+from ajhost.adapters.log_record import Labelled
 from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.core.route_stats import TaskTimes
 from ajhost.ledger.writer import LedgerWriter
@@ -14,6 +14,7 @@ from ajhost.protocol.task_record import TaskRecord
 from ajhost.protocol.wire import as_told, encode_reply, encode_result
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About
+from ajhost.roles.worker.route import Route
 
 
 class Out(Protocol):
@@ -37,28 +38,16 @@ class Counts:
         self.busy = 0.0
 
 
-class Numbered(Protocol):
-    """A route."""
-
-    index: int
-
-
-class Started(Protocol):
+class Started(Labelled, Protocol):
     """A request that has begun, or that is answered for as if it had (`roles.worker.request.Request`)."""
 
     index: int
     reply: bytes
     record: TaskRecord
+    route: Route
     begun: float
     came: float
     told: bool
-
-    @property
-    def route(self) -> Numbered:
-        """What it is for."""
-
-    def labels(self) -> TaskLabels:
-        """What its log records bear."""
 
 
 class Responder:

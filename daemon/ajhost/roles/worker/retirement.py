@@ -13,7 +13,7 @@ from ajhost.roles.worker.orphaned import Orphaned
 
 
 class Retirement:
-    """`asked`: whether it has asked already. `counts`: whether `max_tasks` (0: no limit) limits the tasks."""
+    """`counts`: whether `max_tasks` (0: no limit) limits the tasks."""
 
     def __init__(
         self, executor: Executor, max_tasks: int, orphaned: Orphaned, tell: Callable[[RecycleRequest], None]
@@ -21,7 +21,7 @@ class Retirement:
         self._executor, self._slots = executor, executor.capacity
         self._max_tasks = self._left = max_tasks
         self._orphaned, self._tell = orphaned, tell
-        self.counts, self.asked = max_tasks > 0, False
+        self.counts, self._asked = max_tasks > 0, False
 
     def started(self) -> None:
         """One of the tasks that may start here does so."""
@@ -37,8 +37,9 @@ class Retirement:
 
     def ask(self, why: str) -> None:
         """Asks for another worker, if there is somebody to ask."""
-        if not self.asked:
-            self.asked = True
+        if not self._asked:
+            self._asked = True
+            self._orphaned.grace = 0.0
             self._tell(RecycleRequest(why))
         if self._orphaned.alone:
-            self._orphaned.leave()
+            self._orphaned.ending.leave_and_finish()

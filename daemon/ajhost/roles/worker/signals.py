@@ -109,16 +109,11 @@ def _as_in_a_script() -> None:
 
 
 class SignalKeeper:
-    """Puts back handlers that user code replaces, and logs it. `on_unrecoverable(why)`: the worker must be replaced."""
+    """Puts back handlers that user code replaces, and logs it. `retire(why)`: the worker must be replaced."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        on_term: Callable[[], None],
-        on_unrecoverable: Callable[[str], None],
-    ) -> None:
-        loop.add_signal_handler(signal.SIGTERM, on_term)
-        self._on_unrecoverable = on_unrecoverable
+    def __init__(self, loop: asyncio.AbstractEventLoop, retire: Callable[[str], None]) -> None:
+        loop.add_signal_handler(signal.SIGTERM, retire, "SIGTERM")
+        self._retire = retire
         ours = [(number, _handler_of(number)) for number in _OURS]
         self._ours: Iterator[tuple[signal.Signals, Handler]] = itertools.cycle(ours)
         self._python = signal_actions.handler_of(signal_actions.read(signal.SIGTERM))
@@ -162,7 +157,7 @@ class SignalKeeper:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         text = _set_by_user(signal.SIGCHLD, current)
         if signal_actions.handler_of(self._child) == signal_actions.NOTHING:
-            self._on_unrecoverable(f"{text}: {_CHILD}")
+            self._retire(f"{text}: {_CHILD}")
         signal_actions.write(signal.SIGCHLD, self._child)
         signal.raise_signal(signal.SIGCHLD)
         _log.warning("%s: put back: %s", text, _CHILD)

@@ -21,8 +21,8 @@ _LONGEST_CHAIN = 200
 _LONGEST_TEXT = 200_000
 
 
-def stacks_of(attempts: Iterable[Attempt], name_of: Any) -> str:
-    """A paragraph for each attempt, oldest first. `name_of(attempt)` names the thread that runs it."""
+def stacks_of(attempts: Iterable[Attempt]) -> str:
+    """A paragraph for each attempt, oldest first."""
     frames = sys._current_frames()
     threads = {thread.name: thread.ident for thread in threading.enumerate()}
     now = time.monotonic()
@@ -33,7 +33,7 @@ def stacks_of(attempts: Iterable[Attempt], name_of: Any) -> str:
         left = attempt.deadline - now
         until = f"{left:.1f} s to its deadline" if left > 0 else "past its deadline"
         head = f"task {labels.id} (type {labels.type}, route {labels.route!r}, try {labels.tries}) {since}, {until}"
-        frame = frames.get(threads.get(name_of(attempt)) or -1)
+        frame = frames.get(threads.get(attempt.thread_name) or -1)
         if frame is not None:
             lines = ["  in a thread:", *_thread(frame)]
         elif attempt.work is not None:

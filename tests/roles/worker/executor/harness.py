@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.task_record import read_task
+from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.request import Attempt, Phase, StuckReason
@@ -44,10 +44,10 @@ class Noted(Attempt):
     __slots__ = ("host", "index")
 
     def __init__(
-        self, host: ExecutorHarness, index: int, route: Route, task: Task, deadline: float, now: float
+        self, host: ExecutorHarness, index: int, route: Route, record: TaskRecord, payload: bytes, ends: float
     ) -> None:
         self.host, self.index = host, index
-        super().__init__(route, task, deadline, now)
+        super().__init__(route, record, Task(record, ends, payload), ends, time.monotonic())
 
     def begin(self) -> bool:
         if self.phase is Phase.ANSWERED:
@@ -112,12 +112,11 @@ class ExecutorHarness(ExecutorEvents):
         is_async = inspect.iscoroutinefunction(function)
         handler = LoadedHandler(route, "m:f", function, is_async, timeout, None, False, 0)
         record = read_task(b'{"id":"T%d","type":"email:new","queue":"Q","tries":2}' % self._started)
-        now = time.monotonic()
-        ends = now + seconds
+        ends = time.monotonic() + seconds
         index = self._started
         self._started += 1
         route_ = Route(0, handler, "")
-        self.executor.start(Noted(self, index, route_, Task(record, ends, payload), ends, now))
+        self.executor.start(Noted(self, index, route_, record, payload, ends))
         return index
 
     def of(self, index: int) -> list[str]:

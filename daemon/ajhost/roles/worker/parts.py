@@ -1,0 +1,139 @@
+"""The parts of a worker and how they are joined: what one of them tells is for another to act upon."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+
+from ajhost.adapters.linux.channel import Channel
+from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.adapters.nats.connection import Connection
+from ajhost.adapters.nats.interfaces import Received, Sink
+from ajhost.core.clock_offset import ClockOffset
+from ajhost.core.login_gate import LoginGate
+from ajhost.core.server_restart import RestartWindow
+from ajhost.core.stacks_gate import StacksGate
+from ajhost.ledger.layout import Word
+from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.subjects import host_subjects
+from ajhost.roles.attempt_records import Attempts
+from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.process_specs import GenerationSpec, WorkerSpec, connection_name
+from ajhost.roles.request_check import RequestChecker
+from ajhost.roles.shared_queue.consumer import Consumer
+from ajhost.roles.shared_queue.producer import Producer
+from ajhost.roles.shared_queue.token_queues import TokenQueue
+from ajhost.roles.worker.executor import Executor, ExecutorEvents
+from ajhost.roles.worker.intake import Intake
+from ajhost.roles.worker.orphaned import Ending, Orphaned
+from ajhost.roles.worker.queue_group import GroupMembership
+from ajhost.roles.worker.request import StuckReason
+from ajhost.roles.worker.responder import Responder
+from ajhost.roles.worker.retirement import Retirement
+from ajhost.roles.worker.route import make_routes
+from ajhost.roles.worker.supervisor_channel import SupervisorChannel
+from ajhost.roles.worker.thread_pool import prepare_for_threads
+from ajhost.roles.worker.watchdog import Watchdog
+
+
+class WorkerParts(ExecutorEvents, Sink):
+    """All that a worker's life (`Worker`, `Heartbeat`, `Drain`) has to do with."""
+
+    def __init__(
+        self,
+        spec: GenerationSpec,
+        worker_spec: WorkerSpec,
+        handlers: Mapping[str, LoadedHandler],
+        queues: Sequence[TokenQueue],
+        channel: Channel,
+        ledger: LockedLedger,
+        supervisor: MappedLedger,
+    ) -> None:
+        """`ledger` is the worker's own. That of the `supervisor` has what all processes of the host know together."""
+        self.spec = spec
+        self.loop = asyncio.get_running_loop()
+        self.ledger = ledger
+        workers, offset = spec.workers, ClockOffset(supervisor)
+        routes, permits = make_routes(spec, handlers)
+        self.ending = Ending()
+        self.orphaned = Orphaned(self.ending)
+        self.channel = SupervisorChannel(channel, self.orphaned)
+        self.watchdog = Watchdog(workers.kill_grace)
+        self.attempts = Attempts.of(spec)
+        self.checker = RequestChecker(
+            spec.handlers, workers.default_timeout, spec.signature, spec.nats.reply_prefixes, offset
+        )
+        gate = LoginGate(supervisor.words[Word.LOGIN_GATE :])
+        name = connection_name(f"worker {worker_spec.slot}", spec.runtime)
+        self.connection = Connection(spec.nats, ledger, RestartWindow(supervisor), gate, self, name)
+        self.transport = transport = self.connection.transport
+        self.responder = Responder(ledger, transport.out, transport.in_buffer, self.attempts)
+        self.executor = Executor(
+            self.loop,
+            capacity=workers.concurrency,
+            kill_grace=workers.kill_grace,
+            flush_after=transport.out.flush_after,
+            events=self,
+            stacks=StacksGate(supervisor.words[Word.STACKS_TOLD :]),
+        )
+        self.retirement = Retirement(self.executor, workers.max_tasks, self.orphaned, self.channel.tell)
+        self.producer = Producer(ledger, queues, self.loop, lambda index: self.intake.expired(index))
+        self.intake = Intake(
+            self.responder,
+            self.checker,
+            routes,
+            self.executor,
+            self.producer,
+            self.watchdog,
+            self.attempts,
+            self.retirement,
+            backlog=workers.backlog,
+        )
+        self.consumer = Consumer(
+            ledger, spec.runtime / "ledger", queues, self.loop, self._has_capacity, self.intake.dequeued,
+            self.intake.reclaimed, permits,
+        )  # fmt: skip
+        subjects = tuple(host_subjects((h.route for h in spec.handlers), spec.nats.catchall))
+        self.group = GroupMembership(
+            self.connection, subjects, spec.nats.queue_group, self.channel.tell, joins=worker_spec.joins
+        )
+        if any(not h.is_async for h in handlers.values()):
+            prepare_for_threads()
+
+    # -- what the transport tells (adapters.nats.interfaces.Sink) -------------------------------
+
+    def admit(self, data: bytes, requests: Sequence[Received]) -> None:
+        self.intake.admit(data, requests)
+
+    def before_send(self) -> None:
+        self.responder.count()
+
+    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+        self.responder.take_back(index, before, outcome)
+
+    def refuse(self, reply: bytes) -> None:
+        self.intake.refuse(reply)
+
+    def limited(self, max_payload: int) -> None:
+        self.responder.max_payload = max_payload
+
+    async def opened(self, sock: socket.socket) -> None:
+        """The supervisor gets a duplicate. Without a supervisor the connection is for replies only."""
+        await self.channel.pass_on(sock, self.ledger.words[Word.EPOCH])
+        if self.orphaned.alone:
+            self.ending.leave_and_finish()
+            await self.connection.leave()
+
+    # -- what the executor tells, and the consumer asks -----------------------------------------
+
+    def slot_freed(self) -> None:
+        self.consumer.freed()
+
+    def code_stuck(self, reason: StuckReason) -> None:
+        del reason
+        self.retirement.ask("a handler that cannot be stopped")
+
+    def _has_capacity(self, queue: str) -> bool:
+        """Whether a request of that queue could be started, and its answer leave before long."""
+        return not self.transport.out.flooded and self.intake.has_capacity(queue)
