@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli.main import program
-from ajhost.core import connection_table, fleet, recovery, timings
+from ajhost.core import connection_table, fleet, recovery_rules, timings
 from ajhost.core.connection_table import REASON_TEXTS, TRANSITIONS, Close
 from ajhost.core.reconnect_backoff import BACKOFF, LOCKS_OUT
 from ajhost.ledger import layout, states
@@ -103,8 +103,8 @@ def states_page() -> str:
     """`docs/states.md`."""
     entry = meanings((PACKAGE / "ledger" / "states.py").read_text(), "State")
     claims = meanings((PACKAGE / "ledger" / "states.py").read_text(), "Claim")
-    facts = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Fact")
-    dispositions = meanings((PACKAGE / "core" / "recovery.py").read_text(), "Disposition")
+    facts = meanings((PACKAGE / "core" / "recovery_rules.py").read_text(), "Fact")
+    dispositions = meanings((PACKAGE / "core" / "recovery_rules.py").read_text(), "Disposition")
     worker = meanings((PACKAGE / "core" / "fleet.py").read_text(), "WorkerState")
     return "\n".join(
         [
@@ -141,14 +141,14 @@ def states_page() -> str:
                     for event, (sources, after) in request.TRANSITIONS.items()
                 ),
             ),
-            "## What recovery does with a request: `core/recovery.py`\n",
+            "## What recovery does with a request: `core/recovery_rules.py`\n",
             table(("fact", "meaning"), *facts.items()),
             table(("disposition", "meaning"), *dispositions.items()),
             table(
                 ("state", "fact", "disposition"),
                 *(
                     (state.name, fact.name or "otherwise", then.name)
-                    for state, rows in recovery.DISPOSITION.items()
+                    for state, rows in recovery_rules.DISPOSITION.items()
                     for fact, then in rows
                 ),
             ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from ajhost.core.status import (
+from ajhost.core.status_report import (
     DISCONNECTED,
     SERVING,
     ConnectionReport,

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from ajhost import __version__
 from ajhost.core.host_counters import HostStats
 from ajhost.core.route_stats import Histogram
-from ajhost.core.status import CATCH_ALL
+from ajhost.core.status_report import CATCH_ALL
 from ajhost.protocol.reasons import FailureReason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -13,7 +13,7 @@ from ajhost.cli.options import Duration, config_option, json_option
 from ajhost.cli.output import echo, echo_error, show_progress, to_json
 from ajhost.cli.running_host import ask_host
 from ajhost.cli.status import reader
-from ajhost.core.status import StatusReport, drain_text
+from ajhost.core.status_report import StatusReport, drain_text
 from ajhost.core.timings import DRAIN_LOOK_INTERVAL
 
 _EPILOG = """\b

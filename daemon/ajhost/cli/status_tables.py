@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ajhost.cli.output import columns, moment
-from ajhost.core.status import DISCONNECTED, SERVING, StatusReport, TaskStatus, WorkerStatus
+from ajhost.core.status_report import DISCONNECTED, SERVING, StatusReport, TaskStatus, WorkerStatus
 from ajhost.protocol.times import SECOND, parse
 
 

@@ -27,7 +27,7 @@ from ajhost.cli.output import echo_error
 from ajhost.cli.running_host import NoHost
 from ajhost.cli.status import print_once, reader
 from ajhost.cli.top_view import View
-from ajhost.core.status import StatusReport
+from ajhost.core.status_report import StatusReport
 
 _EPILOG = """\b
 Examples:

@@ -11,7 +11,7 @@ from prompt_toolkit.utils import get_cwidth
 
 from ajhost.cli.status import head
 from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, Column, running_tasks
-from ajhost.core.status import StatusReport
+from ajhost.core.status_report import StatusReport
 from ajhost.protocol.safe_text import printable
 
 Fragment = tuple[str, str]

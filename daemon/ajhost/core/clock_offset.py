@@ -1,7 +1,7 @@
 """How far this machine's clock is ahead of the routers': learned from requests, shared by all processes of a host.
 
 What is learned stands in a word of the supervisor's ledger, which outlives workers and generations: a worker that had
-to learn it by itself would refuse tasks for half a minute after each reload (`core/time_left.py`).
+to learn it by itself would refuse tasks for half a minute after each reload (`core/deadline_budget.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Skew:
 
     def __init__(self, ahead: float = 0.0) -> None:
         self.ahead = ahead
-        """Seconds, for `core/time_left.py`; 0.0 while nothing is known, or the difference is below `SKEW_NOTICED`."""
+        """Seconds, for `deadline_budget.py`; 0.0 while nothing is known, or the difference is below `SKEW_NOTICED`."""
         self.implausible = 0.0
         """Seconds by which this clock seems to be ahead, if more than `SKEW_PLAUSIBLE`; else 0.0."""
         self.least = _UNKNOWN

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.linux import runtime_directory
-from ajhost.core.status import StatusReport
+from ajhost.core.status_report import StatusReport
 from ajhost.core.timings import LOCAL_CLIENT_LIMIT, POLL_INTERVAL
 from ajhost.roles.status_reader import NotRunning, nobody
 from ajhost.roles.supervisor import state_file

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.linux import shared_files
-from ajhost.core import attempt_ring, stored_values
+from ajhost.core import attempt_ring, untrusted_values
 from ajhost.core.attempt_ring import LONGEST, AttemptRing, RingError
 
 DIRECTORY = "attempts"
@@ -77,9 +77,11 @@ def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
 
 def _checked(attempt: dict[str, Any]) -> dict[str, Any]:
     """What was written by `add`, or ValueError, TypeError, KeyError."""
-    texts = {name: stored_values.text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")}
+    texts = {
+        name: untrusted_values.text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")
+    }
     at, tries = (
-        stored_values.number(attempt["at"], _LATEST),
-        stored_values.whole(attempt["tries"], _MOST_TRIES),
+        untrusted_values.number(attempt["at"], _LATEST),
+        untrusted_values.whole(attempt["tries"], _MOST_TRIES),
     )
     return {"at": at, "tries": tries, **texts}

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 
 from ajhost.core.clock_offset import ClockOffset, Skew
+from ajhost.core.deadline_budget import budget
 from ajhost.core.routing import Routes
 from ajhost.core.throttle import Throttle
-from ajhost.core.time_left import budget
 from ajhost.core.timings import ANSWER_MARGIN, SKEW_PLAUSIBLE, SKEW_WARNING, SKEW_WARNING_INTERVAL
 from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.outcome import Failed

@@ -17,9 +17,9 @@ import orjson
 from ajhost.adapters.linux import proc, runtime_directory
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.core.status import RouteStatus
-from ajhost.core.stored_values import number, text, whole
+from ajhost.core.status_report import RouteStatus
 from ajhost.core.timings import STATS_SAMPLE_INTERVAL, nanoseconds
+from ajhost.core.untrusted_values import number, text, whole
 
 _NAME = "history.json"
 _EVERY_NS = nanoseconds(STATS_SAMPLE_INTERVAL)

@@ -21,8 +21,8 @@ from ajhost.adapters.http_access import PageAccess
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.nats.interfaces import error_text
 from ajhost.api import InvalidPayload
-from ajhost.core import attempt_ring, recovery, route_stats, server_errors
-from ajhost.core.recovery import Fact
+from ajhost.core import attempt_ring, recovery_rules, route_stats, server_errors
+from ajhost.core.recovery_rules import Fact
 from ajhost.ledger.layout import Geometry, LedgerError
 from ajhost.ledger.queue_token import check as check_token
 from ajhost.ledger.queue_token import token_places, unpack
@@ -134,11 +134,11 @@ def _read_ledger(data: bytes) -> object:
     ledger = Ledger(memoryview(bytearray(data)))
     ledger.recount_touched()
     for facts in (Fact(0), ~Fact(0)):
-        found = recovery.classify(ledger, facts)
+        found = recovery_rules.classify(ledger, facts)
     for entry in (*found.requeue, *found.answer, *found.confirm):
         ledger.frame(entry.index)
-    recovery.overdue(ledger, 1 << 62)
-    recovery.earliest_deadline(ledger, 1)
+    recovery_rules.overdue(ledger, 1 << 62)
+    recovery_rules.earliest_deadline(ledger, 1)
     for place in token_places(ledger):
         check_token(unpack(place), ledger)
     ledger.connection()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
-from ajhost.core.recovery import classify
+from ajhost.core.recovery_rules import classify
 from ajhost.ledger.layout import State
 from ajhost.ledger.queue_token import Token
 from ajhost.ledger.receive_buffer import ReceiveBuffer

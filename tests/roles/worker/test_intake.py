@@ -17,7 +17,7 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.api import Task
 from ajhost.core.host_counters import Counters
-from ajhost.core.recovery import Fact, classify, overdue
+from ajhost.core.recovery_rules import Fact, classify, overdue
 from ajhost.core.route_stats import StatsWriter, file_size
 from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Identity, State

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ajhost.core.recovery import classify
+from ajhost.core.recovery_rules import classify
 from ajhost.ledger.layout import (
     ENTRY_SIZE,
     ENTRY_WORDS,

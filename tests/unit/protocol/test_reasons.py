@@ -15,7 +15,7 @@ HOME = PACKAGE / "protocol" / "reasons.py"
 PROGRESS = dict.fromkeys(
     (
         "cli/drain.py",
-        "core/status.py",
+        "core/status_report.py",
         "roles/supervisor/drain.py",
         "roles/supervisor/shutdown.py",
         "roles/supervisor/state_file.py",

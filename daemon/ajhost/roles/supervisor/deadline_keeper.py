@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 from ajhost.core.liveness import MISSED_NS
-from ajhost.core.recovery import overdue
+from ajhost.core.recovery_rules import overdue
 from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.view import Entry, Ledger

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from ajhost.core.fleet import Drain, Resume
 from ajhost.core.host_counters import held_in
-from ajhost.core.status import drain_text
+from ajhost.core.status_report import drain_text
 from ajhost.core.timeline import EventKind, Timeline
 from ajhost.core.timings import DRAIN_ANSWER_LIMIT, POLL_INTERVAL
 from ajhost.ledger.view import Ledger

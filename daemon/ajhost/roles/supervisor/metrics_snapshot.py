@@ -11,7 +11,7 @@ from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.fleet import WorkerState
 from ajhost.core.host_counters import ConnectionStats, HostStats, connection_stats, held_in
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.core.status import DISCONNECTED
+from ajhost.core.status_report import DISCONNECTED
 from ajhost.ledger.view import Ledger
 from ajhost.roles.supervisor.worker_pool import WorkerPool
 

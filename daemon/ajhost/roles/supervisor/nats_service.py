@@ -10,8 +10,8 @@ from pathlib import Path
 from ajhost import __version__
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
 from ajhost.core.route_stats import RouteStats, clip
-from ajhost.core.stored_values import LARGEST
 from ajhost.core.timings import SERVICE_ANSWER_KEPT
+from ajhost.core.untrusted_values import LARGEST
 from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, subjects, verb_of
 from ajhost.protocol.subjects import subjects_of
 from ajhost.protocol.times import render

@@ -21,7 +21,7 @@ from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
-from ajhost.roles.supervisor.liveness import LivenessEvents, LivenessMonitor
+from ajhost.roles.supervisor.liveness_monitor import LivenessEvents, LivenessMonitor
 from ajhost.roles.supervisor.readiness import status_line
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.shutdown import Shutdown

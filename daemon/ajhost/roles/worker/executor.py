@@ -20,7 +20,7 @@ from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles import attempt_records, overload
 from ajhost.roles.application import around
 from ajhost.roles.worker import forked_child
-from ajhost.roles.worker.deadlines import DeadlineEvents, Deadlines, exceeded
+from ajhost.roles.worker.deadline_enforcement import DeadlineEvents, Deadlines, exceeded
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.handler_outcome import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.request import ANSWERED, Attempt, StuckReason

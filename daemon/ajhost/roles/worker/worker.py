@@ -29,7 +29,7 @@ from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.heartbeat import Heartbeat
 from ajhost.roles.worker.leftovers import Background
-from ajhost.roles.worker.lifespan import LifespanFailed, LifespanRunner
+from ajhost.roles.worker.lifespan_runner import LifespanFailed, LifespanRunner
 from ajhost.roles.worker.parts import WorkerParts
 
 _log = logging.getLogger("ajhost.worker")

@@ -16,7 +16,7 @@ from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.systemd.notify import Notifier
-from ajhost.core.recovery import Fact, overdue
+from ajhost.core.recovery_rules import Fact, overdue
 from ajhost.ledger.layout import ENTRY_SIZE, HEADER_SIZE, Identity, State, Word
 from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer

@@ -11,7 +11,7 @@ import pytest
 
 from ajhost.adapters.linux import ledger_file, processes, tcp
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
-from ajhost.core.recovery import USUALLY, Fact
+from ajhost.core.recovery_rules import USUALLY, Fact
 from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan

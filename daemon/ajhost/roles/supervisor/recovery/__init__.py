@@ -1,7 +1,7 @@
 """Recovery: what becomes of the requests and of the connection of a process that cannot answer.
 
 A worker has died, or hangs, or a process of an earlier start has left its ledger. What it left is one object
-(`remains.Remains`): its ledger, a duplicate of its connection, and four facts (`core/recovery.py`):
+(`remains.Remains`): its ledger, a duplicate of its connection, and four facts (`core/recovery_rules.py`):
 
 - the owner is only stopped: a hanging worker, which goes on afterwards and keeps what it has started;
 - the shared queue of its time is gone, and with it the tokens of what waited there;

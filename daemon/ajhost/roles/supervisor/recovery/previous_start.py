@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file, processes
 from ajhost.adapters.linux.ledger_file import GuardedLedger, MappedLedger
-from ajhost.core.recovery import Fact
+from ajhost.core.recovery_rules import Fact
 from ajhost.core.timings import STOP_LIMIT
 from ajhost.ledger.layout import LedgerError
 from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper

@@ -13,7 +13,7 @@ from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.core.fleet import Fleet
 from ajhost.core.host_counters import Counters
 from ajhost.core.poison_tasks import PoisonTasks
-from ajhost.core.recovery import USUALLY, Fact, classify
+from ajhost.core.recovery_rules import USUALLY, Fact, classify
 from ajhost.core.timings import (
     DEAD_DRAIN_LIMIT,
     DEAD_DRAIN_LIMIT_STOPPING,

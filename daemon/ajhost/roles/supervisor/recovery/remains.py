@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from ajhost.adapters.linux.ledger_file import MappedLedger
-from ajhost.core.recovery import USUALLY, Fact
+from ajhost.core.recovery_rules import USUALLY, Fact
 from ajhost.ledger.layout import SUPERVISOR_SLOT, State, Word
 from ajhost.ledger.view import Ledger
 from ajhost.protocol.frames import reply_of

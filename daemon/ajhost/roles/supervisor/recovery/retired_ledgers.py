@@ -7,7 +7,7 @@ from pathlib import Path
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
-from ajhost.core.recovery import overdue
+from ajhost.core.recovery_rules import overdue
 from ajhost.core.timings import FAR_FUTURE_NS
 from ajhost.ledger.layout import State
 from ajhost.protocol.outcome import Failed

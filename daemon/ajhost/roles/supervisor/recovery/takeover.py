@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ajhost.core.host_counters import Counters
 from ajhost.core.poison_tasks import PoisonTasks
-from ajhost.core.recovery import Fact, classify
+from ajhost.core.recovery_rules import Fact, classify
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.queue_token import Token, TokenState, check, token_places, unpack
 from ajhost.ledger.view import Entry

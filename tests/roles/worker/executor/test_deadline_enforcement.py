@@ -14,7 +14,7 @@ import pytest
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed
-from ajhost.roles.worker.deadlines import Deadlines
+from ajhost.roles.worker.deadline_enforcement import Deadlines
 from ajhost.roles.worker.request import StuckReason
 from tests.roles.worker.executor.harness import (
     GRACE,

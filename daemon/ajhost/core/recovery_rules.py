@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, Flag, auto
 
-from ajhost.core.time_left import LONGEST_NS
+from ajhost.core.deadline_budget import LONGEST_NS
 from ajhost.ledger.layout import DEADLINE, ENTRY_WORDS, FIRST, State
 from ajhost.ledger.view import Entry, Ledger
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ajhost.core.recovery import (
+from ajhost.core.deadline_budget import LONGEST_NS
+from ajhost.core.recovery_rules import (
     DISPOSITION,
     USUALLY,
     Disposition,
@@ -14,7 +15,6 @@ from ajhost.core.recovery import (
     earliest_deadline,
     overdue,
 )
-from ajhost.core.time_left import LONGEST_NS
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.ledger.writer import LedgerWriter

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ajhost.core.status import (
+from ajhost.core.status_report import (
     ConnectionReport,
     RouteStatus,
     StatusReport,

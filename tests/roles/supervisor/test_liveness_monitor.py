@@ -14,7 +14,7 @@ import pytest
 from ajhost.core.timings import UNSUBSCRIBED_LIMIT
 from ajhost.ledger.connection_status import ConnectionState
 from ajhost.ledger.layout import DEADLINE, FIRST, Phase, State, Word
-from ajhost.roles.supervisor.liveness import LivenessMonitor
+from ajhost.roles.supervisor.liveness_monitor import LivenessMonitor
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
 from tests.roles.supervisor.recovery.test_procedure import RecoveryScene

@@ -23,7 +23,7 @@ from ajhost.core.liveness import (
     may_take_over,
     missing,
 )
-from ajhost.core.recovery import earliest_deadline
+from ajhost.core.recovery_rules import earliest_deadline
 from ajhost.core.stacks_gate import StacksGate
 from ajhost.core.starvation import Starvation
 from ajhost.core.timings import (

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajhost.core.clock_offset import Skew
-from ajhost.core.time_left import budget
+from ajhost.core.deadline_budget import budget
 from ajhost.core.timings import SKEW_PLAUSIBLE
 
 NOW = 1_795_521_356_500_000_000
