@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ajhost.core.timings import ANSWER_MARGIN
-from scripts.lib.soak.faults import BACK_AFTER_REFUSAL, Window, away_at
+from scripts.lib.soak.stage import BACK_AFTER_REFUSAL, Window, away_at
 
 AT = 1000.0
 Spans = list[tuple[float, float]]

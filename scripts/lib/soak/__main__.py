@@ -20,10 +20,11 @@ from pathlib import Path
 
 import uvloop
 
-from scripts.lib.soak.faults import DAEMON_FAULT, FAULTS, PASSWORD, Fault, Stage, server_config
+from scripts.lib.soak.faults import DAEMON_FAULT, FAULTS, Fault
 from scripts.lib.soak.loads import PROFILES, Profile
 from scripts.lib.soak.router import Router, stamp
 from scripts.lib.soak.service_manager import Service
+from scripts.lib.soak.stage import PASSWORD, Stage, server_config
 from scripts.lib.soak.verdict import Verdict
 from tests.support import processes
 from tests.support.nats import NatsServer

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from scripts.lib.soak.faults import Stage, Window, away_at
 from scripts.lib.soak.router import NO_RESPONDERS, OK, SLACK, Request, stamp
+from scripts.lib.soak.stage import Stage, Window, away_at
 
 _DIED = re.compile(r"\(pid (\d+)\) died: ")
 _LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d\.\d{3}) (\w+) +(.*)")
