@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any, Generic
 from ajhost.protocol import exact_json
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task_record import TaskRecord
-from ajhost.protocol.times import to_datetime
+from ajhost.protocol.timestamps import to_datetime
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar

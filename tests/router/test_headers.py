@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ajhost.protocol.outcome import Failed, Terminated
-from ajhost.protocol.wire import encode_reply, sanitise
+from ajhost.protocol.reply_encoding import encode_reply, sanitise
 from tests.router.conftest import built
-from tests.unit.protocol.test_wire import MAX_PAYLOAD, go_header, published
+from tests.unit.protocol.test_reply_encoding import MAX_PAYLOAD, go_header, published
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from ajhost.core.status_report import (
     TaskStatus,
     WorkerStatus,
 )
-from ajhost.protocol.times import SECOND, render
+from ajhost.protocol.timestamps import SECOND, render
 
 _AREAS = (
     "billing",

@@ -126,8 +126,8 @@ def call(
     With --count it is a small load test: the summary has the outcomes, the rate, and the times of the answers, each
     from when its request was due.
     """
+    from ajhost.protocol.reply_encoding import encode_request
     from ajhost.protocol.task_record import new_id, read_task
-    from ajhost.protocol.wire import encode_request
 
     _check_usage(route, subject, count, rate)
     data = _payload(payload)

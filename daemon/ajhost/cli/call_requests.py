@@ -87,7 +87,7 @@ async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:
 
 async def _ask(requester: Requester, request: Request, timeout: float, servers: str, due: float) -> Answer:
     from ajhost.adapters.nats.requester import NoResponders
-    from ajhost.protocol.wire import error_of
+    from ajhost.protocol.reply_encoding import error_of
 
     where = f"{request.subject} (NATS at {servers})"
     outcome, text = NO_ANSWER, ""

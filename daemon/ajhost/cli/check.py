@@ -91,13 +91,13 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
 
 
 def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
-    from ajhost.adapters.linux import refusals
+    from ajhost.adapters.linux import os_error_texts
     from ajhost.roles.start_rehearsal import Rehearsal, rehearse
 
     try:
         return asyncio.run(rehearse(settings, runtime=runtime))
     except OSError as error:  # of what it takes to rehearse at all: an event loop, say
-        return Rehearsal((), (), (f"cannot rehearse: {refusals.described(error)}",))
+        return Rehearsal((), (), (f"cannot rehearse: {os_error_texts.described(error)}",))
 
 
 async def _try_servers(settings: Settings) -> Findings:

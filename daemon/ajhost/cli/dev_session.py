@@ -25,8 +25,8 @@ from ajhost.cli.dev_context import nats_context
 from ajhost.cli.dev_directory import make_place, settings_of
 from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
+from ajhost.protocol.reply_encoding import error_of
 from ajhost.protocol.safe_text import printable
-from ajhost.protocol.wire import error_of
 from ajhost.settings.redact import without_userinfo
 from ajhost.settings.toml_writer import development_sections, toml_text
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ajhost.cli.output import columns, moment
 from ajhost.core.status_report import DISCONNECTED, SERVING, StatusReport, TaskStatus, WorkerStatus
-from ajhost.protocol.times import SECOND, parse
+from ajhost.protocol.timestamps import SECOND, parse
 
 
 def _plain(row: Any) -> str:

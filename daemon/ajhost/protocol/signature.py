@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from ajhost.protocol import times
+from ajhost.protocol import timestamps
 from ajhost.protocol.task_record import TaskRecord
 
 KEY_BYTES = 32
@@ -101,6 +101,6 @@ def verify(task: TaskRecord, keys: Sequence[bytes]) -> str | None:
 def _unix_nano(nanoseconds: int) -> int:
     """Go's `UnixNano`, which wraps at 64 bits: its zero time, which is no other time's, comes out as one in 1754."""
     wrapped = (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
-    if wrapped != nanoseconds and nanoseconds != times.ZERO_TIME:
+    if wrapped != nanoseconds and nanoseconds != timestamps.ZERO_TIME:
         raise ValueError("its created or deadline is in no router's years, 1677 to 2262")
     return wrapped

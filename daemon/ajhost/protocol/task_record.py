@@ -18,7 +18,7 @@ from typing import Any
 
 from orjson import JSONDecodeError, dumps, loads
 
-from ajhost.protocol import exact_json, times
+from ajhost.protocol import exact_json, timestamps
 
 _TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
 _USUAL = ("id", "type", "payload", "tries", "max_tries", "tried", "created", "queue", "state")
@@ -78,7 +78,7 @@ class TaskRecord:
         Converted when asked for: only signatures and curious handlers need it.
         """
         if self._created is None:
-            return times.ZERO_TIME
+            return timestamps.ZERO_TIME
         return _moment("created", self._created)
 
     @property
@@ -136,7 +136,7 @@ def read_task(body: bytes) -> TaskRecord:
     task.max_tries = max_tries
     if type(tried) is str:
         try:
-            task.tried_ns = times.parse(tried)
+            task.tried_ns = timestamps.parse(tried)
         except ValueError as error:
             raise ValueError(f"tried: {error}") from None
     else:
@@ -206,8 +206,8 @@ def encode_task(
             "payload": base64.b64encode(payload).decode() if payload else None,
             "max_tries": max_tries,
             "state": "active",
-            "created": times.render(created_ns),
-            "tried": times.render(tried_ns),
+            "created": timestamps.render(created_ns),
+            "tried": timestamps.render(tried_ns),
             "tries": tries,
             **signed,
             **more,
@@ -258,7 +258,7 @@ def _moment(field: str, value: object) -> int:
     if not isinstance(value, str):
         raise _wrong(field, "a time", value)
     try:
-        return times.parse(value)
+        return timestamps.parse(value)
     except ValueError as error:
         raise ValueError(f"{field}: {error}") from None
 

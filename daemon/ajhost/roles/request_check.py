@@ -14,11 +14,11 @@ from ajhost.core.timings import ANSWER_MARGIN, SKEW_PLAUSIBLE, SKEW_WARNING, SKE
 from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.reply_encoding import LONGEST_KNOWN, known_deadline, read_deadline, sanitise
 from ajhost.protocol.signature import read_key, verify
 from ajhost.protocol.subjects import LONGEST_REPLY_SUBJECT, reply_subjects, route_of
 from ajhost.protocol.task_record import TaskRecord, read_task
-from ajhost.protocol.times import render_seconds
-from ajhost.protocol.wire import LONGEST_KNOWN, known_deadline, read_deadline, sanitise
+from ajhost.protocol.timestamps import render_seconds
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 
 _log = logging.getLogger("ajhost.requests")

@@ -23,9 +23,9 @@ import orjson
 from ajhost.adapters.linux import (
     child_reaper,
     ledger_file,
+    os_error_texts,
     proc,
     processes,
-    refusals,
     requirements,
     runtime_directory,
 )
@@ -89,7 +89,7 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
     except TemplateFailed as failed:
         problems += failed.problems
     except OSError as error:
-        problems.append(f"cannot rehearse: {refusals.described(error)}")
+        problems.append(f"cannot rehearse: {os_error_texts.described(error)}")
     finally:
         for queue in queues:
             queue.close()
@@ -308,14 +308,14 @@ def _runtime_problems(settings: Settings) -> list[str]:
         place = above
     except OSError as error:
         return [
-            f"runtime.directory: {directory}: {refusals.explained(error)}, allowed: a directory of our own"
+            f"runtime.directory: {directory}: {os_error_texts.explained(error)}, allowed: a directory of our own"
         ]
     else:
         if (problem := runtime_directory.trouble(directory, found)) is not None:
             return [f"runtime.directory: {problem}"]
         if not os.access(directory, os.W_OK | os.X_OK):
             number = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
-            why = refusals.explained(OSError(number, os.strerror(number)))
+            why = os_error_texts.explained(OSError(number, os.strerror(number)))
             return [f"runtime.directory: {directory}: {why}, allowed: one that this user may write"]
         place = directory
     workers = settings.workers

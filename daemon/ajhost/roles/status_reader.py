@@ -24,7 +24,7 @@ from ajhost.core.status_report import (
 from ajhost.core.timings import SUPERVISOR_SILENT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, LedgerError, Phase, Word
 from ajhost.ledger.view import Entry, Ledger
-from ajhost.protocol.times import render
+from ajhost.protocol.timestamps import render
 from ajhost.roles.stats_history import Sample, baseline, resources, route_statuses
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.state_file import HostState

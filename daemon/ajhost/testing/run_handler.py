@@ -16,12 +16,12 @@ from typing import Any
 from ajhost.adapters.log_record import task_labels
 from ajhost.api import Task, Worker
 from ajhost.protocol import exact_json, outcome
-from ajhost.protocol.wire import encode_reply
-from ajhost.roles.application import around, check_lifespan, check_middleware, manager_of
+from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.roles.handlers import LoadedHandler, callable_of
+from ajhost.roles.middleware import around, check_lifespan, check_middleware, manager_of
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.request import Attempt, Phase, StuckReason
-from ajhost.roles.worker.route import Route
+from ajhost.roles.worker.route_concurrency import Route
 from ajhost.testing.tasks import make_task
 
 _MAX_PAYLOAD = 1 << 20
@@ -108,7 +108,7 @@ async def lifespan(function: Callable[..., Any] | str) -> AsyncIterator[Any]:
         async with lifespan("shop.app:lifespan") as state:
             outcome = await run(send, {"to": "ada@example.net"}, state=state)
 
-    :raises ajhost.roles.application.Unfit: it is none.
+    :raises ajhost.roles.middleware.Unfit: it is none.
     """
     name, found = _find(function)
     worker = Worker(slot=0, generation=1, pid=os.getpid())

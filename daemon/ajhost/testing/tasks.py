@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from ajhost.api import Task
-from ajhost.protocol import times
+from ajhost.protocol import timestamps
 from ajhost.protocol.task_record import encode_task, new_id, read_task
 from ajhost.roles.json_encoding import encode
 
@@ -43,7 +43,7 @@ def make_task(
     now_ns = time.time_ns()
     more: dict[str, object] = {}
     if dependencies or dependency_results:
-        completed = times.render(now_ns)
+        completed = timestamps.render(now_ns)
         results = {
             key: value
             if isinstance(value, dict) and "payload" in value
@@ -54,7 +54,8 @@ def make_task(
         more["dependency_results"] = orjson.Fragment(encode(results))
     body = encode_task(
         id=id or new_id(), type=type, queue=queue, payload=payload_bytes(payload), tries=tries, max_tries=max_tries,
-        created_ns=now_ns if created is None else times.parse(created.astimezone(UTC).isoformat()), tried_ns=now_ns,
+        created_ns=now_ns if created is None else timestamps.parse(created.astimezone(UTC).isoformat()),
+        tried_ns=now_ns,
         more=more,
     )  # fmt: skip
     return Task(read_task(body), _monotonic(deadline), None, state)

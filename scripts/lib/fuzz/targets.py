@@ -32,16 +32,16 @@ from ajhost.protocol import (
     credential_files,
     exact_json,
     frames,
-    publications,
+    reply_encoding,
     safe_text,
     server_info,
     server_url,
     service_api,
     signature,
+    smaller_max_payload,
     task_record,
-    times,
+    timestamps,
     unwrap,
-    wire,
 )
 from ajhost.roles.messages import VOCABULARIES, BadMessage
 from ajhost.roles.payload_readers import payload_reader
@@ -203,10 +203,10 @@ def _read_error(line: bytes) -> None:
 def _make_safe(data: bytes) -> None:
     """Foreign text for each place where it is shown."""
     for text in (data.decode("utf-8", "replace"), data.decode("utf-8", "surrogateescape")):
-        for safe in (safe_text.one_line(text), safe_text.printable(text), wire.sanitise(text)):
+        for safe in (safe_text.one_line(text), safe_text.printable(text), reply_encoding.sanitise(text)):
             assert not any(c < " " or "\x7f" <= c < "\xa0" or c in "\u202e\u2066\u200b" for c in safe), safe
-        assert wire.sanitise(text).strip()
-        assert len(wire.sanitise(text).encode()) <= wire.TEXT_LIMIT
+        assert reply_encoding.sanitise(text).strip()
+        assert len(reply_encoding.sanitise(text).encode()) <= reply_encoding.TEXT_LIMIT
 
 
 def _ask_access(data: bytes) -> None:
@@ -278,7 +278,7 @@ def readers(directory: Path) -> list[Reader]:
         Reader("INFO", server_info.read_info, (server_info.InfoError,), (info,)),
         Reader("tasks", task_record.read_task, (ValueError,), (body, signed)),
         Reader("signatures", _signed_task, (ValueError,), (signed,)),
-        Reader("headers", wire.read_deadline, (ValueError,), (header,)),
+        Reader("headers", reply_encoding.read_deadline, (ValueError,), (header,)),
         Reader(
             "digits",
             exact_json.loads_digits,
@@ -302,7 +302,7 @@ def readers(directory: Path) -> list[Reader]:
             (ValueError,),
             (b"tls://u:p@[::1]:4222", b"a.b:1"),
         ),
-        Reader("times", _text(times.parse), (ValueError,), (b"2026-11-29T12:00:00.123456789+01:00",)),
+        Reader("times", _text(timestamps.parse), (ValueError,), (b"2026-11-29T12:00:00.123456789+01:00",)),
         Reader(
             "channel messages",
             _read_message,
@@ -356,7 +356,7 @@ def readers(directory: Path) -> list[Reader]:
         Reader("subjects of services", _text(service_api.verb_of), (), (b"$SRV.STATS.ajhost.1f",)),
         Reader(
             "publications",
-            lambda data: publications.fit(data, 1 << 10),
+            lambda data: smaller_max_payload.fit(data, 1 << 10),
             (),
             (b"PUB _INBOX.a 2\r\nhi\r\nHPUB _INBOX.b 12 12\r\nNATS/1.0\r\n\r\n\r\n",),
         ),

@@ -20,7 +20,7 @@ from ajhost.ledger.layout import State, Word
 from ajhost.ledger.receive_buffer import READ_SIZE, ReceiveBuffer
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
-from ajhost.protocol.wire import encode_reply
+from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.roles.supervisor.recovery.remains import Remains
 from tests.support.host_parts import GEOMETRY, SUBJECT, HostParts, frame, until
 from tests.support.peer_socket import Peer, let_in

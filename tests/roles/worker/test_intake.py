@@ -24,23 +24,23 @@ from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
+from ajhost.protocol.reply_encoding import known_deadline
 from ajhost.protocol.task_record import read_task
-from ajhost.protocol.wire import known_deadline
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
+from ajhost.roles.supervisor.recovery.answer_and_requeue import Takeover
 from ajhost.roles.supervisor.recovery.remains import Remains
-from ajhost.roles.supervisor.recovery.takeover import Takeover
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.orphaned import Ending, Orphaned
 from ajhost.roles.worker.request import BEGINNING
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import Retirement
-from ajhost.roles.worker.route import Route
+from ajhost.roles.worker.route_concurrency import Route
+from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
 from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings
 from tests.support.host_parts import DIED, GEOMETRY, Act, HostParts, Killed, body, frame, lying, until

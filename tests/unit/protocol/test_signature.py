@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ajhost.protocol import signature, times
+from ajhost.protocol import signature, timestamps
 from ajhost.protocol.task_record import TaskRecord, read_task
 
 KEY = signature.read_key("ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c\n")
@@ -154,7 +154,7 @@ def test_a_signature_is_not_good_for_a_time_that_go_signs_as_the_same_number(fie
     record = task(**with_deadline)
     signed_ns = {"created": record.created_ns, "deadline": record.deadline_ns}[field]
     assert signed_ns is not None
-    fields: dict[str, object] = {**with_deadline, field: times.render(signed_ns + turns * _WRAP)}
+    fields: dict[str, object] = {**with_deadline, field: timestamps.render(signed_ns + turns * _WRAP)}
     found = signature.verify(task(**fields, signature=signed), [KEY])
     assert found is not None
     assert "no router's" in found

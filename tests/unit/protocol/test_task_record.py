@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ajhost import Task, TerminateTask
-from ajhost.protocol import times
+from ajhost.protocol import timestamps
 from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.protocol.unwrap import unwrap
 
@@ -48,9 +48,9 @@ def test_every_field_of_a_task_is_read() -> None:
     assert record.dependencies == ("a", "b")
     assert record.dependency_results == FULL["dependency_results"]
     assert record.signature == "00ff"
-    assert record.created_ns == times.parse("2026-11-24T11:55:56.123456789Z")
-    assert record.deadline_ns == times.parse("2026-11-24T12:00:00.5Z")
-    assert record.tried_ns == times.parse("2026-11-24T11:56:00.000000001Z")
+    assert record.created_ns == timestamps.parse("2026-11-24T11:55:56.123456789Z")
+    assert record.deadline_ns == timestamps.parse("2026-11-24T12:00:00.5Z")
+    assert record.tried_ns == timestamps.parse("2026-11-24T11:56:00.000000001Z")
     assert record.size == len(body)
 
 
@@ -69,7 +69,7 @@ def test_what_a_task_does_not_say_has_go_s_zero_value(fields: dict[str, object])
     assert (record.payload, record.queue, record.signature) == (b"", "", "")
     assert (record.tries, record.max_tries) == (0, 0)
     assert (record.dependencies, record.dependency_results) == ((), {})
-    assert (record.created_ns, record.deadline_ns, record.tried_ns) == (times.ZERO_TIME, None, None)
+    assert (record.created_ns, record.deadline_ns, record.tried_ns) == (timestamps.ZERO_TIME, None, None)
 
 
 def test_fields_that_nobody_knows_are_ignored() -> None:

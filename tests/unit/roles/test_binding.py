@@ -24,8 +24,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, PlainVa
 
 from ajhost.api import InvalidPayload, Task, TerminateTask
 from ajhost.protocol.task_record import encode_task, read_task
-from ajhost.roles.application import around, check_middleware
 from ajhost.roles.handlers import NoHandler, callable_of
+from ajhost.roles.middleware import around, check_middleware
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTheTypeChecker

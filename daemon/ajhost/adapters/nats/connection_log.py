@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ajhost.adapters.throttled_log import ThrottledLog
+from ajhost.adapters.repeated_failures_log import ThrottledLog
 from ajhost.core.timings import CONNECTION_PROVEN
 from ajhost.ledger.connection_status import ConnectionStatus, Reason
 

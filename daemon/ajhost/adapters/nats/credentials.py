@@ -15,7 +15,7 @@ from typing import Any
 
 from ajhost.adapters.nats.resolver import in_thread
 from ajhost.adapters.nats.tls import tls_context
-from ajhost.adapters.throttled_log import ThrottledLog
+from ajhost.adapters.repeated_failures_log import ThrottledLog
 from ajhost.core.server_pool import Server
 from ajhost.protocol.credential_files import (
     CredentialsError,

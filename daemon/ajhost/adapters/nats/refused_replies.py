@@ -10,8 +10,8 @@ from typing import Protocol
 
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.publications import fit, told
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.smaller_max_payload import fit, told
 
 _log = logging.getLogger("ajhost.nats")
 _LEAST_LIMIT = 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from ajhost.core.liveness import MISSED_NS
+from ajhost.core.liveness_rules import MISSED_NS
 from ajhost.core.recovery_rules import overdue
 from ajhost.core.timings import CHECK_INTERVAL, nanoseconds
 from ajhost.ledger.layout import State, Word

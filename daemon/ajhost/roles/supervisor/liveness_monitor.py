@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import proc, processes, tcp
-from ajhost.core.liveness import (
+from ajhost.core.liveness_rules import (
     LONGEST_STALE_NS,
     MISSED_NS,
     STALE_NS,
@@ -98,7 +98,7 @@ class LivenessEvents(Protocol):
 
 
 class LivenessMonitor:
-    """Judges workers at each tick; `core/liveness.py` has the rules."""
+    """Judges workers at each tick; `core/liveness_rules.py` has the rules."""
 
     def __init__(self, standby: Standby, guard: FaultGuard, events: LivenessEvents) -> None:
         self._standby, self._guard, self._events = standby, guard, events

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ajhost.adapters.linux import ledger_file, processes, refusals, requirements, runtime_directory, tcp
+from ajhost.adapters.linux import ledger_file, os_error_texts, processes, requirements, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
@@ -51,7 +51,7 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
         _log.error("cannot start: %s", error)
         return False
     except OSError as error:
-        _log.error("cannot start: %s", refusals.described(error))
+        _log.error("cannot start: %s", os_error_texts.described(error))
         return False
     return True
 

@@ -14,7 +14,7 @@ from ajhost.core.timings import SERVICE_ANSWER_KEPT
 from ajhost.core.untrusted_values import LARGEST
 from ajhost.protocol.service_api import Service, ServiceEndpoint, Verb, answer, subjects, verb_of
 from ajhost.protocol.subjects import subjects_of
-from ajhost.protocol.times import render
+from ajhost.protocol.timestamps import render
 from ajhost.roles.handlers import HandlerDescription
 
 _NAME = "ajhost"

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from ajhost.adapters.linux import refusals
+from ajhost.adapters.linux import os_error_texts
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
 from ajhost.roles.process_specs import GenerationSpec
@@ -159,7 +159,7 @@ class Reloader:
 
 def _said(error: BaseException) -> str:
     """Its text, with the limit that a thread or a descriptor was refused for."""
-    limit = refusals.limit_behind(error)
+    limit = os_error_texts.limit_behind(error)
     return f"{error} ({limit})" if limit else str(error)
 
 

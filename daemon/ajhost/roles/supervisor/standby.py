@@ -26,9 +26,9 @@ from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.frames import Message, is_one_message, is_plain_subject, message_line, reply_of, scan
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.protocol.subjects import host_subjects
 from ajhost.protocol.task_record import read_task
-from ajhost.protocol.wire import encode_reply
 from ajhost.roles import ledger_room, overload
 from ajhost.roles.process_specs import GenerationSpec, connection_name
 from ajhost.roles.request_check import RequestChecker, too_large

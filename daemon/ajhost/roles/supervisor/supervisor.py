@@ -16,7 +16,7 @@ import orjson
 from ajhost import __version__
 from ajhost.adapters import log_outputs
 from ajhost.adapters.fault_guard import FaultGuard
-from ajhost.adapters.linux import refusals
+from ajhost.adapters.linux import os_error_texts
 from ajhost.adapters.nats.requester import discover
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.host_counters import HostStats
@@ -152,7 +152,7 @@ class Supervisor(PoolEvents):
                 spec, self.serial, self._queues, self._pool.max_payload, self._on_connection, service
             )
         except OSError as error:
-            raise StartupFailed(refusals.described(error)) from error
+            raise StartupFailed(os_error_texts.described(error)) from error
         self._pool.supervisor_place, self._pool.access.own = standby.ledger.place, standby.connection
         await standby.connection.connect()
         running = Running(

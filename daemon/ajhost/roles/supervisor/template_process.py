@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import ajhost
-from ajhost.adapters.linux import proc, processes, refusals
+from ajhost.adapters.linux import os_error_texts, proc, processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
 from ajhost.adapters.nats.certificate_stores import own_trust
@@ -190,7 +190,7 @@ class TemplateProcess:
                 stacks.close()
                 problem = f"python.interpreter: {python.interpreter}: {error.strerror}"
                 if error.filename is None:  # fork(2), not execve(2)
-                    problem = f"cannot fork the handlers' process: {refusals.explained(error)}"
+                    problem = f"cannot fork the handlers' process: {os_error_texts.explained(error)}"
                 raise TemplateFailed([problem]) from error
         return cls(process, Channel(ours), stacks)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
-from ajhost.adapters.linux import ledger_file, processes, refusals
+from ajhost.adapters.linux import ledger_file, os_error_texts, processes
 from ajhost.adapters.linux.channel import pair
 from ajhost.adapters.linux.memory_kills import MemoryKills
 from ajhost.core.fleet import (
@@ -158,7 +158,7 @@ class WorkerPool(WorkerEvents):
         except Exception as error:  # whatever it is: the slot must be filled again
             ledger_file.remove(self._directory, spawn.serial)
             self._spawn_failed(
-                spawn, refusals.described(error) if isinstance(error, OSError) else repr(error)
+                spawn, os_error_texts.described(error) if isinstance(error, OSError) else repr(error)
             )
             return
         self.members[spawn.serial] = member

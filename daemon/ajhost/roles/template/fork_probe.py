@@ -9,7 +9,7 @@ import time
 import warnings
 from dataclasses import dataclass
 
-from ajhost.adapters.linux import refusals
+from ajhost.adapters.linux import os_error_texts
 from ajhost.adapters.linux.processes import wait_status
 from ajhost.core.timings import FORK_PROBE_FIRST_LIMIT
 
@@ -52,7 +52,7 @@ class ForkProbe:
             try:
                 child = self._fork()
             except OSError as error:
-                return Fork(0.0, f"cannot fork: {refusals.explained(error)}", refused=True)
+                return Fork(0.0, f"cannot fork: {os_error_texts.explained(error)}", refused=True)
         if child == 0:
             os._exit(_ALIVE)
         in_parent = time.monotonic() - began

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from ajhost.adapters import log_outputs
-from ajhost.adapters.linux import child_reaper, processes, refusals
+from ajhost.adapters.linux import child_reaper, os_error_texts, processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.child_reaper import GENERATION_MARK
 from ajhost.adapters.linux.standard_streams import flush_streams
@@ -190,7 +190,7 @@ class _Template:
                 self._hand_over(worker_spec, end)
             _, status = os.waitpid(middle, 0)
         except OSError as error:
-            self._refuse(worker_spec, f"cannot fork: {refusals.explained(error)}")
+            self._refuse(worker_spec, f"cannot fork: {os_error_texts.explained(error)}")
             return
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -219,7 +219,7 @@ class _Template:
         except OSError as error:
             status = _TOLD
             with contextlib.suppress(BaseException):
-                self._refuse(worker_spec, f"cannot fork: {refusals.explained(error)}")
+                self._refuse(worker_spec, f"cannot fork: {os_error_texts.explained(error)}")
         except BaseException:
             status = _TOLD  # the supervisor has closed the channel
         finally:

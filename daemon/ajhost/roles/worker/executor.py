@@ -18,7 +18,7 @@ from ajhost.api import Task
 from ajhost.core.stacks_gate import StacksGate
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles import attempt_records, overload
-from ajhost.roles.application import around
+from ajhost.roles.middleware import around
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_enforcement import DeadlineEvents, Deadlines, exceeded
 from ajhost.roles.worker.fail_stop import fail

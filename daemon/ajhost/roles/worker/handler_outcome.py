@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ajhost.adapters.linux import refusals
+from ajhost.adapters.linux import os_error_texts
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
@@ -86,7 +86,7 @@ def _described(error: BaseException, depth: int) -> str:
         shown = _members(error)[:_GROUP_SHOWN]
         members = "; ".join(_described(member, depth - 1) for member in shown)
         text = f"{text}: {members}"
-    if limit := refusals.limit_behind(error):
+    if limit := os_error_texts.limit_behind(error):
         text = f"{text} ({limit})".lstrip()
     return f"{name}: {text}" if text else name
 

@@ -20,9 +20,9 @@ from typing import Any
 from ajhost import api
 from ajhost.adapters.daemon_thread import start_daemon_thread
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
-from ajhost.roles.application import LIFESPAN_THREAD, manager_of
 from ajhost.roles.handlers import load_lifespan
-from ajhost.roles.worker.leftovers import is_library
+from ajhost.roles.middleware import LIFESPAN_THREAD, manager_of
+from ajhost.roles.worker.background_work import is_library
 from ajhost.settings.values import PythonSettings
 
 _log = logging.getLogger("ajhost.worker")

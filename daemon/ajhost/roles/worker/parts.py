@@ -26,13 +26,13 @@ from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.orphaned import Ending, Orphaned
 from ajhost.roles.worker.queue_group import GroupMembership
 from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import Retirement
-from ajhost.roles.worker.route import make_routes
+from ajhost.roles.worker.route_concurrency import make_routes
 from ajhost.roles.worker.supervisor_channel import SupervisorChannel
+from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
 from ajhost.roles.worker.thread_pool import prepare_for_threads
 from ajhost.roles.worker.watchdog import Watchdog
 

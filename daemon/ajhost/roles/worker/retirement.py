@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ajhost.roles.messages import RecycleRequest
 from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.orphaned import Orphaned
+from ajhost.roles.worker.supervisor_gone import Orphaned
 
 
 class Retirement:

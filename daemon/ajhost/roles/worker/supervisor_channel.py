@@ -18,7 +18,7 @@ from ajhost.roles.messages import (
     ToWorker,
     encode,
 )
-from ajhost.roles.worker.orphaned import Orphaned
+from ajhost.roles.worker.supervisor_gone import Orphaned
 
 _log = logging.getLogger("ajhost.worker")
 

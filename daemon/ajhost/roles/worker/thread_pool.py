@@ -9,7 +9,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ajhost.adapters.daemon_thread import start_daemon_thread
-from ajhost.adapters.linux import processes, refusals
+from ajhost.adapters.linux import os_error_texts, processes
 from ajhost.core.timings import SWITCH_INTERVAL
 
 _STEPS_BACK = 5
@@ -49,7 +49,7 @@ class Threads:
         :raises NoThreads: the pool has no thread, and the system starts none.
         """
         if self._held >= self._alive and not self._start() and not self._alive:
-            raise NoThreads(refusals.no_thread())
+            raise NoThreads(os_error_texts.no_thread())
         self._held += 1
         self._jobs.put((name, context, work))
 

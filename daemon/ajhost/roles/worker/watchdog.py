@@ -1,8 +1,8 @@
 """Ends a worker whose loop never runs again and that no supervisor is left to kill.
 
-One whose loop runs leaves by itself (`orphaned.py`), and a supervisor kills one that hangs past a deadline. Without
-either, native code may hold the interpreter's lock, so that no Python code runs. `faulthandler` watches from a C thread
-that needs no lock, writes the stacks, and exits.
+One whose loop runs leaves by itself (`supervisor_gone.py`), and a supervisor kills one that hangs past a deadline.
+Without either, native code may hold the interpreter's lock, so that no Python code runs. `faulthandler` watches from
+a C thread that needs no lock, writes the stacks, and exits.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.worker import forked_child
+from ajhost.roles.worker.background_work import Background
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.heartbeat import Heartbeat
-from ajhost.roles.worker.leftovers import Background
 from ajhost.roles.worker.lifespan_runner import LifespanFailed, LifespanRunner
 from ajhost.roles.worker.parts import WorkerParts
 

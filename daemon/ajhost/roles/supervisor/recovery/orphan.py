@@ -14,7 +14,7 @@ from pathlib import Path
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.core.fleet import WorkerState, state_number
-from ajhost.core.liveness import Observation, Verdict, judge
+from ajhost.core.liveness_rules import Observation, Verdict, judge
 from ajhost.ledger.layout import Word
 from ajhost.roles.supervisor.fd_store import InheritedConnections, Key
 

@@ -28,12 +28,12 @@ from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.last_resort import LastResort
+from ajhost.roles.supervisor.recovery.answer_and_requeue import Takeover
 from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
 from ajhost.roles.supervisor.recovery.remains import Copies, Remains, order
 from ajhost.roles.supervisor.recovery.retired_ledgers import RetiredLedgers
-from ajhost.roles.supervisor.recovery.takeover import Takeover
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 

@@ -10,19 +10,19 @@ import sys
 
 import pytest
 
-from ajhost.adapters.linux import refusals
+from ajhost.adapters.linux import os_error_texts
 from tests.support.control_group import control_group
 
 FORKS = """
 import os, resource, sys, time
-from ajhost.adapters.linux import refusals
+from ajhost.adapters.linux import os_error_texts
 {prepare}
 try:
     while os.fork():
         pass
     time.sleep(60)
 except OSError as error:
-    print(refusals.explained(error), flush=True)
+    print(os_error_texts.explained(error), flush=True)
 os.killpg(0, 9)
 """
 AS_ANOTHER = """
@@ -71,7 +71,7 @@ def test_a_limit_of_this_process_is_told_with_its_value(number: int, limit: int 
     try:
         if limit is not None and before is not None:
             resource.setrlimit(limit, (1 << 34, before[1]) if before[1] == -1 else before)
-        assert words in refusals.explained(OSError(number, os.strerror(number)))
+        assert words in os_error_texts.explained(OSError(number, os.strerror(number)))
     finally:
         if limit is not None and before is not None:
             resource.setrlimit(limit, before)
@@ -79,7 +79,7 @@ def test_a_limit_of_this_process_is_told_with_its_value(number: int, limit: int 
 
 BEHIND = """
 import ctypes, os, subprocess, sys, threading, time
-from ajhost.adapters.linux import refusals
+from ajhost.adapters.linux import os_error_texts
 open({group!r} + "/cgroup.procs", "w").write("0")
 def sleep():
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
@@ -90,7 +90,7 @@ for refused in (sleep, fork):
         while True:
             refused()
     except (OSError, RuntimeError) as error:
-        print(refusals.limit_behind(error), flush=True)
+        print(os_error_texts.limit_behind(error), flush=True)
 os.killpg(0, 9)
 """
 
@@ -106,17 +106,17 @@ def test_a_thread_and_a_child_that_are_refused_to_anybodys_code_are_told_with_th
 
 
 def test_an_error_of_anybodys_code_is_put_down_to_no_limit_that_it_did_not_meet() -> None:
-    assert refusals.limit_behind(OSError(errno.EMFILE, "")).endswith("ulimit -n, LimitNOFILE=")
+    assert os_error_texts.limit_behind(OSError(errno.EMFILE, "")).endswith("ulimit -n, LimitNOFILE=")
     for error in (
         BlockingIOError(errno.EAGAIN, "a socket that has nothing to read"),
         RuntimeError("anything"),
         FileNotFoundError(errno.ENOENT, ""),
         OSError("no number"),
     ):
-        assert refusals.limit_behind(error) == ""
+        assert os_error_texts.limit_behind(error) == ""
 
 
 def test_an_error_without_a_file_is_told_by_its_call() -> None:
     with pytest.raises(OSError, match="Invalid") as error:
         os.pidfd_open(0)
-    assert refusals.described(error.value) == "os.pidfd_open(0): Invalid argument"
+    assert os_error_texts.described(error.value) == "os.pidfd_open(0): Invalid argument"

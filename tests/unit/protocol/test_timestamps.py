@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ajhost.protocol import times
+from ajhost.protocol import timestamps
 
-FIRST = times.parse("0000-01-01T00:00:00Z")
-LAST = times.parse("9999-12-31T23:59:59.999999999Z")
+FIRST = timestamps.parse("0000-01-01T00:00:00Z")
+LAST = timestamps.parse("9999-12-31T23:59:59.999999999Z")
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,11 @@ LAST = times.parse("9999-12-31T23:59:59.999999999Z")
         ("1970-01-01T00:00:00-00:30", 1_800_000_000_000),
         ("2024-02-29T00:00:00Z", 1_709_164_800_000_000_000),
         ("2000-02-29T12:00:00+00:00", 951_825_600_000_000_000),
-        ("0001-01-01T00:00:00Z", times.ZERO_TIME),
+        ("0001-01-01T00:00:00Z", timestamps.ZERO_TIME),
     ],
 )
 def test_a_moment_keeps_every_nanosecond(text: str, nanoseconds: int) -> None:
-    assert times.parse(text) == nanoseconds
+    assert timestamps.parse(text) == nanoseconds
 
 
 @pytest.mark.parametrize(
@@ -71,33 +71,36 @@ def test_a_moment_keeps_every_nanosecond(text: str, nanoseconds: int) -> None:
 )
 def test_what_is_no_moment_is_refused_and_shown(text: str) -> None:
     with pytest.raises(ValueError, match="is not an RFC 3339 time") as caught:
-        times.parse(text)
+        timestamps.parse(text)
     assert repr(text) in str(caught.value)
 
 
 def test_a_long_malformed_moment_is_shown_in_part() -> None:
     with pytest.raises(ValueError, match="xxx") as caught:
-        times.parse("x" * 100_000)
+        timestamps.parse("x" * 100_000)
     assert len(str(caught.value)) < 200
 
 
 @given(st.integers(FIRST, LAST))
 @settings(max_examples=300)
 def test_every_moment_survives_being_written_and_read(nanoseconds: int) -> None:
-    assert times.parse(times.render(nanoseconds)) == nanoseconds
+    assert timestamps.parse(timestamps.render(nanoseconds)) == nanoseconds
 
 
 @given(st.integers(FIRST, LAST))
 @settings(max_examples=300)
 def test_a_moment_in_whole_seconds_is_the_one_before(nanoseconds: int) -> None:
-    assert times.parse(times.render_seconds(nanoseconds)) == nanoseconds // times.SECOND * times.SECOND
+    assert (
+        timestamps.parse(timestamps.render_seconds(nanoseconds))
+        == nanoseconds // timestamps.SECOND * timestamps.SECOND
+    )
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
 @settings(max_examples=300)
 def test_the_calendar_is_that_of_datetime(moment: datetime) -> None:
-    nanoseconds = times.parse(moment.isoformat().replace("+00:00", "Z"))
-    assert times.to_datetime(nanoseconds) == moment
+    nanoseconds = timestamps.parse(moment.isoformat().replace("+00:00", "Z"))
+    assert timestamps.to_datetime(nanoseconds) == moment
     assert nanoseconds == (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
@@ -105,7 +108,7 @@ def test_the_calendar_is_that_of_datetime(moment: datetime) -> None:
 @settings(max_examples=300)
 def test_any_text_is_a_moment_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
-        assert isinstance(times.parse(text), int)
+        assert isinstance(timestamps.parse(text), int)
 
 
 @pytest.mark.parametrize(
@@ -114,20 +117,20 @@ def test_any_text_is_a_moment_or_a_value_error(text: str) -> None:
         (0, "1970-01-01T00:00:00Z"),
         (100, "1970-01-01T00:00:00.0000001Z"),
         (-1, "1969-12-31T23:59:59.999999999Z"),
-        (times.ZERO_TIME, "0001-01-01T00:00:00Z"),
+        (timestamps.ZERO_TIME, "0001-01-01T00:00:00Z"),
         (1_795_521_356_100_000_000, "2026-11-24T11:55:56.1Z"),
     ],
 )
 def test_a_moment_is_written_as_go_writes_it(nanoseconds: int, text: str) -> None:
-    assert times.render(nanoseconds) == text
+    assert timestamps.render(nanoseconds) == text
 
 
 @pytest.mark.parametrize("nanoseconds", [FIRST - 1, LAST + 1, -(1 << 80), 1 << 80])
 def test_a_moment_beyond_four_digits_of_year_is_refused(nanoseconds: int) -> None:
     with pytest.raises(ValueError, match="has no RFC 3339 form"):
-        times.render(nanoseconds)
+        timestamps.render(nanoseconds)
 
 
 def test_a_moment_that_datetime_cannot_hold_is_clamped() -> None:
-    assert times.to_datetime(FIRST) == datetime(1, 1, 1, tzinfo=UTC)
-    assert times.to_datetime(1 << 80).year == 9999
+    assert timestamps.to_datetime(FIRST) == datetime(1, 1, 1, tzinfo=UTC)
+    assert timestamps.to_datetime(1 << 80).year == 9999

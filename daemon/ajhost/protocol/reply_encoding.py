@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from ajhost.protocol import times
+from ajhost.protocol import timestamps
 from ajhost.protocol.outcome import Completed, Outcome, Terminated
 from ajhost.protocol.safe_text import MISLEADING
 from ajhost.protocol.subjects import subjects_of
@@ -53,7 +53,7 @@ def read_deadline(header: bytes) -> int | None:
     if value is None:
         return None
     try:
-        return times.parse(_text(value))
+        return timestamps.parse(_text(value))
     except ValueError as error:
         raise ValueError(f"AJ-Handler-Deadline: {error}") from None
 
@@ -113,7 +113,7 @@ def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict
     `deadline_ns` (Unix nanoseconds) is the moment by which the answer must leave: the router takes its own limit less
     2 s. Its fraction is cut off, as the router does.
     """
-    headers = {"AJ-Content-Type": CONTENT_TYPE, "AJ-Handler-Deadline": times.render_seconds(deadline_ns)}
+    headers = {"AJ-Content-Type": CONTENT_TYPE, "AJ-Handler-Deadline": timestamps.render_seconds(deadline_ns)}
     return subjects_of(route)[0], headers, task
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ajhost.adapters.throttled_log import ThrottledLog
+from ajhost.adapters.repeated_failures_log import ThrottledLog
 
 
 def test_however_many_kinds_there_are_few_are_logged(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ajhost.roles.worker.leftovers import Background
+from ajhost.roles.worker.background_work import Background
 
 LIBRARY = """
 def work(jobs):

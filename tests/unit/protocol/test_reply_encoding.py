@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ajhost.protocol import wire
+from ajhost.protocol import reply_encoding
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
+from ajhost.protocol.reply_encoding import encode_reply, known_deadline, read_deadline, sanitise
 from ajhost.protocol.task_record import TaskRecord, encode_task, read_task
-from ajhost.protocol.wire import encode_reply, known_deadline, read_deadline, sanitise
 
 MAX_PAYLOAD = 1 << 20
 TASK = encode_task(id="a", type="email:new", queue="EMAIL", payload=b"x", created_ns=0, tried_ns=1)
@@ -49,7 +49,7 @@ def test_a_request_of_the_router_is_read() -> None:
 
 def test_what_call_sends_is_what_the_router_sends() -> None:
     # The router cuts the fraction of its deadline off (Go's time.RFC3339).
-    subject, headers, body = wire.encode_request("", TASK, DEADLINE + 999_999_999)
+    subject, headers, body = reply_encoding.encode_request("", TASK, DEADLINE + 999_999_999)
     assert subject == "CHORIA_AJ.H.T.catchall"
     assert block(*(f"{name}: {value}".encode() for name, value in headers.items())) == HEADER
     assert body == TASK
@@ -233,7 +233,7 @@ def test_any_outcome_out_is_a_reply_that_the_router_reads_as_that_outcome(outcom
 def test_a_safe_text_is_one_line_of_at_most_a_kibibyte_that_stays_as_it_is(text: str) -> None:
     safe = sanitise(text)
     assert safe == safe.strip() != ""
-    assert len(safe.encode()) <= wire.TEXT_LIMIT
+    assert len(safe.encode()) <= reply_encoding.TEXT_LIMIT
     assert not any(ord(char) < 32 or 0x7F <= ord(char) < 0xA0 for char in safe)
     assert len(safe.splitlines()) == 1
     assert sanitise(safe) == safe

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ajhost.protocol.frames import is_plain_subject, is_size
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.wire import encode_reply
+from ajhost.protocol.reply_encoding import encode_reply
 
 _HEADER_BEGINS = 64
 """Bytes behind a subject within which the name of the first header is."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ajhost.core.liveness import (
+from ajhost.core.liveness_rules import (
     LONGEST_STALE_NS,
     MISSED_NS,
     STALE_NS,
