@@ -28,42 +28,44 @@ _ROUNDS = 3
 class Canceller:
     """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
 
-    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry) -> None:
-        self._workers, self._inquiry = workers, inquiry
+    def __init__(
+        self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry, standby: Standby
+    ) -> None:
+        self._workers, self._inquiry, self._standby = workers, inquiry, standby
 
-    async def obey(self, asked: Mapping[str, object], standby: Standby | None) -> Decision:
+    async def obey(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for."""
         task, why = str(asked.get("task")), str(asked.get("reason"))
-        if standby is None:
-            return Decision(False, "the host is still starting")
-        found = await self.cancel(task, terminate=bool(asked.get("terminate")), why=why, standby=standby)
-        if not found:
+        text = FailureReason.CANCELLED.text(why)
+        if not (
+            found := await self._cancel(task, Terminated(text) if asked.get("terminate") else Failed(text))
+        ):
             return Decision(
                 False, f"no task {task!r} runs or waits on this host; it may have ended, or be another host's"
             )
-        standby.transport.out.flush()  # before the operator is told, as a worker does
+        self._standby.transport.out.flush()  # before the operator is told, as a worker does
         _log.warning("task %s, which was %s, is cancelled: %s", task, found, why)
         return Decision(True, f"cancelled, it was {found}")
 
-    async def cancel(self, task: str, *, terminate: bool, why: str, standby: Standby) -> str:
+    async def _cancel(self, task: str, outcome: Failed | Terminated) -> str:
         """What was done: `running`, `waiting`, or an empty text if no task of that id is here."""
-        text = FailureReason.CANCELLED.text(why)
-        outcome: Failed | Terminated = Terminated(text) if terminate else Failed(text)
         for _ in range(_ROUNDS):
-            if found := await self._ask(task, outcome, standby):
+            if found := await self._ask(task, outcome):
                 return found
-            if standby.cancel(task, outcome):
+            if self._standby.cancel(task, outcome):
                 return "waiting"
         return ""
 
-    async def _ask(self, task: str, outcome: Failed | Terminated, standby: Standby) -> str:
+    async def _ask(self, task: str, outcome: Failed | Terminated) -> str:
         order = CancelOrder(task, isinstance(outcome, Terminated), outcome.text)
         asked = dict(self._workers)
         answers = await self._inquiry.ask(asked.values(), order, CancelResult, CANCEL_ANSWER_LIMIT)
         if found := next((found for found in answers.values() if found), ""):
             return found
         silent = [worker for serial, worker in asked.items() if serial not in answers and not worker.dead]
-        return "running" if any(_answer_for(worker, task, outcome, standby) for worker in silent) else ""
+        return (
+            "running" if any(_answer_for(worker, task, outcome, self._standby) for worker in silent) else ""
+        )
 
 
 def _answer_for(worker: WorkerProcess, task: str, outcome: Failed | Terminated, standby: Standby) -> bool:

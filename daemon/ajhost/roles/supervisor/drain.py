@@ -55,10 +55,6 @@ class Drainer:
             if drained:
                 _log.warning("drained: nothing is left; `ajhost resume` ends it")
 
-    def outlives_us(self, *, stopping: bool) -> bool:
-        """Whether the next start drains as well. `stopping`: in order, which ends a drain."""
-        return self._pool.fleet.draining and not stopping
-
     @property
     def text(self) -> str:
         """`draining: 3 tasks left` or `drained`; empty if the host does not drain."""

@@ -17,6 +17,7 @@ from ajhost.ledger.view import Ledger
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.stats_history import StatsHistory
+from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore
@@ -59,6 +60,7 @@ class Running(SupervisorPhase, LivenessEvents):
             standby.directory, standby, fd_store, self._poison_tasks, pool.counters, pool.guard,
             pool.fleet, self._last_resort, pool.background,
         )  # fmt: skip
+        self._canceller = Canceller(pool.members, pool.inquiry, standby)
         self._liveness = LivenessMonitor(standby, pool.guard, self)
         self._history = StatsHistory(pool.runtime)
         self._status_at = self._tick_at = 0.0
@@ -93,7 +95,7 @@ class Running(SupervisorPhase, LivenessEvents):
         return not self._last_resort.subscribed and self._recovery.idle
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
-        return await self._pool.canceller.obey(asked, self._standby)
+        return await self._canceller.obey(asked)
 
     # -- events ---------------------------------------------------------------------------------
 

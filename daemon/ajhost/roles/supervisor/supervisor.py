@@ -40,6 +40,7 @@ from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.reload import Reloader
 from ajhost.roles.supervisor.running_phase import Running
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
+from ajhost.roles.supervisor.stacks import StacksInspector
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.stray_processes import StrayProcesses
@@ -220,7 +221,7 @@ class Supervisor(PoolEvents):
         return {
             "reload": lambda _: self.reload(),
             "cancel": lambda asked: self._phase.cancel(asked),
-            "stacks": self._pool.inspector.obey,
+            "stacks": StacksInspector(self._pool.members, self._pool.inquiry).obey,
             "recycle": self._in_service(self._pool.obey_recycle),
             "drain": self._in_service(self._drainer.obey_drain),
             "resume": self._in_service(self._drainer.obey_resume),
@@ -330,18 +331,31 @@ class Supervisor(PoolEvents):
             self._write_state()
 
     def _write_state(self) -> None:
-        routes = {number: generation.routes for number, generation in self._generations.items()}
-        settings = str(self._settings.file) if self._settings.has_file else ""
+        last_death, died_at = self.timeline.last(EventKind.DEATH)
+        last_replaced, replaced_at = self.timeline.last(EventKind.REPLACED)
+        drain_by, drain_at = self._drainer.asked
         self.written_state = state_file.write(
             self._runtime,
             HostState(
-                os.getpid(), self._fleet.generation, self._phase.ready, self._fleet.count, routes,
-                settings, __version__, self._began_ns, self._phase.waiting,
-                self._drainer.outlives_us(stopping=self._shutdown.urgency is not Urgency.NONE),
-                *self.timeline.last(EventKind.DEATH), self._stopping, *self.timeline.last(EventKind.REPLACED),
-                *self._drainer.asked,
+                pid=os.getpid(),
+                generation=self._fleet.generation,
+                ready=self._phase.ready,
+                count=self._fleet.count,
+                routes={number: generation.routes for number, generation in self._generations.items()},
+                settings=str(self._settings.file) if self._settings.has_file else "",
+                version=__version__,
+                started_ns=self._began_ns,
+                waiting=self._phase.waiting,
+                draining=self._fleet.draining and self._shutdown.urgency is Urgency.NONE,
+                last_death=last_death,
+                died_at=died_at,
+                stopping=self._stopping,
+                last_replaced=last_replaced,
+                replaced_at=replaced_at,
+                drain_by=drain_by,
+                drain_at=drain_at,
             ),
-        )  # fmt: skip
+        )
 
     # -- the end --------------------------------------------------------------------------------
 

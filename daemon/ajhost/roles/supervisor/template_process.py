@@ -105,7 +105,7 @@ class TemplateProcess:
         self._reading = True
         self._loop.add_reader(channel.fileno(), self._readable)
         self._pidfd = os.pidfd_open(process.pid)
-        self._loop.add_reader(self._pidfd, self._gone)
+        self._loop.add_reader(self._pidfd, self._on_exit)
 
     @classmethod
     async def start(
@@ -301,14 +301,14 @@ class TemplateProcess:
         try:
             for found, descriptors in self._channel.received():
                 try:
-                    self._take(FROM_TEMPLATE.decode(found), descriptors)
+                    self._on_message(FROM_TEMPLATE.decode(found), descriptors)
                 except BadMessage as error:
                     if not self._loaded.done():
                         self._loaded.set_result(LoadProblems((f"the template sent {error}",)))
         except ChannelClosed:
             self._finish()
 
-    def _take(self, message: FromTemplate, descriptors: list[int]) -> None:
+    def _on_message(self, message: FromTemplate, descriptors: list[int]) -> None:
         match message:
             case WorkerForked(serial, pid):
                 pidfd = descriptors.pop() if descriptors else processes.pidfd_of_child(pid)
@@ -333,7 +333,7 @@ class TemplateProcess:
         if forked is not None and not forked.done():
             forked.set_exception(TemplateFailed([problem]))
 
-    def _gone(self) -> None:
+    def _on_exit(self) -> None:
         """The process has ended."""
         status = self._process.wait()
         self.living.discard(self.pid)

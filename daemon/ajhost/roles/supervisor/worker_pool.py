@@ -45,12 +45,10 @@ from ajhost.roles.messages import (
     WorkerReady,
 )
 from ajhost.roles.process_specs import WorkerSpec
-from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.nats_access import NatsAccess
-from ajhost.roles.supervisor.stacks import StacksInspector
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
 from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerEvents, WorkerProcess
@@ -91,10 +89,8 @@ class WorkerPool(WorkerEvents):
         self.counters = Counters()
         self.members: dict[int, WorkerProcess] = {}
         self.access = NatsAccess(nats, self.members.values)
-        self._inquiry = WorkerInquiry()
+        self.inquiry = WorkerInquiry()
         self._memory_kills = MemoryKills()
-        self.canceller = Canceller(self.members, self._inquiry)
-        self.inspector = StacksInspector(self.members, self._inquiry)
         self.generations = generations
         self.max_payload = 0
         self.supervisor_place = ""
@@ -227,7 +223,7 @@ class WorkerPool(WorkerEvents):
             case RecycleRequest(why):
                 self.recycle(member, why)
             case CancelResult() | StacksResult():
-                self._inquiry.heard(member, message)
+                self.inquiry.heard(member, message)
             case GroupLeft():
                 known = self.fleet.members.get(member.serial)
                 if known is not None and known.state is WorkerState.STARTING:

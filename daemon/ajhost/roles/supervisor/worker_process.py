@@ -170,13 +170,13 @@ class WorkerProcess:
         try:
             for found, descriptors in self._channel.received():
                 try:
-                    self._take(FROM_WORKER.decode(found), descriptors)
+                    self._on_message(FROM_WORKER.decode(found), descriptors)
                 except BadMessage as error:
                     _log.error("worker %d (pid %d) sent %s", self.slot, self.pid, error)
         except ChannelClosed:
             self._close_channel()
 
-    def _take(self, message: FromWorker, descriptors: list[int]) -> None:
+    def _on_message(self, message: FromWorker, descriptors: list[int]) -> None:
         match message:
             case StacksFile():
                 self._close_stacks()

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file, processes
-from ajhost.adapters.linux.ledger_file import GuardedLedger, MappedLedger
+from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.core.recovery_rules import Fact
 from ajhost.core.timings import STOP_LIMIT
 from ajhost.ledger.layout import LedgerError
@@ -23,7 +23,7 @@ from ajhost.roles.supervisor.standby import Standby
 
 _log = logging.getLogger("ajhost.supervisor")
 _STARTS = 20
-"""Bits of a serial below the number of its start."""
+"""Bits of a serial below the number of its start. The processes of one start share its queues."""
 _EARLIER = Fact.SUPERVISOR_GONE | Fact.SERVER_UNKNOWN
 """The facts about every process of an earlier start."""
 
@@ -62,38 +62,39 @@ class PreviousStart:
 
     def collect(self) -> list[Remains]:
         """What dead processes left, each once; and once more when the last orphan of their start is dead."""
-        dead: list[MappedLedger] = []
+        why = "the host was killed or stopped"
+        found = [Remains(ledger, _EARLIER, why, self._connections.take(ledger)) for ledger in self._dead()]
+        living = {serial >> _STARTS for serial in self._waiting}
+        left, ended = [*self._queued, *found], []
+        self._queued = []
+        for one in left:
+            if one.ledger.serial >> _STARTS in living:
+                self._queued.append(one)
+            else:
+                one.facts |= Fact.QUEUE_GONE
+                ended.append(one)
+        return [*found, *(one for one in ended if one not in found)]
+
+    def _dead(self) -> list[GuardedLedger]:
+        """The ledgers that nobody owns any more. The owners of those that still wait are orphans."""
+        dead: list[GuardedLedger] = []
         orphans: list[int] = []
         for serial in self._waiting:
             with contextlib.suppress(FileNotFoundError):
                 try:
-                    owner = self._owner(serial)
-                    if owner is not None or self._being_taken_over(serial):
-                        orphans.append(serial)
-                        if owner is not None:
-                            self._find_orphan(owner, serial)
+                    if (owner := self._owner(serial)) is None and not self._being_taken_over(serial):
+                        dead.append(GuardedLedger(self._directory, serial))
                         continue
-                    dead.append(GuardedLedger(self._directory, serial))
+                    orphans.append(serial)
+                    if owner is not None:
+                        self._find_orphan(owner, serial)
                 except (LedgerError, PermissionError) as error:
                     aside = ledger_file.quarantine(self._directory, serial)
                     _log.error("ledger %d is not one of ours (%s): put aside as %s", serial, error, aside)
         self._waiting = orphans
         for serial in self._orphans.keys() - set(orphans):
             self._orphans.pop(serial).close()
-        living = {serial >> _STARTS for serial in orphans}
-        ended = [one for one in self._queued if _start(one.ledger) not in living]
-        for one in ended:
-            one.facts |= Fact.QUEUE_GONE
-        self._queued = [one for one in self._queued if one not in ended]
-        found = []
-        for ledger in dead:
-            one = Remains(ledger, _EARLIER, "the host was killed or stopped", self._connections.take(ledger))
-            if _start(ledger) in living:
-                self._queued.append(one)
-            else:
-                one.facts |= Fact.QUEUE_GONE
-            found.append(one)
-        return found + ended
+        return dead
 
     def _owner(self, serial: int) -> int | None:
         """The process that holds a ledger locked. None: nobody, or it is gone."""
@@ -145,11 +146,6 @@ class PreviousStart:
         for orphan in self._orphans.values():
             if not orphan.hangs:
                 orphan.ask_to_leave()
-
-
-def _start(ledger: MappedLedger) -> int:
-    """The start that made the ledger. The processes of one start share its queues."""
-    return ledger.serial >> _STARTS
 
 
 def new_serial() -> int:
