@@ -11,8 +11,8 @@ import click
 
 from ajhost.cli.main import program
 from ajhost.core import connection_table, fleet, recovery_rules, timings
-from ajhost.core.connection_table import REASON_TEXTS, TRANSITIONS, Close
-from ajhost.core.reconnect_backoff import BACKOFF, LOCKS_OUT
+from ajhost.core.backoff import BACKOFF
+from ajhost.core.connection_table import LOCKS_OUT, REASON_TEXTS, TRANSITIONS, Close
 from ajhost.ledger import layout, states
 from ajhost.ledger.connection_status import ConnectionState, Reason
 from ajhost.protocol.reasons import FailureReason

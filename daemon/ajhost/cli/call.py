@@ -19,9 +19,9 @@ from ajhost.cli.options import Duration, config_option
 from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.safe_text import printable
+from ajhost.protocol.timestamps import SECOND
 from ajhost.settings.values import NatsSettings, Settings
 
-_SECOND = 1_000_000_000
 _EPILOG = """\b
 Examples:
   ajhost call email:new '{"to": "ada@example.net"}'
@@ -142,7 +142,7 @@ def call(
         now, id_ = time.time_ns(), new_id()
         task = _encode(seed, id=id_, type=type_, queue=queue, payload=data, created_ns=now, tried_ns=now,
                        tries=tries, max_tries=max_tries)  # fmt: skip
-        by_route, headers, body = encode_request(asked, task, now + int(timeout * _SECOND))
+        by_route, headers, body = encode_request(asked, task, now + int(timeout * SECOND))
         if no_deadline:
             del headers["AJ-Handler-Deadline"]
         return Request(id_, by_route if subject is None else subject, headers, body)

@@ -9,9 +9,7 @@ from pathlib import Path
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration
 from ajhost.cli.output import CommandFailed, echo, echo_error
-
-_ANSWER_LIMIT = 30.0
-"""Seconds that a host may take to say what it has done."""
+from ajhost.core.timings import CONTROL_ANSWER_LIMIT
 
 
 class NoHost(CommandFailed):
@@ -72,7 +70,7 @@ def ask_host(
     config: Path,
     asked: dict[str, object],
     *,
-    limit: float = _ANSWER_LIMIT,
+    limit: float = CONTROL_ANSWER_LIMIT,
     late: str = "no answer within {:g} s: `ajhost status` says whether the supervisor hangs",
     quiet: bool = False,
 ) -> int:

@@ -45,7 +45,7 @@ class Skew:
 
     __slots__ = ("ahead", "implausible", "least", "until")
 
-    def __init__(self, ahead: float = 0.0) -> None:
+    def __init__(self, ahead: float) -> None:
         self.ahead = ahead
         """Seconds, for `deadline_budget.py`; 0.0 while nothing is known, or the difference is below `SKEW_NOTICED`."""
         self.implausible = 0.0

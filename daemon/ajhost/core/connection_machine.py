@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+from ajhost.core.backoff import BACKOFF
 from ajhost.core.connection_table import (
     CONNECTED,
+    LOCKS_OUT,
     PAUSING,
     TRYING,
     Barred,
@@ -45,7 +47,6 @@ from ajhost.core.connection_table import (
 )
 from ajhost.core.lame_duck import LameDuck
 from ajhost.core.login_gate import LoginGate
-from ajhost.core.reconnect_backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.server_pool import Address, Server, ServerPool, literal
 from ajhost.core.timings import (
     ATTEMPT_LIMIT,

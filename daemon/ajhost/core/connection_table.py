@@ -1,7 +1,7 @@
 """The life of a NATS connection as data: its states, why it ends, what comes next.
 
 `core/connection_machine.py` moves along `TRANSITIONS` and nothing else; docs/connection.md shows the same table, and a
-test compares the two. `core/reconnect_backoff.py` says how long it waits.
+test compares the two. `core/backoff.py` says how long it waits.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ REASON_TEXTS: dict[Reason, str] = {
     Reason.RECONFIGURED: "other servers or credentials",
     Reason.CLIENT: "the client ended by itself",
 }
+LOCKS_OUT = frozenset((Reason.TLS, Reason.AUTHORIZATION, Reason.PERMISSION, Reason.LIMIT, Reason.CREDENTIALS))
+"""The reasons that only somebody's action ends: the connection is LOCKED_OUT. For all others it is WAITING."""
 
 
 @dataclass(frozen=True)

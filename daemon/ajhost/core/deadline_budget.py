@@ -11,9 +11,9 @@ long, provided that the clocks agree.
 from __future__ import annotations
 
 from ajhost.core.timings import SKEW_PLAUSIBLE
+from ajhost.protocol.timestamps import SECOND
 
-_SECOND = 1_000_000_000
-LONGEST_NS = 366 * 86_400 * _SECOND
+LONGEST_NS = 366 * 86_400 * SECOND
 """No request has longer, whatever its header says: a later deadline in a ledger is a stray write."""
 
 
@@ -31,7 +31,7 @@ def budget(
     timeout: float | None,
     default: float,
     margin: float,
-    ahead: float = 0.0,
+    ahead: float,
 ) -> Budget:
     """The deadline of a request received at `now_wall_ns` (Unix ns) and `now_mono` (s).
 
@@ -43,18 +43,18 @@ def budget(
 
     `margin` (s) makes the answer leave before the header's second. A request without a header has `default` (s).
     """
-    skew = 0.0 if tried_ns is None else (now_wall_ns - tried_ns) / _SECOND
+    skew = 0.0 if tried_ns is None else (now_wall_ns - tried_ns) / SECOND
     if header_ns is None:
         remaining = default
     else:
         left = header_ns - now_wall_ns
         if ahead > 0.0:
-            left += int(min(ahead, SKEW_PLAUSIBLE) * _SECOND)
+            left += int(min(ahead, SKEW_PLAUSIBLE) * SECOND)
         if tried_ns is not None and tried_ns <= header_ns and header_ns - tried_ns < left:
             left = header_ns - tried_ns
         if left > LONGEST_NS:
             left = LONGEST_NS
-        remaining = left / _SECOND - margin
+        remaining = left / SECOND - margin
     if timeout is not None and timeout < remaining:
         remaining = timeout
     return (now_mono + remaining if remaining > 0.0 else now_mono), skew

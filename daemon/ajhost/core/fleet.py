@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ajhost.core.respawn_backoff import RespawnBackoff
+from ajhost.core.backoff import RespawnBackoff
 from ajhost.core.timings import HUNG_REPLACED_AFTER
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from ajhost.core.connection_table import TRYING
-from ajhost.core.reconnect_backoff import LOCKS_OUT
+from ajhost.core.connection_table import LOCKS_OUT, TRYING
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
 from ajhost.protocol.dataclass_json import from_object
 

@@ -320,6 +320,8 @@ JOURNAL_WRITE_LIMIT = 0.1
 """One write of C code or of a child to stdout or stderr waits at most this long for journald."""
 RUNTIME_FILES_INTERVAL = 1.0
 """The supervisor looks this often whether its files in the runtime directory are still there."""
+CONTROL_ANSWER_LIMIT = 30.0
+"""A command waits this long for what the host says to it. `ajhost reload` waits for its own `--timeout`."""
 CALL_CONNECT_LIMIT = 3.0
 """A command that needs NATS connects within this; `ajhost call` has it on top of the task's timeout."""
 REHEARSAL_SERVE_LIMIT = 15.0

@@ -64,7 +64,7 @@ class _Loader:
         problems = self._tables.problems
         context = self._context()
         if isinstance(nats := self._tables.raw.get("nats"), dict):
-            self._check_who(nats)
+            self._check_nats(nats)
             self._check_open(nats)
         self._check_signature()
         document = validate(self._tables, self._files)
@@ -88,12 +88,19 @@ class _Loader:
         self._tables.problems += problems
         return settings
 
-    def _check_who(self, nats: Mapping[str, Any]) -> None:
+    def _check_nats(self, nats: Mapping[str, Any]) -> None:
         if "context" in nats:
             for key in _BESIDE_CONTEXT:
                 if key in nats:
                     self._add(("nats", key), "it beside nats.context", "one of the two")
             return
+        self._check_who(nats)
+        self._check_pings(nats)
+        tls = nats.get("tls")
+        if isinstance(tls, dict) and "key" in tls and "cert" not in tls and self._whole:
+            self._add(("nats", "tls", "key"), "it without nats.tls.cert", "both or neither")
+
+    def _check_who(self, nats: Mapping[str, Any]) -> None:
         ways = [key for key in _WHO if key in nats]
         if len(ways) > 1:
             self._add(("nats", ways[1]), f"{' and '.join(ways)} together", f"one of {', '.join(_WHO)}")
@@ -104,10 +111,6 @@ class _Loader:
             self._add(("nats", passwords[0]), "it without nats.user", "both or neither")
         if "user" in nats and not passwords and self._whole:
             self._add(("nats", "user"), "it without a password", "password or password_file beside it")
-        self._check_pings(nats)
-        tls = nats.get("tls")
-        if isinstance(tls, dict) and "key" in tls and "cert" not in tls and self._whole:
-            self._add(("nats", "tls", "key"), "it without nats.tls.cert", "both or neither")
 
     def _check_signature(self) -> None:
         """Adds a problem for a table that asks for signatures and has no keys: they would not be looked at."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ajhost.core.reconnect_backoff import BACKOFF
+
 from ajhost.core.timings import ANSWER_MARGIN, LOGIN_SPREAD
 from ajhost.ledger.connection_status import Reason
 from scripts.lib.soak.router import Router

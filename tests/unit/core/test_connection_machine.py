@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ajhost.core.backoff import BACKOFF
 from ajhost.core.connection_machine import ConnectionMachine, Patience
 from ajhost.core.connection_table import (
+    LOCKS_OUT,
     REASON_TEXTS,
     TRANSITIONS,
     Barred,
@@ -41,7 +43,6 @@ from ajhost.core.connection_table import (
     Unresolved,
 )
 from ajhost.core.login_gate import WORDS, LoginGate
-from ajhost.core.reconnect_backoff import BACKOFF, LOCKS_OUT
 from ajhost.core.server_pool import Address, Server, ServerPool
 from ajhost.ledger.connection_status import ConnectionState, Reason
 

@@ -84,14 +84,14 @@ def test_a_deadline_in_the_year_9999_stays_a_number_that_fits_into_64_bits_of_na
 
 
 def test_the_skew_that_one_request_shows_is_reported() -> None:
-    assert budget(NOW, NOW - 3 * SECOND, NOW, MONO, None, 60.0, MARGIN)[1] == 3.0
-    assert budget(NOW, NOW + 3 * SECOND, NOW, MONO, None, 60.0, MARGIN)[1] == -3.0
-    assert budget(NOW, None, NOW, MONO, None, 60.0, MARGIN)[1] == 0.0
+    assert budget(NOW, NOW - 3 * SECOND, NOW, MONO, None, 60.0, MARGIN, 0.0)[1] == 3.0
+    assert budget(NOW, NOW + 3 * SECOND, NOW, MONO, None, 60.0, MARGIN, 0.0)[1] == -3.0
+    assert budget(NOW, None, NOW, MONO, None, 60.0, MARGIN, 0.0)[1] == 0.0
 
 
 def observed(*seen: tuple[float, float]) -> float:
     """What is known after requests of (skew, moment)."""
-    skew = Skew()
+    skew = Skew(0.0)
     for seconds, moment in seen:
         skew.observe(seconds, moment)
     return skew.ahead

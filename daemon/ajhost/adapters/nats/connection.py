@@ -21,6 +21,7 @@ from ajhost.adapters.nats.subscriptions import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_machine import ConnectionMachine, Patience
 from ajhost.core.connection_table import (
+    LOCKS_OUT,
     REASON_TEXTS,
     Barred,
     Close,
@@ -46,7 +47,6 @@ from ajhost.core.connection_table import (
     Told,
 )
 from ajhost.core.login_gate import LoginGate
-from ajhost.core.reconnect_backoff import LOCKS_OUT
 from ajhost.core.server_errors import reason_of, violation_of
 from ajhost.core.server_pool import ServerPool
 from ajhost.core.server_restart import RestartWindow

@@ -1,0 +1,61 @@
+"""Pauses that grow with each failure in a row: before a server is tried again, and before a worker is started again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ajhost.core.connection_table import LOCKS_OUT
+from ajhost.core.timings import (
+    LOCKED_OUT_RETRY_FIRST,
+    LOCKED_OUT_RETRY_LONGEST,
+    RESPAWN_FIRST,
+    RESPAWN_LONGEST,
+    RETRY_FIRST,
+    RETRY_LONGEST,
+    STABLE_AFTER,
+)
+from ajhost.ledger.connection_status import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses (s) before a server is tried again: from `first` on, each `growth` times as long, up to `most`."""
+
+    first: float
+    growth: float
+    most: float
+
+    def pause(self, failures: int, share: float) -> float:
+        """The pause after so many failures in a row (at least 1). `share`, 0 to 1, is the jitter: half to whole."""
+        whole = min(self.first * self.growth ** min(failures - 1, 50), self.most)
+        return whole * (0.5 + 0.5 * share)
+
+
+_QUICK = Backoff(RETRY_FIRST, 1.3, RETRY_LONGEST)
+_SLOW = Backoff(LOCKED_OUT_RETRY_FIRST, 2.0, LOCKED_OUT_RETRY_LONGEST)
+BACKOFF: dict[Reason, Backoff] = {reason: _SLOW if reason in LOCKS_OUT else _QUICK for reason in Reason}
+"""By reason. Who is locked out also waits for its turn among the processes of the host (`core/login_gate.py`)."""
+
+
+@dataclass(slots=True)
+class RespawnBackoff:
+    """When a slot's next worker may be started, and how long the one after it waits if that dies early too."""
+
+    _delay: float = 0.0
+    _not_before: float = 0.0
+
+    def is_over(self, now: float) -> bool:
+        """Whether a worker may be started."""
+        return now >= self._not_before
+
+    def worker_died(self, ready_at: float | None, now: float) -> None:
+        """The slot's worker, which served since `ready_at`, or never, is dead.
+
+        The first one is replaced at once: its death may have had any cause. One that served for `STABLE_AFTER` makes
+        the next one the first again.
+        """
+        if ready_at is not None and now - ready_at >= STABLE_AFTER:
+            self._delay, self._not_before = 0.0, 0.0
+            return
+        self._not_before = now + self._delay
+        self._delay = min(max(RESPAWN_FIRST, self._delay * 2), RESPAWN_LONGEST)
