@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import time
 from collections import Counter
-from collections.abc import Coroutine
-from types import TracebackType
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from ajhost.core.throttle import Throttle
@@ -30,9 +30,13 @@ class FaultGuard:
         self._log = log
         self._throttle: Throttle[str] = Throttle(pause)
 
-    def __call__(self, job: str) -> _Job:
+    @contextlib.contextmanager
+    def __call__(self, job: str) -> Iterator[None]:
         """Runs what is inside as the job of that name."""
-        return _Job(self, job)
+        try:
+            yield
+        except Exception as error:
+            self.failed(job, error)
 
     def failed(self, job: str, error: BaseException) -> None:
         """Counts a failure, and logs it unless one of this job was logged a short while ago."""
@@ -55,26 +59,6 @@ class FaultGuard:
             self.failed("taking connections", error)
         else:
             loop.default_exception_handler(context)
-
-
-class _Job:
-    """One run of a job."""
-
-    __slots__ = ("_guard", "_name")
-
-    def __init__(self, guard: FaultGuard, name: str) -> None:
-        self._guard, self._name = guard, name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        self._guard.failed(self._name, error)
-        return True
 
 
 class Background:

@@ -1,6 +1,6 @@
 """A server in lame duck mode: it is about to stop, and is left once another server has let this process in.
 
-A second connection tries the others one after the other meanwhile (`adapters/nats/second_connection.py`).
+A second connection tries the others one after the other meanwhile (`adapters/nats/connect_attempts.py`, `scout`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import zlib
 from ajhost.core.timings import RECONNECT_WINDOW_LONGEST, RECONNECT_WINDOW_SHORTEST
 from ajhost.ledger.layout import Word
 from ajhost.ledger.view import Ledger
+from ajhost.protocol.server_info import ServerInfo
 
 _KNOWN = 1 << 32
 _BACK_BY = int(Word.BACK_BY)
@@ -82,3 +83,27 @@ class RestartWindow:
         self._words[Word.SERVER] = words[Word.SERVER] or self._words[Word.SERVER]
         self._words[Word.BACK_BY] = max(words[Word.BACK_BY], self._words[Word.BACK_BY])
         self._words[Word.WINDOW_OPENED] = max(words[Word.WINDOW_OPENED], self._words[Word.WINDOW_OPENED])
+
+
+class KnownServer:
+    """The server of one connection. `changed`: it is another than before, or the same one started anew."""
+
+    def __init__(self, restart_window: RestartWindow) -> None:
+        self._restart_window = restart_window
+        self._known: str | None = None
+        self._absent = self.changed = False
+
+    def absent(self) -> None:
+        """No server could be reached."""
+        self._absent = True
+
+    def left(self) -> None:
+        """The server is left on purpose, while it serves others still: nobody has to come back for that."""
+        self._known = None
+
+    def met(self, info: ServerInfo, now: float) -> None:
+        """A server has greeted us."""
+        found = info.server_id
+        replaced = self._restart_window.server_seen(found.encode(), now, clustered=info.clustered)
+        self.changed = self._absent or replaced or self._known not in (None, found)
+        self._known, self._absent = found, False

@@ -40,7 +40,7 @@ class ServerInfo:
     told_max_payload: int = DEFAULT_MAX_PAYLOAD
     tls_required: bool = False
     tls_available: bool = False
-    nonce: str | None = None
+    nonce: str = ""
     headers: bool = False
     lame_duck: bool = False
     clustered: bool = False
@@ -93,7 +93,7 @@ def read_info(line: bytes) -> ServerInfo:
         told_max_payload=_size(found),
         tls_required=_flag(found, "tls_required"),
         tls_available=_flag(found, "tls_available"),
-        nonce=_text(found, "nonce") or None,
+        nonce=_text(found, "nonce"),
         headers=_flag(found, "headers"),
         lame_duck=_flag(found, "ldm"),
         clustered=bool(_text(found, "cluster")),

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ajhost.adapters.nats.interfaces import Sink
 from ajhost.adapters.nats.reply_writer import PING, ReplyWriter
 from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, State, create
@@ -19,7 +20,7 @@ GEOMETRY = Geometry(entries=256, chunk=8192, store=4096)
 A, B = b"PUB a 0\r\n\r\n", b"PUB b 0\r\n\r\n"
 
 
-class Wire:
+class Wire(Sink):
     """A writer, its server's end, and its ledger."""
 
     def __init__(self) -> None:

@@ -155,14 +155,14 @@ async def test_nothing_is_read_while_too_many_replies_wait_to_leave() -> None:
         for _ in range(40):
             worker.transport.out.publish(b"PUB a 1000000\r\n" + b"x" * 1_000_000 + b"\r\n")
         await asyncio.sleep(0)
-        worker.transport.resume()
+        worker.transport.pause_or_resume()
         assert worker.ledger.words[Word.READING_PAUSED]
         peer.send(frame(b"R.0"))
         left = 40 * 1_000_017
         while left > 0:
             assert not worker.admitted
             left -= len(await peer.received(1))
-        worker.transport.resume()
+        worker.transport.pause_or_resume()
         await until(lambda: worker.admitted)
         assert not worker.ledger.words[Word.READING_PAUSED]
 

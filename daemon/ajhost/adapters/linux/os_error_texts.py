@@ -67,6 +67,17 @@ def no_thread() -> str:
     return f"no thread can be started ({reached})" if reached else "no thread can be started"
 
 
+def no_connection(number: int) -> str:
+    """For a refused socket(2) or connect(2): the resource that this process or the machine lacks."""
+    text = os.strerror(number).lower()
+    if number == errno.EMFILE:
+        limit = _limit(resource.RLIMIT_NOFILE)
+        return f"{text}: {limit} of {limit}"
+    if number == errno.EADDRNOTAVAIL:
+        return f"{text}: are all client ports in use (net.ipv4.ip_local_port_range)?"
+    return text
+
+
 def limit_behind(error: BaseException) -> str:
     """The limit that an exception of anybody's code most likely met; empty if none is known. Raises nothing.
 

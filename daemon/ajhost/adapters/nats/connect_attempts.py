@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import logging
@@ -14,13 +15,24 @@ from pathlib import Path
 from ajhost.adapters.nats.certificate_stores import stores
 from ajhost.adapters.nats.credentials import Credentials, CredentialsUnusable, LogInData, wants_tls
 from ajhost.adapters.nats.happy_eyeballs import Unreachable, open_first
-from ajhost.adapters.nats.interfaces import ServerRefused
+from ajhost.adapters.nats.interfaces import Driver, ServerRefused, Sink
 from ajhost.adapters.nats.log_in import log_in
+from ajhost.adapters.nats.private_ledger import private_ledger
 from ajhost.adapters.nats.resolver import Resolver
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.core.connection_table import ConnectionFailed, Lost, Refused, Resolved, Sealed, Unresolved
+from ajhost.core.connection_table import (
+    ConnectionFailed,
+    Lost,
+    Refused,
+    Resolved,
+    Scouted,
+    Sealed,
+    Unresolved,
+)
 from ajhost.core.server_errors import reason_of
 from ajhost.core.server_pool import Address, Server, literal
+from ajhost.core.server_restart import RestartWindow
+from ajhost.core.timings import SCOUT_LIMIT
 from ajhost.ledger.connection_status import Reason
 from ajhost.protocol.frames import FrameError
 from ajhost.protocol.server_info import InfoError, ServerInfo
@@ -59,11 +71,15 @@ class ConnectAttempts:
         self, transport: LedgerTransport, server: Server
     ) -> Unresolved | ConnectionFailed | None:
         """All steps, one after another; None when the server has let us in."""
+        reached = await self.reach(transport, server)
+        return await self.log_in(transport, server) if isinstance(reached, Sealed) else reached
+
+    async def reach(
+        self, transport: LedgerTransport, server: Server
+    ) -> Sealed | Unresolved | ConnectionFailed:
+        """All steps before the log-in."""
         found = await self.resolve(server)
-        if not isinstance(found, Resolved):
-            return found
-        opened = await self.open(transport, server, found.addresses)
-        return await self.log_in(transport, server) if isinstance(opened, Sealed) else opened
+        return await self.open(transport, server, found.addresses) if isinstance(found, Resolved) else found
 
     async def resolve(self, server: Server) -> Resolved | Unresolved:
         """Looks the server's name up, unless it is an address."""
@@ -157,6 +173,22 @@ class ConnectAttempts:
 
 class _NoTls(Exception):
     pass
+
+
+async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
+    """Whether a server lets us in and is not about to stop, by a connection beside the one that serves."""
+    ledger = private_ledger()
+    transport = LedgerTransport(ledger, RestartWindow(ledger), Sink(), Driver())
+    attempts = ConnectAttempts(settings, name)
+    try:
+        async with asyncio.timeout(SCOUT_LIMIT):
+            reached = await attempts.reach(transport, server)
+            fit = isinstance(reached, Sealed) and not attempts.info.lame_duck
+            return Scouted(server, fit and await attempts.log_in(transport, server) is None)
+    except TimeoutError:
+        return Scouted(server, False)
+    finally:
+        transport.close()
 
 
 def refusal(server: Server, text: str, unknown: Reason) -> ConnectionFailed:

@@ -12,11 +12,10 @@ from collections.abc import Coroutine, Iterable
 from random import Random
 from typing import Any
 
-from ajhost.adapters.nats.connect_attempts import ConnectAttempts
+from ajhost.adapters.nats.connect_attempts import ConnectAttempts, scout
 from ajhost.adapters.nats.connection_log import ConnectionLog
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver, Sink
-from ajhost.adapters.nats.second_connection import scout
 from ajhost.adapters.nats.subscriptions import Subscriber
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_machine import ConnectionMachine, Patience

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ajhost.adapters.nats.resolver import in_thread
+from ajhost.adapters.daemon_threads import call_in_thread
 from ajhost.adapters.nats.tls import tls_context
 from ajhost.adapters.repeated_failures_log import ThrottledLog
 from ajhost.core.server_pool import Server
@@ -108,7 +108,7 @@ class Credentials:
 
         :raises CredentialsUnusable: when a file cannot be used and never could.
         """
-        found = await in_thread(self._read_all) if self._readers else {}
+        found = await call_in_thread(self._read_all) if self._readers else {}
         for key, value in found.items():
             if isinstance(value, Exception):
                 self._fall_back(key, value)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import resource
 import socket
 from collections.abc import Sequence
 
+from ajhost.adapters.linux import os_error_texts
 from ajhost.core.connection_table import Lost
 from ajhost.core.server_pool import Address, Server
 from ajhost.core.timings import ADDRESS_STAGGER
@@ -106,7 +106,7 @@ def unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) -> 
     numbers = {error.errno for _, error in failures}
     lacking = [error.errno for address, error in failures if _is_lack(address, error)]
     if lacking:
-        return Unreachable(Reason.RESOURCES, no_resources(lacking[0] or 0))
+        return Unreachable(Reason.RESOURCES, os_error_texts.no_connection(lacking[0] or 0))
     told = ", ".join(
         f"{address}: {(error.strerror or str(error)).lower()}" for address, error in failures[:3]
     )
@@ -117,14 +117,3 @@ def unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) -> 
 def _is_lack(address: Address, error: OSError) -> bool:
     # where IPv6 is switched off, each of its addresses is one that this machine has none to reach it from
     return error.errno in _NO_RESOURCES and not (error.errno == errno.EADDRNOTAVAIL and address.is_v6)
-
-
-def no_resources(number: int) -> str:
-    """The resource that this process or the machine lacks."""
-    text = os.strerror(number).lower()
-    if number == errno.EMFILE:
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return f"{text}: {limit} of {limit}"
-    if number == errno.EADDRNOTAVAIL:
-        return f"{text}: are all client ports in use (net.ipv4.ip_local_port_range)?"
-    return text

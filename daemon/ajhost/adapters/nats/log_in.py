@@ -44,7 +44,7 @@ def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
         "no_echo": False,
     }
     client._server_info = {"headers": info.headers}
-    if info.nonce is not None:
+    if info.nonce:  # nats-py signs one that is there, an empty one as well
         client._server_info["nonce"] = info.nonce
     client._auth_configured = True
     if data.creds is not None or data.seed is not None:

@@ -1,10 +1,9 @@
-"""What a connection works on that no other process takes over: a ledger in private memory, and no requests."""
+"""A ledger in private memory, for a connection that no other process takes over."""
 
 from __future__ import annotations
 
 import mmap
 
-from ajhost.adapters.nats.interfaces import Sink
 from ajhost.ledger.layout import Geometry, Identity, create
 from ajhost.ledger.receive_buffer import READ_SIZE
 from ajhost.ledger.writer import LedgerWriter
@@ -14,12 +13,8 @@ _ENTRIES = 8
 
 
 def private_ledger(frame: int = LONGEST_INFO) -> LedgerWriter:
-    """A ledger in private memory, for a connection that no other process takes over."""
+    """One with room for a frame of so many bytes."""
     geometry = Geometry(_ENTRIES, (2 * frame + 4 * READ_SIZE + 4095) & ~4095, 1 << 16)
     memory = memoryview(mmap.mmap(-1, geometry.size))
     create(memory, geometry, Identity(1, 0, 0))
     return LedgerWriter(memory)
-
-
-class NoRequests(Sink):
-    """The sink of a connection that subscribes to nothing, and that nobody inherits."""

@@ -6,10 +6,10 @@ The sink of the connection is told, since what it has counted is not what the re
 from __future__ import annotations
 
 import logging
-from typing import Protocol
 
+from ajhost.adapters.nats.interfaces import Sink
 from ajhost.ledger.writer import LedgerWriter
-from ajhost.protocol.outcome import Failed, Outcome, Terminated
+from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.smaller_max_payload import fit, told
 
@@ -18,21 +18,11 @@ _LEAST_LIMIT = 1024
 """Bytes of payload that every reply fits into as an error at least. A user may be allowed fewer."""
 
 
-class ReplyCounter(Protocol):
-    """Counts what replies tell; the sink of the connection."""
-
-    def before_send(self) -> None:
-        """Replies are about to leave."""
-
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """The reply of an entry, which told `before`, is not what its requester gets: it was `outcome` after all."""
-
-
 class RefusedReplies:
     """`limit`: bytes of payload and headers that the present server takes."""
 
-    def __init__(self, ledger: LedgerWriter, counter: ReplyCounter) -> None:
-        self._ledger, self._counter = ledger, counter
+    def __init__(self, ledger: LedgerWriter, sink: Sink) -> None:
+        self._ledger, self._sink = ledger, sink
         self.limit = self._largest = 0
 
     def limited(self, max_payload: int, of_all: int) -> bool:
@@ -52,17 +42,17 @@ class RefusedReplies:
         """Replies, those of `entries` among them, with an error in the place of each that is too large."""
         fitting, changes = fit(data, self.limit)
         if changes:
-            self._counter.before_send()  # what is taken back has been counted
+            self._sink.before_send()  # what is taken back has been counted
         for change in changes:
             _log.warning("the server takes less from this host: %s", change.text)
             before = told(data, change.subject)
             index = next((i for i in entries if self._ledger.reply(i) == change.subject), None)
             if before is not None and index is not None and change.outcome is not None:
-                self._counter.not_told(index, before, change.outcome)
+                self._sink.not_told(index, before, change.outcome)
         return fitting
 
     def tell(self, index: int, data: bytes, subject: bytes, why: str) -> None:
         """The server has refused the reply of an entry, which was sent among `data`."""
         before = told(data, subject)
         if before is not None:
-            self._counter.not_told(index, before, Failed.because(FailureReason.REPLY_REFUSED, why))
+            self._sink.not_told(index, before, Failed.because(FailureReason.REPLY_REFUSED, why))

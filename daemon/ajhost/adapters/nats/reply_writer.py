@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ajhost.adapters.linux import sockets
-from ajhost.adapters.nats.refused_replies import RefusedReplies, ReplyCounter
+from ajhost.adapters.nats.interfaces import Sink
+from ajhost.adapters.nats.refused_replies import RefusedReplies
 from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.retransmit import RetransmitBuffer
 from ajhost.core.server_restart import RestartWindow
@@ -44,10 +45,10 @@ class ReplyWriter:
         ledger: LedgerWriter,
         restart_window: RestartWindow,
         events: WriterEvents,
-        counter: ReplyCounter,
+        sink: Sink,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ledger, self._events, self._counter = ledger, events, counter
+        self._ledger, self._events, self._sink = ledger, events, sink
         self._sock: socket.socket | None = None
         self.tls: TlsSession | None = None
         self._connected = self._flush_scheduled = False
@@ -56,7 +57,7 @@ class ReplyWriter:
         self._commands: list[bytes] = []
         self._replies: list[bytes] = []
         self._entries: list[int] = []
-        self._refusals = RefusedReplies(ledger, counter)
+        self._refusals = RefusedReplies(ledger, sink)
         self._fits_itself = False
         self._asked_before = 0.0
         self.flooded = False
@@ -286,7 +287,7 @@ class ReplyWriter:
             return
         data, entries, now = b"", [], self._loop.time()
         if self._connected and self._replies:
-            self._counter.before_send()
+            self._sink.before_send()
             data = b"".join(self._replies)
             if self._fits_itself and len(data) > self._refusals.limit:
                 data = self._refusals.fit(data, self._entries)

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from ajhost.adapters.nats.connection import Connection, addresses
 from ajhost.adapters.nats.interfaces import Sink
-from ajhost.adapters.nats.private_ledger import NoRequests, private_ledger
+from ajhost.adapters.nats.private_ledger import private_ledger
 from ajhost.core.login_gate import WORDS, LoginGate
 from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CALL_CONNECT_LIMIT
@@ -46,7 +46,7 @@ async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) ->
 
     Waits for a server without limit, logs that once in a while, and calls `on_waiting` with each new reason.
     """
-    connection = _connection(settings, NoRequests(), "ajhost start")
+    connection = _connection(settings, Sink(), "ajhost start")
     connecting, told = asyncio.ensure_future(connection.connect()), ""
     try:
         while not connecting.done():
@@ -150,7 +150,7 @@ async def _connected(connection: Connection, inbox: str, settings: NatsSettings)
         raise ConnectFailed(f"NATS at {where}: {why}")
 
 
-class _Replies(NoRequests):
+class _Replies(Sink):
     """The sink of a connection that awaits replies."""
 
     def __init__(self) -> None:

@@ -6,50 +6,11 @@ Neither the loop's executor nor libuv's threads are used: handlers may have fill
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import socket
-from collections.abc import Callable
-from typing import TypeVar
 
-from ajhost.adapters.daemon_thread import start_daemon_thread
+from ajhost.adapters.daemon_threads import call_in_thread
 from ajhost.core.server_pool import Address, Server
-
-_T = TypeVar("_T")
-
-
-def in_thread(function: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
-    """Calls a function that may block in a daemon thread of its own, which ends with it.
-
-    :raises OSError: when no thread can be started.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_T] = loop.create_future()
-
-    def settle(result: _T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, error = None, None
-        try:
-            result = function(*args)
-        except BaseException as raised:
-            error = raised
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:
-            return  # the loop is closed
-
-    try:
-        start_daemon_thread(run, f"ajhost {function.__name__}")
-    except RuntimeError as error:
-        raise OSError(errno.EAGAIN, "no thread can be started") from error
-    return future
 
 
 class Resolver:
@@ -65,7 +26,7 @@ class Resolver:
         """
         running = self._running.get(server.host)
         if running is None:
-            running = self._running[server.host] = in_thread(look_up, server.host)
+            running = self._running[server.host] = call_in_thread(look_up, server.host)
             running.add_done_callback(functools.partial(self._forget, server.host))
         found = await asyncio.shield(running)
         return tuple(Address(ip, server.port, scope) for ip, scope in found)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ajhost.adapters.nats.connect_attempts import ConnectAttempts
 from ajhost.adapters.nats.credentials import servers_of
-from ajhost.adapters.nats.interfaces import Driver
-from ajhost.adapters.nats.private_ledger import NoRequests, private_ledger
+from ajhost.adapters.nats.interfaces import Driver, Sink
+from ajhost.adapters.nats.private_ledger import private_ledger
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.server_errors import violation_of
@@ -59,7 +59,7 @@ async def try_servers(settings: NatsSettings, subjects: Sequence[str], runtime: 
     return Findings(tuple(problems), tuple(warnings))
 
 
-class _Services(NoRequests):
+class _Services(Sink):
     """Keeps what services answer to a question."""
 
     def __init__(self) -> None:

@@ -14,14 +14,13 @@ import time
 from ajhost.adapters.linux import sockets, tcp
 from ajhost.adapters.nats import interfaces
 from ajhost.adapters.nats.interfaces import Driver, InBuffer, ServerRefused, Sink, error_text
-from ajhost.adapters.nats.known_server import KnownServer
 from ajhost.adapters.nats.line_reader import LineReader
 from ajhost.adapters.nats.reply_writer import ReplyWriter
 from ajhost.adapters.nats.server_operations import obey
 from ajhost.adapters.nats.socket_guard import SocketGuard
 from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.connection_table import Lost
-from ajhost.core.server_restart import RestartWindow
+from ajhost.core.server_restart import KnownServer, RestartWindow
 from ajhost.core.timings import SOCKET_TAKEOVER_LIMIT
 from ajhost.ledger.connection_status import Reason
 from ajhost.ledger.layout import Word
@@ -387,7 +386,7 @@ class LedgerTransport:
 
     # -- entries ------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
+    def pause_or_resume(self) -> None:
         """Goes on with what waited for a free ledger entry, or stops while too many replies wait. Call it often."""
         if self.out.is_flooded():
             if self._connected:
@@ -401,7 +400,7 @@ class LedgerTransport:
         """The server has the replies of these entries."""
         self.ledger.release_all(entries)
         if entries and not self._reading:
-            self.resume()
+            self.pause_or_resume()
 
     def _parse_rest(self) -> None:
         if self._connected and not self._eof and self._buffer.received > self._buffer.done:

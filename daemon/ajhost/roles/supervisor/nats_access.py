@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from ajhost.adapters.nats.connect_attempts import scout
 from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.credentials import servers_of
-from ajhost.adapters.nats.second_connection import scout
 from ajhost.roles.messages import AccessOrder
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import NatsSettings

@@ -305,7 +305,7 @@ class Standby(Sink):
         self.ledger.words[Word.HEARTBEAT] = now_ns
         self.producer.expire(now_ns)
         self.transport.out.confirm()
-        self.transport.resume()
+        self.transport.pause_or_resume()
         self.own_answers.tick()
 
     @property

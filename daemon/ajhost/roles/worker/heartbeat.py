@@ -48,7 +48,7 @@ class Heartbeat:
             parts.transport.out.confirm()
             log_outputs.report_lost()
             parts.attempts.tick()
-        parts.transport.resume()
+        parts.transport.pause_or_resume()
         parts.consumer.refresh()  # entries may have become free without a slot
         if parts.connection.up.is_set():
             # the supervisor takes over by the epoch, after a stray write too

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from ajhost import api
-from ajhost.adapters.daemon_thread import start_daemon_thread
+from ajhost.adapters.daemon_threads import start_daemon_thread
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.middleware import LIFESPAN_THREAD, manager_of
