@@ -49,7 +49,7 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
             if runs and not kept.is_dir():  # the first start is under way
                 every = []
             else:
-                # raises what keeps us out: files that may not be read are left out below
+                # raises PermissionError for the directory; `recent_attempts` skips files that it may not read
                 next(kept.iterdir(), None)
                 every = recent_attempts(directory)
         except FileNotFoundError:

@@ -175,11 +175,11 @@ def _call_many(nats: NatsSettings, test: LoadTest, *, as_json: bool) -> int:
             echo(test.summary_text())
 
     with contextlib.ExitStack() as stack:
-        stack.callback(sum_up)  # of what was heard by then, if it is interrupted
+        stack.callback(sum_up)  # also when Ctrl-C interrupts it
         advance = stack.enter_context(progress(test.count))
         try:
             problem = asyncio.run(test.run(nats, heard))
-        except BaseExceptionGroup as group:  # the first of them is why the others were cut
+        except BaseExceptionGroup as group:  # the first error had the group cancel the rest
             raise group.exceptions[0] from None
         if problem is not None:
             echo_error(problem)

@@ -96,7 +96,7 @@ def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
 
     try:
         return asyncio.run(rehearse(settings, runtime=runtime))
-    except OSError as error:  # of what it takes to rehearse at all: an event loop, say
+    except OSError as error:  # not even an event loop could be made
         return Rehearsal((), (), (f"cannot rehearse: {os_error_texts.described(error)}",))
 
 

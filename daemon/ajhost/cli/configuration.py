@@ -35,7 +35,7 @@ def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Sett
 def hint_at_settings_here(config: Path) -> str:
     """A line that names ./ajhost.toml, if that exists, and `config` is the default and does not; else empty."""
     here = Path("ajhost.toml")
-    # of os.path, whose answers are false where we may not look (Path.exists raises PermissionError)
+    # os.path says False where this user may not look; Path.exists raises PermissionError
     if config != DEFAULT_FILE or os.path.exists(config) or not os.path.isfile(here):
         return ""
     none_runs = "" if find_settings(Path.cwd()) else "no `ajhost dev` runs in this directory, and "

@@ -50,7 +50,7 @@ def find_settings(directory: Path) -> Path | None:
 
 
 def _base() -> Path:
-    # short, as sockets have 107 bytes for their path, and a tmpfs where there is one
+    # a short path, since a socket's has at most 107 bytes; a tmpfs where there is one
     shared = Path("/dev/shm")
     directory = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     return directory / f"ajhost-dev-{os.geteuid()}"

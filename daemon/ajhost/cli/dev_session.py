@@ -166,7 +166,7 @@ class DevSession:
                 [sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))]
             ),
             stdin=None if self.debug else asyncio.subprocess.DEVNULL,
-            # a debugger reads the terminal, so it must be in the foreground process group
+            # a debugger reads the terminal, so its process must be in the foreground group
             start_new_session=not self.debug,
         )
 
@@ -258,7 +258,7 @@ class DevSession:
         A change of a file that comes after `long` (monotonic time), while the host still imports, aborts the template
         that imports. The host then rejects the reload, with the stack of the import.
         """
-        # at a stop nobody else asks for its exception
+        # after a stop nobody awaits the task, and asyncio would report its exception
         asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         is_aborted = False
         while not asking.done() and not self._stop.is_set():

@@ -45,7 +45,7 @@ def run(config: Path, user: str | None) -> int:
     if run_as_user.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
         user = systemd_unit.user_of(unit) or None
     user = run_as_user.assume(user, config)
-    # a reload sees the environment of the start, of which the service manager's part is taken out meanwhile
+    # a reload sees the environment of the start; the supervisor takes systemd's variables out of os.environ
     environ = dict(os.environ)
     settings = load_settings(config, environ)
 

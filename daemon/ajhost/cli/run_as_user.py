@@ -57,7 +57,7 @@ def assume(named: str | None, config: Path) -> str | None:
     try:
         user = runtime_user(config)
     except (OSError, InvalidValue):
-        return None  # loading the settings says more
+        return None  # the caller loads the settings next, which reports more
     if user is not None:
         become(user, f"{config}: runtime.user", config)
     return user
@@ -114,5 +114,5 @@ def _make_runtime_directory(config: Path, identity: _Identity) -> None:
     from ajhost.settings.errors import InvalidValue
     from ajhost.settings.runtime_table import runtime_directory as find
 
-    with contextlib.suppress(OSError, InvalidValue):  # the start itself says what is wrong
+    with contextlib.suppress(OSError, InvalidValue):  # the caller loads the settings next, which reports it
         runtime_directory.make_for(find(config), identity.uid, identity.gid)

@@ -119,7 +119,7 @@ def head(report: StatusReport) -> list[str]:
     if supervisor.version:
         settings = supervisor.settings or "of the environment"
         lines.append(f"ajhost {supervisor.version}, settings {settings}, up {duration(supervisor.uptime_s)}")
-    # once it was ready it has a connection, which stands in its own ledger
+    # a supervisor that was ready has a connection, and its ledger tells of it
     unconnected = "its ledger file is gone: restart the host" if supervisor.ready else "not connected yet"
     lines.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "

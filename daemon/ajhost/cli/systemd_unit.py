@@ -173,7 +173,7 @@ def _service_lines(cat: str, instance: str) -> list[tuple[str, str]]:
             section = text
         elif section == "[Service]" and "=" in text and text[0] not in "#;":
             option, value = map(str.strip, text.replace("%i", instance).replace("%I", instance).split("=", 1))
-            if not value:  # it takes back those before it
+            if not value:  # an empty value takes back the lines before it
                 lines = [line for line in lines if line[0] != option]
             lines.append((option, value))
     return lines
@@ -183,7 +183,7 @@ def _unit_text(found: Sequence[tuple[str, str]], command: str, out: Path, err: P
     """The transient unit: the lines of the service without those of `_NOT_TAKEN`."""
     lines = [f"{option}={value}" for option, value in found if not _NOT_TAKEN.fullmatch(option)]
     if any(option == "RuntimeDirectory" and value for option, value in found):
-        # it is there only while the service runs: with "-" systemd ignores a missing path
+        # the directory is there only while the service runs: with "-" systemd ignores a missing path
         lines = [re.sub(r"(?<=[= ])%t/", "-%t/", line) for line in lines]
     lines += [
         "Type=oneshot",

@@ -130,7 +130,7 @@ class Screen:
                 self._app.invalidate()
         except Exception as error:
             self._failure = error
-            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the application has ended meanwhile
                 if self._app.loop is not None:
                     self._app.loop.call_soon_threadsafe(self._end)
 

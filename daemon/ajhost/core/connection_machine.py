@@ -262,7 +262,7 @@ class ConnectionMachine:
             self._pool.failed(self.server, self._pause(reason), now)
             self._target = None
             _, self._retry_at = self._pool.next(now)
-        if not planned or reason is not Reason.PERMISSION:  # which was told already, with the subject
+        if not planned or reason is not Reason.PERMISSION:  # `_bar` has told the subject
             self.reason, self.text = reason, text
         self._barred = self._moving = False
         return [Drop()]
@@ -365,7 +365,7 @@ class ConnectionMachine:
         self._target = None
         if self.connected:
             if self._moving or self._leaving or not (move or self._barred):
-                return []  # on its way out, or well served: what comes next is one of the new servers
+                return []  # the next connection is to a new server anyway
             self._moving = True
             return [Move(Reason.RECONFIGURED)]
         if self.state in PAUSING:

@@ -262,7 +262,7 @@ class Fleet:
         member.hung_at = now if after is WorkerState.HUNG else None
         if after in IN_PLACE and member.ready_at is None:
             member.ready_at = now
-        if isinstance(event, HangEnded):  # what it was told meanwhile, and what it said, is not known
+        if isinstance(event, HangEnded):  # nobody knows what it heard and said while it hung
             member.joins, member.outside = True, False
 
     def _stop(self) -> list[Command]:

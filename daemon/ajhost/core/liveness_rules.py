@@ -84,7 +84,7 @@ class Observation:
 
 def missing(seen: Observation) -> LifeSign | None:
     """The sign of life that is missing for too long."""
-    # a turn of the loop takes more of the time that the worker had when it is interrupted over and over
+    # a worker that is interrupted over and over needs more CPU time for a turn of its loop
     patience = seen.patience if seen.starved < STARVED_NS else max(seen.patience, LONGEST_STALE_NS)
     if seen.age - seen.starved - seen.unseen > patience:
         return LifeSign.HEARTBEAT

@@ -96,7 +96,7 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
     Without refusals that the kernel has taken: their deadline is early, for the case that the owner did not send them.
     """
     words = ledger.words
-    # most are free or have time left, and a copy of an entry costs more than a look
+    # most entries are free or have time left, and reading two words costs less than copying an entry
     due = [
         index
         for index in ledger.touched()

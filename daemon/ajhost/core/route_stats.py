@@ -123,7 +123,7 @@ class StatsWriter:
         self._drop_wild_numbers(times)
         known = {name: index for index, name in enumerate(_names(words)) if index}
         numbers = [known[r] if (r := clip(route)) in known else self._add(r) for route in routes]
-        numbers.append(0)  # so that NO_ROUTE is the last one
+        numbers.append(0)  # NO_ROUTE, -1, is the last one
         self._places = [
             (words[at : at + _PLACE_WORDS], times[at : at + _PLACE_WORDS]) for at in map(_place, numbers)
         ]
@@ -159,7 +159,7 @@ class StatsWriter:
         The tasks of a route are added up by built-in functions before anything is stored: a loop over them, or a store
         for each, costs more.
         """
-        if len(tasks) == 1:  # without a call more for each
+        if len(tasks) == 1:  # the usual case, without a further call
             [(route, waited, ran)] = tasks
             words, times = self._places[route]
             times[_WAITING_SUM] += waited

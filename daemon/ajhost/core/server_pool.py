@@ -115,7 +115,7 @@ class ServerPool:
     def replace(self, servers: Iterable[Server]) -> None:
         """Other configured servers; what was discovered through the old ones is forgotten."""
         known = {entry.server: entry for entry in self._configured}
-        # in an order of each process's own, so that those of a host spread over the servers
+        # each process shuffles them, so that the processes of a host spread over the servers
         unique = list(dict.fromkeys(servers))
         self._rng.shuffle(unique)
         self._configured = [known.get(server) or _Entry(server) for server in unique]
@@ -241,7 +241,7 @@ def _discovered(url: str, told_by: Server) -> Server | None:
         return None
     address = literal(host, 1)
     if address is not None and ipaddress.ip_address(address.ip).is_unspecified:
-        return None  # where that server listens, not where it is: from here it would be this machine
+        return None  # such an address says where that server listens; from here it would mean this machine
     is_name = address is None
     return Server(
         host,

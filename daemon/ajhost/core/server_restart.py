@@ -39,9 +39,10 @@ class RestartWindow:
     def is_open(self, now: float) -> bool:
         """Whether requesters may not be back. A moment that no window has is a stray write's."""
         until = self._words[_BACK_BY]
-        if not until:  # as it is on most hosts
+        if not until:  # on most hosts no server was ever restarted
             return False
-        return now < until / 1e9 <= now + 2 * RECONNECT_WINDOW_LONGEST  # others may have noticed later
+        # twice, since another process may have noticed the restart later
+        return now < until / 1e9 <= now + 2 * RECONNECT_WINDOW_LONGEST
 
     def open(self, now: float, away: float) -> None:
         """Requesters have to reconnect from now on, after there was no server for `away` seconds.
@@ -61,9 +62,7 @@ class RestartWindow:
 
         Who asks on the new server is there to hear the answer.
         """
-        if not self.is_open(now):
-            return 0.0
-        return self.opened
+        return self.opened if self.is_open(now) else 0.0
 
     def server_seen(self, server: bytes, now: float, *, clustered: bool) -> bool:
         """A process has connected to the server with this id. Returns whether that replaces the server known before.
@@ -73,7 +72,8 @@ class RestartWindow:
         known, found = self._words[Word.SERVER], zlib.crc32(server) | _KNOWN
         replaced = not clustered and known not in (0, found)
         if replaced:
-            self.open(now, 0.0)  # first: if this process dies here, the next to connect still sees another id
+            # before SERVER: if this process dies in between, the next one to connect still sees another id
+            self.open(now, 0.0)
         self._words[Word.SERVER] = found
         return replaced
 

@@ -45,6 +45,6 @@ class Starvation:
 def _waited_ns(before: ThreadTimes, now: ThreadTimes, passed_ns: int) -> int:
     recorded_ns = now.waited_ns - before.waited_ns
     if before.runnable and now.runnable:
-        # what it has waited up to now is recorded when it runs next
+        # the kernel records how long it has waited only when it runs next
         return max(recorded_ns, passed_ns - (now.ran_ns - before.ran_ns))
     return recorded_ns

@@ -46,7 +46,7 @@ class Throttle(Generic[News]):
             self._seen[key] = seen
             return 0
         if len(self._seen) >= self._most:
-            # never one whose news are still to be told
+            # a key whose news is still to be told is kept
             spare = next((other for other, known in self._seen.items() if known.last is None), None)
             if spare is None:
                 return 1

@@ -41,7 +41,7 @@ class Timeline:
     def add(self, kind: EventKind, text: str) -> None:
         """An event has happened; a text of several lines is shown by its first."""
         event = self._last[kind] = TimelineEvent(self._clock(), kind, text.partition("\n")[0])
-        if kind is not EventKind.REPLACED:  # with a small `max_tasks` no other would be kept
+        if kind is not EventKind.REPLACED:  # with a small `max_tasks` they would push out all others
             self._events.append(event)
 
     def last(self, kind: EventKind) -> tuple[str, float]:

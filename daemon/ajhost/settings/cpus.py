@@ -21,7 +21,7 @@ def usable_cpus() -> int:
     """The smaller of the number of CPUs in the affinity and the quota, rounded up; at least 1."""
     try:
         cpus = len(os.sched_getaffinity(0))
-    except OSError:  # a sandbox that lets nobody ask
+    except OSError:  # a seccomp filter forbids the call
         cpus = os.cpu_count() or 1
     quota = cpu_quota(_PROCESS)
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))

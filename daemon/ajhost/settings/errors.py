@@ -18,7 +18,7 @@ class Problem:
 
     def __str__(self) -> str:
         text = f"{self.file}: {self.key}: found {self.found}, allowed: {self.allowed}"
-        # one line of what can be read: names of files and keys may hold what ends a line or drives a terminal
+        # names of files and keys may hold ends of lines and control characters
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
