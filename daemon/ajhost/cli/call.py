@@ -126,7 +126,7 @@ def call(
     With --count it is a small load test: the summary has the outcomes, the rate, and the times of the answers, each
     from when its request was due.
     """
-    from ajhost.protocol.reply_encoding import encode_request
+    from ajhost.protocol.request_headers import encode_request
     from ajhost.protocol.task_record import new_id, read_task
 
     _check_usage(route, subject, count, rate)

@@ -8,6 +8,7 @@ from ajhost.protocol.frames import is_plain_subject, is_size
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.reply_encoding import encode_reply
+from ajhost.protocol.result_size import too_large
 
 _HEADER_BEGINS = 64
 """Bytes behind a subject within which the name of the first header is."""
@@ -52,7 +53,7 @@ def fit(data: bytes, max_payload: int) -> tuple[bytes, list[Change]]:
         if len(words) != fields or not is_plain_subject(words[1]):
             changes.append(Change(f"a reply to {data[position:line_end][:80]!r} is left out"))
         elif size > max_payload:
-            text = f"result too large: {size} bytes, the server takes {max_payload}"
+            text = too_large(size, max_payload)
             outcome = Terminated(text)
             instead = encode_reply(words[1], outcome, max_payload)
             if int(instead[: instead.index(b"\r\n")].rpartition(b" ")[2]) > max_payload:

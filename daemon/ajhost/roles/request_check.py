@@ -14,7 +14,8 @@ from ajhost.core.timings import ANSWER_MARGIN, SKEW_PLAUSIBLE, SKEW_WARNING, SKE
 from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.reply_encoding import LONGEST_KNOWN, known_deadline, read_deadline, sanitise
+from ajhost.protocol.reply_encoding import sanitise
+from ajhost.protocol.request_headers import LONGEST_KNOWN, known_deadline, read_deadline
 from ajhost.protocol.signature import read_key, verify
 from ajhost.protocol.subjects import LONGEST_REPLY_SUBJECT, reply_subjects, route_of
 from ajhost.protocol.task_record import TaskRecord, read_task

@@ -21,7 +21,8 @@ from typing import Any
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.core.routing import Routes
 from ajhost.core.timings import ROUTER_SLACK
-from ajhost.protocol.reply_encoding import encode_request, error_of
+from ajhost.protocol.reply_encoding import error_of
+from ajhost.protocol.request_headers import encode_request
 from ajhost.protocol.task_record import encode_task, new_id
 from ajhost.settings.toml_writer import toml_text
 from ajhost.settings.values import NatsSettings

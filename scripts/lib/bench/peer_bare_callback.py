@@ -16,7 +16,7 @@ import orjson
 import uvloop
 from nats.aio.msg import Msg
 
-from ajhost.protocol.reply_encoding import CONTENT_TYPE
+from ajhost.protocol.request_headers import CONTENT_TYPE
 from scripts.lib.bench.handlers import noop_result
 
 

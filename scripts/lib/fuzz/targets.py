@@ -33,6 +33,7 @@ from ajhost.protocol import (
     exact_json,
     frames,
     reply_encoding,
+    request_headers,
     safe_text,
     server_info,
     server_url,
@@ -278,7 +279,7 @@ def readers(directory: Path) -> list[Reader]:
         Reader("INFO", server_info.read_info, (server_info.InfoError,), (info,)),
         Reader("tasks", task_record.read_task, (ValueError,), (body, signed)),
         Reader("signatures", _signed_task, (ValueError,), (signed,)),
-        Reader("headers", reply_encoding.read_deadline, (ValueError,), (header,)),
+        Reader("headers", request_headers.read_deadline, (ValueError,), (header,)),
         Reader(
             "digits",
             exact_json.loads_digits,

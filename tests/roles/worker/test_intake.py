@@ -24,7 +24,7 @@ from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
-from ajhost.protocol.reply_encoding import known_deadline
+from ajhost.protocol.request_headers import known_deadline
 from ajhost.protocol.task_record import read_task
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
