@@ -16,7 +16,6 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from ajhost.api import Task
@@ -32,16 +31,10 @@ class Unbindable(Exception):
     """The signature does not say what a handler gets. The text tells what would, in terms of this signature."""
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """How a function is called with a task. `payload` is None where it gets the task alone."""
-
-    function: Callable[[Any], Any]
-    payload: PayloadReader | None
-
-
-def bind(name: str, function: Callable[..., Any]) -> Binding:
+def bind(name: str, function: Callable[..., Any]) -> tuple[Callable[[Any], Any], PayloadReader | None]:
     """What to call with a task so that `function` gets what its parameters ask for; `name` is for errors.
+
+    With it who reads the payload; None where the function gets the task alone.
 
     :raises Unbindable: with the signature that would do.
     """
@@ -50,7 +43,7 @@ def bind(name: str, function: Callable[..., Any]) -> Binding:
     except (ValueError, TypeError) as error:
         if isinstance(function, functools.partial) and "incorrect arguments" in str(error):
             raise Unbindable(f"{name} is a partial with arguments that its function does not take") from None
-        return Binding(function, None)  # written in C, and says nothing
+        return function, None  # written in C, and says nothing
     except NameError as error:  # Python 3.14 evaluates annotations here
         raise Unbindable(f"{name}: an annotation cannot be resolved: {error}") from None
     shown = _shown(name, signature)
@@ -65,7 +58,7 @@ def bind(name: str, function: Callable[..., Any]) -> Binding:
         # a payload that may be absent, or else whatever can be given is the task
         required = [p for p in parameters if hints[p.name] not in (_EMPTY, Any, object)][:1]
         if not required:
-            return Binding(_alone(shown, function, signature), None)
+            return _alone(shown, function, signature), None
     if task is None:
         task = _unmarked(required, hints)
     others = [p for p in required if p is not task]
@@ -73,14 +66,14 @@ def bind(name: str, function: Callable[..., Any]) -> Binding:
         raise Unbindable(_too_many(name, shown, required, task, hints))
     if not others:
         assert task is not None
-        return Binding(_passing(shown, function, signature, task, None, None), None)
+        return _passing(shown, function, signature, task, None, None), None
     (payload,) = others
     hint = hints[payload.name]
     try:
         reader = payload_reader(name, payload.name, Any if hint is _EMPTY else hint)
     except Unreadable as error:
         raise Unbindable(str(error)) from None
-    return Binding(_passing(shown, function, signature, task, payload, reader), reader)
+    return _passing(shown, function, signature, task, payload, reader), reader
 
 
 def _shown(name: str, signature: inspect.Signature) -> str:

@@ -38,10 +38,9 @@ class LoadedHandler:
     target: str
     function: Callable[[Any], Any]
     is_async: bool
-    timeout: float | None
-    concurrency: int | None
-    unwrap: bool
-    max_crashes: int
+    timeout: float | None = None
+    concurrency: int | None = None
+    unwrap: bool = False
     payload: PayloadReader | None = None
     """Makes the argument of a typed payload; `function` calls it."""
     middleware: tuple[Middleware, ...] = ()
@@ -222,7 +221,6 @@ def _loaded(settings: HandlerSettings, found: Any, middleware: tuple[Middleware,
         timeout=settings.timeout,
         concurrency=settings.concurrency,
         unwrap=settings.unwrap,
-        max_crashes=settings.max_crashes,
         payload=payload,
         middleware=() if is_async else middleware,
     )
@@ -249,10 +247,10 @@ def callable_of(name: str, function: Any) -> tuple[Callable[[Any], Any], bool, P
         # a decorator that passes the coroutine through without being `async` itself
         function, is_async = _awaiting(function), True
     try:
-        binding = bind(name, function)
+        bound, payload = bind(name, function)
     except Unbindable as error:
         raise NoHandler(str(error)) from None
-    return binding.function, is_async, binding.payload
+    return bound, is_async, payload
 
 
 def _find(module: ModuleType, attributes: str) -> Any:

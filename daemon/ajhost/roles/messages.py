@@ -1,6 +1,6 @@
 """Every message on the channels between supervisor, templates and workers, and its way through JSON.
 
-On a channel a message is an object with one key, its word, whose value has the fields. Both ends run the same version
+On a channel a message is an object with one key, its class, whose value has the fields. Both ends run the same version
 of ajhost as a rule; `decode` says what is wrong if they do not.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import orjson
 
@@ -216,10 +216,10 @@ class BadMessage(ValueError):
 
 
 class Vocabulary(Generic[_M]):
-    """The messages that one end of a channel understands, by their words."""
+    """The messages that one end of a channel understands."""
 
-    def __init__(self, kinds: Mapping[str, type[_M]]) -> None:
-        self.kinds = kinds
+    def __init__(self, kinds: tuple[type[_M], ...]) -> None:
+        self.kinds = {kind.__name__: kind for kind in kinds}
 
     def prepare(self) -> None:
         """Resolves the annotations that `decode` needs, rather than in each fork of this process."""
@@ -232,50 +232,22 @@ class Vocabulary(Generic[_M]):
 
         :raises BadMessage: it is none of this vocabulary.
         """
-        word = next(iter(found), "")
-        kind = self.kinds.get(word)
+        name = next(iter(found), "")
+        kind = self.kinds.get(name)
         if kind is None or len(found) != 1:
             raise BadMessage(f"a message {sorted(found)}, where one of {', '.join(self.kinds)} is understood")
         try:
-            return from_object(kind, found[word])
+            return from_object(kind, found[name])
         except TypeError as error:
-            raise BadMessage(f"a message {word!r} that cannot be read: {error}") from None
+            raise BadMessage(f"a {name} that cannot be read: {error}") from None
 
 
-FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(
-    {
-        "leave": LeaveOrder,
-        "membership": MembershipOrder,
-        "finish": FinishOrder,
-        "hurry": HurryOrder,
-        "stored": SocketStored,
-        "cancel": CancelOrder,
-        "access": AccessOrder,
-        "stacks": StacksOrder,
-    }
-)
-FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(
-    {
-        "socket": NewSocket,
-        "stacks_file": StacksFile,
-        "ready": WorkerReady,
-        "unfit": StartFailed,
-        "recycle": RecycleRequest,
-        "left": GroupLeft,
-        "cancel-done": CancelResult,
-        "stacks-are": StacksResult,
-    }
-)
-FOR_TEMPLATE: Vocabulary[ToTemplate] = Vocabulary({"load": LoadOrder, "queues": NewQueues, "fork": ForkOrder})
-FROM_TEMPLATE: Vocabulary[FromTemplate] = Vocabulary(
-    {"loaded": HandlersLoaded, "failed": LoadProblems, "forked": WorkerForked, "refused": ForkRefused}
-)
-VOCABULARIES: tuple[Vocabulary[Any], ...] = (FOR_WORKER, FROM_WORKER, FOR_TEMPLATE, FROM_TEMPLATE)
-_WORDS: dict[type, str] = {
-    kind: word for vocabulary in VOCABULARIES for word, kind in vocabulary.kinds.items()
-}
+FOR_WORKER: Vocabulary[ToWorker] = Vocabulary(get_args(ToWorker))
+FROM_WORKER: Vocabulary[FromWorker] = Vocabulary(get_args(FromWorker))
+FOR_TEMPLATE: Vocabulary[ToTemplate] = Vocabulary(get_args(ToTemplate))
+FROM_TEMPLATE: Vocabulary[FromTemplate] = Vocabulary(get_args(FromTemplate))
 
 
 def encode(message: Message) -> dict[str, object]:
     """The object that a channel carries."""
-    return {_WORDS[type(message)]: orjson.Fragment(orjson.dumps(message, default=str))}
+    return {type(message).__name__: orjson.Fragment(orjson.dumps(message, default=str))}

@@ -48,6 +48,7 @@ class PayloadReader(Protocol):
 
     def schema(self) -> dict[str, Any] | None:
         """The JSON Schema of payloads that fit; None where they need not be JSON."""
+        return None
 
 
 def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
@@ -153,17 +154,14 @@ def _newer_typed_dicts(hint: Any) -> Any:
     return origin[newer_arguments]
 
 
-class _Bytes:
+class _Bytes(PayloadReader):
     type_name = "bytes"
 
     def read(self, payload: bytes) -> bytes:
         return payload
 
-    def schema(self) -> None:
-        return None
 
-
-class _Text:
+class _Text(PayloadReader):
     type_name = "str"
 
     def __init__(self, name: str) -> None:
@@ -175,11 +173,8 @@ class _Text:
         except UnicodeDecodeError as error:
             raise InvalidPayload(f"{self._name}: not UTF-8 at byte {error.start}") from None
 
-    def schema(self) -> None:
-        return None
 
-
-class _Validated:
+class _Validated(PayloadReader):
     """What pydantic has a say in."""
 
     def __init__(self, name: str, type_name: str, adapter: TypeAdapter[Any]) -> None:
@@ -220,9 +215,6 @@ class _Checked(_Validated):
             return self._adapter.validate_python(self._raw.read(payload))
         except self._Invalid as error:
             raise self._invalid(error, b"") from None
-
-    def schema(self) -> None:
-        return None
 
 
 class _Json(_Validated):

@@ -127,7 +127,8 @@ class RequestChecker:
             if handler is None:
                 return Failed.because(FailureReason.UNKNOWN_TASK_TYPE, f"{record.type} has no handler here")
             if self._keys and (reason := self._distrust(record, wall_ns)) is not None:
-                return self._refuse_signature(reason)
+                self.unsigned += 1
+                return Failed.because(FailureReason.BAD_REQUEST, reason)
             tried, clock = record.tried_ns, self._skew
             deadline, skew = budget(
                 header_ns, tried, wall_ns, now, self._timeouts[handler], self._default, ANSWER_MARGIN,
@@ -194,10 +195,6 @@ class RequestChecker:
             age, limit = (now_ns - record.created_ns) / _SECOND_NS, self._max_age_ns / _SECOND_NS
             return f"the task was created {age:.0f} s ago, signature.max_age is {limit:g} s"
         return None
-
-    def _refuse_signature(self, reason: str) -> Failed:
-        self.unsigned += 1
-        return Failed.because(FailureReason.BAD_REQUEST, reason)
 
     def _learned(self, now: float) -> None:
         if self._offset is not None:

@@ -92,7 +92,7 @@ async def run(
     chain = tuple(check_middleware(_find(one)[0], one) for one in middleware)
     if is_async:
         call, chain = around(chain, call), ()
-    loaded = LoadedHandler(type, name, call, is_async, timeout, None, False, 0, reader, chain)
+    loaded = LoadedHandler(type, name, call, is_async, timeout, payload=reader, middleware=chain)
     with _logged(task.id) as records:
         began = time.monotonic()
         said = await execute(loaded, task)
@@ -121,7 +121,7 @@ def run_sync(handler: Callable[..., Any] | str, payload: object = None, **option
     return asyncio.run(run(handler, payload, **options))
 
 
-class _Try(Attempt):
+class _Try(Attempt, ExecutorEvents):
     """An attempt whose answer goes to a test. `ended` is set when its code has ended, or will not."""
 
     __slots__ = ("decided", "ended")
@@ -140,15 +140,8 @@ class _Try(Attempt):
         super().end()
         self.ended.set()
 
-
-class _Stuck(ExecutorEvents):
-    """Whoever waits for code that will not end waits no more."""
-
-    def __init__(self, attempt: _Try) -> None:
-        self._attempt = attempt
-
     def code_stuck(self, reason: StuckReason) -> None:
-        self._attempt.ended.set()
+        self.ended.set()
 
 
 async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
@@ -163,7 +156,7 @@ async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
         capacity=_THREADS,
         kill_grace=_KILL_GRACE,
         flush_after=lambda work: work(),
-        events=_Stuck(attempt),
+        events=attempt,
     )
     executor.start(attempt)
     said = await attempt.decided

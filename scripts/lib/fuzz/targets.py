@@ -44,7 +44,7 @@ from ajhost.protocol import (
     timestamps,
     unwrap,
 )
-from ajhost.roles.messages import VOCABULARIES, BadMessage
+from ajhost.roles.messages import FOR_TEMPLATE, FOR_WORKER, FROM_TEMPLATE, FROM_WORKER, BadMessage, Vocabulary
 from ajhost.roles.payload_readers import payload_reader
 from ajhost.settings.errors import InvalidValue, SettingsError
 from ajhost.settings.load import load
@@ -108,7 +108,8 @@ def _read_message(data: bytes) -> object:
     assert found is not None
     message, descriptors = found
     assert not descriptors
-    for vocabulary in VOCABULARIES:
+    vocabularies: tuple[Vocabulary[Any], ...] = (FOR_WORKER, FROM_WORKER, FOR_TEMPLATE, FROM_TEMPLATE)
+    for vocabulary in vocabularies:
         with contextlib.suppress(BadMessage):
             vocabulary.decode(message)
     return message
@@ -309,7 +310,7 @@ def readers(directory: Path) -> list[Reader]:
             _read_message,
             (ChannelClosed,),
             (
-                b'{"leave": {"stop": true}}',
+                b'{"LeaveOrder": {"stop": true}}',
                 b'{"socket": {"epoch": 3}}',
                 b'{"cancel": {"task": "a", "text": "b"}}',
             ),

@@ -73,9 +73,7 @@ class Worker:
         self.replies: dict[int, bytes] = {}
         self.in_buffer: set[InBuffer] = set()
         settings = [HandlerSettings("t", "m:f")]
-        loaded = LoadedHandler(
-            "t", "m:f", handler, inspect.iscoroutinefunction(handler), None, None, False, 0
-        )
+        loaded = LoadedHandler("t", "m:f", handler, inspect.iscoroutinefunction(handler))
         attempts = Attempts(
             StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], tell_completed=False
         )

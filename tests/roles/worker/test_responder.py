@@ -26,7 +26,7 @@ RECORD = read_task(
 )
 
 
-HANDLER = LoadedHandler("email", "mail:send", lambda task: None, True, None, None, False, 0)
+HANDLER = LoadedHandler("email", "mail:send", lambda task: None, True)
 
 
 def begun(responder: Responder, index: int) -> Request:

@@ -222,7 +222,7 @@ def test_a_diagram_shows_every_state_of_its_table(name: str, states: set[str]) -
 @pytest.mark.parametrize("event", TRANSITIONS_OF_REQUESTS)
 def test_a_request_goes_where_the_table_says_and_nowhere_else(event: str, phase: Phase) -> None:
     attempt = Attempt.__new__(Attempt)
-    handler = LoadedHandler("t", "m:f", print, False, None, None, False, 0)
+    handler = LoadedHandler("t", "m:f", print, False)
     attempt.handler, attempt.phase = handler, phase
     sources, target = TRANSITIONS_OF_REQUESTS[event]
     step = getattr(attempt, event)

@@ -87,7 +87,7 @@ def _problem(order: dict, error: ImportError) -> str:  # type: ignore[type-arg]
 
 def _fail(order: dict, problem: str) -> None:  # type: ignore[type-arg]
     with socket.socket(fileno=order["channel"]) as channel:
-        channel.send(json.dumps({"failed": {"problems": [problem]}}).encode())
+        channel.send(json.dumps({"LoadProblems": {"problems": [problem]}}).encode())
     os._exit(1)
 
 

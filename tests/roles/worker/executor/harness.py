@@ -110,7 +110,7 @@ class ExecutorHarness(ExecutorEvents):
     ) -> int:
         """Starts a handler whose deadline is that far away; the index of its run."""
         is_async = inspect.iscoroutinefunction(function)
-        handler = LoadedHandler(route, "m:f", function, is_async, timeout, None, False, 0)
+        handler = LoadedHandler(route, "m:f", function, is_async, timeout)
         record = read_task(b'{"id":"T%d","type":"email:new","queue":"Q","tries":2}' % self._started)
         ends = time.monotonic() + seconds
         index = self._started
