@@ -49,22 +49,20 @@ class Counters:
     reloads_taken: int = 0
     reloads_rejected: int = 0
     _most: dict[tuple[str, str | None], int] = field(default_factory=dict)
-    _dead: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTERS, 0))
+    _dead: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTERS, 0)))
     _dead_connections: dict[int, ConnectionStats] = field(default_factory=dict)
 
     def absorb(self, ledger: Ledger) -> None:
         """Adds the counts of a dead worker."""
-        for name, count in counts_of(ledger).items():
-            self._dead[name] += count
+        self._dead.update(counts_of(ledger))
         before = self._dead_connections.get(ledger.slot, ConnectionStats())
         self._dead_connections[ledger.slot] = before + ConnectionStats(False, *_connection_counts(ledger))
 
     def with_living(self, living: Iterable[Ledger]) -> dict[str, int]:
         """The counts of all workers since the supervisor's start."""
-        sums = dict(self._dead)
+        sums = self._dead.copy()
         for ledger in living:
-            for name, count in counts_of(ledger).items():
-                sums[name] += count
+            sums.update(counts_of(ledger))
         return sums
 
     def received(

@@ -14,11 +14,8 @@ from ajhost.settings.secret_files import Files, absent, as_it_is, kind
 def interpreter(files: Files, name: str) -> Path:
     """An executable. Links are not resolved: a virtual environment's python is a link, and finds the environment by
     its own path."""
-    path, allowed = files.beside(name), "the path of a Python interpreter, like /usr/bin/python3"
-    try:
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise InvalidValue(absent(name, path, error), allowed + as_it_is(name)) from None
+    allowed = "the path of a Python interpreter, like /usr/bin/python3"
+    path, mode = _found(files, name, allowed)
     if not stat.S_ISREG(mode):
         raise InvalidValue(f"{path}, {kind(mode)}", allowed)
     if not os.access(path, os.X_OK):
@@ -28,11 +25,16 @@ def interpreter(files: Files, name: str) -> Path:
 
 def importable(files: Files, name: str) -> Path:
     """An entry of `sys.path`: a directory, or an archive."""
-    path, allowed = files.beside(name), "a directory, or an archive, of Python modules"
-    try:
-        is_file = stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError) as error:
-        raise InvalidValue(absent(name, path, error), allowed + as_it_is(name)) from None
-    if is_file and not zipfile.is_zipfile(path):
+    allowed = "a directory, or an archive, of Python modules"
+    path, mode = _found(files, name, allowed)
+    if stat.S_ISREG(mode) and not zipfile.is_zipfile(path):
         raise InvalidValue(f"{path}, a file and no archive", allowed)
     return path
+
+
+def _found(files: Files, name: str, allowed: str) -> tuple[Path, int]:
+    path = files.beside(name)
+    try:
+        return path, path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise InvalidValue(absent(name, path, error), allowed + as_it_is(name)) from None

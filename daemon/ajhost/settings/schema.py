@@ -97,13 +97,18 @@ class _Table(BaseModel):
 
 
 Text = Annotated[str, Field(min_length=1)]
+Prefix = Annotated[str, AfterValidator(parse.inbox_prefix)]
+Target = Annotated[str, AfterValidator(parse.target)]
+Pem = Annotated[str, _file(Files.certificates)]
+Word = Annotated[str, _file(Files.word)]
+Level = Literal["debug", "info", "warning", "error"]
 
 
 class Tls(_Table):
     """`[nats.tls]`"""
 
-    ca: Annotated[str, _file(Files.certificates)] = _allowed("the name of a PEM file")
-    cert: Annotated[str, _file(Files.certificates)] = _allowed("the name of a PEM file")
+    ca: Pem = _allowed("the name of a PEM file")
+    cert: Pem = _allowed("the name of a PEM file")
     key: Annotated[str, _file(Files.private_key)] = _allowed("the name of a PEM file")
     first: bool = _allowed("true or false")
 
@@ -121,13 +126,13 @@ class Nats(_Table):
     nkey: Annotated[str, _file(Files.nkey)] = _allowed("the name of a file")
     user: Text = _allowed("a text that is not empty")
     password: Text = _allowed("a text that is not empty")
-    password_file: Annotated[str, _file(Files.word)] = _allowed("the name of a file")
+    password_file: Word = _allowed("the name of a file")
     token: Text = _allowed("a text that is not empty")
-    token_file: Annotated[str, _file(Files.word)] = _allowed("the name of a file")
-    inbox_prefix: Annotated[str, AfterValidator(parse.inbox_prefix)] = _allowed("a subject")
-    reply_prefixes: Annotated[
-        list[Annotated[str, AfterValidator(parse.inbox_prefix)]], Field(min_length=1)
-    ] = _allowed('a list of subjects, like ["_INBOX"]; absent for all')
+    token_file: Word = _allowed("the name of a file")
+    inbox_prefix: Prefix = _allowed("a subject")
+    reply_prefixes: Annotated[list[Prefix], Field(min_length=1)] = _allowed(
+        'a list of subjects, like ["_INBOX"]; absent for all'
+    )
     service: bool = _allowed("true or false")
     discover: bool = _allowed("true or false")
     ping_interval: float = _seconds("0.5", ge=0.5)
@@ -145,10 +150,8 @@ class Python(_Table):
     preload: bool = _allowed("true or false")
     allow_open: list[Text] = _allowed('a list of patterns like ["192.0.2.1:5432", "/srv/words.db"]')
     import_timeout: float = _seconds("more than 0", gt=0)
-    lifespan: Annotated[str, AfterValidator(parse.target)] = _allowed(
-        'module:function, like "acme.app:lifespan"'
-    )
-    middleware: list[Annotated[str, AfterValidator(parse.target)]] = _allowed(
+    lifespan: Target = _allowed('module:function, like "acme.app:lifespan"')
+    middleware: list[Target] = _allowed(
         'a list of module:function, like ["acme.app:traced"], the outermost first'
     )
     start_timeout: float = _seconds("more than 0", gt=0)
@@ -173,9 +176,7 @@ class Workers(_Table):
 class Handler(_Table):
     """`[handlers."<route>"]`"""
 
-    target: Annotated[str, AfterValidator(parse.target)] = Field(
-        description='module:function, like "acme.mail:send"'
-    )
+    target: Target = Field(description='module:function, like "acme.mail:send"')
     timeout: float = _seconds("more than 0", gt=0)
     concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
     host_concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
@@ -203,10 +204,10 @@ class Runtime(_Table):
 class Log(_Table):
     """`[log]`"""
 
-    level: Literal["debug", "info", "warning", "error"] = _allowed('"debug", "info", "warning" or "error"')
+    level: Level = _allowed('"debug", "info", "warning" or "error"')
     tasks: Literal["failed", "all"] = _allowed('"failed" or "all"')
     format: Literal["auto", "json"] = _allowed('"auto" or "json"')
-    levels: dict[Text, Literal["debug", "info", "warning", "error"]] = _allowed(
+    levels: dict[Text, Level] = _allowed(
         'a table of loggers\' names with "debug", "info", "warning" or "error" for each'
     )
     limits: dict[Annotated[str, AfterValidator(parse.reason)], Annotated[int, Field(ge=1)]] = _allowed(
@@ -220,7 +221,7 @@ class Http(_Table):
     listen: Annotated[str, AfterValidator(parse.listen)] = Field(
         description='HOST:PORT, like "127.0.0.1:9464"'
     )
-    token_file: Annotated[str, _file(Files.word)] = _allowed("the name of a file")
+    token_file: Word = _allowed("the name of a file")
     hosts: list[Annotated[str, AfterValidator(parse.host_name)]] = _allowed(
         'a list of host names, like ["jobs.example.net"]'
     )
