@@ -23,7 +23,7 @@ FOREIGN: dict[str, set[str]] = {
     "protocol": {"orjson", "nacl"},
     "ledger": set(),
     "core": set(),
-    "settings": {"pydantic", "pydantic_settings"},
+    "settings": {"pydantic"},
     "api": {"typing_extensions"},  # for the type checker alone
     "adapters": {
         "nats",
@@ -56,7 +56,6 @@ ONLY_IN: dict[str, set[str]] = {
         "ajhost.settings.schema",
         "ajhost.roles.payload_readers",
     },
-    "pydantic_settings": {"ajhost.settings.environment"},
     "pydantic_core": {"ajhost.roles.json_encoding"},
     "uvicorn": {"ajhost.adapters.http"},
 }

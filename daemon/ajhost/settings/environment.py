@@ -7,17 +7,16 @@ Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in the containers beside a s
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
-from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
 
 from ajhost.settings.configuration_files import DELIMITER, PREFIX, is_text, setting_variables
 from ajhost.settings.errors import Problem
-from ajhost.settings.schema import DEEPEST, Document, table_at
+from ajhost.settings.schema import DEEPEST, table_at
 
 
 def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Problem]]:
@@ -35,48 +34,31 @@ def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]],
             problems.append(Problem(place, ".".join(path), "bytes that are not UTF-8", "a text"))
             continue
         try:
-            found = _parsed(name, environ[name]) if len(path) <= DEEPEST else {}
-        except _NotParsed:
+            settings.append((place, _nested(path, _value(path, environ[name]))))
+        except (ValueError, RecursionError):  # of JSON
             problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
-            continue
-        # pydantic-settings ignores an unknown name, which the schema shall report
-        settings.append((place, found or _nested(path, environ[name])))
     return settings, problems
 
 
-class _NotParsed(Exception):
-    """A variable for a list or a table is no JSON."""
+def _value(path: tuple[str, ...], text: str) -> Any:
+    """What a variable's text means. An unknown key keeps its text: the schema reports it."""
+    field = _field(path)
+    is_json = table_at(path) is not None or (
+        field is not None and get_origin(field.annotation) in (list, dict)
+    )
+    return _typed(path, json.loads(text) if is_json and text else text)
 
 
-@functools.cache
-def _variables() -> Any:
-    """The fields of `Document` as a model of pydantic-settings, which costs a command 60 ms of CPU: it is imported only
-    where a variable is a setting."""
-    from pydantic_settings import BaseSettings
-
-    fields: dict[str, Any] = {name: (field.annotation, None) for name, field in Document.model_fields.items()}
-    return create_model("Variables", __base__=BaseSettings, **fields)
-
-
-def _parsed(name: str, value: str) -> dict[str, Any]:
-    from pydantic_settings import EnvSettingsSource
-    from pydantic_settings.exceptions import SettingsError
-
-    source = EnvSettingsSource(_variables(), env_prefix=PREFIX, env_nested_delimiter=DELIMITER)
-    source.env_vars = {name.lower(): value}
-    try:
-        tables: dict[str, Any] = source()
-    except (SettingsError, RecursionError) as error:
-        raise _NotParsed from error
-    return {key: _typed((key,), part) for key, part in tables.items()}
+def _field(path: tuple[str, ...]) -> FieldInfo | None:
+    table = table_at(path[:-1])
+    return None if table is None else table.model_fields.get(path[-1])
 
 
 def _typed(path: tuple[str, ...], value: Any) -> Any:
     """Converts texts to numbers and booleans where the schema wants one: a strict schema takes no text for them."""
     if isinstance(value, dict):
         return {key: _typed((*path, key), part) for key, part in value.items()}
-    table: type[BaseModel] | None = table_at(path[:-1])
-    field = None if table is None else table.model_fields.get(path[-1])
+    field = _field(path)
     if not isinstance(value, str) or field is None or field.annotation is str:
         return value
     try:
