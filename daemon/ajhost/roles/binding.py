@@ -31,6 +31,10 @@ class Unbindable(Exception):
     """The signature does not say what a handler gets. The text tells what would, in terms of this signature."""
 
 
+class Unfit(Exception):
+    """It is no lifespan, or no middleware. The text says what would be."""
+
+
 def bind(name: str, function: Callable[..., Any]) -> tuple[Callable[[Any], Any], PayloadReader | None]:
     """What to call with a task so that `function` gets what its parameters ask for; `name` is for errors.
 
@@ -203,6 +207,17 @@ def called_function(function: Any) -> Any:
     while isinstance(function, functools.partial):  # before `isroutine`, which it is since Python 3.14
         function = function.func
     return function if inspect.isroutine(function) else type(function).__call__
+
+
+def takes(function: Any, count: int) -> bool:
+    """Whether it can be called with so many arguments, as far as that can be told."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # written in C, and says nothing
+        return True
+    return True
 
 
 # -- annotations -----------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from ajhost.api import Task, Worker
 from ajhost.protocol import exact_json, outcome
 from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.roles.handlers import LoadedHandler, callable_of
-from ajhost.roles.middleware import around, check_lifespan, check_middleware, manager_of
+from ajhost.roles.lifespan_kinds import check_lifespan, manager_of
+from ajhost.roles.middleware import around, check_middleware
 from ajhost.roles.worker.executor import Executor, ExecutorEvents
 from ajhost.roles.worker.request import Attempt, Phase, StuckReason
 from ajhost.roles.worker.route_concurrency import Route
@@ -108,7 +109,7 @@ async def lifespan(function: Callable[..., Any] | str) -> AsyncIterator[Any]:
         async with lifespan("shop.app:lifespan") as state:
             outcome = await run(send, {"to": "ada@example.net"}, state=state)
 
-    :raises ajhost.roles.middleware.Unfit: it is none.
+    :raises ajhost.roles.binding.Unfit: it is none.
     """
     name, found = _find(function)
     worker = Worker(slot=0, generation=1, pid=os.getpid())
