@@ -13,7 +13,8 @@ from ajhost.cli.options import Duration, config_option, is_named, json_option
 from ajhost.cli.output import echo, echo_error, to_json
 from ajhost.cli.running_host import asking, check_meant, runtime_directory
 from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, RunningTask, printed, rate, running_tasks
-from ajhost.core.status_report import CATCH_ALL, StatusReport, drain_text, duration
+from ajhost.core.connection_report import duration
+from ajhost.core.status_report import CATCH_ALL, StatusReport, drain_text
 from ajhost.protocol.safe_text import printable
 
 _EPILOG = """\b
