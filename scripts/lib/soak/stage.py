@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ajhost.core.reconnect_backoff import BACKOFF
-
+from ajhost.core.backoff import BACKOFF
 from ajhost.core.timings import ANSWER_MARGIN, LOGIN_SPREAD
 from ajhost.ledger.connection_status import Reason
 from scripts.lib.soak.router import Router
