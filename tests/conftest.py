@@ -13,9 +13,12 @@ import pytest
 from ajhost.adapters.log_routing import HostLogger
 from tests.support import checked_ledger, checked_request
 from tests.support.control_group import control_group
+from tests.support.factories import Enter, NewHost, Started, StartHost, StartRouter, StartServer
+from tests.support.host import Host
 from tests.support.host_parts import HostParts, host_parts
 from tests.support.nats import JetStream, NatsServer
 from tests.support.order import place
+from tests.support.router import Router
 
 checked_ledger.install()
 checked_request.install()
@@ -26,6 +29,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 ROOT = Path(__file__).parent
+STARTED, FAILURE = pytest.StashKey[Started](), pytest.StashKey[BaseException]()
 
 
 @pytest.fixture
@@ -40,6 +44,66 @@ async def jetstream(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A nats-server with JetStream, as routers need it."""
     async with NatsServer(tmp_path, jetstream=JetStream.ON) as server:
         yield server
+
+
+@pytest.fixture
+def servers(request: pytest.FixtureRequest) -> list[NatsServer]:
+    """The servers that the test's parameters are: they run before what the test starts, and longer."""
+    named = [name for name in ("nats_server", "jetstream") if name in request.fixturenames]
+    return [request.getfixturevalue(name) for name in named]
+
+
+@pytest.fixture
+async def started(
+    request: pytest.FixtureRequest, tmp_path: Path, servers: list[NatsServer]
+) -> AsyncIterator[Started]:
+    """What the fixtures below start. It ends with the test, the last one first, and as the test fares."""
+    request.node.stash[STARTED] = made = Started(tmp_path, servers)
+    yield made
+    await made.end(request.node.stash.get(FAILURE, None))
+
+
+@pytest.fixture
+def start_server(started: Started) -> StartServer:
+    """`server = await start_server(config=...)`: a nats-server that takes clients."""
+    return started.start_server
+
+
+@pytest.fixture
+def start_host(started: Started) -> StartHost:
+    """`host = await start_host(handlers=..., sections=...)`: a host that is ready, at the test's server."""
+    return started.start_host
+
+
+@pytest.fixture
+def new_host(started: Started) -> NewHost:
+    """`host = new_host(...)`: a host with its files, not started: `await host.run_to_end()`, `async with host:`."""
+    return started.new_host
+
+
+@pytest.fixture
+def start_router(started: Started) -> StartRouter:
+    """`router = await start_router(user=...)`: a router at the test's server, or at `url`."""
+    return started.start_router
+
+
+@pytest.fixture
+def enter(started: Started) -> Enter:
+    """`partition = await enter(Partition(server.port))`: anything that the test does not leave before its end."""
+    return started.enter
+
+
+@pytest.fixture
+async def host(started: Started, nats_server: NatsServer) -> Host:
+    """A host with the route `echo` at a server of the test's own."""
+    return await started.start_host(nats=nats_server.url)
+
+
+@pytest.fixture
+async def router(started: Started, nats_server: NatsServer) -> AsyncIterator[Router]:
+    """A router at the test's server; it leaves before a host does."""
+    async with Router(nats_server.url) as made:
+        yield made
 
 
 @pytest.fixture
@@ -87,6 +151,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from tests.support.side_by_side import TestsThatShare  # not at the top: xdist need not be there
 
     return TestsThatShare(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A test that fails shows the logs of its hosts."""
+    try:
+        return (yield)
+    except BaseException as error:
+        item.stash[FAILURE] = error
+        for host in item.stash[STARTED].hosts if STARTED in item.stash else ():
+            host.explain(error)
+        raise
 
 
 @pytest.hookimpl(wrapper=True)

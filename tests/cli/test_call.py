@@ -22,7 +22,7 @@ from nats.aio.msg import Msg
 
 from ajhost.protocol.signature import verify
 from ajhost.protocol.task_record import read_task
-from tests.support.host import Host
+from tests.support.factories import StartHost
 from tests.support.nats import NatsServer, free_port, round_trip
 from tests.support.program import CommandResult, run
 from tests.support.terminal import Terminal
@@ -160,18 +160,18 @@ async def test_a_task_is_signed_as_a_producer_signs_it_and_a_bad_seed_is_told_wi
 
 
 async def test_a_host_that_demands_signatures_runs_what_was_signed_by_a_key_of_its_settings(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, start_host: StartHost
 ) -> None:
     known, other = SigningKey.generate(), SigningKey.generate()
     for name, key in (("known", known), ("other", other)):
         (tmp_path / name).write_text(key.encode().hex())
     sections = {"signature": {"keys": [known.verify_key.encode().hex()]}}
-    async with Host(tmp_path, nats=nats_server.url, sections=sections) as host:
-        signed = await host.command("call", "echo", "x", "--sign", str(tmp_path / "known"))
-        assert (signed.status, signed.stdout) == (0, "x"), signed
-        for refused in ((), ("--sign", str(tmp_path / "other"))):
-            result = await host.command("call", "echo", "x", *refused)
-            assert (result.status, "bad request: " in result.stderr) == (1, True), result
+    host = await start_host(sections=sections)
+    signed = await host.command("call", "echo", "x", "--sign", str(tmp_path / "known"))
+    assert (signed.status, signed.stdout) == (0, "x"), signed
+    for refused in ((), ("--sign", str(tmp_path / "other"))):
+        result = await host.command("call", "echo", "x", *refused)
+        assert (result.status, "bad request: " in result.stderr) == (1, True), result
 
 
 async def test_a_terminal_sees_how_many_of_many_calls_were_answered(client: Client, config: Path) -> None:

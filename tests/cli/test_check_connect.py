@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.test_check import check, write
 from tests.support.certificates import self_signed
+from tests.support.factories import StartServer
 from tests.support.nats import NatsServer, free_port
 from tests.support.operator_mode import Operator
 from tests.support.program import CommandResult
@@ -50,24 +51,28 @@ async def test_a_server_that_allows_everything_is_good(nats_server: NatsServer, 
         ('{ publish: { deny: "_INBOX.>" } }', 'permission to publish to "_INBOX.'),
     ],
 )
-async def test_a_permission_that_is_missing_is_named(tmp_path: Path, permissions: str, grant: str) -> None:
-    async with NatsServer(tmp_path, config=USERS.format(permissions=permissions)) as server:
-        result = await connect(tmp_path, [server.url], user="host", password="pw")
-        assert result.status == 78
-        assert f"NATS at {server.url.removeprefix('nats://')}: Permissions Violation" in result.stderr
-        assert grant in result.stderr
+async def test_a_permission_that_is_missing_is_named(
+    tmp_path: Path, start_server: StartServer, permissions: str, grant: str
+) -> None:
+    server = await start_server(config=USERS.format(permissions=permissions))
+    result = await connect(tmp_path, [server.url], user="host", password="pw")
+    assert result.status == 78
+    assert f"NATS at {server.url.removeprefix('nats://')}: Permissions Violation" in result.stderr
+    assert grant in result.stderr
 
 
-async def test_credentials_that_are_refused_are_told_and_no_secret_is(tmp_path: Path) -> None:
-    async with NatsServer(tmp_path, config=USERS.format(permissions="{}")) as server:
-        result = await connect(tmp_path, [server.url], user="host", password="wrong-secret")
-        assert result.status == 78
-        assert "Authorization Violation" in result.stderr
-        assert "wrong-secret" not in result.stderr
+async def test_credentials_that_are_refused_are_told_and_no_secret_is(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    server = await start_server(config=USERS.format(permissions="{}"))
+    result = await connect(tmp_path, [server.url], user="host", password="wrong-secret")
+    assert result.status == 78
+    assert "Authorization Violation" in result.stderr
+    assert "wrong-secret" not in result.stderr
 
 
 async def test_a_server_that_has_a_user_for_whoever_shows_no_credentials_is_shown_them(
-    tmp_path: Path,
+    tmp_path: Path, start_server: StartServer
 ) -> None:
     # it asks for none (INFO without auth_required)
     config = """
@@ -77,11 +82,9 @@ async def test_a_server_that_has_a_user_for_whoever_shows_no_credentials_is_show
         }
         no_auth_user: anybody
     """
-    async with NatsServer(tmp_path, config=config) as server:
-        assert (result := await connect(tmp_path, [server.url], user="host", password="pw")).status == 0, (
-            result
-        )
-        assert (await connect(tmp_path, [server.url])).status == 78
+    server = await start_server(config=config)
+    assert (result := await connect(tmp_path, [server.url], user="host", password="pw")).status == 0, result
+    assert (await connect(tmp_path, [server.url])).status == 78
 
 
 async def test_what_lets_the_host_in_and_soon_expires_is_a_warning(tmp_path: Path) -> None:
@@ -110,11 +113,12 @@ async def test_each_server_is_tried(nats_server: NatsServer, tmp_path: Path) -> 
     assert "refused" in line
 
 
-async def test_it_takes_no_request_from_anybody(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with Router(nats_server.url) as router:
-        checking = asyncio.create_task(connect(tmp_path, [nats_server.url]))
-        found = []
-        while not checking.done():
-            found.append((await router.request("email:new", b"x")).verdict)
-        assert (await checking).status == 0
-        assert set(found) <= {Verdict.NO_RESPONDERS}
+async def test_it_takes_no_request_from_anybody(
+    nats_server: NatsServer, tmp_path: Path, router: Router
+) -> None:
+    checking = asyncio.create_task(connect(tmp_path, [nats_server.url]))
+    found = []
+    while not checking.done():
+        found.append((await router.request("email:new", b"x")).verdict)
+    assert (await checking).status == 0
+    assert set(found) <= {Verdict.NO_RESPONDERS}

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import StartHost, StartRouter, StartServer
 from tests.support.operator_mode import Operator, user_identity, write_secret
 from tests.support.reported_state import (
     CONNECTED_STATE,
@@ -48,37 +47,35 @@ async def _in_hand(router: Router, count: int = 8) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("locked_out", [1.0, 10.0])
 async def test_a_password_that_is_changed_at_the_server_and_changed_back(
-    tmp_path: Path, locked_out: float
+    start_server: StartServer, start_host: StartHost, start_router: StartRouter, locked_out: float
 ) -> None:
     sections = with_pages(count=8, nats={"user": "host", "password": "one"})
-    async with (
-        NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url, user="router", password="r") as router,
-    ):
-        before = host.workers()
-        async with _in_hand(router):
-            await server.reload(_users("two"))
-            since = time.monotonic()
-            await cut_off(server, 12.0)
-            said = await says_the_truth(host, listens(sections), 0, 8)
-            assert "uthorization" in said.reason
-            assert "one" not in said.reason.split()
-            await asyncio.sleep(max(0.0, locked_out - (time.monotonic() - since)))
-            await server.reload(_users("one"))
-            await subscribed_again(server, 8, BACK)
-            await says_the_truth(host, listens(sections), 8)
-        assert host.workers() == before
+    server = await start_server(config=_users("one"), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router(user="router", password="r")
+    before = host.workers()
+    async with _in_hand(router):
+        await server.reload(_users("two"))
+        since = time.monotonic()
+        await cut_off(server, 12.0)
+        said = await says_the_truth(host, listens(sections), 0, 8)
+        assert "uthorization" in said.reason
+        assert "one" not in said.reason.split()
+        await asyncio.sleep(max(0.0, locked_out - (time.monotonic() - since)))
+        await server.reload(_users("one"))
+        await subscribed_again(server, 8, BACK)
+        await says_the_truth(host, listens(sections), 8)
+    assert host.workers() == before
 
 
-async def test_a_password_that_is_changed_at_the_server_and_then_in_the_settings(tmp_path: Path) -> None:
+async def test_a_password_that_is_changed_at_the_server_and_then_in_the_settings(
+    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+) -> None:
     sections = with_pages(nats={"user": "host", "password": "one"})
-    async with (
-        NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url, user="router", password="r") as router,
-        _in_hand(router),
-    ):
+    server = await start_server(config=_users("one"), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router(user="router", password="r")
+    async with _in_hand(router):
         await server.reload(_users("two"))
         await cut_off(server, 12.0)
         await says_the_truth(host, listens(sections), 0, 2)
@@ -90,32 +87,32 @@ async def test_a_password_that_is_changed_at_the_server_and_then_in_the_settings
         await says_the_truth(host, listens(sections), 2)
 
 
-async def test_a_password_that_lets_us_in_again_is_taken_by_a_reload_that_is_rejected(tmp_path: Path) -> None:
+async def test_a_password_that_lets_us_in_again_is_taken_by_a_reload_that_is_rejected(
+    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+) -> None:
     sections = with_pages(nats={"user": "host", "password": "one"})
-    async with (
-        NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url, user="router", password="r") as router,
-    ):
-        async with _in_hand(router):
-            before = host.workers()
-            await server.reload(_users("two"))
-            await cut_off(server, 12.0)
-            host.configure(
-                {"echo": "nowhere:nothing"}, sections | {"nats": {"user": "host", "password": "two"}}
-            )
-            assert (await host.reload()).status == 1
-            await subscribed_again(server, 2, BACK)
-            await host.log("supervisor: connected again")
-            said = await says_the_truth(host, listens(sections), 2)
-            assert said.connections["supervisor"]["state"] == CONNECTED_STATE  # type: ignore[index]
-            assert host.workers() == before
-        host.kill(0)
-        await subscribed_again(server, 2, BACK)  # who is forked from now on gets in, too
+    server = await start_server(config=_users("one"), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router(user="router", password="r")
+    async with _in_hand(router):
+        before = host.workers()
+        await server.reload(_users("two"))
+        await cut_off(server, 12.0)
+        host.configure({"echo": "nowhere:nothing"}, sections | {"nats": {"user": "host", "password": "two"}})
+        assert (await host.reload()).status == 1
+        await subscribed_again(server, 2, BACK)
+        await host.log("supervisor: connected again")
+        said = await says_the_truth(host, listens(sections), 2)
+        assert said.connections["supervisor"]["state"] == CONNECTED_STATE  # type: ignore[index]
+        assert host.workers() == before
+    host.kill(0)
+    await subscribed_again(server, 2, BACK)  # who is forked from now on gets in, too
 
 
 @pytest.mark.parametrize("kind", ["password_file", "token_file", "nkey"])
-async def test_a_secret_that_is_changed_at_the_server_and_then_in_its_file(tmp_path: Path, kind: str) -> None:
+async def test_a_secret_that_is_changed_at_the_server_and_then_in_its_file(
+    tmp_path: Path, start_server: StartServer, start_host: StartHost, kind: str
+) -> None:
     one, two = user_identity(), user_identity()
     file = tmp_path / "secret"
 
@@ -133,53 +130,51 @@ async def test_a_secret_that_is_changed_at_the_server_and_then_in_its_file(tmp_p
     if kind == "password_file":
         access["user"] = "host"
     sections = with_pages(nats=access)
-    async with (
-        NatsServer(tmp_path, config=config("one", one.public), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-    ):
-        await server.reload(config("two", two.public))
-        await cut_off(server, 12.0)
-        await says_the_truth(host, listens(sections), 0, 2)
-        write_secret(file, texts[1])
-        await subscribed_again(server, 2, BACK)  # no reload was needed
-        await says_the_truth(host, listens(sections), 2)
-        for secret in texts:
-            assert secret.strip() not in host.log_text().split()
+    server = await start_server(config=config("one", one.public), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    await server.reload(config("two", two.public))
+    await cut_off(server, 12.0)
+    await says_the_truth(host, listens(sections), 0, 2)
+    write_secret(file, texts[1])
+    await subscribed_again(server, 2, BACK)  # no reload was needed
+    await says_the_truth(host, listens(sections), 2)
+    for secret in texts:
+        assert secret.strip() not in host.log_text().split()
 
 
-async def test_a_jwt_that_expires_comes_back_with_the_new_file(tmp_path: Path) -> None:
+async def test_a_jwt_that_expires_comes_back_with_the_new_file(
+    tmp_path: Path, start_server: StartServer, start_host: StartHost, start_router: StartRouter
+) -> None:
     operator = Operator()
     file = write_secret(tmp_path / "host.creds", operator.user("host", lasts=8))
     mine = write_secret(tmp_path / "router.creds", operator.user("router"))
     sections = with_pages(nats={"creds": file})
-    async with (
-        NatsServer(tmp_path, config=operator.config(), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url, user_credentials=str(mine)) as router,
-    ):
+    server = await start_server(config=operator.config(), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router(user_credentials=str(mine))
+    await says_the_truth(host, listens(sections), 2)
+    async with _in_hand(router):
+        await cut_off(server, 12.0)
+        said = await says_the_truth(host, listens(sections), 0, 2)
+        assert "xpired" in said.reason or "uthori" in said.reason
+        await host.log("Authorization Violation; the JWT expired at ")
+        await asyncio.sleep(3)
+        write_secret(file, operator.user("host"))
+        await subscribed_again(server, 2, BACK)
         await says_the_truth(host, listens(sections), 2)
-        async with _in_hand(router):
-            await cut_off(server, 12.0)
-            said = await says_the_truth(host, listens(sections), 0, 2)
-            assert "xpired" in said.reason or "uthori" in said.reason
-            await host.log("Authorization Violation; the JWT expired at ")
-            await asyncio.sleep(3)
-            write_secret(file, operator.user("host"))
-            await subscribed_again(server, 2, BACK)
-            await says_the_truth(host, listens(sections), 2)
 
 
-async def test_a_user_that_is_revoked_comes_back_with_another_ones_file(tmp_path: Path) -> None:
+async def test_a_user_that_is_revoked_comes_back_with_another_ones_file(
+    tmp_path: Path, start_server: StartServer, start_host: StartHost, start_router: StartRouter
+) -> None:
     operator, user = Operator(), user_identity()
     file = write_secret(tmp_path / "host.creds", operator.user("host", identity=user))
     mine = write_secret(tmp_path / "router.creds", operator.user("router"))
     sections = with_pages(nats={"creds": file})
-    async with (
-        NatsServer(tmp_path, config=operator.config(), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url, user_credentials=str(mine)) as router,
-        _in_hand(router),
-    ):
+    server = await start_server(config=operator.config(), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router(user_credentials=str(mine))
+    async with _in_hand(router):
         operator.revoke(user)
         await server.reload(operator.config())
         await cut_off(server, 12.0)

@@ -9,11 +9,9 @@ from pathlib import Path
 import nkeys
 import pytest
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import NewHost, StartHost, StartRouter, StartServer
 from tests.support.operator_mode import Identity, Operator, creds, user_identity, write_secret
 from tests.support.reported_state import subscribed_again, with_pages
-from tests.support.router import Router
 
 HANDLERS = {"echo": "echo"}
 BACK = 6.0
@@ -21,37 +19,37 @@ BACK = 6.0
 
 @pytest.mark.parametrize("what", ["empty", "half", "gone", "a directory", "not text"])
 async def test_credentials_that_cannot_be_read_at_a_reconnect_are_told_and_the_last_good_ones_used(
-    tmp_path: Path, what: str
+    tmp_path: Path, start_server: StartServer, start_host: StartHost, what: str
 ) -> None:
     operator = Operator()
     whole = operator.user("host")
     file = write_secret(tmp_path / "host.creds", whole)
     sections = with_pages(nats={"creds": file})
-    async with (
-        NatsServer(tmp_path, config=operator.config(), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-    ):
-        lines = len(host.output.lines)
-        match what:
-            case "empty":
-                file.write_text("")
-            case "half":
-                file.write_text(whole[: len(whole) // 2])
-            case "gone":
-                file.unlink()
-            case "a directory":
-                file.unlink()
-                file.mkdir()
-            case _:
-                file.write_bytes(os.urandom(500))
-        await server.restart()
-        since = time.monotonic()
-        await host.log(lambda line: str(file) in line and "WARNING" in line, since=lines, timeout=BACK)
-        await subscribed_again(server, 2, BACK, since=since)
-        assert len(host.output.lines) - lines < 40
+    server = await start_server(config=operator.config(), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    lines = len(host.output.lines)
+    match what:
+        case "empty":
+            file.write_text("")
+        case "half":
+            file.write_text(whole[: len(whole) // 2])
+        case "gone":
+            file.unlink()
+        case "a directory":
+            file.unlink()
+            file.mkdir()
+        case _:
+            file.write_bytes(os.urandom(500))
+    await server.restart()
+    since = time.monotonic()
+    await host.log(lambda line: str(file) in line and "WARNING" in line, since=lines, timeout=BACK)
+    await subscribed_again(server, 2, BACK, since=since)
+    assert len(host.output.lines) - lines < 40
 
 
-async def test_credentials_of_every_usual_shape_work(tmp_path: Path) -> None:
+async def test_credentials_of_every_usual_shape_work(
+    tmp_path: Path, start_server: StartServer, start_host: StartHost
+) -> None:
     operator = Operator()
 
     def shapes() -> dict[str, str]:
@@ -68,22 +66,20 @@ async def test_credentials_of_every_usual_shape_work(tmp_path: Path) -> None:
         }
 
     file = write_secret(tmp_path / "host.creds", shapes()["CRLF"])
-    async with (
-        NatsServer(tmp_path, config=operator.config(), monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections={"nats": {"creds": file}}) as host,
-    ):
-        for shape in shapes():
-            write_secret(file, shapes()[shape])
-            await server.restart()
-            await subscribed_again(server, 2, BACK)
-            assert not host.output.having(str(file)), shape
+    server = await start_server(config=operator.config(), monitored=True)
+    host = await start_host(handlers=HANDLERS, sections={"nats": {"creds": file}})
+    for shape in shapes():
+        write_secret(file, shapes()[shape])
+        await server.restart()
+        await subscribed_again(server, 2, BACK)
+        assert not host.output.having(str(file)), shape
 
 
 @pytest.mark.parametrize(
     "fault", ["another's seed", "no JWT", "no seed", "empty", "an account's seed", "a broken JWT"]
 )
 async def test_credentials_that_cannot_work_are_told_by_name_and_never_shown(
-    tmp_path: Path, fault: str
+    tmp_path: Path, start_server: StartServer, new_host: NewHost, fault: str
 ) -> None:
     operator, user = Operator(), user_identity()
     text = operator.user("host", identity=user)
@@ -97,17 +93,14 @@ async def test_credentials_that_cannot_work_are_told_by_name_and_never_shown(
         "a broken JWT": creds(token[:-40], user.seed),
     }
     file = write_secret(tmp_path / "host.creds", texts[fault])
-    async with NatsServer(tmp_path, config=operator.config()) as server:
-        host = Host(tmp_path, nats=server.url, handlers=HANDLERS, sections={"nats": {"creds": file}})
-        try:
-            result = await host.command("check")
-            assert result.status != 0, result
-            assert str(file) in result.stderr + result.stdout
-            for line in texts[fault].splitlines():
-                if len(line) > 40 and " " not in line:
-                    assert line not in result.stderr + result.stdout
-        finally:
-            await host.destroy()
+    await start_server(config=operator.config())
+    host = new_host(handlers=HANDLERS, sections={"nats": {"creds": file}})
+    result = await host.command("check")
+    assert result.status != 0, result
+    assert str(file) in result.stderr + result.stdout
+    for line in texts[fault].splitlines():
+        if len(line) > 40 and " " not in line:
+            assert line not in result.stderr + result.stdout
 
 
 FORMS = {
@@ -121,24 +114,26 @@ FORMS = {
 }
 
 
-async def test_a_secret_in_a_url_means_what_it_means_in_go(tmp_path: Path) -> None:
+async def test_a_secret_in_a_url_means_what_it_means_in_go(
+    start_server: StartServer, start_host: StartHost
+) -> None:
     users = [f'{{user: "h@st{n}", password: "{password}"}}' for n, (password, _) in enumerate(FORMS.values())]
     config = f"authorization {{ users = [{', '.join(users)}, {{user: r, password: r}}] }}"
-    async with NatsServer(tmp_path, config=config) as server:
-        sections = {"nats": {"user": "r", "password": "r"}}
-        async with Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host:
-            for number, (form, (_, encoded)) in enumerate(FORMS.items()):
-                url = f"nats://h%40st{number}:{encoded}@127.0.0.1:{server.port}"
-                host.configure(HANDLERS, {"nats": {"servers": [url]}})
-                result = await host.command("call", "echo", "x", "--timeout", "5")
-                assert result.status == 0, (form, result)
+    server = await start_server(config=config)
+    sections = {"nats": {"user": "r", "password": "r"}}
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    for number, (form, (_, encoded)) in enumerate(FORMS.items()):
+        url = f"nats://h%40st{number}:{encoded}@127.0.0.1:{server.port}"
+        host.configure(HANDLERS, {"nats": {"servers": [url]}})
+        result = await host.command("call", "echo", "x", "--timeout", "5")
+        assert result.status == 0, (form, result)
 
 
-async def test_a_token_in_a_url_means_what_it_means_in_go(tmp_path: Path) -> None:
+async def test_a_token_in_a_url_means_what_it_means_in_go(
+    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+) -> None:
     config = 'authorization { token: "se:s@me/" }'
-    async with (
-        NatsServer(tmp_path, config=config) as server,
-        Host(tmp_path, nats=f"nats://se%3As%40me%2F@127.0.0.1:{server.port}", handlers=HANDLERS),
-        Router(server.url, token="se:s@me/") as router,
-    ):
-        assert (await router.request("echo", b"x")).body == b"x"
+    server = await start_server(config=config)
+    await start_host(nats=f"nats://se%3As%40me%2F@127.0.0.1:{server.port}", handlers=HANDLERS)
+    router = await start_router(token="se:s@me/")
+    assert (await router.request("echo", b"x")).body == b"x"

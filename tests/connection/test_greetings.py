@@ -13,6 +13,7 @@ import pytest
 
 from ajhost.core.timings import CONNECTION_PROVEN, CONNECTION_TICK
 from tests.support import fake_nats
+from tests.support.factories import Enter, NewHost, StartHost
 from tests.support.fake_nats import FakeNats, Script, Session, greets, interrupts, refuses, serves
 from tests.support.host import Host
 from tests.support.http_page import fetch
@@ -161,189 +162,193 @@ async def _serves_again(server: FakeNats, host: Host, lines: int) -> None:
 
 
 @pytest.mark.parametrize("half", [0, 1])
-async def test_a_host_goes_on_past_each_greeting_that_no_server_gives(tmp_path: Path, half: int) -> None:
-    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
-        for name in list(GREETINGS)[half::2]:
-            with _of(name):
-                await server.subscribed(ECHO, 2, BACK)
-                lines = len(host.output.lines)
-                server.script = GREETINGS[name]
-                await server.drop()
-                await server.taken_at_least(len(server.taken) + 2)
-                server.script = serves()
-                await _serves_again(server, host, lines)
+async def test_a_host_goes_on_past_each_greeting_that_no_server_gives(
+    start_host: StartHost, enter: Enter, half: int
+) -> None:
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url)
+    for name in list(GREETINGS)[half::2]:
+        with _of(name):
+            await server.subscribed(ECHO, 2, BACK)
+            lines = len(host.output.lines)
+            server.script = GREETINGS[name]
+            await server.drop()
+            await server.taken_at_least(len(server.taken) + 2)
+            server.script = serves()
+            await _serves_again(server, host, lines)
 
 
 @pytest.mark.parametrize("half", [0, 1])
-async def test_a_host_goes_on_past_each_interruption_that_no_server_makes(tmp_path: Path, half: int) -> None:
-    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
-        for name in list(INTERRUPTIONS)[half::2]:
-            with _of(name):
-                await server.subscribed(ECHO, 2, BACK)
-                lines = len(host.output.lines)
-                server.script = interrupts(INTERRUPTIONS[name])
-                await server.drop()
-                await server.subscribed(ECHO, 1, BACK)
-                await asyncio.sleep(0.3)  # what became of it shows in what comes after it
-                server.script = serves()
-                await server.drop()
-                await _serves_again(server, host, lines)
+async def test_a_host_goes_on_past_each_interruption_that_no_server_makes(
+    start_host: StartHost, enter: Enter, half: int
+) -> None:
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url)
+    for name in list(INTERRUPTIONS)[half::2]:
+        with _of(name):
+            await server.subscribed(ECHO, 2, BACK)
+            lines = len(host.output.lines)
+            server.script = interrupts(INTERRUPTIONS[name])
+            await server.drop()
+            await server.subscribed(ECHO, 1, BACK)
+            await asyncio.sleep(0.3)  # what became of it shows in what comes after it
+            server.script = serves()
+            await server.drop()
+            await _serves_again(server, host, lines)
 
 
 @pytest.mark.parametrize("interruption", ["a size of 8 GB", "a size of 10^30", "zeros"])
 async def test_a_host_does_not_stay_on_a_connection_that_makes_no_sense(
-    tmp_path: Path, interruption: str
+    start_host: StartHost, enter: Enter, interruption: str
 ) -> None:
-    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
-        await server.subscribed(ECHO, 2, 5.0)
-        lines = len(host.output.lines)
-        for session in server.subscribers(ECHO):
-            await session.send(INTERRUPTIONS[interruption])
-        await server.taken_at_least(
-            len(server.taken) + 2, BACK
-        )  # nobody has ended the connections but the host
-        await _serves_again(server, host, lines)
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url)
+    await server.subscribed(ECHO, 2, 5.0)
+    lines = len(host.output.lines)
+    for session in server.subscribers(ECHO):
+        await session.send(INTERRUPTIONS[interruption])
+    await server.taken_at_least(len(server.taken) + 2, BACK)  # nobody has ended the connections but the host
+    await _serves_again(server, host, lines)
 
 
 @pytest.mark.parametrize("beginning", [b"-ERR '", b"MSG a 1 100000\r\n"], ids=["a line", "a message"])
 async def test_a_server_that_sends_a_byte_now_and_then_is_as_good_as_silent(
-    tmp_path: Path, beginning: bytes
+    start_host: StartHost, enter: Enter, beginning: bytes
 ) -> None:
     sections = with_pages(nats={"ping_interval": 1.0, "ping_timeout": 2.0})
-    async with (
-        FakeNats(serves()) as server,
-        Host(tmp_path, nats=server.url, sections=sections) as host,
-    ):
-        await server.subscribed(ECHO, 2, 5.0)
-        lines = len(host.output.lines)
-        server.script = _drips(beginning)
-        await server.drop()
-        await server.taken_at_least(len(server.taken) + 3)
-        server.script = serves()
-        await server.taken_at_least(
-            len(server.taken) + 3, 12.0
-        )  # nobody has ended the connections but the host
-        assert "not a byte for" in host.log_text()
-        await _serves_again(server, host, lines)
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url, sections=sections)
+    await server.subscribed(ECHO, 2, 5.0)
+    lines = len(host.output.lines)
+    server.script = _drips(beginning)
+    await server.drop()
+    await server.taken_at_least(len(server.taken) + 3)
+    server.script = serves()
+    await server.taken_at_least(len(server.taken) + 3, 12.0)  # nobody has ended the connections but the host
+    assert "not a byte for" in host.log_text()
+    await _serves_again(server, host, lines)
 
 
-async def test_a_server_that_throws_out_whom_it_lets_in_fills_no_log(tmp_path: Path) -> None:
-    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
-        await server.subscribed(ECHO, 2, 5.0)
-        lines = len(host.output.lines)
-        server.script = interrupts(b"HELLO there\r\n")
-        await server.drop()
-        await server.taken_at_least(len(server.taken) + 21)
-        told = [line.text for line in host.output.lines[lines:]]
-        # each process tells once of the loss, of a reason or two that recur, and of its return
-        assert len(told) <= 15, told
-        server.script = serves()
-        await _serves_again(server, host, lines)
-        proven = len(host.output.lines)
-        await asyncio.sleep(CONNECTION_PROVEN + 2 * CONNECTION_TICK)
-        server.script = interrupts(b"HELLO there\r\n")
-        await server.drop()
-        await host.log("waiting for NATS", since=proven, timeout=BACK)  # it had lasted, so its end is news
-        server.script = serves()
-        await server.drop()
+async def test_a_server_that_throws_out_whom_it_lets_in_fills_no_log(
+    start_host: StartHost, enter: Enter
+) -> None:
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url)
+    await server.subscribed(ECHO, 2, 5.0)
+    lines = len(host.output.lines)
+    server.script = interrupts(b"HELLO there\r\n")
+    await server.drop()
+    await server.taken_at_least(len(server.taken) + 21)
+    told = [line.text for line in host.output.lines[lines:]]
+    # each process tells once of the loss, of a reason or two that recur, and of its return
+    assert len(told) <= 15, told
+    server.script = serves()
+    await _serves_again(server, host, lines)
+    proven = len(host.output.lines)
+    await asyncio.sleep(CONNECTION_PROVEN + 2 * CONNECTION_TICK)
+    server.script = interrupts(b"HELLO there\r\n")
+    await server.drop()
+    await host.log("waiting for NATS", since=proven, timeout=BACK)  # it had lasted, so its end is news
+    server.script = serves()
+    await server.drop()
 
 
-async def test_what_a_server_says_last_is_told_without_what_a_terminal_obeys(tmp_path: Path) -> None:
+async def test_what_a_server_says_last_is_told_without_what_a_terminal_obeys(
+    start_host: StartHost, enter: Enter
+) -> None:
     sections = with_pages()
-    async with (
-        FakeNats(serves()) as server,
-        Host(tmp_path, nats=server.url, sections=sections) as host,
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url, sections=sections)
+    await server.subscribed(ECHO, 2, 5.0)
+    for script, told in (
+        (refuses("\x1b[31mred\x07"), "?[31mred?"),
+        (refuses(""), "an error without a text"),
+        (_ends_saying("nobody knows it"), "closed the connection, saying: nobody knows it"),
     ):
-        await server.subscribed(ECHO, 2, 5.0)
-        for script, told in (
-            (refuses("\x1b[31mred\x07"), "?[31mred?"),
-            (refuses(""), "an error without a text"),
-            (_ends_saying("nobody knows it"), "closed the connection, saying: nobody knows it"),
-        ):
-            lines = len(host.output.lines)
-            server.script = script
-            await server.drop()
-            await host.log(told, since=lines, timeout=6.0)
-            async with asyncio.timeout(5):
-                while told not in (page := await fetch(listens(sections), "/readyz")).text:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-            assert page.status == 503
-            assert "\x1b" not in page.text + host.log_text()
-            server.script = serves()
-            await _serves_again(server, host, lines)
+        lines = len(host.output.lines)
+        server.script = script
+        await server.drop()
+        await host.log(told, since=lines, timeout=6.0)
+        async with asyncio.timeout(5):
+            while told not in (page := await fetch(listens(sections), "/readyz")).text:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert page.status == 503
+        assert "\x1b" not in page.text + host.log_text()
+        server.script = serves()
+        await _serves_again(server, host, lines)
 
 
 async def test_a_worker_that_has_given_a_connection_up_is_not_taken_for_one_that_does_not_read(
-    tmp_path: Path,
+    start_host: StartHost, enter: Enter
 ) -> None:
-    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
-        await server.subscribed(ECHO, 2, 5.0)
-        workers = host.workers()
-        server.script = greets(b"A" * (2 << 20))
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url)
+    await server.subscribed(ECHO, 2, 5.0)
+    workers = host.workers()
+    server.script = greets(b"A" * (2 << 20))
+    await server.drop()
+    await server.taken_at_least(len(server.taken) + 9)
+    server.script = serves()
+    await _serves_again(server, host, 0)
+    assert "hangs" not in host.log_text()
+    assert host.workers() == workers
+
+
+async def test_every_refusal_is_told_and_outlived(start_host: StartHost, enter: Enter) -> None:
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url)
+    await server.subscribed(ECHO, 2, 5.0)
+    for text in ERRORS:
+        lines = len(host.output.lines)
+        server.script = refuses(text)
         await server.drop()
-        await server.taken_at_least(len(server.taken) + 9)
-        server.script = serves()
-        await _serves_again(server, host, 0)
-        assert "hangs" not in host.log_text()
-        assert host.workers() == workers
-
-
-async def test_every_refusal_is_told_and_outlived(tmp_path: Path) -> None:
-    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
-        await server.subscribed(ECHO, 2, 5.0)
-        for text in ERRORS:
-            lines = len(host.output.lines)
-            server.script = refuses(text)
-            await server.drop()
-            await host.log(text, since=lines, timeout=6.0)
-            server.script = serves()
-            await _serves_again(server, host, lines)
-
-
-async def test_a_line_that_never_ends_costs_neither_cpu_nor_log(tmp_path: Path) -> None:
-    async with FakeNats(serves()) as server, Host(tmp_path, nats=server.url) as host:
-        await server.subscribed(ECHO, 2, 5.0)
-        lines, sent = len(host.output.lines), 0
-
-        async def never_ends(session: Session) -> None:
-            nonlocal sent
-            await session.send(b"INFO ")
-            while True:
-                await session.send(b"a" * 65536)
-                sent += 1
-
-        server.script = never_ends
-        taken = len(server.taken)
-        await server.drop()
-        before, began = _cpu(host), time.monotonic()
-        await asyncio.sleep(3)
-        # each connection is given up after what the sockets hold, and the next is made after a pause
-        connections = len(server.taken) - taken
-        assert 0 < sent < 200 * connections
-        assert connections < 60
-        # a fifth of it on a machine that is not slow
-        assert _cpu(host) - before < 0.8 * (time.monotonic() - began)
+        await host.log(text, since=lines, timeout=6.0)
         server.script = serves()
         await _serves_again(server, host, lines)
+
+
+async def test_a_line_that_never_ends_costs_neither_cpu_nor_log(start_host: StartHost, enter: Enter) -> None:
+    server = await enter(FakeNats(serves()))
+    host = await start_host(nats=server.url)
+    await server.subscribed(ECHO, 2, 5.0)
+    lines, sent = len(host.output.lines), 0
+
+    async def never_ends(session: Session) -> None:
+        nonlocal sent
+        await session.send(b"INFO ")
+        while True:
+            await session.send(b"a" * 65536)
+            sent += 1
+
+    server.script = never_ends
+    taken = len(server.taken)
+    await server.drop()
+    before, began = _cpu(host), time.monotonic()
+    await asyncio.sleep(3)
+    # each connection is given up after what the sockets hold, and the next is made after a pause
+    connections = len(server.taken) - taken
+    assert 0 < sent < 200 * connections
+    assert connections < 60
+    # a fifth of it on a machine that is not slow
+    assert _cpu(host) - before < 0.8 * (time.monotonic() - began)
+    server.script = serves()
+    await _serves_again(server, host, lines)
 
 
 @pytest.mark.parametrize("greeting", ["max_payload of text", "max_payload beyond all", "a list", "nothing"])
 async def test_a_start_against_a_server_that_makes_no_sense_waits_and_says_why(
-    tmp_path: Path, greeting: str
+    new_host: NewHost, enter: Enter, greeting: str
 ) -> None:
-    async with FakeNats(GREETINGS[greeting]) as server:
-        host = Host(tmp_path, nats=server.url)
-        try:
-            await host.launch()
-            await host.log("waiting for NATS", timeout=8.0)
-            server.script = serves()
-            await host.ready(BACK + 4.0)
-            await server.subscribed(ECHO, 2, BACK)
-            used = sum(file.stat().st_blocks * 512 for file in host.runtime.rglob("*") if file.is_file())
-            assert used < 300 << 20
-            assert await host.terminate() == 0
-        finally:
-            await host.destroy()
+    server = await enter(FakeNats(GREETINGS[greeting]))
+    host = new_host(nats=server.url)
+    await host.launch()
+    await host.log("waiting for NATS", timeout=8.0)
+    server.script = serves()
+    await host.ready(BACK + 4.0)
+    await server.subscribed(ECHO, 2, BACK)
+    used = sum(file.stat().st_blocks * 512 for file in host.runtime.rglob("*") if file.is_file())
+    assert used < 300 << 20
+    assert await host.terminate() == 0
 
 
 def _cpu(host: Host) -> float:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
+from tests.support.factories import StartHost, StartServer
 from tests.support.nats import NatsServer
 from tests.support.reported_state import cut_off, listens, says_the_truth, subscribed_again, with_pages
 
@@ -27,26 +26,24 @@ async def _log_ins(server: NatsServer, seconds: float) -> float:
 
 @pytest.mark.parametrize("workers", [16, pytest.param(64, marks=pytest.mark.long)])
 async def test_workers_that_are_locked_out_try_seldom_and_come_back_together(
-    tmp_path: Path, workers: int
+    start_server: StartServer, start_host: StartHost, workers: int
 ) -> None:
     sections = with_pages(count=workers, nats={"user": "host", "password": "one"})
-    async with (
-        NatsServer(tmp_path, config=_users("one"), monitored=True) as server,
-        Host(tmp_path, nats=server.url, sections=sections) as host,
-    ):
-        lines = len(host.output.lines)
-        await server.reload(_users("two"))
-        at_first = await _log_ins(server, 3)
-        assert at_first < 50, at_first
-        await cut_off(server)
-        await says_the_truth(host, listens(sections), 0, workers)
-        if workers > 16:
-            await asyncio.sleep(12)
-        else:
-            await asyncio.sleep(4)
-        later = await _log_ins(server, 3)
-        assert later < 10, later
-        assert len(host.output.lines) - lines < 4 * workers + 40
-        await server.reload(_users("one"))
-        await subscribed_again(server, workers, 6.0)
-        await says_the_truth(host, listens(sections), workers)
+    server = await start_server(config=_users("one"), monitored=True)
+    host = await start_host(sections=sections)
+    lines = len(host.output.lines)
+    await server.reload(_users("two"))
+    at_first = await _log_ins(server, 3)
+    assert at_first < 50, at_first
+    await cut_off(server)
+    await says_the_truth(host, listens(sections), 0, workers)
+    if workers > 16:
+        await asyncio.sleep(12)
+    else:
+        await asyncio.sleep(4)
+    later = await _log_ins(server, 3)
+    assert later < 10, later
+    assert len(host.output.lines) - lines < 4 * workers + 40
+    await server.reload(_users("one"))
+    await subscribed_again(server, workers, 6.0)
+    await says_the_truth(host, listens(sections), workers)

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import NewHost, StartHost, StartRouter, StartServer
 from tests.support.operator_mode import Operator
-from tests.support.router import Router, Verdict, subject_of
+from tests.support.router import Verdict, subject_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "permissions.md").read_text()
 OWN_INBOX = "_INBOX.>"
@@ -53,29 +52,28 @@ def operator(tmp_path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 
 @pytest.mark.parametrize("mode", [accounts, operator], ids=["accounts", "operator"])
-async def test_the_users_of_the_page_are_served(tmp_path: Path, mode: Any) -> None:
+async def test_the_users_of_the_page_are_served(
+    tmp_path: Path, start_server: StartServer, start_host: StartHost, start_router: StartRouter, mode: Any
+) -> None:
     config, settings, options = mode(tmp_path)
-    async with (
-        NatsServer(tmp_path, config=config) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections={"nats": settings}) as host,
-        Router(server.url, **options) as router,
-    ):
-        for route in HANDLERS:
-            assert (await router.request(route, b"x")).verdict is Verdict.COMPLETE
-        # an answer by another connection than the one that got the request
-        assert "refused" not in host.log_text()
-        host.kill(0)
-        assert (await router.request("echo", b"y")).verdict is Verdict.COMPLETE
+    await start_server(config=config)
+    host = await start_host(handlers=HANDLERS, sections={"nats": settings})
+    router = await start_router(**options)
+    for route in HANDLERS:
+        assert (await router.request(route, b"x")).verdict is Verdict.COMPLETE
+    # an answer by another connection than the one that got the request
+    assert "refused" not in host.log_text()
+    host.kill(0)
+    assert (await router.request("echo", b"y")).verdict is Verdict.COMPLETE
 
 
 @pytest.mark.parametrize("mode", [accounts, operator], ids=["accounts", "operator"])
-async def test_a_route_that_the_page_does_not_grant_is_refused_by_name(tmp_path: Path, mode: Any) -> None:
+async def test_a_route_that_the_page_does_not_grant_is_refused_by_name(
+    tmp_path: Path, start_server: StartServer, new_host: NewHost, mode: Any
+) -> None:
     config, settings, _ = mode(tmp_path)
-    async with NatsServer(tmp_path, config=config) as server:
-        host = Host(tmp_path, nats=server.url, handlers={"other": "echo"}, sections={"nats": settings})
-        try:
-            await host.launch()
-            await host.log(lambda text: "ERROR" in text and subject_of("other") in text, timeout=20.0)
-            assert not host.notifications.having("READY")
-        finally:
-            await host.destroy()
+    await start_server(config=config)
+    host = new_host(handlers={"other": "echo"}, sections={"nats": settings})
+    await host.launch()
+    await host.log(lambda text: "ERROR" in text and subject_of("other") in text, timeout=20.0)
+    assert not host.notifications.having("READY")

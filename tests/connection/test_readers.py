@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import StartHost, StartRouter, StartServer
 from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
-from tests.support.router import Router, Verdict
+from tests.support.router import Verdict
 
 MEDDLERS = ("close_connection", "steal_connection", "remove_reader")
 HANDLERS = {"echo": "echo"} | {name: f"tests.support.harmful_handlers:{name}" for name in MEDDLERS}
@@ -18,42 +16,40 @@ HANDLERS = {"echo": "echo"} | {name: f"tests.support.harmful_handlers:{name}" fo
 
 @pytest.mark.parametrize("how", MEDDLERS)
 async def test_a_worker_that_does_not_read_any_more_reads_again_or_is_replaced_and_every_request_is_answered(
-    tmp_path: Path, how: str
+    start_server: StartServer, start_host: StartHost, start_router: StartRouter, how: str
 ) -> None:
     sections = with_pages(count=2, workers={"backlog": 1000})
-    async with (
-        NatsServer(tmp_path, monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url) as router,
-    ):
-        async with router.load("echo", b"x", rate=20, deadline=10) as load:
-            await load.sent(10)
-            meddling = await router.send(how, {"port": server.port}, deadline=10)
-            await load.sent(20 * 12)
-        await router.settled([meddling])
-        report = load.report()
-        assert not report.silent, report
-        assert not report.late, report
-        assert report.verdicts[Verdict.NO_RESPONDERS] == 0, report
-        assert report.verdicts[Verdict.COMPLETE] > len(report.requests) - 10, report
-        assert meddling.replies
-        await subscribed_again(server, 2, 6.0)
-        await says_the_truth(host, listens(sections), 2)
+    server = await start_server(monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router()
+    async with router.load("echo", b"x", rate=20, deadline=10) as load:
+        await load.sent(10)
+        meddling = await router.send(how, {"port": server.port}, deadline=10)
+        await load.sent(20 * 12)
+    await router.settled([meddling])
+    report = load.report()
+    assert not report.silent, report
+    assert not report.late, report
+    assert report.verdicts[Verdict.NO_RESPONDERS] == 0, report
+    assert report.verdicts[Verdict.COMPLETE] > len(report.requests) - 10, report
+    assert meddling.replies
+    await subscribed_again(server, 2, 6.0)
+    await says_the_truth(host, listens(sections), 2)
 
 
-async def test_the_only_worker_that_does_not_read_any_more_loses_no_request(tmp_path: Path) -> None:
+async def test_the_only_worker_that_does_not_read_any_more_loses_no_request(
+    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+) -> None:
     sections = with_pages(count=1)
-    async with (
-        NatsServer(tmp_path, monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url) as router,
-    ):
-        await router.send("close_connection", {"port": server.port}, deadline=10)
-        requests = []
-        for _ in range(40):
-            requests.append(await router.send("echo", b"x", deadline=10))
-            await asyncio.sleep(0.1)
-        replies = [await router.reply(request) for request in requests]
-        assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
-        await subscribed_again(server, 1, 6.0)
-        await says_the_truth(host, listens(sections), 1)
+    server = await start_server(monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router()
+    await router.send("close_connection", {"port": server.port}, deadline=10)
+    requests = []
+    for _ in range(40):
+        requests.append(await router.send("echo", b"x", deadline=10))
+        await asyncio.sleep(0.1)
+    replies = [await router.reply(request) for request in requests]
+    assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+    await subscribed_again(server, 1, 6.0)
+    await says_the_truth(host, listens(sections), 1)

@@ -6,43 +6,41 @@ import asyncio
 import os
 import resource
 import socket
-from pathlib import Path
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import StartHost, StartRouter, StartServer
 from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
-from tests.support.router import Report, Router
+from tests.support.router import Report
 
 HANDLERS = {"echo": "echo", "work": "work"}
 
 
-async def test_a_supervisor_without_descriptors_for_a_while_watches_on(tmp_path: Path) -> None:
+async def test_a_supervisor_without_descriptors_for_a_while_watches_on(
+    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+) -> None:
     sections = with_pages()
-    async with (
-        NatsServer(tmp_path, monitored=True) as server,
-        Host(tmp_path, nats=server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(server.url) as router,
-    ):
-        requests = [await router.send("work", {"sleep_ms": 6000}, deadline=20) for _ in range(4)]
-        await host.running(4)
-        lines = len(host.output.lines)
-        soft, hard = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (_open_files(host.pid), hard))
-        host.kill(0)
-        address = listens(sections).split(":")
-        clients = [socket.create_connection((address[0], int(address[1]))) for _ in range(3)]
-        await asyncio.sleep(3)
-        for client in clients:
-            client.close()
-        resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (soft, hard))
-        await subscribed_again(server, 2, 6.0)
-        await says_the_truth(host, listens(sections), 2)
-        host.kill(1)
-        await subscribed_again(server, 2, 6.0)
-        await router.settled(requests)
-        assert not Report(tuple(requests)).silent, Report(tuple(requests))
-        assert (await router.request("echo", b"x")).body == b"x"
-        assert len(host.output.lines) - lines < 80
+    server = await start_server(monitored=True)
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    router = await start_router()
+    requests = [await router.send("work", {"sleep_ms": 6000}, deadline=20) for _ in range(4)]
+    await host.running(4)
+    lines = len(host.output.lines)
+    soft, hard = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (_open_files(host.pid), hard))
+    host.kill(0)
+    address = listens(sections).split(":")
+    clients = [socket.create_connection((address[0], int(address[1]))) for _ in range(3)]
+    await asyncio.sleep(3)
+    for client in clients:
+        client.close()
+    resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    await subscribed_again(server, 2, 6.0)
+    await says_the_truth(host, listens(sections), 2)
+    host.kill(1)
+    await subscribed_again(server, 2, 6.0)
+    await router.settled(requests)
+    assert not Report(tuple(requests)).silent, Report(tuple(requests))
+    assert (await router.request("echo", b"x")).body == b"x"
+    assert len(host.output.lines) - lines < 80
 
 
 def _open_files(pid: int) -> int:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import StartHost
 from tests.support.router import Router, Verdict
 
 SPELLINGS = ("CHORIA_AJ.H.T.catchall", "CHORIA.AJ.H.T.catchall")
@@ -16,35 +13,30 @@ HANDLERS = {"email:new": "describe", "report:": "echo"}
 
 @pytest.mark.parametrize("subject", SPELLINGS)
 async def test_tasks_of_a_catch_all_router_go_to_the_handlers_of_their_types(
-    nats_server: NatsServer, tmp_path: Path, subject: str
+    start_host: StartHost, router: Router, subject: str
 ) -> None:
-    host = Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"nats": {"catchall": True}})
-    async with host, Router(nats_server.url) as router:
-        reply = await router.request("", task_type="email:new", subject=subject)
-        assert reply.json()["type"] == "email:new"
-        reply = await router.request("", b"body", task_type="report:daily", subject=subject)
-        assert reply.body == b"body"
-        reply = await router.request("", task_type="sms:new", subject=subject)
-        assert (reply.verdict, reply.word) == (Verdict.ERROR, "unknown task type:")
+    await start_host(handlers=HANDLERS, sections={"nats": {"catchall": True}})
+    reply = await router.request("", task_type="email:new", subject=subject)
+    assert reply.json()["type"] == "email:new"
+    reply = await router.request("", b"body", task_type="report:daily", subject=subject)
+    assert reply.body == b"body"
+    reply = await router.request("", task_type="sms:new", subject=subject)
+    assert (reply.verdict, reply.word) == (Verdict.ERROR, "unknown task type:")
 
 
 @pytest.mark.parametrize("subject", SPELLINGS)
 async def test_without_it_a_catch_all_router_reaches_nobody(
-    nats_server: NatsServer, tmp_path: Path, subject: str
+    start_host: StartHost, router: Router, subject: str
 ) -> None:
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS),
-        Router(nats_server.url) as router,
-    ):
-        reply = await router.request("", task_type="email:new", subject=subject)
-        assert reply.verdict is Verdict.NO_RESPONDERS
+    await start_host(handlers=HANDLERS)
+    reply = await router.request("", task_type="email:new", subject=subject)
+    assert reply.verdict is Verdict.NO_RESPONDERS
 
 
-async def test_a_reload_brings_it(nats_server: NatsServer, tmp_path: Path) -> None:
-    host = Host(tmp_path, nats=nats_server.url, handlers=HANDLERS)
-    async with host, Router(nats_server.url) as router:
-        host.configure(HANDLERS, {"nats": {"catchall": True}})
-        reloaded = await host.reload()
-        assert reloaded.status == 0, reloaded
-        reply = await router.request("", task_type="email:new")
-        assert reply.json()["type"] == "email:new"
+async def test_a_reload_brings_it(start_host: StartHost, router: Router) -> None:
+    host = await start_host(handlers=HANDLERS)
+    host.configure(HANDLERS, {"nats": {"catchall": True}})
+    reloaded = await host.reload()
+    assert reloaded.status == 0, reloaded
+    reply = await router.request("", task_type="email:new")
+    assert reply.json()["type"] == "email:new"

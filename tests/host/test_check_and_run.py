@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.support import seccomp
+from tests.support.factories import NewHost
 from tests.support.host import Host, HostFailed
-from tests.support.launched_host import LaunchedHost
 from tests.support.nats import NatsServer, free_port
 from tests.support.program import run
 
@@ -306,7 +306,7 @@ async def verdict_of_run(host: Host) -> tuple[bool, str]:
     [pytest.param(name, marks=[pytest.mark.long] * (number % 2)) for number, name in enumerate(CASES)],
 )
 async def test_check_and_run_agree(
-    nats_server: NatsServer, tmp_path: Path, listener: socket.socket, name: str
+    nats_server: NatsServer, listener: socket.socket, new_host: NewHost, name: str
 ) -> None:
     case = CASES[name]
     port, free = listener.getsockname()[1], free_port()
@@ -314,9 +314,7 @@ async def test_check_and_run_agree(
     def filled(text: str) -> str:
         return text.replace("{port}", str(port)).replace("{free}", str(free))
 
-    host = LaunchedHost(
-        tmp_path,
-        nats=nats_server.url,
+    host = new_host(
         handlers={"a": "app:send"},
         modules={"app": filled(case.app)},
         env=case.env,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 from tests.support import processes
-from tests.support.host import Host
+from tests.support.factories import StartHost, StartRouter
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
@@ -50,49 +49,39 @@ HANDLERS = {
 
 
 async def test_a_worker_that_beats_and_does_not_read_costs_no_answer(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
-        handlers=HANDLERS,
-        modules={"deaf": SOURCE},
-        sections={"workers": {"kill_grace": 0.5}},
+    host = await start_host(
+        handlers=HANDLERS, modules={"deaf": SOURCE}, sections={"workers": {"kill_grace": 0.5}}
     )
-    async with host, Router(nats_server.url) as router:
-        async with router.load("work", {"sleep_ms": 2}, rate=50, deadline=8) as load:
-            await load.sent(10)
-            deaf = await router.send("unread", {}, deadline=5)
-            await load.sent(300)
-        report = load.report()
-        assert not report.silent, report
-        assert not report.late, report
-        assert not report.no_responders, report
-        assert report.verdicts[Verdict.COMPLETE] >= len(report.requests) - 16, report
-        assert (await router.reply(deaf)).verdict in (Verdict.COMPLETE, Verdict.ERROR)
-        replies = await asyncio.gather(*(router.request("echo", b"x") for _ in range(20)))
-        assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
-        assert (await host.status())["supervisor"]["ready"]
+    async with router.load("work", {"sleep_ms": 2}, rate=50, deadline=8) as load:
+        await load.sent(10)
+        deaf = await router.send("unread", {}, deadline=5)
+        await load.sent(300)
+    report = load.report()
+    assert not report.silent, report
+    assert not report.late, report
+    assert not report.no_responders, report
+    assert report.verdicts[Verdict.COMPLETE] >= len(report.requests) - 16, report
+    assert (await router.reply(deaf)).verdict in (Verdict.COMPLETE, Verdict.ERROR)
+    replies = await asyncio.gather(*(router.request("echo", b"x") for _ in range(20)))
+    assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+    assert (await host.status())["supervisor"]["ready"]
 
 
 async def test_the_only_worker_without_a_descriptor_to_connect_again_is_replaced_and_told_why(
-    nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, start_host: StartHost, start_router: StartRouter, router: Router
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
-        handlers=HANDLERS,
-        modules={"deaf": SOURCE},
-        sections={"workers": {"count": 1, "kill_grace": 0.5}},
+    host = await start_host(
+        handlers=HANDLERS, modules={"deaf": SOURCE}, sections={"workers": {"count": 1, "kill_grace": 0.5}}
     )
-    async with host, Router(nats_server.url) as router:
-        old = host.workers()[0]
-        assert (await router.request("leak", {})).verdict is Verdict.COMPLETE
-        await nats_server.restart()
-        began = time.monotonic()
-        await host.log("too many open files: 256 of 256")
-        await host.log("serves, generation 1", since=len(host.output.having("")) - 1)
-        assert time.monotonic() - began < 10
-        async with Router(nats_server.url) as again:
-            assert (await again.request("echo", b"alive", deadline=10)).body == b"alive"
-        await processes.gone(old)
+    old = host.workers()[0]
+    assert (await router.request("leak", {})).verdict is Verdict.COMPLETE
+    await nats_server.restart()
+    began = time.monotonic()
+    await host.log("too many open files: 256 of 256")
+    await host.log("serves, generation 1", since=len(host.output.having("")) - 1)
+    assert time.monotonic() - began < 10
+    again = await start_router()
+    assert (await again.request("echo", b"alive", deadline=10)).body == b"alive"
+    await processes.gone(old)

@@ -6,8 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tests.support import processes
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import Enter, NewHost, StartHost
 from tests.support.router import Router
 
 APP = """
@@ -29,33 +28,26 @@ async def daemonise(task):
 
 
 async def test_a_daemonised_process_ends_with_its_own_worker_and_no_other(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
-    async with (
-        Host(
-            tmp_path,
-            nats=nats_server.url,
-            handlers={"daemonise": "app:daemonise"},
-            modules={"app": APP},
-            sections={"workers": {"count": 2}},
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        daemons: dict[int, int] = {}
-        while len(daemons) < 2:
-            worker, daemon = (await router.request("daemonise")).json()
-            daemons[worker] = daemon
-        # the supervisor is their parent, and has looked at its children since
-        await asyncio.sleep(2.5)
-        slots = {pid: slot for slot, pid in host.workers().items()}
-        first, second = daemons
-        host.kill(slots[first])
-        await processes.gone(daemons[first], 5.0)
-        await host.refilled(slots[first], first)
-        await asyncio.sleep(1.2)  # the supervisor looks for what a dead worker has left for a second
-        assert Path(f"/proc/{daemons[second]}/cmdline").read_text().startswith("sleep")
-        assert (await host.command("recycle", str(slots[second]))).status == 0
-        await processes.gone(daemons[second], 15.0)
+    host = await start_host(
+        handlers={"daemonise": "app:daemonise"}, modules={"app": APP}, sections={"workers": {"count": 2}}
+    )
+    daemons: dict[int, int] = {}
+    while len(daemons) < 2:
+        worker, daemon = (await router.request("daemonise")).json()
+        daemons[worker] = daemon
+    # the supervisor is their parent, and has looked at its children since
+    await asyncio.sleep(2.5)
+    slots = {pid: slot for slot, pid in host.workers().items()}
+    first, second = daemons
+    host.kill(slots[first])
+    await processes.gone(daemons[first], 5.0)
+    await host.refilled(slots[first], first)
+    await asyncio.sleep(1.2)  # the supervisor looks for what a dead worker has left for a second
+    assert Path(f"/proc/{daemons[second]}/cmdline").read_text().startswith("sleep")
+    assert (await host.command("recycle", str(slots[second]))).status == 0
+    await processes.gone(daemons[second], 15.0)
 
 
 HELPERS = """
@@ -71,32 +63,28 @@ async def count(task):
 
 
 async def test_a_process_that_imports_start_ends_with_its_generation_its_check_or_the_host(
-    nats_server: NatsServer, tmp_path: Path
+    new_host: NewHost, enter: Enter, router: Router
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
-        handlers={"count": "app:count"},
-        modules={"app": HELPERS},
-        sections={"workers": {"count": 2}},
+    host = new_host(
+        handlers={"count": "app:count"}, modules={"app": HELPERS}, sections={"workers": {"count": 2}}
     )
 
     def helpers() -> list[int]:
         return [int(path.read_text()) for path in host.application.glob("*.helper")]
 
-    async with host, Router(nats_server.url) as router:
-        (first,) = helpers()
-        assert [(await router.request("count")).json() for _ in range(4)] == [1, 2, 3, 4]
-        assert (await host.command("check")).status == 0
-        (checked,) = set(helpers()) - {first}
-        await processes.gone(checked, 0.5)
-        old = host.workers()
-        host.kill(0)
-        await host.refilled(0, old[0])
-        assert (await router.request("count")).json() == 5
-        assert (await host.reload()).status == 0
-        await processes.gone(first, 15.0)
-        (second,) = set(helpers()) - {first, checked}
-        assert (await router.request("count")).json() == 1
-        assert await host.terminate() == 0
-        await processes.gone(second, 0.5)
+    await enter(host)
+    (first,) = helpers()
+    assert [(await router.request("count")).json() for _ in range(4)] == [1, 2, 3, 4]
+    assert (await host.command("check")).status == 0
+    (checked,) = set(helpers()) - {first}
+    await processes.gone(checked, 0.5)
+    old = host.workers()
+    host.kill(0)
+    await host.refilled(0, old[0])
+    assert (await router.request("count")).json() == 5
+    assert (await host.reload()).status == 0
+    await processes.gone(first, 15.0)
+    (second,) = set(helpers()) - {first, checked}
+    assert (await router.request("count")).json() == 1
+    assert await host.terminate() == 0
+    await processes.gone(second, 0.5)

@@ -8,8 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+from tests.support.factories import Enter, NewHost
 from tests.support.host import Host
-from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
 HANDLERS = """
@@ -53,12 +53,11 @@ async def free(task):
 SECTIONS = {"workers": {"count": 4, "concurrency": 8}}
 
 
-def _host(tmp_path: Path, server: NatsServer, limit: int, handler: str = "limited") -> Host:
+def _host(new_host: NewHost, tmp_path: Path, limit: int, handler: str = "limited") -> Host:
     (tmp_path / "running").mkdir()
     (tmp_path / "counts").touch()
-    return Host(
-        tmp_path,
-        nats=server.url,
+    return new_host(
+        directory=tmp_path,
         modules={"shop": HANDLERS.format(running=str(tmp_path / "running"))},
         handlers=_handlers(limit, handler),
         sections=SECTIONS,
@@ -74,12 +73,12 @@ def _most(tmp_path: Path) -> int:
 
 
 async def test_no_more_tasks_of_a_route_run_at_once_and_others_do_not_wait_for_them(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, router: Router
 ) -> None:
     for handler in ("limited", "limited_sync"):
         here = tmp_path / handler
         here.mkdir()
-        async with _host(here, nats_server, 3, handler), Router(nats_server.url) as router:
+        async with _host(new_host, here, 3, handler):
             begun = time.monotonic()
             requests = [await router.send("limited", {"seconds": 0.05}, deadline=25) for _ in range(60)]
             free = [await router.request("free", {}, deadline=5) for _ in range(50)]
@@ -93,56 +92,56 @@ async def test_no_more_tasks_of_a_route_run_at_once_and_others_do_not_wait_for_t
 
 
 async def test_a_limit_is_kept_over_kills_and_reloads_and_no_permit_is_lost(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, enter: Enter, router: Router
 ) -> None:
     rng = random.Random(7)
-    async with _host(tmp_path, nats_server, 2) as host, Router(nats_server.url) as router:
-        async with router.load("limited", {"seconds": 0.02}, rate=60, deadline=25) as load:
-            for number in range(8):
-                await load.sent(15)
-                slots = host.workers()
-                host.kill(rng.choice(sorted(slots)))
-                if number == 4:
-                    assert (await host.reload()).status == 0
-                await asyncio.sleep(0)
-        report = load.report()
-        assert not report.silent, report
-        assert report.words.keys() <= {"worker died:"}, report
-        assert report.words["worker died:"] <= 8 * 2
-        assert _most(tmp_path) <= 2
-        await router.settled([await router.send("limited", {"seconds": 0.3}, deadline=10) for _ in range(4)])
-        assert _most(tmp_path) == 2, "both permits are there still"
+    host = await enter(_host(new_host, tmp_path, 2))
+    async with router.load("limited", {"seconds": 0.02}, rate=60, deadline=25) as load:
+        for number in range(8):
+            await load.sent(15)
+            slots = host.workers()
+            host.kill(rng.choice(sorted(slots)))
+            if number == 4:
+                assert (await host.reload()).status == 0
+            await asyncio.sleep(0)
+    report = load.report()
+    assert not report.silent, report
+    assert report.words.keys() <= {"worker died:"}, report
+    assert report.words["worker died:"] <= 8 * 2
+    assert _most(tmp_path) <= 2
+    await router.settled([await router.send("limited", {"seconds": 0.3}, deadline=10) for _ in range(4)])
+    assert _most(tmp_path) == 2, "both permits are there still"
 
 
 async def test_a_reload_changes_the_limit_and_tasks_of_before_count_for_it(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, enter: Enter, router: Router
 ) -> None:
     counts = tmp_path / "counts"
-    async with _host(tmp_path, nats_server, 3) as host, Router(nats_server.url) as router:
-        before = [await router.send("limited", {"seconds": 0.8}, deadline=20) for _ in range(6)]
-        await host.running(3)
-        for limit in (1, 2):
-            host.configure(_handlers(limit), SECTIONS)
-            assert (await host.reload()).status == 0
-            await router.settled(before)
-            assert _most(tmp_path) <= 3
-            counts.write_text("")
-            before = [await router.send("limited", {"seconds": 0.1}, deadline=20) for _ in range(6)]
-            await router.settled(before)
-            assert _most(tmp_path) == limit
-        assert {request.verdict for request in before} == {Verdict.COMPLETE}
+    host = await enter(_host(new_host, tmp_path, 3))
+    before = [await router.send("limited", {"seconds": 0.8}, deadline=20) for _ in range(6)]
+    await host.running(3)
+    for limit in (1, 2):
+        host.configure(_handlers(limit), SECTIONS)
+        assert (await host.reload()).status == 0
+        await router.settled(before)
+        assert _most(tmp_path) <= 3
+        counts.write_text("")
+        before = [await router.send("limited", {"seconds": 0.1}, deadline=20) for _ in range(6)]
+        await router.settled(before)
+        assert _most(tmp_path) == limit
+    assert {request.verdict for request in before} == {Verdict.COMPLETE}
 
 
 async def test_a_limit_is_kept_while_tasks_of_a_killed_supervisors_workers_run(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, enter: Enter, router: Router
 ) -> None:
-    async with _host(tmp_path, nats_server, 2) as host, Router(nats_server.url) as router:
-        requests = [await router.send("limited", {"seconds": 1.5}, deadline=25) for _ in range(3)]
-        await host.running(2)
-        host.send_signal(signal.SIGKILL)
-        await host.wait()
-        await host.restart()
-        requests += [await router.send("limited", {"seconds": 0.05}, deadline=25) for _ in range(6)]
-        await router.settled(requests)
-        assert {request.verdict for request in requests} == {Verdict.COMPLETE}
-        assert _most(tmp_path) == 2
+    host = await enter(_host(new_host, tmp_path, 2))
+    requests = [await router.send("limited", {"seconds": 1.5}, deadline=25) for _ in range(3)]
+    await host.running(2)
+    host.send_signal(signal.SIGKILL)
+    await host.wait()
+    await host.restart()
+    requests += [await router.send("limited", {"seconds": 0.05}, deadline=25) for _ in range(6)]
+    await router.settled(requests)
+    assert {request.verdict for request in requests} == {Verdict.COMPLETE}
+    assert _most(tmp_path) == 2

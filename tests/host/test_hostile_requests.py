@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import StartHost
 from tests.support.router import Request, Router, Verdict, headers_of, new_id, task_json
 
 COUNT = 5000
@@ -66,37 +64,32 @@ def _headers(rng: random.Random) -> dict[str, str] | None:
 
 
 async def test_five_thousand_hostile_requests_are_each_answered_once(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
     rng = random.Random(20260101)
-    async with (
-        Host(
-            tmp_path,
-            nats=nats_server.url,
-            handlers={"echo": "echo", "error": "error", "": "echo"},
-            sections={"workers": {"count": 2, "backlog": 5000}},
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        before = host.workers()
-        requests: list[Request] = []
-        subjects = [
-            "CHORIA_AJ.H.T.echo",
-            "CHORIA_AJ.H.T.error",
-            "CHORIA_AJ.H.T.catchall",
-            "CHORIA.AJ.H.T.catchall",
-        ]
-        for _ in range(COUNT):
-            request = await router.send_raw(rng.choice(subjects), _body(rng), _headers(rng), id=new_id())
-            requests.append(request)
-            if len(requests) % 100 == 0:
-                await router.settled(requests)
-        for _ in range(50):  # nobody waits for these
-            await router.client.publish("CHORIA_AJ.H.T.echo", _body(rng), headers=_headers(rng))
-        await router.settled(requests)
-        assert (await router.request("echo", b"alive")).body == b"alive"
-        counts = {len(r.replies) for r in requests}
-        assert counts == {1}, [r.subject for r in requests if len(r.replies) != 1][:5]
-        assert {r.verdict for r in requests} <= {Verdict.COMPLETE, Verdict.ERROR, Verdict.TERMINATE}
-        assert router.unknown == 0
-        assert host.workers() == before
+    host = await start_host(
+        handlers={"echo": "echo", "error": "error", "": "echo"},
+        sections={"workers": {"count": 2, "backlog": 5000}},
+    )
+    before = host.workers()
+    requests: list[Request] = []
+    subjects = [
+        "CHORIA_AJ.H.T.echo",
+        "CHORIA_AJ.H.T.error",
+        "CHORIA_AJ.H.T.catchall",
+        "CHORIA.AJ.H.T.catchall",
+    ]
+    for _ in range(COUNT):
+        request = await router.send_raw(rng.choice(subjects), _body(rng), _headers(rng), id=new_id())
+        requests.append(request)
+        if len(requests) % 100 == 0:
+            await router.settled(requests)
+    for _ in range(50):  # nobody waits for these
+        await router.client.publish("CHORIA_AJ.H.T.echo", _body(rng), headers=_headers(rng))
+    await router.settled(requests)
+    assert (await router.request("echo", b"alive")).body == b"alive"
+    counts = {len(r.replies) for r in requests}
+    assert counts == {1}, [r.subject for r in requests if len(r.replies) != 1][:5]
+    assert {r.verdict for r in requests} <= {Verdict.COMPLETE, Verdict.ERROR, Verdict.TERMINATE}
+    assert router.unknown == 0
+    assert host.workers() == before

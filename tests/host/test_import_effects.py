@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import NewHost
 from tests.support.router import Router
 
 FILE = "KEPT = open(__file__)\nasync def send(task): return b'served'\n"
@@ -19,17 +17,15 @@ CONNECTED = (
 
 @pytest.mark.parametrize("preload", [True, False])
 async def test_start_reload_and_check_refuse_and_tell_alike(
-    nats_server: NatsServer, tmp_path: Path, preload: bool
+    new_host: NewHost, router: Router, preload: bool
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         connected = CONNECTED.format(place=server.getsockname())
         place = f"127.0.0.1:{server.getsockname()[1]}"
         sections = {"python": {"preload": preload}}
         handlers = {"send": "acme:send"}
-        host = Host(
-            tmp_path, nats=nats_server.url, handlers=handlers, modules={"acme": FILE}, sections=sections
-        )
-        async with host, Router(nats_server.url) as router:
+        host = new_host(handlers=handlers, modules={"acme": FILE}, sections=sections)
+        async with host:
             told = f"the file {host.application}/acme.py is open"
             assert (told in host.log_text()) is preload
             checked = await host.command("check")
@@ -41,15 +37,6 @@ async def test_start_reload_and_check_refuse_and_tell_alike(
                 assert (f"a connection to {place} is open" in result.stderr) is preload
             assert (await router.request("send")).body == b"served"
         if preload:
-            host = Host(
-                tmp_path,
-                nats=nats_server.url,
-                handlers=handlers,
-                modules={"acme": connected},
-                sections=sections,
-            )
-            try:
-                assert await host.run_to_end() == 70
-                assert f"a connection to {place} is open" in host.log_text()
-            finally:
-                await host.destroy()
+            host = new_host(handlers=handlers, modules={"acme": connected}, sections=sections)
+            assert await host.run_to_end() == 70
+            assert f"a connection to {place} is open" in host.log_text()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.launched_host import LaunchedHost
-from tests.support.nats import NatsServer
+from tests.support.factories import NewHost, StartHost
 from tests.support.program import run
 from tests.support.router import Router
 
@@ -27,8 +24,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-async def test_a_check_says_the_same_though(tmp_path: Path, case: str) -> None:
-    host = Host(tmp_path, nats="nats://127.0.0.1:4222")
+async def test_a_check_says_the_same_though(new_host: NewHost, case: str) -> None:
+    host = new_host(nats="nats://127.0.0.1:4222")
     program = (sys.executable, "-m", "ajhost", "check", "-c", str(host.file))
     checked = await run(sys.executable, "-c", LAUNCHER.format(CASES[case]), *program, env=host.environment)
     assert checked.status == 0, checked
@@ -36,17 +33,17 @@ async def test_a_check_says_the_same_though(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 async def test_a_host_serves_replaces_workers_and_stops_though(
-    nats_server: NatsServer, tmp_path: Path, case: str
+    start_host: StartHost, router: Router, case: str
 ) -> None:
-    host = LaunchedHost(tmp_path, nats=nats_server.url, sections={"workers": {"count": 1}})
-    host.launcher = (sys.executable, "-c", LAUNCHER.format(CASES[case]))
-    async with host, Router(nats_server.url) as router:
+    host = await start_host(
+        sections={"workers": {"count": 1}}, launcher=(sys.executable, "-c", LAUNCHER.format(CASES[case]))
+    )
+    assert (await router.request("echo", b"x")).body == b"x"
+    before = host.workers()
+    host.kill(0)
+    while host.workers() in ({}, before):
         assert (await router.request("echo", b"x")).body == b"x"
-        before = host.workers()
-        host.kill(0)
-        while host.workers() in ({}, before):
-            assert (await router.request("echo", b"x")).body == b"x"
-        if "closed" not in case:
-            await host.log(f"worker 0 (pid {before[0]}) died: SIGKILL")
-        assert not host.output.having("left something behind")
-        assert await host.terminate() == 0
+    if "closed" not in case:
+        await host.log(f"worker 0 (pid {before[0]}) died: SIGKILL")
+    assert not host.output.having("left something behind")
+    assert await host.terminate() == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.factories import Enter
 from tests.support.fd_store import KeptHost
 from tests.support.host_parts import until
 from tests.support.kill_scenarios import (
@@ -36,19 +37,18 @@ async def test_nobody_is_silent_and_nothing_runs_twice(
     await endure(nats_server, tmp_path, fault, times)
 
 
-async def test_the_store_holds_one_socket_of_each_process(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with (
-        KeptHost(tmp_path, nats=nats_server.url, sections=WORKERS) as host,
-        Router(nats_server.url) as router,
-    ):
-        assert len(host.store.names) == len(set(host.store.names)) == 4
-        before = set(host.store.names)
-        await nats_server.restart()
-        # each has connected again, and for good: a server that ends may take a connection first
-        await until(lambda: host.log_text().count("connected again") == 4)
-        await until(lambda: len(host.store.names) == 4 and not before & set(host.store.names))
-        kept = set(host.store.names)
-        await router.barrier()
-        host.kill(0)
-        await host.log("serves, generation 1", since=len(host.output.lines))
-        await until(lambda: len(host.store.names) == 4 and len(kept & set(host.store.names)) == 3)
+async def test_the_store_holds_one_socket_of_each_process(
+    nats_server: NatsServer, tmp_path: Path, enter: Enter, router: Router
+) -> None:
+    host = await enter(KeptHost(tmp_path, nats=nats_server.url, sections=WORKERS))
+    assert len(host.store.names) == len(set(host.store.names)) == 4
+    before = set(host.store.names)
+    await nats_server.restart()
+    # each has connected again, and for good: a server that ends may take a connection first
+    await until(lambda: host.log_text().count("connected again") == 4)
+    await until(lambda: len(host.store.names) == 4 and not before & set(host.store.names))
+    kept = set(host.store.names)
+    await router.barrier()
+    host.kill(0)
+    await host.log("serves, generation 1", since=len(host.output.lines))
+    await until(lambda: len(host.store.names) == 4 and len(kept & set(host.store.names)) == 3)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.host.test_stray_writes import HANDLERS, ledger_of
+from tests.support.factories import StartHost
 from tests.support.host import Host, Section
-from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
 
@@ -76,105 +76,91 @@ async def kill_and_serve(host: Host, router: Router) -> None:
 
 
 async def test_a_worker_whose_ledgers_file_is_changed_is_replaced_and_supervision_goes_on(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
     sections: dict[str, Section] = {"workers": {"count": len(CHANGES)}}
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(nats_server.url) as router,
-    ):
-        supervisor, before = host.pid, host.workers()
-        ledgers = [ledger_of(host, pid) for pid in before.values()]
-        for path, change in zip(ledgers, CHANGES, strict=True):
-            change(path)
-        async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
-            await load.sent(100)
-        for slot, pid in before.items():
-            await host.refilled(slot, pid)
-        await kill_and_serve(host, router)
-        assert host.pid == supervisor
-        assert host.output.having("somebody has truncated the ledger of worker"), host.log_text()
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    supervisor, before = host.pid, host.workers()
+    ledgers = [ledger_of(host, pid) for pid in before.values()]
+    for path, change in zip(ledgers, CHANGES, strict=True):
+        change(path)
+    async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
+        await load.sent(100)
+    for slot, pid in before.items():
+        await host.refilled(slot, pid)
+    await kill_and_serve(host, router)
+    assert host.pid == supervisor
+    assert host.output.having("somebody has truncated the ledger of worker"), host.log_text()
 
 
 @pytest.mark.long
 async def test_a_ledger_that_is_truncated_at_any_moment_costs_its_worker_and_no_more(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost,
 ) -> None:
-    async with Host(
-        tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 8}}
-    ) as host:
-        supervisor = host.pid
-        for _ in range(12):
-            before = host.workers()
-            for path in [ledger_of(host, pid) for pid in before.values()]:
-                emptied(path)
-                await asyncio.sleep(0.07)  # whatever looks at ledgers now and then has its turn in between
-            for slot, pid in before.items():
-                await host.refilled(slot, pid)
-        assert host.pid == supervisor
+    host = await start_host(handlers=HANDLERS, sections={"workers": {"count": 8}})
+    supervisor = host.pid
+    for _ in range(12):
+        before = host.workers()
+        for path in [ledger_of(host, pid) for pid in before.values()]:
+            emptied(path)
+            await asyncio.sleep(0.07)  # whatever looks at ledgers now and then has its turn in between
+        for slot, pid in before.items():
+            await host.refilled(slot, pid)
+    assert host.pid == supervisor
 
 
 @pytest.mark.parametrize("change", SUPERVISORS, ids=lambda change: change.__name__)
 async def test_a_change_of_the_supervisors_ledgers_file_does_not_end_it(
-    nats_server: NatsServer, tmp_path: Path, change: Callable[[Path], None]
+    start_host: StartHost, router: Router, change: Callable[[Path], None]
 ) -> None:
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 2}}) as host,
-        Router(nats_server.url) as router,
-    ):
-        supervisor = host.pid
-        change(ledger_of(host, supervisor))
-        async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
-            await load.sent(100)
-        await kill_and_serve(host, router)
-        assert host.pid == supervisor
+    host = await start_host(handlers=HANDLERS, sections={"workers": {"count": 2}})
+    supervisor = host.pid
+    change(ledger_of(host, supervisor))
+    async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
+        await load.sent(100)
+    await kill_and_serve(host, router)
+    assert host.pid == supervisor
 
 
 async def test_the_next_start_serves_whatever_became_of_the_ledgers_files(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
     sections: dict[str, Section] = {"workers": {"count": len(CHANGES)}}
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=sections) as host,
-        Router(nats_server.url) as router,
-    ):
-        for _ in CHANGES:
-            await router.send("work", {"sleep_ms": 60_000}, deadline=3)
-        await host.running(len(CHANGES))
-        ledgers = [ledger_of(host, pid) for pid in host.workers().values()]
-        own = ledger_of(host, host.pid)
-        host.signal_all(signal.SIGSTOP)
-        for path, change in zip([*ledgers, own], [*CHANGES, halved], strict=True):
-            change(path)
-        host.signal_all()
-        await host.wait()
-        await host.restart()
-        assert (await router.request("echo", b"alive")).body == b"alive"
+    host = await start_host(handlers=HANDLERS, sections=sections)
+    for _ in CHANGES:
+        await router.send("work", {"sleep_ms": 60_000}, deadline=3)
+    await host.running(len(CHANGES))
+    ledgers = [ledger_of(host, pid) for pid in host.workers().values()]
+    own = ledger_of(host, host.pid)
+    host.signal_all(signal.SIGSTOP)
+    for path, change in zip([*ledgers, own], [*CHANGES, halved], strict=True):
+        change(path)
+    host.signal_all()
+    await host.wait()
+    await host.restart()
+    assert (await router.request("echo", b"alive")).body == b"alive"
 
 
 async def test_what_is_put_in_the_place_of_the_hosts_files_is_moved_aside(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": 1}}) as host,
-        Router(nats_server.url) as router,
-    ):
+    host = await start_host(handlers=HANDLERS, sections={"workers": {"count": 1}})
 
-        def replace() -> None:
-            for name in ("state.json", "control", "view", "lock"):
-                a_directory(host.runtime / name)
-            shutil.rmtree(host.runtime / "ledger")
-            (host.runtime / "ledger").write_bytes(b"")
+    def replace() -> None:
+        for name in ("state.json", "control", "view", "lock"):
+            a_directory(host.runtime / name)
+        shutil.rmtree(host.runtime / "ledger")
+        (host.runtime / "ledger").write_bytes(b"")
 
-        before = host.workers()
-        replace()
-        await host.refilled(0, before[0])
-        assert (await host.command("status")).status == 0
-        assert (await host.command("reload")).status == 0
-        assert (await router.request("echo", b"alive")).body == b"alive"
-        host.signal_all(signal.SIGSTOP)
-        replace()
-        host.signal_all()
-        await host.wait()
-        await host.restart()
-        assert (await router.request("echo", b"alive")).body == b"alive"
+    before = host.workers()
+    replace()
+    await host.refilled(0, before[0])
+    assert (await host.command("status")).status == 0
+    assert (await host.command("reload")).status == 0
+    assert (await router.request("echo", b"alive")).body == b"alive"
+    host.signal_all(signal.SIGSTOP)
+    replace()
+    host.signal_all()
+    await host.wait()
+    await host.restart()
+    assert (await router.request("echo", b"alive")).body == b"alive"

@@ -13,6 +13,7 @@ import pytest
 
 from ajhost.core.timings import RESPAWN_FIRST
 from tests.support import processes
+from tests.support.factories import Enter, NewHost, StartHost
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
@@ -85,15 +86,13 @@ async def work(task):
 NAMES = ("pool", "leave_work", "leave_for_ever", "stuck", "hang", "end", "work")
 
 
-def _host(tmp_path: Path, server: NatsServer, source: str = SHOP, **options: dict[str, object]) -> Host:
+def _host(new_host: NewHost, tmp_path: Path, source: str = SHOP, **options: dict[str, object]) -> Host:
     sections = {
         "workers": {"count": 1, "drain_timeout": 6.0, **options.get("workers", {})},
         "python": {"lifespan": "shop:lifespan", **options.get("python", {})},
     }
     modules = {"shop": source.format(record=str(tmp_path / "record"))}
-    return Host(
-        tmp_path,
-        nats=server.url,
+    return new_host(
         modules=modules,
         handlers={name: f"shop:{name}" for name in NAMES},
         sections=sections,
@@ -224,32 +223,34 @@ def test_every_row_of_the_docs_is_tried() -> None:
 
 @pytest.mark.parametrize(("name", "way", "source", "options"), WAYS, ids=[name for name, *_ in WAYS])
 async def test_what_runs_at_the_end_of_a_worker(
-    nats_server: NatsServer,
     tmp_path: Path,
+    new_host: NewHost,
+    enter: Enter,
+    router: Router,
     name: str,
     way: Way,
     source: str,
     options: dict[str, dict[str, object]],
 ) -> None:
     (left, exit_, at_exit) = next(cells for row, cells in ROWS.items() if name in row)
-    async with _host(tmp_path, nats_server, source, **options) as host, Router(nats_server.url) as router:
-        pid = await way(host, router)
-        await processes.gone(pid)
-        found = _of(tmp_path / "record", pid)
-        assert found[0] == "enter"
-        work = [text for text in found if text in WORK]
-        ends = [text for text in found[1:] if text not in WORK]
-        assert ends == ["exit"] * (exit_ == "left") + ["atexit"] * at_exit.startswith(("run", "cut"))
-        told = host.log_text()
-        if left == "awaited":
-            assert sorted(work) == WORK
-            assert found.index(ends[0]) > 4, "what handlers left came first"
-        assert ("background tasks of handlers are cut: leave_for_ever" in told) == (left == "cut, named")
-        assert ("1 timers of handlers are cut: note (in 36" in told) == (left == "cut, named")
-        threads = "2 threads of handlers are cut: thread for ever, executor for ever_0"
-        assert (threads in told) == (left == "cut, named")
-        assert ("python.lifespan: shop:lifespan did not end within 0.5 s" in told) == (exit_ == "cut, told")
-        assert ("what atexit runs did not end within 2 s: cut at" in told) == (at_exit == "cut, told")
+    host = await enter(_host(new_host, tmp_path, source, **options))
+    pid = await way(host, router)
+    await processes.gone(pid)
+    found = _of(tmp_path / "record", pid)
+    assert found[0] == "enter"
+    work = [text for text in found if text in WORK]
+    ends = [text for text in found[1:] if text not in WORK]
+    assert ends == ["exit"] * (exit_ == "left") + ["atexit"] * at_exit.startswith(("run", "cut"))
+    told = host.log_text()
+    if left == "awaited":
+        assert sorted(work) == WORK
+        assert found.index(ends[0]) > 4, "what handlers left came first"
+    assert ("background tasks of handlers are cut: leave_for_ever" in told) == (left == "cut, named")
+    assert ("1 timers of handlers are cut: note (in 36" in told) == (left == "cut, named")
+    threads = "2 threads of handlers are cut: thread for ever, executor for ever_0"
+    assert (threads in told) == (left == "cut, named")
+    assert ("python.lifespan: shop:lifespan did not end within 0.5 s" in told) == (exit_ == "cut, told")
+    assert ("what atexit runs did not end within 2 s: cut at" in told) == (at_exit == "cut, told")
 
 
 GUARDED = """
@@ -274,48 +275,43 @@ async def work(task):
 
 
 async def test_a_worker_joins_when_its_lifespan_is_entered_and_leaves_that_after_its_last_reply(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, router: Router
 ) -> None:
-    host = _host(tmp_path, nats_server, SHOP + GUARDED, python={"lifespan": "shop:guarded"})
+    host = _host(new_host, tmp_path, SHOP + GUARDED, python={"lifespan": "shop:guarded"})
     record = tmp_path / "record"
-    try:
-        await host.launch()
-        await host.log("entering")
-        async with Router(nats_server.url) as router:
-            assert (await router.request("work", {})).verdict is Verdict.NO_RESPONDERS
-            record.with_suffix(".open").touch()
-            await host.ready()
-            request = await router.send("work", {}, deadline=10)
-            await host.running(1)
-            (pid,) = host.workers().values()
-            host.send_signal(signal.SIGTERM)
-            await router.settled([request])
-            assert request.verdict is Verdict.COMPLETE
-            record.with_suffix(".close").touch()
-            assert await host.wait() == 0
-        assert _of(record, pid) == ["worked", "leaving", "exit", "atexit"]
-        assert record.with_suffix(".log").read_text() == "kept in memory\n", "it was flushed"
-    finally:
-        await host.destroy()
+    await host.launch()
+    await host.log("entering")
+    assert (await router.request("work", {})).verdict is Verdict.NO_RESPONDERS
+    record.with_suffix(".open").touch()
+    await host.ready()
+    request = await router.send("work", {}, deadline=10)
+    await host.running(1)
+    (pid,) = host.workers().values()
+    host.send_signal(signal.SIGTERM)
+    await router.settled([request])
+    assert request.verdict is Verdict.COMPLETE
+    record.with_suffix(".close").touch()
+    assert await host.wait() == 0
+    assert _of(record, pid) == ["worked", "leaving", "exit", "atexit"]
+    assert record.with_suffix(".log").read_text() == "kept in memory\n", "it was flushed"
 
 
-async def test_the_state_of_a_lifespan_is_the_tasks(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
-        reply = (await router.request("pool", {})).json()
-        assert reply == {"slot": 0, "pool": ["connection"], "pid": host.workers()[0]}
+async def test_the_state_of_a_lifespan_is_the_tasks(
+    tmp_path: Path, new_host: NewHost, enter: Enter, router: Router
+) -> None:
+    host = await enter(_host(new_host, tmp_path))
+    reply = (await router.request("pool", {})).json()
+    assert reply == {"slot": 0, "pool": ["connection"], "pid": host.workers()[0]}
 
 
 async def test_a_plain_context_manager_is_entered_in_a_thread(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, enter: Enter, router: Router
 ) -> None:
-    async with (
-        _host(tmp_path, nats_server, python={"lifespan": "shop:plain"}) as host,
-        Router(nats_server.url) as router,
-    ):
-        assert (await router.request("pool", {})).json()["slot"] == 0
-        pid = host.workers()[0]
-        assert await host.terminate() == 0
-        assert _of(tmp_path / "record", pid) == ["enter False", "exit", "atexit"]
+    host = await enter(_host(new_host, tmp_path, python={"lifespan": "shop:plain"}))
+    assert (await router.request("pool", {})).json()["slot"] == 0
+    pid = host.workers()[0]
+    assert await host.terminate() == 0
+    assert _of(tmp_path / "record", pid) == ["enter False", "exit", "atexit"]
 
 
 @pytest.mark.parametrize(
@@ -332,47 +328,40 @@ async def test_a_plain_context_manager_is_entered_in_a_thread(
     ],
 )
 async def test_a_lifespan_that_fails_rejects_a_reload_and_says_why(
-    nats_server: NatsServer, tmp_path: Path, body: str, said: str
+    tmp_path: Path, new_host: NewHost, enter: Enter, router: Router, body: str, said: str
 ) -> None:
-    async with (
-        _host(tmp_path, nats_server, python={"start_timeout": 1.0}) as host,
-        Router(nats_server.url) as router,
-    ):
-        source = SHOP.replace('    note("enter")\n    yield State(w', f"    {body}\n    yield State(w", 1)
-        host.write_module("shop", source.format(record=str(tmp_path / "record")))
-        result = await host.reload()
-        assert result.status == 1
-        assert "python.lifespan: shop:lifespan" in result.stderr
-        assert re.search(said, result.stderr), result.stderr
-        assert (await router.request("pool", {})).json()["pool"] == ["connection"]
+    host = await enter(_host(new_host, tmp_path, python={"start_timeout": 1.0}))
+    source = SHOP.replace('    note("enter")\n    yield State(w', f"    {body}\n    yield State(w", 1)
+    host.write_module("shop", source.format(record=str(tmp_path / "record")))
+    result = await host.reload()
+    assert result.status == 1
+    assert "python.lifespan: shop:lifespan" in result.stderr
+    assert re.search(said, result.stderr), result.stderr
+    assert (await router.request("pool", {})).json()["pool"] == ["connection"]
 
 
 async def test_a_reload_has_the_time_that_each_lifespan_takes(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, enter: Enter, router: Router
 ) -> None:
     source = SHOP.replace('    note("enter")\n', "    await asyncio.sleep(2)\n", 1)
-    async with (
-        _host(tmp_path, nats_server, source, workers={"count": 3}) as host,
-        Router(nats_server.url) as router,
-    ):
-        result = await host.reload()
-        assert result.status == 0, result.stderr
-        assert (await router.request("pool", {})).body
+    host = await enter(_host(new_host, tmp_path, source, workers={"count": 3}))
+    result = await host.reload()
+    assert result.status == 0, result.stderr
+    assert (await router.request("pool", {})).body
 
 
-async def test_check_enters_the_lifespan_too(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_check_enters_the_lifespan_too(
+    nats_server: NatsServer, tmp_path: Path, new_host: NewHost
+) -> None:
     source = SHOP.replace('    note("enter")\n', "    raise OSError('no database')\n", 1)
-    host = _host(tmp_path, nats_server, source)
-    try:
-        result = await host.command("check")
-        assert result.status == 78
-        assert "python.lifespan: shop:lifespan raised OSError: no database" in result.stderr.splitlines()[-1]
-    finally:
-        await host.destroy()
+    host = _host(new_host, tmp_path, source)
+    result = await host.command("check")
+    assert result.status == 78
+    assert "python.lifespan: shop:lifespan raised OSError: no database" in result.stderr.splitlines()[-1]
 
 
 async def test_a_lifespan_that_fails_at_the_start_is_told_and_tried_again(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, new_host: NewHost, router: Router
 ) -> None:
     flag = tmp_path / "there"
     source = SHOP.replace(
@@ -380,23 +369,19 @@ async def test_a_lifespan_that_fails_at_the_start_is_told_and_tried_again(
         f"    if not os.path.exists({str(flag)!r}): raise OSError('no database yet')\n",
         1,
     )
-    host = _host(tmp_path, nats_server, source)
-    try:
-        await host.launch()
-        failed: list[float] = []
-        since = 0
-        for _ in range(5):
-            line = await host.log("shop:lifespan raised OSError: no database yet", since=since)
-            failed.append(datetime.fromisoformat(line.text[:23]).timestamp())
-            since = host.output.lines.index(line) + 1
-            await host.log("Traceback", since=since)
-        assert failed[4] - failed[3] >= RESPAWN_FIRST * 4, "pauses grow"
-        flag.touch()
-        await host.ready()
-        async with Router(nats_server.url) as router:
-            assert (await router.request("work", {})).body
-    finally:
-        await host.destroy()
+    host = _host(new_host, tmp_path, source)
+    await host.launch()
+    failed: list[float] = []
+    since = 0
+    for _ in range(5):
+        line = await host.log("shop:lifespan raised OSError: no database yet", since=since)
+        failed.append(datetime.fromisoformat(line.text[:23]).timestamp())
+        since = host.output.lines.index(line) + 1
+        await host.log("Traceback", since=since)
+    assert failed[4] - failed[3] >= RESPAWN_FIRST * 4, "pauses grow"
+    flag.touch()
+    await host.ready()
+    assert (await router.request("work", {})).body
 
 
 @pytest.mark.parametrize(
@@ -409,14 +394,11 @@ async def test_a_lifespan_that_fails_at_the_start_is_told_and_tried_again(
     ],
 )
 async def test_what_is_no_lifespan_and_no_middleware_is_told_at_the_start(
-    nats_server: NatsServer, tmp_path: Path, python: dict[str, object], said: str
+    nats_server: NatsServer, tmp_path: Path, new_host: NewHost, python: dict[str, object], said: str
 ) -> None:
-    host = _host(tmp_path, nats_server, python=python)
-    try:
-        assert await host.run_to_end() == 70
-        assert said in host.log_text()
-    finally:
-        await host.destroy()
+    host = _host(new_host, tmp_path, python=python)
+    assert await host.run_to_end() == 70
+    assert said in host.log_text()
 
 
 AROUND = """
@@ -451,28 +433,23 @@ def stuck(task):
 
 
 async def test_middleware_is_around_handlers_on_the_loop_and_in_threads(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
-    async with (
-        Host(
-            tmp_path,
-            nats=nats_server.url,
-            modules={"shop": AROUND},
-            handlers={name: f"shop:{name}" for name in ("loop", "thread", "broken", "stuck")},
-            sections={
-                "workers": {"count": 1, "drain_timeout": 1.0},
-                "python": {"middleware": ["shop:outer", "shop:inner"]},
-            },
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        for name in ("loop", "thread"):
-            reply = await router.request(name, {})
-            assert reply.json() == {"outer": {"inner": "set by the middleware"}}
-        assert (await router.request("broken", {})).text == "seen: KeyError('x')"
-        replies = await asyncio.gather(*(router.request("thread", {}) for _ in range(100)))
-        assert {reply.body for reply in replies} == {b'{"outer":{"inner":"set by the middleware"}}'}
-        pid = host.workers()[0]
-        assert (await router.request("stuck", {}, deadline=3)).word == "deadline exceeded:"
-        await host.log(f"(pid {pid}) is replaced: a handler that cannot be stopped")
-        assert (await router.request("loop", {}, deadline=10)).body
+    host = await start_host(
+        modules={"shop": AROUND},
+        handlers={name: f"shop:{name}" for name in ("loop", "thread", "broken", "stuck")},
+        sections={
+            "workers": {"count": 1, "drain_timeout": 1.0},
+            "python": {"middleware": ["shop:outer", "shop:inner"]},
+        },
+    )
+    for name in ("loop", "thread"):
+        reply = await router.request(name, {})
+        assert reply.json() == {"outer": {"inner": "set by the middleware"}}
+    assert (await router.request("broken", {})).text == "seen: KeyError('x')"
+    replies = await asyncio.gather(*(router.request("thread", {}) for _ in range(100)))
+    assert {reply.body for reply in replies} == {b'{"outer":{"inner":"set by the middleware"}}'}
+    pid = host.workers()[0]
+    assert (await router.request("stuck", {}, deadline=3)).word == "deadline exceeded:"
+    await host.log(f"(pid {pid}) is replaced: a handler that cannot be stopped")
+    assert (await router.request("loop", {}, deadline=10)).body

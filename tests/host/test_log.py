@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host, Section
-from tests.support.nats import NatsServer
+from tests.support.factories import NewHost, StartHost
+from tests.support.host import Section
 from tests.support.router import Router, Verdict
 
 APP = """
@@ -30,16 +29,14 @@ CONFIG = "logging.config.dictConfig({'version': 1, 'root': {'level': 'WARNING', 
 
 @pytest.mark.parametrize("at_import", ["", CONFIG])
 async def test_failures_are_told_whatever_a_task_did_to_logging(
-    nats_server: NatsServer, tmp_path: Path, at_import: str
+    new_host: NewHost, router: Router, at_import: str
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
+    host = new_host(
         handlers={"fail": "app:fail", "configure": "app:configure"},
         modules={"app": APP.format(at_import=at_import)},
         sections={"workers": {"count": 1}, "log": {"format": "json"}},
     )
-    async with host, Router(nats_server.url) as router:
+    async with host:
         for number in ("first", "second"):
             await router.request("fail", number.encode())
             line = await host.log(f"told {number}")
@@ -68,21 +65,18 @@ class Stream:
     "streams", [f"{LOGGING_STREAM}sys.stdout = sys.stderr = Stream()", "sys.stdout = sys.stderr = None"]
 )
 async def test_streams_that_an_import_has_replaced_take_nothing_from_the_hosts_log(
-    nats_server: NatsServer, tmp_path: Path, streams: str
+    start_host: StartHost, router: Router, streams: str
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
+    host = await start_host(
         handlers={"fail": "app:fail"},
         modules={"app": APP.format(at_import=f"import sys\n{streams}")},
         sections={"workers": {"count": 1}},
     )
-    async with host, Router(nats_server.url) as router:
-        reply = await router.request("fail", b"once")
-        assert "told once" in reply.text
-        await host.log("worker 0: route 'fail': ValueError: told once")
-        printed = len(host.output.having("worker 0: printed by a handler"))
-        assert printed == ("Stream" in streams)
+    reply = await router.request("fail", b"once")
+    assert "told once" in reply.text
+    await host.log("worker 0: route 'fail': ValueError: told once")
+    printed = len(host.output.having("worker 0: printed by a handler"))
+    assert printed == ("Stream" in streams)
 
 
 MISCHIEF = """
@@ -142,27 +136,24 @@ KINDS = ("levels", "disable", "filters", "factory", "names", "patches", "streams
 
 @pytest.mark.parametrize("form", ["auto", "json"])
 async def test_nothing_that_a_task_does_to_loggers_and_streams_silences_the_host(
-    nats_server: NatsServer, tmp_path: Path, form: str
+    start_host: StartHost, router: Router, form: str
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
+    host = await start_host(
         handlers={"mischief": "app:mischief"},
         modules={"app": MISCHIEF},
         sections={"workers": {"count": 1}, "log": {"format": form}},
     )
-    async with host, Router(nats_server.url) as router:
-        before = host.workers()
-        for kind in KINDS:
-            reply = await router.request("mischief", kind.encode())
-            assert reply.text.startswith("handler error: ValueError: "), (kind, reply)
-            line = await host.log("xxxxxxxxxx" if kind == "size" else f"told after {kind}")
-            if form == "json":
-                assert json.loads(line.text)["level"] == "error"
-            else:
-                assert " ERROR   worker 0: " in line.text
-        assert host.workers() == before
-        assert not host.output.having("hangs")
+    before = host.workers()
+    for kind in KINDS:
+        reply = await router.request("mischief", kind.encode())
+        assert reply.text.startswith("handler error: ValueError: "), (kind, reply)
+        line = await host.log("xxxxxxxxxx" if kind == "size" else f"told after {kind}")
+        if form == "json":
+            assert json.loads(line.text)["level"] == "error"
+        else:
+            assert " ERROR   worker 0: " in line.text
+    assert host.workers() == before
+    assert not host.output.having("hangs")
 
 
 PRINTS = """
@@ -183,29 +174,26 @@ def says(task):
 
 @pytest.mark.parametrize("form", ["auto", "json"])
 async def test_a_task_that_closes_the_standard_streams_takes_them_from_no_other(
-    nats_server: NatsServer, tmp_path: Path, form: str
+    start_host: StartHost, router: Router, form: str
 ) -> None:
-    host = Host(
-        tmp_path,
-        nats=nats_server.url,
+    host = await start_host(
         handlers={"closes": "app:closes", "says": "app:says"},
         modules={"app": PRINTS},
         sections={"workers": {"count": 1}, "log": {"format": form}},
     )
-    async with host, Router(nats_server.url) as router:
-        assert (await router.request("closes")).verdict is Verdict.COMPLETE
-        reply = await router.request("says", b"still heard")
-        assert reply.verdict is Verdict.COMPLETE, reply
-        for stream in ("stdout", "stderr"):
-            await host.log(f"still heard on {stream}")
+    assert (await router.request("closes")).verdict is Verdict.COMPLETE
+    reply = await router.request("says", b"still heard")
+    assert reply.verdict is Verdict.COMPLETE, reply
+    for stream in ("stdout", "stderr"):
+        await host.log(f"still heard on {stream}")
 
 
 async def test_the_supervisor_obeys_the_levels_of_loggers_and_those_of_a_reload(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost,
 ) -> None:
     quiet: dict[str, Section] = {"log": {"level": "info", "levels": {"ajhost.supervisor": "error"}}}
-    async with Host(tmp_path, nats=nats_server.url, sections=quiet) as host:
-        assert "starting 2 workers" not in host.log_text()
-        host.configure({"echo": "echo"}, {"log": {"level": "info"}})
-        assert (await host.reload()).status == 0
-        await host.log("reloaded: generation 2 serves")
+    host = await start_host(sections=quiet)
+    assert "starting 2 workers" not in host.log_text()
+    host.configure({"echo": "echo"}, {"log": {"level": "info"}})
+    assert (await host.reload()).status == 0
+    await host.log("reloaded: generation 2 serves")

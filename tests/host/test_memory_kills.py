@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.control_group import control_group
-from tests.support.launched_host import LaunchedHost, in_group
-from tests.support.nats import NatsServer
+from tests.support.control_group import control_group, in_group
+from tests.support.factories import StartHost
 from tests.support.router import Router
 
 LIMIT = 300 << 20
@@ -24,23 +23,18 @@ def little_memory() -> Iterator[Path]:
 
 
 async def test_a_worker_that_is_killed_for_memory_is_told_from_others(
-    nats_server: NatsServer, tmp_path: Path, little_memory: Path
+    little_memory: Path, start_host: StartHost, router: Router
 ) -> None:
-    host = LaunchedHost(
-        tmp_path,
-        nats=nats_server.url,
+    host = await start_host(
         handlers={"allocate": "allocate", "work": "work"},
         sections={"workers": {"count": 1}},
+        launcher=in_group(little_memory),
     )
-    host.launcher = in_group(little_memory)
-    async with host, Router(nats_server.url) as router:
-        reply = await router.request("allocate", {"bytes": 2 * LIMIT}, deadline=20)
-        of_memory = (
-            "the kernel has killed 1 of this control group's processes for memory; its limit is 300 MiB"
-        )
-        assert reply.text.startswith(f"worker died: SIGKILL; {of_memory}")
-        await host.log(of_memory)
-        sleeping = await router.send("work", {"sleep_ms": 60_000}, deadline=20)
-        await host.running(1)
-        host.kill(0)
-        assert "memory" not in (await router.reply(sleeping)).text
+    reply = await router.request("allocate", {"bytes": 2 * LIMIT}, deadline=20)
+    of_memory = "the kernel has killed 1 of this control group's processes for memory; its limit is 300 MiB"
+    assert reply.text.startswith(f"worker died: SIGKILL; {of_memory}")
+    await host.log(of_memory)
+    sleeping = await router.send("work", {"sleep_ms": 60_000}, deadline=20)
+    await host.running(1)
+    host.kill(0)
+    assert "memory" not in (await router.reply(sleeping)).text

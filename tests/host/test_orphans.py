@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ajhost.ledger.layout import State
 from tests.support import processes
+from tests.support.factories import StartHost
 from tests.support.host import Host
 from tests.support.host_parts import until
-from tests.support.nats import NatsServer
 from tests.support.router import Request, Router, Verdict
 
 HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
@@ -29,10 +29,10 @@ async def work(task):
 SLOW = "import time\ntime.sleep({seconds})\n" + PATIENT
 
 
-def patient(server: NatsServer, directory: Path, **routes: str) -> Host:
+async def patient(start_host: StartHost, **routes: str) -> Host:
     """A host whose worker goes for no other reason; `work` tells its pid."""
     handlers = {"work": "app:work", **routes}
-    return Host(directory, nats=server.url, handlers=handlers, modules={"app": PATIENT}, sections=ONE)
+    return await start_host(handlers=handlers, modules={"app": PATIENT}, sections=ONE)
 
 
 async def killed_alone(host: Host) -> int:
@@ -50,58 +50,53 @@ async def answered(router: Router, requests: list[Request]) -> set[Verdict]:
 
 
 async def test_what_came_to_an_orphan_that_hangs_runs_at_the_next_start(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, start_host: StartHost, router: Router
 ) -> None:
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=ONE) as host,
-        Router(nats_server.url) as router,
-    ):
-        hanging = await router.send("block", {"block_ms": 8000}, deadline=30)
-        await host.running(1)
-        await killed_alone(host)
-        record = tmp_path / "runs"
-        unread = [await router.send("work", {"record": str(record)}, deadline=6) for _ in range(50)]
-        await router.barrier()
-        await host.restart()
-        assert await answered(router, unread) == {Verdict.COMPLETE}
-        assert (await router.reply(hanging)).verdict is Verdict.COMPLETE  # it goes on unharmed
-        runs = [line.split()[0] for line in record.read_text().splitlines()]
-        assert len(runs) == len(set(runs)) == 50
+    host = await start_host(handlers=HANDLERS, sections=ONE)
+    hanging = await router.send("block", {"block_ms": 8000}, deadline=30)
+    await host.running(1)
+    await killed_alone(host)
+    record = tmp_path / "runs"
+    unread = [await router.send("work", {"record": str(record)}, deadline=6) for _ in range(50)]
+    await router.barrier()
+    await host.restart()
+    assert await answered(router, unread) == {Verdict.COMPLETE}
+    assert (await router.reply(hanging)).verdict is Verdict.COMPLETE  # it goes on unharmed
+    runs = [line.split()[0] for line in record.read_text().splitlines()]
+    assert len(runs) == len(set(runs)) == 50
 
 
-async def test_an_orphan_serves_until_the_next_start_does(nats_server: NatsServer, tmp_path: Path) -> None:
-    host = patient(nats_server, tmp_path)
-    async with host, Router(nats_server.url) as router:
-        orphan = await killed_alone(host)
-        shown = await host.command("status")
-        assert (shown.status, shown.stderr) == (
-            3,
-            f"no ajhost runs on {host.runtime}; of one that was killed there still are: worker 0 (pid {orphan}). "
-            "They finish what they hold\n",
-        )
-        assert (await router.request("work")).json() == orphan
-        await host.restart()
-        await processes.gone(orphan)
-        assert (await router.request("work")).json() in host.workers().values()
+async def test_an_orphan_serves_until_the_next_start_does(start_host: StartHost, router: Router) -> None:
+    host = await patient(start_host)
+    orphan = await killed_alone(host)
+    shown = await host.command("status")
+    assert (shown.status, shown.stderr) == (
+        3,
+        f"no ajhost runs on {host.runtime}; of one that was killed there still are: worker 0 (pid {orphan}). "
+        "They finish what they hold\n",
+    )
+    assert (await router.request("work")).json() == orphan
+    await host.restart()
+    await processes.gone(orphan)
+    assert (await router.request("work")).json() in host.workers().values()
 
 
 async def test_what_came_to_an_orphan_that_is_killed_runs_at_the_next_start(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
     """Nobody of its start is left who has its connection, and its start had nobody who keeps descriptors."""
-    host = patient(nats_server, tmp_path, block="block_loop")
-    async with host, Router(nats_server.url) as router:
-        orphan = await killed_alone(host)
-        host.write_module("app", SLOW.format(seconds=2))
-        await host.relaunch()
-        await until(lambda: _sockets(host.pid) & _sockets(orphan))  # it has a duplicate of the connection
-        blocked = await router.send("block", {"block_ms": 200}, deadline=20)
-        unread = [await router.send("work", {}, deadline=10) for _ in range(50)]
-        await router.barrier()
-        os.kill(orphan, signal.SIGKILL)
-        assert await answered(router, unread) == {Verdict.COMPLETE}
-        assert (await router.reply(blocked)).verdict in (Verdict.ERROR, Verdict.COMPLETE)
-        await host.ready()
+    host = await patient(start_host, block="block_loop")
+    orphan = await killed_alone(host)
+    host.write_module("app", SLOW.format(seconds=2))
+    await host.relaunch()
+    await until(lambda: _sockets(host.pid) & _sockets(orphan))  # it has a duplicate of the connection
+    blocked = await router.send("block", {"block_ms": 200}, deadline=20)
+    unread = [await router.send("work", {}, deadline=10) for _ in range(50)]
+    await router.barrier()
+    os.kill(orphan, signal.SIGKILL)
+    assert await answered(router, unread) == {Verdict.COMPLETE}
+    assert (await router.reply(blocked)).verdict in (Verdict.ERROR, Verdict.COMPLETE)
+    await host.ready()
 
 
 def _sockets(pid: int) -> set[str]:
@@ -114,20 +109,19 @@ def _sockets(pid: int) -> set[str]:
 
 
 async def test_what_waits_for_the_next_start_expires_in_time_however_long_its_imports_take(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
-    host = patient(nats_server, tmp_path, stuck="work")
-    async with host, Router(nats_server.url) as router:
-        running = [await router.send("stuck", {"sleep_ms": 60_000}, deadline=60) for _ in range(4)]
-        await host.running(4)
-        waiting = [await router.send("work", {}, deadline=3) for _ in range(20)]
-        await router.barrier()
-        await until(lambda: host.in_ledgers(State.QUEUED) == 20)
-        host.signal_all()
-        await host.wait()
-        await host.nothing_left()
-        host.write_module("app", SLOW.format(seconds=6))
-        await host.relaunch()
-        assert await answered(router, running) == {Verdict.ERROR}
-        assert await answered(router, waiting) == {Verdict.ERROR}
-        await host.ready()
+    host = await patient(start_host, stuck="work")
+    running = [await router.send("stuck", {"sleep_ms": 60_000}, deadline=60) for _ in range(4)]
+    await host.running(4)
+    waiting = [await router.send("work", {}, deadline=3) for _ in range(20)]
+    await router.barrier()
+    await until(lambda: host.in_ledgers(State.QUEUED) == 20)
+    host.signal_all()
+    await host.wait()
+    await host.nothing_left()
+    host.write_module("app", SLOW.format(seconds=6))
+    await host.relaunch()
+    assert await answered(router, running) == {Verdict.ERROR}
+    assert await answered(router, waiting) == {Verdict.ERROR}
+    await host.ready()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.support.control_group import control_group
-from tests.support.launched_host import LaunchedHost, in_group
-from tests.support.nats import NatsServer
+from tests.support.control_group import control_group, in_group
+from tests.support.factories import NewHost
 from tests.support.router import Router
 
 HANDLERS = """
@@ -19,19 +16,17 @@ async def child(task):
 
 
 async def test_a_limit_of_processes_that_is_reached_while_serving_is_told_and_got_over(
-    nats_server: NatsServer, tmp_path: Path
+    new_host: NewHost, router: Router
 ) -> None:
     unlimited = {"pids.max": "max"}
     with control_group("pids", unlimited, unlimited) as group:
-        host = LaunchedHost(
-            tmp_path,
-            nats=nats_server.url,
+        host = new_host(
             handlers={"child": "children:child", "echo": "echo"},
             modules={"children": HANDLERS},
             sections={"workers": {"count": 1}},
+            launcher=in_group(group),
         )
-        host.launcher = in_group(group)
-        async with host, Router(nats_server.url) as router:
+        async with host:
             most = int((group / "pids.current").read_text())
             (group / "pids.max").write_text(str(most))
             told = f"{group}/pids.max is {most}, {most} are there: TasksMax=, --pids-limit"

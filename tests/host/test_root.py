@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.factories import Enter
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.notify import NotifySocket
@@ -88,36 +89,36 @@ def readable() -> Iterator[Path]:
 
 @pytest.mark.parametrize("made", [True, False], ids=["a directory of theirs", "no directory"])
 async def test_root_becomes_the_user_that_the_settings_name(
-    nats_server: NatsServer, readable: Path, made: bool
+    nats_server: NatsServer, readable: Path, enter: Enter, router: Router, made: bool
 ) -> None:
     host = Readable(readable, nats_server, f"{UID}:{GID}")
     os.chown(host.runtime, UID, GID)
     if not made:
         host.runtime.rmdir()
-    async with host, Router(nats_server.url) as router:
-        who = json.loads((await router.request("who", b"")).body)
-        assert who == [UID, UID, GID, [GID], "/"]
-        assert host.runtime.stat().st_uid == UID
-        assert (await host.status())["supervisor"]["ready"]
-        assert "root imports" not in host.log_text()
-        # the supervisor may be looked at by its own user: a next start duplicates sockets by that
-        assert Path(f"/proc/{host.pid}/fd").stat().st_uid == UID
-        assert (await host.reload()).status == 0
-        assert "root imports" not in (checked := await host.check()).stderr
-        assert checked.status == 0, checked
+    await enter(host)
+    who = json.loads((await router.request("who", b"")).body)
+    assert who == [UID, UID, GID, [GID], "/"]
+    assert host.runtime.stat().st_uid == UID
+    assert (await host.status())["supervisor"]["ready"]
+    assert "root imports" not in host.log_text()
+    # the supervisor may be looked at by its own user: a next start duplicates sockets by that
+    assert Path(f"/proc/{host.pid}/fd").stat().st_uid == UID
+    assert (await host.reload()).status == 0
+    assert "root imports" not in (checked := await host.check()).stderr
+    assert checked.status == 0, checked
 
 
 async def test_root_is_told_that_it_imports_handlers_unless_it_is_meant(
-    nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path, enter: Enter
 ) -> None:
-    async with Readable(tmp_path, nats_server, None) as host:
-        await host.log("root imports and runs the handlers")
-        checked = await host.check()
-        assert checked.status == 0
-        assert "root imports and runs the handlers" in checked.stderr
-        meant = await host.check("--user", "root")
-        assert meant.status == 0
-        assert "root imports" not in meant.stderr
+    host = await enter(Readable(tmp_path, nats_server, None))
+    await host.log("root imports and runs the handlers")
+    checked = await host.check()
+    assert checked.status == 0
+    assert "root imports and runs the handlers" in checked.stderr
+    meant = await host.check("--user", "root")
+    assert meant.status == 0
+    assert "root imports" not in meant.stderr
 
 
 @pytest.mark.parametrize("user", ["nosuch-user", "12345:4294967295", ""])

@@ -25,6 +25,7 @@ from ajhost.ledger.layout import State
 from ajhost.roles.control_client import control
 from tests.support import runbook
 from tests.support.certificates import self_signed
+from tests.support.factories import NewHost, StartHost, StartServer
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
@@ -309,65 +310,67 @@ async def serving(host: Host, count: int) -> None:
             pass
 
 
-async def test_what_the_server_does_not_allow(tmp_path: Path) -> None:
+async def test_what_the_server_does_not_allow(start_server: StartServer, new_host: NewHost) -> None:
     allowed = '{subscribe: ["_INBOX.>"], publish: ["_INBOX.>"]}'
     config = f"authorization {{ users = [{{user: host, password: pw, permissions: {allowed}}}] }}"
-    async with NatsServer(tmp_path, config=config) as server:
-        host = Host(
-            tmp_path, nats=server.url, handlers={"sms:send": "shop:quick"}, modules={"shop": SHOP},
-            sections={"nats": {"user": "host", "password": "pw"}, "runtime": {"user": getpass.getuser()}},
-        )  # fmt: skip
-        try:
-            await Operator(host, server.url).sees("permission", "check", "--connect", status=78)
-        finally:
-            await host.destroy()
+    server = await start_server(config=config)
+    host = new_host(
+        handlers={"sms:send": "shop:quick"},
+        modules={"shop": SHOP},
+        sections={"nats": {"user": "host", "password": "pw"}, "runtime": {"user": getpass.getuser()}},
+    )
+    await Operator(host, server.url).sees("permission", "check", "--connect", status=78)
 
 
-async def test_a_host_in_another_queue_group(server_of_its_own: NatsServer, tmp_path: Path) -> None:
+async def test_a_host_in_another_queue_group(
+    server_of_its_own: NatsServer, new_host: NewHost, start_host: StartHost
+) -> None:
     handlers, modules = {"sms:send": "shop:quick", "email:new": "shop:send"}, {"shop": SHOP}
     sections: dict[str, dict[str, Any]] = {"nats": {"queue_group": "ajhost2"}, "workers": {"count": 1}}
-    ours = Host(
-        tmp_path, nats=server_of_its_own.url, handlers=handlers, modules=modules,
+    ours = new_host(
+        nats=server_of_its_own.url,
+        handlers=handlers,
+        modules=modules,
         sections={"runtime": {"user": getpass.getuser()}},
-    )  # fmt: skip
-    async with Host(
-        tmp_path, nats=server_of_its_own.url, handlers=handlers, modules=modules, sections=sections
-    ) as other:
-        try:
-            operator = Operator(ours, server_of_its_own.url, {str(other.runtime): "/run/ajhost"})
-            await operator.sees("queue-groups", "check", "--connect", status=78)
-            itself = await other.command("check", "--connect")
-            assert (itself.status, "queue_group" in itself.stderr) == (0, False), itself
-        finally:
-            await ours.destroy()
+    )
+    other = await start_host(
+        nats=server_of_its_own.url, handlers=handlers, modules=modules, sections=sections
+    )
+    operator = Operator(ours, server_of_its_own.url, {str(other.runtime): "/run/ajhost"})
+    await operator.sees("queue-groups", "check", "--connect", status=78)
+    itself = await other.command("check", "--connect")
+    assert (itself.status, "queue_group" in itself.stderr) == (0, False), itself
 
 
-async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+async def test_a_certificate_that_is_not_trusted(
+    tmp_path: Path, start_server: StartServer, new_host: NewHost
+) -> None:
     certificate, key = self_signed(tmp_path)
     other, _ = self_signed(tmp_path, "other")
     config = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
-    async with NatsServer(tmp_path, config=config) as server:
-        host = Host(
-            tmp_path, nats=server.url.replace("nats:", "tls:"), handlers={"sms:send": "shop:quick"},
-            modules={"shop": SHOP}, sections={"nats.tls": {"ca": "ca.pem"}, "runtime": {"user": getpass.getuser()}},
-        )  # fmt: skip
-        other.rename(host.directory / "ca.pem")
-        try:
-            operator = Operator(host, server.url)
-            await operator.sees("certificate", "check", "--connect", status=78)
-        finally:
-            await host.destroy()
+    server = await start_server(config=config)
+    host = new_host(
+        nats=server.url.replace("nats:", "tls:"),
+        handlers={"sms:send": "shop:quick"},
+        modules={"shop": SHOP},
+        sections={"nats.tls": {"ca": "ca.pem"}, "runtime": {"user": getpass.getuser()}},
+    )
+    other.rename(host.directory / "ca.pem")
+    operator = Operator(host, server.url)
+    await operator.sees("certificate", "check", "--connect", status=78)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
-async def test_a_file_system_that_is_full(tmp_path: Path) -> None:
+async def test_a_file_system_that_is_full(tmp_path: Path, new_host: NewHost) -> None:
     small = tmp_path / "small"
     small.mkdir()
     sections = {"runtime": {"directory": small, "user": getpass.getuser()}}
-    host = Host(
-        tmp_path, nats="nats://127.0.0.1:4222", handlers={"sms:send": "shop:quick"}, modules={"shop": SHOP},
+    host = new_host(
+        nats="nats://127.0.0.1:4222",
+        handlers={"sms:send": "shop:quick"},
+        modules={"shop": SHOP},
         sections=sections,
-    )  # fmt: skip
+    )
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", small], check=True)
     try:
         await Operator(host, "nats://127.0.0.1:4222", {str(small): "/run/ajhost"}).sees(
@@ -384,15 +387,13 @@ async def test_every_situation_of_the_page_is_made() -> None:
     assert len(made) >= 20
 
 
-async def test_workers_that_die_at_each_start(server_of_its_own: NatsServer, tmp_path: Path) -> None:
-    host = Host(
-        tmp_path, nats=server_of_its_own.url, handlers={"sms:send": "shop:quick"},
+async def test_workers_that_die_at_each_start(server_of_its_own: NatsServer, new_host: NewHost) -> None:
+    host = new_host(
+        nats=server_of_its_own.url,
+        handlers={"sms:send": "shop:quick"},
         modules={"shop": "import os\ndef lifespan(worker):\n    os._exit(9)\n" + SHOP},
         sections={"python": {"lifespan": "shop:lifespan"}},
-    )  # fmt: skip
-    try:
-        await host.launch()
-        await host.log("died")
-        await Operator(host, server_of_its_own.url).sees("crash-loop", "status", status=1)
-    finally:
-        await host.destroy()
+    )
+    await host.launch()
+    await host.log("died")
+    await Operator(host, server_of_its_own.url).sees("crash-loop", "status", status=1)

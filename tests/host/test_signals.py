@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
+from tests.support.factories import StartHost
 from tests.support.host import Host
-from tests.support.nats import NatsServer
 from tests.support.router import Router
 
 HANDLERS = """
@@ -88,10 +87,8 @@ NAMES = (
 )
 
 
-def _host(tmp_path: Path, server: NatsServer, preload: bool = True, prefix: str = "") -> Host:
-    return Host(
-        tmp_path,
-        nats=server.url,
+async def _host(start_host: StartHost, preload: bool = True, prefix: str = "") -> Host:
+    return await start_host(
         modules={"shop": f"import signal\n{prefix}\n{HANDLERS}"},
         handlers={name: f"shop:{name}" for name in NAMES},
         sections={"workers": {"count": 1}, "python": {"preload": preload}},
@@ -100,79 +97,79 @@ def _host(tmp_path: Path, server: NatsServer, preload: bool = True, prefix: str 
 
 @pytest.mark.parametrize("handler", ["end_children", "end_children_from_the_loop"])
 async def test_children_that_a_handler_forks_die_as_in_a_script_and_their_worker_stays(
-    nats_server: NatsServer, tmp_path: Path, handler: str
+    start_host: StartHost, router: Router, handler: str
 ) -> None:
-    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
-        before = host.workers()
-        for how, exits in (
-            ("SIGTERM", [-signal.SIGTERM] * 3),
-            ("SIGHUP", [-signal.SIGHUP] * 3),
-            ("SIGINT", None),
-            ("pool", []),
-        ):
-            reply = await router.request(handler, {"how": how}, deadline=25)
-            found = reply.json()["exits"]
-            # a child that has not got to its function yet dies by the signal itself
-            assert found == exits if exits is not None else set(found) <= {1, -signal.SIGINT}, how
-        assert (await router.request("pid", {})).json() == before[0]
-        assert host.workers() == before
-        assert "has left" not in host.log_text()
+    host = await _host(start_host)
+    before = host.workers()
+    for how, exits in (
+        ("SIGTERM", [-signal.SIGTERM] * 3),
+        ("SIGHUP", [-signal.SIGHUP] * 3),
+        ("SIGINT", None),
+        ("pool", []),
+    ):
+        reply = await router.request(handler, {"how": how}, deadline=25)
+        found = reply.json()["exits"]
+        # a child that has not got to its function yet dies by the signal itself
+        assert found == exits if exits is not None else set(found) <= {1, -signal.SIGINT}, how
+    assert (await router.request("pid", {})).json() == before[0]
+    assert host.workers() == before
+    assert "has left" not in host.log_text()
 
 
 @pytest.mark.parametrize("handler", ["fork_on_loop", "fork_in_thread"])
 async def test_a_forked_child_that_comes_back_from_its_handler_ends_and_answers_nothing(
-    nats_server: NatsServer, tmp_path: Path, handler: str
+    start_host: StartHost, router: Router, handler: str
 ) -> None:
-    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
-        before = host.workers()
-        for how, status in (("return", 0), ("exit", 7), ("raise", 1), ("await", 0)):
-            request = await router.send(handler, {"how": how}, deadline=6)
-            assert (await router.reply(request)).json() == status, how
-            assert (await router.request("pid", {})).json() == before[0]
-            assert len(request.replies) == 1, how
-        assert [p.pid for p in host.all_processes() if "worker" in p.title] == [before[0]]
+    host = await _host(start_host)
+    before = host.workers()
+    for how, status in (("return", 0), ("exit", 7), ("raise", 1), ("await", 0)):
+        request = await router.send(handler, {"how": how}, deadline=6)
+        assert (await router.reply(request)).json() == status, how
+        assert (await router.request("pid", {})).json() == before[0]
+        assert len(request.replies) == 1, how
+    assert [p.pid for p in host.all_processes() if "worker" in p.title] == [before[0]]
 
 
-async def test_signals_that_a_handler_blocks_are_unblocked(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
-        assert (await router.request("block", {})).body == b"blocked"
-        await host.log("the application has blocked SIGCHLD, SIGHUP, SIGINT")
-        assert (await router.request("sub_process", {}, deadline=6)).json() == 3
+async def test_signals_that_a_handler_blocks_are_unblocked(start_host: StartHost, router: Router) -> None:
+    host = await _host(start_host)
+    assert (await router.request("block", {})).body == b"blocked"
+    await host.log("the application has blocked SIGCHLD, SIGHUP, SIGINT")
+    assert (await router.request("sub_process", {}, deadline=6)).json() == 3
 
 
 async def test_a_handler_for_sigchld_is_put_back_so_that_sub_processes_are_waited_for(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
-    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
-        assert (await router.request("sub_process", {})).json() == 3
-        for _ in range(2):
-            await router.request("pid", {})
-            since = len(host.log_text().splitlines())
-            assert (await router.request("take", {"signal": "SIGCHLD"})).body == b"taken"
-            await host.log("set a handler for SIGCHLD (shop.on_signal): put back", since=since)
-            assert (await router.request("sub_process", {}, deadline=6)).json() == 3
+    host = await _host(start_host)
+    assert (await router.request("sub_process", {})).json() == 3
+    for _ in range(2):
+        await router.request("pid", {})
+        since = len(host.log_text().splitlines())
+        assert (await router.request("take", {"signal": "SIGCHLD"})).body == b"taken"
+        await host.log("set a handler for SIGCHLD (shop.on_signal): put back", since=since)
+        assert (await router.request("sub_process", {}, deadline=6)).json() == 3
 
 
 @pytest.mark.parametrize("preload", [True, False])
 async def test_a_handler_for_sigchld_set_at_import_is_undone(
-    nats_server: NatsServer, tmp_path: Path, preload: bool
+    start_host: StartHost, router: Router, preload: bool
 ) -> None:
     prefix = "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
-    async with _host(tmp_path, nats_server, preload, prefix), Router(nats_server.url) as router:
-        assert (await router.request("sub_process", {}, deadline=6)).json() == 3
+    await _host(start_host, preload, prefix)
+    assert (await router.request("sub_process", {}, deadline=6)).json() == 3
 
 
 async def test_a_handler_for_sigterm_is_put_back_and_another_one_is_named(
-    nats_server: NatsServer, tmp_path: Path
+    start_host: StartHost, router: Router
 ) -> None:
-    async with _host(tmp_path, nats_server) as host, Router(nats_server.url) as router:
-        for name in ("SIGTERM", "SIGUSR2", "SIGINT"):
-            await router.request("take", {"signal": name})
-            await host.log(f"set a handler for {name} (shop.on_signal): put back")
-        await router.request("take", {"signal": "SIGALRM"})
-        await host.log("set a handler for SIGALRM (shop.on_signal): if it raises")
-        worker = host.workers()[0]
-        os.kill(worker, signal.SIGINT)
-        assert (await router.request("pid", {})).json() == worker
-        os.kill(worker, signal.SIGTERM)
-        await host.log(f"worker 0 (pid {worker}) has left")
+    host = await _host(start_host)
+    for name in ("SIGTERM", "SIGUSR2", "SIGINT"):
+        await router.request("take", {"signal": name})
+        await host.log(f"set a handler for {name} (shop.on_signal): put back")
+    await router.request("take", {"signal": "SIGALRM"})
+    await host.log("set a handler for SIGALRM (shop.on_signal): if it raises")
+    worker = host.workers()[0]
+    os.kill(worker, signal.SIGINT)
+    assert (await router.request("pid", {})).json() == worker
+    os.kill(worker, signal.SIGTERM)
+    await host.log(f"worker 0 (pid {worker}) has left")

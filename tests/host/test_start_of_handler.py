@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
-from tests.support.nats import NatsServer
+from tests.support.factories import StartHost
 from tests.support.router import Report, Router, Verdict
 
 HANDLERS = {"work": "work", "sync": "work_sync", "block": "block_loop", "exit": "exit_now", "echo": "echo"}
@@ -24,54 +23,48 @@ def runs(record: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("fault", ["block", "exit"])
 async def test_what_comes_together_with_a_task_that_takes_its_worker_away_runs_elsewhere(
-    nats_server: NatsServer, tmp_path: Path, fault: str
+    tmp_path: Path, start_host: StartHost, router: Router, fault: str
 ) -> None:
     record = tmp_path / "runs"
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=ONE),
-        Router(nats_server.url) as router,
-    ):
-        first = await router.send(fault, {"block_ms": 4000}, deadline=20)
-        # in the same chunk, and there is a slot for each
-        requests = [
-            await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)
-        ]
-        replies = await asyncio.gather(*map(router.reply, requests))
-        assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
-        assert fault == "exit" or not first.replies, "the others are answered while it blocks"
-        assert runs(record) == dict.fromkeys((request.id for request in requests), 1)
-        assert (await router.reply(first)).word == ("worker died:" if fault == "exit" else ":")
+    await start_host(handlers=HANDLERS, sections=ONE)
+    first = await router.send(fault, {"block_ms": 4000}, deadline=20)
+    # in the same chunk, and there is a slot for each
+    requests = [
+        await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)
+    ]
+    replies = await asyncio.gather(*map(router.reply, requests))
+    assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+    assert fault == "exit" or not first.replies, "the others are answered while it blocks"
+    assert runs(record) == dict.fromkeys((request.id for request in requests), 1)
+    assert (await router.reply(first)).word == ("worker died:" if fault == "exit" else ":")
 
 
 @pytest.mark.parametrize("route", ["work", "sync"])
 async def test_what_a_new_worker_pulls_together_with_a_task_that_takes_it_away_runs_elsewhere(
-    nats_server: NatsServer, tmp_path: Path, route: str
+    tmp_path: Path, start_host: StartHost, router: Router, route: str
 ) -> None:
     """Tasks that kill their workers wait before others: each new worker pulls as many as it has slots."""
     record = tmp_path / "runs"
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections=ONE) as host,
-        Router(nats_server.url) as router,
-    ):
-        stopped = host.kill(0, signal.SIGSTOP)  # what comes is taken over, and waits for the next worker
-        poison = [await router.send("exit", {}, deadline=20) for _ in range(2)]
-        requests = [
-            await router.send(route, {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)
-        ]
-        await asyncio.gather(*map(router.reply, requests))
-        if route == "work":
-            assert {request.verdict for request in requests} == {Verdict.COMPLETE}
-        # a thread may have begun, and not have come to its first line
-        assert Report(tuple(requests)).words.keys() <= {"worker died:"}
-        found = runs(record)
-        assert all(found[request.id] == 1 for request in requests if request.verdict is Verdict.COMPLETE)
-        assert set(found.values()) == {1}
-        assert {(await router.reply(one)).word for one in poison} == {"worker died:"}
-        assert stopped not in host.workers().values()
+    host = await start_host(handlers=HANDLERS, sections=ONE)
+    stopped = host.kill(0, signal.SIGSTOP)  # what comes is taken over, and waits for the next worker
+    poison = [await router.send("exit", {}, deadline=20) for _ in range(2)]
+    requests = [
+        await router.send(route, {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)
+    ]
+    await asyncio.gather(*map(router.reply, requests))
+    if route == "work":
+        assert {request.verdict for request in requests} == {Verdict.COMPLETE}
+    # a thread may have begun, and not have come to its first line
+    assert Report(tuple(requests)).words.keys() <= {"worker died:"}
+    found = runs(record)
+    assert all(found[request.id] == 1 for request in requests if request.verdict is Verdict.COMPLETE)
+    assert set(found.values()) == {1}
+    assert {(await router.reply(one)).word for one in poison} == {"worker died:"}
+    assert stopped not in host.workers().values()
 
 
 async def test_what_a_worker_has_pulled_and_not_begun_runs_elsewhere_while_it_hangs(
-    nats_server: NatsServer, tmp_path: Path
+    tmp_path: Path, start_host: StartHost, router: Router
 ) -> None:
     """Slots that become free in one turn of the loop are filled in it, and the first task that begins blocks."""
     record = tmp_path / "runs"
@@ -85,21 +78,16 @@ async def end(task):
 """
     sections = {"workers": {"count": 1, "concurrency": 5, "backlog": 50}}
     handlers = {**HANDLERS, "wait": "together:wait", "end": "together:end"}
-    async with (
-        Host(
-            tmp_path, nats=nats_server.url, handlers=handlers, modules={"together": source}, sections=sections
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        waiting = [await router.send("wait", {}, deadline=20) for _ in range(4)]
-        await host.running(4)
-        together = [await router.send(route, {"block_ms": 4000}, deadline=20) for route in ("end", "block")]
-        requests = [
-            await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(8)
-        ]
-        replies = await asyncio.gather(*map(router.reply, requests))
-        assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
-        assert not together[1].replies, "they are answered while it blocks"
-        assert runs(record) == dict.fromkeys((request.id for request in requests), 1)
-        for request in (*waiting, *together):
-            assert (await router.reply(request)).verdict is Verdict.COMPLETE
+    host = await start_host(handlers=handlers, modules={"together": source}, sections=sections)
+    waiting = [await router.send("wait", {}, deadline=20) for _ in range(4)]
+    await host.running(4)
+    together = [await router.send(route, {"block_ms": 4000}, deadline=20) for route in ("end", "block")]
+    requests = [
+        await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(8)
+    ]
+    replies = await asyncio.gather(*map(router.reply, requests))
+    assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
+    assert not together[1].replies, "they are answered while it blocks"
+    assert runs(record) == dict.fromkeys((request.id for request in requests), 1)
+    for request in (*waiting, *together):
+        assert (await router.reply(request)).verdict is Verdict.COMPLETE

@@ -39,9 +39,9 @@ from ajhost.ledger.layout import (
     TOKEN_PLACES,
     Word,
 )
+from tests.support.factories import StartHost
 from tests.support.host import Host
 from tests.support.host_parts import until
-from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
 
 HANDLERS: dict[str, str | dict[str, object]] = {
@@ -265,120 +265,104 @@ async def hang(host: Host, router: Router, count: int) -> list[int]:
 
 @pytest.mark.parametrize(("writes", "fate"), _FATES)
 async def test_stray_writes_end_neither_supervision_nor_service(
-    nats_server: NatsServer, tmp_path: Path, writes: list[Callable[[Words], None]], fate: str
+    start_host: StartHost, router: Router, writes: list[Callable[[Words], None]], fate: str
 ) -> None:
     workers = {"count": len(writes) + 1, "kill_grace": 0.3}
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": workers}) as host,
-        Router(nats_server.url) as router,
-    ):
-        before = host.workers()
-        ledgers = {slot: ledger_of(host, pid) for slot, pid in before.items()}
-        busy = [await router.send("work", {"sleep_ms": 1000}, deadline=6) for _ in range(5 * len(before))]
-        await host.running(len(busy))
-        slots = await hang(host, router, len(writes)) if fate == "hangs" else list(range(len(writes)))
-        for slot, write in zip(slots, writes, strict=True):
-            with ledger_words(ledgers[slot]) as words:
-                write(words)
-        if fate == "dies":
-            for slot in slots:
-                host.kill(slot)
-        if fate != "lives":
-            for slot in slots:
-                await host.refilled(slot, before[slot])
-        async with asyncio.timeout(10):  # what those bytes belonged to may be lost, and nothing else
-            await router.settled(busy)
-        # all that comes later is served
-        async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
-            await load.sent(100)
-        report = load.report()
-        if fate != "lives":
-            assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
-        else:
-            assert not report.no_responders, report
-        assert (await host.command("status")).status in (0, 1)
-        # and supervision goes on: the next deaths are noticed, and replaced
-        present = host.workers()
-        left = [slot for slot in before if slot not in slots or fate == "lives"]
-        for slot in left:
+    host = await start_host(handlers=HANDLERS, sections={"workers": workers})
+    before = host.workers()
+    ledgers = {slot: ledger_of(host, pid) for slot, pid in before.items()}
+    busy = [await router.send("work", {"sleep_ms": 1000}, deadline=6) for _ in range(5 * len(before))]
+    await host.running(len(busy))
+    slots = await hang(host, router, len(writes)) if fate == "hangs" else list(range(len(writes)))
+    for slot, write in zip(slots, writes, strict=True):
+        with ledger_words(ledgers[slot]) as words:
+            write(words)
+    if fate == "dies":
+        for slot in slots:
             host.kill(slot)
-        for slot in left:
-            await host.refilled(slot, present[slot])
-        async with router.load("echo", b"alive", rate=200, deadline=5) as load:
-            await load.sent(50)
-        report = load.report()
+    if fate != "lives":
+        for slot in slots:
+            await host.refilled(slot, before[slot])
+    async with asyncio.timeout(10):  # what those bytes belonged to may be lost, and nothing else
+        await router.settled(busy)
+    # all that comes later is served
+    async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=5) as load:
+        await load.sent(100)
+    report = load.report()
+    if fate != "lives":
         assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
-        assert not host.output.having("Traceback"), host.log_text()
+    else:
+        assert not report.no_responders, report
+    assert (await host.command("status")).status in (0, 1)
+    # and supervision goes on: the next deaths are noticed, and replaced
+    present = host.workers()
+    left = [slot for slot in before if slot not in slots or fate == "lives"]
+    for slot in left:
+        host.kill(slot)
+    for slot in left:
+        await host.refilled(slot, present[slot])
+    async with router.load("echo", b"alive", rate=200, deadline=5) as load:
+        await load.sent(50)
+    report = load.report()
+    assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+    assert not host.output.having("Traceback"), host.log_text()
 
 
 @pytest.mark.parametrize("write", [ones, zeros])
 async def test_a_worker_whose_ledger_was_written_over_goes_on_with_its_connection(
-    nats_server: NatsServer, tmp_path: Path, write: Callable[[Words], None]
+    start_host: StartHost, router: Router, write: Callable[[Words], None]
 ) -> None:
-    async with (
-        Host(
-            tmp_path, nats=nats_server.url, handlers={"work": "work"}, sections={"workers": {"count": 1}}
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        (pid,) = host.workers().values()
-        with ledger_words(ledger_of(host, pid)) as words:
-            write(words)
-        async with router.load("work", {"sleep_ms": 2}, rate=200, deadline=5) as load:
-            await load.sent(100)
-        report = load.report()
-        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
-        assert list(host.workers().values()) == [pid]
+    host = await start_host(handlers={"work": "work"}, sections={"workers": {"count": 1}})
+    (pid,) = host.workers().values()
+    with ledger_words(ledger_of(host, pid)) as words:
+        write(words)
+    async with router.load("work", {"sleep_ms": 2}, rate=200, deadline=5) as load:
+        await load.sent(100)
+    report = load.report()
+    assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+    assert list(host.workers().values()) == [pid]
 
 
 @pytest.mark.parametrize("writes", GROUPS, ids=names)
 async def test_stray_writes_do_not_keep_the_next_start_from_serving(
-    nats_server: NatsServer, tmp_path: Path, writes: list[Callable[[Words], None]]
+    start_host: StartHost, router: Router, writes: list[Callable[[Words], None]]
 ) -> None:
-    async with (
-        Host(
-            tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"count": len(writes)}}
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        for _ in range(4 * len(writes)):
-            await router.send("work", {"sleep_ms": 60_000}, deadline=3)
-        await host.running(4 * len(writes))
-        host.signal_all(signal.SIGSTOP)
-        for pid, write in zip(host.workers().values(), writes, strict=True):
-            with ledger_words(ledger_of(host, pid)) as words:
-                write(words)
-        host.signal_all()
-        await host.wait()
-        await host.restart()
-        assert (await router.request("echo", b"alive")).body == b"alive"
-        served = host.workers()
-        host.kill(0)
-        await host.refilled(0, served[0])
+    host = await start_host(handlers=HANDLERS, sections={"workers": {"count": len(writes)}})
+    for _ in range(4 * len(writes)):
+        await router.send("work", {"sleep_ms": 60_000}, deadline=3)
+    await host.running(4 * len(writes))
+    host.signal_all(signal.SIGSTOP)
+    for pid, write in zip(host.workers().values(), writes, strict=True):
+        with ledger_words(ledger_of(host, pid)) as words:
+            write(words)
+    host.signal_all()
+    await host.wait()
+    await host.restart()
+    assert (await router.request("echo", b"alive")).body == b"alive"
+    served = host.workers()
+    host.kill(0)
+    await host.refilled(0, served[0])
 
 
 @pytest.mark.parametrize("writes", GROUPS, ids=names)
 async def test_stray_writes_in_the_supervisors_ledger_end_neither_supervision_nor_service(
-    nats_server: NatsServer, tmp_path: Path, writes: list[Callable[[Words], None]]
+    start_host: StartHost, router: Router, writes: list[Callable[[Words], None]]
 ) -> None:
     workers = {"count": len(writes), "kill_grace": 0.3}
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": workers}) as host,
-        Router(nats_server.url) as router,
-    ):
-        before, own = host.workers(), ledger_of(host, host.pid)
-        # workers have it mapped as well
-        for slot, write in enumerate(writes):
-            with ledger_words(own) as words:
-                write(words)
-            host.kill(slot)
-        for slot in before:
-            await host.refilled(slot, before[slot])
-        async with router.load("echo", b"alive", rate=200, deadline=5) as load:
-            await load.sent(100)
-        report = load.report()
-        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
-        assert (await host.command("status")).status == 0
-        hanging = (await hang(host, router, 1))[0]
-        old = host.workers()[hanging]
-        await host.refilled(hanging, old)
+    host = await start_host(handlers=HANDLERS, sections={"workers": workers})
+    before, own = host.workers(), ledger_of(host, host.pid)
+    # workers have it mapped as well
+    for slot, write in enumerate(writes):
+        with ledger_words(own) as words:
+            write(words)
+        host.kill(slot)
+    for slot in before:
+        await host.refilled(slot, before[slot])
+    async with router.load("echo", b"alive", rate=200, deadline=5) as load:
+        await load.sent(100)
+    report = load.report()
+    assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+    assert (await host.command("status")).status == 0
+    hanging = (await hang(host, router, 1))[0]
+    old = host.workers()[hanging]
+    await host.refilled(hanging, old)

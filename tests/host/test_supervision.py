@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import processes
+from tests.support.factories import Enter, StartHost
 from tests.support.host import Host
 from tests.support.host_parts import until
-from tests.support.launched_host import LaunchedHost
 from tests.support.nats import NatsServer
 from tests.support.router import Router
 
@@ -33,31 +33,24 @@ def no_descriptors(pid: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
-async def test_three_seconds_without_a_descriptor_end_nothing(
-    nats_server: NatsServer, tmp_path: Path
-) -> None:
-    async with (
-        Host(
-            tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}}
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        before = host.workers()
-        async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=10) as load:
-            with no_descriptors(host.pid):
-                host.kill(0)
-                await load.sent(300)
-            await host.refilled(0, before[0])
-            await load.sent(100)
-            # what comes after it is as before it
-            hanging = await router.send("block", {"block_ms": 60_000}, deadline=3)
-            assert (await router.reply(hanging)).word == "deadline exceeded:"
-            await host.log("died: SIGKILL", since=len(host.output.having("")) - 1)
-            await until(lambda: len(host.workers()) == 2)
-        report = load.report()
-        assert not report.silent, report
-        assert not report.no_responders, report
-        assert len(host.output.having("supervision")) < 50, host.log_text()
+async def test_three_seconds_without_a_descriptor_end_nothing(start_host: StartHost, router: Router) -> None:
+    host = await start_host(handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}})
+    before = host.workers()
+    async with router.load("work", {"sleep_ms": 2}, rate=100, deadline=10) as load:
+        with no_descriptors(host.pid):
+            host.kill(0)
+            await load.sent(300)
+        await host.refilled(0, before[0])
+        await load.sent(100)
+        # what comes after it is as before it
+        hanging = await router.send("block", {"block_ms": 60_000}, deadline=3)
+        assert (await router.reply(hanging)).word == "deadline exceeded:"
+        await host.log("died: SIGKILL", since=len(host.output.having("")) - 1)
+        await until(lambda: len(host.workers()) == 2)
+    report = load.report()
+    assert not report.silent, report
+    assert not report.no_responders, report
+    assert len(host.output.having("supervision")) < 50, host.log_text()
 
 
 REFUSES = """
@@ -80,34 +73,33 @@ _PIDFD_SEND_SIGNAL = 424
 _GETSOCKOPT = {"x86_64": 55, "aarch64": 209}.get(platform.machine(), 0)
 
 
-class Restricted(LaunchedHost):
+class Restricted(Host):
     """A host that may not make one system call; by default signal by pidfd."""
 
     launcher = (sys.executable, "-c", REFUSES, str(_PIDFD_SEND_SIGNAL))
 
 
 async def test_without_pidfd_send_signal_hanging_and_dead_workers_are_replaced(
-    nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, tmp_path: Path, enter: Enter, router: Router
 ) -> None:
-    async with (
+    host = await enter(
         Restricted(
             tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}}
-        ) as host,
-        Router(nats_server.url) as router,
-    ):
-        for _ in range(2):
-            before = set(host.workers().values())
-            hanging = await router.send("block", {"block_ms": 60_000}, deadline=3)
-            assert (await router.reply(hanging)).word == "deadline exceeded:"
-            await until(lambda: before - set(host.workers().values()))  # noqa: B023 - within this turn
-            await until(lambda: len(host.workers()) == 2)
-        assert host.output.having("block_loop")
-        served = host.workers()
-        host.kill(1)
-        await host.refilled(1, served[1])
-        assert (await router.request("echo", b"alive")).body == b"alive"
-        processes.send(served[0], signal.SIGTERM)
-        await host.refilled(0, served[0])
+        )
+    )
+    for _ in range(2):
+        before = set(host.workers().values())
+        hanging = await router.send("block", {"block_ms": 60_000}, deadline=3)
+        assert (await router.reply(hanging)).word == "deadline exceeded:"
+        await until(lambda: before - set(host.workers().values()))  # noqa: B023 - within this turn
+        await until(lambda: len(host.workers()) == 2)
+    assert host.output.having("block_loop")
+    served = host.workers()
+    host.kill(1)
+    await host.refilled(1, served[1])
+    assert (await router.request("echo", b"alive")).body == b"alive"
+    processes.send(served[0], signal.SIGTERM)
+    await host.refilled(0, served[0])
 
 
 @pytest.mark.skipif(not _GETSOCKOPT, reason="the number of getsockopt(2) is not known here")

@@ -7,12 +7,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from tests.support.factories import NewHost
 from tests.support.host import Host
 from tests.support.nats import NatsServer
 from tests.support.router import Router
@@ -176,11 +176,8 @@ async def test_a_host_that_goes_away_is_told_and_found_again(host: Host) -> None
         )
 
 
-async def test_no_host_is_an_error(tmp_path: Path, server: NatsServer) -> None:
-    host = Host(tmp_path, nats=server.url)
-    try:
-        async with terminal(host) as top:
-            assert await top.ended() == 3
-            assert top.screen[0].startswith("no ajhost runs on ")
-    finally:
-        await host.destroy()
+async def test_no_host_is_an_error(server: NatsServer, new_host: NewHost) -> None:
+    host = new_host(nats=server.url)
+    async with terminal(host) as top:
+        assert await top.ended() == 3
+        assert top.screen[0].startswith("no ajhost runs on ")

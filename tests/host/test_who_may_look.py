@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from ajhost.roles.control_client import view
+from tests.support.factories import StartHost
 from tests.support.host import Host, steady
-from tests.support.nats import NatsServer
 from tests.support.program import CommandResult, run
 from tests.support.router import Router
 
@@ -54,60 +54,53 @@ def readable() -> Iterator[Path]:
         yield Path(name)
 
 
-async def test_a_member_of_the_group_may_look(nats_server: NatsServer, readable: Path) -> None:
-    async with (
-        Host(readable, nats=nats_server.url, handlers={"echo": "echo", "work": "work"}) as host,
-        Router(nats_server.url) as router,
-    ):
-        failed = await router.send("work", {"kind": "error"})
-        await router.settled([failed])
-        host.runtime.chmod(0o750)
-        for path in (host.runtime, host.runtime / "view"):
-            os.chown(path, 0, GROUP)
-        result = await as_somebody(readable, host, GROUP, "status")
-        assert (result.status, result.stderr) == (0, ""), result
-        assert steady(json.loads(result.stdout)) == steady(await host.status())
-        assert (await as_somebody(readable, host, GROUP, "tasks")).stdout == "[]\n"
-        attempts = await as_somebody(readable, host, GROUP, "attempts")
-        assert (attempts.status, attempts.stderr) == (0, ""), attempts
-        assert [attempt["id"] for attempt in json.loads(attempts.stdout)] == [failed.id]
+async def test_a_member_of_the_group_may_look(readable: Path, start_host: StartHost, router: Router) -> None:
+    host = await start_host(directory=readable, handlers={"echo": "echo", "work": "work"})
+    failed = await router.send("work", {"kind": "error"})
+    await router.settled([failed])
+    host.runtime.chmod(0o750)
+    for path in (host.runtime, host.runtime / "view"):
+        os.chown(path, 0, GROUP)
+    result = await as_somebody(readable, host, GROUP, "status")
+    assert (result.status, result.stderr) == (0, ""), result
+    assert steady(json.loads(result.stdout)) == steady(await host.status())
+    assert (await as_somebody(readable, host, GROUP, "tasks")).stdout == "[]\n"
+    attempts = await as_somebody(readable, host, GROUP, "attempts")
+    assert (attempts.status, attempts.stderr) == (0, ""), attempts
+    assert [attempt["id"] for attempt in json.loads(attempts.stdout)] == [failed.id]
 
 
-async def test_nobody_else_may(nats_server: NatsServer, readable: Path) -> None:
-    async with Host(readable, nats=nats_server.url) as host:
-        os.chown(host.runtime, 0, GROUP)
-        host.runtime.chmod(0o750)
-        result = await as_somebody(readable, host, GROUP + 1, "status")
-        assert (result.status, result.stdout) == (3, "")
-        assert "Permission denied" in result.stderr
-        unreadable = await as_somebody(readable, host, GROUP, "status", 0o600)
-        assert (unreadable.status, unreadable.stderr) == (
-            78,
-            f"{readable}/settings.toml: Permission denied; ask as root or as a member of the host's group\n",
-        )
+async def test_nobody_else_may(readable: Path, start_host: StartHost) -> None:
+    host = await start_host(directory=readable)
+    os.chown(host.runtime, 0, GROUP)
+    host.runtime.chmod(0o750)
+    result = await as_somebody(readable, host, GROUP + 1, "status")
+    assert (result.status, result.stdout) == (3, "")
+    assert "Permission denied" in result.stderr
+    unreadable = await as_somebody(readable, host, GROUP, "status", 0o600)
+    assert (unreadable.status, unreadable.stderr) == (
+        78,
+        f"{readable}/settings.toml: Permission denied; ask as root or as a member of the host's group\n",
+    )
 
 
-async def test_what_is_to_act_and_what_holds_payloads_is_not_for_the_group(
-    nats_server: NatsServer, tmp_path: Path
-) -> None:
-    async with Host(tmp_path, nats=nats_server.url) as host:
-        modes = {
-            path.relative_to(host.runtime).parts[0]: stat.S_IMODE(path.stat().st_mode)
-            for path in host.runtime.iterdir()
-        }
-        assert modes["view"] == 0o660
-        assert {name for name, mode in modes.items() if mode & 0o077 and name != "view"} == set()
+async def test_what_is_to_act_and_what_holds_payloads_is_not_for_the_group(host: Host) -> None:
+    modes = {
+        path.relative_to(host.runtime).parts[0]: stat.S_IMODE(path.stat().st_mode)
+        for path in host.runtime.iterdir()
+    }
+    assert modes["view"] == 0o660
+    assert {name for name, mode in modes.items() if mode & 0o077 and name != "view"} == set()
 
 
-async def test_readers_that_do_not_read_hold_nobody_up(nats_server: NatsServer, tmp_path: Path) -> None:
-    async with Host(tmp_path, nats=nats_server.url) as host:
-        held = []
-        for _ in range(64):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(str(host.runtime / "view"))
-            held.append(sock)
-        assert (await host.command("status")).status == 0
-        for sock in held:
-            sock.close()
-        # who comes while the others are not gone yet is turned away, and comes again
-        assert (await asyncio.to_thread(view, host.runtime)).count == 2
+async def test_readers_that_do_not_read_hold_nobody_up(host: Host) -> None:
+    held = []
+    for _ in range(64):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(host.runtime / "view"))
+        held.append(sock)
+    assert (await host.command("status")).status == 0
+    for sock in held:
+        sock.close()
+    # who comes while the others are not gone yet is turned away, and comes again
+    assert (await asyncio.to_thread(view, host.runtime)).count == 2

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host
+from tests.support.factories import Enter, StartHost
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict, headers_of, new_id, rfc3339, task_json
 
@@ -30,17 +29,15 @@ class _Behind(Router):
 
 
 async def test_what_one_worker_has_learned_of_the_clock_all_know_after_a_reload_too(
-    nats_server: NatsServer, tmp_path: Path
+    nats_server: NatsServer, start_host: StartHost, enter: Enter
 ) -> None:
-    async with (
-        Host(tmp_path, nats=nats_server.url, handlers={"echo": "echo"}) as host,
-        _Behind(nats_server.url) as router,
-    ):
-        end = time.monotonic() + 45.0
-        while await router.ask() is not Verdict.COMPLETE:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.2)  # a router's pace: what a worker learns takes half a minute of requests
-        await host.log("this clock is 10.")
-        for _ in range(2):
-            assert (await host.reload()).status == 0
-            assert [await router.ask() for _ in range(60)] == [Verdict.COMPLETE] * 60
+    host = await start_host(handlers={"echo": "echo"})
+    router = await enter(_Behind(nats_server.url))
+    end = time.monotonic() + 45.0
+    while await router.ask() is not Verdict.COMPLETE:
+        assert time.monotonic() < end
+        await asyncio.sleep(0.2)  # a router's pace: what a worker learns takes half a minute of requests
+    await host.log("this clock is 10.")
+    for _ in range(2):
+        assert (await host.reload()).status == 0
+        assert [await router.ask() for _ in range(60)] == [Verdict.COMPLETE] * 60

@@ -8,8 +8,7 @@ import re
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from selenium import webdriver
@@ -17,6 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.support.factories import StartHost
 from tests.support.host import Host, Section
 from tests.support.nats import NatsServer
 from tests.support.router import Router
@@ -32,10 +32,9 @@ def listen() -> str:
 
 
 @pytest.fixture
-async def host(nats_server: NatsServer, tmp_path: Path, listen: str) -> AsyncIterator[Host]:
+async def host(start_host: StartHost, nats_server: NatsServer, listen: str) -> Host:
     sections: dict[str, Section] = {"http": {"listen": listen}, "workers": {"count": 2}}
-    async with Host(tmp_path, nats=nats_server.url, handlers=ROUTES, sections=sections) as made:
-        yield made
+    return await start_host(nats=nats_server.url, handlers=ROUTES, sections=sections)
 
 
 def text(browser: webdriver.Chrome, place: str) -> str:
@@ -52,33 +51,31 @@ async def open_page(browser: webdriver.Chrome, listen: str) -> None:
 
 
 async def test_an_operator_sees_what_the_host_does(
-    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome, router: Router
 ) -> None:
     await open_page(browser, listen)
     assert text(browser, "state") == "ready: 2 of 2 workers serve"
     assert nats_server.url.removeprefix("nats://") in text(browser, "facts")
-    async with Router(nats_server.url) as router:
-        working = asyncio.create_task(router.request("work", {"sleep_ms": 5000}))
-        for _ in range(5):
-            await router.request("echo")
-        await router.request("fail")
-        await until(browser, lambda b: "work" in text(b, "tasks-rows"))
-        await until(browser, lambda b: "handler error" in text(b, "attempts-rows"))
-        await router.request("kill")
-        await until(browser, lambda b: "worker died" in text(b, "attempts-rows"))
-        await until(browser, lambda b: "died" in text(b, "events"))
-        await working
+    working = asyncio.create_task(router.request("work", {"sleep_ms": 5000}))
+    for _ in range(5):
+        await router.request("echo")
+    await router.request("fail")
+    await until(browser, lambda b: "work" in text(b, "tasks-rows"))
+    await until(browser, lambda b: "handler error" in text(b, "attempts-rows"))
+    await router.request("kill")
+    await until(browser, lambda b: "worker died" in text(b, "attempts-rows"))
+    await until(browser, lambda b: "died" in text(b, "events"))
+    await working
     await until(browser, lambda b: text(b, "tasks-rows").strip() == "none")
     assert browser.get_log("browser") == []  # type: ignore[no-untyped-call]
 
 
 async def test_the_filter_narrows_the_attempts_by_keyboard_alone(
-    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+    host: Host, listen: str, browser: webdriver.Chrome, router: Router
 ) -> None:
     await open_page(browser, listen)
-    async with Router(nats_server.url) as router:
-        await router.request("fail")
-        await router.request("kill")
+    await router.request("fail")
+    await router.request("kill")
     await until(browser, lambda b: "worker died" in text(b, "attempts-rows"))
     body = browser.find_element(By.TAG_NAME, "body")
     for _ in range(60):  # the skip link, the tables and their titles, the filter
@@ -93,12 +90,11 @@ async def test_the_filter_narrows_the_attempts_by_keyboard_alone(
 
 
 async def test_tables_are_sorted_by_the_titles_of_their_columns_by_keyboard(
-    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+    host: Host, listen: str, browser: webdriver.Chrome, router: Router
 ) -> None:
-    async with Router(nats_server.url) as router:
-        for _ in range(3):
-            await router.request("fail")
-        await router.request("echo")
+    for _ in range(3):
+        await router.request("fail")
+    await router.request("echo")
     await open_page(browser, listen)
     await until(browser, lambda b: "fail" in text(b, "routes-rows"))
     titles = browser.find_elements(By.CSS_SELECTOR, "#routes thead th")
@@ -143,11 +139,10 @@ async def test_a_drained_host_and_one_without_its_server_say_so_and_come_back(
 
 
 async def test_a_screen_reader_hears_state_tables_and_their_order(
-    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+    host: Host, listen: str, browser: webdriver.Chrome, router: Router
 ) -> None:
     """By the accessibility tree that Chromium gives to screen readers."""
-    async with Router(nats_server.url) as router:
-        await router.request("fail")
+    await router.request("fail")
     await open_page(browser, listen)
     await until(browser, lambda b: "handler error" in text(b, "attempts-rows"))
     browser.execute_cdp_cmd("Accessibility.enable", {})
@@ -235,11 +230,10 @@ async def test_everything_has_a_name_for_a_screen_reader(
 
 
 async def test_on_a_phone_only_tables_scroll_sideways_and_an_attempt_is_read_without(
-    host: Host, nats_server: NatsServer, listen: str, browser: webdriver.Chrome
+    host: Host, listen: str, browser: webdriver.Chrome, router: Router
 ) -> None:
-    async with Router(nats_server.url) as router:
-        await router.request("fail")
-        await router.request("work", {"kind": "error", "text": "x" * 600})
+    await router.request("fail")
+    await router.request("work", {"kind": "error", "text": "x" * 600})
     await asyncio.to_thread(browser.set_window_size, 500, 900)
     try:
         await open_page(browser, listen)

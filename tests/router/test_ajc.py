@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.router.events import TaskEvents
-from tests.support.host import Host
+from tests.support.factories import Enter, NewHost, StartHost
 from tests.support.nats import NatsServer
 from tests.support.program import Program, run
 
@@ -22,12 +22,12 @@ async def stored_task(ajc: Path, context: dict[str, str], id: str) -> dict[str, 
 
 
 async def test_ajc_processes_tasks_by_a_host(
-    ajc: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
+    ajc: Path, jetstream: NatsServer, context: dict[str, str], new_host: NewHost
 ) -> None:
     created = await run(ajc, "queues", "add", "EMAIL", "--run-time", "30s", env=context)
     assert created.status == 0, created
     handlers = {"email:new": "echo"}
-    async with Host(tmp_path, nats=jetstream.url, handlers=handlers), TaskEvents(jetstream.url) as events:
+    async with new_host(handlers=handlers), TaskEvents(jetstream.url) as events:
         process = (ajc, "tasks", "process", "email:new", "EMAIL", "5", "--remote")
         async with Program(*process, env=context):
             added = await run(
@@ -43,7 +43,7 @@ async def test_ajc_processes_tasks_by_a_host(
 
 
 async def test_ajc_shows_the_error_of_a_handler(
-    ajc: Path, jetstream: NatsServer, context: dict[str, str], tmp_path: Path
+    ajc: Path, jetstream: NatsServer, context: dict[str, str], start_host: StartHost, enter: Enter
 ) -> None:
     created = await run(ajc, "queues", "add", "EMAIL", "--run-time", "30s", env=context)
     assert created.status == 0, created
@@ -57,18 +57,18 @@ async def test_ajc_shows_the_error_of_a_handler(
         )
     }
     handlers = {"email:bad": "plain:error", "email:worse": "plain:terminate"}
-    host = Host(tmp_path, nats=jetstream.url, handlers=handlers, modules=modules)
-    async with host, TaskEvents(jetstream.url) as events:
-        for kind, state, text in (
-            ("email:bad", "retry", "the mail server is down"),
-            ("email:worse", "terminated", "no such recipient: terminate task"),
-        ):
-            async with Program(ajc, "tasks", "process", kind, "EMAIL", "5", "--remote", env=context):
-                added = await run(ajc, "tasks", "add", kind, "{}", "--queue", "EMAIL", env=context)
-                assert added.status == 0, added
-                done = await events.until("complete", "retry", "terminated", "expired")
-                assert done["state"] == state
-            task = await stored_task(ajc, context, done["task_id"])
-            assert (task["state"], task["tries"]) == (state, 1)
-            assert task["last_err"].endswith(text)
-            assert task["last_err"].startswith("handler error:") is (state == "retry")
+    await start_host(handlers=handlers, modules=modules)
+    events = await enter(TaskEvents(jetstream.url))
+    for kind, state, text in (
+        ("email:bad", "retry", "the mail server is down"),
+        ("email:worse", "terminated", "no such recipient: terminate task"),
+    ):
+        async with Program(ajc, "tasks", "process", kind, "EMAIL", "5", "--remote", env=context):
+            added = await run(ajc, "tasks", "add", kind, "{}", "--queue", "EMAIL", env=context)
+            assert added.status == 0, added
+            done = await events.until("complete", "retry", "terminated", "expired")
+            assert done["state"] == state
+        task = await stored_task(ajc, context, done["task_id"])
+        assert (task["state"], task["tries"]) == (state, 1)
+        assert task["last_err"].endswith(text)
+        assert task["last_err"].startswith("handler error:") is (state == "retry")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.host import Host
+from tests.support.factories import NewHost
 from tests.support.nats import NatsServer
 from tests.support.program import run
 
@@ -64,9 +64,9 @@ async def route_tasks(
 
 
 async def test_each_outcome_is_stored_as_what_it_is(
-    library_router: Path, jetstream: NatsServer, tmp_path: Path
+    library_router: Path, jetstream: NatsServer, new_host: NewHost
 ) -> None:
-    async with Host(tmp_path, nats=jetstream.url, handlers={"test": "work"}):
+    async with new_host(handlers={"test": "work"}):
         tasks = await route_tasks(
             library_router,
             jetstream,
@@ -103,23 +103,23 @@ async def on_the_third_try(task: Task) -> dict[str, int]:
 
 
 async def test_a_failed_task_comes_back_until_it_completes(
-    library_router: Path, jetstream: NatsServer, tmp_path: Path
+    library_router: Path, jetstream: NatsServer, new_host: NewHost
 ) -> None:
     handlers = {"test": "flaky:on_the_third_try"}
-    async with Host(tmp_path, nats=jetstream.url, handlers=handlers, modules={"flaky": FLAKY}):
+    async with new_host(handlers=handlers, modules={"flaky": FLAKY}):
         [task] = await route_tasks(library_router, jetstream, ["test"], [("test", None, 1)], max_tries=5)
     assert (task.state, task.tries, task.result) == ("complete", 3, b'{"tries":3}')
     assert [error[-5:] for error in task.errors] == ["try 1", "try 2"]
 
 
 async def test_bytes_are_stored_unmodified(
-    library_router: Path, jetstream: NatsServer, tmp_path: Path
+    library_router: Path, jetstream: NatsServer, new_host: NewHost
 ) -> None:
     modules = {
         "raw": "def every_byte(task):\n    return bytes(range(256))\ndef nothing(task):\n    return None\n"
     }
     handlers = {"bytes": "raw:every_byte", "nothing": "raw:nothing"}
-    async with Host(tmp_path, nats=jetstream.url, handlers=handlers, modules=modules):
+    async with new_host(handlers=handlers, modules=modules):
         tasks = await route_tasks(
             library_router, jetstream, ["bytes", "nothing"], [("bytes", None, 1), ("nothing", None, 1)]
         )
@@ -128,11 +128,11 @@ async def test_bytes_are_stored_unmodified(
 
 
 async def test_prefix_and_catch_all_routes_are_served(
-    library_router: Path, jetstream: NatsServer, tmp_path: Path
+    library_router: Path, jetstream: NatsServer, new_host: NewHost
 ) -> None:
     handlers = {"email:": "describe", "email:new": "describe", "": "describe"}
     kinds = ("email:new", "email:old", "sms")
-    async with Host(tmp_path, nats=jetstream.url, handlers=handlers):
+    async with new_host(handlers=handlers):
         tasks = await route_tasks(
             library_router, jetstream, ["email:", "email:new", ""], [(kind, {"n": 1}, 5) for kind in kinds]
         )
@@ -144,9 +144,9 @@ async def test_prefix_and_catch_all_routes_are_served(
 
 
 async def test_a_task_past_its_deadline_is_retried_with_the_reason(
-    library_router: Path, jetstream: NatsServer, tmp_path: Path
+    library_router: Path, jetstream: NatsServer, new_host: NewHost
 ) -> None:
-    async with Host(tmp_path, nats=jetstream.url, handlers={"slow": "work"}):
+    async with new_host(handlers={"slow": "work"}):
         [task] = await route_tasks(
             library_router,
             jetstream,
@@ -160,14 +160,16 @@ async def test_a_task_past_its_deadline_is_retried_with_the_reason(
     assert task.last_error.startswith("deadline exceeded:")
 
 
-async def test_signed_tasks_are_verified(library_router: Path, jetstream: NatsServer, tmp_path: Path) -> None:
+async def test_signed_tasks_are_verified(
+    library_router: Path, jetstream: NatsServer, new_host: NewHost
+) -> None:
     # RFC 8032, 7.1, test 1
     seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
     public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
     stranger = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c"
     for key, state in ((public, "complete"), (stranger, "retry")):
         sections = {"signature": {"keys": [key]}}
-        async with Host(tmp_path, nats=jetstream.url, handlers={"test": "work"}, sections=sections):
+        async with new_host(handlers={"test": "work"}, sections=sections):
             [task] = await route_tasks(
                 library_router,
                 jetstream,
@@ -182,11 +184,11 @@ async def test_signed_tasks_are_verified(library_router: Path, jetstream: NatsSe
 
 
 async def test_two_thousand_tasks_all_complete(
-    library_router: Path, jetstream: NatsServer, tmp_path: Path
+    library_router: Path, jetstream: NatsServer, tmp_path: Path, new_host: NewHost
 ) -> None:
     record = tmp_path / "runs"
     handlers = {"email:": "work", "": "work"}
-    async with Host(tmp_path, nats=jetstream.url, handlers=handlers, sections={"workers": {"count": 4}}):
+    async with new_host(handlers=handlers, sections={"workers": {"count": 4}}):
         tasks = await route_tasks(
             library_router,
             jetstream,

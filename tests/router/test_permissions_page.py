@@ -11,8 +11,8 @@ import pytest
 
 from tests.connection.test_permissions_page import lists_of
 from tests.router.events import TaskEvents
-from tests.support.host import Host
-from tests.support.nats import JetStream, NatsServer
+from tests.support.factories import NewHost, StartServer
+from tests.support.nats import JetStream
 from tests.support.operator_mode import Operator
 from tests.support.program import Program, run
 
@@ -51,39 +51,34 @@ def _lists() -> dict[str, dict[str, list[str]]]:
 
 @pytest.mark.parametrize("mode", [accounts, operator], ids=["accounts", "operator"])
 async def test_a_task_goes_from_its_producer_to_the_host_and_back(
-    ajc: Path, tmp_path: Path, mode: Any
+    ajc: Path, tmp_path: Path, start_server: StartServer, new_host: NewHost, mode: Any
 ) -> None:
     config, parts = mode(tmp_path)
-    async with NatsServer(tmp_path, config=config, jetstream=JetStream.ON) as server:
-        environments = {}
-        for user, part in parts.items():
-            file = tmp_path / user / "nats" / "context" / "AJC.json"
-            file.parent.mkdir(parents=True)
-            file.write_text(json.dumps({"url": server.url, **part}))
-            environments[user] = {
-                **os.environ,
-                "XDG_CONFIG_HOME": str(tmp_path / user),
-                "CONTEXT": "AJC",
-                "NATS_CONTEXT": "AJC",
-            }
-        admin = (ajc, "queues", "add", "EMAIL", "--run-time", "30s")
-        assert (created := await run(*admin, env=environments["admin"])).status == 0, created
-        settings = parts["host"] | {"service": False}
-        options = {"user_credentials" if key == "creds" else key: v for key, v in parts["admin"].items()}
-        async with (
-            Host(
-                tmp_path,
-                nats=server.url,
-                handlers={"email:new": "echo"},
-                sections={"nats": settings},
-            ),
-            TaskEvents(server.url, **options) as events,
-            Program(
-                *(ajc, "tasks", "process", "email:new", "EMAIL", "5", "--remote"), env=environments["router"]
-            ),
-        ):
-            producer = (ajc, "tasks", "add", "email:new", '{"to": "x"}', "--queue", "EMAIL")
-            assert (added := await run(*producer, env=environments["producer"])).status == 0, added
-            done = await events.until("complete", "retry", "terminated", "expired")
-            assert (done["state"], done["tries"]) == ("complete", 1)
-        assert "Violation" not in server.log()
+    server = await start_server(config=config, jetstream=JetStream.ON)
+    environments = {}
+    for user, part in parts.items():
+        file = tmp_path / user / "nats" / "context" / "AJC.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"url": server.url, **part}))
+        environments[user] = {
+            **os.environ,
+            "XDG_CONFIG_HOME": str(tmp_path / user),
+            "CONTEXT": "AJC",
+            "NATS_CONTEXT": "AJC",
+        }
+    admin = (ajc, "queues", "add", "EMAIL", "--run-time", "30s")
+    assert (created := await run(*admin, env=environments["admin"])).status == 0, created
+    settings = parts["host"] | {"service": False}
+    options = {"user_credentials" if key == "creds" else key: v for key, v in parts["admin"].items()}
+    async with (
+        new_host(handlers={"email:new": "echo"}, sections={"nats": settings}),
+        TaskEvents(server.url, **options) as events,
+        Program(
+            *(ajc, "tasks", "process", "email:new", "EMAIL", "5", "--remote"), env=environments["router"]
+        ),
+    ):
+        producer = (ajc, "tasks", "add", "email:new", '{"to": "x"}', "--queue", "EMAIL")
+        assert (added := await run(*producer, env=environments["producer"])).status == 0, added
+        done = await events.until("complete", "retry", "terminated", "expired")
+        assert (done["state"], done["tries"]) == ("complete", 1)
+    assert "Violation" not in server.log()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,3 +27,8 @@ def control_group(controller: str, legacy: Mapping[str, str], unified: Mapping[s
         pytest.skip(f"no control group can be made here: {error}")
     yield group
     group.rmdir()
+
+
+def in_group(group: Path) -> Sequence[str]:
+    """The launcher that joins a control group."""
+    return ("/bin/sh", "-c", f'echo $$ > {group / "cgroup.procs"} && exec "$@"', "sh")

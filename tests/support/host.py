@@ -74,13 +74,15 @@ def steady(status: object) -> object:
 class Host:
     """One `ajhost run`, its log, its notifications and its processes.
 
-    Use it as `async with Host(tmp_path, nats=server.url, handlers={"echo": "echo"}) as host:`. On entry it is started
-    and ready; on exit it is stopped by SIGTERM unless the test ended it, and no process of it may be left.
+    The fixtures `start_host` and `new_host` make them. On entry it is started and ready; on exit it is stopped by
+    SIGTERM unless the test ended it, and no process of it may be left.
 
     :param handlers: route -> function of `tests.support.handlers`, or `module:function`, or a table of settings whose
         `target` is either of them. Default: the route `echo`.
     :param modules: name -> source of handler modules of the test's own.
     :param sections: more settings, `{"workers": {"count": 4}}`; they are merged over what this class writes.
+    :param launcher: the program that starts it: within a control group, on one CPU, with closed streams. It gets the
+        host's own program as its last arguments.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class Host:
         modules: Mapping[str, str] | None = None,
         sections: Mapping[str, Section] | None = None,
         env: Mapping[str, str] | None = None,
+        launcher: Sequence[str] = (),
     ) -> None:
+        self.launcher = launcher
         # processes are recognised by their working directory, so each host needs one of its own
         self.directory = Path(tempfile.mkdtemp(prefix="host-", dir=directory.resolve()))
         self.application = self.directory / "app"
@@ -176,6 +180,7 @@ class Host:
     ) -> Process:
         """Starts the program, by a launcher if need be; output and notifications go where the two say."""
         env = {**self.environment, "NOTIFY_SOCKET": notify}
+        launcher = (*launcher, *self.launcher)
         if not launcher and not pass_fds:
             process = await forked.start(
                 self.program, env=env, directory=self.directory, output=output, new_session=True
@@ -416,6 +421,11 @@ class Host:
         await self._forget()
         shutil.rmtree(self.runtime, ignore_errors=True)
 
+    def explain(self, error: BaseException) -> None:
+        """Adds the log to a failure, if there is one."""
+        if self._log is not None:
+            error.add_note(f"the host's log:\n{self.log_text()}")
+
     async def __aenter__(self) -> Self:
         try:
             await self.start()
@@ -429,8 +439,7 @@ class Host:
     ) -> None:
         try:
             if error is not None:
-                if self._log is not None:
-                    error.add_note(f"the host's log:\n{self.log_text()}")
+                self.explain(error)
                 return
             if self._process is not None:
                 if self._process.returncode is None and (status := await self._end()) != 0:

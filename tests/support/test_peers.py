@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tests.support.ajload import ajload, missing
+from tests.support.factories import Enter, StartRouter
 from tests.support.nats import NatsServer, NatsServerFailed, round_trip
 from tests.support.proxy import Partition
 from tests.support.router import Router, SilentError, Verdict
@@ -53,56 +54,51 @@ async def responder(nats_server: NatsServer) -> AsyncIterator[Client]:
     await client.close()
 
 
-async def test_each_kind_of_answer_gets_its_verdict(nats_server: NatsServer, responder: Client) -> None:
-    async with Router(nats_server.url) as router:
-        echo = await router.request("echo", b"\0payload", id="the-id")
-        assert (echo.verdict, echo.body) == (Verdict.COMPLETE, b"the-id\0payload")
-        error = await router.request("error")
-        assert (error.verdict, error.word) == (Verdict.ERROR, "worker died:")
-        terminate = await router.request("terminate")
-        assert (terminate.verdict, terminate.text) == (Verdict.TERMINATE, "for good")
-        assert (await router.request("blank")).verdict is Verdict.COMPLETE
-        assert (await router.request("no.such")).verdict is Verdict.NO_RESPONDERS
-        assert router.unknown == 0
+async def test_each_kind_of_answer_gets_its_verdict(responder: Client, router: Router) -> None:
+    echo = await router.request("echo", b"\0payload", id="the-id")
+    assert (echo.verdict, echo.body) == (Verdict.COMPLETE, b"the-id\0payload")
+    error = await router.request("error")
+    assert (error.verdict, error.word) == (Verdict.ERROR, "worker died:")
+    terminate = await router.request("terminate")
+    assert (terminate.verdict, terminate.text) == (Verdict.TERMINATE, "for good")
+    assert (await router.request("blank")).verdict is Verdict.COMPLETE
+    assert (await router.request("no.such")).verdict is Verdict.NO_RESPONDERS
+    assert router.unknown == 0
 
 
-async def test_a_request_without_an_answer_is_silent(nats_server: NatsServer, responder: Client) -> None:
-    async with Router(nats_server.url) as router:
-        with pytest.raises(SilentError):
-            await router.request("silent", deadline=0)
+async def test_a_request_without_an_answer_is_silent(responder: Client, router: Router) -> None:
+    with pytest.raises(SilentError):
+        await router.request("silent", deadline=0)
 
 
-async def test_second_answers_are_counted(nats_server: NatsServer, responder: Client) -> None:
-    async with Router(nats_server.url) as router:
-        async with router.load(("twice", "echo", "silent"), rate=200, count=30, deadline=0) as load:
-            pass
-        report = load.report()
-        assert report.verdicts == {Verdict.COMPLETE: 20, Verdict.SILENT: 10}
-        assert report.duplicates == 10
-        assert len(report.silent) == 10
+async def test_second_answers_are_counted(responder: Client, router: Router) -> None:
+    async with router.load(("twice", "echo", "silent"), rate=200, count=30, deadline=0) as load:
+        pass
+    report = load.report()
+    assert report.verdicts == {Verdict.COMPLETE: 20, Verdict.SILENT: 10}
+    assert report.duplicates == 10
+    assert len(report.silent) == 10
 
 
-async def test_a_load_holds_its_rate(nats_server: NatsServer, responder: Client) -> None:
-    async with Router(nats_server.url) as router:
-        async with router.load("echo", lambda number: str(number).encode(), rate=500) as load:
-            await load.sent(500)
-        report = load.report()
-        assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}
-        assert report.duplicates == 0
-        first, last = report.requests[0], report.requests[-1]
-        assert len(report.requests) / (last.scheduled - first.scheduled) == pytest.approx(500, rel=0.2)
+async def test_a_load_holds_its_rate(responder: Client, router: Router) -> None:
+    async with router.load("echo", lambda number: str(number).encode(), rate=500) as load:
+        await load.sent(500)
+    report = load.report()
+    assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}
+    assert report.duplicates == 0
+    first, last = report.requests[0], report.requests[-1]
+    assert len(report.requests) / (last.scheduled - first.scheduled) == pytest.approx(500, rel=0.2)
 
 
 async def test_a_server_comes_back_on_its_port_after_a_kill(
-    nats_server: NatsServer, responder: Client
+    nats_server: NatsServer, responder: Client, router: Router
 ) -> None:
-    async with Router(nats_server.url) as router:
-        before = nats_server.pid
-        await nats_server.restart()
-        assert nats_server.pid != before
-        await round_trip(responder)
-        await router.barrier()
-        assert (await router.request("echo")).verdict is Verdict.COMPLETE
+    before = nats_server.pid
+    await nats_server.restart()
+    assert nats_server.pid != before
+    await round_trip(responder)
+    await router.barrier()
+    assert (await router.request("echo")).verdict is Verdict.COMPLETE
 
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -112,23 +108,29 @@ async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     await server.stop()
 
 
-async def test_a_stalled_network_delivers_after_it_heals(nats_server: NatsServer, responder: Client) -> None:
-    async with Partition(nats_server.port) as network, Router(network.url) as router:
-        assert (await router.request("echo")).verdict is Verdict.COMPLETE
-        network.stall()
-        request = await router.send("echo", deadline=20)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.3):
-                await asyncio.shield(request.first)
-        network.heal()
-        assert (await router.reply(request)).verdict is Verdict.COMPLETE
+async def test_a_stalled_network_delivers_after_it_heals(
+    nats_server: NatsServer, responder: Client, enter: Enter, start_router: StartRouter
+) -> None:
+    network = await enter(Partition(nats_server.port))
+    router = await start_router(network.url)
+    assert (await router.request("echo")).verdict is Verdict.COMPLETE
+    network.stall()
+    request = await router.send("echo", deadline=20)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await asyncio.shield(request.first)
+    network.heal()
+    assert (await router.reply(request)).verdict is Verdict.COMPLETE
 
 
-async def test_a_cut_network_takes_new_connections(nats_server: NatsServer, responder: Client) -> None:
-    async with Partition(nats_server.port) as network, Router(network.url) as router:
-        await network.cut()
-        await router.barrier()
-        assert (await router.request("echo")).verdict is Verdict.COMPLETE
+async def test_a_cut_network_takes_new_connections(
+    nats_server: NatsServer, responder: Client, enter: Enter, start_router: StartRouter
+) -> None:
+    network = await enter(Partition(nats_server.port))
+    router = await start_router(network.url)
+    await network.cut()
+    await router.barrier()
+    assert (await router.request("echo")).verdict is Verdict.COMPLETE
 
 
 @pytest.mark.skipif(NO_AJLOAD is not None, reason=str(NO_AJLOAD))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.factories import StartRouter, StartServer
 from tests.support.nats import NatsServer, free_port
-from tests.support.router import Router, Verdict
+from tests.support.router import Verdict
 from tests.systemd.conftest import drop_in
 from tests.systemd.credential_ways import WAYS, creds
 from tests.systemd.lab import InstalledHost, Lab
@@ -62,40 +63,50 @@ def _get(url: str) -> str:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_secret_in_a_credential_reaches_nats_and_no_eye(
-    lab: Lab, host: InstalledHost, tmp_path: Path, way: str
+    lab: Lab,
+    host: InstalledHost,
+    tmp_path: Path,
+    start_server: StartServer,
+    start_router: StartRouter,
+    way: str,
 ) -> None:
     access, port = WAYS[way](tmp_path), free_port()
     for name, text in access.files.items():
         lab.write(f"{DIRECTORY}/{name}", text, 0o600)
-    async with NatsServer(tmp_path, config=access.server) as server:
-        more = {"log": {"level": "debug"}, "http": {"listen": f"127.0.0.1:{port}"}}
-        host.configure(server.url, HANDLERS, {**access.sections, **more})
-        await host.start()
-        async with Router(server.url, **access.router) as router:
-            seen = (await router.request("environment")).json()
-            assert seen["credentials"] == sorted(f"credentials_{name}" for name in access.files)
-            assert (await lab.run("systemctl", "reload", "ajhost")).status == 0
-            # connections of new workers and of the supervisor, after the server's end as after their own
-            await server.restart()
-            await router.barrier()
+    server = await start_server(config=access.server)
+    more = {"log": {"level": "debug"}, "http": {"listen": f"127.0.0.1:{port}"}}
+    host.configure(server.url, HANDLERS, {**access.sections, **more})
+    await host.start()
+    router = await start_router(**access.router)
+    seen = (await router.request("environment")).json()
+    assert seen["credentials"] == sorted(f"credentials_{name}" for name in access.files)
+    assert (await lab.run("systemctl", "reload", "ajhost")).status == 0
+    # connections of new workers and of the supervisor, after the server's end as after their own
+    await server.restart()
+    await router.barrier()
 
-            async def served() -> bool:
-                return (await router.request("environment")).verdict is Verdict.COMPLETE
+    async def served() -> bool:
+        return (await router.request("environment")).verdict is Verdict.COMPLETE
 
-            await lab.until(served, "it is on the server's next start")
-        shown = await all_that_shows(lab, port)
-        shown["a handler's environment"] = str(seen["environment"])
-        for where, text in shown.items():
-            assert not [secret for secret in access.secrets if secret in text], where
-        for name in access.files:
-            file = f"/run/credentials/ajhost.service/credentials_{name}"
-            assert (await lab.run("cat", file)).status == 0
-            assert "Permission denied" in (await lab.run("cat", file, user="nobody")).stderr
+    await lab.until(served, "it is on the server's next start")
+    shown = await all_that_shows(lab, port)
+    shown["a handler's environment"] = str(seen["environment"])
+    for where, text in shown.items():
+        assert not [secret for secret in access.secrets if secret in text], where
+    for name in access.files:
+        file = f"/run/credentials/ajhost.service/credentials_{name}"
+        assert (await lab.run("cat", file)).status == 0
+        assert "Permission denied" in (await lab.run("cat", file, user="nobody")).stderr
 
 
 @pytest.mark.parametrize("kind", ["plain", "encrypted"])
 async def test_a_secret_from_elsewhere_comes_by_its_drop_in(
-    lab: Lab, host: InstalledHost, tmp_path: Path, kind: str
+    lab: Lab,
+    host: InstalledHost,
+    tmp_path: Path,
+    start_server: StartServer,
+    start_router: StartRouter,
+    kind: str,
 ) -> None:
     access = creds(tmp_path)
     lab.write("/srv/secrets/nats.creds", access.files["nats.creds"], 0o600)
@@ -109,11 +120,11 @@ async def test_a_secret_from_elsewhere_comes_by_its_drop_in(
             "\n#LoadCredentialEncrypted=", "\nLoadCredentialEncrypted="
         )
     await drop_in(lab, "credentials", text)
-    async with NatsServer(tmp_path, config=access.server) as server:
-        host.configure(server.url, HANDLERS, {"nats": {"creds": "nats.creds"}})
-        await host.start()
-        async with Router(server.url, **access.router) as router:
-            assert (await router.request("environment")).json()["credentials"] == ["nats.creds"]
+    server = await start_server(config=access.server)
+    host.configure(server.url, HANDLERS, {"nats": {"creds": "nats.creds"}})
+    await host.start()
+    router = await start_router(**access.router)
+    assert (await router.request("environment")).json()["credentials"] == ["nats.creds"]
 
 
 @pytest.mark.parametrize("way", WAYS)

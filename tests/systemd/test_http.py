@@ -38,14 +38,13 @@ async def get(port: int, page: str) -> tuple[int, str]:
 
 
 async def test_metrics_and_health_need_no_drop_in_and_work_with_the_tightest(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     port = free_port()
     await drop_in(lab, "network", lab.path("/usr/share/ajhost/drop-ins/network.conf").read_text())
     host.configure(nats_server.url, {"echo": "echo"}, {"http": {"listen": f"127.0.0.1:{port}"}})
     await host.start()
-    async with Router(nats_server.url) as router:
-        assert (await router.request("echo", b"x")).body == b"x"
+    assert (await router.request("echo", b"x")).body == b"x"
 
     async def counted() -> bool:
         return '\najhost_tasks_completed_total{route="echo"} 1.0\n' in (await get(port, "metrics"))[1]

@@ -65,14 +65,13 @@ async def hosts(
 
 
 async def test_neither_can_touch_what_is_the_others(
-    lab: Lab, hosts: dict[str, InstalledHost], nats_server: NatsServer
+    lab: Lab, hosts: dict[str, InstalledHost], router: Router
 ) -> None:
     users = set()
-    async with Router(nats_server.url) as router:
-        for name, other in (("one", "two"), ("two", "one")):
-            found = (await router.request(f"look-{name}", f'"{other}"'.encode())).json()
-            users.add(found.pop("user"))
-            assert {what for what, error in found.items() if error is None} == OWN, found
+    for name, other in (("one", "two"), ("two", "one")):
+        found = (await router.request(f"look-{name}", f'"{other}"'.encode())).json()
+        users.add(found.pop("user"))
+        assert {what for what, error in found.items() if error is None} == OWN, found
     assert len(users) == 2
     for instance in hosts.values():
         assert (await instance.status())["supervisor"]["ready"]
@@ -80,13 +79,12 @@ async def test_neither_can_touch_what_is_the_others(
 
 
 async def test_one_that_is_killed_comes_back_with_what_it_had(
-    lab: Lab, hosts: dict[str, InstalledHost], nats_server: NatsServer
+    lab: Lab, hosts: dict[str, InstalledHost], router: Router
 ) -> None:
     one = hosts["one"]
-    async with Router(nats_server.url) as router:
-        await router.request("look-one", b'"two"')
-        await one.kill("KILL", [await one.pid()])
-        await lab.until_shows("NRestarts", "1", unit=one.unit)
-        assert lab.path("/var/lib/ajhost-one/x").read_text() == "x"
-        found = (await router.request("look-one", b'"two"')).json()
-        assert {what for what in OWN if found[what] is None} == OWN
+    await router.request("look-one", b'"two"')
+    await one.kill("KILL", [await one.pid()])
+    await lab.until_shows("NRestarts", "1", unit=one.unit)
+    assert lab.path("/var/lib/ajhost-one/x").read_text() == "x"
+    found = (await router.request("look-one", b'"two"')).json()
+    assert {what for what in OWN if found[what] is None} == OWN

@@ -23,15 +23,14 @@ async def lost_records(lab: Lab) -> int:
 
 
 async def test_whatever_a_handler_says_is_there_under_its_workers_name(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
-    async with Router(nats_server.url) as router:
-        request = await router.send("speak", b"sesame")
-        worker = (await router.reply(request)).json()
-        in_thread = await router.send("thread", b"sesame")
-        thread_worker = (await router.reply(in_thread)).json()
+    request = await router.send("speak", b"sesame")
+    worker = (await router.reply(request)).json()
+    in_thread = await router.send("thread", b"sesame")
+    thread_worker = (await router.reply(in_thread)).json()
     records = [r for r in await lab.journal("-u", "ajhost") if "sesame" in r["MESSAGE"]]
     slots = {pid: str(slot) for slot, pid in (await host.workers()).items()}
     by_text = {record["MESSAGE"].split("\n")[0]: record for record in records}
@@ -58,26 +57,26 @@ async def test_whatever_a_handler_says_is_there_under_its_workers_name(
         assert by_text[text]["_PID"] == str(thread_worker)
 
 
-async def test_a_crash_leaves_its_stack(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
+async def test_a_crash_leaves_its_stack(
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
+) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
-    async with Router(nats_server.url) as router:
-        reply = await router.request("segfault", {})
-        assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
+    reply = await router.request("segfault", {})
+    assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
     fatal = await lab.until_logged("Fatal Python error: Segmentation fault", "-u", "ajhost")
     stack = [r["MESSAGE"] for r in await lab.journal("-u", "ajhost", f"_PID={fatal['_PID']}")]
     assert any("in segfault" in line for line in stack), stack
 
 
 async def test_the_task_that_killed_a_worker_is_found_by_its_fields(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     workers = await host.workers()
-    async with Router(nats_server.url) as router:
-        request = await router.send("segfault", {})
-        assert (await router.reply(request)).word == "worker died:"
+    request = await router.send("segfault", {})
+    assert (await router.reply(request)).word == "worker died:"
     await lab.until_logged("AJ-Error: worker died: SIGSEGV", "-u", "ajhost")
     fields = ("AJ_OUTCOME=failed", "AJ_REASON=worker died", f"AJ_TASK={request.id}")
     (record,) = await lab.journal("-u", "ajhost", *fields)
@@ -88,21 +87,20 @@ async def test_the_task_that_killed_a_worker_is_found_by_its_fields(
 
 
 async def test_a_journal_that_hangs_costs_records_and_nothing_else(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     journald = await lab.pid("systemd-journald.service")
     supervisor = await host.pid()
-    async with Router(nats_server.url) as router:
-        await host.kill("STOP", [journald])
-        try:
-            requests = [await router.send("flood", b"5000", deadline=30) for _ in range(4)]
-            spent = [(await router.reply(request)).json() for request in requests]
-            await asyncio.sleep(0)
-        finally:
-            await host.kill("CONT", [journald])
-        assert max(spent) < 20, "not even 2 ms for each record"
+    await host.kill("STOP", [journald])
+    try:
+        requests = [await router.send("flood", b"5000", deadline=30) for _ in range(4)]
+        spent = [(await router.reply(request)).json() for request in requests]
+        await asyncio.sleep(0)
+    finally:
+        await host.kill("CONT", [journald])
+    assert max(spent) < 20, "not even 2 ms for each record"
 
     async def told() -> bool:
         # four floods of 10,000 records, of which the sockets hold a few hundred

@@ -35,29 +35,28 @@ def kills(group: Path) -> int:
 
 
 async def test_a_worker_that_is_killed_for_memory_is_replaced_and_its_tasks_are_answered(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     await drop_in(lab, "memory", f"[Service]\nMemoryMax={LIMIT}\nMemorySwapMax=0\n")
     host.configure(nats_server.url, {"echo": "echo", "work": "work", "allocate": "allocate"})
     await host.start()
     group = await memory_group(lab, host.unit)
     supervisor, workers = await host.pid(), set((await host.workers()).values())
-    async with Router(nats_server.url) as router:
-        running = [await router.send("work", {"sleep_ms": 1500}, deadline=20) for _ in range(8)]
-        reply = await router.request("allocate", {"bytes": 2 * LIMIT, "sleep_ms": 60_000}, deadline=20)
-        assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
-        killed = f"the kernel has killed 1 of this control group's processes for memory; its limit is {LIMIT >> 20} MiB"
-        assert reply.text.startswith(f"worker died: SIGKILL; {killed}")
-        others = [await router.reply(request) for request in running]
-        assert {reply.word for reply in others if reply.verdict is Verdict.ERROR} <= {"worker died:"}
-        assert {reply.verdict for reply in others} <= {Verdict.COMPLETE, Verdict.ERROR}
+    running = [await router.send("work", {"sleep_ms": 1500}, deadline=20) for _ in range(8)]
+    reply = await router.request("allocate", {"bytes": 2 * LIMIT, "sleep_ms": 60_000}, deadline=20)
+    assert (reply.verdict, reply.word) == (Verdict.ERROR, "worker died:")
+    killed = f"the kernel has killed 1 of this control group's processes for memory; its limit is {LIMIT >> 20} MiB"
+    assert reply.text.startswith(f"worker died: SIGKILL; {killed}")
+    others = [await router.reply(request) for request in running]
+    assert {reply.word for reply in others if reply.verdict is Verdict.ERROR} <= {"worker died:"}
+    assert {reply.verdict for reply in others} <= {Verdict.COMPLETE, Verdict.ERROR}
 
-        async def replaced() -> bool:
-            serving = set((await host.workers()).values())
-            return len(serving) == len(workers) and serving != workers
+    async def replaced() -> bool:
+        serving = set((await host.workers()).values())
+        return len(serving) == len(workers) and serving != workers
 
-        await lab.until(replaced, "the killed worker is replaced")
-        assert (await router.request("echo", b"on")).body == b"on"
+    await lab.until(replaced, "the killed worker is replaced")
+    assert (await router.request("echo", b"on")).body == b"on"
     assert kills(group) == 1, "by the kernel, and the greedy one alone"
     assert (await host.pid(), await lab.show("NRestarts")) == (supervisor, "0")
     assert await lab.show("ActiveState") == "active"

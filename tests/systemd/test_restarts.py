@@ -14,7 +14,7 @@ DEATHS = 7
 
 
 async def test_systemd_does_not_pause_before_a_start_however_often_it_dies(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
@@ -29,8 +29,7 @@ async def test_systemd_does_not_pause_before_a_start_however_often_it_dies(
         await host.kill("KILL", dead[-1:])
     await lab.until_shows("NRestarts", str(DEATHS))
     await lab.until_shows("ActiveState", "active")
-    async with Router(nats_server.url) as router:
-        assert (await router.request("echo", b"x")).body == b"x"
+    assert (await router.request("echo", b"x")).body == b"x"
     pauses, failed = [], 0
     for record in await lab.journal("_PID=1", "UNIT=ajhost.service", "--boot"):
         at = int(record["__MONOTONIC_TIMESTAMP"])
@@ -67,24 +66,23 @@ async def test_a_start_that_fails_by_itself_is_tried_again_and_visible_meanwhile
 
 
 async def test_a_socket_leaves_systemds_store_when_its_worker_does(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     stored = await lab.show("NFileDescriptorStore")
     assert int(stored) >= 2, "one for each worker"
-    async with Router(nats_server.url) as router:
-        for _ in range(3):
-            workers = set((await host.workers()).values())
-            await host.kill("KILL", workers)
+    for _ in range(3):
+        workers = set((await host.workers()).values())
+        await host.kill("KILL", workers)
 
-            async def replaced(gone: set[int] = workers) -> bool:
-                serving = set((await host.workers()).values())
-                return len(serving) == 2 and not serving & gone
+        async def replaced(gone: set[int] = workers) -> bool:
+            serving = set((await host.workers()).values())
+            return len(serving) == 2 and not serving & gone
 
-            await lab.until(replaced, "two others serve")
-            await lab.do("systemctl", "reload", "ajhost")
-            assert (await router.request("echo", b"x")).body == b"x"
+        await lab.until(replaced, "two others serve")
+        await lab.do("systemctl", "reload", "ajhost")
+        assert (await router.request("echo", b"x")).body == b"x"
     await lab.until_shows("NFileDescriptorStore", stored)
     await host.stop()
     await lab.until_shows("NFileDescriptorStore", "0")

@@ -25,12 +25,11 @@ async def restarts(lab: Lab) -> int:
 
 
 async def test_ready_means_that_tasks_are_served_and_the_status_says_so(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
-    async with Router(nats_server.url) as router:
-        assert (await router.request("echo", b"at once")).body == b"at once"
+    assert (await router.request("echo", b"at once")).body == b"at once"
     assert "2 of 2 workers serve" in await lab.show("StatusText")
     called = await lab.do("ajhost", "call", "echo", "by hand")
     assert called.strip() == "by hand"
@@ -38,12 +37,11 @@ async def test_ready_means_that_tasks_are_served_and_the_status_says_so(
 
 
 async def test_no_process_but_the_supervisor_can_speak_to_systemd(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, {"environment": "output_handlers:environment"})
     await host.start()
-    async with Router(nats_server.url) as router:
-        seen = (await router.request("environment")).json()["environment"]
+    seen = (await router.request("environment")).json()["environment"]
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID"} & set(seen)
     supervisor = await host.pid()
     for pid in await lab.processes():
@@ -54,23 +52,22 @@ async def test_no_process_but_the_supervisor_can_speak_to_systemd(
 
 
 async def test_a_stopped_supervisor_is_restarted_by_the_watchdog_and_leaves_nothing_unanswered(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     await drop_in(lab, "watchdog", f"[Service]\nWatchdogSec={WATCHDOG}\n")
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     before = await restarts(lab)
-    async with Router(nats_server.url) as router:
-        running = [await router.send("work", {"sleep_ms": 60_000}, deadline=20) for _ in range(4)]
-        await router.barrier()
-        await _running(host, 4)
-        supervisor, run = await host.pid(), await lab.show("InvocationID")
-        await host.kill("STOP", [supervisor])
-        assert (await router.request("echo", b"workers serve on")).body == b"workers serve on"
-        replies = [await router.reply(request) for request in running]
-        assert {(reply.verdict, reply.word) for reply in replies} == {(Verdict.ERROR, "worker died:")}
-        await lab.until_shows("ActiveState", "active")
-        assert (await router.request("echo", b"again")).body == b"again"
+    running = [await router.send("work", {"sleep_ms": 60_000}, deadline=20) for _ in range(4)]
+    await router.barrier()
+    await _running(host, 4)
+    supervisor, run = await host.pid(), await lab.show("InvocationID")
+    await host.kill("STOP", [supervisor])
+    assert (await router.request("echo", b"workers serve on")).body == b"workers serve on"
+    replies = [await router.reply(request) for request in running]
+    assert {(reply.verdict, reply.word) for reply in replies} == {(Verdict.ERROR, "worker died:")}
+    await lab.until_shows("ActiveState", "active")
+    assert (await router.request("echo", b"again")).body == b"again"
     assert await restarts(lab) == before + 1
     assert await lab.journal("UNIT_RESULT=watchdog", f"INVOCATION_ID={run}")
     stack = [record["MESSAGE"] for record in await lab.journal("-u", "ajhost", f"_PID={supervisor}")]
@@ -78,66 +75,63 @@ async def test_a_stopped_supervisor_is_restarted_by_the_watchdog_and_leaves_noth
 
 
 async def test_a_stopped_worker_is_replaced_and_systemd_sees_nothing(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     await drop_in(lab, "watchdog", f"[Service]\nWatchdogSec={WATCHDOG}\n")
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     supervisor, before = await host.pid(), await restarts(lab)
     slot, pid = next(iter((await host.workers()).items()))
-    async with Router(nats_server.url) as router:
-        await host.kill("STOP", [pid])
-        requests = [await router.send("echo", b"x", deadline=10) for _ in range(50)]
-        assert {(await router.reply(request)).verdict for request in requests} <= {Verdict.COMPLETE}
+    await host.kill("STOP", [pid])
+    requests = [await router.send("echo", b"x", deadline=10) for _ in range(50)]
+    assert {(await router.reply(request)).verdict for request in requests} <= {Verdict.COMPLETE}
 
-        async def replaced() -> bool:
-            return (await host.workers()).get(slot, pid) != pid
+    async def replaced() -> bool:
+        return (await host.workers()).get(slot, pid) != pid
 
-        await lab.until(replaced, "the stopped worker is replaced")
+    await lab.until(replaced, "the stopped worker is replaced")
     assert (await host.pid(), await restarts(lab)) == (supervisor, before)
     assert await lab.show("ActiveState") == "active"
 
 
 async def test_a_reload_returns_when_it_is_decided_and_fails_when_it_is_rejected(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     supervisor = await host.pid()
-    async with Router(nats_server.url) as router:
-        host.configure(nats_server.url, {**HANDLERS, "second": "echo"}, {"workers": {"count": 3}})
-        assert (await lab.run("systemctl", "reload", "ajhost")).status == 0
-        assert (await router.request("second", b"new")).body == b"new"
-        assert len(await host.workers()) == 3
-        host.configure(nats_server.url, {"echo": "no_such_function"})
-        assert (await lab.run("systemctl", "reload", "ajhost")).status != 0
-        assert "no_such_function" in await lab.log()
-        assert await lab.show("ActiveState") == "active"
-        lab.path(host.file).write_text("[nats\n")
-        assert (await lab.run("systemctl", "reload", "ajhost")).status != 0
-        assert (await router.request("second", b"old")).body == b"old"
+    host.configure(nats_server.url, {**HANDLERS, "second": "echo"}, {"workers": {"count": 3}})
+    assert (await lab.run("systemctl", "reload", "ajhost")).status == 0
+    assert (await router.request("second", b"new")).body == b"new"
+    assert len(await host.workers()) == 3
+    host.configure(nats_server.url, {"echo": "no_such_function"})
+    assert (await lab.run("systemctl", "reload", "ajhost")).status != 0
+    assert "no_such_function" in await lab.log()
+    assert await lab.show("ActiveState") == "active"
+    lab.path(host.file).write_text("[nats\n")
+    assert (await lab.run("systemctl", "reload", "ajhost")).status != 0
+    assert (await router.request("second", b"old")).body == b"old"
     assert await host.pid() == supervisor
 
 
 async def test_kill_9_of_every_process_three_times_under_load_silences_nothing(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
-    async with Router(nats_server.url) as router:
-        async with router.load("work", {"sleep_ms": 20}, rate=100, deadline=20) as load:
-            for _ in range(3):
-                await load.sent(100)
-                supervisor = await host.pid()
-                await lab.do("systemctl", "kill", "--signal", "KILL", "ajhost")
+    async with router.load("work", {"sleep_ms": 20}, rate=100, deadline=20) as load:
+        for _ in range(3):
+            await load.sent(100)
+            supervisor = await host.pid()
+            await lab.do("systemctl", "kill", "--signal", "KILL", "ajhost")
 
-                async def back(old: int = supervisor) -> bool:
-                    return await host.pid() not in (0, old)
+            async def back(old: int = supervisor) -> bool:
+                return await host.pid() not in (0, old)
 
-                await lab.until(back, "restarted")
-                await lab.until_shows("ActiveState", "active")
-            await load.sent(200)
-        report = load.report()
+            await lab.until(back, "restarted")
+            await lab.until_shows("ActiveState", "active")
+        await load.sent(200)
+    report = load.report()
     print(report)
     assert not report.silent, report
     assert report.no_responders <= 6, report
@@ -151,46 +145,50 @@ async def test_kill_9_of_every_process_three_times_under_load_silences_nothing(
 
 @pytest.mark.parametrize("how", ["restart", "upgrade"])
 async def test_no_request_is_lost(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer, package: Path, tmp_path: Path, how: str
+    lab: Lab,
+    host: InstalledHost,
+    nats_server: NatsServer,
+    package: Path,
+    tmp_path: Path,
+    router: Router,
+    how: str,
 ) -> None:
     host.configure(nats_server.url, HANDLERS, ROOMY)
     await host.start()
     supervisor = await host.pid()
     newer = repack(package, tmp_path) if how == "upgrade" else package
-    async with Router(nats_server.url) as router:
-        async with router.load("work", {"sleep_ms": 10}, rate=200, deadline=20) as load:
-            await load.sent(250)
-            if how == "restart":
-                await lab.do("systemctl", "restart", "ajhost")
-            else:
-                await asyncio.to_thread(lab.install, newer)
-            await lab.until_shows("ActiveState", "active")
-            await load.sent(250)
-        report = load.report()
+    async with router.load("work", {"sleep_ms": 10}, rate=200, deadline=20) as load:
+        await load.sent(250)
+        if how == "restart":
+            await lab.do("systemctl", "restart", "ajhost")
+        else:
+            await asyncio.to_thread(lab.install, newer)
+        await lab.until_shows("ActiveState", "active")
+        await load.sent(250)
+    report = load.report()
     print(report)
     assert set(report.verdicts) == {Verdict.COMPLETE}, report
     assert await host.pid() != supervisor
 
 
 async def test_a_watchdog_restart_under_load_silences_nothing(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     await drop_in(lab, "watchdog", f"[Service]\nWatchdogSec={WATCHDOG}\n")
     host.configure(nats_server.url, HANDLERS, ROOMY)
     await host.start()
     supervisor = await host.pid()
-    async with Router(nats_server.url) as router:
-        async with router.load("work", {"sleep_ms": 10}, rate=200, deadline=20) as load:
-            await load.sent(250)
-            await host.kill("STOP", [supervisor])
+    async with router.load("work", {"sleep_ms": 10}, rate=200, deadline=20) as load:
+        await load.sent(250)
+        await host.kill("STOP", [supervisor])
 
-            async def back() -> bool:
-                return await host.pid() not in (0, supervisor)
+        async def back() -> bool:
+            return await host.pid() not in (0, supervisor)
 
-            await lab.until(back, "restarted by the watchdog")
-            await lab.until_shows("ActiveState", "active")
-            await load.sent(250)
-        report = load.report()
+        await lab.until(back, "restarted by the watchdog")
+        await lab.until_shows("ActiveState", "active")
+        await load.sent(250)
+    report = load.report()
     print(report)
     assert set(report.verdicts) <= {Verdict.COMPLETE, Verdict.ERROR}, report
     assert set(report.words) <= {"worker died:"}, report
@@ -213,17 +211,16 @@ def repack(package: Path, directory: Path) -> Path:
 
 
 async def test_a_runtime_directory_that_was_removed_is_told_and_comes_back_with_a_restart(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
-    async with Router(nats_server.url) as router:
-        await lab.do("rm", "-rf", host.runtime)
-        record = await lab.until_logged("cannot be made again", "-u", "ajhost")
-        assert "do not reach this host until it is restarted" in record["MESSAGE"]
-        assert (await router.request("echo", b"serves on")).body == b"serves on"
-        await lab.do("systemctl", "restart", "ajhost")
-        assert (await router.request("echo", b"again")).body == b"again"
+    await lab.do("rm", "-rf", host.runtime)
+    record = await lab.until_logged("cannot be made again", "-u", "ajhost")
+    assert "do not reach this host until it is restarted" in record["MESSAGE"]
+    assert (await router.request("echo", b"serves on")).body == b"serves on"
+    await lab.do("systemctl", "restart", "ajhost")
+    assert (await router.request("echo", b"again")).body == b"again"
     assert len(await host.workers()) == 2
 
 
@@ -293,7 +290,7 @@ async def test_it_comes_up_at_boot_before_or_after_its_server_and_outlives_it(
 
 
 async def test_handlers_may_have_an_interpreter_and_libraries_of_their_own(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
+    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
 ) -> None:
     await lab.do("/usr/bin/python3", "-m", "venv", "--without-pip", f"{APPLICATION}/releases/1/venv")
     for release in ("1", "2"):
@@ -314,13 +311,12 @@ async def test_handlers_may_have_an_interpreter_and_libraries_of_their_own(
         {"python": {"path": [current], "interpreter": f"{current}/venv/bin/python"}},
     )
     await host.start()
-    async with Router(nats_server.url) as router:
-        assert (await router.request("release")).json()[:2] == ["1", 1]
-        for release in ("2", "1"):
-            await lab.do("ln", "-sfn", f"releases/{release}", f"{APPLICATION}/next")
-            await lab.do("mv", "-T", f"{APPLICATION}/next", current)
-            await lab.do("systemctl", "reload", "ajhost")
-            assert (await router.request("release")).json()[:2] == [release, int(release)]
+    assert (await router.request("release")).json()[:2] == ["1", 1]
+    for release in ("2", "1"):
+        await lab.do("ln", "-sfn", f"releases/{release}", f"{APPLICATION}/next")
+        await lab.do("mv", "-T", f"{APPLICATION}/next", current)
+        await lab.do("systemctl", "reload", "ajhost")
+        assert (await router.request("release")).json()[:2] == [release, int(release)]
 
 
 async def _running(host: InstalledHost, wanted: int) -> None:
