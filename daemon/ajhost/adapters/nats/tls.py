@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 
+from ajhost.protocol.frames import FrameError
 from ajhost.settings.values import TlsSettings
 
 _READ_SIZE = 1 << 16
@@ -40,8 +41,14 @@ class TlsSession:
         until = (self._tls.getpeercert() or {}).get("notAfter")
         return ssl.cert_time_to_seconds(until) if isinstance(until, str) else None
 
-    async def handshake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        """:raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up."""
+    async def handshake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, unread: int) -> None:
+        """`unread`: how many bytes have come in front of it.
+
+        :raises FrameError: when there are some: it is not known who sent them.
+        :raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up.
+        """
+        if unread:
+            raise FrameError("bytes in front of the TLS handshake")
         while True:
             try:
                 self._tls.do_handshake()

@@ -103,19 +103,13 @@ class LedgerTransport:
         self._read_on()
 
     async def seal(self, context: ssl.SSLContext, server_hostname: str) -> None:
-        """Encrypts the connection.
-
-        :raises FrameError: when there are bytes in front of the handshake: it is not known who sent them.
-        :raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up.
-        """
+        """Encrypts the connection. :raises ConnectionError: when the server hangs up. For the rest see `TlsSession`."""
         sock = self._sock
         if sock is None or self._eof:
             raise ConnectionResetError("the server closed the connection")
         self._read_off()
-        if self._buffer.received > self._buffer.done:
-            raise FrameError("bytes in front of the TLS handshake")
         tls = TlsSession(context, server_hostname)
-        await tls.handshake(self._loop, sock)
+        await tls.handshake(self._loop, sock, self._buffer.received - self._buffer.done)
         self._tls = self.out.tls = tls
         self._words[Word.TLS] = 1
         self._read_on()
