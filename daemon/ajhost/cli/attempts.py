@@ -37,7 +37,7 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
     """
     directory = runtime_directory(config)
     from ajhost.adapters.linux.runtime_directory import is_locked
-    from ajhost.core.route_stats import REASONS
+    from ajhost.protocol.reasons import REASONS
     from ajhost.roles.control_client import view_attempts
     from ajhost.roles.recent_attempts import DIRECTORY, recent_attempts
 

@@ -20,22 +20,13 @@ from dataclasses import dataclass
 from itertools import groupby, repeat
 from operator import itemgetter
 
-from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.reasons import REASONS
 
 BUCKETS = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
     2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 )  # fmt: skip
 """Upper bounds in seconds, included; one more bucket takes what is longer."""
-OTHER = "other"
-_R = FailureReason
-_COUNTED = (
-    _R.HANDLER_ERROR, _R.DEADLINE_EXCEEDED, _R.WORKER_DIED, _R.OVERLOADED, _R.DRAINING, _R.BAD_REQUEST,
-    _R.UNKNOWN_TASK_TYPE, _R.HOST_ERROR, _R.INVALID_RESULT, _R.INVALID_PAYLOAD, _R.CANCELLED, _R.REPLY_REFUSED,
-)  # fmt: skip
-REASONS = (OTHER, *(reason.value for reason in _COUNTED))
-"""With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
-Words are added at the end only: files outlive an upgrade."""
 
 _MAGIC = int.from_bytes(b"ajhostS\n", "big")
 _LAYOUT = 2
@@ -89,12 +80,6 @@ class NoPlace(StatsError):
 def file_size(places: int) -> int:
     """Bytes of a file for so many routes; the place without a route comes on top."""
     return (_HEADER_WORDS + (places + 1) * _PLACE_WORDS) * 8
-
-
-def reason_of(text: str) -> str:
-    """The stable word with which the text of an answer begins; `other` for texts that have none."""
-    word = text.partition(":")[0]
-    return word if word in _REASON_INDEX else OTHER
 
 
 class StatsWriter:

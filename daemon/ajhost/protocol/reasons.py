@@ -36,3 +36,20 @@ class FailureReason(Enum):
     def text(self, detail: str) -> str:
         """The error text: the word, a colon, and what happened."""
         return f"{self.value}: {detail}"
+
+
+OTHER = "other"
+_R = FailureReason
+_COUNTED = (
+    _R.HANDLER_ERROR, _R.DEADLINE_EXCEEDED, _R.WORKER_DIED, _R.OVERLOADED, _R.DRAINING, _R.BAD_REQUEST,
+    _R.UNKNOWN_TASK_TYPE, _R.HOST_ERROR, _R.INVALID_RESULT, _R.INVALID_PAYLOAD, _R.CANCELLED, _R.REPLY_REFUSED,
+)  # fmt: skip
+REASONS = (OTHER, *(reason.value for reason in _COUNTED))
+"""With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
+Words are added at the end only: files outlive an upgrade."""
+
+
+def reason_of(text: str) -> str:
+    """The stable word with which the text of an answer begins; `other` for texts that have none."""
+    word = text.partition(":")[0]
+    return word if word in REASONS else OTHER

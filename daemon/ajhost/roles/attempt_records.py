@@ -20,10 +20,10 @@ from ajhost.adapters import log_routing
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
 from ajhost.adapters.log_record import Labelled, TaskLabels
 from ajhost.adapters.own_code import PACKAGE
-from ajhost.core.route_stats import StatsWriter, reason_of
+from ajhost.core.route_stats import StatsWriter
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.reasons import FailureReason, reason_of
 from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.log_limits import LogLimits
 from ajhost.roles.process_specs import GenerationSpec

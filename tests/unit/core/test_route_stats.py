@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from ajhost.core.route_stats import (
     BUCKETS,
-    REASONS,
     Histogram,
     NoPlace,
     RouteStats,
@@ -22,10 +21,9 @@ from ajhost.core.route_stats import (
     file_size,
     header_size,
     read,
-    reason_of,
     used_size,
 )
-from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.reasons import REASONS, FailureReason
 
 ROUTES = ("email:new", "", "sms")
 
@@ -165,17 +163,6 @@ def test_a_quantile_lies_within_its_bucket(
 
 def test_an_empty_histogram_has_no_quantile() -> None:
     assert Histogram((0,) * (len(BUCKETS) + 1), 0.0).quantile(0.99) is None
-
-
-@pytest.mark.parametrize("text", ["handler error: ValueError: x", "worker died: SIGKILL", "overloaded: full"])
-def test_a_reason_is_the_word_with_which_an_answer_begins(text: str) -> None:
-    assert reason_of(text) == text.partition(":")[0]
-    assert reason_of(text) in REASONS
-
-
-@pytest.mark.parametrize("text", ["", "x", "Handler error: y", "no such: word"])
-def test_a_text_without_a_stable_word_has_another_reason(text: str) -> None:
-    assert reason_of(text) == "other"
 
 
 def test_a_long_name_is_clipped_at_a_whole_character_and_found_again() -> None:

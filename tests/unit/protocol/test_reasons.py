@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ajhost.protocol.outcome import Failed, Terminated
-from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.reasons import REASONS, FailureReason, reason_of
 from scripts.lib.doc_tables import PACKAGE, ROOT, meanings
 
 HOME = PACKAGE / "protocol" / "reasons.py"
@@ -85,3 +85,14 @@ def test_every_word_is_explained_and_named_in_the_readme() -> None:
 @pytest.mark.parametrize("outcome", [Failed, Terminated])
 def test_an_outcome_begins_with_the_word_of_its_reason(outcome: type[Failed | Terminated]) -> None:
     assert outcome.because(FailureReason.BAD_REQUEST, "no JSON").text == "bad request: no JSON"
+
+
+@pytest.mark.parametrize("text", ["handler error: ValueError: x", "worker died: SIGKILL", "overloaded: full"])
+def test_a_reason_is_the_word_with_which_an_answer_begins(text: str) -> None:
+    assert reason_of(text) == text.partition(":")[0]
+    assert reason_of(text) in REASONS
+
+
+@pytest.mark.parametrize("text", ["", "x", "Handler error: y", "no such: word"])
+def test_a_text_without_a_stable_word_has_another_reason(text: str) -> None:
+    assert reason_of(text) == "other"
