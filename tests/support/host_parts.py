@@ -322,7 +322,7 @@ class HostParts:
         """Whether the server has what the standby answered."""
         out = self.standby.transport.out
         out.confirm()
-        return not (out.unsent or out.unconfirmed)
+        return not (out.unsent or out.retransmit.unconfirmed)
 
     def waiting(self) -> bool:
         """Whether a token lies in a queue or is undecided."""

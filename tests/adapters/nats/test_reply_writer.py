@@ -39,11 +39,11 @@ class Wire(Sink):
         """Looks."""
         self.told.append(self.got())
 
-    def broken(self, error: OSError) -> bool:
+    def write_failed(self, error: OSError) -> bool:
         """Nothing breaks here."""
         raise AssertionError(str(error))
 
-    def released(self, entries: list[int]) -> None:
+    def release(self, entries: list[int]) -> None:
         """Gives up the entries."""
         for index in entries:
             self.ledger.release(index)
@@ -146,10 +146,10 @@ async def test_what_no_pong_confirmed_goes_out_again_on_the_next_connection(wire
 async def test_past_a_servers_restart_an_heir_must_answer_again_until_requesters_are_back(wire: Wire) -> None:
     wire.connect(moved=True)
     index = _answered_and_confirmed(wire, A)
-    assert not wire.flow.unconfirmed
-    assert (wire.state(index), wire.flow.held) == (State.ANSWERED, 1)
+    assert not wire.flow.retransmit.unconfirmed
+    assert (wire.state(index), wire.flow.retransmit.held) == (State.ANSWERED, 1)
     wire.flow.release_held()
-    assert (wire.state(index), wire.flow.held) == (State.FREE, 0)
+    assert (wire.state(index), wire.flow.retransmit.held) == (State.FREE, 0)
 
 
 async def test_what_is_held_for_requesters_leaves_half_of_the_entries_free(wire: Wire) -> None:
@@ -157,7 +157,7 @@ async def test_what_is_held_for_requesters_leaves_half_of_the_entries_free(wire:
     held = []
     for _ in range(GEOMETRY.entries):
         _answered_and_confirmed(wire, A)
-        held.append(wire.flow.held)
+        held.append(wire.flow.retransmit.held)
     half = GEOMETRY.entries // 2
     assert held == [*range(1, half + 1), 0, *range(1, half)]
 
@@ -171,11 +171,11 @@ async def test_what_a_pong_confirmed_stays_with_the_same_server(wire: Wire) -> N
 
 async def test_a_server_that_was_killed_may_not_have_passed_on_even_what_it_confirmed(wire: Wire) -> None:
     _confirm(wire, A)
-    assert not wire.flow.unconfirmed
+    assert not wire.flow.retransmit.unconfirmed
     wire.connect(moved=True)
     wire.flow.flush()
     assert wire.got() == A
-    assert wire.flow.unconfirmed
+    assert wire.flow.retransmit.unconfirmed
 
 
 async def test_a_pong_confirms_only_what_was_sent_before_its_ping(wire: Wire) -> None:
@@ -187,7 +187,7 @@ async def test_a_pong_confirms_only_what_was_sent_before_its_ping(wire: Wire) ->
     second = wire.answer(B)
     wire.flow.flush()
     wire.flow.pong()
-    assert wire.flow.unconfirmed
+    assert wire.flow.retransmit.unconfirmed
     assert (wire.state(first), wire.state(second)) == (State.FREE, State.SENT)
     wire.connect(moved=False)
     wire.flow.flush()
@@ -201,7 +201,7 @@ async def test_a_pong_that_somebody_awaits_confirms_nothing(wire: Wire) -> None:
     await asyncio.sleep(0)
     wire.flow.pong()
     assert await asked
-    assert wire.flow.unconfirmed
+    assert wire.flow.retransmit.unconfirmed
 
 
 async def test_who_awaits_a_pong_learns_that_the_connection_ended(wire: Wire) -> None:
@@ -292,11 +292,11 @@ async def test_a_reply_that_the_server_refuses_is_taken_back_once_and_its_neighb
 
 
 async def test_a_reply_that_is_too_large_for_the_next_server_is_taken_back(wire: Wire) -> None:
-    wire.flow.limited(1 << 20, 1 << 20)
+    wire.flow.set_limits(1 << 20, 1 << 20)
     large = b"PUB R.8 4000\r\n%b\r\n" % bytes(4000)
     indexes = [wire.answer(A), wire.answer(large)]
     wire.flow.flush()
-    wire.flow.limited(2048, 2048)
+    wire.flow.set_limits(2048, 2048)
     wire.connect(moved=False)
     wire.flow.flush()
     [(index, before, outcome)] = wire.taken_back

@@ -136,7 +136,7 @@ async def test_an_end_that_the_loop_does_not_report_is_found_by_the_next_check(r
     worker = Worker()
     with Peer() as peer:
         await connected(worker, peer)
-        worker.transport.check()
+        worker.transport.repair_socket()
         asyncio.get_running_loop().remove_reader(peer.theirs)
         if reset:
             peer.reset()
@@ -144,7 +144,7 @@ async def test_an_end_that_the_loop_does_not_report_is_found_by_the_next_check(r
             peer.close()
         await asyncio.sleep(0)
         assert not worker.ends
-        worker.transport.check()
+        worker.transport.repair_socket()
         assert worker.ends
 
 

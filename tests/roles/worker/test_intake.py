@@ -496,4 +496,4 @@ async def test_only_what_came_before_a_servers_restart_is_refused_more_than_once
     parts.standby.enqueue(copy)
     out.flush()
     await until(lambda: len(parts.answers) == 2)
-    assert out.repeating == (not asked_after)
+    assert out.retransmit.repeating == (not asked_after)

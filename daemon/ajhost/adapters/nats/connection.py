@@ -219,7 +219,7 @@ class Connection(Driver):
 
     def _tick(self) -> None:
         try:
-            self.transport.check()
+            self.transport.repair_socket()
             self._tell(Ticked(self.transport.progress, self.transport.reading))
             self._on_ended(self.transport.epoch)
             if self.connected and self._shown is not None:

@@ -30,11 +30,11 @@ _ASK_EVERY = 128
 class WriterEvents(Protocol):
     """What the writer tells of; `LedgerTransport` listens."""
 
-    def released(self, entries: list[int]) -> None:
+    def release(self, entries: list[int]) -> None:
         """The server has the replies of these entries."""
 
-    def broken(self, error: OSError) -> bool:
-        """The connection takes no more bytes. True when there is another descriptor of it."""
+    def write_failed(self, error: OSError) -> bool:
+        """The connection takes no more bytes. True: try again, by another descriptor of it. False: it is over."""
 
 
 class ReplyWriter:
@@ -58,18 +58,19 @@ class ReplyWriter:
         self._replies: list[bytes] = []
         self._entries: list[int] = []
         self._refusals = RefusedReplies(ledger, sink)
-        self._fits_itself = False
+        self._may_be_too_large = False
         self._asked_before = 0.0
         self.flooded = False
         """Whether too many bytes waited to leave when that was last asked."""
-        self._old: list[bytes] = []
+        self._repeated: list[bytes] = []
         """The part of the replies that is repeated, since requesters may not have reconnected."""
         self._unwritten = memoryview(b"")
         self._unwritten_entries: list[int] = []
-        self._room: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
         self._pings: deque[int | asyncio.Future[bool] | None] = deque()
         self._restart_window = restart_window
-        self._retransmit = RetransmitBuffer(restart_window)
+        self.retransmit = RetransmitBuffer(restart_window)
+        """What was sent and may have to be sent again. For others to read."""
         self._ended = self._loop.time()
 
     # -- a connection's life --------------------------------------------------------------------
@@ -88,7 +89,7 @@ class ReplyWriter:
             self._loop.remove_writer(self._sock)
             self._unwritten, self._unwritten_entries = memoryview(b""), []
         self._sock = None
-        self._make_room()
+        self._end_drain()
 
     def replace(self, sock: socket.socket) -> None:
         """Another descriptor of the same connection."""
@@ -105,30 +106,30 @@ class ReplyWriter:
         self._connected = True
         self._forget_pings()
         now = self._loop.time()
-        unsure = self._retransmit.reconnected(now, now - self._ended if server_changed else None)
+        unsure = self.retransmit.reconnected(now, now - self._ended if server_changed else None)
         self._replies[:0] = [data for data, _ in unsure]
         self._entries[:0] = [index for _, entries in unsure for index in entries]
         if self._refusals.takes_less:
             self._replies = [self._refusals.fit(data, self._entries) for data in self._replies]
-            self._retransmit.rewrite(lambda data: self._refusals.fit(data, []))
+            self.retransmit.rewrite(lambda data: self._refusals.fit(data, []))
         self._asked_before = self._restart_window.asked_before(now)
-        self._old = list(self._replies) if self._asked_before else []
+        self._repeated = list(self._replies) if self._asked_before else []
         self.schedule_flush()
 
-    def limited(self, max_payload: int, of_all: int) -> None:
+    def set_limits(self, max_payload: int, of_all: int) -> None:
         """What the present server takes (`RefusedReplies.limited`)."""
-        self._fits_itself = self._refusals.limited(max_payload, of_all)
+        self._may_be_too_large = self._refusals.limited(max_payload, of_all)
 
     def refused(self, subject: bytes, why: str) -> None:
         """The server did not take the reply on this subject."""
-        found = self._retransmit.refused(lambda index: self._ledger.reply(index) == subject, subject)
+        found = self.retransmit.refused(lambda index: self._ledger.reply(index) == subject, subject)
         if found is None:
             return
         index, data = found
         self._refusals.tell(index, data, subject, why)
         if index in self._unwritten_entries:
             self._unwritten_entries.remove(index)
-        self._events.released([index])
+        self._events.release([index])
 
     def release_unconfirmed(self, wanted: bool) -> None:
         """`wanted`: no entry is free, so release those whose replies the kernel has taken.
@@ -137,18 +138,15 @@ class ReplyWriter:
         """
         self._releasing = wanted
         if wanted:
-            self._events.released(self._retransmit.release_oldest(last=not self._unwritten))
+            self._events.release(self.retransmit.release_oldest(last=not self._unwritten))
 
     def detach(self) -> None:
         """The connection has ended. Unconfirmed replies stay, with their entries, for the next one."""
-        if self._unwritten and self._sock is not None:
-            self._loop.remove_writer(self._sock)
+        self.suspend()
         if self._connected:
             self._ended = self._loop.time()
-        self._sock, self._connected = None, False
-        self._ledger.recall(self._retransmit.entries)
-        self._unwritten, self._unwritten_entries = memoryview(b""), []
-        self._make_room()
+        self._connected = False
+        self._ledger.recall(self.retransmit.entries)
         self._forget_pings()
 
     # -- what is to leave -----------------------------------------------------------------------
@@ -182,7 +180,7 @@ class ReplyWriter:
     def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
         """Queues the reply for a ledger entry. `asked_at`: when the request came (monotonic seconds), 0 if long ago."""
         if asked_at < self._asked_before:
-            self._old.append(data)
+            self._repeated.append(data)
         self._replies.append(data)
         self._entries.append(index)
         if not self._flush_scheduled:
@@ -192,7 +190,7 @@ class ReplyWriter:
     def publish(self, data: bytes, asked_at: float = 0.0) -> None:
         """Queues a reply without a ledger entry."""
         if asked_at < self._asked_before:
-            self._old.append(data)
+            self._repeated.append(data)
         self._replies.append(data)
         self.schedule_flush()
 
@@ -201,11 +199,11 @@ class ReplyWriter:
         if not self._connected:
             return
         now = self._loop.time()
-        self._events.released(self._retransmit.release_due(now))
-        self._commands += self._retransmit.due(now)
+        self._events.release(self.retransmit.release_due(now))
+        self._commands += self.retransmit.due(now)
         self._asked_before = self._restart_window.asked_before(now)
         if self._mark is None:
-            self._mark = self._retransmit.next_mark()
+            self._mark = self.retransmit.next_mark()
         if self._commands or self._mark is not None:
             self.schedule_flush()
 
@@ -216,7 +214,7 @@ class ReplyWriter:
             if not mark.done():
                 mark.set_result(True)
         elif mark is not None:
-            self._events.released(self._retransmit.confirmed(mark, self._loop.time()))
+            self._events.release(self.retransmit.confirmed(mark, self._loop.time()))
             if self._ledger.available < self._ledger.entries // 2:
                 self.release_held()  # the other half is for requests that run or wait
 
@@ -226,14 +224,9 @@ class ReplyWriter:
                 mark.set_result(False)
         self._pings.clear()
 
-    @property
-    def held(self) -> int:
-        """How many entries are held only because requesters may not have reconnected."""
-        return self._retransmit.held
-
     def release_held(self) -> None:
         """Releases the entries that are held for requesters that may not have reconnected."""
-        self._events.released(self._retransmit.release_held())
+        self._events.release(self.retransmit.release_held())
 
     def is_flooded(self) -> bool:
         """Whether too many bytes wait to leave. Ask it now and then: nothing is counted for each reply."""
@@ -246,22 +239,12 @@ class ReplyWriter:
         """Whether replies wait for the kernel or for a connection."""
         return bool(self._replies or self._unwritten)
 
-    @property
-    def unconfirmed(self) -> bool:
-        """Whether the server has not confirmed everything that was sent."""
-        return self._retransmit.unconfirmed
-
-    @property
-    def repeating(self) -> bool:
-        """Whether replies are still repeated after a server's restart."""
-        return self._retransmit.repeating
-
     async def drain(self) -> None:
         """Waits until the kernel took what was queued, or the connection is gone."""
         self.flush()
         while self._unwritten:
-            self._room = self._room or self._loop.create_future()
-            await self._room
+            self._drained = self._drained or self._loop.create_future()
+            await self._drained
 
     # -- how it leaves --------------------------------------------------------------------------
 
@@ -289,16 +272,16 @@ class ReplyWriter:
         if self._connected and self._replies:
             self._sink.before_send()
             data = b"".join(self._replies)
-            if self._fits_itself and len(data) > self._refusals.limit:
+            if self._may_be_too_large and len(data) > self._refusals.limit:
                 data = self._refusals.fit(data, self._entries)
-            entries, retransmit = self._entries, self._retransmit
+            entries, retransmit = self._entries, self.retransmit
             self._replies, self._entries = [], []
             repeated = b""
-            if self._old:
-                repeated, self._old = b"".join(self._old), []
+            if self._repeated:
+                repeated, self._repeated = b"".join(self._repeated), []
             dropped = retransmit.sent(data, entries, now, repeated)
             if dropped:
-                self._events.released(dropped)
+                self._events.release(dropped)
             if retransmit.unasked >= _ASK_EVERY and self._mark is None:
                 self._mark = retransmit.next_mark()
         if self._commands:
@@ -317,16 +300,16 @@ class ReplyWriter:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as error:
-            if not self._events.broken(error):
+            if not self._events.write_failed(error):
                 return
             sent = 0
         if sent == len(data):
-            self._took(entries, now)
+            self._on_taken(entries, now)
         else:
             self._unwritten, self._unwritten_entries = memoryview(data)[sent:], entries
             self._loop.add_writer(self._sock or sock, self._writable)
 
-    def _took(self, entries: list[int], now: float) -> None:
+    def _on_taken(self, entries: list[int], now: float) -> None:
         if not self._restart_window.is_open(now):
             self._ledger.sent(entries)
         if self._releasing:
@@ -341,18 +324,18 @@ class ReplyWriter:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            self._events.broken(error)
+            self._events.write_failed(error)
             return
         self._unwritten = self._unwritten[sent:]
         if self._unwritten:
             return
         self._loop.remove_writer(sock)
         entries, self._unwritten_entries = self._unwritten_entries, []
-        self._took(entries, self._loop.time())
-        self._make_room()
+        self._on_taken(entries, self._loop.time())
+        self._end_drain()
         self.flush()
 
-    def _make_room(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-        self._room = None
+    def _end_drain(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._drained = None

@@ -312,7 +312,7 @@ class Standby(Sink):
     def idle(self) -> bool:
         """Whether there is nothing to be done at the next beat."""
         out = self.transport.out
-        return not (self.producer.count or out.unconfirmed or out.repeating)
+        return not (self.producer.count or out.retransmit.unconfirmed or out.retransmit.repeating)
 
     def reject_waiting(self, text: str) -> None:
         """The host stops: what nobody has started is answered with `text`, now and from now on."""
@@ -322,7 +322,8 @@ class Standby(Sink):
     async def flush(self, patience: float) -> None:
         """Waits until the server and its requesters have our answers, at most `patience` seconds."""
         end, out = time.monotonic() + patience, self.transport.out
-        while (out.unsent or out.unconfirmed or out.repeating) and time.monotonic() < end:
+        sent = out.retransmit
+        while (out.unsent or sent.unconfirmed or sent.repeating) and time.monotonic() < end:
             out.confirm()
             await asyncio.sleep(POLL_INTERVAL_LAST)
 

@@ -56,7 +56,7 @@ class Drain:
 
     @property
     def _unfinished(self) -> int:
-        return self._parts.ledger.held - self._out.held
+        return self._parts.ledger.held - self._out.retransmit.held
 
     async def _flush(self, end: float) -> None:
         """Waits until the server has the last replies, as long as it can be reached within reason.
@@ -67,8 +67,8 @@ class Drain:
         least = loop.time() + FLUSH_LIMIT
         while True:
             self._out.confirm()
-            repeating = self._out.repeating and not self._ending.hurry.is_set()
-            if not (self._out.unsent or self._out.unconfirmed or repeating):
+            repeating = self._out.retransmit.repeating and not self._ending.hurry.is_set()
+            if not (self._out.unsent or self._out.retransmit.unconfirmed or repeating):
                 break
             if loop.time() >= (max(least, end) if repeating else least):
                 break
