@@ -13,7 +13,7 @@ _MOST = 16
 _OTHERS = "others"
 
 
-class ThrottledLog:
+class RepeatedFailuresLog:
     """Logs each kind of message at once, and then every `LOG_REPEAT` seconds."""
 
     def __init__(self, logger: logging.Logger) -> None:

@@ -55,10 +55,10 @@ class Waits(Sink, Driver):
     def unasked(self, data: bytes, message: Message) -> None:
         raise AssertionError("every request is answered")
 
-    def ended(self, epoch: int, event: Lost) -> None:
+    def connection_ended(self, epoch: int, event: Lost) -> None:
         raise AssertionError(event.text)
 
-    def server_error(self, text: str) -> None:
+    def error_received(self, text: str) -> None:
         raise AssertionError(text)
 
 

@@ -42,10 +42,10 @@ class Worker(Sink, Driver):
     def refuse(self, reply: bytes) -> None:
         self.refused.append(reply)
 
-    def ended(self, epoch: int, event: Lost) -> None:
+    def connection_ended(self, epoch: int, event: Lost) -> None:
         self.ends.append(event)
 
-    def server_error(self, text: str) -> None:
+    def error_received(self, text: str) -> None:
         raise AssertionError(text)
 
 

@@ -45,7 +45,7 @@ async def test_a_subscription_that_begins_as_the_connection_ends_leaves_the_loop
 ) -> None:
     """It found nobody to ask and asked again at once: the turn that knows that the connection is over never came."""
     connection = parts.standby.connection
-    told, begun = connection.ended, list[asyncio.Task[None]]()
+    told, begun = connection.connection_ended, list[asyncio.Task[None]]()
 
     def ended(epoch: int, event: Lost) -> None:
         begun.append(asyncio.create_task(connection.subscribe([SUBJECT], "ajhost")))
@@ -54,7 +54,7 @@ async def test_a_subscription_that_begins_as_the_connection_ends_leaves_the_loop
     def stop(number: int, frame: object) -> None:
         raise AssertionError("the loop has no turn")
 
-    monkeypatch.setattr(connection, "ended", ended)
+    monkeypatch.setattr(connection, "connection_ended", ended)
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, 8.0)
     try:

@@ -98,7 +98,7 @@ class Connection(Driver):
         self._scouting: asyncio.Task[Event | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._shown: ConnectionStatus | None = None
+        self._published: ConnectionStatus | None = None
         self._connection_log = ConnectionLog(quiet=quiet)
         self.up = asyncio.Event()
 
@@ -134,7 +134,7 @@ class Connection(Driver):
         """Connects and subscribes, however long it takes; says where it waits, once in a while."""
         self.want(subjects, group)
         if self._machine.state is ConnectionState.CLOSED:
-            self._tell(Start())
+            self._handle(Start())
             self._tick()
         await self.up.wait()
 
@@ -151,7 +151,7 @@ class Connection(Driver):
             if self._machine.state in (ConnectionState.SUBSCRIBED, ConnectionState.SILENT):
                 event = await subscriber.subscribe()
                 if isinstance(event, Barred) and self._machine.state is ConnectionState.SUBSCRIBED:
-                    self._tell(event)
+                    self._handle(event)
                 elif event is None:
                     # the connection is over, and it is told in the next turn, which must come
                     await asyncio.sleep(POLL_INTERVAL)
@@ -169,7 +169,7 @@ class Connection(Driver):
     async def leave(self) -> None:
         """As `unsubscribe`, for good."""
         self._subscriber.want_nothing()
-        self._tell(Leave())
+        self._handle(Leave())
         await self._unsubscribe()
 
     async def _unsubscribe(self) -> None:
@@ -195,7 +195,7 @@ class Connection(Driver):
         self._settings = settings
         self._machine.patience = Patience(settings.ping_interval, settings.ping_timeout)
         self._attempts.reconfigure(settings)
-        self._tell(Reconfigured(servers_of(settings), move))
+        self._handle(Reconfigured(servers_of(settings), move))
 
     async def close(self) -> None:
         """Closes the connection after what is queued was written."""
@@ -203,68 +203,68 @@ class Connection(Driver):
             self._timer.cancel()
         if self.connected:
             await self.transport.out.drain()
-        self._tell(Close())
+        self._handle(Close())
 
     # -- events -----------------------------------------------------------------------------------
 
-    def _tell(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         try:
             commands = self._machine.handle(event, self._loop.time())
         except IllegalTransition:
             _log.exception("a step of the connection that cannot be: it is made anew")
             commands = self._machine.begin_anew(self._loop.time())
         for command in commands:
-            self._obey(command)
-        self._show()
+            self._execute(command)
+        self._publish_status()
 
     def _tick(self) -> None:
         try:
             self.transport.repair_socket()
-            self._tell(Ticked(self.transport.progress, self.transport.reading))
+            self._handle(Ticked(self.transport.progress, self.transport.reading))
             self._on_ended(self.transport.epoch)
-            if self.connected and self._shown is not None:
-                self._connection_log.lasts(self._shown, self._loop.time() - self._machine.since)
+            if self.connected and self._published is not None:
+                self._connection_log.on_lasting(self._published, self._loop.time() - self._machine.since)
         finally:  # whatever is raised, which the loop's exception handler sees
             if self._machine.state is not ConnectionState.CLOSED:
                 self._timer = self._loop.call_later(self._machine.wakes_in(self._loop.time()), self._tick)
 
-    def _obey(self, command: Command) -> None:
+    def _execute(self, command: Command) -> None:
         match command:
             case Resolve(server):
-                self._start(self._attempts.resolve(server))
+                self._start_work(self._attempts.resolve(server))
             case Open(server, found):
-                self._start(self._attempts.open(self.transport, server, found))
+                self._start_work(self._attempts.open(self.transport, server, found))
             case LogIn():
-                self._start(self._log_in())
+                self._start_work(self._log_in())
             case Move(reason):
-                self._start(self._move(reason))
+                self._start_work(self._move(reason))
             case Scout(server):
                 self._scouting = self._loop.create_task(scout(self._settings, server, self._name))
-                self._scouting.add_done_callback(self._scouted)
+                self._scouting.add_done_callback(self._on_scouted)
             case Ping():
                 self.transport.out.ping(None)
             case Drop():
                 self._drop()
 
-    def _start(self, work: Coroutine[Any, Any, Event | None]) -> None:
+    def _start_work(self, work: Coroutine[Any, Any, Event | None]) -> None:
         self._work = self._loop.create_task(work)
-        self._work.add_done_callback(self._worked)
+        self._work.add_done_callback(self._on_work_done)
 
-    def _worked(self, task: asyncio.Task[Event | None]) -> None:
+    def _on_work_done(self, task: asyncio.Task[Event | None]) -> None:
         event = _event_of(task)
         if task is self._work:
             self._work = None
             if self._end is not None and isinstance(event, (Subscribed, Barred)):
                 # it ended behind the answer that this work waited for, and before the machine could hear of it
-                event = self._why_ended()
+                event = self._reason_of_end()
             if event is not None:
-                self._tell(event)
+                self._handle(event)
 
-    def _scouted(self, task: asyncio.Task[Event | None]) -> None:
+    def _on_scouted(self, task: asyncio.Task[Event | None]) -> None:
         event = _event_of(task)
         if task is self._scouting:
             self._scouting = None
-            self._tell(event if isinstance(event, Scouted) else Scouted(self._machine.server, False))
+            self._handle(event if isinstance(event, Scouted) else Scouted(self._machine.server, False))
 
     def _drop(self) -> None:
         work, self._work = self._work, None
@@ -278,7 +278,7 @@ class Connection(Driver):
 
     # -- adapters.nats.transport.Driver -----------------------------------------------------------
 
-    def ended(self, epoch: int, event: Lost) -> None:
+    def connection_ended(self, epoch: int, event: Lost) -> None:
         """The connection is over. While an attempt is under way, that finds out by itself, and why."""
         if epoch == self.transport.epoch:
             self._end = event
@@ -286,9 +286,9 @@ class Connection(Driver):
 
     def _on_ended(self, epoch: int) -> None:
         if epoch == self.transport.epoch and self._machine.connected and self._end is not None:
-            self._tell(self._why_ended())
+            self._handle(self._reason_of_end())
 
-    def _why_ended(self) -> ConnectionFailed:
+    def _reason_of_end(self) -> ConnectionFailed:
         end = self._end or Lost(Reason.ENDED, "the server closed the connection")
         if self._fatal is None:
             text, said_at = self._last_words
@@ -297,35 +297,30 @@ class Connection(Driver):
         reason, text = self._fatal
         return (Refused if reason in LOCKS_OUT else Lost)(reason, f"{self._machine.server}: {text}")
 
-    def told(self, info: ServerInfo) -> None:
+    def info_received(self, info: ServerInfo) -> None:
         self._attempts.info = info
         self._attempts.largest_request = max(self._attempts.largest_request, info.largest_request)
-        self._tell(Told(info.connect_urls, info.lame_duck))
+        self._handle(Told(info.connect_urls, info.lame_duck))
 
-    def server_error(self, text: str) -> None:
-        violation = violation_of(text)
+    def error_received(self, text: str) -> None:
+        violation, log = violation_of(text), self._connection_log
         if violation is None:
             reason = reason_of(text)
             if reason is not None:
                 self._fatal = reason, text
             else:
                 self._last_words = text, self._loop.time()
-            self._connection_log.tell(logging.WARNING, text, "NATS: %s", text)
+            log.error(text)
         elif violation.operation == "publish":
             self.transport.out.refused(violation.subject.encode(), violation.grant())
             self._words[Word.REFUSED_REPLIES] = self._words[Word.REFUSED_REPLIES] % LARGEST + 1
-            said = "NATS refuses replies: %s; %s"
-            self._connection_log.tell(logging.ERROR, violation.grant(), said, text, violation.grant())
+            log.reply_refused(text, violation.grant())
         elif not self._subscriber.refused(violation):
-            said = (
-                "NATS refuses %s: `nats micro` does not show this host; [nats] service = false asks no more"
-            )
-            self._connection_log.tell(logging.INFO, "service", said, violation.subject)
+            log.service_refused(violation.subject)
         else:
-            said = "NATS refuses a subscription: %s; %s"
-            self._connection_log.tell(logging.ERROR, text, said, text, violation.grant())
+            log.subscription_refused(text, violation.grant())
             if self._machine.state is ConnectionState.SUBSCRIBED and self._subscriber.complete:
-                self._tell(self._subscriber.barred())
+                self._handle(self._subscriber.barred())
 
     # -- work ---------------------------------------------------------------------------------------
 
@@ -334,10 +329,10 @@ class Connection(Driver):
         if failed is not None:
             return failed
         urls, lame_duck = self._attempts.info.connect_urls, self._attempts.info.lame_duck
-        self._tell(Told(urls, lame_duck))
+        self._handle(Told(urls, lame_duck))
         event = await self._subscriber.subscribe()
         # the connection may have ended with the very read that brought the last answer
-        return self._why_ended() if event is None or self._end is not None else event
+        return self._reason_of_end() if event is None or self._end is not None else event
 
     async def _move(self, reason: Reason) -> Event | None:
         """Ends the present connection in order: what the server had sent is in the ledger, and nothing more comes."""
@@ -351,7 +346,7 @@ class Connection(Driver):
 
     # -- what it looks like ---------------------------------------------------------------------------
 
-    def _show(self) -> None:
+    def _publish_status(self) -> None:
         machine = self._machine
         status = ConnectionStatus(
             machine.state,
@@ -363,27 +358,27 @@ class Connection(Driver):
             machine.failed_attempts,
             reconnects_by=tuple(machine.reconnects_by),
         )
-        if status == self._shown:
+        if status == self._published:
             return
-        before, self._shown = self._shown, status
+        before, self._published = self._published, status
         ledger = self.transport.ledger
         write_connection(ledger.words, ledger.view, status)
         if before is None or before.state is not status.state:
-            self._entered(status)
+            self._on_state_changed(status)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _entered(self, status: ConnectionStatus) -> None:
+    def _on_state_changed(self, status: ConnectionStatus) -> None:
         if status.state in _UP:
             self.up.set()
         else:
             self.up.clear()
         if status.state in (ConnectionState.WAITING, ConnectionState.LOCKED_OUT):
-            self._connection_log.waits(status, addresses(self._settings))
+            self._connection_log.on_waiting(status, addresses(self._settings))
         elif status.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING):
-            self._connection_log.stands(status)
+            self._connection_log.on_connected(status)
 
     async def changed(self) -> None:
         """Waits until anything about the connection is another than it was."""

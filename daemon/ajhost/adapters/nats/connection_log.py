@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ajhost.adapters.repeated_failures_log import ThrottledLog
+from ajhost.adapters.repeated_failures_log import RepeatedFailuresLog
 from ajhost.core.timings import CONNECTION_PROVEN
 from ajhost.ledger.connection_status import ConnectionStatus, Reason
 
@@ -16,35 +16,48 @@ class ConnectionLog:
 
     def __init__(self, *, quiet: bool) -> None:
         self._lost, self._connected = (logging.DEBUG,) * 2 if quiet else (logging.WARNING, logging.INFO)
-        self._throttled = ThrottledLog(_log)
+        self._repeated = RepeatedFailuresLog(_log)
         self._was_lost = self._is_new = self._is_told = False
 
-    def tell(self, level: int, kind: str, text: str, *arguments: object) -> None:
-        """Tells of what a server says; once in a while for each kind."""
-        self._throttled.tell(level, kind, text, *arguments)
+    def error(self, text: str) -> None:
+        """The server has said something that no other method is for."""
+        self._repeated.tell(logging.WARNING, text, "NATS: %s", text)
 
-    def waits(self, status: ConnectionStatus, servers: str) -> None:
+    def reply_refused(self, text: str, grant: str) -> None:
+        """The user may not publish replies; `grant` is what it lacks."""
+        self._repeated.tell(logging.ERROR, grant, "NATS refuses replies: %s; %s", text, grant)
+
+    def subscription_refused(self, text: str, grant: str) -> None:
+        """The user may not subscribe to a subject of the queue group."""
+        self._repeated.tell(logging.ERROR, text, "NATS refuses a subscription: %s; %s", text, grant)
+
+    def service_refused(self, subject: str) -> None:
+        """The user may not subscribe to a subject of the NATS service API."""
+        said = "NATS refuses %s: `nats micro` does not show this host; [nats] service = false asks no more"
+        self._repeated.tell(logging.INFO, "service", said, subject)
+
+    def on_waiting(self, status: ConnectionStatus, servers: str) -> None:
         """There is no connection, and a pause before the next attempt at one of `servers`."""
         if status.reason in (Reason.NONE, Reason.RECONFIGURED):
             return
         self._was_lost, self._is_new = True, False
         why = status.text.removeprefix(f"{servers}: ")
-        self._throttled.tell(self._lost, why, "waiting for NATS at %s: %s", servers, why)
+        self._repeated.tell(self._lost, why, "waiting for NATS at %s: %s", servers, why)
 
-    def stands(self, status: ConnectionStatus) -> None:
+    def on_connected(self, status: ConnectionStatus) -> None:
         """The server has let us in."""
         if self._was_lost:
             self._was_lost, self._is_new = False, True
             self._is_told = self._tell_connected(status)
 
-    def lasts(self, status: ConnectionStatus, seconds: float) -> None:
+    def on_lasting(self, status: ConnectionStatus, seconds: float) -> None:
         """It has stood for so long. What comes after one that lasts is news; not after one that ends again at once."""
         if self._is_new and seconds > CONNECTION_PROVEN:
             self._is_new = False
-            self._throttled.clear()
+            self._repeated.clear()
             if not self._is_told:
                 self._tell_connected(status)
 
     def _tell_connected(self, status: ConnectionStatus) -> bool:
         said = "connected again to NATS at %s" if status.reconnects else "connected to NATS at %s"
-        return self._throttled.tell(self._connected, "connected", said, status.server)
+        return self._repeated.tell(self._connected, "connected", said, status.server)

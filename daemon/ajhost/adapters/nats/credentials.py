@@ -15,7 +15,7 @@ from typing import Any
 
 from ajhost.adapters.daemon_threads import call_in_thread
 from ajhost.adapters.nats.tls import tls_context
-from ajhost.adapters.repeated_failures_log import ThrottledLog
+from ajhost.adapters.repeated_failures_log import RepeatedFailuresLog
 from ajhost.core.server_pool import Server
 from ajhost.protocol.credential_files import (
     CredentialsError,
@@ -101,7 +101,7 @@ class Credentials:
             for key, word in (("password_file", settings.password), ("token_file", settings.token))
             if key in self._readers and word is not None
         }
-        self._throttled = ThrottledLog(_log)
+        self._repeated = RepeatedFailuresLog(_log)
 
     async def read(self, server: Server) -> LogInData:
         """The credentials for this server now.
@@ -141,7 +141,7 @@ class Credentials:
         if key not in self._good:
             raise error
         ago = time.monotonic() - self._good[key][1]
-        self._throttled.tell(
+        self._repeated.tell(
             logging.WARNING, f"{key} {error}", "%s; using what was read %.0f s ago", error, ago
         )
 

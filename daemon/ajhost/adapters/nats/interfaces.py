@@ -67,13 +67,13 @@ class Driver:
     What a class of it does not define, it does nothing about.
     """
 
-    def ended(self, epoch: int, event: Lost) -> None:
+    def connection_ended(self, epoch: int, event: Lost) -> None:
         """The connection of that epoch is over."""
 
-    def told(self, info: ServerInfo) -> None:
+    def info_received(self, info: ServerInfo) -> None:
         """The server sent INFO again."""
 
-    def server_error(self, text: str) -> None:
+    def error_received(self, text: str) -> None:
         """The server said `-ERR`."""
 
 

@@ -89,10 +89,10 @@ class _Trial(Driver):
         self._errors: list[str] = []
         self._lost: Lost | None = None
 
-    def ended(self, epoch: int, event: Lost) -> None:
+    def connection_ended(self, epoch: int, event: Lost) -> None:
         self._lost = event
 
-    def server_error(self, text: str) -> None:
+    def error_received(self, text: str) -> None:
         self._errors.append(text)
 
     async def run(self, server: Server, subjects: Sequence[str]) -> list[str]:

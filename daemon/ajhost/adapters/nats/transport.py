@@ -334,9 +334,9 @@ class LedgerTransport:
                 case b"INFO":
                     info = read_info(line)
                     self._apply_limits(info, max(info.max_payload, self._server_limit))
-                    self._driver.told(info)
+                    self._driver.info_received(info)
                 case b"-ERR":  # if the server then closes the connection, a new one is made
-                    self._driver.server_error(error_text(line))
+                    self._driver.error_received(error_text(line))
                 case b"+OK\r":
                     pass
                 case _:
@@ -354,7 +354,7 @@ class LedgerTransport:
         self.out.detach()
         self._lines.end()
         if event is not None:
-            self._driver.ended(self.epoch, event)
+            self._driver.connection_ended(self.epoch, event)
 
     @property
     def _taken_over(self) -> bool:
