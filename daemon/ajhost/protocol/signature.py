@@ -75,6 +75,21 @@ def message(task: TaskRecord) -> bytes:
     return ":".join(parts).encode()
 
 
+def distrust(task: TaskRecord, keys: Sequence[bytes], max_age_ns: int, now_ns: int) -> str | None:
+    """Why a task is not trusted, None if it is signed and in time. `max_age_ns`: 0 for no limit.
+
+    A router starts no task past its deadline (asyncjobs v0.3.0, client.go), so one that comes is a replay.
+    """
+    if (reason := verify(task, keys)) is not None:
+        return reason
+    if task.deadline_ns is not None and task.deadline_ns < now_ns:
+        return f"the task's deadline passed {(now_ns - task.deadline_ns) / timestamps.SECOND:.0f} s ago"
+    if max_age_ns and task.created_ns < now_ns - max_age_ns:
+        age, limit = (now_ns - task.created_ns) / timestamps.SECOND, max_age_ns / timestamps.SECOND
+        return f"the task was created {age:.0f} s ago, signature.max_age is {limit:g} s"
+    return None
+
+
 def verify(task: TaskRecord, keys: Sequence[bytes]) -> str | None:
     """None if one of the raw public `keys` (32 bytes each) signed `task`, else the reason why it is not trusted."""
     from nacl.exceptions import BadSignatureError

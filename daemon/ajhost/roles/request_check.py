@@ -16,7 +16,7 @@ from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.reply_encoding import sanitise
 from ajhost.protocol.request_headers import LONGEST_KNOWN, known_deadline, read_deadline
-from ajhost.protocol.signature import read_key, verify
+from ajhost.protocol.signature import distrust, read_key
 from ajhost.protocol.subjects import LONGEST_REPLY_SUBJECT, reply_subjects, route_of
 from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.protocol.timestamps import render_seconds
@@ -126,9 +126,11 @@ class RequestChecker:
                 handler = self._find(key)
             if handler is None:
                 return Failed.because(FailureReason.UNKNOWN_TASK_TYPE, f"{record.type} has no handler here")
-            if self._keys and (reason := self._distrust(record, wall_ns)) is not None:
-                self.unsigned += 1
-                return Failed.because(FailureReason.BAD_REQUEST, reason)
+            if self._keys:
+                now_ns = wall_ns - int(self._skew.ahead * 1e9)
+                if (reason := distrust(record, self._keys, self._max_age_ns, now_ns)) is not None:
+                    self.unsigned += 1
+                    return Failed.because(FailureReason.BAD_REQUEST, reason)
             tried, clock = record.tried_ns, self._skew
             deadline, skew = budget(
                 header_ns, tried, wall_ns, now, self._timeouts[handler], self._default, ANSWER_MARGIN,
@@ -179,22 +181,6 @@ class RequestChecker:
                 count,
                 reply[:_SHOWN].decode("ascii", "backslashreplace"),
             )
-
-    def _distrust(self, record: TaskRecord, wall_ns: int) -> str | None:
-        """Why a task is not trusted, None if it is signed and in time.
-
-        A router starts no task past its deadline (asyncjobs v0.3.0, client.go), so one that comes is a replay.
-        """
-        if (reason := verify(record, self._keys)) is not None:
-            return reason
-        now_ns = wall_ns - int(self._skew.ahead * 1e9)
-        deadline_ns = record.deadline_ns
-        if deadline_ns is not None and deadline_ns < now_ns:
-            return f"the task's deadline passed {(now_ns - deadline_ns) / _SECOND_NS:.0f} s ago"
-        if self._max_age_ns and record.created_ns < now_ns - self._max_age_ns:
-            age, limit = (now_ns - record.created_ns) / _SECOND_NS, self._max_age_ns / _SECOND_NS
-            return f"the task was created {age:.0f} s ago, signature.max_age is {limit:g} s"
-        return None
 
     def _learned(self, now: float) -> None:
         if self._offset is not None:

@@ -201,7 +201,7 @@ def test_whatever_goes_wrong_while_a_request_is_checked_is_an_answer(
     def broken(*_: object) -> None:
         raise RecursionError("a library of the application's")
 
-    monkeypatch.setattr("ajhost.roles.request_check.verify", broken)
+    monkeypatch.setattr("ajhost.roles.request_check.distrust", broken)
     one = judge("a", signature=SignatureSettings((KEY,)))
     for _ in range(3):
         checked = check(one, SUBJECT + b"a", b"", task("a"))
