@@ -220,11 +220,6 @@ def test_a_file_that_is_not_there_takes_no_other_ones_place(tmp_path: Path) -> N
     assert ledgers.get(1) is first
 
 
-def test_whether_a_directory_lies_in_memory_is_known(tmp_path: Path) -> None:
-    assert ledger_file.on_tmpfs(Path("/dev/shm"))
-    assert not ledger_file.on_tmpfs(Path("/proc"))
-
-
 @pytest.fixture
 def memory_directory() -> Iterator[Path]:
     """On a tmpfs, as a runtime directory is: other file systems set more aside than they are asked for."""

@@ -16,7 +16,6 @@ import os
 import stat
 import struct
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 from ajhost.adapters.linux import runtime_directory
@@ -276,17 +275,3 @@ def quarantine(directory: Path, serial: int) -> Path:
     aside = path.with_suffix(".foreign")
     path.rename(aside)
     return aside
-
-
-def on_tmpfs(directory: Path) -> bool:
-    """Whether the directory lies in memory; on a disk each page that is written costs I/O."""
-    device = os.stat(directory).st_dev
-    return any(d == device and kind in ("tmpfs", "ramfs") for d, kind in _mounts())
-
-
-def _mounts() -> Iterator[tuple[int, str]]:
-    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
-        for line in lines:
-            left, _, right = line.partition(" - ")
-            major, _, minor = left.split()[2].partition(":")
-            yield os.makedev(int(major), int(minor)), right.split()[0]

@@ -1,10 +1,12 @@
-"""What a host needs of the machine, looked at before anything is started: open files, and a /proc of its own."""
+"""What a host needs of the machine, looked at before anything is started: open files, a /proc of its own, a tmpfs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import resource
+from collections.abc import Iterator
+from pathlib import Path
 
 _MANY_FILES = 1 << 16
 """What the unit has (LimitNOFILE=)."""
@@ -47,3 +49,17 @@ def lacking_proc() -> str | None:
             return None
         found = "that of another PID namespace"
     return f"/proc: found {found}, allowed: our own (mount -t proc proc /proc, unshare --mount-proc)"
+
+
+def on_tmpfs(directory: Path) -> bool:
+    """Whether the directory lies in memory; on a disk each page that is written costs I/O."""
+    device = os.stat(directory).st_dev
+    return any(d == device and kind in ("tmpfs", "ramfs") for d, kind in _mounts())
+
+
+def _mounts() -> Iterator[tuple[int, str]]:
+    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+        for line in lines:
+            left, _, right = line.partition(" - ")
+            major, _, minor = left.split()[2].partition(":")
+            yield os.makedev(int(major), int(minor)), right.split()[0]

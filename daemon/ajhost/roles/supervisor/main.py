@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ajhost.adapters.linux import ledger_file, os_error_texts, processes, requirements, runtime_directory, tcp
+from ajhost.adapters.linux import os_error_texts, processes, requirements, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
@@ -44,7 +44,7 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
         if lacking := requirements.lacking_proc() or requirements.lacking_files(settings.workers.count):
             raise StartupFailed(lacking)
         with _alone(directory) as files:
-            if not ledger_file.on_tmpfs(directory):
+            if not requirements.on_tmpfs(directory):
                 _log.warning("%s is not on a tmpfs: every request costs disk writes", directory)
             asyncio.run(_serve(settings, load, notifier, files))
     except StartupFailed as error:

@@ -23,6 +23,7 @@ from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.lifespan_kinds import LIFESPAN_THREAD, manager_of
 from ajhost.roles.worker.background_work import is_library
+from ajhost.roles.worker.retirement import LIFESPAN_ENDED
 from ajhost.settings.values import PythonSettings
 
 _log = logging.getLogger("ajhost.worker")
@@ -102,7 +103,7 @@ class LifespanRunner:
             finally:
                 if not self._leave.is_set():
                     _log.error("python.lifespan: %s has ended before its worker", self._name)
-                    self._on_end("its lifespan has ended")
+                    self._on_end(LIFESPAN_ENDED)
 
     async def _cut(self, task: asyncio.Task[BaseException | None]) -> str:
         """Cancels it, and returns where it was, as far as that can be had."""

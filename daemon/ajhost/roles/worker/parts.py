@@ -29,7 +29,7 @@ from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.queue_group import GroupMembership
 from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.responder import Responder
-from ajhost.roles.worker.retirement import Retirement
+from ajhost.roles.worker.retirement import STUCK, Retirement
 from ajhost.roles.worker.route_concurrency import make_routes
 from ajhost.roles.worker.supervisor_channel import SupervisorChannel
 from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
@@ -132,7 +132,7 @@ class WorkerParts(ExecutorEvents, Sink):
 
     def code_stuck(self, reason: StuckReason) -> None:
         del reason
-        self.retirement.ask("a handler that cannot be stopped")
+        self.retirement.ask(STUCK)
 
     def _has_capacity(self, queue: str) -> bool:
         """Whether a request of that queue could be started, and its answer leave before long."""

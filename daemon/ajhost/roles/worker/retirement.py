@@ -11,6 +11,10 @@ from ajhost.roles.messages import RecycleRequest
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.supervisor_gone import Orphaned
 
+STUCK = "a handler that cannot be stopped"
+TERMINATED = "SIGTERM"
+LIFESPAN_ENDED = "its lifespan has ended"
+
 
 class Retirement:
     """`counts`: whether `max_tasks` (0: no limit) limits the tasks."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from ajhost.adapters.linux import signal_actions
 from ajhost.roles.worker import forked_child
+from ajhost.roles.worker.retirement import TERMINATED
 
 _log = logging.getLogger("ajhost.worker")
 _STDERR = 2
@@ -112,7 +113,7 @@ class SignalKeeper:
     """Puts back handlers that user code replaces, and logs it. `retire(why)`: the worker must be replaced."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, retire: Callable[[str], None]) -> None:
-        loop.add_signal_handler(signal.SIGTERM, retire, "SIGTERM")
+        loop.add_signal_handler(signal.SIGTERM, retire, TERMINATED)
         self._retire = retire
         ours = [(number, _handler_of(number)) for number in _OURS]
         self._ours: Iterator[tuple[signal.Signals, Handler]] = itertools.cycle(ours)
