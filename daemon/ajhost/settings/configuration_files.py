@@ -86,16 +86,20 @@ def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
     return content, found
 
 
-def parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text: Python's parser raises more than it documents.
+class TomlError(ValueError):
+    """A text is no TOML; what is wrong with it, and where."""
 
-    :raises tomllib.TOMLDecodeError: it is none, or holds what Python's parser stumbles over.
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables of a TOML text.
+
+    :raises TomlError: it is none, or holds what Python's parser stumbles over: that raises more than it documents.
     """
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        raise
+    except tomllib.TOMLDecodeError as error:
+        raise TomlError(str(error)) from None
     except RecursionError:
-        raise tomllib.TOMLDecodeError("lists or tables are nested too deeply") from None
+        raise TomlError("lists or tables are nested too deeply") from None
     except ValueError:  # of CPython's `int`: no more digits than sys.get_int_max_str_digits()
-        raise tomllib.TOMLDecodeError("a number has too many digits") from None
+        raise TomlError("a number has too many digits") from None

@@ -5,13 +5,18 @@ from __future__ import annotations
 import codecs
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ajhost.settings import environment, redact
-from ajhost.settings.configuration_files import configuration_files, is_text, parse_toml, read_whole
+from ajhost.settings.configuration_files import (
+    TomlError,
+    configuration_files,
+    is_text,
+    parse_toml,
+    read_whole,
+)
 from ajhost.settings.errors import InvalidValue, Problem
 from ajhost.settings.schema import DEEPEST
 
@@ -103,7 +108,7 @@ class MergedTables:
         except UnicodeDecodeError as error:
             line = content[: error.start].count(b"\n") + 1
             self._unreadable(file, "a byte that is not UTF-8", "TOML in UTF-8", f"line {line}")
-        except tomllib.TOMLDecodeError as error:
+        except TomlError as error:
             self._syntax_error(file, text, str(error))
 
     def _unreadable(self, file: Path, found: str, allowed: str, key: str = "file") -> None:

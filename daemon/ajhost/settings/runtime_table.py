@@ -9,13 +9,13 @@ from __future__ import annotations
 import codecs
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 from ajhost.settings.configuration_files import (
     DELIMITER,
     PREFIX,
+    TomlError,
     configuration_files,
     parse_toml,
     read_whole,
@@ -65,19 +65,19 @@ def _table(path: Path) -> dict[str, object]:
     text = content.removeprefix(codecs.BOM_UTF8).decode(errors="replace")
     try:
         table = parse_toml(text).get("runtime", {})
-    except tomllib.TOMLDecodeError as error:
+    except TomlError as error:
         table = _rescued(path, text, error)
     if not isinstance(table, dict):
         raise InvalidValue(f"{path}: runtime = {table!r}", "a table [runtime]")
     return table
 
 
-def _rescued(path: Path, text: str, error: tomllib.TOMLDecodeError) -> object:
+def _rescued(path: Path, text: str, error: TomlError) -> object:
     """The table `[runtime]` of a file with a syntax error elsewhere."""
     part = _TABLE.search(text)
     if part is not None:
         try:
             return parse_toml(part[0])["runtime"]
-        except tomllib.TOMLDecodeError:
+        except TomlError:
             pass  # the error of the whole file is raised below
     raise InvalidValue(f"a TOML syntax error in {path}: {error}", "TOML") from None

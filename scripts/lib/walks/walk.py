@@ -28,8 +28,8 @@ import asyncio
 import sys
 from pathlib import Path
 sys.path.insert(0, {lib!r})
-import recorder
-recorder.after_fork({package!r}, Path({directory!r}))
+import call_recorder
+call_recorder.after_fork({package!r}, Path({directory!r}))
 
 async def serve(task):
     return b"served"
@@ -42,8 +42,8 @@ async def hold(task):
 _SUPERVISOR = """
 import sys
 sys.path.insert(0, {lib!r})
-import recorder
-recorder.begin({package!r}, {log!r})
+import call_recorder
+call_recorder.begin({package!r}, {log!r})
 import runpy
 runpy.run_module("ajhost", run_name="__main__", alter_sys=True)
 """

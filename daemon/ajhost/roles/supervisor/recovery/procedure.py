@@ -82,6 +82,7 @@ class Recovery:
 
         :raises Exception: what a step raises, of a process that is only stopped: it goes on as if nothing had been.
         """
+        takeover = self._takeover
         batch = tuple(sorted(batch, key=lambda one: order(one.ledger)))
         for one in batch:
             one.ledger.fence()
@@ -90,27 +91,29 @@ class Recovery:
         # a supervisor's ledger has answers for requests of its workers' too: each is answered once
         told: set[bytes] = set()
         for one in batch:
-            await self._insist("answering for a process", self._takeover.answer_started, one, told)
+            await self._insist("answering for a process", one, lambda one: takeover.answer_started(one, told))
         # the newest ledger first: what it has copied is known when the first ledger of that is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
                 one.copied = self._copies.in_later_ledgers(one.ledger)
-            await self._insist("moving what had not started", self._takeover.requeue_entries, one)
+            await self._insist("moving what had not started", one, lambda one: takeover.requeue_entries(one))
             if Fact.SUPERVISOR_GONE in one.facts:
                 self._copies.add(one.ledger)
         # then, so that of these only what lies in a living process's ledger is left
         for one in batch:
-            await self._insist("moving what a process had dequeued", self._takeover.requeue_tokens, one)
+            await self._insist(
+                "moving what a process had dequeued", one, lambda one: takeover.requeue_tokens(one)
+            )
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
-    async def _insist(self, job: str, step: Callable[..., None], one: Remains, *arguments: object) -> None:
+    async def _insist(self, job: str, one: Remains, step: Callable[[Remains], None]) -> None:
         """Tries a step again and again, within limits, while this process lacks descriptors or memory.
 
         Of a process that is only stopped there is one try, and its error is raised: it cannot wait.
         """
         for _ in range(_INSIST):
             try:
-                step(one, *arguments)
+                step(one)
             except Exception as error:
                 if one.stopped:
                     raise
