@@ -88,23 +88,41 @@ def _fill(descriptor: int, geometry: Geometry, path: Path) -> None:
         raise OSError(errno.ENOSPC, f"no space left: {text}", str(path)) from None
 
 
-def _set_aside(descriptor: int, offset: int, size: int) -> bool:
-    try:
-        os.posix_fallocate(descriptor, offset, size)
-    except OSError:
-        return False
-    return True
+class _InFile(Ledger):
+    """A ledger whose file this process has open and mapped."""
+
+    __slots__ = ()
+    _descriptor: int
+    _mapping: mmap.mmap
+
+    def set_aside(self, offset: int, size: int) -> bool:
+        try:
+            os.posix_fallocate(self._descriptor, offset, size)
+        except OSError:
+            return False
+        return True
+
+    def give_back(self, offset: int, size: int) -> None:
+        """Punches a hole (madvise(2), MADV_REMOVE); a file system that cannot keeps the pages."""
+        end = (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        begin = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        if begin < end:
+            with contextlib.suppress(OSError):
+                self._mapping.madvise(mmap.MADV_REMOVE, begin, end - begin)
+
+    def restore_size(self) -> bool:
+        return self._restore(len(self.view))
+
+    def _restore(self, size: int) -> bool:
+        if os.lseek(self._descriptor, 0, os.SEEK_END) >= size:
+            return False
+        os.ftruncate(self._descriptor, size)
+        self.set_aside(0, self.chunk_at + self.chunk_prepared)
+        self.restore_header()
+        return True
 
 
-def _give_back(mapping: mmap.mmap, offset: int, size: int) -> None:
-    """Punches a hole of the whole pages in there (madvise(2), MADV_REMOVE); a file system that cannot keeps them."""
-    begin, end = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
-    if begin < end:
-        with contextlib.suppress(OSError):
-            mapping.madvise(mmap.MADV_REMOVE, begin, end - begin)
-
-
-class MappedLedger(Ledger):
+class MappedLedger(_InFile):
     """Another process's ledger, mapped; not `writable` for those who only look.
 
     :raises OSError: when there is no such file. :raises LedgerError: when it is no ledger of this layout.
@@ -125,13 +143,6 @@ class MappedLedger(Ledger):
             self._close_file()
             raise
 
-    def set_aside(self, offset: int, size: int) -> bool:
-        """See `Ledger`: for a dead owner, whose connection is read on."""
-        return _set_aside(self._descriptor, offset, size)
-
-    def restore_size(self) -> bool:
-        return _restore_size(self, self._descriptor, len(self.view))
-
     @property
     def in_place(self) -> bool:
         """Whether its path leads to the mapped file: nobody has removed or replaced it."""
@@ -139,9 +150,6 @@ class MappedLedger(Ledger):
             return os.path.samestat(self._path.lstat(), os.fstat(self._descriptor))
         except OSError:
             return False
-
-    def give_back(self, offset: int, size: int) -> None:
-        _give_back(self._mapping, offset, size)
 
     def close(self) -> None:
         """Unmaps it."""
@@ -184,7 +192,7 @@ class GuardedLedger(MappedLedger):
         self._words = words
 
     def _guard(self) -> None:
-        if _restore_size(self, self._descriptor, len(self._view)):
+        if self._restore(len(self._view)):
             self._truncated = True
 
     def restore_size(self) -> bool:
@@ -194,31 +202,22 @@ class GuardedLedger(MappedLedger):
         return truncated
 
 
-class LockedLedger(LedgerWriter):
+class LockedLedger(_InFile, LedgerWriter):
     """This process's own ledger: mapped and locked for as long as the process lives."""
 
-    __slots__ = ("_lock", "_mapping")
+    __slots__ = ("_descriptor", "_mapping")
 
     def __init__(self, directory: Path, serial: int) -> None:
-        # the descriptor stays open: closing any descriptor of the file would drop the record lock
-        self._lock = _open(directory, serial)
-        fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
-        self._mapping = mmap.mmap(self._lock, os.fstat(self._lock).st_size)
+        # never closed: closing any descriptor of the file would drop the record lock
+        self._descriptor = _open(directory, serial)
+        fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+        self._mapping = _map(self._descriptor)
         super().__init__(memoryview(self._mapping))
-
-    def set_aside(self, offset: int, size: int) -> bool:
-        return _set_aside(self._lock, offset, size)
-
-    def give_back(self, offset: int, size: int) -> None:
-        _give_back(self._mapping, offset, size)
-
-    def restore_size(self) -> bool:
-        return _restore_size(self, self._lock, len(self.view))
 
     @property
     def place(self) -> str:
         """Where other processes of this user can open it, even when its path is gone (proc(5), /proc/pid/fd)."""
-        return f"/proc/{os.getpid()}/fd/{self._lock}"
+        return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
 
 _elsewhere: dict[int, str] = {}
@@ -236,20 +235,11 @@ def _open(directory: Path, serial: int, flags: int = os.O_RDWR) -> int:
     return runtime_directory.open_file(directory, path_of(directory, serial).name, flags)
 
 
-def _map(descriptor: int, *, writable: bool) -> mmap.mmap:
+def _map(descriptor: int, *, writable: bool = True) -> mmap.mmap:
     size = os.fstat(descriptor).st_size
     if size == 0:
         raise LedgerError("an empty file")
     return mmap.mmap(descriptor, size, access=mmap.ACCESS_DEFAULT if writable else mmap.ACCESS_READ)
-
-
-def _restore_size(ledger: Ledger, descriptor: int, size: int) -> bool:
-    if os.lseek(descriptor, 0, os.SEEK_END) >= size:
-        return False
-    os.ftruncate(descriptor, size)
-    _set_aside(descriptor, 0, ledger.chunk_at + ledger.chunk_prepared)
-    ledger.restore_header()
-    return True
 
 
 def locked_by(directory: Path, serial: int) -> int | None:
