@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -48,64 +49,87 @@ def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | No
     state = state_file.read(directory)
     if not runtime_directory.is_locked(directory):
         raise NotRunning(nobody(directory))
-    workers, running, waiting, left, recovers = [], Counter[str | None](), Counter[str | None](), 0, False
-    routes = {} if state is None else state.routes
-    # one moment for all tasks, or a younger one could seem to run for longer
-    now_ns, wall_ns, connection, silent_s = time.monotonic_ns(), time.time_ns(), None, 0.0
-    before = baseline(directory, now_ns)
-    ledgers = _ledgers(directory / "ledger", own)
-    for ledger, lives in ledgers if own_ledger is None else chain(ledgers, [(own_ledger, True)]):
-        names = routes.get(ledger.generation, ())
-        held = held_in(ledger, names)
-        left += held.left
-        waiting += held.waiting
-        if not lives:
-            recovers = True
-            continue
-        if ledger.slot == SUPERVISOR_SLOT:
-            connection = ConnectionReport.of(ledger.connection(), now_ns)
-            silent_s = _silent_s(ledger, now_ns)
-        else:
-            workers.append(_worker(ledger, held, names, before, now_ns, wall_ns))
-        running += held.running
     pid = runtime_directory.holder(directory)
-    serves = any(worker.state == SERVING for worker in workers)
-    ready = state is not None and state.pid == pid and state.ready and serves
-    draining = state is not None and state.pid == pid and state.draining
-    out = not recovers and all(worker.state in _OUTSIDE for worker in workers)
     if state is None:
         state = HostState(pid, 0, False, 0, {})
-    uptime_s = (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0
-    if connection is None and state.waiting:
-        connection = ConnectionReport("waiting", "", uptime_s, state.waiting, 0)
-    served = state.routes.get(state.generation, ())
+    # one moment for all tasks, or a younger one could seem to run for longer
+    now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+    before = baseline(directory, now_ns)
     recent_s = 0.0 if before is None else (now_ns - before.at_ns) / 1e9
+    uptime_s = (now_ns - state.started_ns) / 1e9 if state.started_ns else 0.0
+    ledgers = chain(_ledgers(directory / "ledger", own), [] if own_ledger is None else [(own_ledger, True)])
+    held = _add_up(ledgers, state.routes, before, now_ns, wall_ns)
+    if held.connection is None and state.waiting:
+        held.connection = ConnectionReport("waiting", "", uptime_s, state.waiting, 0)
+    draining = state.pid == pid and state.draining
+    outside = not held.recovers and all(worker.state in _OUTSIDE for worker in held.workers)
+    serves = state.pid == pid and state.ready and any(worker.state == SERVING for worker in held.workers)
+    supervisor = SupervisorStatus(
+        pid,
+        state.generation,
+        ready=serves and not draining and not state.stopping,
+        version=state.version,
+        settings=state.settings,
+        uptime_s=uptime_s,
+        connection=held.connection,
+        last_death=state.last_death,
+        died_s=_ago(state.died_at),
+        silent_s=held.silent_s,
+        stopping=state.stopping,
+        last_replaced=state.last_replaced,
+        replaced_s=_ago(state.replaced_at),
+        drain_by=state.drain_by if draining else "",
+        drain_s=_ago(state.drain_at) if draining else 0.0,
+    )
+    served = state.routes.get(state.generation, ())
     return StatusReport(
-        SupervisorStatus(
-            pid,
-            state.generation,
-            ready and not draining and not state.stopping,
-            state.version,
-            state.settings,
-            uptime_s,
-            connection,
-            state.last_death,
-            _ago(state.died_at),
-            silent_s,
-            state.stopping,
-            state.last_replaced,
-            _ago(state.replaced_at),
-            state.drain_by if draining else "",
-            _ago(state.drain_at) if draining else 0.0,
-        ),
-        tuple(sorted(workers, key=lambda w: (w.slot, w.generation))),
+        supervisor,
+        tuple(sorted(held.workers, key=lambda w: (w.slot, w.generation))),
         state.count,
-        tuple(route_statuses(directory, served, running, waiting, before, recent_s)),
+        tuple(route_statuses(directory, served, held.running, held.waiting, before, recent_s)),
         recent_s,
         draining,
-        draining and out and not left,
-        left,
+        draining and outside and not held.left,
+        held.left,
     )
+
+
+@dataclass(slots=True)
+class _Ledgers:
+    """What all ledgers of the host say. `recovers`: one is of a dead process, some of whose requests have no answer."""
+
+    workers: list[WorkerStatus] = field(default_factory=list)
+    running: Counter[str | None] = field(default_factory=Counter)
+    waiting: Counter[str | None] = field(default_factory=Counter)
+    left: int = 0
+    recovers: bool = False
+    connection: ConnectionReport | None = None
+    silent_s: float = 0.0
+
+
+def _add_up(
+    ledgers: Iterable[tuple[Ledger, bool]],
+    routes: Mapping[int, Sequence[str]],
+    before: Sample | None,
+    now_ns: int,
+    wall_ns: int,
+) -> _Ledgers:
+    found = _Ledgers()
+    for ledger, lives in ledgers:
+        names = routes.get(ledger.generation, ())
+        held = held_in(ledger, names)
+        found.left += held.left
+        found.waiting += held.waiting
+        if not lives:
+            found.recovers = True
+            continue
+        if ledger.slot == SUPERVISOR_SLOT:
+            found.connection = ConnectionReport.of(ledger.connection(), now_ns)
+            found.silent_s = _silent_s(ledger, now_ns)
+        else:
+            found.workers.append(_worker(ledger, held, names, before, now_ns, wall_ns))
+        found.running += held.running
+    return found
 
 
 def _ago(at: float) -> float:

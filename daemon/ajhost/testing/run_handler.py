@@ -20,8 +20,8 @@ from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.roles.handlers import LoadedHandler, callable_of
 from ajhost.roles.lifespan_kinds import check_lifespan, manager_of
 from ajhost.roles.middleware import around, check_middleware
-from ajhost.roles.worker.executor import Executor, ExecutorEvents
-from ajhost.roles.worker.request import Attempt, Phase, StuckReason
+from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.request import Attempt, ExecutorEvents, Phase, StuckReason
 from ajhost.roles.worker.route_concurrency import Route
 from ajhost.testing.tasks import make_task
 

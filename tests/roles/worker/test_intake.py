@@ -34,9 +34,9 @@ from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.recovery.answer_and_requeue import Takeover
 from ajhost.roles.supervisor.recovery.remains import Remains
-from ajhost.roles.worker.executor import Executor, ExecutorEvents
+from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.request import BEGINNING
+from ajhost.roles.worker.request import BEGINNING, ExecutorEvents
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import Retirement
 from ajhost.roles.worker.route_concurrency import Route
@@ -92,7 +92,6 @@ class Worker:
             self.executor,
             self.producer,
             Lives(1.0),
-            attempts,
             Retirement(self.executor, 0, Orphaned(Ending()), lambda request: None),
             backlog=100,
         )

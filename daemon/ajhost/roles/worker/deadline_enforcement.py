@@ -12,19 +12,12 @@ from ajhost.core.stacks_gate import StacksGate
 from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
-from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, StuckReason
+from ajhost.roles.worker.request import ANSWERED, RUNNING, WAITING, Attempt, ExecutorEvents, StuckReason
 from ajhost.roles.worker.stacks import stacks_of
 from ajhost.roles.worker.thread_pool import Threads
 
 _log = logging.getLogger("ajhost.worker")
 _NEVER = float("inf")
-
-
-class DeadlineEvents:
-    """What is told of them."""
-
-    def code_stuck(self, reason: StuckReason) -> None:
-        """Code does not end."""
 
 
 class Deadlines:
@@ -39,7 +32,7 @@ class Deadlines:
         attempts: Collection[Attempt],
         kill_grace: float,
         threads: Threads,
-        events: DeadlineEvents,
+        events: ExecutorEvents,
         stacks: StacksGate | None,
     ) -> None:
         self._loop = loop

@@ -20,21 +20,14 @@ from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles import attempt_records, overload
 from ajhost.roles.middleware import around
 from ajhost.roles.worker import forked_child
-from ajhost.roles.worker.deadline_enforcement import DeadlineEvents, Deadlines, exceeded
+from ajhost.roles.worker.deadline_enforcement import Deadlines, exceeded
 from ajhost.roles.worker.fail_stop import fail
 from ajhost.roles.worker.handler_outcome import describe, outcome_of_exception, outcome_of_result
-from ajhost.roles.worker.request import ANSWERED, Attempt, StuckReason
+from ajhost.roles.worker.request import ANSWERED, Attempt, ExecutorEvents, StuckReason
 from ajhost.roles.worker.stacks import stacks_of
 from ajhost.roles.worker.thread_pool import NoThreads, Threads
 
 _log = logging.getLogger("ajhost.worker")
-
-
-class ExecutorEvents(DeadlineEvents):
-    """What the executor tells of; `Worker` listens. Whoever need not know takes it as it is."""
-
-    def slot_freed(self) -> None:
-        """A slot is free where none was."""
 
 
 class Executor:

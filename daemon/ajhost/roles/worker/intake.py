@@ -16,7 +16,6 @@ from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.task_record import TaskRecord
 from ajhost.protocol.unwrap import unwrap
 from ajhost.roles import overload
-from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About, CheckedRequest, RequestChecker, too_large
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Origin
 from ajhost.roles.shared_queue.producer import Producer
@@ -42,7 +41,6 @@ class Intake:
         executor: Executor,
         producer: Producer,
         watchdog: Watchdog,
-        attempts: Attempts,
         retirement: Retirement,
         *,
         backlog: int,
@@ -50,7 +48,6 @@ class Intake:
         self._responder, self._ledger = responder, responder.ledger
         self._counts, self._in_buffer = responder.counts, responder.in_buffer
         self._check, self._about = checker.check, checker.about
-        self._attempts = attempts
         self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._routes = routes
         self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
@@ -71,7 +68,8 @@ class Intake:
         for index, message in requests:
             begin, header, body, end, subject, reply = message
             if not self._answerable(reply):
-                self._ignore(index, reply)
+                self._unanswerable(reply)
+                self._ledger.release(index)
                 continue
             if len(reply) > MAX_REPLY or end > size:
                 self._responder.refuse(index, reply, too_large(reply, end))
@@ -124,8 +122,13 @@ class Intake:
     def expired(self, index: int) -> None:
         """An enqueued request that nobody started in time (or, while draining, that nobody will)."""
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no slot became free in time")
+        reply, about = self._waiting(index)
+        self._responder.refuse(index, reply, text, about)
+
+    def _waiting(self, index: int) -> tuple[bytes, About]:
+        """The reply subject of a request that waits here, and what is known of it."""
         _, _, body, end, subject, reply = scan(frame := self._ledger.frame(index)).messages[0]
-        self._responder.refuse(index, reply, text, self._about(subject, frame[body : end - 2]))
+        return reply, self._about(subject, frame[body : end - 2])
 
     # -- requests from the shared queue ---------------------------------------------------------
 
@@ -217,8 +220,7 @@ class Intake:
         if self._executor.cancel(task, outcome):
             return "running"
         for index in self._producer.waiting():
-            _, _, body, end, subject, reply = scan(frame := self._ledger.frame(index)).messages[0]
-            about = self._about(subject, frame[body : end - 2])
+            reply, about = self._waiting(index)
             if about[0] is not None and about[0].id == task:
                 refused = self._producer.take_back(index) and self._responder.refuse(
                     index, reply, outcome.text, about, kind=type(outcome)
@@ -246,8 +248,3 @@ class Intake:
             self._responder.refuse(index, reply, text, about)
         else:
             self._ledger.release(index)
-
-    def _ignore(self, index: int, reply: bytes) -> None:
-        """A request whose answer would go where this host must not publish."""
-        self._unanswerable(reply)
-        self._ledger.release(index)

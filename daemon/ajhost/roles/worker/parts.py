@@ -24,10 +24,10 @@ from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.worker.executor import Executor, ExecutorEvents
+from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.queue_group import GroupMembership
-from ajhost.roles.worker.request import StuckReason
+from ajhost.roles.worker.request import ExecutorEvents, StuckReason
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import STUCK, Retirement
 from ajhost.roles.worker.route_concurrency import make_routes
@@ -86,7 +86,6 @@ class WorkerParts(ExecutorEvents, Sink):
             self.executor,
             self.producer,
             self.watchdog,
-            self.attempts,
             self.retirement,
             backlog=workers.backlog,
         )

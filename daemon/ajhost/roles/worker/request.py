@@ -55,6 +55,16 @@ class StuckReason(Enum):
     CANCELLATION = "a handler that swallowed its cancellation"
 
 
+class ExecutorEvents:
+    """What the executor tells of; `WorkerParts` listens. Whoever need not know takes it as it is."""
+
+    def slot_freed(self) -> None:
+        """A slot is free where none was."""
+
+    def code_stuck(self, reason: StuckReason) -> None:
+        """Code does not end."""
+
+
 class Attempt:
     """A handler's run. The loop calls all methods; a thread that executes it calls `begin_in_thread` and `returned`."""
 

@@ -14,8 +14,8 @@ from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.worker.executor import Executor, ExecutorEvents
-from ajhost.roles.worker.request import Attempt, Phase, StuckReason
+from ajhost.roles.worker.executor import Executor
+from ajhost.roles.worker.request import Attempt, ExecutorEvents, Phase, StuckReason
 from ajhost.roles.worker.route_concurrency import Route
 
 _Result = TypeVar("_Result")
