@@ -26,7 +26,7 @@ from selenium.webdriver.chrome.service import Service
 from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, Stream
 from ajhost.adapters.http_access import PageAccess
 from ajhost.cli.top_view import Line, View
-from ajhost.roles.supervisor.page import files
+from ajhost.roles.supervisor.page.feed import files
 from tests.support.nats import free_port
 from tests.support.reports import attempts, large_report
 

@@ -15,7 +15,7 @@ from ajhost.adapters.http_access import PageAccess
 from ajhost.adapters.prometheus import CONTENT_TYPE, exposition
 from ajhost.protocol.credential_files import read_word
 from ajhost.roles.recent_attempts import recent_attempts
-from ajhost.roles.supervisor.page import Feed, files
+from ajhost.roles.supervisor.page.feed import Feed, files
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.values import HttpSettings
 
