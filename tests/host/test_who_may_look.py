@@ -25,7 +25,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be some
 AS_SOMEBODY = """
 import os, sys
 # the interpreter may lie where only root may read
-import ajhost.cli.main, ajhost.roles.control_client, ajhost.roles.recent_attempts, ajhost.settings.runtime_table
+import ajhost.cli.attempts, ajhost.cli.main, ajhost.cli.status
+import ajhost.roles.control_client, ajhost.settings.runtime_table
 import difflib, encodings.idna, glob, json, tomllib
 os.setgroups([])
 os.setresgid({gid}, {gid}, {gid})
