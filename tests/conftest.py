@@ -10,7 +10,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from ajhost.adapters.log_routing import HostLogger
+from ajhost.adapters.logs.log_routing import HostLogger
 from tests.support import checked_ledger, checked_request
 from tests.support.control_group import control_group
 from tests.support.factories import Enter, NewHost, Started, StartHost, StartRouter, StartServer

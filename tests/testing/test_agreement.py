@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator
 
 from ajhost import Task, TerminateTask
-from ajhost.adapters.nats_server_process import EmbeddedNatsServer
+from ajhost.adapters.nats.server_process import EmbeddedNatsServer
 from ajhost.testing import Outcome, run_sync
 from ajhost.testing.host import TestHost
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import ajhost
-from ajhost.adapters.nats_server_process import EmbeddedNatsServer
+from ajhost.adapters.nats.server_process import EmbeddedNatsServer
 from ajhost.cli import dev_session
 from ajhost.settings.toml_writer import toml_text
 from tests.support import forked

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import click
 
-from ajhost.adapters.dev_client import serve
-from ajhost.adapters.log_outputs import configure
+from ajhost.adapters.logs.log_outputs import configure
+from ajhost.adapters.nats.dev_client import serve
 from ajhost.api import Task
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration, load_settings

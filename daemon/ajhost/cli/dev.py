@@ -70,7 +70,7 @@ def dev(
     if importlib.util.find_spec("watchfiles") is None:
         echo_error("ajhost dev needs watchfiles to reload on save: pip install 'ajhost[dev]'")
         return exit_status.CANNOT_START
-    from ajhost.adapters.nats_server_process import NatsServerFailed
+    from ajhost.adapters.nats.server_process import NatsServerFailed
     from ajhost.cli.dev_context import ContextInUse
     from ajhost.cli.dev_session import DevSession
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import orjson
 
-from ajhost.adapters.dev_client import Passed, TaskTap
 from ajhost.adapters.linux.proc import children_of
 from ajhost.adapters.linux.processes import ending_with_parent
-from ajhost.adapters.nats_server_process import EmbeddedNatsServer
+from ajhost.adapters.nats.dev_client import Passed, TaskTap
+from ajhost.adapters.nats.server_process import EmbeddedNatsServer
 from ajhost.cli.configuration import BadConfiguration, load_settings
 from ajhost.cli.dev_context import nats_context
 from ajhost.cli.dev_directory import make_place, settings_of

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Self
 
-from ajhost.adapters import log_routing
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
-from ajhost.adapters.log_record import Labelled, TaskLabels
+from ajhost.adapters.logs import log_routing
+from ajhost.adapters.logs.log_record import Labelled, TaskLabels
 from ajhost.adapters.own_code import PACKAGE
 from ajhost.core.route_stats import StatsWriter
 from ajhost.ledger.view import Entry

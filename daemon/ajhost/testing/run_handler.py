@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ajhost.adapters.log_record import task_labels
+from ajhost.adapters.logs.log_record import task_labels
 from ajhost.api import Task, Worker
 from ajhost.protocol import exact_json, outcome
 from ajhost.protocol.reply_encoding import encode_reply

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters import log_outputs
-from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
+from ajhost.adapters.logs import log_outputs
+from ajhost.adapters.logs.log_record import CURRENT_TASK, TaskLabels
 from ajhost.adapters.systemd import journald
 from ajhost.adapters.systemd.journald import Journal, JournalHandler
 from ajhost.protocol.safe_text import clean

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ajhost.adapters.repeated_failures_log import RepeatedFailuresLog
+from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
 
 
 def test_however_many_kinds_there_are_few_are_logged(

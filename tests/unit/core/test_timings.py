@@ -174,7 +174,7 @@ def test_a_check_gives_a_worker_less_time_than_a_reload_does() -> None:
 
 
 ELSEWHERE = {
-    "adapters/nats_server_process.py": "the server of `ajhost dev`",
+    "adapters/nats/server_process.py": "the server of `ajhost dev`",
     "core/route_stats.py": "the bounds of histograms",
     "core/timings.py": "their home",
 }

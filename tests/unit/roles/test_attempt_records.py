@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from ajhost.adapters.log_record import TaskLabels, labels_of
+from ajhost.adapters.logs.log_record import TaskLabels, labels_of
 from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, header_size, read
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import read_task

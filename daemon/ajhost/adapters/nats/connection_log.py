@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ajhost.adapters.repeated_failures_log import RepeatedFailuresLog
+from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
 from ajhost.core.timings import CONNECTION_PROVEN
 from ajhost.ledger.connection_status import ConnectionStatus, Reason
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.adapters.daemon_threads import call_in_thread
+from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
 from ajhost.adapters.nats.tls import tls_context
-from ajhost.adapters.repeated_failures_log import RepeatedFailuresLog
 from ajhost.core.server_pool import Server
 from ajhost.protocol.credential_files import (
     CredentialsError,

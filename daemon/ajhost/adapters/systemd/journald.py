@@ -19,8 +19,8 @@ import struct
 import time
 from collections.abc import Mapping
 
-from ajhost.adapters.log_record import labels_of, task_labels, text_of
-from ajhost.adapters.prints import Priority, priority_of, redirect_prints
+from ajhost.adapters.logs.log_record import labels_of, task_labels, text_of
+from ajhost.adapters.logs.prints import Priority, priority_of, redirect_prints
 from ajhost.core.timings import JOURNAL_WRITE_LIMIT
 
 _DATAGRAMS = "/run/systemd/journal/socket"

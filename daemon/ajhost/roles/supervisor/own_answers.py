@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
-from ajhost.adapters.log_record import TaskLabels
+from ajhost.adapters.logs.log_record import TaskLabels
 from ajhost.core.route_stats import StatsWriter
 from ajhost.ledger.layout import State, Word
 from ajhost.ledger.view import Entry, Ledger

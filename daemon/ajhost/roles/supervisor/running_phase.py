@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
-from ajhost.adapters import log_outputs
+from ajhost.adapters.logs import log_outputs
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import HangEnded, Hung, Tick
 from ajhost.core.poison_tasks import PoisonTasks

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
-from ajhost.adapters.repeated_failures_log import RepeatedFailuresLog
+from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.ledger.layout import SUPERVISOR_SLOT
 from ajhost.roles.supervisor import control_socket, state_file, view_socket

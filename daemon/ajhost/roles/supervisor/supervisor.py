@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 import orjson
 
 from ajhost import __version__
-from ajhost.adapters import log_outputs
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import os_error_texts
+from ajhost.adapters.logs import log_outputs
 from ajhost.adapters.nats.requester import discover
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.host_counters import HostStats

@@ -18,11 +18,11 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import child_reaper, os_error_texts, processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.child_reaper import GENERATION_MARK
 from ajhost.adapters.linux.standard_streams import flush_streams
+from ajhost.adapters.logs import log_outputs
 from ajhost.core.trusted_authorities import Trust
 from ajhost.protocol.safe_text import clean
 from ajhost.protocol.subjects import reply_subjects

@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop.loop
 
-from ajhost.adapters.log_record import CURRENT_TASK
+from ajhost.adapters.logs.log_record import CURRENT_TASK
 from ajhost.adapters.own_code import PACKAGE
 from ajhost.core.timings import POLL_INTERVAL
 

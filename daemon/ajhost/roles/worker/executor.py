@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ajhost.adapters.linux.thread_calls import ThreadCalls
-from ajhost.adapters.log_record import CURRENT_TASK
+from ajhost.adapters.logs.log_record import CURRENT_TASK
 from ajhost.api import Task
 from ajhost.core.stacks_gate import StacksGate
 from ajhost.protocol.outcome import Failed, Outcome, Terminated

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from ajhost.adapters import log_outputs
+from ajhost.adapters.logs import log_outputs
 from ajhost.core.timings import (
     COLLECT_RETRY,
     CONFIRM_INTERVAL,

@@ -11,10 +11,10 @@ from typing import NoReturn
 
 import uvloop
 
-from ajhost.adapters import log_outputs
 from ajhost.adapters.linux import freed_memory, ledger_file
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
+from ajhost.adapters.logs import log_outputs
 from ajhost.ledger.layout import Word
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import StacksFile, encode

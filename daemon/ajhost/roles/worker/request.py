@@ -12,7 +12,7 @@ import time
 from enum import Enum
 from typing import Any
 
-from ajhost.adapters.log_record import TaskLabels
+from ajhost.adapters.logs.log_record import TaskLabels
 from ajhost.api import Task
 from ajhost.protocol.outcome import Outcome
 from ajhost.protocol.task_record import TaskRecord

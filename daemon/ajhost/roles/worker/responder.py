@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from ajhost.adapters.log_record import Labelled
+from ajhost.adapters.logs.log_record import Labelled
 from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.core.route_stats import TaskTimes
 from ajhost.ledger.writer import LedgerWriter

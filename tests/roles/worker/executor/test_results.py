@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ajhost.adapters.log_record import task_labels
+from ajhost.adapters.logs.log_record import task_labels
 from ajhost.api import Task, TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Terminated
 from tests.roles.worker.executor.harness import LONG, ExecutorHarness

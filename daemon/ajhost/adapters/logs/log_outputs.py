@@ -11,11 +11,11 @@ from datetime import datetime, tzinfo
 from typing import TextIO
 from zoneinfo import ZoneInfo
 
-from ajhost.adapters import log_routing
-from ajhost.adapters.json_log import JsonHandler, JsonLines
 from ajhost.adapters.linux.standard_streams import has_own_stderr, own_stderr
-from ajhost.adapters.log_record import labels_of, level_of, text_of
-from ajhost.adapters.prints import keep_streams, redirect_prints
+from ajhost.adapters.logs import log_routing
+from ajhost.adapters.logs.json_log import JsonHandler, JsonLines
+from ajhost.adapters.logs.log_record import labels_of, level_of, text_of
+from ajhost.adapters.logs.prints import keep_streams, redirect_prints
 from ajhost.adapters.systemd.journald import (
     Journal,
     JournalHandler,

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.linux.standard_streams import own_stderr
-from ajhost.adapters.log_record import labels_of, level_of, message_of, task_labels, traceback_of
+from ajhost.adapters.logs.log_record import labels_of, level_of, message_of, task_labels, traceback_of
 
 _NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
 _LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "debug"}

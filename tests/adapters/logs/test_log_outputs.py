@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ajhost.adapters import log_outputs
+from ajhost.adapters.logs import log_outputs
 from tests.adapters.systemd.test_journald import APPLICATION, DAEMON
 
 
@@ -36,7 +36,7 @@ def test_a_record_is_one_readable_line(root: logging.Logger, monkeypatch: pytest
 def test_an_application_that_sets_its_time_zone_leaves_the_lines_of_the_host_theirs() -> None:
     # what Django does when it is set up
     code = (
-        "import logging, os, time\nfrom ajhost.adapters import log_outputs\n"
+        "import logging, os, time\nfrom ajhost.adapters.logs import log_outputs\n"
         "os.environ['TZ'] = 'Pacific/Kiritimati'\ntime.tzset()\n"
         "log_outputs.configure('info', 'worker', 0, 1)\nlogging.getLogger('x').info(int(time.time()))\n"
     )
@@ -124,7 +124,7 @@ def test_processes_have_names_in_the_journal(role: str, slot: int | None, name: 
 
 def test_a_stderr_that_is_closed_takes_nothing_and_harms_nobody() -> None:
     program = (
-        "from ajhost.adapters import log_outputs; import logging\n"
+        "from ajhost.adapters.logs import log_outputs; import logging\n"
         "log_outputs.configure('info', 'worker', 1, 1)\n"
         "logging.getLogger().info('into the void'); print('went on')\n"
     )

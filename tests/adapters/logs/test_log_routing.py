@@ -39,7 +39,7 @@ HOSTILE = {
 def run(script: str, form: str = "auto", levels: str = "()") -> list[str]:
     """The lines on stderr of a worker's process that runs the script."""
     prologue = (
-        "import logging, logging.config, sys\nfrom ajhost.adapters import log_outputs\n"
+        "import logging, logging.config, sys\nfrom ajhost.adapters.logs import log_outputs\n"
         "own, app = logging.getLogger('ajhost.worker'), logging.getLogger('acme')\n"
         f"log_outputs.configure('info', 'worker', 1, 2, form={form!r}, levels={levels})\n"
     )
@@ -122,7 +122,7 @@ def test_levels_of_single_loggers() -> None:
 
 def test_json_is_one_object_a_line_with_stable_names() -> None:
     script = """
-from ajhost.adapters.log_record import CURRENT_TASK, TaskLabels
+from ajhost.adapters.logs.log_record import CURRENT_TASK, TaskLabels
 class Run:
     def labels(self): return TaskLabels('T1', 'email:new', 'email:', 2, 0.25)
 CURRENT_TASK.set(Run())

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from ajhost.adapters.log_routing import WRITTEN_LEVEL
+from ajhost.adapters.logs.log_routing import WRITTEN_LEVEL
 from ajhost.protocol.safe_text import clean
 
 if TYPE_CHECKING:
