@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from ajhost.settings.errors import InvalidValue, SettingsError
 from ajhost.settings.merge import MergedTables
 from ajhost.settings.nats_context import load_context
 from ajhost.settings.schema import Document
-from ajhost.settings.secret_files import Files
+from ajhost.settings.secret_files import Files, open_settings_file
 from ajhost.settings.validation import SECRET_KEYS, validate
 from ajhost.settings.values import (
     HandlerSettings,
@@ -133,14 +132,13 @@ class _Loader:
             self._add(("nats", key), found, "a ping_timeout that is longer than the ping_interval")
 
     def _check_open(self, nats: Mapping[str, Any]) -> None:
-        """Adds a problem for a secret in a settings file that others may read. The group may: it is the service's."""
+        """Adds a problem for each secret in a settings file that others may read."""
         servers = nats.get("servers")
         with_secret = isinstance(servers, list) and any("@" in str(server) for server in servers)
         for key in [*sorted(SECRET_KEYS & nats.keys()), *(["servers"] if with_secret else [])]:
             file = self._tables.source(("nats", key))
-            if (mode := self._tables.modes.get(file, 0)) & stat.S_IROTH:
-                found = f"a secret in a file with mode {mode:04o}, open to everybody"
-                self._add(("nats", key), found, f"chmod o-r {file}, or a file of its own for the secret")
+            if problem := open_settings_file(file, self._tables.modes.get(file, 0)):
+                self._add(("nats", key), *problem)
 
     def _check_tls(self, tls: TlsSettings | None) -> None:
         if tls is None:

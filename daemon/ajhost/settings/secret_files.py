@@ -140,6 +140,14 @@ class Files:
         return self.credentials is not None and path.resolve().is_relative_to(self.credentials.resolve())
 
 
+def open_settings_file(file: Path, mode: int) -> tuple[str, str] | None:
+    """For a settings file with a secret in it: found and allowed, if others may read it. The service's group may."""
+    if not mode & stat.S_IROTH:
+        return None
+    found = f"a secret in a file with mode {mode:04o}, open to everybody"
+    return found, f"chmod o-r {file}, or a file of its own for the secret"
+
+
 def _is_for_our_group(found: os.stat_result) -> bool:
     """Whether the file belongs to root and one of this process's groups, and others may not read it.
 

@@ -7,17 +7,11 @@ template reports what it finds. `verdict` decides what is refused, for a start, 
 
 from __future__ import annotations
 
-import _thread
-import builtins
 import contextlib
 import fcntl
 import os
-import select
 import signal
 import socket
-import ssl
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +23,7 @@ from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
 from ajhost.roles.template.process_state import ProcessState
+from ajhost.roles.template.replaced_functions import ReplacedFunctions
 from ajhost.settings.values import PythonSettings
 
 CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
@@ -42,7 +37,6 @@ _REFUSED = "refused"
 _HARMLESS = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 _SYSLOG = ("/dev/log", "/run/systemd/journal/")
 """Datagram sockets to these may be shared: each datagram is a whole record, and nobody answers."""
-_GREEN = ("gevent", "eventlet", "greenlet")
 _ANONYMOUS = {
     "eventpoll": "an epoll instance, that of an event loop",
     "eventfd": "an eventfd",
@@ -61,24 +55,6 @@ _TCP_SYN_SENT = 2
 _TIMERS = {signal.ITIMER_REAL: "SIGALRM", signal.ITIMER_VIRTUAL: "SIGVTALRM", signal.ITIMER_PROF: "SIGPROF"}
 _UNDONE = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE))
 """Signals whose handlers the host replaces after the imports (`template.py`, `worker/main.py`)."""
-_PATCHABLE: dict[str, tuple[object, str]] = {
-    f"{module.__name__}.{name}": (module, name)
-    for module, names in (
-        (socket, ("socket", "socketpair", "getaddrinfo", "create_connection")),
-        (select, ("select", "poll", "epoll")),
-        (threading, ("Thread", "Lock", "RLock", "Event", "Condition", "current_thread", "get_ident")),
-        (_thread, ("start_new_thread", "allocate_lock", "get_ident")),
-        (time, ("sleep", "time", "time_ns", "monotonic", "monotonic_ns")),
-        (os, ("fork", "read", "write", "waitpid", "_exit")),
-        (signal, ("signal",)),
-        (subprocess, ("Popen",)),
-        (ssl, ("SSLContext",)),
-        (builtins, ("open", "print")),
-    )
-    for name in names
-    if hasattr(module, name)
-}
-"""Functions and classes that the host calls in the template or in a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +76,7 @@ class ImportWatch:
         self._signals = _signals()
         self._caught = caught_signals("self")
         self._timeout = socket.getdefaulttimeout()
-        self._attributes = {key: getattr(module, name) for key, (module, name) in _PATCHABLE.items()}
-        self._process = ProcessState()
+        self._functions, self._process = ReplacedFunctions(), ProcessState()
         self._probe = ForkProbe()
 
     def effects(self, stacks: int) -> list[ImportEffect]:
@@ -118,7 +93,10 @@ class ImportWatch:
         if any(effect.kind == _REFUSED for effect in changed):
             return changed  # such a process may not even see its own descriptors
         found = [
-            *self._patches(),
+            *(
+                ImportEffect(_REFUSED if refused else PATCH, owner, text)
+                for owner, text, refused in self._functions.changes()
+            ),
             *self._open(),
             *self._threads_and_children(),
             *self._signals_and_timers(),
@@ -166,26 +144,6 @@ class ImportWatch:
             if signal.getitimer(timer) != (0.0, 0.0):
                 text = f"a timer that sends {name} runs in no worker: a fork does not copy it"
                 yield ImportEffect(TIMER, name, text)
-
-    def _patches(self) -> Iterator[ImportEffect]:
-        replaced: dict[str, list[str]] = {}
-        for key, (module, name) in _PATCHABLE.items():
-            if (now := getattr(module, name, None)) is not self._attributes[key]:
-                owner = getattr(now, "__module__", None) or type(now).__module__
-                replaced.setdefault(str(owner).partition(".")[0], []).append(key)
-        green = [key for owner, keys in replaced.items() if owner in _GREEN for key in keys]
-        if green:
-            owner = next(owner for owner in replaced if owner in _GREEN)
-            text = (
-                f"{owner} has replaced {_some(green)}: the host's event loop, threads and deadlines do not work on "
-                f"greenlets. Do not patch at import; run what needs {owner} as a program of its own"
-            )
-            yield ImportEffect(_REFUSED, owner, text)
-        for owner, keys in replaced.items():
-            if owner not in _GREEN:
-                yield ImportEffect(
-                    PATCH, owner, f"{owner} has replaced {_some(keys)}, which the host calls too"
-                )
 
     def _fork_hooks(self, stacks: int) -> Iterator[ImportEffect]:
         took = self._probe.run(FORK_PROBE_LIMIT, stacks)
@@ -370,7 +328,3 @@ def _handler_name(handler: object) -> str:
 
 def _seconds(timeout: float | None) -> str:
     return "none" if timeout is None else f"{timeout:g} s"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
