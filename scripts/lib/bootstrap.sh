@@ -2,6 +2,7 @@
 # From a fresh clone to a .venv with the project in it. Sourced by the scripts beside it, which run in the project's root.
 #
 #   bootstrap EXTRA PACKAGE...    the extra of pyproject.toml that the script needs, and its Debian packages
+#   bootstrap_packages PACKAGE... its first half, for who has something to do beside the second: bootstrap_venv EXTRA
 #
 # Nothing is fetched when everything is there: the second run needs no network. Nothing ever reads from the terminal.
 
@@ -21,9 +22,20 @@ is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-# The Python for the .venv: the one on PATH, else Debian's. Empty if neither will do.
+# Whether it can make a .venv and compile for it, as Debian's can with the packages python3-venv and python3-dev.
+is_complete() {
+    "$1" -c 'import ensurepip, os, sys, sysconfig, venv
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' >/dev/null 2>&1
+}
+
+# The Python for a new .venv; empty if there is none. The system's before the one on PATH: the package runs with Debian's,
+# which is built with optimizations that pyenv leaves out, and the suite takes a fifth less CPU.
 find_python() {
     local candidate
+    if is_new_enough /usr/bin/python3 && is_complete /usr/bin/python3; then
+        echo /usr/bin/python3
+        return
+    fi
     for candidate in "$(command -v python3 || true)" /usr/bin/python3; do
         if [ -n "$candidate" ] && is_new_enough "$candidate"; then
             echo "$candidate"
@@ -74,6 +86,12 @@ pip_install() {
     "$VENV/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@" </dev/null
 }
 
+# As pip does at the end of an installation, but by all CPUs. Some packages hold modules for other versions of Python.
+compile_packages() {
+    "$1/bin/python" -m compileall -q -j 0 "$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+        >/dev/null 2>&1 || true
+}
+
 # What the .venv depends on: what is declared, where it lies (an editable install holds the path), and its Python.
 fingerprint() {
     { cat pyproject.toml; pwd; "$VENV/bin/python" -c 'import sys; print(sys.version)'; } | sha256sum | cut -d' ' -f1
@@ -99,22 +117,31 @@ make_venv() {
     is_installed "$extra" && return
     say "installing ajhost with its extra '$extra' into $VENV"
     rm -f "$STAMP"
-    pip_install --editable ".[$extra]" || fail "pip could not install ajhost[$extra]"
+    pip_install --no-compile --editable ".[$extra]" || fail "pip could not install ajhost[$extra]"
+    compile_packages "$VENV"
     extras=$extra
     [ "$extra" != test ] || extras="test demo docs"
     echo "$(fingerprint) $extras" >"$STAMP"
 }
 
 bootstrap() {
-    local extra=$1 python
+    local extra=$1
     shift
+    bootstrap_packages "$@"
+    bootstrap_venv "$extra"
+}
+
+bootstrap_packages() {
     # systemd-python comes as source
     local -a packages=(gcc pkg-config libsystemd-dev ca-certificates "$@")
-    python=$(find_python)
-    case "$python" in
+    case "$(find_python)" in
         '' | /usr/bin/python3) packages+=(python3 python3-venv python3-dev) ;;
     esac
     need_packages "${packages[@]}"
+}
+
+bootstrap_venv() {
+    local extra=$1 python
     python=$(find_python)
     [ -n "$python" ] || fail "Python 3.11 or newer is needed; python3 is $(python3 --version 2>&1 || true)"
     make_venv "$extra" "$python"
