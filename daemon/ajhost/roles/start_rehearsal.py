@@ -49,7 +49,7 @@ from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
-from ajhost.settings.values import LogSettings, NatsSettings, Settings
+from ajhost.settings.values import LogSettings, NatsSettings, Settings, WorkerSettings
 
 _SUPERVISOR, _WORKER = 1, 2
 _OWN_FILES = 12
@@ -74,7 +74,9 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
     processes.become_subreaper()  # a worker is forked twice over, so it would be somebody else's child
     if (problem := requirements.lacking_proc()) is not None:
         return Rehearsal((), (), (problem,))  # nothing else can be tried
-    problems = _runtime_problems(settings) if runtime else []
+    problems = []
+    if runtime and (problem := _runtime_problem(settings)) is not None:
+        problems.append(f"runtime.directory: {problem}")
     if (problem := requirements.lacking_files(settings.workers.count)) is not None:
         problems.append(problem)
     if settings.http is not None and (problem := await _port_problem(settings)) is not None:
@@ -292,45 +294,49 @@ def _scratch() -> str | None:
     return shared if os.access(shared, os.W_OK | os.X_OK) else None
 
 
-def _runtime_problems(settings: Settings) -> list[str]:
+def _runtime_problem(settings: Settings) -> str | None:
+    """Why no host could use the runtime directory."""
     directory = settings.runtime.directory
     try:
         if runtime_directory.is_locked(directory):
-            return []  # a host runs on it, and has what it needs
-        descriptor = runtime_directory.open_directory(directory)
-        found = os.fstat(descriptor)
-        os.close(descriptor)
+            return None  # a host runs on it, and has what it needs
+        place, problem = directory, _directory_problem(directory)
     except FileNotFoundError:
-        above = next(parent for parent in directory.parents if parent.exists())
-        if not os.access(above, os.W_OK | os.X_OK):
-            why = f"{above} cannot be written by this user: {runtime_directory.ANOTHER}"
-            return [f"runtime.directory: {directory} cannot be made: {why}"]
-        place = above
+        place, problem = next(parent for parent in directory.parents if parent.exists()), None
+        if not os.access(place, os.W_OK | os.X_OK):
+            why = f"{place} cannot be written by this user: {runtime_directory.ANOTHER}"
+            problem = f"{directory} cannot be made: {why}"
     except OSError as error:
-        return [
-            f"runtime.directory: {directory}: {os_error_texts.explained(error)}, allowed: a directory of our own"
-        ]
-    else:
-        if (problem := runtime_directory.trouble(directory, found)) is not None:
-            return [f"runtime.directory: {problem}"]
-        if not os.access(directory, os.W_OK | os.X_OK):
-            number = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
-            why = os_error_texts.explained(OSError(number, os.strerror(number)))
-            return [f"runtime.directory: {directory}: {why}, allowed: one that this user may write"]
-        place = directory
-    workers = settings.workers
+        return f"{directory}: {os_error_texts.explained(error)}, allowed: a directory of our own"
+    return problem or _room_problem(settings.workers, place)
+
+
+def _directory_problem(directory: Path) -> str | None:
+    descriptor = runtime_directory.open_directory(directory)
+    found = os.fstat(descriptor)
+    os.close(descriptor)
+    if (problem := runtime_directory.trouble(directory, found)) is not None:
+        return problem
+    if os.access(directory, os.W_OK | os.X_OK):
+        return None
+    number = errno.EROFS if os.statvfs(directory).f_flag & os.ST_RDONLY else errno.EACCES
+    why = os_error_texts.explained(OSError(number, os.strerror(number)))
+    return f"{directory}: {why}, allowed: one that this user may write"
+
+
+def _room_problem(workers: WorkerSettings, place: Path) -> str | None:
     try:
         room = os.statvfs(place)
     except OSError:  # a sandbox refuses the look; the start allocates what it needs, and says what it lacks
-        return []
+        return None
     if (missing := ledger_room.lacking(workers, place, room.f_bavail * room.f_frsize)) is not None:
-        return [f"runtime.directory: {missing}"]
+        return missing
     if room.f_files and room.f_favail < (files := workers.count + _OWN_FILES):
-        return [
-            f"runtime.directory: {room.f_favail} files can be made in {place}, {files} are needed: "
+        return (
+            f"{room.f_favail} files can be made in {place}, {files} are needed: "
             "make that file system with more inodes (tmpfs: nr_inodes=)"
-        ]
-    return []
+        )
+    return None
 
 
 async def _port_problem(settings: Settings) -> str | None:

@@ -88,18 +88,18 @@ def route_statuses(
         errors = sum(recent.failed.values()) + sum(recent.refused.values())
         yield RouteStatus(
             route,
-            stats.answered + running.get(route, 0) + waiting.get(route, 0),
-            stats.completed,
-            stats.terminated,
-            stats.failed,
-            stats.refused,
-            running.get(route, 0),
-            waiting.get(route, 0),
-            recent.answered / recent_s if recent_s else 0.0,
-            errors / recent_s if recent_s else 0.0,
-            recent.running.quantile(0.5),
-            recent.running.quantile(0.99),
-            recent.waiting.quantile(0.99),
+            received=stats.answered + running.get(route, 0) + waiting.get(route, 0),
+            completed=stats.completed,
+            terminated=stats.terminated,
+            failed=stats.failed,
+            refused=stats.refused,
+            running=running.get(route, 0),
+            waiting=waiting.get(route, 0),
+            per_second=recent.answered / recent_s if recent_s else 0.0,
+            errors_per_second=errors / recent_s if recent_s else 0.0,
+            p50_s=recent.running.quantile(0.5),
+            p99_s=recent.running.quantile(0.99),
+            waiting_p99_s=recent.waiting.quantile(0.99),
         )
 
 

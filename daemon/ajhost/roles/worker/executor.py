@@ -94,6 +94,8 @@ class Executor:
         if attempt.deadline < self._deadlines.soon_enough:
             self._deadlines.look_by(attempt.deadline)
 
+    # -- on the loop ------------------------------------------------------------------------------
+
     def _run_on_loop(
         self, attempt: Attempt, function: Callable[[Task], Any], context: contextvars.Context
     ) -> None:
@@ -137,33 +139,7 @@ class Executor:
         except BaseException as error:  # not the handler's: what of this attempt is done is anybody's guess
             fail(error, "an exception in the executor")
 
-    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
-        self._answer(attempt, outcome)
-        self._free(attempt)
-
-    @staticmethod
-    def _answer(attempt: Attempt, outcome: Outcome) -> None:
-        if attempt.phase is ANSWERED:
-            _log.debug("route %r: task %s ended after its answer", attempt.handler.route, attempt.task.id)
-        else:
-            attempt.answer(outcome)
-            attempt.grace = attempt.deadline  # for a thread that has yet to tell of an exception
-
-    def _free(self, attempt: Attempt) -> None:
-        self._attempts.discard(attempt)
-        attempt.work = None  # whose context refers to the attempt
-        attempt.end()
-        route, busy = attempt.route, self.busy
-        was_full = busy == self.capacity or route.busy == route.limit
-        self.busy = busy - 1
-        route.busy -= 1
-        if route.permits is not None:
-            route.permits.give()
-            was_full = True
-        if was_full:
-            self._events.slot_freed()
-
-    # -- threads --------------------------------------------------------------------------------
+    # -- in a thread ------------------------------------------------------------------------------
 
     def _in_thread(self, attempt: Attempt) -> None:
         attempt.begun = time.monotonic()
@@ -191,6 +167,23 @@ class Executor:
                 return
         attempt.returned()
         self._post(self._landed, attempt, outcome)
+
+    def _landed(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        """A thread is done with it; `outcome` is None if it has its answer, or is somebody else's."""
+        self._left_thread(attempt)
+        if outcome is None:
+            self._free(attempt)
+        else:
+            self._end(attempt, outcome)
+
+    def _adopt(self, attempt: Attempt, result: Awaitable[object], context: contextvars.Context) -> None:
+        self._left_thread(attempt)
+        if attempt.phase is ANSWERED:
+            if inspect.iscoroutine(result):
+                result.close()  # it has not begun
+            self._free(attempt)
+            return
+        self._run_on_loop(attempt, lambda _: result, context)
 
     async def _called_in_thread(self, attempt: Attempt, task: Task) -> Any:
         """What middleware awaits around a plain function: its call in a thread, in the middleware's context."""
@@ -238,22 +231,35 @@ class Executor:
         else:
             self._threads.done()
 
-    def _landed(self, attempt: Attempt, outcome: Outcome | None) -> None:
-        """A thread is done with it; `outcome` is None if it has its answer, or is somebody else's."""
-        self._left_thread(attempt)
-        if outcome is None:
-            self._free(attempt)
-        else:
-            self._end(attempt, outcome)
+    # -- its end ----------------------------------------------------------------------------------
 
-    def _adopt(self, attempt: Attempt, result: Awaitable[object], context: contextvars.Context) -> None:
-        self._left_thread(attempt)
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._answer(attempt, outcome)
+        self._free(attempt)
+
+    @staticmethod
+    def _answer(attempt: Attempt, outcome: Outcome) -> None:
         if attempt.phase is ANSWERED:
-            if inspect.iscoroutine(result):
-                result.close()  # it has not begun
-            self._free(attempt)
-            return
-        self._run_on_loop(attempt, lambda _: result, context)
+            _log.debug("route %r: task %s ended after its answer", attempt.handler.route, attempt.task.id)
+        else:
+            attempt.answer(outcome)
+            attempt.grace = attempt.deadline  # for a thread that has yet to tell of an exception
+
+    def _free(self, attempt: Attempt) -> None:
+        self._attempts.discard(attempt)
+        attempt.work = None  # whose context refers to the attempt
+        attempt.end()
+        route, busy = attempt.route, self.busy
+        was_full = busy == self.capacity or route.busy == route.limit
+        self.busy = busy - 1
+        route.busy -= 1
+        if route.permits is not None:
+            route.permits.give()
+            was_full = True
+        if was_full:
+            self._events.slot_freed()
+
+    # -- what others ask --------------------------------------------------------------------------
 
     def cancel(self, task: str, outcome: Outcome) -> bool:
         """Answers for the tasks of that id at once, then cancels them. Whether there was one."""
@@ -262,28 +268,6 @@ class Executor:
         for attempt in found:
             self._deadlines.answer_and_cancel(attempt, outcome, now)
         return any(attempt.is_ours for attempt in found)
-
-    def stacks(self, task: str) -> str:
-        """What the task of that id is doing, or each that runs if it is empty; for people."""
-        return stacks_of(a for a in self._attempts if task in ("", a.record.id))
-
-    def unanswered(self) -> list[Attempt]:
-        """The attempts that have no answer yet."""
-        return [a for a in self._attempts if a.phase is not ANSWERED]
-
-    @property
-    def stuck(self) -> int:
-        """How often code was found not to end."""
-        return self._deadlines.stuck
-
-    @property
-    def broken(self) -> bool:
-        """Whether a task on the loop has ended and nobody was told."""
-        return any(attempt.work is not None and attempt.work.done() for attempt in self._attempts)
-
-    def running(self) -> dict[str, int]:
-        """How many tasks of each route were started and have no answer yet."""
-        return Counter(attempt.handler.route for attempt in self.unanswered())
 
     def cancel_all(self, text: str) -> None:
         """The time to drain is over: whatever runs is answered with `text` and cancelled.
@@ -294,6 +278,28 @@ class Executor:
         now = time.monotonic()
         for attempt in self.unanswered():
             self._deadlines.answer_and_cancel(attempt, self._over, now)
+
+    def unanswered(self) -> list[Attempt]:
+        """The attempts that have no answer yet."""
+        return [a for a in self._attempts if a.phase is not ANSWERED]
+
+    def running(self) -> dict[str, int]:
+        """How many tasks of each route were started and have no answer yet."""
+        return Counter(attempt.handler.route for attempt in self.unanswered())
+
+    def stacks(self, task: str) -> str:
+        """What the task of that id is doing, or each that runs if it is empty; for people."""
+        return stacks_of(a for a in self._attempts if task in ("", a.record.id))
+
+    @property
+    def stuck(self) -> int:
+        """How often code was found not to end."""
+        return self._deadlines.stuck
+
+    @property
+    def broken(self) -> bool:
+        """Whether a task on the loop has ended and nobody was told."""
+        return any(attempt.work is not None and attempt.work.done() for attempt in self._attempts)
 
 
 def _outcome_of_error(error: BaseException) -> Outcome:

@@ -58,7 +58,7 @@ class Intake:
         self.state: object = None
         """What the lifespan yielded, for every task."""
 
-    # -- requests from our own connection -------------------------------------------------------
+    # -- requests from our own connection ---------------------------------------------------------
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
         """Decides about requests that came together, in their order."""
@@ -104,13 +104,6 @@ class Intake:
         else:
             self._responder.refuse(index, reply, overload.NO_ROOM, (record, handler))
 
-    def has(self, index: int) -> bool:
-        """Whether somebody deals with the request of an entry: it waits, or it runs and has no answer yet."""
-        if self._producer.has(index):
-            return True
-        running = self._executor.unanswered()
-        return any(isinstance(attempt, Request) and attempt.index == index for attempt in running)
-
     def refuse(self, reply: bytes) -> None:
         """A request that has no ledger entry: its connection ended while none was free."""
         self._counts.received += 1
@@ -130,7 +123,7 @@ class Intake:
         _, _, body, end, subject, reply = scan(frame := self._ledger.frame(index)).messages[0]
         return reply, self._about(subject, frame[body : end - 2])
 
-    # -- requests from the shared queue ---------------------------------------------------------
+    # -- requests from the shared queue -----------------------------------------------------------
 
     def has_capacity(self, queue: str) -> bool:
         """Whether a request of that queue could be started now."""
@@ -172,7 +165,7 @@ class Intake:
         now, wall_ns = time.monotonic(), time.time_ns()
         return reply, self._check(subject, frame[header:body], frame[body : end - 2], now, wall_ns)
 
-    # -- running --------------------------------------------------------------------------------
+    # -- running ----------------------------------------------------------------------------------
 
     def _start(
         self,
@@ -215,6 +208,28 @@ class Intake:
         self._executor.start(request)
         return True
 
+    def _deny(
+        self, index: int, reply: bytes, text: str, about: About, claimed: ClaimedRequest | None
+    ) -> None:
+        """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""
+
+        def enter(origin: Origin) -> bool:
+            return self._ledger.start(index, 0, reply, b"", b"", 0, 0, origin)
+
+        if claimed is None or claimed.begin(enter):
+            self._responder.refuse(index, reply, text, about)
+        else:
+            self._ledger.release(index)
+
+    # -- before it is done ------------------------------------------------------------------------
+
+    def has(self, index: int) -> bool:
+        """Whether somebody deals with the request of an entry: it waits, or it runs and has no answer yet."""
+        if self._producer.has(index):
+            return True
+        running = self._executor.unanswered()
+        return any(isinstance(attempt, Request) and attempt.index == index for attempt in running)
+
     def cancel(self, task: str, outcome: Failed | Terminated) -> str:
         """Answers for the task of that id. Whether it was `running` or `waiting`; empty if it is not here."""
         if self._executor.cancel(task, outcome):
@@ -235,16 +250,3 @@ class Intake:
         self._draining = text
         self._executor.cancel_all(text)
         self._producer.reject_waiting()
-
-    def _deny(
-        self, index: int, reply: bytes, text: str, about: About, claimed: ClaimedRequest | None
-    ) -> None:
-        """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""
-
-        def enter(origin: Origin) -> bool:
-            return self._ledger.start(index, 0, reply, b"", b"", 0, 0, origin)
-
-        if claimed is None or claimed.begin(enter):
-            self._responder.refuse(index, reply, text, about)
-        else:
-            self._ledger.release(index)
