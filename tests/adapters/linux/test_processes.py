@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import select
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.linux import proc, processes
+from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.processes import StopResult
 from tests.support.processes import thread_states
 
@@ -258,15 +257,6 @@ def test_the_oom_score_is_raised_to_the_limit_at_most() -> None:
         assert int(score.read_text()) == 1000
 
 
-def test_the_resident_size_is_in_bytes() -> None:
-    before = proc.resident_bytes(os.getpid())
-    with mmap.mmap(-1, 32 << 20) as block:  # new pages: what the heap gives may have been resident before
-        block.write(bytes(32 << 20))
-        assert 24 << 20 < proc.resident_bytes(os.getpid()) - before < 64 << 20
-    with pytest.raises(OSError, match="2"):
-        proc.resident_bytes(2**22 + 1)
-
-
 def test_the_title_is_what_ps_shows() -> None:
     read, write = os.pipe()
 
@@ -312,37 +302,3 @@ def test_a_child_whose_parent_is_gone_already_dies_at_once() -> None:
         ended = processes.wait_status(pidfd)
         assert ended is not None
         assert ended.text == "SIGKILL"
-
-
-def test_orphans_are_reaped_at_the_second_look_and_what_is_known_is_left() -> None:
-    script = """
-import os, select
-from ajhost.adapters.linux import child_reaper, proc, processes
-
-def dead():
-    pid = os.fork()
-    if pid == 0:
-        os._exit(3)
-    pidfd = os.pidfd_open(pid)
-    select.select([pidfd], [], [])
-    return pid
-
-alive = os.fork()
-if alive == 0:
-    select.select([], [], [])
-ours, orphan = dead(), dead()
-orphans = child_reaper.ChildReaper()
-orphans.reap({ours})
-assert proc.children() == {alive, ours, orphan}
-late = dead()
-orphans.reap({ours})
-assert proc.children() == {alive, ours, late}
-orphans.reap({ours})
-assert proc.children() == {alive, ours}
-os.kill(alive, 9)
-"""
-    environment = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parents[3])}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, env=environment
-    )
-    assert (done.returncode, done.stderr) == (0, "")
