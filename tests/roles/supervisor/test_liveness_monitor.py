@@ -146,7 +146,8 @@ async def test_a_hanging_worker_counts_as_killed_when_it_is_and_not_when_it_is_a
     asked = False
     while not worker.killed_at:
         watch.monitor.check([worker], settings, 10.0, 0.0)
-        asked = asked or (bool(watch.monitor._watched[worker.serial].stacks_at) and not worker.killed_at)
+        hang = watch.monitor._watched[worker.serial].hang
+        asked = asked or (hang is not None and bool(hang.stacks_at) and not worker.killed_at)
         await asyncio.sleep(0.02)
     assert asked
     await watch.scene.gone.wait()
@@ -171,9 +172,9 @@ async def test_a_worker_that_wakes_from_a_long_hang_has_the_whole_time_to_connec
         # a moment ahead, so that it is no old one however slow this process is
         watch.words[Word.HEARTBEAT] = time.monotonic_ns() + 800_000_000
         watch.monitor.check([worker], settings, 10.0, 0.0)
-        watched = watch.monitor._watched[worker.serial]
-        assert watched.unsubscribed_since_ns > watch.hung[0] * 1e9
-        watched.unsubscribed_since_ns = 1  # as if it had not connected for longer than it may
+        membership = watch.monitor._watched[worker.serial].membership
+        assert membership.outside_since_ns > watch.hung[0] * 1e9
+        membership.outside_since_ns = 1  # as if it had not connected for longer than it may
         watch.words[Word.EPOCH] += 1
         watch.monitor.check([worker], settings, 10.0, 0.0)
         assert len(watch.hung) == 1
@@ -197,7 +198,9 @@ async def test_a_hanging_worker_whose_last_task_ends_is_killed_the_kill_grace_af
             watch.monitor.check([worker], settings, 10.0, 0.0)
             await asyncio.sleep(0.05)
         watch.words[FIRST] = 1 << 8 | State.ANSWERED
-        while not watch.monitor._watched[worker.serial].stacks_at:
+        hang = watch.monitor._watched[worker.serial].hang
+        assert hang is not None
+        while not hang.stacks_at:
             watch.monitor.check([worker], settings, 10.0, 0.0)
             await asyncio.sleep(0.02)
-        assert watch.monitor._watched[worker.serial].stacks_at >= ran + settings.kill_grace
+        assert hang.stacks_at >= ran + settings.kill_grace
