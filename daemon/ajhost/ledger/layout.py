@@ -220,25 +220,26 @@ class Geometry:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole file."""
-        return self._chunk_at + self.chunk + self.store
+        return self.store_at + self.store
 
     @property
-    def _chunk_at(self) -> int:
+    def chunk_at(self) -> int:
         return HEADER_SIZE + self.entries * ENTRY_SIZE
+
+    @property
+    def store_at(self) -> int:
+        return self.chunk_at + self.chunk
 
     @property
     def prepared(self) -> tuple[tuple[int, int], ...]:
         """What is set aside for good: offsets and sizes."""
-        store_at = self._chunk_at + self.chunk
         return (
-            (0, self._chunk_at + (self.prepared_chunk or self.chunk)),
-            (store_at, self.prepared_store or self.store),
+            (0, self.chunk_at + (self.prepared_chunk or self.chunk)),
+            (self.store_at, self.prepared_store or self.store),
         )
 
     @property
     def prepared_size(self) -> int:
-        """Bytes that are set aside for good."""
         return sum(size for _, size in self.prepared)
 
 
@@ -284,10 +285,8 @@ def create(buffer: memoryview, geometry: Geometry, identity: Identity) -> None:
     words[Word.SLOT] = identity.slot
     words[Word.GENERATION] = identity.generation
     words[Word.ENTRIES] = geometry.entries
-    words[Word.CHUNK_AT] = HEADER_SIZE + geometry.entries * ENTRY_SIZE
-    words[Word.CHUNK_SIZE] = geometry.chunk
-    words[Word.STORE_AT] = HEADER_SIZE + geometry.entries * ENTRY_SIZE + geometry.chunk
-    words[Word.STORE_SIZE] = geometry.store
+    words[Word.CHUNK_AT], words[Word.CHUNK_SIZE] = geometry.chunk_at, geometry.chunk
+    words[Word.STORE_AT], words[Word.STORE_SIZE] = geometry.store_at, geometry.store
     words[Word.CHUNK_PREPARED], words[Word.STORE_PREPARED] = geometry.prepared_chunk, geometry.prepared_store
     words[Word.MAGIC] = MAGIC
     words.release()

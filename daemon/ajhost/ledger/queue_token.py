@@ -27,7 +27,6 @@ class Token(NamedTuple):
     deadline_ns: int
 
     def pack(self) -> bytes:
-        """The datagram."""
         return _FORMAT.pack(*self)
 
 

@@ -168,7 +168,6 @@ class Ledger:
                     yield index, seq
 
     def in_use(self) -> bool:
-        """Whether any entry is not free."""
         words = self.words
         return any(words[FIRST + index * ENTRY_WORDS] & 0xFF for index in self.touched())
 
@@ -188,7 +187,6 @@ class Ledger:
         return sum(words[FIRST + index * ENTRY_WORDS] & 0xFF == E_STARTED for index in self.touched())
 
     def entry(self, index: int) -> Entry:
-        """A copy of an entry."""
         words, word = self.words, FIRST + index * ENTRY_WORDS
         state = words[word]
         seq = state >> 8
@@ -224,13 +222,11 @@ class Ledger:
         return max((words[FIRST + index * ENTRY_WORDS + STARTED] for index in self.touched()), default=0)
 
     def reply(self, index: int) -> bytes:
-        """The reply subject of an entry."""
         word = FIRST + index * ENTRY_WORDS
         text = word * 8 + TEXT
         return bytes(self.view[text : text + min(self.words[word + SIZES] & 0xFFFF, _ROOM)])
 
     def received_ns(self, index: int) -> int:
-        """When a request came, in monotonic nanoseconds."""
         return self.words[FIRST + index * ENTRY_WORDS + RECEIVED_NS]
 
     def asked_at(self, index: int) -> float:

@@ -110,7 +110,6 @@ class Consumer:
         self._active = False
 
     def begin(self) -> None:
-        """Starts to pull."""
         self._active = True
         self.refresh()
 

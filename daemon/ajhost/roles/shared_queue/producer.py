@@ -120,7 +120,6 @@ class Producer:
         return len(self._enqueued)
 
     def has(self, index: int) -> bool:
-        """Whether the request of that entry waits."""
         return index in self._enqueued
 
     def waiting(self) -> list[int]:

@@ -60,7 +60,6 @@ def queue_names(handlers: Sequence[HandlerSettings]) -> tuple[str, ...]:
 
 
 def queue_of(handler: HandlerSettings) -> str:
-    """The queue in which a handler's requests wait."""
     return handler.route or "*" if _is_limited(handler) else DEFAULT
 
 

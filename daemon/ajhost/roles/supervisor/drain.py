@@ -44,7 +44,6 @@ class Drainer:
             pool.handle(Drain())
 
     def enter(self, phase: SupervisorPhase) -> None:
-        """The supervisor's next phase."""
         self._phase = phase
 
     def tick(self) -> None:

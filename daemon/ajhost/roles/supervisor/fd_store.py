@@ -24,7 +24,6 @@ class Key(NamedTuple):
 
 
 def stored_name(key: Key) -> str:
-    """The name under which systemd keeps a connection."""
     return f"nats-{key.serial}-{key.epoch}"
 
 

@@ -106,6 +106,5 @@ class Generations(dict[int, Generation]):
             self.pop(number).close()
 
     def close_templates(self) -> None:
-        """Forgets all of them."""
         while self:
             self.popitem()[1].close()

@@ -24,7 +24,6 @@ class LastResort:
 
     @property
     def subscribed(self) -> bool:
-        """Whether the standby is subscribed."""
         return self._subscribing is not None
 
     @property

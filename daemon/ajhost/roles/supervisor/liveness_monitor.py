@@ -135,10 +135,7 @@ class LivenessMonitor:
             still=lambda: processes.standing_still(worker.pidfd, worker.pid, STOP_LIMIT),
         )
         if answered and hangs and self._stacks.take(f"slot {worker.slot}", now_ns):
-            _log.warning(
-                "worker %d (pid %d) hangs, and a task of it is at its deadline: its stacks follow",
-                worker.slot, worker.pid,
-            )  # fmt: skip
+            _log.warning("%s hangs, and a task of it is at its deadline: its stacks follow", worker)
             worker.ask_for_stacks()
             asyncio.get_running_loop().call_later(STACKS_BEFORE_KILL, _log_stacks, worker, logging.WARNING)
 
@@ -203,9 +200,7 @@ class LivenessMonitor:
         # or it woke for a moment, in which it has connected again and begun another task that holds it up
         again = "" if watched.hang is None else " again"
         watched.hang, worker.hangs = _Hang(now_ns, worker.ledger.words[Word.EPOCH]), True
-        _log.warning(
-            "worker %d (pid %d) hangs%s: %s", worker.slot, worker.pid, again, self._why(worker, sign, seen)
-        )
+        _log.warning("%s hangs%s: %s", worker, again, self._why(worker, sign, seen))
         self._events.hang_began(worker)
 
     @staticmethod
@@ -226,17 +221,13 @@ class LivenessMonitor:
         if now_ns - hang.since_ns < 2 * STALE_NS:  # a false alarm: judge it less strictly
             watched.patience_ns = min(watched.patience_ns * 2, LONGEST_STALE_NS)
         watched.hang, worker.hangs = None, False
-        _log.warning("worker %d (pid %d) goes on after hanging", worker.slot, worker.pid)
+        _log.warning("%s goes on after hanging", worker)
         self._events.hang_ended(worker)
 
     def _expire(self, worker: WorkerProcess, hang: _Hang, now: float) -> None:
         if not hang.stacks_at:
             hang.stacks_at = now
-            _log.error(
-                "worker %d (pid %d) hangs past the kill grace: its stacks follow, then SIGKILL",
-                worker.slot,
-                worker.pid,
-            )
+            _log.error("%s hangs past the kill grace: its stacks follow, then SIGKILL", worker)
             worker.ask_for_stacks()
         elif now - hang.stacks_at >= STACKS_BEFORE_KILL:
             _log_stacks(worker, logging.ERROR)
@@ -245,4 +236,4 @@ class LivenessMonitor:
 
 def _log_stacks(worker: WorkerProcess, level: int) -> None:
     if not worker.dead and (stacks := worker.stacks()):
-        _log.log(level, "the stacks of worker %d (pid %d):\n%s", worker.slot, worker.pid, stacks)
+        _log.log(level, "the stacks of %s:\n%s", worker, stacks)

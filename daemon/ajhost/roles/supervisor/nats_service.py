@@ -54,7 +54,6 @@ class ServiceResponder:
         return subjects(self._service)
 
     def use_routes(self, routes: Sequence[str], group: str) -> None:
-        """Takes a generation's routes and queue group."""
         self._routes, self._group = routes, group
         self._kept.clear()
 

@@ -50,7 +50,6 @@ class OwnAnswers:
         self._attempts.limit(limits)
 
     def use_routes(self, routes: Sequence[str]) -> None:
-        """Takes a generation's routes."""
         self._routes = routes
         self._by_length = sorted(enumerate(routes), key=lambda found: -len(found[1]))
         self._attempts.use(self._file.writer(routes), routes)

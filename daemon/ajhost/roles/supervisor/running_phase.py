@@ -116,16 +116,13 @@ class Running(SupervisorPhase, LivenessEvents):
         self._strays.owner_died()
 
     def hang_began(self, worker: WorkerProcess) -> None:
-        """Its connection is taken over."""
         self._pool.handle(Hung(worker.serial))
         self._pool.background.spawn(self._recovery.recover_hung(worker))
 
     def hang_ended(self, worker: WorkerProcess) -> None:
-        """It serves again."""
         self._pool.handle(HangEnded(worker.serial))
 
     def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
-        """It is replaced."""
         self._pool.recycle(worker, why)
 
     def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:

@@ -127,7 +127,6 @@ class RuntimeFiles:
         self._throttled.tell(logging.ERROR, text, text, *arguments)
 
     def close_sockets(self) -> None:
-        """Closes them, and removes their files."""
         for name, server in self._servers.items():
             server.close()
             with contextlib.suppress(OSError):

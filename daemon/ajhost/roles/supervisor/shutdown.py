@@ -120,7 +120,7 @@ class Shutdown:
             if now > end or self.urgency is Urgency.KILL:
                 for member in members:
                     if not member.killed_at:
-                        _log.error("worker %d (pid %d) does not end: SIGKILL", member.slot, member.pid)
+                        _log.error("%s does not end: SIGKILL", member)
                         member.kill()
             if now >= told:
                 told = now + STATUS_INTERVAL

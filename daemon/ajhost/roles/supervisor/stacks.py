@@ -43,9 +43,9 @@ class StacksInspector:
         stacks = await self._from_c([w for w in chosen if silent.get(w.serial)])
         for worker in sorted(chosen, key=lambda w: (w.slot, w.serial)):
             if text := answers.get(worker.serial):
-                parts.append(f"worker {worker.slot} (pid {worker.pid})\n\n{text}")
+                parts.append(f"{worker}\n\n{text}")
             elif tasks := silent.get(worker.serial):
-                head = f"worker {worker.slot} (pid {worker.pid}) hangs: it does not answer"
+                head = f"{worker} hangs: it does not answer"
                 parts.append("\n\n".join((head, "\n".join(_heads(tasks)), stacks[worker.serial])))
         if not parts:
             return Decision(False, f"no task {task!r} runs on this host" if task else "no task runs")

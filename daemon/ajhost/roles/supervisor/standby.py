@@ -226,7 +226,6 @@ class Standby(Sink):
         return index
 
     def enqueue(self, index: int) -> None:
-        """Enqueues a request that was copied."""
         frame = self.ledger.frame(index)
         self._enqueue_checked(index, frame, scan(frame).messages[0], None)
 

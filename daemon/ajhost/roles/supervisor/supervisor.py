@@ -188,13 +188,13 @@ class Supervisor(PoolEvents):
 
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
         if worker.result is None or worker.result.code != 0:
-            self.timeline.add(EventKind.DEATH, f"worker {worker.slot} (pid {worker.pid}) died: {how}")
+            self.timeline.add(EventKind.DEATH, f"{worker} died: {how}")
             self._tell_state()
         self._phase.worker_died(worker, how)
 
     def worker_replaced(self, worker: WorkerProcess, why: str) -> None:
         """It shall be replaced in order."""
-        self.timeline.add(EventKind.REPLACED, f"worker {worker.slot} (pid {worker.pid}): {why}")
+        self.timeline.add(EventKind.REPLACED, f"{worker}: {why}")
         self.write_state()
 
     def template_died(self, generation: int, how: str) -> None:

@@ -213,7 +213,6 @@ class TemplateProcess:
 
     @property
     def pid(self) -> int:
-        """The process id of the template."""
         return self._process.pid
 
     async def stacks(self) -> str:
@@ -334,7 +333,6 @@ class TemplateProcess:
             forked.set_exception(TemplateFailed([problem]))
 
     def _on_exit(self) -> None:
-        """The process has ended."""
         status = self._process.wait()
         self.living.discard(self.pid)
         self._loop.remove_reader(self._pidfd)

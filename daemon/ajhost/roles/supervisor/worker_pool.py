@@ -214,8 +214,7 @@ class WorkerPool(WorkerEvents):
     def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
         match message:
             case WorkerReady():
-                pid = member.ledger.words[Word.PID]  # its template may not have told us yet
-                _log.info("worker %d (pid %d) serves, generation %d", member.slot, pid, member.generation)
+                _log.info("%s serves, generation %d", member, member.generation)
                 member.left = False
                 self.handle(Ready(member.serial))
             case StartFailed(why):
@@ -227,13 +226,7 @@ class WorkerPool(WorkerEvents):
             case GroupLeft():
                 known = self.fleet.members.get(member.serial)
                 if known is not None and known.state is WorkerState.STARTING:
-                    pid = member.ledger.words[Word.PID]
-                    _log.info(
-                        "worker %d (pid %d) is up and drained, generation %d",
-                        member.slot,
-                        pid,
-                        member.generation,
-                    )
+                    _log.info("%s is up and drained, generation %d", member, member.generation)
                 member.left = True
                 self.handle(Left(member.serial))
 
@@ -258,15 +251,13 @@ class WorkerPool(WorkerEvents):
             self.recycle_all(list(self.members.values()), "the server's max_payload grew")
 
     def recycle_all(self, members: Iterable[WorkerProcess], why: str) -> None:
-        """All of these shall be replaced in order."""
         for member in members:
             self.recycle(member, why)
 
     def recycle(self, member: WorkerProcess, why: str) -> None:
-        """The member shall be replaced in order."""
         known = self.fleet.members.get(member.serial)
         if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
-            _log.warning("worker %d (pid %d) is replaced: %s", member.slot, member.pid, why)
+            _log.warning("%s is replaced: %s", member, why)
             self.counters.replaced += 1
             self.handle(Recycle(member.serial))
             self._events.worker_replaced(member, why)
@@ -279,10 +270,10 @@ class WorkerPool(WorkerEvents):
             how = f"{how}; {killed}"
         clean = member.result is not None and member.result.code == 0
         if clean and known is not None and known.state is WorkerState.LEAVING:
-            _log.info("worker %d (pid %d) has left", member.slot, member.pid)
+            _log.info("%s has left", member)
         else:
             self.counters.deaths += 1
-            _log.error("worker %d (pid %d) died: %s", member.slot, member.pid, how)
+            _log.error("%s died: %s", member, how)
             if known is not None and known.state is WorkerState.STARTING:
                 why = member.last_words or f"worker {member.slot} died before it served: {how}"
                 self.generations.note_failure(member.generation, why)

@@ -86,8 +86,11 @@ class WorkerProcess:
         self._loop.add_reader(self._channel.fileno(), self._readable)
         self._open = True
 
+    def __str__(self) -> str:
+        pid = self.pid or self.ledger.words[Word.PID]  # its template may not have told us yet
+        return f"worker {self.slot} (pid {pid})"
+
     def started(self, pid: int, pidfd: int) -> None:
-        """The process exists."""
         self.pid, self.pidfd = pid, pidfd
         self._loop.add_reader(pidfd, self._on_exit)
 
@@ -104,7 +107,6 @@ class WorkerProcess:
 
     @property
     def has_beaten(self) -> bool:
-        """Whether it has beaten once."""
         return bool(self._heartbeat_ns)
 
     @property
@@ -116,7 +118,6 @@ class WorkerProcess:
 
     @property
     def dead(self) -> bool:
-        """Whether it is known to have ended."""
         return self.result is not None
 
     @property
@@ -126,7 +127,6 @@ class WorkerProcess:
         return sock is not None and self.epoch == self.ledger.words[Word.EPOCH] and tcp.is_whole(sock)
 
     def kill(self) -> None:
-        """SIGKILL."""
         self.killed_at = time.monotonic()
         if self.pidfd >= 0 and self.result is None:
             processes.pidfd_signal(self.pidfd, signal.SIGKILL)
@@ -172,7 +172,7 @@ class WorkerProcess:
                 try:
                     self._on_message(FROM_WORKER.decode(found), descriptors)
                 except BadMessage as error:
-                    _log.error("worker %d (pid %d) sent %s", self.slot, self.pid, error)
+                    _log.error("%s sent %s", self, error)
         except ChannelClosed:
             self._close_channel()
 
@@ -225,11 +225,7 @@ class WorkerProcess:
         """See `Ledger.restore_size`. Told, since requests that were held in the lost part cannot be answered."""
         if not self.ledger.restore_size():
             return False
-        _log.error(
-            "somebody has truncated the ledger of worker %d (pid %d): requests that it held may stay unanswered",
-            self.slot,
-            self.pid,
-        )
+        _log.error("somebody has truncated the ledger of %s: requests that it held may stay unanswered", self)
         return True
 
     def _on_exit(self) -> None:

@@ -46,11 +46,9 @@ class Orphan:
 
     @property
     def dead(self) -> bool:
-        """Whether it has ended."""
         return self.pidfd < 0 or processes.has_ended(self.pidfd)
 
     def kill(self) -> None:
-        """SIGKILL."""
         processes.pidfd_signal(self.pidfd, signal.SIGKILL)
 
     def ask_to_leave(self) -> None:
@@ -108,7 +106,6 @@ class Orphan:
         return self._connections.take(self.ledger)
 
     def give_back_socket(self, sock: socket.socket | None) -> None:
-        """It was not needed after all."""
         if sock is not None:
             self._connections.give_back(Key(self.ledger.serial, self.ledger.words[Word.EPOCH]), sock)
 

@@ -204,7 +204,6 @@ class Recovery:
     # -- when it begins -------------------------------------------------------------------------
 
     async def recover_dead(self, worker: WorkerProcess, how: str) -> None:
-        """A worker of this start has died."""
         async with worker.takeover_lock:
             facts = USUALLY if worker.connected else Fact.SERVER_UNKNOWN
             await self.recover(Remains(worker.ledger, facts, how, worker.take_socket()))

@@ -72,5 +72,4 @@ class Copies:
         return frozenset(reply for reply, place in self._newest.items() if place > here)
 
     def clear(self) -> None:
-        """No ledger of an earlier start is left."""
         self._newest.clear()

@@ -61,10 +61,8 @@ class RetiredLedgers:
 
     @property
     def ledgers(self) -> list[MappedLedger]:
-        """The retired ledgers."""
         return [one.ledger for one in self._remains.values()]
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left."""
         return not self._remains
