@@ -32,8 +32,10 @@ class Deaths:
         (directory / "ledger").mkdir()
         self.count = 0
         self.templates: list[int] = []
+        generations = Generations(directory)
+        generations.queues.extend(queues)
         self.pool = WorkerPool(
-            Generations(directory, queues),
+            generations,
             1,
             FaultGuard(logging.getLogger("test")),
             NatsSettings(),

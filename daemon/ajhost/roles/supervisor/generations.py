@@ -52,9 +52,10 @@ class Generation:
 class Generations(dict[int, Generation]):
     """Those that have a worker or are about to have one, by number."""
 
-    def __init__(self, runtime: Path, queues: list[TokenQueue]) -> None:
+    def __init__(self, runtime: Path) -> None:
         super().__init__()
-        self.runtime, self.queues = runtime, queues
+        self.runtime = runtime
+        self.queues: list[TokenQueue] = []
         self._last = 0
 
     def make(self, settings: Settings) -> GenerationSpec:

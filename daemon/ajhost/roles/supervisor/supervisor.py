@@ -27,7 +27,6 @@ from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.request_check import describe_signatures
-from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.control_socket import Action, Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
@@ -69,8 +68,7 @@ class Supervisor(PoolEvents):
         self._settings, self._notifier = settings, notifier
         self._loop = asyncio.get_running_loop()
         self._runtime = settings.runtime.directory
-        self._queues: list[TokenQueue] = []
-        self._generations = Generations(self._runtime, self._queues)
+        self._generations = Generations(self._runtime)
         self.serial = new_serial()
         """Of our own ledger."""
         self.written_state: object = None
@@ -150,7 +148,12 @@ class Supervisor(PoolEvents):
                     self._runtime, self.serial, lambda: self._fleet.serving() > 0, self._loaded
                 )
             standby = Standby(
-                spec, self.serial, self._queues, self._pool.max_payload, self._on_connection, service
+                spec,
+                self.serial,
+                self._generations.queues,
+                self._pool.max_payload,
+                self._on_connection,
+                service,
             )
         except OSError as error:
             raise StartupFailed(os_error_texts.described(error)) from error
@@ -282,7 +285,7 @@ class Supervisor(PoolEvents):
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
         self._settings = settings
-        self._phase.apply_generation(spec, self._queues)
+        self._phase.apply_generation(spec, self._generations.queues)
         self._pool.access.adopt(settings.nats)
 
     # -- what it says of itself ------------------------------------------------------------------
@@ -369,7 +372,7 @@ class Supervisor(PoolEvents):
         await self._phase.stop(self._shutdown, stop_limit(self._settings))
         self._generations.close_templates()
         await self._strays.end_all()
-        for queue in self._queues:
+        for queue in self._generations.queues:
             queue.close()
         self._shutdown.ignore_signals()
         _log.info("stopped")

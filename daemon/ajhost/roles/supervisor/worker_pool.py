@@ -101,10 +101,6 @@ class WorkerPool(WorkerEvents):
         self._fd_store, self._events = fd_store, events
         self.background = Background(guard)
 
-    def pids(self) -> set[int]:
-        """Every process that somebody here waits for."""
-        return {m.pid for m in self.members.values()} | TemplateProcess.living
-
     @property
     def busy(self) -> bool:
         """Whether forks or recoveries are under way."""
