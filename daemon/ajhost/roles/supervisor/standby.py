@@ -69,17 +69,15 @@ class Standby(Sink):
         restart_window = RestartWindow(self.ledger)
         self._offset = ClockOffset(self.ledger)
         self._merge_restart_windows(restart_window)
-        gate = LoginGate(self.ledger.words[Word.LOGIN_GATE :])
         self._service = service
-        always = () if service is None else service.subjects
         self.connection = Connection(
             spec.nats,
             self.ledger,
             restart_window,
-            gate,
+            LoginGate(self.ledger.words[Word.LOGIN_GATE :]),
             self,
             connection_name("supervisor", spec.runtime),
-            always=always,
+            always=() if service is None else service.subjects,
         )
         self.transport = self.connection.transport
         self.producer = Producer(self.ledger, queues, loop, self._expired, renews=True)
@@ -104,22 +102,21 @@ class Standby(Sink):
     def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
         """Takes a generation's handlers, limits and queues."""
         self.producer.add_queues(queues)
-        self.own_answers.use_routes([h.route for h in spec.handlers])
+        routes = [handler.route for handler in spec.handlers]
+        self.own_answers.use_routes(routes)
         self.own_answers.limit(spec.log.limits)
-        checker = RequestChecker(
+        self._checker = RequestChecker(
             spec.handlers,
             spec.workers.default_timeout,
             spec.signature,
             spec.nats.reply_prefixes,
             self._offset,
         )
-        self._check = checker.check
-        self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._queues = [queue_of(h) for h in spec.handlers]
-        self.subjects = host_subjects((h.route for h in spec.handlers), spec.nats.catchall)
+        self.subjects = host_subjects(routes, spec.nats.catchall)
         self.group = spec.nats.queue_group
         if self._service is not None:
-            self._service.use_routes([h.route for h in spec.handlers], self.group)
+            self._service.use_routes(routes, self.group)
         self._backlog = max(spec.workers.backlog * spec.workers.count, ledger_room.HELD_BY_STANDBY // 2)
 
     # -- answers --------------------------------------------------------------------------------
@@ -173,21 +170,21 @@ class Standby(Sink):
             except ValueError:
                 continue
             if found:
-                return self.producer.take_back(index) and self._refuse(
-                    index, reply, outcome.text, frame, type(outcome)
-                )
+                return self.producer.take_back(index) and self._refuse(index, reply, outcome, frame)
         return False
 
-    def _refuse(
-        self, index: int, reply: bytes, text: str, frame: bytes, kind: type[Failed | Terminated] = Failed
-    ) -> bool:
+    def _refuse(self, index: int, reply: bytes, outcome: Failed | Terminated, frame: bytes) -> bool:
         if not self.ledger.refuse(index, reply):
             self.ledger.release(index)  # the next start has it
             return False
-        data = encode_reply(reply, kind(text), self.connection.max_payload)
+        data = encode_reply(reply, outcome, self.connection.max_payload)
         self.transport.out.reply(index, data, self.ledger.asked_at(index))
-        self.own_answers.refused(frame, text)
+        self.own_answers.refused(frame, outcome.text)
         return True
+
+    def _refuse_without_entry(self, reply: bytes, text: str, frame: bytes, received_ns: int = 0) -> None:
+        self.answer(reply, Failed(text), received_ns / 1e9)
+        self.own_answers.refused(frame, text)
 
     # -- requests that somebody else must run ---------------------------------------------------
 
@@ -198,31 +195,26 @@ class Standby(Sink):
         :param received_ns: when the request came, on the ledger's clock. Its reply is sent again if that was before a
             restart of the server, so it must not be the time of the copy.
         """
-        line = message_line(frame)
-        if line is None:
+        if (line := message_line(frame)) is None:
             _log.error("a request is lost, its frame is damaged: %.100r", frame)
             return None
-        if not line[1]:
-            return None
         _, reply, size = line
-        if not self._answerable(reply):
-            self._unanswerable(reply)
+        if not reply:
+            return None
+        if not self._checker.answerable(reply):
+            self._checker.unanswerable(reply)
             return None
         if size > len(frame) or len(reply) > MAX_REPLY:
-            text = too_large(reply, size)
-            self.answer(reply, Failed(text), received_ns / 1e9)
-            self.own_answers.refused(frame, text)
+            self._refuse_without_entry(reply, too_large(reply, size), frame, received_ns)
             return None
         if not is_one_message(frame):
             text = FailureReason.WORKER_DIED.text("and the request's frame is damaged")
-            self.answer(reply, Failed(text), received_ns / 1e9)
-            self.own_answers.refused(b"", text)
+            self._refuse_without_entry(reply, text, b"", received_ns)
             return None
         now_ns = time.monotonic_ns()
         index = self.ledger.receive_copy(frame, received_ns if 0 < received_ns < now_ns else now_ns)
         if index is None:
-            self.answer(reply, Failed(overload.TOO_MANY_TAKEN_OVER), received_ns / 1e9)
-            self.own_answers.refused(frame, overload.TOO_MANY_TAKEN_OVER)
+            self._refuse_without_entry(reply, overload.TOO_MANY_TAKEN_OVER, frame, received_ns)
         return index
 
     def enqueue(self, index: int) -> None:
@@ -232,13 +224,13 @@ class Standby(Sink):
     def _enqueue_checked(self, index: int, data: bytes, message: Message, copy: bytes | None) -> None:
         begin, header, body, end, subject, reply = message
         now, wall_ns = time.monotonic(), time.time_ns()
-        checked = self._check(subject, data[header:body], data[body : end - 2], now, wall_ns)
+        checked = self._checker.check(subject, data[header:body], data[body : end - 2], now, wall_ns)
         if isinstance(checked, Failed):
-            self._refuse(index, reply, checked.text, data[begin:end])
+            self._refuse(index, reply, checked, data[begin:end])
         elif self._draining:
-            self._refuse(index, reply, self._draining, data[begin:end])
+            self._refuse(index, reply, Failed(self._draining), data[begin:end])
         elif not self._keep(index, copy, checked[1], int(checked[2] * 1e9)):
-            self._refuse(index, reply, overload.NO_ROOM, data[begin:end])
+            self._refuse(index, reply, Failed(overload.NO_ROOM), data[begin:end])
 
     def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
         self.ledger.set_route(index, handler)
@@ -263,8 +255,8 @@ class Standby(Sink):
 
     def _admit(self, index: int, data: bytes, message: Message) -> None:
         begin, _, _, end, subject, reply = message
-        if not self._answerable(reply):
-            self._unanswerable(reply)
+        if not self._checker.answerable(reply):
+            self._checker.unanswerable(reply)
             self.ledger.release(index)
             return
         if subject.startswith(_SERVICE):
@@ -272,9 +264,9 @@ class Standby(Sink):
             self._answer_as_service(subject, reply)
             return
         if len(reply) > MAX_REPLY or end > len(data):
-            self._refuse(index, reply, too_large(reply, end - begin), data[begin:end])
+            self._refuse(index, reply, Failed(too_large(reply, end - begin)), data[begin:end])
         elif self.producer.full(self._backlog):
-            self._refuse(index, reply, overload.backlog_full(self._backlog), data[begin:end])
+            self._refuse(index, reply, Failed(overload.backlog_full(self._backlog)), data[begin:end])
         else:
             self._enqueue_checked(index, data, message, data[begin:end])
 
@@ -286,16 +278,15 @@ class Standby(Sink):
 
     def refuse(self, reply: bytes) -> None:
         """A request without an entry."""
-        if not self._answerable(reply):
-            self._unanswerable(reply)
+        if not self._checker.answerable(reply):
+            self._checker.unanswerable(reply)
             return
-        self.answer(reply, Failed(overload.NO_ENTRY))
-        self.own_answers.refused(b"", overload.NO_ENTRY)
+        self._refuse_without_entry(reply, overload.NO_ENTRY, b"")
 
     def _expired(self, index: int) -> None:
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")
         frame = self.ledger.frame(index)
-        self._refuse(index, reply_of(frame), text, frame)
+        self._refuse(index, reply_of(frame), Failed(text), frame)
 
     # -- life -----------------------------------------------------------------------------------
 
