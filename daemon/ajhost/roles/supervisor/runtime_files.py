@@ -71,22 +71,11 @@ class RuntimeFiles:
                 self._say("the files in the runtime directory cannot be made again: %s: %s", error, why)
 
     async def _look(self, host: Supervisor) -> None:
-        if damaged := [ledger.slot for ledger in host.ledgers() if ledger.restore_header()]:
-            slots = ", ".join(
-                "the host's" if slot == SUPERVISOR_SLOT else f"slot {slot}'s" for slot in damaged
-            )
-            self._say("a stray write has changed the header of a ledger (%s): it is put back", slots)
+        self._restore_headers(host)
         lost: list[str] = []
         if not runtime_directory.is_same(self._directory, self._descriptors[-1]):
-            descriptor = runtime_directory.prepare(self._directory)
-            if not runtime_directory.lock(descriptor):
-                os.close(descriptor)
-                self._say(
-                    "another host has taken %s, which somebody had removed: stop one of the two",
-                    self._directory,
-                )
+            if not self._lock_new_directory():
                 return
-            self._descriptors.append(descriptor)
             lost.append("the directory itself")
         ledgers = self._directory / "ledger"
         missing = [
@@ -106,15 +95,13 @@ class RuntimeFiles:
                 lost.append(name)
                 await self._open(name)
         present = ledger_file.serials(ledgers)
-        replaced = host.recycle_without_ledger()
-        if lost or replaced:
-            slots = ", ".join(map(str, replaced)) or "none"
+        if (replaced := host.recycle_without_ledger()) or lost:
             self._say(
                 "somebody has removed or changed files in %s (%s): they are made again; workers whose ledgers are gone "
                 "and that are replaced: %s",
                 self._directory,
                 ", ".join(lost) or "ledgers",
-                slots,
+                ", ".join(map(str, replaced)) or "none",
             )
         # it is made once a server is reached
         if host.serial not in present and any(ledger.slot == SUPERVISOR_SLOT for ledger in host.ledgers()):
@@ -122,6 +109,23 @@ class RuntimeFiles:
                 "the host's own ledger was removed from %s: what it holds is lost should it be killed. Restart it",
                 ledgers,
             )
+
+    def _restore_headers(self, host: Supervisor) -> None:
+        if damaged := [ledger.slot for ledger in host.ledgers() if ledger.restore_header()]:
+            slots = ("the host's" if slot == SUPERVISOR_SLOT else f"slot {slot}'s" for slot in damaged)
+            text = "a stray write has changed the header of a ledger (%s): it is put back"
+            self._say(text, ", ".join(slots))
+
+    def _lock_new_directory(self) -> bool:
+        """The directory was removed: makes it anew, unless another host has done so."""
+        descriptor = runtime_directory.prepare(self._directory)
+        if not runtime_directory.lock(descriptor):
+            os.close(descriptor)
+            text = "another host has taken %s, which somebody had removed: stop one of the two"
+            self._say(text, self._directory)
+            return False
+        self._descriptors.append(descriptor)
+        return True
 
     def _say(self, text: str, *arguments: object) -> None:
         self._throttled.tell(logging.ERROR, text, text, *arguments)
