@@ -1,4 +1,4 @@
-"""A ledger as other processes see it: what any may read, and the few words that not its owner writes."""
+"""A ledger as other processes see it: what all may read, and the few words that others than its owner write."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ Actions = Mapping[str, Action]
 async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Server:
     """Listens on `<runtime>/control`, for the owner of the directory and root.
 
-    Who asks tells the file of settings that they mean; a host that runs on another, `settings`, refuses.
+    A client may name the settings file that it means; a host that runs on another than `settings` refuses then.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Deadlines whose keeper does not beat: a worker of ours that hangs, or an orphan of an earlier start."""
+"""The deadlines of workers and orphans whose loops do not turn: the supervisor answers in their place."""
 
 from __future__ import annotations
 
@@ -38,11 +38,10 @@ class DeadlineKeeper:
     ) -> int:
         """Call it at every tick, with monotonic nanoseconds. How many tasks that run were answered.
 
-        `lead_ns`: what is due so much later counts as due, where it is known that the owner will not answer by itself:
-        the second look is a tick later. `on_time`: nothing has held up this process, and the owner with it; one look is
-        enough then for what two would have found had they been more frequent. `heartbeat_ns`: its last beat, where the
-        caller knows better than the ledger. `still()` has the owner stand still for a block, and says whether it does:
-        one that wakes while it is answered for would answer as well.
+        `lead_ns`: what is due so much later counts as due, as the owner is known to hang and the second look is a tick
+        later. `on_time`: this process was not held up, so one look may stand for two that would have come sooner.
+        `heartbeat_ns`: the owner's last heartbeat, where the caller knows better than the ledger. `still()` stops the
+        owner for a block, and says whether it stands still: if it woke meanwhile, it would answer as well.
         """
         before = self._suspects.pop(ledger.serial, {})
         age_ns = now_ns - (ledger.words[Word.HEARTBEAT] if heartbeat_ns is None else heartbeat_ns)

@@ -34,7 +34,7 @@ def stored_key(name: str) -> Key | None:
 
 
 class FdStore:
-    """Gives and takes. A connection is there before the one that it replaces is not."""
+    """Stores a new connection before it removes the old one: a crash in between leaves two, and not none."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier

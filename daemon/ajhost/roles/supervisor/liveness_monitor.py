@@ -124,7 +124,7 @@ class LivenessMonitor:
             self._connected_since_ns = int(now * 1e9)
 
     def _keep_deadlines(self, worker: WorkerProcess, now: float, late: float) -> None:
-        """However late this process is itself: what is past its deadline is answered, whoever is to blame."""
+        """Answers what is past its deadline, also if this process was held up itself."""
         hangs, now_ns = worker.hangs, int(now * 1e9)
         answered = self._deadlines.check(
             worker.ledger,

@@ -133,8 +133,7 @@ class Running(SupervisorPhase, LivenessEvents):
     # -- time -----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Every part is done whatever the others raise, and the next tick comes; only one that did all of its work
-        tells systemd that the host is alive."""
+        """Each part runs whatever the others raise. A tick in which nothing failed tells systemd (watchdog)."""
         guard, standby, pool = self._guard, self._standby, self._pool
         now_ns, before = time.monotonic_ns(), guard.failures.total()
         late = time.monotonic() - self._tick_at

@@ -86,7 +86,7 @@ def _heads(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 def _shown(stacks: str) -> str:
-    """The threads that have other frames than the host's own, without those."""
+    """The threads with frames that are not ajhost's, and only those frames."""
     parts = []
     for thread in _THREAD.split(stacks):
         lines = [line for line in thread.splitlines() if line.strip() and not line.startswith(_OURS)]

@@ -42,9 +42,7 @@ _SERVICE = b"$SRV."
 
 
 class Standby(Sink):
-    """What is admitted here has been copied, and what is answered here is no result and is counted already.
-
-    `on_connection(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
+    """`on_connection(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
 
     def __init__(
         self,

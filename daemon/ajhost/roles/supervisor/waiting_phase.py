@@ -1,4 +1,4 @@
-"""What the supervisor is in each of its phases, and what it is before a server has let it in: without workers."""
+"""The supervisor before a NATS server has let it in, without workers. The next phase is `running_phase.Running`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 
 class SupervisorPhase:
-    """What others ask, and what happens, as it is without a standby, and so without workers: no server has let the host
-    in yet. `waiting`: why not."""
+    """What a phase of the supervisor answers and does, as it is without a standby and without workers.
+
+    `waiting`: why no server lets the host in.
+    """
 
     def __init__(self) -> None:
         self.ready = False

@@ -1,4 +1,4 @@
-"""Asking workers about a task: who does not answer in time hangs, and the supervisor looks for itself."""
+"""Questions to workers about tasks. One that does not answer in time hangs: the supervisor then reads its ledger."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class PreviousStart:
         return serial in self._orphans and self._orphans[serial].takeover_lock.locked()
 
     def _find_orphan(self, owner: int, serial: int) -> None:
-        """The pidfd of a process that lives, or did a moment ago."""
+        """Takes up a worker that lives, or did a moment ago."""
         if serial in self._orphans:
             return
         try:

@@ -1,4 +1,4 @@
-"""What a process leaves that cannot answer: its ledger, its connection, and what is known of its time."""
+"""What is left of a process that cannot answer: its ledger, its connection, and the facts about it."""
 
 from __future__ import annotations
 
