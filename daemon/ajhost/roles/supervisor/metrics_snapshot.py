@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
 
 from ajhost.adapters.linux import proc
 from ajhost.adapters.linux.stats_files import DIRECTORY, read_all
@@ -13,25 +12,17 @@ from ajhost.core.host_counters import ConnectionStats, HostStats, connection_sta
 from ajhost.core.route_stats import RouteStats, clip
 from ajhost.core.status_report import DISCONNECTED
 from ajhost.ledger.view import Ledger
+from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
 from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 
-def snapshot(
-    pool: WorkerPool, own: Sequence[Ledger], retired: Sequence[Ledger], subscriptions: int, *, ready: bool
-) -> HostStats:
-    """The statistics now. `own`: the supervisor's ledger, once it is open. `retired`: those of dead workers, in which
-    requests may wait. `subscriptions`: of the last resort.
-    """
-    counters, members = pool.counters, list(pool.members.values())
-    living: list[Ledger] = [m.ledger for m in members]
-    resident: Counter[int] = Counter()
-    for member in members:
-        if member.pid:
-            with contextlib.suppress(OSError):  # it died in this moment
-                resident[member.slot] += proc.resident_bytes(member.pid)
-    slots = pool.fleet.count
-    connections = {str(s): stats for s, stats in counters.connections(slots, living).items()}
-    connections["supervisor"] = connection_stats(own[0]) if own else ConnectionStats()
+def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostStats:
+    """The statistics now."""
+    counters, slots = pool.counters, pool.fleet.count
+    living: list[Ledger] = [member.ledger for member in pool.members.values()]
+    connections = {str(slot): stats for slot, stats in counters.connections(slots, living).items()}
+    own = next(iter(phase.ledgers), None)
+    connections["supervisor"] = ConnectionStats() if own is None else connection_stats(own)
     generations = {number: generation.routes for number, generation in pool.generations.items()}
     known: dict[str | None, int] = {None: 0}
     for names in generations.values():
@@ -39,12 +30,11 @@ def snapshot(
     counted = read_all(pool.runtime / DIRECTORY)
     running: Counter[str | None] = Counter()
     waiting: Counter[str | None] = Counter()
-    for ledgers, may_run in ((living, True), ((*own, *retired), False)):
-        for ledger in ledgers:
-            held = held_in(ledger, generations.get(ledger.generation, ()))
-            waiting += held.waiting
-            if may_run:
-                running += held.running
+    for ledger in (*living, *phase.ledgers, *phase.retired):
+        held = held_in(ledger, generations.get(ledger.generation, ()))
+        waiting += held.waiting
+        if ledger in living:
+            running += held.running
     routes = {name: counted.get(name if name is None else clip(name), RouteStats()) for name in known}
     now_running, now_waiting = {**known, **running}, {**known, **waiting}
     return HostStats(
@@ -55,14 +45,14 @@ def snapshot(
         replaced=counters.replaced,
         requeued=counters.requeued,
         answered=counters.answered,
-        last_resort=subscriptions,
+        last_resort=phase.subscriptions,
         reloads={"taken": counters.reloads_taken, "rejected": counters.reloads_rejected},
         faults=dict(pool.guard.failures),
         workers=_states(pool),
         slots=slots,
         generation=pool.fleet.generation,
         connections=connections,
-        resident=resident,
+        resident=_resident(pool),
         routes=routes,
         received=counters.received(routes, now_running, now_waiting),
         completed=counters.growing("completed", {r: stats.completed for r, stats in routes.items()}),
@@ -70,6 +60,16 @@ def snapshot(
         running=now_running,
         waiting=now_waiting,
     )
+
+
+def _resident(pool: WorkerPool) -> Counter[int]:
+    """Bytes by slot."""
+    resident: Counter[int] = Counter()
+    for member in pool.members.values():
+        if member.pid:
+            with contextlib.suppress(OSError):  # it died in this moment
+                resident[member.slot] += proc.resident_bytes(member.pid)
+    return resident
 
 
 def _states(pool: WorkerPool) -> dict[str, int]:

@@ -308,10 +308,7 @@ class Supervisor(PoolEvents):
 
     def stats(self) -> HostStats:
         """How the host stands now, for metrics."""
-        phase = self._phase
-        return snapshot(
-            self._pool, phase.ledgers, phase.retired, phase.subscriptions, ready=not self.unserved()
-        )
+        return snapshot(self._pool, self._phase, ready=not self.unserved())
 
     def unserved(self) -> list[str]:
         """A line for each slot that does not serve, with what is there instead; empty: the host is ready."""
