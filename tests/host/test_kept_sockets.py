@@ -25,9 +25,9 @@ from tests.support.router import Router
 @pytest.mark.parametrize(
     ("fault", "times"),
     [
-        (everybody_at_once, 2),
+        (everybody_at_once, 1),
         (everybody_and_the_next_two_starts, 1),
-        (a_worker_then_the_supervisor, 2),
+        (a_worker_then_the_supervisor, 1),
         (everybody_while_a_worker_hangs, 1),
     ],
 )

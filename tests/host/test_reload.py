@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.support import processes
 from tests.support.factories import NewHost, StartHost
 from tests.support.host import Host
@@ -195,10 +197,11 @@ async def test_a_stop_waits_for_no_import_of_a_reload_and_commands_say_that_the_
     assert await host.wait() == 0
 
 
-async def test_ten_reloads_at_speed_lose_nothing(start_host: StartHost, router: Router) -> None:
+@pytest.mark.parametrize("reloads", [3, pytest.param(10, marks=pytest.mark.long)])
+async def test_reloads_at_speed_lose_nothing(start_host: StartHost, router: Router, reloads: int) -> None:
     host = await start_host(handlers={"work": "work"})
     async with router.load("work", {"sleep_ms": 3}, rate=200, deadline=10) as load:
-        for _ in range(10):
+        for _ in range(reloads):
             assert (await host.reload()).status == 0
             await load.sent(20)
     report = load.report()

@@ -67,12 +67,13 @@ async def test_a_signal_that_comes_too_late_to_hurry_changes_nothing(start_host:
     assert ended.result() == 0
 
 
-async def test_ten_stops_under_load_beside_a_second_host_lose_nothing(
-    start_host: StartHost, router: Router
+@pytest.mark.parametrize("stops", [3, pytest.param(10, marks=pytest.mark.long)])
+async def test_stops_under_load_beside_a_second_host_lose_nothing(
+    start_host: StartHost, router: Router, stops: int
 ) -> None:
     await start_host(handlers=HANDLERS)
     leaving = await start_host(handlers=HANDLERS)
-    for _ in range(10):
+    for _ in range(stops):
         async with router.load("work", {"sleep_ms": 3}, rate=500, deadline=10) as load:
             await load.sent(50)
             assert await leaving.terminate() == 0

@@ -165,6 +165,7 @@ def test_a_package_that_is_built_again_is_the_same(package: Path) -> None:
     assert (ROOT / done.stdout.split()[-1]).read_bytes() == package.read_bytes()
 
 
+@pytest.mark.long  # 10 s of CPU, for what only a change of the packaging changes
 @pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")
 def test_lintian_has_nothing_to_say(package: Path) -> None:
     done = subprocess.run(

@@ -50,7 +50,7 @@ def test_a_host_that_does_not_start_is_told_with_its_log(ajhost_host):
 """
 
 
-@pytest.mark.parametrize("layout", ["beside the tests", "in src"])
+@pytest.mark.parametrize("layout", [pytest.param("beside the tests", marks=pytest.mark.long), "in src"])
 def test_a_project_tests_its_handlers_on_a_real_host(tmp_path: Path, layout: str) -> None:
     source = tmp_path if layout == "beside the tests" else tmp_path / "src"
     source.mkdir(exist_ok=True)
