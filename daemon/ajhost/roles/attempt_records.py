@@ -41,7 +41,7 @@ class Attempts:
         routes: Sequence[str],
         recent: RecentAttempts | None = None,
         *,
-        tell_completed: bool,
+        log_completed: bool,
         limits: Iterable[tuple[str, int]] = (),
     ) -> None:
         """`limits`: `[log.limits]`, kept for the whole process until `close`."""
@@ -50,8 +50,8 @@ class Attempts:
         self.limit(limits)
         log_routing.add_filter(_log, self._limits)
         self._recent = recent
-        self._completed_level = logging.INFO if tell_completed else logging.DEBUG
-        self.tells_completed = _log.isEnabledFor(self._completed_level)
+        self._completed_level = logging.INFO if log_completed else logging.DEBUG
+        self.logs_completed = _log.isEnabledFor(self._completed_level)
 
     @classmethod
     def of(cls, spec: GenerationSpec) -> Self:
@@ -59,7 +59,7 @@ class Attempts:
         routes = [handler.route for handler in spec.handlers]
         stats = StatsFile(spec.runtime / DIRECTORY).writer(routes)
         recent = RecentAttempts(spec.runtime)
-        return cls(stats, routes, recent, tell_completed=spec.log.tasks == "all", limits=spec.log.limits)
+        return cls(stats, routes, recent, log_completed=spec.log.tasks == "all", limits=spec.log.limits)
 
     def limit(self, limits: Iterable[tuple[str, int]]) -> None:
         """Takes other `[log.limits]`."""
@@ -69,17 +69,17 @@ class Attempts:
         """Counts there from now on; `routes` by their numbers."""
         self.stats, self._routes = stats, routes
 
-    def ended(self, attempt: Labelled, outcome: Outcome, *, told: bool) -> None:
+    def ended(self, attempt: Labelled, outcome: Outcome, *, logged: bool) -> None:
         """An attempt that had begun has its answer; it is counted apart from that.
 
-        `told`: it is in the log already, from where its handler raised what ended it.
+        `logged`: it is in the log already, from where its handler raised what ended it.
         """
         if type(outcome) is not Completed:
             labels = attempt.labels()
             self.remember(outcome, labels)
-            if not told:
-                tell(outcome, labels)
-        elif self.tells_completed:
+            if not logged:
+                log_outcome(outcome, labels)
+        elif self.logs_completed:
             labels = attempt.labels()
             _log.log(
                 self._completed_level, "route %r: completed in %.3g s", labels.route, labels.duration,
@@ -144,7 +144,7 @@ class Attempts:
         log_routing.remove_filter(_log, self._limits)
 
 
-def tell(
+def log_outcome(
     outcome: Outcome,
     labels: TaskLabels,
     level: int = logging.WARNING,
@@ -168,7 +168,7 @@ def _of_the_application(error: BaseException) -> TracebackType | None:
     return trace or error.__traceback__
 
 
-def tell_raised(error: BaseException, text: str, labels: TaskLabels) -> None:
+def log_exception(error: BaseException, text: str, labels: TaskLabels) -> None:
     """Logs an exception that a handler let through."""
     _log.error(
         "route %r: %s", labels.route, text, exc_info=(type(error), error, _of_the_application(error)),

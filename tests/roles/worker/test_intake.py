@@ -75,7 +75,7 @@ class Worker:
         settings = [HandlerSettings("t", "m:f")]
         loaded = LoadedHandler("t", "m:f", handler, inspect.iscoroutinefunction(handler))
         attempts = Attempts(
-            StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], tell_completed=False
+            StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], log_completed=False
         )
         self.executor = Executor(
             loop,

@@ -45,7 +45,7 @@ class Worker:
         create(memory, GEOMETRY, Identity(1, 0, 1))
         self.ledger = LedgerWriter(memory)
         self.memory = bytearray(file_size(1))
-        attempts = Attempts(StatsWriter(memoryview(self.memory), ("email",)), ["email"], tell_completed=False)
+        attempts = Attempts(StatsWriter(memoryview(self.memory), ("email",)), ["email"], log_completed=False)
         self.responder = Responder(self.ledger, self, set(), attempts)
         self.replies: list[bytes] = []
 

@@ -12,7 +12,7 @@ from ajhost.adapters.logs.log_record import TaskLabels, labels_of
 from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, header_size, read
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import read_task
-from ajhost.roles.attempt_records import Attempts, tell, tell_raised
+from ajhost.roles.attempt_records import Attempts, log_exception, log_outcome
 
 LABELS = TaskLabels("2aXw", "email:new", "email:", 3, 1.5)
 
@@ -27,14 +27,14 @@ class Attempt:
 class Counting:
     """Attempts whose statistics can be read."""
 
-    def __init__(self, *, tell_completed: bool = False, limits: Sequence[tuple[str, int]] = ()) -> None:
+    def __init__(self, *, log_completed: bool = False, limits: Sequence[tuple[str, int]] = ()) -> None:
         self.memory = bytearray(file_size(1))
         writer = StatsWriter(memoryview(self.memory), ("email:",))
-        self.attempts = Attempts(writer, ["email:"], tell_completed=tell_completed, limits=limits)
+        self.attempts = Attempts(writer, ["email:"], log_completed=log_completed, limits=limits)
 
-    def end(self, outcome: Outcome, *, told: bool = False) -> None:
+    def end(self, outcome: Outcome, *, logged: bool = False) -> None:
         self.attempts.count(0, outcome, 0.1, 0.2)
-        self.attempts.ended(Attempt(), outcome, told=told)
+        self.attempts.ended(Attempt(), outcome, logged=logged)
 
     @property
     def stats(self) -> RouteStats:
@@ -83,8 +83,8 @@ def test_an_attempt_that_did_not_complete_leaves_one_record_with_every_field(
 
 
 def test_a_handler_s_own_end_of_a_task_is_no_warning(log: pytest.LogCaptureFixture) -> None:
-    tell(Terminated("no recipient"), LABELS, logging.INFO)
-    Counting().end(Terminated("no recipient"), told=True)
+    log_outcome(Terminated("no recipient"), LABELS, logging.INFO)
+    Counting().end(Terminated("no recipient"), logged=True)
     (record,) = log.records
     assert (record.levelno, record.getMessage()) == (
         logging.INFO,
@@ -95,7 +95,7 @@ def test_a_handler_s_own_end_of_a_task_is_no_warning(log: pytest.LogCaptureFixtu
 def test_an_attempt_that_completed_is_told_when_asked_for(log: pytest.LogCaptureFixture) -> None:
     Counting().end(Completed(b""))
     assert log.records == []
-    Counting(tell_completed=True).end(Completed(b""))
+    Counting(log_completed=True).end(Completed(b""))
     (record,) = log.records
     assert (record.levelno, labels_of(record)) == (logging.INFO, ALL | {"aj_outcome": "completed"})
 
@@ -108,8 +108,8 @@ def test_attempts_that_completed_are_told_at_debug(caplog: pytest.LogCaptureFixt
 
 def test_an_exception_is_told_once_with_its_traceback(log: pytest.LogCaptureFixture) -> None:
     error = ValueError("boom")
-    tell_raised(error, "ValueError: boom", LABELS)
-    Counting().end(Failed("handler error: ValueError: boom"), told=True)
+    log_exception(error, "ValueError: boom", LABELS)
+    Counting().end(Failed("handler error: ValueError: boom"), logged=True)
     (record,) = log.records
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None
@@ -168,7 +168,7 @@ def test_records_of_a_reason_are_limited_and_the_others_counted(log: pytest.LogC
         for number in range(10):
             counting.end(Failed(f"handler error: {number} %d"))
             counting.end(Failed("worker died: SIGKILL"))
-            tell_raised(ValueError("no"), "handler error: raised", LABELS)
+            log_exception(ValueError("no"), "handler error: raised", LABELS)
             counting.attempts.refused(0, f"overloaded: {number}")
         said = Counter(record.getMessage() for record in log.records)
         assert said["route 'email:': AJ-Error: worker died: SIGKILL"] == 10
@@ -184,7 +184,7 @@ def test_records_of_a_reason_are_limited_and_the_others_counted(log: pytest.LogC
         kept.getMessage() == "handler error: 17 more in 0 s, the last: route 'email:': handler error: raised"
     )
     assert labels_of(kept) == {"aj_reason": "handler error", "aj_count": "17"}
-    tell_raised(ValueError("no"), "handler error: raised", LABELS)
+    log_exception(ValueError("no"), "handler error: raised", LABELS)
     assert len(log.records) == 3, "nobody limits it any more"
 
 

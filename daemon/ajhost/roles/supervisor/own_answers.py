@@ -17,7 +17,7 @@ from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.frames import FrameError, scan
 from ajhost.protocol.outcome import Outcome
 from ajhost.protocol.task_record import TaskRecord, read_task
-from ajhost.roles.attempt_records import Attempts, tell
+from ajhost.roles.attempt_records import Attempts, log_outcome
 from ajhost.roles.recent_attempts import RecentAttempts
 
 _AT_ONCE = 32
@@ -41,7 +41,7 @@ class OwnAnswers:
         """`call_soon`: the event loop's."""
         self._file = StatsFile(runtime / DIRECTORY)
         recent = RecentAttempts(runtime)
-        self._attempts = Attempts(self._file.writer(routes), routes, recent, tell_completed=False)
+        self._attempts = Attempts(self._file.writer(routes), routes, recent, log_completed=False)
         self.use_routes(routes)
         self._call_soon, self._untold = call_soon, deque[_Begun]()
 
@@ -93,7 +93,7 @@ class OwnAnswers:
         for _ in range(count):
             outcome, labels, worker = self._untold.popleft()
             self._attempts.remember(outcome, labels)
-            tell(outcome, labels, extra=worker)
+            log_outcome(outcome, labels, extra=worker)
 
     def refused(self, frame: bytes, text: str) -> None:
         """A request that nobody has begun; `frame` is as it came, or what there is of it."""

@@ -40,24 +40,24 @@ class Deadlines:
         self._kill_grace = kill_grace
         self._threads, self._events, self._stacks = threads, events, stacks
         self._timer: asyncio.TimerHandle | None = None
-        self._look_at = _NEVER
+        self._sweep_at = _NEVER
         self.soon_enough = _NEVER
-        """The first deadline for which the next look is soon enough: those of one second differ by microseconds."""
+        """The first deadline for which the next sweep is soon enough: those of one second differ by microseconds."""
         self.stuck = 0
         """How often code was found not to end."""
 
-    def look_by(self, moment: float) -> None:
-        """The next look is not later than `moment`, unless that is too soon after this one."""
+    def sweep_by(self, moment: float) -> None:
+        """The next sweep is not later than `moment`, unless that is too soon after this one."""
         now = time.monotonic()
         moment = max(moment, now + DEADLINE_SWEEP) + TIMER_RESOLUTION
-        if moment < self._look_at:
+        if moment < self._sweep_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._look_at, self.soon_enough = moment, moment - 2 * TIMER_RESOLUTION
-            self._timer = self._loop.call_later(moment - now, self._look)
+            self._sweep_at, self.soon_enough = moment, moment - 2 * TIMER_RESOLUTION
+            self._timer = self._loop.call_later(moment - now, self._sweep)
 
-    def _look(self) -> None:
-        self._look_at, self.soon_enough, self._timer = _NEVER, _NEVER, None
+    def _sweep(self) -> None:
+        self._sweep_at, self.soon_enough, self._timer = _NEVER, _NEVER, None
         now = time.monotonic()
         going = [attempt for attempt in self._attempts if attempt.stuck is None]
         for attempt in [attempt for attempt in going if attempt.deadline <= now]:
@@ -71,12 +71,12 @@ class Deadlines:
             for attempt in going
             if attempt.stuck is None
         ]
-        self.look_by(min(left, default=_NEVER))
+        self.sweep_by(min(left, default=_NEVER))
 
     def answer_and_cancel(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
         """Answers for it before its deadline (an operator cancels it, the time to drain is over), then cancels it."""
         self._end(attempt, outcome, now, tell=False)
-        self.look_by(now + self._kill_grace)
+        self.sweep_by(now + self._kill_grace)
 
     def _end(self, attempt: Attempt, outcome: Outcome, now: float, *, tell: bool) -> None:
         """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin.

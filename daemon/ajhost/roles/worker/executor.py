@@ -92,7 +92,7 @@ class Executor:
                 failed = Failed(overload.no_thread(str(refusal)))
                 self._loop.call_soon(self._end, attempt, failed)
         if attempt.deadline < self._deadlines.soon_enough:
-            self._deadlines.look_by(attempt.deadline)
+            self._deadlines.sweep_by(attempt.deadline)
 
     # -- on the loop ------------------------------------------------------------------------------
 
@@ -123,12 +123,12 @@ class Executor:
             except BaseException as error:
                 outcome = _outcome_of_error(error)
                 if attempt.phase is not ANSWERED:
-                    attempt.told = True
+                    attempt.logged = True
                     attempt.answer(outcome)
                     # the answer leaves in this turn of the loop: what a hook on logging does may take any time
                     with contextlib.suppress(asyncio.CancelledError):
                         await asyncio.sleep(0)
-                    _tell(attempt, outcome, error)
+                    _log_error(attempt, outcome, error)
                     self._free(attempt)
                     return
             if attempt.phase is ANSWERED:
@@ -159,10 +159,10 @@ class Executor:
         except BaseException as error:
             outcome = _outcome_of_error(error)
             if attempt.phase is not ANSWERED:
-                attempt.told = True
+                attempt.logged = True
                 attempt.returned()
                 self._post(self._answer, attempt, outcome)
-                _tell(attempt, outcome, error)
+                _log_error(attempt, outcome, error)
                 self._post(self._landed, attempt, None)
                 return
         attempt.returned()
@@ -308,11 +308,11 @@ def _outcome_of_error(error: BaseException) -> Outcome:
     return outcome_of_exception(error)
 
 
-def _tell(attempt: Attempt, outcome: Outcome, error: BaseException) -> None:
+def _log_error(attempt: Attempt, outcome: Outcome, error: BaseException) -> None:
     """Logs what a handler let through. Called where it ran: hooks of the application's own log see its context."""
     # such a hook may raise anything
     with contextlib.suppress(BaseException):
         if isinstance(outcome, Terminated):
-            attempt_records.tell(outcome, attempt.labels(), logging.INFO)
+            attempt_records.log_outcome(outcome, attempt.labels(), logging.INFO)
         else:
-            attempt_records.tell_raised(error, describe(error), attempt.labels())
+            attempt_records.log_exception(error, describe(error), attempt.labels())

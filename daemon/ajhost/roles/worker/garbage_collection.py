@@ -10,6 +10,7 @@ import gc
 import math
 import os
 import time
+from typing import NamedTuple, Self
 
 from ajhost.adapters.linux import freed_memory
 from ajhost.core.timings import COLLECT_AGAIN, COLLECT_AGAIN_LONGEST
@@ -23,14 +24,39 @@ _DESCRIPTORS_GAINED = 48
 _SHARE = 20
 """After a collection in vain, the next one waits for this many times its duration."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-_STATM = "/proc/self/statm"
 _EXHAUSTED = 1 << 30
 
 
+class _Usage(NamedTuple):
+    """What cycles may hold: resident bytes, and the lowest free descriptor, which grows with the open ones."""
+
+    memory: int
+    descriptors: int
+
+    @classmethod
+    def now(cls) -> Self:
+        """That of this process."""
+        try:
+            statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # no descriptor is free
+            return cls(0, _EXHAUSTED)
+        try:
+            return cls(int(os.read(statm, 128).split()[1]) * _PAGE, statm)
+        finally:
+            os.close(statm)
+
+    def gained(self, before: _Usage, part: int = 1) -> bool:
+        """Whether so much was gained that a collection is worth it, or the `part`th of that."""
+        memory, descriptors = self.memory - before.memory, self.descriptors - before.descriptors
+        return memory >= _MEMORY_GAINED // part or descriptors >= _DESCRIPTORS_GAINED // part
+
+    def lower(self, other: _Usage) -> _Usage:
+        """The lower of each."""
+        return _Usage(min(self.memory, other.memory), min(self.descriptors, other.descriptors))
+
+
 class Collector:
-    """Collects when memory or descriptors have grown since the last collection. Call `look` at each heartbeat.
+    """Collects when memory or descriptors have grown since the last collection. To be asked at each heartbeat.
 
     What tasks hold that run during a collection may be garbage a moment later, and is no growth then: as long as there
     is more than at the quietest moment, it collects a few times more, with growing pauses.
@@ -39,19 +65,19 @@ class Collector:
     def __init__(self) -> None:
         gc.set_threshold(*_THRESHOLDS)
         freed_memory.use_few_arenas()
-        self._seen = self._after = self._least = _measure()
-        """Resident bytes and the lowest free descriptor: last seen, after the last collection, and the least ever."""
+        self._seen = self._after = self._least = _Usage.now()
+        """Last seen, after the last collection, and the least ever."""
         self._next = 0.0
         self._again, self._pause = math.inf, COLLECT_AGAIN
 
-    def look(self) -> bool:
+    def collect_if_due(self) -> bool:
         """Collects if it is time. Returns whether much was gained since the last look: the next one is urgent then."""
-        found = _measure()
-        fast = _gained(found, self._seen, 2)
+        found = _Usage.now()
+        fast = found.gained(self._seen, 2)
         self._seen = found
-        self._after, self._least = _lower(self._after, found), _lower(self._least, found)
+        self._after, self._least = self._after.lower(found), self._least.lower(found)
         now = time.monotonic()
-        if grown := _gained(found, self._after):
+        if grown := found.gained(self._after):
             if now < self._next:
                 return fast
             self._pause = COLLECT_AGAIN
@@ -59,38 +85,13 @@ class Collector:
             return fast
         before = self._after
         gc.collect()
-        if found[0] - self._least[0] >= _MEMORY_GAINED:
+        if found.memory - self._least.memory >= _MEMORY_GAINED:
             freed_memory.trim_heap()
-        self._seen = self._after = left = _measure()
+        self._seen = self._after = left = _Usage.now()
         if grown and all(n > f - (f - b) // 2 for n, f, b in zip(left, found, before, strict=True)):
             # little was collected: the application still uses it
             self._next = now + (time.monotonic() - now) * _SHARE
         self._again = math.inf
-        if _gained(left, self._least) and self._pause <= COLLECT_AGAIN_LONGEST:
+        if left.gained(self._least) and self._pause <= COLLECT_AGAIN_LONGEST:
             self._again, self._pause = now + self._pause, self._pause * 2
         return fast
-
-
-_Measured = tuple[int, int]
-
-
-def _gained(now: _Measured, before: _Measured, part: int = 1) -> bool:
-    """Whether so much was gained that a collection is worth it, or the `part`th of that."""
-    memory, descriptors = now[0] - before[0], now[1] - before[1]
-    return memory >= _MEMORY_GAINED // part or descriptors >= _DESCRIPTORS_GAINED // part
-
-
-def _lower(one: _Measured, other: _Measured) -> _Measured:
-    return min(one[0], other[0]), min(one[1], other[1])
-
-
-def _measure() -> _Measured:
-    """Resident bytes, and the lowest free descriptor, which grows with the number of open ones."""
-    try:
-        statm = os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # no descriptor is free
-        return 0, _EXHAUSTED
-    try:
-        return int(os.read(statm, 128).split()[1]) * _PAGE, statm
-    finally:
-        os.close(statm)

@@ -87,7 +87,7 @@ class Heartbeat:
         if self._collecting is not None:
             self._collecting.cancel()
             self._collecting = None
-        if self._collector.look():  # memory grows fast, and the next heartbeat is far
+        if self._collector.collect_if_due():  # memory grows fast, and the next heartbeat is far
             self._collecting = self._loop.call_later(COLLECT_RETRY, self._collect)
 
     def _check(self, now_ns: int) -> None:

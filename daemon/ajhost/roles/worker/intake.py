@@ -53,7 +53,7 @@ class Intake:
         self._limited = {r.queue: r for r in routes if r.queue != DEFAULT}
         self._executor, self._producer, self._watchdog = executor, producer, watchdog
         self._backlog = backlog
-        self._retirement, self._counts_starts = retirement, retirement.counts
+        self._retirement, self._limits_tasks = retirement, retirement.limits_tasks
         self._draining = ""
         self.state: object = None
         """What the lifespan yielded, for every task."""
@@ -152,7 +152,7 @@ class Intake:
     ) -> bool:
         self._counts.dequeued += 1
         if isinstance(checked, Failed):
-            self._deny(index, reply, checked.text, NOTHING_KNOWN, claimed)
+            self._claim_and_refuse(index, reply, checked.text, NOTHING_KNOWN, claimed)
             return False
         record, handler, deadline = checked
         # a task without a header keeps the deadline that it had when it came
@@ -188,10 +188,10 @@ class Intake:
                 payload = unwrap(record.payload)
             except ValueError as error:
                 text = FailureReason.BAD_REQUEST.text(str(error))
-                self._deny(index, reply, text, (record, route.index), claimed)
+                self._claim_and_refuse(index, reply, text, (record, route.index), claimed)
                 return False
         self._ledger.set_deadline(index, int(deadline * 1e9))
-        if self._counts_starts:
+        if self._limits_tasks:
             self._retirement.started()
         if deadline > self._watchdog.horizon:
             self._watchdog.extend(deadline)
@@ -208,7 +208,7 @@ class Intake:
         self._executor.start(request)
         return True
 
-    def _deny(
+    def _claim_and_refuse(
         self, index: int, reply: bytes, text: str, about: About, claimed: ClaimedRequest | None
     ) -> None:
         """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""

@@ -30,7 +30,7 @@ class GroupMembership:
         """Connects, as a member or not, however long it takes."""
         await self._connection.connect(*self._wanted())
 
-    async def begin(self) -> None:
+    async def announce(self) -> None:
         """Tells that the worker serves; an order that came meanwhile is carried out first."""
         self._begun = True
         self.set(self._joins)
@@ -38,7 +38,7 @@ class GroupMembership:
             await asyncio.wait({work})
 
     def set(self, joins: bool) -> None:
-        """An order. Before `begin` the log-in carries it out."""
+        """An order. Before `announce` the log-in carries it out."""
         self._joins = joins
         if not self._begun:
             self._connection.want(*self._wanted())

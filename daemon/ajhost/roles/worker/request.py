@@ -69,7 +69,17 @@ class Attempt:
     """A handler's run. The loop calls all methods; a thread that executes it calls `begin_in_thread` and `returned`."""
 
     __slots__ = (
-        "begun", "deadline", "grace", "handler", "phase", "received", "record", "route", "stuck", "task", "told",
+        "begun",
+        "deadline",
+        "grace",
+        "handler",
+        "logged",
+        "phase",
+        "received",
+        "record",
+        "route",
+        "stuck",
+        "task",
         "work",
     )  # fmt: skip
 
@@ -86,7 +96,7 @@ class Attempt:
         self.phase = WAITING
         self.begun = 0.0
         """When its handler began; 0.0 before that."""
-        self.told = False
+        self.logged = False
         """Whether its outcome is in the log."""
         self.stuck: StuckReason | None = None
         self.grace = NEVER
@@ -174,7 +184,7 @@ class Request(Attempt):
         self.received = self.came = received
         self.phase = WAITING
         self.begun = 0.0
-        self.told = False
+        self.logged = False
         self.stuck = None
         self.grace = NEVER
         self.work = None

@@ -48,7 +48,7 @@ class Started(Labelled, Protocol):
     route: Route
     begun: float
     came: float
-    told: bool
+    logged: bool
 
 
 class Responder:
@@ -59,14 +59,21 @@ class Responder:
     """
 
     __slots__ = (
-        "_attempts", "_completed", "_not_completed", "_out", "_tells_completed",
-        "counts", "in_buffer", "ledger", "max_payload",
+        "_attempts",
+        "_completed",
+        "_logs_completed",
+        "_not_completed",
+        "_out",
+        "counts",
+        "in_buffer",
+        "ledger",
+        "max_payload",
     )  # fmt: skip
 
     def __init__(self, ledger: LedgerWriter, out: Out, in_buffer: set[InBuffer], attempts: Attempts) -> None:
         self.ledger = ledger
         self._out, self.in_buffer = out, in_buffer
-        self._attempts, self._tells_completed = attempts, attempts.tells_completed
+        self._attempts, self._logs_completed = attempts, attempts.logs_completed
         self._completed: list[TaskTimes] = []
         self._not_completed: list[tuple[int, Outcome, float, float]] = []
         """What has its answer here, which has not left yet."""
@@ -85,13 +92,13 @@ class Responder:
             if data:
                 self._out.reply(index, data, came)
                 self._completed.append((request.route.index, begun - came, now - begun))
-                if self._tells_completed:
-                    self._attempts.ended(request, outcome, told=False)
+                if self._logs_completed:
+                    self._attempts.ended(request, outcome, logged=False)
                 return
             outcome = as_told(outcome, self.max_payload, size)
         self._out.reply(index, encode_reply(request.reply, outcome, self.max_payload, size), came)
         self._not_completed.append((request.route.index, outcome, begun - came, now - begun))
-        self._attempts.ended(request, outcome, told=request.told)
+        self._attempts.ended(request, outcome, logged=request.logged)
 
     def count(self) -> None:
         """Counts what has been answered since the last call. Called right before the replies leave.

@@ -17,7 +17,7 @@ LIFESPAN_ENDED = "its lifespan has ended"
 
 
 class Retirement:
-    """`counts`: whether `max_tasks` (0: no limit) limits the tasks."""
+    """`limits_tasks`: whether `max_tasks` is not 0."""
 
     def __init__(
         self, executor: Executor, max_tasks: int, orphaned: Orphaned, tell: Callable[[RecycleRequest], None]
@@ -25,7 +25,7 @@ class Retirement:
         self._executor, self._slots = executor, executor.capacity
         self._max_tasks = self._left = max_tasks
         self._orphaned, self._tell = orphaned, tell
-        self.counts, self._asked = max_tasks > 0, False
+        self.limits_tasks, self._asked = max_tasks > 0, False
 
     def started(self) -> None:
         """One of the tasks that may start here does so."""

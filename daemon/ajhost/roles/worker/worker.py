@@ -84,7 +84,7 @@ class Worker:
         await parts.group.connect()
         if not self._ending.leave.is_set():
             parts.ledger.words[Word.PHASE] = Phase.SERVING
-            await parts.group.begin()  # first: only one that serves can have served all that it may
+            await parts.group.announce()  # first: only one that serves can have served all that it may
             parts.consumer.begin()
 
     async def _drain(self) -> None:

@@ -78,13 +78,13 @@ async def test_a_deadline_far_away_is_not_looked_at_again_and_again(
     host: ExecutorHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[float] = []
-    look = Deadlines._look
+    look = Deadlines._sweep
 
     def noted(deadlines: Deadlines) -> None:
         looks.append(time.monotonic())
         look(deadlines)
 
-    monkeypatch.setattr(Deadlines, "_look", noted)
+    monkeypatch.setattr(Deadlines, "_sweep", noted)
     for seconds in (LONG, 5 * SOON):
         host.start(forever, seconds=seconds)
     await host.outcome(1)
