@@ -193,7 +193,9 @@ class Consumer:
             except (BlockingIOError, InterruptedError):
                 return Pulled.NOTHING
             if received != SIZE:
-                _check(queue)
+                if queue.is_shut():
+                    # this process ends by it, and the next one has a queue that is not
+                    raise BrokenPipeError("somebody has shut down the shared queue of this host")
                 return Pulled.NOTHING
             self._free.pop()
             if self._resolve(unpack(self._places[at]), queue, at):
@@ -247,12 +249,6 @@ class Consumer:
         self._places[at][:] = bytes(SIZE)
         self._free.append(at)
         return True
-
-
-def _check(queue: TokenQueue) -> None:
-    """:raises BrokenPipeError: the queue is shut. This process ends by it, and the next one has a queue that is not."""
-    if queue.is_shut():
-        raise BrokenPipeError("somebody has shut down the shared queue of this host")
 
 
 def _too_late(token: Token) -> bool:
