@@ -84,7 +84,7 @@ async def test_a_crash_loop_of_days_keeps_only_the_last_reasons(
     deaths = Deaths(tmp_path, queues)
     spec = dataclasses.replace(driver.plan(), workers=ONE)
     deaths.pool.generations[spec.generation] = Generation(spec)
-    deaths.pool.change(spec.generation, await start(spec))
+    deaths.pool.change_over(spec.generation, await start(spec))
     try:
         for _ in range(_DEATHS):
             await deaths.next()
@@ -105,7 +105,7 @@ async def test_a_generation_whose_template_died_is_forgotten_with_its_last_worke
             spec = dataclasses.replace(driver.plan(), generation=number, workers=ONE)
             pool.generations[number] = Generation(spec)
             template = await start(spec)
-            pool.change(number, template)
+            pool.change_over(number, template)
             await until(lambda: any(m.pid for m in pool.members.values()))
             os.kill(template.pid, signal.SIGKILL)
             await until(lambda number=number: number in deaths.templates)  # type: ignore[misc]

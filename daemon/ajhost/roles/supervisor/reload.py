@@ -91,7 +91,7 @@ class Reloader:
             raise
         finally:
             self._starting = None
-        pool.change(generation, template)
+        pool.change_over(generation, template)
         if (failed := await self._served(generation)) is not None:
             if self._generations.template(old.generation) is not None:
                 pool.handle(old)

@@ -134,7 +134,7 @@ class Supervisor(PoolEvents):
             template.cancel()
             standby.cancel()
         self._write_state()
-        self._pool.change(1, template.result())
+        self._pool.change_over(1, template.result())
         if failures := self._generations[1].failures:
             raise StartupFailed(failures[0])  # a ledger that cannot be made: better no host than half a one
 

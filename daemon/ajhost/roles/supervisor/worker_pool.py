@@ -119,7 +119,7 @@ class WorkerPool(WorkerEvents):
                 member.ledger.words[Word.WORKER_STATE] = state_number(known.state)
         self._events.changed()
 
-    def change(self, number: int, template: TemplateProcess) -> None:
+    def change_over(self, number: int, template: TemplateProcess) -> None:
         """From now on every slot is the generation's, whose workers this template forks."""
         generation = self.generations[number]
         generation.template, generation.in_use = template, True
@@ -127,10 +127,7 @@ class WorkerPool(WorkerEvents):
         # not earlier: one that died while the host waited for its server is missed by nobody before this
         template.on_death(lambda how: self._template_died(generation, how))
 
-    def _template_died(self, generation: Generation, how: str) -> None:
-        generation.template = None
-        self._events.template_died(generation.number, how)
-        self._retire_generations()
+    # -- the fleet's commands ------------------------------------------------------------------
 
     def _execute(self, command: Command) -> None:
         match command:
@@ -199,13 +196,15 @@ class WorkerPool(WorkerEvents):
         if known is not None and known.state is WorkerState.LEAVING:
             member.send(LeaveOrder(self.fleet.stopping))
 
-    def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
-        self._fd_store.keep(Key(member.serial, member.epoch), sock)
-
     def _spawn_failed(self, spawn: Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)
         self.generations.note_failure(spawn.generation, why)
         asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
+
+    # -- what workers say ----------------------------------------------------------------------
+
+    def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
+        self._fd_store.keep(Key(member.serial, member.epoch), sock)
 
     def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
         match message:
@@ -225,6 +224,8 @@ class WorkerPool(WorkerEvents):
                     _log.info("%s is up and drained, generation %d", member, member.generation)
                 member.left = True
                 self.handle(Left(member.serial))
+
+    # -- replacing workers in order ------------------------------------------------------------
 
     async def obey_recycle(self, asked: Mapping[str, object]) -> Decision:
         """What the control socket was asked for: one slot's worker is replaced, or each slot's."""
@@ -258,6 +259,8 @@ class WorkerPool(WorkerEvents):
             self.handle(Recycle(member.serial))
             self._events.worker_replaced(member, why)
 
+    # -- deaths --------------------------------------------------------------------------------
+
     def worker_died(self, member: WorkerProcess) -> None:
         """Its process is gone: it is counted, recovered and replaced."""
         known = self.fleet.members.get(member.serial)
@@ -283,6 +286,11 @@ class WorkerPool(WorkerEvents):
 
     def _tell_of_death(self, serial: int) -> None:
         self.handle(Died(serial))
+        self._retire_generations()
+
+    def _template_died(self, generation: Generation, how: str) -> None:
+        generation.template = None
+        self._events.template_died(generation.number, how)
         self._retire_generations()
 
     def _retire_generations(self) -> None:
