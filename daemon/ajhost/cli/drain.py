@@ -1,4 +1,4 @@
-"""`ajhost drain` and `ajhost resume`: a host out of the queue group for maintenance, and back."""
+"""`ajhost drain`: takes a host out of the queue group, for maintenance."""
 
 from __future__ import annotations
 
@@ -22,9 +22,6 @@ Examples:
   ajhost drain --wait --timeout 5m && reboot
 \b
 Exit status: 0 the host drains (with --wait: is drained), 1 it does not (or not in time), 3 nothing runs.
-"""
-_RESUME_EPILOG = """\b
-Exit status: 0 the host is back in the queue group, or on its way, 1 refused, 3 nothing runs.
 """
 
 
@@ -52,17 +49,6 @@ def drain(config: Path, wait: bool, timeout: float | None, as_json: bool) -> int
     return _follow(config, end if wait else 0.0, as_json=as_json) if wait or as_json else exit_status.OK
 
 
-@click.command(epilog=_RESUME_EPILOG)
-@config_option
-@json_option
-def resume(config: Path, as_json: bool) -> int:
-    """Bring a host that was drained back into the queue group."""
-    if (status := ask_host(config, {"ask": "resume"}, quiet=as_json)) != exit_status.OK or not as_json:
-        return status
-    _tell(reader(config)(), as_json=True)
-    return exit_status.OK
-
-
 def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
     """Looks until the host is drained, or until `end` (monotonic seconds; 0: once)."""
     read, shown = reader(config), ""
@@ -72,7 +58,7 @@ def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
         if report.drained or over or not report.draining:
             if shown:
                 show_progress("")
-            _tell(report, as_json=as_json)
+            tell(report, as_json=as_json)
             return exit_status.OK if report.drained or end == 0.0 else exit_status.NO
         text = drain_text(report.left, drained=False)
         if text != shown and sys.stderr.isatty():
@@ -81,7 +67,8 @@ def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
         time.sleep(DRAIN_LOOK_INTERVAL)
 
 
-def _tell(report: StatusReport, *, as_json: bool) -> None:
+def tell(report: StatusReport, *, as_json: bool) -> None:
+    """Prints how far a drain is, or that there is none."""
     if as_json:
         body = report.as_object()
         echo(to_json({name: body[name] for name in ("draining", "drained", "left", "serving", "slots")}))

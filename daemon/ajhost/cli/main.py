@@ -20,8 +20,7 @@ _COMMANDS = (
     "new", "dev", "run", "check", "routes", "call", "status", "top", "tasks", "attempts", "stacks", "reload",
     "recycle", "cancel", "drain", "resume",
 )  # fmt: skip
-_MODULES = {"recycle": "reload", "resume": "drain", "tasks": "status"}
-"""Of commands that have no module of their own name."""
+"""Each is a module of this package, and a function of that name in it."""
 
 _EPILOG = """\b
 Examples:
@@ -48,7 +47,7 @@ class _Program(click.Group):
         """The command of that name; `self.commands` has the names alone."""
         if cmd_name not in self.commands:
             return None
-        module = importlib.import_module(f"ajhost.cli.{_MODULES.get(cmd_name, cmd_name)}")
+        module = importlib.import_module(f"ajhost.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

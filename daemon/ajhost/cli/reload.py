@@ -1,4 +1,4 @@
-"""`ajhost reload` and `ajhost recycle`: ask the host for new settings and code, or for new workers."""
+"""`ajhost reload`: asks the host for new settings and code."""
 
 from __future__ import annotations
 
@@ -18,13 +18,6 @@ Examples:
   ajhost check && ajhost reload
 \b
 Exit status: 0 the new generation serves, 1 rejected and nothing is changed (reason on stderr), 3 nothing runs.
-"""
-_RECYCLE_EPILOG = """\b
-Examples:
-  ajhost recycle 2
-  ajhost recycle
-\b
-Exit status: 0 they are being replaced, 1 no such worker, 3 nothing runs.
 """
 
 
@@ -54,14 +47,3 @@ def reload(config: Path, timeout: float) -> int:
     except BadConfiguration as error:
         echo_error(f"rejected, nothing was reloaded: {error}")
         return exit_status.NO
-
-
-@click.command(epilog=_RECYCLE_EPILOG)
-@config_option
-@click.argument("slot", type=click.IntRange(min=0), required=False)
-def recycle(config: Path, slot: int | None) -> int:
-    """Replace a worker in order, or all of them: a new one serves before the old one leaves.
-
-    The old ones finish their tasks. No settings and no code are read anew: see `ajhost reload`.
-    """
-    return ask_host(config, {"ask": "recycle", "slot": slot})

@@ -1,20 +1,19 @@
-"""`ajhost status` and `ajhost tasks`: how the host stands, and what it runs."""
+"""`ajhost status`: how the host stands."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.options import Duration, config_option, is_named, json_option
-from ajhost.cli.output import echo, echo_error, to_json
+from ajhost.cli.options import config_option, is_named, json_option
+from ajhost.cli.output import echo, to_json
 from ajhost.cli.running_host import asking, check_meant, runtime_directory
-from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, RunningTask, printed, rate, running_tasks
+from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, oldest_first, printed, rate
 from ajhost.core.connection_report import duration
-from ajhost.core.status_report import CATCH_ALL, StatusReport, drain_text
+from ajhost.core.status_report import StatusReport, drain_text
 from ajhost.protocol.safe_text import printable
 
 _EPILOG = """\b
@@ -24,13 +23,6 @@ Examples:
   watch -n 1 ajhost status
 \b
 Exit status: 0 every slot serves, 1 some do not or the host is drained, 3 nothing runs.
-"""
-_TASKS_EPILOG = """\b
-Examples:
-  ajhost tasks --older 10s
-  ajhost tasks --route email:new --json | jq -r '.[].id'
-\b
-Exit status: 0 also when no task runs, 3 no host runs.
 """
 
 
@@ -49,50 +41,6 @@ def print_once(report: StatusReport, *, as_json: bool = False) -> int:
     """Prints a status; the exit status."""
     echo(to_json(report.as_object()) if as_json else "\n\n".join(_text(report)))
     return exit_status.OK if report.complete else exit_status.NO
-
-
-@click.command(epilog=_TASKS_EPILOG)
-@config_option
-@click.option("--route", metavar="ROUTE", help=f'Only tasks of this route; "{CATCH_ALL}" for the catch-all.')
-@click.option(
-    "--older",
-    metavar="TIME",
-    type=Duration(min=0),
-    default=0.0,
-    help="Only tasks that have run for so long, like 10s.",
-)
-@json_option
-def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
-    """Show the tasks that run, the oldest first.
-
-    It reads shared memory and asks no process, so it also shows tasks of workers that hang.
-    """
-    report = reader(config)()
-    wanted = "" if route == CATCH_ALL else route
-    found = [
-        row
-        for row in _oldest_first(report)
-        if row.task.running_s >= older and wanted in (None, row.task.route)
-    ]
-    if as_json:
-        echo(
-            to_json(
-                [
-                    {"slot": row.worker.slot, "pid": row.worker.pid, "worker_state": row.worker.state}
-                    | asdict(row.task)
-                    for row in found
-                ]
-            )
-        )
-    elif found:
-        echo(printed(TASKS, found))
-    else:
-        routes = [known.route for known in report.routes]
-        if wanted is not None and wanted not in routes:
-            echo_error(f"the host has no route {wanted!r}; it has {', '.join(map(repr, routes))}")
-        else:
-            echo_error("no task runs" + (" of that route and age" if older or route is not None else ""))
-    return exit_status.OK
 
 
 def reader(config: Path) -> Callable[[], StatusReport]:
@@ -159,7 +107,7 @@ def _text(report: StatusReport) -> Iterator[str]:
         yield printed(WORKERS, report.workers)
     if report.routes:
         yield printed(ROUTES, report.routes)
-    if tasks := _oldest_first(report):
+    if tasks := oldest_first(report):
         yield printed(TASKS, tasks)
 
 
@@ -169,7 +117,3 @@ def _of_late(report: StatusReport) -> str:
     answers = sum(route.per_second for route in report.routes)
     errors = sum(route.errors_per_second for route in report.routes)
     return f"; {rate(answers)} answers/s, {rate(errors)} errors/s in the last {duration(report.recent_s)}"
-
-
-def _oldest_first(report: StatusReport) -> list[RunningTask]:
-    return sorted(running_tasks(report), key=lambda found: -found.task.running_s)

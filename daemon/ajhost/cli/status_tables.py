@@ -60,6 +60,11 @@ def running_tasks(report: StatusReport) -> list[RunningTask]:
     return [RunningTask(worker, task) for worker in report.workers for task in worker.tasks]
 
 
+def oldest_first(report: StatusReport) -> list[RunningTask]:
+    """The tasks that run, the oldest first."""
+    return sorted(running_tasks(report), key=lambda found: -found.task.running_s)
+
+
 def printed(table: Sequence[Column], rows: Iterable[Any]) -> str:
     """The table as text."""
     shown = [column for column in table if column.printed]
