@@ -97,10 +97,15 @@ class ConnectionMachine:
         self._leaving = False
         self._ticked_at = 0.0
         self._in_step = self._in_attempt = 0.0
+        """For how long the present step of an attempt takes, and the attempt."""
         self._quiet, self._progress, self._pinged = 0.0, -1, False
+        """For how long not a byte has come, the progress that the last tick told, and whether the server was pinged."""
         self._retry_at = self._let_in_at = self._refused_at = 0.0
+        """When the next attempt is due, and when a server last let this process in or refused it."""
         self._target: Server | None = None
+        """The server that the next attempt is at, whoever's turn it is: it has said that it would let us in."""
         self._moving = self._barred = False
+        """Whether the connection is being left (`Move`), and stands without some subscriptions (`Barred`)."""
         self._lame_duck = LameDuck(pool)
 
     @property

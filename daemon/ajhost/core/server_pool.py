@@ -92,6 +92,11 @@ def in_order(addresses: Iterable[Address], last_good: Address | None) -> tuple[A
 
 @dataclass(slots=True)
 class _Entry:
+    """A server, when it may be tried and was tried, and when another server told of it. `good`: it answered there last.
+
+    `addresses`: those of its name, as they were last resolved.
+    """
+
     server: Server
     failures: int = 0
     retry_at: float = 0.0
