@@ -148,7 +148,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """`--dist loadscope` means tests one by one, but for those that share something."""
     if config.getoption("dist") != "loadscope":
         return None
-    from tests.support.side_by_side import TestsThatShare  # not at the top: xdist need not be there
+    from tests.support.xdist_scheduler import TestsThatShare  # not at the top: xdist need not be there
 
     return TestsThatShare(config, log)
 

@@ -1,6 +1,6 @@
 """Pictures of the page, from the product's own HTTP server and files in a headless Chromium, and of `ajhost top`.
 
-The host that they show exists on paper only (tests/support/reports.py), so a picture changes when the product does.
+The host that they show exists on paper (tests/support/large_status.py), so a picture changes when the product does.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, Stream
 from ajhost.adapters.http_access import PageAccess
 from ajhost.cli.top_view import Line, View
 from ajhost.roles.supervisor.page.feed import files
+from tests.support.large_status import attempts, large_report
 from tests.support.nats import free_port
-from tests.support.reports import attempts, large_report
 
 HERE = Path(__file__).parents[2] / "docs" / "screenshots"
 _SECONDS = 120

@@ -87,16 +87,18 @@ async def test_a_server_that_has_a_user_for_whoever_shows_no_credentials_is_show
     assert (await connect(tmp_path, [server.url])).status == 78
 
 
-async def test_what_lets_the_host_in_and_soon_expires_is_a_warning(tmp_path: Path) -> None:
+async def test_what_lets_the_host_in_and_soon_expires_is_a_warning(
+    tmp_path: Path, start_server: StartServer
+) -> None:
     operator = Operator()
     (tmp_path / "host.creds").write_text(operator.user("host", lasts=3600))
     (tmp_path / "host.creds").chmod(0o600)
     certificate, key = self_signed(tmp_path)  # for two days
     config = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}\n{operator.config()}'
-    async with NatsServer(tmp_path, config=config) as server:
-        nats = f'[nats]\nservers = ["{server.url.replace("nats:", "tls:")}"]\ncreds = "host.creds"\n'
-        text = f'{nats}tls.ca = "{certificate}"\n[handlers."email:new"]\ntarget = "app:send"\n'
-        result = await check(write(tmp_path, text), "--connect")
+    server = await start_server(config=config)
+    nats = f'[nats]\nservers = ["{server.url.replace("nats:", "tls:")}"]\ncreds = "host.creds"\n'
+    text = f'{nats}tls.ca = "{certificate}"\n[handlers."email:new"]\ntarget = "app:send"\n'
+    result = await check(write(tmp_path, text), "--connect")
     assert result.status == 0, result
     found = re.findall(
         r"warning: NATS at \S+: (.*) expires at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", result.stderr

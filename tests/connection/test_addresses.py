@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.factories import Enter, NewHost, StartHost, StartRouter, StartServer
 from tests.support.fake_nats import FakeNats, serves
-from tests.support.host_parts import until
 from tests.support.name_resolution import DeadResolver, NamedHost, can_rename
 from tests.support.nats import free_port
 from tests.support.proxy import BlackHole
 from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
 from tests.support.router import Report, Verdict, subject_of
+from tests.support.waiting import until
 
 HANDLERS = {"echo": "echo", "work": "work", "look_up": "tests.support.harmful_handlers:look_up"}
 ECHO = subject_of("echo")

@@ -14,8 +14,8 @@ from ajhost.ledger.layout import State
 from ajhost.roles.control_client import control
 from tests.support.factories import StartHost
 from tests.support.host import Host
-from tests.support.host_parts import until
 from tests.support.router import Request, Router, Verdict
+from tests.support.waiting import until
 
 HANDLERS: dict[str, str | dict[str, object]] = {
     "work": "work",
@@ -93,7 +93,7 @@ async def test_a_thread_and_a_worker_that_hangs_hold_up_no_answer(
     assert len(task.replies) == 1
 
 
-async def test_a_task_that_waits_for_a_permit_of_the_host_or_in_the_supervisors_ledger_is_cancelled_and_never_run(
+async def test_a_task_that_waits_for_a_permit_or_in_the_supervisors_ledger_is_cancelled_and_never_runs(
     tmp_path: Path, start_host: StartHost, router: Router
 ) -> None:
     record = tmp_path / "runs"

@@ -17,10 +17,10 @@ from ajhost.ledger.layout import State
 from ajhost.roles.control_client import control
 from tests.support.factories import StartHost
 from tests.support.host import Host
-from tests.support.host_parts import until
 from tests.support.http_page import fetch
 from tests.support.nats import NatsServer, free_port
 from tests.support.router import Router, Verdict, subject_of
+from tests.support.waiting import until
 
 HANDLERS = {"work": "work", "block": "block_loop"}
 _HELD = (State.RECEIVED, State.QUEUED, State.STARTED)

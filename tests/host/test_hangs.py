@@ -10,9 +10,9 @@ import pytest
 
 from tests.support import processes
 from tests.support.factories import NewHost, StartHost
-from tests.support.host_parts import until
-from tests.support.log import Line
+from tests.support.process_log import Line
 from tests.support.router import Report, Request, Router, Verdict
+from tests.support.waiting import until
 
 HANDLERS: dict[str, str | dict[str, object]] = {
     "echo": "echo",

@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.factories import Enter
 from tests.support.fd_store import KeptHost
-from tests.support.host_parts import until
 from tests.support.kill_scenarios import (
     WORKERS,
     Fault,
@@ -20,6 +19,7 @@ from tests.support.kill_scenarios import (
 )
 from tests.support.nats import NatsServer
 from tests.support.router import Router
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(

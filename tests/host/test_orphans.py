@@ -11,8 +11,8 @@ from ajhost.ledger.layout import State
 from tests.support import processes
 from tests.support.factories import StartHost
 from tests.support.host import Host
-from tests.support.host_parts import until
 from tests.support.router import Request, Router, Verdict
+from tests.support.waiting import until
 
 HANDLERS = {"echo": "echo", "work": "work", "block": "block_loop"}
 ONE = {"workers": {"count": 1, "concurrency": 4}}

@@ -14,7 +14,7 @@ import pytest
 from tests.support.factories import Enter
 from tests.support.host import Host
 from tests.support.nats import NatsServer
-from tests.support.notify import NotifySocket
+from tests.support.notify_socket import NotifySocket
 from tests.support.program import CommandResult, run
 from tests.support.router import Router
 

@@ -14,10 +14,10 @@ from ajhost.roles.control_client import view
 from tests.support import processes
 from tests.support.factories import Enter, NewHost
 from tests.support.host import Host
-from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.program import run
 from tests.support.router import Router, Verdict
+from tests.support.waiting import until
 
 NOBODY = 65534
 

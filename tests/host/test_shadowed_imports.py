@@ -10,7 +10,7 @@ from nacl.signing import SigningKey
 
 from ajhost.protocol.signature import message
 from ajhost.protocol.task_record import read_task
-from tests.host.test_access import _nkey, _secret
+from tests.host.test_nats_access import _nkey, _secret
 from tests.support.factories import StartHost, StartRouter, StartServer
 from tests.support.router import Verdict, headers_of, new_id, task_json
 

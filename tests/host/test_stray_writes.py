@@ -42,8 +42,8 @@ from ajhost.ledger.layout import (
 )
 from tests.support.factories import StartHost
 from tests.support.host import Host
-from tests.support.host_parts import until
 from tests.support.router import Router, Verdict
+from tests.support.waiting import until
 
 HANDLERS: dict[str, str | dict[str, object]] = {
     "echo": "echo",

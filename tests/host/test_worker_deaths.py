@@ -14,9 +14,9 @@ import pytest
 from tests.support import processes
 from tests.support.factories import Enter, NewHost, StartHost, StartRouter
 from tests.support.host import Host
-from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
+from tests.support.waiting import until
 
 HANDLERS = {
     "echo": "echo",

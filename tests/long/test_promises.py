@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from ajhost.adapters.linux.proc import resident_bytes
-from tests.support.ajload import ajload, missing
 from tests.support.factories import StartHost
+from tests.support.load_generator import ajload, missing
 from tests.support.nats import NatsServer
 from tests.support.router import Report, Router, Verdict
 

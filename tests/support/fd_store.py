@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.host import Host, Process, Section
-from tests.support.notify import Notification, NotifySocket
+from tests.support.notify_socket import Notification, NotifySocket
 
 _FIRST = 3
 """Where inherited descriptors begin (sd_listen_fds(3))."""

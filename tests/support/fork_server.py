@@ -1,4 +1,4 @@
-"""Forks `ajhost` commands out of a process that has imported the program (`tests/support/forked.py` starts it).
+"""Forks `ajhost` commands out of a process that has imported the program (`forked_commands.py` starts it).
 
 It reads orders from a socket, each with four descriptors: the end of a pipe for what becomes of the process, and its
 standard streams. What it writes to the pipe is `PROGRESS`. When the tests' process ends, killed or not, so do the

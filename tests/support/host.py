@@ -17,9 +17,9 @@ from typing import Any, Self
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.ledger.layout import State
-from tests.support import forked, processes
-from tests.support.log import Line, Log, Wanted
-from tests.support.notify import NotifySocket
+from tests.support import forked_commands, processes
+from tests.support.notify_socket import NotifySocket
+from tests.support.process_log import Line, Log, Wanted
 from tests.support.processes import ProcessInfo
 from tests.support.program import PROGRAM, CommandResult, run
 
@@ -33,7 +33,7 @@ _WORKER = re.compile(r"^ajhost: worker (\d+)")
 _TEMPLATE = "ajhost: template"
 
 Section = Mapping[str, Any]
-Process = asyncio.subprocess.Process | forked.ForkedProcess
+Process = asyncio.subprocess.Process | forked_commands.ForkedProcess
 
 
 class HostFailed(AssertionError):
@@ -182,7 +182,7 @@ class Host:
         env = {**self.environment, "NOTIFY_SOCKET": notify}
         launcher = (*launcher, *self.launcher)
         if not launcher and not pass_fds:
-            process = await forked.start(
+            process = await forked_commands.start(
                 self.program, env=env, directory=self.directory, output=output, new_session=True
             )
             if process is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.instructions import Instructions
+from tests.support.instruction_trace import Instructions
 
 _WORD = 8
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from tests.support import forked
-from tests.support.forked import PROGRAM
-from tests.support.log import Log
+from tests.support import forked_commands
+from tests.support.forked_commands import PROGRAM
+from tests.support.process_log import Log
 
 __all__ = ["PROGRAM", "CommandResult", "Program", "run"]
 
@@ -62,7 +62,7 @@ async def _run_forked(
     (ours, theirs), (our_errors, their_errors) = os.pipe(), os.pipe()
     output, errors = os.fdopen(ours, "rb"), os.fdopen(our_errors, "rb")
     try:
-        process = await forked.start(
+        process = await forked_commands.start(
             command, env=env, directory=cwd or Path.cwd(), output=theirs, errors=their_errors
         )
     finally:

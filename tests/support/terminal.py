@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pyte
 
-from tests.support import forked
+from tests.support import forked_commands
 
 Screen = list[str]
 """The lines of a screen, without the blanks at their ends."""
@@ -41,7 +41,7 @@ class Terminal:
         self.settings = termios.tcgetattr(theirs)
         os.set_blocking(self._fd, False)
         try:
-            process = await forked.start(
+            process = await forked_commands.start(
                 self._command, env=self._env, directory=Path.cwd(), output=theirs, terminal=True
             )
             assert process is not None, f"{self._command} wants an interpreter of its own"

@@ -12,8 +12,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from tests.support.ajload import ajload, missing
 from tests.support.factories import Enter, StartRouter
+from tests.support.load_generator import ajload, missing
 from tests.support.nats import NatsServer, NatsServerFailed, round_trip
 from tests.support.proxy import Partition
 from tests.support.router import Router, SilentError, Verdict

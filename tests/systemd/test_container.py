@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.log import Log
 from tests.support.nats import NatsServer
+from tests.support.process_log import Log
 from tests.support.program import CommandResult
 from tests.support.router import Router
 from tests.systemd.lab import why_not

@@ -23,7 +23,7 @@ import ajhost
 from ajhost.adapters.nats.server_process import EmbeddedNatsServer
 from ajhost.cli import dev_session
 from ajhost.settings.toml_writer import toml_text
-from tests.support import forked
+from tests.support import forked_commands
 
 FOLDER = str(Path(ajhost.__path__[0]).parent)
 ENV = {**os.environ, "PYTHONPATH": FOLDER, "NO_COLOR": "1"}
@@ -31,7 +31,7 @@ LIMIT = 30.0
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return forked.run(*forked.PROGRAM, *arguments, env=ENV, directory=cwd, timeout=LIMIT)
+    return forked_commands.run(*forked_commands.PROGRAM, *arguments, env=ENV, directory=cwd, timeout=LIMIT)
 
 
 class Dev:
@@ -40,7 +40,9 @@ class Dev:
     def __init__(self, project: Path, *arguments: str, env: dict[str, str], name: str = "dev") -> None:
         self.shown = ""
         self._seen = 0
-        self._command = forked.OnTerminal(*forked.PROGRAM, name, *arguments, env=env, directory=project)
+        self._command = forked_commands.OnTerminal(
+            *forked_commands.PROGRAM, name, *arguments, env=env, directory=project
+        )
         self.process, self.terminal = self._command.pid, self._command.terminal
 
     def until(self, *texts: str) -> str:

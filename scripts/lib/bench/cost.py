@@ -13,8 +13,8 @@ from typing import Any
 
 from scripts.lib.bench.measurement import cpu_seconds, table
 from scripts.lib.bench.peers import HANDLERS, TYPED_HANDLERS, Service, host, peer
-from tests.support.ajload import ajload
 from tests.support.http_page import fetch
+from tests.support.load_generator import ajload
 from tests.support.nats import NatsServer, free_port
 
 CONCURRENCIES = (1, 32, 256)

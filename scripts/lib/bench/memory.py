@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts.lib.bench.measurement import Memory, memory, table
 from scripts.lib.bench.peers import host
-from tests.support.ajload import ajload
+from tests.support.load_generator import ajload
 from tests.support.nats import NatsServer
 
 COUNTS = (1, 2, 4)

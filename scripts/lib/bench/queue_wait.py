@@ -14,7 +14,7 @@ from scripts.lib.bench.measurement import percentile, table
 from scripts.lib.bench.peer_process_pool import PROCESSES
 from scripts.lib.bench.peers import host, peer
 from scripts.lib.queue_simulation import Arrival
-from tests.support.ajload import ajload
+from tests.support.load_generator import ajload
 from tests.support.nats import NatsServer
 
 

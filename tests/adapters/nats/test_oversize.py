@@ -22,8 +22,9 @@ from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.roles.supervisor.recovery.remains import Remains
-from tests.support.host_parts import GEOMETRY, SUBJECT, HostParts, frame, until
+from tests.support.host_parts import GEOMETRY, SUBJECT, HostParts, frame
 from tests.support.peer_socket import Peer, let_in
+from tests.support.waiting import until
 
 INSIDE = b"\r\n" + frame(b"R.inside")
 BODY = b"x" * 100 + INSIDE * ((GEOMETRY.chunk + READ_SIZE) // len(INSIDE))

@@ -15,8 +15,9 @@ from ajhost.core.connection_table import Lost
 from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, Word, create, geometry_for
 from ajhost.ledger.writer import LedgerWriter
-from tests.support.host_parts import frame, until
+from tests.support.host_parts import frame
 from tests.support.peer_socket import Peer, let_in
+from tests.support.waiting import until
 
 ENTRIES = 8
 GEOMETRY = Geometry(ENTRIES, 1 << 18, 1 << 16)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.adapters.systemd.notify import Notifier
-from tests.support.notify import NotifySocket
+from tests.support.notify_socket import NotifySocket
 
 MANAGER = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 

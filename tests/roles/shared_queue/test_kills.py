@@ -15,7 +15,8 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT
 from ajhost.roles.supervisor.recovery.remains import Remains
-from tests.support.host_parts import Act, HostParts, Killed, frame, lying
+from tests.support.host_parts import HostParts, frame, lying
+from tests.support.killed_child import Act, Killed
 
 FAR = 1 << 61
 

@@ -18,7 +18,8 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT
 from ajhost.roles.supervisor.recovery.remains import Remains
-from tests.support.host_parts import Act, HostParts, Stopped, frame
+from tests.support.host_parts import HostParts, frame
+from tests.support.killed_child import Act, Stopped
 from tests.support.memory_ledger import ledger_in_memory
 
 FAR = 1 << 61

@@ -12,8 +12,9 @@ from ajhost.core.connection_table import Lost
 from ajhost.core.fleet import Fleet
 from ajhost.core.timings import STANDBY_SUBSCRIBE_LIMIT
 from ajhost.roles.supervisor.last_resort import LastResort
-from tests.support.host_parts import SUBJECT, HostParts, body, until
+from tests.support.host_parts import SUBJECT, HostParts, body
 from tests.support.nats import round_trip
+from tests.support.waiting import until
 
 
 async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(

@@ -18,7 +18,8 @@ from ajhost.roles.supervisor.liveness_monitor import LivenessMonitor
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
 from tests.roles.supervisor.recovery.test_procedure import RecoveryScene
-from tests.support.host_parts import GUARD, HostParts, until
+from tests.support.host_parts import GUARD, HostParts
+from tests.support.waiting import until
 
 LIMIT = 2.0
 

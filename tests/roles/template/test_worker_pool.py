@@ -19,7 +19,7 @@ from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import NatsSettings, WorkerSettings
 from tests.roles.template.driver import Start, TemplateDriver
-from tests.support.host_parts import until
+from tests.support.waiting import until
 
 _DEATHS = 40
 ONE = WorkerSettings(count=1)

@@ -11,8 +11,8 @@ import pytest
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue
 from tests.roles.template.driver import Fork, Start, TemplateDriver
-from tests.support.host_parts import until
 from tests.support.processes import children, info
+from tests.support.waiting import until
 
 
 async def test_a_worker_is_a_child_of_the_supervisor_with_a_session_and_a_title_of_its_own(

@@ -43,7 +43,9 @@ from ajhost.roles.worker.route_concurrency import Route
 from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
 from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings
-from tests.support.host_parts import DIED, GEOMETRY, Act, HostParts, Killed, body, frame, lying, until
+from tests.support.host_parts import DIED, GEOMETRY, HostParts, body, frame, lying
+from tests.support.killed_child import Act, Killed
+from tests.support.waiting import until
 
 FAR = 1 << 61
 

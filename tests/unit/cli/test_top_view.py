@@ -11,7 +11,7 @@ from prompt_toolkit.utils import get_cwidth
 from ajhost.cli.status_tables import TASKS
 from ajhost.cli.top_view import View, fit
 from ajhost.core.status_report import TaskStatus
-from tests.support.reports import large_report
+from tests.support.large_status import large_report
 
 REPORT = large_report()
 

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from scripts.lib.doc_tables import DIAGRAMS, PAGES, ROOT, TABLES, constants, meanings, with_table
-from tests.support.reports import large_report
+from tests.support.large_status import large_report
 
 
 @pytest.mark.parametrize("name", PAGES)

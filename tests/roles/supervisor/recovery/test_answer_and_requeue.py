@@ -16,7 +16,8 @@ from ajhost.ledger.layout import Geometry, Identity, Word
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.supervisor.recovery.remains import Remains
-from tests.support.host_parts import SUBJECT, HostParts, body, frame, until
+from tests.support.host_parts import SUBJECT, HostParts, body, frame
+from tests.support.waiting import until
 
 COUNT = 4
 CONNECT = (

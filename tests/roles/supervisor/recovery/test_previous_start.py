@@ -29,8 +29,10 @@ from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby
-from tests.support.host_parts import GEOMETRY, Act, HostParts, Killed, frame, lying, recovery_of, until
+from tests.support.host_parts import GEOMETRY, HostParts, frame, lying, recovery_of
+from tests.support.killed_child import Act, Killed
 from tests.support.peer_socket import Peer
+from tests.support.waiting import until
 
 OLD_WORKER, OLD_STANDBY, OLD_PUSHER = 1, 2, 3
 

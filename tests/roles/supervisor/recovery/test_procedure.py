@@ -29,9 +29,10 @@ from ajhost.roles.supervisor.fd_store import FdStore, Key, stored_name
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery import procedure
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from tests.support.host_parts import GUARD, SUBJECT, Covered, HostParts, body, frame, recovery_of, until
+from tests.support.host_parts import GUARD, SUBJECT, Covered, HostParts, body, frame, recovery_of
 from tests.support.peer_socket import Peer
 from tests.support.proxy import Partition
+from tests.support.waiting import until
 
 CONNECT = (
     b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"protocol":1}\r\n'

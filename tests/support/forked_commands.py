@@ -2,7 +2,7 @@
 
 An interpreter and its imports take 0.3 s of CPU for a host and 0.15 s for a command, and the suite starts thousands.
 What is forked differs from `python -m ajhost` in that alone; tests that are about the start, a launcher's limits or the
-interpreter's own variables execute it (`tests/host/test_inherited.py`, `tests/systemd/`).
+interpreter's own variables execute it (`tests/host/test_launchers.py`, `tests/systemd/`).
 """
 
 from __future__ import annotations

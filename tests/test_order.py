@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.order import LONGEST_FIRST, TOGETHER
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 MADE_ONCE = re.compile(r'^@\w+\.fixture\(scope="module"', re.MULTILINE)
 
 

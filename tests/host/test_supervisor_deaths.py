@@ -11,9 +11,9 @@ import pytest
 from ajhost.ledger.layout import State
 from tests.support.factories import Enter, NewHost, StartHost, StartRouter
 from tests.support.host import Host
-from tests.support.host_parts import until
 from tests.support.nats import NatsServer
 from tests.support.router import Router, Verdict
+from tests.support.waiting import until
 
 HANDLERS = {"echo": "echo", "work": "work", "stuck": "stuck_thread", "gil": "hold_gil"}
 SMALL = {"workers": {"count": 2, "concurrency": 2}}

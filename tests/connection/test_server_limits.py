@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.factories import StartHost, StartRouter, StartServer
-from tests.support.host_parts import until
 from tests.support.operator_mode import Operator, write_secret
 from tests.support.reported_state import (
     listens,
@@ -19,6 +18,7 @@ from tests.support.reported_state import (
     workers_subscribed,
 )
 from tests.support.router import Report, Verdict, headers_of, subject_of, task_json
+from tests.support.waiting import until
 
 MEDDLERS = {name: f"tests.support.harmful_handlers:{name}" for name in ("leak_descriptors", "huge_later")}
 HANDLERS = {"echo": "echo", "work": "work", "kill": "kill_self", **MEDDLERS}
