@@ -22,7 +22,7 @@ class Change(NamedTuple):
     outcome: Failed | Terminated | None = None
 
 
-def told(data: bytes, subject: bytes) -> type[Outcome] | None:
+def outcome_told(data: bytes, subject: bytes) -> type[Outcome] | None:
     """What the reply on this subject tells; None if it is not among these publications."""
     at = data.find(b"PUB %b " % subject)
     if at < 0:

@@ -53,7 +53,7 @@ class Waits(Sink, Driver):
     def refuse(self, reply: bytes) -> None:
         raise AssertionError("there is room")
 
-    def unasked(self, data: bytes, message: Message) -> None:
+    def message_without_reply(self, data: bytes, message: Message) -> None:
         raise AssertionError("every request is answered")
 
     def connection_ended(self, epoch: int, event: Lost) -> None:

@@ -48,7 +48,7 @@ class Wire(Sink):
         for index in entries:
             self.ledger.release(index)
 
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+    def reply_replaced(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
         """Notes it."""
         self.taken_back.append((index, before, outcome))
 

@@ -37,7 +37,7 @@ class Sink:
         Without a duplicate, what the server sends on it would be lost when this process dies.
         """
 
-    def limited(self, max_payload: int) -> None:
+    def set_max_payload(self, max_payload: int) -> None:
         """The server takes this many bytes of payload and headers together, whoever sends. Called first, and at each
         change."""
 
@@ -48,13 +48,13 @@ class Sink:
         given what has not begun.
         """
 
-    def unasked(self, data: bytes, message: Message) -> None:
+    def message_without_reply(self, data: bytes, message: Message) -> None:
         """A message without a reply subject came."""
 
     def before_send(self) -> None:
         """Replies to what was admitted are about to leave."""
 
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+    def reply_replaced(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
         """A reply that told `before` did not leave, or was refused by the server: `outcome` is what became of it."""
 
     def refuse(self, reply: bytes) -> None:

@@ -11,7 +11,7 @@ from ajhost.adapters.nats.interfaces import Sink
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.smaller_max_payload import fit, told
+from ajhost.protocol.smaller_max_payload import fit, outcome_told
 
 _log = logging.getLogger("ajhost.nats")
 _LEAST_LIMIT = 1024
@@ -25,7 +25,7 @@ class RefusedReplies:
         self._ledger, self._sink = ledger, sink
         self.limit = self._largest = 0
 
-    def limited(self, max_payload: int, of_all: int) -> bool:
+    def set_limits(self, max_payload: int, of_all: int) -> bool:
         """The present server takes so many bytes of payload and headers, and `of_all` from others, routers among them.
 
         Whoever answers looks only at what a router can store. Returns whether such a reply may be too large here.
@@ -45,14 +45,14 @@ class RefusedReplies:
             self._sink.before_send()  # what is taken back has been counted
         for change in changes:
             _log.warning("the server takes less from this host: %s", change.text)
-            before = told(data, change.subject)
+            before = outcome_told(data, change.subject)
             index = next((i for i in entries if self._ledger.reply(i) == change.subject), None)
             if before is not None and index is not None and change.outcome is not None:
-                self._sink.not_told(index, before, change.outcome)
+                self._sink.reply_replaced(index, before, change.outcome)
         return fitting
 
-    def tell(self, index: int, data: bytes, subject: bytes, why: str) -> None:
+    def take_back(self, index: int, data: bytes, subject: bytes, why: str) -> None:
         """The server has refused the reply of an entry, which was sent among `data`."""
-        before = told(data, subject)
+        before = outcome_told(data, subject)
         if before is not None:
-            self._sink.not_told(index, before, Failed.because(FailureReason.REPLY_REFUSED, why))
+            self._sink.reply_replaced(index, before, Failed.because(FailureReason.REPLY_REFUSED, why))

@@ -117,8 +117,8 @@ class ReplyWriter:
         self.schedule_flush()
 
     def set_limits(self, max_payload: int, of_all: int) -> None:
-        """What the present server takes (`RefusedReplies.limited`)."""
-        self._may_be_too_large = self._refusals.limited(max_payload, of_all)
+        """What the present server takes (`RefusedReplies.set_limits`)."""
+        self._may_be_too_large = self._refusals.set_limits(max_payload, of_all)
 
     def refused(self, subject: bytes, why: str) -> None:
         """The server did not take the reply on this subject."""
@@ -126,7 +126,7 @@ class ReplyWriter:
         if found is None:
             return
         index, data = found
-        self._refusals.tell(index, data, subject, why)
+        self._refusals.take_back(index, data, subject, why)
         if index in self._unwritten_entries:
             self._unwritten_entries.remove(index)
         self._events.release([index])

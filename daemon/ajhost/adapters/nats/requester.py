@@ -166,7 +166,7 @@ class _Replies(Sink):
         finally:
             del self._awaited[inbox.encode()]
 
-    def unasked(self, data: bytes, message: Message) -> None:
+    def message_without_reply(self, data: bytes, message: Message) -> None:
         """A reply, or a further one, which nobody awaits."""
         _, header, body, end, subject, _ = message
         future = self._awaited.get(bytes(subject))

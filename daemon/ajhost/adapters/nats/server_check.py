@@ -65,7 +65,7 @@ class _Services(Sink):
     def __init__(self) -> None:
         self.told: list[ServiceInfo] = []
 
-    def unasked(self, data: bytes, message: Message) -> None:
+    def message_without_reply(self, data: bytes, message: Message) -> None:
         """`Sink`: an answer; nobody but services knows the inbox."""
         _, _, body, end, _, _ = message
         if (info := read_info(data[body : end - 2])) is not None:

@@ -292,7 +292,7 @@ class LedgerTransport:
             self._sink.admit(data, requests)
         if len(requests) != len(messages):
             for message in [m for m in messages if not m[5]]:
-                self._sink.unasked(data, message)
+                self._sink.message_without_reply(data, message)
         self.out.schedule_flush()  # after the first steps of what was started, in the same turn
         if needed > self._longest_frame:
             raise FrameError(f"a frame of {needed} bytes")
@@ -401,7 +401,7 @@ class LedgerTransport:
         """`of_all`: what the server takes from anybody. After the log-in INFO has the limit of this user."""
         self._longest_frame, self._server_limit = info.longest_frame, of_all
         self.out.set_limits(info.max_payload, of_all)
-        self._sink.limited(of_all)
+        self._sink.set_max_payload(of_all)
 
     def _on_accepted(self) -> None:
         self.connected = True

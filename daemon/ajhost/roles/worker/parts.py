@@ -108,13 +108,13 @@ class WorkerParts(ExecutorEvents, Sink):
     def before_send(self) -> None:
         self.responder.count()
 
-    def not_told(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
+    def reply_replaced(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
         self.responder.take_back(index, before, outcome)
 
     def refuse(self, reply: bytes) -> None:
         self.intake.refuse(reply)
 
-    def limited(self, max_payload: int) -> None:
+    def set_max_payload(self, max_payload: int) -> None:
         self.responder.max_payload = max_payload
 
     async def opened(self, sock: socket.socket) -> None:
