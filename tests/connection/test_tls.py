@@ -17,6 +17,7 @@ from tests.support.fake_nats import FakeNats, Script, seals, serves
 from tests.support.proxy import Direction, Partition
 from tests.support.reported_state import subscribed_again
 from tests.support.router import subject_of, task_json
+from tests.support.sweep import sweep
 
 ECHO = subject_of("echo")
 SECRETS = (b"sesame", b"open-it")
@@ -116,7 +117,7 @@ async def _refusing(session: object) -> None:
     """Takes a connection and ends it."""
 
 
-@pytest.mark.parametrize("what", INJECTIONS)
+@pytest.mark.parametrize("what", sweep(INJECTIONS, "a request", "another INFO"))
 async def test_bytes_between_info_and_the_handshake_end_the_connection(
     tmp_path: Path, start_host: StartHost, enter: Enter, what: str
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.support.factories import NewHost, StartHost
 from tests.support.program import run
 from tests.support.router import Router
+from tests.support.sweep import sweep
 
 LAUNCHER = """
 import os, signal, sys
@@ -23,7 +24,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", sweep(CASES, "all streams are closed", "signals are ignored"))
 async def test_a_check_says_the_same_though(new_host: NewHost, case: str) -> None:
     host = new_host(nats="nats://127.0.0.1:4222")
     program = (sys.executable, "-m", "ajhost", "check", "-c", str(host.file))

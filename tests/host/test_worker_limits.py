@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.factories import StartHost
 from tests.support.router import CONTENT_TYPE, Router, Verdict, subject_of, task_json
+from tests.support.sweep import sweep
 
 
 async def test_a_thousand_tasks_at_once_wait_for_two_workers(start_host: StartHost, router: Router) -> None:
@@ -18,7 +19,7 @@ async def test_a_thousand_tasks_at_once_wait_for_two_workers(start_host: StartHo
     assert Counter(request.verdict for request in requests) == {Verdict.COMPLETE: 1000}
 
 
-@pytest.mark.parametrize(("limit", "count"), [(1, 1), (1, 2), (3, 2), (50, 2)])
+@pytest.mark.parametrize(("limit", "count"), sweep([(1, 1), (1, 2), (3, 2), (50, 2)], (3, 2)))
 async def test_a_worker_serves_exactly_as_many_tasks_as_it_may(
     tmp_path: Path, start_host: StartHost, router: Router, limit: int, count: int
 ) -> None:
