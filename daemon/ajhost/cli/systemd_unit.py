@@ -16,12 +16,12 @@ from pathlib import Path
 
 from ajhost.cli import exit_status
 from ajhost.cli.output import echo_error
+from ajhost.settings.values import DEFAULT_FILE
 
 _BOOTED = Path("/run/systemd/system")
 """It exists only where systemd is the init system (sd_booted(3)). Transient units lie in it."""
 IN_UNIT = "_AJHOST_CHECK_IN_UNIT"
 """Environment variable that tells a check that it runs in the sandbox."""
-_DEFAULT = Path("/etc/ajhost/ajhost.toml")
 _NOT_TAKEN = re.compile(
     r"(Exec\w*|Type|Restart\w*|WatchdogSec|NotifyAccess|RuntimeDirectory\w*|FileDescriptorStoreMax|Timeout\w*|"
     r"Standard\w*|SyslogIdentifier|KillMode|OOMPolicy|RemainAfterExit|GuessMainPID|PIDFile|BusName|Sockets)"
@@ -82,7 +82,7 @@ def unit_of(config: Path) -> str | None:
     """The name of the unit whose ExecStart= has `-c config`; None if there is none, or systemd does not run."""
     if not _BOOTED.is_dir():
         return None
-    unit = "ajhost.service" if config == _DEFAULT else f"ajhost@{config.stem}.service"
+    unit = "ajhost.service" if config == DEFAULT_FILE else f"ajhost@{config.stem}.service"
     shown = _systemctl("show", "--property=LoadState,ExecStart", unit)
     return unit if "LoadState=loaded" in shown and f"-c {config} " in f"{shown} " else None
 
