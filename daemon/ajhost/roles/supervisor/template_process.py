@@ -40,7 +40,7 @@ from ajhost.roles.messages import (
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.import_stacks import ImportStacks
-from ajhost.roles.template.dependencies import directories
+from ajhost.roles.template.host_libraries import directories
 from ajhost.roles.template.import_effects import ImportEffect, verdict
 from ajhost.settings.values import HandlerSettings, NatsSettings, PythonSettings, WorkerSettings
 

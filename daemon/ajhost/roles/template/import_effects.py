@@ -21,8 +21,8 @@ from pathlib import Path
 from ajhost.adapters.linux.proc import caught_signals, children, state_of
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
+from ajhost.roles.template.limits_and_user import ProcessState
 from ajhost.roles.template.native_threads import thread_names
-from ajhost.roles.template.process_state import ProcessState
 from ajhost.roles.template.replaced_functions import ReplacedFunctions
 from ajhost.settings.values import PythonSettings
 
