@@ -32,10 +32,10 @@ class Takeover:
         self._standby, self._ledgers = standby, ledgers
         self._poison_tasks, self._counters = poison_tasks, counters
 
-    def answer_started(self, remains: Remains, told: set[bytes]) -> None:
+    def answer_started(self, remains: Remains, answered: set[bytes]) -> None:
         """Claims at its origin what the process had pulled and started; answers what it had started, unless it goes on.
 
-        Not what it had sent on a connection that is whole: see `confirm_sent`. `told`: reply subjects that another
+        Not what it had sent on a connection that is whole: see `confirm_sent`. `answered`: reply subjects that another
         ledger has answers for; those answered here are added.
         """
         ledger = remains.ledger
@@ -45,8 +45,8 @@ class Takeover:
             claimed = self._claim_origin(entry)
             if remains.stopped:
                 continue
-            if claimed and entry.reply not in told:
-                told.add(entry.reply)
+            if claimed and entry.reply not in answered:
+                answered.add(entry.reply)
                 self._standby.answer_for(ledger, entry, self._poison_tasks.outcome(entry, remains.how))
                 remains.answered += 1
                 self._counters.answered += 1

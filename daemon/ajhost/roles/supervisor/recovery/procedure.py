@@ -89,9 +89,11 @@ class Recovery:
             if not one.stopped:
                 self.retired.add(one)
         # a supervisor's ledger has answers for requests of its workers' too: each is answered once
-        told: set[bytes] = set()
+        answered: set[bytes] = set()
         for one in batch:
-            await self._insist("answering for a process", one, lambda one: takeover.answer_started(one, told))
+            await self._insist(
+                "answering for a process", one, lambda one: takeover.answer_started(one, answered)
+            )
         # the newest ledger first: what it has copied is known when the first ledger of that is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
