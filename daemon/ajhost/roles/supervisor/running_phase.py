@@ -15,7 +15,6 @@ from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTE
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
 from ajhost.roles.process_specs import GenerationSpec
-from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.control_socket import Decision
@@ -125,10 +124,10 @@ class Running(SupervisorPhase, LivenessEvents):
     def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
         self._pool.recycle(worker, why)
 
-    def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
+    def apply_generation(self, spec: GenerationSpec) -> None:
         self._spec = spec
         self._poison_tasks.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
-        self._standby.apply_generation(spec, queues)
+        self._standby.apply_generation(spec, self._pool.generations.queues)
 
     # -- time -----------------------------------------------------------------------------------
 

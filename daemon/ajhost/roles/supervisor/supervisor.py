@@ -285,7 +285,7 @@ class Supervisor(PoolEvents):
         if settings.signature != self._settings.signature:
             _log.warning("%s", describe_signatures(settings.signature))
         self._settings = settings
-        self._phase.apply_generation(spec, self._generations.queues)
+        self._phase.apply_generation(spec)
         self._pool.access.adopt(settings.nats)
 
     # -- what it says of itself ------------------------------------------------------------------

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from ajhost.ledger.view import Ledger
 from ajhost.roles.process_specs import GenerationSpec
-from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.readiness import starting_text
 from ajhost.roles.supervisor.shutdown import Shutdown
@@ -51,7 +50,7 @@ class SupervisorPhase:
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
         """There is none."""
 
-    def apply_generation(self, spec: GenerationSpec, queues: Sequence[TokenQueue]) -> None:
+    def apply_generation(self, spec: GenerationSpec) -> None:
         """Takes the handlers and limits of a reload."""
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
