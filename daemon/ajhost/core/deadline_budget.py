@@ -5,7 +5,7 @@ fraction, and `tried` to the time of the same clock just before the call. So *he
 does not depend on the difference between the clocks. *header - now* is right even if the request was on its way for
 long, provided that the clocks agree.
 
-`roles/worker/deadline_enforcement.py` keeps the time; for a worker that hangs `roles/supervisor/deadline_keeper.py`.
+`roles/worker/deadline_enforcement.py` keeps the time; for a worker that hangs `roles/supervisor/overdue_answers.py`.
 """
 
 from __future__ import annotations

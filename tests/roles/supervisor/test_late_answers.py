@@ -18,7 +18,7 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.ledger.layout import Word
 from ajhost.protocol.outcome import Failed
 from ajhost.roles.supervisor import cancel
-from ajhost.roles.supervisor.deadline_keeper import DeadlineKeeper
+from ajhost.roles.supervisor.overdue_answers import OverdueAnswers
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from tests.support.host_parts import HostParts, frame
 
@@ -74,12 +74,12 @@ def cancelled(parts: HostParts, worker: Sleeper) -> None:
 
 
 def overdue(parts: HostParts, worker: Sleeper) -> None:
-    keeper, still = (
-        DeadlineKeeper(parts.standby),
+    answers, still = (
+        OverdueAnswers(parts.standby),
         partial(processes.standing_still, worker.pidfd, worker.pid, 5.0),
     )
     for _ in range(2):
-        keeper.check(worker.ledger, time.monotonic_ns(), 0, still=still)
+        answers.check(worker.ledger, time.monotonic_ns(), 0, still=still)
 
 
 @pytest.mark.parametrize("answer_for", [cancelled, overdue])
@@ -116,9 +116,9 @@ async def test_what_waits_at_a_worker_that_hangs_is_left_to_a_consumer_that_clai
         return take_back(self, entry, seq)
 
     monkeypatch.setattr(LockedLedger, "take_back", late)
-    keeper = DeadlineKeeper(parts.standby)
+    answers = OverdueAnswers(parts.standby)
     for _ in range(2):
-        keeper.check(owner, time.monotonic_ns(), 0, still=lambda: nullcontext(True))
+        answers.check(owner, time.monotonic_ns(), 0, still=lambda: nullcontext(True))
     await parts.settle()
     assert parts.answers == {}
     assert not owner.is_revoked(index, 1)

@@ -32,9 +32,9 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.connection_status import ConnectionState
 from ajhost.ledger.layout import Word
-from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.life_signs import Heartbeats, Membership, Reading
 from ajhost.roles.supervisor.memory_limit import MemoryLimit
+from ajhost.roles.supervisor.overdue_answers import TICK_NS, OverdueAnswers
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 from ajhost.settings.values import WorkerSettings
@@ -89,7 +89,7 @@ class LivenessMonitor:
         self._watched: dict[int, _Watched] = {}
         self.calm = False
         """Whether everybody was beating at the last check."""
-        self._deadlines = DeadlineKeeper(standby)
+        self._overdue = OverdueAnswers(standby)
         self._stacks = StacksGate(standby.ledger.words[Word.STACKS_TOLD :])
         self._connected_since_ns = self._took_over_ns = 0
         self._memory = MemoryLimit(guard)
@@ -103,7 +103,7 @@ class LivenessMonitor:
         living = [worker for worker in workers if worker.pid and not worker.dead]
         for serial in self._watched.keys() - {worker.serial for worker in living}:
             del self._watched[serial]
-            self._deadlines.forget(serial)
+            self._overdue.forget(serial)
         self._note_connected(living, now)
         never_beat_ns = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
         for worker in living:
@@ -126,7 +126,7 @@ class LivenessMonitor:
     def _keep_deadlines(self, worker: WorkerProcess, now: float, late: float) -> None:
         """Answers what is past its deadline, also if this process was held up itself."""
         hangs, now_ns = worker.hangs, int(now * 1e9)
-        answered = self._deadlines.check(
+        answered = self._overdue.check(
             worker.ledger,
             now_ns,
             TICK_NS if hangs else 0,

@@ -15,8 +15,8 @@ from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.core.recovery_rules import Fact
 from ajhost.core.timings import STOP_LIMIT
 from ajhost.ledger.layout import LedgerError
-from ajhost.roles.supervisor.deadline_keeper import TICK_NS, DeadlineKeeper
 from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, stored_key
+from ajhost.roles.supervisor.overdue_answers import TICK_NS, OverdueAnswers
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby
@@ -39,7 +39,7 @@ class PreviousStart:
         self._orphans: dict[int, Orphan] = {}
         self._queued: list[Remains] = []
         """Recovered but for what is QUEUED, whose tokens the orphans of the same start still pass round."""
-        self._deadlines = DeadlineKeeper(standby)
+        self._overdue = OverdueAnswers(standby)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -130,7 +130,7 @@ class PreviousStart:
         """
         for orphan in self._orphans.values():
             orphan.duplicate_socket()
-            self._deadlines.check(
+            self._overdue.check(
                 orphan.ledger,
                 now_ns,
                 TICK_NS,

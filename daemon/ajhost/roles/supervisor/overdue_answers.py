@@ -19,7 +19,7 @@ TICK_NS = nanoseconds(CHECK_INTERVAL)
 _EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("its worker did not answer in time")
 
 
-class DeadlineKeeper:
+class OverdueAnswers:
     """Answers on living ledgers, so only what two looks have found alike: the owner may be about to answer."""
 
     def __init__(self, standby: Standby) -> None:

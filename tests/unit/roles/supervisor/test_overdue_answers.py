@@ -10,7 +10,7 @@ from ajhost.ledger.layout import Word
 from ajhost.ledger.view import Entry, Ledger
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Outcome
-from ajhost.roles.supervisor.deadline_keeper import DeadlineKeeper
+from ajhost.roles.supervisor.overdue_answers import OverdueAnswers
 from ajhost.roles.supervisor.standby import Standby
 from tests.support.memory_ledger import ledger_in_memory
 
@@ -36,8 +36,8 @@ def answers() -> Answers:
 
 
 @pytest.fixture
-def overdue(answers: Answers) -> DeadlineKeeper:
-    return DeadlineKeeper(cast("Standby", answers))
+def overdue(answers: Answers) -> OverdueAnswers:
+    return OverdueAnswers(cast("Standby", answers))
 
 
 def owner(*, beat_ago: int, overdue_for: int) -> LedgerWriter:
@@ -62,7 +62,7 @@ def owner(*, beat_ago: int, overdue_for: int) -> LedgerWriter:
     ],
 )
 def test_it_is_answered_once_two_looks_have_found_it_or_would_have(
-    overdue: DeadlineKeeper, answers: Answers, beat_ago: int, overdue_for: int, in_time: bool, looks: int
+    overdue: OverdueAnswers, answers: Answers, beat_ago: int, overdue_for: int, in_time: bool, looks: int
 ) -> None:
     ledger = owner(beat_ago=beat_ago, overdue_for=overdue_for)
     needed = 0
@@ -75,7 +75,7 @@ def test_it_is_answered_once_two_looks_have_found_it_or_would_have(
 
 
 def test_an_owner_that_beats_again_in_between_is_found_anew(
-    overdue: DeadlineKeeper, answers: Answers
+    overdue: OverdueAnswers, answers: Answers
 ) -> None:
     ledger = owner(beat_ago=150, overdue_for=10)
     overdue.check(ledger, NOW, 0)
