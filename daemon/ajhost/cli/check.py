@@ -17,7 +17,7 @@ from ajhost.settings.configuration_files import ignored_files
 from ajhost.settings.values import Settings
 
 if TYPE_CHECKING:
-    from ajhost.adapters.nats.server_check import Findings
+    from ajhost.adapters.nats.connect_check import Findings
     from ajhost.roles.start_rehearsal import Rehearsal
 
 _EPILOG = """\b
@@ -101,7 +101,7 @@ def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
 
 
 async def _try_servers(settings: Settings) -> Findings:
-    from ajhost.adapters.nats.server_check import try_servers
+    from ajhost.adapters.nats.connect_check import try_servers
     from ajhost.protocol.subjects import host_subjects
 
     subjects = host_subjects([h.route for h in settings.handlers], settings.nats.catchall)
