@@ -22,7 +22,7 @@ from ajhost.adapters.daemon_threads import start_daemon_thread
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.lifespan_kinds import LIFESPAN_THREAD, manager_of
-from ajhost.roles.worker.background_work import is_library
+from ajhost.roles.worker.left_running import is_library
 from ajhost.roles.worker.retirement import LIFESPAN_ENDED
 from ajhost.settings.values import PythonSettings
 

@@ -26,7 +26,7 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.worker import forked_child
-from ajhost.roles.worker.background_work import Background
+from ajhost.roles.worker.left_running import LeftRunning
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.heartbeat import Heartbeat
 from ajhost.roles.worker.lifespan_runner import LifespanFailed, LifespanRunner
@@ -50,7 +50,7 @@ class Worker:
             self._lifespan = LifespanRunner(
                 python, described, parts.retirement.ask, self.heartbeat.from_thread
             )
-        self._background: Background | None = None
+        self._left_running: LeftRunning | None = None
         """Once it has joined: what handlers leave behind, and not what the application's start has."""
 
     async def run(self) -> int:
@@ -78,7 +78,7 @@ class Worker:
         if self._lifespan is not None:
             parts.watchdog.extend(time.monotonic() + self._spec.python.start_timeout)
             parts.intake.state = await self._lifespan.enter()
-        self._background = Background(parts.loop)
+        self._left_running = LeftRunning(parts.loop)
         # here, since with the first task it is no longer to be told from what that takes
         parts.ledger.words[Word.SIZE_AT_START] = proc.resident_bytes(os.getpid())
         await parts.group.connect()
@@ -95,8 +95,8 @@ class Worker:
         drain = Drain(parts)
         end = parts.loop.time() + self._spec.workers.drain_timeout
         await drain.run(end)
-        if self._background is not None:
-            await self._background.wait(end, self._ending.hurry)
+        if self._left_running is not None:
+            await self._left_running.wait(end, self._ending.hurry)
         if self._lifespan is not None:
             parts.watchdog.extend(time.monotonic() + self._spec.python.stop_timeout)
             await self._lifespan.exit()

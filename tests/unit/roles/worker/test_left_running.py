@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ajhost.roles.worker.background_work import Background
+from ajhost.roles.worker.left_running import LeftRunning
 
 LIBRARY = """
 def work(jobs):
@@ -47,13 +47,13 @@ async def test_a_librarys_thread_that_waits_for_work_is_no_work_that_was_left(
     start: Callable[[], Awaitable[Callable[[], object]]],
 ) -> None:
     loop = asyncio.get_running_loop()
-    background = Background(loop)
+    left_running = LeftRunning(loop)
     before = set(threading.enumerate())
     stop = await start()
     try:
         assert set(threading.enumerate()) - before  # others may end meanwhile
         async with asyncio.timeout(30):
-            await background.wait(loop.time() + 60, asyncio.Event())
+            await left_running.wait(loop.time() + 60, asyncio.Event())
     finally:
         stop()
 
@@ -62,13 +62,13 @@ async def test_a_thread_of_the_applications_that_waits_for_work_is_waited_for_an
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     loop = asyncio.get_running_loop()
-    background = Background(loop)
+    left_running = LeftRunning(loop)
     jobs: queue.Queue[None] = queue.Queue()
     thread = threading.Thread(target=lambda: jobs.get(), name="consumer")
     thread.start()
     try:
         with caplog.at_level(logging.WARNING, "ajhost.worker"):
-            await background.wait(loop.time() + 0.2, asyncio.Event())
+            await left_running.wait(loop.time() + 0.2, asyncio.Event())
         assert "1 threads of handlers are cut: consumer" in caplog.text
     finally:
         jobs.put(None)

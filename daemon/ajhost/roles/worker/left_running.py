@@ -30,7 +30,7 @@ _TIMER = vars(uvloop.loop)["TimerHandle"]
 """What `call_later` of a worker's loop returns."""
 
 
-class Background:
+class LeftRunning:
     """Tasks and threads that handlers start and leave behind when they return."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
