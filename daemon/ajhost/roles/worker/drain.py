@@ -1,4 +1,5 @@
-"""A worker's drain: it leaves the queue group, finishes what it holds, and has its last replies confirmed."""
+"""A worker's drain: it leaves the queue group, finishes what it holds, has its last replies confirmed, and waits for
+what handlers left running. All of it ends at `drain_timeout`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import time
 from ajhost.core.timings import CLOSE_LIMIT, FLUSH_LIMIT, POLL_INTERVAL, POLL_INTERVAL_LAST
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import GroupLeft
+from ajhost.roles.worker.left_running import LeftRunning
 from ajhost.roles.worker.parts import WorkerParts
 
 _log = logging.getLogger("ajhost.worker")
@@ -22,9 +24,10 @@ class Drain:
         self._parts, self._ending, self._out = parts, parts.ending, parts.transport.out
         self._leaving = asyncio.create_task(self._leave())
 
-    async def run(self, end: float) -> None:
-        """Until nothing is held; past `end` (s, on the loop's clock) what is left is answered for."""
+    async def run(self, left_running: LeftRunning | None) -> None:
+        """Until nothing is held or `left_running`; past `drain_timeout` what is left is answered for, or cut."""
         loop = asyncio.get_running_loop()
+        end = loop.time() + self._parts.spec.workers.drain_timeout
         while not self._done():
             left = end - loop.time()
             if left <= 0 or self._ending.hurry.is_set():
@@ -37,6 +40,8 @@ class Drain:
                 break
             await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)
+        if left_running is not None:
+            await left_running.wait(end, self._ending.hurry)
 
     def close(self) -> None:
         """The group need not be left any more: the connection is closed."""

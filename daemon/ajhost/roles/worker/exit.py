@@ -1,6 +1,6 @@
 """The exit of a worker's process: `atexit` runs, logs and streams are flushed, all within a limit.
 
-Before that the worker drains (`drain.py`), and waits for what handlers left running (`left_running.py`).
+Before that the worker drains (`drain.py`), which includes what handlers left running (`left_running.py`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import inspect
 import logging
 import queue
 import sys
-import sysconfig
 import threading
 import traceback
 from types import FrameType
@@ -20,11 +19,10 @@ from typing import Any
 import uvloop.loop
 
 from ajhost.adapters.logs.log_record import CURRENT_TASK
-from ajhost.adapters.own_code import PACKAGE
+from ajhost.adapters.own_code import PACKAGE, is_library
 from ajhost.core.timings import POLL_INTERVAL
 
 _log = logging.getLogger("ajhost.worker")
-_STDLIB = f"{sysconfig.get_path('stdlib')}/"
 _SHOWN = 5
 _TIMER = vars(uvloop.loop)["TimerHandle"]
 """What `call_later` of a worker's loop returns."""
@@ -115,11 +113,6 @@ def _callback(timer: asyncio.TimerHandle) -> tuple[bool, str]:
     if code is None:  # `print`, but not the method of a future that is written in C
         return inspect.ismodule(getattr(function, "__self__", None)), getattr(function, "__name__", "?")
     return not is_library(code.co_filename), function.__qualname__
-
-
-def is_library(file: str) -> bool:
-    """Whether a file of code is Python's, a library's or the host's, and no application's."""
-    return file.startswith((PACKAGE, _STDLIB)) or "-packages/" in file
 
 
 def _is_own(task: asyncio.Task[Any]) -> bool:

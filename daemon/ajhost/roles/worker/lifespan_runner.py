@@ -19,10 +19,10 @@ from typing import Any
 
 from ajhost import api
 from ajhost.adapters.daemon_threads import start_daemon_thread
+from ajhost.adapters.own_code import is_library
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.lifespan_kinds import LIFESPAN_THREAD, manager_of
-from ajhost.roles.worker.left_running import is_library
 from ajhost.roles.worker.retirement import LIFESPAN_ENDED
 from ajhost.settings.values import PythonSettings
 

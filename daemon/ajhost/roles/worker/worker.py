@@ -26,9 +26,9 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.worker import forked_child
-from ajhost.roles.worker.left_running import LeftRunning
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.heartbeat import Heartbeat
+from ajhost.roles.worker.left_running import LeftRunning
 from ajhost.roles.worker.lifespan_runner import LifespanFailed, LifespanRunner
 from ajhost.roles.worker.parts import WorkerParts
 
@@ -93,10 +93,7 @@ class Worker:
         if not self._pull_while_leaving:
             parts.consumer.end()
         drain = Drain(parts)
-        end = parts.loop.time() + self._spec.workers.drain_timeout
-        await drain.run(end)
-        if self._left_running is not None:
-            await self._left_running.wait(end, self._ending.hurry)
+        await drain.run(self._left_running)
         if self._lifespan is not None:
             parts.watchdog.extend(time.monotonic() + self._spec.python.stop_timeout)
             await self._lifespan.exit()
