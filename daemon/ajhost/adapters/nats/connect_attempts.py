@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import errno
 import logging
 import socket
 import ssl
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from ajhost.adapters.nats.certificate_stores import stores
 from ajhost.adapters.nats.credentials import Credentials, CredentialsUnusable, LogInData, wants_tls
 from ajhost.adapters.nats.happy_eyeballs import Unreachable, open_first
 from ajhost.adapters.nats.interfaces import Driver, ServerRefused, Sink
-from ajhost.adapters.nats.log_in import log_in
+from ajhost.adapters.nats.log_in import log_in, lost, refusal
 from ajhost.adapters.nats.private_ledger import private_ledger
 from ajhost.adapters.nats.resolver import Resolver
 from ajhost.adapters.nats.transport import LedgerTransport
@@ -29,7 +26,6 @@ from ajhost.core.connection_table import (
     Sealed,
     Unresolved,
 )
-from ajhost.core.server_errors import reason_of
 from ajhost.core.server_pool import Address, Server, literal
 from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import SCOUT_LIMIT
@@ -120,23 +116,12 @@ class ConnectAttempts:
         except (InfoError, FrameError) as error:
             return Lost(Reason.PROTOCOL, f"{server}: {error}")
         except OSError as error:
-            return _lost(server, error)
+            return lost(server, error)
         return Sealed(address)
 
     async def log_in(self, transport: LedgerTransport, server: Server) -> ConnectionFailed | None:
         """Shows our credentials; None when the server has let us in."""
-        try:
-            await log_in(transport, self.info, self._data, self._name)
-        except ServerRefused as error:
-            # an answer to our credentials, whatever its text
-            failed = refusal(server, str(error), Reason.AUTHORIZATION)
-            why = self._data.creds.why_not_valid(time.time()) if self._data.creds is not None else ""
-            return dataclasses.replace(failed, text=f"{failed.text}; {why}") if why else failed
-        except (InfoError, FrameError) as error:
-            return Lost(Reason.PROTOCOL, f"{server}: {error}")
-        except OSError as error:
-            return _lost(server, error)
-        return None
+        return await log_in(transport, server, self.info, self._data, self._name)
 
     async def _open(self, transport: LedgerTransport, sock: socket.socket) -> None:
         try:
@@ -189,19 +174,6 @@ async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
         return Scouted(server, False)
     finally:
         transport.close()
-
-
-def refusal(server: Server, text: str, unknown: Reason) -> ConnectionFailed:
-    """What a server's `-ERR` in place of a log-in means; `unknown`: when nobody knows its text."""
-    reason = reason_of(text) or unknown
-    kind = Refused if reason in (Reason.TLS, Reason.AUTHORIZATION, Reason.LIMIT) else Lost
-    return kind(reason, f"{server}: {text}")
-
-
-def _lost(server: Server, error: OSError) -> ConnectionFailed:
-    if error.errno in (errno.EMFILE, errno.ENFILE):
-        return Lost(Reason.RESOURCES, (error.strerror or "").lower())
-    return Lost(Reason.ENDED, f"{server}: {(error.strerror or str(error)).lower()}")
 
 
 def _tls_text(error: Exception, ca: Path | None) -> str:

@@ -1,4 +1,5 @@
 """The log-in: nats-py's CONNECT, with our credentials and the server's nonce signed; then the answer to a PING.
+A refusal is told with what is wrong with a JWT: it has expired, or is not valid yet.
 
 A client object of nats-py serves one log-in and opens nothing: the connection is ours (`adapters/nats/connection.py`).
 What it takes from the arguments of `connect` and from a server's INFO is put into it. Its names are private; the tests
@@ -7,24 +8,41 @@ say when a later nats-py has others. Source: nats-py 2.16, `Client._connect_comm
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import time
+
 from nats.aio.client import Client, RawCredentials
 
 from ajhost.adapters.nats.credentials import LogInData
-from ajhost.adapters.nats.interfaces import ServerRefused, error_text
+from ajhost.adapters.nats.interfaces import error_text
 from ajhost.adapters.nats.transport import LedgerTransport
-from ajhost.protocol.server_info import ServerInfo
+from ajhost.core.connection_table import ConnectionFailed, Lost, Refused
+from ajhost.core.server_errors import reason_of
+from ajhost.core.server_pool import Server
+from ajhost.ledger.connection_status import Reason
+from ajhost.protocol.frames import FrameError
+from ajhost.protocol.server_info import InfoError, ServerInfo
 
 
-async def log_in(transport: LedgerTransport, info: ServerInfo, data: LogInData, name: str) -> None:
-    """Logs in with `data` at a server that has sent `info`; returns when the server has accepted.
-
-    :raises ServerRefused: when it does not, with its own text. :raises ConnectionError: when it hangs up.
-    """
-    transport.out.command(connect_line(info, data, name) + b"PING\r\n")
-    await transport.out.drain()
-    answer = await transport.read_answer()
-    if answer.startswith(b"-ERR"):
-        raise ServerRefused(error_text(answer))
+async def log_in(
+    transport: LedgerTransport, server: Server, info: ServerInfo, data: LogInData, name: str
+) -> ConnectionFailed | None:
+    """Logs in with `data` at a server that has sent `info`; None when the server has accepted."""
+    try:
+        transport.out.command(connect_line(info, data, name) + b"PING\r\n")
+        await transport.out.drain()
+        answer = await transport.read_answer()
+    except (InfoError, FrameError) as error:
+        return Lost(Reason.PROTOCOL, f"{server}: {error}")
+    except OSError as error:
+        return lost(server, error)
+    if not answer.startswith(b"-ERR"):
+        return None
+    # an answer to our credentials, whatever its text
+    failed = refusal(server, error_text(answer), Reason.AUTHORIZATION)
+    why = data.creds.why_not_valid(time.time()) if data.creds is not None else ""
+    return dataclasses.replace(failed, text=f"{failed.text}; {why}") if why else failed
 
 
 def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
@@ -52,3 +70,16 @@ def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
         client._nkeys_seed_str = data.seed
         client._setup_nkeys_connect()
     return client._connect_command()
+
+
+def refusal(server: Server, text: str, unknown: Reason) -> ConnectionFailed:
+    """What a server's `-ERR` in place of a log-in means; `unknown`: when nobody knows its text."""
+    reason = reason_of(text) or unknown
+    kind = Refused if reason in (Reason.TLS, Reason.AUTHORIZATION, Reason.LIMIT) else Lost
+    return kind(reason, f"{server}: {text}")
+
+
+def lost(server: Server, error: OSError) -> ConnectionFailed:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return Lost(Reason.RESOURCES, (error.strerror or "").lower())
+    return Lost(Reason.ENDED, f"{server}: {(error.strerror or str(error)).lower()}")
