@@ -91,19 +91,19 @@ class KnownServer:
     def __init__(self, restart_window: RestartWindow) -> None:
         self._restart_window = restart_window
         self._known: str | None = None
-        self._absent = self.changed = False
+        self._unreachable = self.changed = False
 
-    def absent(self) -> None:
+    def unreachable(self) -> None:
         """No server could be reached."""
-        self._absent = True
+        self._unreachable = True
 
-    def left(self) -> None:
-        """The server is left on purpose, while it serves others still: nobody has to come back for that."""
+    def left_on_purpose(self) -> None:
+        """This process leaves the server, which serves others still: no requester has to come back for that."""
         self._known = None
 
-    def met(self, info: ServerInfo, now: float) -> None:
+    def greeted_by(self, info: ServerInfo, now: float) -> None:
         """A server has greeted us."""
         found = info.server_id
         replaced = self._restart_window.server_seen(found.encode(), now, clustered=info.clustered)
-        self.changed = self._absent or replaced or self._known not in (None, found)
-        self._known, self._absent = found, False
+        self.changed = self._unreachable or replaced or self._known not in (None, found)
+        self._known, self._unreachable = found, False

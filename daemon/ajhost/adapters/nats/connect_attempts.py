@@ -63,7 +63,7 @@ class ConnectAttempts:
         self._tls_first = settings.tls is not None and settings.tls.first
         self._ca = settings.tls.ca if settings.tls is not None else None
 
-    async def get_in(
+    async def connect(
         self, transport: LedgerTransport, server: Server
     ) -> Unresolved | ConnectionFailed | None:
         """All steps, one after another; None when the server has let us in."""
@@ -97,13 +97,13 @@ class ConnectAttempts:
             return Refused(Reason.CREDENTIALS, str(error))
         except Unreachable as error:
             if error.event.reason is not Reason.RESOURCES:
-                transport.server.absent()
+                transport.server.unreachable()
             return error.event
         except OSError as error:
             return Lost(Reason.RESOURCES, (error.strerror or str(error)).lower())
         try:
             await self._open(transport, sock)
-            await self._greet(transport, server)
+            await self._receive_info(transport, server)
         except (ssl.SSLError, ssl.CertificateError) as error:
             text = _tls_text(error, self._ca)
             if self._tls_first and getattr(error, "reason", None) == "WRONG_VERSION_NUMBER":
@@ -130,10 +130,12 @@ class ConnectAttempts:
             transport.close()
             raise
 
-    async def _greet(self, transport: LedgerTransport, server: Server) -> None:
+    async def _receive_info(self, transport: LedgerTransport, server: Server) -> None:
+        """Receives INFO, before or behind the TLS handshake, if there is to be one."""
         context = self._data.tls
-        if self._tls_first and context is not None:
-            await transport.seal(context, server.certificate_name)
+        first = context if self._tls_first else None
+        if first is not None:
+            await transport.seal(first, server.certificate_name)
         try:
             self.info = await transport.read_info()
         except ConnectionError as error:
@@ -143,8 +145,7 @@ class ConnectAttempts:
                 ) from error
             raise
         self.largest_request = self.info.largest_request
-        sealed = self._tls_first and context is not None
-        if sealed:
+        if first is not None:
             return
         if self._tls_wanted:
             # whatever INFO says: who could change it could also read what we send next

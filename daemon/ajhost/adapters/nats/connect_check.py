@@ -98,7 +98,7 @@ class _Trial(Driver):
     async def run(self, server: Server, subjects: Sequence[str]) -> list[str]:
         """What is wrong."""
         try:
-            if (failed := await self._attempts.get_in(self._transport, server)) is not None:
+            if (failed := await self._attempts.connect(self._transport, server)) is not None:
                 return [failed.text]
             self._look_at_expiries()
             problems = await self._permissions(subjects)

@@ -341,7 +341,7 @@ class Connection(Driver):
                 await self._unsubscribe()
         except TimeoutError:
             pass
-        self.transport.server.left()
+        self.transport.server.left_on_purpose()
         return Lost(reason, REASON_TEXTS[reason])
 
     # -- what it looks like ---------------------------------------------------------------------------

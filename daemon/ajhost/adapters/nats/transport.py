@@ -115,7 +115,7 @@ class LedgerTransport:
         if line.startswith(b"-ERR"):
             raise ServerRefused(error_text(line))
         info = read_info(line)
-        self.server.met(info, self._loop.time())
+        self.server.greeted_by(info, self._loop.time())
         self._apply_limits(info, info.max_payload)
         return info
 
