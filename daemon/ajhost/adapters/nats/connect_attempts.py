@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -102,7 +101,7 @@ class ConnectAttempts:
         except OSError as error:
             return Lost(Reason.RESOURCES, (error.strerror or str(error)).lower())
         try:
-            await self._open(transport, sock)
+            await transport.open(sock)
             await self._receive_info(transport, server)
         except (ssl.SSLError, ssl.CertificateError) as error:
             text = _tls_text(error, self._ca)
@@ -122,13 +121,6 @@ class ConnectAttempts:
     async def log_in(self, transport: LedgerTransport, server: Server) -> ConnectionFailed | None:
         """Shows our credentials; None when the server has let us in."""
         return await log_in(transport, server, self.info, self._data, self._name)
-
-    async def _open(self, transport: LedgerTransport, sock: socket.socket) -> None:
-        try:
-            await transport.open(sock)
-        except BaseException:
-            transport.close()
-            raise
 
     async def _receive_info(self, transport: LedgerTransport, server: Server) -> None:
         """Receives INFO, before or behind the TLS handshake, if there is to be one."""

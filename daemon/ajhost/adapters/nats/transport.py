@@ -87,10 +87,14 @@ class LedgerTransport:
         self._socket_lost_at = 0.0
         self._lines.begin()
         self._sock = sock
-        self._guard = SocketGuard(sock)
         self._received_before = -1
-        self.out.attach(sock)
-        await self._sink.opened(sock)
+        try:
+            self._guard = SocketGuard(sock)
+            self.out.attach(sock)
+            await self._sink.opened(sock)
+        except BaseException:
+            self.close()
+            raise
         self._start_reading()
 
     async def seal(self, context: ssl.SSLContext, server_hostname: str) -> None:
