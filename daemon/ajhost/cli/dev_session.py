@@ -27,7 +27,7 @@ from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
 from ajhost.protocol.reply_encoding import error_of
 from ajhost.protocol.safe_text import printable
-from ajhost.settings.redact import without_userinfo
+from ajhost.protocol.secret_masking import without_userinfo
 from ajhost.settings.toml_writer import development_sections, toml_text
 
 DRAIN = 0.3

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-NKEY_SEED = r"\bS[ACNOPUX][A-Z2-7]{56}\b"
-"""S, its kind, base32 (github.com/nats-io/nkeys)."""
-# user, password or token in a URL, and seeds
-_SECRET = re.compile(rf"(?<=://)[^\s/\"']+(?=@)|{NKEY_SEED}")
+from ajhost.protocol.secret_masking import without_secrets
+
 MISLEADING = (
     "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
     "\U000e0001\U000e0020-\U000e007f"
@@ -23,11 +21,6 @@ def clean(text: str) -> str:
     if not text.isprintable():
         text = _CONTROL.sub(_escaped, text)
     return without_secrets(text)
-
-
-def without_secrets(text: str) -> str:
-    """`text` with `***` in the place of what stands before the host of an address, and of seeds."""
-    return _SECRET.sub("***", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

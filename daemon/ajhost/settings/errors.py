@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from ajhost.protocol.secret_masking import hidden, may_be_secret
+
+_LONGEST = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +42,32 @@ class InvalidValue(ValueError):
         super().__init__(f"found {found}, allowed: {allowed}")
         self.found = found
         self.allowed = allowed
+
+
+def shown(value: object) -> str:
+    """What was found, for a problem's text."""
+    if isinstance(value, str) and may_be_secret(value):
+        return hidden(value)
+    match value:
+        case None:
+            return "nothing"
+        case Mapping():
+            return "a table"
+        case list():
+            return "a list" if value else "an empty list"
+        case bool() | str():
+            text = json.dumps(value, ensure_ascii=False)
+        case int() if value.bit_length() > _LONGEST * 3:
+            text = f"a number of {value.bit_length()} bits"  # Python writes no more than 4300 digits
+        case _:
+            text = str(value)
+    return _short(text)
+
+
+def quoted(text: str) -> str:
+    """A text as JSON, cut where it is long."""
+    return _short(json.dumps(text, ensure_ascii=False))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

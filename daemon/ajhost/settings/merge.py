@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ajhost.settings import environment, redact
+from ajhost.settings import environment
 from ajhost.settings.configuration_files import (
     TomlError,
     configuration_files,
@@ -17,7 +17,8 @@ from ajhost.settings.configuration_files import (
     parse_toml,
     read_whole,
 )
-from ajhost.settings.errors import InvalidValue, Problem
+from ajhost.protocol.secret_masking import hidden, may_be_secret
+from ajhost.settings.errors import InvalidValue, Problem, quoted
 from ajhost.settings.schema import DEEPEST
 
 _READABLE = "a TOML file that this user can read"
@@ -158,8 +159,8 @@ def key_text(path: KeyPath) -> str:
             text += f"[{part}]"
             continue
         is_route = index == 1 and path[0] == "handlers"
-        name = part if _BARE.match(part) and not is_route else redact.quoted(part)
-        if redact.may_be_secret(part):
-            name = f"({redact.hidden(part)})"
+        name = part if _BARE.match(part) and not is_route else quoted(part)
+        if may_be_secret(part):
+            name = f"({hidden(part)})"
         text += f".{name}" if text else name
     return text

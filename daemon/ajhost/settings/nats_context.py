@@ -16,9 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ajhost.settings import parse, redact
+from ajhost.settings import parse
 from ajhost.settings.configuration_files import read_whole
-from ajhost.settings.errors import InvalidValue, Problem
+from ajhost.settings.errors import InvalidValue, Problem, shown
 from ajhost.settings.secret_files import Files
 from ajhost.settings.values import NatsSettings, TlsSettings
 
@@ -59,7 +59,7 @@ def load_context(
     :raises InvalidValue: when there is no such context, or its file cannot be read.
     """
     if not name or "/" in name or ".." in name or "\0" in name:
-        raise InvalidValue(redact.shown(name), "the name of a NATS context")
+        raise InvalidValue(shown(name), "the name of a NATS context")
     file = context_file(name, environ)
     fields = _read(name, file)
     return _Reader(file, fields, environ, credentials).settings()
@@ -71,9 +71,9 @@ def _read(name: str, file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         known = sorted(path.stem for path in file.parent.glob("*.json"))
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {redact.shown(near[0])}?" if near else ""
-        allowed = ", ".join(map(redact.shown, known)) or f"none: there are no contexts in {file.parent}"
-        raise InvalidValue(f"{redact.shown(name)}, but no {file}", allowed + hint) from None
+        hint = f"; did you mean {shown(near[0])}?" if near else ""
+        allowed = ", ".join(map(shown, known)) or f"none: there are no contexts in {file.parent}"
+        raise InvalidValue(f"{shown(name)}, but no {file}", allowed + hint) from None
     except OSError as error:
         raise InvalidValue(
             f"{file}: {(error.strerror or str(error)).lower()}", "a file that this user can read"
@@ -147,7 +147,7 @@ class _Reader:
         if field not in _FIELDS:
             return InvalidValue(f"the field {field}, which is not supported", ", ".join(_FIELDS))
         if field == "tls_first":
-            return None if value is True else InvalidValue(redact.shown(value), "true or false")
+            return None if value is True else InvalidValue(shown(value), "true or false")
         if not isinstance(value, str):
             return InvalidValue("a value that is no text", "a text")
         scheme = (_SCHEME if field in _FILE_FIELDS else _VAULT).match(value)

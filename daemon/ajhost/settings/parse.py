@@ -11,8 +11,8 @@ from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.server_url import read_server_url
 from ajhost.protocol.subjects import reply_subjects
 from ajhost.protocol.task_record import LONGEST_TYPE
-from ajhost.settings.errors import InvalidValue
-from ajhost.settings.redact import hidden, quoted, shown, without_userinfo
+from ajhost.protocol.secret_masking import hidden, without_userinfo
+from ajhost.settings.errors import InvalidValue, quoted, shown
 
 _ROUTE = re.compile(r"[a-zA-Z0-9_:-]*\Z")
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)([KMGT]?)\Z")

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from ajhost.protocol.signature import read_key
-from ajhost.settings import parse, python_paths, redact
-from ajhost.settings.errors import InvalidValue
+from ajhost.settings import parse, python_paths
+from ajhost.protocol.secret_masking import hidden
+from ajhost.settings.errors import InvalidValue, shown
 from ajhost.settings.secret_files import Files
 from ajhost.settings.values import WorkerSettings
 
@@ -73,17 +74,17 @@ def _key(text: str, place: str = "") -> str:
         return read_key(text).hex()
     except ValueError as error:
         raise InvalidValue(
-            f"{place}{redact.hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
+            f"{place}{hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
         ) from None
 
 
 def _runtime(text: str) -> str:
     longest = _SOCKET_PATH - len(_CONTROL_NAME)
     if os.path.normpath(text) in _SYSTEM:
-        raise InvalidValue(redact.shown(text), "a directory of the host's own, like /run/ajhost")
+        raise InvalidValue(shown(text), "a directory of the host's own, like /run/ajhost")
     if not Path(text).is_absolute() or "\0" in text or len(str(Path(text)).encode()) > longest:
         raise InvalidValue(
-            redact.shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it"
+            shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it"
         )
     return text
 

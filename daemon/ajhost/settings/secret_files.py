@@ -15,8 +15,8 @@ from ajhost.protocol.credential_files import (
     read_user_credentials,
     read_word,
 )
-from ajhost.settings import redact
 from ajhost.settings.configuration_files import read_whole
+from ajhost.protocol.secret_masking import hidden, may_be_secret
 from ajhost.settings.errors import InvalidValue
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
@@ -61,7 +61,7 @@ class Files:
                 raise InvalidValue(
                     f"{name!r}, which is none of the unit's credentials"
                     if _is_name(name)
-                    else redact.hidden(name),
+                    else hidden(name),
                     f"one of those that it was given: {given}",
                 ) from None
             except (OSError, ValueError) as error:
@@ -71,7 +71,7 @@ class Files:
         what = (
             f"no file {Path(name).name!r}"
             if _is_name(name)
-            else f"the name of no file, {redact.hidden(name)},"
+            else f"the name of no file, {hidden(name)},"
         )
         raise InvalidValue(
             f"{what} in {where}", f"the name of a file that this user can read{as_it_is(name)}"
@@ -160,7 +160,7 @@ def _is_for_our_group(found: os.stat_result) -> bool:
 
 def _is_name(text: str) -> bool:
     """Whether a text looks like a file's name, with a directory or a suffix, and not like the secret itself."""
-    if len(text) > _LONGEST_NAME or redact.may_be_secret(text) or not _NAME.match(text):
+    if len(text) > _LONGEST_NAME or may_be_secret(text) or not _NAME.match(text):
         return False
     return "/" in text or _SUFFIX.search(text) is not None
 
@@ -191,7 +191,7 @@ def _text(path: Path) -> str:
 
 def absent(name: str, path: Path, error: OSError | ValueError) -> str:
     """As `_trouble`, for a name that may be something else than a path."""
-    return redact.hidden(name) if redact.may_be_secret(name) else _trouble(path, error)
+    return hidden(name) if may_be_secret(name) else _trouble(path, error)
 
 
 def _trouble(path: Path, error: OSError | ValueError) -> str:

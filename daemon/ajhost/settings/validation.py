@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ajhost.settings import redact
-from ajhost.settings.errors import InvalidValue
+from ajhost.protocol.secret_masking import hidden
+from ajhost.settings.errors import InvalidValue, shown
 from ajhost.settings.merge import KeyPath, MergedTables, key_text
 from ajhost.settings.schema import TABLES, Document, table_at
 from ajhost.settings.secret_files import Files
@@ -43,9 +43,9 @@ def _add_error(tables: MergedTables, details: Mapping[str, Any]) -> None:
     elif path[-1] in SECRET_KEYS:
         tables.add(path, "something else", _description(path))
     elif path[0] in _MAY_BE_SECRET and isinstance(details["input"], str):
-        tables.add(path, redact.hidden(details["input"]), _description(path))
+        tables.add(path, hidden(details["input"]), _description(path))
     else:
-        tables.add(path, redact.shown(details["input"]), _description(path))
+        tables.add(path, shown(details["input"]), _description(path))
 
 
 def _description(path: KeyPath) -> str:

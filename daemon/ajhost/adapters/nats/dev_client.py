@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from ajhost.core.timings import CALL_CONNECT_LIMIT
-from ajhost.settings.redact import without_userinfo
+from ajhost.protocol.secret_masking import without_userinfo
 
 _REQUESTS = ("CHORIA_AJ.H.T.>", "CHORIA.AJ.H.T.catchall")
 _REPLIES = "_INBOX.>"

@@ -8,7 +8,7 @@ from ajhost.adapters.linux import os_error_texts
 from ajhost.api import TerminateTask
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
-from ajhost.protocol.safe_text import without_secrets
+from ajhost.protocol.secret_masking import without_secrets
 from ajhost.roles.json_encoding import CannotEncode, encode
 
 _STDIN = 0
