@@ -82,7 +82,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
             echo_error(f"{settings.origin}: {problem}")
         return exit_status.BAD_CONFIGURATION
     if show:
-        from ajhost.settings.redact import redacted
+        from ajhost.settings.shown_settings import redacted
 
         echo(to_json(redacted(settings), 2))
     else:

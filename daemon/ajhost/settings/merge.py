@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ajhost.protocol.secret_masking import hidden, may_be_secret
 from ajhost.settings import environment
 from ajhost.settings.configuration_files import (
     TomlError,
@@ -17,7 +18,6 @@ from ajhost.settings.configuration_files import (
     parse_toml,
     read_whole,
 )
-from ajhost.protocol.secret_masking import hidden, may_be_secret
 from ajhost.settings.errors import InvalidValue, Problem, quoted
 from ajhost.settings.schema import DEEPEST
 

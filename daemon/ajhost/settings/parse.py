@@ -8,10 +8,10 @@ import re
 from urllib.parse import urlsplit
 
 from ajhost.protocol.reasons import FailureReason
+from ajhost.protocol.secret_masking import hidden, without_userinfo
 from ajhost.protocol.server_url import read_server_url
 from ajhost.protocol.subjects import reply_subjects
 from ajhost.protocol.task_record import LONGEST_TYPE
-from ajhost.protocol.secret_masking import hidden, without_userinfo
 from ajhost.settings.errors import InvalidValue, quoted, shown
 
 _ROUTE = re.compile(r"[a-zA-Z0-9_:-]*\Z")

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
+from ajhost.protocol.secret_masking import hidden
 from ajhost.protocol.signature import read_key
 from ajhost.settings import parse, python_paths
-from ajhost.protocol.secret_masking import hidden
 from ajhost.settings.errors import InvalidValue, shown
 from ajhost.settings.secret_files import Files
 from ajhost.settings.values import WorkerSettings

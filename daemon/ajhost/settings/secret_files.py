@@ -15,8 +15,8 @@ from ajhost.protocol.credential_files import (
     read_user_credentials,
     read_word,
 )
-from ajhost.settings.configuration_files import read_whole
 from ajhost.protocol.secret_masking import hidden, may_be_secret
+from ajhost.settings.configuration_files import read_whole
 from ajhost.settings.errors import InvalidValue
 
 _OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_IWOTH
@@ -59,20 +59,14 @@ class Files:
                 # only root may enter the directory; systemd passes its files to the service as credentials
                 given = ", ".join(sorted(path.name for path in self.credentials.iterdir())) or "none"
                 raise InvalidValue(
-                    f"{name!r}, which is none of the unit's credentials"
-                    if _is_name(name)
-                    else hidden(name),
+                    f"{name!r}, which is none of the unit's credentials" if _is_name(name) else hidden(name),
                     f"one of those that it was given: {given}",
                 ) from None
             except (OSError, ValueError) as error:
                 raise InvalidValue(_trouble(place, error), "a file that this user can read") from None
             return place
         where = " or ".join(dict.fromkeys(str(place.parent) for place in places))
-        what = (
-            f"no file {Path(name).name!r}"
-            if _is_name(name)
-            else f"the name of no file, {hidden(name)},"
-        )
+        what = f"no file {Path(name).name!r}" if _is_name(name) else f"the name of no file, {hidden(name)},"
         raise InvalidValue(
             f"{what} in {where}", f"the name of a file that this user can read{as_it_is(name)}"
         )

@@ -9,7 +9,7 @@ import pytest
 
 from ajhost.settings.errors import SettingsError
 from ajhost.settings.load import load
-from ajhost.settings.redact import redacted
+from ajhost.settings.shown_settings import redacted
 from tests.unit.settings.test_load import CREDS, HANDLER, SEED, load_text, problem_of, problems_of, write
 
 DAEMON = str(Path(__file__).parents[3] / "daemon")
