@@ -14,7 +14,7 @@ from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.supervisor.own_answers import OwnAnswers
+from ajhost.roles.supervisor.answer_records import OwnAnswers
 from ajhost.roles.worker.request import Request
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.route_concurrency import Route

@@ -34,8 +34,8 @@ from ajhost.roles.process_specs import GenerationSpec, connection_name
 from ajhost.roles.request_check import RequestChecker, too_large
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue, queue_of
+from ajhost.roles.supervisor.answer_records import OwnAnswers
 from ajhost.roles.supervisor.nats_service import ServiceResponder
-from ajhost.roles.supervisor.own_answers import OwnAnswers
 
 _log = logging.getLogger("ajhost.supervisor")
 _SERVICE = b"$SRV."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.protocol.outcome import Failed
-from ajhost.roles.supervisor.own_answers import OwnAnswers
+from ajhost.roles.supervisor.answer_records import OwnAnswers
 from tests.support.memory_ledger import ledger_in_memory
 
 COUNT = 50
