@@ -88,8 +88,8 @@ pip_install() {
 
 # As pip does at the end of an installation, but by all CPUs. Some packages hold modules for other versions of Python.
 compile_packages() {
-    "$1/bin/python" -m compileall -q -j 0 "$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-        >/dev/null 2>&1 || true
+    local -r ask='import sysconfig; print(sysconfig.get_path("purelib"))'
+    "$VENV/bin/python" -m compileall -q -j 0 "$("$VENV/bin/python" -c "$ask")" >/dev/null 2>&1 || true
 }
 
 # What the .venv depends on: what is declared, where it lies (an editable install holds the path), and its Python.
@@ -118,7 +118,7 @@ make_venv() {
     say "installing ajhost with its extra '$extra' into $VENV"
     rm -f "$STAMP"
     pip_install --no-compile --editable ".[$extra]" || fail "pip could not install ajhost[$extra]"
-    compile_packages "$VENV"
+    compile_packages
     extras=$extra
     [ "$extra" != test ] || extras="test demo docs"
     echo "$(fingerprint) $extras" >"$STAMP"
