@@ -63,18 +63,18 @@ class Deaths:
         pool, before = self.pool, self.count
         number = pool.fleet.generation
         pool.handle(Scale(number, 1))  # which ends the waiting of a crash loop
-        await until(lambda: any(m.pid for m in pool.members.values()))
-        for member in list(pool.members.values()):
+        await until(lambda: any(m.pid for m in pool.workers.values()))
+        for member in list(pool.workers.values()):
             os.kill(member.pid, signal.SIGKILL)
         await until(lambda: self.count > before)
 
     async def end(self) -> None:
         pool = self.pool
         pool.fleet.stopping = True
-        for member in list(pool.members.values()):
+        for member in list(pool.workers.values()):
             await until(lambda member=member: member.pid)  # type: ignore[misc]
             member.kill()
-        await until(lambda: not pool.members and not pool.busy)
+        await until(lambda: not pool.workers and not pool.busy)
         pool.generations.close_templates()
 
 
@@ -106,12 +106,12 @@ async def test_a_generation_whose_template_died_is_forgotten_with_its_last_worke
             pool.generations[number] = Generation(spec)
             template = await start(spec)
             pool.change_over(number, template)
-            await until(lambda: any(m.pid for m in pool.members.values()))
+            await until(lambda: any(m.pid for m in pool.workers.values()))
             os.kill(template.pid, signal.SIGKILL)
             await until(lambda number=number: number in deaths.templates)  # type: ignore[misc]
             assert pool.generations.template(number) is None
-        await until(lambda: all(m.pid for m in pool.members.values()))
-        for member in list(pool.members.values()):
+        await until(lambda: all(m.pid for m in pool.workers.values()))
+        for member in list(pool.workers.values()):
             member.kill()
         await until(lambda: set(pool.generations) == {3})
         await asyncio.sleep(0)

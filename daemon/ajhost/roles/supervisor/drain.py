@@ -95,7 +95,7 @@ class Drainer:
 
     def _left(self) -> int:
         """How many tasks have no answer yet, or one that has not left."""
-        ledgers: list[Ledger] = [member.ledger for member in self._pool.members.values()]
+        ledgers: list[Ledger] = [worker.ledger for worker in self._pool.workers.values()]
         ledgers += [*self._phase.ledgers, *self._phase.retired]
         return sum(held_in(ledger).left for ledger in ledgers)
 

@@ -19,7 +19,7 @@ from ajhost.roles.supervisor.worker_pool import WorkerPool
 def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostStats:
     """The statistics now."""
     counters, slots = pool.counters, pool.fleet.count
-    living: list[Ledger] = [member.ledger for member in pool.members.values()]
+    living: list[Ledger] = [worker.ledger for worker in pool.workers.values()]
     connections = {str(slot): stats for slot, stats in counters.connections(slots, living).items()}
     own = next(iter(phase.ledgers), None)
     connections["supervisor"] = ConnectionStats() if own is None else connection_stats(own)
@@ -65,10 +65,10 @@ def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostSt
 def _resident(pool: WorkerPool) -> Counter[int]:
     """Bytes by slot."""
     resident: Counter[int] = Counter()
-    for member in pool.members.values():
-        if member.pid:
+    for worker in pool.workers.values():
+        if worker.pid:
             with contextlib.suppress(OSError):  # it died in this moment
-                resident[member.slot] += proc.resident_bytes(member.pid)
+                resident[worker.slot] += proc.resident_bytes(worker.pid)
     return resident
 
 
@@ -76,8 +76,8 @@ def _states(pool: WorkerPool) -> dict[str, int]:
     """How many workers are in which state; one that would serve and is not subscribed is disconnected."""
     counts = dict.fromkeys([*(state.value for state in WorkerState), DISCONNECTED], 0)
     for serial, known in pool.fleet.members.items():
-        member = pool.members.get(serial)
+        worker = pool.workers.get(serial)
         serves = known.state is WorkerState.SERVING
-        lost = serves and member is not None and not member.ledger.connection().subscribed
+        lost = serves and worker is not None and not worker.ledger.connection().subscribed
         counts[DISCONNECTED if lost else known.state.value] += 1
     return counts

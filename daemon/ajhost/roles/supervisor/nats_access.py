@@ -22,8 +22,8 @@ _log = logging.getLogger("ajhost.supervisor")
 class NatsAccess:
     """`present` is what lets us in, whatever the generation that serves was made with."""
 
-    def __init__(self, present: NatsSettings, members: Callable[[], Iterable[WorkerProcess]]) -> None:
-        self.present, self._members = present, members
+    def __init__(self, present: NatsSettings, workers: Callable[[], Iterable[WorkerProcess]]) -> None:
+        self.present, self._workers = present, workers
         self.own: Connection | None = None
         """The supervisor's connection, once there is one."""
         self._generation = 0
@@ -47,18 +47,18 @@ class NatsAccess:
                 self._hand_on(settings, move=False)
                 break
 
-    def tell(self, member: WorkerProcess) -> None:
+    def tell(self, worker: WorkerProcess) -> None:
         """Tells a new worker what its generation was not made with."""
-        if member.generation <= self._generation:
-            member.send(AccessOrder(self.present, move=False))
+        if worker.generation <= self._generation:
+            worker.send(AccessOrder(self.present, move=False))
 
     def _lost(self) -> bool:
-        connections = [member.ledger.connection() for member in self._members()]
+        connections = [worker.ledger.connection() for worker in self._workers()]
         return (self.own is not None and not self.own.connected) or not all(c.subscribed for c in connections)
 
     def _hand_on(self, settings: NatsSettings, *, move: bool) -> None:
         self.present = settings
-        for member in self._members():
-            member.send(AccessOrder(settings, move))
+        for worker in self._workers():
+            worker.send(AccessOrder(settings, move))
         if self.own is not None:
             self.own.reconfigure(settings, move=move)

@@ -44,7 +44,7 @@ def starting_text(waiting: str) -> str:
 
 def status_line(pool: WorkerPool, drain: str) -> str:
     """What `systemctl status` shows. `drain`: what a host that drains says."""
-    tasks = sum(m.ledger.running() for m in pool.members.values())
+    tasks = sum(m.ledger.running() for m in pool.workers.values())
     lost = [text for slot in range(pool.fleet.count) for text in _lost_connections(pool, slot)[:1]]
     serving = max(pool.fleet.serving() - len(lost), 0)
     why = f"; NATS: {lost[0]}" if lost else ""
@@ -56,7 +56,7 @@ def _lost_connections(pool: WorkerPool, slot: int, *states: WorkerState) -> list
     wanted = states or IN_PLACE
     serials = [m.serial for m in pool.fleet.members.values() if m.slot == slot and m.state in wanted]
     found: list[ConnectionStatus] = [
-        pool.members[serial].ledger.connection() for serial in serials if serial in pool.members
+        pool.workers[serial].ledger.connection() for serial in serials if serial in pool.workers
     ]
     if any(status.subscribed for status in found):
         return []

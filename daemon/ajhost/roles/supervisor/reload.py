@@ -127,9 +127,9 @@ class Reloader:
 
     def _why_not_connected(self, generation: int) -> str:
         """What the first worker of a generation that is not subscribed says of its connection."""
-        for member in self._pool.members.values():
-            if member.generation == generation:
-                status = member.ledger.connection()
+        for worker in self._pool.workers.values():
+            if worker.generation == generation:
+                status = worker.ledger.connection()
                 if not status.subscribed and status.text:
                     return f": NATS at {status.server}: {status.text.removeprefix(f'{status.server}: ')}"
         return ""

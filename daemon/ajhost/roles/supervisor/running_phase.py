@@ -59,7 +59,7 @@ class Running(SupervisorPhase, LivenessEvents):
             standby.directory, standby, fd_store, self._poison_tasks, pool.counters, pool.guard,
             pool.fleet, self._last_resort, pool.background,
         )  # fmt: skip
-        self._canceller = Canceller(pool.members, pool.inquiry, standby)
+        self._canceller = Canceller(pool.workers, pool.inquiry, standby)
         self._liveness = LivenessMonitor(standby, pool.guard, self)
         self._history = StatsHistory(pool.runtime)
         self._status_at = self._tick_at = 0.0
@@ -141,8 +141,8 @@ class Running(SupervisorPhase, LivenessEvents):
         with guard("the supervisor's heartbeat"):
             standby.beat(now_ns)
         with guard("judging the workers"):
-            members, import_timeout = list(pool.members.values()), self._spec.python.import_timeout
-            self._liveness.check(members, self._spec.workers, import_timeout, late)
+            workers, import_timeout = list(pool.workers.values()), self._spec.python.import_timeout
+            self._liveness.check(workers, self._spec.workers, import_timeout, late)
         with guard("settling what dead workers left"):
             self._recovery.tick(now_ns)
         with guard("filling the slots"):
@@ -171,9 +171,9 @@ class Running(SupervisorPhase, LivenessEvents):
                 _log.error(
                     "somebody has truncated the host's own ledger, or a dead worker's: its size is restored"
                 )
-        for member in list(self._pool.members.values()):
-            if member.restore_size():
-                self._pool.recycle(member, "its ledger file was truncated")
+        for worker in list(self._pool.workers.values()):
+            if worker.restore_size():
+                self._pool.recycle(worker, "its ledger file was truncated")
 
     def _each_second(self) -> None:
         guard = self._guard
@@ -186,7 +186,7 @@ class Running(SupervisorPhase, LivenessEvents):
         with guard("telling of lost log lines"):
             log_outputs.report_lost()
         with guard("keeping the history of statistics"):
-            self._history.sample(m.pid for m in self._pool.members.values() if m.pid)
+            self._history.sample(m.pid for m in self._pool.workers.values() if m.pid)
         with guard("forgetting removed ledgers"):
             self._recovery.prune()
         guard.report()

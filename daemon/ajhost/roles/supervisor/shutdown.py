@@ -106,22 +106,22 @@ class Shutdown:
         pool = self._pool
         end, told, urged = time.monotonic() + drain_timeout + STOP_MARGIN, 0.0, Urgency.DRAIN
         finishing = False
-        while pool.members or pool.busy:
-            members, now = list(pool.members.values()), time.monotonic()
-            if not finishing and all(m.left for m in members) and (returning or not standby.producer.count):
+        while pool.workers or pool.busy:
+            workers, now = list(pool.workers.values()), time.monotonic()
+            if not finishing and all(m.left for m in workers) and (returning or not standby.producer.count):
                 finishing = True  # nobody pushes any more: who has nothing left may go
-                for member in members:
-                    member.send(FinishOrder())
+                for worker in workers:
+                    worker.send(FinishOrder())
             if self.urgency > urged:
                 urged = self.urgency
-                _log.warning("hurrying: %d workers remain", len(members))
-                for member in members:
-                    member.send(HurryOrder())
+                _log.warning("hurrying: %d workers remain", len(workers))
+                for worker in workers:
+                    worker.send(HurryOrder())
             if now > end or self.urgency is Urgency.KILL:
-                for member in members:
-                    if not member.killed_at:
-                        _log.error("%s does not end: SIGKILL", member)
-                        member.kill()
+                for worker in workers:
+                    if not worker.killed_at:
+                        _log.error("%s does not end: SIGKILL", worker)
+                        worker.kill()
             if now >= told:
                 told = now + STATUS_INTERVAL
                 self._tell(max(end - now, 0.0))
@@ -131,12 +131,12 @@ class Shutdown:
                     await self.changed.wait()
 
     def _tell(self, left: float) -> None:
-        members = self._pool.members.values()
-        running = sum(m.ledger.running() for m in members)
+        workers = self._pool.workers.values()
+        running = sum(m.ledger.running() for m in workers)
         self._notifier.extend(2 * STOP_MARGIN)
-        self._notifier.status(f"draining: {len(members)} workers, {running} tasks run")
+        self._notifier.status(f"draining: {len(workers)} workers, {running} tasks run")
         if running:
-            _log.info("draining: %d workers, %d tasks run, %.0f s left", len(members), running, left)
+            _log.info("draining: %d workers, %d tasks run, %.0f s left", len(workers), running, left)
 
     async def _answer_the_rest(self, standby: Standby, recovery: Recovery) -> None:
         text = FailureReason.DRAINING.text("the host stopped before a worker became free")

@@ -29,10 +29,10 @@ class StrayProcesses:
 
         Those of each worker; and of each generation that has one, which may need what its imports have started.
         """
-        members, generations = self._pool.members, self._pool.generations
-        numbers = {*generations, *(member.generation for member in members.values())}
-        marks = {*members, *(GENERATION_MARK + number for number in numbers)}
-        return {member.pid for member in members.values()} | TemplateProcess.living, marks
+        workers, generations = self._pool.workers, self._pool.generations
+        numbers = {*generations, *(worker.generation for worker in workers.values())}
+        marks = {*workers, *(GENERATION_MARK + number for number in numbers)}
+        return {worker.pid for worker in workers.values()} | TemplateProcess.living, marks
 
     def end(self) -> bool:
         """Ends what is found. Call it at every tick; whether a worker has died a moment ago."""

@@ -224,7 +224,7 @@ class Supervisor(PoolEvents):
         return {
             "reload": lambda _: self.reload(),
             "cancel": lambda asked: self._phase.cancel(asked),
-            "stacks": StacksInspector(self._pool.members, self._pool.inquiry).obey,
+            "stacks": StacksInspector(self._pool.workers, self._pool.inquiry).obey,
             "recycle": self._in_service(self._pool.obey_recycle),
             "drain": self._in_service(self._drainer.obey_drain),
             "resume": self._in_service(self._drainer.obey_resume),
@@ -316,13 +316,13 @@ class Supervisor(PoolEvents):
 
     def ledgers(self) -> list[Ledger]:
         """Those of this supervisor and of its workers."""
-        return [*(m.ledger for m in self._pool.members.values()), *self._phase.ledgers]
+        return [*(m.ledger for m in self._pool.workers.values()), *self._phase.ledgers]
 
     def recycle_without_ledger(self) -> list[int]:
         """Replaces each worker whose ledger's path leads elsewhere, or nowhere; their slots."""
-        without = [member for member in self._pool.members.values() if not member.ledger.in_place]
+        without = [worker for worker in self._pool.workers.values() if not worker.ledger.in_place]
         self._pool.recycle_all(without, "its ledger file was removed")
-        return [member.slot for member in without]
+        return [worker.slot for worker in without]
 
     def write_state(self) -> None:
         """Tells commands who we are (`state_file.py`); later, where there is no room for it now."""
@@ -360,8 +360,8 @@ class Supervisor(PoolEvents):
     # -- the end --------------------------------------------------------------------------------
 
     async def _stop(self) -> None:
-        hint = "; a second signal hurries them" if self._pool.members else ""
-        _log.info("stopping: %d workers leave%s", len(self._pool.members), hint)
+        hint = "; a second signal hurries them" if self._pool.workers else ""
+        _log.info("stopping: %d workers leave%s", len(self._pool.workers), hint)
         self._stopping = True
         self._reloader.end()
         self._notifier.stopping("leaving the queue group")

@@ -74,7 +74,7 @@ class PoolEvents(Protocol):
 
 
 class WorkerPool(WorkerEvents):
-    """Members and templates. `serial`: of the supervisor's ledger; theirs follow."""
+    """The worker processes by serial. `serial`: of the supervisor's ledger; theirs follow."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class WorkerPool(WorkerEvents):
     ) -> None:
         self.fleet = Fleet(serial + 1)
         self.counters = Counters()
-        self.members: dict[int, WorkerProcess] = {}
-        self.access = NatsAccess(nats, self.members.values)
+        self.workers: dict[int, WorkerProcess] = {}
+        self.access = NatsAccess(nats, self.workers.values)
         self.inquiry = WorkerInquiry()
         self._memory_kills = MemoryKills()
         self.generations = generations
@@ -109,14 +109,14 @@ class WorkerPool(WorkerEvents):
     def handle(self, event: Event) -> None:
         """Tells the fleet, and obeys it."""
         for serial, known in self.fleet.members.items():
-            if known.state is WorkerState.LEAVING and (member := self.members.get(serial)) is not None:
-                known.runs = member.ledger.running() > 0
+            if known.state is WorkerState.LEAVING and (worker := self.workers.get(serial)) is not None:
+                known.runs = worker.ledger.running() > 0
         for command in self.fleet.handle(event, time.monotonic()):
             with self.guard("obeying the fleet"):
                 self._execute(command)
         for serial, known in self.fleet.members.items():
-            if (member := self.members.get(serial)) is not None:
-                member.ledger.words[Word.WORKER_STATE] = state_number(known.state)
+            if (worker := self.workers.get(serial)) is not None:
+                worker.ledger.words[Word.WORKER_STATE] = state_number(known.state)
         self._events.changed()
 
     def change_over(self, number: int, template: TemplateProcess) -> None:
@@ -134,24 +134,24 @@ class WorkerPool(WorkerEvents):
             case Spawn():
                 self._spawn(command)
             case Leave(serial, stop):
-                if member := self.members.get(serial):
-                    member.send(LeaveOrder(stop))
+                if worker := self.workers.get(serial):
+                    worker.send(LeaveOrder(stop))
             case SetMembership(serial, joins):
-                if member := self.members.get(serial):
-                    member.left = member.left and not joins
-                    member.send(MembershipOrder(joins))
+                if worker := self.workers.get(serial):
+                    worker.left = worker.left and not joins
+                    worker.send(MembershipOrder(joins))
 
     def _spawn(self, spawn: Spawn) -> None:
         try:
-            member, theirs = self._make(spawn)
+            worker, theirs = self._make(spawn)
         except Exception as error:  # whatever it is: the slot must be filled again
             ledger_file.remove(self._directory, spawn.serial)
             self._spawn_failed(
                 spawn, os_error_texts.described(error) if isinstance(error, OSError) else repr(error)
             )
             return
-        self.members[spawn.serial] = member
-        self.background.spawn(self._fork(member, spawn, theirs))
+        self.workers[spawn.serial] = worker
+        self.background.spawn(self._fork(worker, spawn, theirs))
 
     def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
         """A worker's ledger, its channel, and the supervisor's side of both."""
@@ -163,14 +163,14 @@ class WorkerPool(WorkerEvents):
         ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
         ours, theirs = pair()
         try:
-            member = WorkerProcess(spawn.serial, spawn.slot, spawn.generation, self._directory, ours, self)
+            worker = WorkerProcess(spawn.serial, spawn.slot, spawn.generation, self._directory, ours, self)
         except BaseException:
             ours.close()
             theirs.close()
             raise
-        return member, theirs
+        return worker, theirs
 
-    async def _fork(self, member: WorkerProcess, spawn: Spawn, theirs: socket.socket) -> None:
+    async def _fork(self, worker: WorkerProcess, spawn: Spawn, theirs: socket.socket) -> None:
         worker_spec = WorkerSpec(
             spawn.slot, spawn.serial, spawn.generation, self._serial, self.supervisor_place, spawn.joins
         )
@@ -183,18 +183,18 @@ class WorkerPool(WorkerEvents):
                     queue.renew()
                 spawned = await template.spawn(worker_spec, theirs, queues)
             except Exception as error:  # whatever it is: the slot must be filled again
-                del self.members[spawn.serial]
-                member.discard()
+                del self.workers[spawn.serial]
+                worker.discard()
                 ledger_file.remove(self._directory, spawn.serial)
                 self._spawn_failed(spawn, str(error))
                 return
         with contextlib.suppress(OSError):
             processes.raise_oom_score(spawned.pid, 100)
-        member.started(spawned.pid, spawned.pidfd)
-        self.access.tell(member)
-        known = self.fleet.members.get(member.serial)
+        worker.started(spawned.pid, spawned.pidfd)
+        self.access.tell(worker)
+        known = self.fleet.members.get(worker.serial)
         if known is not None and known.state is WorkerState.LEAVING:
-            member.send(LeaveOrder(self.fleet.stopping))
+            worker.send(LeaveOrder(self.fleet.stopping))
 
     def _spawn_failed(self, spawn: Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)
@@ -203,27 +203,27 @@ class WorkerPool(WorkerEvents):
 
     # -- what workers say ----------------------------------------------------------------------
 
-    def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
-        self._fd_store.keep(Key(member.serial, member.epoch), sock)
+    def connection_opened(self, worker: WorkerProcess, sock: socket.socket) -> None:
+        self._fd_store.keep(Key(worker.serial, worker.epoch), sock)
 
-    def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
+    def message_received(self, worker: WorkerProcess, message: FromWorker) -> None:
         match message:
             case WorkerReady():
-                _log.info("%s serves, generation %d", member, member.generation)
-                member.left = False
-                self.handle(Ready(member.serial))
+                _log.info("%s serves, generation %d", worker, worker.generation)
+                worker.left = False
+                self.handle(Ready(worker.serial))
             case StartFailed(why):
-                member.last_words = why
+                worker.last_words = why
             case RecycleRequest(why):
-                self.recycle(member, why)
+                self.recycle(worker, why)
             case CancelResult() | StacksResult():
-                self.inquiry.heard(member, message)
+                self.inquiry.heard(worker, message)
             case GroupLeft():
-                known = self.fleet.members.get(member.serial)
+                known = self.fleet.members.get(worker.serial)
                 if known is not None and known.state is WorkerState.STARTING:
-                    _log.info("%s is up and drained, generation %d", member, member.generation)
-                member.left = True
-                self.handle(Left(member.serial))
+                    _log.info("%s is up and drained, generation %d", worker, worker.generation)
+                worker.left = True
+                self.handle(Left(worker.serial))
 
     # -- replacing workers in order ------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class WorkerPool(WorkerEvents):
             return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
         # one that leaves is replaced already; one that starts is new
         serials = [m.serial for m in known if m.state not in (WorkerState.LEAVING, WorkerState.STARTING)]
-        self.recycle_all([self.members[s] for s in serials if s in self.members], "an operator asked for it")
+        self.recycle_all([self.workers[s] for s in serials if s in self.workers], "an operator asked for it")
         slots = sorted({m.slot for m in known})
         names = f"slot {slots[0]}" if len(slots) == 1 else f"slots {', '.join(map(str, slots))}"
         return Decision(True, f"being replaced: the worker{'' if len(slots) == 1 else 's'} of {names}")
@@ -245,44 +245,44 @@ class WorkerPool(WorkerEvents):
         if size > self.max_payload:
             _log.warning("the server's max_payload grew to %d: workers are replaced", size)
             self.max_payload = size
-            self.recycle_all(list(self.members.values()), "the server's max_payload grew")
+            self.recycle_all(list(self.workers.values()), "the server's max_payload grew")
 
-    def recycle_all(self, members: Iterable[WorkerProcess], why: str) -> None:
-        for member in members:
-            self.recycle(member, why)
+    def recycle_all(self, workers: Iterable[WorkerProcess], why: str) -> None:
+        for worker in workers:
+            self.recycle(worker, why)
 
-    def recycle(self, member: WorkerProcess, why: str) -> None:
-        known = self.fleet.members.get(member.serial)
+    def recycle(self, worker: WorkerProcess, why: str) -> None:
+        known = self.fleet.members.get(worker.serial)
         if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
-            _log.warning("%s is replaced: %s", member, why)
+            _log.warning("%s is replaced: %s", worker, why)
             self.counters.replaced += 1
-            self.handle(Recycle(member.serial))
-            self._events.worker_replaced(member, why)
+            self.handle(Recycle(worker.serial))
+            self._events.worker_replaced(worker, why)
 
     # -- deaths --------------------------------------------------------------------------------
 
-    def worker_died(self, member: WorkerProcess) -> None:
+    def worker_died(self, worker: WorkerProcess) -> None:
         """Its process is gone: it is counted, recovered and replaced."""
-        known = self.fleet.members.get(member.serial)
-        how = "unknown" if member.result is None else member.result.text
+        known = self.fleet.members.get(worker.serial)
+        how = "unknown" if worker.result is None else worker.result.text
         if how == signal.SIGKILL.name and (killed := self._memory_kills.explanation()):
             how = f"{how}; {killed}"
-        clean = member.result is not None and member.result.code == 0
+        clean = worker.result is not None and worker.result.code == 0
         if clean and known is not None and known.state is WorkerState.LEAVING:
-            _log.info("%s has left", member)
+            _log.info("%s has left", worker)
         else:
             self.counters.deaths += 1
-            _log.error("%s died: %s", member, how)
+            _log.error("%s died: %s", worker, how)
             if known is not None and known.state is WorkerState.STARTING:
-                why = member.last_words or f"worker {member.slot} died before it served: {how}"
-                self.generations.note_failure(member.generation, why)
-        del self.members[member.serial]
+                why = worker.last_words or f"worker {worker.slot} died before it served: {how}"
+                self.generations.note_failure(worker.generation, why)
+        del self.workers[worker.serial]
         with self.guard("counting what a dead worker did"):
-            self.counters.absorb(member.ledger)
+            self.counters.absorb(worker.ledger)
         with self.guard("answering for a dead worker"):
-            self._events.worker_died(member, how)
+            self._events.worker_died(worker, how)
         # whatever its ledger says its slot is filled again, after the first answers for it: routers wait for these
-        asyncio.get_running_loop().call_soon(self._tell_of_death, member.serial)
+        asyncio.get_running_loop().call_soon(self._tell_of_death, worker.serial)
 
     def _tell_of_death(self, serial: int) -> None:
         self.handle(Died(serial))
@@ -295,4 +295,4 @@ class WorkerPool(WorkerEvents):
 
     def _retire_generations(self) -> None:
         """All but the present one, which has no worker perhaps, and those that have one."""
-        self.generations.retire({m.generation for m in self.members.values()} | {self.fleet.generation})
+        self.generations.retire({m.generation for m in self.workers.values()} | {self.fleet.generation})

@@ -39,13 +39,13 @@ _AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 class WorkerEvents(Protocol):
     """What a worker's process tells of; `WorkerPool` listens."""
 
-    def message_received(self, member: WorkerProcess, message: FromWorker) -> None:
+    def message_received(self, worker: WorkerProcess, message: FromWorker) -> None:
         """A worker says something."""
 
-    def connection_opened(self, member: WorkerProcess, sock: socket.socket) -> None:
+    def connection_opened(self, worker: WorkerProcess, sock: socket.socket) -> None:
         """A worker has a new connection, which has its `epoch`."""
 
-    def worker_died(self, member: WorkerProcess) -> None:
+    def worker_died(self, worker: WorkerProcess) -> None:
         """Called once, when its process is gone; `result` then says how."""
 
 
