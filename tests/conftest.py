@@ -155,13 +155,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """A test that fails shows the logs of its hosts."""
+    """A test that fails shows the logs of what it started."""
     try:
         return (yield)
     except BaseException as error:
         item.stash[FAILURE] = error
-        for host in item.stash[STARTED].hosts if STARTED in item.stash else ():
-            host.explain(error)
+        for peer in item.stash[STARTED].explaining if STARTED in item.stash else ():
+            peer.explain(error)
         raise
 
 

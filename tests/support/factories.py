@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, TypeVar, Unpack
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, runtime_checkable
 
 from tests.support.host import Host, Section
 from tests.support.nats import JetStream, NatsServer
@@ -57,6 +57,13 @@ class Enter(Protocol):
     async def __call__(self, peer: AbstractAsyncContextManager[T]) -> T: ...
 
 
+@runtime_checkable
+class Explaining(Protocol):
+    """Who has something to say about a failure: a log."""
+
+    def explain(self, error: BaseException) -> None: ...
+
+
 class Started:
     """What a test has started. It ends with the test, the last one first.
 
@@ -65,15 +72,15 @@ class Started:
 
     def __init__(self, directory: Path, servers: list[NatsServer]) -> None:
         self.servers = servers
-        self.hosts: list[Host] = []
+        self.explaining: list[Explaining] = []
         self._directory = directory
         self._stack = AsyncExitStack()
 
     async def enter(self, peer: AbstractAsyncContextManager[T]) -> T:
         """Enters it as `async with` does."""
         entered = await self._stack.enter_async_context(peer)
-        if isinstance(entered, Host) and entered not in self.hosts:
-            self.hosts.append(entered)
+        if isinstance(entered, Explaining) and entered not in self.explaining:
+            self.explaining.append(entered)
         return entered
 
     async def start_server(self, **options: Unpack[ServerOptions]) -> NatsServer:
@@ -87,7 +94,7 @@ class Started:
         options.setdefault("directory", self._directory)
         host = Host(**options)
         self._stack.push_async_callback(host.destroy)
-        self.hosts.append(host)
+        self.explaining.append(host)
         return host
 
     async def start_host(self, **options: Unpack[HostOptions]) -> Host:

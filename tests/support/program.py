@@ -129,4 +129,8 @@ class Program:
             await self._process.wait()
         await self.log.ended()
         if error is not None:
-            error.add_note(f"the output of {self._command[0]}:\n{self.log.text()}")
+            self.explain(error)
+
+    def explain(self, error: BaseException) -> None:
+        """Adds the output to a failure."""
+        error.add_note(f"the output of {self._command[0]}:\n{self.log.text()}")

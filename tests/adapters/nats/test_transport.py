@@ -23,7 +23,7 @@ ENTRIES = 8
 GEOMETRY = Geometry(ENTRIES, 1 << 18, 1 << 16)
 
 
-class Worker(Sink, Driver):
+class TransportHarness(Sink, Driver):
     """Keeps whatever comes, in its ledger as long as there is room."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Worker(Sink, Driver):
 class Waiting:
     """A request that does not begin. Its frame moves to the store when the receive buffer is overwritten."""
 
-    def __init__(self, worker: Worker, index: int, data: bytes) -> None:
+    def __init__(self, worker: TransportHarness, index: int, data: bytes) -> None:
         self._worker, self._index, self._data = worker, index, data
 
     def count_as_started(self) -> None:
@@ -63,7 +63,7 @@ class Waiting:
         self._worker.transport.in_buffer.remove(self)
 
 
-async def connected(worker: Worker, peer: Peer) -> None:
+async def connected(worker: TransportHarness, peer: Peer) -> None:
     """A connection that the server has accepted; it ends with the peer."""
     peer.ends_with(worker.transport.close)
     peer.send(b"PONG\r\n")
@@ -71,7 +71,7 @@ async def connected(worker: Worker, peer: Peer) -> None:
 
 
 async def test_what_was_admitted_lies_in_the_chunk_until_that_is_overwritten() -> None:
-    worker = Worker()
+    worker = TransportHarness()
     chunk = range(worker.ledger.chunk_at, worker.ledger.chunk_at + worker.ledger.chunk_size)
     with Peer() as peer:
         await connected(worker, peer)
@@ -88,7 +88,7 @@ async def test_what_was_admitted_lies_in_the_chunk_until_that_is_overwritten() -
 
 @pytest.mark.parametrize("requests", [1, ENTRIES, ENTRIES + 5, 500])
 async def test_a_write_that_fails_first_leaves_nothing_unread(requests: int) -> None:
-    worker = Worker()
+    worker = TransportHarness()
     replies = [b"R.%d" % number for number in range(requests)]
     with Peer() as peer:
         await connected(worker, peer)
@@ -102,7 +102,7 @@ async def test_a_write_that_fails_first_leaves_nothing_unread(requests: int) -> 
 
 
 async def test_what_was_taken_over_while_we_hung_is_not_refused_by_us() -> None:
-    worker = Worker()
+    worker = TransportHarness()
     replies = [b"R.%d" % number for number in range(ENTRIES + 5)]
     with Peer() as peer:
         await connected(worker, peer)
@@ -120,7 +120,7 @@ async def test_what_was_taken_over_while_we_hung_is_not_refused_by_us() -> None:
 
 
 async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
-    worker = Worker()
+    worker = TransportHarness()
     with Peer() as peer:
         await connected(worker, peer)
         peer.send(frame(b"R.0") + frame(b"R.1")[:-1])
@@ -134,7 +134,7 @@ async def test_a_frame_that_was_not_whole_is_nobodys() -> None:
 
 @pytest.mark.parametrize("reset", [False, True])
 async def test_an_end_that_the_loop_does_not_report_is_found_by_the_next_check(reset: bool) -> None:
-    worker = Worker()
+    worker = TransportHarness()
     with Peer() as peer:
         await connected(worker, peer)
         worker.transport.repair_socket()
@@ -150,7 +150,7 @@ async def test_an_end_that_the_loop_does_not_report_is_found_by_the_next_check(r
 
 
 async def test_nothing_is_read_while_too_many_replies_wait_to_leave() -> None:
-    worker = Worker()
+    worker = TransportHarness()
     with Peer() as peer:
         await connected(worker, peer)
         for _ in range(40):
@@ -174,7 +174,7 @@ def test_what_a_server_says_cannot_write_to_a_terminal() -> None:
 
 
 async def test_the_server_learns_of_an_end_whoever_holds_the_connection_too() -> None:
-    worker = Worker()
+    worker = TransportHarness()
     with Peer() as peer, socket.socket(fileno=os.dup(peer.theirs.fileno())):
         await connected(worker, peer)
         worker.transport.close()
@@ -182,7 +182,7 @@ async def test_the_server_learns_of_an_end_whoever_holds_the_connection_too() ->
 
 
 async def test_a_connection_that_was_taken_over_is_left_to_whoever_reads_it() -> None:
-    worker = Worker()
+    worker = TransportHarness()
     with Peer() as peer, socket.socket(fileno=os.dup(peer.theirs.fileno())) as heir:
         await connected(worker, peer)
         words = worker.ledger.words
@@ -200,7 +200,7 @@ class _Full(LedgerWriter):
 
 
 async def test_a_large_request_for_which_there_is_no_memory_is_refused_and_the_next_one_served() -> None:
-    worker = Worker()
+    worker = TransportHarness()
     geometry = geometry_for(16, 8 << 20)
     memory = memoryview(bytearray(geometry.size))
     create(memory, geometry, Identity(1, 0, 1))

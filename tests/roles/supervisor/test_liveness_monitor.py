@@ -24,7 +24,7 @@ from tests.support.waiting import until
 LIMIT = 2.0
 
 
-class Watch:
+class WatchedWorker:
     """A worker's double that connected and subscribed, and the monitor that watches it."""
 
     def __init__(self, parts: HostParts) -> None:
@@ -76,9 +76,9 @@ class Watch:
 
 
 @contextlib.asynccontextmanager
-async def watching(parts: HostParts) -> AsyncIterator[tuple[Watch, WorkerProcess]]:
+async def watching(parts: HostParts) -> AsyncIterator[tuple[WatchedWorker, WorkerProcess]]:
     """A watch of a worker that is connected. It ends with the block."""
-    watch = Watch(parts)
+    watch = WatchedWorker(parts)
     worker = await watch.connect(parts.server.port)
     try:
         yield watch, worker
@@ -140,7 +140,7 @@ async def test_a_hanging_worker_counts_as_killed_when_it_is_and_not_when_it_is_a
     parts: HostParts,
 ) -> None:
     """Otherwise a stop that comes between the two waits for a process that nobody has killed."""
-    watch = Watch(parts)
+    watch = WatchedWorker(parts)
     worker = await watch.connect(parts.server.port)
     settings = WorkerSettings(count=1, kill_grace=0.0)
     watch.words[Word.HEARTBEAT] = time.monotonic_ns()

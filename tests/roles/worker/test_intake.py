@@ -57,7 +57,7 @@ class Lives(Watchdog):
         pass
 
 
-class Worker:
+class IntakeHarness:
     """What lies between a worker's transport and its handlers. `replies`: what would be sent, by entry."""
 
     def __init__(
@@ -150,9 +150,9 @@ def queues() -> Iterator[list[TokenQueue]]:
 
 def worker(
     directory: Path, queues: list[TokenQueue], handler: Callable[[Task], Any], serial: int = 1
-) -> Worker:
+) -> IntakeHarness:
     ledger_file.make(directory, GEOMETRY, Identity(serial, 0, 1))
-    return Worker(directory, serial, queues, handler)
+    return IntakeHarness(directory, serial, queues, handler)
 
 
 async def test_what_came_together_starts_one_after_the_other(
@@ -328,7 +328,7 @@ async def _start(
         ran.append(task.id)
         tell(replies[len(ran) - 1])
 
-    one = Worker(parts.directory, serial, parts.queues, handler)
+    one = IntakeHarness(parts.directory, serial, parts.queues, handler)
     if kind == "own":
         for index, reply in enumerate(replies):
             assert one.ledger.receive_copy(frame(reply), 1) == index
@@ -405,7 +405,7 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     async def handler(task: Task) -> None:
         ran.append(task.id)
 
-    one = Worker(parts.directory, parts.new_serial(), parts.queues, handler)
+    one = IntakeHarness(parts.directory, parts.new_serial(), parts.queues, handler)
     giver, lends = (one.ledger, one.producer) if kind == "own" else (owner, producer)
     index = giver.receive_copy(frame(b"R.1"), 1)
     assert index is not None

@@ -37,7 +37,7 @@ def begun(responder: Responder, index: int) -> Request:
     return request
 
 
-class Worker:
+class ResponderHarness:
     """A worker's responder; `replies` are queued, and have not left."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Worker:
 
 @pytest.mark.parametrize("outcome", [Completed(b"r"), Terminated("no"), Failed("handler error: x")])
 def test_an_answer_is_counted_when_it_leaves_and_once(outcome: Outcome) -> None:
-    worker = Worker()
+    worker = ResponderHarness()
     worker.answer(outcome)
     assert worker.replies
     assert worker.stats.answered == 0
@@ -83,7 +83,7 @@ def test_an_answer_is_counted_when_it_leaves_and_once(outcome: Outcome) -> None:
 
 
 def test_what_a_worker_dies_with_before_it_left_is_counted_as_what_it_is_answered(tmp_path: Path) -> None:
-    worker, runtime = Worker(), tmp_path
+    worker, runtime = ResponderHarness(), tmp_path
     index = worker.answer(Completed(b"r"))
     answered = OwnAnswers(runtime, ["email"], lambda tell: None)
     entry = worker.ledger.entry(index)
@@ -95,7 +95,7 @@ def test_what_a_worker_dies_with_before_it_left_is_counted_as_what_it_is_answere
 
 
 def test_what_the_supervisor_answered_while_its_worker_hung_is_not_counted_by_the_worker() -> None:
-    worker = Worker()
+    worker = ResponderHarness()
     index = worker.ledger.receive(0, 1, 1)
     worker.ledger.start(index, 1, b"R.1", b"1", b"email:new", 0, 1)
     worker.ledger.revoke(index, worker.ledger.entry(index).seq)

@@ -485,7 +485,7 @@ def test_a_connection_that_leaves_or_is_well_takes_other_servers_when_it_is_lost
     assert driver.machine.server == SECOND
 
 
-class Host:
+class LockedOutHost:
     """Many processes that are locked out together."""
 
     def __init__(self, count: int) -> None:
@@ -513,7 +513,7 @@ class Host:
 
 @pytest.mark.parametrize("locked_out_for", [3.0, 60.0])
 def test_a_host_that_is_locked_out_knocks_seldom_and_is_back_at_once(locked_out_for: float) -> None:
-    host = Host(64)
+    host = LockedOutHost(64)
     for number, driver in enumerate(host.drivers):
         driver.now = 1000.0 + number * 0.002
         driver.tell(Start())
@@ -529,7 +529,7 @@ def test_a_host_that_is_locked_out_knocks_seldom_and_is_back_at_once(locked_out_
 
 
 def test_a_process_whose_credentials_are_good_gets_in_past_a_locked_out_host() -> None:
-    host = Host(64)
+    host = LockedOutHost(64)
     for driver in host.drivers:
         driver.tell(Start())
     host.run(30)

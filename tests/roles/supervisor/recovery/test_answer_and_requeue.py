@@ -27,7 +27,7 @@ CONNECT = (
 STEPS = ("unrecorded", "recorded", "entered", "done", "started")
 
 
-class Worker:
+class ForkedWorker:
     """A child that subscribes on a connection of its own and, when told, takes `size` bytes and goes as far as `step`.
 
     It then waits; `sock` is the duplicate that its supervisor has.
@@ -101,9 +101,9 @@ class Worker:
 
 async def handed_over(
     parts: HostParts, size: int, step: str, number: int, padding: int = 0
-) -> tuple[Worker, list[bytes]]:
+) -> tuple[ForkedWorker, list[bytes]]:
     """A worker at its step, with `COUNT` requests sent to it by the server; their reply subjects."""
-    worker = Worker(parts, size, step)
+    worker = ForkedWorker(parts, size, step)
     assert await worker.told() == b".", "it could not subscribe"
     replies = [b"R.%d.%d" % (number, i) for i in range(COUNT)]
     for reply in replies:
@@ -122,7 +122,7 @@ async def handed_over(
     return worker, replies
 
 
-async def taken_over(parts: HostParts, worker: Worker, facts: Fact = USUALLY) -> int:
+async def taken_over(parts: HostParts, worker: ForkedWorker, facts: Fact = USUALLY) -> int:
     ledger = MappedLedger(parts.directory, worker.serial)
     remains = Remains(ledger, facts, sock=worker.sock)
     await parts.recover(remains)
