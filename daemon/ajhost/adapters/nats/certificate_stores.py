@@ -1,4 +1,4 @@
-"""Whom this process trusts to vouch for servers when the settings name no authority: interpreters bring their own."""
+"""The certificate authorities that this process trusts if the settings name none: an interpreter may bring its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+\Z")
 
 
 def stores() -> str:
-    """Where this process's authorities come from, for people."""
+    """Names the files of this process's authorities, in words for operators."""
     paths = ssl.get_default_verify_paths()
     found = [path for path in (paths.cafile, paths.capath) if path]
     where = (
@@ -29,7 +29,7 @@ def stores() -> str:
 
 
 def own_trust() -> Trust:
-    """This process's."""
+    """Returns the authorities that this process trusts, as text and as a digest."""
     digests = sorted({hashlib.sha256(certificate).digest() for certificate in _certificates()})
     return Trust(f"{stores()} ({len(digests)})", hashlib.sha256(b"".join(digests)).hexdigest())
 

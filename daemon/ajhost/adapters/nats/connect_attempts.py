@@ -1,4 +1,4 @@
-"""What it takes to get into one server, step by step: each step ends with an event for the connection's machine."""
+"""The steps of an attempt to connect to one server. Each step returns an event for the connection's state machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _log = logging.getLogger("ajhost.nats")
 
 
 class ConnectAttempts:
-    """Attempts with these settings, one after another."""
+    """Makes attempts with the same settings, one after another."""
 
     def __init__(self, settings: NatsSettings, name: str) -> None:
         self._name = name
@@ -46,17 +46,17 @@ class ConnectAttempts:
         self.reconfigure(settings)
         self._data = LogInData()
         self.info = ServerInfo()
-        """What the present server said of itself; after the log-in its `max_payload` is the user's own limit."""
+        """The present server's INFO; after the log-in its `max_payload` is the user's own limit."""
         self.largest_request = 0
         """Bytes of the largest request that the present server may hand over."""
 
     @property
     def jwt_expires(self) -> float | None:
-        """When the JWT that was shown last does, in seconds since 1970; None if there was none, or it says none."""
+        """When the JWT that was sent last expires, in seconds since 1970; None without a JWT, or if it never does."""
         return None if self._data.creds is None else self._data.creds.expires
 
     def reconfigure(self, settings: NatsSettings) -> None:
-        """Other credentials from the next attempt on."""
+        """Uses these settings from the next attempt on."""
         self._credentials = Credentials(settings)
         self._tls_wanted = wants_tls(settings)
         self._tls_first = settings.tls is not None and settings.tls.first
@@ -65,14 +65,14 @@ class ConnectAttempts:
     async def connect(
         self, transport: LedgerTransport, server: Server
     ) -> Unresolved | ConnectionFailed | None:
-        """All steps, one after another; None when the server has let us in."""
+        """Takes all steps. Returns None when the server has accepted the log-in."""
         reached = await self.reach(transport, server)
         return await self.log_in(transport, server) if isinstance(reached, Sealed) else reached
 
     async def reach(
         self, transport: LedgerTransport, server: Server
     ) -> Sealed | Unresolved | ConnectionFailed:
-        """All steps before the log-in."""
+        """Takes all steps before the log-in."""
         found = await self.resolve(server)
         return await self.open(transport, server, found.addresses) if isinstance(found, Resolved) else found
 
@@ -88,7 +88,7 @@ class ConnectAttempts:
     async def open(
         self, transport: LedgerTransport, server: Server, addresses: Sequence[Address]
     ) -> Sealed | ConnectionFailed:
-        """Connects, hears the server's INFO, and seals the transport as the settings want it."""
+        """Connects, reads the server's INFO, and encrypts the transport if the settings or the server demand it."""
         try:
             self._data = await self._credentials.read(server)
             sock, address = await open_first(server, addresses)
@@ -119,11 +119,11 @@ class ConnectAttempts:
         return Sealed(address)
 
     async def log_in(self, transport: LedgerTransport, server: Server) -> ConnectionFailed | None:
-        """Shows our credentials; None when the server has let us in."""
+        """Logs in. Returns None when the server has accepted."""
         return await log_in(transport, server, self.info, self._data, self._name)
 
     async def _receive_info(self, transport: LedgerTransport, server: Server) -> None:
-        """Receives INFO, before or behind the TLS handshake, if there is to be one."""
+        """Receives INFO, before the TLS handshake or after it, if there is one."""
         context = self._data.tls
         first = context if self._tls_first else None
         if first is not None:
@@ -140,7 +140,7 @@ class ConnectAttempts:
         if first is not None:
             return
         if self._tls_wanted:
-            # whatever INFO says: who could change it could also read what we send next
+            # whatever INFO says: an attacker who can change it could also read what is sent next
             if not self.info.offers_tls:
                 raise _NoTls("the server offers no TLS, and the settings want it")
             assert context is not None
@@ -154,7 +154,7 @@ class _NoTls(Exception):
 
 
 async def scout(settings: NatsSettings, server: Server, name: str) -> Scouted:
-    """Whether a server lets us in and is not about to stop, by a connection beside the one that serves."""
+    """Tries by a second connection whether a server accepts the log-in, and is not in lame-duck mode."""
     ledger = private_ledger()
     transport = LedgerTransport(ledger, RestartWindow(ledger), Sink(), Driver())
     attempts = ConnectAttempts(settings, name)

@@ -30,14 +30,14 @@ _INBOXES = "_INBOX"
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found: a line for each problem, and for each thing that will be one, or could not be looked at."""
+    """A line for each problem, and for each that is to come or could not be checked."""
 
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 async def try_servers(settings: NatsSettings, subjects: Sequence[str], runtime: Path) -> Findings:
-    """Tries every configured server. `runtime`: by it and by the machine's name, the host itself is known.
+    """Tries every configured server. `runtime`, with the machine's name, tells this host from others.
 
     The subscriptions are in a queue group of its own and end at once, so no request is taken from another host. The
     message that is published goes to an inbox that does not exist.
@@ -60,13 +60,13 @@ async def try_servers(settings: NatsSettings, subjects: Sequence[str], runtime: 
 
 
 class _Services(Sink):
-    """Keeps what services answer to a question."""
+    """Collects the services' answers."""
 
     def __init__(self) -> None:
         self.told: list[ServiceInfo] = []
 
     def message_without_reply(self, data: bytes, message: Message) -> None:
-        """`Sink`: an answer; nobody but services knows the inbox."""
+        """`Sink`: collects an answer. Only services know the inbox."""
         _, _, body, end, _, _ = message
         if (info := read_info(data[body : end - 2])) is not None:
             self.told.append(info)
@@ -79,7 +79,7 @@ class _Trial(Driver):
         ledger = private_ledger()
         self._settings, self._runtime, self._services = settings, runtime, _Services()
         self.doubled: list[str] = []
-        """Who else gets each task, being in another queue group."""
+        """A line for each host that gets each task as well, since it is in another queue group."""
         self.not_seen: list[str] = []
         self.expiring: list[str] = []
         self._transport = LedgerTransport(ledger, RestartWindow(ledger), self._services, self)
@@ -96,7 +96,7 @@ class _Trial(Driver):
         self._errors.append(text)
 
     async def run(self, server: Server, subjects: Sequence[str]) -> list[str]:
-        """What is wrong."""
+        """Returns a line for each problem."""
         try:
             if (failed := await self._attempts.connect(self._transport, server)) is not None:
                 return [failed.text]
@@ -125,7 +125,7 @@ class _Trial(Driver):
             b"SUB %b ajhost-check-%b %d\r\n" % (subject.encode(), token.encode(), number)
             for number, subject in enumerate(subjects, start=1)
         ]
-        # all at once, as a worker has them: their number may be limited
+        # all at once, as a worker has them: the server may limit their number
         lines += [b"UNSUB %d\r\n" % number for number in range(1, len(subjects) + 1)]
         lines += [b"PUB %b.%b 0\r\n\r\n" % (prefix.encode(), token.encode()) for prefix in self._inboxes]
         self._transport.out.command(b"".join(lines))
@@ -166,7 +166,7 @@ class _Trial(Driver):
 
 
 def _doubled(others: Iterable[ServiceInfo], subjects: Sequence[str], group: str) -> list[str]:
-    """A line for each of `others` that gets what is sent to our `subjects` although `group` has got it."""
+    """Returns a line for each of `others` that gets tasks on our `subjects` although `group` gets them as well."""
     lines = []
     for other in others:
         shared: dict[str, list[str]] = {}

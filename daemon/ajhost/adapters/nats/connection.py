@@ -1,7 +1,7 @@
-"""One NATS connection, kept: obeys the machine of `core/connection_machine.py`, which decides everything.
+"""One NATS connection that is made again whenever it ends, as the machine of `core/connection_machine.py` decides.
 
-What has happened goes to the machine as an event, what it commands is done here: look-ups, sockets, log-ins and
-subscriptions as one task at a time, which `Drop` ends. Where the connection stands is in the ledger at each change.
+This module passes each event to the machine and executes its commands: look-ups, sockets, log-ins and subscriptions,
+as one task at a time, which `Drop` cancels. It writes the connection's status into the ledger at each change.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def addresses(settings: NatsSettings) -> str:
 
 
 class Connection(Driver):
-    """A connection that comes back for ever. `up` is set while the server has all our subscriptions."""
+    """A connection that is made again without end. `up` is set while the server has all our subscriptions."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Connection(Driver):
         quiet: bool = False,
         always: Iterable[str] = (),
     ) -> None:
-        """`quiet`: whoever connects tells of failures itself. `always`: subjects besides those of the queue group."""
+        """`quiet`: the caller reports failures itself. `always`: subjects besides those of the queue group."""
         self._settings, self._name = settings, name
         self._loop = asyncio.get_running_loop()
         rng = Random()
@@ -102,7 +102,7 @@ class Connection(Driver):
         self._connection_log = ConnectionLog(quiet=quiet)
         self.up = asyncio.Event()
 
-    # -- what others ask ------------------------------------------------------------------------
+    # -- for the owner --------------------------------------------------------------------------
 
     @property
     def max_payload(self) -> int:
@@ -116,7 +116,7 @@ class Connection(Driver):
 
     @property
     def connected(self) -> bool:
-        """Whether a server has let us in."""
+        """Whether a server has accepted the log-in."""
         return self._machine.connected
 
     @property
@@ -131,7 +131,7 @@ class Connection(Driver):
         return machine.text or REASON_TEXTS[machine.reason]
 
     async def connect(self, subjects: Iterable[str] = (), group: str = "") -> None:
-        """Connects and subscribes, however long it takes; says where it waits, once in a while."""
+        """Connects and subscribes, however long it takes. Logs now and then why it waits."""
         self.want(subjects, group)
         if self._machine.state is ConnectionState.CLOSED:
             self._handle(Start())
@@ -139,11 +139,11 @@ class Connection(Driver):
         await self.up.wait()
 
     def want(self, subjects: Iterable[str], group: str) -> None:
-        """What the next log-in subscribes to, and one that is under way."""
+        """Sets the subscriptions of the next log-in, or of one that is under way."""
         self._subscriber.want(subjects, group)
 
     async def subscribe(self, subjects: Iterable[str], group: str) -> None:
-        """Joins the queue group on every subject and waits until the server knows."""
+        """Joins the queue group on every subject and waits until the server has confirmed it."""
         subscriber = self._subscriber
         subscriber.want(subjects, group)
         wanted = subscriber.wanted
@@ -153,21 +153,21 @@ class Connection(Driver):
                 if isinstance(event, Barred) and self._machine.state is ConnectionState.SUBSCRIBED:
                     self._handle(event)
                 elif event is None:
-                    # the connection is over, and it is told in the next turn, which must come
+                    # the connection has ended; the machine gets the event in a later turn of the loop
                     await asyncio.sleep(POLL_INTERVAL)
             else:
                 await self.changed()
 
     async def unsubscribe(self) -> None:
-        """Leaves every subject; when it returns, all that the server had sent us is in the ledger.
+        """Unsubscribes from every subject. Returns when all that the server had sent is in the ledger.
 
-        Without a connection, nothing is left to come: the next one subscribes to nothing.
+        Without a connection it returns at once: the next connection subscribes to nothing.
         """
         self._subscriber.want_nothing()
         await self._unsubscribe()
 
     async def leave(self) -> None:
-        """As `unsubscribe`, for good."""
+        """Unsubscribes for good, otherwise as `unsubscribe`."""
         self._subscriber.want_nothing()
         self._handle(Leave())
         await self._unsubscribe()
@@ -255,7 +255,7 @@ class Connection(Driver):
         if task is self._work:
             self._work = None
             if self._end is not None and isinstance(event, (Subscribed, Barred)):
-                # it ended behind the answer that this work waited for, and before the machine could hear of it
+                # the connection has ended since the answer that this task awaited; the machine has not had that event
                 event = self._reason_of_end()
             if event is not None:
                 self._handle(event)
@@ -279,7 +279,7 @@ class Connection(Driver):
     # -- adapters.nats.transport.Driver -----------------------------------------------------------
 
     def connection_ended(self, epoch: int, event: Lost) -> None:
-        """The connection is over. While an attempt is under way, that finds out by itself, and why."""
+        """`Driver`: the connection is over. An attempt that is under way finds that and its reason by itself."""
         if epoch == self.transport.epoch:
             self._end = event
             self._loop.call_soon(self._on_ended, epoch)
@@ -335,7 +335,7 @@ class Connection(Driver):
         return self._reason_of_end() if event is None or self._end is not None else event
 
     async def _move(self, reason: Reason) -> Event | None:
-        """Ends the present connection in order: what the server had sent is in the ledger, and nothing more comes."""
+        """Unsubscribes before the connection is ended, so that all that the server has sent it is in the ledger."""
         try:
             async with asyncio.timeout(MOVE_LIMIT):
                 await self._unsubscribe()
@@ -344,7 +344,7 @@ class Connection(Driver):
         self.transport.server.left_on_purpose()
         return Lost(reason, REASON_TEXTS[reason])
 
-    # -- what it looks like ---------------------------------------------------------------------------
+    # -- status ---------------------------------------------------------------------------------------
 
     def _publish_status(self) -> None:
         machine = self._machine
@@ -381,7 +381,7 @@ class Connection(Driver):
             self._connection_log.on_connected(status)
 
     async def changed(self) -> None:
-        """Waits until anything about the connection is another than it was."""
+        """Waits for the next change of the connection's status."""
         waiter = self._loop.create_future()
         self._waiters.append(waiter)
         await waiter

@@ -1,4 +1,4 @@
-"""What the log says of a connection that is lost and made anew, however often that happens."""
+"""Logs the losses and returns of a connection, without repeating itself however often they come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = logging.getLogger("ajhost.nats")
 
 
 class ConnectionLog:
-    """The log of one connection. `quiet`: whoever connects tells of failures itself."""
+    """The log of one connection. `quiet`: the caller reports failures itself, so they are logged for debugging only."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._lost, self._connected = (logging.DEBUG,) * 2 if quiet else (logging.WARNING, logging.INFO)
@@ -20,24 +20,24 @@ class ConnectionLog:
         self._was_lost = self._is_new = self._is_told = False
 
     def error(self, text: str) -> None:
-        """The server has said something that no other method is for."""
+        """Logs an `-ERR` of the server that no other method is for."""
         self._repeated.tell(logging.WARNING, text, "NATS: %s", text)
 
     def reply_refused(self, text: str, grant: str) -> None:
-        """The user may not publish replies; `grant` is what it lacks."""
+        """Logs that the user may not publish replies; `grant` names the permission that it lacks."""
         self._repeated.tell(logging.ERROR, grant, "NATS refuses replies: %s; %s", text, grant)
 
     def subscription_refused(self, text: str, grant: str) -> None:
-        """The user may not subscribe to a subject of the queue group."""
+        """Logs that the user may not subscribe to a subject of the queue group."""
         self._repeated.tell(logging.ERROR, text, "NATS refuses a subscription: %s; %s", text, grant)
 
     def service_refused(self, subject: str) -> None:
-        """The user may not subscribe to a subject of the NATS service API."""
+        """Logs that the user may not subscribe to a subject of the NATS service API."""
         said = "NATS refuses %s: `nats micro` does not show this host; [nats] service = false asks no more"
         self._repeated.tell(logging.INFO, "service", said, subject)
 
     def on_waiting(self, status: ConnectionStatus, servers: str) -> None:
-        """There is no connection, and a pause before the next attempt at one of `servers`."""
+        """Logs why there is no connection, when the pause before the next attempt at one of `servers` begins."""
         if status.reason in (Reason.NONE, Reason.RECONFIGURED):
             return
         self._was_lost, self._is_new = True, False
@@ -45,13 +45,13 @@ class ConnectionLog:
         self._repeated.tell(self._lost, why, "waiting for NATS at %s: %s", servers, why)
 
     def on_connected(self, status: ConnectionStatus) -> None:
-        """The server has let us in."""
+        """Logs a log-in that ends a loss."""
         if self._was_lost:
             self._was_lost, self._is_new = False, True
             self._is_told = self._tell_connected(status)
 
     def on_lasting(self, status: ConnectionStatus, seconds: float) -> None:
-        """It has stood for so long. What comes after one that lasts is news; not after one that ends again at once."""
+        """Has the next failure logged as a new one once the connection has lasted; not if it ends again at once."""
         if self._is_new and seconds > CONNECTION_PROVEN:
             self._is_new = False
             self._repeated.clear()

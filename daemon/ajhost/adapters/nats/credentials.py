@@ -37,7 +37,7 @@ class CredentialsUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LogInData:
-    """What `log_in.py` shows to one server, and signs its nonce with.
+    """The credentials that `log_in.py` sends to one server, and signs its nonce with.
 
     `tls`: None for a connection that is not to be encrypted.
     """
@@ -51,7 +51,7 @@ class LogInData:
 
 
 def servers_of(settings: NatsSettings) -> tuple[Server, ...]:
-    """The configured servers."""
+    """Returns the configured servers."""
     found = []
     for text in settings.servers:
         url = read_server_url(text)
@@ -104,7 +104,7 @@ class Credentials:
         self._repeated = RepeatedFailuresLog(_log)
 
     async def read(self, server: Server) -> LogInData:
-        """The credentials for this server now.
+        """Reads the credentials for this server anew.
 
         :raises CredentialsUnusable: when a file cannot be used and never could.
         """

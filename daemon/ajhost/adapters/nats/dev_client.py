@@ -99,7 +99,7 @@ async def serve(
 
 async def _connect(url: str) -> Client:
     try:
-        # attempts without end are for later: without the limit the first connection would be tried for ever, too
+        # max_reconnect_attempts=-1 is for later losses; without this limit it would hold for the first connection, too
         async with asyncio.timeout(CALL_CONNECT_LIMIT):
             return await nats.connect(url, error_cb=_ignore, connect_timeout=2, max_reconnect_attempts=-1)
     except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:

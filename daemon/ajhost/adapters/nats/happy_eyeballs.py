@@ -30,7 +30,7 @@ class Unreachable(Exception):
 
 
 async def open_first(server: Server, addresses: Sequence[Address]) -> tuple[socket.socket, Address]:
-    """A socket that is connected to the first address that answers; the next one is tried after `ADDRESS_STAGGER`.
+    """Returns a socket connected to the first address that answers. Tries one more address each `ADDRESS_STAGGER` s.
 
     :raises Unreachable: when all have failed.
     """
@@ -100,7 +100,7 @@ async def _writable(sock: socket.socket) -> None:
 
 
 def unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) -> Unreachable:
-    """Why no address of a server took a connection: each with the error that it gave."""
+    """Makes the error for a server of which no address took a connection, with the errors of the first three."""
     if not failures:
         return Unreachable(Reason.DNS, f"{server} has no address")
     numbers = {error.errno for _, error in failures}
@@ -115,5 +115,5 @@ def unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) -> 
 
 
 def _is_lack(address: Address, error: OSError) -> bool:
-    # where IPv6 is switched off, each of its addresses is one that this machine has none to reach it from
+    # where IPv6 is switched off, connect(2) to any IPv6 address gives EADDRNOTAVAIL: that is no lack of ports
     return error.errno in _NO_RESOURCES and not (error.errno == errno.EADDRNOTAVAIL and address.is_v6)

@@ -1,4 +1,4 @@
-"""The two neighbours of a connection's transport: the sink of its requests, and the driver of its life."""
+"""What a connection's transport calls: `Sink` with its requests, `Driver` with the events of its life."""
 
 from __future__ import annotations
 
@@ -29,56 +29,56 @@ class InBuffer(Protocol):
 
 
 class Sink:
-    """Owns the ledger and decides about requests. What a class of it does not define, it does nothing about."""
+    """Owns the ledger and decides about requests. Each method does nothing by default."""
 
     async def opened(self, sock: socket.socket) -> None:
-        """There is a new connection, on which nothing was sent yet. Returns when another process has a duplicate of it.
+        """Shares a connection before anything is sent on it. Returns when another process has a duplicate of it.
 
         Without a duplicate, what the server sends on it would be lost when this process dies.
         """
 
     def set_max_payload(self, max_payload: int) -> None:
-        """The server takes this many bytes of payload and headers together, whoever sends. Called first, and at each
+        """Sets the server's limit of payload and headers together, in bytes, for any sender. Called first, and at each
         change."""
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
-        """Requests that came together, in their order, RECEIVED in the ledger; `data` is what they were read from.
+        """Admits the requests of one read in their order, all RECEIVED in the ledger. `data`: the bytes of that read.
 
-        Their frames lie in the receive buffer, which is overwritten next. Until then the transport's `in_buffer` may be
-        given what has not begun.
+        Their frames lie in the receive buffer, which a later read overwrites. Before it does, the transport counts the
+        requests in its `in_buffer` as started: the sink adds those that have not started.
         """
 
     def message_without_reply(self, data: bytes, message: Message) -> None:
-        """A message without a reply subject came."""
+        """Handles a message that has no reply subject."""
 
     def before_send(self) -> None:
-        """Replies to what was admitted are about to leave."""
+        """Called before replies to admitted requests are written."""
 
     def reply_replaced(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """A reply that told `before` did not leave, or was refused by the server: `outcome` is what became of it."""
+        """Called for a reply of outcome `before` that is too large, or was refused by the server; `outcome` is new."""
 
     def refuse(self, reply: bytes) -> None:
-        """A request had no free entry when its connection ended. Answer it as overloaded."""
+        """Answers a request as overloaded: it had no free entry when its connection ended."""
 
 
 class Driver:
     """Drives the life of the connection. The transport reports to it, and decides nothing.
 
-    What a class of it does not define, it does nothing about.
+    Each method does nothing by default.
     """
 
     def connection_ended(self, epoch: int, event: Lost) -> None:
-        """The connection of that epoch is over."""
+        """Called when the connection of that epoch is over."""
 
     def info_received(self, info: ServerInfo) -> None:
-        """The server sent INFO again."""
+        """Called for each INFO of the server after the log-in."""
 
     def error_received(self, text: str) -> None:
-        """The server said `-ERR`."""
+        """Called for each `-ERR` of the server after the log-in."""
 
 
 class ServerRefused(Exception):
-    """The server said `-ERR` instead of letting us in; the text is the server's."""
+    """The server sent `-ERR` in place of its first INFO; the text is the server's."""
 
 
 ENDED = Lost(Reason.ENDED, "the server closed the connection")

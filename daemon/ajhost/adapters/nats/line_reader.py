@@ -9,7 +9,7 @@ from ajhost.protocol.frames import FrameError
 
 
 class LineReader:
-    """Call `wake` when bytes came, and when the connection has ended."""
+    """Awaits lines. Call `wake` when bytes have come, and `end` when the connection has ended."""
 
     def __init__(self, buffer: ReceiveBuffer) -> None:
         self._buffer = buffer
@@ -17,11 +17,11 @@ class LineReader:
         self._ended = True
 
     def begin(self) -> None:
-        """A new connection."""
+        """Begins with a new connection."""
         self._ended = False
 
     def end(self) -> None:
-        """No bytes will come any more."""
+        """Makes `next` raise when no whole line is left: no more bytes will come."""
         self._ended = True
         self.wake()
 
@@ -31,7 +31,7 @@ class LineReader:
             self._waiter.set_result(None)
 
     async def next(self, longest: int) -> bytes:
-        """The next line, whole with CRLF.
+        """Returns the next line, with its CRLF.
 
         :raises FrameError: when it has more than `longest` bytes. :raises ConnectionError: when there is none.
         """

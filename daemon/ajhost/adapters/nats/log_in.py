@@ -1,9 +1,9 @@
 """The log-in: nats-py's CONNECT, with our credentials and the server's nonce signed; then the answer to a PING.
-A refusal is told with what is wrong with a JWT: it has expired, or is not valid yet.
+The text of a refusal says whether the JWT has expired, or is not valid yet.
 
-A client object of nats-py serves one log-in and opens nothing: the connection is ours (`adapters/nats/connection.py`).
-What it takes from the arguments of `connect` and from a server's INFO is put into it. Its names are private; the tests
-say when a later nats-py has others. Source: nats-py 2.16, `Client._connect_command`, `Client.connect`.
+A client object of nats-py serves one log-in and opens no connection: `adapters/nats/connection.py` does. This module
+sets the attributes that `connect` takes from its arguments and from a server's INFO. They are private; tests fail when
+a later nats-py renames them. Source: nats-py 2.16, `Client._connect_command`, `Client.connect`.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ async def log_in(
 
 
 def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
-    """CONNECT, with the credentials that there are.
+    """Returns CONNECT, with the configured credentials.
 
-    They are shown to a server that does not ask for any: one with `no_auth_user` asks nobody (nats-server 2.15,
-    `configureAuthorization`), and takes whoever shows none for that user, of another account perhaps.
+    It has them even if INFO does not demand any: a server with `no_auth_user` never does (nats-server 2.15,
+    `configureAuthorization`), and logs a client without credentials in as that user, perhaps of another account.
     """
     client = Client()
     client.options = {
@@ -62,7 +62,7 @@ def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
         "no_echo": False,
     }
     client._server_info = {"headers": info.headers}
-    if info.nonce:  # nats-py signs one that is there, an empty one as well
+    if info.nonce:  # nats-py would sign an empty nonce as well
         client._server_info["nonce"] = info.nonce
     client._auth_configured = True
     if data.creds is not None or data.seed is not None:
@@ -73,7 +73,7 @@ def connect_line(info: ServerInfo, data: LogInData, name: str) -> bytes:
 
 
 def refusal(server: Server, text: str, unknown: Reason) -> ConnectionFailed:
-    """What a server's `-ERR` in place of a log-in means; `unknown`: when nobody knows its text."""
+    """Returns the event for a server's `-ERR` in place of a log-in. `unknown`: the reason if its text is not known."""
     reason = reason_of(text) or unknown
     kind = Refused if reason in (Reason.TLS, Reason.AUTHORIZATION, Reason.LIMIT) else Lost
     return kind(reason, f"{server}: {text}")

@@ -13,7 +13,7 @@ _ENTRIES = 8
 
 
 def private_ledger(frame: int = LONGEST_INFO) -> LedgerWriter:
-    """One with room for a frame of so many bytes."""
+    """Makes a ledger with room for a frame of `frame` bytes."""
     geometry = Geometry(_ENTRIES, (2 * frame + 4 * READ_SIZE + 4095) & ~4095, 1 << 16)
     memory = memoryview(mmap.mmap(-1, geometry.size))
     create(memory, geometry, Identity(1, 0, 0))

@@ -28,10 +28,10 @@ _ASK_EVERY = 128
 
 
 class WriterEvents(Protocol):
-    """What the writer tells of; `LedgerTransport` listens."""
+    """What the writer reports to `LedgerTransport`."""
 
     def release(self, entries: list[int]) -> None:
-        """The server has the replies of these entries."""
+        """Frees these entries: the confirmation of their replies has come, or is not awaited any more."""
 
     def write_failed(self, error: OSError) -> bool:
         """The connection takes no more bytes. True: try again, by another descriptor of it. False: it is over."""
@@ -61,7 +61,7 @@ class ReplyWriter:
         self._may_be_too_large = False
         self._asked_before = 0.0
         self.flooded = False
-        """Whether too many bytes waited to leave when that was last asked."""
+        """The last result of `is_flooded`."""
         self._repeated: list[bytes] = []
         """The part of the replies that is repeated, since requesters may not have reconnected."""
         self._unwritten = memoryview(b"")
@@ -70,7 +70,7 @@ class ReplyWriter:
         self._pings: deque[int | asyncio.Future[bool] | None] = deque()
         self._restart_window = restart_window
         self.retransmit = RetransmitBuffer(restart_window)
-        """What was sent and may have to be sent again. For others to read."""
+        """Replies that were sent and may have to be sent again. Other modules only read it."""
         self._ended = self._loop.time()
 
     # -- a connection's life --------------------------------------------------------------------
@@ -92,16 +92,16 @@ class ReplyWriter:
         self._end_drain()
 
     def replace(self, sock: socket.socket) -> None:
-        """Another descriptor of the same connection."""
+        """Goes on with another descriptor of the same connection."""
         if self._unwritten and self._sock is not None:
             self._loop.remove_writer(self._sock)
             self._loop.add_writer(sock, self._writable)
         self._sock = sock
 
     def reconnected(self, server_changed: bool) -> None:
-        """The server has accepted the log-in: writes again what an earlier connection may have lost, then what waited.
+        """Called after a log-in: writes again what an earlier connection may have lost, then the replies that waited.
 
-        `server_changed`: it is not the server of before, so requesters have to reconnect as well.
+        `server_changed`: this is another server than before, so requesters have to reconnect as well.
         """
         self._connected = True
         self._forget_pings()
@@ -121,7 +121,7 @@ class ReplyWriter:
         self._may_be_too_large = self._refusals.set_limits(max_payload, of_all)
 
     def refused(self, subject: bytes, why: str) -> None:
-        """The server did not take the reply on this subject."""
+        """Gives up the reply on this subject, which the server has refused, and frees its entry."""
         found = self.retransmit.refused(lambda index: self._ledger.reply(index) == subject, subject)
         if found is None:
             return
@@ -141,7 +141,7 @@ class ReplyWriter:
             self._events.release(self.retransmit.release_oldest(last=not self._unwritten))
 
     def detach(self) -> None:
-        """The connection has ended. Unconfirmed replies stay, with their entries, for the next one."""
+        """Called when the connection has ended. Keeps unconfirmed replies, with their entries, for the next one."""
         self.suspend()
         if self._connected:
             self._ended = self._loop.time()
@@ -166,8 +166,8 @@ class ReplyWriter:
             answered.set_result(False)
 
     def answer_ping(self) -> None:
-        """The server has sent a PING. One PONG answers all that come before it leaves: a server that does not read
-        would fill this process's memory otherwise."""
+        """Answers a PING. One PONG answers all that come before it is written: a server that does not read would fill
+        this process's memory otherwise."""
         if _PONG not in self._commands:
             self.command(_PONG)
 
@@ -208,7 +208,7 @@ class ReplyWriter:
             self.schedule_flush()
 
     def pong(self) -> None:
-        """A PONG came."""
+        """Handles a PONG: ends a round trip, or frees the entries whose replies it confirms."""
         mark = self._pings.popleft() if self._pings else None
         if isinstance(mark, asyncio.Future):
             if not mark.done():
@@ -229,7 +229,7 @@ class ReplyWriter:
         self._events.release(self.retransmit.release_held())
 
     def is_flooded(self) -> bool:
-        """Whether too many bytes wait to leave. Ask it now and then: nothing is counted for each reply."""
+        """Whether too many bytes wait to be written. It sums them at each call, so that a reply costs no count."""
         waiting = len(self._unwritten) + (sum(map(len, self._replies)) if self._replies else 0)
         self.flooded = waiting > _MOST_UNSENT
         return self.flooded

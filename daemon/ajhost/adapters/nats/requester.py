@@ -27,7 +27,7 @@ class ConnectFailed(Exception):
 
 
 class NoResponders(Exception):
-    """Nobody is subscribed to the subject."""
+    """No client is subscribed to the subject."""
 
 
 class PayloadTooLarge(Exception):
@@ -35,16 +35,16 @@ class PayloadTooLarge(Exception):
 
 
 class Reply(NamedTuple):
-    """A reply as it came."""
+    """The headers and the body of a reply."""
 
     headers: Mapping[str, str]
     body: bytes
 
 
 async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) -> int:
-    """Bytes of the largest request that the server may hand over.
+    """Returns the bytes of the largest request that the server may hand over.
 
-    Waits for a server without limit, logs that once in a while, and calls `on_waiting` with each new reason.
+    Waits for a server without limit, logs that now and then, and calls `on_waiting` with each new reason.
     """
     connection = _connection(settings, Sink(), "ajhost start")
     connecting, told = asyncio.ensure_future(connection.connect()), ""
@@ -72,7 +72,7 @@ async def request_once(
 class Requester:
     """A connection on which requests are sent, and each one's first reply is awaited.
 
-    :raises ConnectFailed: on entry: no server.
+    :raises ConnectFailed: on entry, when no server accepts the log-in.
     """
 
     def __init__(self, settings: NatsSettings) -> None:
@@ -99,7 +99,7 @@ class Requester:
     async def ask(self, subject: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Reply:
         """Sends one request and waits for its reply.
 
-        :raises NoResponders: nobody serves the subject. :raises TimeoutError: no answer within `timeout` seconds.
+        :raises NoResponders: no client serves the subject. :raises TimeoutError: no answer within `timeout` seconds.
         :raises PayloadTooLarge: nothing was sent.
         """
         self._sent += 1
@@ -127,14 +127,14 @@ def _connection(
 
 
 async def _change(connection: Connection, connecting: asyncio.Future[None]) -> None:
-    """Anything about the connection is another than it was, or it is there."""
+    """Waits for a change of the connection's status, or for the end of `connecting`."""
     changed = asyncio.ensure_future(connection.changed())
     await asyncio.wait({connecting, changed}, return_when=asyncio.FIRST_COMPLETED)
     changed.cancel()
 
 
 async def _connected(connection: Connection, inbox: str, settings: NatsSettings) -> None:
-    """Each configured server has one try."""
+    """Connects and subscribes to the inbox, in as many attempts as there are configured servers."""
     connecting = asyncio.ensure_future(connection.connect([inbox]))
     try:
         async with asyncio.timeout(CALL_CONNECT_LIMIT):
@@ -158,7 +158,7 @@ class _Replies(Sink):
 
     @contextlib.contextmanager
     def awaited(self, inbox: str) -> Iterator[asyncio.Future[tuple[str, Reply]]]:
-        """The first reply to an inbox."""
+        """Yields a future of the first reply to an inbox."""
         future: asyncio.Future[tuple[str, Reply]] = asyncio.get_running_loop().create_future()
         self._awaited[inbox.encode()] = future
         try:
@@ -167,7 +167,7 @@ class _Replies(Sink):
             del self._awaited[inbox.encode()]
 
     def message_without_reply(self, data: bytes, message: Message) -> None:
-        """A reply, or a further one, which nobody awaits."""
+        """`Sink`: resolves the future of a reply. Drops one that is not awaited, such as a second one."""
         _, header, body, end, subject, _ = message
         future = self._awaited.get(bytes(subject))
         if future is not None and not future.done():
@@ -176,7 +176,7 @@ class _Replies(Sink):
 
 
 def _headers(block: bytes) -> tuple[str, dict[str, str]]:
-    """The status and the headers of a message; of a repeated one the first."""
+    """Returns the status and the headers of a message; of a repeated header the first value."""
     first, _, rest = block.partition(b"\r\n")
     headers: dict[str, str] = {}
     for line in rest.split(b"\r\n"):

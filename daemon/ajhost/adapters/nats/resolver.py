@@ -20,7 +20,7 @@ class Resolver:
         self._running: dict[str, asyncio.Future[list[tuple[str, int]]]] = {}
 
     async def resolve(self, server: Server) -> tuple[Address, ...]:
-        """All addresses of a server's name.
+        """Returns all addresses of a server's name.
 
         :raises OSError: when there are none, or no resolver answers.
         """

@@ -46,7 +46,7 @@ class SocketGuard:
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:
-    """What a descriptor stands for, None for nothing."""
+    """Returns the device and inode of a descriptor; None if it is not open."""
     try:
         found = os.fstat(descriptor)
     except OSError:

@@ -22,9 +22,9 @@ _NOTHING = Subscriptions()
 
 
 class Subscriber:
-    """`wanted` is subscribed to at each log-in, and so is `always`, which has no queue group.
+    """Subscribes at each log-in to `wanted`, and to the subjects `always` without a queue group.
 
-    If the server refuses one of `always`, the host goes on without.
+    If the server refuses one of `always`, the host goes on without it.
     """
 
     def __init__(self, out: ReplyWriter, always: Iterable[str] = ()) -> None:
@@ -36,7 +36,7 @@ class Subscriber:
 
     @property
     def complete(self) -> bool:
-        """Whether the server has answered for all that is wanted."""
+        """Whether the server has confirmed or refused all that is wanted."""
         return self._known == self.wanted
 
     def want(self, subjects: Iterable[str], group: str) -> None:
@@ -48,19 +48,19 @@ class Subscriber:
         self.wanted = _NOTHING
 
     def reset(self) -> None:
-        """The connection has ended, and its subscriptions with it."""
+        """Forgets the subscriptions of a connection that has ended."""
         self._known, self._always_known = _NOTHING, False
         self._sids.clear()
 
     def refused(self, violation: Violation) -> bool:
-        """The server has refused a subscription; whether it was one of `wanted`."""
+        """Takes note of a subscription that the server has refused. Returns whether it was one of `wanted`."""
         matters = violation.subject not in self._always
         if matters:
             self._refused.append(violation)
         return matters
 
     def barred(self) -> Barred:
-        """What was refused, as an event."""
+        """Returns the event that names what was refused."""
         subjects = list(dict.fromkeys(violation.subject for violation in self._refused if violation.subject))
         if not subjects:
             return Barred("the server allows this user no more subscriptions")
@@ -91,10 +91,10 @@ class Subscriber:
         return self._sid
 
     async def unsubscribe(self) -> None:
-        """Ends the subscriptions of `wanted`; when it returns, all that the server had sent for them is received."""
+        """Ends the subscriptions of `wanted`. Returns when all that the server had sent for them is received."""
         self._known = _NOTHING
         self._out.command(b"".join(b"UNSUB %d\r\n" % sid for sid in self._sids))
         self._sids.clear()
-        # twice: what another of the server's connections had handed to ours by then comes behind the first PONG
+        # twice: a message that another connection's reader in the server had passed to ours may follow the first PONG
         if await self._out.round_trip():
             await self._out.round_trip()

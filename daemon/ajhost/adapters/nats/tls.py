@@ -37,15 +37,15 @@ class TlsSession:
 
     @property
     def certificate_expires(self) -> float | None:
-        """When the server's certificate does, in seconds since 1970; None if it does not say."""
+        """When the server's certificate expires, in seconds since 1970; None if it does not say."""
         until = (self._tls.getpeercert() or {}).get("notAfter")
         return ssl.cert_time_to_seconds(until) if isinstance(until, str) else None
 
     async def handshake(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, unread: int) -> None:
-        """`unread`: how many bytes have come in front of it.
+        """Performs the handshake. `unread`: how many bytes were received before it.
 
-        :raises FrameError: when there are some: it is not known who sent them.
-        :raises ssl.SSLError: when the two cannot agree. :raises ConnectionError: when the server hangs up.
+        :raises FrameError: when there are some: they are not authenticated.
+        :raises ssl.SSLError: when it fails. :raises ConnectionError: when the server hangs up.
         """
         if unread:
             raise FrameError("bytes in front of the TLS handshake")
@@ -63,7 +63,7 @@ class TlsSession:
                 return
 
     def receive(self, sock: socket.socket, space: memoryview) -> int:
-        """Decrypts into `space`; bytes written, 0 at the end.
+        """Decrypts into `space`. Returns the bytes written, 0 at the end of the stream.
 
         :raises BlockingIOError: nothing whole is there yet. :raises OSError: as the socket says.
         """
@@ -95,6 +95,6 @@ class TlsSession:
         return count
 
     def encrypt(self, data: bytes) -> bytes:
-        """Ciphertext to send for `data`."""
+        """Returns the ciphertext to send for `data`."""
         self._tls.write(data)
         return self._out.read()

@@ -1,6 +1,6 @@
-"""The bytes of one NATS connection after another: received straight into a ledger's receive buffer, parsed there.
+"""Receives the bytes of one NATS connection after another into a ledger's receive buffer, and parses them there.
 
-Messages become ledger entries: all those of one read before any is handed on. Replies go straight to the kernel.
+All messages of one read become ledger entries before any is handed on. Replies go straight to the kernel.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ajhost.protocol.frames import LONGEST_LINE, FrameError, message_line, scan
 from ajhost.protocol.server_info import LONGEST_FRAME, LONGEST_INFO, InfoError, ServerInfo, read_info
 
 _log = logging.getLogger("ajhost.nats")
-# a constant of its own: to read an attribute of a class costs as much as a store, and this is for each batch
+# it is needed for each batch, and to read it as an attribute of the class would cost as much as a store
 _FENCED_EPOCH = int(Word.FENCED_EPOCH)
 
 
@@ -43,7 +43,7 @@ class LedgerTransport:
         self._words = ledger.words
         self._buffer = ReceiveBuffer(ledger)
         self.in_buffer: set[InBuffer] = set()
-        """What was admitted and has not begun, and lies in the receive buffer. Whoever begins it takes it out."""
+        """Admitted requests in the receive buffer that have not started. The code that starts one removes it."""
         self._sink, self._driver = sink, driver
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
@@ -77,7 +77,7 @@ class LedgerTransport:
         tcp.tune(sock)
         self._words[Word.SOCKET] = 0
         self._buffer.reset()
-        # in our own memory as well: by it the end of a connection is known, also after a stray write
+        # in private memory as well: a stray write into the ledger does not change which connection has ended
         self.epoch = self._words[Word.EPOCH]
         self._words[Word.SOCKET] = sock.fileno()
         self._words[Word.TLS] = 0
@@ -111,7 +111,7 @@ class LedgerTransport:
         self._loop.call_soon(self._receive)  # what arrived with the end of the handshake
 
     async def read_info(self) -> ServerInfo:
-        """The server's first line.
+        """Reads the server's first line.
 
         :raises InfoError: when it is no INFO. :raises ConnectionError: when the server hangs up.
         """
@@ -135,9 +135,9 @@ class LedgerTransport:
             self._obey([line])
 
     def close(self) -> None:
-        """Ends the connection for whoever holds a duplicate of it: the server must hand nothing to it any more.
+        """Closes the socket, after shutdown(SHUT_WR): other processes' duplicates would keep the connection open.
 
-        Not one that was taken over, nor one whose descriptor is lost: the supervisor reads these to their ends.
+        No shutdown if it was taken over, or its descriptor is lost: the supervisor reads such a connection to its end.
         """
         self._on_closed(None)
         guard, sock, self._guard, self._sock = self._guard, self._sock, None, None
@@ -252,12 +252,12 @@ class LedgerTransport:
             request.count_as_started()
 
     def write_failed(self, error: OSError) -> bool:
-        """`WriterEvents`. What the server had sent before it was gone is still in the kernel, and is received first."""
+        """`WriterEvents`. Receives first what the kernel still has: the server sent it before the connection ended."""
         if self._guard is not None and not self._guard.is_ours:
             return self._change_descriptor(self._guard)
         while self.connected:
             if not self.reading:
-                self._refuse_unparsed()  # no entry is free, nor will be: their replies cannot leave
+                self._refuse_unparsed()  # no entry is free, and none will be: replies cannot leave
             if not self._receive():
                 break
         self._on_closed(interfaces.broken(error))
@@ -285,7 +285,7 @@ class LedgerTransport:
         self._frame_needs = needed
         buffer.consume(end)
         if self._taken_over:
-            # with all that was not in an entry yet
+            # the supervisor took over all that had no entry by then, these requests among them
             for index, _ in requests:
                 ledger.release(index)
             self._on_closed(interfaces.TAKEN_OVER)
@@ -297,11 +297,11 @@ class LedgerTransport:
         if len(requests) != len(messages):
             for message in [m for m in messages if not m[5]]:
                 self._sink.message_without_reply(data, message)
-        self.out.schedule_flush()  # after the first steps of what was started, in the same turn
+        self.out.schedule_flush()  # after the first steps of the started handlers, in the same turn of the loop
         if needed > self._longest_frame:
             raise FrameError(f"a frame of {needed} bytes")
         if len(messages) >= available and end < len(data):
-            if len(requests) < len(messages):  # what has no reply subject took no entry: go on with the rest
+            if len(requests) < len(messages):  # some had no reply subject and took no entry: parse the rest
                 self._loop.call_soon(self._parse_rest)
                 return
             self._stop_reading(
@@ -327,7 +327,7 @@ class LedgerTransport:
     def _obey(self, lines: list[bytes]) -> None:
         """Handles operation lines of the server.
 
-        :raises InfoError: for INFO that is none. :raises FrameError: for what no server sends to a client.
+        :raises InfoError: for a malformed INFO. :raises FrameError: for an operation that no server sends.
         """
         for line in lines:
             match line[:4].upper():
@@ -363,7 +363,7 @@ class LedgerTransport:
     @property
     def _taken_over(self) -> bool:
         """Whether the connection, and the receive buffer, was taken over while this process was stopped."""
-        # by our own memory: after a stray write over both words nobody would read the connection on
+        # against private memory: a stray write that made two words equal would leave the connection without a reader
         return self._words[_FENCED_EPOCH] == self.epoch
 
     def _refuse_unparsed(self) -> None:
@@ -382,7 +382,7 @@ class LedgerTransport:
     # -- entries ------------------------------------------------------------------------------------
 
     def pause_or_resume(self) -> None:
-        """Goes on with what waited for a free ledger entry, or stops while too many replies wait. Call it often."""
+        """Resumes reading when a ledger entry is free, or pauses it while too many replies wait. Call it often."""
         if self.out.is_flooded():
             if self.connected:
                 self._stop_reading(1)
@@ -392,7 +392,7 @@ class LedgerTransport:
             self._loop.call_soon(self._parse_rest)
 
     def release(self, entries: list[int]) -> None:
-        """The server has the replies of these entries."""
+        """`WriterEvents`. Frees entries, and resumes reading if that waited for one."""
         self.ledger.release_all(entries)
         if entries and not self.reading:
             self.pause_or_resume()
@@ -402,7 +402,7 @@ class LedgerTransport:
             self._parse()
 
     def _apply_limits(self, info: ServerInfo, of_all: int) -> None:
-        """`of_all`: what the server takes from anybody. After the log-in INFO has the limit of this user."""
+        """Sets the limits in INFO. `of_all`: that for any sender, since INFO after the log-in has this user's own."""
         self._longest_frame, self._server_limit = info.longest_frame, of_all
         self.out.set_limits(info.max_payload, of_all)
         self._sink.set_max_payload(of_all)
