@@ -25,7 +25,7 @@ MAX_DESCRIPTORS = 200
 """Descriptors in one message; the kernel's limit is 253 (SCM_MAX_FD)."""
 _CONTROL = socket.CMSG_SPACE((MAX_DESCRIPTORS + 1) * array.array("i").itemsize)
 _SPILLED = b"\0"
-"""Stands for the message whose text is in the memory file that comes first among the descriptors."""
+"""Sent in place of a message whose text is in a memory file, the first of the descriptors."""
 _FULL = {errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS}
 
 
@@ -34,16 +34,16 @@ class ChannelFull(Exception):
 
 
 class ChannelClosed(Exception):
-    """The peer has closed its end, or has sent what is no message."""
+    """The peer has closed its end, or has sent a datagram that is no message."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected ends, closed on exec."""
+    """Makes two connected sockets, closed on exec."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 class Channel:
-    """One end. Owns its socket, which becomes non-blocking."""
+    """One end of a channel. Owns its socket, which becomes non-blocking."""
 
     __slots__ = ("_sock",)
 
@@ -52,7 +52,7 @@ class Channel:
         self._sock = sock
 
     def fileno(self) -> int:
-        """For a loop's reader; -1 once closed."""
+        """Returns the descriptor for a loop's reader; -1 once closed."""
         return self._sock.fileno()
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class Channel:
             raise ChannelClosed(error.strerror) from error
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message and its descriptors, closed on exec and now the caller's; None if there is none yet.
+        """Returns the next message and its descriptors, closed on exec and now the caller's; None if there is none yet.
 
         A process that is out of descriptors gets the message without them.
 
@@ -121,7 +121,7 @@ class Channel:
         return message, descriptors
 
     def received(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
-        """What has come by now, one after the other. :raises ChannelClosed: as `receive`."""
+        """Yields each message that has come by now. :raises ChannelClosed: as `receive`."""
         while (received := self.receive()) is not None:
             yield received
 
@@ -133,7 +133,7 @@ class Channel:
             return self._sock.recvmsg(_INLINE, _CONTROL, socket.MSG_CMSG_CLOEXEC)
 
     def receive_wait(self, timeout: float | None) -> tuple[dict[str, Any], list[int]] | None:
-        """As `receive`, but waits up to `timeout` seconds, for ever if None, for a message."""
+        """Waits up to `timeout` seconds, without a limit if None, for a message; otherwise as `receive`."""
         limit = None if timeout is None else time.monotonic() + timeout
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)

@@ -1,4 +1,4 @@
-"""Ends what dead workers and rejected imports have left: processes that bear their mark, and that nobody waits for."""
+"""Ends processes that dead workers and rejected imports have started: each has a mark, and no parent waits for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ajhost.core.timings import STRAY_HUNT
 
 _MARK = 1 << 62
 GENERATION_MARK = 1 << 61
-"""Added to the number of a generation: the mark of its template, and of what its imports start."""
+"""Added to the number of a generation: the mark of its template, and of processes that its imports start."""
 
 
 def mark(number: int) -> None:
-    """Marks this process, and all that will descend from it, with the number of a worker; `mark_of` reads it.
+    """Marks this process and its future descendants with the number of a worker; `mark_of` reads it.
 
     A template's is its generation plus `GENERATION_MARK`, larger than any worker's: a limit can only be lowered.
 
@@ -31,17 +31,17 @@ def mark(number: int) -> None:
 
 
 def mark_of(pid: int) -> int | None:
-    """The number that `mark` gave to a process or an ancestor of it; None if it has none, or is gone."""
+    """Returns the number that `mark` gave to a process or an ancestor of it; None if it has none, or is gone."""
     soft = proc.field(f"{pid}/limits", r"Max realtime timeout\s+(\d+)\s")
     return int(soft) - _MARK if int(soft or 0) > _MARK else None
 
 
 class ChildReaper:
-    """Ends and reaps what a subreaper inherits from dead workers: children of handlers, which no process waits for.
+    """Ends and reaps the processes that a subreaper inherits from dead workers: handlers have started them.
 
     The kernel makes them children of this process when their parent dies, in whatever session or process group they
-    are; each bears the mark of its worker, or of its generation if an import started it. One without a mark that was
-    there before a worker's death is left alone: another process may have started it in this container.
+    are. Each has the mark of its worker, or of its generation if an import started it. A child without a mark that
+    this process had before a worker's death is spared: another process may have started it in this container.
     """
 
     def __init__(self) -> None:
@@ -70,18 +70,18 @@ class ChildReaper:
 
     @property
     def hunting(self) -> bool:
-        """Whether a worker has died a moment ago."""
+        """Whether a worker, or a process ended by `end_strays`, has died within the last `STRAY_HUNT` seconds."""
         return time.monotonic() < self._hunts_until
 
     def hunt(self) -> None:
-        """A worker has died: for a moment from now on `end_strays` ends what it has left."""
+        """Begins a hunt after a worker's death: `end_strays` ends its processes for `STRAY_HUNT` seconds from now."""
         self._hunts_until = time.monotonic() + STRAY_HUNT
 
     def end_strays(self, known: Container[int], living_marks: Container[int]) -> set[int]:
         """Sends SIGKILL to each living child that is not `known` and was there at the last call. Returns their pids.
 
-        Spares those that bear one of `living_marks`. Call it at every tick while `hunting`. A worker is a
-        child for a moment before its pidfd is received.
+        Spares those with one of `living_marks`. Call it at every tick while `hunting`. It waits for a second call since
+        a new worker is a child for a moment before its pidfd is received.
         """
         if not self.hunting:
             self._strays.clear()

@@ -1,5 +1,5 @@
-"""Memory that is free in this process, given back to the kernel: what glibc keeps (mallopt(3), malloc_trim(3)), and
-pages that hold nothing but zeros."""
+"""Gives free memory of this process back to the kernel: what glibc keeps (mallopt(3), malloc_trim(3)), and pages of
+zeros."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ZEROS = bytes(mmap.PAGESIZE)
 
 
 def use_few_arenas() -> None:
-    """Threads share two arenas, as with MALLOC_ARENA_MAX of the package's units: each keeps up to 64 MiB."""
+    """Lets threads share two arenas, as MALLOC_ARENA_MAX in the package's units does: each keeps up to 64 MiB."""
     if "MALLOC_ARENA_MAX" not in os.environ and hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_ARENA_MAX, _ARENAS)
 
 
 def trim_heap() -> None:
-    """Gives glibc's free memory back. Once a large block was freed, glibc keeps all blocks of its size."""
+    """Gives glibc's free memory back: once a large block was freed, glibc keeps freed blocks of up to its size."""
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 
@@ -31,7 +31,7 @@ def trim_heap() -> None:
 def release_zero_pages(start: int, size: int) -> None:
     """Releases the pages of zeros among `size` bytes at `start`, private memory that no other thread uses.
 
-    Whoever uses such a page later gets zeros of the kernel (madvise(2)).
+    The next access to such a page gets zeros of the kernel (madvise(2)).
     """
     first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, start + size
     for page in range(first, end - mmap.PAGESIZE + 1, mmap.PAGESIZE):

@@ -1,9 +1,9 @@
-"""Ledger files: made, mapped, locked and removed. The only module that opens them.
+"""Makes, maps, locks and removes ledger files. The only module that opens them.
 
-A file is preallocated, so that a full runtime directory is an `OSError` (ENOSPC) at once and never a SIGBUS later. Who
-truncates a file that is mapped ends whoever touches it beyond its end (SIGBUS): a supervisor looks at the size before
-each access (`GuardedLedger`), a worker dies of it and is replaced. A file's owner holds a POSIX record lock on it,
-which a fork does not inherit: a file without a lock has no living owner.
+A file is preallocated, so that a full runtime directory is an `OSError` (ENOSPC) at once and never a SIGBUS later. If
+another program truncates a file, an access beyond its new end is a SIGBUS (mmap(2)). A supervisor therefore checks the
+size before each access (`GuardedLedger`); a worker dies of it and is replaced. A file's owner holds a POSIX record lock
+on it, which a fork does not inherit: a file without a lock has no living owner.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _FLOCK = struct.Struct("hhqqi4x")
 
 
 def path_of(directory: Path, serial: int) -> Path:
-    """Where the ledger of a process lies."""
+    """Returns the path of a process's ledger."""
     return directory / f"{serial}{_SUFFIX}"
 
 
 def serials(directory: Path) -> list[int]:
-    """The serials of every ledger file there, oldest first. Links, pipes and directories are nobody's."""
+    """Returns the serials of all ledger files there, oldest first. Links, pipes and directories are not ledgers."""
     found = (path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isascii() and path.stem.isdecimal())
     return sorted(int(path.stem) for path in found if _is_regular(path))
 
@@ -47,7 +47,7 @@ def _is_regular(path: Path) -> bool:
 
 
 def clear_unfinished(directory: Path) -> None:
-    """Removes files that a supervisor was making when it was killed: no process has used them."""
+    """Removes files that a supervisor was making when it was killed; no process has used them."""
     for path in directory.glob(f"*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
 
@@ -103,7 +103,7 @@ class _InFile(Ledger):
         return True
 
     def give_back(self, offset: int, size: int) -> None:
-        """Punches a hole (madvise(2), MADV_REMOVE); a file system that cannot keeps the pages."""
+        """Punches a hole (madvise(2), MADV_REMOVE). A file system that cannot do so keeps the pages."""
         end = (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
         begin = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         if begin < end:
@@ -123,7 +123,7 @@ class _InFile(Ledger):
 
 
 class MappedLedger(_InFile):
-    """Another process's ledger, mapped; not `writable` for those who only look.
+    """Another process's ledger, mapped; not `writable` for a process that only reads it.
 
     :raises OSError: when there is no such file. :raises LedgerError: when it is no ledger of this layout.
     """
@@ -145,7 +145,7 @@ class MappedLedger(_InFile):
 
     @property
     def in_place(self) -> bool:
-        """Whether its path leads to the mapped file: nobody has removed or replaced it."""
+        """Whether its path leads to the mapped file, which has not been removed or replaced."""
         try:
             return os.path.samestat(self._path.lstat(), os.fstat(self._descriptor))
         except OSError:
@@ -160,9 +160,9 @@ class MappedLedger(_InFile):
 
 
 class GuardedLedger(MappedLedger):
-    """Another process's ledger, for a process that must live whoever truncates the file: a supervisor.
+    """Another process's ledger, for the supervisor, which must survive a truncation of the file.
 
-    Before each access the file gets its size back if need be. That takes 0.3 us, which workers spare.
+    Before each access it restores the file's size if need be. That takes 0.3 us, which workers save.
     """
 
     __slots__ = ("_truncated", "_view", "_words")
@@ -196,7 +196,7 @@ class GuardedLedger(MappedLedger):
             self._truncated = True
 
     def restore_size(self) -> bool:
-        """See `Ledger.restore_size`; whether somebody has truncated it since the last call."""
+        """See `Ledger.restore_size`. Returns whether the file was truncated since the last call."""
         self._guard()
         truncated, self._truncated = self._truncated, False
         return truncated
@@ -216,7 +216,7 @@ class LockedLedger(_InFile, LedgerWriter):
 
     @property
     def place(self) -> str:
-        """Where other processes of this user can open it, even when its path is gone (proc(5), /proc/pid/fd)."""
+        """A path by which this user's processes can open it, even when its own path is gone (proc(5), /proc/pid/fd)."""
         return f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
 
@@ -224,7 +224,7 @@ _elsewhere: dict[int, str] = {}
 
 
 def also_at(serial: int, place: str) -> None:
-    """Tells where a file can be opened whatever its path leads to by now: `LockedLedger.place` of its owner."""
+    """Has a ledger opened at `place` from now on, whatever its own path leads to: `LockedLedger.place` of its owner."""
     _elsewhere[serial] = place
 
 
@@ -243,7 +243,7 @@ def _map(descriptor: int, *, writable: bool = True) -> mmap.mmap:
 
 
 def locked_by(directory: Path, serial: int) -> int | None:
-    """The pid of the living process that owns the file; None when there is none."""
+    """Returns the pid of the living process that owns the file; None when there is none."""
     descriptor = _open(directory, serial, os.O_RDONLY)
     try:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
@@ -254,13 +254,13 @@ def locked_by(directory: Path, serial: int) -> int | None:
 
 
 def remove(directory: Path, serial: int) -> None:
-    """Removes a ledger file; tokens that still name it are stale. A directory that somebody has put there stays."""
+    """Removes a ledger file; tokens that still name it are stale. A directory in its place stays."""
     with contextlib.suppress(IsADirectoryError):
         path_of(directory, serial).unlink(missing_ok=True)
 
 
 def quarantine(directory: Path, serial: int) -> Path:
-    """Renames a file that is no ledger of this layout, so that no start reads it and an operator can."""
+    """Renames a file that is no ledger of this layout, so that no start reads it again, but an operator can."""
     path = path_of(directory, serial)
     aside = path.with_suffix(".foreign")
     path.rename(aside)

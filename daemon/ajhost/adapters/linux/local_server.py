@@ -1,4 +1,4 @@
-"""A server on a Unix socket. Its clients may be many, slow, or gone: what they cost is bounded."""
+"""A server on a Unix socket that bounds the cost of its clients, however many, slow, or gone they are."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from ajhost.core.timings import LOCAL_CLIENT_LIMIT
 
 Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-"""Reads what one client asks, and writes the answer. It may raise OSError for a client who is gone."""
+"""Reads one client's question, and writes the answer. It may raise OSError for a client that is gone."""
 
 
 async def listen(
     path: Path, mode: int, most: int, talk: Conversation, refusal: bytes = b""
 ) -> asyncio.Server:
-    """Listens on `path`, whose permissions are `mode`. More than `most` clients at once get `refusal` and the end.
+    """Listens on `path` with the permissions `mode`. Sends `refusal` to a client beyond `most` at once, and closes.
 
-    A client who does not take the whole answer within `LOCAL_CLIENT_LIMIT` is cut off: its descriptor and what waits
-    for it would be kept for ever.
+    Disconnects a client that does not read the whole answer within `LOCAL_CLIENT_LIMIT`: its descriptor and the rest of
+    its answer would be kept for ever.
     """
     path.unlink(missing_ok=True)
     clients = 0
@@ -38,7 +38,7 @@ async def listen(
             try:
                 async with asyncio.timeout(LOCAL_CLIENT_LIMIT):
                     await writer.wait_closed()
-            # asyncio's streams report a task's cancellation
+            # asyncio's streams would report a task's cancellation as an error
             except (OSError, TimeoutError, asyncio.CancelledError):
                 writer.transport.abort()
             clients -= 1

@@ -1,7 +1,7 @@
-"""Processes that the kernel has killed for memory: those of this process's control group, as the group counts them.
+"""Processes of this control group that the kernel has killed for lack of memory, as the group counts them.
 
-A worker that is killed so looks like any other `kill -9`. The count is of the group and not of one process, so it says
-that the kernel has killed somebody in this service or container, and what the limit is.
+A worker's death by the OOM killer looks like any other `kill -9`. The count is the group's and not one process's, so it
+says only that the kernel has killed some process of this service or container.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _NO_LIMIT = 1 << 60
 
 
 class MemoryKills:
-    """Tells what is new since the last look. `process`: the place in /proc of one in the group."""
+    """Counts the kills since the last call. `process`: the directory in /proc of a process of the group."""
 
     def __init__(self, process: Path = _PROCESS) -> None:
         self._groups = list(dict.fromkeys(control_groups(process, "memory")))
         self._seen = self._count()
 
     def explanation(self) -> str:
-        """What the kernel has done since the last call, in words; nothing if it has killed nobody."""
+        """Says in words how many processes the kernel has killed since the last call, and the limit; empty if none."""
         count = self._count()
         new, self._seen = count - self._seen, count
         if new <= 0:
@@ -37,7 +37,7 @@ class MemoryKills:
         return f"the kernel has killed {new} of this control group's processes for memory; {bound}"
 
     def _count(self) -> int:
-        """A group counts its descendants as well, whoever's limit was reached."""
+        """Returns the group's count, which includes its descendants, whichever group's limit was reached."""
         for group in self._groups:
             for name in _COUNTS:
                 with contextlib.suppress(OSError, ValueError, IndexError):
@@ -46,7 +46,7 @@ class MemoryKills:
         return 0
 
     def _limit(self) -> int | None:
-        """The smallest in bytes of the group and its ancestors."""
+        """Returns the smallest limit, in bytes, of the group and its ancestors."""
         limits: list[int] = []
         for group in self._groups:
             for name in _LIMITS:

@@ -1,6 +1,6 @@
-"""What the kernel has refused, in words: the call or file, and the limit that stands behind the error number.
+"""Texts for what the kernel refuses: the call or file, and the limit behind the error number.
 
-`Resource temporarily unavailable` alone tells nobody whether to raise `ulimit -u`, TasksMax= or a sysctl.
+`Resource temporarily unavailable` alone does not tell an operator whether to raise `ulimit -u`, TasksMax= or a sysctl.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _Limit = tuple[str, int, int]
 
 
 def described(error: OSError) -> str:
-    """The file or the call, why, and the limit that most likely refused it."""
+    """Returns the file or the call, the reason, and the limit that most likely caused the error."""
     return f"{error.filename or _call_of(error)}: {explained(error)}"
 
 
 def explained(error: OSError) -> str:
-    """As `described`, where it is known what was tried."""
+    """Returns the reason and the limit, for a text that names the call or the file already."""
     hint = _HINTS.get(error.errno or 0)
     found = hint() if hint is not None else ""
     text = error.strerror or str(error)
@@ -38,14 +38,14 @@ def explained(error: OSError) -> str:
 
 
 def _call_of(error: OSError) -> str:
-    """The innermost line of this package. A seccomp filter's EPERM names no file, and looks like any other."""
+    """Returns the innermost line of this package: a seccomp filter's EPERM names no file, and looks like any other."""
     frames = traceback.extract_tb(error.__traceback__)
     frame = next((frame for frame in reversed(frames) if frame.filename.startswith(PACKAGE)), frames[-1])
     return frame.line or frame.name
 
 
 def _limit(number: int) -> int | None:
-    """The soft limit of this process; None if it has none (getrlimit(2))."""
+    """Returns the soft limit of this process; None if it has none (getrlimit(2))."""
     soft, _ = resource.getrlimit(number)
     return None if soft == resource.RLIM_INFINITY else soft
 
@@ -62,13 +62,13 @@ def _open_files() -> str:
 
 
 def no_thread() -> str:
-    """For a refused pthread_create(3): with the limits that are reached. Without one it was refused for memory."""
+    """Returns the text for a failed pthread_create(3), with the limits that are reached; if none is, memory lacked."""
     reached = _at_times(errno.EAGAIN)
     return f"no thread can be started ({reached})" if reached else "no thread can be started"
 
 
 def no_connection(number: int) -> str:
-    """For a refused socket(2) or connect(2): the resource that this process or the machine lacks."""
+    """Returns the text for a failed socket(2) or connect(2): the resource that this process or the machine lacks."""
     text = os.strerror(number).lower()
     if number == errno.EMFILE:
         limit = _limit(resource.RLIMIT_NOFILE)
@@ -79,7 +79,7 @@ def no_connection(number: int) -> str:
 
 
 def limit_behind(error: BaseException) -> str:
-    """The limit that an exception of anybody's code most likely met; empty if none is known. Raises nothing.
+    """Returns the limit behind an exception of the application's code; empty if none is known. Raises nothing.
 
     It costs little: handlers may be refused a thousand times a second.
     """
@@ -97,7 +97,7 @@ def limit_behind(error: BaseException) -> str:
 
 
 def _at_times(number: int) -> str:
-    """The limit behind an error number, looked for at most every REFUSAL_INTERVAL: it reads all of /proc."""
+    """Returns the limit behind an error number, sought every REFUSAL_INTERVAL at most: that may read all of /proc."""
     if number not in _LIMITS:
         return ""
     now = time.monotonic()
@@ -113,9 +113,9 @@ _looked: dict[int, tuple[float, str]] = {}
 
 
 def _processes() -> str:
-    """The limits of processes and threads, which fork(2) and pthread_create(3) tell by EAGAIN.
+    """Returns the reached limits of processes and threads, behind EAGAIN of fork(2) and pthread_create(3).
 
-    Those that are reached; all that are set if none is by now, since a process may have ended meanwhile.
+    Returns all that are set if none is reached by now: a process may have ended meanwhile.
     """
     limits = list(_process_limits())
     return "; ".join(_reached(limits) or [text for text, _, _ in limits])
@@ -141,7 +141,7 @@ def _process_limits() -> Iterator[_Limit]:
 
 
 def _threads_of_user() -> int:
-    """As far as /proc shows them: the kernel counts threads, of the real user id."""
+    """Counts the threads of this real user id, as the kernel does, as far as /proc shows them."""
     found = 0
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
@@ -183,7 +183,7 @@ _HINTS: dict[int, Callable[[], str]] = {
     errno.EROFS: lambda: "a read-only mount, or ReadOnlyPaths=: a ReadWritePaths= line, a tmpfs",
 }
 _LIMITS: dict[int, Callable[[], str]] = {
-    # EAGAIN and ENOMEM of code that is not ours may be anything: only limits that are there, or reached
+    # a handler's EAGAIN or ENOMEM may have other causes: only limits that are reached, or set
     errno.EAGAIN: lambda: "; ".join(_reached(_process_limits())),
     errno.EMFILE: _open_files,
     errno.ENFILE: _HINTS[errno.ENFILE],

@@ -25,7 +25,7 @@ class PermitFile:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def of(self, name: str, count: int) -> Permits:
-        """`count` permits that go by that name in every process."""
+        """Returns the `count` permits that bear that name in every process."""
         digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
         return Permits(self._descriptor, int.from_bytes(digest, "big") % _NAMES * _PER_NAME, count)
 
@@ -40,9 +40,9 @@ class Permits:
         self._held: set[int] = set()
 
     def take(self) -> bool:
-        """Takes one if there is one."""
+        """Takes a permit if one is free, and returns whether it did."""
         for number in range(self._count):
-            if number not in self._held:  # this process's own locks would not stand in its way
+            if number not in self._held:  # record locks do not exclude the process that holds them
                 try:
                     fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._at + number)
                 except OSError:  # another process has it
@@ -52,5 +52,5 @@ class Permits:
         return False
 
     def give(self) -> None:
-        """Gives one back."""
+        """Gives a permit back."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._at + self._held.pop())

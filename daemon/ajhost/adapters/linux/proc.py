@@ -1,4 +1,4 @@
-"""What /proc tells about processes and their threads (proc(5))."""
+"""Reads the state, times and limits of processes and their threads in /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RUNNABLE = "R"
 
 
 def field(file: str, pattern: str) -> str:
-    """What a line of a file of /proc says in the pattern's group; empty without such a line, or if nobody may know."""
+    """Returns the pattern's group in a line of a file of /proc; empty without such a line, or if it may not be read."""
     with contextlib.suppress(OSError):
         found = re.search(f"^{pattern}", Path(f"/proc/{file}").read_text(), re.MULTILINE)
         return "" if found is None else found[1]
@@ -24,12 +24,12 @@ def field(file: str, pattern: str) -> str:
 
 
 def _stat(process: int | str) -> list[str]:
-    """The fields of `stat` from the state on: the name before them, in parentheses, may hold anything."""
+    """Returns the fields of `stat` from the state on: the name before them, in parentheses, may contain any byte."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
 
 
 def state_of(process: int | str) -> str:
-    """The letter that `ps` shows (proc(5)) for a process, or `PID/task/TID`; empty if there is no such."""
+    """Returns the letter of the state (proc(5)) of a process, or of `PID/task/TID`; empty if it is gone."""
     try:
         return _stat(process)[0]
     except (OSError, IndexError):
@@ -37,12 +37,12 @@ def state_of(process: int | str) -> str:
 
 
 def children() -> set[int]:
-    """The children of this process, those that are dead and not reaped included."""
+    """Returns the children of this process, including dead ones that are not reaped."""
     return children_of(os.getpid())
 
 
 def children_of(pid: int) -> set[int]:
-    """As `children`, of another process; none of one that is gone."""
+    """Returns the children of another process, as `children`; none if it is gone."""
     found: set[int] = set()
     with contextlib.suppress(OSError):  # a thread, or the process, has just ended
         for task in os.listdir(f"/proc/{pid}/task"):
@@ -52,7 +52,7 @@ def children_of(pid: int) -> set[int]:
 
 
 def descriptors(pid: int) -> tuple[int, int]:
-    """How many descriptors a process has open, and how many it may have; zeros when nobody may know, or it is gone."""
+    """Returns how many descriptors a process has open, and how many it may have; zeros if it is gone or unreadable."""
     try:
         used = len(os.listdir(f"/proc/{pid}/fd"))
     except OSError:
@@ -61,17 +61,17 @@ def descriptors(pid: int) -> tuple[int, int]:
 
 
 def caught_signals(process: int | str) -> int:
-    """The bit mask of the signals that a process, or `self`, handles, in C as well (proc_pid_status(5), SigCgt)."""
+    """Returns the mask of the signals that a process, or `self`, handles, in C as well (proc_pid_status(5), SigCgt)."""
     return int(field(f"{process}/status", r"SigCgt:\s*([0-9a-f]+)") or "0", 16)
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal; else it could end it."""
+    """Whether a process has a handler for a signal. Without one, the signal may end it."""
     return bool(caught_signals(pid) >> (number - 1) & 1)
 
 
 def cpu_seconds(pid: int) -> float:
-    """The CPU time that a process has used, in seconds.
+    """Returns the CPU time that a process has used, in seconds.
 
     :raises OSError: when the process is gone.
     """
@@ -83,7 +83,7 @@ def _ticks(stat: list[str]) -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """The resident set of a process, in bytes, shared pages included.
+    """Returns the resident set of a process, in bytes, shared pages included.
 
     :raises OSError: when the process is gone.
     """
@@ -91,10 +91,10 @@ def resident_bytes(pid: int) -> int:
 
 
 def thread_times(pid: int) -> dict[int, ThreadTimes]:
-    """The times of each thread, by its number; none of a process that is gone.
+    """Returns the times of each thread, by its number; none of a process that is gone.
 
-    A kernel without /proc/PID/schedstat (CONFIG_SCHED_INFO) tells no run delay: what a runnable thread did not run is
-    all that shows then.
+    A kernel without /proc/PID/schedstat (CONFIG_SCHED_INFO) reports no run delay, so that is 0 there. Starvation then
+    shows only in a thread that is runnable and has not run.
     """
     found: dict[int, ThreadTimes] = {}
     with contextlib.suppress(OSError):

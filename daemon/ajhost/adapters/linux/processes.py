@@ -1,4 +1,4 @@
-"""What one process can do to another, and to itself: end, stop, signal, reap, inherit, bear a title."""
+"""Operations on processes: signal, stop, resume and reap them, duplicate their descriptors, adopt orphans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ajhost.adapters.linux.sockets import is_readable
 from ajhost.core.timings import STOP_POLL
 
 STACKS_OF_IMPORTS = int(signal.SIGRTMAX) - 2
-"""Asks a process that imports handlers for its stacks: a signal that no handler's import takes for itself."""
+"""The signal that asks a process that imports handlers for its stacks: one that libraries do not use."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -96,9 +96,9 @@ def die_with_parent(parent: int) -> None:
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
-    """`command`, SIGKILLed when the thread that starts it ends; as it is where there is no setpriv(1).
+    """Returns `command` such that it is SIGKILLed when the thread that starts it ends; unchanged without setpriv(1).
 
-    setpriv asks the kernel for it, so that no code of ours runs between fork and exec.
+    setpriv asks the kernel for that, so that no code of ours runs between fork and exec.
     """
     setpriv = shutil.which("setpriv")
     return [*command] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--", *command]
@@ -119,10 +119,10 @@ def _prctl(option: int, value: int) -> None:
 
 
 def wait_status(pidfd: int) -> ExitStatus | None:
-    """Reaps a child and says how it ended.
+    """Reaps a child and returns how it ended.
 
-    None when it runs, or is not this process's child yet: a worker that died before the process between it and its
-    template. If the pidfd is readable and this returns None, call it again.
+    Returns None when it runs, or is not this process's child yet: a worker may die before the intermediate process of
+    the template's double fork. If the pidfd is readable and this returns None, call it again.
     """
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
@@ -140,7 +140,7 @@ def wait_status(pidfd: int) -> ExitStatus | None:
 
 
 def pidfd_signal(pidfd: int, number: signal.Signals) -> None:
-    """Sends a signal; nothing happens when the process has ended.
+    """Sends a signal; does nothing when the process has ended.
 
     :raises OSError: when the kernel refuses.
     """
@@ -160,17 +160,17 @@ def _send(pidfd: int, number: int) -> None:
 
 
 def _pid_of(pidfd: int) -> int:
-    """The process of a pidfd. :raises ProcessLookupError: when it was reaped."""
+    """Returns the pid of a pidfd's process. :raises ProcessLookupError: when it was reaped."""
     if pid := int(proc.field(f"self/fdinfo/{pidfd}", r"Pid:\s*(\d+)") or 0):  # -1 when it was reaped
         return pid
     raise ProcessLookupError
 
 
 def pidfd_of_child(pid: int) -> int | None:
-    """A pidfd of a child: the kernel drops one that is received while this process has no free descriptor.
+    """Opens a pidfd of a child: the kernel drops one that is received while this process has no free descriptor.
 
-    None when there is no such child, or still no free descriptor. The child is killed then, since its death would not
-    be noticed.
+    Returns None when there is no such child, or still no free descriptor. It kills the child in that case, whose death
+    would not be noticed.
     """
     try:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child's pid is not reused
@@ -183,7 +183,7 @@ def pidfd_of_child(pid: int) -> int | None:
 
 
 def kill_session(pid: int, number: signal.Signals) -> None:
-    """Sends a signal to what a session leader, dead or not, has left in its process group.
+    """Sends a signal to the process group of a session leader, dead or not.
 
     A child that made a process group of its own is not reached.
     """
@@ -192,12 +192,12 @@ def kill_session(pid: int, number: signal.Signals) -> None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether a process, a child or not, has ended; its locks are gone then."""
+    """Whether a process, a child or not, has ended; the kernel has released its locks by then."""
     return is_readable(pidfd)
 
 
 def pidfd_getfd(pidfd: int, descriptor: int) -> int:
-    """A duplicate of a descriptor of another process.
+    """Duplicates a descriptor of another process.
 
     :raises OSError: EBADF when it has none of that number; EPERM without the right to trace that process (ptrace(2),
         "Ptrace access mode checking").
@@ -210,7 +210,7 @@ def pidfd_getfd(pidfd: int, descriptor: int) -> int:
 
 
 def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
-    """Stops every thread of a process, and returns when all stand still.
+    """Stops every thread of a process, and returns when all have stopped.
 
     Blocks for `timeout` seconds at most. A thread that waits uninterruptibly in the kernel for that long (for a dead
     file server, say) counts as stopped: it stops before it executes another instruction of its own.
@@ -224,7 +224,7 @@ def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
     began, asked = time.monotonic(), False
     while True:
         try:
-            # a child's stop is reported when the last thread stands still
+            # the kernel reports a child's stop when its last thread has stopped
             stands = os.waitid(os.P_PIDFD, pidfd, os.WSTOPPED | os.WNOHANG) is not None
         except ChildProcessError:
             stands = _all_threads(pid, _STILL)
@@ -246,7 +246,7 @@ def stop(pidfd: int, pid: int, timeout: float) -> StopResult:
 
 @contextlib.contextmanager
 def standing_still(pidfd: int, pid: int, timeout: float) -> Iterator[bool]:
-    """A process stands still while the block runs, or has ended. False: it could not be stopped in time."""
+    """Keeps a process stopped while the block runs, unless it has ended. Yields False if it did not stop in time."""
     stopped = stop(pidfd, pid, timeout)
     try:
         yield stopped is not StopResult.TIMEOUT
@@ -261,7 +261,7 @@ def resume(pidfd: int) -> None:
 
 
 def _stop_each_thread(pid: int) -> None:
-    """Sends SIGSTOP to each thread: the main thread takes a signal to the process, and may wait in the kernel."""
+    """Sends SIGSTOP to each thread: the main thread gets a signal to the process, and may wait uninterruptibly."""
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
             _LIBC.tgkill(pid, int(task), int(signal.SIGSTOP))
@@ -287,7 +287,7 @@ def raise_oom_score(pid: int, by: int) -> None:
 def lower_thread_priority(steps: int) -> None:
     """Lowers the priority of the calling thread only: on Linux each thread has a nice value (setpriority(2)).
 
-    It stays as it is where that is forbidden, or where it is the lowest already.
+    The priority stays where that is forbidden, or where it is the lowest already.
     """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + steps)
@@ -295,6 +295,6 @@ def lower_thread_priority(steps: int) -> None:
 
 def set_title(text: str) -> None:
     """Sets what `ps` shows for this process."""
-    import setproctitle  # not at the top: whoever only tests handlers need not have it
+    import setproctitle  # not at the top: tests of handlers alone need not install it
 
     setproctitle.setproctitle(text)

@@ -1,4 +1,4 @@
-"""What a host needs of the machine, looked at before anything is started: open files, a /proc of its own, a tmpfs."""
+"""Checks what a host needs of the machine before anything is started: open files, a /proc of its own, a tmpfs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _MANY_FILES = 1 << 16
-"""What the unit has (LimitNOFILE=)."""
+"""The same as LimitNOFILE= of the package's unit."""
 _FILES_OF_HOST, _FILES_OF_WORKER = 36, 7
 
 
 def raise_file_limit() -> None:
-    """Lets this process, and what it starts, open as many files as its hard limit allows (getrlimit(2), RLIMIT_NOFILE).
+    """Lets this process and its children open as many files as the hard limit allows (getrlimit(2), RLIMIT_NOFILE).
 
     The soft limit is 1,024 almost everywhere, for programs that call select(2); 200 workers need more.
     """
@@ -26,9 +26,9 @@ def raise_file_limit() -> None:
 
 
 def lacking_files(workers: int) -> str | None:
-    """Why this process may not open the files that a host with so many workers has; None if it may.
+    """Says why this process may not open as many files as a supervisor of so many workers needs; None if it may.
 
-    That of a supervisor in a reload: each worker has a channel, a pidfd, a ledger and its mapping, and two sockets.
+    In a reload it needs the most: for each worker a channel, a pidfd, a ledger and its mapping, and two sockets.
     """
     needed = _FILES_OF_HOST + _FILES_OF_WORKER * workers
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -39,7 +39,7 @@ def lacking_files(workers: int) -> str | None:
 
 
 def lacking_proc() -> str | None:
-    """Why /proc does not show this process, whose descriptors and children a host looks up there; None if it does."""
+    """Says why /proc does not show this process, which a host's look-ups of processes need; None if it does."""
     try:
         shown = os.readlink("/proc/self")
     except OSError:
@@ -52,7 +52,7 @@ def lacking_proc() -> str | None:
 
 
 def on_tmpfs(directory: Path) -> bool:
-    """Whether the directory lies in memory; on a disk each page that is written costs I/O."""
+    """Whether the directory is in memory: on a disk each page that is written costs I/O."""
     device = os.stat(directory).st_dev
     return any(d == device and kind in ("tmpfs", "ramfs") for d, kind in _mounts())
 

@@ -1,11 +1,11 @@
-"""The runtime directory: whose it is, which host holds it, and its files, opened so that no link or FIFO is followed.
+"""The runtime directory: its owner, the lock of its host, and its files, opened so that no link or FIFO is followed.
 
-Another user may have made a directory of that name in /tmp, with links in it: a host that took it would write where
-they lead. And the service's user may put a link or a FIFO where root's `ajhost status` reads. So the directory has to
+Another user may have made a directory of that name in /tmp, with links in it: a host that used it would write to their
+targets. And the service's user may put a link or a FIFO where root's `ajhost status` reads. So the directory has to
 belong to the host's user, and every file is opened below its descriptor and has to be a regular one of the same owner.
 
-The lock is one of the directory itself (flock(2)): it cannot be removed apart from it, and systemd-tmpfiles leaves a
-directory alone that is locked.
+The lock is on the directory itself (flock(2)): it cannot be removed apart from it, and systemd-tmpfiles does not clean
+a directory that is locked.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 LOCK, CONTROL, VIEW = "lock", "control", "view"
-"""Names in it: the file with the pid of the host, the socket of those who may act, the socket of those who may look."""
+"""Names in it: the file with the host's pid, the socket for users who may act, the socket for users who may look."""
 _LONGEST_PID = 7
 """Digits of 2**22, the largest that Linux gives (proc_sys_kernel(5), pid_max)."""
 _MODE = 0o750
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 ANOTHER = "name one of this user's by `directory` in [runtime], or set XDG_RUNTIME_DIR, as a login does"
-"""What to do: cron, sudo and systemd-run give a user no directory of a session."""
+"""Advice in error texts: cron, sudo and systemd-run give a user no directory of a session."""
 _NO_DIRECTORY = "found another user's link, or a file; allowed: a directory of our own"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -37,9 +37,9 @@ class UnfitDirectory(Exception):
 
 
 def prepare(directory: Path) -> int:
-    """Makes the directory if there is none; a descriptor of it, for `lock` and `is_same`.
+    """Makes the directory if there is none. Returns a descriptor of it, for `lock` and `is_same`.
 
-    :raises UnfitDirectory: when it is a link, somebody else's, can be written by others, or this user may not make it.
+    :raises UnfitDirectory: when it is a link, another user's, writable by others, or this user may not make it.
     :raises OSError: when it cannot be made or opened for another reason.
     """
     try:
@@ -62,9 +62,9 @@ def prepare(directory: Path) -> int:
 
 
 def make_for(directory: Path, uid: int, gid: int) -> None:
-    """As root: makes the directory for another user, if there is none.
+    """Makes the directory for another user, as root.
 
-    :raises OSError: when it cannot be made, or is there.
+    :raises OSError: when it cannot be made, or exists already.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     directory.mkdir(mode=_MODE)
@@ -72,10 +72,10 @@ def make_for(directory: Path, uid: int, gid: int) -> None:
 
 
 def open_directory(directory: Path) -> int:
-    """A descriptor of the directory. The path may end in a link of root's or of our own, not in another user's: systemd
-    makes one for a unit with DynamicUser=.
+    """Opens the directory. The path may end in a link of root or of this user, not of another one: systemd makes a link
+    for a unit with DynamicUser=.
 
-    :raises OSError: ELOOP or ENOTDIR for another user's link and for what is no directory.
+    :raises OSError: ELOOP or ENOTDIR for another user's link, and for a path that is no directory.
     """
     try:
         return os.open(directory, _DIRECTORY)
@@ -89,7 +89,7 @@ def open_directory(directory: Path) -> int:
 
 
 def trouble(directory: Path, found: os.stat_result) -> str | None:
-    """Why the directory cannot be this user's runtime directory; None if it can."""
+    """Says why the directory cannot be this user's runtime directory; None if it can."""
     if not stat.S_ISDIR(found.st_mode):
         return f"{directory}: {_NO_DIRECTORY}"
     if found.st_uid != os.geteuid():
@@ -104,7 +104,7 @@ def trouble(directory: Path, found: os.stat_result) -> str | None:
 
 
 def lock(descriptor: int) -> bool:
-    """Takes the lock of the directory for as long as the descriptor is open; False if another host has it."""
+    """Locks the directory for as long as the descriptor is open. Returns False if another host has the lock."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -131,7 +131,7 @@ def is_locked(directory: Path) -> bool:
 
 
 def holder(directory: Path) -> int:
-    """The pid of the host that holds the directory, as it has written it; 0 if nobody has.
+    """Returns the pid that the host in this directory has written; 0 if there is none.
 
     :raises OSError: when the file may not be read.
     """
@@ -152,7 +152,7 @@ def is_same(directory: Path, descriptor: int) -> bool:
 
 
 def put_aside(path: Path, is_kind: Callable[[int], bool]) -> bool:
-    """Renames what somebody has put in the place of a file of ours, if it is of another kind; whether ours is missing.
+    """Renames a file of another kind that stands in the place of ours. Returns whether ours is missing.
 
     :raises OSError: when it cannot be renamed.
     """
@@ -167,10 +167,10 @@ def put_aside(path: Path, is_kind: Callable[[int], bool]) -> bool:
 
 
 def open_file(directory: Path, name: str, flags: int) -> int:
-    """A descriptor of the regular file `name` in the directory, neither of which may be a link.
+    """Opens the regular file `name` in the directory. The file may not be a link.
 
-    :raises OSError: ELOOP for a link, EPERM for what is no regular file or of another user than the directory, and
-        whatever open(2) says.
+    :raises OSError: ELOOP for a link; EPERM for a file that is not regular, or belongs neither to the directory's owner
+        nor to this user; any error of open(2).
     """
     parent = open_directory(directory)
     try:
@@ -190,7 +190,7 @@ def open_file(directory: Path, name: str, flags: int) -> int:
 
 
 def read_file(directory: Path, name: str, limit: int = 16 << 20) -> bytes:
-    """At most `limit` bytes of a file. See `open_file` for what is raised."""
+    """Reads at most `limit` bytes of a file. See `open_file` for what is raised."""
     with open(open_file(directory, name, os.O_RDONLY), "rb") as file:
         return file.read(limit)
 
@@ -207,7 +207,7 @@ def replace_file(directory: Path, name: str, content: bytes) -> None:
     parent = open_directory(directory)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(new, dir_fd=parent)  # whatever it is, it is in the way
+            os.unlink(new, dir_fd=parent)  # left by a process that was killed, or put there by another
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
         with open(os.open(new, flags, 0o600, dir_fd=parent), "wb") as file:
             file.write(content)

@@ -1,4 +1,4 @@
-"""Files of the runtime directory that one process writes and every process reads, mapped by the one that writes.
+"""Files of the runtime directory that one process writes and every process reads. The writer maps its file.
 
 The lock is flock(2) and not a record lock: a process that reads all files reads its own too, and closing any descriptor
 of a file would drop its record locks. A child that a handler forks keeps the lock while it lives; the next writer makes
@@ -21,7 +21,7 @@ _MOST_FILES = 4096
 
 
 def take_first(directory: Path, suffix: str = "") -> int:
-    """The descriptor of the first file that nobody writes to, or of a new one, for the rest of this process's life.
+    """Locks the first file without a writer, or a new one, until this process ends, and returns its descriptor.
 
     :raises OSError: none is free, or the directory cannot be used.
     """
@@ -38,16 +38,16 @@ def take_first(directory: Path, suffix: str = "") -> int:
 
 
 def map_file(descriptor: int, size: int) -> memoryview:
-    """`size` bytes of a file, which is made so large.
+    """Maps `size` bytes of a file, and allocates them.
 
     :raises OSError: there is no room.
     """
-    os.posix_fallocate(descriptor, 0, size)  # no room is an error here, rather than a SIGBUS later
+    os.posix_fallocate(descriptor, 0, size)  # a full file system is an error here, and no SIGBUS later
     return memoryview(mmap.mmap(descriptor, size))
 
 
 def contents(directory: Path, size: int) -> Iterator[bytes]:
-    """Up to `size` bytes of each file that can be read."""
+    """Yields up to `size` bytes of each file that can be read."""
     for path in sorted(directory.glob("*")):
         with contextlib.suppress(OSError):
             yield runtime_directory.read_file(directory, path.name, size)

@@ -1,7 +1,7 @@
-"""Signal actions of the process as the kernel has them, where Python's table of handlers does not tell all of it.
+"""Reads and writes the kernel's signal actions of this process, which Python's table of handlers does not fully show.
 
-libuv installs its handler for SIGCHLD with sigaction(2) when the first sub-process starts, past Python (libuv 1.x,
-src/unix/signal.c), and installs it once only: what replaces it has to be undone here.
+libuv installs its handler for SIGCHLD by sigaction(2) when the first sub-process starts, past Python (libuv 1.x,
+src/unix/signal.c), and does so once only: if other code replaces it, the host has to put it back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NOTHING = bytes(_POINTER)
 
 
 def read(number: signal.Signals) -> bytes:
-    """The action of a signal, opaque but for `handler_of`."""
+    """Returns the action of a signal, opaque except for `handler_of`."""
     buffer = ctypes.create_string_buffer(_SIZE)
     if _libc.sigaction(int(number), None, buffer):
         raise OSError(ctypes.get_errno(), f"sigaction({number!r})")
@@ -26,20 +26,20 @@ def read(number: signal.Signals) -> bytes:
 
 
 def write(number: signal.Signals, action: bytes) -> None:
-    """Puts back what `read` gave."""
+    """Sets an action that `read` has returned."""
     if _libc.sigaction(int(number), ctypes.create_string_buffer(action, _SIZE), None):
         raise OSError(ctypes.get_errno(), f"sigaction({number!r})")
 
 
 def handler_of(action: bytes) -> bytes:
-    """The address of the function, its first member on Linux; `NOTHING` for SIG_DFL."""
+    """Returns the address of its function, the first member on Linux; `NOTHING` for SIG_DFL."""
     return action[:_POINTER]
 
 
 def reset_signals() -> None:
-    """Gives every signal its default action and its way in: a launcher may have ignored or blocked it.
+    """Unblocks every signal, and gives those below their default actions if a launcher has ignored them.
 
-    With SIGCHLD ignored the kernel tells nobody how a child has ended. A blocked SIGTERM stops nothing.
+    With SIGCHLD ignored, waitid(2) does not return how a child has ended. A blocked SIGTERM stops nothing.
     """
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:

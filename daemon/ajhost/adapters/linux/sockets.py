@@ -1,8 +1,8 @@
 """Non-blocking calls on sockets. Those that send and receive keep the interpreter's lock.
 
-Python's own socket methods release it around every system call. While a handler computes in a thread, the loop gets it
-back a switch interval later at the earliest, after each call. A call that never waits need not release it. What that
-saves is in docs/performance.md.
+Python's own socket methods release it around every system call. While a handler computes in a thread, the loop then
+waits a switch interval for it at least, after each call. A call that never blocks need not release it.
+docs/performance.md has what that saves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _char_at = ctypes.c_char.from_buffer
 
 
 def send(sock: socket.socket, data: bytes) -> int:
-    """Hands `data` to the kernel, and returns how many bytes it took.
+    """Passes `data` to the kernel, and returns how many bytes it took.
 
     :raises BlockingIOError: there is no room now. :raises OSError: as send(2) says.
     """
@@ -33,16 +33,16 @@ def send(sock: socket.socket, data: bytes) -> int:
 
 
 def is_readable(descriptor: int | socket.socket) -> bool:
-    """Whether a read would have something at once: data, the end, an error. A pidfd is, once its process ended."""
+    """Whether a read would return at once: data, the end, an error. A pidfd is readable once its process has ended."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
 
 
 def receive(sock: socket.socket, space: memoryview) -> int:
-    """Receives into `space`, which is not empty, and returns how many bytes; 0 at the end.
+    """Receives into `space`, which is not empty, and returns how many bytes; 0 at the end of the stream.
 
-    :raises BlockingIOError: nothing is there now. :raises OSError: as recv(2) says.
+    :raises BlockingIOError: no data is there now. :raises OSError: as recv(2) says.
     """
     received: int = _recv(sock.fileno(), _pointer(_char_at(space)), len(space), _FLAGS)
     if received < 0:

@@ -23,19 +23,19 @@ from ajhost.core.route_stats import (
 )
 
 DIRECTORY = "stats"
-"""Of these files, below the runtime directory."""
+"""The directory of these files, below the runtime directory."""
 _log = logging.getLogger("ajhost.stats")
 _SUFFIX = ".stats"
 _SPARE_PLACES = 16
-"""Places of a new file beyond what is asked for: a reload may add routes."""
+"""Places of a new file beyond those asked for: a reload may add routes."""
 _LARGEST = file_size(MOST_PLACES)
-"""Bytes of a file whose places are used up by routes that come and go."""
+"""The largest size of a file in bytes: routes that come and go over reloads use up its places."""
 
 
 class StatsFile:
-    """The first file that nobody writes to, or a new one, for the rest of this process's life.
+    """The file in which this process counts: the first one without a writer, or a new one.
 
-    A process that cannot have one counts in memory of its own, for nobody: statistics cost no task.
+    A process that gets none counts in private memory, which no process reads: no task fails for statistics.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -47,7 +47,7 @@ class StatsFile:
             self._report(error)
 
     def writer(self, routes: Sequence[str]) -> StatsWriter:
-        """Counts for these routes from now on; a writer of before is not to be used any more."""
+        """Returns a writer for these routes. Do not use an earlier one any more."""
         if self._descriptor >= 0:
             try:
                 return _open(self._descriptor, routes, self._directory)
@@ -80,9 +80,9 @@ def _size_for(routes: Sequence[str]) -> int:
 
 
 def read_all(directory: Path) -> dict[str | None, RouteStats]:
-    """The sums over all files, by route; None for requests without one.
+    """Returns the sums over all files, by route; None for requests without one.
 
-    A file that may not be read, or is none, has counted nothing.
+    It skips a file that may not be read, or is not one of statistics.
     """
     found = []
     for path in sorted(directory.glob(f"*{_SUFFIX}")):

@@ -1,6 +1,6 @@
-"""What the kernel knows about a TCP connection, above all how many bytes a process has taken out of it.
+"""Asks the kernel about a TCP connection, above all how many bytes a process has received from it.
 
-`tcpi_bytes_received - FIONREAD` is what `recv` has handed out. It finds the bytes that a dead worker received and could
+`tcpi_bytes_received - FIONREAD` is what recv(2) has returned. It finds the bytes that a dead worker received and could
 not record before its SIGKILL. `tests/adapters/linux/test_tcp.py` compares it with what was read.
 """
 
@@ -33,20 +33,20 @@ _OPTIONS = (
 _RECEIVED_FIN = {8, 9, 11}
 """CLOSE_WAIT, LAST_ACK, CLOSING (`net/tcp_states.h`): the peer sent its FIN, which the kernel counts as one byte."""
 _CLOSE = 7
-"""TCP_CLOSE: over. A FIN was counted unless a reset ended a connection without one, which is ECONNRESET (tcp_reset)."""
+"""TCP_CLOSE. The kernel has counted a FIN, unless a reset ended the connection without one: ECONNRESET (tcp_reset)."""
 
 
 def require() -> None:
-    """Asks once what recovery asks of each connection.
+    """Tries the system call that recovery makes for each connection.
 
-    :raises OSError: when this process may not, so that what dead workers had received could not be found.
+    :raises OSError: when a sandbox refuses it, so that recovery could not find what dead workers had received.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0) as sock:
         sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
 
 
 def tune(sock: socket.socket) -> None:
-    """Sends without delay, since replies are small, and has the kernel notice a peer that is gone.
+    """Sets a socket to send without delay, since replies are small, and to notice a peer that is gone.
 
     The connection's own PING notices it sooner, but only while its process runs and reads. Where a sandbox refuses one
     of these options, the connection goes without it.
@@ -57,7 +57,7 @@ def tune(sock: socket.socket) -> None:
 
 
 def bytes_taken(sock: socket.socket) -> int:
-    """Bytes of the stream that have left the kernel's receive queue since the connection began.
+    """Returns how many bytes of the stream have left the kernel's receive queue since the connection began.
 
     The kernel counts the peer's FIN as one byte, which is subtracted.
     """
@@ -70,25 +70,25 @@ def bytes_taken(sock: socket.socket) -> int:
 
 
 def is_whole(sock: socket.socket) -> bool:
-    """Whether neither end has ended or reset the connection, as far as this one knows."""
+    """Whether neither end has ended or reset the connection, as far as this kernel knows."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
 
 
 def _fin(sock: socket.socket, state: int) -> int:
     if state != _CLOSE:
         return 1 if state in _RECEIVED_FIN else 0
-    # the kernel tells the error once. Asked again, a reset counts as a FIN: one byte too few, and never one too many
+    # the kernel returns the error once. Asked again, a reset counts as a FIN: one byte too few, and never one too many
     return 0 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNRESET else 1
 
 
 def unread(sock: socket.socket) -> int:
-    """Bytes that wait in the kernel's receive queue."""
+    """Returns how many bytes are in the kernel's receive queue."""
     count = array.array("i", [0])
     fcntl.ioctl(sock, termios.FIONREAD, count)
     return count[0]
 
 
 def end_sending(sock: socket.socket) -> None:
-    """Tells the server that this connection ends: it flushes what it has for it, and closes. Never raises."""
+    """Ends this side of the connection: the server flushes what it has for it, and closes. Never raises."""
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_WR)

@@ -1,8 +1,8 @@
-"""Calls that threads request and the loop makes, as `call_soon_threadsafe` does.
+"""Lets threads have calls made on the loop, as `call_soon_threadsafe` does.
 
 For one such call uvloop takes the interpreter's lock three times: to wake up, for the turn that makes the call, and for
-one more in which the replies are written. While another thread computes, each takes a switch interval. Here the lock is
-taken once for all the calls that are due.
+one more in which the replies are written. While another thread computes, each wait for the lock lasts a switch
+interval. Here the loop takes it once for all the calls that are due.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 
 class ThreadCalls:
-    """`flush_after(work)` must call `work`, which makes the calls that are due, and may send afterwards what they
+    """The calls that are due. `flush_after(work)` must call `work`, which makes them; it may then send what they have
     queued."""
 
     def __init__(
@@ -30,7 +30,7 @@ class ThreadCalls:
         loop.add_reader(self._event, self._woken)
 
     def post(self, callback: Callable[..., None], *args: object) -> None:
-        """Has `callback(*args)` called on the loop; in vain when that was closed. For threads."""
+        """Has `callback(*args)` called on the loop, unless that is closed. For threads."""
         self._due.append((callback, args))
         os.eventfd_write(self._event, 1)
 
