@@ -101,6 +101,8 @@ SECTIONS = {"workers": {"count": 2, "concurrency": 4, "backlog": 4, "kill_grace"
 LOOKS_FOR = 10.0
 """Seconds for which an operator looks again at what does not fit."""
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+own_peers = pytest.mark.asyncio(loop_scope="function")
+"""What a test starts itself ends with it, in its own loop."""
 
 
 class Operator:
@@ -144,12 +146,6 @@ async def host(server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> 
     async with Host(
         folder, nats=server.url, handlers=HANDLERS, modules={"shop": SHOP}, sections=SECTIONS
     ) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def server_of_its_own(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    async with NatsServer(tmp_path) as running:
         yield running
 
 
@@ -310,6 +306,7 @@ async def serving(host: Host, count: int) -> None:
             pass
 
 
+@own_peers
 async def test_what_the_server_does_not_allow(start_server: StartServer, new_host: NewHost) -> None:
     allowed = '{subscribe: ["_INBOX.>"], publish: ["_INBOX.>"]}'
     config = f"authorization {{ users = [{{user: host, password: pw, permissions: {allowed}}}] }}"
@@ -322,26 +319,26 @@ async def test_what_the_server_does_not_allow(start_server: StartServer, new_hos
     await Operator(host, server.url).sees("permission", "check", "--connect", status=78)
 
 
+@own_peers
 async def test_a_host_in_another_queue_group(
-    server_of_its_own: NatsServer, new_host: NewHost, start_host: StartHost
+    start_server: StartServer, new_host: NewHost, start_host: StartHost
 ) -> None:
+    server = await start_server()
     handlers, modules = {"sms:send": "shop:quick", "email:new": "shop:send"}, {"shop": SHOP}
     sections: dict[str, dict[str, Any]] = {"nats": {"queue_group": "ajhost2"}, "workers": {"count": 1}}
     ours = new_host(
-        nats=server_of_its_own.url,
         handlers=handlers,
         modules=modules,
         sections={"runtime": {"user": getpass.getuser()}},
     )
-    other = await start_host(
-        nats=server_of_its_own.url, handlers=handlers, modules=modules, sections=sections
-    )
-    operator = Operator(ours, server_of_its_own.url, {str(other.runtime): "/run/ajhost"})
+    other = await start_host(handlers=handlers, modules=modules, sections=sections)
+    operator = Operator(ours, server.url, {str(other.runtime): "/run/ajhost"})
     await operator.sees("queue-groups", "check", "--connect", status=78)
     itself = await other.command("check", "--connect")
     assert (itself.status, "queue_group" in itself.stderr) == (0, False), itself
 
 
+@own_peers
 async def test_a_certificate_that_is_not_trusted(
     tmp_path: Path, start_server: StartServer, new_host: NewHost
 ) -> None:
@@ -361,6 +358,7 @@ async def test_a_certificate_that_is_not_trusted(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+@own_peers
 async def test_a_file_system_that_is_full(tmp_path: Path, new_host: NewHost) -> None:
     small = tmp_path / "small"
     small.mkdir()
@@ -387,13 +385,14 @@ async def test_every_situation_of_the_page_is_made() -> None:
     assert len(made) >= 20
 
 
-async def test_workers_that_die_at_each_start(server_of_its_own: NatsServer, new_host: NewHost) -> None:
+@own_peers
+async def test_workers_that_die_at_each_start(start_server: StartServer, new_host: NewHost) -> None:
+    server = await start_server()
     host = new_host(
-        nats=server_of_its_own.url,
         handlers={"sms:send": "shop:quick"},
         modules={"shop": "import os\ndef lifespan(worker):\n    os._exit(9)\n" + SHOP},
         sections={"python": {"lifespan": "shop:lifespan"}},
     )
     await host.launch()
     await host.log("died")
-    await Operator(host, server_of_its_own.url).sees("crash-loop", "status", status=1)
+    await Operator(host, server.url).sees("crash-loop", "status", status=1)
