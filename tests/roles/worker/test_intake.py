@@ -60,6 +60,8 @@ class Lives(Watchdog):
 class IntakeHarness:
     """What lies between a worker's transport and its handlers. `replies`: what would be sent, by entry."""
 
+    flooded = False
+
     def __init__(
         self,
         directory: Path,

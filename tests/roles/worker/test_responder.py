@@ -40,6 +40,8 @@ def begun(responder: Responder, index: int) -> Request:
 class ResponderHarness:
     """A worker's responder; `replies` are queued, and have not left."""
 
+    flooded = False
+
     def __init__(self) -> None:
         memory = memoryview(bytearray(GEOMETRY.size))
         create(memory, GEOMETRY, Identity(1, 0, 1))

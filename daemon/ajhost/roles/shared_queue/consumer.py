@@ -98,7 +98,7 @@ class Consumer:
         self._ledgers = LedgerCache(directory, ledger)
         self._queues = list(queues)
         self._loop = loop
-        self._has_capacity = has_capacity
+        self.has_capacity = has_capacity
         self._start = start
         self._resume = resume
         self._permits = permits
@@ -138,7 +138,7 @@ class Consumer:
             self._queues.append(self._queues.pop(0))  # no queue is always first
 
     def _may_pull(self, name: str) -> bool:
-        return name not in self._limited and self._has_capacity(name)
+        return name not in self._limited and self.has_capacity(name)
 
     def _listen(self, queue: TokenQueue, wanted: bool) -> None:
         if wanted and queue.name not in self._listening:
@@ -149,7 +149,7 @@ class Consumer:
             self._loop.remove_reader(queue.receive)
 
     def _readable(self, queue: TokenQueue) -> None:
-        if self._has_capacity(queue.name):
+        if self.has_capacity(queue.name):
             self._pull(queue)
         self.refresh()
 
@@ -232,7 +232,7 @@ class Consumer:
             return
         (token, queue, at), self._pending = self._pending, None
         permits = self._permits.get(queue.name)
-        if self._has_capacity(queue.name) and (permits is None or permits.take()):
+        if self.has_capacity(queue.name) and (permits is None or permits.take()):
             if not self._resolve(token, queue, at) and permits is not None:
                 permits.give()
         elif not self._hand_back(token, queue, at):

@@ -46,7 +46,7 @@ class Intake:
         backlog: int,
     ) -> None:
         self._responder, self._ledger = responder, responder.ledger
-        self._counts, self._in_buffer = responder.counts, responder.in_buffer
+        self._out, self._counts, self._in_buffer = responder.out, responder.counts, responder.in_buffer
         self._check, self._about = checker.check, checker.about
         self._answerable, self._unanswerable = checker.answerable, checker.unanswerable
         self._routes = routes
@@ -126,8 +126,8 @@ class Intake:
     # -- requests from the shared queue -----------------------------------------------------------
 
     def has_capacity(self, queue: str) -> bool:
-        """Whether a request of that queue could be started now."""
-        if self._executor.busy >= self._executor.capacity or not self._ledger.available:
+        """Whether a request of that queue could be started now, and its answer leave before long."""
+        if self._executor.busy >= self._executor.capacity or not self._ledger.available or self._out.flooded:
             return False
         limited = self._limited.get(queue)
         return limited is None or limited.has_room()

@@ -90,8 +90,8 @@ class WorkerParts(ExecutorEvents, Sink):
             backlog=workers.backlog,
         )
         self.consumer = Consumer(
-            ledger, spec.runtime / "ledger", queues, self.loop, self._has_capacity, self.intake.dequeued,
-            self.intake.reclaimed, permits,
+            ledger, spec.runtime / "ledger", queues, self.loop, self.intake.has_capacity,
+            self.intake.dequeued, self.intake.reclaimed, permits,
         )  # fmt: skip
         subjects = tuple(host_subjects((h.route for h in spec.handlers), spec.nats.catchall))
         self.group = GroupMembership(
@@ -124,7 +124,7 @@ class WorkerParts(ExecutorEvents, Sink):
             self.ending.leave_and_finish()
             await self.connection.leave()
 
-    # -- what the executor tells, and the consumer asks -----------------------------------------
+    # -- what the executor tells ----------------------------------------------------------------
 
     def slot_freed(self) -> None:
         self.consumer.freed()
@@ -132,7 +132,3 @@ class WorkerParts(ExecutorEvents, Sink):
     def code_stuck(self, reason: StuckReason) -> None:
         del reason
         self.retirement.ask(STUCK)
-
-    def _has_capacity(self, queue: str) -> bool:
-        """Whether a request of that queue could be started, and its answer leave before long."""
-        return not self.transport.out.flooded and self.intake.has_capacity(queue)

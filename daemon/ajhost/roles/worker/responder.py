@@ -21,6 +21,9 @@ from ajhost.roles.worker.route_concurrency import Route
 class Out(Protocol):
     """Where replies go (`adapters.nats.reply_writer.ReplyWriter`)."""
 
+    flooded: bool
+    """Whether too many bytes wait to leave."""
+
     def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
         """A reply whose ledger entry is released once the server has it."""
 
@@ -63,16 +66,16 @@ class Responder:
         "_completed",
         "_logs_completed",
         "_not_completed",
-        "_out",
         "counts",
         "in_buffer",
         "ledger",
         "max_payload",
+        "out",
     )  # fmt: skip
 
     def __init__(self, ledger: LedgerWriter, out: Out, in_buffer: set[InBuffer], attempts: Attempts) -> None:
         self.ledger = ledger
-        self._out, self.in_buffer = out, in_buffer
+        self.out, self.in_buffer = out, in_buffer
         self._attempts, self._logs_completed = attempts, attempts.logs_completed
         self._completed: list[TaskTimes] = []
         self._not_completed: list[tuple[int, Outcome, float, float]] = []
@@ -90,13 +93,13 @@ class Responder:
         if type(outcome) is Completed:
             data = encode_result(request.reply, outcome.body, self.max_payload, size)
             if data:
-                self._out.reply(index, data, came)
+                self.out.reply(index, data, came)
                 self._completed.append((request.route.index, begun - came, now - begun))
                 if self._logs_completed:
                     self._attempts.ended(request, outcome, logged=False)
                 return
             outcome = as_told(outcome, self.max_payload, size)
-        self._out.reply(index, encode_reply(request.reply, outcome, self.max_payload, size), came)
+        self.out.reply(index, encode_reply(request.reply, outcome, self.max_payload, size), came)
         self._not_completed.append((request.route.index, outcome, begun - came, now - begun))
         self._attempts.ended(request, outcome, logged=request.logged)
 
@@ -151,7 +154,7 @@ class Responder:
             return False
         self.counts.refused += 1
         data = encode_reply(reply, kind(text), self.max_payload)
-        self._out.reply(index, data, self.ledger.asked_at(index))
+        self.out.reply(index, data, self.ledger.asked_at(index))
         self._attempts.refused(handler, text, record, received_ns)
         return True
 
@@ -159,4 +162,4 @@ class Responder:
         """Answers a request for which there was no room in the ledger."""
         self.counts.refused += 1
         self._attempts.refused(None, text)
-        self._out.publish(encode_reply(reply, Failed(text), self.max_payload))
+        self.out.publish(encode_reply(reply, Failed(text), self.max_payload))
