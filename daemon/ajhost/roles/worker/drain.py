@@ -11,8 +11,8 @@ import time
 from ajhost.core.timings import CLOSE_LIMIT, FLUSH_LIMIT, POLL_INTERVAL, POLL_INTERVAL_LAST
 from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import GroupLeft
+from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.left_running import LeftRunning
-from ajhost.roles.worker.parts import WorkerParts
 
 _log = logging.getLogger("ajhost.worker")
 

@@ -15,9 +15,9 @@ from ajhost.core.timings import (
     nanoseconds,
 )
 from ajhost.ledger.layout import Word
+from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.fail_stop import ExceptionGuard, fail
 from ajhost.roles.worker.garbage_collection import Collector
-from ajhost.roles.worker.parts import WorkerParts
 from ajhost.roles.worker.signals import SignalKeeper, name_others
 
 _CONFIRM_NS = nanoseconds(CONFIRM_INTERVAL)

@@ -22,9 +22,9 @@ from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
 from ajhost.roles.worker import signals
+from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.exit import finish
 from ajhost.roles.worker.fail_stop import fail
-from ajhost.roles.worker.parts import WorkerParts
 from ajhost.roles.worker.worker import Worker
 
 

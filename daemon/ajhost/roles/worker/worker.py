@@ -26,11 +26,11 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.worker import forked_child
+from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.heartbeat import Heartbeat
 from ajhost.roles.worker.left_running import LeftRunning
 from ajhost.roles.worker.lifespan_runner import LifespanFailed, LifespanRunner
-from ajhost.roles.worker.parts import WorkerParts
 
 _log = logging.getLogger("ajhost.worker")
 _START_FAILED = os.EX_TEMPFAIL  # the exit status
