@@ -1,9 +1,9 @@
-"""Why a request is refused with `overloaded:`: the host has no room for one more. Workers and the standby use the same
-texts."""
+"""When a request is refused with `overloaded:`, by a worker or by the standby: the host has no room for one more."""
 
 from __future__ import annotations
 
 from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.shared_queue.producer import Producer
 
 _OVERLOADED = FailureReason.OVERLOADED
 NO_ENTRY = _OVERLOADED.text("no room in the ledger")
@@ -16,9 +16,9 @@ UNTOLD = _OVERLOADED.text("the worker that refused it did not say so in time")
 """A worker had refused it, and hangs since."""
 
 
-def backlog_full(waiting: int) -> str:
-    """As many requests wait as may."""
-    return _OVERLOADED.text(f"{waiting} requests wait already")
+def backlog_full(producer: Producer, backlog: int) -> str:
+    """Why a request may not wait: `backlog` do. Empty if it may."""
+    return _OVERLOADED.text(f"{backlog} requests wait already") if producer.full(backlog) else ""
 
 
 def no_thread(why: str) -> str:

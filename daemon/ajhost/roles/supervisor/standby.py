@@ -263,8 +263,8 @@ class Standby(Sink):
             return
         if len(reply) > MAX_REPLY or end > len(data):
             self._refuse(index, reply, Failed(too_large(reply, end - begin)), data[begin:end])
-        elif self.producer.full(self._backlog):
-            self._refuse(index, reply, Failed(overload.backlog_full(self._backlog)), data[begin:end])
+        elif text := overload.backlog_full(self.producer, self._backlog):
+            self._refuse(index, reply, Failed(text), data[begin:end])
         else:
             self._enqueue_checked(index, data, message, data[begin:end])
 

@@ -97,8 +97,8 @@ class Intake:
         """Puts a request that cannot start here now into the shared queue."""
         record, handler, deadline = checked
         self._ledger.set_route(index, handler)
-        if self._producer.full(self._backlog):
-            self._responder.refuse(index, reply, overload.backlog_full(self._backlog), (record, handler))
+        if text := overload.backlog_full(self._producer, self._backlog):
+            self._responder.refuse(index, reply, text, (record, handler))
         elif self._producer.enqueue(index, frame, route.queue, int(deadline * 1e9), (reply, checked)):
             self._counts.enqueued += 1
         else:
