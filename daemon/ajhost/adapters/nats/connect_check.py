@@ -1,4 +1,4 @@
-"""Tries whether a server lets a host log in, subscribe and publish answers, for `ajhost check --connect`."""
+"""What `ajhost check --connect` tries at a server: log-in, subscriptions, answers; and finds: other queue groups."""
 
 from __future__ import annotations
 
