@@ -1,4 +1,4 @@
-"""Threads of the host's own beside an application."""
+"""Starts threads of the host in a process that runs an application's code."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _T = TypeVar("_T")
 
 
 def start_daemon_thread(work: Callable[..., object], name: str, *args: object) -> None:
-    """Starts one.
+    """Starts a daemon thread.
 
-    An application may have put None in the place of a hook to silence tracebacks, and threading starts no thread then.
+    Restores a hook first that an application has set to None to silence tracebacks: threading starts no thread then.
 
-    :raises RuntimeError: the system starts none.
+    :raises RuntimeError: when the system starts no thread.
     """
     for module in (sys, threading):
         if getattr(module, "excepthook", None) is None:
@@ -26,7 +26,7 @@ def start_daemon_thread(work: Callable[..., object], name: str, *args: object) -
 
 
 def call_in_thread(function: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
-    """Calls a function that may block in a daemon thread of its own, which ends with it.
+    """Calls a function that may block in a daemon thread of its own, which ends when the function returns.
 
     :raises OSError: when no thread can be started.
     """

@@ -1,4 +1,4 @@
-"""Keeps the work of a process going: an exception of a job is logged and counted, and the others go on."""
+"""Keeps a process working: an exception of a job is logged and counted, and the other jobs go on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FaultGuard:
     """`with guard("heartbeat"): ...` ends normally whatever is raised inside, except SystemExit and KeyboardInterrupt.
 
     A job that fails at every tick would fill the log: the first failure is logged with its traceback, those of the next
-    30 s are counted and told together.
+    30 s are counted and logged together.
     """
 
     def __init__(self, log: logging.Logger, pause: float = LOG_REPEAT) -> None:
@@ -32,7 +32,7 @@ class FaultGuard:
 
     @contextlib.contextmanager
     def __call__(self, job: str) -> Iterator[None]:
-        """Runs what is inside as the job of that name."""
+        """Runs the block as the job of that name."""
         try:
             yield
         except Exception as error:
@@ -50,9 +50,9 @@ class FaultGuard:
             self._log.error("%s failed %d more times in %.0f s", job, count, seconds)
 
     def of_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The event loop's exception handler.
+        """Serves as the event loop's exception handler.
 
-        A listening socket that finds no descriptor for a new connection is told of by asyncio a hundred times a second.
+        While a listening socket finds no descriptor for a new connection, asyncio reports that 100 times a second.
         """
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in _NO_DESCRIPTOR:
@@ -62,14 +62,14 @@ class FaultGuard:
 
 
 class Background:
-    """What is done beside everything else (forks, recoveries, subscriptions): keeps hold of it, and counts failures."""
+    """Concurrent tasks (forks, recoveries, subscriptions): keeps references to them, and counts their failures."""
 
     def __init__(self, guard: FaultGuard) -> None:
         self._guard = guard
         self.tasks: set[asyncio.Task[object]] = set()
 
     def spawn(self, work: Coroutine[None, None, object]) -> None:
-        """Runs something beside everything else."""
+        """Starts a task."""
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", ""))
         self.tasks.add(task)
         task.add_done_callback(self._done)

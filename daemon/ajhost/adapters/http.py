@@ -56,8 +56,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Server-sent events, until the client goes: each chunk is sent as it is. To more clients than `most` at once it is
-    refused with the text `full`."""
+    """An answer of server-sent events until the client disconnects; each chunk is sent as it is. A client beyond `most`
+    at once is refused with the text `full`."""
 
     chunks: AsyncGenerator[bytes]
     most: int
@@ -75,14 +75,14 @@ class Endpoint:
 
 
 Endpoints = Mapping[str, Endpoint]
-"""By path."""
+"""Endpoints by path."""
 
 
 class Access(Protocol):
-    """Who may see guarded pages (`http_access.PageAccess`)."""
+    """Decides which requests may see guarded pages (`http_access.PageAccess`)."""
 
     def refusal(self, headers: Mapping[bytes, bytes]) -> Page | None:
-        """The answer to a request that is refused; None if it is allowed."""
+        """Returns the answer to a request that is refused; None if it is allowed."""
 
 
 class HttpServer:
@@ -103,7 +103,7 @@ class HttpServer:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=int(HTTP_IDLE_LIMIT),
-            backlog=_BACKLOG,  # as many are accepted before any of them is looked at
+            backlog=_BACKLOG,  # asyncio accepts as many in one turn of the loop, before any is served
         )
         config.load()
         self._server = uvicorn.Server(config)
@@ -141,7 +141,7 @@ class HttpServer:
         assert scope["type"] == "http"
         answer = self._answer(scope)
         if isinstance(answer, Page):
-            # who stands in front may see another end of a body, and another request behind it (RFC 9112, section 11.2)
+            # a proxy in front may see another end of the body, and another request behind it (RFC 9112, section 11.2)
             has_body = any(name in _BODY for name, _ in scope["headers"])
             await _send_page(answer, send, _CLOSE if has_body else ())
             return
@@ -218,7 +218,7 @@ class _Bounded(H11Protocol):
     @property
     def _asks(self) -> bool:
         """Whether a request of this connection is in progress."""
-        # None before the first request, whatever it is declared
+        # None before the first request, whatever uvicorn declares
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
@@ -226,7 +226,7 @@ class _Bounded(H11Protocol):
         ended = (c for c in self.connections if isinstance(c, _Bounded) and (not c._asks or c._unread))
         others = [c for c in ended if c is not self]
         oldest = min(others, key=lambda c: c._opened, default=self)
-        # before its end is told, so that the next one does not choose it again
+        # before `connection_lost` is called, so that the next call of this method does not choose it again
         self.connections.discard(oldest)
         oldest.transport.abort()
 
@@ -238,12 +238,12 @@ class _Bounded(H11Protocol):
             self._head = self.loop.call_later(HTTP_HEAD_LIMIT, self.transport.abort)
 
     def pause_writing(self) -> None:
-        """The client does not read what it has asked for."""
+        """Called when the client does not read its answer: limits how long."""
         super().pause_writing()
         self._unread = self.loop.call_later(HTTP_IDLE_LIMIT, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read."""
+        """Called when the client has read: ends that limit."""
         super().resume_writing()
         self._forget_unread()
 

@@ -1,4 +1,4 @@
-"""Who may see the page and the status over HTTP: the bearer token and the Host name of a request."""
+"""Decides by its bearer token and its Host name whether a request may see the page and the status over HTTP."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PageAccess:
     hosts: frozenset[str] = frozenset()
 
     def refusal(self, headers: Mapping[bytes, bytes]) -> Page | None:
-        """The answer to a request that is refused (401, 421); None if it is allowed. Header names are lower case."""
+        """Returns the answer to a refused request (401, 421); None if it is allowed. Header names are lower case."""
         name = _host_name(headers.get(b"host", b"").decode("latin-1"))
         if not (name in ("", "localhost") or _is_address(name) or name in self.hosts):
             return Page(421, PLAIN_TEXT, b"this host is not called so; see [http] hosts\n")
@@ -57,7 +57,7 @@ def _is_address(name: str) -> bool:
 
 
 def _credential(header: bytes) -> bytes:
-    """The token in an Authorization header (RFC 6750, RFC 7617); empty when there is none."""
+    """Returns the token in an Authorization header (RFC 6750, RFC 7617); empty when there is none."""
     scheme, _, value = header.strip().partition(b" ")
     if scheme.lower() == b"bearer":
         return value.strip()

@@ -1,4 +1,4 @@
-"""Which code is this package's own, and which an application's, by the file of its frames."""
+"""Tells code of this package and of libraries from an application's, by the file of a frame."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sysconfig
 from pathlib import Path
 
 PACKAGE = f"{Path(__file__).parents[1]}/"
-"""What the name of each file of ours begins with."""
+"""The prefix of the names of this package's files."""
 _STDLIB = f"{sysconfig.get_path('stdlib')}/"
 
 

@@ -1,4 +1,4 @@
-"""Statistics in Prometheus' text format, the only user of its client library.
+"""Writes statistics in Prometheus' text format. The only importer of its client library.
 
 Labels are few: slots, states, outcomes, the stable words, and the routes of the settings. Names follow
 https://prometheus.io/docs/practices/naming/: seconds and bytes, `_total` for what only grows.
@@ -26,9 +26,9 @@ NO_ROUTE = "(none)"
 """The label of requests without a route; no route can be called so."""
 
 _USUAL_END = "ended"
-"""Why a connection ends as a rule: counted from 0 on, so that the first one is an increase."""
+"""The usual reason of a connection's end: its series begins at 0, so that the first end is an increase."""
 _BOOTED = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-"""Unix time, taken once: the start time of a process must not change from scrape to scrape."""
+"""The Unix time of the boot, taken once: the start time of a process must not change from scrape to scrape."""
 
 _FROM_LEDGERS = {
     "unsigned": (
@@ -48,7 +48,7 @@ _FAILED = frozenset(r.value for r in (FailureReason.HANDLER_ERROR, FailureReason
 
 
 def exposition(stats: HostStats) -> bytes:
-    """The text of a scrape; statistics of the supervisor's own process (`process_*`) are added."""
+    """Returns the text of a scrape, with statistics of the supervisor's own process (`process_*`)."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(stats))
     _OwnProcess(registry=registry)
@@ -56,7 +56,7 @@ def exposition(stats: HostStats) -> bytes:
 
 
 class _OwnProcess(ProcessCollector):
-    """The library gives no figure at all without the boot time in /proc/stat, which the unit hides (ProcSubset=pid)."""
+    """Figures of this process. The library has none if the unit hides the boot time in /proc/stat (ProcSubset=pid)."""
 
     def _boot_time(self) -> float:
         return _BOOTED
@@ -176,13 +176,13 @@ def _by(counts: Mapping[str, int]) -> Samples:
 
 
 def _by_route(counts: Mapping[str | None, int], among: Container[str] | None = None) -> Samples:
-    """By route; of all, or of those `among`."""
+    """Returns samples by route, of all routes or of those `among`."""
     labelled = {_label(route): count for route, count in counts.items()}
     return _by({route: count for route, count in labelled.items() if among is None or route in among})
 
 
 def _by_reason(counts: Mapping[str, Mapping[str, int]], usual: frozenset[str]) -> Samples:
-    """The usual reasons have a sample before they occur: `increase` does not see the first one of a new series."""
+    """Yields samples, of the usual reasons before they occur: `increase` does not see the first of a new series."""
     for route, by_reason in counts.items():
         for reason, count in by_reason.items():
             if count or (reason in usual and route != NO_ROUTE):

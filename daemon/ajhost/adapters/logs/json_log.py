@@ -20,11 +20,11 @@ from ajhost.adapters.logs.log_record import labels_of, level_of, message_of, tas
 
 _NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
 _LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "debug"}
-"""Of syslog(3)'s priorities."""
+"""Level names of syslog(3)'s priorities."""
 
 
 class JsonLines:
-    """Objects to stderr, one a line, by a descriptor of our own. `constant` is in each."""
+    """Writes objects to stderr, one per line, by a descriptor of the host's own. Each has the members of `constant`."""
 
     def __init__(self, constant: Mapping[str, Any]) -> None:
         self._constant = dict(constant)
@@ -33,7 +33,7 @@ class JsonLines:
     def write(
         self, values: Mapping[str, Any], labels: Mapping[str, str], moment: float | None = None
     ) -> None:
-        """Writes one object. Raises nothing: a stderr that is gone takes nothing."""
+        """Writes one object. Raises nothing: if stderr is gone, the object is lost."""
         now = time.time() if moment is None else moment
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         told = {
@@ -53,7 +53,7 @@ class JsonLines:
             pass
 
     def line(self, stream: str, text: str, priority: int) -> None:
-        """A printed line."""
+        """Writes a printed line."""
         self.write({"level": _LEVELS.get(priority, "info"), "message": text, "stream": stream}, task_labels())
 
 
@@ -65,7 +65,7 @@ class JsonHandler(logging.Handler):
         self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Raises nothing."""
+        """Writes the record. Raises nothing."""
         values: dict[str, Any] = {
             "level": level_of(record).lower(),
             "logger": record.name,

@@ -1,4 +1,4 @@
-"""Where log records go: to journald under systemd, else as one readable line each to stderr."""
+"""Sends log records to journald under systemd, else to stderr, as readable lines or as JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"
 
 
 def _zone() -> tzinfo | None:
-    """The machine's time zone, or that of TZ; None where it has another form, and the C library decides."""
+    """Returns the time zone of TZ, or of the machine; None if TZ has another form, which only the C library reads."""
     try:
         if name := os.environ.get("TZ"):
             return ZoneInfo(name.lstrip(":"))
@@ -40,8 +40,8 @@ def _zone() -> tzinfo | None:
 
 
 _ZONE = _zone()
-"""Read before an import of the application's can set another for its process, as Django does: one host's lines have one
-clock."""
+"""Read before the application's imports, which may set another one for their process, as Django does: all lines of a
+host have the same clock."""
 
 
 class LineHandler(logging.Handler):
@@ -63,7 +63,7 @@ class LineHandler(logging.Handler):
         )
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Raises nothing; a stderr that is gone takes nothing."""
+        """Writes the record. Raises nothing: if stderr is gone, the line is lost."""
         if self._stream is None:
             return
         moment = datetime.fromtimestamp(record.created, _ZONE).strftime("%Y-%m-%d %H:%M:%S")
@@ -92,7 +92,7 @@ def configure(
     form: str = "auto",
     levels: Iterable[tuple[str, str]] = (),
 ) -> None:
-    """Sends all records of this process, those of libraries and `warnings` included, to where they belong.
+    """Sends all records of this process, those of libraries and `warnings` included, to the journal or to stderr.
 
     To be called again in each process after a fork. `level` is a name like `info`, `levels` has those of single
     loggers; `role` is `supervisor`, `template` or `worker`; `form` is `auto` (the journal, else lines) or `json`. What
@@ -100,14 +100,14 @@ def configure(
     """
     logging.raiseExceptions = False
     logging.captureWarnings(True)
-    if role != "supervisor":  # where handlers' modules are
+    if role != "supervisor":  # the supervisor imports no handlers
         keep_streams()
     handler: logging.Handler
     if form == "json":
         constant = {"role": role, "slot": slot, "generation": generation}
         lines = JsonLines({name: value for name, value in constant.items() if value is not None})
         handler = JsonHandler(lines)
-        if role != "supervisor":  # where handlers' modules are, and so prints
+        if role != "supervisor":  # the supervisor imports no handlers, so it prints nothing
             redirect_prints(lines.line)
     elif is_attached():
         bound_stdio()
@@ -126,10 +126,10 @@ def configure(
 
 
 def _stderr() -> TextIO | None:
-    """stderr for the host alone.
+    """Returns a stderr that only the host uses.
 
-    What stands in the place of `sys.stderr` before the first call is kept: a test's. What imports of handlers have put
-    there later is not: it may hold the lines back, or log them, and so come here again.
+    A stream that replaced `sys.stderr` before the first call is used: it is a test's. One that imports of handlers have
+    put there later is not: it may buffer the lines, or log them, which would call the host's handler again.
     """
     replaced = sys.stderr is None or sys.stderr is not sys.__stderr__
     if (replaced and not has_own_stderr()) or (descriptor := own_stderr()) is None:
@@ -139,19 +139,19 @@ def _stderr() -> TextIO | None:
 
 @functools.cache
 def _stream(descriptor: int) -> TextIO:
-    """One for the process and its forks: it is flushed after each record."""
+    """Opens one stream for the process and its forks. The handler flushes it after each record."""
     return open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
 def report_lost() -> None:
-    """Logs how many records a journal that hung has cost. To be called every now and then, a few times a second."""
+    """Logs how many records were dropped while journald hung. To be called a few times a second."""
     for handler in (log_routing.current(), *logging.getLogger().handlers):
         if isinstance(handler, JournalHandler):
             handler.journal.report_lost()
 
 
 def identifier(role: str, slot: int | None) -> str:
-    """What the journal calls a process: `ajhost`, `ajhost-template`, `ajhost-worker-2`."""
+    """Returns a process's name in the journal: `ajhost`, `ajhost-template`, `ajhost-worker-2`."""
     if role == "supervisor":
         return "ajhost"
     return f"ajhost-{role}" if slot is None else f"ajhost-{role}-{slot}"

@@ -1,4 +1,4 @@
-"""What a log record says, for every output: its text made safe, its priority, and the task it is about."""
+"""Reads a log record for every output: its text made safe, its level, and the task that it is about."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ajhost.protocol.safe_text import clean, one_line
 
 @dataclass(frozen=True, slots=True)
 class TaskLabels:
-    """The attempt that a record is about. `duration`: seconds since it was received."""
+    """The attempt that a record is about. `duration`: seconds since its request was received."""
 
     id: str
     type: str
@@ -22,7 +22,7 @@ class TaskLabels:
     duration: float
 
     def extras(self) -> dict[str, str]:
-        """`aj_*` to text, as `extra` of a logging call."""
+        """Returns `aj_*` to text, for `extra` of a logging call."""
         return {
             "aj_task": self.id,
             "aj_type": self.type,
@@ -33,20 +33,20 @@ class TaskLabels:
 
 
 class Labelled(Protocol):
-    """Whatever can say which attempt it is. It is asked only for those that log something: most do not."""
+    """An attempt that can name itself. Its labels are made only when it logs something: most attempts do not."""
 
     def labels(self) -> TaskLabels:
-        """The labels as they are now."""
+        """Returns the labels as they are now."""
 
 
 CURRENT_TASK: ContextVar[Labelled | None] = ContextVar("ajhost_current_task", default=None)
-"""Set where a handler is run, so that whatever it logs or prints, in its threads too, bears the task's name."""
+"""Set where a handler runs, so that all that it logs or prints, in its threads too, has the task's labels."""
 
 EXTRAS = (
     "aj_task", "aj_type", "aj_route", "aj_tries", "aj_duration", "aj_outcome", "aj_reason", "aj_count",
     "aj_worker_slot", "aj_worker_pid",
 )  # fmt: skip
-"""What a logging call may name in `extra`.
+"""The keys that a logging call may use in `extra`.
 
 `aj_duration` is in seconds. `aj_outcome` is `completed`, `failed`, `terminated` or `refused`, `aj_reason` the word with
 which the answer's text begins, `aj_count` how many refusals a record stands for. `aj_worker_*` name the process that
@@ -55,11 +55,11 @@ had a task, where another one answered it.
 
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 LONGEST = 1 << 16
-"""Characters of a traceback: an exception's text has any size, and cleaning it would keep a worker from beating."""
+"""Characters of a traceback at most: an exception's text has any size, and cleaning it would delay heartbeats."""
 
 
 def _shortened(text: str) -> str:
-    """The beginning and the end of a text that is too long; a traceback says at its end what was raised."""
+    """Returns the beginning and the end of a text that is too long: a traceback names the exception at its end."""
     if len(text) <= LONGEST:
         return text
     return (
@@ -68,18 +68,18 @@ def _shortened(text: str) -> str:
 
 
 def level_of(record: logging.LogRecord) -> str:
-    """The name of a record's level: an application may give levels other names, with colours in them."""
+    """Returns the usual name of a record's level: an application may set other names, with colours in them."""
     return _LEVELS.get(record.levelno) or one_line(record.levelname)
 
 
 def text_of(record: logging.LogRecord) -> str:
-    """The whole text of a record, its traceback and stack included. Raises nothing, whatever was logged."""
+    """Returns the whole text of a record, with its traceback and stack. Raises nothing, whatever was logged."""
     text, trace = message_of(record), traceback_of(record)
     return f"{text}\n{trace}" if trace else text
 
 
 def message_of(record: logging.LogRecord) -> str:
-    """The message of a record. Raises nothing."""
+    """Returns the message of a record. Raises nothing."""
     try:
         text = record.getMessage()
     except Exception as error:
@@ -88,7 +88,7 @@ def message_of(record: logging.LogRecord) -> str:
 
 
 def traceback_of(record: logging.LogRecord) -> str:
-    """The traceback and the stack of a record, empty if it has none. Raises nothing."""
+    """Returns the traceback and the stack of a record, empty if it has none. Raises nothing."""
     parts: list[str] = []
     if record.exc_info and record.exc_info[0] is not None:
         try:
@@ -102,13 +102,13 @@ def traceback_of(record: logging.LogRecord) -> str:
 
 
 def task_labels() -> dict[str, str]:
-    """`aj_*` to text, of the task whose handler runs here; empty elsewhere."""
+    """Returns `aj_*` to text, of the task whose handler runs here; empty elsewhere."""
     current = CURRENT_TASK.get()
     return {} if current is None else {name: clean(v) for name, v in current.labels().extras().items()}
 
 
 def labels_of(record: logging.LogRecord) -> dict[str, str]:
-    """`aj_*` to text: what the call named in `extra`, and what is missing from the handler that runs."""
+    """Returns `aj_*` to text: the call's `extra`, and what that lacks of the labels of the task that runs here."""
     labels = task_labels()
     given = record.__dict__
     for name in EXTRAS:

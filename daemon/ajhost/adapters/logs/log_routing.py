@@ -1,17 +1,17 @@
-"""Which handler gets a log record: ours, whatever an application configures, and each record once.
+"""Routes log records so that each is written, and only once, whatever an application configures.
 
 `logging.config` disables loggers that exist and closes every handler it knows, `basicConfig(force=True)` and
 `logging.shutdown` close them too. Code of handlers calls these at import and in the middle of tasks (Django, Alembic).
 So the host's loggers and its one handler are out of their reach:
 
 - Records of `ajhost` and `ajhost.*` go to the host's handler, by the levels of `[log]`. Those of an exception, such as
-  one that a handler let through, are passed on to what an application has put into `logging` to hear of them (Sentry's
-  hook on `Logger.callHandlers`, a handler that sends mail), unless that writes to stdout or stderr.
-- Every other record goes to the handlers of the application, as ever, and to the host's as well, unless one of theirs
-  writes to stdout or stderr: it would be there twice.
-- The application's levels are its own. The root logger has that of `[log]` as long as nobody sets another.
-- `logging.info()` and its siblings call `basicConfig()` where the root logger has no handler. That asks for nothing but
-  to be seen, which the host's handler sees to.
+  one that a handler let through, go to the application's hooks in `logging` as well (Sentry's hook on
+  `Logger.callHandlers`, a handler that sends mail), unless a hook writes to stdout or stderr.
+- Every other record goes to the application's handlers, as without a host, and to the host's as well, unless one of
+  the application's writes to stdout or stderr: the record would appear twice.
+- The application's levels are its own. The root logger has that of `[log]` until the application sets another.
+- `logging.info()` and its siblings call `basicConfig()` where the root logger has no handler. They only need some
+  output, which the host's handler provides.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from typing import Any
 
 OWN = "ajhost"
 WRITTEN_LEVEL: ContextVar[int | None] = ContextVar("ajhost_written_level", default=None)
-"""The level of the record that an application's handlers are writing just now, maybe to stderr."""
+"""The level of the record that an application's handlers are writing now, maybe to stderr."""
 
 _original = logging.Logger.callHandlers
 _basic_config = logging.basicConfig
 _own_levels: dict[str, int] = {}
-"""The levels of single loggers of the host, by name: an application may have set theirs as it sets everybody's."""
+"""The levels of single loggers of the host, by name: `Logger.level` may be the application's, which may set all."""
 _own_filters: dict[str, logging.Filter] = {}
 """The host's own filters, by the names of its loggers."""
 _handler: logging.Handler | None = None
 _own_level = logging.INFO
 _root_level: int | None = None
-"""What the root logger was given here; another value is the application's."""
+"""The level that this module has set for the root logger; another value is the application's."""
 
 
 class HostLogger(logging.Logger):
-    """A logger of the host's: no level, filter, factory or handler that an application sets reaches it."""
+    """A logger of the host: its output does not depend on levels, filters, factories or handlers of the application."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - its name in logging.Logger
-        """By `[log]` alone."""
+        """Whether `[log]` enables the level; `Logger.level` does not count."""
         return level >= _own_levels.get(self.name, _own_level)
 
     def makeRecord(  # noqa: N802 - its name in logging.Logger
         self, name: str, level: int, fn: str, lno: int, msg: object, args: Any, exc_info: Any,
         func: str | None = None, extra: Mapping[str, object] | None = None, sinfo: str | None = None,
     ) -> logging.LogRecord:  # fmt: skip
-        """Past `logging.setLogRecordFactory`, which may raise."""
+        """Makes the record without the application's factory (`logging.setLogRecordFactory`), which may raise."""
         record = logging.LogRecord(name, level, fn, lno, msg, args, exc_info, func, sinfo)
         record.__dict__.update(extra or {})
         return record
 
     def handle(self, record: logging.LogRecord) -> None:
-        """To the host's handler, past every filter but the host's own; exceptions to the application's hooks, too."""
+        """Passes a record to the host's handler, by the host's filter only; one of an exception also to hooks."""
         own = _own_filters.get(self.name)
         if _handler is None or not (own is None or own.filter(record)):
             return
@@ -67,7 +67,7 @@ class HostLogger(logging.Logger):
 
 
 class _Nothing(logging.Handler):
-    """In the place of `logging.lastResort`, for what the host's handler has written already."""
+    """Replaces `logging.lastResort`: the host's handler has written the record already."""
 
     def emit(self, record: logging.LogRecord) -> None:
         pass
@@ -99,7 +99,7 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
     for name, wanted in levels:
         logging.getLogger(name).setLevel(wanted.upper())
         _own_levels[name] = logging.getLogger(name).level
-    # else it is ours, or a hook of the application's that calls ours
+    # otherwise it is `_call_handlers` already, or a hook of the application that calls it
     if logging.Logger.callHandlers is _original:
         logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
     logging.lastResort = _Nothing()
@@ -107,21 +107,21 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
 
 
 def add_filter(logger: logging.Logger, own: logging.Filter) -> None:
-    """Asks a filter about each record of a logger of the host's, whatever class it has by now."""
+    """Adds a filter to a logger of the host, whether that is a `HostLogger` by now or not."""
     _own_filters[logger.name] = own
     if not isinstance(logger, HostLogger):
         logger.addFilter(own)
 
 
 def remove_filter(logger: logging.Logger, own: logging.Filter) -> None:
-    """Asks it no more."""
+    """Removes the filter."""
     if _own_filters.get(logger.name) is own:
         del _own_filters[logger.name]
     logger.removeFilter(own)
 
 
 def current() -> logging.Handler | None:
-    """The host's handler."""
+    """Returns the host's handler."""
     return _handler
 
 
@@ -130,7 +130,7 @@ def _is_own(name: str) -> bool:
 
 
 def _new_logger(name: str) -> logging.Logger:
-    """A logger that is asked for later: the host's class for our names, else what the application wants."""
+    """Makes a logger: a `HostLogger` for a name of the host, else one of the application's class."""
     return HostLogger(name) if _is_own(name) else logging.getLoggerClass()(name)
 
 
@@ -150,13 +150,13 @@ def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
 
 
 def _configure(**options: Any) -> None:
-    """In the place of `logging.basicConfig`."""
+    """Replaces `logging.basicConfig`: without options it does nothing."""
     if options:
         _basic_config(**options)
 
 
 def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
-    """The application's handlers, on the way to the root logger."""
+    """Yields the application's handlers on the way to the root logger."""
     place: logging.Logger | None = logger
     while place is not None:
         yield from place.handlers

@@ -1,4 +1,4 @@
-"""What handlers print: each line of `sys.stdout` and `sys.stderr` becomes a record, with its task and a priority.
+"""Makes each line that handlers print to `sys.stdout` or `sys.stderr` a record, with its task and a priority.
 
 The two streams stay open, since all tasks of a worker print to them.
 """
@@ -25,7 +25,7 @@ _LEVEL_PREFIX = re.compile(r"<([0-7])>")
 
 
 class Priority(IntEnum):
-    """syslog(3)."""
+    """Priorities of syslog(3)."""
 
     CRITICAL = 2
     ERROR = 3
@@ -36,7 +36,7 @@ class Priority(IntEnum):
 
 
 def priority_of(level: int) -> Priority:
-    """The priority of a level of `logging`."""
+    """Returns the priority of a level of `logging`."""
     if level >= logging.CRITICAL:
         return Priority.CRITICAL
     if level >= logging.ERROR:
@@ -98,21 +98,21 @@ class _Lines(io.RawIOBase):
 
 
 class _KeptBuffer(io.BufferedWriter):
-    """What lies under a stream that stays open.
+    """The buffer of a stream that stays open.
 
-    `sys.stdout = io.TextIOWrapper(sys.stdout.buffer)` would close it the second time: the first wrapper ends.
+    `sys.stdout = io.TextIOWrapper(sys.stdout.buffer)` would close it the second time, when the first wrapper is freed.
     """
 
     def close(self) -> None:
-        """Writes what is held back."""
+        """Only flushes."""
         self.flush()
 
 
 class _KeptStream(io.TextIOWrapper):
-    """A stream that nobody closes. `with (open(path) if path else sys.stdout) as file:` is a common mistake."""
+    """A stream that stays open: `with (open(path) if path else sys.stdout) as file:` is a common mistake."""
 
     def close(self) -> None:
-        """Writes what is held back."""
+        """Only flushes."""
         self.flush()
 
 
@@ -132,7 +132,7 @@ def redirect_prints(sink: Sink) -> None:
 
 
 def keep_streams() -> None:
-    """Makes the streams that the interpreter has opened stay open. What stands in their place is left alone."""
+    """Makes the streams that the interpreter has opened stay open. Leaves streams that have replaced them alone."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if type(stream) is not io.TextIOWrapper or stream is not getattr(sys, f"__{name}__"):

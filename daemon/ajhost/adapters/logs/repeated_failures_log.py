@@ -1,4 +1,4 @@
-"""A log for what fails at every attempt: the same kind of message is logged once in a while, with a count."""
+"""A log for attempts that fail again and again: it logs each kind of message now and then, with a count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ajhost.core.throttle import Throttle
 from ajhost.core.timings import LOG_REPEAT
 
 _MOST = 16
-"""Kinds that are told apart in `LOG_REPEAT` seconds. Who sends subjects and errors decides how many there are."""
+"""Kinds that are told apart in `LOG_REPEAT` seconds: servers' errors and routers' subjects may make any number."""
 _OTHERS = "others"
 
 
@@ -22,7 +22,7 @@ class RepeatedFailuresLog:
         self._told: dict[str, float] = {}
 
     def tell(self, level: int, kind: str, text: str, *arguments: object) -> bool:
-        """Logs unless something of this kind was logged a short while ago; then it is counted. Whether it logged."""
+        """Logs a message, or counts it if one of its kind was logged a short while ago. Returns whether it logged."""
         now = time.monotonic()
         self._told = {known: at for known, at in self._told.items() if now - at < LOG_REPEAT}
         if kind not in self._told and len(self._told) >= _MOST:
@@ -36,5 +36,5 @@ class RepeatedFailuresLog:
         return bool(count)
 
     def clear(self) -> None:
-        """All is well again: what comes next is logged at once."""
+        """Forgets all kinds after a success, so that the next failure is logged at once."""
         self._throttle, self._told = Throttle(), {}

@@ -11,7 +11,7 @@ _SYSTEMCTL = "/usr/bin/systemctl"
 
 
 def own_unit() -> str | None:
-    """The name of the service whose control group this process is in; None if it is in none."""
+    """Returns the name of the service whose control group this process is in; None if it is in none."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -38,7 +38,7 @@ def is_attached() -> bool:
 
 
 def field(name: str, value: str) -> bytes:
-    """One field in journald's native format. `name` is upper case."""
+    """Returns one field in journald's native format. `name` is upper case."""
     data = value.encode("utf-8", "backslashreplace")
     if b"\n" in data:
         return b"%b\n%b%b\n" % (name.encode(), struct.pack("<Q", len(data)), data)

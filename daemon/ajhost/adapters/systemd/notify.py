@@ -80,7 +80,7 @@ class Notifier:
         self._send(f"EXTEND_TIMEOUT_USEC={max(round(seconds * 1e6), 0)}", kind="extend")
 
     def unit_problems(self) -> list[str]:
-        """What the unit that started this process lacks, as far as it is to be seen from here."""
+        """Says what the unit that started this process lacks, as far as this process can see it."""
         problems = []
         if self._mute:
             problems.append(
@@ -110,7 +110,7 @@ class Notifier:
     # -- the FD store ---------------------------------------------------------------------------
 
     def stored(self) -> list[tuple[str, int]]:
-        """Names and descriptors that earlier starts have stored; close-on-exec. The caller closes them."""
+        """Returns names and descriptors that earlier starts have stored; close-on-exec. The caller closes them."""
         return list(self._stored)
 
     def store(self, name: str, fd: int) -> None:
@@ -169,7 +169,7 @@ class Notifier:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                pass  # nobody listens at the address: as without systemd
+                pass  # no process listens at the address: as without systemd
             self._waiting.popleft()
             for descriptor in message.descriptors:
                 with contextlib.suppress(OSError):
@@ -181,7 +181,7 @@ def _status(text: str) -> str:
 
 
 def _inherited() -> dict[int, str]:
-    """The descriptors that systemd passed to this process (LISTEN_FDS), with their names; made close-on-exec."""
+    """Returns the descriptors that systemd passed to this process (LISTEN_FDS), made close-on-exec, and their names."""
     try:
         found: dict[int, str] = daemon.listen_fds_with_names(unset_environment=False)
     except (OSError, ValueError):
@@ -190,7 +190,7 @@ def _inherited() -> dict[int, str]:
 
 
 def _watchdog_interval() -> float | None:
-    """The watchdog's interval in seconds, or None: sd_watchdog_enabled(3), which the Python binding lacks."""
+    """Returns the watchdog's interval in seconds, or None: sd_watchdog_enabled(3), which the Python binding lacks."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
