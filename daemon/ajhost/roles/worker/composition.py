@@ -1,4 +1,4 @@
-"""The parts of a worker and how they are joined: what one of them tells is for another to act upon."""
+"""Composes the parts of a worker, and passes the events of one part to the part that acts on them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from ajhost.roles.worker.watchdog import Watchdog
 
 
 class WorkerParts(ExecutorEvents, Sink):
-    """All that a worker's life (`Worker`, `Heartbeat`, `Drain`) has to do with."""
+    """The parts that `Worker`, `Heartbeat` and `Drain` use. Receives the events of transport and executor."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class WorkerParts(ExecutorEvents, Sink):
         ledger: LockedLedger,
         supervisor: MappedLedger,
     ) -> None:
-        """`ledger` is the worker's own. That of the `supervisor` has what all processes of the host know together."""
+        """`ledger`: the worker's own. `supervisor`: the supervisor's, whose words all processes of the host share."""
         self.spec = spec
         self.loop = asyncio.get_running_loop()
         self.ledger = ledger
@@ -100,7 +100,7 @@ class WorkerParts(ExecutorEvents, Sink):
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
 
-    # -- what the transport tells (adapters.nats.interfaces.Sink) -------------------------------
+    # -- events of the transport (adapters.nats.interfaces.Sink) --------------------------------
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
         self.intake.admit(data, requests)
@@ -118,13 +118,13 @@ class WorkerParts(ExecutorEvents, Sink):
         self.responder.max_payload = max_payload
 
     async def opened(self, sock: socket.socket) -> None:
-        """The supervisor gets a duplicate. Without a supervisor the connection is for replies only."""
+        """Sends the supervisor a duplicate of the socket. Without a supervisor the connection is for replies only."""
         await self.channel.pass_on(sock, self.ledger.words[Word.EPOCH])
         if self.orphaned.alone:
             self.ending.leave_and_finish()
             await self.connection.leave()
 
-    # -- what the executor tells ----------------------------------------------------------------
+    # -- events of the executor -----------------------------------------------------------------
 
     def slot_freed(self) -> None:
         self.consumer.freed()

@@ -1,4 +1,4 @@
-"""The deadlines of running attempts: answered first thing, then cancelled, and given up when their code runs on."""
+"""Enforces the deadlines of attempts: answers first, then cancels, and gives up code that runs on."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NEVER = float("inf")
 
 
 class Deadlines:
-    """Enforces the deadlines of the executor's `attempts`, by one timer for all of them.
+    """The deadlines of the executor's `attempts`, with one timer for all of them.
 
-    What a task is doing that still runs at its deadline is logged, as often as `stacks` lets it.
+    Logs the stack of a task that still runs at its deadline, as often as `stacks` allows.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Deadlines:
         self.soon_enough = _NEVER
         """The first deadline for which the next sweep is soon enough: those of one second differ by microseconds."""
         self.stuck = 0
-        """How often code was found not to end."""
+        """How many times code ran on past its deadline."""
 
     def sweep_by(self, moment: float) -> None:
-        """The next sweep is not later than `moment`, unless that is too soon after this one."""
+        """Sets the timer so that the next sweep is at `moment` or before, but not within `DEADLINE_SWEEP` from now."""
         now = time.monotonic()
         moment = max(moment, now + DEADLINE_SWEEP) + TIMER_RESOLUTION
         if moment < self._sweep_at:
@@ -74,14 +74,14 @@ class Deadlines:
         self.sweep_by(min(left, default=_NEVER))
 
     def answer_and_cancel(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
-        """Answers for it before its deadline (an operator cancels it, the time to drain is over), then cancels it."""
+        """Answers before the deadline (an operator cancels the task, or the drain must end), then cancels."""
         self._end(attempt, outcome, now, tell=False)
         self.sweep_by(now + self._kill_grace)
 
     def _end(self, attempt: Attempt, outcome: Outcome, now: float, *, tell: bool) -> None:
-        """The answer first, then the cancellation. Code that has not begun sees by itself that it need not begin.
+        """Answers, then cancels. Code that has not begun needs no cancellation: `begin` returns False to it.
 
-        `tell`: its stack is logged between the two, if it is time to.
+        `tell`: log its stack between the two, if `stacks` allows it.
         """
         attempt.deadline = min(attempt.deadline, now)
         if attempt.answer(outcome) is not RUNNING:
@@ -99,7 +99,7 @@ class Deadlines:
     def _tell_and_stop(self, attempt: Attempt) -> None:
         if attempt not in self._attempts:
             return
-        # source files, and how a future shows itself, are the application's
+        # source files, and the reprs of futures, are the application's
         with contextlib.suppress(Exception):
             text, extra = stacks_of([attempt]), attempt.labels().extras()
             _log.warning("route %r: at its deadline, %s", attempt.handler.route, text, extra=extra)
@@ -115,7 +115,7 @@ class Deadlines:
             _log.warning("route %r: cannot be cancelled", attempt.handler.route, exc_info=True)
 
     def give_up(self, attempt: Attempt, reason: StuckReason) -> None:
-        """Code that does not end: it was answered, but its slot is lost until it does."""
+        """Counts code that does not end as stuck. It is answered, but its slot is lost until it ends."""
         attempt.stuck = reason
         if reason is StuckReason.THREAD:
             self._threads.lost()
@@ -130,7 +130,7 @@ class Deadlines:
 
 
 def exceeded(attempt: Attempt) -> str:
-    """Says which limit it was. Both are counted from the time of receipt."""
+    """Returns the text of the answer at a deadline, which names the limit. All limits count from the receipt."""
     took = attempt.deadline - attempt.received
     timeout = attempt.handler.timeout
     if timeout is not None and took > timeout - DEADLINE_SWEEP:

@@ -18,14 +18,14 @@ _log = logging.getLogger("ajhost.worker")
 
 
 class Drain:
-    """One drain."""
+    """The drain of a worker. It begins to leave the group when it is made."""
 
     def __init__(self, parts: WorkerParts) -> None:
         self._parts, self._ending, self._out = parts, parts.ending, parts.transport.out
         self._leaving = asyncio.create_task(self._leave())
 
     async def run(self, left_running: LeftRunning | None) -> None:
-        """Until nothing is held or `left_running`; past `drain_timeout` what is left is answered for, or cut."""
+        """Waits until no request is held and nothing `left_running`. After `drain_timeout` answers or cuts the rest."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._parts.spec.workers.drain_timeout
         while not self._done():
@@ -33,7 +33,7 @@ class Drain:
             if left <= 0 or self._ending.hurry.is_set():
                 if self._unfinished:
                     _log.warning("%d tasks remain: answering that they were not finished", self._unfinished)
-                self._parts.consumer.end()  # what is freed now must not be filled again
+                self._parts.consumer.end()  # slots that become free now must stay free
                 self._parts.intake.give_up(
                     FailureReason.DRAINING.text("the host stopped before the task ended")
                 )
@@ -44,7 +44,7 @@ class Drain:
             await left_running.wait(end, self._ending.hurry)
 
     def close(self) -> None:
-        """The group need not be left any more: the connection is closed."""
+        """Cancels the leaving of the group: the connection is closed."""
         self._leaving.cancel()
 
     async def _leave(self) -> None:
@@ -64,9 +64,9 @@ class Drain:
         return self._parts.ledger.held - self._out.retransmit.held
 
     async def _flush(self, end: float) -> None:
-        """Waits until the server has the last replies, as long as it can be reached within reason.
+        """Waits until the server has confirmed the last replies, for `FLUSH_LIMIT` at most.
 
-        Right after a restart of the server its requesters may not be back: then until `end`.
+        After a restart of the server requesters may not be back: replies are repeated until `end`, if that is later.
         """
         loop = asyncio.get_running_loop()
         least = loop.time() + FLUSH_LIMIT

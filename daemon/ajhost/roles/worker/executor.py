@@ -1,4 +1,4 @@
-"""Running handlers: one outcome each, by its deadline, whatever the handler does."""
+"""Runs handlers: each attempt gets one outcome, by its deadline, whatever the handler does."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _log = logging.getLogger("ajhost.worker")
 
 
 class Executor:
-    """Runs handlers on the loop and in threads, and tells each `Attempt` what becomes of it.
+    """The runner of handlers, on the loop and in threads. It calls the methods of each `Attempt`.
 
-    It `begin`s immediately before the handler's first instruction, by the thread that executes it; one that says no is
-    not run. It has its one `answer` when the handler ends, or first thing at its deadline, and only then is it
-    cancelled. It `end`s when its code has really ended, and its slot is free. A handler whose deadline comes before its
-    code began is not run at all. Code that runs on (a thread at its deadline, a task that swallows its cancellation
-    `kill_grace` seconds after it) is stuck, and keeps its slot.
+    `begin`: immediately before the handler's first instruction, in the thread that executes it; if it returns False,
+    the handler is not run. `answer`: once, when the handler ends, or at its deadline before it is cancelled. `end`:
+    when the code has really ended and its slot is free. A handler whose deadline passes before it begins is not run.
+    Code that runs on (a thread at its deadline, an asyncio task `kill_grace` seconds after a cancellation that it
+    swallowed) is stuck, and keeps its slot.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Executor:
         events: ExecutorEvents,
         stacks: StacksGate | None = None,
     ) -> None:
-        """`flush_after(work)` has to call `work`, which ends attempts of threads; it may send replies then.
+        """`flush_after(work)` must call `work`, which ends attempts of threads, and may send replies after it.
 
-        `stacks`: how often the log tells what tasks are doing at their deadlines; never without one.
+        `stacks`: limits how often the stacks of tasks at their deadlines are logged; None: never.
         """
         self._loop = loop
         self._context = contextvars.copy_context()
-        """Where all handlers begin: most are started when another ends, and must not see what that left in its own."""
+        """Copied for each handler: most start when another one ends, and must not see the context variables of that."""
         self._events = events
         self._threads = Threads(capacity)
         self._post = ThreadCalls(loop, flush_after).post
@@ -64,12 +64,12 @@ class Executor:
         self._deadlines = Deadlines(loop, self._attempts, kill_grace, self._threads, events, stacks)
         self._over: Failed | None = None
         self.capacity = capacity
-        """How many handlers may run at once; 0 when this worker is to start nothing any more."""
+        """How many handlers may run at once; 0 when this worker may start no more."""
         self.busy = 0
         """How many handlers' code has not ended."""
 
     def start(self, attempt: Attempt) -> None:
-        """Starts a handler. Nothing of it happens before this has returned."""
+        """Starts a handler. On the loop nothing of it happens before this has returned; a thread may begin at once."""
         self.busy += 1
         attempt.route.busy += 1
         self._attempts.add(attempt)
@@ -77,7 +77,7 @@ class Executor:
         if self._over is not None:
             self._loop.call_soon(self._end, attempt, self._over)
         elif handler.is_async:
-            # as `_run_on_loop` does, without a call more for each task
+            # `_run_on_loop`, inlined: one call less for each task
             attempt.work = asyncio.Task(
                 self._on_loop(attempt, handler.function),
                 loop=self._loop, name="handler", context=self._context.copy(),
@@ -104,7 +104,7 @@ class Executor:
         )
 
     async def _on_loop(self, attempt: Attempt, function: Callable[[Task], Any]) -> None:
-        # A task that is cancelled before its first step would never come here: see `Deadlines`.
+        # asyncio does not enter a task that is cancelled before its first step, so `Deadlines` cancels only RUNNING.
         try:
             attempt.begun = now = time.monotonic()
             if now >= attempt.deadline and attempt.phase is not ANSWERED:
@@ -136,7 +136,7 @@ class Executor:
                 return
             attempt.answer(outcome)
             self._free(attempt)
-        except BaseException as error:  # not the handler's: what of this attempt is done is anybody's guess
+        except BaseException as error:  # not the handler's: how much of this attempt was done is not known
             fail(error, "an exception in the executor")
 
     # -- in a thread ------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Executor:
         self._post(self._landed, attempt, outcome)
 
     def _landed(self, attempt: Attempt, outcome: Outcome | None) -> None:
-        """A thread is done with it; `outcome` is None if it has its answer, or is somebody else's."""
+        """Ends an attempt whose thread is done. `outcome`: None if it is answered, or another process has it."""
         self._left_thread(attempt)
         if outcome is None:
             self._free(attempt)
@@ -186,7 +186,7 @@ class Executor:
         self._run_on_loop(attempt, lambda _: result, context)
 
     async def _called_in_thread(self, attempt: Attempt, task: Task) -> Any:
-        """What middleware awaits around a plain function: its call in a thread, in the middleware's context."""
+        """Calls a plain function in a thread, in the context of the middleware that awaits it."""
         landed: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
 
         def land(result: Any, error: BaseException | None) -> None:
@@ -259,10 +259,10 @@ class Executor:
         if was_full:
             self._events.slot_freed()
 
-    # -- what others ask --------------------------------------------------------------------------
+    # -- orders and questions of other parts ------------------------------------------------------
 
     def cancel(self, task: str, outcome: Outcome) -> bool:
-        """Answers for the tasks of that id at once, then cancels them. Whether there was one."""
+        """Answers for the tasks of that id at once, then cancels them. Returns whether this worker had one."""
         found = [attempt for attempt in self.unanswered() if attempt.record.id == task]
         now = time.monotonic()
         for attempt in found:
@@ -270,9 +270,9 @@ class Executor:
         return any(attempt.is_ours for attempt in found)
 
     def cancel_all(self, text: str) -> None:
-        """The time to drain is over: whatever runs is answered with `text` and cancelled.
+        """Answers all attempts with `text` and cancels them, when the drain must end.
 
-        So is what is started later: the slots that become free here are offered to what waits.
+        Attempts that start later get the same answer: slots that become free here are offered to requests that wait.
         """
         self._over = Failed(text)
         now = time.monotonic()
@@ -288,17 +288,17 @@ class Executor:
         return Counter(attempt.handler.route for attempt in self.unanswered())
 
     def stacks(self, task: str) -> str:
-        """What the task of that id is doing, or each that runs if it is empty; for people."""
+        """Returns, for people, what the task of that id is doing, or each task if `task` is empty."""
         return stacks_of(a for a in self._attempts if task in ("", a.record.id))
 
     @property
     def stuck(self) -> int:
-        """How often code was found not to end."""
+        """How many times code ran on past its deadline."""
         return self._deadlines.stuck
 
     @property
     def broken(self) -> bool:
-        """Whether a task on the loop has ended and nobody was told."""
+        """Whether an asyncio task has ended without ending its attempt."""
         return any(attempt.work is not None and attempt.work.done() for attempt in self._attempts)
 
 
@@ -309,7 +309,7 @@ def _outcome_of_error(error: BaseException) -> Outcome:
 
 
 def _log_error(attempt: Attempt, outcome: Outcome, error: BaseException) -> None:
-    """Logs what a handler let through. Called where it ran: hooks of the application's own log see its context."""
+    """Logs the exception of a handler. Called in the handler's context, which the application's log hooks see."""
     # such a hook may raise anything
     with contextlib.suppress(BaseException):
         if isinstance(outcome, Terminated):

@@ -28,7 +28,7 @@ def finish(status: int, beat: Callable[[], None]) -> NoReturn:
 
     `beat` is called meanwhile, by a thread, since the loop runs no more.
     """
-    # should nothing of Python run
+    # for the case that no Python code runs any more
     faulthandler.dump_traceback_later(EXIT_LIMIT + 1.0, exit=True, file=_STDERR)
     start_daemon_thread(_bound, "ajhost end", status, beat)
     try:

@@ -23,7 +23,7 @@ STATUS = 70
 
 
 def fail(error: BaseException | None, what: str) -> NoReturn:
-    """Says why, and ends the process."""
+    """Logs the reason, and ends the process."""
     try:
         signal.pthread_sigmask(
             signal.SIG_BLOCK, signal.valid_signals()
@@ -45,7 +45,7 @@ def is_in_host_code(error: BaseException) -> bool:
 
 
 class ExceptionGuard:
-    """The loop's exception handler. If the application sets its own, that gets what is not the host's."""
+    """The loop's exception handler. One that the application sets gets the exceptions that are not the host's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -1,7 +1,7 @@
-"""A child that a handler forks, and that comes back from the handler: it ends there, as a script does at its end.
+"""Ends a child that a handler forks and that returns from the handler, as a script ends after its last line.
 
-`os.fork()`, and `sys.exit(0)` in the child, is how it is written everywhere. But the child is a copy of the worker: it
-would answer the task first, and then serve on the worker's own connection and ledger, beside it.
+Handlers commonly call `os.fork()`, and `sys.exit(0)` in the child. The child is a copy of the worker: it would answer
+the task, and then serve on the worker's own connection and ledger.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from ajhost.adapters.linux.standard_streams import flush_streams
 
 _log = logging.getLogger("ajhost.worker")
 here = False
-"""Whether this process is such a child."""
+"""Whether this process is a child that a handler forked."""
 _loop: asyncio.AbstractEventLoop | None = None
 _loop_thread = 0
 
 
 def watch(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on a child that comes back to this loop, which runs in this thread, ends."""
+    """Takes note of the loop, which runs in this thread. A forked child that returns to it ends."""
     global _loop, _loop_thread
     _loop, _loop_thread = loop, threading.get_ident()
 
 
 def note() -> None:
-    """This process is such a child. Call it while signals are blocked: what an at-fork function raises is ignored."""
+    """Marks this process as a forked child. Signals must be blocked: Python ignores what at-fork functions raise."""
     global here
     here = True
     if _loop is not None and threading.get_ident() == _loop_thread:
-        _loop.call_soon(came_back)  # of a handler that awaits in the child, the loop must not go on either
+        _loop.call_soon(came_back)  # a handler that awaits in the child must not keep the loop running there
 
 
 def came_back(error: BaseException | None = None) -> NoReturn:

@@ -35,7 +35,7 @@ class _Usage(NamedTuple):
 
     @classmethod
     def now(cls) -> Self:
-        """That of this process."""
+        """Returns the usage of this process."""
         try:
             statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # no descriptor is free
@@ -46,32 +46,32 @@ class _Usage(NamedTuple):
             os.close(statm)
 
     def gained(self, before: _Usage, part: int = 1) -> bool:
-        """Whether so much was gained that a collection is worth it, or the `part`th of that."""
+        """Whether usage has grown since `before` by what is worth a collection, or by the `part`th of that."""
         memory, descriptors = self.memory - before.memory, self.descriptors - before.descriptors
         return memory >= _MEMORY_GAINED // part or descriptors >= _DESCRIPTORS_GAINED // part
 
     def lower(self, other: _Usage) -> _Usage:
-        """The lower of each."""
+        """Returns the lower value of each."""
         return _Usage(min(self.memory, other.memory), min(self.descriptors, other.descriptors))
 
 
 class Collector:
-    """Collects when memory or descriptors have grown since the last collection. To be asked at each heartbeat.
+    """Collects when memory or descriptors have grown since the last collection. Called at each heartbeat.
 
-    What tasks hold that run during a collection may be garbage a moment later, and is no growth then: as long as there
-    is more than at the quietest moment, it collects a few times more, with growing pauses.
+    What running tasks hold during a collection may be garbage a moment later, without any growth. So while usage is
+    well above the lowest so far, it collects a few times more, with growing pauses.
     """
 
     def __init__(self) -> None:
         gc.set_threshold(*_THRESHOLDS)
         freed_memory.use_few_arenas()
         self._seen = self._after = self._least = _Usage.now()
-        """Last seen, after the last collection, and the least ever."""
+        """The usage when last looked at, the lowest since the last collection, and the lowest ever."""
         self._next = 0.0
         self._again, self._pause = math.inf, COLLECT_AGAIN
 
     def collect_if_due(self) -> bool:
-        """Collects if it is time. Returns whether much was gained since the last look: the next one is urgent then."""
+        """Collects if it is time. Returns whether usage has grown fast since the last call: the next is urgent then."""
         found = _Usage.now()
         fast = found.gained(self._seen, 2)
         self._seen = found

@@ -1,4 +1,4 @@
-"""What a handler's result or exception means to the router. No other module decides it. No function here raises."""
+"""Makes the outcome of a handler's result or exception. No other module decides it. No function here raises."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _name_of = type.__dict__["__name__"].__get__
 
 
 def outcome_of_result(value: object) -> Outcome:
-    """Bytes as they are, text as UTF-8, None as nothing, anything else as JSON (`roles/json_encoding.py`).
+    """Encodes a result: bytes as they are, text as UTF-8, None as nothing, else as JSON (`roles/json_encoding.py`).
 
     A result that JSON cannot express ends the task: the next try would return the same.
     """
@@ -52,10 +52,9 @@ def outcome_of_result(value: object) -> Outcome:
 
 
 def outcome_of_exception(error: BaseException) -> Outcome:
-    """TerminateTask ends the task, in a group of exceptions too; any other exception asks for another try.
+    """Returns Terminated for TerminateTask, in a group of exceptions too; Failed, for another try, for any other.
 
-    That includes SystemExit and KeyboardInterrupt: a handler that calls `sys.exit` has failed, and its worker serves
-    on.
+    SystemExit and KeyboardInterrupt are Failed: a handler that calls `sys.exit` has failed, and its worker serves on.
     """
     if (terminated := terminate_task_of(error)) is not None:
         return Terminated(_text(terminated) or "TerminateTask")
@@ -63,7 +62,7 @@ def outcome_of_exception(error: BaseException) -> Outcome:
 
 
 def terminate_task_of(error: BaseException, depth: int = _GROUP_DEPTH) -> TerminateTask | None:
-    """The TerminateTask that it is, or that is in it: `asyncio.TaskGroup` puts what a task raises in a group."""
+    """Returns the TerminateTask that `error` is or contains: `asyncio.TaskGroup` puts what a task raises in a group."""
     if isinstance(error, TerminateTask):
         return error
     if isinstance(error, BaseExceptionGroup) and depth:
@@ -73,7 +72,7 @@ def terminate_task_of(error: BaseException, depth: int = _GROUP_DEPTH) -> Termin
 
 
 def describe(error: BaseException) -> str:
-    """`ClassName: text`; for a group its first members as well."""
+    """Returns `ClassName: text`, for a group with its first members."""
     return _described(error, _GROUP_DEPTH)
 
 
@@ -100,7 +99,7 @@ def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, .
 def _text(error: BaseException) -> str:
     try:
         text = "".join((str(error),))  # a plain str, where `__str__` gave a subclass of it
-        # libraries put addresses with passwords into what they raise, and a router stores it for everybody
+        # libraries put addresses with passwords into errors, and a router stores the text where others can read it
         return without_secrets(text[: 2 * _LONGEST])[:_LONGEST].rstrip()
     except BaseException:
         return "its text cannot be had"

@@ -1,4 +1,4 @@
-"""The heartbeat of a worker: it says that the loop runs, and does whatever has to be done again and again."""
+"""The heartbeat of a worker: it shows that the loop runs, and does the worker's periodic work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNOWNED_NS = nanoseconds(UNOWNED_AFTER)
 
 
 class Heartbeat:
-    """The first `beat` begins it."""
+    """The periodic work of a worker's loop. The first call of `beat` starts it."""
 
     def __init__(self, parts: WorkerParts) -> None:
         self._parts, self._words, self._loop = parts, parts.ledger.words, parts.loop
@@ -38,7 +38,7 @@ class Heartbeat:
         self._confirmed_ns = self._pruned_ns = 0
 
     def beat(self) -> None:
-        """One heartbeat; it sets the timer for the next one."""
+        """Does the work of one heartbeat, and sets the timer for the next one."""
         parts, words, now_ns = self._parts, self._words, time.monotonic_ns()
         words[Word.HEARTBEAT] = now_ns
         self.count()
@@ -51,7 +51,7 @@ class Heartbeat:
         parts.transport.pause_or_resume()
         parts.consumer.refresh()  # entries may have become free without a slot
         if parts.connection.up.is_set():
-            # the supervisor takes over by the epoch, after a stray write too
+            # EPOCH too: the supervisor takes over by it, and a stray write may have changed it
             words[Word.EPOCH] = words[Word.SUBSCRIBED] = parts.transport.epoch
         parts.watchdog.beat()
         self._signals.keep()
@@ -66,7 +66,7 @@ class Heartbeat:
         self._loop.call_later(HEARTBEAT_INTERVAL, self.beat)
 
     def from_thread(self) -> None:
-        """Where the loop may stand still: while the lifespan is entered or left, and at the very end."""
+        """Writes the heartbeat while the loop may be blocked: by the lifespan's entry or exit, or by `atexit`."""
         self._words[Word.HEARTBEAT] = time.monotonic_ns()
 
     def count(self) -> None:
@@ -87,7 +87,7 @@ class Heartbeat:
         if self._collecting is not None:
             self._collecting.cancel()
             self._collecting = None
-        if self._collector.collect_if_due():  # memory grows fast, and the next heartbeat is far
+        if self._collector.collect_if_due():  # memory grows fast: the next heartbeat may be too late
             self._collecting = self._loop.call_later(COLLECT_RETRY, self._collect)
 
     def _check(self, now_ns: int) -> None:

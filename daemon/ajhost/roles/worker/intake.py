@@ -1,5 +1,4 @@
-"""What becomes of a request when it arrives: started, enqueued to the shared queue, or refused. Decided here, at
-once."""
+"""Decides at once about each request that arrives: starts it, enqueues it to the shared queue, or refuses it."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ _log = logging.getLogger("ajhost.worker")
 
 
 class Intake:
-    """Starts a request, enqueues it, or refuses it."""
+    """The intake of a worker: requests of its own connection, and those pulled from the shared queue."""
 
     def __init__(
         self,
@@ -56,12 +55,12 @@ class Intake:
         self._retirement, self._limits_tasks = retirement, retirement.limits_tasks
         self._draining = ""
         self.state: object = None
-        """What the lifespan yielded, for every task."""
+        """What the lifespan yielded: `Task.state` of every task."""
 
     # -- requests from our own connection ---------------------------------------------------------
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
-        """Decides about requests that came together, in their order."""
+        """Decides about requests that were parsed together, in the order of arrival."""
         self._counts.received += len(requests)
         check, routes, executor, size = self._check, self._routes, self._executor, len(data)
         now, wall_ns = time.monotonic(), time.time_ns()
@@ -105,7 +104,7 @@ class Intake:
             self._responder.refuse(index, reply, overload.NO_ROOM, (record, handler))
 
     def refuse(self, reply: bytes) -> None:
-        """A request that has no ledger entry: its connection ended while none was free."""
+        """Refuses a request that has no ledger entry: its connection ended while no entry was free."""
         self._counts.received += 1
         if not self._answerable(reply):
             self._unanswerable(reply)
@@ -113,13 +112,13 @@ class Intake:
         self._responder.refuse_without_entry(reply, overload.NO_ENTRY)
 
     def expired(self, index: int) -> None:
-        """An enqueued request that nobody started in time (or, while draining, that nobody will)."""
+        """Refuses an enqueued request that no worker started in time, or, after `give_up`, that none will."""
         text = self._draining or FailureReason.DEADLINE_EXCEEDED.text("no slot became free in time")
         reply, about = self._waiting(index)
         self._responder.refuse(index, reply, text, about)
 
     def _waiting(self, index: int) -> tuple[bytes, About]:
-        """The reply subject of a request that waits here, and what is known of it."""
+        """Returns the reply subject of a request that waits in this worker's ledger, and what is known of its task."""
         _, _, body, end, subject, reply = scan(frame := self._ledger.frame(index)).messages[0]
         return reply, self._about(subject, frame[body : end - 2])
 
@@ -133,15 +132,15 @@ class Intake:
         return limited is None or limited.has_room()
 
     def dequeued(self, frame: bytes, claimed: ClaimedRequest) -> bool:
-        """Starts a request that waited in somebody's ledger. Our entry is written before the other is given up.
+        """Starts a request that waited in another process's ledger. Returns False if it was refused.
 
-        False: it was refused.
+        This worker's entry is STARTED before it claims the owner's.
         """
         index = self._ledger.start_pulled(time.monotonic_ns())
         return self._pull(index, *self._read(frame), claimed)
 
     def reclaimed(self, claimed: ClaimedRequest) -> bool:
-        """Starts a request of ours that waited, as nobody was quicker to take it. False: it was refused."""
+        """Starts a request of this worker's own ledger, whose token it has pulled. Returns False if it was refused."""
         index = claimed.token.entry
         return self._pull(
             index, *(self._producer.withdraw(index) or self._read(self._ledger.frame(index))), claimed
@@ -160,7 +159,7 @@ class Intake:
         return self._start(index, reply, record, self._routes[handler], deadline, time.monotonic(), claimed)
 
     def _read(self, frame: bytes) -> tuple[bytes, CheckedRequest | Failed]:
-        """The reply subject of a request that waited, and what it asks for."""
+        """Returns the reply subject of a request that waited, and the result of its check."""
         _, header, body, end, subject, reply = scan(frame).messages[0]
         now, wall_ns = time.monotonic(), time.time_ns()
         return reply, self._check(subject, frame[header:body], frame[body : end - 2], now, wall_ns)
@@ -177,9 +176,9 @@ class Intake:
         now: float,
         claimed: ClaimedRequest | None,
     ) -> bool:
-        """Hands a request to its handler. It counts as started when that begins, and until then others may take it.
+        """Hands a request to the executor. Returns False if it was refused.
 
-        False: it was refused.
+        STARTED is stored when the handler begins. Until then recovery may give the request to another worker.
         """
         handler = route.handler
         payload = None
@@ -204,14 +203,15 @@ class Intake:
                 claimed, self._responder, index, reply, record, task, route, deadline, now
             )
             if claimed.last or (claimed.own and not handler.is_async):
-                request.count_as_started()  # nor may the room in the store be given back by a thread
+                # the last place for a token must become free; and no thread may drop a frame from the store
+                request.count_as_started()
         self._executor.start(request)
         return True
 
     def _claim_and_refuse(
         self, index: int, reply: bytes, text: str, about: About, claimed: ClaimedRequest | None
     ) -> None:
-        """Refuses a request, and takes a pulled one from its owner first: our entry is whole before that."""
+        """Refuses a request. Claims a pulled one from its owner first, after this worker's entry is STARTED."""
 
         def enter(origin: Origin) -> bool:
             return self._ledger.start(index, 0, reply, b"", b"", 0, 0, origin)
@@ -224,14 +224,14 @@ class Intake:
     # -- before it is done ------------------------------------------------------------------------
 
     def has(self, index: int) -> bool:
-        """Whether somebody deals with the request of an entry: it waits, or it runs and has no answer yet."""
+        """Whether the producer or the executor has the request of an entry: it waits, or it has no answer yet."""
         if self._producer.has(index):
             return True
         running = self._executor.unanswered()
         return any(isinstance(attempt, Request) and attempt.index == index for attempt in running)
 
     def cancel(self, task: str, outcome: Failed | Terminated) -> str:
-        """Answers for the task of that id. Whether it was `running` or `waiting`; empty if it is not here."""
+        """Answers for the task of that id. Returns whether it was `running` or `waiting`; empty if it is not here."""
         if self._executor.cancel(task, outcome):
             return "running"
         for index in self._producer.waiting():
@@ -240,11 +240,11 @@ class Intake:
                 refused = self._producer.take_back(index) and self._responder.refuse(
                     index, reply, outcome.text, about, kind=type(outcome)
                 )
-                return "waiting" if refused else ""  # a consumer has begun it: whoever that is is asked again
+                return "waiting" if refused else ""  # a consumer has begun it: the supervisor asks all again
         return ""
 
     def give_up(self, text: str) -> None:
-        """The time to drain is over: everything that is left is answered with `text`."""
+        """Answers everything that is left with `text`, when the drain must end."""
         for name, count in self._executor.running().items():
             _log.warning("route %r: %d tasks did not end in time", name, count)
         self._draining = text

@@ -1,4 +1,4 @@
-"""What handlers leave running when a worker ends: their tasks, timers and threads are waited for, and named if cut."""
+"""Waits for the tasks, timers and threads that handlers leave running when a worker ends, and logs those it cuts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LeftRunning:
     """Tasks and threads that handlers start and leave behind when they return."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """To be made before any handler runs: threads that are there already are the application's own."""
+        """To be made before any handler runs: threads that exist already are the application's own."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._threads_before = set(threading.enumerate())
         loop.set_task_factory(self._make_task)
@@ -56,9 +56,9 @@ class LeftRunning:
         ]
 
     async def wait(self, end: float, hurry: asyncio.Event) -> None:
-        """Returns when they have ended, or at `end` (the loop's clock) or in a hurry; says what is cut then.
+        """Returns when they have ended, at `end` (the loop's clock) or at `hurry`; logs what it cuts.
 
-        So for timers that are set by now. One that sets itself anew is waited for once.
+        Timers that are set by now are waited for, too: once, if a timer sets itself anew.
         """
         loop = asyncio.get_running_loop()
         timers = _timers_of_handlers()
@@ -85,10 +85,10 @@ class LeftRunning:
 
 
 def _timers_of_handlers() -> list[asyncio.TimerHandle]:
-    """The timers that handlers have set for functions of the application.
+    """Returns the timers that handlers have set for functions of the application.
 
-    uvloop keeps no list of them, the collector does. Those of libraries (a connection pool's, say) are left out: most
-    are set anew for ever, and nobody misses the last.
+    uvloop keeps no list of them, the garbage collector does. Timers of libraries (a connection pool's, say) are left
+    out: most are set anew for ever, and the application does not need the last.
     """
     return [each for each in gc.get_objects() if type(each) is _TIMER and _callback(each)[0]]
 
@@ -98,7 +98,7 @@ def _left(timers: list[asyncio.TimerHandle]) -> list[asyncio.TimerHandle]:
 
 
 def _callback(timer: asyncio.TimerHandle) -> tuple[bool, str]:
-    """Whether a handler has set it for a function of the application, and that function's name."""
+    """Returns whether a handler has set it for a function of the application, and that function's name."""
     function, ours = None, False
     for part in gc.get_referents(timer):
         if isinstance(part, contextvars.Context):
@@ -127,8 +127,8 @@ def _name(task: asyncio.Task[Any]) -> str:
 def _is_idle(thread: threading.Thread, frames: dict[int, Any]) -> bool:
     """Whether it is a thread of a library's pool that waits for work: for the next item of a queue.
 
-    So do those of `concurrent.futures`, of anyio (which stops them when the loop has ended), and of connections that
-    are still open (aiosqlite). Nothing of the application's is in their stacks.
+    So wait threads of `concurrent.futures`, of anyio (which stops them when the loop has ended), and of connections
+    that are still open (aiosqlite). Their stacks have no frame of the application.
     """
     frame = frames.get(thread.ident or 0)
     if frame is None:
@@ -141,7 +141,7 @@ def _is_idle(thread: threading.Thread, frames: dict[int, Any]) -> bool:
 
 
 def _attribute_called(frame: FrameType) -> str:
-    """The name of the last attribute that was loaded before what a frame calls: the method."""
+    """Returns the name of the method that a frame calls: the last attribute that it has loaded."""
     names = [
         instruction.argval
         for instruction in dis.get_instructions(frame.f_code)

@@ -1,7 +1,7 @@
 """The lifespan of a worker: entered before it joins the queue group, left after its last reply.
 
-The worker holds no request meanwhile, so that an `async` lifespan that blocks the loop (it loads a model) harms nobody:
-a thread writes the heartbeat until the lifespan's own limit.
+The worker holds no request meanwhile, so an `async` lifespan may block the loop (it loads a model): a thread writes the
+heartbeat until the lifespan's own limit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LifespanFailed(Exception):
 
 
 class LifespanRunner:
-    """Enters and leaves the lifespan in one task, as task groups need it. `on_end` is called if it ends by itself."""
+    """The lifespan, entered and left in one task, as task groups need it. Calls `on_end` if it ends by itself."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class LifespanRunner:
             over.set()
 
     async def _live(self) -> BaseException | None:
-        """What it raised, as a result: `SystemExit` and `KeyboardInterrupt` raised by a task would end the loop."""
+        """Returns what the lifespan raised: `SystemExit` or `KeyboardInterrupt` raised by a task would end the loop."""
         try:
             await self._enter_and_leave()
         except asyncio.CancelledError as error:
@@ -106,7 +106,7 @@ class LifespanRunner:
                     self._on_end(LIFESPAN_ENDED)
 
     async def _cut(self, task: asyncio.Task[BaseException | None]) -> str:
-        """Cancels it, and returns where it was, as far as that can be had."""
+        """Cancels it, and returns the line where it was; empty if that is not known."""
         frames = sys._current_frames()
         for thread in threading.enumerate():
             if (
@@ -137,7 +137,7 @@ class LifespanRunner:
 
 
 def _place(frames: Iterable[tuple[FrameType, int]]) -> str:
-    """The innermost line of the application; `frames` begin with the innermost."""
+    """Returns the innermost line of the application; `frames` begin with the innermost."""
     for frame, line in frames:
         if not is_library(frame.f_code.co_filename):
             return f", in line {line} of {frame.f_code.co_filename}"

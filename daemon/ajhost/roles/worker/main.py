@@ -61,7 +61,7 @@ def run(
 
     # not `uvloop.run`, which waits for every task before it lets an exception out
     loop = uvloop.new_event_loop()
-    # its receive buffer of 256 kB, which is for connections of handlers
+    # uvloop's receive buffer of 256 kB, which only connections of handlers use
     freed_memory.release_zero_pages(id(loop), uvloop.Loop.__basicsize__)
     asyncio.set_event_loop(loop)
     try:

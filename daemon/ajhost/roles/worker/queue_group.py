@@ -10,7 +10,7 @@ from ajhost.roles.messages import GroupLeft, WorkerReady
 
 
 class GroupMembership:
-    """Carries out the last order (`set`), and tells when that is done. `joins`: the order that it begins with."""
+    """The membership. Carries out the supervisor's last order (`set`), and reports it. `joins`: the first order."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class GroupMembership:
         await self._connection.connect(*self._wanted())
 
     async def announce(self) -> None:
-        """Tells that the worker serves; an order that came meanwhile is carried out first."""
+        """Carries out the last order, which tells the supervisor that the worker serves, or is outside the group."""
         self._begun = True
         self.set(self._joins)
         while (work := self._work) is not None and not work.done():
             await asyncio.wait({work})
 
     def set(self, joins: bool) -> None:
-        """An order. Before `announce` the log-in carries it out."""
+        """Obeys an order. Before `announce` the log-in carries it out."""
         self._joins = joins
         if not self._begun:
             self._connection.want(*self._wanted())
@@ -47,7 +47,7 @@ class GroupMembership:
         self._work = asyncio.create_task(self._obey(joins))
 
     def close(self) -> None:
-        """Nothing is carried out any more: the worker leaves for good."""
+        """Cancels the order that is being carried out."""
         if self._work is not None:
             self._work.cancel()
 

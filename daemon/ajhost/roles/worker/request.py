@@ -1,7 +1,6 @@
 """A request on its way through a worker, from its start to the end of its code: one object, one table of phases.
 
-`Attempt` is what the executor needs of it. `Request` is one from the wire: it writes its ledger entry and sends its
-answer.
+`Attempt` is the part that the executor uses. `Request` writes the ledger entry and sends the answer, too.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NEVER = float("inf")
 
 
 class Phase(Enum):
-    """Where an attempt stands."""
+    """The phases of an attempt."""
 
     WAITING = "for the loop's next turn, or for a thread"
     RUNNING = "its code runs, on the loop or in a thread"
@@ -40,9 +39,9 @@ TRANSITIONS: dict[str, tuple[frozenset[Phase], Phase]] = {
     "begin": (frozenset({WAITING, RETURNED}), RUNNING),  # RETURNED: a thread's function returned an awaitable
     "returned": (frozenset({RUNNING}), RETURNED),
     "answer": (frozenset({WAITING, RUNNING, RETURNED}), ANSWERED),
-    "end": (frozenset({WAITING, RETURNED, ANSWERED}), ENDED),  # not ANSWERED: somebody else has the request
+    "end": (frozenset({WAITING, RETURNED, ANSWERED}), ENDED),  # not ANSWERED: another process has the request
 }
-"""What each method does to the phase: from which ones, to which. Tests raise at any other step."""
+"""The phases before and after each method. Tests raise at any other step."""
 
 BEGINNING = threading.Lock()
 """Held where a thread may begin an attempt while the loop answers it."""
@@ -56,13 +55,13 @@ class StuckReason(Enum):
 
 
 class ExecutorEvents:
-    """What the executor tells of; `WorkerParts` listens. Whoever need not know takes it as it is."""
+    """The events of the executor, which `WorkerParts` receives. This base class ignores them."""
 
     def slot_freed(self) -> None:
-        """A slot is free where none was."""
+        """Called when a slot of the worker or of a route is free after all were busy, or a permit was given back."""
 
     def code_stuck(self, reason: StuckReason) -> None:
-        """Code does not end."""
+        """Called when a handler's code runs on past its deadline."""
 
 
 class Attempt:
@@ -105,29 +104,29 @@ class Attempt:
 
     @property
     def is_ours(self) -> bool:
-        """Whether nobody else has it, and so what was answered here is its answer."""
+        """Whether no other process has it, so that the answer given here counts."""
         return True
 
     def begin(self) -> bool:
-        """Immediately before the handler's first instruction. False: do not run it; it is answered already."""
+        """Moves to RUNNING, immediately before the handler's first instruction. False: answered; do not run it."""
         if self.phase is WAITING or self.phase is RETURNED:
             self.phase = RUNNING
             return True
         return False
 
     def begin_in_thread(self) -> bool:
-        """As `begin`, by a thread, while the loop may answer."""
+        """Calls `begin` under the lock, in a thread: the loop may answer at the same time."""
         with BEGINNING:
             return self.begin()
 
     def returned(self) -> None:
-        """The thread is done with it."""
+        """Moves to RETURNED, when the thread is done with it."""
         with BEGINNING:
             if self.phase is RUNNING:
                 self.phase = RETURNED
 
     def answer(self, outcome: Outcome) -> Phase:
-        """The one answer. The phase in which it comes: whether the code has begun, or runs on."""
+        """Gives the one answer. Returns the phase before it, which says whether code runs that must be cancelled."""
         del outcome
         return self._answered()
 
@@ -135,23 +134,23 @@ class Attempt:
         if self.handler.is_async:
             before, self.phase = self.phase, ANSWERED
         else:
-            with BEGINNING:  # a thread that is about to begin has begun, or never does
+            with BEGINNING:  # a thread either has begun before this, or does not begin
                 before, self.phase = self.phase, ANSWERED
         return before
 
     def end(self) -> None:
-        """Its code has ended, or is not run."""
+        """Moves to ENDED, when the code has ended or is not to run."""
         self.phase = ENDED
 
     def labels(self) -> TaskLabels:
-        """What log records of the handler bear."""
+        """Returns the labels of the handler's log records."""
         record = self.record
         took = time.monotonic() - self.received
         return TaskLabels(record.id, record.type, self.handler.route, record.tries, took)
 
     @property
     def thread_name(self) -> str:
-        """Of the thread that runs it, if one does."""
+        """The name of the thread that runs it, if a thread does."""
         return f"{self.handler.route or 'catch-all'} {self.record.id}"
 
 
@@ -175,7 +174,7 @@ class Request(Attempt):
         deadline: float,
         received: float,
     ) -> None:
-        # not by `super().__init__`: made for every request
+        # not by `super().__init__`, which would be one call more for each request
         self.route = route
         self.handler = route.handler
         self.record = record
@@ -195,11 +194,11 @@ class Request(Attempt):
 
     @property
     def is_ours(self) -> bool:
-        """Not if this process had been stopped, and the supervisor has given it to somebody else meanwhile."""
+        """False if another process has it: the supervisor moved it while this worker hung, or the claim failed."""
         return self.owned is not False
 
     def begin(self) -> bool:
-        """As for any attempt. False, too: somebody else has the request by now, as this process had been stopped."""
+        """Moves to RUNNING and stores STARTED. False: it is answered, or another process has the request by now."""
         if self.phase is not WAITING and self.phase is not RETURNED:
             return False
         owned = self.owned
@@ -210,13 +209,13 @@ class Request(Attempt):
         return owned
 
     def count_as_started(self) -> None:
-        """STARTED before its turn: its frame is about to be overwritten, or its token's place is needed."""
+        """Stores STARTED before the handler begins: its frame is to be overwritten, or its token's place is needed."""
         with BEGINNING:
             if self.owned is None:
                 self._own()
 
     def _own(self, origin: Origin = NO_ORIGIN) -> bool:
-        """Writes STARTED, and says whether the request is still this worker's."""
+        """Stores STARTED. Returns whether the request is still this worker's."""
         record, begun, responder = self.record, self.begun, self.responder
         if not begun:
             begun = self.begun = time.monotonic()
@@ -224,12 +223,12 @@ class Request(Attempt):
             self.index, int(begun * 1e9), self.reply, record.id.encode(), record.type.encode(), self.route.index,
             record.tries, origin,
         )  # fmt: skip
-        # last: the loop, which asks for it, waits for a thread that is here
+        # last: of a request that is in the set, the loop waits (BEGINNING) for STARTED before it overwrites the frame
         responder.in_buffer.discard(self)
         return owned
 
     def answer(self, outcome: Outcome) -> Phase:
-        """ANSWERED in the ledger, then the reply; nothing if somebody else has the request."""
+        """Stores ANSWERED, then sends the reply. Does neither if another process has the request."""
         if self.handler.is_async:
             before, self.phase = self.phase, ANSWERED
         else:
@@ -241,13 +240,13 @@ class Request(Attempt):
         return before
 
     def lose(self) -> None:
-        """Somebody else has the request: its entry here is nobody's."""
+        """Releases the entry here, when another process has the request."""
         if self.index >= 0:
             self.responder.ledger.release(self.index)
             self.index = -1
 
     def end(self) -> None:
-        """Its code has ended, or is not run as somebody else has the request."""
+        """Moves to ENDED, and releases the entry if another process has the request."""
         self.phase = ENDED
         if self.owned is False:
             self.lose()
@@ -259,7 +258,7 @@ class PulledRequest(Request):
     __slots__ = ("_claimed",)
 
     def __init__(self, claimed: ClaimedRequest, *request: Any) -> None:
-        """`request`: what `Request` takes."""
+        """`request`: the arguments of `Request`."""
         super().__init__(*request)
         self._claimed = claimed
         self.came = claimed.received_ns / 1e9

@@ -1,4 +1,4 @@
-"""How a worker answers: the ledger entry first, then the reply. Shared by all its requests."""
+"""Answers the requests of a worker: first in the ledger entry, then by the reply."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ajhost.roles.worker.route_concurrency import Route
 
 
 class Out(Protocol):
-    """Where replies go (`adapters.nats.reply_writer.ReplyWriter`)."""
+    """The writer of replies (`adapters.nats.reply_writer.ReplyWriter`)."""
 
     flooded: bool
     """Whether too many bytes wait to leave."""
 
     def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
-        """A reply whose ledger entry is released once the server has it."""
+        """Sends a reply, and releases its ledger entry once the server has confirmed it."""
 
     def publish(self, data: bytes) -> None:
-        """A reply without an entry."""
+        """Sends a reply that has no entry."""
 
 
 class Counts:
-    """What this worker did since it began; copied to its ledger at each beat."""
+    """Counters of this worker since its start, copied to its ledger at each heartbeat."""
 
     __slots__ = ("busy", "completed", "dequeued", "enqueued", "failed", "received", "refused", "terminated")
 
@@ -55,9 +55,9 @@ class Started(Labelled, Protocol):
 
 
 class Responder:
-    """Answers requests, counts and tells of them.
+    """The part that answers requests, and counts and logs what became of them.
 
-    `max_payload` is the server's limit in bytes. `in_buffer` has the requests that have not begun, and lie in the
+    `max_payload`: the server's limit in bytes. `in_buffer`: requests that have not begun and whose frames lie in the
     receive buffer.
     """
 
@@ -79,12 +79,12 @@ class Responder:
         self._attempts, self._logs_completed = attempts, attempts.logs_completed
         self._completed: list[TaskTimes] = []
         self._not_completed: list[tuple[int, Outcome, float, float]] = []
-        """What has its answer here, which has not left yet."""
+        """Answers that have not left yet, and so are not counted."""
         self.counts = Counts()
         self.max_payload = 1 << 20
 
     def answer(self, request: Started, outcome: Outcome) -> None:
-        """The one answer to a request that has STARTED."""
+        """Gives the one answer to a request that is STARTED."""
         now, index = time.monotonic(), request.index
         if not self.ledger.answer(index):
             self.ledger.release(index)  # the supervisor answered while this worker hung
@@ -125,7 +125,7 @@ class Responder:
             self._not_completed.clear()
 
     def take_back(self, index: int, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """The requester does not get the answer `before`, which was counted: `outcome` is what became of it."""
+        """Corrects the counts: the router gets `outcome` instead of the answer `before`, which was counted."""
         entry, counts = self.ledger.entry(index), self.counts
         if before is Failed or entry.refused:
             return

@@ -1,6 +1,6 @@
-"""Why a worker retires: it asks the supervisor for another in its place, once, and is told to leave when that serves.
+"""Asks the supervisor, once, to replace this worker, which the supervisor orders to leave when the other one serves.
 
-It has started its `max_tasks`, has code that cannot be stopped, got a SIGTERM, or has lost what its lifespan had made.
+The reasons: it has started its `max_tasks`, has code that cannot be stopped, got a SIGTERM, or its lifespan has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LIFESPAN_ENDED = "its lifespan has ended"
 
 
 class Retirement:
-    """`limits_tasks`: whether `max_tasks` is not 0."""
+    """The retirement of a worker. `limits_tasks`: whether `max_tasks` is not 0."""
 
     def __init__(
         self, executor: Executor, max_tasks: int, orphaned: Orphaned, tell: Callable[[RecycleRequest], None]
@@ -28,19 +28,19 @@ class Retirement:
         self.limits_tasks, self._asked = max_tasks > 0, False
 
     def started(self) -> None:
-        """One of the tasks that may start here does so."""
+        """Counts a task that starts, and retires the worker at the last one of `max_tasks`."""
         if self._left:
             self._left -= 1
             if not self._left:
-                self._executor.capacity = 0  # what comes from now on is for others
+                self._executor.capacity = 0  # later requests are enqueued for other workers
                 self.ask(f"{self._max_tasks} tasks served")
 
     def lift_limit(self) -> None:
-        """The whole host stops: nobody comes after this worker, so it starts whatever is left."""
+        """Lifts `max_tasks`, since the whole host stops: no other worker would start what is left."""
         self._left, self._executor.capacity = 0, self._slots
 
     def ask(self, why: str) -> None:
-        """Asks for another worker, if there is somebody to ask."""
+        """Asks the supervisor for another worker. If the supervisor is dead, this worker leaves and finishes."""
         if not self._asked:
             self._asked = True
             self._orphaned.grace = 0.0

@@ -46,7 +46,7 @@ _blocked: Callable[[int, Iterable[int]], set[int]] = _signal.pthread_sigmask
 
 
 def prepare() -> int:
-    """Undoes what imports of user code have set; the file of `_stacks_on_signal`. Call it before the loop is made."""
+    """Undoes what imports of user code have set. Call it before the loop is made. Returns `_stacks_on_signal()`."""
     faulthandler.enable(file=_STDERR)
     stacks = _stacks_on_signal()
     for ignored in (signal.SIGINT, signal.SIGHUP):
@@ -59,15 +59,15 @@ def prepare() -> int:
 
 
 def _stacks_on_signal() -> int:
-    """SIGUSR2 appends every thread's stack to a file in memory, from C, even when Python cannot run; its descriptor.
+    """Has SIGUSR2 append every thread's stack to a file in memory, from C, even when Python cannot run.
 
-    Without a descriptor to be had they go to stderr, and -1 is returned.
+    Returns the file's descriptor. If no descriptor is free, the stacks go to stderr, and -1 is returned.
     """
     try:
         low = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
         try:
             fcntl.fcntl(low, fcntl.F_SETFL, os.O_APPEND)
-            # a high number, which nobody else gets if user code closes it: the kernel gives the lowest free one
+            # a high number, which no other file gets if user code closes it: the kernel gives the lowest free one
             stacks = fcntl.fcntl(
                 low, fcntl.F_DUPFD_CLOEXEC, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
             )
@@ -125,7 +125,7 @@ class SignalKeeper:
     def keep(self) -> None:
         """Checks the mask, the handlers of SIGCHLD and SIGUSR2, and one of the others in turn.
 
-        Call it at each heartbeat, of whose time all of them took a third.
+        Call it at each heartbeat. In turn, since a check of all took a third of a heartbeat's time.
         """
         if blocked := _blocked(signal.SIG_BLOCK, ()) & _NEEDED:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)

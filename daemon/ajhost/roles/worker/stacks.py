@@ -22,7 +22,7 @@ _LONGEST_TEXT = 200_000
 
 
 def stacks_of(attempts: Iterable[Attempt]) -> str:
-    """A paragraph for each attempt, oldest first."""
+    """Returns a paragraph for each attempt, oldest first."""
     frames = sys._current_frames()
     threads = {thread.name: thread.ident for thread in threading.enumerate()}
     now = time.monotonic()
@@ -56,7 +56,7 @@ def _thread(frame: FrameType) -> list[str]:
 
 
 def _chain(awaited: Any, waiter: Any) -> list[str]:
-    """From the handler's coroutine to what it waits for in the end, each where it stands; `waiter` is that."""
+    """Returns the lines of the await chain, from the handler's coroutine to `waiter`, which it waits for in the end."""
     lines: list[str] = []
     for _ in range(_LONGEST_CHAIN):
         frame, following = _step(awaited)
@@ -83,7 +83,7 @@ def _step(awaited: Any) -> tuple[FrameType | None, Any]:
 
 
 def _thing(awaited: Any) -> str:
-    """A future and the like, cut: its repr can be the application's own."""
+    """Returns the repr of a future or the like, cut: it can be the application's own."""
     try:
         return repr(awaited)[:300]
     except Exception as error:

@@ -24,7 +24,7 @@ _log = logging.getLogger("ajhost.worker")
 
 
 class SupervisorChannel:
-    """When the channel ends, the worker is `orphaned`."""
+    """A worker's end of the channel. When the channel ends, it says so to `orphaned`."""
 
     def __init__(self, channel: Channel, orphaned: Orphaned) -> None:
         self._channel, self._orphaned = channel, orphaned
@@ -33,7 +33,7 @@ class SupervisorChannel:
         self._stored = asyncio.Event()
 
     def listen(self, obey: Callable[[ToWorker], None]) -> None:
-        """From now on `obey` is called for each order that comes."""
+        """Calls `obey` for each order that comes from now on."""
         self._loop.add_reader(self._channel.fileno(), self._readable, obey)
 
     def _readable(self, obey: Callable[[ToWorker], None]) -> None:
@@ -63,7 +63,7 @@ class SupervisorChannel:
             self._loop.call_later(POLL_INTERVAL, self.tell, message)
 
     async def pass_on(self, sock: socket.socket, epoch: int) -> None:
-        """Sends a duplicate of a connection, and waits within bounds until the supervisor says that it has it."""
+        """Sends a duplicate of a connection, and waits until it is stored, for `SOCKET_STORED_LIMIT` at most."""
         self._epoch = epoch
         self._stored.clear()
         try:
@@ -73,7 +73,7 @@ class SupervisorChannel:
         except TimeoutError:
             pass
         except ChannelClosed:
-            self._orphaned.alone = True  # which the reader is about to find as well
+            self._orphaned.alone = True  # the reader is about to find it, too
 
     async def _send(self, message: FromWorker, sock: socket.socket) -> None:
         while True:

@@ -11,7 +11,7 @@ _log = logging.getLogger("ajhost.worker")
 
 
 class Ending:
-    """What a worker was told about its end, by its supervisor, or by nobody when that is dead."""
+    """The orders about a worker's end: by its supervisor, or by the worker itself when that is dead."""
 
     def __init__(self) -> None:
         self.leave = asyncio.Event()
@@ -22,22 +22,22 @@ class Ending:
         """End at once."""
 
     def leave_and_finish(self) -> None:
-        """What becomes of a worker that stops with nobody else to wait for."""
+        """Orders a worker to end that has neither a supervisor nor a replacement to wait for."""
         self.finish.set()
         self.leave.set()
 
 
 class Orphaned:
-    """`alone`: nobody is at the channel's other end."""
+    """The end of a worker without a supervisor. `alone`: the supervisor's end of the channel is closed."""
 
     def __init__(self, ending: Ending) -> None:
         self.ending = ending
         self.alone = False
         self.grace = ORPHAN_GRACE
-        """0 for a worker that is to leave anyway: it does so at once, as the next start serves."""
+        """Seconds until it leaves. 0 once it has asked to be replaced: it leaves at once, as the next start serves."""
 
     def channel_closed(self) -> None:
-        """The channel has ended."""
+        """Takes note that the channel has ended. The worker leaves when the grace is over."""
         self.alone = True
         _log.error("the supervisor is gone: finishing what is held")
         asyncio.get_running_loop().call_later(self.grace, self.ending.leave_and_finish)

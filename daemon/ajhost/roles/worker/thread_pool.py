@@ -28,7 +28,7 @@ class NoThreads(Exception):
 
 
 class Threads:
-    """A pool of daemon threads, at most `limit`. Stuck threads are not in the pool any more.
+    """A pool of daemon threads, at most `limit`. A stuck thread is not in the pool.
 
     Each `run` is followed by `done` when the loop knows of its end, or by `lost` when it is stuck, and perhaps `found`.
     Only the loop calls these four, so the threads share nothing but the queue of jobs.
@@ -54,18 +54,18 @@ class Threads:
         self._jobs.put((name, context, work))
 
     def done(self) -> None:
-        """A job has ended."""
+        """Counts a job that has ended."""
         self._held -= 1
 
     def lost(self) -> None:
-        """A job is stuck: its thread leaves the pool, and a new thread takes the next job."""
+        """Takes the thread of a stuck job out of the pool. A new thread takes the next job."""
         self._held -= 1
         self._alive -= 1
         if self._held > self._alive:
             self._start()
 
     def found(self) -> None:
-        """The job of a lost thread has ended. The thread is in the pool again, or ends if the pool is full."""
+        """Takes a lost thread, whose job has ended, into the pool again, or ends it if the pool is full."""
         if self._alive < self._limit:
             self._alive += 1
         else:
@@ -77,7 +77,7 @@ class Threads:
         try:
             start_daemon_thread(self._loop, "ajhost idle")
         except RuntimeError:
-            return False  # those that there are take what waits
+            return False  # the threads of the pool take the jobs that wait
         self._alive += 1
         return True
 

@@ -1,6 +1,6 @@
 """Ends a worker whose loop never runs again and that no supervisor is left to kill.
 
-One whose loop runs leaves by itself (`supervisor_gone.py`), and a supervisor kills one that hangs past a deadline.
+A worker whose loop runs leaves by itself (`supervisor_gone.py`). A supervisor kills one that hangs past a deadline.
 Without either, native code may hold the interpreter's lock, so that no Python code runs. `faulthandler` watches from
 a C thread that needs no lock, writes the stacks, and exits.
 """
@@ -29,7 +29,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(self.horizon + self._after - now, exit=True, file=_STDERR)
 
     def beat(self) -> None:
-        """The loop runs: sets the timer anew before it expires."""
+        """Sets the timer anew before it expires. Called at each heartbeat, and so only while the loop runs."""
         now = time.monotonic()
         if self.horizon < now + WATCHDOG_SLACK / 2:
             self.extend(now + WATCHDOG_SLACK)

@@ -51,10 +51,10 @@ class Worker:
                 python, described, parts.retirement.ask, self.heartbeat.from_thread
             )
         self._left_running: LeftRunning | None = None
-        """Once it has joined: what handlers leave behind, and not what the application's start has."""
+        """Made when the lifespan is entered, so that what the application's start leaves running does not count."""
 
     async def run(self) -> int:
-        """Serves until told to leave; the exit status."""
+        """Serves until ordered to leave, then drains. Returns the exit status."""
         self._parts.channel.listen(self._obey)
         forked_child.watch(self._parts.loop)
         self.heartbeat.beat()
@@ -64,7 +64,7 @@ class Worker:
         if serving.done():
             try:
                 serving.result()  # any other error is a bug: it ends the process, and the supervisor answers
-            except LifespanFailed as error:  # it ends, to be tried again after a pause
+            except LifespanFailed as error:  # the supervisor starts another worker after a pause
                 _log.error("%s", error, exc_info=error.__cause__)
                 self._parts.channel.tell(StartFailed(str(error)))
                 return _START_FAILED
@@ -79,12 +79,12 @@ class Worker:
             parts.watchdog.extend(time.monotonic() + self._spec.python.start_timeout)
             parts.intake.state = await self._lifespan.enter()
         self._left_running = LeftRunning(parts.loop)
-        # here, since with the first task it is no longer to be told from what that takes
+        # before the first task, whose memory could not be told apart from that of the start
         parts.ledger.words[Word.SIZE_AT_START] = proc.resident_bytes(os.getpid())
         await parts.group.connect()
         if not self._ending.leave.is_set():
             parts.ledger.words[Word.PHASE] = Phase.SERVING
-            await parts.group.announce()  # first: only one that serves can have served all that it may
+            await parts.group.announce()  # before any task: the fleet recycles only workers that serve
             parts.consumer.begin()
 
     async def _drain(self) -> None:
@@ -120,7 +120,7 @@ class Worker:
             case CancelOrder(task, terminate, text):
                 outcome = Terminated(text) if terminate else Failed(text)
                 found = parts.intake.cancel(task, outcome)
-                # before anybody is told: if this process dies then, the router has still been answered
+                # before the supervisor is told: the router has its answer even if this worker dies then
                 parts.transport.out.flush()
                 parts.channel.tell(CancelResult(task, found))
             case AccessOrder(nats, move):
