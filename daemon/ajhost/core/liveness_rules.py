@@ -1,8 +1,8 @@
-"""Whether a worker is alive: the one place that decides it, without I/O.
+"""Decides whether a worker is alive, hangs, or has recovered. Without I/O; nothing else decides it.
 
 A worker is alive when its loop turns (heartbeats), when it reads its connection, and when it is in the queue group
-although it could be. Each sign that is missing for too long is a hang: its requests run elsewhere, and it is killed
-when the first deadline of what it runs is over by the kill grace.
+although it could be. If one sign is missing for too long, the worker hangs: what it has not started runs elsewhere,
+and the supervisor kills it when the first deadline of what it runs has passed by the kill grace.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STARVED_TAKEOVER_NS = nanoseconds(STARVED_TAKEOVER_INTERVAL)
 
 
 class Verdict(Enum):
-    """What one check says of a worker."""
+    """The result of one check of a worker."""
 
     ALIVE = "every sign of life is there"
     LATE = "a heartbeat was missed"
@@ -45,7 +45,7 @@ class Verdict(Enum):
 
 
 class LifeSign(Enum):
-    """Which sign of life is missing."""
+    """The sign of life that is missing."""
 
     HEARTBEAT = "no heartbeat"
     READING = "it does not read its connection"

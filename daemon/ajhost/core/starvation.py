@@ -1,7 +1,7 @@
-"""How long a process wanted a CPU and had none: what tells a worker that hangs from one on a starved machine.
+"""How long a process wanted a CPU and had none. It tells a hanging worker from one on a machine without free CPUs.
 
-A thread that is runnable and does not run waits for a CPU: because others have all of them, or because the CPU quota of
-its control group is used up. The kernel adds that time to the thread's run delay, but only when the thread runs
+A thread that is runnable and does not run waits for a CPU: other threads have all of them, or the CPU quota of its
+control group is used up. The kernel adds that time to the thread's run delay, but only when the thread runs
 again. Until then it shows as a runnable thread whose run time stands still.
 """
 
@@ -30,7 +30,7 @@ class Starvation:
     def observe(self, threads: Mapping[int, ThreadTimes], now_ns: int) -> None:
         """Takes the threads as they are at `now_ns`.
 
-        Any of them counts: the one that runs the loop may wait for one that holds the interpreter's lock and starves.
+        Every thread counts: the loop's thread may wait for one that holds the interpreter's lock and gets no CPU.
         """
         passed_ns = now_ns - self._at_ns if self._at_ns else 0
         waits = [

@@ -1,6 +1,7 @@
-"""What systemd's file descriptor store has of ours: each process's present connection, under its serial and epoch.
+"""The supervisor's duplicates of NATS connections.
 
-And duplicates of connections of an earlier start's processes, most of which come from there.
+`FdStore` keeps each process's present connection in systemd's file descriptor store, under its serial and epoch, so
+that the next start can drain it. `InheritedConnections` has those of an earlier start's processes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _NAME = re.compile(r"nats-(\d+)-(\d+)")
 
 
 class Key(NamedTuple):
-    """Which connection it is: its process's serial, and the epoch in that process's ledger."""
+    """Names a connection: the serial of its process, and the epoch in that process's ledger."""
 
     serial: int
     epoch: int
@@ -28,7 +29,7 @@ def stored_name(key: Key) -> str:
 
 
 def stored_key(name: str) -> Key | None:
-    """The key in such a name; None if it is not one of ours."""
+    """The key in such a name; None if it is no name of a connection."""
     found = _NAME.fullmatch(name)
     return None if found is None else Key(int(found[1]), int(found[2]))
 
@@ -47,17 +48,17 @@ class FdStore:
         self._keys[key.serial] = [key]
 
     def found(self, key: Key) -> None:
-        """An earlier start has left it there."""
+        """Takes note of a connection that an earlier start has stored."""
         self._keys.setdefault(key.serial, []).append(key)
 
     def forget(self, serial: int) -> None:
-        """Nobody needs the connections of a process any more."""
+        """Removes the connections of a process."""
         for key in self._keys.pop(serial, []):
             self._notifier.forget(stored_name(key))
 
 
 class InheritedConnections:
-    """Duplicates of connections that processes of an earlier start have or had, one for each key."""
+    """Duplicates of the connections of processes of an earlier start, one for each key."""
 
     def __init__(self, fd_store: FdStore) -> None:
         self._fd_store = fd_store
@@ -67,14 +68,14 @@ class InheritedConnections:
         return key in self._sockets
 
     def add_stored(self, key: Key, sock: socket.socket) -> None:
-        """Systemd has kept it, and goes on to."""
+        """Takes a connection that systemd has in its store, and leaves it there."""
         if key in self._sockets:
             self._sockets[key].close()
         self._sockets[key] = sock
         self._fd_store.found(key)
 
     def add_duplicate(self, key: Key, sock: socket.socket) -> None:
-        """It comes from the process itself; systemd is to keep it from now on."""
+        """Takes a connection from the process itself, and stores it."""
         self._sockets[key] = sock
         self._fd_store.keep(key, sock)
 
@@ -83,7 +84,7 @@ class InheritedConnections:
         self._sockets[key] = sock
 
     def take(self, ledger: Ledger) -> socket.socket | None:
-        """The connection to which the ledger's positions belong; its owner had seen the end of those before."""
+        """The connection to which the positions in the ledger belong. Those of earlier epochs had ended."""
         present = None
         for key in [k for k in self._sockets if k.serial == ledger.serial]:
             sock = self._sockets.pop(key)

@@ -18,7 +18,7 @@ from ajhost.settings.values import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 _KEPT = 8
-"""A code that dies at every start would fill the memory in days."""
+"""Code that dies at every start must not fill the memory."""
 
 
 @dataclass(slots=True)
@@ -28,13 +28,13 @@ class Generation:
     spec: GenerationSpec
     template: TemplateProcess | None = None
     in_use: bool = False
-    """Whether workers were asked for: it can be forgotten when the last one is gone."""
+    """Whether workers were ordered. The generation is forgotten when the last of them has ended."""
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     """Why its last workers died before they served."""
 
     @property
     def number(self) -> int:
-        """Counted from 1 since the start."""
+        """The number of the generation; the first of a start is 1."""
         return self.spec.generation
 
     @property
@@ -43,7 +43,7 @@ class Generation:
         return [handler.route for handler in self.spec.handlers]
 
     def close(self) -> None:
-        """Ends its template; its workers live on."""
+        """Ends its template. Its workers go on."""
         if self.template is not None:
             self.template.close()
             self.template = None

@@ -43,9 +43,9 @@ class LastResort:
             await self.subscribe(patience)
 
     async def subscribe(self, patience: float | None = STANDBY_SUBSCRIBE_LIMIT) -> None:
-        """Subscribes; when it returns, the server knows, or cannot be reached, and then nobody asks through it.
+        """Subscribes. Returns when the server has confirmed it, or cannot be reached by requesters either.
 
-        Or it has not said so for `patience` seconds, as it stands still perhaps, or others serve again.
+        Also returns when the server has not confirmed it for `patience` seconds, or workers serve again.
         """
         async with self._lock:
             if self._subscribing is None:
@@ -60,7 +60,7 @@ class LastResort:
         await asyncio.wait({subscribing}, timeout=patience)
 
     async def unsubscribe(self) -> None:
-        """Leaves the group again; what had come is enqueued."""
+        """Leaves the queue group again. What was received is enqueued."""
         async with self._lock:
             if self._subscribing is not None:
                 self._subscribing.cancel()

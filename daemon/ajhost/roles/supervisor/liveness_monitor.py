@@ -53,7 +53,7 @@ class _Hang:
     ran_ns: int = 0
     """When a task of it was last seen to run."""
     stacks_at: float = 0.0
-    """When it was asked for its stacks (monotonic seconds)."""
+    """When SIGUSR2 asked it for its stacks, in monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class LivenessMonitor:
         self._standby, self._guard, self._events = standby, guard, events
         self._watched: dict[int, _Watched] = {}
         self.calm = False
-        """Whether everybody was beating at the last check."""
+        """Whether no worker had missed a heartbeat at the last check."""
         self._overdue = OverdueAnswers(standby)
         self._stacks = StacksGate(standby.ledger.words[Word.STACKS_TOLD :])
         self._connected_since_ns = self._took_over_ns = 0
@@ -107,7 +107,7 @@ class LivenessMonitor:
         self._note_connected(living, now)
         never_beat_ns = max(_NEVER_BEAT_NS, int(import_timeout * 1e9))
         for worker in living:
-            # a ledger that cannot be read is no reason to judge nobody else
+            # a ledger that cannot be read must not keep the other workers from being checked
             with self._guard("keeping the deadlines of a worker"):
                 self._keep_deadlines(worker, now, late)
             with self._guard("judging a worker"):
@@ -197,7 +197,7 @@ class LivenessMonitor:
         if not may_take_over(seen, now_ns - self._took_over_ns):
             return
         self._took_over_ns = now_ns
-        # or it woke for a moment, in which it has connected again and begun another task that holds it up
+        # or it ran for a moment, connected again, and is held up by another task
         again = "" if watched.hang is None else " again"
         watched.hang, worker.hangs = _Hang(now_ns, worker.ledger.words[Word.EPOCH]), True
         _log.warning("%s hangs%s: %s", worker, again, self._why(worker, sign, seen))

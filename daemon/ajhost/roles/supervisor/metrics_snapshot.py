@@ -1,4 +1,4 @@
-"""The figures of a host, read from the shared ledgers when somebody asks: no message goes to a worker."""
+"""The statistics of a host, read from the shared ledgers on request: no message goes to a worker."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def _resident(pool: WorkerPool) -> Counter[int]:
     resident: Counter[int] = Counter()
     for worker in pool.workers.values():
         if worker.pid:
-            with contextlib.suppress(OSError):  # it died in this moment
+            with contextlib.suppress(OSError):  # it has just died
                 resident[worker.slot] += proc.resident_bytes(worker.pid)
     return resident
 
 
 def _states(pool: WorkerPool) -> dict[str, int]:
-    """How many workers are in which state; one that would serve and is not subscribed is disconnected."""
+    """How many workers are in each state. One that serves but is not subscribed counts as disconnected."""
     counts = dict.fromkeys([*(state.value for state in WorkerState), DISCONNECTED], 0)
     for serial, known in pool.fleet.members.items():
         worker = pool.workers.get(serial)

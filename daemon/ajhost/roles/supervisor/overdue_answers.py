@@ -20,7 +20,10 @@ _EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("its worker did not answer in t
 
 
 class OverdueAnswers:
-    """Answers on living ledgers, so only what two looks have found alike: the owner may be about to answer."""
+    """Answers overdue requests of living processes.
+
+    It answers only what two checks have found overdue: the owner may be about to answer itself.
+    """
 
     def __init__(self, standby: Standby) -> None:
         self._standby = standby
@@ -65,5 +68,5 @@ class OverdueAnswers:
         return answered
 
     def forget(self, serial: int) -> None:
-        """The owner is gone."""
+        """Forgets an owner that has ended."""
         self._suspects.pop(serial, None)

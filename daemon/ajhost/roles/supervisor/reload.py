@@ -1,4 +1,4 @@
-"""Reload: new settings and code are proven first, then each slot changes over; anything wrong, the old serves on."""
+"""Reload: new settings and code are proven first, then slot by slot is replaced. If that fails, the old ones serve."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Reloader:
-    """Makes generations after the first.
+    """Makes every generation after the first.
 
-    `load` reads the files again and raises an error whose text lists all that is wrong; `on_reloaded` is told of a
+    `load` reads the files again, or raises an error whose text lists every mistake. `on_reloaded` is called after a
     success.
     """
 
@@ -49,7 +49,7 @@ class Reloader:
             self._starting.cancel()
 
     async def reload(self) -> Decision:
-        """Takes what the files say now, or nothing."""
+        """Takes all that the files say now, or nothing."""
         async with self._lock:
             try:
                 settings = await asyncio.to_thread(self._load)
@@ -115,7 +115,7 @@ class Reloader:
             if (now_serving := pool.fleet.in_place(generation)) > served:
                 served, end = now_serving, time.monotonic() + limit
             failures = self._generations[generation].failures
-            if len(failures) > 1:  # one may have been anybody's kill
+            if len(failures) > 1:  # a single death may have had any cause
                 return failures[-1]
             if time.monotonic() > end:
                 why = self._why_not_connected(generation)
@@ -138,7 +138,7 @@ class Reloader:
         """The template died: a new generation of the same settings, tried until there is one."""
         delay = RENEW_FIRST
         while True:
-            # the lock is for one attempt at a time: a reload that mends the code must have its turn
+            # the lock is held for one attempt only, so that a reload that mends the code gets its turn
             async with self._lock:
                 present = self._generations.template(self._pool.fleet.generation)
                 if present is not None or self._ended.is_set():

@@ -71,7 +71,7 @@ class Running(SupervisorPhase, LivenessEvents):
             self._notifier.forget(name)
         if previous_start and not self._pool.fleet.draining:
             await self._last_resort.subscribe()
-        self._tick_in(0.0)  # what waits has deadlines, however long the import of handlers takes
+        self._tick_in(0.0)  # the import of handlers may take long, and what waits has deadlines
         if previous_start:
             self._pool.background.spawn(self._recovery.recover_previous_start())
 

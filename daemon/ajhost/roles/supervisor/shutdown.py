@@ -1,4 +1,4 @@
-"""The stop: everybody leaves the group, finishes and answers; what is left is answered for, or kept for a restart."""
+"""The stop: every worker leaves the queue group, finishes and answers. The rest is answered, or kept for a restart."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Urgency(IntEnum):
-    """How a stop is meant; each further signal raises it by one."""
+    """How urgent a stop is; each further signal raises it by one."""
 
     NONE = 0
     DRAIN = 1
@@ -48,14 +48,14 @@ def stop_limit(settings: Settings) -> float:
 
 
 class Shutdown:
-    """Asked for by signals (`urge`), carried out once (`run`)."""
+    """Signals request it (`urge`); it runs once (`run`)."""
 
     def __init__(self, pool: WorkerPool, notifier: Notifier) -> None:
         self._pool, self._notifier = pool, notifier
         self.urgency = Urgency.NONE
         self.asked = asyncio.Event()
         self.changed = asyncio.Event()
-        """Set whenever something is worth another look."""
+        """Set when a worker has ended, has left, or the urgency has risen."""
 
     def heed_signals(self) -> None:
         """SIGTERM and SIGINT urge, each further one as well."""
@@ -72,7 +72,7 @@ class Shutdown:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
     def urge(self) -> None:
-        """A signal to stop, or another one."""
+        """Handles a signal to stop, the first or a further one."""
         self.urgency = Urgency(min(self.urgency + 1, Urgency.KILL))
         self.asked.set()
         self.changed.set()
@@ -80,10 +80,11 @@ class Shutdown:
     async def run(
         self, standby: Standby, last_resort: LastResort, recovery: Recovery, drain_timeout: float
     ) -> None:
-        """Returns when nobody of the pool lives and every answer has left.
+        """Stops the host. Returns when every worker has ended and every answer has left.
 
-        When systemd is about to start us again, we stay subscribed to the very end: what comes meanwhile waits in our
-        ledger and in the socket that systemd keeps, and the next start runs it. Nobody is told `no responders`.
+        When systemd is about to start the unit again, the supervisor stays subscribed to the end. What arrives
+        meanwhile waits in its ledger and in the socket that systemd stores, and the next start runs it. So no requester
+        is told `no responders`.
         """
         last_resort.stopping = True
         returning = await restart_follows(RESTART_QUERY_LIMIT)
@@ -109,7 +110,7 @@ class Shutdown:
         while pool.workers or pool.busy:
             workers, now = list(pool.workers.values()), time.monotonic()
             if not finishing and all(m.left for m in workers) and (returning or not standby.producer.count):
-                finishing = True  # nobody pushes any more: who has nothing left may go
+                finishing = True  # no process enqueues any more: a worker that holds nothing may end
                 for worker in workers:
                     worker.send(FinishOrder())
             if self.urgency > urged:

@@ -1,7 +1,7 @@
 """The standby of the supervisor: answers for the dead, and enqueues what they had not started.
 
-It has a ledger and a connection like a worker's, but starts nothing: what it receives or inherits waits in its store
-until a worker pulls it.
+It has a ledger and a connection like a worker's, but starts nothing: requests wait in its store until a worker pulls
+them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Standby(Sink):
         self.apply_generation(spec, queues)
 
     def _merge_restart_windows(self, restart_window: RestartWindow) -> None:
-        """What earlier starts knew of requesters, to whose tasks this one gives the answers that are left."""
+        """Takes the restart window of earlier starts, whose requesters get answers from this one."""
         for serial in ledger_file.serials(self.directory):
             if serial < self.serial:
                 with contextlib.suppress(OSError, LedgerError):
@@ -122,8 +122,8 @@ class Standby(Sink):
     def answer(self, reply: bytes, outcome: Outcome, asked_at: float = 0.0) -> None:
         """Answers for somebody else; the reply survives a reconnect. `asked_at`: as for `ReplyWriter.reply`.
 
-        Call it before the request is revoked: once this returns the answer is in our ledger, so that the next start
-        gives one if we die before the kernel has it. Only a ledger without a free entry leaves it to our memory.
+        Call it before the request is revoked. When this returns, the answer is in the standby's ledger, so the next
+        start answers if the supervisor dies before the kernel has it. Without a free entry it is in memory only.
         """
         if not is_plain_subject(reply):
             if reply:
@@ -184,11 +184,11 @@ class Standby(Sink):
         self.answer(reply, Failed(text), received_ns / 1e9)
         self.own_answers.refused(frame, text)
 
-    # -- requests that somebody else must run ---------------------------------------------------
+    # -- requests for the workers ---------------------------------------------------
 
     def copy(self, frame: bytes, received_ns: int) -> int | None:
-        """Copies a raw frame to our ledger, RECEIVED; None when it was answered instead. `enqueue` makes it available.
-        Of a frame that no ledger holds, whatever is there with its first line will do: it is refused.
+        """Copies a raw frame to the standby's ledger, RECEIVED; None when it was answered instead. `enqueue` is next.
+        Of a frame that no ledger holds its first line is enough: it is refused.
 
         :param received_ns: when the request came, on the ledger's clock. Its reply is sent again if that was before a
             restart of the server, so it must not be the time of the copy.
@@ -237,7 +237,7 @@ class Standby(Sink):
         return self.producer.enqueue(index, copy, self._queues[handler], deadline_ns)
 
     def hold_new(self) -> None:
-        """From now on, what comes waits for the next start: nobody here is to run it."""
+        """From now on new requests wait for the next start."""
         self._holding = True
 
     # -- Sink -----------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class Standby(Sink):
             self.transport.out.publish(data, time.monotonic())
 
     def refuse(self, reply: bytes) -> None:
-        """A request without an entry."""
+        """Refuses a request for which no entry was free."""
         if not self._checker.answerable(reply):
             self._checker.unanswerable(reply)
             return
@@ -289,7 +289,7 @@ class Standby(Sink):
     # -- life -----------------------------------------------------------------------------------
 
     def beat(self, now_ns: int) -> None:
-        """The standby's share of a tick."""
+        """Does the standby's part of a tick."""
         self.ledger.words[Word.HEARTBEAT] = now_ns
         self.producer.expire(now_ns)
         self.transport.out.confirm()
@@ -298,17 +298,17 @@ class Standby(Sink):
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to be done at the next beat."""
+        """Whether the next tick has nothing to do here."""
         out = self.transport.out
         return not (self.producer.count or out.retransmit.unconfirmed or out.retransmit.repeating)
 
     def reject_waiting(self, text: str) -> None:
-        """The host stops: what nobody has started is answered with `text`, now and from now on."""
+        """Answers with `text` what is not started, now and from now on: the host stops."""
         self._draining = text
         self.producer.reject_waiting()
 
     async def flush(self, patience: float) -> None:
-        """Waits until the server and its requesters have our answers, at most `patience` seconds."""
+        """Waits until the server and the requesters have the answers, at most `patience` seconds."""
         end, out = time.monotonic() + patience, self.transport.out
         sent = out.retransmit
         while (out.unsent or sent.unconfirmed or sent.repeating) and time.monotonic() < end:
@@ -316,7 +316,7 @@ class Standby(Sink):
             await asyncio.sleep(POLL_INTERVAL_LAST)
 
     async def close(self, patience: float) -> bool:
-        """Settles, closes, and removes our ledger if it is empty.
+        """Flushes and closes the connection, and removes the ledger if it is empty.
 
         False when answers are left: the ledger stays for the next start.
         """

@@ -1,4 +1,4 @@
-"""The supervisor: starts, covers the group, reloads, and stops in order. It runs no user code."""
+"""The supervisor: starts the host, keeps it alive, reloads and stops it. It runs no user code."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def configure_log(log: LogSettings) -> None:
 
 
 class Supervisor(PoolEvents):
-    """One run of the host."""
+    """One run of the host, from start to stop."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
         self._settings, self._notifier = settings, notifier
@@ -93,7 +93,7 @@ class Supervisor(PoolEvents):
     # -- life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """From start to stop.
+        """Runs the host until it has stopped.
 
         :raises StartupFailed: when the host cannot start.
         """
@@ -123,7 +123,7 @@ class Supervisor(PoolEvents):
         template = asyncio.create_task(self._generations.load(spec))
         standby = asyncio.create_task(self._open_standby(spec))
         try:
-            # whichever fails first: bad handlers are told even while no server can be reached
+            # the first failure counts: bad handlers are reported even while no server can be reached
             await asyncio.wait({template, standby}, return_when=asyncio.FIRST_EXCEPTION)
             for task in (template, standby):
                 if task.done():
@@ -136,10 +136,10 @@ class Supervisor(PoolEvents):
         self._write_state()
         self._pool.change_over(1, template.result())
         if failures := self._generations[1].failures:
-            raise StartupFailed(failures[0])  # a ledger that cannot be made: better no host than half a one
+            raise StartupFailed(failures[0])  # a ledger that cannot be made: the host does not start without
 
     async def _open_standby(self, spec: GenerationSpec) -> None:
-        """Our own ledger and connection; what an earlier start left is settled at once."""
+        """Opens the supervisor's own ledger and connection, and recovers at once what an earlier start left."""
         try:
             self._pool.max_payload = await discover(spec.nats, self._on_waiting)
             service = None
@@ -201,7 +201,7 @@ class Supervisor(PoolEvents):
         self.write_state()
 
     def template_died(self, generation: int, how: str) -> None:
-        """The code on disk may have changed since, so a new template is a new generation; workers live on."""
+        """Replaces a dead template. The code may have changed since, so that is a new generation. Its workers go on."""
         self._strays.owner_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
@@ -246,9 +246,9 @@ class Supervisor(PoolEvents):
         return "" if self._fleet.count else starting_text(self._phase.waiting)
 
     async def reload(self) -> Decision:
-        """Proves and takes new settings and code, or keeps the old and says why."""
+        """Proves new settings and code and takes them, or keeps the old ones and says why."""
         if unfit := self._out_of_service():
-            # nothing to change over from yet, and systemd still waits for the first READY
+            # there is no generation to replace yet, and systemd waits for the first READY
             hint = "" if self._stopping else " (restart it if what it began with has changed since)"
             _log.error("nothing is reloaded: %s", unfit)
             return Decision(False, f"nothing is reloaded: {unfit}{hint}")
@@ -279,7 +279,7 @@ class Supervisor(PoolEvents):
         return "serves on" if self._fleet.serving() else "stays, and no worker of it serves"
 
     def _on_reloaded(self, settings: Settings, spec: GenerationSpec) -> None:
-        """A reload has succeeded."""
+        """Takes over the settings of a reload that has succeeded."""
         if settings.log != self._settings.log:
             configure_log(settings.log)
         if settings.signature != self._settings.signature:

@@ -1,4 +1,4 @@
-"""The pool: carries out what the fleet decides. Templates, forks, and what workers say."""
+"""The pool of workers: executes the fleet's commands, and handles templates, forks and messages of workers."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class WorkerPool(WorkerEvents):
         return bool(self.background.tasks)
 
     def handle(self, event: Event) -> None:
-        """Tells the fleet, and obeys it."""
+        """Passes an event to the fleet, and executes its commands."""
         for serial, known in self.fleet.members.items():
             if known.state is WorkerState.LEAVING and (worker := self.workers.get(serial)) is not None:
                 known.runs = worker.ledger.running() > 0
@@ -120,11 +120,11 @@ class WorkerPool(WorkerEvents):
         self._events.changed()
 
     def change_over(self, number: int, template: TemplateProcess) -> None:
-        """From now on every slot is the generation's, whose workers this template forks."""
+        """From now on every slot belongs to the generation, whose workers this template forks."""
         generation = self.generations[number]
         generation.template, generation.in_use = template, True
         self.handle(Scale(number, generation.spec.workers.count))
-        # not earlier: one that died while the host waited for its server is missed by nobody before this
+        # not earlier: a template that died while the host waited for its server is replaced from here on
         template.on_death(lambda how: self._template_died(generation, how))
 
     # -- the fleet's commands ------------------------------------------------------------------
@@ -144,7 +144,7 @@ class WorkerPool(WorkerEvents):
     def _spawn(self, spawn: Spawn) -> None:
         try:
             worker, theirs = self._make(spawn)
-        except Exception as error:  # whatever it is: the slot must be filled again
+        except Exception as error:  # whatever the error is, the slot must be filled again
             ledger_file.remove(self._directory, spawn.serial)
             self._spawn_failed(
                 spawn, os_error_texts.described(error) if isinstance(error, OSError) else repr(error)
@@ -182,7 +182,7 @@ class WorkerPool(WorkerEvents):
                 for queue in [queue for queue in queues if queue.is_shut()]:
                     queue.renew()
                 spawned = await template.spawn(worker_spec, theirs, queues)
-            except Exception as error:  # whatever it is: the slot must be filled again
+            except Exception as error:  # whatever the error is, the slot must be filled again
                 del self.workers[spawn.serial]
                 worker.discard()
                 ledger_file.remove(self._directory, spawn.serial)

@@ -1,4 +1,4 @@
-"""One worker process, as the supervisor holds it: pidfd, channel, ledger, and a duplicate of its NATS socket."""
+"""The supervisor's handle of one worker process: pidfd, channel, ledger, and a duplicate of its NATS socket."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class WorkerProcess:
         """Why it cannot serve, if it has said so."""
         self.killed_at = 0.0
         self.being_taken_over = False
-        """Its connection is being taken over at this moment."""
+        """Recovery is taking its connection over."""
         self.hangs = False
         """What `LivenessMonitor` has found."""
         self.takeover_lock = asyncio.Lock()
-        """Held by whoever takes over its connection: two at work on one ledger would run its requests twice."""
+        """Held while recovery takes over its connection: two takeovers of one ledger would run its requests twice."""
         self.epoch = self._taken_epoch = self._heartbeat_ns = 0
         self.pidfd = self._stacks = -1
         """The descriptor of the process; -1 before its start and after its end."""
@@ -96,9 +96,9 @@ class WorkerProcess:
 
     @property
     def heartbeat_ns(self) -> int:
-        """Monotonic nanoseconds of its last beat; its birth before the first.
+        """Its last heartbeat, in monotonic nanoseconds; before the first the time of its creation.
 
-        A beat that is yet to come is a stray write: it would hide a hang for as long.
+        A heartbeat in the future is a stray write, and is ignored: it would hide a hang for that long.
         """
         heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
         if self._heartbeat_ns < heartbeat_ns <= time.monotonic_ns() + _AHEAD_NS:
@@ -111,7 +111,7 @@ class WorkerProcess:
 
     @property
     def subscribed(self) -> bool:
-        """Whether it is in the queue group, and not only alive, after a connection of its was taken over."""
+        """Whether it has subscribed anew since recovery took a connection over from it."""
         return not self.being_taken_over and (
             not self._taken_epoch or self.ledger.words[Word.SUBSCRIBED] > self._taken_epoch
         )
@@ -122,7 +122,7 @@ class WorkerProcess:
 
     @property
     def connected(self) -> bool:
-        """Whether its present connection is whole, so that the server reads all that was sent on it."""
+        """Whether neither end has closed its present connection, so that the server reads all that was sent on it."""
         sock = self.sock
         return sock is not None and self.epoch == self.ledger.words[Word.EPOCH] and tcp.is_whole(sock)
 
@@ -145,17 +145,17 @@ class WorkerProcess:
         return os.pread(self._stacks, LONGEST_STACKS, 0).decode(errors="replace")
 
     def send(self, message: ToWorker) -> None:
-        """Sends a message; a process that is gone or does not read is found out elsewhere."""
+        """Sends a message. Nothing happens when the process has ended or does not read: liveness notices that."""
         with contextlib.suppress(ChannelClosed, ChannelFull):
             if self._open:
                 self._channel.send(encode(message))
 
     def take_socket(self) -> socket.socket | None:
-        """Hands over the duplicate of its present connection, once; None when there is none for the present epoch."""
+        """Hands out the duplicate of its present connection, once; None when there is none for the present epoch."""
         self._readable()
         sock, self.sock = self.sock, None
         if sock is not None and self.epoch != self.ledger.words[Word.EPOCH]:
-            tcp.end_sending(sock)  # for all who hold it, a forked child of a handler too
+            tcp.end_sending(sock)  # for every process that has it, also a child that a handler has forked
             sock.close()
             return None
         if sock is not None:
@@ -196,7 +196,7 @@ class WorkerProcess:
         self.send(SocketStored(epoch))
 
     def _duplicate(self, epoch: int) -> None:
-        """The kernel had no room for the duplicate that came: it is taken from the process as soon as there is."""
+        """Duplicates the socket with pidfd_getfd(2): this process had no free descriptor when the duplicate came."""
         words = self.ledger.words
         if not self._open or self.epoch >= epoch or words[Word.EPOCH] != epoch or not words[Word.SOCKET]:
             return
@@ -229,10 +229,10 @@ class WorkerProcess:
         return True
 
     def _on_exit(self) -> None:
-        # before it is reaped: until then its process id, and so its session, is nobody else's
+        # before it is reaped: until then the kernel gives its pid, which names its session, to no other process
         processes.kill_session(self.pid, signal.SIGKILL)
         ended = processes.wait_status(self.pidfd)
-        if ended is None:  # its middle process has not left it to us yet
+        if ended is None:  # the process between it and its template has not ended yet
             self._loop.remove_reader(self.pidfd)
             self._loop.call_later(REAP_RETRY, self._look_again)
             return
@@ -250,7 +250,7 @@ class WorkerProcess:
         self._loop.add_reader(self.pidfd, self._on_exit)
 
     def discard(self) -> None:
-        """For a process that never came to be."""
+        """Closes all, of a process that was never forked."""
         self._close_channel()
         self._close_stacks()
         self.ledger.close()
