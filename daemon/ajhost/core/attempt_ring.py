@@ -1,6 +1,6 @@
-"""The last attempts that did not complete, in shared memory, newest first: one writer, who may die at any instruction.
+"""A ring in shared memory of the last attempts that did not complete. Its one writer may die at any instruction.
 
-A ring outlives its writer, as statistics do: after a crash the attempts that led to it are still there to be read.
+The ring outlives its writer, as statistics do: after a crash the attempts that led to it can still be read.
 
     header    8 words: magic, layout, records that there is room for, records written so far
     records   512 bytes each: their number (word, written last), length (word), then JSON
@@ -34,7 +34,7 @@ Record = tuple[int, bytes]
 
 
 class AttemptRing:
-    """The writer's side. A buffer of zeros becomes an empty ring; one that was in use is gone on with."""
+    """Appends to a ring. A buffer of zeros becomes an empty ring; a ring that was in use is continued."""
 
     __slots__ = ("_buffer", "_records", "_words")
 

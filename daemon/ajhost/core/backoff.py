@@ -26,7 +26,7 @@ class Backoff:
     most: float
 
     def pause(self, failures: int, share: float) -> float:
-        """The pause after so many failures in a row (at least 1). `share`, 0 to 1, is the jitter: half to whole."""
+        """Returns the pause after `failures` in a row, at least 1. `share`, 0 to 1, is the jitter: half to whole."""
         whole = min(self.first * self.growth ** min(failures - 1, 50), self.most)
         return whole * (0.5 + 0.5 * share)
 
@@ -34,12 +34,12 @@ class Backoff:
 _QUICK = Backoff(RETRY_FIRST, 1.3, RETRY_LONGEST)
 _SLOW = Backoff(LOCKED_OUT_RETRY_FIRST, 2.0, LOCKED_OUT_RETRY_LONGEST)
 BACKOFF: dict[Reason, Backoff] = {reason: _SLOW if reason in LOCKS_OUT else _QUICK for reason in Reason}
-"""By reason. Who is locked out also waits for its turn among the processes of the host (`core/login_gate.py`)."""
+"""By reason. A process that is locked out also waits for its turn on this host (`core/login_gate.py`)."""
 
 
 @dataclass(slots=True)
 class RespawnBackoff:
-    """When a slot's next worker may be started, and how long the one after it waits if that dies early too."""
+    """The time from which on a slot's next worker may be started. It grows with each worker that dies early."""
 
     _delay: float = 0.0
     _not_before: float = 0.0
@@ -49,10 +49,10 @@ class RespawnBackoff:
         return now >= self._not_before
 
     def worker_died(self, ready_at: float | None, now: float) -> None:
-        """The slot's worker, which served since `ready_at`, or never, is dead.
+        """Sets the pause before the next worker. The dead one had served since `ready_at`; None: never.
 
-        The first one is replaced at once: its death may have had any cause. One that served for `STABLE_AFTER` makes
-        the next one the first again.
+        The first death has no pause, since it may have had any cause. The next early ones have `RESPAWN_FIRST`, which
+        doubles. A worker that had served for `STABLE_AFTER` resets it.
         """
         if ready_at is not None and now - ready_at >= STABLE_AFTER:
             self._delay, self._not_before = 0.0, 0.0

@@ -1,7 +1,7 @@
 """How far this machine's clock is ahead of the routers': learned from requests, shared by all processes of a host.
 
-What is learned stands in a word of the supervisor's ledger, which outlives workers and generations: a worker that had
-to learn it by itself would refuse tasks for half a minute after each reload (`core/deadline_budget.py`).
+The result is kept in a word of the supervisor's ledger, which outlives workers and generations. A worker that had to
+learn it by itself would refuse tasks for half a minute after each reload (`core/deadline_budget.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _UNKNOWN = float("inf")
 
 
 class ClockOffset:
-    """A word of the supervisor's ledger, `shared`, which any process may write. The last one to learn it is right."""
+    """The offset in a word of the supervisor's ledger, `shared`, which any process may write. The last store wins."""
 
     __slots__ = ("_words",)
 
@@ -27,20 +27,20 @@ class ClockOffset:
         return self._words[Word.CLOCK_AHEAD] / 1e9
 
     def learn(self, ahead: float) -> None:
-        """Stores what this process has learned (s)."""
+        """Stores the offset (s) that this process has learned."""
         self._words[Word.CLOCK_AHEAD] = int(ahead * 1e9)
 
     def merge(self, shared: Ledger) -> None:
-        """Takes what an earlier start had learned. Call it for each start, the latest one last."""
+        """Takes the offset of an earlier start, if it had one. Call it for each earlier start, the latest one last."""
         self._words[Word.CLOCK_AHEAD] = shared.words[Word.CLOCK_AHEAD] or self._words[Word.CLOCK_AHEAD]
 
 
 class Skew:
-    """How far this machine's clock is ahead of the routers', learned from many requests.
+    """Estimates from many requests how far this machine's clock is ahead of the routers'.
 
-    One request cannot tell a clock that is ahead from a request that was late. The freshest request of `SKEW_WINDOW`
-    was hardly on its way at all, so its skew is the clocks' difference. A forged `tried` in the past is never the
-    freshest; one in the future only ends the correction.
+    One request cannot tell a clock that is ahead from a request that was late. The freshest request of a window
+    (`SKEW_WINDOW`) took almost no time on its way, so its skew is the difference of the clocks. A forged `tried` in the
+    past is never the freshest; one in the future only ends the correction.
     """
 
     __slots__ = ("ahead", "implausible", "least", "until")

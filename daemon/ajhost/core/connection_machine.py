@@ -1,8 +1,8 @@
-"""The life of a NATS connection, sans-IO: which server and address next, when, and when a connection is dead.
+"""The state machine of a NATS connection, sans-IO: it chooses the next server and the time, and detects a dead one.
 
-Every process of a host runs one of these machines, commands too. Events go in (`handle`), commands come out. Its
-driver, `adapters/nats/connection.py`, executes them and decides nothing. All states and steps are in
-`core/connection_table.py`. Times are seconds of the monotonic clock.
+Every process of a host runs one such machine, and so does each command that needs NATS. `handle` takes an event and
+returns commands. The driver, `adapters/nats/connection.py`, executes them and decides nothing. All states and steps are
+in `core/connection_table.py`. Times are seconds of the monotonic clock.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Patience:
 
 
 class ConnectionMachine:
-    """`state` has been so `since`; `server` is the present or next one; `reason` and `text`: why it is no better."""
+    """A connection: its `state` `since` a time, its present or next `server`, and why it is not subscribed (`reason`,
+    `text`)."""
 
     def __init__(self, pool: ServerPool, gate: LoginGate, patience: Patience, rng: Random) -> None:
         self._pool, self._gate, self._rng = pool, gate, rng
@@ -97,37 +98,37 @@ class ConnectionMachine:
         self._leaving = False
         self._ticked_at = 0.0
         self._in_step = self._in_attempt = 0.0
-        """For how long the present step of an attempt takes, and the attempt."""
+        """Seconds that the present step of an attempt has taken so far, and the whole attempt."""
         self._quiet, self._progress, self._pinged = 0.0, -1, False
-        """For how long not a byte has come, the progress that the last tick told, and whether the server was pinged."""
+        """Seconds without a byte from the server, the progress at the last tick, and whether a PING was sent since."""
         self._retry_at = self._let_in_at = self._refused_at = 0.0
-        """When the next attempt is due, and when a server last let this process in or refused it."""
+        """When the next attempt is due, and when a server last accepted or refused this process's log-in."""
         self._target: Server | None = None
-        """The server that the next attempt is at, whoever's turn it is: it has said that it would let us in."""
+        """The server of the next attempt, before any other of the pool: it accepted a second log-in (`Scouted`)."""
         self._moving = self._barred = False
-        """Whether the connection is being left (`Move`), and stands without some subscriptions (`Barred`)."""
+        """Whether the connection is being left (`Move`), and lacks some subscriptions (`Barred`)."""
         self._lame_duck = LameDuck(pool)
 
     @property
     def connected(self) -> bool:
-        """Whether a server has let us in."""
+        """Whether a server has accepted the log-in, and the connection lasts."""
         return self.state in CONNECTED or self._barred
 
     @property
     def reconnects(self) -> int:
-        """How often a connection was made after the first one."""
+        """Returns how many connections were made after the first one."""
         return max(self.subscribed_times - 1, 0)
 
     def wakes_in(self, now: float) -> float:
-        """Seconds until the next `Ticked` is wanted."""
+        """Returns in how many seconds the driver is to send the next `Ticked`."""
         if self.state is ConnectionState.WAITING:
             return min(max(self._retry_at - now, 0.001), CONNECTION_TICK)
         return CONNECTION_TICK
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """What is to be done, in this order.
+        """Takes an event. Returns the commands for the driver, in their order.
 
-        :raises IllegalTransition: for an event that cannot come in this state.
+        :raises IllegalTransition: for an event that the table does not have in this state.
         """
         match event:
             case Ticked():
@@ -170,7 +171,7 @@ class ConnectionMachine:
                 return [Drop()] if held else []
 
     def begin_anew(self, now: float) -> list[Command]:
-        """Begins the next attempt whatever the state is, after an illegal transition."""
+        """Drops the connection and waits for the next attempt, whatever the state is: after an illegal transition."""
         self.state, self.since = ConnectionState.WAITING, now
         self.reason, self.text = Reason.CLIENT, "a step that cannot be"
         self._barred = self._moving = False
@@ -186,7 +187,7 @@ class ConnectionMachine:
     # -- an attempt -----------------------------------------------------------------------------
 
     def _attempt(self, now: float) -> list[Command]:
-        """The beginning of an attempt, in RESOLVING."""
+        """Begins an attempt. The state is RESOLVING."""
         if self._target is None:
             self.server, _ = self._pool.next(now)
         else:
@@ -226,9 +227,9 @@ class ConnectionMachine:
         return []
 
     def _bar(self, text: str, now: float) -> list[Command]:
-        """The connection stays for the subscriptions that it has.
+        """Keeps the connection for the subscriptions that the server accepted.
 
-        It is made anew once in a while, since permissions come with a log-in.
+        A new log-in is tried after the pause, since a server reads the permissions at the log-in.
         """
         self._step(Barred, now)
         self._refuse(now)
@@ -267,7 +268,7 @@ class ConnectionMachine:
             self._pool.failed(self.server, self._pause(reason), now)
             self._target = None
             _, self._retry_at = self._pool.next(now)
-        if not planned or reason is not Reason.PERMISSION:  # `_bar` has told the subject
+        if not planned or reason is not Reason.PERMISSION:  # `_bar` has set a text with the subject
             self.reason, self.text = reason, text
         self._barred = self._moving = False
         return [Drop()]
@@ -307,7 +308,7 @@ class ConnectionMachine:
         return self._attempt(now)
 
     def _heed_opening(self, now: float) -> None:
-        """Another process of the host has logged in, so this one may, too."""
+        """Ends the pause of a locked out process if another process of the host has logged in meanwhile."""
         if self.state is ConnectionState.LOCKED_OUT and self._gate.opened_after(self._refused_at):
             self._refused_at = now
             self._pool.forget_pauses()
@@ -337,7 +338,7 @@ class ConnectionMachine:
     def _unanswered(self) -> bool:
         return self._pinged and self._quiet >= self.patience.ping_interval + PING_UNANSWERED
 
-    # -- other servers (core/lame_duck.py: while this one is about to stop) --------------------------
+    # -- other servers (core/lame_duck.py: while the present one is about to stop) -------------------
 
     def _told(self, event: Told, now: float) -> list[Command]:
         if event.connect_urls is not None:
@@ -347,7 +348,7 @@ class ConnectionMachine:
         return []
 
     def _look_elsewhere(self, now: float) -> list[Command]:
-        """Makes the connection anew when that is due, or looks for another server while this one is about to stop."""
+        """Leaves a barred connection when its next log-in is due. Tries another server if this one is about to stop."""
         if self._moving:
             return []
         self._heed_opening(now)

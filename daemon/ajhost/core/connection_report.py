@@ -1,4 +1,4 @@
-"""How a process's connection to NATS stands, in words and as JSON: for `ajhost status`, systemd's line and /readyz."""
+"""The state of a process's NATS connection in words and as JSON: for `ajhost status`, systemd's line and /readyz."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
 class ConnectionReport:
     """A process's connection to NATS.
 
-    `state` is `connected` when the server has all its subscriptions, else a `ConnectionState` in lower case; who was
-    locked out stays `locked_out` while the next try is under way. `server` is the present or the next one, `since_s`
-    for how long it has been connected, or has not, `reason` why it is not.
-    `reconnects` and `refused_replies` (for lack of permission) are counted since the process began.
+    `state` is `connected` when the server has all subscriptions, else a `ConnectionState` in lower case. A process that
+    was locked out stays `locked_out` during its next attempt. `server` is the present or the next one. `since_s`: for
+    how long the process has been connected, or has not been; `reason`: why it is not. `reconnects` and
+    `refused_replies` (for lack of permission) are counted since the process began.
     """
 
     state: str
@@ -28,7 +28,7 @@ class ConnectionReport:
 
     @classmethod
     def of(cls, status: ConnectionStatus, now_ns: int) -> Self:
-        """The report of what a process says in its ledger. `now_ns` is monotonic."""
+        """Makes the report from the status in a process's ledger. `now_ns` is monotonic."""
         since_ns = status.unsubscribed_since_ns or status.since_ns
         return cls(
             _state(status),
@@ -40,7 +40,7 @@ class ConnectionReport:
         )
 
     def __str__(self) -> str:
-        """`127.0.0.1:4222 for 3 h, 2 reconnects`, or what is there instead and why."""
+        """Returns `127.0.0.1:4222 for 3 h, 2 reconnects`, or the state if it is another, with the reason."""
         how_long = duration(self.since_s)
         if self.state == "connected":
             again = (

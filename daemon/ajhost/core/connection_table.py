@@ -1,7 +1,7 @@
-"""The life of a NATS connection as data: its states, why it ends, what comes next.
+"""The transitions of a NATS connection as data: the reasons for which it ends, its events, its commands, its states.
 
-`core/connection_machine.py` moves along `TRANSITIONS` and nothing else; docs/connection.md shows the same table, and a
-test compares the two. `core/backoff.py` says how long it waits.
+`core/connection_machine.py` takes no step that is not in `TRANSITIONS`. docs/connection.md shows the same table, and a
+test compares the two. `core/backoff.py` has the pauses between attempts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REASON_TEXTS: dict[Reason, str] = {
     Reason.CLIENT: "the client ended by itself",
 }
 LOCKS_OUT = frozenset((Reason.TLS, Reason.AUTHORIZATION, Reason.PERMISSION, Reason.LIMIT, Reason.CREDENTIALS))
-"""The reasons that only somebody's action ends: the connection is LOCKED_OUT. For all others it is WAITING."""
+"""The reasons that last until an operator acts: the connection is LOCKED_OUT. For all others it is WAITING."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Text:
 
 
 class Start(_Bare):
-    """Connect."""
+    """The process wants a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +64,18 @@ class Resolved:
 
 
 class Unresolved(_Text):
-    """There are none, or they cannot be looked up."""
+    """The server's name has no addresses, or the look-up failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A server greeted us on this address, and the transport is as secure as the settings want it."""
+    """A server sent its INFO on this address, and the transport is as secure as the settings require."""
 
     address: Address
 
 
 class Subscribed(_Bare):
-    """The server let us in and has all our subscriptions."""
+    """The server accepted the log-in and all subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,15 @@ class ConnectionFailed:
 
 
 class Lost(ConnectionFailed):
-    """Over for a reason that may go away by itself."""
+    """The connection is over for a reason that may pass without an operator."""
 
 
 class Refused(ConnectionFailed):
-    """Over for a reason of `LOCKS_OUT`."""
+    """The connection is over for a reason of `LOCKS_OUT`."""
 
 
 class Barred(_Text):
-    """The server let us in but refuses some of our subscriptions. The connection stands: the others are served."""
+    """The server accepted the log-in but refuses some subscriptions. The connection serves the other ones."""
 
 
 class Quiet(_Bare):
@@ -103,25 +103,24 @@ class Quiet(_Bare):
 
 
 class Heard(_Bare):
-    """Bytes came after all."""
+    """Bytes came from a server that was SILENT."""
 
 
 class Due(_Bare):
-    """The pause is over, and it is our turn."""
+    """The pause is over, and the log-in gate lets this process try."""
 
 
 class Leave(_Bare):
-    """This process subscribes no more."""
+    """This process leaves the queue group and does not subscribe again."""
 
 
 class Close(_Bare):
-    """The end of it all."""
+    """This process needs no connection any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """Time has passed. `progress` grows while the server says something; `reading`: whether we would see bytes that
-    came."""
+    """Time has passed. `progress` grows with what the server sends; `reading`: whether this process reads its bytes."""
 
     progress: int
     reading: bool
@@ -137,7 +136,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Scouted:
-    """Whether a server would let us in, which was asked before the present one is left."""
+    """The result of `Scout`: whether the server accepted a second connection's log-in."""
 
     server: Server
     welcome: bool
@@ -145,7 +144,7 @@ class Scouted:
 
 @dataclass(frozen=True, slots=True)
 class Reconfigured:
-    """Other servers, or other credentials. `move`: they matter to a connection that serves, too."""
+    """A reload brought other servers or credentials. `move`: a connection that serves must be made anew, too."""
 
     servers: tuple[Server, ...]
     move: bool = True
@@ -161,38 +160,38 @@ Event = (
 
 
 class Resolve(_OfServer):
-    """Look up the addresses of a server's name: `Resolved` or `Unresolved`."""
+    """Look up the addresses of a server's name. Ends with `Resolved` or `Unresolved`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Connect to the first of these addresses that answers, and seal the transport: `Sealed`, `Lost` or `Refused`."""
+    """Connect to the first address that answers, with TLS if required. Ends with `Sealed`, `Lost` or `Refused`."""
 
     server: Server
     addresses: tuple[Address, ...]
 
 
 class LogIn(_OfServer):
-    """Send credentials and subscriptions: `Subscribed`, `Lost` or `Refused`."""
+    """Send credentials and subscriptions. Ends with `Subscribed`, `Barred`, `Lost` or `Refused`."""
 
 
 class Ping(_Bare):
-    """Ask the server for a sign of life."""
+    """Send the server a PING."""
 
 
 class Scout(_OfServer):
-    """See whether another server lets us in, beside the connection that there is: `Scouted`."""
+    """Log in at another server with a second connection. Ends with `Scouted`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Leave the queue group in order, then report `Lost` with the reason: the connection is to be made anew."""
+    """Leave the queue group in order, then report `Lost` with the reason. A new connection follows."""
 
     reason: Reason
 
 
 class Drop(_Bare):
-    """Throw away socket and client, and whatever was under way with them."""
+    """Close the socket and drop the client, with any step of theirs that is under way."""
 
 
 Command = Resolve | Open | LogIn | Ping | Scout | Move | Drop
@@ -225,13 +224,13 @@ TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
     **{(state, Due): _S.RESOLVING for state in PAUSING},
     **{(state, Close): _S.CLOSED for state in ConnectionState},
 }
-"""`(state, event) -> state`. What is not here cannot happen; other events of `Event` change no state by themselves.
+"""`(state, event) -> state`. A step that is not here is illegal. Events of `Event` that are in no row change no state.
 
-In LOCKED_OUT there is a connection only after `Barred`; `Leave`, `Lost` and `Refused` come only then."""
+In LOCKED_OUT a connection exists only after `Barred`; `Leave`, `Lost` and `Refused` come only then."""
 
 
 class IllegalTransition(AssertionError):
-    """An event in a state that it cannot come in: a mistake of ours."""
+    """An event in a state in which the table has no step for it: a programming error."""
 
     def __init__(self, state: ConnectionState, event: type) -> None:
         super().__init__(f"{event.__name__} in the state {state.name}")

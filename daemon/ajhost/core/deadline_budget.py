@@ -5,7 +5,7 @@ fraction, and `tried` to the time of the same clock just before the call. So *he
 does not depend on the difference between the clocks. *header - now* is right even if the request was on its way for
 long, provided that the clocks agree.
 
-`roles/worker/deadline_enforcement.py` keeps the time; for a worker that hangs `roles/supervisor/overdue_answers.py`.
+`roles/worker/deadline_enforcement.py` enforces it; for a hanging worker, `roles/supervisor/overdue_answers.py` does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ajhost.core.timings import SKEW_PLAUSIBLE
 from ajhost.protocol.timestamps import SECOND
 
 LONGEST_NS = 366 * 86_400 * SECOND
-"""No request has longer, whatever its header says: a later deadline in a ledger is a stray write."""
+"""The longest budget of a request, whatever its header says. A later deadline in a ledger is a stray write."""
 
 
 Budget = tuple[float, float]
@@ -33,7 +33,7 @@ def budget(
     margin: float,
     ahead: float,
 ) -> Budget:
-    """The deadline of a request received at `now_wall_ns` (Unix ns) and `now_mono` (s).
+    """Returns the deadline of a request received at `now_wall_ns` (Unix ns) and `now_mono` (s).
 
     The time left is the smaller of *header - now* and *header - tried*, less `margin`, at most `timeout`. The first is
     too short if this clock is ahead, and right if the request was late. The second is too long by the request's time on

@@ -1,8 +1,8 @@
-"""The fleet: which worker processes there should be, as a state machine without I/O.
+"""The fleet: decides for the supervisor which worker processes there should be, as a state machine without I/O.
 
-Events go in with the time (`handle(event, now)`), commands come out, and the supervisor executes them. The policy: each
-slot has one serving worker of the current generation; a replacement serves before the old worker leaves; a failure of
-one slot never stops another.
+`handle(event, now)` takes an event and returns commands, which the supervisor executes. The policy: each slot has one
+serving worker of the current generation; a replacement serves before the old worker leaves; a failure of one slot never
+stops another.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from ajhost.core.timings import HUNG_REPLACED_AFTER
 
 
 class WorkerState(Enum):
-    """Where a worker stands for the fleet. One whose process is gone has no state: it is no member any more."""
+    """The state of a worker as the fleet knows it. A worker whose process has ended is no member and has no state."""
 
-    #: Ordered, forked, or connecting.
+    #: The worker is ordered, forked, or connecting.
     STARTING = "starting"
-    #: It has subscribed.
+    #: The worker has subscribed.
     SERVING = "serving"
-    #: Its heartbeat is stale. The supervisor keeps its deadlines and takes over its connection.
+    #: The worker hangs. The supervisor keeps its deadlines and takes over its connection.
     HUNG = "hung"
-    #: Told to leave the queue group, finish what it holds, and end.
+    #: The worker was told to leave the queue group, finish what it holds, and end.
     LEAVING = "leaving"
-    #: As SERVING, but out of the queue group: an operator drains the host.
+    #: As SERVING, but the worker is out of the queue group, since an operator drains the host.
     DRAINED = "drained"
 
 
 _STATES = tuple(WorkerState)
 IN_PLACE = (WorkerState.SERVING, WorkerState.DRAINED)
-"""States of a worker that is all that its slot needs."""
+"""States in which a worker needs no replacement."""
 
 
 def state_number(state: WorkerState) -> int:
-    """The number by which a worker's ledger tells its state; 0 is none."""
+    """Returns the number of a state for the word `WORKER_STATE`; 0 would be no state."""
     return _STATES.index(state) + 1
 
 
 def state_of(number: int) -> WorkerState | None:
-    """The state of that number; None for none, or a stray write."""
+    """Returns the state of a number; None for 0 or a stray write."""
     return _STATES[number - 1] if 0 < number <= len(_STATES) else None
 
 
@@ -50,7 +50,7 @@ def state_of(number: int) -> WorkerState | None:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """There are to be `count` slots of `generation`: at a start, a reload, or when a dead template was replaced."""
+    """`count` slots of `generation` are wanted: at a start, a reload, or when a dead template was replaced."""
 
     generation: int
     count: int
@@ -66,15 +66,15 @@ class Ready(_OfWorker):
 
 
 class Left(_OfWorker):
-    """A worker is out of the queue group, or never was in it, as it was told."""
+    """A worker that was told so has left the queue group, or never joined it."""
 
 
 class Died(_OfWorker):
-    """A worker's process is gone, or could not be started."""
+    """A worker's process has ended, or could not be started."""
 
 
 class Hung(_OfWorker):
-    """A worker hangs."""
+    """The supervisor found that a worker hangs."""
 
 
 class HangEnded(_OfWorker):
@@ -82,9 +82,9 @@ class HangEnded(_OfWorker):
 
 
 class Recycle(_OfWorker):
-    """A worker is to be replaced in order: a thread is stuck, or it has served its tasks, or uses too much memory.
+    """A worker is to be replaced in order: a thread is stuck, `max_tasks` is reached, or it uses too much memory.
 
-    Ignored before the worker has served: its replacement would be in the same state, and so would every next one.
+    Ignored before the worker has served: its replacement would need one as well, and so on without end.
     """
 
 
@@ -95,7 +95,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """An operator takes the host out of the queue group. It stays up, new workers as well, until `Resume`."""
+    """An operator takes the host out of the queue group until `Resume`. Workers stay up, and new ones do not join."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ Event = Scale | Ready | Left | Died | Hung | HangEnded | Recycle | Tick | Drain 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Start a worker. The serial is the fleet's name for it; `joins`: whether it is to be in the queue group."""
+    """Start a worker with a new serial. `joins`: whether it is to join the queue group."""
 
     serial: int
     slot: int
@@ -126,7 +126,7 @@ class Spawn:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Tell a worker to leave the queue group, finish and end. `stop`: the whole host stops."""
+    """Tell a worker to leave the queue group, finish its tasks and end. `stop`: the whole host stops."""
 
     serial: int
     stop: bool
@@ -134,7 +134,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class SetMembership:
-    """Tell a worker to be in the queue group, or out of it: it reports `Ready` or `Left`."""
+    """Tell a worker to join the queue group, or to leave it. It reports `Ready` or `Left`."""
 
     serial: int
     joins: bool
@@ -158,12 +158,12 @@ TRANSITIONS: dict[tuple[WorkerState, type[Event | Command]], WorkerState | None]
     **{(state, Leave): _S.LEAVING for state in (_S.STARTING, _S.SERVING, _S.DRAINED, _S.HUNG)},
     **{(state, Died): None for state in WorkerState},
 }
-"""`(state, event) -> state`; None: gone. Of what a worker or the liveness monitor reports, what is not here changes
-nothing: it comes late, from a worker that is told to leave meanwhile, say. What the fleet commands must be here."""
+"""`(state, event) -> state`; None: gone. A report of a worker or of the liveness monitor that is not here changes
+nothing: it is late, for instance from a worker that was told to leave meanwhile. A command must have a row here."""
 
 
 _REPLACEABLE = (*IN_PLACE, WorkerState.STARTING)
-"""States of a worker that leaves when another is in its place."""
+"""States in which a worker is told to leave once its replacement serves."""
 
 
 class IllegalTransition(AssertionError):
@@ -185,16 +185,16 @@ class Member:
     hung_at: float | None = None
     to_recycle: bool = False
     joins: bool = True
-    """Whether it was last told to be in the queue group."""
+    """Whether the last order was to be in the queue group."""
     outside: bool = False
-    """Whether it is known to be out of the queue group."""
+    """Whether the worker is known to be out of the queue group."""
     runs: bool = True
-    """While it leaves: whether any task of its own is running. What only waits with it is for others to run."""
+    """While the worker leaves: whether it runs a task. Other workers run what only waits in its ledger."""
 
 
 @dataclass(slots=True)
 class Fleet:
-    """The state machine. `next_serial` makes names that are unique over all starts."""
+    """The state machine. `next_serial`: the next number that no process of any start has had."""
 
     next_serial: int
     members: dict[int, Member] = field(default_factory=dict)
@@ -205,7 +205,7 @@ class Fleet:
     _backoffs: dict[int, RespawnBackoff] = field(default_factory=lambda: defaultdict(RespawnBackoff))
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Takes an event at `now` (s); returns the commands that follow from it."""
+        """Takes an event at `now` (s). Returns the commands that follow from it."""
         match event:
             case Scale(generation, count):
                 self.generation, self.count = generation, count
@@ -231,20 +231,20 @@ class Fleet:
         return self._stop() if self.stopping else self._reconcile(now)
 
     def serving(self) -> int:
-        """How many workers are in the queue group."""
+        """Returns how many workers are in the queue group."""
         return sum(m.state is WorkerState.SERVING for m in self.members.values())
 
     def in_place(self, generation: int | None = None) -> int:
-        """How many workers are what their slots need, of a generation or of all."""
+        """Returns how many workers, of one generation or of all, need no replacement by their state."""
         return sum(m.state in IN_PLACE and generation in (None, m.generation) for m in self.members.values())
 
     def complete(self) -> bool:
-        """Whether every slot has a worker of the current generation that is what it needs."""
+        """Whether every slot has a worker of the current generation that serves, or is drained."""
         current = [m for m in self.members.values() if m.generation == self.generation]
         return {m.slot for m in current if m.state in IN_PLACE} >= set(range(self.count))
 
     def uncovered(self) -> bool:
-        """Whether no worker is in the queue group, though the host is to be."""
+        """Whether no worker is in the queue group although the host does not drain."""
         return not self.draining and not self.serving()
 
     def withdrawn(self) -> bool:
@@ -262,7 +262,7 @@ class Fleet:
         member.hung_at = now if after is WorkerState.HUNG else None
         if after in IN_PLACE and member.ready_at is None:
             member.ready_at = now
-        if isinstance(event, HangEnded):  # nobody knows what it heard and said while it hung
+        if isinstance(event, HangEnded):  # its membership is unknown now: a drain gives its order again
             member.joins, member.outside = True, False
 
     def _stop(self) -> list[Command]:
@@ -283,7 +283,7 @@ class Fleet:
                 leaving = (m for m in here if m is not new and m.state in _REPLACEABLE)
                 commands.extend(self._tell_to_leave(old) for old in leaving)
             elif not fit and self._backoffs[slot].is_over(now):
-                # a slot that still serves is renewed one at a time, an empty one at once
+                # slots that still serve are renewed one at a time, an empty slot at once
                 serving = [m for m in here if m.state in IN_PLACE]
                 if serving and (starting or self._is_crowded(serving, here)):
                     continue
@@ -298,7 +298,7 @@ class Fleet:
         return commands
 
     def _set_memberships(self) -> list[Command]:
-        """Tells each worker that was told the contrary last; one that leaves is out of the group for good."""
+        """Orders each worker whose last order was the contrary, but none that leaves: it never rejoins."""
         joins, commands = not self.draining, list[Command]()
         for member in self.members.values():
             if member.joins is not joins and member.state is not WorkerState.LEAVING:
@@ -308,18 +308,19 @@ class Fleet:
         return commands
 
     def _is_crowded(self, serving: list[Member], here: list[Member]) -> bool:
-        """Whether a slot has a worker too many already, and the one that serves is only to be recycled.
+        """Whether a replacement has to wait: a worker of the slot still leaves, and the serving one is only recycled.
 
-        Those that leave finish their tasks, which may take long: one that is recycled over and over, for its memory,
-        would fill the machine with them. A new generation does not wait for those of the last. One that leaves and runs
-        nothing does not count: it waits for what others are to run for it, and they may be worn as well (`max_tasks`).
+        A leaving worker finishes its tasks, which may take long. A slot that is recycled over and over for its memory
+        would fill the machine with leaving workers. A new generation does not wait for those of the last one. A leaving
+        worker that runs nothing does not count: it waits until others have run its queued requests, and those may have
+        to be recycled as well (`max_tasks`).
         """
         recycled = all(m.generation == self.generation for m in serving)
         counted = [m for m in here if m.runs or m.state is not WorkerState.LEAVING]
         return recycled and len(counted) > len(serving)
 
     def _is_current(self, member: Member, now: float) -> bool:
-        """Whether a worker is, or is about to be, what its slot needs."""
+        """Whether a worker needs no replacement now: it serves with the current code, or is about to."""
         if member.generation != self.generation or member.to_recycle or member.state is WorkerState.LEAVING:
             return False
         if member.state is WorkerState.HUNG and member.hung_at is not None:
@@ -327,7 +328,7 @@ class Fleet:
         return True
 
     def take_serial(self) -> int:
-        """A serial for one more ledger."""
+        """Returns the serial for one more ledger."""
         serial = self.next_serial
         self.next_serial += 1
         return serial
@@ -340,7 +341,7 @@ class Fleet:
 
     @staticmethod
     def _tell_to_leave(member: Member, *, stop: bool = False) -> Leave:
-        """:raises IllegalTransition: it is told already: a mistake of ours."""
+        """:raises IllegalTransition: the worker was told already: a programming error."""
         after = TRANSITIONS.get((member.state, Leave))
         if after is None:
             raise IllegalTransition(member.state, Leave)

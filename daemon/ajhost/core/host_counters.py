@@ -1,4 +1,4 @@
-"""Counters since the supervisor's start, and a snapshot of the host, from which the metrics are made."""
+"""Counters since the supervisor's start, and the snapshot of the host from which `/metrics` is rendered."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ajhost.ledger.view import Entry, Ledger
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStats:
-    """The connections of a slot's processes to NATS, those that are gone included in the counts.
+    """The NATS connections of a slot's processes; the counts include those of dead processes.
 
-    `reason` says why it is not connected: the name of a `Reason` in lower case. `reconnects` are counted by the reason
-    for which the connection before had ended.
+    `reason` is why the slot is not connected: the name of a `Reason` in lower case. `reconnects` are counted by the
+    reason for which the previous connection had ended.
     """
 
     connected: bool = False
@@ -36,10 +36,10 @@ class ConnectionStats:
 
 @dataclass(slots=True)
 class Counters:
-    """What the supervisor counts, and the counts of dead workers.
+    """The supervisor's own counters, and the counters of dead workers.
 
-    `absorb` is called in the turn of the loop in which a dead worker is removed from the living ones, so no sum over
-    both ever decreases.
+    The supervisor calls `absorb` in the same turn of its loop in which it removes a dead worker from the living ones,
+    so no sum over both ever decreases.
     """
 
     deaths: int = 0
@@ -59,7 +59,7 @@ class Counters:
         self._dead_connections[ledger.slot] = before + ConnectionStats(False, *_connection_counts(ledger))
 
     def with_living(self, living: Iterable[Ledger]) -> dict[str, int]:
-        """The counts of all workers since the supervisor's start."""
+        """Returns the counts of all workers since the supervisor's start."""
         sums = self._dead.copy()
         for ledger in living:
             sums.update(counts_of(ledger))
@@ -71,9 +71,9 @@ class Counters:
         running: Mapping[str | None, int],
         waiting: Mapping[str | None, int],
     ) -> dict[str | None, int]:
-        """How many requests have come, by route: those that are answered, and those that run or wait.
+        """Returns how many requests came, by route: the answered ones, and those that run or wait.
 
-        They are looked at one after the other, and a request may be missed that is answered in between.
+        The sources are read one after the other, so a request that is answered in between may be missed.
         """
         return self.growing(
             "received",
@@ -84,17 +84,17 @@ class Counters:
         )
 
     def growing(self, name: str, counts: Mapping[str | None, int]) -> dict[str | None, int]:
-        """No number is less than the last time: Prometheus takes one that is less for a new beginning, at 0.
+        """Returns each count, or its highest value so far: Prometheus takes a lower one for a restart from 0.
 
-        Tasks that completed, or were terminated, are taken back whose reply the server refused, a moment after they
-        were counted: one that was shown in that moment stays in the number until others have ended so.
+        A task is counted as completed or terminated, and a moment later is taken back if the server refused its reply.
+        A scrape in that moment keeps its number until further tasks have reached it.
         """
         for route, count in counts.items():
             self._most[name, route] = max(count, self._most.get((name, route), 0))
         return {route: self._most[name, route] for route in counts}
 
     def connections(self, slots: int, living: Iterable[Ledger]) -> dict[int, ConnectionStats]:
-        """The connections of each slot that is configured."""
+        """Returns the connections of each configured slot."""
         sums = {slot: self._dead_connections.get(slot, ConnectionStats()) for slot in range(slots)}
         for ledger in living:
             if ledger.slot in sums:
@@ -104,11 +104,11 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class HostStats:
-    """One look at a host.
+    """A snapshot of a host.
 
-    `counts` are those of `COUNTERS`; `faults` count by the job of supervision that failed; `connections` are by slot,
-    or `supervisor`; `workers` counts by state; `resident` is bytes by slot; `routes` and all after it are
-    by route, None for requests without one.
+    `counts` are those of `COUNTERS`; `faults` counts by the supervisor's job that failed; `connections` are by slot, or
+    `supervisor`; `workers` counts by state; `resident` is bytes by slot; `routes` and all after it are by route, None
+    for requests without one.
     """
 
     ready: bool
@@ -135,12 +135,12 @@ class HostStats:
 
 
 def counts_of(ledger: Ledger) -> dict[str, int]:
-    """The counters in a ledger's header, by name."""
+    """Returns the counters of a ledger's header, by name."""
     return {name: ledger.words[word] for name, word in COUNTERS.items()}
 
 
 def connection_stats(ledger: Ledger) -> ConnectionStats:
-    """The connection of a living process."""
+    """Returns the connection of a living process."""
     status = ledger.connection()
     reason = "" if status.subscribed else status.reason.name.lower()
     return ConnectionStats(status.subscribed, *_connection_counts(ledger), reason)
@@ -153,20 +153,20 @@ def _connection_counts(ledger: Ledger) -> tuple[Mapping[str, int], int]:
 
 @dataclass(slots=True)
 class Held:
-    """The requests that a ledger holds: by route, those that run, and those that wait for somebody who starts them.
+    """The requests of a ledger, by route: those that run, and those that wait for a worker to start them.
 
-    The route of one that waits is None until it has been read.
+    The route of a waiting request is None until its frame has been parsed.
     """
 
     started: list[Entry] = field(default_factory=list)
     running: Counter[str | None] = field(default_factory=Counter)
     waiting: Counter[str | None] = field(default_factory=Counter)
     left: int = 0
-    """All that have no answer yet, or one that has not left."""
+    """Requests without an answer, and those whose answer has not left."""
 
 
 def held_in(ledger: Ledger, routes: Sequence[str] = ()) -> Held:
-    """Looks once at each entry of a ledger; `routes` are those of its generation."""
+    """Counts the entries of a ledger; `routes` are those of its generation."""
     held = Held()
     for entry in ledger.used():
         state = entry.state

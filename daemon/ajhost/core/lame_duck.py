@@ -1,6 +1,6 @@
-"""A server in lame duck mode: it is about to stop, and is left once another server has let this process in.
+"""Lame duck mode: the server is about to stop. A process leaves it once another server has accepted its log-in.
 
-A second connection tries the others one after the other meanwhile (`adapters/nats/connect_attempts.py`, `scout`).
+A second connection tries the other servers one by one meanwhile (`adapters/nats/connect_attempts.py`, `scout`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from ajhost.core.timings import SCOUT_INTERVAL
 
 
 class LameDuck:
-    """Which server is tried next, and when, while the present one is about to stop."""
+    """Chooses the next server to try, and the time, while the present one is about to stop."""
 
     def __init__(self, pool: ServerPool) -> None:
         self._pool = pool
@@ -19,12 +19,12 @@ class LameDuck:
         self._announced = self._scouting = False
 
     def announced(self) -> None:
-        """The present server says that it is about to stop."""
+        """Takes note that the present server is about to stop."""
         if not self._announced:
             self._announced, self._others = True, []
 
     def forget(self) -> None:
-        """There is another connection from now on."""
+        """Forgets the announcement: another connection is made."""
         self._announced = self._scouting = False
 
     def is_due(self, now: float) -> bool:
@@ -32,7 +32,7 @@ class LameDuck:
         return self._announced and not self._scouting and now >= self._next_at
 
     def next_to_scout(self, present: Server, now: float) -> Server | None:
-        """The server that is tried; `scouted` is told what came of it. None: there is no other."""
+        """Returns the server to try next, whose result goes to `scouted`; None if there is no other server."""
         self._others = self._others or self._pool.others(present, now)
         if not self._others:
             self._next_at = now + SCOUT_INTERVAL
@@ -41,7 +41,7 @@ class LameDuck:
         return self._others.pop(0)
 
     def scouted(self, welcome: bool, now: float) -> bool:
-        """Whether the present server is left for the one that was tried."""
+        """Takes the result of a try. Returns whether to leave the present server for the one that was tried."""
         if not self._scouting:
             return False
         self._scouting = False

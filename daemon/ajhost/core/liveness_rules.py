@@ -1,8 +1,8 @@
 """Decides whether a worker is alive, hangs, or has recovered. Without I/O; nothing else decides it.
 
-A worker is alive when its loop turns (heartbeats), when it reads its connection, and when it is in the queue group
-although it could be. If one sign is missing for too long, the worker hangs: what it has not started runs elsewhere,
-and the supervisor kills it when the first deadline of what it runs has passed by the kill grace.
+A worker is alive when its loop turns (heartbeats), when it reads its connection, and when it is in the queue group if
+it could be. A worker without one of these signs for too long hangs: its waiting requests run elsewhere, and it is
+killed when the first deadline of what it runs is over by the kill grace.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STARVED_NS = nanoseconds(STARVED)
 STALLED_NS = nanoseconds(STALLED_LIMIT)
 UNREAD_NS = nanoseconds(UNREAD_LIMIT)
 UNREAD_BEATS = 3
-"""Heartbeats for which bytes must have waited besides: each is a turn of the loop, which could have read them."""
+"""Bytes must also have waited for so many heartbeats: each is a turn of the loop, which could have read them."""
 UNSUBSCRIBED_NS = nanoseconds(UNSUBSCRIBED_LIMIT)
 STARVED_TAKEOVER_NS = nanoseconds(STARVED_TAKEOVER_INTERVAL)
 
@@ -45,7 +45,7 @@ class Verdict(Enum):
 
 
 class LifeSign(Enum):
-    """The sign of life that is missing."""
+    """A sign of life, with the text that says that it is missing."""
 
     HEARTBEAT = "no heartbeat"
     READING = "it does not read its connection"
@@ -54,37 +54,37 @@ class LifeSign(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one check has seen of a worker; times in nanoseconds."""
+    """The findings of one check of a worker; times in nanoseconds."""
 
     age: int
-    """Since its last heartbeat."""
+    """Time since the last heartbeat."""
     patience: int = STALE_NS
-    """The age of a heartbeat from which on it hangs."""
+    """The age of a heartbeat beyond which the worker hangs."""
     starved: int = 0
-    """The part of `age` in which it wanted a CPU and had none."""
+    """The part of `age` in which the worker was runnable and had no CPU."""
     unseen: int = 0
-    """The part of `age` in which nobody looked, as the supervisor was held up itself."""
+    """The part of `age` in which the supervisor made no check, since it was delayed itself."""
     stalled: int = 0
-    """For how long it has neither beaten nor begun a task, while the observer ran."""
+    """Time without a heartbeat and without the start of a task, as far as the supervisor ran."""
     unread: int = 0
-    """For how long bytes wait in its connection, none of which it reads."""
+    """Time in which bytes have waited in the connection and the worker has read none."""
     unread_beats: int = 0
-    """Its heartbeats in that time."""
+    """Heartbeats in that time."""
     unsubscribed: int = 0
-    """For how long it is out of the queue group while it could be in it."""
+    """Time out of the queue group although the worker could be in it."""
     hung: bool = False
-    """It was found to hang at an earlier check."""
+    """An earlier check found that the worker hangs."""
     reconnected: bool = False
-    """It hung on an earlier connection than its present one."""
+    """The worker hung on an earlier connection than its present one."""
     subscribed: bool = True
-    """It is in the queue group, on a connection that nobody took from it."""
+    """The worker is in the queue group, on a connection that the supervisor has not taken over."""
     left: int = 0
-    """Until it is killed, if it hangs."""
+    """Time until the worker is killed if it hangs."""
 
 
 def missing(seen: Observation) -> LifeSign | None:
-    """The sign of life that is missing for too long."""
-    # a worker that is interrupted over and over needs more CPU time for a turn of its loop
+    """Returns the sign of life that has been missing for too long, if any."""
+    # a worker that is preempted over and over needs more CPU time for a turn of its loop
     patience = seen.patience if seen.starved < STARVED_NS else max(seen.patience, LONGEST_STALE_NS)
     if seen.age - seen.starved - seen.unseen > patience:
         return LifeSign.HEARTBEAT
@@ -98,7 +98,7 @@ def missing(seen: Observation) -> LifeSign | None:
 
 
 def judge(seen: Observation) -> Verdict:
-    """The verdict on a worker."""
+    """Returns the verdict on a worker."""
     if missing(seen) is None:
         if seen.hung:
             return Verdict.HANG_ENDED if seen.subscribed else Verdict.HUNG
@@ -109,9 +109,9 @@ def judge(seen: Observation) -> Verdict:
 
 
 def may_take_over(seen: Observation, since_last: int) -> bool:
-    """Whether a worker that hangs is taken over now, `since_last` nanoseconds after the takeover before.
+    """Whether the supervisor takes over a hanging worker's connection now, `since_last` ns after the last takeover.
 
-    On a machine short of CPUs takeovers are apart from each other. But nobody waits for the end of another's hang: what
-    lies unread in the connection of this one has deadlines too, and nobody else can answer it.
+    On a machine short of CPUs takeovers are spaced out. But none waits until another worker's hang has ended: the
+    requests unread in this connection have deadlines, too, and only a takeover can answer them.
     """
     return seen.starved < STARVED_NS or since_last >= STARVED_TAKEOVER_NS

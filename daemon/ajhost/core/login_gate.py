@@ -1,8 +1,8 @@
 """Which process of a host may log in while the server refuses log-ins: one at a time, and all once one has succeeded.
 
-A wrong password locks every process of a host out at once. If each tried with pauses of its own, the server would be
-busy with log-ins that fail. So the processes share five words of the supervisor's ledger. A store of one may overwrite
-another's: then two try instead of one.
+A wrong password locks all processes of a host out at once. If each tried with pauses of its own, the server would be
+busy with log-ins that fail. So the processes share five words of the supervisor's ledger. Two stores at the same moment
+mean that two processes try instead of one.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ class LoginGate:
     def __init__(self, words: MutableSequence[int] | memoryview) -> None:
         self._words = words
         self._refused_ns = 0
-        """When this process was last refused."""
+        """When a server last refused this process."""
 
     def refused(self, now: float) -> None:
-        """A server has refused this process's log-in."""
+        """Shuts the gate: a server has refused this process's log-in."""
         self._refused_ns = ns = int(now * 1e9)
         if not self._words[SHUT_SINCE]:
             self._words[SHUT_SINCE] = ns
             self._words[NEXT_TURN] = ns + int(GATE_SPACING_FIRST * 1e9)
 
     def opened(self, now: float) -> None:
-        """A server has accepted this process's log-in."""
+        """Opens the gate: a server has accepted this process's log-in."""
         if self._words[SHUT_SINCE]:
             self._words[OPENED] = int(now * 1e9)
             self._words[SHUT_SINCE] = 0
 
     def opened_after(self, moment: float) -> bool:
-        """Whether another process has logged in since, and none was refused after it."""
+        """Whether another process has logged in after `moment`, and none was refused after that."""
         return not self._words[SHUT_SINCE] and self._words[OPENED] > int(moment * 1e9)
 
     def may_try(self, now: float) -> bool:
-        """Whether this process may try now: always while the gate is open, else if no other process has the turn."""
+        """Takes a turn. Returns whether this process may try now: always while the gate is open, else one at a time."""
         since, ns = self._words[SHUT_SINCE], int(now * 1e9)
         if not since:
             return True

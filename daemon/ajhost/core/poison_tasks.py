@@ -1,4 +1,4 @@
-"""What a task is told whose worker died: another try, or none once it has killed its limit of workers."""
+"""The outcome for a task whose worker died: another try, or none once the task has killed its limit of workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ajhost.protocol.outcome import Failed, Terminated
 from ajhost.protocol.reasons import FailureReason
 
 TASKS_REMEMBERED = 10_000
-"""How many tasks that have killed a worker are counted at once; those that did so last are kept."""
+"""How many tasks are counted at once: the last ones that have killed a worker."""
 
 
 class PoisonTasks:
@@ -21,11 +21,11 @@ class PoisonTasks:
         self.apply_generation(limits)
 
     def apply_generation(self, limits: Iterable[tuple[str, int]]) -> None:
-        """Takes a new generation's limits; the counts go on."""
+        """Takes a new generation's limits and keeps the counts."""
         self._limits = sorted(limits, key=lambda limit: -len(limit[0]))
 
     def outcome(self, entry: Entry, how: str) -> Failed | Terminated:
-        """The outcome for an entry that was STARTED when its worker died, `how` in words. Call it once for each."""
+        """Counts a death and returns the outcome for an entry that was STARTED then. `how`: the death in words."""
         text = FailureReason.WORKER_DIED.text(f"{how} while the task was running")
         limit = next((limit for route, limit in self._limits if entry.type.startswith(route)), 0)
         if not limit or not entry.id:

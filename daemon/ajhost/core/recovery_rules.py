@@ -1,4 +1,4 @@
-"""What becomes of the requests in the ledger of a process that cannot answer: a table over what is known of its time.
+"""What recovery does with each request in the ledger of a process that cannot answer: a table of states and facts.
 
 Every path of recovery asks the same question of each request: leave it, answer it, run it elsewhere, or wait for the
 server to confirm its reply? A worker that died or hangs, and a process of an earlier start, differ in four facts only.
@@ -15,28 +15,28 @@ from ajhost.ledger.view import Entry, Ledger
 
 
 class Fact(Flag):
-    """What differs from the usual case: a worker of this start has died, and all else lives."""
+    """A difference from the usual case, which is that a worker of this start died while all other processes live."""
 
-    #: The owner is only stopped, and goes on afterwards: what it has started remains its own.
+    #: The owner is only stopped, and continues afterwards: it keeps the requests that it has started.
     OWNER_STOPPED = auto()
-    #: The shared queue of its time is gone, and with it the tokens of what was QUEUED.
+    #: The owner's shared queue is gone, and with it the tokens of QUEUED requests.
     QUEUE_GONE = auto()
-    #: The supervisor of its time is dead. It may have revoked a request, and have died before its answer left.
+    #: The owner's supervisor is dead. It may have revoked a request and died before its answer left.
     SUPERVISOR_GONE = auto()
-    #: It is not certain that the server which was sent replies is still there and has read them.
+    #: The server to which the owner sent replies may have ended before it read them.
     SERVER_UNKNOWN = auto()
 
 
 class Disposition(Enum):
     """What recovery does with a request."""
 
-    #: Nothing: it is another process's, or settled.
+    #: Nothing: the request is settled, or another process answers it.
     LEAVE = auto()
-    #: It may have started: it is answered `worker died`.
+    #: The request may have started: the supervisor answers it `worker died`.
     ANSWER = auto()
-    #: It has not started: it runs elsewhere.
+    #: The request has not started: it runs elsewhere.
     REQUEUE = auto()
-    #: Its reply has left: it is settled when the server has certainly read it, and answered otherwise.
+    #: The reply has left: the request is settled if the server is known to have read it, and answered otherwise.
     CONFIRM = auto()
 
 
@@ -54,14 +54,14 @@ DISPOSITION: dict[State, tuple[tuple[Fact, Disposition], ...]] = {
     ),
     State.DAMAGED: ((Fact.OWNER_STOPPED, Disposition.LEAVE), (USUALLY, Disposition.ANSWER)),
 }
-"""For each state the first row whose fact is given. Before it: what is claimed, or revoked, is left; but of what a dead
-supervisor had revoked, all that may have started goes by the table."""
+"""For each state the first row whose fact is given. `disposition` leaves claimed and revoked requests before it looks
+here, except those that may have started and that a dead supervisor had revoked."""
 _WAITING = (State.RECEIVED, State.QUEUED)
 
 
 @dataclass(frozen=True, slots=True)
 class Recoverable:
-    """The requests of a ledger by what becomes of them; those that are left are in none."""
+    """The requests of a ledger by their `Disposition`, without those of LEAVE."""
 
     requeue: tuple[Entry, ...]
     answer: tuple[Entry, ...]
@@ -69,7 +69,7 @@ class Recoverable:
 
 
 def disposition(entry: Entry, facts: Fact = USUALLY) -> Disposition:
-    """What becomes of a request."""
+    """Returns what recovery does with a request."""
     waits = entry.state in _WAITING
     if waits and (entry.revoked or entry.claimed):
         return Disposition.LEAVE
@@ -79,7 +79,7 @@ def disposition(entry: Entry, facts: Fact = USUALLY) -> Disposition:
 
 
 def classify(ledger: Ledger, facts: Fact = USUALLY) -> Recoverable:
-    """Sorts the requests of a ledger."""
+    """Sorts the requests of a ledger by their disposition."""
     found: dict[Disposition, list[Entry]] = {each: [] for each in Disposition}
     for entry in ledger.used():
         found[disposition(entry, facts)].append(entry)
@@ -91,9 +91,9 @@ def classify(ledger: Ledger, facts: Fact = USUALLY) -> Recoverable:
 
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
-    """Entries whose deadline has passed, which are neither revoked nor claimed.
+    """Returns the entries whose deadline has passed and which are neither revoked nor claimed.
 
-    Without refusals that the kernel has taken: their deadline is early, for the case that the owner did not send them.
+    Leaves out refusals that the kernel has taken. Their deadline is early, in case the owner hangs with them unsent.
     """
     words = ledger.words
     # most entries are free or have time left, and reading two words costs less than copying an entry
@@ -114,9 +114,9 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
 
 
 def earliest_deadline(ledger: Ledger, now_ns: int) -> int | None:
-    """The first deadline among what runs, in monotonic nanoseconds.
+    """Returns the first deadline of the STARTED requests, in monotonic nanoseconds.
 
-    Later ones than any request has are passed over: a stray write would keep a process that hangs for ever.
+    Ignores deadlines later than any request can have: after a stray write a process that hangs would never be killed.
     """
     words, latest = ledger.words, now_ns + LONGEST_NS
     places = (FIRST + index * ENTRY_WORDS for index in ledger.touched())

@@ -1,6 +1,6 @@
-"""Retransmission of replies: each is kept until the server's PONG confirms it.
+"""Retransmission of replies: a process keeps each until the server's PONG confirms it.
 
-After a server's restart they are sent again with growing pauses, until requesters had time to reconnect.
+After a server's restart it sends replies again with growing pauses, until requesters had time to reconnect.
 """
 
 from __future__ import annotations
@@ -13,66 +13,66 @@ from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CONFIRMED_KEPT, REPEAT_PAUSES
 
 _KEPT_BYTES = 8 << 20
-"""Limit in bytes for unconfirmed replies, and for those that are repeated. The oldest are dropped first."""
+"""Limit in bytes for unconfirmed replies, and another one for replies to repeat. The oldest are dropped first."""
 _SETTLED_BYTES = 1 << 17
-"""The same for confirmed replies, `CONFIRMED_KEPT` after their PONG: enough for about a thousand of them."""
+"""Limit in bytes for confirmed replies, which are kept for `CONFIRMED_KEPT`: about a thousand of them fit."""
 
 Timed = tuple[float, bytes]
-"""A moment (s), and replies: when they were confirmed, or when they are due."""
+"""Replies, and when they are due (s)."""
 Batch = tuple[bytes, list[int]]
-"""Replies that were sent together, and their ledger entries, which are held until the server has confirmed them."""
+"""Replies that were sent together, and their ledger entries, which stay in use until the server has confirmed them."""
 
 
 class RetransmitBuffer:
-    """The replies that were handed to the kernel. Times are monotonic seconds.
+    """The replies that the kernel has taken and that may have to be sent again. Times are monotonic seconds.
 
-    A second answer is harmless (the router's inbox is one-shot and unique), a missing one is not.
+    A second answer is harmless, since the router's inbox is one-shot and unique. A missing one is not.
     """
 
     def __init__(self, restart_window: RestartWindow) -> None:
         self._restart_window = restart_window
         self._window_seen = restart_window.opened
-        """When the restart window began for which what was sent before is being repeated already."""
+        """The beginning of the last restart window whose earlier replies are being repeated already."""
         self._mark = 0
         self.unasked = 0
-        """How many entries were sent since the server was last asked with a PING."""
+        """How many entries were sent since the last PING."""
         self._unconfirmed: deque[tuple[int, bytes, list[int], float]] = deque()
-        """The mark with which the server is asked, replies, their entries, and when they were sent."""
+        """The mark of the PING that asks for them, the replies, their entries, and when they were sent."""
         self._held: list[int] = []
         self._settled: deque[tuple[float, bytes, float]] = deque()
-        """When the server confirmed them, replies, and when they were sent."""
+        """When the server confirmed them, the replies, and when they were sent."""
         self._size = self._settled_size = 0
         self._repeats: tuple[deque[Timed], ...] = tuple(deque() for _ in REPEAT_PAUSES)
         self._repeated_size = 0
 
     @property
     def unconfirmed(self) -> bool:
-        """Whether the server has not confirmed everything that was sent."""
+        """Whether the server has not confirmed every reply yet."""
         return bool(self._unconfirmed)
 
     @property
     def repeating(self) -> bool:
-        """Whether replies are still repeated, since their requesters may not have reconnected."""
+        """Whether replies are to be sent again, since their requesters may not have reconnected."""
         return any(self._repeats)
 
     @property
     def held(self) -> int:
-        """How many entries of confirmed replies are held, since their requesters may not have reconnected."""
+        """Returns how many entries of confirmed replies are held, since requesters may not have reconnected."""
         return len(self._held)
 
     def awaits_requesters(self, now: float) -> bool:
-        """Whether requesters may not have reconnected: an answer that is given now must be able to be repeated."""
+        """Whether requesters may not have reconnected, so that a reply of now has to be repeated."""
         return self._restart_window.is_open(now)
 
     @property
     def entries(self) -> Iterator[int]:
-        """The ledger entries of replies that the server has not confirmed."""
+        """Returns the ledger entries of replies that the server has not confirmed."""
         return chain.from_iterable(entries for _, _, entries, _ in self._unconfirmed)
 
     def sent(self, data: bytes, entries: list[int], now: float, repeated: bytes | None = None) -> list[int]:
-        """Records replies that the kernel has taken. Returns the entries of older ones that are dropped for room.
+        """Records replies that the kernel has taken. Returns the entries of older ones, which it drops for room.
 
-        `repeated`: those whose requesters may not be back; None for all.
+        `repeated`: the replies whose requesters may not have reconnected; None: all of them.
         """
         self._unconfirmed.append((self._mark, data, list(entries), now))
         self.unasked += len(entries)
@@ -89,7 +89,7 @@ class RetransmitBuffer:
         return dropped
 
     def next_mark(self) -> int | None:
-        """The mark for the next PING, whose PONG confirms all that was sent; None if that was asked already."""
+        """Returns the mark for the next PING, whose PONG confirms all that was sent; None if no PING is needed."""
         if not self._unconfirmed or self._unconfirmed[-1][0] != self._mark:
             return None
         self.unasked = 0
@@ -97,7 +97,7 @@ class RetransmitBuffer:
         return self._mark - 1
 
     def confirmed(self, mark: int, now: float) -> list[int]:
-        """The PONG for `mark` has come. Returns the entries that need not be held any more."""
+        """Takes the PONG for `mark`. Returns the entries that may be freed."""
         found: list[int] = []
         unconfirmed, settled, size = self._unconfirmed, self._settled, 0
         while unconfirmed and unconfirmed[0][0] <= mark:
@@ -116,9 +116,9 @@ class RetransmitBuffer:
         return found
 
     def refused(self, is_its: Callable[[int], bool], subject: bytes) -> tuple[int, bytes] | None:
-        """The server has read a reply, and did not take it: its entry, which is held no more, and its batch.
+        """Takes the refusal of a reply to `subject`. Returns its entry, which is no longer held, and its batch.
 
-        The server says so before the PONG that would confirm the batch.
+        The server sends its refusal before the PONG that would confirm the batch.
         """
         for _, data, entries, _ in self._unconfirmed:
             if subject in data:
@@ -128,16 +128,16 @@ class RetransmitBuffer:
         return None
 
     def release_due(self, now: float) -> list[int]:
-        """The held entries, once requesters must have reconnected."""
+        """Gives up the held entries if requesters have had time to reconnect, and returns them."""
         return [] if self.awaits_requesters(now) else self.release_held()
 
     def release_held(self) -> list[int]:
-        """The entries of confirmed replies, whether requesters have reconnected or not."""
+        """Gives up the entries of confirmed replies, and returns them."""
         found, self._held = self._held, []
         return found
 
     def release_oldest(self, *, last: bool) -> list[int]:
-        """Gives up waiting for PONGs, so that entries can be reused.
+        """Gives up entries without waiting for PONGs, so that they can be reused, and returns them.
 
         Keeps the newest batch unless `last`: a part of it may still be in this process's buffer.
         """
@@ -148,10 +148,10 @@ class RetransmitBuffer:
         return found
 
     def reconnected(self, now: float, away: float | None) -> list[Batch]:
-        """A new connection is there. Returns the batches that are sent again first.
+        """Takes a new connection. Returns the batches to send again before any other reply.
 
-        `away`: for how long there was no server, if requesters have to reconnect as well; None if it is the server of
-        before, which still has their subscriptions.
+        `away`: seconds without a server, if requesters have to reconnect as well; None if it is the same server, which
+        still has their subscriptions.
         """
         unsure = [(data, entries) for _, data, entries, _ in self._unconfirmed]
         if away is not None:
@@ -165,7 +165,7 @@ class RetransmitBuffer:
         return unsure
 
     def rewrite(self, change: Callable[[bytes], bytes]) -> None:
-        """Changes what is repeated: the present server takes less than the one of before."""
+        """Changes the replies to repeat, for a server whose `max_payload` is below the previous one's."""
         for queue in self._repeats:
             for index, (moment, data) in enumerate(queue):
                 changed = change(data)
@@ -173,7 +173,7 @@ class RetransmitBuffer:
                 queue[index] = moment, changed
 
     def due(self, now: float) -> list[bytes]:
-        """The replies that are to be repeated now. Call it a few times a second: it also forgets old ones."""
+        """Returns the replies to send again now. Call it a few times a second: it also forgets old ones."""
         self._forget(now)
         self._repeat_for_new_window(now)
         found: list[bytes] = []
@@ -187,7 +187,7 @@ class RetransmitBuffer:
         return found
 
     def _repeat_for_new_window(self, now: float) -> None:
-        """Another process found that requesters have to reconnect: what was just sent may have reached nobody."""
+        """Repeats recent replies if another process has opened a restart window: they may have reached no requester."""
         if self._restart_window.opened > self._window_seen and self._restart_window.is_open(now):
             self._window_seen = self._restart_window.opened
             opened = self._restart_window.asked_before(now)

@@ -1,13 +1,13 @@
-"""What became of the requests of each route: counters and histograms in shared memory, of one process and of all.
+"""The outcomes of each route's requests: counters and histograms in shared memory, of one process, and their sums.
 
-A file of statistics has one writer at a time. It outlives that: the next worker goes on counting where the last one
-stopped, so the sums over all files never go back, whoever dies. Every word is one aligned 8-byte store, as in a ledger.
+A file of statistics has one writer at a time, and outlives it. The next worker continues the counts of the last one, so
+no death of a process makes the sums over all files decrease. Every word is one aligned 8-byte store, as in a ledger.
 
     header   64 words: magic, layout, how many places there are, how many are in use
     places   160 words each: the route's name (length, then UTF-8), counters, histograms
 
-The first place is for requests without a route: malformed ones, and types that nobody serves. A request is counted when
-it is answered. How long tasks ran is kept apart for those that completed, so that one store counts both.
+The first place is for requests without a route: malformed ones, and types that no route serves. A request is counted
+when it is answered. Completed tasks have a histogram of running times of their own, so that one store counts both.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ BUCKETS = (
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
     2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0,
 )  # fmt: skip
-"""Upper bounds in seconds, included; one more bucket takes what is longer."""
+"""Upper bounds in seconds, included; one more bucket counts longer times."""
 
 _MAGIC = int.from_bytes(b"ajhostS\n", "big")
 _LAYOUT = 2
 _HEADER_WORDS = 64
 _PLACE_WORDS = 160
 MOST_PLACES = 4096
-"""Of routes in one file."""
+"""How many routes fit into one file."""
 _MAX_NAME = 31 * 8
 _ROOM_FOR_REASONS = 16
 
@@ -49,22 +49,22 @@ _COMPLETED = _WAITING + len(BUCKETS) + 1
 _NOT_COMPLETED = _COMPLETED + len(BUCKETS) + 1
 _SHORT = BUCKETS[0]
 _COUNTERS = _TERMINATED
-"""Where a place's numbers begin, which are all added up."""
+"""The first number of a place; from here on all are added up over files."""
 _NUMBERS = _PLACE_WORDS - _COUNTERS
 assert _NOT_COMPLETED + len(BUCKETS) + 1 <= _PLACE_WORDS
 assert len(REASONS) <= _ROOM_FOR_REASONS
 
 _LARGEST = 1 << 48
 _LONGEST = 1e12
-"""Seconds. More than that, of either, is a stray write; sums over the files of a host fit into 64 bits, as JSON has
-them."""
+"""Limits of a counter, and of a time in seconds. A larger one is a stray write. Sums over a host's files fit into 64
+bits, as in JSON."""
 _MICROSECONDS = 1e6
 _FLOAT = struct.Struct("=d")
 _REASON_INDEX = {reason: index for index, reason in enumerate(REASONS)}
 
 
 TaskTimes = tuple[int, float, float]
-"""A task that had begun: its route, and for how many seconds it waited and ran. A plain tuple, since it is made for
+"""A task that had started: its route, and for how many seconds it waited and ran. A plain tuple, since one is made for
 every task."""
 _route_of = itemgetter(0)
 
@@ -78,12 +78,12 @@ class NoPlace(StatsError):
 
 
 def file_size(places: int) -> int:
-    """Bytes of a file for so many routes; the place without a route comes on top."""
+    """Returns the bytes of a file for so many routes, and for requests without one."""
     return (_HEADER_WORDS + (places + 1) * _PLACE_WORDS) * 8
 
 
 class StatsWriter:
-    """Counts for one process. Routes are named by their number in the order given; `NO_ROUTE` is none of them.
+    """The counts of one process. A route is its number in the given order; `NO_ROUTE` stands for requests without one.
 
     :raises StatsError: when the buffer holds something else; `NoPlace` when no place is left for a route.
     """
@@ -93,7 +93,7 @@ class StatsWriter:
     NO_ROUTE = -1
 
     def __init__(self, buffer: memoryview, routes: Sequence[str]) -> None:
-        """A buffer of zeros becomes an empty file; one that was in use is gone on with."""
+        """Makes an empty file of a buffer of zeros, and continues one that was in use."""
         whole = buffer[: len(buffer) // 8 * 8]
         self._words, times = words, _ = whole.cast("Q"), whole.cast("d")
         places = (len(words) - _HEADER_WORDS) // _PLACE_WORDS
@@ -112,10 +112,10 @@ class StatsWriter:
         self._places = [
             (words[at : at + _PLACE_WORDS], times[at : at + _PLACE_WORDS]) for at in map(_place, numbers)
         ]
-        """Of each route its place, as integers and as floating-point numbers."""
+        """Each route's place, as integers and as floating-point numbers."""
 
     def _drop_wild_numbers(self, times: memoryview[float]) -> None:
-        """A stray write may have left a number that one more would not fit into."""
+        """Sets numbers to 0 that a stray write has left and that one more would not fit into."""
         words = self._words
         for place in map(_place, range(words[3])):
             for at in range(place + _COUNTERS, place + _PLACE_WORDS):
@@ -136,13 +136,13 @@ class StatsWriter:
         words[3] = index + 1
         return index
 
-    # A stray write may leave a number that one more does not fit into (ValueError). That costs counts, and no answer.
+    # One more does not fit into a number that a stray write has left (ValueError): the count is lost, and no answer.
 
     def completed(self, tasks: Sequence[TaskTimes]) -> float:
-        """Results of tasks were answered, at least one. Returns for how many seconds they ran, added up.
+        """Counts at least one task that was answered with a result. Returns the sum of their running times (s).
 
-        The tasks of a route are added up by built-in functions before anything is stored: a loop over them, or a store
-        for each, costs more.
+        Built-in functions add up the tasks of a route before anything is stored: a Python loop, or a store for each
+        task, costs more.
         """
         if len(tasks) == 1:  # the usual case, without a further call
             [(route, waited, ran)] = tasks
@@ -179,23 +179,23 @@ class StatsWriter:
             return
 
     def terminated(self, route: int, waited: float, ran: float) -> None:
-        """A task was answered so that it is not tried again."""
+        """Counts a task whose answer says that it is not to be tried again."""
         self._count(route, _TERMINATED)
         self._observe(route, waited, ran)
 
     def failed(self, route: int, reason: str, waited: float, ran: float) -> None:
-        """A task that had started was answered with an error."""
+        """Counts a started task that was answered with an error."""
         self._count(route, _FAILED + _REASON_INDEX[reason])
         self._observe(route, waited, ran)
 
     def refused(self, route: int, reason: str) -> None:
-        """A request was answered with an error without having started."""
+        """Counts a request that was answered with an error before it started."""
         self._count(route, _REFUSED + _REASON_INDEX[reason])
 
     def take_back(self, route: int, reason: str | None, ran: float, *, completed: bool) -> None:
-        """A task was counted as completed, else as terminated: it failed for `reason`, or was terminated after all.
+        """Corrects a task that was counted as completed, else as terminated: it failed for `reason`; None: terminated.
 
-        `ran` may be a little more than what was counted, so the next shorter time that was counted is taken.
+        `ran` may be a little longer than the counted time, so the next shorter bucket with a count is taken.
         """
         if completed:
             words, _ = self._places[route]
@@ -225,18 +225,18 @@ class StatsWriter:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """`counts` by bucket, the last one for what is longer than all; `total` in seconds."""
+    """A histogram of times: `counts` by bucket, the last one for longer times than every bound; `total` in seconds."""
 
     counts: tuple[int, ...]
     total: float
 
     @property
     def count(self) -> int:
-        """How many were observed."""
+        """Returns how many times were observed."""
         return sum(self.counts)
 
     def cumulative(self) -> list[tuple[str, int]]:
-        """Upper bound as text and how many are not longer, as Prometheus has it; the last bound is `+Inf`."""
+        """Returns upper bounds as text and the counts of times up to them, as Prometheus has it; the last is `+Inf`."""
         found, so_far = [], 0
         for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
             so_far += count
@@ -244,9 +244,9 @@ class Histogram:
         return found
 
     def quantile(self, share: float) -> float | None:
-        """The seconds within which this share was done, between the bounds of its bucket; None without any.
+        """Returns the time (s) within which this share lies, interpolated in its bucket; None for an empty histogram.
 
-        As `histogram_quantile` of Prometheus: evenly spread within a bucket, the last bound for what is longer.
+        As `histogram_quantile` of Prometheus: evenly spread within a bucket, the last bound for longer times.
         """
         rank, so_far, lower = share * self.count, 0, 0.0
         if not self.count:
@@ -268,7 +268,7 @@ class RouteStats:
         return RouteStats(tuple(a + b for a, b in zip(self.numbers, other.numbers, strict=True)))
 
     def since(self, earlier: RouteStats) -> RouteStats:
-        """What came on top of an earlier state."""
+        """Returns what was added since an earlier state."""
         return RouteStats(tuple(max(a - b, 0) for a, b in zip(self.numbers, earlier.numbers, strict=True)))
 
     @property
@@ -278,7 +278,7 @@ class RouteStats:
 
     @property
     def terminated(self) -> int:
-        """Tasks answered so that they are not tried again."""
+        """Tasks whose answer says that they are not to be tried again."""
         return self.numbers[_TERMINATED - _COUNTERS]
 
     @property
@@ -319,12 +319,12 @@ class RouteStats:
 
 
 def header_size() -> int:
-    """Bytes of which `used_size` needs no more."""
+    """Returns the bytes of a file that `used_size` needs."""
     return _HEADER_WORDS * 8
 
 
 def used_size(header: bytes) -> int:
-    """How many bytes of a file are in use. Raises StatsError for what is no file of statistics."""
+    """Returns how many bytes of a file are in use. Raises StatsError if it is no file of statistics."""
     if len(header) < header_size():
         raise StatsError("shorter than a header")
     words = memoryview(header[: header_size()]).cast("Q")
@@ -334,10 +334,10 @@ def used_size(header: bytes) -> int:
 
 
 def read(data: bytes) -> dict[str | None, RouteStats]:
-    """The numbers of one file by route; None for requests without one. Raises StatsError.
+    """Returns the numbers of one file by route; None for requests without one. Raises StatsError.
 
-    A wild byte cannot be told from a number, but no content makes this fail otherwise, or gives a number beyond those
-    that are counted.
+    A stray write cannot be told from a count. But no content raises another exception, or gives a number beyond the
+    limits.
     """
     used_size(data)
     words = memoryview(data[: len(data) // 8 * 8]).cast("Q")
@@ -353,7 +353,7 @@ def read(data: bytes) -> dict[str | None, RouteStats]:
 
 
 def add_up(files: Iterable[Mapping[str | None, RouteStats]]) -> dict[str | None, RouteStats]:
-    """The sum over several files."""
+    """Returns the sums over several files."""
     sums: dict[str | None, RouteStats] = {}
     for file in files:
         for route, stats in file.items():
@@ -367,13 +367,13 @@ def _seconds(word: int) -> float:
 
 
 def _microseconds(word: int) -> int:
-    """Of a sum of times; a stray write may have left anything."""
+    """Returns a sum of times in microseconds; 0 for one that a stray write has left."""
     seconds = _seconds(word)
     return int(seconds * _MICROSECONDS) if 0 <= seconds < _LONGEST else 0
 
 
 def clip(route: str) -> str:
-    """A route as a place can hold it."""
+    """Returns a route, cut to the bytes that a place can hold."""
     return route.encode()[:_MAX_NAME].decode(errors="ignore")
 
 

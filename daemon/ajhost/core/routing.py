@@ -1,8 +1,8 @@
 """Which configured handler serves a task.
 
 The router picks a route by its own registrations and sends the task on that route's subject (asyncjobs v0.3.0,
-mux.go). The host may be configured more finely: it may serve `email:new` and `email:` apart where the router knows
-only `email`. So the task's type decides, within what the subject already decided.
+mux.go). The host may have finer routes: `email:new` and `email:` apart where the router knows only `email`. So the
+task's type decides, but never in favour of a shorter route than the subject's.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Routes:
         self._found: dict[tuple[str, str], str | None] = {}
 
     def match(self, subject_route: str, task_type: str) -> str | None:
-        """The configured route that serves a task of `task_type` asked for as `subject_route`, or None.
+        """Returns the configured route for a task of `task_type` that came on the subject of `subject_route`, or None.
 
-        The exact type, else the longest route that the type begins with (the catch-all is a beginning of every type).
-        If the route that was asked for is configured, the answer is never a shorter one.
+        This is the exact type, else the longest route that the type begins with (every type begins with the catch-all).
+        If `subject_route` is configured, no shorter route is returned.
         """
         key = (subject_route, task_type)
         try:

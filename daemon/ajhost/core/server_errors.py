@@ -1,4 +1,4 @@
-"""What a NATS server means by `-ERR`, and what an operator has to do. Source: nats-server, server/errors.go."""
+"""The meaning of a NATS server's `-ERR`, and what an operator has to do. Source: nats-server, server/errors.go."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SUBSCRIPTIONS = re.compile(r"maximum subscriptions exceeded", re.IGNORECASE)
 class Violation:
     """A permission that this host's user lacks: to `publish` or to `subscribe` to `subject`.
 
-    Without a subject it is a limit on the number of subscriptions that is reached.
+    Without a subject the user has reached its limit of subscriptions.
     """
 
     operation: str
@@ -49,13 +49,13 @@ class Violation:
                 "raise the limit of subscriptions of the host's user (a connection needs one for each route)"
             )
         if self.operation == "publish" and subject.count(".") > 1:
-            # an inbox: the rest of it is the requester's own
+            # an inbox: its rest differs for each requester
             subject = f"{subject.partition('.')[0]}.>"
         return f'grant the host\'s user the permission to {self.operation} to "{subject}"'
 
 
 def reason_of(text: str) -> Reason | None:
-    """Why the server ends a connection, by its `-ERR`; None for an error that ends none, or that is not known."""
+    """Returns why the server ends a connection, by its `-ERR`; None for an error that ends none or is unknown."""
     lowered = text.lower()
     for words, reason in _MEANINGS:
         if words in lowered:
@@ -64,7 +64,7 @@ def reason_of(text: str) -> Reason | None:
 
 
 def violation_of(text: str) -> Violation | None:
-    """The permission that is missing; None for another error."""
+    """Returns the missing permission that an `-ERR` names; None for another error."""
     found = _PERMISSION.search(text)
     if found is not None:
         return Violation("publish" if found[1].lower() == "publish" else "subscribe", found[2])

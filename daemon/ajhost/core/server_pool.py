@@ -1,7 +1,7 @@
-"""The servers of a connection: which one is tried next, and when.
+"""The servers of a connection: chooses which one to try next, and when.
 
-Configured servers come first. Discovered ones, which a server has named in its INFO, come after them, bounded in number
-and age: no list of dead addresses may keep a configured server from being tried.
+Configured servers come first. Discovered ones, which a server has named in its INFO, come after them. They are bounded
+in number and age, so that no list of dead addresses keeps a configured server from being tried.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from random import Random
 from ajhost.core.timings import DISCOVERED_FORGOTTEN
 
 MOST_DISCOVERED = 32
-"""Discovered servers that are kept; a super-cluster tells of some dozens at most."""
+"""How many discovered servers are kept; a super-cluster names some dozens at most."""
 MOST_ADDRESSES = 16
 """Addresses of one name that are tried at once."""
 
@@ -29,7 +29,7 @@ class Address:
 
     @property
     def is_v6(self) -> bool:
-        """Whether it is one of IPv6."""
+        """Whether the address is one of IPv6."""
         return ":" in self.ip
 
     def __str__(self) -> str:
@@ -51,12 +51,12 @@ class Server:
 
     @property
     def certificate_name(self) -> str:
-        """The host name that is verified."""
+        """Returns the host name against which the server's certificate is verified."""
         return self.tls_name or self.host
 
     @property
     def place(self) -> tuple[str, int]:
-        """What identifies a server."""
+        """Returns what identifies a server."""
         return self.host.lower(), self.port
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ class Server:
 
 
 def literal(host: str, port: int) -> Address | None:
-    """The address that a host is by itself; None for a name."""
+    """Returns the address that `host` is as a literal; None for a name."""
     plain, _, scope = host.partition("%")
     try:
         ipaddress.ip_address(plain)
@@ -74,7 +74,7 @@ def literal(host: str, port: int) -> Address | None:
 
 
 def in_order(addresses: Iterable[Address], last_good: Address | None) -> tuple[Address, ...]:
-    """The order in which a name's addresses are tried: the last good one, then the families in turns (RFC 8305)."""
+    """Returns addresses in the order to try them: the last good one, then the families in turns (RFC 8305)."""
     found = list(dict.fromkeys(addresses))
     if not found:
         return ()
@@ -92,9 +92,9 @@ def in_order(addresses: Iterable[Address], last_good: Address | None) -> tuple[A
 
 @dataclass(slots=True)
 class _Entry:
-    """A server, when it may be tried and was tried, and when another server told of it. `good`: it answered there last.
+    """A server, when it may be tried and was last tried, and when another server last named it.
 
-    `addresses`: those of its name, as they were last resolved.
+    `good`: the address that last answered; `addresses`: those of its name as they were last resolved.
     """
 
     server: Server
@@ -107,7 +107,7 @@ class _Entry:
 
 
 class ServerPool:
-    """Times are seconds of the monotonic clock."""
+    """The servers that a process may connect to. Times are seconds of the monotonic clock."""
 
     def __init__(self, servers: Iterable[Server], rng: Random, *, discover: bool = True) -> None:
         self._rng = rng
@@ -118,7 +118,7 @@ class ServerPool:
         self.replace(servers)
 
     def replace(self, servers: Iterable[Server]) -> None:
-        """Other configured servers; what was discovered through the old ones is forgotten."""
+        """Takes other configured servers, and forgets those that were discovered through the old ones."""
         known = {entry.server: entry for entry in self._configured}
         # each process shuffles them, so that the processes of a host spread over the servers
         unique = list(dict.fromkeys(servers))
@@ -128,14 +128,14 @@ class ServerPool:
 
     @property
     def servers(self) -> tuple[Server, ...]:
-        """All that are known now, the configured ones first."""
+        """Returns all known servers, the configured ones first."""
         return tuple(entry.server for entry in (*self._configured, *self._discovered))
 
     def discover(self, urls: Iterable[str], told_by: Server, now: float) -> None:
-        """The servers that `told_by` knows of, as HOST:PORT: they replace what was discovered before.
+        """Replaces the discovered servers by those that `told_by` names, as HOST:PORT.
 
-        They are reached as `told_by` was: with TLS or without, as the same user, and under its certificate's name when
-        they are told of by their addresses only.
+        They are reached as `told_by` was: with TLS or without, as the same user, and under its certificate's name if
+        they are named by an address.
         """
         if not self._discover:
             return
@@ -154,13 +154,13 @@ class ServerPool:
         self._discovered = list(found.values())
 
     def lost(self, now: float) -> None:
-        """A connection has ended: every configured server is tried before a discovered one is."""
+        """Takes note that a connection ended: every configured server is tried before a discovered one."""
         self._lost_at = now
         for entry in self._discovered:
             entry.told_at = now
 
     def next(self, now: float) -> tuple[Server, float]:
-        """The server to try next, and the moment for it, which may have come already."""
+        """Returns the server to try next, and when, which may be in the past."""
         self._expire(now)
         untried = [entry for entry in self._configured if entry.tried_at <= self._lost_at]
         if untried:
@@ -174,40 +174,40 @@ class ServerPool:
         return best.server, best.retry_at
 
     def others(self, server: Server, now: float) -> list[Server]:
-        """Every server but this one, those that were tried longest ago first."""
+        """Returns every server but this one, those that were tried longest ago first."""
         self._expire(now)
         entries = [e for e in (*self._configured, *self._discovered) if e.server.place != server.place]
         return [e.server for e in sorted(entries, key=lambda e: e.tried_at)]
 
     def tried(self, server: Server, now: float) -> None:
-        """An attempt begins."""
+        """Takes note that an attempt at this server begins."""
         if entry := self._entry(server):
             entry.tried_at = now
 
     def resolved(self, server: Server, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
-        """Remembers the addresses of a name; the order in which to try them."""
+        """Remembers the addresses of a server's name, and returns them in the order to try them."""
         entry = self._entry(server)
         if entry is not None:
             entry.addresses = addresses
         return in_order(addresses, entry.good if entry else None)
 
     def remembered(self, server: Server) -> tuple[Address, ...]:
-        """The addresses that the name had when it was last resolved, in the order in which to try them."""
+        """Returns the addresses of the last look-up of a server's name, in the order to try them."""
         entry = self._entry(server)
         return () if entry is None else in_order(entry.addresses, entry.good)
 
     def reached(self, server: Server, address: Address) -> None:
-        """Notes that this address has answered."""
+        """Takes note that this address has answered."""
         if entry := self._entry(server):
             entry.good = address
 
     def failed(self, server: Server, pause: float, now: float) -> None:
-        """The next attempt at this server comes after `pause` seconds."""
+        """Delays the next attempt at this server by `pause` seconds."""
         if entry := self._entry(server):
             entry.retry_at = now + pause
 
     def failures(self, server: Server) -> int:
-        """One more failure in a row: how many there are now."""
+        """Counts one more failure in a row of this server. Returns how many there are now."""
         entry = self._entry(server)
         if entry is None:
             return 1
@@ -215,12 +215,12 @@ class ServerPool:
         return entry.failures
 
     def proven(self, server: Server) -> None:
-        """A connection to this server has lasted: forgets its failures."""
+        """Forgets the failures of a server, since a connection to it has lasted."""
         if entry := self._entry(server):
             entry.failures = 0
 
     def forget_pauses(self) -> None:
-        """Every server may be tried at once."""
+        """Ends the pauses of all servers."""
         for entry in (*self._configured, *self._discovered):
             entry.retry_at = 0.0
 
@@ -246,7 +246,7 @@ def _discovered(url: str, told_by: Server) -> Server | None:
         return None
     address = literal(host, 1)
     if address is not None and ipaddress.ip_address(address.ip).is_unspecified:
-        return None  # such an address says where that server listens; from here it would mean this machine
+        return None  # 0.0.0.0 or [::] is where that server listens; to connect there would reach this machine
     is_name = address is None
     return Server(
         host,

@@ -1,8 +1,8 @@
-"""The time after a server's restart in which requesters may not have reconnected, as all processes of a host know it.
+"""The restart window: the time after a server's restart in which requesters may not have reconnected.
 
 A server that ends forgets its subscriptions, requesters' inboxes among them. A reply that is published before the
-requester has reconnected reaches nobody. This concerns every worker, not only those that were connected to that server:
-a request that came through it may have waited in the shared queue.
+requester has reconnected is lost. So all processes of a host share the window: a worker that was not connected to that
+server may have taken a request that came through it from the shared queue.
 """
 
 from __future__ import annotations
@@ -16,28 +16,27 @@ from ajhost.protocol.server_info import ServerInfo
 
 _KNOWN = 1 << 32
 _BACK_BY = int(Word.BACK_BY)
-"""As a constant of its own: to read an attribute of a class costs as much as a store, and this is asked for each batch.
-"""
+"""A constant of its own, since reading a class attribute costs as much as a store, and each batch reads this."""
 
 
 class RestartWindow:
-    """Two words of the supervisor's ledger, `shared`, which any process may write. Times are monotonic seconds."""
+    """The window in words of the supervisor's ledger, `shared`, which any process may write. Monotonic seconds."""
 
     def __init__(self, shared: Ledger) -> None:
         self._words = shared.words
 
     @property
     def until(self) -> float:
-        """When every requester must have reconnected; 0 if none ever had to."""
+        """Returns when every requester has had time to reconnect; 0 if none ever had to."""
         return self._words[Word.BACK_BY] / 1e9
 
     @property
     def opened(self) -> float:
-        """When requesters last had to reconnect."""
+        """Returns when requesters last had to reconnect; 0: never."""
         return self._words[Word.WINDOW_OPENED] / 1e9
 
     def is_open(self, now: float) -> bool:
-        """Whether requesters may not be back. A moment that no window has is a stray write's."""
+        """Whether requesters may not have reconnected. An end beyond the longest window is a stray write's."""
         until = self._words[_BACK_BY]
         if not until:  # on most hosts no server was ever restarted
             return False
@@ -45,10 +44,10 @@ class RestartWindow:
         return now < until / 1e9 <= now + 2 * RECONNECT_WINDOW_LONGEST
 
     def open(self, now: float, away: float) -> None:
-        """Requesters have to reconnect from now on, after there was no server for `away` seconds.
+        """Opens the window, or extends it: requesters have to reconnect after `away` seconds without a server.
 
-        Each process of the host says so of the same restart as it finds the server again. What was asked since the
-        first one did came through the new server.
+        Each process of the host calls this for the same restart when it has reconnected. Only the first call sets
+        `opened`: later requests came through the new server.
         """
         same = self.is_open(now) and now - away <= self.opened
         by = now + min(max(away, RECONNECT_WINDOW_SHORTEST), RECONNECT_WINDOW_LONGEST)
@@ -58,14 +57,14 @@ class RestartWindow:
             self._words[Word.WINDOW_OPENED] = max(self._words[Word.WINDOW_OPENED], int(now * 1e9))
 
     def asked_before(self, now: float) -> float:
-        """Answers to what came before this moment may go nowhere; 0 while all requesters are back.
+        """Returns the time before which a request came whose reply may be lost; 0 if all requesters are back.
 
-        Who asks on the new server is there to hear the answer.
+        A requester that asks through the new server has reconnected.
         """
         return self.opened if self.is_open(now) else 0.0
 
     def server_seen(self, server: bytes, now: float, *, clustered: bool) -> bool:
-        """A process has connected to the server with this id. Returns whether that replaces the server known before.
+        """Records the server to which this process has connected. Returns whether it replaces the known server.
 
         In a cluster another id does not mean a restart.
         """
@@ -78,7 +77,7 @@ class RestartWindow:
         return replaced
 
     def merge(self, shared: Ledger) -> None:
-        """Takes what an earlier start knew. Call it for each start, the latest one last."""
+        """Takes the words of an earlier start. Call it for each earlier start, the latest one last."""
         words = shared.words
         self._words[Word.SERVER] = words[Word.SERVER] or self._words[Word.SERVER]
         self._words[Word.BACK_BY] = max(words[Word.BACK_BY], self._words[Word.BACK_BY])
@@ -86,7 +85,7 @@ class RestartWindow:
 
 
 class KnownServer:
-    """The server of one connection. `changed`: it is another than before, or the same one started anew."""
+    """The server of one process's connection. `changed`: it is another one than before, or was restarted."""
 
     def __init__(self, restart_window: RestartWindow) -> None:
         self._restart_window = restart_window
@@ -94,15 +93,15 @@ class KnownServer:
         self._unreachable = self.changed = False
 
     def unreachable(self) -> None:
-        """No server could be reached."""
+        """Takes note that no server could be reached."""
         self._unreachable = True
 
     def left_on_purpose(self) -> None:
-        """This process leaves the server, which serves others still: no requester has to come back for that."""
+        """Takes note that this process leaves a server that still runs: no requester has to reconnect for that."""
         self._known = None
 
     def greeted_by(self, info: ServerInfo, now: float) -> None:
-        """A server has greeted us."""
+        """Takes the INFO of a server that this process has reached."""
         found = info.server_id
         replaced = self._restart_window.server_seen(found.encode(), now, clustered=info.clustered)
         self.changed = self._unreachable or replaced or self._known not in (None, found)

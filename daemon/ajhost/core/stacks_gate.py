@@ -1,6 +1,6 @@
-"""Whether stacks are told unasked: once a minute for each route, by whichever process of the host comes first.
+"""Limits the stacks that processes of a host log unasked to one report a minute for each route.
 
-The times lie in words of the supervisor's ledger. Two stores at the same moment mean two reports instead of one.
+The times are in words of the supervisor's ledger. Two stores at the same moment mean two reports instead of one.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from zlib import crc32
 from ajhost.core.timings import STACKS_REPEAT, nanoseconds
 
 WORDS = 64
-"""Routes share them by a hash; two that have the same word share one minute."""
+"""The words are a hash table of the routes; two routes in the same word share one minute."""
 _REPEAT_NS = nanoseconds(STACKS_REPEAT)
 
 
 class StacksGate:
-    """The first `WORDS` of `words`: when stacks were last told, in monotonic nanoseconds."""
+    """The first `WORDS` of `words`: when stacks were last logged, in monotonic nanoseconds."""
 
     def __init__(self, words: MutableSequence[int] | memoryview) -> None:
         self._words = words
 
     def take(self, key: str, now_ns: int) -> bool:
-        """Whether to tell them now; if so, nobody else tells them within a minute. `key`: a route, or a slot."""
+        """Whether to log stacks now; if so, takes the next minute for this process. `key`: a route, or a slot."""
         word = crc32(key.encode()) % WORDS
         if 0 <= now_ns - self._words[word] < _REPEAT_NS and self._words[word]:
             return False

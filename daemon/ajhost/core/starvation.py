@@ -28,7 +28,7 @@ class Starvation:
         self._at_ns = 0
 
     def observe(self, threads: Mapping[int, ThreadTimes], now_ns: int) -> None:
-        """Takes the threads as they are at `now_ns`.
+        """Adds the longest wait of any thread since the last call, from the threads' times at `now_ns`.
 
         Every thread counts: the loop's thread may wait for one that holds the interpreter's lock and gets no CPU.
         """
@@ -45,6 +45,6 @@ class Starvation:
 def _waited_ns(before: ThreadTimes, now: ThreadTimes, passed_ns: int) -> int:
     recorded_ns = now.waited_ns - before.waited_ns
     if before.runnable and now.runnable:
-        # the kernel records how long it has waited only when it runs next
+        # the kernel records the wait only when the thread runs next
         return max(recorded_ns, passed_ns - (now.ran_ns - before.ran_ns))
     return recorded_ns

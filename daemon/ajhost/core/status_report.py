@@ -1,4 +1,4 @@
-"""The status of a host as frozen values, whose shape as JSON programs rely on."""
+"""The status of a host as frozen values, and as JSON, on whose shape operators' programs rely."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ajhost.protocol.dataclass_json import from_object
 SERVING = "serving"
 """The state of a worker that is in the queue group and alive."""
 DISCONNECTED = "disconnected"
-"""The state of a worker that would serve and is not subscribed; its connection says why."""
+"""The state of a worker that is to serve and is not subscribed; its connection has the reason."""
 CATCH_ALL = "catchall"
-"""How the route `""` is called where a name is needed: routers ask for it by this word, and no route may have it."""
+"""The name of the route `""` where one is needed: routers use this word in its subject, and no route may have it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
-    """A task that runs: `running_s` in seconds, `deadline` as RFC 3339 text."""
+    """A running task: `running_s` in seconds, `deadline` as RFC 3339 text."""
 
     id: str
     type: str
@@ -31,9 +31,9 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A worker process: its state, the tasks that run in it, and what it has counted since its start.
+    """A worker process: its state, the tasks that it runs, and its counters since its start.
 
-    `memory` is bytes, shared pages included; `cpu` the CPUs that it has used of late (1.0: one of them all the time).
+    `memory` is bytes, shared pages included. `cpu`: how many CPUs it has used of late (1.0: one of them all the time).
     """
 
     slot: int
@@ -49,9 +49,9 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class RouteStatus:
-    """A route: what became of its requests since statistics began, and how it did of late.
+    """A route: the outcomes of its requests since statistics began, and its recent rates and times.
 
-    `per_second` (answers), `errors_per_second` and the quantiles (seconds; None without a task) are of the last
+    `per_second` (answers), `errors_per_second` and the quantiles (seconds; None without a task) cover the last
     `StatusReport.recent_s` seconds.
     """
 
@@ -72,13 +72,13 @@ class RouteStatus:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """The supervisor: the generation that it last made, and whether the host is ready.
+    """The supervisor: its last generation, and whether the host is ready.
 
-    `version`, `settings` (the file, if there is one) and `uptime_s` are of the host. `last_death` names the worker or
-    template that died last, otherwise than in order, and how; it was `died_s` ago. `silent_s` is how long its loop has
-    given no sign of life, 0 while it does: workers serve on, and nobody does what an operator asks for. `stopping`: in
-    order. `last_replaced`: the worker that was replaced in order last, and why, `replaced_s` ago. `drain_by`: who asked
-    for the drain, `drain_s` ago.
+    `version`, `settings` (the file, if there is one) and `uptime_s` are those of the host. `last_death` says which
+    worker or template last died out of order, and how, `died_s` ago. `silent_s`: for how long the supervisor's loop has
+    given no sign of life, 0 while it does. A silent supervisor obeys no operator, while its workers serve. `stopping`:
+    the host stops in order. `last_replaced` says which worker was last replaced in order, and why, `replaced_s` ago.
+    `drain_by`: the user who asked for the drain, `drain_s` ago.
     """
 
     pid: int
@@ -99,7 +99,7 @@ class SupervisorStatus:
 
 
 def drain_text(left: int, *, drained: bool) -> str:
-    """What a host that drains says of itself. `left`: tasks that have no answer yet, or one that has not left."""
+    """Returns the state of a draining host in words. `left`: tasks without an answer, or whose answer has not left."""
     if drained:
         return "drained"
     return f"draining: {left} task{'' if left == 1 else 's'} left"
@@ -107,9 +107,10 @@ def drain_text(left: int, *, drained: bool) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """The whole host. `count` is how many slots are configured; a slot has two workers while one replaces the other.
+    """The whole host. `count`: configured slots; a slot has two workers while one replaces the other.
 
-    `draining`: an operator has taken the host out of the queue group; `left` tasks are held; `drained`: none any more.
+    `draining`: an operator has taken the host out of the queue group; `left`: tasks that it still holds; `drained`: it
+    has left the group, and holds none.
     """
 
     supervisor: SupervisorStatus
@@ -123,7 +124,7 @@ class StatusReport:
 
     @property
     def serving(self) -> int:
-        """How many slots have a worker that serves."""
+        """Returns how many slots have a worker that serves."""
         return len({worker.slot for worker in self.workers if worker.state == SERVING})
 
     @property
@@ -133,11 +134,11 @@ class StatusReport:
 
     @classmethod
     def from_object(cls, body: dict[str, Any]) -> Self:
-        """The report that `as_object` gave, of this version or a later one. Raises KeyError or TypeError for others."""
+        """Returns the report of an `as_object` of this or a later version. Raises KeyError or TypeError for others."""
         return from_object(cls, {**body, "count": body["slots"]}, lenient=True)
 
     def as_object(self) -> dict[str, Any]:
-        """`{"supervisor": {...}, "workers": [...], "routes": [...]}`, as `ajhost status --json` prints it."""
+        """Returns `{"supervisor": {...}, "workers": [...], ...}`, as `ajhost status --json` prints it."""
         return {
             "supervisor": asdict(self.supervisor),
             "workers": [asdict(worker) for worker in self.workers],

@@ -1,4 +1,4 @@
-"""Limits repeated reports: the first is made at once, later ones once in a while, with their number."""
+"""Limits repeated reports: the first event is reported at once, later ones after a pause, with their number."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ News = TypeVar("News")
 class _Seen(Generic[News]):
     at: float
     told: int = 1
-    """Events that were reported since then, that one included."""
+    """Events reported since `at`, the first one included."""
     silent: int = 0
-    """Events since then that were not."""
+    """Events since `at` that were not reported."""
     last: News | None = None
 
 
@@ -31,9 +31,9 @@ class Throttle(Generic[News]):
         self._seen: dict[str, _Seen[News]] = {}
 
     def count(self, key: str, now: float, news: News | None = None, most: int = 1) -> int:
-        """Counts one more event. Returns how many to report, this one included; 0: none now. `most`: reports a pause.
+        """Counts an event. Returns how many to report, this one included; 0: none now. `most`: reports in each pause.
 
-        If there is `news` of it, `due` reports the last one even when no further event comes.
+        With `news`, `due` returns the last one of the key even if no further event comes.
         """
         seen = self._seen.pop(key, None)
         if seen is not None and now - seen.at < self._pause:
@@ -46,7 +46,7 @@ class Throttle(Generic[News]):
             self._seen[key] = seen
             return 0
         if len(self._seen) >= self._most:
-            # a key whose news is still to be told is kept
+            # a key with news that `due` has to return is kept
             spare = next((other for other, known in self._seen.items() if known.last is None), None)
             if spare is None:
                 return 1
@@ -55,9 +55,9 @@ class Throttle(Generic[News]):
         return 1 if seen is None else seen.silent + 1
 
     def due(self, now: float) -> list[tuple[News, int, float]]:
-        """What to report now: the last news of each key, how many events there were, and in how many seconds.
+        """Returns what to report now: the last news of each key, the number of events, and in how many seconds.
 
-        A key without a new event for as long is forgotten, and its next event is reported at once.
+        Forgets a key without a new event in that time, so that its next event is reported at once.
         """
         found: list[tuple[News, int, float]] = []
         for key, seen in list(self._seen.items()):
@@ -70,7 +70,7 @@ class Throttle(Generic[News]):
         return found
 
     def rest(self, now: float) -> list[tuple[News, int, float]]:
-        """As `due`, but returns all that was kept back, for the end of a process."""
+        """Returns all that was held back, in the form of `due`, for the end of a process."""
         found = [(s.last, s.silent, now - s.at) for s in self._seen.values() if s.last is not None]
         self._seen.clear()
         return found

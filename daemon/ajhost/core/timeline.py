@@ -1,4 +1,4 @@
-"""What happened to the host of late: starts, reloads, deaths. Kept in the supervisor's memory, for the page."""
+"""The host's recent events (starts, reloads, deaths), which the supervisor keeps in memory for the page and status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEPT = 200
 
 
 class EventKind(Enum):
-    """What an event is about; the values are what the page shows."""
+    """The kind of an event; the page shows the values."""
 
     READY = "ready"
     RELOADED = "reloaded"
@@ -39,16 +39,16 @@ class Timeline:
         self._last: dict[EventKind, TimelineEvent] = {}
 
     def add(self, kind: EventKind, text: str) -> None:
-        """An event has happened; a text of several lines is shown by its first."""
+        """Adds an event; of a text only the first line is kept."""
         event = self._last[kind] = TimelineEvent(self._clock(), kind, text.partition("\n")[0])
         if kind is not EventKind.REPLACED:  # with a small `max_tasks` they would push out all others
             self._events.append(event)
 
     def last(self, kind: EventKind) -> tuple[str, float]:
-        """The last event of a kind, and when it was; an empty text if there was none."""
+        """Returns the text and the time of the last event of a kind; an empty text if there was none."""
         event = self._last.get(kind)
         return ("", 0.0) if event is None else (event.text, event.at)
 
     def newest_first(self) -> list[TimelineEvent]:
-        """The events that are kept."""
+        """Returns the events that are kept, newest first."""
         return list(reversed(self._events))

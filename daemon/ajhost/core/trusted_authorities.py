@@ -1,4 +1,4 @@
-"""Whom an interpreter trusts to vouch for servers, as one process tells it to another."""
+"""The certificate authorities that an interpreter trusts, as the template reports them to the supervisor."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """`where`: interpreter and stores, for people. `digest` is the same for the same authorities, wherever they lie."""
+    """An interpreter's trust. `where`: its path and stores in words. `digest`: equal for the same authorities."""
 
     where: str
     digest: str
 
     def difference(self, other: Trust) -> str:
-        """What a worker that has `other` must be told of; empty when both trust the same."""
+        """Returns the warning for workers whose trust is `other`; empty when both trust the same authorities."""
         if self.digest == other.digest:
             return ""
         return (

@@ -1,4 +1,4 @@
-"""Values of files that handlers' code may have written over: of the right type and size, or ValueError."""
+"""Checks type and size of values from files that handlers' code may have overwritten; raises ValueError."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ LARGEST = (1 << 63) - 1
 
 
 def whole(value: object, most: int = LARGEST) -> int:
-    """A whole number from 0 to `most`."""
+    """Returns a whole number from 0 to `most`."""
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError("no such number")
     return value
 
 
 def number(value: object, most: float = 1e18) -> float:
-    """A number from 0 to `most`."""
+    """Returns a number from 0 to `most`."""
     if type(value) not in (int, float) or not (math.isfinite(value) and 0 <= value <= most):  # type: ignore[arg-type, operator]
         raise ValueError("no such number")
     return float(value)  # type: ignore[arg-type]
 
 
 def text(value: object) -> str:
-    """A text."""
+    """Returns a text."""
     if type(value) is not str:
         raise ValueError("no text")
     return value
