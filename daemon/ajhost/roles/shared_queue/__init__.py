@@ -1,1 +1,1 @@
-"""The host's shared queue: what a worker cannot start waits where any worker with a free slot finds it."""
+"""The host's shared queue: a request that a worker cannot start waits for any worker with a free slot."""

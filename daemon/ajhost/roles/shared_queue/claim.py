@@ -1,8 +1,8 @@
-"""Who has a request: the process that holds its token and claims it, or its owner, which takes it back to refuse it.
+"""Decides between a consumer, which claims a request, and its owner, which takes the request back to refuse it.
 
-Both store first and look then, so at least one sees the other. Where both do, the claim wins: the owner always gives
-way to it. So the consumer needs to know whether the owner looked before the claim was there, and only the owner knows.
-It tells by what it makes of the entry (`ledger.states.AFTER_CLAIM`).
+Both store first and look then, so at least one sees the other. If both do, the claim wins: the owner always gives way
+to it. So the consumer must know whether the owner looked before the claim was stored. The owner alone knows, and the
+state that it gives to the entry says so (`ledger.states.AFTER_CLAIM`).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from ajhost.ledger.view import Ledger
 
 
 def claim(token: Token, owner: Ledger) -> bool:
-    """Claims a request that this process has STARTED; whether it is this process's.
+    """Claims a request that this process has STARTED. Returns whether this process has it.
 
-    The supervisor calls it for a consumer that died or stands still between the two stores.
+    The supervisor calls it for a consumer that died or was stopped between the two stores.
     """
     # after the store: either the supervisor, which stopped this process, saw STARTED, or this sees that it revoked
     return owner.claim(token.entry, token.seq) or wins(token, owner)
 
 
 def wins(token: Token, owner: Ledger) -> bool:
-    """What a claim was worth. Waits for an owner that stands between taking the request back and refusing it.
+    """Whether a claim wins. Waits for an owner that is between taking the request back and refusing it.
 
-    It stands there for a few instructions. An owner that was stopped or killed there leaves the request to the claim:
-    recovery moves only what nobody has claimed.
+    That takes a few instructions. If the owner was stopped or killed there, the claim wins: recovery moves only
+    requests that no process has claimed.
     """
     entry, seq = token.entry, token.seq
     end = time.monotonic() + VERDICT_LIMIT

@@ -27,7 +27,7 @@ _PULL_MARGIN_NS = nanoseconds(PULL_MARGIN)
 
 
 Origin = tuple[int, int, int]
-"""`(serial, entry, seq)` of the entry that a request was pulled from; serial 0: none."""
+"""`(serial, entry, seq)` of the entry from which a request was pulled; serial 0: none."""
 NO_ORIGIN: Origin = (0, 0, 0)
 
 
@@ -40,7 +40,7 @@ class ClaimedRequest:
         self.token, self.own = token, own
         self._owner, self._at, self._free = owner, at, free
         self.received_ns = owner.received_ns(token.entry)
-        """When it came (monotonic)."""
+        """The time of its receipt by the host (monotonic)."""
         self.last = not free
         """Whether no further token can be held: this request must start at once."""
 
@@ -76,8 +76,8 @@ class Consumer:
     process, which has its entry. Both must call `claimed.begin` before the handler, at once if it is the `last`. False:
     it was refused.
 
-    What has a limit of the whole host is pulled with a permit of `permits`, by its queue's name, which is the request's
-    as soon as it starts.
+    From a queue in `permits`, whose route has a limit for the whole host, a request is pulled with a permit, which it
+    holds as soon as it starts.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Consumer:
         self._ledgers.prune()
 
     def freed(self) -> None:
-        """A slot was freed here, and with it perhaps a permit."""
+        """Pulls again, since a slot of this process became free, and with it perhaps a permit."""
         self._limited.clear()
         self.refresh()
 
@@ -175,7 +175,7 @@ class Consumer:
         return pulled
 
     def _wait_for_permit(self, name: str) -> None:
-        """Another process has it, and tells nobody when it gives it back."""
+        """Tries again later: the process that holds a permit tells no other when it gives it back."""
         self._limited.add(name)
         if name not in self._retries:
             self._retries[name] = self._loop.call_later(PERMIT_RETRY, self._try_for_permit, name)
@@ -194,7 +194,7 @@ class Consumer:
                 return Pulled.NOTHING
             if received != SIZE:
                 if queue.is_shut():
-                    # this process ends by it, and the next one has a queue that is not
+                    # ends this process: the supervisor renews the queue, for the next workers
                     raise BrokenPipeError("somebody has shut down the shared queue of this host")
                 return Pulled.NOTHING
             self._free.pop()
@@ -217,7 +217,7 @@ class Consumer:
         if own:
             return self._resume(claimed) is not False
         frame = owner.frame(token.entry)
-        # while this process was not running the owner may have given it up, and the entry may be another request's
+        # while this process did not run, the owner may have released the entry and used it for another request
         if check(token, owner) is not TokenState.VALID:
             self._free.append(at)
             return False

@@ -29,7 +29,7 @@ class LedgerCache:
         self._mapped: dict[int, MappedLedger] = {}
 
     def get(self, serial: int) -> Ledger | None:
-        """The ledger of a process; None when its file is gone: every token that names it is stale."""
+        """Returns the ledger of a process; None when its file is gone: every token that names it is stale."""
         if self._own is not None and serial == self._own.serial:
             return self._own
         ledger = self._mapped.get(serial)

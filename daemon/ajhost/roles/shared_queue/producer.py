@@ -24,14 +24,14 @@ _REMEMBERED, _REMEMBERED_SIZE = 256, 4096
 
 
 class Outbox:
-    """Tokens for one queue. Those that the kernel has no room for wait here, in order."""
+    """The tokens for one queue: those for which the kernel has no room wait here, in order."""
 
     def __init__(self, queue: TokenQueue, loop: asyncio.AbstractEventLoop, *, renews: bool) -> None:
-        """`renews`: a queue that somebody has shut is renewed, and not an error."""
+        """`renews`: a queue that a process has shut down is renewed; without that it is an error."""
         self._queue, self._renews = queue, renews
         self._loop = loop
         self._watched: tuple[int, socket.socket] | None = None
-        """The renewals of the queue, and its end; a duplicate, if it may be renewed while the loop has it."""
+        """The renewals of the queue, and its end; a duplicate, if the queue may be renewed while the loop has it."""
         self._waiting: deque[tuple[bytes, Callable[[], None]]] = deque()
 
     def send(self, token: Token, sent: Callable[[], None]) -> None:
@@ -116,14 +116,14 @@ class Producer:
 
     @property
     def count(self) -> int:
-        """How many requests wait, including those that were claimed since `expire` last looked."""
+        """How many requests wait, including those that were claimed since the last `expire`."""
         return len(self._enqueued)
 
     def has(self, index: int) -> bool:
         return index in self._enqueued
 
     def waiting(self) -> list[int]:
-        """The entries of requests that wait here and that nobody has started."""
+        """Returns the entries of requests that wait here and that no process has started."""
         self._release_started()
         return list(self._enqueued)
 
@@ -195,7 +195,7 @@ class Producer:
             ledger.release(index)
 
     def expire(self, now_ns: int) -> None:
-        """Releases what other workers started, and gives up what is past its deadline. Call it at every heartbeat."""
+        """Releases requests that other workers started, and gives up those past their deadlines, at each heartbeat."""
         self._release_started()
         for index in [index for index, queued in self._enqueued.items() if queued[1] <= now_ns]:
             if self.take_back(index):

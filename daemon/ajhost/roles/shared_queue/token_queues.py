@@ -28,7 +28,7 @@ class TokenQueue:
     renewals: int = 0
 
     def is_shut(self) -> bool:
-        """Whether somebody has called shutdown(2), which holds for all processes: no token passes any more."""
+        """Whether any process has called shutdown(2), after which no token passes for any of them."""
         poll = select.poll()
         for end in (self.receive, self.send):
             poll.register(end, select.POLLRDHUP)
@@ -52,7 +52,7 @@ class TokenQueue:
 
 
 def queue_names(handlers: Sequence[HandlerSettings]) -> tuple[str, ...]:
-    """Which queues the handlers need: the default one, and one for each route with a limit.
+    """Returns the names of the queues that the handlers need: the default one, and one for each route with a limit.
 
     The queue of a limited catch-all is named `*`, which is no route.
     """
@@ -68,7 +68,7 @@ def _is_limited(handler: HandlerSettings) -> bool:
 
 
 def open_queue(name: str) -> TokenQueue:
-    """A new queue. The kernel limits its tokens (net.core.wmem_max); the others wait in their producers' outboxes."""
+    """Makes a queue. The kernel limits its tokens (net.core.wmem_max); more of them wait in the producers' outboxes."""
     receive, send = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (receive, send):
         end.setblocking(False)

@@ -31,7 +31,7 @@ class Fork:
 
 
 class ForkProbe:
-    """To be made before the imports. `before`: the seconds that a fork took then."""
+    """A trial of forks. To be made before the imports. `before`: the seconds that a fork took then."""
 
     def __init__(self) -> None:
         self._fork = os.fork  # an import may replace it
@@ -87,7 +87,7 @@ class ForkProbe:
 
 
 def _stack(stacks: int, start: int) -> list[str]:
-    """The lines that faulthandler has written since `start`, without those of this file."""
+    """Returns the lines that faulthandler has written since `start`, without those of this file."""
     if stacks < 0:
         return []
     text = os.pread(stacks, _LONGEST_STACKS, start).decode(errors="replace")

@@ -14,7 +14,7 @@ _DEPENDENCIES = (
 
 
 def directories() -> list[str]:
-    """The directories from which this process imports them, without repetition."""
+    """Returns the directories from which this process imports these libraries, each once."""
     places: list[str] = []
     for name in _DEPENDENCIES:
         spec = importlib.util.find_spec(name)

@@ -36,7 +36,7 @@ _REFUSED = "refused"
 
 _HARMLESS = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 _SYSLOG = ("/dev/log", "/run/systemd/journal/")
-"""Datagram sockets to these may be shared: each datagram is a whole record, and nobody answers."""
+"""Datagram sockets to these may be shared: each datagram is a whole record, and has no answer."""
 _ANONYMOUS = {
     "eventpoll": "an epoll instance, that of an event loop",
     "eventfd": "an eventfd",
@@ -47,7 +47,7 @@ _ANONYMOUS = {
     "io_uring": "an io_uring",
 }
 _LOOKS = 50
-"""How often the arguments of a child are looked for, a millisecond apart."""
+"""How many times the arguments of a child are read, a millisecond apart."""
 _ENDED = ("Z", "X", "")
 """Letters of proc(5)."""
 _TCP_SYN_SENT = 2
@@ -80,7 +80,7 @@ class ImportWatch:
         self._probe = ForkProbe()
 
     def effects(self, stacks: int) -> list[ImportEffect]:
-        """What is different now; refused kinds and connections first.
+        """Returns what is different now; refused kinds and connections first.
 
         It forks once, to try the at-fork hooks, so it must be called while the time limit of the imports still runs.
 
@@ -217,7 +217,7 @@ def _descriptor_effect(descriptor: int, link: str, mapped: frozenset[tuple[int, 
     found = os.fstat(descriptor)
     reads = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
     if reads and (found.st_dev, found.st_ino) in mapped:
-        return None  # open for mmap: nobody reads by the shared position
+        return None  # open for mmap: no process reads by the shared position
     info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
     if "\nlock:" in info:
         text = f"the file {link} is locked: the lock is the template's, or all workers hold it at once"
@@ -270,7 +270,7 @@ def _effect_of(sock: socket.socket) -> ImportEffect | None:
 
 
 def _address(name: Callable[[], object]) -> str:
-    """An address as text: `127.0.0.1:80`, `[::1]:80`, `unix:/path`, `unix:@abstract`; empty without one."""
+    """Returns an address as text: `127.0.0.1:80`, `[::1]:80`, `unix:/path`, `unix:@abstract`; empty without one."""
     match name():
         case (str(host), int(port), *_):
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -290,7 +290,7 @@ def _is_connecting(sock: socket.socket) -> bool:
 
 
 def _mapped_files() -> frozenset[tuple[int, int]]:
-    """Device and inode of the files that are mapped into this process."""
+    """Returns device and inode of the files that are mapped into this process."""
     found = set()
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)
@@ -304,7 +304,7 @@ def _mapped_files() -> frozenset[tuple[int, int]]:
 
 
 def _command(pid: int) -> str:
-    """The program of a child. `Popen` returns while execve(2) closes descriptors, and has not set the arguments yet."""
+    """Returns the program of a child. `Popen` returns while execve(2) closes descriptors, before it sets arguments."""
     words = [b""]
     for _ in range(_LOOKS):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What imports change of the process itself, and each worker inherits: its limits, its user, its root directory."""
+"""Finds what imports change of the process itself, and each worker inherits: limits, user, root directory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ProcessState:
         self._root = _root()
 
     def changes(self) -> Iterator[tuple[str, str, bool]]:
-        """What is different now: a name, one sentence, and whether no worker serves so."""
+        """Yields what is different now: a name, one sentence, and whether no worker can serve with it."""
         for number, limit in _soft_limits().items():
             before, (name, least) = self._limits[number], _LIMITS[number]
             if limit < before:

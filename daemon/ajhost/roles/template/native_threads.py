@@ -1,4 +1,4 @@
-"""Names of the threads of this process: Python's, the kernel's, or that of the library in whose code a thread waits."""
+"""Names the threads of this process: as Python or the kernel does, or by the library in whose code a thread waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RUNTIME = ("libc.", "libc-", "libpthread", "ld-linux", "libpython", "python3", 
 
 
 def thread_names() -> dict[int, str]:
-    """Kernel thread id to name, for all threads but the main one.
+    """Returns the names of all threads but the main one, by their kernel thread ids.
 
     The kernel gives a new thread the name of its creator. A native thread with that name is named after the library
     whose code is on its stack, where /proc/PID/syscall and /proc/PID/mem can be read.
@@ -44,7 +44,7 @@ def _comm(task: int) -> str | None:
 
 
 def _library_of(task: int) -> str | None:
-    """The first library on the stack of a waiting thread; None if the thread runs, or the kernel does not tell."""
+    """Returns the first library on a waiting thread's stack; None if the thread runs, or the kernel does not tell."""
     try:
         fields = Path(f"/proc/self/task/{task}/syscall").read_text().split()
         if len(fields) != 9:  # number, six arguments, stack pointer, program counter (proc(5))
@@ -64,7 +64,7 @@ def _library_of(task: int) -> str | None:
 
 
 def _code() -> list[tuple[int, int, str]]:
-    """Start, end and name of each executable mapping, without those of `_RUNTIME`."""
+    """Returns start, end and name of each executable mapping, without those of `_RUNTIME`."""
     found = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         fields = line.split(maxsplit=5)

@@ -1,4 +1,4 @@
-"""Functions that the host calls and that an import has replaced, such as gevent's `monkey.patch_all`."""
+"""Finds functions that the host calls and that an import has replaced, as gevent's `monkey.patch_all` does."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ReplacedFunctions:
         self._before = {key: getattr(module, name) for key, (module, name) in _CALLED.items()}
 
     def changes(self) -> Iterator[tuple[str, str, bool]]:
-        """What is different now: who has replaced it, one sentence, and whether no host works so."""
+        """Yields what is different now: the package that replaced it, one sentence, and whether no host can work so."""
         replaced: dict[str, list[str]] = {}
         for key, (module, name) in _CALLED.items():
             if (now := getattr(module, name, None)) is not self._before[key]:

@@ -17,12 +17,12 @@ _kept: list[bytes] = []
 
 
 def prepare() -> None:
-    """Called once, right before the first fork."""
+    """Prepares this process. Called once, right before the first fork."""
     if sys.version_info < (3, 12):
         # a worker fills this cache anew, and drops references to names; from 3.12 on names have no counts
         sys._clear_type_cache()
     gc.collect()
-    _fill_pools()  # at last: what the other two have freed leaves holes, too
+    _fill_pools()  # after the other two, since what they free leaves holes in pools
     gc.freeze()  # a collection in a worker would write to the objects
 
 

@@ -120,7 +120,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
 
 
 def _fill_caches(spec: GenerationSpec) -> None:
-    """Does once what each worker would do at its start: whoever fills a cache copies the pages of all that it runs."""
+    """Fills caches that each worker would fill at its start, and copy the pages of all code that it runs for that."""
     reply_subjects(spec.nats.reply_prefixes)
     FOR_WORKER.prepare()
     asyncio.get_event_loop_policy()
@@ -147,7 +147,7 @@ def _say(text: str) -> None:
 
 
 class _Template:
-    """Obeys the supervisor. `handlers`: None if each worker imports them itself (`preload = false`)."""
+    """The executor of the supervisor's orders. `handlers`: None if each worker imports them (`preload = false`)."""
 
     def __init__(
         self,
@@ -204,7 +204,7 @@ class _Template:
             )
 
     def _hand_over(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
-        """The middle process: forks the worker, sends its pidfd or the reason of a failure, and ends."""
+        """Runs the middle process: forks the worker, sends its pidfd or the reason of a failure, and ends."""
         status = 0
         try:
             worker = os.fork()
@@ -226,7 +226,7 @@ class _Template:
             os._exit(status)
 
     def _work(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
-        """The worker process. Ends it, so that it never returns into the template's loop."""
+        """Runs the worker process, and ends it, so that it never returns into the template's loop."""
         status = _FAILED
         try:
             os.setsid()
