@@ -1,7 +1,7 @@
-"""Credentials as they stand in files: what nsc, nk and people's editors write, read the same way everywhere.
+"""Reads credentials from files that nsc, nk and editors write.
 
-A byte order mark, CRLF, blank lines, indentation and a missing newline at the end make no difference. What cannot be
-used is told by name, without a secret.
+A byte order mark, CRLF, blank lines, indentation and a missing newline at the end make no difference. Errors name what
+cannot be used, without a secret.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _JWT, _SEED = "NATS USER JWT", "USER NKEY SEED"
 _PREFIX_SEED, _PREFIX_USER = 18 << 3, 20 << 3
 _SEED_BYTES = 36
 _LAST_SECOND = 253_402_300_800
-"""The year 10000, in Unix seconds: what is later is no time that can be shown."""
+"""The year 10000, in Unix seconds: `datetime` cannot show a later time."""
 _KEY_TEXT = re.compile(r"S[A-Z2-7]{57}\Z")
 _JWT_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}\Z")
 """Header, claims, and a signature of ed25519, whose 64 bytes are 86 characters: a JWT that was cut off has fewer."""
 
 
 class CredentialsError(ValueError):
-    """What a file holds, that is no credential. The text goes on a sentence that begins with the file's name."""
+    """A file has no credential. The text continues a sentence that begins with the file's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class UserCredentials:
     expires: int | None = None
 
     def why_not_valid(self, now: float) -> str:
-        """Why no server takes the JWT at this moment, in Unix seconds; empty when its times are no reason."""
+        """Says why no server accepts the JWT at `now`, in Unix seconds; empty when its times are not the reason."""
         if self.expires is not None and self.expires <= now:
             return f"the JWT expired at {_moment(self.expires)}"
         if self.begins is not None and self.begins > now:
@@ -49,7 +49,7 @@ class UserCredentials:
         return ""
 
     def text(self) -> str:
-        """The file that nsc would have written."""
+        """Returns the text of the file that nsc would have written."""
         return (
             f"-----BEGIN {_JWT}-----\n{self.jwt}\n------END {_JWT}------\n\n"
             f"-----BEGIN {_SEED}-----\n{self.seed}\n------END {_SEED}------\n"
@@ -57,7 +57,7 @@ class UserCredentials:
 
 
 def read_user_credentials(content: bytes) -> UserCredentials:
-    """The JWT and the seed of a credentials file.
+    """Returns the JWT and the seed of a credentials file.
 
     :raises CredentialsError: when one of them is missing or malformed, or they do not belong together.
     """
@@ -80,7 +80,7 @@ def read_user_credentials(content: bytes) -> UserCredentials:
 
 
 def read_seed(content: bytes) -> str:
-    """The seed of a user's key in a file of its own, bare or between the marks of a credentials file.
+    """Returns the seed of a user's key in a file of its own, bare or between the marks of a credentials file.
 
     :raises CredentialsError: when there is none.
     """
@@ -95,7 +95,7 @@ def read_seed(content: bytes) -> str:
 
 
 def read_word(content: bytes) -> str:
-    """The one line of a file with a password or a token. Spaces belong to it.
+    """Returns the one line of a file with a password or a token. Spaces belong to it.
 
     :raises CredentialsError: when there is none, or more than one.
     """
@@ -108,9 +108,9 @@ def read_word(content: bytes) -> str:
 
 
 def public_key(seed: str) -> str:
-    """The public key of a user's seed, as U...
+    """Returns the public key of a user's seed, as U...
 
-    :raises CredentialsError: when it is none.
+    :raises CredentialsError: when the text is no user's seed.
     """
     if not _KEY_TEXT.match(seed):
         raise CredentialsError(f"holds a seed of {len(seed)} characters that is none: a user's has 58, SU...")
@@ -134,7 +134,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _sections(text: str) -> dict[str, list[str]]:
-    """What stands between the marks, by their names; the last END may be missing."""
+    """Returns the lines between the marks, by the marks' names; the last END may be missing."""
     found: dict[str, list[str]] = {}
     inside: list[str] | None = None
     for line in map(str.strip, text.splitlines()):

@@ -1,7 +1,6 @@
-"""Dataclasses out of decoded JSON: what one process of a host, of this version or another, has written for the next.
+"""Makes dataclasses of decoded JSON that another process of the host has written, of this version or another.
 
-`orjson.dumps` writes them. The annotations say what is read: nested dataclasses, paths, tuples, mappings, optional
-parts.
+`orjson.dumps` writes them. Annotations may be nested dataclasses, paths, tuples, mappings and optional parts.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ _Value = TypeVar("_Value")
 def from_object(kind: type[_Value], found: object, *, lenient: bool = False) -> _Value:
     """Makes a value of decoded JSON.
 
-    `lenient`: parts that `kind` does not have are passed over, as a later version may have written them.
+    `lenient`: ignores parts that `kind` does not have, which a later version may have written.
 
-    :raises TypeError: when `found` does not have the parts of `kind`. The text says which, and nothing of what they
-        hold: a spec has secrets.
+    :raises TypeError: when `found` does not have the parts of `kind`. The text names them, and not their values: a spec
+        has secrets.
     """
     return cast(_Value, _build(kind, found, lenient))
 
 
 @functools.cache
 def annotations_of(kind: type) -> Mapping[str, Any]:
-    """The fields of a dataclass with their types. Resolved once, which takes long."""
+    """Returns the fields of a dataclass with their types. Cached: `get_type_hints` is slow."""
     return get_type_hints(kind)
 
 

@@ -1,4 +1,4 @@
-"""JSON that foreign programs wrote, read without losing a digit.
+"""Reads JSON of other programs without losing a digit.
 
 orjson turns an integer that 64 bits cannot hold into a float, silently. Payloads and dependency results hold such
 integers (bank references, Ethereum amounts, numeric(38) of a database), so a text that may have one is read again by
@@ -15,10 +15,10 @@ from typing import Any, NoReturn, Self
 import orjson
 
 _DIGITS_OF_A_LONG = 19
-"""2**63 has as many."""
+"""2**63 has as many digits."""
 _LONG = re.compile(rb"[0-9]{%d}" % _DIGITS_OF_A_LONG)
 _LONG_FRACTION = re.compile(rb"(?<![0-9])(?=[0-9.]{17})[0-9]++\.[0-9]|[0-9]{16}[eE]")
-"""A double holds any 15 digits. A run of digits, which may have any length, is looked at from its first one alone."""
+"""A double holds any 15 digits. A run of digits, which may have any length, is tried from its first digit only."""
 _NAME = re.compile(r"[^-NI]?(NaN|-?Infinity)")
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() and byte < 128 else ord(" ") for byte in range(256))
 _STRIDE = 6
@@ -27,9 +27,9 @@ _RUN = b"0" * 3
 
 
 def loads(text: bytes) -> Any:
-    """The value of a JSON text; its integers are exact, whatever their size.
+    """Returns the value of a JSON text; its integers are exact, whatever their size.
 
-    :raises ValueError: it is not JSON. NaN, Infinity and numbers beyond a double's range are not JSON either.
+    :raises ValueError: it is not JSON, or has NaN, Infinity or a number beyond a double's range.
     """
     try:
         value = orjson.loads(text)
@@ -39,7 +39,7 @@ def loads(text: bytes) -> Any:
 
 
 class _Digits(float):
-    """A number of JSON with the digits that it was written with, as its text: what `Decimal(str(number))` reads."""
+    """A number whose text has the digits of the JSON text, so that `Decimal(str(number))` is exact."""
 
     __slots__ = ("_text",)
     _text: str
@@ -54,9 +54,9 @@ class _Digits(float):
 
 
 def loads_digits(text: bytes) -> Any:
-    """As `exact`, but numbers with a fraction keep their digits as their text.
+    """Reads a text as `exact` does, but the text of a number with a fraction keeps its digits (`_Digits`).
 
-    None if a double holds them all, or the text has more levels than Python reads.
+    Returns None if a double holds all digits, or the text has more levels than Python reads.
     """
     if _LONG_FRACTION.search(text) is None:
         return None
@@ -67,7 +67,7 @@ def loads_digits(text: bytes) -> Any:
 
 
 def has_long_integers(text: bytes) -> bool:
-    """Whether orjson may have lost digits of an integer in `text`. Cheap where it has not: no digits, no search."""
+    """Whether orjson may have lost digits of an integer in `text`. It searches only a text with runs of digits."""
     return _RUN in text[_STRIDE - 1 :: _STRIDE].translate(_DIGITS) and _LONG.search(text) is not None
 
 
@@ -89,7 +89,7 @@ def is_json(text: bytes) -> bool:
 
 
 def exact(text: bytes) -> Any:
-    """As `loads`, of a text that orjson has read. :raises ValueError: more digits or levels than Python reads."""
+    """Reads a text that orjson has read, as `loads`. :raises ValueError: more digits or levels than Python reads."""
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_float)
     except RecursionError:
@@ -97,7 +97,7 @@ def exact(text: bytes) -> Any:
 
 
 def _beyond_a_double(text: bytes, error: orjson.JSONDecodeError) -> Any:
-    """orjson refuses integers of more than 308 digits, as it would make floats of them."""
+    """Reads a text with an integer of more than 308 digits. orjson refuses it: as a float it would be infinite."""
     if "infinity" not in str(error):
         raise ValueError(_reason(error)) from None
     value = exact(text)
@@ -119,7 +119,7 @@ def _float(text: str) -> float:
 
 
 def _reason(error: orjson.JSONDecodeError) -> str:
-    """orjson's text, but for the names that other encoders write for what JSON does not have."""
+    """Returns orjson's text, or one that names NaN or Infinity, which other encoders write and JSON does not have."""
     found = _NAME.match(error.doc, max(error.pos - 1, 0))
     if found is None:
         return str(error)

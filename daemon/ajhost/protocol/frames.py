@@ -1,7 +1,7 @@
-"""NATS frames out of a byte stream, sans-IO: the one scanner of the worker, the last resort and the takeover.
+"""Finds NATS frames in a byte stream, sans-IO, for a worker's connection, the supervisor's, and recovery.
 
-A message stays where it is: the scanner gives positions, so that a ledger entry can name a frame's place in shared
-memory. Source of the grammar: NATS client protocol, `MSG`, `HMSG`, and one-line operations.
+The scanner copies no message: it returns positions, so that a ledger entry can name a frame's place in shared memory.
+Source of the grammar: NATS client protocol, `MSG`, `HMSG`, and one-line operations.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 from ajhost.protocol.server_info import LONGEST_INFO
 
 LONGEST_LINE = 1 << 16
-"""Bytes after which a message's operation line is no such line. A server takes 4096 from a publisher unless it is
-configured otherwise (`max_control_line`), and what it sends on is longer by the subscription's id.
+"""Bytes of an operation line at most, except INFO. A server takes 4096 from a publisher unless it is configured
+otherwise (`max_control_line`), and the line that it sends to subscribers is longer by the subscription's id.
 """
 _LONGEST_SIZE = 18
 """Digits of a number of bytes."""
@@ -30,29 +30,29 @@ Message = tuple[int, int, int, int, bytes, bytes]
 """`(begin, header, body, end, subject, reply)`: positions in the scanned bytes.
 
 The header block is `data[header:body]` (empty without headers), the body `data[body:end - 2]`, the whole frame
-`data[begin:end]`. `reply` is empty when nobody waits. A plain tuple: it is made once per request on the hot path.
+`data[begin:end]`. `reply` is empty without a reply subject. A plain tuple, since one is made for each request.
 """
 
 
 class Scan(NamedTuple):
-    """What `scan` found."""
+    """The result of `scan`."""
 
     messages: list[Message]
     controls: list[bytes]
     """Operation lines other than messages, whole with CRLF, in their order."""
     end: int
-    """Everything before this position is whole and accounted for."""
+    """All frames before this position are whole, and in `messages` or `controls`."""
     needed: int
-    """Bytes from `end` on that the unfinished frame takes, as far as known; 0 when nothing or too little is there."""
+    """The length of the unfinished frame at `end`, in bytes; 0 while its line is not whole, or without one."""
 
 
 def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
     """Finds whole frames from `position` on, at most `limit` messages.
 
-    Lines other than messages are not judged: whoever obeys them does that.
+    It does not check other operation lines: the caller does.
 
-    :raises FrameError: when it begins with a message whose line is malformed or endless, or whose end is not where
-        the line says. What is whole before such a message is found first, so that it is not lost with it.
+    :raises FrameError: when it begins with a message whose line is malformed or too long, or whose end is not where
+        the line says. Whole frames before such a message are returned first, so that they are not lost.
     """
     messages: list[Message] = []
     controls: list[bytes] = []
@@ -95,12 +95,12 @@ def scan(data: bytes, position: int = 0, limit: int = 1 << 30) -> Scan:
         position = end
     if problem and position == start:
         raise FrameError(problem)
-    # not by `Scan(...)`, which is a call of Python code
+    # not `Scan(...)`, which calls Python code
     return tuple.__new__(Scan, (messages, controls, position, needed))
 
 
 def _fields(words: list[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
-    """Subject, reply, bytes of the headers and of the whole of any message's operation line; ValueError for others."""
+    """Returns subject, reply, bytes of headers and of the whole, of a message's line. Raises ValueError for others."""
     match words:
         case [b"HMSG", subject, _, reply, head, whole]:
             return subject, reply, head, whole
@@ -119,12 +119,12 @@ def _is_info(data: bytes, position: int, size: int) -> bool:
 
 
 def is_size(word: bytes) -> bool:
-    """Whether that is a number of bytes. Python reads no number of more than 4300 digits."""
+    """Whether a word is a number of bytes. Python reads no number of more than 4300 digits."""
     return word.isdigit() and len(word) <= _LONGEST_SIZE
 
 
 def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:
-    """The subject, reply and whole length of a message whose operation line is there, even when its body is not."""
+    """Returns subject, reply and whole length of a message whose line has arrived, even if its body has not."""
     line_end = data.find(b"\r\n")
     try:
         subject, reply, _, size = _fields(data[: max(line_end, 0)].split())
@@ -134,7 +134,7 @@ def message_line(data: bytes) -> tuple[bytes, bytes, int] | None:
 
 
 def is_one_message(data: bytes) -> bool:
-    """Whether that is a whole message and nothing else."""
+    """Whether `data` is a whole message and nothing else."""
     try:
         found = scan(data)
     except FrameError:
@@ -143,11 +143,11 @@ def is_one_message(data: bytes) -> bool:
 
 
 def is_plain_subject(subject: bytes) -> bool:
-    """Whether one can publish there: no blank or control character, no empty token, no wildcard."""
+    """Whether a client can publish to `subject`: no blank or control character, no empty token, no wildcard."""
     return bool(_SUBJECT.fullmatch(subject)) and not {b"*", b">"} & set(subject.split(b"."))
 
 
 def reply_of(frame: bytes) -> bytes:
-    """The reply subject of a message of which at least the operation line is there; empty when there is none."""
+    """Returns the reply subject of a message whose operation line at least is there; empty when there is none."""
     line = message_line(frame)
     return b"" if line is None else line[1]

@@ -1,4 +1,4 @@
-"""What can become of a request: exactly one of these, whatever happened."""
+"""The outcomes of a request: each request has exactly one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Error:
 
     @classmethod
     def because(cls, reason: FailureReason, detail: str) -> Self:
-        """The outcome with the reason's word in front."""
+        """Makes the outcome with the reason's word in front of its text."""
         return cls(reason.text(detail))
 
 
@@ -34,7 +34,7 @@ class Failed(_Error):
 
 
 class Terminated(_Error):
-    """No further try makes sense: `AJ-Terminate`."""
+    """An attempt that the router shall not retry: `AJ-Terminate`."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Replies as bytes: a result, or the header that tells an error, whose text is made to fit.
+"""Encodes replies: a result, or a header with an error, whose text is made to fit.
 
 The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header reader of nats.go behind it.
 """
@@ -16,27 +16,27 @@ TEXT_LIMIT = 1024
 """Bytes of UTF-8 that an error text may have."""
 _LEAST_TEXT = 64
 _UNSAFE = re.compile(f"[\x00-\x1f{MISLEADING}]+")
-"""What ends a line, what a terminal obeys, what shows another text than there is: `ajc` prints errors as they are."""
+"""Ends of lines, control characters, and characters that disguise a text: `ajc` prints errors as they are."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = "no reason given"
 
 
 def encode_result(reply: bytes, body: bytes, max_payload: int, task_size: int = 0) -> bytes:
-    """The whole `PUB` command with a result; nothing if it exceeds a limit: see `encode_reply`."""
+    """Returns the whole `PUB` command with a result; empty if it exceeds a limit: see `encode_reply`."""
     size = len(body)
-    # as `stored_size` says, without a call more for each reply
+    # as `stored_size`, but inlined, since each reply passes here
     if task_size + (size + 2) // 3 * 4 + STORED_OVERHEAD > max_payload:
         return b""
     return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
 
 
 def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: int = 0) -> bytes:
-    """The whole `PUB` or `HPUB` command that tells a router `outcome` on the subject `reply`.
+    """Returns the whole `PUB` or `HPUB` command that tells a router `outcome` on the subject `reply`.
 
     `max_payload` is the server's limit in bytes, `task_size` the length of the task's JSON. A result that exceeds the
-    limit, or with which the router could not store the task, is told as AJ-Terminate: sent as it is, the first would
-    cost the connection, the second would leave the task active for ever. Error texts are stored as well, so they are
-    cut further when the task is almost at the limit.
+    limit, or with which the router could not store the task, becomes AJ-Terminate: the server would end the connection
+    for the first, and the second would leave the task active for ever. The router stores error texts as well, so they
+    are cut further when the task is almost at the limit.
     """
     if isinstance(outcome, Completed):
         if data := encode_result(reply, outcome.body, max_payload, task_size):
@@ -52,9 +52,9 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
 
 
 def error_of(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Name and text of the header by which a reply tells an error; None for a result.
+    """Returns the name and text of a reply's error header; None for a result.
 
-    A router looks at AJ-Terminate before AJ-Error, and takes a blank value for none (request_reply_handler.go).
+    A router looks at AJ-Terminate before AJ-Error, and ignores a blank value (request_reply_handler.go).
     """
     for name in ("AJ-Terminate", "AJ-Error"):
         if text := headers.get(name, "").strip():
@@ -63,10 +63,10 @@ def error_of(headers: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def sanitise(text: str, limit: int = TEXT_LIMIT) -> str:
-    """`text` as a header value can carry it: one line, not blank, at most `limit` bytes of UTF-8, whole characters.
+    """Makes `text` a header value: one line, not blank, at most `limit` bytes of UTF-8, whole characters.
 
-    Go counts an empty value as no error at all, and a line break would make it drop every header, so a task that
-    failed would be stored as complete.
+    A Go router takes an empty value for no error, and drops every header if one has a line break: it would store a task
+    that failed as complete.
     """
     if len(text) <= limit and text.isascii() and text.isprintable() and text.strip() == text and text:
         return text

@@ -1,4 +1,4 @@
-"""A request's headers: the content type, and the deadline by which its answer must leave.
+"""Reads and writes a request's headers: the content type, and the deadline by which its answer must leave.
 
 The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header reader of nats.go behind it.
 """
@@ -20,10 +20,10 @@ _DEADLINE_NAME = b"\r\nAJ-Handler-Deadline:"
 
 
 def read_deadline(header: bytes) -> int | None:
-    """The deadline of a request in Unix nanoseconds, by its raw header block (`b""` without one); None without it.
+    """Returns the deadline in a request's raw header block (may be `b""`), in Unix nanoseconds; None if it has none.
 
-    Header names are case-sensitive and the first of a repeated name counts, as in nats.go. A request without a content
-    type or a deadline is served: that is how people call by hand.
+    Header names are case-sensitive and the first of a repeated name counts, as in nats.go. A request may lack a content
+    type or a deadline, as one that a developer sends by hand does.
 
     :raises ValueError: the block or a value is malformed.
     """
@@ -44,16 +44,16 @@ def read_deadline(header: bytes) -> int | None:
 
 
 LONGEST_KNOWN = 512
-"""Bytes of the longest header block that `known_deadline` may be asked about, since it keeps them."""
+"""Bytes of the longest header block to pass to `known_deadline`, whose cache keeps them."""
 known_deadline = lru_cache(maxsize=256)(read_deadline)
-"""As `read_deadline`, for header blocks that come again: a router's are the same bytes for all tasks of one second."""
+"""`read_deadline` with a cache: a router's header blocks are the same bytes for all tasks of one second."""
 
 
 def encode_request(route: str, task: bytes, deadline_ns: int) -> tuple[str, dict[str, str], bytes]:
-    """Subject, headers and body of a request as the router sends it.
+    """Returns subject, headers and body of a request as the router sends it.
 
-    `deadline_ns` (Unix nanoseconds) is the moment by which the answer must leave: the router takes its own limit less
-    2 s. Its fraction is cut off, as the router does.
+    `deadline_ns` (Unix nanoseconds) is the moment by which the answer must leave: the router's own limit less 2 s. Its
+    fraction is cut off, as the router does.
     """
     headers = {"AJ-Content-Type": CONTENT_TYPE, "AJ-Handler-Deadline": timestamps.render_seconds(deadline_ns)}
     return subjects_of(route)[0], headers, task

@@ -1,15 +1,15 @@
-"""How large a result may be: the server takes `max_payload` bytes, and the router stores the result with its task."""
+"""The limit of a result's size: the server takes `max_payload` bytes, and the router stores a result with its task."""
 
 from __future__ import annotations
 
 from ajhost.protocol.outcome import Completed, Terminated
 
 STORED_OVERHEAD = 256
-"""What the router adds to a task's JSON when it stores it: field names, a time, `: terminate task` after an error."""
+"""Bytes that the router adds to a task's JSON to store it: field names, a time, `: terminate task` after an error."""
 
 
 def stored_size(size: int, task_size: int) -> int:
-    """About how many bytes the router stores: a result of `size` bytes, in base64, and the task's JSON."""
+    """Estimates the bytes that the router stores: a result of `size` bytes, in base64, and the task's JSON."""
     return task_size + (size + 2) // 3 * 4 + STORED_OVERHEAD
 
 
@@ -19,7 +19,7 @@ def too_large(size: int, max_payload: int) -> str:
 
 
 def as_told(outcome: Completed, max_payload: int, task_size: int) -> Completed | Terminated:
-    """The result, or why it cannot be told: see `reply_encoding.py`."""
+    """Returns the result, or the error to send in its place: see `reply_encoding.py`."""
     size = len(outcome.body)
     stored = stored_size(size, task_size)
     if stored <= max_payload:

@@ -1,4 +1,4 @@
-"""Foreign text made safe for a log, a terminal and journald: no control characters in it, and no secrets."""
+"""Makes foreign text safe for a log, a terminal and journald: no control characters, and no secrets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ MISLEADING = (
     "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
     "\U000e0001\U000e0020-\U000e007f"
 )
-"""For a class of a pattern: DEL and C1, marks of direction, line separators, and what has no width (UTR 36), which show
-another text than there is. Not the joiners of zero width, which emoji and Persian words are written with."""
-# C0 but for tab and newline: they would drive the reader's terminal, and make journalctl print "[blob data]"
+"""For a pattern's character class: DEL and C1, and direction marks, line separators and zero-width characters, which
+disguise a text (UTR 36). Not the zero-width joiners, which emoji and Persian words need."""
+# C0 except tab and newline: they would control the reader's terminal, and make journalctl print "[blob data]"
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f{MISLEADING}]")
 
 
 def clean(text: str) -> str:
-    """`text` without control characters (shown as `\\x1b`) and without secrets (shown as `***`)."""
+    """Returns `text` without control characters (shown as `\\x1b`) and without secrets (shown as `***`)."""
     if not text.isprintable():
         text = _CONTROL.sub(_escaped, text)
     return without_secrets(text)
@@ -29,10 +29,10 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """`clean` text without ends of lines, for what stands within a line: an id may hold anything."""
+    """Returns `clean` text without line ends, for a place within a line: an id may have any character."""
     return clean(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def printable(text: str) -> str:
-    """Text of a task or a server for a place without room, with `?` for characters that a terminal obeys."""
+    """Returns `text` with `?` for each unprintable character, for a place without room for escapes."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,4 +1,4 @@
-"""Secrets in a text masked: passwords, tokens, seeds and keys."""
+"""Masks secrets in a text, and recognises texts that may be secrets: passwords, tokens, seeds and keys."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _SECRET = re.compile(rf"(?<=://)[^\s/\"']+(?=@)|{_NKEY_SEED}")
 _KEY_MATERIAL = re.compile(
     rf"{_NKEY_SEED}|\beyJ[\w-]{{8,}}|-----BEGIN|\b[0-9a-fA-F]{{64,}}\b|\b[A-Za-z0-9+/]{{64,}}={{0,2}}"
 )
-"""The seed of an nkey, a JWT, PEM, and what is as long as a key in hexadecimal or base64."""
+"""The seed of an nkey, a JWT, PEM, and words as long as a key in hexadecimal or base64."""
 
 
 def without_secrets(text: str) -> str:
-    """`text` with `***` in the place of what stands before the host of an address, and of seeds."""
+    """Returns `text` with `***` in the place of seeds, and of user, password or token in an address."""
     return _SECRET.sub(MASK, text)
 
 
 def without_userinfo(url: str) -> str:
-    """An address without user name and password."""
+    """Returns an address with `***` in the place of user name and password."""
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     _, at, place = rest.rpartition("@")
     return f"{scheme}{separator}{f'{MASK}@' if at else ''}{place}"
 
 
 def hidden(text: str) -> str:
-    """In the place of a text that may be a secret, or hold one."""
+    """Describes a text that may be a secret, or have one in it, by its length."""
     return f"a text of {len(text)} characters" if text else '""'
 
 

@@ -1,7 +1,7 @@
-"""What a NATS server says of itself in INFO, checked before anybody believes it.
+"""Reads a NATS server's INFO, and checks it before any other module uses it.
 
-Source: NATS client protocol, `INFO`. A line that is not as it says there ends the connection: what sends it is no NATS
-server, or none that we can speak with.
+Source: NATS client protocol, `INFO`. A malformed line ends the connection: its sender is no NATS server, or none that
+the host can work with.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ LONGEST_INFO = 1 << 20
 DEFAULT_MAX_PAYLOAD = 1 << 20
 """Bytes, where a server does not say (nats-server, `MAX_PAYLOAD_SIZE`)."""
 MOST_MAX_PAYLOAD = 1 << 26
-"""Bytes of a payload that are prepared for, whatever the server says."""
+"""Bytes of the largest payload that the host prepares for, whatever the server says."""
 LONGEST_FRAME = 1 << 30
-"""Bytes of a frame that are passed over at most, whatever max_payload the server tells of."""
+"""Bytes of the longest frame that the host skips, whatever max_payload the server says."""
 LEAST_REQUEST = 1 << 20
-"""Bytes of a request that are prepared for at least: others may send more than this host's user."""
+"""Bytes of a request that the host prepares for at least: routers may send more than this host's user may."""
 _FRAME_ROOM = 1 << 16
 """Bytes that a frame takes beyond max_payload at most: its line."""
 _LONGEST_TEXT = 4096
@@ -33,7 +33,7 @@ class InfoError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """INFO. `told_max_payload` is what the server says, `max_payload` what is believed of it."""
+    """INFO. `told_max_payload` is the server's word, `max_payload` what the host makes of it."""
 
     server_id: str = ""
     version: str = ""
@@ -58,10 +58,10 @@ class ServerInfo:
 
     @property
     def longest_frame(self) -> int:
-        """Bytes of the longest frame that is taken for one.
+        """Bytes of the longest frame that is not an error.
 
-        A server does not tell its clients when its max_payload grows at a reload, so what it said is no limit below
-        the largest that is prepared for.
+        A server does not tell its clients when its max_payload grows at a reload, so frames up to MOST_MAX_PAYLOAD are
+        accepted whatever it said.
         """
         return min(max(self.told_max_payload, MOST_MAX_PAYLOAD) + _FRAME_ROOM, LONGEST_FRAME)
 
@@ -72,7 +72,7 @@ class ServerInfo:
 
 
 def read_info(line: bytes) -> ServerInfo:
-    """The INFO line of a server, with or without its CRLF.
+    """Reads the INFO line of a server, with or without its CRLF.
 
     :raises InfoError: when it is none.
     """

@@ -1,4 +1,4 @@
-"""The URL of a NATS server, read as Go's client reads it (net/url, nats.go `connectProto`)."""
+"""Reads the URL of a NATS server as Go's client does (net/url, nats.go `connectProto`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_PORT = 4222
 
 @dataclass(frozen=True, slots=True)
 class ServerUrl:
-    """Where a server is, and who we are there: user and password, or a token, which is a user without a password."""
+    """A server's address, and the credentials in its URL: user and password, or a token (a user without a password)."""
 
     scheme: str
     host: str
@@ -32,7 +32,7 @@ def read_server_url(url: str) -> ServerUrl:
 
     In user, password and token `%XX` is a byte of UTF-8 (RFC 3986, section 2.1), and `+` is a plus.
 
-    :raises ValueError: the text says what is wrong, and never shows what may be a secret.
+    :raises ValueError: the text says what is wrong, and never shows a part that may be a secret.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:

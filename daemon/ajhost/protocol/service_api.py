@@ -1,8 +1,8 @@
-"""The NATS service API (ADR-32): what `nats micro ls|info|stats|ping` ask, and what a host answers.
+"""The NATS service API (ADR-32): the questions of `nats micro ls|info|stats|ping`, and a host's answers.
 
-Source: nats-architecture-and-design, adr/ADR-32.md. One reply that is not well formed breaks `nats micro stats` for
-everybody who asks, so names are made to fit, and every field has its type: durations are integers of nanoseconds,
-`last_error` is always a text.
+Source: nats-architecture-and-design, adr/ADR-32.md. One malformed reply makes `nats micro stats` fail for all services,
+so names are made to fit, and every field has its type: durations are integers of nanoseconds, `last_error` is always a
+text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CATCH_ALL = "catchall"
 
 
 class Verb(Enum):
-    """What is asked."""
+    """The kind of a question."""
 
     PING = "PING"
     INFO = "INFO"
@@ -42,7 +42,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ServiceEndpoint:
-    """A route. Counts and `processing_ns` are host-wide, over the deaths of workers."""
+    """A route. Counts and `processing_ns` are those of the whole host, and outlast its workers."""
 
     route: str
     subject: str
@@ -55,13 +55,13 @@ class ServiceEndpoint:
 
 
 def subjects(service: Service) -> tuple[str, ...]:
-    """What to subscribe to, without a queue group: every host answers."""
+    """Returns the subjects to subscribe to without a queue group, so that every host answers."""
     ends = ("", f".{service.name}", f".{service.name}.{service.id}")
     return tuple(f"{_ROOT}.{verb.value}{end}" for verb in Verb for end in ends)
 
 
 def verb_of(subject: str) -> Verb | None:
-    """What a message on one of `subjects` asks; None for any other subject."""
+    """Returns the question of a message on one of `subjects`; None for any other subject."""
     root, _, rest = subject.partition(".")
     try:
         return Verb(rest.partition(".")[0]) if root == _ROOT else None
@@ -70,7 +70,7 @@ def verb_of(subject: str) -> Verb | None:
 
 
 def answer(verb: Verb, service: Service, endpoints: Iterable[ServiceEndpoint]) -> bytes:
-    """The body of the answer."""
+    """Returns the body of the answer."""
     said: dict[str, object] = {
         "type": f"io.nats.micro.v1.{verb.value.lower()}_response",
         "name": service.name,
@@ -92,7 +92,7 @@ def answer(verb: Verb, service: Service, endpoints: Iterable[ServiceEndpoint]) -
 
 @dataclass(frozen=True, slots=True)
 class ServiceInfo:
-    """What some service answered to `INFO`; `subscribed`: the subject and queue group of each endpoint."""
+    """A service's answer to `INFO`; `subscribed`: the subject and queue group of each endpoint."""
 
     name: str
     id: str
@@ -101,7 +101,7 @@ class ServiceInfo:
 
 
 def read_info(body: bytes) -> ServiceInfo | None:
-    """An answer of anybody's; None for what is none."""
+    """Reads the answer of any service; None for a malformed one."""
     try:
         said = orjson.loads(body)
         endpoints, metadata = said.get("endpoints") or (), said.get("metadata") or {}
@@ -112,7 +112,7 @@ def read_info(body: bytes) -> ServiceInfo | None:
 
 
 def covers(pattern: str, subject: str) -> bool:
-    """Whether a subscription to `pattern`, wildcards included, gets what is sent to `subject`."""
+    """Whether a subscription to `pattern`, wildcards included, gets messages to `subject`."""
     wanted, tokens = pattern.split("."), subject.split(".")
     if wanted[-1] == ">":
         wanted.pop()
@@ -123,7 +123,7 @@ def covers(pattern: str, subject: str) -> bool:
 
 
 def _named(endpoints: Iterable[ServiceEndpoint]) -> Iterable[tuple[ServiceEndpoint, str]]:
-    """Each with a name that no other has: `email:new` and `email-new` are two routes."""
+    """Yields each endpoint with a unique name: the routes `email:new` and `email-new` would have the same."""
     taken: set[str] = set()
     for endpoint in endpoints:
         name = plain = _NOT_IN_A_NAME.sub("-", endpoint.route) or _CATCH_ALL
@@ -153,7 +153,7 @@ def _stats(endpoint: ServiceEndpoint, name: str) -> dict[str, object]:
 
 
 def version(text: str) -> str:
-    """A version as clients insist on it (semver.org): `0.1.0.dev3` of Python's becomes `0.1.0-dev3`."""
+    """Returns a version in the form that clients require (semver.org): Python's `0.1.0.dev3` becomes `0.1.0-dev3`."""
     if _SEMANTIC_VERSION.match(text):
         return text
     found = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?\.?(.*)\Z", text)

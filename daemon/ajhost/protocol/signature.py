@@ -1,6 +1,6 @@
-"""Task signatures: ed25519 over the fields that decide what a task does.
+"""Verifies and makes task signatures: ed25519 over the fields that decide what a task does.
 
-Anybody who may publish on the handlers' subjects can reach a host without passing a router, so the host verifies by
+A client that may publish on the handlers' subjects reaches a host without a router, so the host verifies signatures
 itself. The message is that of `signatureMessage` in asyncjobs v0.3.0, task.go.
 """
 
@@ -17,20 +17,20 @@ KEY_BYTES = 32
 
 
 def read_key(text: str) -> bytes:
-    """The public key in `text` (hex, white space around it ignored). Raises ValueError that says what is wrong.
+    """Reads the public key in `text` (hex, white space around it ignored). Raises ValueError that says what is wrong.
 
-    About half of all private keys are no public ones, so that a seed in the place of a key is mostly found here.
+    About half of all private keys are no valid public keys: this finds about half of the seeds in the place of a key.
     """
     from nacl.bindings import crypto_core_ed25519_is_valid_point
 
     key = _read(text, "a verification key")
-    if not crypto_core_ed25519_is_valid_point(key):  # of low order too, whose signatures anybody can make
+    if not crypto_core_ed25519_is_valid_point(key):  # of low order, too: its signatures can be forged
         raise ValueError("a verification key must be a public key of ed25519, and no seed")
     return key
 
 
 def read_seed(text: str) -> bytes:
-    """The private key in `text`, of the same form. Raises ValueError that says what is wrong and quotes nothing."""
+    """Reads the private key in `text`, of the same form. Raises ValueError that says what is wrong, and quotes none."""
     return _read(text, "a signing seed")
 
 
@@ -45,18 +45,18 @@ def _read(text: str, what: str) -> bytes:
 
 
 def sign(task: TaskRecord, seed: bytes) -> str:
-    """The signature of a producer with that seed. See `message` for what is raised."""
+    """Signs a task as a producer with that seed does. See `message` for what is raised."""
     from nacl.signing import SigningKey
 
     return SigningKey(seed).sign(message(task)).signature.hex()
 
 
 def message(task: TaskRecord) -> bytes:
-    """The bytes that a producer signed for `task`.
+    """Returns the bytes that a producer signs for `task`.
 
-    Raises ValueError without a queue, which the producer refuses to sign, and for times that are malformed. Raises it,
-    too, where the message of one task is also that of another: for a `:` in id or queue, and for a time beyond the
-    years 1677 to 2262, since one of 584 years earlier or later comes out as the same number.
+    Raises ValueError without a queue, which producers refuse to sign, and for malformed times. Raises it as well where
+    another task has the same message: for a `:` in id or queue, and for a time beyond the years 1677 to 2262, since a
+    time 584 years earlier or later gives the same number.
     """
     if not task.queue:
         raise ValueError("a task without a queue cannot be signed")
@@ -76,9 +76,9 @@ def message(task: TaskRecord) -> bytes:
 
 
 def distrust(task: TaskRecord, keys: Sequence[bytes], max_age_ns: int, now_ns: int) -> str | None:
-    """Why a task is not trusted, None if it is signed and in time. `max_age_ns`: 0 for no limit.
+    """Says why a task is not trusted; None if it is signed and in time. `max_age_ns`: 0 for no limit.
 
-    A router starts no task past its deadline (asyncjobs v0.3.0, client.go), so one that comes is a replay.
+    A router starts no task past its deadline (asyncjobs v0.3.0, client.go), so such a task is a replay.
     """
     if (reason := verify(task, keys)) is not None:
         return reason
@@ -91,7 +91,7 @@ def distrust(task: TaskRecord, keys: Sequence[bytes], max_age_ns: int, now_ns: i
 
 
 def verify(task: TaskRecord, keys: Sequence[bytes]) -> str | None:
-    """None if one of the raw public `keys` (32 bytes each) signed `task`, else the reason why it is not trusted."""
+    """Returns None if one of the raw public `keys` (32 bytes each) signed `task`, else why it is not trusted."""
     from nacl.exceptions import BadSignatureError
     from nacl.signing import VerifyKey
 
@@ -114,7 +114,7 @@ def verify(task: TaskRecord, keys: Sequence[bytes]) -> str | None:
 
 
 def _unix_nano(nanoseconds: int) -> int:
-    """Go's `UnixNano`, which wraps at 64 bits: its zero time, which is no other time's, comes out as one in 1754."""
+    """Returns Go's `UnixNano`, which wraps at 64 bits. Go's zero time, the only one allowed to wrap, becomes 1754."""
     wrapped = (nanoseconds + (1 << 63)) % (1 << 64) - (1 << 63)
     if wrapped != nanoseconds and nanoseconds != timestamps.ZERO_TIME:
         raise ValueError("its created or deadline is in no router's years, 1677 to 2262")

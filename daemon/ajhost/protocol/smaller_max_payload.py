@@ -1,4 +1,4 @@
-"""Published messages as bytes, and what becomes of them at a server that takes less than the one before."""
+"""Replaces replies in a byte string that a server would refuse, since it takes less than the server before."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.protocol.result_size import too_large
 
 _HEADER_BEGINS = 64
-"""Bytes behind a subject within which the name of the first header is."""
+"""Bytes after a subject that contain the name of the first header."""
 
 
 class Change(NamedTuple):
-    """What became of a publication, in words; if it was a reply, on which subject, and what is told instead."""
+    """A replaced or dropped publication, in words; for a reply also its subject, and the outcome in its place."""
 
     text: str
     subject: bytes = b""
@@ -23,7 +23,7 @@ class Change(NamedTuple):
 
 
 def outcome_told(data: bytes, subject: bytes) -> type[Outcome] | None:
-    """What the reply on this subject tells; None if it is not among these publications."""
+    """Returns the type of outcome of the reply on this subject; None if it is not among these publications."""
     at = data.find(b"PUB %b " % subject)
     if at < 0:
         return None
@@ -34,10 +34,10 @@ def outcome_told(data: bytes, subject: bytes) -> type[Outcome] | None:
 
 
 def fit(data: bytes, max_payload: int) -> tuple[bytes, list[Change]]:
-    """`PUB` and `HPUB` commands as a server with this limit takes them, and what was changed, in words.
+    """Returns `PUB` and `HPUB` commands such that a server with this limit accepts them, and the changes.
 
-    A server cuts the connection of who sends more, each time anew: what is too large becomes AJ-Terminate, which tells
-    the router why. What is no such command, or has a subject that nobody can publish to, is left out.
+    A server ends the connection of a client that sends more, at each attempt. So a reply that is too large becomes
+    AJ-Terminate, which tells the router why. Drops commands with an invalid subject, and bytes that are no command.
     """
     kept: list[bytes] = []
     changes: list[Change] = []

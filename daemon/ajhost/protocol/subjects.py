@@ -9,31 +9,31 @@ _PREFIX = "CHORIA_AJ.H.T."
 _CATCH_ALLS = ("CHORIA_AJ.H.T.catchall", "CHORIA.AJ.H.T.catchall")
 
 LONGEST_REPLY_SUBJECT = 1024
-"""Bytes. A server ends the connection of who publishes a line of more than 4,096 (`max_control_line`), each time anew;
-another one of its cluster may take longer ones."""
+"""Bytes. A server ends the connection of a client at each line of more than 4,096 (`max_control_line`); another server
+of its cluster may take longer ones."""
 _PLAIN_WORD = rb"[^\x00-\x20\x7f*>.]++"
 _NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
-"""What begins with `$` asks the server itself for something (`$JS.API.STREAM.DELETE...`), with this host's rights; the
-rest is asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task."""
+"""A message to a subject with `$` is a command to the server (`$JS.API.STREAM.DELETE...`), with this host's rights. The
+others are asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task."""
 
 
 def subjects_of(route: str) -> tuple[str, ...]:
-    """The subjects on which a router asks for `route`; for the catch-all `""` both spellings.
+    """Returns the subjects on which a router asks for `route`; for the catch-all `""` both spellings.
 
-    The documentation of asyncjobs and its source differ in the catch-all's name, so both are served. A route that is
-    itself named `catchall` cannot be told from the catch-all.
+    The documentation of asyncjobs and its source differ in the catch-all's name, so the host serves both. A route named
+    `catchall` has the same subject as the catch-all.
     """
     return (_PREFIX + route,) if route else _CATCH_ALLS
 
 
 def host_subjects(routes: Iterable[str], catchall: bool) -> list[str]:
-    """The subjects on which a host that serves `routes` is asked. `catchall`: by catch-all routers too."""
+    """Returns the subjects of a host that serves `routes`. `catchall`: with those of catch-all routers."""
     subjects = [subject for route in routes for subject in subjects_of(route)]
     return [*dict.fromkeys((*subjects, *_CATCH_ALLS))] if catchall else subjects
 
 
 def route_of(subject: str) -> str:
-    """The route that `subject` stands for, `""` for either catch-all. Raises ValueError for any other subject."""
+    """Returns the route of `subject`, `""` for either catch-all. Raises ValueError for any other subject."""
     if subject in _CATCH_ALLS:
         return ""
     if not subject.startswith(_PREFIX):
@@ -42,11 +42,11 @@ def route_of(subject: str) -> str:
 
 
 def reply_subjects(prefixes: Sequence[str] = ()) -> re.Pattern[bytes]:
-    """Matches the reply subjects that may be answered: plain ones, which cannot do anything but reach a requester, and
-    no longer than `LONGEST_REPLY_SUBJECT`.
+    """Matches the reply subjects that the host answers: plain ones, by which a message only reaches a requester, of
+    `LONGEST_REPLY_SUBJECT` bytes at most.
 
-    With `prefixes` (first words of a subject), only what begins with one of them. Anybody who may publish a request
-    chooses its reply subject, and what is sent there is sent with the rights of this host.
+    With `prefixes` (first words of a subject), only those that begin with one of them. Any client that may publish a
+    request chooses its reply subject, and the host publishes to that with its own rights.
     """
     among = b"|".join(re.escape(prefix.encode()) + rb"\." for prefix in prefixes)
     wanted = b"(?=%b)" % among if among else b""

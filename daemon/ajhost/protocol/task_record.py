@@ -1,7 +1,7 @@
-"""A task as a router sends it: JSON to a checked record.
+"""Reads a task as a router sends it: JSON to a checked record.
 
-The fields and their meaning are those of `Task` in asyncjobs v0.3.0, task.go. Fields that nobody here reads are
-ignored, whatever they hold.
+The fields and their meaning are those of `Task` in asyncjobs v0.3.0, task.go. Fields that the host does not use are
+ignored, whatever their value.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from ajhost.protocol import exact_json, timestamps
 
 _TYPE = re.compile(r"[a-zA-Z0-9_:-]+\Z")
 _USUAL = ("id", "type", "payload", "tries", "max_tries", "tried", "created", "queue", "state")
-"""The fields of most tasks. `state` is of no use here; that it is there tells whether there are others."""
+"""The fields of most tasks. The host does not read `state`; it is here so that the count of fields shows others."""
 _usual = itemgetter(*_USUAL)
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
 
-# Types that were found valid: few, and seen again and again. Bounded in number and in length.
+# Types that were found valid: a host sees few, each many times. Bounded in number and in length.
 _valid_types: set[str] = set()
 _TYPES_KEPT = 1024
 _LONGEST_KEPT = 128
 LONGEST_TYPE = 255
-"""Bytes of the longest type. Types are keys of caches here, so that their length is bounded before they are used."""
+"""Bytes of the longest type. Types are keys of caches, so their length is bounded before they are used."""
 LONGEST_ID = 255
-"""Characters of the longest id. Each log record of a task bears its id, and the task decides how many there are. A
+"""Characters of the longest id. Each log record of a task has its id, and a handler may log any number of records. A
 router's ids have 27 (asyncjobs v0.3.0, task.go)."""
 _ID_ALPHABET = string.digits + string.ascii_letters
 
@@ -41,9 +41,9 @@ _ID_ALPHABET = string.digits + string.ascii_letters
 class TaskRecord:
     """One task: identity, payload and what the router said about this attempt.
 
-    A plain class with slots, because a frozen dataclass of this size costs more than the rest of the parse. Nobody
-    writes to a record once `read_task` has made it, but for `without_deadline`, which whoever reads the request's
-    header sets. Times are integer nanoseconds since 1970.
+    A plain class with slots, because a frozen dataclass of this size costs more than the rest of the parse. Records do
+    not change once `read_task` has made them, except `without_deadline`: the reader of the request's header sets it.
+    Times are integer nanoseconds since 1970.
 
     `payload` is decoded (`b""` for null), `tries` counts this attempt, `max_tries` is 0 where the task does not
     say, `dependency_results` is as it came (id to `{"payload": any, "completed": text}`), `signature` is hex or `""`,
@@ -75,7 +75,7 @@ class TaskRecord:
     def created_ns(self) -> int:
         """When the task was made; Go's zero time where the task does not say. Raises ValueError if malformed.
 
-        Converted when asked for: only signatures and curious handlers need it.
+        Converted at each access: only signatures and a few handlers need it.
         """
         if self._created is None:
             return timestamps.ZERO_TIME
@@ -94,7 +94,7 @@ class TaskRecord:
 
 
 def read_task(body: bytes) -> TaskRecord:
-    """The task in the JSON `body`. Raises ValueError whose text names the field and shows what was found."""
+    """Reads the task in the JSON `body`. Raises ValueError whose text names the field and shows what was found."""
     try:
         fields = loads(body)
     except JSONDecodeError:
@@ -104,7 +104,7 @@ def read_task(body: bytes) -> TaskRecord:
     try:
         id_, type_, payload, tries, max_tries, tried, created, queue, _ = _usual(fields)
         has_more = len(fields) > len(_USUAL)
-    except KeyError:  # null, to Go, is what is not there
+    except KeyError:  # Go reads null as a missing field
         id_, type_, payload, tries, max_tries, tried, created, queue, _ = map(fields.get, _USUAL)
         has_more = True
     task = TaskRecord()
@@ -173,7 +173,7 @@ def read_task(body: bytes) -> TaskRecord:
 
 
 def _read_again(body: bytes) -> Any:
-    """What orjson refused: an integer of more than 308 digits in a dependency's result is JSON all the same."""
+    """Reads a text that orjson refused: with an integer of more than 308 digits in a result it is JSON all the same."""
     try:
         return exact_json.loads(body)
     except ValueError as error:
@@ -193,7 +193,7 @@ def encode_task(
     signature: str = "",
     more: Mapping[str, object] = MappingProxyType({}),
 ) -> bytes:
-    """The JSON of an active task, with the fields and in the order that the router sends. Times are nanoseconds.
+    """Returns the JSON of an active task, with the router's fields in the router's order. Times are nanoseconds.
 
     `more`: the fields that few tasks have.
     """
@@ -216,12 +216,12 @@ def encode_task(
 
 
 def new_id() -> str:
-    """An id for a task that no producer has made, in the shape of a KSUID of these years: 27 characters, 3 first."""
+    """Makes an id for a task without a producer, in the form of a KSUID of these years: 27 characters, 3 first."""
     return "3" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(26))
 
 
 def shown(value: object) -> str:
-    """A short one-line description of a foreign JSON value for an error text."""
+    """Describes a foreign JSON value in one short line, for an error text."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):
@@ -237,7 +237,7 @@ def _wrong(field: str, wanted: str, found: object) -> ValueError:
 
 
 def _unless_null(zero: int | str, field: str, wanted: str, found: object) -> int | str:
-    """Go reads null as the zero value; anything else that comes here is of the wrong type."""
+    """Returns `zero` for null, as Go does; raises for any other value, which is of the wrong type or range."""
     if found is None:
         return zero
     raise _wrong(field, wanted, found)

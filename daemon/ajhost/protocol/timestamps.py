@@ -1,4 +1,4 @@
-"""Moments as the router writes them: RFC 3339 text to integer nanoseconds since 1970, and back.
+"""Converts moments as the router writes them: RFC 3339 text to integer nanoseconds since 1970, and back.
 
 Moments are integers, since a float would lose digits that a signature covers, and `datetime` has no nanoseconds.
 """
@@ -13,7 +13,7 @@ SECOND = 1_000_000_000
 """Nanoseconds in a second."""
 
 ZERO_TIME = -62_135_596_800 * SECOND
-"""Go's zero `time.Time`, `0001-01-01T00:00:00Z`: what a time is that was never set."""
+"""Go's zero `time.Time`, `0001-01-01T00:00:00Z`: the value of a time that was never set."""
 
 _BASE_YEAR = 1970
 _EPOCH = datetime(_BASE_YEAR, 1, 1, tzinfo=UTC)
@@ -27,7 +27,7 @@ _SCALE: tuple[int, ...] = tuple(int(10 ** (9 - digits)) for digits in range(10))
 
 
 def parse(text: str) -> int:
-    """Nanoseconds since 1970-01-01T00:00:00Z of an RFC 3339 moment with 0 to 9 fractional digits.
+    """Returns the nanoseconds since 1970-01-01T00:00:00Z of an RFC 3339 moment with 0 to 9 fractional digits.
 
     As strict as Go's `Time.UnmarshalJSON`: upper case `T` and `Z`, two digits everywhere, no second 60, a day that
     its month has. Years 0000 to 9999. Raises ValueError, whose text shows what was found.
@@ -51,7 +51,7 @@ def parse(text: str) -> int:
 
 
 def render(nanoseconds: int) -> str:
-    """The moment in UTC with as many fractional digits as it needs: what Go's RFC3339Nano writes.
+    """Writes the moment in UTC with as many fractional digits as it needs, as Go's RFC3339Nano.
 
     Raises ValueError for a year outside 0000 to 9999.
     """
@@ -63,7 +63,7 @@ def render(nanoseconds: int) -> str:
 
 
 def render_seconds(nanoseconds: int) -> str:
-    """The moment in UTC with its fraction cut off, as the router writes its deadline header (Go's RFC3339).
+    """Writes the moment in UTC with its fraction cut off, as the router's deadline header (Go's RFC3339).
 
     Raises ValueError for a year outside 0000 to 9999.
     """
@@ -76,7 +76,7 @@ def render_seconds(nanoseconds: int) -> str:
 
 
 def to_datetime(nanoseconds: int) -> datetime:
-    """The moment as an aware datetime in UTC, nanoseconds cut to microseconds, clamped to what datetime can hold."""
+    """Returns the moment as an aware datetime in UTC, cut to microseconds, clamped to the range of datetime."""
     clamped = min(max(nanoseconds, _EARLIEST), _LATEST)
     return _EPOCH + timedelta(microseconds=clamped // 1000)
 
@@ -88,7 +88,7 @@ def _malformed(text: str) -> ValueError:
 
 @lru_cache(maxsize=1024)
 def _second(shape: str) -> int:
-    """Nanoseconds since 1970 of `yyyy-mm-ddThh:mm:ss` in UTC. Kept, because tasks of one time share their second."""
+    """Returns the nanoseconds since 1970 of `yyyy-mm-ddThh:mm:ss` in UTC. Cached: many tasks share one second."""
     if not _SHAPE.match(shape):
         raise ValueError(shape)
     month, day, hour, minute, second = (int(shape[at : at + 2]) for at in (5, 8, 11, 14, 17))
@@ -98,7 +98,7 @@ def _second(shape: str) -> int:
 
 
 def _offset(rest: str) -> int:
-    """Seconds that `+hh:mm` or `-hh:mm` is ahead of UTC."""
+    """Returns the seconds by which `+hh:mm` or `-hh:mm` is ahead of UTC."""
     if not _OFFSET.match(rest):
         raise ValueError(rest)
     hours, minutes = int(rest[1:3]), int(rest[4:])

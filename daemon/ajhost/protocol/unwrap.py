@@ -1,4 +1,4 @@
-"""Payloads that were encoded twice: base64 or JSON in a JSON text, as `ajc tasks add` and the cron scheduler send."""
+"""Decodes payloads encoded twice: base64 or JSON in a JSON text, as `ajc tasks add` and the cron scheduler send."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ajhost.protocol.task_record import shown
 
 
 def unwrap(payload: bytes) -> bytes:
-    """What the setting `unwrap` asks for: the base64 in a JSON text (the cron scheduler's).
+    """Decodes, for the setting `unwrap`, the base64 in a JSON text, as of the cron scheduler.
 
-    Raises ValueError that says which of the two it is not.
+    Raises ValueError that says which of the two the payload is not.
     """
     try:
         text = loads(payload)
@@ -28,7 +28,7 @@ def unwrap(payload: bytes) -> bytes:
 
 
 def json_inside(payload: bytes) -> tuple[bytes, str] | None:
-    """For typed handlers: the JSON that a JSON text holds, and how; None if it is no text, or holds none."""
+    """Returns, for typed handlers, the JSON inside a JSON text, and its encoding; None if there is none."""
     if payload.lstrip()[:1] != b'"':
         return None
     text: str = exact_json.loads(payload)

@@ -1,4 +1,4 @@
-"""Sends log records to journald under systemd, else to stderr, as readable lines or as JSON."""
+"""Sends log records to journald under systemd, else to stderr as readable lines, or always to stderr as JSON."""
 
 from __future__ import annotations
 
