@@ -15,7 +15,7 @@ from ajhost.adapters.http import PLAIN_TEXT, Page
 
 @dataclass(frozen=True, slots=True)
 class PageAccess:
-    """Which requests may see guarded pages.
+    """Decides which requests may see guarded pages.
 
     `token`: required as `Authorization: Bearer TOKEN`, or as the password of Basic authentication with any user name.
     None: no token is required. `hosts`: names allowed in the Host header besides addresses and `localhost`. This stops

@@ -34,7 +34,7 @@ class FailureReason(Enum):
     HOST_ERROR = "host error"
 
     def text(self, detail: str) -> str:
-        """The error text: the word, a colon, and what happened."""
+        """Returns the error text: the word, a colon, and `detail`."""
         return f"{self.value}: {detail}"
 
 
@@ -45,11 +45,11 @@ _COUNTED = (
     _R.UNKNOWN_TASK_TYPE, _R.HOST_ERROR, _R.INVALID_RESULT, _R.INVALID_PAYLOAD, _R.CANCELLED, _R.REPLY_REFUSED,
 )  # fmt: skip
 REASONS = (OTHER, *(reason.value for reason in _COUNTED))
-"""With which words the text of an answer begins, in the order of their counters; `other` stands for all others.
-Words are added at the end only: files outlive an upgrade."""
+"""The words with which texts of answers begin, in the order of their counters; `other` is for texts without one.
+Words are added at the end only: files of statistics outlive an upgrade."""
 
 
 def reason_of(text: str) -> str:
-    """The stable word with which the text of an answer begins; `other` for texts that have none."""
+    """Returns the stable word with which the text of an answer begins; `other` for a text without one."""
     word = text.partition(":")[0]
     return word if word in REASONS else OTHER

@@ -129,7 +129,7 @@ class Channel:
         try:
             return self._sock.recvmsg(_INLINE, _CONTROL, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
-            # The peer ended with unread messages. The kernel says so once, and BEFORE what the peer had sent.
+            # The peer ended with unread messages. The kernel reports that once, and BEFORE the messages of the peer.
             return self._sock.recvmsg(_INLINE, _CONTROL, socket.MSG_CMSG_CLOEXEC)
 
     def receive_wait(self, timeout: float | None) -> tuple[dict[str, Any], list[int]] | None:

@@ -23,8 +23,8 @@ def mark(number: int) -> None:
     A template's is its generation plus `GENERATION_MARK`, larger than any worker's: a limit can only be lowered.
 
     The mark is a limit without effect: RLIMIT_RTTIME concerns real-time scheduling only, and this is 146,000 years. It
-    is one of the few things that a process inherits through fork, exec and setsid, and that others can see. Where a
-    limit is set already, or may not be set, there is no mark.
+    is one of the few attributes that a process inherits through fork, exec and setsid, and that other processes can
+    read. Where a limit is set already, or may not be set, there is no mark.
     """
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_RTTIME, (_MARK + number, _MARK + number))
@@ -53,8 +53,8 @@ class ChildReaper:
     def reap(self, known: Container[int], living_marks: Container[int] = ()) -> None:
         """Reaps each child that was dead at the last call already and is not `known`. Call it about once a second.
 
-        A worker that died before its pidfd was received looks the same for a moment. Living children whose mark is none
-        of `living_marks` are ended: the template of a rejected reload had started them.
+        It waits for a second call since a worker that died before its pidfd was received looks the same for a moment.
+        Kills living children whose mark is none of `living_marks`: the template of a rejected reload had started them.
         """
         unknown = {pid: proc.state_of(pid) for pid in proc.children() if pid not in known}
         dead = {pid for pid, state in unknown.items() if state == "Z"}

@@ -25,7 +25,7 @@ class PermitFile:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def of(self, name: str, count: int) -> Permits:
-        """Returns the `count` permits that bear that name in every process."""
+        """Returns the `count` permits that have that name in every process."""
         digest = hashlib.blake2b(name.encode(), digest_size=4).digest()
         return Permits(self._descriptor, int.from_bytes(digest, "big") % _NAMES * _PER_NAME, count)
 

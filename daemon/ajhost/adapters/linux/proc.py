@@ -12,7 +12,7 @@ from ajhost.core.starvation import ThreadTimes
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _RUNNABLE = "R"
-"""The letter for a thread that runs or could run, one whose group's quota is used up included."""
+"""The letter for a thread that runs or could run, also if its control group's quota is used up."""
 
 
 def field(file: str, pattern: str) -> str:

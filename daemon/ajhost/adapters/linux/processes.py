@@ -28,7 +28,7 @@ _PIDFD_GETFD = 438
 """pidfd_getfd(2), the same number on every architecture (asm-generic/unistd.h); glibc has it since 2.36."""
 _OOM_MAX = 1000
 _STILL, _IN_THE_KERNEL = frozenset("TZX"), frozenset("D")
-"""Letters of proc(5) for threads: stopped, or ended while others live; waiting uninterruptibly."""
+"""Letters of proc(5) for threads: stopped, or ended while other threads live; waiting uninterruptibly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ def is_same(directory: Path, descriptor: int) -> bool:
 
 
 def put_aside(path: Path, is_kind: Callable[[int], bool]) -> bool:
-    """Renames a file of another kind that stands in the place of ours. Returns whether ours is missing.
+    """Renames a file of another kind that has the path of ours. Returns whether ours is missing.
 
     :raises OSError: when it cannot be renamed.
     """

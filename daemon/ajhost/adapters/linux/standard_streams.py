@@ -1,7 +1,7 @@
-"""The standard streams: opened if a launcher has closed them, flushed, and a copy of stderr that only the host knows.
+"""Opens standard streams that a launcher has closed, flushes them, and keeps a copy of stderr for the host alone.
 
 Code of handlers closes 2, or puts another file in its place (`os.dup2`, a double close and a reuse). Log lines would
-then be lost, or end up in that file, which may be a connection.
+then be lost, or written to that file, which may be a connection.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import os
 import sys
 
 _LOWEST = 10
-"""The lowest number for the copy of stderr: lower ones are what a double close hits."""
+"""The lowest number for the copy of stderr: a double close usually hits a lower one."""
 _copy: int | None = None
 
 
 def open_streams() -> None:
     """Opens the standard streams that are closed. Call it before anything else is imported.
 
-    A descriptor below 3 that is closed is the next file's that is opened, and what is written to stderr would end up in
-    it. Libraries open files as they are imported: libffi keeps itself open.
+    The next file that is opened gets a closed descriptor below 3, and output to stderr would be written to that file.
+    Libraries open files as they are imported: libffi keeps itself open.
     """
     for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if not _is_open(descriptor):
@@ -30,14 +30,14 @@ def open_streams() -> None:
 
 
 def flush_streams() -> None:
-    """Writes what stdout and stderr hold back, whatever an application has put in their place. Raises nothing."""
+    """Flushes stdout and stderr, or the streams by which an application has replaced them. Raises nothing."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
 
 
 def own_stderr() -> int | None:
-    """The copy, made at the first call and kept over forks; None if there is no stderr."""
+    """Returns the copy, made at the first call and kept over forks; None if there is no stderr."""
     global _copy
     if _copy is None or not _is_open(_copy):
         try:

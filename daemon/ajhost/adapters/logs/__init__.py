@@ -1,1 +1,1 @@
-"""Log records and printed lines: what they say, which handler gets them, and where they go."""
+"""Log records and printed lines: their text and labels, their routing to handlers, and their outputs."""

@@ -49,8 +49,8 @@ EXTRAS = (
 """The keys that a logging call may use in `extra`.
 
 `aj_duration` is in seconds. `aj_outcome` is `completed`, `failed`, `terminated` or `refused`, `aj_reason` the word with
-which the answer's text begins, `aj_count` how many refusals a record stands for. `aj_worker_*` name the process that
-had a task, where another one answered it.
+which the answer's text begins, `aj_count` how many refusals a record counts. `aj_worker_*` name the worker that had a
+task, where another process answered it.
 """
 
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}

@@ -80,7 +80,7 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
     if not isinstance(number, int):
         raise ValueError(f"unknown level {level.upper()}")
     previous, _handler, _own_level = _handler, handler, number
-    # `logging.shutdown` and `logging.config` close what they find there
+    # `logging.shutdown` and `logging.config` close every handler in this list
     logging._handlerList[:] = [known for known in logging._handlerList if known() is not handler]  # type: ignore[attr-defined]
     if previous is not None:
         previous.close()

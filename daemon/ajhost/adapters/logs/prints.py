@@ -104,7 +104,7 @@ class _KeptBuffer(io.BufferedWriter):
     """
 
     def close(self) -> None:
-        """Only flushes."""
+        """Flushes, and closes nothing."""
         self.flush()
 
 
@@ -112,7 +112,7 @@ class _KeptStream(io.TextIOWrapper):
     """A stream that stays open: `with (open(path) if path else sys.stdout) as file:` is a common mistake."""
 
     def close(self) -> None:
-        """Only flushes."""
+        """Flushes, and closes nothing."""
         self.flush()
 
 

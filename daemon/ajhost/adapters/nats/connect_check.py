@@ -1,4 +1,4 @@
-"""What `ajhost check --connect` tries at a server: log-in, subscriptions, answers; and finds: other queue groups."""
+"""Tries at a server, for `ajhost check --connect`, to log in, subscribe and answer, and finds other queue groups."""
 
 from __future__ import annotations
 

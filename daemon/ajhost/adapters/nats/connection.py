@@ -61,7 +61,7 @@ _UP = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVI
 
 
 def addresses(settings: NatsSettings) -> str:
-    """The configured servers as text without user names and passwords."""
+    """Returns the configured servers as text without user names and passwords."""
     return ", ".join(map(str, servers_of(settings)))
 
 
@@ -106,7 +106,7 @@ class Connection(Driver):
 
     @property
     def max_payload(self) -> int:
-        """The server's limit for payload and headers together of what this user sends, in bytes."""
+        """The server's limit of payload and headers together for messages of this user, in bytes."""
         return self._attempts.info.max_payload
 
     @property
@@ -198,7 +198,7 @@ class Connection(Driver):
         self._handle(Reconfigured(servers_of(settings), move))
 
     async def close(self) -> None:
-        """Closes the connection after what is queued was written."""
+        """Closes the connection once the kernel has taken all that is queued."""
         if self._timer is not None:
             self._timer.cancel()
         if self.connected:

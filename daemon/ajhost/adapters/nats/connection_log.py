@@ -12,7 +12,7 @@ _log = logging.getLogger("ajhost.nats")
 
 
 class ConnectionLog:
-    """The log of one connection. `quiet`: the caller reports failures itself, so they are logged for debugging only."""
+    """The log of one connection. `quiet`: the caller reports failures itself, so losses are logged at DEBUG only."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._lost, self._connected = (logging.DEBUG,) * 2 if quiet else (logging.WARNING, logging.INFO)
@@ -37,7 +37,7 @@ class ConnectionLog:
         self._repeated.tell(logging.INFO, "service", said, subject)
 
     def on_waiting(self, status: ConnectionStatus, servers: str) -> None:
-        """Logs why there is no connection, when the pause before the next attempt at one of `servers` begins."""
+        """Logs why there is no connection, at the beginning of a pause before the next attempt at `servers`."""
         if status.reason in (Reason.NONE, Reason.RECONFIGURED):
             return
         self._was_lost, self._is_new = True, False

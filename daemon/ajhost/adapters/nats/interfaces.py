@@ -18,14 +18,14 @@ _LONGEST_ERROR = 512
 
 
 Received = tuple[int, Message]
-"""A request: its ledger entry, and where it lies in what was read."""
+"""A request: its ledger entry, and its positions in the bytes that were read."""
 
 
 class InBuffer(Protocol):
-    """A request whose frame lies in the receive buffer, and which has not begun."""
+    """A request that has not started, and whose frame is in the receive buffer."""
 
     def count_as_started(self) -> None:
-        """The receive buffer is about to be overwritten: the frame must not be needed any more."""
+        """Called before the receive buffer is overwritten: the request must not need its frame any more."""
 
 
 class Sink:
@@ -34,7 +34,7 @@ class Sink:
     async def opened(self, sock: socket.socket) -> None:
         """Shares a connection before anything is sent on it. Returns when another process has a duplicate of it.
 
-        Without a duplicate, what the server sends on it would be lost when this process dies.
+        Without a duplicate, the death of this process would lose requests that the server has sent on it.
         """
 
     def set_max_payload(self, max_payload: int) -> None:
@@ -87,11 +87,11 @@ SOCKET_LOST = Lost(Reason.SOCKET, "somebody in this process closed the connectio
 
 
 def broken(error: OSError) -> Lost:
-    """The reason of a connection's end, by a failed system call."""
+    """Returns the event for a connection that a failed system call has ended."""
     return Lost(Reason.ENDED, f"connection lost: {(error.strerror or str(error)).lower()}")
 
 
 def error_text(line: bytes) -> str:
-    """The text of a server's `-ERR`, as a log or a terminal may show it."""
+    """Returns the text of a server's `-ERR`, safe for a log or a terminal."""
     text = line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace").strip(" '\r\n")[:_LONGEST_ERROR]
     return printable(text) or "an error without a text"

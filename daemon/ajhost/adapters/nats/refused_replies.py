@@ -26,7 +26,7 @@ class RefusedReplies:
         self.limit = self._largest = 0
 
     def set_limits(self, max_payload: int, of_all: int) -> bool:
-        """Sets the present server's limits in bytes: `max_payload` for this user, `of_all` for others, as for routers.
+        """Sets the present server's limits in bytes: `max_payload` for this user, `of_all` for routers and other users.
 
         Results are checked against `of_all` only. Returns whether such a reply may exceed `max_payload`.
         """

@@ -117,7 +117,7 @@ class ReplyWriter:
         self.schedule_flush()
 
     def set_limits(self, max_payload: int, of_all: int) -> None:
-        """What the present server takes (`RefusedReplies.set_limits`)."""
+        """Sets the present server's limits (`RefusedReplies.set_limits`)."""
         self._may_be_too_large = self._refusals.set_limits(max_payload, of_all)
 
     def refused(self, subject: bytes, why: str) -> None:
@@ -132,9 +132,9 @@ class ReplyWriter:
         self._events.release([index])
 
     def release_unconfirmed(self, wanted: bool) -> None:
-        """`wanted`: no entry is free, so release those whose replies the kernel has taken.
+        """Begins or ends the release of entries whose replies the kernel has taken. `wanted`: no entry is free.
 
-        Their PONG cannot be read, since reading needs a free entry.
+        The PONG that would confirm them cannot be read then, since reading needs a free entry.
         """
         self._releasing = wanted
         if wanted:
@@ -149,7 +149,7 @@ class ReplyWriter:
         self._ledger.recall(self.retransmit.entries)
         self._forget_pings()
 
-    # -- what is to leave -----------------------------------------------------------------------
+    # -- the queues -----------------------------------------------------------------------------
 
     def command(self, data: bytes) -> None:
         """Queues one or more operations."""
@@ -172,7 +172,7 @@ class ReplyWriter:
             self.command(_PONG)
 
     async def round_trip(self) -> bool:
-        """Returns when the server has read what was queued; False when the connection ends before."""
+        """Returns True when the server has read all that is queued, False when the connection ends before."""
         answered: asyncio.Future[bool] = self._loop.create_future()
         self.ping(answered)
         return await answered
@@ -240,13 +240,13 @@ class ReplyWriter:
         return bool(self._replies or self._unwritten)
 
     async def drain(self) -> None:
-        """Waits until the kernel took what was queued, or the connection is gone."""
+        """Waits until the kernel has taken all that is queued, or the connection has ended."""
         self.flush()
         while self._unwritten:
             self._drained = self._drained or self._loop.create_future()
             await self._drained
 
-    # -- how it leaves --------------------------------------------------------------------------
+    # -- writing --------------------------------------------------------------------------------
 
     def schedule_flush(self) -> None:
         """Flushes at the end of this turn of the loop, so that its replies leave in one call."""

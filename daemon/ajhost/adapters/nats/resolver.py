@@ -38,7 +38,7 @@ class Resolver:
 
 
 def look_up(host: str) -> list[tuple[str, int]]:
-    """getaddrinfo(3) for TCP: literal addresses with their scopes.
+    """Calls getaddrinfo(3) for TCP. Returns literal addresses with their scopes.
 
     :raises OSError: when there are none.
     """

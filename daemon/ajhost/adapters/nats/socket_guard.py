@@ -20,22 +20,22 @@ class SocketGuard:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the number still stands for this socket."""
+        """Whether the number still belongs to this socket."""
         return _identity(self.sock.fileno()) == self._identity
 
     def duplicate(self) -> int | None:
-        """A new number for the socket; None when the duplicate was closed as well."""
+        """Returns a new number for the socket; None when the duplicate was closed as well."""
         return os.dup(self._spare) if _identity(self._spare) == self._identity else None
 
     def replace(self, number: int) -> socket.socket:
-        """Continues under another number; the old one stands for another file."""
+        """Continues under another number, since the old one belongs to another file by now."""
         self.sock.detach()
         self.sock = socket.socket(fileno=number)
         self.sock.setblocking(False)
         return self.sock
 
     def close(self) -> None:
-        """Closes both numbers if they still stand for this socket."""
+        """Closes each of the two numbers that still belongs to this socket."""
         if self.is_ours:
             self.sock.close()
         else:

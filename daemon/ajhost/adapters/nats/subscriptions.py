@@ -40,7 +40,7 @@ class Subscriber:
         return self._known == self.wanted
 
     def want(self, subjects: Iterable[str], group: str) -> None:
-        """Replaces what is wanted."""
+        """Replaces the wanted subscriptions."""
         self.wanted = Subscriptions(tuple(subjects), group)
 
     def want_nothing(self) -> None:
@@ -67,7 +67,7 @@ class Subscriber:
         return Barred(f"no permission to subscribe to {', '.join(subjects)}")
 
     async def subscribe(self) -> Subscribed | Barred | None:
-        """Subscribes to what is wanted, and to nothing else; None when the connection ended meanwhile."""
+        """Makes the wanted subscriptions, and ends all other ones; None when the connection ended meanwhile."""
         while True:
             wanted = self.wanted
             self._refused.clear()

@@ -16,7 +16,7 @@ _READ_SIZE = 1 << 16
 
 
 def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
-    """The client's TLS context.
+    """Makes the client's TLS context.
 
     :raises OSError: when a file cannot be read or is no certificate (`ssl.SSLError`).
     """

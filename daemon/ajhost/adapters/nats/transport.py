@@ -108,7 +108,7 @@ class LedgerTransport:
         self._tls = self.out.tls = tls
         self._words[Word.TLS] = 1
         self._start_reading()
-        self._loop.call_soon(self._receive)  # what arrived with the end of the handshake
+        self._loop.call_soon(self._receive)  # bytes may have arrived with the end of the handshake
 
     async def read_info(self) -> ServerInfo:
         """Reads the server's first line.
@@ -143,16 +143,16 @@ class LedgerTransport:
         guard, sock, self._guard, self._sock = self._guard, self._sock, None, None
         if guard is not None and guard.is_ours and not self._taken_over:
             tcp.end_sending(guard.sock)
-        self._words[Word.SOCKET] = 0  # first: the number may stand for another file at once
+        self._words[Word.SOCKET] = 0  # before the close: another file may get the number at once
         if guard is not None:
             guard.close()
         elif sock is not None:
             sock.close()
 
-    # -- what handlers may do to us -----------------------------------------------------------------
+    # -- sockets that handlers have closed ----------------------------------------------------------
 
     def repair_socket(self) -> None:
-        """Mends what user code did to the socket: closed it, replaced it, or removed it from the loop."""
+        """Repairs a socket that user code has closed, replaced, or removed from the loop."""
         if self._guard is None or self._closed:
             return
         if self._socket_lost_at:
@@ -177,7 +177,7 @@ class LedgerTransport:
         reading, number = self.reading, guard.duplicate()
         self._stop_reading()
         if number is None:
-            # the supervisor takes the connection over by its duplicate; a new one would lose what waits in the kernel
+            # the supervisor takes the connection over by its duplicate; a new connection would lose unread requests
             self._socket_lost_at = self._loop.time()
             self.out.suspend()
             _log.error("somebody in this process closed the socket of the NATS connection")
@@ -264,9 +264,9 @@ class LedgerTransport:
         return False
 
     def _parse(self) -> None:
-        """Makes an entry for every whole frame, stores `PARSED_POS` once, and only then hands the requests on.
+        """Makes an entry for every whole frame, stores `PARSED_POS` once, and only then passes the requests on.
 
-        Any error ends the connection, and in a worker the process; recovery then runs what was not handed on.
+        Any error ends the connection, and in a worker the process; recovery then runs requests that were not passed on.
         """
         try:
             self._parse_frames()
@@ -319,7 +319,7 @@ class LedgerTransport:
         subject, reply, size = line
         self._frame_needs = 0
         index = self.ledger.receive(self._buffer.place(), len(head), time.monotonic_ns()) if reply else None
-        # beyond what is received: if this process dies, recovery passes over the rest as well
+        # beyond the received bytes: if this process dies, recovery skips the rest of the frame as well
         self._buffer.consume(size)
         if index is not None:
             self._sink.admit(head, [(index, (0, 0, 0, size, subject, reply))])
