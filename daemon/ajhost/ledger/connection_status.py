@@ -1,4 +1,4 @@
-"""Where a process's NATS connection stands, as it writes it into its ledger and as others read it there."""
+"""The status of a process's NATS connection: how the process writes it into its ledger, and how others read it."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from ajhost.ledger.layout import CONNECTION_TEXT, REASON_TEXT_AT, SERVER_TEXT_AT
 
 
 class ConnectionState(IntEnum):
-    """Where a connection stands. The numbers are in ledgers: they never change their meaning."""
+    """The state of a connection. The numbers are in ledgers and never change their meaning."""
 
     CLOSED = 0
-    """Not begun, or ended for good."""
+    """The connection has not begun, or has ended for good."""
     RESOLVING = 1
     """The addresses of the next server are looked up."""
     CONNECTING = 2
     """A socket is opened; the server's INFO is awaited, then the TLS handshake if there is one."""
     SEALED = 3
-    """As secure as the settings want it: credentials and subscriptions are under way."""
+    """The transport is as secure as the settings require; credentials and subscriptions are under way."""
     SUBSCRIBED = 4
-    """The server has all our subscriptions."""
+    """The server has all subscriptions."""
     SILENT = 5
-    """Nothing comes from the server, not even the answer to a PING."""
+    """The server sends nothing, not even the PONG for a PING."""
     LOCKED_OUT = 6
-    """A server does not let us in, for a reason that only somebody's action ends."""
+    """A server refuses the log-in or a subscription, for a reason that lasts until an operator acts."""
     WAITING = 7
-    """Without a server, until the next one is tried."""
+    """The process has no server, and pauses before it tries the next one."""
     LEAVING = 8
-    """Out of the queue group for good; answers still leave."""
+    """The process has left the queue group for good; its answers still leave."""
 
 
 class Reason(IntEnum):
@@ -57,8 +57,8 @@ class Reason(IntEnum):
 class ConnectionStatus:
     """A connection's state, `since_ns` on the monotonic clock; `server` is HOST:PORT, the present or the next one.
 
-    `reason` and `text` say why it is no better: the last failure until there is a success. `refused_replies` counts
-    the replies that the server did not take for lack of a permission.
+    `reason` and `text` describe the last failure until the next success. `refused_replies` counts the replies that the
+    server refused for lack of a permission.
     """
 
     state: ConnectionState
@@ -70,18 +70,18 @@ class ConnectionStatus:
     failed_attempts: int = 0
     refused_replies: int = 0
     unsubscribed_since_ns: int = 0
-    """Over all states in which the server has not all subscriptions; 0 while it has."""
+    """Since when the server does not have all subscriptions, over all such states; 0 while it has them."""
     reconnects_by: tuple[int, ...] = ()
-    """`reconnects` by the numbers of the reasons for which the connections before had ended."""
+    """`reconnects` by the number of the `Reason` for which the previous connection had ended."""
 
     @property
     def subscribed(self) -> bool:
-        """Whether the server has all subscriptions of this process, as far as that knows."""
+        """Whether the server has all subscriptions, as far as the process knows."""
         return self.state in (ConnectionState.SUBSCRIBED, ConnectionState.SILENT)
 
 
 def write_connection(words: memoryview, view: memoryview, status: ConnectionStatus) -> None:
-    """Puts the status down, the state last: whoever sees a state sees the texts that belong to it."""
+    """Stores the status, the state last, so that a reader which sees a state also sees its texts."""
     _write_text(view, SERVER_TEXT_AT, status.server)
     _write_text(view, REASON_TEXT_AT, status.text)
     words[Word.CONNECTION_REASON] = status.reason
@@ -98,7 +98,7 @@ def write_connection(words: memoryview, view: memoryview, status: ConnectionStat
 
 
 def read_connection(words: memoryview, view: memoryview) -> ConnectionStatus:
-    """What the owner wrote; whatever stands there instead is no connection."""
+    """Reads the status that the owner stored. A stray write counts as CLOSED, or as no reason."""
     state, reason = words[Word.CONNECTION], words[Word.CONNECTION_REASON]
     return ConnectionStatus(
         ConnectionState(state) if state in _STATES else ConnectionState.CLOSED,

@@ -1,6 +1,6 @@
-"""Allocation in a ledger's frame store. The list of free ranges is the owner's alone; only the bytes are shared.
+"""Allocation in a ledger's frame store. Only the bytes are shared; the owner has the list of free ranges for itself.
 
-First fit from the low end, so that a quiet host touches few of the pages that were reserved.
+First fit from the low end, so that a quiet host touches few of the reserved pages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Allocator:
         self._sizes: dict[int, int] = {}
 
     def allocate(self, size: int) -> int | None:
-        """The offset of a free range of `size` bytes, or None when no range is large enough."""
+        """Returns the offset of a free range of `size` bytes, or None when no range is large enough."""
         wanted = (size + _GRAIN - 1) // _GRAIN * _GRAIN
         for place, (offset, length) in enumerate(self._free):
             if length >= wanted:
@@ -31,7 +31,7 @@ class Allocator:
         return None
 
     def release(self, offset: int) -> int:
-        """Gives a range back and joins it with its free neighbours. Returns its bytes."""
+        """Frees a range and joins it with its free neighbours. Returns its size in bytes."""
         size = released = self._sizes.pop(offset)
         free = self._free
         place = next((i for i, (other, _) in enumerate(free) if other > offset), len(free))

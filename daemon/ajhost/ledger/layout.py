@@ -1,8 +1,7 @@
-"""The ledger's layout: every word of the shared file, who writes it, and what it means.
+"""The ledger's layout: every word of the shared file, with its writer and its meaning.
 
-Rule 1: every word of the header and of an entry is a row of this file. Each is stored through a native
-`memoryview.cast("Q")`: one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")` stores byte by
-byte).
+Every word of the header and of an entry is a row of this file. Each is stored through a native `memoryview.cast("Q")`:
+one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")` stores byte by byte).
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ MAGIC = int.from_bytes(b"ajhostL\n", "big")
 LAYOUT = 3
 HEADER_SIZE = 4096
 LARGEST = (1 << 64) - 1
-"""What a word holds at most."""
+"""The largest number that a word can hold."""
 ENTRY_SIZE = 512
 
 
 class Phase(IntEnum):
-    """What a process says of itself."""
+    """The phase of a process's life, as the process itself stores it."""
 
-    #: It has not subscribed yet.
+    #: The process has not subscribed yet.
     STARTING = 0
-    #: It has subscribed once. Whether it is subscribed now, `SUBSCRIBED` says.
+    #: The process has subscribed once. `SUBSCRIBED` says whether it is subscribed now.
     SERVING = 1
-    #: It leaves the queue group and finishes what it holds.
+    #: The process leaves the queue group and finishes what it holds.
     LEAVING = 2
 
 
 class HeaderWord(int):
-    """The index of a word of the header, with who writes it and what it means."""
+    """The index of a word of the header, with its writer and its meaning."""
 
     writer: Writer
     meaning: str
@@ -139,7 +138,7 @@ HEADER: dict[str, HeaderWord] = {
 }
 """Every word of the header, by name."""
 MADE = sorted((word for word in HEADER.values() if word.writer is MAKER), reverse=True)
-"""The words that only the maker writes. The magic comes last: the header is whole then."""
+"""The words that only the maker writes. The magic is last, since it says that the header is whole."""
 
 TOKEN_PLACES = 64
 COUNTERS = {
@@ -155,10 +154,10 @@ COUNTERS = {
     "unsigned": Word.UNSIGNED,
     "ignored": Word.IGNORED,
 }
-"""What workers count, by name."""
+"""The counters of workers, by name."""
 SUPERVISOR_SLOT = 0xFFFF
 SERVER_TEXT_AT, REASON_TEXT_AT = 320 * 8, 352 * 8
-"""Where a connection's texts begin, in bytes: the server as HOST:PORT, and why the connection is no better."""
+"""Where a connection's texts begin, in bytes: the server as HOST:PORT, and the last failure."""
 CONNECTION_TEXT = 256
 """Bytes of each of them, UTF-8, ended by a zero byte."""
 
@@ -183,8 +182,8 @@ ENTRY: dict[str, tuple[Writer, str]] = {
     "TRIES": (OWNER, "How often the router has tried the task."),
 }
 # fmt: on
-"""The words of an entry in their order, with who writes each and what it means. The reply subject, the task's id and
-its type follow them as texts."""
+"""The words of an entry in their order, with writer and meaning. The reply subject, the task's id and its type follow
+them as texts."""
 # plain integers relative to the state word: they are added for each request
 (
     STATE, REVOKED, CLAIMED, FRAME, RECEIVED_NS, DEADLINE, STARTED, ORIGIN, ORIGIN_ENTRY, ORIGIN_SEQ, SIZES, TRIES,
@@ -196,7 +195,7 @@ MAX_REPLY = 256
 """Bytes of the longest reply subject that an entry holds; a router's are about 30."""
 MAX_ID, MAX_TYPE = 64, 96
 PREPARED_FRAME = 1 << 20
-"""Bytes of the largest frame for which memory is always set aside: what a NATS server takes by default."""
+"""Bytes of the largest frame for which memory is always set aside: a NATS server's default `max_payload`."""
 FIRST = HEADER_SIZE // 8
 # plain integers for the hot path: an enum member's `value` costs more than the store
 E_RECEIVED, E_QUEUED, E_STARTED = target("receive_all"), target("queue"), target("start")
@@ -209,13 +208,13 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes of a ledger file, in bytes (`entries` is a count)."""
+    """The sizes of a ledger file's parts, in bytes (`entries` is a count)."""
 
     entries: int
     chunk: int
     store: int
     prepared_chunk: int = 0
-    """Bytes of the chunk that are set aside for good; 0: all. The rest is only while a large frame is there."""
+    """Bytes of the chunk that are set aside for good; 0: all. The rest is set aside while a large frame is there."""
     prepared_store: int = 0
 
     @property
@@ -232,7 +231,7 @@ class Geometry:
 
     @property
     def prepared(self) -> tuple[tuple[int, int], ...]:
-        """What is set aside for good: offsets and sizes."""
+        """Returns offset and size of each part that is set aside for good."""
         return (
             (0, self.chunk_at + (self.prepared_chunk or self.chunk)),
             (self.store_at, self.prepared_store or self.store),
@@ -244,11 +243,11 @@ class Geometry:
 
 
 def geometry_for(held: int, max_payload: int) -> Geometry:
-    """The geometry that holds `held` requests at once from a server with `max_payload`.
+    """Returns the geometry of a ledger for `held` requests at once, from a server with `max_payload`.
 
-    The chunk takes two of the largest frames and a read: a partial frame is then always movable without overlap. The
-    store takes what waits: typical requests, or a few of the largest. Memory for frames beyond `PREPARED_FRAME` is set
-    aside only while they are there: a server may take 64 MiB, and few tasks are so large.
+    The chunk has room for two of the largest frames and a read, so that a partial frame can always be moved without
+    overlap. The store has room for `held` typical frames, or a few of the largest. Memory for frames beyond
+    `PREPARED_FRAME` is set aside only while they exist: a server may allow 64 MiB, and few tasks are so large.
     """
     frame, prepared = max_payload + 8192, min(max_payload, PREPARED_FRAME) + 8192
     entries = 512
@@ -270,7 +269,7 @@ def _page(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose ledger it is. `serial` is unique over all processes and starts of a runtime directory."""
+    """The process that owns a ledger. `serial` is unique over all processes and starts of a runtime directory."""
 
     serial: int
     slot: int
@@ -278,7 +277,7 @@ class Identity:
 
 
 def create(buffer: memoryview, geometry: Geometry, identity: Identity) -> None:
-    """Writes the header of a new ledger into zeroed memory; the magic comes last."""
+    """Writes the header of a new ledger into zeroed memory, the magic last."""
     words = buffer.cast("Q")
     words[Word.LAYOUT] = LAYOUT
     words[Word.SERIAL] = identity.serial

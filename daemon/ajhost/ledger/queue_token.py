@@ -1,7 +1,7 @@
-"""Tokens of the shared queue: a datagram that names an entry in some process's ledger, never its payload.
+"""Tokens of the shared queue: a token is a datagram that names an entry of a process's ledger, without its payload.
 
-One entry has one valid token at a time, and the kernel gives a datagram to one receiver. So the process that received a
-token is the only one that may start the request.
+One entry has one valid token at a time, and the kernel gives a datagram to one receiver. So only the process that
+received the token may start the request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SIZE = _FORMAT.size
 
 
 class Token(NamedTuple):
-    """Names an entry that waits. `deadline_ns` is monotonic."""
+    """The name of a waiting entry, and its deadline. `deadline_ns` is monotonic."""
 
     serial: int
     entry: int
@@ -31,18 +31,18 @@ class Token(NamedTuple):
 
 
 def unpack(data: bytes | memoryview) -> Token:
-    """The token in a datagram or in a ledger's header (all zero: none, serial 0)."""
+    """Returns the token of a datagram or of a place in a ledger's header (all zero: none, serial 0)."""
     return Token(*_FORMAT.unpack_from(data))
 
 
 def token_places(ledger: Ledger) -> list[memoryview]:
-    """The places in a ledger's header for the tokens that its owner has received."""
+    """Returns the places in a ledger's header for the tokens that its owner receives."""
     first = Word.TOKENS * 8
     return [ledger.view[at : at + SIZE] for at in range(first, first + TOKEN_PLACES * SIZE, SIZE)]
 
 
 class TokenState(Enum):
-    """What a consumer that holds a token may do, from a look at its entry."""
+    """What a consumer may do with a token, by the state of its entry."""
 
     VALID = "the request may be started by whoever holds the token"
     STALE = "claimed, revoked, expired or freed: drop the token"

@@ -1,8 +1,8 @@
-"""The receive buffer of a ledger: its owner receives its connection into it, or the supervisor that takes that over.
+"""The receive buffer of a ledger, into which its owner receives, or the supervisor that takes the connection over.
 
 `RECEIVED_POS` and `PARSED_POS` are stream positions; the byte at position p lies at `p - BASE`. Each change is one
-store, so after a SIGKILL `ReceiveBuffer.resume` continues from there. `PARSED_POS` is ahead of `RECEIVED_POS` while a
-frame is passed over that is longer than any receive buffer.
+store, so `ReceiveBuffer.resume` can continue after a SIGKILL. `PARSED_POS` is ahead of `RECEIVED_POS` while the owner
+skips a frame that is longer than any receive buffer.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from ajhost.ledger.layout import LARGEST, LedgerError, Word
 from ajhost.ledger.view import Ledger
 
 READ_SIZE = 1 << 15
-"""Bytes that there is always room for. Requests that are read at once run at once; with their tasks they should fit in
-a processor's cache."""
-# as constants of their own: to read an attribute of a class costs as much as a store, and these are for each batch
+"""Bytes that can always be received at once. Requests of one read run together; with their tasks they should fit into a
+processor's cache."""
+# constants of their own, since reading a class attribute costs as much as a store, and each batch reads these
 _BASE, _RECEIVED_POS, _PARSED_POS = int(Word.BASE), int(Word.RECEIVED_POS), int(Word.PARSED_POS)
 LONGEST_FRAME = 1 << 32
-"""No frame is longer, in bytes: a larger number is damage."""
+"""The longest possible frame, in bytes: a larger number is damage."""
 
 
 class ReceiveBuffer:
-    """The positions of one connection and the bytes between them. `done`: up to here, frames are parsed."""
+    """The positions of one connection and the bytes between them. `done`: frames are parsed up to this position."""
 
     __slots__ = (
         "_backed", "_base", "_ledger", "_memory", "_prepared", "_words", "at", "done", "received", "size",
@@ -61,11 +61,11 @@ class ReceiveBuffer:
         self.received = words[Word.RECEIVED_POS] = end
 
     def free_space(self, needed: int) -> memoryview:
-        """Where to receive next. `needed`: bytes that belong to the unfinished frame at `done`, as far as is known.
+        """Returns the memory to receive into; empty when there is none for the frame.
 
-        Near the end of what is set aside an unfinished frame is moved to the front, by a copy and one store, unless the
-        two places overlap. The buffer is so large that the rest of the frame then fits behind it
-        (`ledger.layout.geometry_for`). Empty when there is no memory for the frame.
+        `needed`: bytes of the unfinished frame at `done`, as far as is known. Near the end of the memory that is set
+        aside, that frame is moved to the front, by a copy and one store, unless the two places overlap. The buffer is
+        so large that the rest of the frame then fits behind it (`ledger.layout.geometry_for`).
         """
         received, backed, wanted = self.received, self._backed, READ_SIZE
         left = received - self.done
@@ -83,7 +83,7 @@ class ReceiveBuffer:
         return self._memory[end : end + wanted]
 
     def _move(self, end: int, left: int, wanted: int) -> int:
-        """Moves what is unfinished to the front if that helps; where it ends now."""
+        """Moves the unfinished frame to the front if that makes room. Returns where it ends now."""
         if self._backed - end < wanted and 2 * left <= end:
             self._memory[:left] = self._memory[end - left : end]
             self._base = self._words[Word.BASE] = self.done
@@ -106,26 +106,26 @@ class ReceiveBuffer:
         self.received = self._words[_RECEIVED_POS] = self.received + count
 
     def unconsumed(self) -> bytes:
-        """A copy of the bytes that are received and not parsed; none while a frame is passed over."""
+        """Returns a copy of the bytes that are received and not parsed; none while a frame is skipped."""
         return bytes(self._memory[self.done - self._base : self.received - self._base])
 
     def progress(self, needed: int) -> int:
-        """Grows by whole operations, and by each kilobyte of an unfinished message. A byte now and then is silence.
+        """Returns a number that grows with whole operations, and with each kilobyte of an unfinished message.
 
-        `needed`: as for `free_space`.
+        So a server that sends a byte now and then counts as silent. `needed`: as for `free_space`.
         """
-        more = self.received - self.done  # below 0 while a message is passed over
+        more = self.received - self.done  # below 0 while a message is skipped
         return self.done + (more >> 10) if needed or more < 0 else self.done
 
     def place(self) -> int:
-        """The file offset of the byte at `done`."""
+        """Returns the file offset of the byte at `done`."""
         return self.at + self.done - self._base
 
     def transfer_to(self, heir: Ledger) -> None:
-        """Has another ledger, whose buffer is at least as large, continue this connection.
+        """Copies the connection's state into another ledger, whose buffer is at least as large, to be continued there.
 
-        The positions stay the same. The unfinished frame is copied, and the epoch, which says that there is a
-        connection, is stored last.
+        The positions stay the same, and the unfinished frame is copied. The epoch is stored last, since it says that
+        the ledger has a connection.
         """
         words, rest = heir.words, self.unconsumed()
         heir.view[heir.chunk_at : heir.chunk_at + len(rest)] = rest
@@ -134,5 +134,5 @@ class ReceiveBuffer:
         words[Word.EPOCH] = 1
 
     def consume(self, count: int) -> None:
-        """Records that `count` more bytes, received or not, are in entries or are to be passed over."""
+        """Records that `count` more bytes, received or not, are in entries or are to be skipped."""
         self.done = self._words[_PARSED_POS] = self.done + count

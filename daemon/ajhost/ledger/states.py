@@ -1,9 +1,8 @@
-"""The life of a ledger entry as a table: which event takes it from which states to which, and who writes it.
+"""The states of a ledger entry as a table: for each event the states before and after it, and the writer.
 
-Rule 1: whatever changes an entry's state stands here. Each event is the method of that name of
-`ledger.writer.LedgerWriter`, or of `ledger.view.Ledger` where another process writes. Those methods store without a
-check, since they run for each request. In tests `tests/support/checked_ledger.py` raises on a step that is not in the
-table.
+Every change of an entry's state is a row here. Each event is the method of that name of `ledger.writer.LedgerWriter`,
+or of `ledger.view.Ledger` where another process writes. Those methods store without a check, since they run for each
+request. In tests `tests/support/checked_ledger.py` raises on a step that is not in the table.
 """
 
 from __future__ import annotations
@@ -17,39 +16,39 @@ class State(IntEnum):
 
     #: No request.
     FREE = 0
-    #: The raw frame is in the receive buffer or in the store. When its owner dies or hangs, it runs elsewhere.
+    #: The raw frame is in the receive buffer or in the store. If the owner dies or hangs, the request runs elsewhere.
     RECEIVED = 1
-    #: As RECEIVED, and a token for it was sent to the shared queue: whoever receives the token may start it.
+    #: As RECEIVED, and a token was sent to the shared queue: the consumer that receives it may start the request.
     QUEUED = 2
-    #: Written immediately before the handler's first instruction. When its process dies, it is answered `worker died`.
+    #: Written immediately before the handler's first instruction. If the owner dies, the answer is `worker died`.
     STARTED = 3
-    #: The reply waits for the kernel, or after a server's restart for its requester. When its process dies, it is
-    #: answered `worker died`.
+    #: The reply waits for the kernel, or after a server's restart for its requester. If the owner dies, the answer is
+    #: `worker died`.
     ANSWERED = 4
-    #: The kernel has taken the reply, and the server has not confirmed it yet. When its process dies, it needs no
-    #: answer if its connection ends in order.
+    #: The kernel has taken the reply, and the server has not confirmed it yet. If the owner dies, no answer is needed
+    #: when its connection ends in order.
     SENT = 5
-    #: Never stored: a FREE entry with a sequence number. It waits for `start` of a request that is pulled from the
-    #: queue; or its owner has answered a request that waited, and a consumer may still hold the token.
+    #: Never stored: a FREE entry with a sequence number. It waits for the `start` of a request pulled from the queue;
+    #: or its owner has answered a request that waited, and a consumer may still hold the token.
     RESERVED = 0xFE
-    #: Never stored: what readers make of any other number, a stray write of native code.
+    #: Never stored: a reader's word for any other number, which a stray write of native code has left.
     DAMAGED = 0xFF
 
 
 class Writer(Enum):
-    """Who may write a word. Every word has one writer at a time."""
+    """The process that may write a word. Every word has one writer at a time."""
 
     #: The supervisor, when it makes the file.
     MAKER = "maker"
-    #: The process whose ledger it is.
+    #: The process that the ledger belongs to.
     OWNER = "owner"
     #: The owner, or the supervisor while the owner is dead or stopped.
     OWNER_OR_HEIR = "owner, or the supervisor for one that is dead or stopped"
     #: The supervisor, in the ledger of a worker.
     SUPERVISOR = "supervisor"
-    #: The process that holds the entry's token, or the supervisor for one that is dead.
+    #: The process that holds the entry's token, or the supervisor for a dead one.
     CONSUMER = "consumer"
-    #: Any process of the host, in the supervisor's ledger. What two write at the same moment means the same.
+    #: Any process of the host, in the supervisor's ledger. Two stores at the same moment mean the same.
     ANYBODY = "any process of the host"
 
 
@@ -93,13 +92,13 @@ TRANSITIONS: dict[str, Transition] = {row[0]: Transition(*row) for row in _ROWS}
 
 
 class Claim(Enum):
-    """What a claim was worth, from a look at the claimed entry after `CLAIMED` was stored."""
+    """The result of a claim, by the state of the claimed entry after `CLAIMED` was stored."""
 
-    #: The consumer runs the request. Its owner gives way.
+    #: The consumer runs the request, and its owner releases the entry.
     WON = "won"
     #: The owner answers the request, or another process has it. The consumer drops it.
     LOST = "lost"
-    #: The owner has taken the request back, and is about to find the claim or to refuse the request: look again.
+    #: The owner has taken the request back, and is about to find the claim or to refuse the request: check again.
     OPEN = "open"
 
 
@@ -120,5 +119,5 @@ AFTER_CLAIM: dict[State, tuple[Claim, str]] = {
 
 
 def target(event: str) -> int:
-    """The number that an event stores. For constants: it is looked up at import, not for each request."""
+    """Returns the number that an event stores. For constants: call it at import, not for each request."""
     return int(TRANSITIONS[event].target)

@@ -1,4 +1,4 @@
-"""A ledger as other processes see it: what all may read, and the few words that others than its owner write."""
+"""A ledger as other processes see it: all that they read, and the few words that they write in place of the owner."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _ROOM = ENTRY_SIZE - TEXT
 _STATES = {int(state): state for state in State if state <= State.SENT}
 _STATES_OF_CLAIMED = _STATES | {int(State.FREE): State.RESERVED}
 _FENCE = threading.Lock()
-"""A store in its block is seen by every process before this one reads what follows.
+"""Makes a store in its block visible to every process before this process reads what follows.
 
-Without it an x86 processor may read first, the store still in its buffer (Intel SDM 3A, 8.2.3.4), and of two processes
-that each store and then look neither would see the other. A lock is taken and released by locked instructions, which
-empty the buffer (8.2.2). When a process is stopped or ends, the kernel's switch to another task empties it.
+Without it an x86 processor may read first, with the store still in its buffer (Intel SDM 3A, 8.2.3.4). Of two processes
+that each store and then read, neither would see the other's store. A lock is taken and released by locked instructions,
+which empty the buffer (8.2.2). When a process is stopped or ends, the kernel's switch to another task empties it.
 """
 
 
@@ -65,7 +65,7 @@ class Entry:
     deadline_ns: int
     started_ns: int
     origin: tuple[int, int, int] | None
-    """`(serial, index, seq)` of the entry that the request was pulled from."""
+    """`(serial, index, seq)` of the entry from which the request was pulled."""
     reply: bytes
     id: str
     type: str
@@ -74,12 +74,12 @@ class Entry:
 
     @property
     def asked_at(self) -> float:
-        """When the request came to this host (monotonic seconds); 0 if only the ledger it was pulled from says so."""
+        """Returns when the request came to this host (monotonic seconds); 0 if only its origin's ledger knows it."""
         return self.received_ns / 1e9 if self.frame_at else 0.0
 
     @property
     def refused(self) -> bool:
-        """Whether it was answered without a start."""
+        """Whether the request was answered without a start."""
         return self.state in (State.ANSWERED, State.SENT) and not self.started_ns
 
 
@@ -110,7 +110,7 @@ class Ledger:
         ordered = HEADER_SIZE + self.entries * ENTRY_SIZE == self.chunk_at
         if not ordered or self.chunk_at + self.chunk_size != words[Word.STORE_AT] or end != len(buffer):
             raise LedgerError("sizes that do not fit the file")
-        # no reason to refuse a ledger: after a stray write at worst too much is set aside, or too little
+        # no reason to refuse a ledger: after a stray write too much memory is set aside, or too little, at worst
         self.chunk_prepared = min(words[Word.CHUNK_PREPARED], self.chunk_size)
         self.store_prepared = min(words[Word.STORE_PREPARED], words[Word.STORE_SIZE])
         self.serial = words[Word.SERIAL]
@@ -119,9 +119,9 @@ class Ledger:
         self._made = [(word, words[word]) for word in MADE]
 
     def restore_header(self) -> bool:
-        """Stores the maker's words anew, as they were when this was mapped; whether a stray write had changed any.
+        """Stores the maker's words anew, as they were at the mapping. Returns whether a stray write had changed any.
 
-        Whoever maps the file after such a write would find no ledger: no worker could start with its supervisor's.
+        A process that maps the file after such a write would find no ledger: no worker could map its supervisor's.
         """
         words = self.words
         changed = [(word, value) for word, value in self._made if words[word] != value]
@@ -130,34 +130,34 @@ class Ledger:
         return bool(changed)
 
     def restore_size(self) -> bool:
-        """Gives the file the size with which it was mapped, and its header; whether somebody had truncated it.
+        """Restores the file's size at the mapping, and its header. Returns whether the file had been truncated.
 
-        A read or write beyond the end of the file ends the process (SIGBUS). What was cut off is zero then.
+        A read or write beyond the end of a file ends the process (SIGBUS). The bytes that were cut off are zero then.
         """
         return False
 
     def touched(self) -> range:
-        """The entries that were ever in use."""
+        """Returns the indexes of the entries that were ever in use."""
         return range(min(self.words[Word.HIGH_WATER], self.entries))
 
     def recount_touched(self) -> None:
-        """Counts anew, for a dead owner, how many entries were ever in use: a stray write may have lowered the number,
-        and nobody would answer the entries beyond it."""
+        """Corrects a dead owner's `HIGH_WATER`, which a stray write may have lowered: recovery would miss the entries
+        beyond it."""
         words = self.words
         used = [i for i in range(self.entries) if words[FIRST + i * ENTRY_WORDS] & 0xFF]
         if used and used[-1] >= words[Word.HIGH_WATER]:
             words[Word.HIGH_WATER] = used[-1] + 1
 
     def used(self) -> Iterator[Entry]:
-        """Every entry that is not free."""
+        """Yields every entry that is not free."""
         words = self.words
         for index in self.touched():
             if words[FIRST + index * ENTRY_WORDS] & 0xFF:
                 yield self.entry(index)
 
     def unanswered(self, before_ns: int) -> Iterator[tuple[int, int]]:
-        """`(index, seq)` of entries that were received before that moment, have no answer, and are neither revoked nor
-        claimed."""
+        """Yields `(index, seq)` of entries that were received before `before_ns`, have no answer, and are neither
+        revoked nor claimed."""
         words = self.words
         for index in self.touched():
             word = FIRST + index * ENTRY_WORDS
@@ -172,7 +172,7 @@ class Ledger:
         return any(words[FIRST + index * ENTRY_WORDS] & 0xFF for index in self.touched())
 
     def settled_entries(self) -> list[int]:
-        """Entries in use that are revoked or claimed. The supervisor asks at every tick, so nothing is copied."""
+        """Returns the entries in use that are revoked or claimed. Copies none: the supervisor asks at every tick."""
         words, found = self.words, []
         for index in self.touched():
             word = FIRST + index * ENTRY_WORDS
@@ -182,7 +182,7 @@ class Ledger:
         return found
 
     def running(self) -> int:
-        """How many requests are STARTED."""
+        """Returns how many requests are STARTED."""
         words = self.words
         return sum(words[FIRST + index * ENTRY_WORDS] & 0xFF == E_STARTED for index in self.touched())
 
@@ -217,7 +217,7 @@ class Ledger:
         )
 
     def last_start_ns(self) -> int:
-        """When a handler was last called, in monotonic nanoseconds, as far as the entries still say; 0: never."""
+        """Returns when a handler was last called (monotonic ns), as far as the entries still have it; 0: never."""
         words = self.words
         return max((words[FIRST + index * ENTRY_WORDS + STARTED] for index in self.touched()), default=0)
 
@@ -235,7 +235,7 @@ class Ledger:
         return self.words[word + RECEIVED_NS] / 1e9 if self.words[word + FRAME] else 0.0
 
     def state(self, index: int) -> tuple[int, int]:
-        """`(seq, state)` of an entry, from one load."""
+        """Returns `(seq, state)` of an entry, from one load."""
         value = self.words[FIRST + index * ENTRY_WORDS]
         return value >> 8, value & 0xFF
 
@@ -248,14 +248,14 @@ class Ledger:
         return self.words[FIRST + index * ENTRY_WORDS + CLAIMED] == seq
 
     def revoke(self, index: int, seq: int) -> None:
-        """Revokes a request: the supervisor answers or moves it, its owner must neither start nor answer it."""
+        """Revokes a request: the supervisor answers or moves it, and its owner must neither start nor answer it."""
         with _FENCE:
             self.words[FIRST + index * ENTRY_WORDS + REVOKED] = seq
 
     def claim(self, index: int, seq: int) -> bool:
-        """Claims a request that a consumer has started in its own ledger.
+        """Claims a request that the consumer has started in its own ledger.
 
-        Whether it is still QUEUED, and so the consumer's. If not, `claim_worth` says what the claim is worth.
+        Returns whether it is still QUEUED, so that the consumer runs it. If not, `claim_worth` has the result.
         """
         words, word = self.words, FIRST + index * ENTRY_WORDS
         with _FENCE:
@@ -263,17 +263,17 @@ class Ledger:
         return words[word] == seq << 8 | E_QUEUED and words[word + REVOKED] != seq
 
     def claim_worth(self, index: int, seq: int) -> Claim:
-        """What a claim was worth that has been stored, or a revocation of a request that another process may refuse."""
+        """Returns the result of a stored claim, or of the revocation of a request that its owner may refuse."""
         value = self.words[FIRST + index * ENTRY_WORDS]
         if value >> 8 != seq:
             return AFTER_CLAIM[State.FREE][0]
         return AFTER_CLAIM[_STATES_OF_CLAIMED.get(value & 0xFF, State.DAMAGED)][0]
 
     def take_back(self, index: int, seq: int) -> bool:
-        """RECEIVED again: the request waits, and is to be refused.
+        """RECEIVED again: the request waits, and its owner is about to refuse it.
 
-        False when a consumer has claimed it or the supervisor has revoked it: it is theirs, release the entry. A
-        consumer that claims it from now on finds RECEIVED, and waits until the entry is ANSWERED or FREE.
+        Returns False when a consumer has claimed it or the supervisor has revoked it: release the entry. A consumer
+        that claims it from now on finds RECEIVED, and waits until the entry is ANSWERED or FREE.
         """
         word = FIRST + index * ENTRY_WORDS
         with _FENCE:
@@ -281,15 +281,15 @@ class Ledger:
         return self.words[word + CLAIMED] != seq and self.words[word + REVOKED] != seq
 
     def fence(self) -> None:
-        """The supervisor takes the connection over. If it dies before `mark_taken_over`, the owner must not go on."""
+        """Fences the connection, which the supervisor takes over: the owner must not read on, even if that one dies."""
         self.words[Word.FENCED_EPOCH] = self.words[Word.EPOCH]
 
     def unfence(self) -> None:
-        """The connection remains the owner's."""
+        """Takes the fence back: the owner keeps its connection."""
         self.words[Word.FENCED_EPOCH] = self.words[Word.DRAINED_EPOCH]
 
     def mark_taken_over(self) -> None:
-        """Nothing more comes from the fenced connection. Its owner may go on meanwhile, and have another."""
+        """Marks the takeover of the fenced connection as finished. The owner may have another connection by now."""
         self.words[Word.DRAINED_EPOCH] = self.words[Word.FENCED_EPOCH]
 
     def is_taken_over(self) -> bool:
@@ -297,27 +297,27 @@ class Ledger:
         return self.words[Word.DRAINED_EPOCH] == self.words[Word.EPOCH]
 
     def connection(self) -> ConnectionStatus:
-        """Where the owner's NATS connection stands."""
+        """Returns the status of the owner's NATS connection."""
         return read_connection(self.words, self.view)
 
     def frame(self, index: int) -> bytes:
-        """The raw NATS frame of an entry that is RECEIVED or QUEUED."""
+        """Returns the raw NATS frame of an entry that is RECEIVED or QUEUED."""
         at = self.words[FIRST + index * ENTRY_WORDS + FRAME]
         return bytes(self.view[at >> 32 : (at >> 32) + (at & 0xFFFFFFFF)])
 
     def free_entry(self, index: int) -> None:
-        """Frees an entry of a dead process that is settled."""
+        """Frees a settled entry of a dead process."""
         self.words[FIRST + index * ENTRY_WORDS] = 0
 
     def set_aside(self, offset: int, size: int) -> bool:
-        """Has memory set aside for bytes of the file beyond what is prepared; whether there is room. Again is harmless.
+        """Has memory set aside for bytes of the file. Returns whether there was room. To repeat it is harmless.
 
         A write to bytes that are not set aside ends the process (SIGBUS) when the file system is full.
         """
         return True
 
     def give_back(self, offset: int, size: int) -> None:
-        """Gives back whole pages that were set aside and that nobody reads any more."""
+        """Gives back whole pages that were set aside and that no process reads any more."""
 
     def close(self) -> None:
         """Releases the views, so that the mapping can be closed."""

@@ -1,7 +1,7 @@
 """A ledger as its owner writes it. Each method that changes a state is a row of `ledger/states.py`.
 
-The state word is stored last, so a SIGKILL in between leaves the state before. Where another process may write as well,
-the method stores its state first and looks at the other's word then: one of the two sees the other.
+The state word is stored last, so a SIGKILL in between leaves the previous state. Where another process may write as
+well, the method first stores its state and then reads the other's word: at least one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _TEXTS = HEADER_SIZE + TEXT
 REFUSAL_DUE_NS = 250_000_000
 """A refusal is due so long after its request was received. It leaves at once, unless its worker hangs before that."""
 _RESTING = 256
-"""So many entries whose requests were refused while they waited are not used again: see `_rest`."""
+"""How many entries whose requests were refused while they waited are kept from further use: see `_rest`."""
 
 
 class LedgerWriter(Ledger):
-    """A ledger as its owner writes it. One thread only."""
+    """The owner's side of a ledger, for one thread only."""
 
     __slots__ = (
         "_free", "_high_water", "_prepared", "_resting", "_seq", "_seqs", "_stored", "_words_of", "store",
@@ -60,24 +60,24 @@ class LedgerWriter(Ledger):
         prepared = self.store_prepared or self.words[Word.STORE_SIZE]
         self._prepared = self.words[Word.STORE_AT] + prepared
         self._free: list[int] = []
-        """Entries that were in use. Those that never were are not listed: 4,096 numbers are 0.2 MB of each worker."""
+        """Free entries that were in use. The others are not listed: 4,096 numbers take 0.2 MB of each worker."""
         self._resting: deque[int] = deque()
-        """Free entries, too, which are used again last; the one that has rested longest first."""
+        """Free entries that are used again last; the one that has rested longest is first."""
         self._words_of: list[memoryview] = []
         """The words of each entry that was ever in use."""
         self._stored: dict[int, int] = {}
         self._seq = self._high_water = 0
         self._seqs: list[int] = []
-        """`seq << 8` of each entry that was ever in use: what this process has stored it need not read again."""
+        """`seq << 8` of each entry that was ever in use, so that this process need not read it from the file."""
 
     @property
     def available(self) -> int:
-        """How many entries are free."""
+        """Returns how many entries are free."""
         return self.entries - self._high_water + len(self._free) + len(self._resting)
 
     @property
     def held(self) -> int:
-        """How many entries are in use."""
+        """Returns how many entries are in use."""
         return self._high_water - len(self._free) - len(self._resting)
 
     def _take_entry(self) -> int:
@@ -86,7 +86,7 @@ class LedgerWriter(Ledger):
         return index
 
     def _touch(self) -> int:
-        """The next entry that was never in use. Released ones are taken first, so their number grows slowly."""
+        """Returns an entry that has rested long enough, or the next one that was never in use."""
         index, resting = self._high_water, self._resting
         if len(resting) > _RESTING or (resting and index == self.entries):
             return resting.popleft()
@@ -104,8 +104,8 @@ class LedgerWriter(Ledger):
         return index
 
     def receive_all(self, at: int, messages: Iterable[Message], now_ns: int) -> list[tuple[int, Message]]:
-        """RECEIVED: those messages that have a reply subject. They lie at file offset `at`, to which their positions
-        are relative. The caller has checked `available`.
+        """RECEIVED: the messages that have a reply subject. Their positions are relative to file offset `at`. The
+        caller has checked `available`.
         """
         free, seqs, words_of = self._free, self._seqs, self._words_of
         requests = []
@@ -113,7 +113,7 @@ class LedgerWriter(Ledger):
             begin, _, _, end, _, reply = message
             if not reply:
                 continue
-            # as `_take_entry` does, without a call more for each task
+            # as `_take_entry` does, without a further call for each task
             index = free.pop() if free else self._touch()
             seqs[index] = self._seq = seq = self._seq + (1 << 8)
             words = words_of[index]
@@ -154,7 +154,7 @@ class LedgerWriter(Ledger):
         return place
 
     def drop_frame(self, index: int) -> None:
-        """Frees the frame in the store of a STARTED request: nobody reads it any more."""
+        """Frees the frame of a STARTED request in the store, since no process reads it any more."""
         if index in self._stored:
             place = self._stored.pop(index)
             size = self.store.release(place)
@@ -163,15 +163,15 @@ class LedgerWriter(Ledger):
                 self.give_back(begin, place + size - begin)
 
     def set_deadline(self, index: int, deadline_ns: int) -> None:
-        """When a request must be answered at the latest, on the monotonic clock."""
+        """Stores by when a request must be answered, on the monotonic clock."""
         self._words_of[index][DEADLINE] = deadline_ns
 
     def set_route(self, index: int, route: int) -> None:
-        """Which route a request that waits is for, by its number; `start` says it for one that runs."""
+        """Stores the number of a waiting request's route; `start` stores that of a running one."""
         self._words_of[index][SIZES] = route << 48
 
     def queue(self, index: int, seq: int) -> None:
-        """QUEUED: the kernel has its token."""
+        """QUEUED: the kernel has taken the token."""
         self._words_of[index][STATE] = seq << 8 | E_QUEUED
 
     def start(
@@ -187,7 +187,7 @@ class LedgerWriter(Ledger):
     ) -> bool:
         """STARTED: the handler is called next.
 
-        False when the supervisor revoked the request while this process was stopped: do not call the handler.
+        Returns False when the supervisor revoked the request while this process was stopped: do not call the handler.
         """
         words, seq = self._words_of[index], self._seqs[index]
         id_size, type_size = len(id_), len(type_)
@@ -196,18 +196,18 @@ class LedgerWriter(Ledger):
             id_size, type_size = len(id_), len(type_)
         words[STARTED] = now_ns
         words[ORIGIN] = serial = origin[0]
-        if serial:  # 0 is nobody's serial: without an origin its other words mean nothing
+        if serial:  # no process has serial 0: the words of an origin then mean nothing
             words[ORIGIN_ENTRY], words[ORIGIN_SEQ] = origin[1:]
         words[SIZES] = len(reply) | id_size << 16 | type_size << 32 | route << 48
         words[TRIES] = tries
         text, place = reply + id_ + type_, _TEXTS + index * ENTRY_SIZE
         self.view[place : place + len(text)] = text
         words[STATE] = seq | E_STARTED
-        # after the store: either the supervisor, which stopped this process, saw STARTED, or this sees that it revoked
+        # after the store: either the supervisor, which stopped this process, saw STARTED, or this process sees REVOKED
         return words[REVOKED] != seq >> 8
 
     def start_pulled(self, now_ns: int) -> int:
-        """RESERVED: an entry for a request that is pulled; others see it from `start` on. One must be `available`."""
+        """RESERVED: an entry for a pulled request, which others see from `start` on. One must be `available`."""
         index = self._take_entry()
         words = self._words_of[index]
         words[FRAME] = words[DEADLINE] = 0
@@ -218,12 +218,12 @@ class LedgerWriter(Ledger):
     def refuse(self, index: int, reply: bytes) -> bool:
         """ANSWERED, of a request that may not have started.
 
-        Its reply subject is stored first: the supervisor would otherwise answer to the subject of an earlier request
-        when this process dies. It gets a deadline, so that the supervisor answers when this process hangs with the
-        reply unsent. A subject that is longer than an entry's texts is left out; such a request has no answer when
-        this process dies. A request that waits must be taken back before (`take_back`).
+        Stores its reply subject first: if this process died, the supervisor would otherwise answer to the subject of an
+        earlier request. Gives it a deadline, so that the supervisor answers if this process hangs with the reply
+        unsent. A subject that is longer than an entry's texts is left out, and such a request has no answer if this
+        process dies. A waiting request must be taken back before (`take_back`).
 
-        False when the supervisor has revoked the request: send nothing.
+        Returns False when the supervisor has revoked the request: send nothing.
         """
         words, seq = self._words_of[index], self._seqs[index] >> 8
         if words[STATE] & 0xFF != E_STARTED:
@@ -237,13 +237,13 @@ class LedgerWriter(Ledger):
         if not words[DEADLINE]:
             words[DEADLINE] = words[RECEIVED_NS] + REFUSAL_DUE_NS
         words[STATE] = seq << 8 | E_ANSWERED
-        # after the store: the supervisor may have moved what was RECEIVED while it had stopped this process
+        # after the store: the supervisor may have stopped this process and moved the request while it was RECEIVED
         return words[REVOKED] != seq
 
     def answer(self, index: int) -> bool:
         """ANSWERED, of a STARTED request: the reply is written next.
 
-        False when the supervisor has revoked the request: send nothing.
+        Returns False when the supervisor has revoked the request: send nothing.
         """
         words, seq = self._words_of[index], self._seqs[index]
         words[STATE] = seq | E_ANSWERED
@@ -275,10 +275,10 @@ class LedgerWriter(Ledger):
         self._free.extend(entries)
 
     def _rest(self, entries: Iterable[int]) -> list[int]:
-        """Releases those entries whose requests waited and were answered, or revoked; the others.
+        """Releases the entries whose requests waited and were answered or revoked. Returns the others.
 
-        A consumer may be about to claim such a request. It must still find by the entry's sequence number that it comes
-        too late, so the entry keeps the number, and is used for another request as late as possible.
+        A consumer may be about to claim such a request, and must still see by the entry's sequence number that it is
+        too late. So the entry keeps the number, and is used for another request as late as possible.
         """
         others = []
         for index in entries:
