@@ -24,7 +24,7 @@ _NO_TEXT = "no reason given"
 def encode_result(reply: bytes, body: bytes, max_payload: int, task_size: int = 0) -> bytes:
     """Returns the whole `PUB` command with a result; empty if it exceeds a limit: see `encode_reply`."""
     size = len(body)
-    # as `stored_size`, but inlined, since each reply passes here
+    # `stored_size`, inlined: this runs for each reply, and a call costs
     if task_size + (size + 2) // 3 * 4 + STORED_OVERHEAD > max_payload:
         return b""
     return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)

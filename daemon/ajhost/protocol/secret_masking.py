@@ -7,7 +7,7 @@ import re
 MASK = "***"
 _NKEY_SEED = r"\bS[ACNOPUX][A-Z2-7]{56}\b"
 """S, its kind, base32 (github.com/nats-io/nkeys)."""
-# user, password or token in a URL, and seeds
+# user, password or token in a URL; seeds
 _SECRET = re.compile(rf"(?<=://)[^\s/\"']+(?=@)|{_NKEY_SEED}")
 _KEY_MATERIAL = re.compile(
     rf"{_NKEY_SEED}|\beyJ[\w-]{{8,}}|-----BEGIN|\b[0-9a-fA-F]{{64,}}\b|\b[A-Za-z0-9+/]{{64,}}={{0,2}}"

@@ -96,7 +96,7 @@ class ChildReaper:
         for pid in ended:
             _kill(pid)
         if ended:
-            self.hunt()  # their own children become this process's next
+            self.hunt()  # the kernel makes their children this process's own
         self._strays = living
         return ended
 

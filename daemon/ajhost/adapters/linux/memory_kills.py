@@ -13,7 +13,7 @@ from ajhost.settings.control_groups import control_groups
 
 _PROCESS = Path("/proc/self")
 _COUNTS = ("memory.events", "memory.oom_control")
-"""Of version 2 and of version 1; both have a line `oom_kill N`."""
+"""The files of control groups of version 2 and of version 1; both have a line `oom_kill N`."""
 _LIMITS = ("memory.max", "memory.limit_in_bytes")
 _NO_LIMIT = 1 << 60
 """Version 1 writes "none" as the largest number of pages."""

@@ -109,7 +109,7 @@ def _at_times(number: int) -> str:
 
 
 _looked: dict[int, tuple[float, str]] = {}
-"""Until when a text holds, and the text, by error number."""
+"""By error number: until when a text is valid (monotonic seconds), and the text."""
 
 
 def _processes() -> str:

@@ -31,7 +31,7 @@ class PermitFile:
 
 
 class Permits:
-    """The permits of one name. One thread only."""
+    """The permits of one name. For one thread only."""
 
     __slots__ = ("_at", "_count", "_descriptor", "_held")
 

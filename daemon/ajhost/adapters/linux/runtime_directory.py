@@ -177,7 +177,7 @@ def open_file(directory: Path, name: str, flags: int) -> int:
         try:
             descriptor = os.open(name, flags | _FILE, 0o600, dir_fd=parent)
         except OSError as error:
-            error.filename = str(directory / name)  # not the name alone
+            error.filename = str(directory / name)  # open(2) got the name alone
             raise
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.fstat(parent).st_uid, os.geteuid()):

@@ -62,7 +62,7 @@ class HostLogger(logging.Logger):
             return
         _handler.handle(record)
         if record.exc_info and record.levelno >= logging.ERROR:
-            with contextlib.suppress(Exception):  # of the hooks
+            with contextlib.suppress(Exception):  # a hook may raise
                 self.callHandlers(record)
 
 

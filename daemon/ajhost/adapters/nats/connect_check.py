@@ -53,7 +53,7 @@ async def try_servers(settings: NatsSettings, subjects: Sequence[str], runtime: 
             found = [f"no answer within {TRIAL_LIMIT:.0f} s"]
         problems += [f"NATS at {server}: {text.removeprefix(f'{server}: ')}" for text in found]
         warnings += [f"NATS at {server}: {text}" for text in trial.expiring]
-        # servers of one cluster say the same
+        # servers of one cluster report the same services
         problems += [text for text in trial.doubled if text not in problems]
         warnings += [text for text in trial.not_seen if not found and text not in warnings]
     return Findings(tuple(problems), tuple(warnings))

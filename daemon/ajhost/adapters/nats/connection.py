@@ -224,7 +224,7 @@ class Connection(Driver):
             self._on_ended(self.transport.epoch)
             if self.connected and self._published is not None:
                 self._connection_log.on_lasting(self._published, self._loop.time() - self._machine.since)
-        finally:  # whatever is raised, which the loop's exception handler sees
+        finally:  # after an exception, too, which the loop's exception handler gets
             if self._machine.state is not ConnectionState.CLOSED:
                 self._timer = self._loop.call_later(self._machine.wakes_in(self._loop.time()), self._tick)
 
@@ -276,7 +276,7 @@ class Connection(Driver):
         self._subscriber.reset()
         self._fatal = self._end = None
 
-    # -- adapters.nats.transport.Driver -----------------------------------------------------------
+    # -- the transport's driver (interfaces.py) ---------------------------------------------------
 
     def connection_ended(self, epoch: int, event: Lost) -> None:
         """`Driver`: the connection is over. An attempt that is under way finds that and its reason by itself."""
@@ -322,7 +322,7 @@ class Connection(Driver):
             if self._machine.state is ConnectionState.SUBSCRIBED and self._subscriber.complete:
                 self._handle(self._subscriber.barred())
 
-    # -- work ---------------------------------------------------------------------------------------
+    # -- tasks --------------------------------------------------------------------------------------
 
     async def _log_in(self) -> Event | None:
         failed = await self._attempts.log_in(self.transport, self._machine.server)

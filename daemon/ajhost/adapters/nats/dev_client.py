@@ -108,4 +108,4 @@ async def _connect(url: str) -> Client:
 
 
 async def _ignore(error: Exception) -> None:
-    """Errors of the connection are not logged: the host of the session logs its own."""
+    """Drops errors of the connection: the host of the session logs its own."""

@@ -71,7 +71,7 @@ class Driver:
         """Called when the connection of that epoch is over."""
 
     def info_received(self, info: ServerInfo) -> None:
-        """Called for each INFO of the server after the log-in."""
+        """Called for each INFO of the server except the first."""
 
     def error_received(self, text: str) -> None:
         """Called for each `-ERR` of the server after the log-in."""

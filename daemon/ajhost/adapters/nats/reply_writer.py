@@ -34,7 +34,7 @@ class WriterEvents(Protocol):
         """Frees these entries: the confirmation of their replies has come, or is not awaited any more."""
 
     def write_failed(self, error: OSError) -> bool:
-        """The connection takes no more bytes. True: try again, by another descriptor of it. False: it is over."""
+        """Called when a write fails. Returns whether to try again on another descriptor: else the connection ended."""
 
 
 class ReplyWriter:

@@ -29,7 +29,7 @@ from ajhost.protocol.frames import LONGEST_LINE, FrameError, message_line, scan
 from ajhost.protocol.server_info import LONGEST_FRAME, LONGEST_INFO, InfoError, ServerInfo, read_info
 
 _log = logging.getLogger("ajhost.nats")
-# it is needed for each batch, and to read it as an attribute of the class would cost as much as a store
+# read for each batch: as an attribute of the enum it would cost as much as a store
 _FENCED_EPOCH = int(Word.FENCED_EPOCH)
 
 
@@ -67,7 +67,7 @@ class LedgerTransport:
 
     @property
     def progress(self) -> int:
-        """Grows while the server says something."""
+        """Grows with what the server sends (`ReceiveBuffer.progress`)."""
         return self._buffer.progress(self._frame_needs)
 
     # -- a connection's beginning and end -------------------------------------------------------
@@ -192,7 +192,7 @@ class LedgerTransport:
             self._start_reading()
         return True
 
-    # -- in -------------------------------------------------------------------------------------
+    # -- receiving ------------------------------------------------------------------------------
 
     def _start_reading(self) -> None:
         if not (self.reading or self._closed or self._socket_lost_at or self._sock is None):
@@ -312,7 +312,7 @@ class LedgerTransport:
             self._oversize(data[end:])
 
     def _oversize(self, head: bytes) -> None:
-        """Refuses a frame longer than the receive buffer (the server's max_payload grew), and passes it over."""
+        """Refuses a frame longer than the receive buffer (the server's max_payload grew), and skips its bytes."""
         line = message_line(head)
         if line is None:
             return
