@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-from ajhost.core.throttle import Throttle
+from ajhost.core.report_throttle import Throttle
 from ajhost.core.timings import LOG_REPEAT
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)

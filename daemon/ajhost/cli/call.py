@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-from ajhost.cli.call_requests import COMPLETE, ERROR, TERMINATE, Answer, LoadTest, Request, ask, progress
+from ajhost.cli.call_requests import COMPLETE, ERROR, TERMINATE, Answer, Request, ask
 from ajhost.cli.configuration import hint_at_settings_here, load_settings
+from ajhost.cli.load_test import LoadTest, progress
 from ajhost.cli.options import Duration, config_option
 from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
@@ -260,7 +261,7 @@ def _settings(config: Path, is_default: bool) -> Settings | None:
 
 
 def _route(settings: Settings | None, type_: str) -> str:
-    from ajhost.core.routing import Routes
+    from ajhost.core.route_match import Routes
 
     if settings is None:
         return type_

@@ -22,7 +22,7 @@ from ajhost.api import Task
 from ajhost.cli import exit_status
 from ajhost.cli.configuration import BadConfiguration, load_settings
 from ajhost.cli.output import echo, echo_error
-from ajhost.core.routing import Routes
+from ajhost.core.route_match import Routes
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.subjects import host_subjects, route_of

@@ -25,9 +25,9 @@ from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason, reason_of
 from ajhost.protocol.task_record import TaskRecord
-from ajhost.roles.log_limits import LogLimits
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.recent_attempts import RecentAttempts
+from ajhost.roles.task_log_limits import LogLimits
 
 _log = logging.getLogger("ajhost.attempts")
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from ajhost.core.clock_offset import ClockOffset, Skew
 from ajhost.core.deadline_budget import budget
-from ajhost.core.routing import Routes
-from ajhost.core.throttle import Throttle
+from ajhost.core.report_throttle import Throttle
+from ajhost.core.route_match import Routes
 from ajhost.core.timings import ANSWER_MARGIN, SKEW_PLAUSIBLE, SKEW_WARNING, SKEW_WARNING_INTERVAL
 from ajhost.ledger.layout import MAX_REPLY
 from ajhost.protocol.outcome import Failed

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.adapters.linux.processes import ending_with_parent
-from ajhost.core.routing import Routes
+from ajhost.core.route_match import Routes
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.reply_encoding import error_of
 from ajhost.protocol.request_headers import encode_request

@@ -22,7 +22,7 @@ from ajhost.roles.lifespan_kinds import check_lifespan, manager_of
 from ajhost.roles.middleware import around, check_middleware
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.request import Attempt, ExecutorEvents, Phase, StuckReason
-from ajhost.roles.worker.route_concurrency import Route
+from ajhost.roles.worker.routes import Route
 from ajhost.testing.tasks import make_task
 
 _MAX_PAYLOAD = 1 << 20

@@ -39,7 +39,7 @@ from ajhost.roles.worker.intake import Intake
 from ajhost.roles.worker.request import BEGINNING, ExecutorEvents
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import Retirement
-from ajhost.roles.worker.route_concurrency import Route
+from ajhost.roles.worker.routes import Route
 from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
 from ajhost.roles.worker.watchdog import Watchdog
 from ajhost.settings.values import HandlerSettings, SignatureSettings

@@ -17,7 +17,7 @@ from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.supervisor.answer_records import OwnAnswers
 from ajhost.roles.worker.request import Request
 from ajhost.roles.worker.responder import Responder
-from ajhost.roles.worker.route_concurrency import Route
+from ajhost.roles.worker.routes import Route
 from tests.support.host_parts import frame
 
 GEOMETRY = Geometry(entries=8, chunk=8192, store=4096)

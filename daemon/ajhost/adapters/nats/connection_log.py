@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
+from ajhost.adapters.logs.host_failures_log import HostFailuresLog
 from ajhost.core.timings import CONNECTION_PROVEN
 from ajhost.ledger.connection_status import ConnectionStatus, Reason
 
@@ -16,7 +16,7 @@ class ConnectionLog:
 
     def __init__(self, *, quiet: bool) -> None:
         self._lost, self._connected = (logging.DEBUG,) * 2 if quiet else (logging.WARNING, logging.INFO)
-        self._repeated = RepeatedFailuresLog(_log)
+        self._repeated = HostFailuresLog(_log)
         self._was_lost = self._is_new = self._is_told = False
 
     def error(self, text: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.adapters.daemon_threads import call_in_thread
-from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
+from ajhost.adapters.logs.host_failures_log import HostFailuresLog
 from ajhost.adapters.nats.tls import tls_context
 from ajhost.core.server_pool import Server
 from ajhost.protocol.credential_files import (
@@ -101,7 +101,7 @@ class Credentials:
             for key, word in (("password_file", settings.password), ("token_file", settings.token))
             if key in self._readers and word is not None
         }
-        self._repeated = RepeatedFailuresLog(_log)
+        self._repeated = HostFailuresLog(_log)
 
     async def read(self, server: Server) -> LogInData:
         """Reads the credentials for this server anew.

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ajhost.adapters.linux import sockets
-from ajhost.adapters.linux.permits import Permits
+from ajhost.adapters.linux.host_permits import Permits
 from ajhost.core.timings import PERMIT_RETRY, PULL_MARGIN, TOKEN_RECHECK, nanoseconds
 from ajhost.ledger.queue_token import SIZE, Token, TokenState, check, token_places, unpack
 from ajhost.ledger.view import Ledger

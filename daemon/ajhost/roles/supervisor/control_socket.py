@@ -30,6 +30,11 @@ class Decision:
     text: str
 
 
+def no_worker(slot: object) -> Decision:
+    """Refuses what was asked for a slot, or for every slot (None), in which no worker lives."""
+    return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
+
+
 Action = Callable[[Mapping[str, object]], Awaitable[Decision]]
 Actions = Mapping[str, Action]
 """What can be asked for, by name; each gets the whole request, and who asks as `by`."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
-from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
+from ajhost.adapters.logs.host_failures_log import HostFailuresLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.ledger.layout import SUPERVISOR_SLOT
 from ajhost.roles.supervisor import control_socket, state_file, view_socket
@@ -35,7 +35,7 @@ class RuntimeFiles:
         self._directory, self._descriptors = directory, [descriptor]
         self._sockets: dict[str, Callable[[], Awaitable[asyncio.Server]]] = {}
         self._servers: dict[str, asyncio.Server] = {}
-        self._throttled = RepeatedFailuresLog(_log)
+        self._throttled = HostFailuresLog(_log)
 
     def make(self) -> None:
         """Makes what a start needs: the ledgers' directory, and the file that says who we are."""

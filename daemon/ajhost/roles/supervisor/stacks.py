@@ -16,7 +16,7 @@ from ajhost.core.timings import STACKS_ANSWER_LIMIT, STACKS_BEFORE_KILL
 from ajhost.ledger.layout import State
 from ajhost.ledger.view import Entry
 from ajhost.roles.messages import StacksOrder, StacksResult
-from ajhost.roles.supervisor.control_socket import Decision
+from ajhost.roles.supervisor.control_socket import Decision, no_worker
 from ajhost.roles.supervisor.template_process import TemplateProcess
 from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
@@ -37,7 +37,7 @@ class StacksInspector:
         parts = [] if task or slot is not None else await self._templates()
         chosen = [w for w in self._workers.values() if w.pid and (slot is None or w.slot == slot)]
         if not chosen and not parts:
-            return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
+            return no_worker(slot)
         answers = await self._inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
         silent = {w.serial: _running(w, task) for w in chosen if w.serial not in answers and w.pidfd >= 0}
         stacks = await self._from_c([w for w in chosen if silent.get(w.serial)])

@@ -36,6 +36,7 @@ from ajhost.roles.supervisor.metrics_snapshot import snapshot
 from ajhost.roles.supervisor.nats_service import ServiceResponder
 from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
+from ajhost.roles.supervisor.recycle import obey_recycle
 from ajhost.roles.supervisor.reload import Reloader
 from ajhost.roles.supervisor.running_phase import Running
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
@@ -225,7 +226,7 @@ class Supervisor(PoolEvents):
             "reload": lambda _: self.reload(),
             "cancel": lambda asked: self._phase.cancel(asked),
             "stacks": StacksInspector(self._pool.workers, self._pool.inquiry).obey,
-            "recycle": self._in_service(self._pool.obey_recycle),
+            "recycle": self._in_service(lambda asked: obey_recycle(self._pool, asked)),
             "drain": self._in_service(self._drainer.obey_drain),
             "resume": self._in_service(self._drainer.obey_resume),
         }

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
@@ -45,7 +45,6 @@ from ajhost.roles.messages import (
     WorkerReady,
 )
 from ajhost.roles.process_specs import WorkerSpec
-from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.nats_access import NatsAccess
@@ -226,19 +225,6 @@ class WorkerPool(WorkerEvents):
                 self.handle(Left(worker.serial))
 
     # -- replacing workers in order ------------------------------------------------------------
-
-    async def obey_recycle(self, asked: Mapping[str, object]) -> Decision:
-        """What the control socket was asked for: one slot's worker is replaced, or each slot's."""
-        slot = asked.get("slot")
-        known = [m for m in self.fleet.members.values() if slot is None or m.slot == slot]
-        if not known:
-            return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
-        # one that leaves is replaced already; one that starts is new
-        serials = [m.serial for m in known if m.state not in (WorkerState.LEAVING, WorkerState.STARTING)]
-        self.recycle_all([self.workers[s] for s in serials if s in self.workers], "an operator asked for it")
-        slots = sorted({m.slot for m in known})
-        names = f"slot {slots[0]}" if len(slots) == 1 else f"slots {', '.join(map(str, slots))}"
-        return Decision(True, f"being replaced: the worker{'' if len(slots) == 1 else 's'} of {names}")
 
     def follow_max_payload(self, size: int) -> None:
         """A server that takes larger payloads than before needs ledgers with a larger receive buffer."""

@@ -30,7 +30,7 @@ from ajhost.roles.worker.queue_group import GroupMembership
 from ajhost.roles.worker.request import ExecutorEvents, StuckReason
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import STUCK, Retirement
-from ajhost.roles.worker.route_concurrency import make_routes
+from ajhost.roles.worker.routes import make_routes
 from ajhost.roles.worker.supervisor_channel import SupervisorChannel
 from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
 from ajhost.roles.worker.thread_pool import prepare_for_threads

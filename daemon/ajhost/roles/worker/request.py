@@ -17,7 +17,7 @@ from ajhost.protocol.outcome import Outcome
 from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.shared_queue.consumer import NO_ORIGIN, ClaimedRequest, Origin
 from ajhost.roles.worker.responder import Responder
-from ajhost.roles.worker.route_concurrency import Route
+from ajhost.roles.worker.routes import Route
 
 NEVER = float("inf")
 

@@ -15,7 +15,7 @@ from ajhost.protocol.result_size import as_told
 from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About
-from ajhost.roles.worker.route_concurrency import Route
+from ajhost.roles.worker.routes import Route
 
 
 class Out(Protocol):

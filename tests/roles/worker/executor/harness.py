@@ -16,7 +16,7 @@ from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.request import Attempt, ExecutorEvents, Phase, StuckReason
-from ajhost.roles.worker.route_concurrency import Route
+from ajhost.roles.worker.routes import Route
 
 _Result = TypeVar("_Result")
 

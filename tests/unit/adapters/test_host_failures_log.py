@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ajhost.adapters.logs.repeated_failures_log import RepeatedFailuresLog
+from ajhost.adapters.logs.host_failures_log import HostFailuresLog
 
 
 def test_however_many_kinds_there_are_few_are_logged(
@@ -15,7 +15,7 @@ def test_however_many_kinds_there_are_few_are_logged(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    log = RepeatedFailuresLog(logging.getLogger("acme"))
+    log = HostFailuresLog(logging.getLogger("acme"))
     for number in range(5000):
         log.tell(logging.ERROR, f"kind {number}", "refused: %d", number)
     assert [record.getMessage() for record in caplog.records] == [f"refused: {n}" for n in range(17)]

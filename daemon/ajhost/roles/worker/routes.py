@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ajhost.adapters.linux.permits import PermitFile, Permits
+from ajhost.adapters.linux.host_permits import PermitFile, Permits
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import queue_of

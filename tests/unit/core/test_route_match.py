@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ajhost.core.routing import Routes
+from ajhost.core.route_match import Routes
 
 ROUTES = ("email:new", "email:", "email", "sms", "")
 

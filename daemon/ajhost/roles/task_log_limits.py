@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ajhost.core.throttle import Throttle
+from ajhost.core.report_throttle import Throttle
 
 _log = logging.getLogger("ajhost.attempts")
 _SIGNATURES = ("the task is not signed", "the task's signature")

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajhost.core.throttle import Throttle
+from ajhost.core.report_throttle import Throttle
 from ajhost.core.timings import LOG_REPEAT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from ajhost.core.throttle import Throttle
+from ajhost.core.report_throttle import Throttle
 from ajhost.core.timings import LOG_REPEAT
 
 _MOST = 16
@@ -13,7 +13,7 @@ _MOST = 16
 _OTHERS = "others"
 
 
-class RepeatedFailuresLog:
+class HostFailuresLog:
     """Logs each kind of message at once, and then every `LOG_REPEAT` seconds."""
 
     def __init__(self, logger: logging.Logger) -> None:
