@@ -159,7 +159,7 @@ class Connection(Driver):
                 await self.changed()
 
     async def unsubscribe(self) -> None:
-        """Unsubscribes from every subject. Returns when all that the server had sent is in the ledger.
+        """Leaves the queue group on every subject. Returns when all that the server had sent is in the ledger.
 
         Without a connection it returns at once: the next connection subscribes to nothing.
         """
@@ -167,7 +167,7 @@ class Connection(Driver):
         await self._unsubscribe()
 
     async def leave(self) -> None:
-        """Unsubscribes for good, otherwise as `unsubscribe`."""
+        """Leaves the queue group for good, otherwise as `unsubscribe`."""
         self._subscriber.want_nothing()
         self._handle(Leave())
         await self._unsubscribe()

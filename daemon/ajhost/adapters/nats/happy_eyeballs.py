@@ -30,7 +30,7 @@ class Unreachable(Exception):
 
 
 async def open_first(server: Server, addresses: Sequence[Address]) -> tuple[socket.socket, Address]:
-    """Returns a socket connected to the first address that answers. Tries one more address each `ADDRESS_STAGGER` s.
+    """Returns a socket to the first address that answers. Tries the next after a failure or `ADDRESS_STAGGER` s.
 
     :raises Unreachable: when all have failed.
     """
