@@ -1,4 +1,4 @@
-"""What became of each attempt: counted by route, and told in one log record by whoever answered it.
+"""Counts what became of each attempt, by route, and logs it in one record, in the process that answered it.
 
 completed            DEBUG, or INFO with `[log] tasks = "all"`
 AJ-Terminate         INFO when the handler asked for it, else WARNING
@@ -55,7 +55,7 @@ class Attempts:
 
     @classmethod
     def of(cls, spec: GenerationSpec) -> Self:
-        """Those of a worker of this generation."""
+        """Returns those of a worker of this generation."""
         routes = [handler.route for handler in spec.handlers]
         stats = StatsFile(spec.runtime / DIRECTORY).writer(routes)
         recent = RecentAttempts(spec.runtime)
@@ -66,13 +66,13 @@ class Attempts:
         self._limits.most = dict(limits)
 
     def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:
-        """Counts there from now on; `routes` by their numbers."""
+        """Counts in `stats` from now on; `routes`: their names, by number."""
         self.stats, self._routes = stats, routes
 
     def ended(self, attempt: Labelled, outcome: Outcome, *, logged: bool) -> None:
-        """An attempt that had begun has its answer; it is counted apart from that.
+        """Logs an attempt that had begun and has its answer. It is counted apart from that.
 
-        `logged`: it is in the log already, from where its handler raised what ended it.
+        `logged`: it is in the log already, from where its handler raised the exception.
         """
         if type(outcome) is not Completed:
             labels = attempt.labels()
@@ -105,7 +105,7 @@ class Attempts:
             self.stats.failed(route, reason_of(outcome.text), waited, ran)
 
     def take_back(self, entry: Entry, before: type[Outcome], outcome: Failed | Terminated) -> None:
-        """An answer that was counted did not reach its requester. Why is told, with a count, by the connection."""
+        """Corrects the counts for an answer that did not reach its router. The connection logs why, with a count."""
         now = time.monotonic()
         reason = None if type(outcome) is Terminated else reason_of(outcome.text)
         self.stats.take_back(entry.route, reason, now - entry.started_ns / 1e9, completed=before is Completed)
@@ -116,7 +116,7 @@ class Attempts:
     def refused(
         self, route: int | None, text: str, record: TaskRecord | None = None, received_ns: int = 0
     ) -> None:
-        """A request was answered with an error without having begun. What it asks for, as far as that is known."""
+        """Counts and logs a request that was refused before it began. `route`, `record`: as far as they are known."""
         reason = reason_of(text)
         self.stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
         if not (count := self._limits.refusals(reason, text)):
@@ -135,11 +135,11 @@ class Attempts:
         _log.warning("%s: %s", said, text, extra=extras | {"aj_outcome": "refused", "aj_reason": reason})
 
     def tick(self) -> None:
-        """Tells of what was kept back. Call it every now and then."""
+        """Logs how many records were kept back, when that is due. Call it every now and then."""
         self._limits.tick()
 
     def close(self) -> None:
-        """Tells at once what is kept back."""
+        """Logs at once how many records were kept back."""
         self._limits.close()
         log_routing.remove_filter(_log, self._limits)
 
@@ -161,7 +161,7 @@ def log_outcome(
 
 
 def _of_the_application(error: BaseException) -> TracebackType | None:
-    """Its traceback without the host's own frames, which called the handler; with them if there are no others."""
+    """Returns the traceback without the host's frames, which called the handler; with them if it has no others."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename.startswith(PACKAGE):
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""A handler's signature, read once at load: which parameter gets the task, and which the payload, as what.
+"""Reads a handler's signature, once at load: which parameter gets the task, and which the payload, as what.
 
     async def send(task: Task) -> ...                   the task alone
     async def send(mail: Mail, task: Task) -> ...       the payload validated as `Mail`, and the task
@@ -28,7 +28,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 class Unbindable(Exception):
-    """The signature does not say what a handler gets. The text tells what would, in terms of this signature."""
+    """The signature does not say what the handler gets. The text shows one that would, made of this one."""
 
 
 class Unfit(Exception):
@@ -36,9 +36,9 @@ class Unfit(Exception):
 
 
 def bind(name: str, function: Callable[..., Any]) -> tuple[Callable[[Any], Any], PayloadReader | None]:
-    """What to call with a task so that `function` gets what its parameters ask for; `name` is for errors.
+    """Returns what to call with a task, so that `function` gets what its parameters ask for; `name` is for errors.
 
-    With it who reads the payload; None where the function gets the task alone.
+    Returns the reader of the payload with it; None where the function gets the task alone.
 
     :raises Unbindable: with the signature that would do.
     """
@@ -47,7 +47,7 @@ def bind(name: str, function: Callable[..., Any]) -> tuple[Callable[[Any], Any],
     except (ValueError, TypeError) as error:
         if isinstance(function, functools.partial) and "incorrect arguments" in str(error):
             raise Unbindable(f"{name} is a partial with arguments that its function does not take") from None
-        return function, None  # written in C, and says nothing
+        return function, None  # written in C, without a signature
     except NameError as error:  # Python 3.14 evaluates annotations here
         raise Unbindable(f"{name}: an annotation cannot be resolved: {error}") from None
     shown = _shown(name, signature)
@@ -59,7 +59,7 @@ def bind(name: str, function: Callable[..., Any]) -> tuple[Callable[[Any], Any],
         raise Unbindable(f"{shown}: {tasks[0].name} and {tasks[1].name} are both a Task; a handler gets one")
     task = tasks[0] if tasks else None
     if not tasks and not required:
-        # a payload that may be absent, or else whatever can be given is the task
+        # the first typed parameter with a default gets the payload; without one, the task is what can be given
         required = [p for p in parameters if hints[p.name] not in (_EMPTY, Any, object)][:1]
         if not required:
             return _alone(shown, function, signature), None
@@ -86,7 +86,7 @@ def _shown(name: str, signature: inspect.Signature) -> str:
 
 
 def _unmarked(required: list[inspect.Parameter], hints: dict[str, Any]) -> inspect.Parameter | None:
-    """The task's parameter where none is annotated `Task`: the only one without an annotation, or called `task`."""
+    """Returns the task's parameter if none is annotated `Task`: the only one without an annotation, or named `task`."""
     bare = [p for p in required if hints[p.name] is _EMPTY]
     if len(bare) == 1 and len(required) <= 2:
         return bare[0]
@@ -115,7 +115,7 @@ def _too_many(
 
 
 def _alone(shown: str, function: Callable[..., Any], signature: inspect.Signature) -> Callable[[Any], Any]:
-    """Nothing is required: the task is the first argument that can be given. Without parameters it gets nothing."""
+    """Returns what to call if no parameter is required: the first one gets the task; without any, it gets nothing."""
     if not signature.parameters:
         _check_wrapper(shown, function, 0, [])
         return lambda task: function()
@@ -178,7 +178,7 @@ def _by_name(
     places: list[bool],
     names: dict[str, bool],
 ) -> Callable[[Any], Any]:
-    """Some arguments have to be named. `places` and `names`: whether it is the task."""
+    """Returns a call with keyword arguments. `places`, `names`: whether an argument is the task, not the payload."""
 
     def call(task: Any) -> Any:
         argument = read(task.payload)
@@ -189,7 +189,7 @@ def _by_name(
 
 
 def _check_wrapper(shown: str, function: Callable[..., Any], places: int, names: list[str]) -> None:
-    """A decorator's wrapper says by `functools.wraps` that it takes what it may not take."""
+    """Refuses a decorator's wrapper that does not take the arguments that `functools.wraps` says it takes."""
     try:
         outer = inspect.signature(function, follow_wrapped=False)
         outer.bind(*(object() for _ in range(places)), **dict.fromkeys(names))
@@ -203,7 +203,7 @@ def _check_wrapper(shown: str, function: Callable[..., Any], places: int, names:
 
 
 def called_function(function: Any) -> Any:
-    """The function that decides how a call behaves: what a partial wraps, what an object's `__call__` is."""
+    """Returns the function that decides how a call behaves: what a partial wraps, what an object's `__call__` is."""
     while isinstance(function, functools.partial):  # before `isroutine`, which it is since Python 3.14
         function = function.func
     return function if inspect.isroutine(function) else type(function).__call__
@@ -215,7 +215,7 @@ def takes(function: Any, count: int) -> bool:
         inspect.signature(function).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # written in C, and says nothing
+    except ValueError:  # written in C, without a signature
         return True
     return True
 
@@ -224,7 +224,7 @@ def takes(function: Any, count: int) -> bool:
 
 
 def _annotation(name: str, function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """The type of a parameter, looked up where the function was written if it is a text."""
+    """Returns the type of a parameter; of a text, what it names where the function was written."""
     given = parameter.annotation
     if given is _EMPTY or isinstance(given, type):
         return given
@@ -243,7 +243,7 @@ def _annotation(name: str, function: Callable[..., Any], parameter: inspect.Para
 
 
 def _plain(function: Any) -> Any:
-    """The function whose text holds the annotations."""
+    """Returns the function whose definition has the annotations."""
     while True:
         if isinstance(function, functools.partial):  # before `isroutine`, as above
             function = function.func

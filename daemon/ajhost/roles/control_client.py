@@ -1,4 +1,4 @@
-"""What commands ask of a running host over its sockets: to do something, and the status for those who may only look."""
+"""Asks a running host over its sockets, for commands: to do something, or for its status if the user may only look."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ajhost.roles.status_reader import NotRunning, nobody
 from ajhost.roles.supervisor import state_file
 
 ATTEMPTS = "attempts"
-"""The key of the attempts in what the socket `view` tells, beside those of the status."""
+"""The key of the attempts in what the socket `view` sends, beside those of the status."""
 _VIEW_TRIES = 20
 _NO_VIEW = "the host gave no status: it stops, or too many ask at once"
 
 
 def view(directory: Path) -> StatusReport:
-    """The status as the supervisor tells it to members of its group, who may not read the shared files.
+    """Returns the status as the supervisor sends it to members of its group, who may not read the shared files.
 
-    :raises NotRunning: nobody listens. :raises OSError: the socket may not be used. :raises TimeoutError: no answer.
+    :raises NotRunning: no host listens. :raises OSError: the socket may not be used. :raises TimeoutError: no answer.
     """
     try:
         return StatusReport.from_object(_view(directory))
@@ -35,16 +35,16 @@ def view(directory: Path) -> StatusReport:
 
 
 def view_attempts(directory: Path) -> list[dict[str, Any]]:
-    """The attempts that did not complete, newest first, as the supervisor tells them to members of its group.
+    """Returns the attempts that did not complete, newest first, as the supervisor sends them to its group.
 
-    It raises what `view` does.
+    Raises what `view` does.
     """
     attempts: list[dict[str, Any]] = _view(directory).get(ATTEMPTS, [])
     return attempts
 
 
 def _view(directory: Path) -> dict[str, Any]:
-    """What the socket `view` tells. It turns away who comes when too many ask, for as long as they take to read."""
+    """Returns what the socket `view` sends. Tries again if the host turns it away, since too many commands read."""
     for _ in range(_VIEW_TRIES):
         place = directory / runtime_directory.VIEW
         with _connected(place, LOCAL_CLIENT_LIMIT) as sock, sock.makefile("rb") as stream:
@@ -62,18 +62,18 @@ def _view(directory: Path) -> dict[str, Any]:
 
 
 def settings_of(directory: Path) -> Path | None:
-    """The file of settings on which the host of the directory runs; None if that cannot be told."""
+    """Returns the settings file on which the host of the directory runs; None if that is unknown."""
     state = state_file.read(directory)
     return Path(state.settings) if state is not None and state.settings else None
 
 
 def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[bool, str]:
-    """Asks the host for something: whether it was done, and a text for people.
+    """Asks the host for something. Returns whether it was done, and a text for people.
 
-    :raises NotRunning: nobody listens. :raises TimeoutError: no decision within `timeout` seconds.
+    :raises NotRunning: no host listens. :raises TimeoutError: no decision within `timeout` seconds.
     """
     with _connected(directory / runtime_directory.CONTROL, timeout) as sock:
-        with contextlib.suppress(BrokenPipeError):  # turned away, and the answer says why
+        with contextlib.suppress(BrokenPipeError):  # the host turned this command away; its answer says why
             sock.sendall(orjson.dumps({name: _sendable(value) for name, value in asked.items()}) + b"\n")
         with sock.makefile("rb") as lines:
             line = lines.readline()
@@ -85,7 +85,7 @@ def control(directory: Path, timeout: float, asked: dict[str, object]) -> tuple[
 
 @contextlib.contextmanager
 def _connected(place: Path, timeout: float) -> Iterator[socket.socket]:
-    """A connection to one of the host's sockets. :raises NotRunning: nobody listens."""
+    """Connects to one of the host's sockets. :raises NotRunning: no host listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(timeout)
         try:
@@ -96,7 +96,7 @@ def _connected(place: Path, timeout: float) -> Iterator[socket.socket]:
 
 
 def _sendable(value: object) -> object:
-    """A value of a request. Arguments of a command may be no UTF-8, which JSON cannot express."""
+    """Returns a value in a form for JSON, which cannot express arguments of a command that are no UTF-8."""
     if isinstance(value, str | Path):
         return str(value).encode(errors="replace").decode()
     return value

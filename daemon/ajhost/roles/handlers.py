@@ -1,4 +1,4 @@
-"""Loading handlers: `module:function` to something that can be called, every problem told at once."""
+"""Loads handlers: makes something that can be called of `module:function`, and reports every problem at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOT_IMPORTED = object()
 _LONGEST = 4000
 """Characters of what an import raised that are shown."""
 _FRAMES = 4
-"""So many of the user's frames are shown, the innermost ones."""
+"""Frames of the user's code that are shown, the innermost ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class LoadedHandler:
     payload: PayloadReader | None = None
     """Makes the argument of a typed payload; `function` calls it."""
     middleware: tuple[Middleware, ...] = ()
-    """Around a handler in a thread, by the executor; `function` of an async one has it in itself."""
+    """For a handler in a thread, around which the executor calls it; `function` of an async one calls it itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def load_handlers(
 
 
 def load_lifespan(target: str) -> Lifespan:
-    """The lifespan that `load_handlers` has checked, in whatever process.
+    """Returns the lifespan that `load_handlers` has checked, in this process or in another.
 
     :raises LoadFailed: importing it fails here, though it did not there.
     """
@@ -120,7 +120,7 @@ def load_lifespan(target: str) -> Lifespan:
 
 
 def _application(python: PythonSettings | None) -> list[tuple[str, str]]:
-    """Key and target of what is no handler."""
+    """Returns key and target of the lifespan and of each middleware."""
     if python is None:
         return []
     lifespan = [] if python.lifespan is None else [(_LIFESPAN, python.lifespan)]
@@ -128,7 +128,7 @@ def _application(python: PythonSettings | None) -> list[tuple[str, str]]:
 
 
 class _Imports:
-    """Imports the modules of targets, each once, and gathers what is wrong."""
+    """The modules of targets, each imported once, and the problems of all."""
 
     def __init__(self, wanted: list[tuple[str, str]]) -> None:
         """`wanted`: keys of the settings, and their targets."""
@@ -138,14 +138,14 @@ class _Imports:
 
     @contextlib.contextmanager
     def telling(self, key: str) -> Iterator[None]:
-        """What is unfit is a problem of that key."""
+        """Records what is raised of a target that is unfit as a problem of its key."""
         try:
             yield
         except (NoHandler, Unfit) as error:
             self.problems.append(f"{key}: {error}")
 
     def find(self, target: str) -> Any:
-        """What a target names; `_NOT_IMPORTED` if its module cannot be imported."""
+        """Returns what a target names; `_NOT_IMPORTED` if its module cannot be imported."""
         name, _, attributes = target.partition(":")
         if name not in self._modules:
             try:
@@ -159,7 +159,7 @@ class _Imports:
 
 
 def describe(loaded: dict[str, LoadedHandler], *, schemas: bool = False) -> list[HandlerDescription]:
-    """What was loaded, in words. Schemas beyond `_SCHEMAS_ROOM` are left out."""
+    """Describes what was loaded, in words. Schemas beyond `_SCHEMAS_ROOM` are left out."""
     described, room = [], _SCHEMAS_ROOM
     for h in loaded.values():
         schema = _schema(h.payload) if schemas and h.payload is not None else ""
@@ -203,7 +203,7 @@ def _import_problem(name: str, error: BaseException) -> str:
 
 
 def _siblings(name: str) -> list[str]:
-    """The modules that there are where `name` was looked for."""
+    """Returns the modules that exist where `name` was looked for."""
     package, _, _ = name.rpartition(".")
     path = getattr(sys.modules.get(package), "__path__", None) if package else None
     if package in sys.modules and path is None:
@@ -228,9 +228,9 @@ def _loaded(settings: HandlerSettings, found: Any, middleware: tuple[Middleware,
 
 
 def callable_of(name: str, function: Any) -> tuple[Callable[[Any], Any], bool, PayloadReader | None]:
-    """What to call with a task so that the handler `function` runs; whether that is awaited; who reads its payload.
+    """Returns what to call with a task to run the handler `function`, whether to await it, and its payload's reader.
 
-    :raises NoHandler: it is none, or nobody can tell what its parameters want.
+    :raises NoHandler: it is none, or its parameters do not say what they want.
     """
     if inspect.isclass(function):
         raise NoHandler(f"{name} is a class: name a function, or an object that can be called")

@@ -1,4 +1,4 @@
-"""What handlers return, as JSON: orjson for nearly everything, pydantic's encoder for what orjson does not know.
+"""Encodes what handlers return as JSON: by orjson, and by pydantic's encoder what orjson does not know.
 
     float, int, str, None, dict, list ...    as JSON has them; integers of any size; NaN and infinities are errors
     dataclass, attrs, TypedDict, Enum, UUID  fields, items, value, text
@@ -36,7 +36,7 @@ import orjson
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _WITH_DATACLASSES = _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS
 """orjson takes a dataclass of pydantic's for any other, and leaves out its serializers, aliases and computed fields.
-With this option it calls `_default` for every dataclass, which costs others more."""
+With this option it calls `_default` for every dataclass, which costs more for those that are not pydantic's."""
 _NULL = b"null"
 _NAMES_BY_CONFIG = (2, 33)
 """The pydantic-core of pydantic 2.11."""
@@ -64,7 +64,7 @@ class _Placed(CannotEncode):
 
 
 def encode(value: object) -> bytes:
-    """`value` as JSON.
+    """Returns `value` as JSON.
 
     :raises CannotEncode: naming what cannot be encoded, and where it is.
     """
@@ -84,7 +84,7 @@ def encode(value: object) -> bytes:
 
 
 def _default(value: Any) -> Any:
-    """What orjson encodes in place of `value`. Raises TypeError where there is nothing."""
+    """Returns what orjson encodes in place of `value`. Raises TypeError where there is nothing."""
     if isinstance(value, (set, frozenset, tuple, deque)):
         return list(value)
     if isinstance(value, _BYTES):
@@ -104,7 +104,7 @@ def _default(value: Any) -> Any:
 
 
 def _standard(value: Any) -> Any:
-    """A collection of another library or of a program's own as dict or list; anything else as it is."""
+    """Returns a collection of another library or of a program's own as dict or list; anything else as it is."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, UserString | PurePath):
@@ -122,7 +122,7 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _dumped(value: Any, serializer: Any) -> Any:
-    """A model as it encodes itself. The text is kept as it is, unless it may hide a NaN."""
+    """Returns a model as it encodes itself. Looks into it for a NaN if the text may hide one."""
     text = serializer.to_json(value, **_names())
     # by default pydantic writes NaN as null, and as NaN where the model says so
     if _NULL in text or b"NaN" in text or b"Infinity" in text:
@@ -147,7 +147,7 @@ def _by_pydantic(value: Any) -> Any:
 
 
 def _numpy_times(value: Any) -> Any:
-    """A datetime64, a timedelta64, or an array of them, as times of the standard library.
+    """Returns a datetime64, a timedelta64, or an array of them, as times of the standard library.
 
     numpy's `tolist` makes None of NaT, and plain numbers of what those cannot hold.
     """
@@ -190,7 +190,7 @@ _STRICT = json.JSONEncoder(allow_nan=False, check_circular=False, default=_stric
 
 
 def _slowly(value: object, error: Exception) -> bytes:
-    """As `encode`, where orjson gave up: integers beyond 64 bits are encoded; whatever else it was is named."""
+    """Encodes where orjson gave up: integers beyond 64 bits are encoded; an error names whatever else it was."""
     try:
         plain = _plain(value, "result", 0)
         return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -201,7 +201,7 @@ def _slowly(value: object, error: Exception) -> bytes:
 
 
 def _plain(value: Any, place: str, depth: int) -> Any:
-    """`value` in the types of the standard library's JSON, or CannotEncode with the place."""
+    """Returns `value` in the types of the standard library's JSON, or raises CannotEncode with the place."""
     if depth > _DEEPEST:
         raise _Placed(place, "nested too deeply, or in a circle")
     if isinstance(value, Enum):
@@ -286,7 +286,7 @@ def _text_at(text: str, place: str) -> str:
 
 
 def _kind(value: object) -> str:
-    """`module.Class`, without the module where everybody knows the class."""
+    """Returns `module.Class`; of classes of `builtins` and `__main__` only the class."""
     kind = type(value)
     module = type.__dict__["__module__"].__get__(kind)
     name = str(_name_of(kind))
@@ -294,14 +294,14 @@ def _kind(value: object) -> str:
 
 
 def _why(error: BaseException) -> str:
-    """The reason, where it says more than that the type is unknown."""
+    """Returns the reason, where it says more than that the type is unknown."""
     text = _text(error)
     known = ("Type is not JSON serializable", "Unable to serialize unknown type", "an iterator")
     return "" if not text or text.startswith(known) else f" ({type(error).__name__}: {text})"
 
 
 def _cure(value: object) -> str:
-    """What of the value can be encoded, where it is something that people return."""
+    """Returns advice what to return instead, for values that handlers often return."""
     kind = type(value)
     with contextlib.suppress(Exception):
         if inspect.isawaitable(value):

@@ -1,4 +1,4 @@
-"""The room that ledgers take in the runtime directory: how large they are, and whether there is enough of it."""
+"""Computes how large ledgers are, and whether the runtime directory has room for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ajhost.ledger.layout import Geometry, geometry_for
 from ajhost.settings.values import WorkerSettings
 
 HELD_BY_STANDBY = 2048
-"""Requests that the supervisor can hold: what a dead worker's chunk and socket may give, and the last resort."""
+"""Requests that the supervisor can hold: of a dead worker's receive buffer and socket, and of the last resort."""
 MAX_PAYLOAD = 1 << 20
 """Bytes; a NATS server's default, which only a connection could correct."""
 _OTHER_FILES = 1 << 20
@@ -16,24 +16,24 @@ _OTHER_FILES = 1 << 20
 
 
 def worker_geometry(workers: WorkerSettings, max_payload: int = MAX_PAYLOAD) -> Geometry:
-    """Of a worker's ledger."""
+    """Returns the geometry of a worker's ledger."""
     return geometry_for(workers.concurrency + workers.backlog, max_payload)
 
 
 def standby_geometry(max_payload: int = MAX_PAYLOAD) -> Geometry:
-    """Of the supervisor's."""
+    """Returns the geometry of the supervisor's ledger."""
     return geometry_for(HELD_BY_STANDBY, max_payload)
 
 
 def told_at_start(workers: WorkerSettings, geometry: Geometry, directory: Path) -> str:
-    """What the log says of the workers' ledgers."""
+    """Returns what the log says of the workers' ledgers."""
     more = (geometry.size - geometry.prepared_size) >> 20
     large = f", and up to {more} MiB more while they hold tasks of over 1 MiB" if more else ""
     return f"{workers.count} workers take {_mib(geometry.prepared_size)} MiB each of {directory}{large}"
 
 
 def lacking(workers: WorkerSettings, place: Path, free: int) -> str | None:
-    """What is missing for a start in this directory, which has `free` bytes; None if nothing."""
+    """Returns what a start in this directory lacks, which has `free` bytes; None if nothing."""
     each = worker_geometry(workers).prepared_size
     own = standby_geometry().prepared_size + _OTHER_FILES
     needed = workers.count * each + own

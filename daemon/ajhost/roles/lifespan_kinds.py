@@ -19,7 +19,7 @@ from ajhost.api import Worker
 from ajhost.roles.binding import Unfit, takes
 
 LIFESPAN_THREAD = "lifespan"
-"""What the name of the thread of a plain one begins with."""
+"""The beginning of the name of a plain lifespan's thread."""
 Manager = contextlib.AbstractAsyncContextManager[Any]
 Lifespan = Callable[[Worker], Any]
 """A function of the worker: an async or plain generator function with one `yield`, or one that returns a context
@@ -39,7 +39,7 @@ def check_lifespan(name: str, function: Any) -> Lifespan:
 
 
 def manager_of(name: str, lifespan: Lifespan, worker: Worker) -> Manager:
-    """The context manager of a lifespan; what is not async is entered and left in a thread of its own.
+    """Returns the context manager of a lifespan; a plain one is entered and left in a thread of its own.
 
     :raises Unfit: it returned something else.
     """

@@ -38,7 +38,7 @@ class MembershipOrder:
 
 @dataclass(frozen=True, slots=True)
 class FinishOrder:
-    """Nobody enqueues any more: end as soon as nothing is left."""
+    """End as soon as nothing is left: no process enqueues any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class WorkerReady:
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
-    """The worker cannot serve, for a reason of the application's: its last words, for whoever waits for it."""
+    """The worker cannot serve, for a reason of the application's. It ends after this message."""
 
     why: str
 
@@ -177,7 +177,7 @@ class HandlersLoaded:
     handlers: tuple[HandlerDescription, ...]
     effects: tuple[ImportEffect, ...]
     trust: Trust | None = None
-    """Whom the interpreter trusts, if it was asked."""
+    """The authorities that the interpreter trusts, if the spec asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class LoadProblems:
 
 @dataclass(frozen=True, slots=True)
 class WorkerForked:
-    """The worker with this serial exists; its pidfd comes with this, from the process between."""
+    """The worker with this serial exists; its pidfd comes with this, from the middle process of the two forks."""
 
     serial: int
     pid: int
@@ -212,7 +212,7 @@ _M = TypeVar("_M")
 
 
 class BadMessage(ValueError):
-    """What came is no message for this end; the text says why, without what it held (a spec has secrets)."""
+    """An object is no message for this end. The text says why, without what it held (a spec has secrets)."""
 
 
 class Vocabulary(Generic[_M]):
@@ -228,7 +228,7 @@ class Vocabulary(Generic[_M]):
             annotations_of(kind)
 
     def decode(self, found: Mapping[str, Any]) -> _M:
-        """The message that `encode` made an object of.
+        """Returns the message that `encode` made an object of.
 
         :raises BadMessage: it is none of this vocabulary.
         """
@@ -249,5 +249,5 @@ FROM_TEMPLATE: Vocabulary[FromTemplate] = Vocabulary(get_args(FromTemplate))
 
 
 def encode(message: Message) -> dict[str, object]:
-    """The object that a channel carries."""
+    """Returns the object that a channel carries."""
     return {type(message).__name__: orjson.Fragment(orjson.dumps(message, default=str))}

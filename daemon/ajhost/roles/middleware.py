@@ -28,7 +28,7 @@ def check_middleware(name: str, function: Any) -> Middleware:
 
 
 def around(middleware: Sequence[Middleware], call: Call) -> Call:
-    """What to call with a task so that `call` runs within the middleware, whose first is the outermost."""
+    """Returns what to call with a task, so that `call` runs within the middleware, the first one outermost."""
     for one in reversed(middleware):
         call = _around(one, call)
     return call

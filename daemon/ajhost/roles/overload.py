@@ -1,4 +1,4 @@
-"""When a request is refused with `overloaded:`, by a worker or by the standby: the host has no room for one more."""
+"""Says when a request is refused with `overloaded:`, by a worker or by the standby: the host has no room for it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from ajhost.roles.shared_queue.producer import Producer
 
 _OVERLOADED = FailureReason.OVERLOADED
 NO_ENTRY = _OVERLOADED.text("no room in the ledger")
-"""Its connection ended before an entry was free."""
+"""The request's connection ended before an entry was free."""
 NO_ROOM = _OVERLOADED.text("no room for a request of this size")
-"""The frame store has none for what is to wait."""
+"""The frame store has no room for a request that must wait."""
 TOO_MANY_TAKEN_OVER = _OVERLOADED.text("too many requests to take over at once")
 """The supervisor's ledger is full while it recovers those of a worker."""
 UNTOLD = _OVERLOADED.text("the worker that refused it did not say so in time")
-"""A worker had refused it, and hangs since."""
+"""A worker had refused the request, and hangs since."""
 
 
 def backlog_full(producer: Producer, backlog: int) -> str:
-    """Why a request may not wait: `backlog` do. Empty if it may."""
+    """Returns why a request may not wait: `backlog` do. Empty if it may."""
     return _OVERLOADED.text(f"{backlog} requests wait already") if producer.full(backlog) else ""
 
 
 def no_thread(why: str) -> str:
-    """A plain function finds no thread to run in."""
+    """Returns the refusal of a task whose plain function finds no thread to run in."""
     return _OVERLOADED.text(why)

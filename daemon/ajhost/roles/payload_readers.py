@@ -1,4 +1,4 @@
-"""How a payload becomes what a handler's parameter asks for: bytes, text, or JSON that pydantic validates.
+"""Makes of a payload what a handler's parameter asks for: bytes, text, or JSON that pydantic validates.
 
 bytes, bytes | None                           as it is
 str, str | None, Annotated[str, Field(...)]   as UTF-8; pydantic checks it
@@ -44,15 +44,15 @@ class PayloadReader(Protocol):
     type_name: str
 
     def read(self, payload: bytes) -> Any:
-        """The argument. :raises InvalidPayload: it does not fit."""
+        """Returns the argument. :raises InvalidPayload: the payload does not fit."""
 
     def schema(self) -> dict[str, Any] | None:
-        """The JSON Schema of payloads that fit; None where they need not be JSON."""
+        """Returns the JSON Schema of payloads that fit; None where they need not be JSON."""
         return None
 
 
 def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
-    """Makes the argument of the parameter `name`, annotated `hint`, of `handler`.
+    """Returns what makes the argument of the parameter `name`, annotated `hint`, of `handler`.
 
     :raises Unreadable: nothing can.
     """
@@ -89,7 +89,7 @@ def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
 
 
 def _raw_type(hint: Any) -> tuple[type | None, bool]:
-    """`bytes` or `str`, if that is what the type comes to: with constraints, by another name; whether None fits too."""
+    """Returns `bytes` or `str`, if the type is that with constraints or by another name; and whether None fits too."""
     is_optional = False
     while hint is not bytes and hint is not str:
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -108,7 +108,7 @@ def _raw_type(hint: Any) -> tuple[type | None, bool]:
 
 
 def type_name(hint: Any) -> str:
-    """An annotation as one would write it: `list[Mail] | None`."""
+    """Returns an annotation as it is written in code: `list[Mail] | None`."""
     if hint is Any:
         return "any JSON"
     if hint in (None, type(None), ...):
@@ -128,7 +128,7 @@ def type_name(hint: Any) -> str:
 
 
 def _newer_typed_dicts(hint: Any) -> Any:
-    """`hint` with each TypedDict as one of typing_extensions: pydantic takes no other before Python 3.12."""
+    """Returns `hint` with each TypedDict as one of typing_extensions: pydantic takes no other before Python 3.12."""
     if typing.is_typeddict(hint) and type(hint).__module__ == "typing":
         import typing_extensions
 
@@ -175,7 +175,7 @@ class _Text(PayloadReader):
 
 
 class _Validated(PayloadReader):
-    """What pydantic has a say in."""
+    """A reader whose arguments pydantic validates."""
 
     def __init__(self, name: str, type_name: str, adapter: TypeAdapter[Any]) -> None:
         from pydantic import ValidationError
@@ -244,21 +244,21 @@ class _Json(_Validated):
         return self._unwrapped(payload, problem)
 
     def _absent(self) -> Any:
-        """What the type makes of null, which is how a task without a payload is stored."""
+        """Returns what the type makes of null, which is how a task without a payload is stored."""
         try:
             return self._validate(b"null")
         except Exception:  # a validator of the type's own may stumble over None
             raise InvalidPayload(f"{self._name}: there is none, {self.type_name} is wanted") from None
 
     def _with_decimals(self, text: bytes) -> Any:
-        """pydantic makes a Decimal of the double that it has read; where that has lost digits, of the digits."""
+        """Validates with Decimals made of the digits where a double, of which pydantic makes them, has lost some."""
         if (value := exact_json.loads_digits(text)) is not None:
             with contextlib.suppress(self._Invalid):  # it is told in terms of JSON below
                 return self._adapter.validator.validate_python(value)
         return self._adapter.validator.validate_json(text)
 
     def _unwrapped(self, payload: bytes, problem: Any) -> Any:
-        """The value of a JSON text that holds JSON: `ajc tasks add` and the scheduler put what they are given in one.
+        """Returns the value of a JSON text that holds JSON: `ajc tasks add` and the scheduler put their input in one.
 
         :raises InvalidPayload: for `problem`, if it is no such text or what it holds does not fit either.
         """
@@ -291,7 +291,7 @@ def _mentions(schema: object, kind: str) -> bool:
 
 
 def _place(parts: Sequence[int | str], is_missing: bool, payload: bytes) -> str:
-    """Where an error is, `.to[0].name`: pydantic's place without the names of a union's members, which are its own.
+    """Returns where an error is, `.to[0].name`: pydantic's place without the names that it gives to union members.
 
     `is_missing`: the last part is not there, and is what the error is about.
     """
@@ -312,5 +312,5 @@ def _place(parts: Sequence[int | str], is_missing: bool, payload: bytes) -> str:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Payloads have secrets: no more of one than `limit` characters."""
+    """Cuts a text to `limit` characters, since payloads have secrets."""
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,6 +1,6 @@
 """What the supervisor hands to the processes of a generation: frozen values (`messages.py` has their way through JSON).
 
-A spec holds secrets. It travels over a channel, never in arguments or the environment, which others can read.
+A spec holds secrets. It travels over a channel, never in arguments or the environment, which other users can read.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class GenerationSpec:
     schemas: bool = False
     """Whether what is loaded is described with the JSON Schemas of its payloads."""
     tell_trust: bool = False
-    """Whether the connection depends on whom the handlers' interpreter trusts."""
+    """Whether the connection depends on the authorities that the handlers' interpreter trusts."""
 
 
 def connection_name(role: str, runtime: Path) -> str:
-    """What the server lists a process's connection as: its role, the machine, and which host of it by its directory."""
+    """Returns the name of a process's connection in the server's lists: role, machine, and the host's directory."""
     return f"ajhost {role} on {socket.gethostname()}, {runtime}"
 
 

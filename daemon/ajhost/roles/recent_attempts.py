@@ -29,7 +29,7 @@ _log = logging.getLogger("ajhost.attempts")
 
 
 class RecentAttempts:
-    """The writer's side: one per process. One that can have no file remembers nothing; that costs no task."""
+    """The writer's side: one per process. Without a file it records nothing, and tasks go on."""
 
     def __init__(self, runtime: Path) -> None:
         directory = runtime / DIRECTORY
@@ -45,7 +45,7 @@ class RecentAttempts:
             _log.error("%s: %s: the page will lack what this process answers", directory, error.strerror)
 
     def add(self, *, id: str, type: str, tries: int, outcome: str, reason: str, text: str) -> None:
-        """An attempt has ended otherwise than completed. `outcome`: `failed`, `terminated` or `refused`."""
+        """Records an attempt that did not complete. `outcome`: `failed`, `terminated` or `refused`."""
         if self._ring is None:
             return
         # in JSON a control character takes six bytes, and a damaged ledger has nothing else
@@ -57,7 +57,7 @@ class RecentAttempts:
 
 
 def _within(text: str, room: int) -> str:
-    """As much of a text as makes at most `room` bytes of JSON; a lone surrogate, which has no UTF-8, becomes `?`."""
+    """Cuts a text to at most `room` bytes of JSON; a lone surrogate, which has no UTF-8, becomes `?`."""
     text = text.encode("utf-8", "replace").decode()
     while text and len(orjson.dumps(text)) - 2 > room:
         text = text[: len(text) * 3 // 4]
@@ -65,7 +65,7 @@ def _within(text: str, room: int) -> str:
 
 
 def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
-    """The attempts that are remembered, newest first."""
+    """Returns the recorded attempts, newest first."""
     found: list[dict[str, Any]] = []
     for content in shared_files.contents(runtime / DIRECTORY, attempt_ring.SIZE):
         with contextlib.suppress(RingError):
@@ -76,7 +76,7 @@ def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
 
 
 def _checked(attempt: dict[str, Any]) -> dict[str, Any]:
-    """What was written by `add`, or ValueError, TypeError, KeyError."""
+    """Returns what `add` has written. Raises ValueError, TypeError or KeyError for anything else."""
     texts = {
         name: untrusted_values.text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")
     }

@@ -1,4 +1,4 @@
-"""Whether a request can be served, by which handler, and by when: asked by workers and by the last resort alike."""
+"""Decides whether a request can be served, by which handler, and by when, for workers and for the last resort."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ monotonic seconds. A plain tuple, since it is made for every request."""
 
 
 def describe_signatures(settings: SignatureSettings) -> str:
-    """For the log: whether tasks must be signed, by how many keys, and how old they may be."""
+    """Says, for the log, whether tasks must be signed, by how many keys, and how old they may be."""
     if not settings.keys:
         return "signatures are not verified: there are no keys"
     age = f", tasks older than {settings.max_age:g} s are refused" if settings.max_age else ""
@@ -46,7 +46,7 @@ def describe_signatures(settings: SignatureSettings) -> str:
 
 
 def too_large(reply: bytes, size: int) -> str:
-    """Why a request is refused whose reply subject, or which as a whole, no ledger of this host holds."""
+    """Returns why a request is refused whose reply subject, or which as a whole, no ledger of this host can hold."""
     if len(reply) > MAX_REPLY:
         return FailureReason.BAD_REQUEST.text(f"a reply subject of more than {MAX_REPLY} bytes")
     return FailureReason.BAD_REQUEST.text(f"{size} bytes are more than this host can hold")
@@ -58,7 +58,7 @@ NOTHING_KNOWN: About = (None, None)
 
 
 class RequestChecker:
-    """Reads requests and decides what can be decided without knowing how busy anybody is."""
+    """Reads requests, and decides what does not depend on how busy the host is."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class RequestChecker:
         self._skew_told = -SKEW_WARNING_INTERVAL
 
     def answerable(self, reply: bytes) -> bool:
-        """Whether a reply subject may be answered. What may not is neither run nor answered: see `unanswerable`.
+        """Whether a reply subject may be answered. A request with another is not run, but `unanswerable`.
 
-        A requester's reply subjects differ in their last word alone (nats.go v1.31, `respToken`), so that the pattern,
-        which costs more than a request's ledger entry, is asked once for each requester.
+        A requester's reply subjects differ in their last word alone (nats.go v1.31, `respToken`), so the pattern, whose
+        match costs more than a request's ledger entry, is matched once for each requester.
         """
         inbox, _, word = reply.rpartition(b".")
         plain = word.isalnum() and len(reply) <= LONGEST_REPLY_SUBJECT
@@ -107,7 +107,7 @@ class RequestChecker:
     def check(
         self, subject: bytes, header: bytes, body: bytes, now: float, wall_ns: int
     ) -> CheckedRequest | Failed:
-        """What the request asks for, or the refusal that answers it. Raises nothing: each request has an answer.
+        """Returns what the request asks for, or the refusal that answers it. Raises nothing: each has an answer.
 
         `now` (monotonic seconds) and `wall_ns` (Unix nanoseconds) are one moment: when the request is read.
         """
@@ -136,7 +136,7 @@ class RequestChecker:
                 header_ns, tried, wall_ns, now, self._timeouts[handler], self._default, ANSWER_MARGIN,
                 clock.ahead,
             )  # fmt: skip
-            # first what mostly tells that there is nothing to learn
+            # first the comparison that mostly shows that there is nothing to learn
             if (skew < clock.least or now >= clock.until) and tried is not None and clock.observe(skew, now):
                 self._learned(now)
             if deadline <= now:
@@ -148,21 +148,21 @@ class RequestChecker:
             return self._failed(error)
 
     def about(self, subject: bytes, body: bytes) -> About:
-        """The task of a request that was refused, and its handler, as far as they can be made out."""
+        """Returns the task of a request that was refused, and its handler, as far as they can be read."""
         try:
             record = read_task(body)
             key = (subject, record.type)
             return record, self._known[key] if key in self._known else self._find(key)
-        except Exception:  # what is broken was told when the request was checked
+        except Exception:  # logged when the request was checked
             return NOTHING_KNOWN
 
     def adopt_offset(self) -> None:
-        """What another process has learned of the clock counts here too. Call it every now and then."""
+        """Takes over what another process has learned of the clock. Call it every now and then."""
         if self._offset is not None:
             self._skew.ahead = self._offset.ahead
 
     def _failed(self, error: Exception) -> Failed:
-        """Something here is broken (a library, memory, a signal handler of the application's that raises)."""
+        """Logs and answers an error of the check itself (a library, memory, a signal handler that raises)."""
         if count := self._throttle.count(f"broken {type(error).__name__}", time.monotonic()):
             _log.error("%d requests could not be checked", count, exc_info=error)
         return Failed.because(
@@ -170,9 +170,9 @@ class RequestChecker:
         )
 
     def unanswerable(self, reply: bytes) -> None:
-        """A request came whose reply subject is not `answerable`: counts it, and tells of it once in a while.
+        """Counts a request whose reply subject is not `answerable`, and logs it once in a while.
 
-        Whoever sent it wants this host to publish to a subject that he may not publish to himself.
+        Its sender wants this host to publish to a subject to which the sender itself may not publish.
         """
         self.unanswered += 1
         if count := self._throttle.count("reply", time.monotonic()):
@@ -205,7 +205,7 @@ class RequestChecker:
 
 
 def _passed(header_ns: int, tried_ns: int | None, wall_ns: int) -> str:
-    """By how much a deadline had passed. Both clocks, where the request was sent in time and that is long ago."""
+    """Says by how much a deadline had passed. Shows both clocks if the request was sent in time, and long ago."""
     passed = max((wall_ns - header_ns) / _SECOND_NS, 0.0)
     text = f"it had passed {passed:.0f} s" if passed >= 1000 else f"it had passed {passed:.3g} s"
     text += " before the request was read"

@@ -1,8 +1,8 @@
 """A start without the queue group, for `ajhost check`: the same imports, the same fork, one worker made and ended.
 
 The worker is the real one. It connects to a server of this module's own, on a ledger in a directory of its own, so that
-it neither gets a task nor touches a host that runs. What a start needs besides is looked at: the runtime directory and
-its room, descriptors, and the port of `[http]`.
+it neither gets a task nor touches a host that runs. Checks what else a start needs, too: the runtime directory and its
+room, descriptors, and the port of `[http]`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from ajhost.settings.values import LogSettings, NatsSettings, Settings, WorkerSe
 
 _SUPERVISOR, _WORKER = 1, 2
 _OWN_FILES = 12
-"""What a host has in its runtime directory besides the ledgers of its workers; some are written anew beside the old."""
+"""Files of a host in its runtime directory besides its workers' ledgers; some are written anew beside the old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ class Rehearsal:
 async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
     """Rehearses a start of these settings, as this user, in this process's surroundings.
 
-    :param runtime: whether the runtime directory is looked at; a unit makes it just before the start.
+    :param runtime: whether to check the runtime directory; a unit makes it just before the start.
     """
     requirements.raise_file_limit()  # as a start does
-    processes.become_subreaper()  # a worker is forked twice over, so it would be somebody else's child
+    processes.become_subreaper()  # a worker is forked twice, so it would become another process's child
     if (problem := requirements.lacking_proc()) is not None:
         return Rehearsal((), (), (problem,))  # nothing else can be tried
     problems = []
@@ -100,7 +100,7 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
 
 
 async def _make_files(place: Path) -> None:
-    """What a start makes in its runtime directory, made in `place`: the lock, and the sockets that commands ask."""
+    """Makes in `place` what a start makes in its runtime directory: the lock, and the sockets for commands."""
     files = RuntimeFiles(place, runtime_directory.prepare(place))
     try:
         files.make()
@@ -117,7 +117,7 @@ async def _end_what_is_left() -> None:
             reaper = child_reaper.ChildReaper()
             while left := proc.children():
                 for pid in left:
-                    os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is still theirs
+                    os.kill(pid, signal.SIGKILL)  # not reaped yet, so the kernel has not given the pid away
                 reaper.reap(())
                 await asyncio.sleep(POLL_INTERVAL)
 
@@ -151,7 +151,7 @@ async def _fork_and_serve(
 async def _one_worker(
     spec: GenerationSpec, template: TemplateProcess, queues: Sequence[TokenQueue], imports: float
 ) -> None:
-    """:raises TemplateFailed: when the worker does not come to serve."""
+    """Forks a worker, and ends it when it serves. :raises TemplateFailed: it does not serve."""
     directory = spec.runtime / "ledger"
     geometry = ledger_room.worker_geometry(spec.workers)
     for serial, slot in ((_SUPERVISOR, SUPERVISOR_SLOT), (_WORKER, 0)):
@@ -175,7 +175,7 @@ async def _one_worker(
                     [f"a worker {how}{await _status(worker.pidfd)}; its own words stand above"]
                 )
             channel.send(encode(LeaveOrder(stop=True)))
-            channel.send(encode(FinishOrder()))  # nobody else is left to leave the group first
+            channel.send(encode(FinishOrder()))  # no other worker has to leave the group first
             await _status(worker.pidfd)
         finally:
             processes.pidfd_signal(worker.pidfd, signal.SIGKILL)
@@ -186,7 +186,7 @@ async def _one_worker(
 
 
 async def _serves(channel: Channel, patience: float) -> bool:
-    """Whether the worker says so in time; it is told that its socket is kept, as a supervisor does."""
+    """Whether the worker serves in time. Tells it that its socket is stored, as a supervisor does."""
     loop, readable = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(channel.fileno(), readable.set)
     try:
@@ -212,7 +212,7 @@ async def _serves(channel: Channel, patience: float) -> bool:
 
 
 async def _status(pidfd: int) -> str:
-    """`: exit status 1` once the process has ended; empty when it does not in time."""
+    """Returns `: exit status 1` once the process has ended; empty if it does not end in time."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(pidfd, ended.set)
     try:
@@ -226,12 +226,12 @@ async def _status(pidfd: int) -> str:
         loop.remove_reader(pidfd)
 
 
-# -- a server without anybody else ----------------------------------------------------------------
+# -- a server without requesters ------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def _server() -> AsyncIterator[str]:
-    """A NATS server that takes subscriptions and has no messages; its address."""
+    """Runs a NATS server that takes subscriptions and has no messages. Yields its address."""
     serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -289,13 +289,13 @@ _INFO = {
 
 
 def _scratch() -> str | None:
-    """Where a ledger is made: in memory, where that is possible."""
+    """Returns the directory for the ledgers: in memory, where that is possible."""
     shared = "/dev/shm"
     return shared if os.access(shared, os.W_OK | os.X_OK) else None
 
 
 def _runtime_problem(settings: Settings) -> str | None:
-    """Why no host could use the runtime directory."""
+    """Returns why no host could use the runtime directory."""
     directory = settings.runtime.directory
     try:
         if runtime_directory.is_locked(directory):

@@ -1,7 +1,7 @@
-"""Rates and quantiles of the last minute: what the routes' statistics were a minute ago, and what has come since.
+"""Computes rates and quantiles of the last minute, from the routes' statistics of a minute ago and of now.
 
-The supervisor takes a sample now and then and keeps them in a file, so that `ajhost status`, which asks no process, has
-something to compare with; if the supervisor hangs, the period that it compares with is longer.
+The supervisor takes samples now and then and keeps them in a file, so that `ajhost status`, which asks no process, can
+compare with them. If the supervisor hangs, the period is longer.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class StatsHistory:
         self._samples = _read(self._directory)
 
     def sample(self, pids: Iterable[int]) -> None:
-        """Adds what the host's statistics and these processes are at now, when it is time to: call it once a second."""
+        """Adds a sample of the statistics and of these processes' CPU time, if it is time to. Call it once a second."""
         now_ns = time.monotonic_ns()
         if self.due(now_ns):
             cpu = {}
@@ -59,7 +59,7 @@ class StatsHistory:
         return not last or now_ns - last >= _EVERY_NS or now_ns < last
 
     def add(self, sample: Sample) -> None:
-        """Takes a sample and replaces the file. A directory that takes nothing costs rates only."""
+        """Adds a sample and replaces the file. If the file cannot be written, only the rates are lost."""
         # one that is later than now is of an earlier boot
         self._samples = [*(s for s in self._samples if s.at_ns < sample.at_ns), sample][-_KEPT:]
         content = orjson.dumps([_as_object(s) for s in self._samples], option=orjson.OPT_NON_STR_KEYS)
@@ -68,7 +68,7 @@ class StatsHistory:
 
 
 def baseline(runtime: Path, now_ns: int) -> Sample | None:
-    """The sample to compare with: the oldest that is kept; None without any of this boot."""
+    """Returns the sample to compare with: the oldest that is kept; None without any of this boot."""
     return next((s for s in _read(runtime / DIRECTORY) if s.at_ns < now_ns), None)
 
 
@@ -80,7 +80,7 @@ def route_statuses(
     before: Sample | None,
     recent_s: float,
 ) -> Iterator[RouteStatus]:
-    """What became of each route's requests, with rates and quantiles of the `recent_s` seconds since `before`."""
+    """Yields what became of each route's requests, with rates and quantiles of the `recent_s` since `before`."""
     counted = read_all(runtime / DIRECTORY)
     for route in routes:
         stats = counted.get(clip(route), RouteStats())
@@ -104,7 +104,7 @@ def route_statuses(
 
 
 def resources(pid: int, now_ns: int, before: Sample | None) -> tuple[int, float]:
-    """Resident bytes, and how many CPUs a process has used of late; of one that is gone nothing."""
+    """Returns a process's resident bytes, and the CPUs it used since `before`; zeros if it is gone."""
     try:
         memory, used = proc.resident_bytes(pid), proc.cpu_seconds(pid)
     except OSError:

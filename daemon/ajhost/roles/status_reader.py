@@ -1,4 +1,4 @@
-"""Reads the status of a host from its shared files: the supervisor does, and commands of those who may read them."""
+"""Reads the status of a host from its shared files, for the supervisor and for commands of users who may read them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | No
     `own`: the serial of the calling process's own ledger, if it has one, whose file is not opened: that would drop its
     lock; `own_ledger` is read instead.
 
-    :raises NotRunning: nobody holds the directory's lock. :raises OSError: the files may not be read.
+    :raises NotRunning: no process holds the directory's lock. :raises OSError: the files may not be read.
     """
     state = state_file.read(directory)
     if not runtime_directory.is_locked(directory):
@@ -96,7 +96,7 @@ def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | No
 
 @dataclass(slots=True)
 class _Ledgers:
-    """What all ledgers of the host say. `recovers`: one is of a dead process, some of whose requests have no answer."""
+    """The sums over all ledgers of the host. `recovers`: a dead process's ledger has requests without an answer."""
 
     workers: list[WorkerStatus] = field(default_factory=list)
     running: Counter[str | None] = field(default_factory=Counter)
@@ -133,14 +133,14 @@ def _add_up(
 
 
 def _ago(at: float) -> float:
-    """How long ago a moment was (seconds since 1970; 0: none)."""
+    """Returns how many seconds ago a moment was (seconds since 1970; 0: none)."""
     return max(time.time() - at, 0.0) if at else 0.0
 
 
 def _ledgers(directory: Path, own: int | None) -> Iterator[tuple[Ledger, bool]]:
-    """The ledgers, each mapped while it is looked at, and whether its process lives.
+    """Yields the ledgers, each mapped while it is read, and whether its process lives.
 
-    That of a dead one is there until all its requests have answers.
+    A dead process's ledger exists until all its requests have answers.
     """
     for serial in ledger_file.serials(directory):
         if serial == own:
@@ -178,9 +178,9 @@ def _silent_s(ledger: Ledger, now_ns: int) -> float:
 
 
 def _state(ledger: Ledger) -> str:
-    """What the supervisor holds of a worker, but for what the worker knows first: that it leaves, or is disconnected.
+    """Returns a worker's state as the supervisor has stored it; that it leaves or is disconnected, from its own words.
 
-    One of an earlier start has no supervisor that holds anything of it but that it hangs.
+    Of a worker of an earlier start the supervisor stores only that it hangs.
     """
     phase, state = ledger.words[Word.PHASE], state_of(ledger.words[Word.WORKER_STATE])
     if state is WorkerState.HUNG:
@@ -197,13 +197,13 @@ def _state(ledger: Ledger) -> str:
 def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus:
     route = names[entry.route] if entry.route < len(names) else ""
     state = "overdue" if 0 < entry.deadline_ns <= now else "running"
-    # both clocks are read at different moments: what is below a millisecond would differ from look to look
+    # the two clocks are read at different moments: digits below a millisecond would differ from call to call
     deadline = render(round(wall + entry.deadline_ns - now, -6))
     return TaskStatus(entry.id, entry.type, route, state, max(now - entry.started_ns, 0) / 1e9, deadline)
 
 
 def nobody(directory: Path) -> str:
-    """That no host runs, and which workers of one that was killed live on."""
+    """Says that no host runs, and which workers of one that was killed still do."""
     orphans = []
     with contextlib.suppress(OSError):
         orphans = [

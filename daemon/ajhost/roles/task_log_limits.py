@@ -1,6 +1,6 @@
-"""How many records of one reason are written to the log: `[log.limits]`, and one in 30 s of refusals by default.
+"""Limits the records of one reason in the log: by `[log.limits]`, and to one refusal in 30 s by default.
 
-Those that are kept back are counted, and told of as one record.
+Those that are kept back are counted, and one record reports the count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SIGNATURES = ("the task is not signed", "the task's signature")
 
 
 class _Kept(NamedTuple):
-    """What was kept back last."""
+    """The last record that was kept back."""
 
     reason: str
     text: str
@@ -40,7 +40,7 @@ class LogLimits(logging.Filter):
         self._lock = threading.Lock()
 
     def refusals(self, reason: str, text: str) -> int:
-        """For how many refusals a record of this one stands; 0: none is written now."""
+        """Returns for how many refusals a record of this one stands; 0: no record is written now."""
         kind = "signature" if text.partition(": ")[2].startswith(_SIGNATURES) else ""
         return self._count(
             f"refused {reason} {kind}", _Kept(reason, text, is_refusal=True), self.most.get(reason, 1)
@@ -63,13 +63,13 @@ class LogLimits(logging.Filter):
             return self._throttle.count(key, time.monotonic(), kept, most)
 
     def tick(self) -> None:
-        """Tells of what was kept back, when it is time to."""
+        """Logs how many records were kept back, when that is due."""
         with self._lock:
             kept = self._throttle.due(time.monotonic())
         self._tell(kept)
 
     def close(self) -> None:
-        """Tells of it at once."""
+        """Logs at once how many records were kept back."""
         with self._lock:
             kept = self._throttle.rest(time.monotonic())
         self._tell(kept)
