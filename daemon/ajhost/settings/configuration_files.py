@@ -1,5 +1,4 @@
-"""What a configuration consists of: its file, the drop-ins of conf.d, the variables of the environment; how files are
-read."""
+"""Finds and reads the parts of a configuration: its file, the drop-ins of conf.d, the variables of the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from ajhost.settings.errors import InvalidValue
 from ajhost.settings.values import Settings
 
 _LARGEST = 4 << 20
-"""Bytes of a file that is read: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""
+"""The largest file that is read, in bytes: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""
 _DROP_INS = "conf.d"
 _TOML = ".toml"
 PREFIX = "AJHOST_"
@@ -24,7 +23,7 @@ _VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Sett
 
 
 def setting_variables(environ: Mapping[str, str]) -> list[str]:
-    """The names of the variables that are settings, sorted."""
+    """Returns the names of the variables that are settings, sorted."""
     return sorted(
         name
         for name in environ
@@ -33,7 +32,7 @@ def setting_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def is_text(value: str) -> bool:
-    """Whether a name or a value of the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
+    """Whether a text from the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -42,8 +41,8 @@ def is_text(value: str) -> bool:
 
 
 def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
-    """`file` and its drop-ins, in the order in which they are merged; none if settings are in the environment and the
-    file is absent.
+    """Returns `file` and its drop-ins in the order in which they are merged; none if the file is absent and settings
+    are in the environment.
 
     :raises OSError: when the directory of the drop-ins cannot be listed.
     """
@@ -53,7 +52,7 @@ def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
 
 
 def ignored_files(file: Path) -> list[Path]:
-    """What lies among the drop-ins of `file` and is none, by its name: a mistake, mostly."""
+    """Returns the files among the drop-ins of `file` whose names do not end with .toml: mistakes, mostly."""
     return [path for path in _in_drop_ins(file) if not path.name.endswith(_TOML)]
 
 
@@ -70,12 +69,12 @@ def _in_drop_ins(file: Path) -> list[Path]:
 
 
 def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
-    """The content of a file, and what the kernel says of the file.
+    """Returns the content of a file, and its stat(2).
 
     :raises InvalidValue: it is no regular file, which might never end, or is too large. :raises OSError: it cannot be
         read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would be waited for
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # else a FIFO would block
     with open(descriptor, "rb") as file:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -87,13 +86,13 @@ def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
 
 
 class TomlError(ValueError):
-    """A text is no TOML; what is wrong with it, and where."""
+    """A text is no TOML. The message says what is wrong, and where."""
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The tables of a TOML text.
+    """Returns the tables of a TOML text.
 
-    :raises TomlError: it is none, or holds what Python's parser stumbles over: that raises more than it documents.
+    :raises TomlError: it is no TOML, or Python's parser raises one of its undocumented exceptions.
     """
     try:
         return tomllib.loads(text)

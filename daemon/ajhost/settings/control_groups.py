@@ -1,4 +1,4 @@
-"""Where the limits of a process's control groups are, in both versions of them (cgroups(7))."""
+"""Finds the directories with the limits of a process's control groups, of both versions (cgroups(7))."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def control_groups(process: Path, controller: str) -> Iterator[Path]:
-    """The directories of a process's control groups with this controller, and of their ancestors, its own first.
+    """Yields the directories of a process's control groups with this controller, and their ancestors, its own first.
 
-    `process`: its place in /proc.
+    `process`: its directory in /proc.
     """
     try:
         groups = (process / "cgroup").read_text().splitlines()
@@ -31,10 +31,10 @@ def control_groups(process: Path, controller: str) -> Iterator[Path]:
 
 
 def _ancestry(place: Path, root: str, path: str) -> Iterator[Path]:
-    """The directories of group `path` and its ancestors, up to `place`, where group `root` is mounted."""
+    """Yields the directories of group `path` and its ancestors, up to `place`, where group `root` is mounted."""
     inside = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
     group = place / inside.strip("/")
-    if not group.is_dir():  # outside of the part of the hierarchy that is mounted in this container
+    if not group.is_dir():  # outside of the part of the hierarchy that this container has mounted
         group = place
     yield group
     while group != place:
@@ -43,5 +43,5 @@ def _ancestry(place: Path, root: str, path: str) -> Iterator[Path]:
 
 
 def _unescaped(field: str) -> str:
-    """mountinfo writes blanks and backslashes in octal (proc(5))."""
+    """Decodes a field of mountinfo, which has blanks and backslashes in octal (proc(5))."""
     return field.encode().decode("unicode_escape") if "\\" in field else field

@@ -1,9 +1,9 @@
-"""How many CPUs this process may use: the smaller of its CPU affinity and the CPU quota of its control groups.
+"""Counts the CPUs that this process may use: the smaller of its CPU affinity and the CPU quota of its control groups.
 
-In a container with a quota, the affinity still has every CPU of the machine. With one worker for each, the quota would
-be used up early in each period, and all workers would be throttled until the next. Both versions of control groups are
-read: `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1. A group's quota bounds its descendants, so
-the smallest quota among all ancestors counts.
+In a container with a quota, the affinity still has every CPU of the machine. With one worker for each, the workers
+would use up the quota early in each period, and would be throttled until the next. Both versions of control groups are
+read: `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1. A group's quota bounds its descendants, so the smallest
+quota among all ancestors counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PROCESS = Path("/proc/self")
 
 
 def usable_cpus() -> int:
-    """The smaller of the number of CPUs in the affinity and the quota, rounded up; at least 1."""
+    """Returns the smaller of the CPUs in the affinity and the quota, rounded up; at least 1."""
     try:
         cpus = len(os.sched_getaffinity(0))
     except OSError:  # a seccomp filter forbids the call
@@ -28,7 +28,7 @@ def usable_cpus() -> int:
 
 
 def cpu_quota(process: Path) -> float | None:
-    """The smallest quota in CPUs of a process's control groups; None without one. `process`: its place in /proc."""
+    """Returns the smallest CPU quota of a process's control groups; None without one. `process`: its place in /proc."""
     quotas = [quota for group in control_groups(process, "cpu") if (quota := _quota_of(group)) is not None]
     return min(quotas, default=None)
 

@@ -1,8 +1,8 @@
-"""Settings from the environment, for containers: `AJHOST_NATS__SERVERS='["nats://nats:4222"]'`.
+"""Reads settings from the environment, for containers: `AJHOST_NATS__SERVERS='["nats://nats:4222"]'`.
 
 A variable names a table and a key, joined by two underscores; its value is a text, a number, true or false, or JSON for
 a list or a table. Variables override files. A name that begins with AJHOST_ without two underscores is no setting:
-Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in the containers beside a service called `ajhost`.
+Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in containers beside a service called `ajhost`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ajhost.settings.schema import DEEPEST, table_at
 def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Problem]]:
     """Reads the variables.
 
-    :returns: of each variable its place, for people, and its setting as the tables of a file; a problem for each value
+    :returns: the place of each variable, for people, with its setting as the tables of a file; a problem for each value
         that cannot be parsed.
     """
     settings: list[tuple[Path, dict[str, Any]]] = []
@@ -41,7 +41,7 @@ def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]],
 
 
 def _value(path: tuple[str, ...], text: str) -> Any:
-    """What a variable's text means. An unknown key keeps its text: the schema reports it."""
+    """Returns the value of a variable's text. An unknown key keeps its text: the schema reports it."""
     field = _field(path)
     is_json = table_at(path) is not None or (
         field is not None and get_origin(field.annotation) in (list, dict)
@@ -55,7 +55,7 @@ def _field(path: tuple[str, ...]) -> FieldInfo | None:
 
 
 def _typed(path: tuple[str, ...], value: Any) -> Any:
-    """Converts texts to numbers and booleans where the schema wants one: a strict schema takes no text for them."""
+    """Converts texts to numbers and booleans where the schema has one: it is strict and takes no text for them."""
     if isinstance(value, dict):
         return {key: _typed((*path, key), part) for key, part in value.items()}
     field = _field(path)

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: one `Problem` for each mistake, all of them in one `SettingsError`."""
+"""The errors of a configuration: one `Problem` for each mistake, all of them in one `SettingsError`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 80
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake, in words: the file and key that hold it, what was found there, what is allowed. No secrets."""
+    """One mistake in words: its file and key, the value found there, and what is allowed. Shows no secret."""
 
     file: Path
     key: str
@@ -36,7 +36,7 @@ class SettingsError(Exception):
 
 
 class InvalidValue(ValueError):
-    """A value that cannot be used; file and key are added by whoever knows them."""
+    """A value that cannot be used. The caller that knows file and key makes a `Problem` of it."""
 
     def __init__(self, found: str, allowed: str) -> None:
         super().__init__(f"found {found}, allowed: {allowed}")
@@ -45,7 +45,7 @@ class InvalidValue(ValueError):
 
 
 def shown(value: object) -> str:
-    """What was found, for a problem's text."""
+    """Returns a found value for a problem's text; hides what may be a secret."""
     if isinstance(value, str) and may_be_secret(value):
         return hidden(value)
     match value:
@@ -65,7 +65,7 @@ def shown(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as JSON, cut where it is long."""
+    """Returns a text as JSON, cut if it is long."""
     return _short(json.dumps(text, ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""Rules over several keys: what needs, excludes or bounds what; secrets in open files; a certificate and its key."""
+"""Checks rules over several keys: keys that need, exclude or bound others, secrets in open files, certificates."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _check_who(tables: MergedTables, nats: Mapping[str, Any]) -> None:
 
 
 def _check_signature(tables: MergedTables) -> None:
-    """Adds a problem for a table that asks for signatures and has no keys: they would not be looked at."""
+    """Adds a problem for a table `[signature]` without keys: no signature would be checked."""
     signature = tables.raw.get("signature")
     if not tables.whole or not isinstance(signature, dict) or signature.keys() & {"keys", "key_file"}:
         return
@@ -72,7 +72,7 @@ def _check_pings(tables: MergedTables, nats: Mapping[str, Any]) -> None:
 
 
 def _check_open(tables: MergedTables, nats: Mapping[str, Any]) -> None:
-    """Adds a problem for each secret in a settings file that others may read."""
+    """Adds a problem for each secret in a settings file that every user may read."""
     servers = nats.get("servers")
     with_secret = isinstance(servers, list) and any("@" in str(server) for server in servers)
     for key in [*sorted(SECRET_KEYS & nats.keys()), *(["servers"] if with_secret else [])]:
@@ -82,7 +82,7 @@ def _check_open(tables: MergedTables, nats: Mapping[str, Any]) -> None:
 
 
 def check_certificates(tables: MergedTables, tls: TlsSettings | None) -> None:
-    """Adds a problem for certificates that cannot be used, or whose key is another's."""
+    """Adds a problem for certificates that cannot be used, or whose private key belongs to another one."""
     if tls is None:
         return
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

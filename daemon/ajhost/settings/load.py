@@ -1,6 +1,6 @@
 """Loads `Settings` from files and the environment, or raises every problem at once.
 
-The way: `merge.py`, `validation.py` with `schema.py`, `key_combinations.py`, then the settings are built here.
+The steps: `merge.py`, `key_combinations.py`, `validation.py` with `schema.py`; then the settings are built here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from ajhost.settings.values import (
 def load(file: Path, environ: Mapping[str, str]) -> Settings:
     """Reads `file` and the drop-ins `conf.d/*.toml` beside it, in the order of their names; later ones override.
 
-    Of the environment, CREDENTIALS_DIRECTORY (systemd's), HOME and XDG_CONFIG_HOME (NATS contexts) are looked at.
+    Variables that are settings override both. CREDENTIALS_DIRECTORY (systemd's), HOME and XDG_CONFIG_HOME (NATS
+    contexts) say where files are.
 
     :raises SettingsError: with every problem of every file.
     """
@@ -81,7 +82,7 @@ class _Loader:
 
 
 def _word_of(file: Path) -> str | None:
-    """The content of a secret file that was validated: used later while the file cannot be read."""
+    """Returns the content of a validated secret file, which log-ins use if the file cannot be read then."""
     try:
         return read_word(file.read_bytes())
     except (OSError, CredentialsError):
@@ -118,14 +119,14 @@ def _settings(file: Path, document: Document, context: NatsSettings | None) -> S
 
 
 def _frozen(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with tuples: of a list its items, of a table its pairs."""
+    """Returns the table with tuples in place of lists, and tuples of pairs in place of tables."""
     pairs = {key: tuple(value.items()) for key, value in table.items() if isinstance(value, dict)}
     items = {key: tuple(value) for key, value in table.items() if isinstance(value, list)}
     return {**table, **pairs, **items}
 
 
 def _http(given: Mapping[str, Any]) -> HttpSettings:
-    """The `[http]` table; the host part of `listen` is one of the allowed names."""
+    """Builds the settings of `[http]`; the host part of `listen` is added to the allowed names."""
     name = given["listen"].rpartition(":")[0].strip("[]").lower()
     hosts = tuple(dict.fromkeys([*given.get("hosts", ()), *([name] if name else [])]))
     return HttpSettings(given["listen"], given.get("token_file"), hosts)

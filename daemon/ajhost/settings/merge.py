@@ -1,4 +1,4 @@
-"""Merges ajhost.toml, its drop-ins of conf.d and the environment into tables that know where each key stands."""
+"""Merges ajhost.toml, its drop-ins of conf.d and the environment into tables, and keeps the source of each key."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _CURES = {
     "Cannot declare": "a table or key is written once in each file",
     "Cannot overwrite a value": "a table or key is written once in each file",
 }
-"""By how Python's TOML parser begins to tell of a mistake: what is written instead."""
+"""The cure of a mistake, by the beginning of the message of Python's TOML parser."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 KeyPath = tuple[str | int, ...]
 _Sources = dict[tuple[str, ...], Path]
-"""Where each key stands."""
+"""The file or variable of each key."""
 
 
 class MergedTables:
-    """The tables: later files override earlier ones, variables override files. `problems` has every mistake so far."""
+    """The merged tables: later files override earlier ones, variables override files. `problems`: the found ones."""
 
     def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
         self._file = file
@@ -52,10 +52,10 @@ class MergedTables:
         self._sources: _Sources = {}
         self.raw: dict[str, Any] = {}
         self.modes: dict[Path, int] = {}
-        """Of the files that were read."""
+        """The modes of the files that were read."""
         self.problems: list[Problem] = []
         self.whole = True
-        """Whether every file could be read: a key that is missing may be in one that could not."""
+        """Whether every file could be read. If not, a missing key is no problem: it may be in one that could not."""
         self._check_path()
         settings, problems = environment.read(environ)
         self._read_all()
@@ -63,7 +63,7 @@ class MergedTables:
         self.problems += problems
 
     def source(self, path: KeyPath) -> Path:
-        """The file, or the variable, that a key comes from."""
+        """Returns the file or the variable of a key."""
         names = tuple(part for part in path if isinstance(part, str))
         while names and names not in self._sources:
             names = names[:-1]
@@ -74,7 +74,7 @@ class MergedTables:
         self.problems.append(Problem(self.source(path), key_text(path), found, allowed))
 
     def _check_path(self) -> None:
-        """Adds a problem for a path that is no text: it is told to workers, commands and the page as one."""
+        """Adds a problem for a path that is not UTF-8: workers, commands and the page get it as a text."""
         if not is_text(str(self._file.absolute())):
             self.problems.append(Problem(self._file, "file", "a path that is not UTF-8", "a path in UTF-8"))
 
@@ -152,7 +152,7 @@ def _merge(
 
 
 def key_text(path: KeyPath) -> str:
-    """A key as errors name it."""
+    """Returns a key as errors name it."""
     text = ""
     for index, part in enumerate(path):
         if isinstance(part, int):

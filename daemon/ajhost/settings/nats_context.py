@@ -1,7 +1,7 @@
-"""NATS contexts: the connection settings that the `nats` command keeps in files (ADR-21).
+"""Reads NATS contexts: connection settings that the `nats` command keeps in files (ADR-21).
 
-What a context says about JetStream, or to people, has no meaning for a host and is ignored. What it says about the
-connection and is not supported here is a problem that names it: without it we would connect elsewhere, or as another.
+Fields about JetStream and texts for people mean nothing to a host and are ignored. An unsupported field about the
+connection is a problem: without it the host would connect to another server, or as another user.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _OPEN = stat.S_IRGRP | stat.S_IROTH
 
 
 def context_file(name: str, environ: Mapping[str, str]) -> Path:
-    """Where the context `name` lies: `${XDG_CONFIG_HOME:-~/.config}/nats/context/<name>.json`."""
+    """Returns the file of the context `name`: `${XDG_CONFIG_HOME:-~/.config}/nats/context/<name>.json`."""
     base = environ.get("XDG_CONFIG_HOME")
     config = Path(base) if base else _user_home(environ) / ".config"
     return config / "nats" / "context" / f"{name}.json"
 
 
 def _user_home(environ: Mapping[str, str]) -> Path:
-    """:raises InvalidValue: in a container, a user may have neither HOME nor an entry in /etc/passwd."""
+    """:raises InvalidValue: there is none: in a container, a user may have neither HOME nor an entry in /etc/passwd."""
     if home := environ.get("HOME"):
         return Path(home)
     try:
@@ -54,7 +54,7 @@ def _user_home(environ: Mapping[str, str]) -> Path:
 def load_context(
     name: str, environ: Mapping[str, str], credentials: Path | None
 ) -> tuple[NatsSettings, list[Problem]]:
-    """The settings of a context, and what is wrong with it. Relative files are looked for beside the context.
+    """Returns the settings of a context, and its problems. Relative files are looked for beside the context.
 
     :raises InvalidValue: when there is no such context, or its file cannot be read.
     """
@@ -88,13 +88,13 @@ def _read(name: str, file: Path) -> dict[str, Any]:
 
 
 class _Reader:
-    """One context, field by field."""
+    """Reads one context, field by field."""
 
     def __init__(
         self, file: Path, fields: dict[str, Any], environ: Mapping[str, str], credentials: Path | None
     ) -> None:
         self._file = file
-        # an empty value is what the nats command writes for a field that is not set
+        # the nats command writes an empty value for a field that is not set
         self._fields = {key: value for key, value in fields.items() if value not in ("", None, False)}
         self._environ = environ
         self._files = Files(file.parent, credentials)
@@ -109,7 +109,7 @@ class _Reader:
         if prefix := self._one("inbox_prefix", parse.inbox_prefix):
             settings = replace(settings, inbox_prefix=prefix)
         settings = replace(settings, token=self._one("token", str), tls=self._tls())
-        # several may be there; the nats command takes the first of these
+        # of several credentials the nats command takes the first in this order
         if "user" in self._fields:
             settings = replace(settings, user=self._one("user", str), password=self._one("password", str))
         elif "creds" in self._fields:
@@ -177,7 +177,7 @@ class _Reader:
             return None
 
     def _server(self, text: str) -> str | None:
-        # the nats command takes a bare host
+        # the nats command also takes a host without a scheme
         url = text.strip()
         url = url if not url or "://" in url else f"nats://{url}"
         try:

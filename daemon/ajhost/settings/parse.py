@@ -1,5 +1,5 @@
-"""Values that are written as text: addresses, routes, targets, sizes. Each function returns what it means or raises
-`InvalidValue`. None of them shows a secret."""
+"""Parses values that are written as text: addresses, routes, targets, sizes. Each function returns the value or raises
+`InvalidValue`, whose text shows no secret."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _HOST = re.compile(r"[^\s/?#@:\[\]]+\Z|\[[0-9a-fA-F:.]+(%\w+)?\]\Z")
 
 
 def server(url: str) -> str:
-    """The address of a NATS server, as it is."""
+    """Returns the address of a NATS server unchanged."""
     if "://" not in url:
         raise InvalidValue(f"{quoted(without_userinfo(url))} without a scheme", _SERVER)
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # a password may stand where the port should, so only the scheme is shown
+    except ValueError:  # a password may be in the place of the port, so only the scheme is shown
         raise InvalidValue(
             f"{quoted(url.partition('://')[0] + '://...')}, whose host or port is none",
             f"{_SERVER}, an IPv6 address in brackets: nats://[::1]:4222",
@@ -50,10 +50,10 @@ def server(url: str) -> str:
 
 
 def route(text: str) -> str:
-    """A route: what task types begin with. Types are `^[a-zA-Z0-9_:-]+$` (asyncjobs v0.3.0, task.go)."""
+    """Returns a route, the beginning of task types. Types are `^[a-zA-Z0-9_:-]+$` (asyncjobs v0.3.0, task.go)."""
     allowed = 'letters, digits, "_", ":" and "-", or "" for the catch-all'
     if text == "catchall":
-        # both are asked for on the same subject
+        # a router uses the same subject for both
         raise InvalidValue('the route "catchall", which a router cannot tell from the catch-all', allowed)
     if len(text) > LONGEST_TYPE:
         raise InvalidValue(
@@ -65,7 +65,7 @@ def route(text: str) -> str:
 
 
 def target(text: str) -> str:
-    """`module:function`, both dotted perhaps."""
+    """Returns a `module:function`; both may have dots."""
     parts = text.split(":")
     names = [name for part in parts for name in part.split(".")]
     if len(parts) != 2 or not all(name.isidentifier() and not keyword.iskeyword(name) for name in names):
@@ -74,7 +74,7 @@ def target(text: str) -> str:
 
 
 def size(value: object) -> int:
-    """Bytes: a number, or text like `512M`, whose units are powers of 1024."""
+    """Returns the bytes of a number, or of a text like `512M`, whose units are powers of 1024."""
     allowed = '0 for no limit, or a size of at least 1M, like "512M" or "1.5G" (K, M, G, T)'
     number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60
     found = _SIZE.match(str(value)) if number or isinstance(value, str) else None
@@ -87,7 +87,7 @@ def size(value: object) -> int:
 
 
 def queue_group(text: str) -> str:
-    """The name of a NATS queue group."""
+    """Returns the name of a NATS queue group."""
     if not text or len(text.encode()) > _LONGEST_NAME or not text.isprintable() or re.search(r"[\s*>]", text):
         raise InvalidValue(
             hidden(text), f'a name of at most {_LONGEST_NAME} bytes without white space, "*" and ">"'
@@ -96,7 +96,7 @@ def queue_group(text: str) -> str:
 
 
 def inbox_prefix(text: str) -> str:
-    """The first words of a subject that hosts answer to: of all others, requests would be ignored."""
+    """Returns the prefix of reply subjects. Hosts answer only to such subjects and ignore requests with others."""
     if len(text) > _LONGEST_NAME or not text.isprintable() or not _INBOX.match(f"{text}.x".encode()):
         allowed = (
             f'a subject of at most {_LONGEST_NAME} bytes without wildcards, no "$..." and no "CHORIA_AJ...."'
@@ -106,14 +106,14 @@ def inbox_prefix(text: str) -> str:
 
 
 def host_name(text: str) -> str:
-    """A name by which browsers call this host, without a port."""
+    """Returns a name by which browsers may call this host, without a port."""
     if not re.match(r"[\w.-]+\Z", text):
         raise InvalidValue(shown(text), 'a host name without a port, like "jobs.example.net"')
     return text.lower().rstrip(".")
 
 
 def reason(text: str) -> str:
-    """A stable word of `protocol/reasons.py`."""
+    """Returns a stable word of `protocol/reasons.py`."""
     known = [reason.value for reason in FailureReason]
     if text not in known:
         raise InvalidValue(shown(text), f"one of {', '.join(known)}")
@@ -121,7 +121,7 @@ def reason(text: str) -> str:
 
 
 def listen(text: str) -> str:
-    """`HOST:PORT` to listen on."""
+    """Returns the `HOST:PORT` to listen on."""
     host, _, port = text.rpartition(":")
     if not _HOST.match(host) or not re.match(r"[0-9]{1,5}\Z", port) or not 0 < int(port) < 1 << 16:
         raise InvalidValue(shown(text), 'HOST:PORT, like "127.0.0.1:9464" or "[::1]:9464"')

@@ -1,4 +1,4 @@
-"""Checks the interpreter that settings name, and the directories and archives of its modules."""
+"""Checks the interpreter that the settings name, and the directories and archives of its modules."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ajhost.settings.secret_files import Files, absent, as_it_is, kind
 
 
 def interpreter(files: Files, name: str) -> Path:
-    """An executable. Links are not resolved: a virtual environment's python is a link, and finds the environment by
-    its own path."""
+    """Returns the path of an executable. Links are kept, since a virtual environment's python is a link and finds the
+    environment by its own path."""
     allowed = "the path of a Python interpreter, like /usr/bin/python3"
     path, mode = _found(files, name, allowed)
     if not stat.S_ISREG(mode):
@@ -24,7 +24,7 @@ def interpreter(files: Files, name: str) -> Path:
 
 
 def importable(files: Files, name: str) -> Path:
-    """An entry of `sys.path`: a directory, or an archive."""
+    """Returns an entry of `sys.path`: a directory, or an archive."""
     allowed = "a directory, or an archive, of Python modules"
     path, mode = _found(files, name, allowed)
     if stat.S_ISREG(mode) and not zipfile.is_zipfile(path):

@@ -1,7 +1,7 @@
-"""The table `[runtime]` of a configuration that may have errors elsewhere.
+"""Reads the table `[runtime]` of a configuration that may have errors elsewhere.
 
-`status` and `reload` need the runtime directory alone. They must find it when another part of the file is wrong: the
-running host then rejects the reload with the reason. Nothing is validated here, so that pydantic is not imported.
+Commands like `status` and `reload` need the runtime directory alone. They must find it even if another part of the file
+is wrong: the running host then rejects the reload with the reason. No schema is used, so pydantic is not imported.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MUL
 
 
 def runtime_directory(file: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """The runtime directory: the environment's, else that of `file` and its drop-ins, else the default.
+    """Returns the runtime directory: the environment's, else that of `file` and its drop-ins, else the default.
 
     :raises InvalidValue: `[runtime]` cannot be read. :raises OSError: a file cannot be read.
     """
@@ -39,7 +39,7 @@ def runtime_directory(file: Path, environ: Mapping[str, str] = os.environ) -> Pa
 
 
 def runtime_user(file: Path, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The user that root becomes; None if nobody is named. A value that is none is told when the settings are loaded.
+    """Returns the user that root becomes; None without one. A wrong value is reported when the settings are loaded.
 
     :raises InvalidValue: when a file is no TOML. :raises OSError: when a file cannot be read.
     """
@@ -48,7 +48,7 @@ def runtime_user(file: Path, environ: Mapping[str, str] = os.environ) -> str | N
 
 
 def _named(file: Path, key: str, environ: Mapping[str, str], default: object) -> object:
-    """A key of `[runtime]`: the environment's, else the last file's."""
+    """Returns a key of `[runtime]`: the environment's, else the last file's."""
     if named := environ.get(f"{_VARIABLES}{key.upper()}"):
         return named
     value = default
@@ -73,7 +73,7 @@ def _table(path: Path) -> dict[str, object]:
 
 
 def _rescued(path: Path, text: str, error: TomlError) -> object:
-    """The table `[runtime]` of a file with a syntax error elsewhere."""
+    """Returns the table `[runtime]` of a file with a syntax error elsewhere."""
     part = _TABLE.search(text)
     if part is not None:
         try:

@@ -1,7 +1,7 @@
-"""The shape of the configuration file: every table, every key, and in words what each may hold.
+"""The schema of the configuration file: every table, every key, and in words which values each allows.
 
-Models have no defaults: what a file does not say is absent from `model_dump(exclude_unset=True)`, and `values.py`
-decides. A field's description is the text that a problem shows as allowed.
+Models have no defaults: a key that no file has is absent from `model_dump(exclude_unset=True)`, and `values.py` has its
+default. A field's description is the text that a problem shows as allowed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ajhost.settings.secret_files import Files
 from ajhost.settings.values import WorkerSettings
 
 LONGEST = 86_400.0
-"""Seconds: no time in the settings is longer."""
+"""The longest time in the settings, in seconds."""
 _CONTROL_NAME = "/control"
 _SOCKET_PATH = 107
 _MANY = 1_000_000
@@ -36,7 +36,7 @@ _SYSTEM = frozenset(
 
 
 def _allowed(text: str, **limits: Any) -> Any:
-    """A key that may be absent."""
+    """Returns the field of a key that may be absent."""
     return Field(default=None, description=text, **limits)
 
 
@@ -47,7 +47,7 @@ def _seconds(least: str, **limits: float) -> Any:
 
 
 def _file(method: Callable[[Files, str], object]) -> AfterValidator:
-    """Puts what `method` finds in place of the name; the `Files` are the validation's context."""
+    """Replaces the name of a file by the result of `method`; the `Files` are the context of the validation."""
 
     def look(name: str, info: ValidationInfo) -> object:
         if not name:
@@ -232,7 +232,7 @@ Route = Annotated[str, AfterValidator(parse.route)]
 
 
 class Document(_Table):
-    """The whole file, drop-ins merged into it."""
+    """The whole configuration, merged."""
 
     nats: Nats = _allowed("a table [nats]")
     python: Python = _allowed("a table [python]")
@@ -248,7 +248,7 @@ class Document(_Table):
 
 
 DEEPEST = 8
-"""Levels of tables that are read. There are three; what is deeper is refused, whatever it holds."""
+"""Levels of tables that are merged. The schema has three, and refuses a deeper one."""
 TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Document,
     ("nats",): Nats,
@@ -260,9 +260,9 @@ TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("log",): Log,
     ("http",): Http,
 }
-"""The model of each table that has a fixed name; `table_at` knows the handlers too."""
+"""The model of each table with a fixed name; `table_at` also has that of the handlers' tables."""
 
 
 def table_at(path: tuple[str, ...]) -> type[BaseModel] | None:
-    """The model of the table at `path`, None where there is none."""
+    """Returns the model of the table at `path`; None for no table."""
     return Handler if len(path) == 2 and path[0] == "handlers" else TABLES.get(path)

@@ -1,4 +1,4 @@
-"""Finds the files that settings name, among systemd's credentials too; secret ones must be for their owner alone."""
+"""Finds files that settings name, also among systemd's credentials, and refuses secret ones that others may read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_NAME = 100
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*\Z|(/[\w.+-]+)+\Z")
 _SUFFIX = re.compile(r"\.[A-Za-z]{2,8}\Z")
 _REPLACED = re.compile(r"^~|[$*?]|%[a-zA-Z]")
-"""What a shell, or a unit of systemd, replaces by something else."""
+"""Texts that a shell or systemd would expand in a name, and ajhost does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class Files:
     """Finds files. A relative name is looked for in `credentials` ($CREDENTIALS_DIRECTORY, if there is one), then in
     `directory`, which is that of the configuration.
 
-    Every method raises `InvalidValue` for a file that is missing, unreadable or not what it should be.
+    Every method raises `InvalidValue` for a file that is missing, unreadable or of another kind.
     """
 
     directory: Path
     credentials: Path | None
 
     def beside(self, name: str) -> Path:
-        """The path of a file that is no credential; a relative name counts from the configuration's directory."""
+        """Returns the path of a file that is no credential. A relative name is one in the configuration's directory."""
         return self.directory / name
 
     def find(self, name: str) -> Path:
-        """The first place of `name` that exists."""
+        """Returns the first existing path of `name`."""
         places = [self.directory / name]
         if self.credentials is not None:
             # LoadCredential= of a whole directory joins its name and the file's by "_" (systemd.exec(5))
@@ -72,13 +72,13 @@ class Files:
         )
 
     def read(self, name: str) -> tuple[Path, str]:
-        """Where `name` is, and its text."""
+        """Returns the path of `name`, and its text."""
         path = self.find(name)
         return path, _text(path)
 
     def read_secret(self, name: str) -> tuple[Path, str]:
-        """As `read`, for a file whose mode lets only its owner read it. Credentials of systemd are not checked: systemd
-        protects their directory."""
+        """As `read`, for a file that only its owner may read, by its mode. The modes of credentials are not checked,
+        since systemd protects their directory."""
         path = self.find(name)
         found = path.stat()
         mode = found.st_mode
@@ -92,19 +92,19 @@ class Files:
         return path, _text(path)
 
     def word(self, name: str) -> Path:
-        """A secret file of one line: a password, a token."""
+        """Returns the path of a secret file of one line: a password, a token."""
         return self._checked(name, read_word, "a file of one line")
 
     def creds(self, name: str) -> Path:
-        """A NATS credentials file."""
+        """Returns the path of a NATS credentials file."""
         return self._checked(name, read_user_credentials, "a NATS credentials file")
 
     def nkey(self, name: str) -> Path:
-        """A file that holds the seed of a user's nkey."""
+        """Returns the path of a file with the seed of a user's nkey."""
         return self._checked(name, read_seed, "a file with one nkey seed, SU...")
 
     def _checked(self, name: str, read: Callable[[bytes], object], allowed: str) -> Path:
-        """The path of a secret file that `read` can parse. Its content is not kept: each log-in reads the file anew."""
+        """Returns the path of a secret file that `read` can parse. Each log-in reads the content of the file anew."""
         path, text = self.read_secret(name)
         try:
             read(text.encode())
@@ -113,7 +113,7 @@ class Files:
         return path
 
     def certificates(self, name: str) -> Path:
-        """A PEM file of certificates; if it has a private key as well, it must be secret."""
+        """Returns the path of a PEM file of certificates. If it also has a private key, it must be secret."""
         path, text = self.read(name)
         if "CERTIFICATE-----" not in text:
             raise InvalidValue(f"{path}, which holds no certificate", "a PEM file with certificates")
@@ -122,7 +122,7 @@ class Files:
         return path
 
     def private_key(self, name: str) -> Path:
-        """A PEM file with a private key that needs no passphrase."""
+        """Returns the path of a PEM file with a private key that needs no passphrase."""
         path, text = self.read_secret(name)
         if "PRIVATE KEY-----" not in text:
             raise InvalidValue(f"{path}, which holds no private key", "a PEM file with a private key")
@@ -135,7 +135,7 @@ class Files:
 
 
 def open_settings_file(file: Path, mode: int) -> tuple[str, str] | None:
-    """For a settings file with a secret in it: found and allowed, if others may read it. The service's group may."""
+    """Returns found and allowed for a settings file with a secret that every user may read. Its group may read it."""
     if not mode & stat.S_IROTH:
         return None
     found = f"a secret in a file with mode {mode:04o}, open to everybody"
@@ -143,9 +143,9 @@ def open_settings_file(file: Path, mode: int) -> tuple[str, str] | None:
 
 
 def _is_for_our_group(found: os.stat_result) -> bool:
-    """Whether the file belongs to root and one of this process's groups, and others may not read it.
+    """Whether the file belongs to root and one of this process's groups, and no one else may read it.
 
-    Kubernetes mounts secrets so (`fsGroup`).
+    Kubernetes mounts secrets in this way (`fsGroup`).
     """
     groups = {os.getegid(), *os.getgroups()}
     for_group = not found.st_mode & (stat.S_IWGRP | stat.S_IRWXO)
@@ -160,13 +160,13 @@ def _is_name(text: str) -> bool:
 
 
 def as_it_is(name: str) -> str:
-    """The cure for a name with what a shell would replace."""
+    """Returns a hint for a name with a text that a shell would expand; else an empty text."""
     found = _REPLACED.search(name)
     return "" if found is None else f"; {found[0]} is not replaced here"
 
 
 def kind(mode: int) -> str:
-    """What there is in the place of a file, in words."""
+    """Returns in words what a path is that is no file."""
     return "a directory" if stat.S_ISDIR(mode) else "no regular file"
 
 
@@ -184,7 +184,7 @@ def _text(path: Path) -> str:
 
 
 def absent(name: str, path: Path, error: OSError | ValueError) -> str:
-    """As `_trouble`, for a name that may be something else than a path."""
+    """As `_trouble`, for a name that may be a secret and no path."""
     return hidden(name) if may_be_secret(name) else _trouble(path, error)
 
 

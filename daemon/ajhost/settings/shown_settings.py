@@ -11,7 +11,7 @@ from ajhost.settings.values import Settings
 
 
 def redacted(settings: Settings) -> dict[str, Any]:
-    """The settings as plain JSON values: passwords, tokens and what addresses hold of them replaced, paths as text."""
+    """Returns the settings as plain JSON values, with paths as texts and without the secrets of keys and addresses."""
     plain: dict[str, Any] = _plain(asdict(settings))
     nats = plain["nats"]
     nats["servers"] = [without_userinfo(server) for server in nats["servers"]]

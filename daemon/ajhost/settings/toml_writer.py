@@ -1,4 +1,4 @@
-"""Settings as TOML, for the hosts that `ajhost dev` and the pytest fixture start."""
+"""Writes settings as TOML, for the hosts that `ajhost dev` and the pytest fixture start."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 from ajhost.settings.values import Settings
 
 _OTHERS = ("file", "nats", "handlers", "runtime", "signature", "http")
-"""Sections that a development host leaves out: it has its own server and directory, and checks no signatures."""
+"""Sections that a development host does not take: it has its own server and directory, and checks no signatures."""
 
 
 def toml_text(sections: Mapping[str, Mapping[str, Any]]) -> str:
-    """A settings file: each section's keys and values. Mappings among the values become inline tables."""
+    """Returns a settings file of the sections' keys and values. Mappings among the values become inline tables."""
     return "\n".join(
         "\n".join([f"[{name}]", *(f"{json.dumps(key)} = {_value(value)}" for key, value in keys.items()), ""])
         for name, keys in sections.items()
@@ -23,7 +23,7 @@ def toml_text(sections: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def development_sections(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The sections of `settings` for a development host: all but `_OTHERS`, without keys that have their defaults."""
+    """Returns the sections of a development host: all but `_OTHERS`, without keys that have their defaults."""
     sections = {
         field.name: changed
         for field in fields(settings)
@@ -37,7 +37,7 @@ def development_sections(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _changed(table: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The fields whose values differ from the defaults. Paths are absolute."""
+    """Returns the fields whose values differ from the defaults. Paths are absolute."""
     kind = type(table)
     required = {name for name in ("route", "target") if name in kind.__dataclass_fields__}
     default = kind(**dict.fromkeys(required, ""))
@@ -49,7 +49,7 @@ def _changed(table: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _value(value: object) -> str:
-    """Strings, lists, numbers and booleans are JSON's in TOML."""
+    """Returns a value as TOML, which writes strings, lists, numbers and booleans as JSON does."""
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, tuple | list):

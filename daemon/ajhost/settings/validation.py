@@ -1,4 +1,4 @@
-"""Validates merged tables by the schema, and says of each mistake what is allowed, or what was meant."""
+"""Validates merged tables by the schema. Each mistake becomes a problem with what is allowed, or was probably meant."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ajhost.settings.secret_files import Files
 
 SECRET_KEYS = frozenset(("password", "token"))
 _MAY_BE_SECRET = ("nats", "signature")
-"""Tables in which a wrong value may be a secret in the wrong key: errors do not show it."""
+"""Tables in which a wrong value may be a secret under the wrong key, so that errors do not show it."""
 
 
 def validate(tables: MergedTables, files: Files) -> Document | None:
-    """The tables as the schema has them, or None and every mistake in `tables.problems`."""
+    """Returns the tables as the schema's models; or None, with every mistake in `tables.problems`."""
     try:
         return Document.model_validate(tables.raw, context=files)
     except ValidationError as error:
@@ -49,7 +49,7 @@ def _add_error(tables: MergedTables, details: Mapping[str, Any]) -> None:
 
 
 def _description(path: KeyPath) -> str:
-    """The schema's text on what is allowed at `path`; for an item of a list, that of the list."""
+    """Returns the schema's text on what is allowed at `path`; for an item of a list, that of the list."""
     names = tuple(part for part in path if isinstance(part, str))
     if len(names) == 2 and names[0] == "handlers":
         return 'a table [handlers."<route>"]'
@@ -61,7 +61,7 @@ def _description(path: KeyPath) -> str:
 
 
 def _alternatives(path: KeyPath) -> str:
-    """The allowed keys of the table in which `path` is unknown, and the one that was probably meant."""
+    """Returns the allowed keys of the table in which `path` is unknown, and the one that was probably meant."""
     *names, wrong = (str(part) for part in path)
     table = table_at(tuple(names))
     known = list(table.model_fields) if table is not None else []

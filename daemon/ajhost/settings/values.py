@@ -1,7 +1,7 @@
-"""The settings as frozen values: what the rest of the program sees of the configuration.
+"""The settings as frozen values: all that the rest of the program sees of the configuration.
 
-Standard library only, so that workers never import the validator. Each part of the program receives its own
-section, never the whole. Defaults live here and nowhere else; `etc/ajhost.toml` repeats them, and a test compares.
+Standard library only, so that workers never import the validator. Each part of the program receives its own section,
+never the whole. Defaults are defined only here; `etc/ajhost.toml` repeats them, and a test compares.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class TlsSettings:
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
-    """`[nats]`: where the servers are and who we are there. Files are read at each log-in, so they are kept as paths.
+    """`[nats]`: the servers, and the host's credentials. Files are kept as paths, since each log-in reads them anew.
 
-    `service`: whether the host answers `nats micro`. `discover`: whether servers that a server tells of are tried as
-    well. `ping_interval`, `ping_timeout`: seconds without a byte after which a server is asked for a sign of life, and
-    after which it counts as gone.
+    `service`: whether the host answers `nats micro`. `discover`: whether servers that a server names are tried as well.
+    `ping_interval`, `ping_timeout`: seconds without a byte after which a server gets a PING, and after which the
+    connection is ended.
     """
 
     servers: tuple[str, ...] = field(default=("nats://127.0.0.1:4222",), repr=False)  # may hold passwords
@@ -56,8 +56,8 @@ class NatsSettings:
 
 @dataclass(frozen=True, slots=True)
 class PythonSettings:
-    """`[python]`: the interpreter that imports the handlers, and what stands in front of its `sys.path`. `allow_open`:
-    patterns of what an import may leave behind and share with all workers."""
+    """`[python]`: the interpreter that imports the handlers, and the entries put in front of its `sys.path`.
+    `allow_open`: patterns of what an import may leave open for all workers to share."""
 
     path: tuple[Path, ...] = ()
     interpreter: Path = Path(sys.executable)
@@ -72,7 +72,7 @@ class PythonSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """`[workers]`: how many, how much each takes, and how long things may take. Times in seconds, sizes in bytes."""
+    """`[workers]`: how many there are, how much each may hold, and how long steps may take. Seconds and bytes."""
 
     count: int = field(default_factory=usable_cpus)
     concurrency: int = 16
@@ -101,7 +101,7 @@ class HandlerSettings:
 class SignatureSettings:
     """`[signature]`: hex ed25519 public keys; a task must bear a signature of one of them.
 
-    `max_age`: seconds since its `created`, past which a signed task is a replay; 0 for no limit.
+    `max_age`: seconds after its `created` from which on a signed task is a replay; 0 for no limit.
     """
 
     keys: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class SignatureSettings:
 
 
 def _default_runtime_directory() -> Path:
-    """A service's; for a person who starts a host by hand, that of their session (XDG Base Directory Specification)."""
+    """Returns /run/ajhost; for a user with a session, one in the session's (XDG Base Directory Specification)."""
     session = os.environ.get("XDG_RUNTIME_DIR")
     return Path(session, "ajhost") if session and os.geteuid() != 0 else Path("/run/ajhost")
 
@@ -130,17 +130,17 @@ class LogSettings:
     tasks: str = "failed"
     format: str = "auto"
     levels: tuple[tuple[str, str], ...] = ()
-    """Pairs: the name of a logger, its level."""
+    """Pairs of a logger's name and its level."""
     limits: tuple[tuple[str, int], ...] = ()
-    """Pairs: the word of a reason, how many records of it a process writes in `LOG_REPEAT` seconds."""
+    """Pairs of a reason's word, and how many records of it a process writes in `LOG_REPEAT` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
     """`[http]`: where metrics, health and the page are served; absent means off.
 
-    `token_file` holds the word that page and status ask for, validated already. `hosts` are names, lower case, by
-    which browsers may call this host besides its addresses and `localhost`.
+    `token_file` has the word that page and status ask for; its content is validated. `hosts`: names in lower case by
+    which browsers may call this host, besides its addresses and `localhost`.
     """
 
     listen: str
@@ -149,16 +149,16 @@ class HttpSettings:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach the HTTP server."""
         name = self.listen.rpartition(":")[0].strip("[]")
         return name in ("localhost", "::1") or name.startswith("127.")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything, as loaded. Only the supervisor and the command line hold it whole.
+    """All settings, as loaded. Only the supervisor and the commands have all of them.
 
-    `file`: where a file would be. `has_file`: whether there is one, or the environment says everything.
+    `file`: where the file is, or would be. `has_file`: whether it exists; if not, all settings are in the environment.
     """
 
     file: Path
@@ -174,5 +174,5 @@ class Settings:
 
     @property
     def origin(self) -> str:
-        """Where they are from, for people."""
+        """Returns where the settings are from, for people."""
         return str(self.file) if self.has_file else "settings of the environment"
