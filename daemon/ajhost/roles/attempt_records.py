@@ -62,7 +62,7 @@ class Attempts:
         return cls(stats, routes, recent, log_completed=spec.log.tasks == "all", limits=spec.log.limits)
 
     def limit(self, limits: Iterable[tuple[str, int]]) -> None:
-        """Takes other `[log.limits]`."""
+        """Replaces the `[log.limits]`."""
         self._limits.most = dict(limits)
 
     def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:

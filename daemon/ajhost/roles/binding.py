@@ -5,7 +5,7 @@
     def resize(image: bytes) -> ...                     the payload as it is
     def clean_up() -> ...                               nothing
 
-A handler of the task alone is called as it stands; pydantic is imported when the first other one is bound.
+A handler of the task alone is called as it is. pydantic is imported for the first payload but `bytes` and `str`.
 """
 
 from __future__ import annotations

@@ -301,7 +301,7 @@ def _why(error: BaseException) -> str:
 
 
 def _cure(value: object) -> str:
-    """Returns advice what to return instead, for values that handlers often return."""
+    """Returns the end of an error text: what to return instead, for values that handlers often return."""
     kind = type(value)
     with contextlib.suppress(Exception):
         if inspect.isawaitable(value):

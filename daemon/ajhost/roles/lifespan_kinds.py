@@ -1,4 +1,4 @@
-"""What may be a lifespan: an async or plain generator function, or one that returns a context manager of either kind.
+"""Opens lifespans: async or plain generator functions, or functions that return a context manager of either kind.
 
 async def lifespan(worker: Worker):
     async with httpx.AsyncClient() as http:

@@ -253,7 +253,7 @@ class _Json(_Validated):
     def _with_decimals(self, text: bytes) -> Any:
         """Validates with Decimals made of the digits where a double, of which pydantic makes them, has lost some."""
         if (value := exact_json.loads_digits(text)) is not None:
-            with contextlib.suppress(self._Invalid):  # it is told in terms of JSON below
+            with contextlib.suppress(self._Invalid):  # the error is reported in terms of JSON below
                 return self._adapter.validator.validate_python(value)
         return self._adapter.validator.validate_json(text)
 

@@ -1,6 +1,6 @@
 """The last attempts that did not complete, of all processes of the host: each writes a ring, the page reads them all.
 
-A ring is a file of the runtime directory that outlives its writer: after a crash it still tells of what came before.
+A ring is a file of the runtime directory that outlives its writer: after a crash it still has the attempts before.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class _Kept(NamedTuple):
 
 
 class LogLimits(logging.Filter):
-    """Lets only so many records of a reason through in `LOG_REPEAT` seconds, and tells how many it kept back.
+    """A filter for so many records of a reason in `LOG_REPEAT` seconds, which logs how many others it kept back.
 
     Records come from threads of handlers too.
     """

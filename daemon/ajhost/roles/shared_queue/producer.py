@@ -163,8 +163,7 @@ class Producer:
             self._ledger.queue(index, seq)
 
     def full(self, limit: int) -> bool:
-        """Whether `limit` requests wait. If it seems so, looks first which of them were started, at most once in
-        `RECLAIM_PAUSE`."""
+        """Whether `limit` requests wait. Releases those that were started first, at most once in `RECLAIM_PAUSE`."""
         if len(self._enqueued) >= limit and (now := time.monotonic()) >= self._reclaim_at:
             self._release_started()
             self._reclaim_at = now + RECLAIM_PAUSE

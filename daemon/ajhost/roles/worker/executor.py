@@ -243,7 +243,7 @@ class Executor:
             _log.debug("route %r: task %s ended after its answer", attempt.handler.route, attempt.task.id)
         else:
             attempt.answer(outcome)
-            attempt.grace = attempt.deadline  # for a thread that has yet to tell of an exception
+            attempt.grace = attempt.deadline  # for a thread that still logs its exception
 
     def _free(self, attempt: Attempt) -> None:
         self._attempts.discard(attempt)
@@ -280,11 +280,11 @@ class Executor:
             self._deadlines.answer_and_cancel(attempt, self._over, now)
 
     def unanswered(self) -> list[Attempt]:
-        """The attempts that have no answer yet."""
+        """Returns the attempts that have no answer yet."""
         return [a for a in self._attempts if a.phase is not ANSWERED]
 
     def running(self) -> dict[str, int]:
-        """How many tasks of each route were started and have no answer yet."""
+        """Returns how many tasks of each route were started and have no answer yet."""
         return Counter(attempt.handler.route for attempt in self.unanswered())
 
     def stacks(self, task: str) -> str:

@@ -1,4 +1,4 @@
-"""Garbage collection by what cycles hold: memory and descriptors, which Python's own thresholds do not count.
+"""Collects garbage by what cycles hold: memory and descriptors, which Python's own thresholds do not count.
 
 Python collects after a number of new objects. A task that leaves 20 MB, or an open socket, in a cycle makes a few
 objects only, so memory or descriptors can run out before Python collects.

@@ -57,7 +57,7 @@ class Intake:
         self.state: object = None
         """What the lifespan yielded: `Task.state` of every task."""
 
-    # -- requests from our own connection ---------------------------------------------------------
+    # -- requests from this worker's connection ---------------------------------------------------
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
         """Decides about requests that were parsed together, in the order of arrival."""
@@ -154,7 +154,7 @@ class Intake:
             self._claim_and_refuse(index, reply, checked.text, NOTHING_KNOWN, claimed)
             return False
         record, handler, deadline = checked
-        # a task without a header keeps the deadline that it had when it came
+        # a task without a header keeps the deadline that its owner gave it at the receipt
         deadline = min(deadline, claimed.token.deadline_ns / 1e9)
         return self._start(index, reply, record, self._routes[handler], deadline, time.monotonic(), claimed)
 

@@ -1,4 +1,4 @@
-"""Asks the supervisor, once, to replace this worker, which the supervisor orders to leave when the other one serves.
+"""Asks the supervisor, once, to replace this worker. It orders this worker to leave when the replacement serves.
 
 The reasons: it has started its `max_tasks`, has code that cannot be stopped, got a SIGTERM, or its lifespan has ended.
 """

@@ -37,7 +37,7 @@ class Route:
 def make_routes(
     spec: GenerationSpec, handlers: Mapping[str, LoadedHandler]
 ) -> tuple[list[Route], dict[str, Permits]]:
-    """The routes in the configured order; permits by the queue in which their requests wait."""
+    """Returns the routes in the configured order, and permits by the queue in which their requests wait."""
     limits = {h.route: h.host_concurrency for h in spec.handlers if h.host_concurrency is not None}
     file = PermitFile(spec.runtime / _FILE) if limits else None
     permits: dict[str, Permits] = {}

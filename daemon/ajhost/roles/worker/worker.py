@@ -51,7 +51,7 @@ class Worker:
                 python, described, parts.retirement.ask, self.heartbeat.from_thread
             )
         self._left_running: LeftRunning | None = None
-        """Made when the lifespan is entered, so that what the application's start leaves running does not count."""
+        """Made after the lifespan's entry, so that what the application leaves running there does not count."""
 
     async def run(self) -> int:
         """Serves until ordered to leave, then drains. Returns the exit status."""
