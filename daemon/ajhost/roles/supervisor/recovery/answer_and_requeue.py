@@ -1,6 +1,6 @@
-"""The steps of recovery on a ledger: what had started is answered, what had not started runs elsewhere.
+"""Does the steps of recovery on a ledger: answers what had started, and requeues what had not.
 
-A SIGKILL of the supervisor between any two instructions is harmless by their order: a request is in the standby's
+Their order makes a SIGKILL of the supervisor between any two instructions harmless: a request is in the standby's
 ledger before it is revoked in its old one, and its token is sent after that (docs/architecture.md, "Recovery").
 """
 
@@ -24,7 +24,7 @@ from ajhost.roles.supervisor.standby import Standby
 
 
 class Takeover:
-    """Does one step on one process's remains, and counts what became of its requests."""
+    """The steps, each on one process's remains. Counts the requests that it answers and requeues."""
 
     def __init__(
         self, standby: Standby, ledgers: LedgerCache, poison_tasks: PoisonTasks, counters: Counters
@@ -33,10 +33,10 @@ class Takeover:
         self._poison_tasks, self._counters = poison_tasks, counters
 
     def answer_started(self, remains: Remains, answered: set[bytes]) -> None:
-        """Claims at its origin what the process had pulled and started; answers what it had started, unless it goes on.
+        """Claims at its origin what the process had dequeued and started. Answers for a dead one what it had started.
 
-        Not what it had sent on a connection that is whole: see `confirm_sent`. `answered`: reply subjects that another
-        ledger has answers for; those answered here are added.
+        Leaves to `confirm_sent` what it had sent, if the server may confirm that. `answered`: reply subjects that were
+        answered from another ledger; those answered here are added.
         """
         ledger = remains.ledger
         if not remains.stopped:
@@ -53,9 +53,9 @@ class Takeover:
             ledger.revoke(entry.index, entry.seq)
 
     def _claim_origin(self, entry: Entry) -> bool:
-        """Claims a request at its origin; False when another process has it.
+        """Claims a request in the ledger that it was dequeued from. False when another process has it.
 
-        The consumer may have died, or stand still, between storing its own entry and claiming the original.
+        The consumer may have died, or be stopped, between storing its own entry and claiming the original.
         """
         if entry.origin is None:
             return True
@@ -66,12 +66,12 @@ class Takeover:
         if owner.is_revoked(token.entry, token.seq):
             return False  # the consumer was stopped, and the supervisor moved the request
         if owner.is_claimed(token.entry, token.seq) or owner.state(token.entry)[0] != token.seq:
-            # the consumer had claimed it, but may have come after its owner; another request's claim must stay
+            # the consumer has claimed it, perhaps too late, or another request has the entry, whose claim must stay
             return wins(token, owner)
         return claim(token, owner)
 
     def requeue_entries(self, remains: Remains) -> None:
-        """Requeues what is in the ledger and had not started."""
+        """Requeues what is in the ledger and had not started. Only revokes what a newer ledger has a copy of."""
         ledger = remains.ledger
         taken_over = ledger.words[Word.EPOCH] and ledger.is_taken_over()
         if remains.copied:
@@ -82,7 +82,7 @@ class Takeover:
                     ledger.revoke(entry.index, entry.seq)
         for entry in classify(ledger, remains.facts).requeue:
             if taken_over and ledger.chunk_at <= entry.frame_at < ledger.chunk_at + ledger.chunk_size:
-                # this entry was made after its connection, with this request in it, was taken over
+                # the connection was taken over, and this request requeued from it, before the owner made this entry
                 ledger.revoke(entry.index, entry.seq)
                 continue
             remains.places.add(entry.frame_at)
@@ -95,8 +95,8 @@ class Takeover:
     def requeue_tokens(self, remains: Remains) -> None:
         """Requeues the requests whose tokens the process had received and not used.
 
-        The requests are moved to the standby's ledger and not just their tokens sent again: another copy of the same
-        token, which an earlier recovery may have sent, is STALE then.
+        It copies each request to the standby's ledger, and does not send the token again: an earlier recovery may have
+        done that, and its copy of the token is STALE from now on.
         """
         standby = self._standby
         for token in map(unpack, token_places(remains.ledger)):
@@ -106,21 +106,21 @@ class Takeover:
             copy = standby.copy(owner.frame(token.entry), owner.received_ns(token.entry))
             if not claim(token, owner):
                 if copy is not None:
-                    standby.ledger.release(copy)  # its owner, which lives, has refused it meanwhile
+                    standby.ledger.release(copy)  # the owner lives, and has refused the request meanwhile
                 continue
-            # the process, if it goes on, does not take the claim for its own
+            # revoked as well, so that a stopped process that is resumed does not take the claim for its own
             owner.revoke(token.entry, token.seq)
             if copy is not None:
                 standby.enqueue(copy)
             self.count_requeued(remains)
 
     def count_requeued(self, remains: Remains, count: int = 1) -> None:
-        """Requests of these remains run elsewhere."""
+        """Counts requests of these remains that run elsewhere."""
         remains.requeued += count
         self._counters.requeued += count
 
     def confirm_sent(self, remains: Remains, sent: Iterable[Entry], *, read: bool) -> None:
-        """Settles what the process had sent: nothing to do if the server has `read` it, else it is answered."""
+        """Settles the replies that the process had sent: answers for those that the server may not have `read`."""
         ledger = remains.ledger
         for entry in sent:
             if not read and not ledger.is_revoked(entry.index, entry.seq):

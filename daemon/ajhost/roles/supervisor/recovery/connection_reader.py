@@ -1,4 +1,4 @@
-"""The step of recovery on a connection: what the server has sent is read to the end, and every whole frame requeued."""
+"""Does the step of recovery on a connection: reads what the server has sent to its end, and requeues whole frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class End(Enum):
 
 
 class ConnectionReader:
-    """Reads one connection to its end. `count`: how many requests were requeued from it."""
+    """The reader of one connection. `count`: how many requests it has requeued from there."""
 
     def __init__(self, remains: Remains, standby: Standby, last_resort: LastResort) -> None:
         self._remains, self._ledger, self._standby = remains, remains.ledger, standby
@@ -36,7 +36,7 @@ class ConnectionReader:
         self.count = 0
 
     async def to_its_end(self, limit: asyncio.Timeout) -> End:
-        """Reads what is left, within the limit. Nobody else can read an encrypted connection: it is ended at once."""
+        """Reads what is left, within the limit. Ends a TLS connection at once: only its owner has the keys."""
         sock = self._remains.sock
         readable = None if self._ledger.words[Word.TLS] else sock
         try:
@@ -46,7 +46,7 @@ class ConnectionReader:
                     return await self._read_to_end(readable)
                 self._requeue_frames()
                 if sock is not None:
-                    # at once: what arrives on it would be lost, and `no responders` is better than that
+                    # at once, even the last subscriber's: requests that arrive here are lost, `no responders` is better
                     await self._end_sending(sock, at_once=True)
                 return End.ORDERLY
         except TimeoutError:
@@ -62,7 +62,7 @@ class ConnectionReader:
         ending = asyncio.create_task(self._end_sending(sock, at_once=self._remains.stopped))
         try:
             while True:
-                # first: a server that always has more requests must not keep this process from everything else
+                # a server that always has more requests must not keep this process from its other tasks
                 await asyncio.sleep(0)
                 needed = self._requeue_frames()
                 try:
@@ -77,9 +77,9 @@ class ConnectionReader:
             ending.cancel()
 
     async def _end_sending(self, sock: socket.socket, *, at_once: bool) -> bool:
-        """Ends our side of the connection, but the last subscriber's not before another process is subscribed.
+        """Ends this side of the connection; the last subscriber's only when another process is subscribed.
 
-        Returns whether all that was sent on it had arrived by then.
+        Returns whether the connection was whole until then, so that the server reads all that was sent on it.
         """
         try:
             if not at_once:
@@ -92,7 +92,7 @@ class ConnectionReader:
         """Requeues the whole frames of the buffer. Returns how many bytes the unfinished one needs, 0 if not known."""
         ledger, buffer, standby = self._ledger, self._buffer, self._standby
         found = scan(buffer.unconsumed())
-        # nobody noted when they came; about when their owner last ran, and before a restart of the server that ended it
+        # no process noted when they came: about when their owner last ran, so before a server restart that ended it
         received_ns = ledger.words[Word.HEARTBEAT]
         copies = []
         for begin, _, _, end, _, reply in found.messages:
@@ -102,13 +102,13 @@ class ConnectionReader:
         buffer.consume(found.end)
         needed, begun, place = found.needed, buffer.unconsumed(), buffer.place()
         if needed > buffer.size - READ_SIZE or (needed and not buffer.free_space(needed)):
-            # no ledger here holds it, as the server's max_payload grew, or memory is short: it is answered by its first
-            # line and passed over
+            # no ledger here holds it, as the server's max_payload grew, or memory is short: `copy` refuses it by its
+            # first line, and the rest is passed over
             if self._is_new(place, reply_of(begun)):
                 standby.copy(begun, received_ns)
             buffer.consume(needed)
             needed = 0
-        self._remains.places.clear()  # only what was in the buffer at the first look lies in entries
+        self._remains.places.clear()  # from now on the buffer has only frames that are in no entry
         for copy in copies:
             if copy is not None:
                 standby.enqueue(copy)

@@ -1,4 +1,4 @@
-"""An orphan: a living worker of an earlier start, with its pidfd, its ledger and a duplicate of its connection."""
+"""The supervisor's handle of an orphan, a living worker of an earlier start: pidfd, ledger, duplicate connection."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _log = logging.getLogger("ajhost.supervisor")
 class Orphan:
     """A worker whose supervisor died.
 
-    Its socket is duplicated from systemd's file descriptor store, or with pidfd_getfd(2). `connections` has the first
-    and gets the second.
+    `connections` has the duplicates of its socket that systemd had stored, and gets those made with pidfd_getfd(2).
 
     :raises OSError: when the process or its file is gone. :raises LedgerError: when the file is no ledger.
     """
@@ -33,7 +32,7 @@ class Orphan:
     def __init__(self, directory: Path, serial: int, pid: int, connections: InheritedConnections) -> None:
         self.pid = pid
         self.takeover_lock = asyncio.Lock()
-        """As of a `WorkerProcess`."""
+        """As `WorkerProcess.takeover_lock`."""
         self.being_taken_over = False
         self.ledger = GuardedLedger(directory, serial)
         try:
@@ -56,18 +55,18 @@ class Orphan:
         processes.pidfd_signal(self.pidfd, signal.SIGTERM)
 
     def close(self) -> None:
-        """Forgets a process that has ended. Its file stays.
+        """Closes the pidfd and the mapping of a process that has ended. Its file stays.
 
-        A takeover that could not stop it may be about to try again, and must not meet another file's descriptor.
+        The pidfd becomes -1, for a takeover that tries again to stop the process: the number may be another file's.
         """
         os.close(self.pidfd)
         self.pidfd = -1
         self.ledger.close()
 
     def resume_or_kill(self) -> None:
-        """Resumes or kills a worker that the dead supervisor had stopped to take its connection over.
+        """Resumes a worker that the dead supervisor may have stopped, or kills it if a takeover was interrupted.
 
-        In the middle of a takeover its ledger is right and its own memory is not, so it must not go on.
+        In the middle of a takeover the worker's ledger is right and its own memory is not, so it must not go on.
         """
         words = self.ledger.words
         if words[Word.FENCED_EPOCH] == words[Word.EPOCH] and not self.ledger.is_taken_over():
@@ -79,9 +78,9 @@ class Orphan:
     # -- its connection -------------------------------------------------------------------------
 
     def duplicate_socket(self) -> None:
-        """Duplicates its present connection. Call it at every tick: the worker may connect anew.
+        """Duplicates its present connection, unless there is a duplicate. Call it at every tick: it may connect anew.
 
-        Without a duplicate, what the server sends on a connection is lost when the worker dies.
+        Without a duplicate, requests that are unread in the connection are lost when the worker dies.
         """
         words = self.ledger.words
         key, number = Key(self.ledger.serial, words[Word.EPOCH]), words[Word.SOCKET]
@@ -113,13 +112,13 @@ class Orphan:
 
     @property
     def hangs(self) -> bool:
-        """Whether its last heartbeat is so old that it hangs."""
+        """Whether its last heartbeat is so old that it hangs. Its other signs of life are not observed."""
         heartbeat_ns = self.ledger.words[Word.HEARTBEAT]
         return bool(heartbeat_ns) and judge(Observation(time.monotonic_ns() - heartbeat_ns)) is Verdict.HUNG
 
     def begins_to_hang(self) -> bool:
         """Whether it hangs, and did not at the last call."""
         before, self._hung = self._hung, self.hangs
-        # while it does not hang, its own word counts: no supervisor has taken anything from it
+        # 0 while it does not hang: `status` then shows what its own words say, its phase and its connection
         self.ledger.words[Word.WORKER_STATE] = state_number(WorkerState.HUNG) if self._hung else 0
         return self._hung and not before

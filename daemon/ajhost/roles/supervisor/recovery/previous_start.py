@@ -1,4 +1,4 @@
-"""What earlier starts left in the runtime directory: ledgers of dead processes, and orphans that live."""
+"""Finds what earlier starts left in the runtime directory: ledgers of dead processes, and orphans."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ajhost.roles.supervisor.standby import Standby
 
 _log = logging.getLogger("ajhost.supervisor")
 _STARTS = 20
-"""Bits of a serial below the number of its start. The processes of one start share its queues."""
+"""Bits of a serial below those that name its start. The processes of one start share its queues."""
 _EARLIER = Fact.SUPERVISOR_GONE | Fact.SERVER_UNKNOWN
 """The facts about every process of an earlier start."""
 
 
 class PreviousStart:
-    """Finds what is to be recovered, as soon as its owner is dead."""
+    """The ledgers of earlier starts whose recovery has not begun, and the orphans that own some of them."""
 
     def __init__(self, directory: Path, standby: Standby, fd_store: FdStore) -> None:
         self._directory = directory
@@ -38,7 +38,7 @@ class PreviousStart:
         self._waiting = [s for s in ledger_file.serials(directory) if s != standby.serial]
         self._orphans: dict[int, Orphan] = {}
         self._queued: list[Remains] = []
-        """Recovered but for what is QUEUED, whose tokens the orphans of the same start still pass round."""
+        """Recovered except what is QUEUED: orphans of the same start still receive the tokens of that."""
         self._overdue = OverdueAnswers(standby)
 
     def __bool__(self) -> bool:
@@ -57,11 +57,14 @@ class PreviousStart:
         return foreign
 
     def due(self) -> bool:
-        """Whether `collect` would find something: a ledger whose owner is dead."""
+        """Whether `collect` would find something new: a ledger whose owner is dead."""
         return any(not self._being_taken_over(s) and self._owner(s) is None for s in self._waiting)
 
     def collect(self) -> list[Remains]:
-        """What dead processes left, each once; and once more when the last orphan of their start is dead."""
+        """Returns the remains of dead processes, each once, and once more when the last orphan of its start is dead.
+
+        From then on the queue of that start is gone, so what is QUEUED in the ledger is recovered as well.
+        """
         why = "the host was killed or stopped"
         found = [Remains(ledger, _EARLIER, why, self._connections.take(ledger)) for ledger in self._dead()]
         living = {serial >> _STARTS for serial in self._waiting}
@@ -76,7 +79,7 @@ class PreviousStart:
         return [*found, *(one for one in ended if one not in found)]
 
     def _dead(self) -> list[GuardedLedger]:
-        """The ledgers that nobody owns any more. The owners of those that still wait are orphans."""
+        """Returns the ledgers whose owners are dead, and takes them off the list. Orphans own the rest."""
         dead: list[GuardedLedger] = []
         orphans: list[int] = []
         for serial in self._waiting:
@@ -97,18 +100,18 @@ class PreviousStart:
         return dead
 
     def _owner(self, serial: int) -> int | None:
-        """The process that holds a ledger locked. None: nobody, or it is gone."""
+        """Returns the pid of the process that holds a ledger locked; None if there is none, or the file is gone."""
         try:
             return ledger_file.locked_by(self._directory, serial)
         except FileNotFoundError:
             return None
 
     def _being_taken_over(self, serial: int) -> bool:
-        """Whether it hung, and its connection is still being read: it may have been killed meanwhile."""
+        """Whether a takeover of a hanging orphan is under way. The orphan may have been killed meanwhile."""
         return serial in self._orphans and self._orphans[serial].takeover_lock.locked()
 
     def _find_orphan(self, owner: int, serial: int) -> None:
-        """Takes up a worker that lives, or did a moment ago."""
+        """Takes up the worker that owns a ledger, unless it has ended meanwhile."""
         if serial in self._orphans:
             return
         try:
@@ -123,9 +126,9 @@ class PreviousStart:
         orphan.resume_or_kill()
 
     def check_orphans(self, now_ns: int) -> list[Orphan]:
-        """Keeps the deadlines of orphans that hang. Returns those that have begun to hang.
+        """Answers at the deadlines of orphans that hang. Returns those that have begun to hang.
 
-        Call it at every tick, also one that is late: an orphan that is wrongly taken for hanging only leaves the queue
+        Call it at every tick, also at a late one: an orphan that is wrongly taken for hanging only leaves the queue
         group, as every orphan should.
         """
         for orphan in self._orphans.values():
@@ -139,9 +142,9 @@ class PreviousStart:
         return [orphan for orphan in self._orphans.values() if orphan.begins_to_hang()]
 
     def ask_orphans_to_leave(self) -> None:
-        """Workers of this start serve: tells the orphans to leave the queue group.
+        """Tells the orphans to leave the queue group. Call it when the workers of this start serve.
 
-        Not those that hang: their connections are taken over, and a signal would interrupt what they wait for.
+        Those that hang get no signal: it would interrupt what they wait for, and their connections are taken over.
         """
         for orphan in self._orphans.values():
             if not orphan.hangs:
@@ -149,5 +152,5 @@ class PreviousStart:
 
 
 def new_serial() -> int:
-    """The first serial of this start, which no earlier start of this runtime directory has reached."""
+    """Returns the first serial of this start, higher than all of earlier starts: it begins with the time."""
     return time.time_ns() // 1_000_000 << _STARTS

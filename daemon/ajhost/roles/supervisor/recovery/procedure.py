@@ -1,4 +1,4 @@
-"""The procedure of recovery, and when it begins: on a death, on a hang, at the start for what earlier ones left."""
+"""Runs the procedure of recovery: on a worker's death, on a hang, and for what earlier starts left."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _log = logging.getLogger("ajhost.supervisor")
 _NO_ENTRIES, _NO_STORE = 8, 4096
 """Entries and frame store of a ledger of which only the receive buffer is needed."""
 _INSIST = 40
-"""How often a step is tried again that found no free descriptor, or the like."""
+"""How often a step is tried for which this process lacks descriptors or memory."""
 
 
 LivingWorker = WorkerProcess | Orphan
-"""A worker that may hang: one of this start, or one of an earlier start."""
+"""A worker that may hang: one of this start, or an orphan."""
 
 
 class Recovery:
@@ -76,11 +76,11 @@ class Recovery:
     # -- the procedure --------------------------------------------------------------------------
 
     async def recover(self, *batch: Remains) -> None:
-        """Recovers what one process left, or several of an earlier start (the package says how).
+        """Recovers what one process left, or several of earlier starts (the package's docstring has the steps).
 
-        It may be called again for the same: each step does what is left to do.
+        It may be called again for the same remains: each step does what is left to do.
 
-        :raises Exception: what a step raises, of a process that is only stopped: it goes on as if nothing had been.
+        :raises Exception: what a step raises for a process that is only stopped. The caller resumes it.
         """
         takeover = self._takeover
         batch = tuple(sorted(batch, key=lambda one: order(one.ledger)))
@@ -88,20 +88,20 @@ class Recovery:
             one.ledger.fence()
             if not one.stopped:
                 self.retired.add(one)
-        # a supervisor's ledger has answers for requests of its workers' too: each is answered once
+        # a dead supervisor's ledger has answers for requests that its workers' ledgers have too: one is enough
         answered: set[bytes] = set()
         for one in batch:
             await self._insist(
                 "answering for a process", one, lambda one: takeover.answer_started(one, answered)
             )
-        # the newest ledger first: what it has copied is known when the first ledger of that is looked at
+        # the newest ledger first: its copies are known, then, when the ledger with the originals is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
                 one.copied = self._copies.in_later_ledgers(one.ledger)
             await self._insist("moving what had not started", one, lambda one: takeover.requeue_entries(one))
             if Fact.SUPERVISOR_GONE in one.facts:
                 self._copies.add(one.ledger)
-        # then, so that of these only what lies in a living process's ledger is left
+        # last: of the requests that these tokens name, only those in a living process's ledger are left to requeue
         for one in batch:
             await self._insist(
                 "moving what a process had dequeued", one, lambda one: takeover.requeue_tokens(one)
@@ -109,9 +109,9 @@ class Recovery:
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
     async def _insist(self, job: str, one: Remains, step: Callable[[Remains], None]) -> None:
-        """Tries a step again and again, within limits, while this process lacks descriptors or memory.
+        """Tries a step `_INSIST` times at most while this process lacks descriptors or memory.
 
-        Of a process that is only stopped there is one try, and its error is raised: it cannot wait.
+        For a process that is only stopped it tries once and raises the error: that process cannot wait.
         """
         for _ in range(_INSIST):
             try:
@@ -123,16 +123,16 @@ class Recovery:
                 if not isinstance(error, OSError | MemoryError):
                     break
             else:
-                # not at the end of this turn of the loop, in which other processes' requests may be recovered
+                # at once: the rest of this turn of the loop may recover many requests of other processes
                 self._standby.transport.out.flush()
                 return
             await asyncio.sleep(RESOURCE_RETRY)
         _log.error("%s was given up: requests are lost", job)
 
     async def _finish(self, one: Remains) -> None:
-        """Drains the connection and settles what depends on its end. Whatever fails, it ends.
+        """Drains the connection, settles what depends on its end, and marks it as taken over, whatever step fails.
 
-        Only if this process ends meanwhile it does not: the next start reads on.
+        If this process ends meanwhile, the connection is not marked, and the next start reads on.
         """
         one.reading_begun = True
         if not one.stopped and (count := one.answered + one.requeued):
@@ -142,16 +142,16 @@ class Recovery:
         ledger = one.ledger
         with self._guard("reading a process's connection to its end"):
             if one.stopped and (one.sock is None or ledger.words[Word.TLS]):
-                # between two connections, or nobody else can read it: it reads the rest itself when it goes on
+                # it has no connection, or one that only it can read (TLS): it reads the rest itself when it goes on
                 ledger.unfence()
             else:
                 read = await self._read_to_end(one)
                 if sent := classify(ledger, one.facts).confirm:
-                    # a server that ends as well may have read it and not passed it on
+                    # a server that is ending itself may have read the replies and not passed them on
                     read = read and await self._standby.connection.answers(STANDBY_SUBSCRIBE_LIMIT)
                     self._takeover.confirm_sent(one, sent, read=read)
         if one.sock is not None:
-            # for every process that has it, also a child that a handler has forked
+            # shutdown(2) before close(2): a child that a handler has forked may have the socket as well
             tcp.end_sending(one.sock)
             one.sock.close()
         if one.sock is not None or not one.stopped:
@@ -160,7 +160,7 @@ class Recovery:
         one.settled = True
 
     async def _read_to_end(self, one: Remains) -> bool:
-        """Requeues what comes on the connection; whether the server has certainly read what was sent on it."""
+        """Requeues what comes on the connection. Returns whether the server has certainly read what was sent on it."""
         if one.ledger.is_taken_over():
             return True
         limit = asyncio.timeout(DRAIN_LIMIT if one.stopped else self._dead_limit)
@@ -182,9 +182,9 @@ class Recovery:
         return end is End.ORDERLY
 
     def _detach_rest(self, one: Remains) -> None:
-        """Gives the rest of a connection a ledger of its own, since its server has not ended it in time.
+        """Gives the rest of a stopped worker's connection, which its server has not ended in time, its own ledger.
 
-        The new ledger is recovered like that of a worker which died with this connection.
+        That ledger is recovered like one of a worker that died with this connection.
         """
         ledger = one.ledger
         identity = Identity(self._fleet.take_serial(), ledger.slot, ledger.generation)
@@ -211,7 +211,8 @@ class Recovery:
             await self.recover(Remains(worker.ledger, facts, how, worker.take_socket()))
 
     async def recover_hung(self, worker: LivingWorker) -> None:
-        """A worker hangs: it leaves the queue group, and is stopped while what it had not started is requeued."""
+        """Stops a hanging worker, requeues what it had not started, ends its connection, and resumes it. Tries until
+        that has worked, or the worker is dead or does not hang any more."""
         await self._last_resort.subscribe_if_last(STANDBY_SUBSCRIBE_LIMIT)
         while True:
             with self._guard("taking over a hanging worker"):
@@ -221,13 +222,13 @@ class Recovery:
             await asyncio.sleep(STOP_RETRY)
 
     async def _recover_stopped(self, worker: LivingWorker) -> bool:
-        """False when it could not be stopped."""
+        """Returns False when the worker could not be stopped in time."""
         if worker.dead or not worker.hangs:
             return True
         one = Remains(worker.ledger, Fact.OWNER_STOPPED)
         stopped = processes.stop(worker.pidfd, worker.pid, STOP_LIMIT)
         if stopped is processes.StopResult.ALREADY_STOPPED:
-            # another process stopped it, and may resume it at any moment, also in the middle of a takeover
+            # another process has stopped it, and may resume it at any moment, also in the middle of a takeover
             _log.error("%s was stopped from outside: SIGKILL", one)
             worker.kill()
             return True
@@ -251,14 +252,14 @@ class Recovery:
         return True
 
     async def recover_previous_start(self) -> None:
-        """Processes of earlier starts are dead."""
+        """Recovers what dead processes of earlier starts left."""
         found = self.previous_start.collect()
         await self.recover(*(one for one in found if not one.reading_begun or one in self.retired))
         if not self.previous_start:
             self._copies.clear()
 
     def tick(self, now_ns: int) -> None:
-        """Handles retired ledgers and orphans. Call it at every tick."""
+        """Settles retired ledgers, and starts the recoveries that are due for earlier starts. Call it at every tick."""
         self.retired.tick(now_ns)
         for orphan in self.previous_start.check_orphans(now_ns):
             self._background.spawn(self.recover_hung(orphan))
@@ -271,7 +272,7 @@ class Recovery:
         return self.retired.empty and not self.previous_start
 
     def shorten_waits(self) -> None:
-        """The host stops: waits less long for servers that do not end a dead worker's connection."""
+        """Waits less long from now on for servers that do not end a dead worker's connection: the host stops."""
         self._dead_limit = DEAD_DRAIN_LIMIT_STOPPING
         soon = asyncio.get_running_loop().time() + DEAD_DRAIN_LIMIT_STOPPING
         for limit in self._limits:
@@ -279,5 +280,5 @@ class Recovery:
                 limit.reschedule(soon)
 
     def prune(self) -> None:
-        """Forgets ledgers whose files are gone. Call it about once a second."""
+        """Unmaps ledgers whose files are gone. Call it about once a second."""
         self._ledgers.prune()

@@ -1,4 +1,4 @@
-"""What is left of a process that cannot answer: its ledger, its connection, and the facts about it."""
+"""What a process that cannot answer leaves to recovery: its ledger, its connection, and the facts about it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Remains:
     how: str = "it was killed"
     sock: socket.socket | None = None
     copied: AbstractSet[bytes] = frozenset()
-    """Reply subjects of which a newer ledger has a copy: an earlier recovery died before it revoked the original."""
+    """Reply subjects of requests that a newer ledger has too: a supervisor died before it revoked the original."""
     places: set[int] = field(default_factory=set)
-    """Where in the file the frames of entries lie: they are not taken again from the receive buffer."""
+    """File offsets of the frames of entries. Those in the receive buffer are not requeued from there again."""
     reading_begun: bool = False
-    """Whether its connection is being read, or has been: that happens once."""
+    """Whether the reading of its connection has begun. It is read once."""
     settled: bool = False
-    """Whether the procedure is through, so that the ledger may be removed when its last answer has left."""
+    """Whether the procedure has ended. The ledger may be removed when its last answer has left."""
     answered: int = 0
     requeued: int = 0
-    """What became of its requests."""
+    """How many of its requests were answered, and how many requeued."""
 
     def __str__(self) -> str:
         whose = "an earlier start's " if Fact.SUPERVISOR_GONE in self.facts else ""
@@ -41,17 +41,17 @@ class Remains:
 
     @property
     def stopped(self) -> bool:
-        """Whether the process goes on afterwards."""
+        """Whether the process is only stopped, and goes on afterwards."""
         return Fact.OWNER_STOPPED in self.facts
 
 
 def order(ledger: Ledger) -> tuple[int, int]:
-    """Older ledgers before newer ones, and supervisors' ledgers, into which requests are copied, after all others."""
+    """Sort key: older ledgers first; supervisors' ledgers, into which requests are copied, after all others."""
     return ledger.slot, ledger.serial
 
 
 class Copies:
-    """Where requests of earlier starts wait, by their reply subjects: in the newest ledger (`order`) that has them.
+    """The newest ledger (`order`) in which each request of earlier starts waits, by its reply subject.
 
     A supervisor that was killed between copying a request and revoking the original leaves both; the copy counts.
     """
@@ -60,14 +60,14 @@ class Copies:
         self._newest: dict[bytes, tuple[int, int]] = {}
 
     def add(self, ledger: Ledger) -> None:
-        """Takes the reply subjects of requests that wait in a ledger, or were copied from there."""
+        """Adds the reply subjects of a ledger's requests that wait there, also of those that are revoked or claimed."""
         place = order(ledger)
         waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
         for reply in {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}:
             self._newest[reply] = max(place, self._newest.get(reply, place))
 
     def in_later_ledgers(self, ledger: Ledger) -> frozenset[bytes]:
-        """The reply subjects that have a copy in a newer ledger than this."""
+        """Returns the reply subjects that a newer ledger than this one has."""
         here = order(ledger)
         return frozenset(reply for reply, place in self._newest.items() if place > here)
 

@@ -1,4 +1,4 @@
-"""Retired ledgers: of dead processes, kept until their last request is settled and its answer has left."""
+"""Keeps the ledgers of dead processes until their last request is settled and its answer has left."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _NOT_CONFIRMED = FailureReason.WORKER_DIED.text("and its server does not say whe
 
 
 class RetiredLedgers:
-    """Answers what waits in them past its deadline, and removes those that are settled."""
+    """The ledgers of dead processes that are not removed yet, by serial."""
 
     def __init__(self, directory: Path, standby: Standby, guard: FaultGuard) -> None:
         self._directory, self._standby, self._guard = directory, standby, guard
         self._remains: dict[int, Remains] = {}
 
     def add(self, remains: Remains) -> None:
-        """Takes a dead process's ledger, as soon as its recovery begins: that may wait long for a server."""
+        """Takes a dead process's ledger. Call it when its recovery begins, since that may wait long for a server."""
         self._remains[remains.ledger.serial] = remains
 
     def __contains__(self, remains: Remains) -> bool:
         return self._remains.get(remains.ledger.serial) is remains
 
     def tick(self, now_ns: int) -> None:
-        """Answers what waits past its deadline, and removes ledgers that are settled."""
+        """Answers what is past its deadline, and removes ledgers that are settled."""
         for one in list(self._remains.values()):
             with self._guard("settling a dead process's ledger"):
                 self._settle(one, now_ns)
@@ -45,7 +45,7 @@ class RetiredLedgers:
             text = _NOT_CONFIRMED if entry.state is State.SENT else _NOT_STARTED
             self._standby.answer_for(ledger, entry, Failed(text), stands_still=True)
         if not one.settled or self._standby.transport.out.unsent:
-            return  # the answers for its requests must have left before the file may be removed
+            return  # the file is removed only when the kernel has the answers for its requests
         for index in ledger.settled_entries():
             ledger.free_entry(index)
         if not ledger.in_use():
@@ -54,7 +54,7 @@ class RetiredLedgers:
             del self._remains[ledger.serial]
 
     def reject_waiting(self, text: str) -> None:
-        """The host stops: answers with `text` what is not started."""
+        """Answers with `text` all that is not settled: the host stops."""
         for one in self._remains.values():
             for entry in overdue(one.ledger, FAR_FUTURE_NS):
                 self._standby.answer_for(one.ledger, entry, Failed(text), stands_still=True)
