@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from ajhost.cli import exit_status  # which needs nothing that may be missing
+from ajhost.cli import exit_status  # imports only the standard library, so it is never missing
 
 
 def main() -> None:
-    """Runs a command. Where the package is installed for tests alone, says what a command needs beside it."""
+    """Runs a command. If the package is installed without a command's dependencies, says how to install them."""
     try:
         from ajhost.cli.main import main as run
     except ModuleNotFoundError as error:

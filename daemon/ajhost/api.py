@@ -55,15 +55,15 @@ else:  # a library of the application's own must not be shadowed by the host's v
 class TerminateTask(Exception):
     """Raised by a handler: no further attempt makes sense. Its text becomes the task's last error.
 
-    For what will fail every time (an unknown customer, a malformed payload). Whatever may pass later is an ordinary
+    For errors of every attempt (an unknown customer, a malformed payload). An error that may pass is any other
     exception.
     """
 
 
 class InvalidPayload(TerminateTask, ValueError):
-    """The payload is not what the handler takes. It will not be at the next try either, so it ends the task.
+    """The payload does not fit the handler. It will not at the next attempt either, so it ends the task.
 
-    A handler of its own rules may raise it too. Its text becomes the task's last error after `invalid payload: `.
+    A handler may also raise it for rules of its own. Its text becomes the task's last error after `invalid payload: `.
     """
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class Worker:
     generation: int
     """How often settings and code were loaded, this time included."""
     pid: int
-    """Its process."""
+    """Its process id."""
 
 
 class Task(Generic[_State]):
@@ -90,7 +90,7 @@ class Task(Generic[_State]):
     def __init__(
         self, record: TaskRecord, deadline_mono: float, payload: bytes | None = None, state: Any = None
     ) -> None:
-        """`deadline_mono` is on `time.monotonic()`; `payload` stands in for the record's own (an unwrapped one)."""
+        """`deadline_mono` is on `time.monotonic()`; `payload`, if unwrapped, replaces that of the record."""
         self._state = state
         self._record = record
         self._ends = deadline_mono
@@ -109,12 +109,12 @@ class Task(Generic[_State]):
 
     @property
     def queue(self) -> str:
-        """The work queue that it came through, empty if unknown."""
+        """The name of its work queue, empty if unknown."""
         return self._record.queue
 
     @property
     def payload(self) -> bytes:
-        """What the producer attached, as bytes; empty if nothing. Need not be JSON: see `json`."""
+        """The producer's payload as bytes, empty without one. It need not be JSON: see `json`."""
         return self._payload
 
     @property
@@ -126,8 +126,8 @@ class Task(Generic[_State]):
     def json(self) -> Any:
         """The payload decoded from JSON; integers are exact, whatever their size.
 
-        `ajc tasks add` stores its argument as a JSON text, so that JSON given to it comes out here as a `str`: a
-        handler with a typed payload takes it for what it holds.
+        `ajc tasks add` stores its argument as a JSON text, so JSON that is given to it comes out here as a `str`. A
+        handler with a typed payload gets the JSON in it.
 
         :raises InvalidPayload: the payload is empty or not JSON. Not caught, it ends the task.
         """
@@ -157,8 +157,8 @@ class Task(Generic[_State]):
     def deadline(self) -> datetime:
         """The moment by which this attempt must end, aware, in UTC, on this machine's clock.
 
-        The same moment that `remaining` counts to, and the earlier of the router's limit and the route's `timeout`.
-        Prefer `remaining`, which a clock that is set anew does not disturb.
+        It is the earlier of the router's limit and the route's `timeout`, and the moment that `remaining` counts to.
+        Prefer `remaining`, which does not change when the clock is set.
         """
         if self._ends_at is None:
             self._ends_at = datetime.now(UTC) + timedelta(seconds=self._ends - time.monotonic())
@@ -177,8 +177,8 @@ class Task(Generic[_State]):
     def dependency_results(self) -> dict[str, Any]:
         """The results of those tasks, if this one asked for them: id to `{"payload": ..., "completed": "<time>"}`.
 
-        The payload is whatever JSON was stored; of a task that was served by a remote handler, as here, it is a
-        text: the result in base64.
+        The payload is the JSON that was stored. For a task of a remote handler, as here, it is a text: the result in
+        base64.
         """
         return self._record.dependency_results
 

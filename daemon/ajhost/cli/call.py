@@ -201,7 +201,7 @@ def _check_usage(route: str | None, subject: str | None, count: int | None, rate
 
 
 def _encode(seed: bytes | None, **fields: Any) -> bytes:
-    """The task, signed if there is a seed."""
+    """Returns the task's JSON, signed if there is a seed."""
     from ajhost.protocol.signature import sign
     from ajhost.protocol.task_record import encode_task, read_task
 
@@ -250,7 +250,7 @@ def _payload(argument: str | None) -> bytes:
 
 
 def _settings(config: Path, is_default: bool) -> Settings | None:
-    """The settings; None if the default file was not named by `-c` and cannot be read: the defaults serve then."""
+    """Returns the settings; None if no `-c` names a file and the default one cannot be read: defaults apply then."""
     from ajhost.settings.configuration_files import setting_variables
 
     if is_default and not os.access(config, os.R_OK) and not setting_variables(os.environ):

@@ -36,7 +36,7 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of a request. `text`: that of AJ-Error or AJ-Terminate, or why there was no answer."""
+    """The outcome of a request. `text`: that of AJ-Error or AJ-Terminate, or why there was no answer."""
 
     id: str
     outcome: str
@@ -46,16 +46,16 @@ class Answer:
 
     @property
     def status(self) -> int:
-        """The exit status of a command that asked for this alone."""
+        """Returns the exit status of a command that sent only this request."""
         return STATUS.get(self.outcome, exit_status.NO_ANSWER)
 
     @property
     def reason(self) -> str:
-        """The stable word with which an error text begins, if it is an answer's."""
+        """Returns the stable word at the beginning of an answer's error text; empty for none."""
         return self.text.partition(":")[0] if self.outcome in (ERROR, TERMINATE) else ""
 
     def as_object(self) -> dict[str, object]:
-        """As `--json` prints it; a body that is no UTF-8 is `body_base64`."""
+        """Returns the answer as `--json` prints it; a body that is no UTF-8 is `body_base64`."""
         found: dict[str, object] = {"id": self.id, "outcome": self.outcome, "seconds": round(self.seconds, 6)}
         if self.outcome != COMPLETE:
             return found | {"text": self.text}
@@ -66,7 +66,7 @@ class Answer:
 
 
 async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:
-    """Connects and asks once; on a terminal it shows what it waits for."""
+    """Connects and sends one request. On a terminal it shows the subject and the time left meanwhile."""
     from ajhost.adapters.nats.connection import addresses
     from ajhost.adapters.nats.requester import ConnectFailed, Requester
 
@@ -110,7 +110,7 @@ async def ask_over(
 
 @contextlib.asynccontextmanager
 async def _shown(text: str, seconds: float) -> AsyncIterator[None]:
-    """On a terminal, shows what is waited for and the seconds left, until the block ends."""
+    """Shows a text and the seconds left on standard error, if that is a terminal, until the block ends."""
     if not sys.stderr.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""The settings of a command, or what is wrong with their file."""
+"""Loads the settings of a command, or ends it with the problems of their file."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Sett
 
 
 def hint_at_settings_here(config: Path) -> str:
-    """A line that names ./ajhost.toml, if that exists, and `config` is the default and does not; else empty."""
+    """Returns a hint at ./ajhost.toml if it exists and `config` is the default file, which does not; else no text."""
     here = Path("ajhost.toml")
-    # os.path says False where this user may not look; Path.exists raises PermissionError
+    # os.path returns False for a directory that this user may not enter; Path.exists raises PermissionError
     if config != DEFAULT_FILE or os.path.exists(config) or not os.path.isfile(here):
         return ""
     none_runs = "" if find_settings(Path.cwd()) else "no `ajhost dev` runs in this directory, and "

@@ -1,8 +1,8 @@
 """The host of `ajhost dev --debug`: one process on the terminal, one task at a time, no deadlines.
 
 `python -m ajhost.cli.debug_host -c FILE`. Handlers are bound, run and answered as in a worker, but on the main thread's
-loop, so that `breakpoint()` has the terminal and no time limit. There is no supervisor: when this process dies, the
-task that it runs gets no answer.
+loop, so that `breakpoint()` has the terminal and no time limit. There is no supervisor: if this process dies, the task
+that it runs gets no answer.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def _handlers(targets: Sequence[str], routes: Sequence[str]) -> dict[str, str]:
         if not colon or not module or not function:
             raise click.UsageError(f"{target!r} names no handler: module:function, or route=module:function")
         route = named if equals else given.pop(0) if given else function.rpartition(".")[2]
-        try:  # no file that is saved could mend these
+        try:  # no change of a file could mend these
             parse.route(route)
             parse.target(rest)
         except InvalidValue as error:

@@ -1,4 +1,4 @@
-"""The NATS context that `ajhost dev --context NAME` keeps while it runs: `ajc` and `nats` find its server by it."""
+"""The NATS context that `ajhost dev --context NAME` keeps while it runs, by which `ajc` and `nats` find its server."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from ajhost.settings.nats_context import context_file
 
 _MADE_BY = "ajhost dev, process "
-"""How the description of a context begins that a session has written; its pid follows."""
+"""The beginning of a session's description of its context; the session's pid follows."""
 
 
 class ContextInUse(Exception):
-    """The context is somebody's already. The text says whose, and what to do."""
+    """The context exists already and is not a dead session's. The text says whose it is, and what to do."""
 
 
 @contextlib.contextmanager
 def nats_context(name: str, url: str) -> Iterator[Path]:
-    """Writes the context; removes it at the end. One that a killed session has left is replaced.
+    """Writes the context, and removes it at the end. Replaces one that a killed session has left.
 
-    :raises ContextInUse: there is one that no session has written, or whose session runs.
+    :raises ContextInUse: a context of this name exists that no session has written, or whose session runs.
     """
     file = context_file(name, os.environ)
     _check_free(file)
@@ -52,7 +52,7 @@ def _check_free(file: Path) -> None:
 
 
 def _owner(file: Path) -> int | None:
-    """The process that wrote the context, if a session did."""
+    """Returns the pid of the session that wrote the context; None for any other writer."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         said = str(json.loads(file.read_text()).get("description"))
         if said.startswith(_MADE_BY):

@@ -1,4 +1,4 @@
-"""The directory of a host of `ajhost dev`, in a place where other commands of the same user find it."""
+"""The directory of a host of `ajhost dev`, where other commands of the same user find the host."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def make_place(project: Path) -> Path:
 
 
 def settings_of(place: Path) -> Path:
-    """The settings file in a host's directory."""
+    """Returns the settings file in a host's directory."""
     return place / _SETTINGS
 
 
 def find_settings(directory: Path) -> Path | None:
-    """The settings file of the running host whose project contains `directory`; of several, the innermost project's."""
+    """Returns the settings file of the running host whose project has `directory`; of several, the innermost one's."""
     found: list[tuple[int, Path]] = []
     with contextlib.suppress(OSError):
         for place in _base().iterdir():
@@ -50,7 +50,7 @@ def find_settings(directory: Path) -> Path | None:
 
 
 def _base() -> Path:
-    # a short path, since a socket's has at most 107 bytes; a tmpfs where there is one
+    # a short path, since that of a socket has at most 107 bytes (unix(7)); a tmpfs if there is one
     shared = Path("/dev/shm")
     directory = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     return directory / f"ajhost-dev-{os.geteuid()}"

@@ -33,17 +33,17 @@ from ajhost.settings.toml_writer import development_sections, toml_text
 DRAIN = 0.3
 """Seconds that running tasks have after Ctrl-C, so that the session ends within one second."""
 STOP_PATIENCE = 0.4
-"""Seconds that the host has after that, before it is killed."""
+"""Seconds after that until the session kills the host."""
 _RELOAD_PATIENCE = 600.0
 _LONG_IMPORT = 2.0
-"""Seconds of an import after which a further change of a file breaks it off."""
+"""Seconds of an import after which a further change of a file aborts it."""
 _RESULT_SHOWN = 100
 _LOOK = 0.1
 
 
 @dataclass
 class DevSession:
-    """What `ajhost dev` was asked for. `handlers`: route to `module:function`, where `config` is None."""
+    """One run of `ajhost dev`, by its options. `handlers`: route to `module:function`, if `config` is None."""
 
     project: Path
     config: Path | None
@@ -55,15 +55,15 @@ class DevSession:
     debug: bool
     _stop: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    """A file of the project has changed."""
+    """Set when a file of the project has changed."""
     _place: Path = field(init=False)
     """The host's directory, with its settings."""
     _url: str = field(init=False)
     _paths: list[Path] = field(init=False)
-    """What stands in front of the host's `sys.path`."""
+    """The entries in front of the host's `sys.path`."""
 
     async def run(self) -> int:
-        """Serves until SIGINT or SIGTERM. :raises BadConfiguration: what it should serve is wrong."""
+        """Serves until SIGINT or SIGTERM. :raises BadConfiguration: the settings named by `-c` are wrong."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
@@ -140,7 +140,7 @@ class DevSession:
             await asyncio.gather(watching, return_exceptions=True)
 
     def _try_settings(self) -> bool:
-        """Writes the host's settings anew; prints what is wrong with them. Returns whether they are good."""
+        """Writes the host's settings anew, or prints their problems. Returns whether they are good."""
         try:
             self._write_settings()
         except BadConfiguration as error:
@@ -166,14 +166,14 @@ class DevSession:
                 [sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))]
             ),
             stdin=None if self.debug else asyncio.subprocess.DEVNULL,
-            # a debugger reads the terminal, so its process must be in the foreground group
+            # a debugger reads the terminal, so its process must be in the terminal's foreground process group
             start_new_session=not self.debug,
         )
 
     async def _attend(self, host: asyncio.subprocess.Process) -> bool:
         """Reloads the host at each change of a file, until the session or the host ends.
 
-        A host with `--debug` is ended instead, and the caller starts another.
+        Ends a host with `--debug` instead, and the caller starts another one.
 
         :returns: whether the host ended by itself.
         """
@@ -255,10 +255,10 @@ class DevSession:
     ) -> None:
         """Returns when the host has decided, or the session is to stop.
 
-        A change of a file that comes after `long` (monotonic time), while the host still imports, aborts the template
-        that imports. The host then rejects the reload, with the stack of the import.
+        If a file changes after `long` (monotonic time) while the host still imports, aborts the template that imports.
+        The host then rejects the reload, with the stack of the import.
         """
-        # after a stop nobody awaits the task, and asyncio would report its exception
+        # after a stop no caller awaits the task, and asyncio would report its exception
         asking.add_done_callback(lambda task: task.cancelled() or task.exception())
         is_aborted = False
         while not asking.done() and not self._stop.is_set():
@@ -274,7 +274,7 @@ class DevSession:
 
 
 async def _end(host: asyncio.subprocess.Process) -> None:
-    """Ends the host: SIGTERM, a second SIGTERM that hurries it, then SIGKILL for it and its workers."""
+    """Ends the host: SIGTERM, a second SIGTERM to hurry it, then SIGKILL for it and its workers."""
     for patience in (DRAIN, STOP_PATIENCE):
         if host.returncode is not None:
             return
@@ -300,7 +300,7 @@ def _title(pid: int) -> str:
 def is_source(path: Path, watched: Sequence[Path]) -> bool:
     """Whether a changed file is Python or TOML of the project, not of an environment, a cache or an editor.
 
-    The project itself may lie in a hidden directory: what counts is the way from a `watched` one.
+    Only the path below a `watched` directory counts, since the project itself may be in a hidden directory.
     """
     for place in watched:
         if path.is_relative_to(place):

@@ -50,7 +50,7 @@ def drain(config: Path, wait: bool, timeout: float | None, as_json: bool) -> int
 
 
 def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
-    """Looks until the host is drained, or until `end` (monotonic seconds; 0: once)."""
+    """Reads the status until the host is drained, or until `end` (monotonic seconds; 0: once), and prints it."""
     read, shown = reader(config), ""
     while True:
         report = read()
@@ -68,7 +68,7 @@ def _follow(config: Path, end: float | None, *, as_json: bool) -> int:
 
 
 def tell(report: StatusReport, *, as_json: bool) -> None:
-    """Prints how far a drain is, or that there is none."""
+    """Prints the progress of a drain, or that the host does not drain."""
     if as_json:
         body = report.as_object()
         echo(to_json({name: body[name] for name in ("draining", "drained", "left", "serving", "slots")}))

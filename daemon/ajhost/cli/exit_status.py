@@ -1,4 +1,4 @@
-"""The exit statuses of all commands: they are a contract. Each command's --help says which of them it has."""
+"""The exit statuses of all commands, on which scripts rely. Each command's --help says which of them it has."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import signal
 
 OK = 0
 NO = 1
-"""It was refused, is not so, or was not done."""
+"""The host refused the request or did not do it, or the answer to a question is no."""
 USAGE = 2
-"""Wrong words."""
+"""The arguments or options of the command are wrong."""
 TERMINATED = 2
 """`ajhost call` alone: the task ended by AJ-Terminate."""
 NO_HOST = 3

@@ -1,4 +1,4 @@
-"""`ajhost call --count`: many requests, at a rate or one after the other, and what is said of their answers."""
+"""`ajhost call --count`: sends many requests, at a rate or one after the other, and sums up their answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ajhost.settings.values import NatsSettings
 
 @dataclass(slots=True)
 class LoadTest:
-    """Many requests, `rate` a second, or one after the other without one.
+    """Many requests, `rate` a second, or one after the other without a rate.
 
-    `make` makes the next one. The time of an answer counts from when its request was due: a host that is too slow for
-    the rate shows.
+    `make` makes the next one. The time of an answer counts from when its request was due, so that a host which is too
+    slow for the rate can be seen.
     """
 
     make: Callable[[], Request]
@@ -32,10 +32,10 @@ class LoadTest:
     rate: float | None
     answers: list[Answer] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
-    """When it was connected; before that, when it was made."""
+    """When the connection was made; before that, when this object was."""
 
     async def run(self, nats: NatsSettings, heard: Callable[[Answer], None]) -> str | None:
-        """Asks `count` times, and tells of each answer. Returns why not, if there is no server."""
+        """Sends `count` requests, and passes each answer to `heard`. Returns a text if no server can be reached."""
         from ajhost.adapters.nats.connection import addresses
         from ajhost.adapters.nats.requester import ConnectFailed, Requester
 
@@ -61,7 +61,7 @@ class LoadTest:
         return None
 
     def summary(self) -> dict[str, Any]:
-        """Counts by outcome and by the reasons of errors, the rate of answers, quantiles of their times in seconds."""
+        """Returns counts by outcome and by error reason, the rate of answers, and quantiles of their times (s)."""
         seconds = time.monotonic() - self.begun
         answered = sorted(answer.seconds for answer in self.answers if answer.outcome in STATUS)
         reasons = Counter(answer.reason for answer in self.answers if answer.reason)
@@ -79,7 +79,7 @@ class LoadTest:
         }
 
     def summary_text(self) -> str:
-        """`summary` for people."""
+        """Returns the `summary` as text for people."""
         figures = self.summary()
         rate = f"{figures['per_second']:.4g} answers per second"
         lines = [f"{len(self.answers)} requests in {figures['seconds']:.2f} s, {rate}"]
@@ -94,7 +94,7 @@ class LoadTest:
 
     @property
     def status(self) -> int:
-        """0: all completed; 3: none was answered; 1: else."""
+        """Returns the exit status: 0 if all completed, 3 if none was answered, else 1."""
         if self.answers and all(answer.outcome == COMPLETE for answer in self.answers):
             return exit_status.OK
         answered = any(answer.outcome in STATUS for answer in self.answers)
@@ -107,7 +107,7 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 @contextlib.contextmanager
 def progress(count: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, if that is a terminal; call it for each answer."""
+    """Shows a bar on standard error, if that is a terminal. Yields a function to call for each answer."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

@@ -1,6 +1,6 @@
-"""The program `ajhost`: its commands.
+"""The program `ajhost` and its commands.
 
-A command's module is imported when that command is asked for, and what it needs to run when it runs.
+Only the module of the command that runs is imported, and the modules for its work when it does that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COMMANDS = (
     "new", "dev", "run", "check", "routes", "call", "status", "top", "tasks", "attempts", "stacks", "reload",
     "recycle", "cancel", "drain", "resume",
 )  # fmt: skip
-"""Each is a module of this package, and a function of that name in it."""
+"""Each is the name of a module of this package, and of the command in it."""
 
 _EPILOG = """\b
 Examples:
@@ -41,10 +41,10 @@ Each command has a --help of its own. The configuration: ajhost.toml(5).
 
 
 class _Program(click.Group):
-    """Imports no command but the one that is asked for."""
+    """The group of all commands. It imports only the command that runs."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name; `self.commands` has the names alone."""
+        """Imports and returns the command of that name; `self.commands` has only names."""
         if cmd_name not in self.commands:
             return None
         module = importlib.import_module(f"ajhost.cli.{cmd_name}")

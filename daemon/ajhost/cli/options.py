@@ -1,4 +1,4 @@
-"""Options that several commands have: which host is meant, a time, JSON in place of text."""
+"""Options of several commands: the settings file, by which a host is found, a time, JSON in place of text."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ config_option = _config(callback=_absolute_or_found)
 
 Default: the settings of the `ajhost dev` host that serves the current directory, if one runs, else DEFAULT_FILE."""
 own_config_option = _config(callback=_absolute)
-"""As `config_option`, for commands that read a file and ask no running host: the default is always DEFAULT_FILE."""
+"""As `config_option`, for commands that read a file and need no running host: the default is always DEFAULT_FILE."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def is_named() -> bool:
-    """Whether somebody named the settings of the present command: by `-c`, not by default."""
+    """Whether the user named the settings of the present command with `-c`."""
     source = click.get_current_context().get_parameter_source("config")
     return source is not ParameterSource.DEFAULT
 

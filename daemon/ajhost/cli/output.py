@@ -1,4 +1,4 @@
-"""Output of the commands: text, JSON and tables on stdout, errors on stderr, and a closed or full stdout."""
+"""Writes the output of commands: text, JSON and tables to stdout, errors to stderr. Handles a closed or full stdout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ajhost.protocol.safe_text import clean, printable
 
 
 class CommandFailed(click.ClickException):
-    """Ends a command with `exit_code`; the message is for stderr."""
+    """An error that ends a command with `exit_code`; the message goes to stderr."""
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Prints the message."""
@@ -31,7 +31,7 @@ class OutputFailed(CommandFailed):
 
 
 class ReaderGone(OutputFailed):
-    """Whoever read stdout, a pipe, has closed it: nothing is said of that."""
+    """The reader of stdout, a pipe, has closed it, which is no error of the command."""
 
     exit_code = exit_status.BROKEN_PIPE
 
@@ -68,25 +68,25 @@ def echo_error(text: str) -> None:
 
 
 def show_progress(text: str) -> None:
-    """Replaces the line that stderr, a terminal, shows meanwhile; an empty text takes it away."""
+    """Replaces the progress line on stderr, a terminal; an empty text removes it."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """JSON without characters that a terminal obeys: control, format and bidirectional characters are escaped."""
+    """Returns JSON with control, format and bidirectional characters escaped, which a terminal would obey."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def moment(at: float) -> str:
-    """A time (seconds since 1970) as people read it: this machine's, to the second."""
+    """Returns a time (seconds since 1970) as this machine's local time, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def columns(rows: Sequence[Sequence[object]]) -> str:
-    """A table in aligned columns; columns of integers are right-aligned. The first row is the head."""
+    """Returns a table in aligned columns, those of integers to the right. The first row is the head."""
     texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     numeric = [all(isinstance(cell, int) for cell in column) for column in zip(*rows[1:], strict=True)]

@@ -53,7 +53,7 @@ def run(config: Path, user: str | None) -> int:
     from ajhost.settings.configuration_files import setting_variables
     from ajhost.settings.load import load
 
-    for name in setting_variables(environ):  # which may be secrets, and are not for handlers
+    for name in setting_variables(environ):  # they may be secrets, which handlers must not see
         del os.environ[name]
 
     warning = run_as_user.AS_ROOT if run_as_user.is_root() and user is None else None

@@ -1,4 +1,4 @@
-"""Who imports the handlers when root starts a host or a check outside of its unit: the user that is named."""
+"""Gives up root for the user that settings or `--user` name, when root starts a host or a check outside of its unit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AS_ROOT = (
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """`groups`: None for those of the user database."""
+    """A user to become. `groups`: None for those of the user database."""
 
     name: str
     uid: int
@@ -38,11 +38,11 @@ def is_root() -> bool:
 
 
 def assume(named: str | None, config: Path) -> str | None:
-    """As root, becomes the user of `--user`, or of `runtime.user`; who that is, None if nobody is named.
+    """As root, becomes the user of `--user`, else of `runtime.user`. Returns that name, or None without one.
 
-    Another user than root is who they are, and `runtime.user` is nothing to them.
+    For any other user than root it does nothing, whatever `runtime.user` is.
 
-    :raises click.UsageError: for `--user` of another than root.
+    :raises click.UsageError: `--user` was given, and this process is not root's.
     """
     if not is_root():
         if named is not None:
@@ -64,10 +64,10 @@ def assume(named: str | None, config: Path) -> str | None:
 
 
 def become(user: str, where: str, config: Path) -> None:
-    """Gives up root for `user`, a name or UID[:GID], with the groups and the HOME of theirs, as a service manager does.
+    """Gives up root for `user`, a name or UID[:GID], with that user's groups and HOME, as a service manager does.
 
-    The runtime directory is made for them first, if it is missing. `where`: what names the user, for an error. Exits
-    when there is no such user, or the kernel refuses. Returns at once for root itself.
+    First makes the runtime directory for the user, if it is missing. `where`: the key or option that names the user,
+    for an error. Exits if there is no such user, or the kernel refuses. Returns at once for root itself.
     """
     identity = _identity(user, where)
     if identity.uid == 0:
@@ -110,7 +110,7 @@ def _identity(user: str, where: str) -> _Identity:
 
 
 def _make_runtime_directory(config: Path, identity: _Identity) -> None:
-    """/run is root's: the user could not make it. One that is there is left as it is, whoever owns it."""
+    """Makes the runtime directory, which the user could not make in root's /run. Leaves an existing one as it is."""
     from ajhost.settings.errors import InvalidValue
     from ajhost.settings.runtime_table import runtime_directory as find
 

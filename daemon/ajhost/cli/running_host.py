@@ -1,4 +1,4 @@
-"""The running host that a command is about: where it is, whether it is the one that is meant, and what it is asked."""
+"""Finds the running host that a command is for, checks that it has the named settings, and sends it requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ajhost.core.timings import CONTROL_ANSWER_LIMIT
 
 
 class NoHost(CommandFailed):
-    """No host runs, or it cannot be asked. The text says why, for people."""
+    """No host runs, or this user cannot reach it. The text says why, for people."""
 
     exit_code = exit_status.NO_HOST
 
 
 def runtime_directory(config: Path) -> Path:
-    """The runtime directory that the configuration names, even if the configuration has errors elsewhere.
+    """Returns the runtime directory that the configuration names, even if it has errors elsewhere.
 
     :raises BadConfiguration: the file cannot be read, or its `[runtime]` table is wrong.
     """
@@ -39,9 +39,9 @@ def runtime_directory(config: Path) -> Path:
 
 @contextlib.contextmanager
 def asking(directory: Path) -> Iterator[None]:
-    """What is asked of the host in `directory` inside of this.
+    """Turns the errors of requests to the host in `directory`, which are sent in its block, into `NoHost`.
 
-    :raises NoHost: none runs, or it cannot be asked.
+    :raises NoHost: no host runs, or this user cannot reach it.
     """
     from ajhost.roles.status_reader import NotRunning
 
@@ -76,10 +76,10 @@ def ask_host(
 ) -> int:
     """Sends a request to the running host's control socket, and prints its answer.
 
-    :param limit: how long it may take (s), and `late` what is printed after that.
+    :param limit: seconds until the answer must be there; `late`: the text that is printed after that.
     :param quiet: prints nothing if the host has done it.
     :returns: the exit status: 0 done, 1 refused or no answer in time.
-    :raises NoHost: none runs.
+    :raises NoHost: no host runs, or this user cannot reach it.
     """
     directory = runtime_directory(config)
     from ajhost.roles.control_client import control

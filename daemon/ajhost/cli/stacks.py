@@ -1,4 +1,4 @@
-"""`ajhost stacks`: asks the host what its workers are doing."""
+"""`ajhost stacks`: asks the host for the stacks of its running tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost status`: how the host stands."""
+"""`ajhost status`: shows the state of the host."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def status(config: Path, as_json: bool) -> int:
 
 
 def print_once(report: StatusReport, *, as_json: bool = False) -> int:
-    """Prints a status; the exit status."""
+    """Prints a status. Returns the exit status."""
     echo(to_json(report.as_object()) if as_json else "\n\n".join(_text(report)))
     return exit_status.OK if report.complete else exit_status.NO
 
 
 def reader(config: Path) -> Callable[[], StatusReport]:
-    """What reads the host of some settings, in any thread; it raises NoHost."""
+    """Returns a function that reads the status of these settings' host, in any thread, and that raises NoHost."""
     directory, named = runtime_directory(config), is_named()
     from ajhost.roles.control_client import view
     from ajhost.roles.status_reader import read_status as read
@@ -62,13 +62,13 @@ def reader(config: Path) -> Callable[[], StatusReport]:
 
 
 def head(report: StatusReport) -> list[str]:
-    """What there is to say of the whole host: of its settings, its supervisor, its slots, and the last death."""
+    """Returns the lines on the whole host: its settings, its supervisor, its slots, its drain, and the last death."""
     supervisor = report.supervisor
     lines = []
     if supervisor.version:
         settings = supervisor.settings or "of the environment"
         lines.append(f"ajhost {supervisor.version}, settings {settings}, up {duration(supervisor.uptime_s)}")
-    # a supervisor that was ready has a connection, and its ledger tells of it
+    # a supervisor that was ready has a connection, whose status is in its ledger
     unconnected = "its ledger file is gone: restart the host" if supervisor.ready else "not connected yet"
     lines.append(
         f"supervisor pid {supervisor.pid}, generation {supervisor.generation}, "

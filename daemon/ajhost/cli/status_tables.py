@@ -1,4 +1,4 @@
-"""The tables of a host: what `ajhost status` and `ajhost tasks` print, and `ajhost top` shows live."""
+"""The tables of a host, which `ajhost status` and `ajhost tasks` print and `ajhost top` shows live."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def _plain(row: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. `cell`: what it shows of a row. All that follows `printed` is for `ajhost top`.
+    """A column of a table. `cell` returns the text or number of a row. All fields after `printed` are for `ajhost top`.
 
-    `key`: what rows are sorted by, numbers from the largest; None: `cell`. `rank`: where not all columns have room, the
-    one of the highest rank is left out first. `free`: a text that may be cut; `name`: in its middle, as names often
+    `key`: the sort key of rows, numbers from the largest; None: `cell`. `rank`: if not all columns have room, the one
+    of the highest rank is left out first. `free`: a text that may be cut; `name`: cut it in its middle, as names often
     begin alike. `printed`, `live`: whether `ajhost status` has the column, and `ajhost top`.
     """
 
@@ -46,7 +46,7 @@ class RunningTask:
 
     @property
     def deadline(self) -> float:
-        """Seconds since 1970."""
+        """The deadline in seconds since 1970."""
         return parse(self.task.deadline) / SECOND
 
     @property
@@ -56,34 +56,34 @@ class RunningTask:
 
 
 def running_tasks(report: StatusReport) -> list[RunningTask]:
-    """The tasks that run, in the order of the status."""
+    """Returns the running tasks in the order of the status."""
     return [RunningTask(worker, task) for worker in report.workers for task in worker.tasks]
 
 
 def oldest_first(report: StatusReport) -> list[RunningTask]:
-    """The tasks that run, the oldest first."""
+    """Returns the running tasks, the oldest first."""
     return sorted(running_tasks(report), key=lambda found: -found.task.running_s)
 
 
 def printed(table: Sequence[Column], rows: Iterable[Any]) -> str:
-    """The table as text."""
+    """Returns the table as text."""
     shown = [column for column in table if column.printed]
     cells = [[column.cell(row) for column in shown] for row in rows]
     return columns([[column.title for column in shown], *cells])
 
 
 def size(count: int) -> str:
-    """Bytes as `25 MiB`."""
+    """Returns bytes as `25 MiB`."""
     return f"{count / (1 << 20):.0f} MiB"
 
 
 def rate(per_second: float) -> str:
-    """A rate with three digits, or all of them."""
+    """Returns a rate with three digits, or with all digits of a larger one, without a fraction."""
     return f"{per_second:.3g}" if per_second < 999.5 else f"{per_second:.0f}"
 
 
 def latency(seconds: float | None) -> str:
-    """Seconds as `12 ms` or `1.5 s`, `-` for None."""
+    """Returns seconds as `12 ms` or `1.5 s`, and `-` for None."""
     if seconds is None:
         return "-"
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"

@@ -1,7 +1,7 @@
 """Finds the systemd unit that runs a settings file, and runs root's `ajhost check` in that unit's sandbox as its user.
 
-A check as root outside of the sandbox would read what the service cannot: files of root alone, code below /home, the
-files in root's HOME.
+A check as root outside of the sandbox could read files that the service cannot: files for root alone, code below /home,
+the files in root's HOME.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ajhost.cli.output import echo_error
 from ajhost.settings.values import DEFAULT_FILE
 
 _BOOTED = Path("/run/systemd/system")
-"""It exists only where systemd is the init system (sd_booted(3)). Transient units lie in it."""
+"""The directory of transient units, which exists only if systemd is the init system (sd_booted(3))."""
 IN_UNIT = "_AJHOST_CHECK_IN_UNIT"
-"""Environment variable that tells a check that it runs in the sandbox."""
+"""The environment variable by which a check knows that it runs in the sandbox."""
 _NOT_TAKEN = re.compile(
     r"(Exec\w*|Type|Restart\w*|WatchdogSec|NotifyAccess|RuntimeDirectory\w*|FileDescriptorStoreMax|Timeout\w*|"
     r"Standard\w*|SyslogIdentifier|KillMode|OOMPolicy|RemainAfterExit|GuessMainPID|PIDFile|BusName|Sockets)"
@@ -55,7 +55,7 @@ _EXPECTED: dict[str, tuple[Callable[[str], bool], str]] = {
         "4096, without which the connections of a host that crashed are lost, and with them what waited in them",
     ),
 }
-"""Of a unit's properties, which values a host can do all with that it promises, and what to write otherwise."""
+"""For each property of a unit: which values let a host do all that it promises, and the value to write instead."""
 
 
 _SET_UP = {
@@ -71,7 +71,7 @@ _SET_UP = {
     239: "CacheDirectory= cannot be made",
     243: "a credential of LoadCredential= cannot be read",
 }
-"""What most likely is wrong, by the status of systemd's own set-up (systemd.exec(5), "Process Exit Codes")."""
+"""The likely cause by the exit status of systemd's own set-up (systemd.exec(5), "Process Exit Codes")."""
 _NO_REASON = re.compile(
     r"Main process exited|Failed with result|^Start|^Failed to start|Deactivated|^Finished|Consumed"
 )
@@ -79,7 +79,7 @@ _NO_REASON = re.compile(
 
 
 def unit_of(config: Path) -> str | None:
-    """The name of the unit whose ExecStart= has `-c config`; None if there is none, or systemd does not run."""
+    """Returns the name of the unit whose ExecStart= has `-c config`; None without one, or if systemd does not run."""
     if not _BOOTED.is_dir():
         return None
     unit = "ajhost.service" if config == DEFAULT_FILE else f"ajhost@{config.stem}.service"
@@ -88,7 +88,7 @@ def unit_of(config: Path) -> str | None:
 
 
 def warnings_of(unit: str) -> list[str]:
-    """What the unit, drop-ins included, takes from a host that starts and serves all the same."""
+    """Returns a warning for each property of the unit, drop-ins included, with which the host lacks a feature."""
     shown = _systemctl("show", "--property", ",".join(_EXPECTED), unit)
     found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     return [
@@ -99,14 +99,14 @@ def warnings_of(unit: str) -> list[str]:
 
 
 def user_of(unit: str) -> str:
-    """User= of the unit; empty for root."""
+    """Returns User= of the unit; empty for root."""
     return _systemctl("show", "--property=User", "--value", unit).strip()
 
 
 def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
     """Runs `ajhost check ARGUMENTS` in a transient unit with the sandbox of `unit`, drop-ins included.
 
-    Prints its output, and before it what `warnings_of` the unit says. :returns: its exit status.
+    Prints `warnings_of` and `problems_of` the unit, then the output of the check. :returns: 0, or 78 for a problem.
     """
     name, _, instance = unit.removesuffix(".service").partition("@")
     for warning in warnings_of(unit):
@@ -141,7 +141,7 @@ def check_in_sandbox(unit: str, arguments: Sequence[str]) -> int:
 
 
 def problems_of(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """What lets no start of a unit with these lines succeed, though the check, whose unit is without them, does."""
+    """Yields each problem that lets every start with these lines fail, but not the check, whose unit lacks them."""
     values: dict[str, list[str]] = {}
     for option, value in lines:
         values.setdefault(option, []).append(value)
@@ -164,7 +164,7 @@ def problems_of(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def _service_lines(cat: str, instance: str) -> list[tuple[str, str]]:
-    """Option and value of each `[Service]` line of `systemctl cat`, with the instance's name."""
+    """Returns option and value of each `[Service]` line of `systemctl cat`, with the instance's name filled in."""
     lines: list[tuple[str, str]] = []
     section = ""
     for line in re.sub(r"\\\n", " ", cat).splitlines():
@@ -173,17 +173,17 @@ def _service_lines(cat: str, instance: str) -> list[tuple[str, str]]:
             section = text
         elif section == "[Service]" and "=" in text and text[0] not in "#;":
             option, value = map(str.strip, text.replace("%i", instance).replace("%I", instance).split("=", 1))
-            if not value:  # an empty value takes back the lines before it
+            if not value:  # an empty value resets the option (systemd.syntax(7))
                 lines = [line for line in lines if line[0] != option]
             lines.append((option, value))
     return lines
 
 
 def _unit_text(found: Sequence[tuple[str, str]], command: str, out: Path, err: Path) -> str:
-    """The transient unit: the lines of the service without those of `_NOT_TAKEN`."""
+    """Returns the transient unit: the lines of the service without those of `_NOT_TAKEN`."""
     lines = [f"{option}={value}" for option, value in found if not _NOT_TAKEN.fullmatch(option)]
     if any(option == "RuntimeDirectory" and value for option, value in found):
-        # the directory is there only while the service runs: with "-" systemd ignores a missing path
+        # the directory exists only while the service runs: with "-" systemd ignores a missing path
         lines = [re.sub(r"(?<=[= ])%t/", "-%t/", line) for line in lines]
     lines += [
         "Type=oneshot",
@@ -191,7 +191,7 @@ def _unit_text(found: Sequence[tuple[str, str]], command: str, out: Path, err: P
         f"ExecStart={command}",
         f"StandardOutput=truncate:{out}",
         f"StandardError=truncate:{err}",
-        "IPAddressAllow=localhost",  # where the check's own server is; NATS may be elsewhere
+        "IPAddressAllow=localhost",  # for the check's own server; the unit may allow only the address of NATS
     ]
     return "\n".join(["[Service]", *lines]) + "\n"
 

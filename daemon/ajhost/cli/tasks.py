@@ -1,4 +1,4 @@
-"""`ajhost tasks`: what the host runs."""
+"""`ajhost tasks`: lists the tasks that the host runs."""
 
 from __future__ import annotations
 

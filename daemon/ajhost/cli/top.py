@@ -1,4 +1,4 @@
-"""`ajhost top`: the command, its keys, and the thread that reads the host. `top_view.py` has what is shown."""
+"""`ajhost top`: the command, its keys, and the thread that reads the host. `top_view.py` makes the lines to show."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _STYLE = Style.from_dict(
         "keys": "reverse",
     }
 )
-"""Colours of the terminal's own palette, which fits its background."""
+"""Colours of the terminal's own palette, which fit its background."""
 _ESCAPE_WAIT = 0.1
-"""Seconds after which an Escape is the key, and not the beginning of another one."""
+"""Seconds after which an Escape is that key, and not the beginning of another key's sequence."""
 
 
 @click.command(epilog=_EPILOG)
@@ -83,7 +83,7 @@ def top(config: Path, interval: float) -> int:
 
 
 class Screen:
-    """The host on a terminal until somebody ends it. A thread calls `read` every `interval` seconds."""
+    """The host's status on a terminal. A thread calls `read` every `interval` seconds."""
 
     def __init__(self, read: Callable[[], StatusReport], first: StatusReport, interval: float) -> None:
         self._read = read
@@ -100,7 +100,7 @@ class Screen:
         self._app.ttimeoutlen = _ESCAPE_WAIT
 
     def run(self) -> None:
-        """Returns when somebody ends it, by a key or a signal, or the terminal goes away."""
+        """Shows the status until the user ends it by a key or a signal, or the terminal closes."""
         threading.Thread(target=self._look, daemon=True).start()
         with contextlib.suppress(EOFError):
             self._app.run(pre_run=self._on_signals)
@@ -117,7 +117,7 @@ class Screen:
             self._app.exit()
 
     def _look(self) -> None:
-        pause = threading.Event()  # a sleep that nobody ends; the thread dies with the process
+        pause = threading.Event()  # never set: the thread ends with the process
         try:
             while not pause.wait(self._interval):
                 try:

@@ -1,4 +1,4 @@
-"""What `ajhost top` shows: the tables of a status, sorted, filtered, cut to a size. No terminal is driven here."""
+"""Makes the lines of `ajhost top`: the tables of a status, sorted, filtered, cut to a size. Writes to no terminal."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Fragment = tuple[str, str]
 """A style and a text."""
 Line = list[Fragment]
 _LEAST_HEAD = 3
-"""Lines about the whole host that there are on the lowest screens; else they have a quarter of it at most."""
+"""Lines about the whole host on the lowest screens; on others they take a quarter of the screen at most."""
 _NARROWEST = 16
-"""Cells that a column of free text keeps before others are left out."""
+"""Cells that a column of free text keeps; other columns are left out before it gets fewer."""
 _KEYS = "q quit  Tab table  Enter alone  < > sort  r reverse  / filter  p pause  ? keys"
 _HELP = """\
 Tab, 1 2 3       another table: its rows move, its keys count
@@ -38,7 +38,7 @@ Rates and quantiles are of the last minute."""
 
 @dataclass(slots=True)
 class Table:
-    """A table and how its rows are shown. `by` is an index into `columns`; `first` the first row in sight."""
+    """A table, its order, its filter and its scrolling. `by`: index of the sort column; `first`: first visible row."""
 
     name: str
     columns: Sequence[Column]
@@ -49,7 +49,7 @@ class Table:
     in_sight: int = 0
 
     def rows(self, every: Sequence[Any]) -> list[tuple[Any, list[str]]]:
-        """The rows that the filter wants with their texts, in order. Equal ones stay in the order of the status."""
+        """Returns the rows that pass the filter, with their texts, sorted. Equal rows keep the order of the status."""
         wanted = self.wanted.lower()
         found = [(row, [printable(str(column.cell(row))) for column in self.columns]) for row in every]
         if wanted:
@@ -60,15 +60,15 @@ class Table:
         return sorted(found, key=lambda each: key(each[0]), reverse=largest_first != self.reverse)
 
     def sort_by(self, step: int) -> None:
-        """Takes the column `step` further on."""
+        """Sorts by the column `step` places to the right of the present one."""
         self.by, self.reverse = (self.by + step) % len(self.columns), False
 
     def scroll(self, by: int) -> None:
-        """Moves the rows; `draw` keeps it within what there is."""
+        """Moves the rows by `by`; `draw` limits the move to the existing rows."""
         self.first = max(self.first + by, 0)
 
     def draw(self, every: Sequence[Any], width: int, height: int, focused: bool) -> Iterator[Line]:
-        """The table in so many lines: its title, the columns' titles, rows."""
+        """Yields the lines of the table: its title, the columns' titles, and as many rows as fit."""
         rows = self.rows(every)
         self.in_sight = max(height - 2, 1)
         self.first = max(min(self.first, len(rows) - self.in_sight), 0)
@@ -114,7 +114,7 @@ class Table:
 
 
 def fit(text: str, width: int, *, right: bool = False, middle: bool = False) -> str:
-    """The text in exactly so many cells of a terminal; `~` stands where it was cut: at its end, or in the `middle`."""
+    """Returns the text in exactly `width` cells of a terminal; `~` marks a cut, at its end or in the `middle`."""
     cells = get_cwidth(text)
     if cells > width:
         end = ""
@@ -128,7 +128,7 @@ def fit(text: str, width: int, *, right: bool = False, middle: bool = False) -> 
 
 
 def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """How many cells each column has; 0: it is left out."""
+    """Returns how many cells each column has; 0: the column is left out."""
     needed = [
         max(get_cwidth(column.title), *(get_cwidth(text) for text in texts))
         for column, texts in zip(columns, zip(*rows, strict=True), strict=True)
@@ -152,7 +152,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
 
 @dataclass(slots=True)
 class View:
-    """All that is on the screen but for its size. `problem`: why the last look failed, since `lost_at` (monotonic)."""
+    """The content of the screen. `problem`: why reading the host has failed since `lost_at` (monotonic seconds)."""
 
     report: StatusReport | None = None
     problem: str = ""
@@ -173,20 +173,20 @@ class View:
 
     @property
     def focused(self) -> Table:
-        """The table that keys are for."""
+        """The table that the keys act on."""
         return self.tables[self.focus]
 
     def show(self, report: StatusReport) -> None:
-        """The host was read."""
+        """Takes a new status of the host."""
         self.report, self.problem = report, ""
 
     def lose(self, problem: str) -> None:
-        """The host could not be read: what was read before stays in sight."""
+        """Takes note that the host could not be read. The last status stays on the screen."""
         self.lost_at = self.lost_at if self.problem else time.monotonic()
         self.problem = problem
 
     def lines(self, width: int, height: int) -> list[Line]:
-        """The screen: exactly `height` lines of at most `width` cells."""
+        """Returns the screen: exactly `height` lines of at most `width` cells."""
         lines = list(self._head(width))
         if self.report is not None:
             del lines[max(_LEAST_HEAD, height // 4) :]  # the rest is for the tables
@@ -226,7 +226,7 @@ class View:
                 yield from drawn[:lines]
 
     def _heights(self, every: Sequence[Sequence[Any]], height: int) -> list[int]:
-        """How many lines each table has: what it needs, or a third; what is left goes to the focused one first."""
+        """Returns each table's lines: as many as it needs, up to a third. The focused table gets the rest first."""
         needed = [len(rows) + 2 if rows else 2 for rows in every]
         given = [min(need, height // 3) for need in needed]
         for index in sorted(range(3), key=lambda index: index != self.focus):

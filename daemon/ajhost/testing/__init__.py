@@ -1,4 +1,4 @@
-"""Handlers in tests: a task by hand, a handler run as a worker runs it, a whole host in a pytest fixture.
+"""Tests of handlers: makes a task by hand, runs a handler as a worker does, starts a whole host in a pytest fixture.
 
     from ajhost.testing import make_task, run, run_sync
 

@@ -1,4 +1,4 @@
-"""A real host for tests: `ajhost run` as a process, on a nats-server, called as a router calls it."""
+"""Runs a real host for tests: `ajhost run` as a process, on a nats-server, with requests as a router sends them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class TestHost:
         env: Mapping[str, str] | None = None,
     ) -> None:
         shared = Path("/dev/shm")
-        # a tmpfs where there is one, and short: sockets have 107 bytes for their path
+        # a tmpfs if there is one, with a short path: that of a socket has at most 107 bytes (unix(7))
         self._directory = Path(
             tempfile.mkdtemp(prefix="ajhost-test-", dir=shared if os.access(shared, os.W_OK) else None)
         )
@@ -83,7 +83,7 @@ class TestHost:
         self.file.chmod(0o600)
 
     def start(self) -> None:
-        """Starts it, and returns when it serves. :raises HostFailed: with its log."""
+        """Starts the host, and returns when it serves. :raises HostFailed: with the host's log."""
         address = str(self._directory / "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications, self._log.open("wb") as log:
             notifications.bind(address)
@@ -108,7 +108,7 @@ class TestHost:
 
     @property
     def log(self) -> str:
-        """What it and its handlers have logged and printed so far."""
+        """All that the host and its handlers have logged and printed so far."""
         return self._log.read_text(errors="replace")
 
     def call(
@@ -127,7 +127,7 @@ class TestHost:
         :param route: what the router asks for; by default the configured route that serves the type.
         :raises HostFailed: no answer, with the host's log.
         """
-        with ThreadPoolExecutor(1) as pool:  # the caller may have a loop that runs
+        with ThreadPoolExecutor(1) as pool:  # the caller's thread may have a running loop
             call = self._call(type, payload_bytes(payload), timeout, tries, max_tries, route)
             return pool.submit(asyncio.run, call).result()
 
@@ -156,7 +156,7 @@ class TestHost:
         return Outcome(reply.body, None, False, took)
 
     def stop(self) -> None:
-        """Lets it finish what it holds, and removes what it left."""
+        """Stops the host after it has finished what it holds, and removes its directory."""
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             process.terminate()
@@ -169,7 +169,7 @@ class TestHost:
 
 
 def _own_path() -> list[str]:
-    """The directories of `sys.path` that are the project's: where its tests find its modules."""
+    """Returns the directories of `sys.path` that belong to the project and not to a library."""
     libraries = [sys.prefix, sys.base_prefix, *(sysconfig.get_path(name) for name in ("stdlib", "purelib"))]
     found = []
     for entry in ("", *sys.path):

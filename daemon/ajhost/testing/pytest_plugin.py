@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class StartHost:
-    """What the fixture `ajhost_host` is."""
+    """The type of the fixture `ajhost_host`: a function that starts hosts."""
 
     def __init__(self, server: str, started: ExitStack) -> None:
-        """Called by the fixture alone."""
+        """Only the fixture calls this."""
         self._server, self._started = server, started
 
     def __call__(
@@ -33,7 +33,7 @@ class StartHost:
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> TestHost:
-        """Starts a host and returns it when it serves; the test's end stops it.
+        """Starts a host and returns it when it serves. The fixture stops it at the end of the test.
 
         :param target: `module:function`, which serves every type of task; or `routes`, as in `[handlers]`.
         :param settings: more settings by section, like `{"workers": {"count": 2}}`.
@@ -61,7 +61,7 @@ def ajhost_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.start()
     except NatsServerFailed as error:
         problem = str(error)
-    if problem:  # not while it is handled: it would be shown as well
+    if problem:  # outside of the `except`, since pytest would also show the handled exception
         pytest.fail(problem, pytrace=False)
     try:
         yield server.url

@@ -26,35 +26,35 @@ from ajhost.roles.worker.routes import Route
 from ajhost.testing.tasks import make_task
 
 _MAX_PAYLOAD = 1 << 20
-"""Of a nats-server as it comes."""
+"""The default `max_payload` of a nats-server, in bytes."""
 _KILL_GRACE = 1.0
 _THREADS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the router would store of an attempt."""
+    """The outcome of an attempt, as the router would store it."""
 
     result: bytes | None
     """The result; None if the attempt failed."""
     error: str | None
     """The last error, as the router gets it: one line, cut to its limit. None if the attempt completed."""
     terminated: bool
-    """No further try follows (AJ-Terminate)."""
+    """Whether no further try follows (AJ-Terminate)."""
     seconds: float
-    """How long it took."""
+    """How long the attempt took."""
     log: tuple[logging.LogRecord, ...] = field(default=(), repr=False)
-    """What was logged for this task, by the handler and about it, from INFO up."""
+    """The log records of this task, by the handler and about it, from INFO up."""
 
     def json(self) -> Any:
-        """The result decoded from JSON. :raises AssertionError: there is none, with the error instead."""
+        """Returns the result decoded from JSON. :raises AssertionError: there is none; its text has the error."""
         if self.result is None:
             raise AssertionError(f"there is no result: {self.error}")
         return exact_json.loads(self.result)
 
     @property
     def text(self) -> str:
-        """The result as text. :raises AssertionError: there is none, with the error instead."""
+        """The result as text. :raises AssertionError: there is none; its text has the error."""
         if self.result is None:
             raise AssertionError(f"there is no result: {self.error}")
         return self.result.decode()
@@ -71,16 +71,16 @@ async def run(
     state: Any = None,
     middleware: Sequence[Callable[[Any, Any], Any]] = (),
 ) -> Outcome:
-    """One attempt at a task by `handler`.
+    """Runs one attempt at a task by `handler`.
 
-    It returns when the outcome is decided and the handler's code has ended, at most a second past its deadline for what
-    swallows its cancellation. A thread that goes on cannot be waited for.
+    Returns when the outcome is decided and the handler's code has ended; for code that swallows its cancellation, at
+    most a second past the deadline. It does not wait for a thread that runs on.
 
     :param handler: the function, or `module:function` as in the settings.
     :param payload: a task of `make_task`, or the payload of one: bytes, `str` as UTF-8, anything else as JSON.
     :param deadline: seconds until the router stops waiting; `timeout`: the route's own, as in the settings.
-    :param state: what `task.state` is.
-    :param middleware: around the handler, the outermost first.
+    :param state: the value of `task.state`.
+    :param middleware: the middleware around the handler, the outermost first.
     :raises ajhost.roles.handlers.NoHandler: this is no handler, or its signature cannot be bound.
     """
     name, function = _find(handler)
@@ -104,12 +104,12 @@ async def run(
 
 @contextlib.asynccontextmanager
 async def lifespan(function: Callable[..., Any] | str) -> AsyncIterator[Any]:
-    """Enters a lifespan as a worker does, and yields what it yields: `run(handler, payload, state=...)`.
+    """Enters a lifespan as a worker does, and yields its state, for `run(handler, payload, state=...)`.
 
         async with lifespan("shop.app:lifespan") as state:
             outcome = await run(send, {"to": "ada@example.net"}, state=state)
 
-    :raises ajhost.roles.binding.Unfit: it is none.
+    :raises ajhost.roles.binding.Unfit: the function is no lifespan.
     """
     name, found = _find(function)
     worker = Worker(slot=0, generation=1, pid=os.getpid())
@@ -118,12 +118,12 @@ async def lifespan(function: Callable[..., Any] | str) -> AsyncIterator[Any]:
 
 
 def run_sync(handler: Callable[..., Any] | str, payload: object = None, **options: Any) -> Outcome:
-    """As `run`, for tests that are no coroutines."""
+    """Runs one attempt as `run` does, for tests that are no coroutines."""
     return asyncio.run(run(handler, payload, **options))
 
 
 class _Try(Attempt, ExecutorEvents):
-    """An attempt whose answer goes to a test. `ended` is set when its code has ended, or will not."""
+    """An attempt whose answer goes to a test. `ended` is set when the code has ended, or is stuck."""
 
     __slots__ = ("decided", "ended")
 
@@ -133,7 +133,7 @@ class _Try(Attempt, ExecutorEvents):
         self.ended = asyncio.Event()
 
     def answer(self, outcome: outcome.Outcome) -> Phase:
-        """The one answer."""
+        """Takes the attempt's one answer."""
         self.decided.set_result(outcome)
         return super().answer(outcome)
 
@@ -146,7 +146,7 @@ class _Try(Attempt, ExecutorEvents):
 
 
 async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
-    """Runs one task by the worker's executor; returns when its code has ended, or will not."""
+    """Runs one task with the worker's executor. Returns its outcome when the code has ended, or is stuck."""
     now = time.monotonic()
     ends = now + task.remaining()
     if handler.timeout is not None:
@@ -168,10 +168,10 @@ async def execute(handler: LoadedHandler, task: Task[Any]) -> outcome.Outcome:
 
 
 async def _close(work: asyncio.Task[Any]) -> None:
-    """Ends code that swallows its cancellation: the loop would wait for it at its own end, and so would the test."""
+    """Ends code that swallows its cancellation: the loop would wait for it at its end, and with it the test."""
     code = work.get_coro()
     if inspect.iscoroutine(code):
-        with contextlib.suppress(RuntimeError):  # it ignores that as well
+        with contextlib.suppress(RuntimeError):  # the code ignores GeneratorExit as well
             code.close()
             work.cancel()  # wakes the task, which finds its code closed
             await asyncio.wait({work})
@@ -179,9 +179,9 @@ async def _close(work: asyncio.Task[Any]) -> None:
 
 
 def as_stored(said: outcome.Outcome, task_size: int) -> tuple[bytes | None, str | None, bool]:
-    """Result, error, and whether no try follows, as a router reads them of the reply.
+    """Returns result, error, and whether no try follows, as a router reads them from the reply.
 
-    Results that are too large, and long texts, are what they become on the way.
+    So a result that is too large is an error, and a long text is cut.
     """
     command = encode_reply(b"reply", said, _MAX_PAYLOAD, task_size)
     if command.startswith(b"PUB"):
@@ -205,7 +205,7 @@ def _find(handler: Callable[..., Any] | str) -> tuple[str, Any]:
 
 @contextlib.contextmanager
 def _logged(task_id: str) -> Iterator[list[logging.LogRecord]]:
-    """The records of one task, of the level INFO or above."""
+    """Collects the log records of one task, from INFO up, until the block ends."""
     records: list[logging.LogRecord] = []
 
     class Collector(logging.Handler):

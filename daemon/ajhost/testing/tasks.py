@@ -1,4 +1,4 @@
-"""Tasks by hand, read by the code that reads a router's."""
+"""Makes tasks by hand, which the code for a router's requests then reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ajhost.protocol.task_record import encode_task, new_id, read_task
 from ajhost.roles.json_encoding import encode
 
 DEFAULT_TIMEOUT = 60.0
-"""Seconds of a task without a deadline: what `[workers] default_timeout` is by default."""
+"""Seconds of a task without a deadline: the default of `[workers] default_timeout`."""
 
 
 def make_task(
@@ -32,12 +32,12 @@ def make_task(
     dependency_results: Mapping[str, Any] | None = None,
     state: Any = None,
 ) -> Task[Any]:
-    """A task as its handler would see it.
+    """Returns a task as its handler would see it.
 
     :param payload: bytes as they are, `str` as UTF-8, None for none; anything else as JSON, models included.
     :param deadline: seconds from now, or the moment (aware); 60 s without one.
     :param dependency_results: id to the result's payload (JSON), or to `{"payload": ..., "completed": ...}`.
-    :param state: what `task.state` is: what a lifespan would have yielded.
+    :param state: the value of `task.state`, which a lifespan would have yielded.
     :raises ValueError: no router sends such a task.
     """
     now_ns = time.time_ns()
@@ -62,7 +62,7 @@ def make_task(
 
 
 def payload_bytes(payload: object) -> bytes:
-    """What a producer would attach: bytes as they are, `str` as UTF-8, None as nothing, anything else as JSON."""
+    """Returns a payload's bytes: bytes as they are, `str` as UTF-8, None as nothing, anything else as JSON."""
     if payload is None:
         return b""
     if isinstance(payload, str):
