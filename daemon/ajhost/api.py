@@ -124,7 +124,7 @@ class Task(Generic[_State]):
         return state
 
     def json(self) -> Any:
-        """The payload decoded from JSON; integers are exact, whatever their size.
+        """Returns the payload decoded from JSON; integers are exact, whatever their size.
 
         `ajc tasks add` stores its argument as a JSON text, so JSON that is given to it comes out here as a `str`. A
         handler with a typed payload gets the JSON in it.
@@ -150,7 +150,7 @@ class Task(Generic[_State]):
 
     @property
     def created(self) -> datetime:
-        """When the task was made, aware, in UTC. Raises ValueError if the producer wrote something else."""
+        """When the task was created, aware, in UTC. Raises ValueError if the producer wrote no time."""
         return to_datetime(self._record.created_ns)
 
     @property
@@ -165,7 +165,7 @@ class Task(Generic[_State]):
         return self._ends_at
 
     def remaining(self) -> float:
-        """Seconds until this attempt must end, never negative."""
+        """Returns the seconds until this attempt must end, never negative."""
         return max(self._ends - time.monotonic(), 0.0)
 
     @property

@@ -54,7 +54,7 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
                 every = recent_attempts(directory)
         except FileNotFoundError:
             raise NoHost(f"no ajhost has run on {directory}") from None
-        except PermissionError:  # a member of the host's group
+        except PermissionError:  # a member of the host's group, whom the view socket serves
             every = view_attempts(directory)
     wanted = {"id": task, "type": task_type, "reason": reason and reason.removesuffix(":")}
     found = [a for a in every if all(value in (None, a[name]) for name, value in wanted.items())]

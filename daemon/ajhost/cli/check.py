@@ -1,4 +1,4 @@
-"""`ajhost check`: tells every problem that a start would meet, and serves nothing."""
+"""`ajhost check`: reports every problem that a start would meet, and serves nothing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
         echo_error(f"{settings.origin}: warning: {run_as_user.AS_ROOT}")
     for path in ignored_files(config) if settings.has_file else ():
         echo_error(f"{path}: warning: it is not read: the names of drop-ins end in .toml")
-    # a unit makes its runtime directory at the start, and takes it away at the end
+    # systemd makes a unit's runtime directory at its start, and removes it at its end
     found = _rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None)
     tried = asyncio.run(_try_servers(settings)) if connect else None
     problems = [*found.problems, *(tried.problems if tried else ())]
@@ -96,7 +96,7 @@ def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
 
     try:
         return asyncio.run(rehearse(settings, runtime=runtime))
-    except OSError as error:  # not even an event loop could be made
+    except OSError as error:  # the event loop itself could not be made
         return Rehearsal((), (), (f"cannot rehearse: {os_error_texts.described(error)}",))
 
 

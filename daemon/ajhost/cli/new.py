@@ -126,7 +126,7 @@ def new(directory: Path) -> int:
     DIR is made if need be. No file that is there is touched.
     """
     name = directory.absolute().resolve().name
-    # os.path says False where this user may not look; Path.exists raises PermissionError
+    # os.path returns False for a directory that this user may not enter; Path.exists raises PermissionError
     if os.path.exists(directory) and not os.path.isdir(directory):
         raise click.UsageError(f"{directory} is no directory")
     files = {

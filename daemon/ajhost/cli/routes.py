@@ -1,4 +1,4 @@
-"""`ajhost routes`: tells which handler serves which task, and what payload it takes."""
+"""`ajhost routes`: shows which handler serves which task, and which payload it takes."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def _service_lines(cat: str, instance: str) -> list[tuple[str, str]]:
             section = text
         elif section == "[Service]" and "=" in text and text[0] not in "#;":
             option, value = map(str.strip, text.replace("%i", instance).replace("%I", instance).split("=", 1))
-            if not value:  # an empty value resets the option (systemd.syntax(7))
+            if not value:  # an empty value clears the list (systemd.unit(5))
                 lines = [line for line in lines if line[0] != option]
             lines.append((option, value))
     return lines

@@ -30,7 +30,7 @@ class RingError(ValueError):
 
 
 Record = tuple[int, bytes]
-"""Its number, which counts the records of one ring, and what was appended."""
+"""A record's number within its ring, and the bytes that were appended."""
 
 
 class AttemptRing:
@@ -76,7 +76,7 @@ def _check(buffer: memoryview, words: memoryview) -> int:
 
 
 def read(buffer: memoryview) -> list[Record]:
-    """The records of a ring, oldest first; those that are being written at this moment are left out.
+    """Returns the records of a ring, oldest first, without one that is being written at this moment.
 
     :raises RingError: the buffer holds something else.
     """

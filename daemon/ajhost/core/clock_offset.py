@@ -53,7 +53,7 @@ class Skew:
         self.least = _UNKNOWN
         """The least skew of the window. `observe` learns nothing from one that is not less, before `until`."""
         self.until = 0.0
-        """When the window is over."""
+        """The end of the window (monotonic seconds)."""
 
     def observe(self, skew: float, now_mono: float) -> bool:
         """Takes the skew (s) of a request that has a `tried` and was received at `now_mono` (s).

@@ -371,7 +371,7 @@ class ConnectionMachine:
         self._target = None
         if self.connected:
             if self._moving or self._leaving or not (move or self._barred):
-                return []  # the next connection is to a new server anyway
+                return []  # the next connection takes a server of the new list anyway
             self._moving = True
             return [Move(Reason.RECONFIGURED)]
         if self.state in PAUSING:

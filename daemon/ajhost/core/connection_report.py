@@ -63,7 +63,7 @@ def _state(status: ConnectionStatus) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`12 s`, `3 min 20 s`, `5 h 2 min`, `12 d 3 h`."""
+    """Returns a duration like `12 s`, `3 min 20 s`, `5 h 2 min` or `12 d 3 h`."""
     whole = int(seconds)
     for large, small, name, smaller in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
         if whole >= large:

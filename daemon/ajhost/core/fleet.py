@@ -175,7 +175,7 @@ class IllegalTransition(AssertionError):
 
 @dataclass(slots=True)
 class Member:
-    """What the fleet knows of a worker process."""
+    """A worker process, as the fleet knows it."""
 
     serial: int
     slot: int

@@ -23,7 +23,7 @@ class Fact(Flag):
     QUEUE_GONE = auto()
     #: The owner's supervisor is dead. It may have revoked a request and died before its answer left.
     SUPERVISOR_GONE = auto()
-    #: The server to which the owner sent replies may have ended before it read them.
+    #: It is not known whether the server has read the replies that the owner sent.
     SERVER_UNKNOWN = auto()
 
 

@@ -42,7 +42,7 @@ class Violation:
     subject: str
 
     def grant(self) -> str:
-        """What an operator has to grant."""
+        """Returns the words for what an operator has to grant."""
         subject = self.subject
         if not subject:
             return (

@@ -22,7 +22,7 @@ class StacksGate:
         self._words = words
 
     def take(self, key: str, now_ns: int) -> bool:
-        """Whether to log stacks now; if so, takes the next minute for this process. `key`: a route, or a slot."""
+        """Whether to log stacks now; if so, no process logs them for `key`, a route or a slot, for a minute."""
         word = crc32(key.encode()) % WORDS
         if 0 <= now_ns - self._words[word] < _REPEAT_NS and self._words[word]:
             return False

@@ -41,7 +41,7 @@ class Timeline:
     def add(self, kind: EventKind, text: str) -> None:
         """Adds an event; of a text only the first line is kept."""
         event = self._last[kind] = TimelineEvent(self._clock(), kind, text.partition("\n")[0])
-        if kind is not EventKind.REPLACED:  # with a small `max_tasks` they would push out all others
+        if kind is not EventKind.REPLACED:  # with a small `max_tasks` they would displace all other events
             self._events.append(event)
 
     def last(self, kind: EventKind) -> tuple[str, float]:

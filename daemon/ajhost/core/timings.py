@@ -31,7 +31,7 @@ HEARTBEAT_MISSED = 0.12
 HEARTBEAT_STALE = 0.35
 """A worker whose heartbeat is older than this hangs: it missed three."""
 HEARTBEAT_STALE_LONGEST = 2.0
-"""A false alarm doubles the limit for that worker, up to this."""
+"""The limit doubles, up to this, for a worker that was taken for hanging and was not."""
 STARVED = 0.1
 """A worker that had no CPU for this long, since it missed a heartbeat, is on a machine short of CPUs. Only the rest of
 that time counts then, and it hangs after `HEARTBEAT_STALE_LONGEST` of it."""
@@ -150,7 +150,7 @@ POLL_INTERVAL = 0.05
 POLL_INTERVAL_LAST = 0.01
 """The same while only the last answers are waited for."""
 STATUS_INTERVAL = 1.0
-"""The supervisor tells systemd its status this often."""
+"""The supervisor sends systemd its status this often."""
 
 # -- Deadlines of tasks ------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ ANSWER_MARGIN = 0.2
 PULL_MARGIN = 0.005
 """A worker does not start a queued request with less time left than this: its owner answers it at the deadline."""
 DEADLINE_SWEEP = 0.02
-"""A worker looks for passed deadlines at most this often."""
+"""A worker checks for passed deadlines at most this often."""
 TIMER_RESOLUTION = 0.001
 """The event loop's timers are exact to this."""
 VERDICT_LIMIT = 0.05
@@ -238,7 +238,7 @@ RESOLVE_LIMIT = 2.0
 CONNECT_LIMIT = 3.0
 """Opening a socket, the server's INFO and the TLS handshake may take this long together."""
 DISCOVERED_CONNECT_LIMIT = 1.5
-"""The same for a server that only another server told of."""
+"""The same for a server that is not configured but was named by another server."""
 LOGIN_LIMIT = 3.0
 """Credentials and subscriptions may take this long."""
 ATTEMPT_LIMIT = 4.0

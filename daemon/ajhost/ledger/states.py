@@ -54,7 +54,7 @@ class Writer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One event: the states in which it may happen, the state after it, who writes, and when it happens."""
+    """One event: the states in which it may happen, the state after it, the writer, and when it happens."""
 
     event: str
     sources: frozenset[State]

@@ -52,7 +52,7 @@ class StartHost:
 
 @pytest.fixture(scope="session")
 def ajhost_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a nats-server with JetStream, one for all tests of the session."""
+    """Starts a nats-server with JetStream, one for all tests of the session, and yields its address."""
     from ajhost.adapters.nats.server_process import EmbeddedNatsServer, NatsServerFailed
 
     server = EmbeddedNatsServer(tmp_path_factory.mktemp("nats"), jetstream=True)
