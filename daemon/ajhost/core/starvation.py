@@ -1,8 +1,8 @@
 """How long a process wanted a CPU and had none. It tells a hanging worker from one on a machine without free CPUs.
 
 A thread that is runnable and does not run waits for a CPU: other threads have all of them, or the CPU quota of its
-control group is used up. The kernel adds that time to the thread's run delay, but only when the thread runs
-again. Until then it shows as a runnable thread whose run time stands still.
+control group is used up. The kernel adds that time to the thread's run delay, but only when the thread runs again.
+Until then the thread is runnable and its run time does not grow.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The last resort: the supervisor is subscribed itself while no worker is."""
+"""Subscribes the supervisor itself while no worker is subscribed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ajhost.roles.supervisor.standby import Standby
 
 
 class LastResort:
-    """The standby's subscription: as the fleet needs it, and from `stopping` on as `Shutdown` says."""
+    """The standby's subscription: as the fleet needs it, and once `stopping` is set as `Shutdown` says."""
 
     def __init__(self, standby: Standby, fleet: Fleet) -> None:
         self._standby, self._fleet = standby, fleet
         self.stopping = False
         self.subscriptions = 0
-        """How often the standby was subscribed."""
+        """How often the standby has subscribed."""
         self._subscribing: asyncio.Task[None] | None = None
-        """While it is subscribed; the task ends when the server knows."""
+        """Not None while it is subscribed. The task ends when the server has confirmed that."""
         self._lock = asyncio.Lock()
 
     @property
@@ -38,14 +38,14 @@ class LastResort:
             background.spawn(self.subscribe() if needed else self.unsubscribe())
 
     async def subscribe_if_last(self, patience: float | None) -> None:
-        """Awaited before the connection of what may be the last subscriber ends, for at most so many seconds."""
+        """Subscribes if no worker serves. Await it before the connection of the last subscriber is ended."""
         if self._fleet.uncovered() and not self.stopping:
             await self.subscribe(patience)
 
     async def subscribe(self, patience: float | None = STANDBY_SUBSCRIBE_LIMIT) -> None:
-        """Subscribes. Returns when the server has confirmed it, or cannot be reached by requesters either.
+        """Subscribes. Returns when the server has confirmed it, has not for `patience` seconds, or workers serve again.
 
-        Also returns when the server has not confirmed it for `patience` seconds, or workers serve again.
+        Returns at once without a connection: a server that cannot be reached passes on no requests.
         """
         async with self._lock:
             if self._subscribing is None:
@@ -60,7 +60,7 @@ class LastResort:
         await asyncio.wait({subscribing}, timeout=patience)
 
     async def unsubscribe(self) -> None:
-        """Leaves the queue group again. What was received is enqueued."""
+        """Leaves the queue group. Returns when all that the server had sent is received, and so enqueued."""
         async with self._lock:
             if self._subscribing is not None:
                 self._subscribing.cancel()

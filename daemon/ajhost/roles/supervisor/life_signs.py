@@ -1,4 +1,4 @@
-"""The signs of life of one worker, as one check after the other finds them. `core/liveness_rules.py` judges them.
+"""Observes the signs of life of one worker, check by check. `core/liveness_rules.py` judges them.
 
 Times are monotonic nanoseconds, 0 for none.
 """
@@ -14,9 +14,9 @@ from ajhost.ledger.layout import Phase, Word
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 _FIRST_SEEN_NS = nanoseconds(HEARTBEAT_MISSED + CHECK_INTERVAL_CALM)
-"""The age of a missed heartbeat at which it is seen at the latest, unless this process was held up itself."""
+"""The age at which a missed heartbeat is seen at the latest, unless this process was held up itself."""
 _NO_BETTER_ANEW = (ConnectionState.SUBSCRIBED, ConnectionState.LOCKED_OUT)
-"""States of a connection in which a new worker would be no better off."""
+"""States of a connection that a new worker would not improve."""
 
 
 class Heartbeats:
@@ -29,41 +29,41 @@ class Heartbeats:
         self._looked_ns = 0
 
     def look(self, worker: WorkerProcess, now_ns: int) -> None:
-        """Call it at each check."""
+        """Observes a worker. Call it at each check."""
         self.age = now_ns - worker.heartbeat_ns
         if self.age <= MISSED_NS:
             self._starvation, self.starved, self.stalled, self.unseen = None, 0, 0, 0
         else:
             if self._starvation is None:
-                # what kept this process from seeing it earlier kept the worker from beating as well
+                # what kept this process from looking earlier kept the worker from writing heartbeats as well
                 self._starvation, self.unseen = Starvation(), max(self.age - _FIRST_SEEN_NS, 0)
             self._starvation.observe(proc.thread_times(worker.pid), now_ns)
             self.starved = self._starvation.starved_ns
             self.stalled += min(now_ns - self._looked_ns, STALE_NS)  # as far as this process ran
             if self.stalled > STALLED_NS:
-                # a turn of the loop in which task after task begins is long, and no hang
+                # a long turn of the loop in which task after task begins is no hang
                 self.stalled = min(self.stalled, max(now_ns - worker.ledger.last_start_ns(), 0))
         self._looked_ns = now_ns
 
 
 class Reading:
-    """Whether it reads its connection."""
+    """The observations of whether a worker reads its connection."""
 
     def __init__(self) -> None:
         self.beats = 0
-        """Its heartbeats since bytes wait there."""
+        """Its heartbeats since the bytes wait that it does not read."""
         self._waiting_since_ns = self._beat_ns = 0
         self._position = (0, 0)
         """Epoch and stream position at the last check."""
 
     def unread_ns(self, worker: WorkerProcess, now_ns: int) -> int:
-        """For how long bytes wait in its connection, none of which it reads, though it has room for them."""
+        """Returns for how long bytes have waited in its connection that it does not read, though it has room."""
         words, sock = worker.ledger.words, worker.sock
         position = words[Word.EPOCH], words[Word.RECEIVED_POS]
         waits = (
             sock is not None
             and worker.epoch == words[Word.EPOCH]
-            and words[Word.SOCKET]  # it has not given this connection up
+            and words[Word.SOCKET]  # 0: it has given this connection up
             and not words[Word.READING_PAUSED]
             and tcp.unread(sock) > 0
         )
@@ -78,17 +78,17 @@ class Reading:
 
 
 class Membership:
-    """Whether it is in the queue group."""
+    """The observations of whether a worker is in the queue group."""
 
     def __init__(self) -> None:
         self.outside_since_ns = 0
         self._epoch = 0
 
     def outside_ns(self, worker: WorkerProcess, now_ns: int, others_since_ns: int, *, hangs: bool) -> int:
-        """For how long it has been out of the queue group while another process of the host was connected.
+        """Returns for how long it has been out of the queue group while another process of the host was connected.
 
-        One that the server locks out cannot be in it: a new one would be locked out as well, and it keeps trying.
-        `others_since_ns`: since when another process is connected.
+        A worker that the server locks out does not count: a new one would be locked out as well, and this one keeps
+        trying. `others_since_ns`: since when another process is connected.
         """
         words = worker.ledger.words
         # a hanging worker that has connected is about to subscribe: a takeover would only cut the new connection

@@ -1,4 +1,4 @@
-"""The liveness of workers: signs of life at each tick, hangs told of and ended in time, deadlines kept."""
+"""Checks at each tick whether workers live: reports hangs, answers at deadlines, kills at the kill grace."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ class _Hang:
     ran_ns: int = 0
     """When a task of it was last seen to run."""
     stacks_at: float = 0.0
-    """When SIGUSR2 asked it for its stacks, in monotonic seconds."""
+    """When it was asked for its stacks before SIGKILL, in monotonic seconds."""
 
 
 @dataclass(slots=True)
 class _Watched:
-    """What the checks before know of one worker."""
+    """What earlier checks have found out about one worker."""
 
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     reading: Reading = field(default_factory=Reading)
     membership: Membership = field(default_factory=Membership)
     hang: _Hang | None = None
     patience_ns: int = STALE_NS
-    """The age of a heartbeat from which on it hangs."""
+    """It hangs when its last heartbeat is older than this."""
 
 
 class LivenessEvents(Protocol):
-    """What the monitor finds; `Running` acts on it."""
+    """The events of the monitor; `Running` handles them."""
 
     def hang_began(self, worker: WorkerProcess) -> None:
         """Called once for each connection that a worker hangs on."""
@@ -78,17 +78,17 @@ class LivenessEvents(Protocol):
         """Called once for each hang that ends."""
 
     def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
-        """It has too much memory."""
+        """Called when a worker has more memory than `workers.max_memory`."""
 
 
 class LivenessMonitor:
-    """Judges workers at each tick; `core/liveness_rules.py` has the rules."""
+    """The check of all workers at each tick, by the rules of `core/liveness_rules.py`."""
 
     def __init__(self, standby: Standby, guard: FaultGuard, events: LivenessEvents) -> None:
         self._standby, self._guard, self._events = standby, guard, events
         self._watched: dict[int, _Watched] = {}
         self.calm = False
-        """Whether no worker had missed a heartbeat at the last check."""
+        """Whether no worker hung or had missed a heartbeat at the last check."""
         self._overdue = OverdueAnswers(standby)
         self._stacks = StacksGate(standby.ledger.words[Word.STACKS_TOLD :])
         self._connected_since_ns = self._took_over_ns = 0
@@ -97,7 +97,7 @@ class LivenessMonitor:
     def check(
         self, workers: list[WorkerProcess], settings: WorkerSettings, import_timeout: float, late: float
     ) -> None:
-        """One tick, `late` by so many seconds."""
+        """Checks every worker that lives. `late`: how many seconds late this tick is."""
         now = time.monotonic()
         self.calm = True
         living = [worker for worker in workers if worker.pid and not worker.dead]
@@ -116,7 +116,7 @@ class LivenessMonitor:
             self._events.worker_outgrew(worker, why)
 
     def _note_connected(self, living: list[WorkerProcess], now: float) -> None:
-        """Since when any process of this host is connected, so that the others could be as well."""
+        """Notes since when any process of this host is connected: from then on the others could be as well."""
         states = [worker.ledger.words[Word.CONNECTION] for worker in living]
         if not self._standby.connection.up.is_set() and ConnectionState.SUBSCRIBED not in states:
             self._connected_since_ns = 0
@@ -124,7 +124,7 @@ class LivenessMonitor:
             self._connected_since_ns = int(now * 1e9)
 
     def _keep_deadlines(self, worker: WorkerProcess, now: float, late: float) -> None:
-        """Answers what is past its deadline, also if this process was held up itself."""
+        """Answers what is past its deadline, also after this process was held up itself."""
         hangs, now_ns = worker.hangs, int(now * 1e9)
         answered = self._overdue.check(
             worker.ledger,
@@ -146,7 +146,7 @@ class LivenessMonitor:
         now_ns = int(now * 1e9)
         seen = self._observe(worker, watched, now_ns, kill_grace, never_beat_ns)
         if missing(seen) is LifeSign.HEARTBEAT:
-            # its connection is taken from it while its loop stands still: it can connect when the loop turns again
+            # recovery takes its connection while its loop does not run: it cannot connect again before the loop does
             watched.membership.outside_since_ns = now_ns
         verdict = judge(seen)
         self.calm = self.calm and verdict is Verdict.ALIVE
@@ -168,7 +168,7 @@ class LivenessMonitor:
             if (due_ns := earliest_deadline(worker.ledger, now_ns)) is not None:
                 hang.ran_ns = now_ns
             else:
-                # one whose last task has just ended is about to write its heartbeat
+                # nothing runs: a worker whose last task has just ended is about to write its heartbeat
                 due_ns = max(hang.since_ns, hang.ran_ns)
             left = due_ns + int(kill_grace * 1e9) - now_ns
         return Observation(
@@ -193,11 +193,11 @@ class LivenessMonitor:
     ) -> None:
         sign = missing(seen)
         if sign is None:
-            return  # it hung, and is about to subscribe again
+            return  # it hung, and has not subscribed again yet
         if not may_take_over(seen, now_ns - self._took_over_ns):
             return
         self._took_over_ns = now_ns
-        # or it ran for a moment, connected again, and is held up by another task
+        # it hung before if it ran for a moment, connected again, and is held up by another task now
         again = "" if watched.hang is None else " again"
         watched.hang, worker.hangs = _Hang(now_ns, worker.ledger.words[Word.EPOCH]), True
         _log.warning("%s hangs%s: %s", worker, again, self._why(worker, sign, seen))
@@ -218,7 +218,7 @@ class LivenessMonitor:
         return f"{sign.value}{full}"
 
     def _found_hang_ended(self, worker: WorkerProcess, watched: _Watched, hang: _Hang, now_ns: int) -> None:
-        if now_ns - hang.since_ns < 2 * STALE_NS:  # a false alarm: judge it less strictly
+        if now_ns - hang.since_ns < 2 * STALE_NS:  # a false alarm: this worker gets more time
             watched.patience_ns = min(watched.patience_ns * 2, LONGEST_STALE_NS)
         watched.hang, worker.hangs = None, False
         _log.warning("%s goes on after hanging", worker)

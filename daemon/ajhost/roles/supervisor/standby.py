@@ -1,7 +1,6 @@
-"""The standby of the supervisor: answers for the dead, and enqueues what they had not started.
+"""The supervisor's standby: answers for processes that died or hang, and enqueues requests that they had not started.
 
-It has a ledger and a connection like a worker's, but starts nothing: requests wait in its store until a worker pulls
-them.
+It has a ledger and a connection like a worker's, but starts nothing: requests wait in it until a worker dequeues them.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _SERVICE = b"$SRV."
 
 
 class Standby(Sink):
-    """`on_connection(epoch, sock)` is told of each new connection, for systemd's file descriptor store."""
+    """The supervisor's ledger and connection. `on_connection(epoch, sock)` has systemd store each new connection."""
 
     def __init__(
         self,
@@ -83,11 +82,11 @@ class Standby(Sink):
         self._holding = False
         self.own_answers = OwnAnswers(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
         self.removed = False
-        """Whether `close` has removed our ledger: the start that ends has none."""
+        """Whether `close` has removed the ledger."""
         self.apply_generation(spec, queues)
 
     def _merge_restart_windows(self, restart_window: RestartWindow) -> None:
-        """Takes the restart window of earlier starts, whose requesters get answers from this one."""
+        """Takes the restart window and clock offset of earlier starts, whose requesters get answers from this one."""
         for serial in ledger_file.serials(self.directory):
             if serial < self.serial:
                 with contextlib.suppress(OSError, LedgerError):
@@ -120,7 +119,7 @@ class Standby(Sink):
     # -- answers --------------------------------------------------------------------------------
 
     def answer(self, reply: bytes, outcome: Outcome, asked_at: float = 0.0) -> None:
-        """Answers for somebody else; the reply survives a reconnect. `asked_at`: as for `ReplyWriter.reply`.
+        """Answers a request. The reply survives a reconnect. `asked_at`: as for `ReplyWriter.reply`.
 
         Call it before the request is revoked. When this returns, the answer is in the standby's ledger, so the next
         start answers if the supervisor dies before the kernel has it. Without a free entry it is in memory only.
@@ -140,9 +139,9 @@ class Standby(Sink):
     def answer_for(
         self, ledger: Ledger, entry: Entry, outcome: Failed | Terminated, *, stands_still: bool = False
     ) -> None:
-        """Answers a request whose owner cannot: it is dead or hangs. The request is recorded, and revoked after that.
+        """Answers a request whose owner is dead or hangs, records the attempt, and revokes the request.
 
-        `stands_still`: the owner does nothing meanwhile, so what waits is taken back as it would do it itself.
+        `stands_still`: the owner executes nothing meanwhile, so a QUEUED request is taken back as the owner would.
         """
         if stands_still and entry.state is State.QUEUED:
             if not ledger.take_back(entry.index, entry.seq):
@@ -151,7 +150,7 @@ class Standby(Sink):
         if entry.state in (State.RECEIVED, State.QUEUED):
             frame = ledger.frame(entry.index)
             if ledger.state(entry.index) != (entry.seq, entry.state):
-                return  # the owner goes on after all, and the frame that was read may be another request's
+                return  # the owner has gone on meanwhile, and the frame may be another request's
             self.answer(reply_of(frame), outcome, entry.asked_at)
             self.own_answers.refused(frame, outcome.text)
         else:
@@ -160,7 +159,7 @@ class Standby(Sink):
         ledger.revoke(entry.index, entry.seq)
 
     def cancel(self, task: str, outcome: Failed | Terminated) -> bool:
-        """Answers for a task that waits here; whether there was one of that id."""
+        """Answers a task that waits here. Returns whether a task of that id did."""
         for index in self.producer.waiting():
             _, _, body, end, _, reply = scan(frame := self.ledger.frame(index)).messages[0]
             try:
@@ -184,11 +183,11 @@ class Standby(Sink):
         self.answer(reply, Failed(text), received_ns / 1e9)
         self.own_answers.refused(frame, text)
 
-    # -- requests for the workers ---------------------------------------------------
+    # -- requests for the workers ---------------------------------------------------------------
 
     def copy(self, frame: bytes, received_ns: int) -> int | None:
-        """Copies a raw frame to the standby's ledger, RECEIVED; None when it was answered instead. `enqueue` is next.
-        Of a frame that no ledger holds its first line is enough: it is refused.
+        """Copies a raw frame to the standby's ledger, RECEIVED, for `enqueue`. Returns None if it refuses the request,
+        or cannot answer it. Of a frame that no ledger holds the first line is enough: the request is refused.
 
         :param received_ns: when the request came, on the ledger's clock. Its reply is sent again if that was before a
             restart of the server, so it must not be the time of the copy.
@@ -237,17 +236,17 @@ class Standby(Sink):
         return self.producer.enqueue(index, copy, self._queues[handler], deadline_ns)
 
     def hold_new(self) -> None:
-        """From now on new requests wait for the next start."""
+        """Keeps requests from now on for the next start: they get no token."""
         self._holding = True
 
     # -- Sink -----------------------------------------------------------------------------------
 
     async def opened(self, sock: socket.socket) -> None:
-        """A new connection of ours."""
+        """As `Sink.opened`, with systemd for the other process."""
         self._on_connection(self.ledger.words[Word.EPOCH], sock)
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
-        """Requests that came to the last resort, and questions to the host as a service."""
+        """Handles what the connection received: requests for the last resort, questions to the host as a service."""
         for index, message in requests:
             self._admit(index, data, message)
 
@@ -298,17 +297,17 @@ class Standby(Sink):
 
     @property
     def idle(self) -> bool:
-        """Whether the next tick has nothing to do here."""
+        """Whether the next tick has nothing to do here: no request waits, and every reply is confirmed."""
         out = self.transport.out
         return not (self.producer.count or out.retransmit.unconfirmed or out.retransmit.repeating)
 
     def reject_waiting(self, text: str) -> None:
-        """Answers with `text` what is not started, now and from now on: the host stops."""
+        """Answers with `text` what waits here, now and from now on: the host stops."""
         self._draining = text
         self.producer.reject_waiting()
 
     async def flush(self, patience: float) -> None:
-        """Waits until the server and the requesters have the answers, at most `patience` seconds."""
+        """Waits until the server and the requesters should have the answers, at most `patience` seconds."""
         end, out = time.monotonic() + patience, self.transport.out
         sent = out.retransmit
         while (out.unsent or sent.unconfirmed or sent.repeating) and time.monotonic() < end:
@@ -318,7 +317,7 @@ class Standby(Sink):
     async def close(self, patience: float) -> bool:
         """Flushes and closes the connection, and removes the ledger if it is empty.
 
-        False when answers are left: the ledger stays for the next start.
+        Returns False when requests or answers are left: the ledger stays for the next start.
         """
         await self.flush(patience)
         self.transport.out.release_held()

@@ -57,23 +57,23 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class PoolEvents(Protocol):
-    """What the pool tells of; `Supervisor` listens."""
+    """The events of the pool; `Supervisor` handles them."""
 
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
-        """Before its replacement is forked."""
+        """Called for each worker that has ended, before its replacement is forked."""
 
     def worker_replaced(self, worker: WorkerProcess, why: str) -> None:
-        """It shall be replaced in order."""
+        """Called for each worker whose orderly replacement has been ordered."""
 
     def template_died(self, generation: int, how: str) -> None:
-        """Its workers live on."""
+        """Called when the template of a generation has ended by itself. Its workers go on."""
 
     def changed(self) -> None:
-        """The fleet stands differently."""
+        """Called after each event that the fleet has handled, also each tick."""
 
 
 class WorkerPool(WorkerEvents):
-    """The worker processes by serial. `serial`: of the supervisor's ledger; theirs follow."""
+    """The worker processes. `serial`: that of the supervisor's ledger; the workers' serials follow it."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class WorkerPool(WorkerEvents):
 
     @property
     def busy(self) -> bool:
-        """Whether forks or recoveries are under way."""
+        """Whether a background task runs, such as a fork or a recovery."""
         return bool(self.background.tasks)
 
     def handle(self, event: Event) -> None:
@@ -119,11 +119,11 @@ class WorkerPool(WorkerEvents):
         self._events.changed()
 
     def change_over(self, number: int, template: TemplateProcess) -> None:
-        """From now on every slot belongs to the generation, whose workers this template forks."""
+        """Has the fleet move every slot to the generation, whose workers this template forks."""
         generation = self.generations[number]
         generation.template, generation.in_use = template, True
         self.handle(Scale(number, generation.spec.workers.count))
-        # not earlier: a template that died while the host waited for its server is replaced from here on
+        # not earlier: a template that died while the host waited for a server gets its replacement from here on
         template.on_death(lambda how: self._template_died(generation, how))
 
     # -- the fleet's commands ------------------------------------------------------------------
@@ -153,7 +153,7 @@ class WorkerPool(WorkerEvents):
         self.background.spawn(self._fork(worker, spawn, theirs))
 
     def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
-        """A worker's ledger, its channel, and the supervisor's side of both."""
+        """Makes a worker's ledger and channel. Returns the supervisor's handle, and the worker's end of the channel."""
         workers = self.generations[spawn.generation].spec.workers
         geometry = ledger_room.worker_geometry(workers, self.max_payload)
         if self._told_size != geometry.size:
@@ -200,7 +200,7 @@ class WorkerPool(WorkerEvents):
         self.generations.note_failure(spawn.generation, why)
         asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
 
-    # -- what workers say ----------------------------------------------------------------------
+    # -- events of a worker's process ----------------------------------------------------------
 
     def connection_opened(self, worker: WorkerProcess, sock: socket.socket) -> None:
         self._fd_store.keep(Key(worker.serial, worker.epoch), sock)
@@ -227,7 +227,7 @@ class WorkerPool(WorkerEvents):
     # -- replacing workers in order ------------------------------------------------------------
 
     def follow_max_payload(self, size: int) -> None:
-        """A server that takes larger payloads than before needs ledgers with a larger receive buffer."""
+        """Replaces all workers if the server's limit has grown: their ledgers' receive buffers are too small for it."""
         if size > self.max_payload:
             _log.warning("the server's max_payload grew to %d: workers are replaced", size)
             self.max_payload = size
@@ -248,7 +248,7 @@ class WorkerPool(WorkerEvents):
     # -- deaths --------------------------------------------------------------------------------
 
     def worker_died(self, worker: WorkerProcess) -> None:
-        """Its process is gone: it is counted, recovered and replaced."""
+        """Handles the end of a worker's process: counts it, and has it recovered and replaced."""
         known = self.fleet.members.get(worker.serial)
         how = "unknown" if worker.result is None else worker.result.text
         if how == signal.SIGKILL.name and (killed := self._memory_kills.explanation()):
@@ -267,7 +267,7 @@ class WorkerPool(WorkerEvents):
             self.counters.absorb(worker.ledger)
         with self.guard("answering for a dead worker"):
             self._events.worker_died(worker, how)
-        # whatever its ledger says its slot is filled again, after the first answers for it: routers wait for these
+        # the slot is filled again whatever the ledger says, but after the first answers: routers wait for those
         asyncio.get_running_loop().call_soon(self._tell_of_death, worker.serial)
 
     def _tell_of_death(self, serial: int) -> None:
@@ -280,5 +280,5 @@ class WorkerPool(WorkerEvents):
         self._retire_generations()
 
     def _retire_generations(self) -> None:
-        """All but the present one, which has no worker perhaps, and those that have one."""
+        """Forgets the generations without a worker, except the present one."""
         self.generations.retire({m.generation for m in self.workers.values()} | {self.fleet.generation})

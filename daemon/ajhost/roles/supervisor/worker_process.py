@@ -32,25 +32,25 @@ from ajhost.roles.messages import (
 _log = logging.getLogger("ajhost.supervisor")
 
 LONGEST_STACKS = 200_000
-"""Bytes of stacks that are read."""
+"""At most so many bytes of stacks are read."""
 _AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 
 
 class WorkerEvents(Protocol):
-    """What a worker's process tells of; `WorkerPool` listens."""
+    """The events of a worker's process; `WorkerPool` handles them."""
 
     def message_received(self, worker: WorkerProcess, message: FromWorker) -> None:
-        """A worker says something."""
+        """Called for each message of a worker that its `WorkerProcess` does not handle."""
 
     def connection_opened(self, worker: WorkerProcess, sock: socket.socket) -> None:
-        """A worker has a new connection, which has its `epoch`."""
+        """Called when there is a duplicate of a worker's new connection, whose epoch is `worker.epoch`."""
 
     def worker_died(self, worker: WorkerProcess) -> None:
-        """Called once, when its process is gone; `result` then says how."""
+        """Called once, when the process has ended; `worker.result` says how."""
 
 
 class WorkerProcess:
-    """A living (or just dead) worker process."""
+    """The handle of a worker process that is being forked, lives, or has just died."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class WorkerProcess:
         self.sock: socket.socket | None = None
         self.left = False
         self.last_words = ""
-        """Why it cannot serve, if it has said so."""
+        """Why it cannot serve, if it has reported that (`StartFailed`)."""
         self.killed_at = 0.0
         self.being_taken_over = False
-        """Recovery is taking its connection over."""
+        """Whether recovery has stopped it and is taking its connection over."""
         self.hangs = False
-        """What `LivenessMonitor` has found."""
+        """Whether it hangs, as `LivenessMonitor` has found."""
         self.takeover_lock = asyncio.Lock()
         """Held while recovery takes over its connection: two takeovers of one ledger would run its requests twice."""
         self.epoch = self._taken_epoch = self._heartbeat_ns = 0
@@ -87,7 +87,7 @@ class WorkerProcess:
         self._open = True
 
     def __str__(self) -> str:
-        pid = self.pid or self.ledger.words[Word.PID]  # its template may not have told us yet
+        pid = self.pid or self.ledger.words[Word.PID]  # the template may not have reported its pid yet
         return f"worker {self.slot} (pid {pid})"
 
     def started(self, pid: int, pidfd: int) -> None:
@@ -111,7 +111,7 @@ class WorkerProcess:
 
     @property
     def subscribed(self) -> bool:
-        """Whether it has subscribed anew since recovery took a connection over from it."""
+        """Whether it has subscribed anew since recovery last took a connection over from it, or none was."""
         return not self.being_taken_over and (
             not self._taken_epoch or self.ledger.words[Word.SUBSCRIBED] > self._taken_epoch
         )
@@ -139,13 +139,13 @@ class WorkerProcess:
             processes.pidfd_signal(self.pidfd, signal.SIGUSR2)
 
     def stacks(self) -> str:
-        """What it has written since `ask_for_stacks`; an empty text if nothing yet, or if it writes to its log."""
+        """Returns what it has written since `ask_for_stacks`: nothing if it writes to its log, or has not yet."""
         if self._stacks < 0:
             return ""
         return os.pread(self._stacks, LONGEST_STACKS, 0).decode(errors="replace")
 
     def send(self, message: ToWorker) -> None:
-        """Sends a message. Nothing happens when the process has ended or does not read: liveness notices that."""
+        """Sends a message. Drops it if the process has ended (`_on_exit` follows) or does not read, as it hangs."""
         with contextlib.suppress(ChannelClosed, ChannelFull):
             if self._open:
                 self._channel.send(encode(message))
@@ -163,7 +163,7 @@ class WorkerProcess:
         return sock
 
     def give_back_socket(self, sock: socket.socket | None) -> None:
-        """It was not needed after all: its connection is still its own."""
+        """Takes back a socket that recovery did not use: the connection remains the worker's."""
         self.sock, self._taken_epoch = sock, 0
 
     def _readable(self) -> None:
@@ -222,7 +222,7 @@ class WorkerProcess:
             self._channel.close()
 
     def restore_size(self) -> bool:
-        """See `Ledger.restore_size`. Told, since requests that were held in the lost part cannot be answered."""
+        """As `Ledger.restore_size`. Logs an error, since requests in the part that was cut off cannot be answered."""
         if not self.ledger.restore_size():
             return False
         _log.error("somebody has truncated the ledger of %s: requests that it held may stay unanswered", self)
