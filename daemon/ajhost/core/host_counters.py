@@ -155,7 +155,7 @@ def _connection_counts(ledger: Ledger) -> tuple[Mapping[str, int], int]:
 class Held:
     """The requests of a ledger, by route: those that run, and those that wait for a worker to start them.
 
-    The route of a waiting request is None until its frame has been parsed.
+    The route of a waiting request is None until its owner has read the task.
     """
 
     started: list[Entry] = field(default_factory=list)

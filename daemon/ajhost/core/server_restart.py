@@ -46,8 +46,8 @@ class RestartWindow:
     def open(self, now: float, away: float) -> None:
         """Opens the window, or extends it: requesters have to reconnect after `away` seconds without a server.
 
-        Each process of the host calls this for the same restart when it has reconnected. Only the first call sets
-        `opened`: later requests came through the new server.
+        Each process of the host calls this for the same restart when it has reconnected. Only the first call for a
+        restart sets `opened`: later requests came through the new server.
         """
         same = self.is_open(now) and now - away <= self.opened
         by = now + min(max(away, RECONNECT_WINDOW_SHORTEST), RECONNECT_WINDOW_LONGEST)

@@ -33,8 +33,8 @@ HEARTBEAT_STALE = 0.35
 HEARTBEAT_STALE_LONGEST = 2.0
 """The limit doubles, up to this, for a worker that was taken for hanging and was not."""
 STARVED = 0.1
-"""A worker that had no CPU for this long, since it missed a heartbeat, is on a machine short of CPUs. Only the rest of
-that time counts then, and it hangs after `HEARTBEAT_STALE_LONGEST` of it."""
+"""A worker that had no CPU for this long, since it missed a heartbeat, is on a machine short of CPUs. From then on only
+the rest of the time counts, and the worker hangs after `HEARTBEAT_STALE_LONGEST` of it."""
 STALLED_LIMIT = 3.0
 """A worker on a machine short of CPUs that writes no heartbeat and begins no task for this long hangs, however little
 CPU it had, since only a takeover can answer the requests unread in its connection. Time in which the supervisor did not
@@ -136,7 +136,7 @@ DRAIN_ANSWER_LIMIT = 3.0
 DRAIN_LOOK_INTERVAL = 0.2
 """`ajhost drain --wait` checks this often which tasks are left."""
 CANCEL_ANSWER_LIMIT = 1.0
-"""The supervisor waits this long for each worker to say whether it has the task to be cancelled."""
+"""The supervisor waits this long for a worker to say whether it has the task to be cancelled, then answers itself."""
 EXIT_LIMIT = 2.0
 """A worker that ends exits after this, even if the application's `atexit` functions still run."""
 FLUSH_LIMIT = 3.0
