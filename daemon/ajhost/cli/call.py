@@ -9,11 +9,20 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ajhost.cli.call_requests import COMPLETE, ERROR, TERMINATE, Answer, Request, ask
+from ajhost.cli.call_requests import (
+    COMPLETE,
+    ERROR,
+    TERMINATE,
+    Answer,
+    Request,
+    ask,
+    encode,
+    payload_of,
+    read_signing_seed,
+)
 from ajhost.cli.configuration import hint_at_settings_here, load_settings
 from ajhost.cli.load_test import LoadTest, progress
 from ajhost.cli.options import Duration, config_option
@@ -131,17 +140,17 @@ def call(
     from ajhost.protocol.task_record import new_id, read_task
 
     _check_usage(route, subject, count, rate)
-    data = _payload(payload)
+    data = payload_of(payload)
     if as_ajc:
         data = json.dumps(data.decode(errors="replace")).encode()
     is_default = context.get_parameter_source("config") is click.core.ParameterSource.DEFAULT
     settings = _settings(config, is_default)
-    seed = None if sign is None else _seed(sign)
+    seed = None if sign is None else read_signing_seed(sign)
     asked = _route(settings, type_) if route is None else route
 
     def make() -> Request:
         now, id_ = time.time_ns(), new_id()
-        task = _encode(seed, id=id_, type=type_, queue=queue, payload=data, created_ns=now, tried_ns=now,
+        task = encode(seed, id=id_, type=type_, queue=queue, payload=data, created_ns=now, tried_ns=now,
                        tries=tries, max_tries=max_tries)  # fmt: skip
         by_route, headers, body = encode_request(asked, task, now + int(timeout * SECOND))
         if no_deadline:
@@ -200,31 +209,6 @@ def _check_usage(route: str | None, subject: str | None, count: int | None, rate
         raise click.UsageError(f"--subject: {subject!r} is no subject that can be asked on")
 
 
-def _encode(seed: bytes | None, **fields: Any) -> bytes:
-    """Returns the task's JSON, signed if there is a seed."""
-    from ajhost.protocol.signature import sign
-    from ajhost.protocol.task_record import encode_task, read_task
-
-    task = encode_task(**fields)
-    if seed is None:
-        return task
-    try:
-        return encode_task(**fields, signature=sign(read_task(task), seed))
-    except ValueError as error:
-        raise click.UsageError(f"such a task cannot be signed: {error}") from None
-
-
-def _seed(file: Path) -> bytes:
-    from ajhost.protocol.signature import read_seed
-
-    try:
-        return read_seed(file.read_bytes().decode("ascii", "replace"))
-    except OSError as error:
-        raise click.UsageError(f"--sign: {file}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise click.UsageError(f"--sign: {file}: {error}") from None
-
-
 def _tell(answer: Answer) -> None:
     if answer.outcome != COMPLETE:
         name = f"{answer.outcome}: " if answer.outcome in (ERROR, TERMINATE) else ""
@@ -234,19 +218,6 @@ def _tell(answer: Answer) -> None:
     if body and not body.endswith(b"\n") and sys.stdout is not None and sys.stdout.isatty():
         body += b"\n"
     write(body)
-
-
-def _payload(argument: str | None) -> bytes:
-    if argument is None:
-        return b""
-    if argument == "-":
-        return b"" if sys.stdin is None else sys.stdin.buffer.read()
-    if argument.startswith("@"):
-        try:
-            return Path(argument[1:]).read_bytes()
-        except OSError as error:
-            raise click.UsageError(f"{argument[1:]}: {error.strerror or error}") from None
-    return os.fsencode(argument)
 
 
 def _settings(config: Path, is_default: bool) -> Settings | None:

@@ -1,15 +1,19 @@
-"""A request of `ajhost call`, and its answer."""
+"""The request of `ajhost call`, signed if wanted, and its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.output import show_progress
@@ -63,6 +67,46 @@ class Answer:
             return found | {"body": self.body.decode()}
         except UnicodeDecodeError:
             return found | {"body_base64": base64.b64encode(self.body).decode()}
+
+
+def encode(seed: bytes | None, **fields: Any) -> bytes:
+    """Returns the task's JSON, signed if there is a seed."""
+    from ajhost.protocol.signature import sign
+    from ajhost.protocol.task_record import encode_task, read_task
+
+    task = encode_task(**fields)
+    if seed is None:
+        return task
+    try:
+        return encode_task(**fields, signature=sign(read_task(task), seed))
+    except ValueError as error:
+        raise click.UsageError(f"such a task cannot be signed: {error}") from None
+
+
+def read_signing_seed(file: Path) -> bytes:
+    """Reads the NKEY seed of `--sign`."""
+    from ajhost.protocol.signature import read_seed
+
+    try:
+        return read_seed(file.read_bytes().decode("ascii", "replace"))
+    except OSError as error:
+        raise click.UsageError(f"--sign: {file}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise click.UsageError(f"--sign: {file}: {error}") from None
+
+
+def payload_of(argument: str | None) -> bytes:
+    """Returns the payload that the command line gives, or names: `-` for standard input, `@FILE` for a file."""
+    if argument is None:
+        return b""
+    if argument == "-":
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+    if argument.startswith("@"):
+        try:
+            return Path(argument[1:]).read_bytes()
+        except OSError as error:
+            raise click.UsageError(f"{argument[1:]}: {error.strerror or error}") from None
+    return os.fsencode(argument)
 
 
 async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:

@@ -55,14 +55,14 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     that unit's sandbox.
     """
     from ajhost.adapters.linux import signal_actions
-    from ajhost.cli import run_as_user, systemd_unit
+    from ajhost.cli import check_in_sandbox, run_as_user, systemd_unit
 
     signal_actions.reset_signals()  # as `run` does
-    in_unit = systemd_unit.IN_UNIT in os.environ
+    in_unit = check_in_sandbox.IN_UNIT in os.environ
     given = (("--show", show), ("--connect", connect))
     if not in_unit:
         if run_as_user.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
-            return systemd_unit.check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
+            return check_in_sandbox.check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
         user = run_as_user.assume(user, config)
     settings = load_settings(config)
     if run_as_user.is_root() and user is None:
