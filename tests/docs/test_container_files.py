@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from ajhost.settings.load import load
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "packaging" / "container"

@@ -11,7 +11,7 @@ def test_auto_is_one_worker_under_a_real_quota_of_half_a_cpu(half_a_cpu: Path) -
     program = (
         "import os, pathlib\n"
         f"pathlib.Path({str(half_a_cpu / 'cgroup.procs')!r}).write_text(str(os.getpid()))\n"
-        "from ajhost.settings.values import WorkerSettings\n"
+        "from ajhost.settings.sections import WorkerSettings\n"
         "print(WorkerSettings().count)\n"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

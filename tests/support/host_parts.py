@@ -36,7 +36,7 @@ from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby
-from ajhost.settings.values import (
+from ajhost.settings.sections import (
     HandlerSettings,
     LogSettings,
     NatsSettings,

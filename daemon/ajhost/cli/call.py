@@ -30,7 +30,7 @@ from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.safe_text import printable
 from ajhost.protocol.timestamps import SECOND
-from ajhost.settings.values import NatsSettings, Settings
+from ajhost.settings.sections import NatsSettings, Settings
 
 _EPILOG = """\b
 Examples:

@@ -18,7 +18,7 @@ import click
 from ajhost.cli import exit_status
 from ajhost.cli.output import show_progress
 from ajhost.core.timings import CALL_CONNECT_LIMIT
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 if TYPE_CHECKING:
     from ajhost.adapters.nats.requester import Requester

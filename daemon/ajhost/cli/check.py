@@ -14,7 +14,7 @@ from ajhost.cli.configuration import load_settings
 from ajhost.cli.options import own_config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.configuration_files import ignored_files
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 if TYPE_CHECKING:
     from ajhost.adapters.nats.connect_check import Findings

@@ -9,7 +9,7 @@ from pathlib import Path
 from ajhost.cli import exit_status
 from ajhost.cli.dev_directory import find_settings
 from ajhost.cli.output import CommandFailed
-from ajhost.settings.values import DEFAULT_FILE, Settings
+from ajhost.settings.sections import DEFAULT_FILE, Settings
 
 
 class BadConfiguration(CommandFailed):

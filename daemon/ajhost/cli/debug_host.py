@@ -29,7 +29,7 @@ from ajhost.protocol.subjects import host_subjects, route_of
 from ajhost.protocol.task_record import read_task
 from ajhost.protocol.unwrap import unwrap
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 from ajhost.testing.run_handler import as_stored, execute, lifespan
 
 _NO_DEADLINE = 365 * 86_400.0

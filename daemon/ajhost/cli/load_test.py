@@ -15,7 +15,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.call_requests import COMPLETE, STATUS, Answer, Request, ask_over
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 
 @dataclass(slots=True)

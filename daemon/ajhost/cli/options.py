@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ajhost.cli.dev_directory import find_settings
-from ajhost.settings.values import DEFAULT_FILE
+from ajhost.settings.sections import DEFAULT_FILE
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

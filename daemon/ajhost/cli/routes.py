@@ -13,7 +13,7 @@ from ajhost.cli import exit_status
 from ajhost.cli.configuration import load_settings
 from ajhost.cli.options import config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
-from ajhost.settings.values import HandlerSettings, Settings
+from ajhost.settings.sections import HandlerSettings, Settings
 
 if TYPE_CHECKING:
     from ajhost.roles.handlers import HandlerDescription

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ajhost.settings.values import DEFAULT_FILE
+from ajhost.settings.sections import DEFAULT_FILE
 
 BOOTED = Path("/run/systemd/system")
 """The directory of transient units, which exists only if systemd is the init system (sd_booted(3))."""

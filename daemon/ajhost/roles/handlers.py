@@ -21,7 +21,7 @@ from ajhost.roles.binding import Unbindable, Unfit, bind, called_function
 from ajhost.roles.lifespan_kinds import Lifespan, check_lifespan
 from ajhost.roles.middleware import Middleware, around, check_middleware
 from ajhost.roles.payload_readers import PayloadReader
-from ajhost.settings.values import HandlerSettings, PythonSettings
+from ajhost.settings.sections import HandlerSettings, PythonSettings
 
 _LIFESPAN = "python.lifespan"
 _NOT_IMPORTED = object()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ajhost.ledger.layout import Geometry, geometry_for
-from ajhost.settings.values import WorkerSettings
+from ajhost.settings.sections import WorkerSettings
 
 HELD_BY_STANDBY = 2048
 """Requests that the supervisor can hold: of a dead worker's receive buffer and socket, and of the last resort."""

@@ -17,7 +17,7 @@ from ajhost.protocol.dataclass_json import annotations_of, from_object
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 # -- supervisor to worker ---------------------------------------------------------------------------------------------
 

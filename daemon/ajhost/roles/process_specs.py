@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ajhost.settings.values import (
+from ajhost.settings.sections import (
     HandlerSettings,
     LogSettings,
     NatsSettings,

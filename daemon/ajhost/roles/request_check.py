@@ -20,7 +20,7 @@ from ajhost.protocol.signature import distrust, read_key
 from ajhost.protocol.subjects import LONGEST_REPLY_SUBJECT, reply_subjects, route_of
 from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.protocol.timestamps import render_seconds
-from ajhost.settings.values import HandlerSettings, SignatureSettings
+from ajhost.settings.sections import HandlerSettings, SignatureSettings
 
 _log = logging.getLogger("ajhost.requests")
 _KNOWN = 1024

@@ -49,7 +49,7 @@ from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
-from ajhost.settings.values import LogSettings, NatsSettings, Settings, WorkerSettings
+from ajhost.settings.sections import LogSettings, NatsSettings, Settings, WorkerSettings
 
 _SUPERVISOR, _WORKER = 1, 2
 _OWN_FILES = 12

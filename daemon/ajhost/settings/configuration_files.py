@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 _LARGEST = 4 << 20
 """The largest file that is read, in bytes: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from ajhost.settings.merge import MergedTables
 from ajhost.settings.secret_files import open_settings_file
+from ajhost.settings.sections import NatsSettings, TlsSettings
 from ajhost.settings.validation import SECRET_KEYS
-from ajhost.settings.values import NatsSettings, TlsSettings
 
 _WHO = ("creds", "nkey", "token", "token_file", "user")
 _BESIDE_CONTEXT = ("servers", *_WHO, "password", "password_file", "tls")

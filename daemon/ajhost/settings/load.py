@@ -18,8 +18,7 @@ from ajhost.settings.merge import MergedTables
 from ajhost.settings.nats_context import load_context
 from ajhost.settings.schema import Document
 from ajhost.settings.secret_files import Files
-from ajhost.settings.validation import validate
-from ajhost.settings.values import (
+from ajhost.settings.sections import (
     HandlerSettings,
     HttpSettings,
     LogSettings,
@@ -31,6 +30,7 @@ from ajhost.settings.values import (
     TlsSettings,
     WorkerSettings,
 )
+from ajhost.settings.validation import validate
 
 
 def load(file: Path, environ: Mapping[str, str]) -> Settings:
@@ -90,7 +90,7 @@ def _word_of(file: Path) -> str | None:
 
 
 def _settings(file: Path, document: Document, context: NatsSettings | None) -> Settings:
-    """Builds the settings of a validated document. Keys that are not set get the defaults of `values.py`."""
+    """Builds the settings of a validated document. Keys that are not set get the defaults of `sections.py`."""
     given = document.model_dump(exclude_unset=True, warnings=False)  # validated names have become paths
     nats: dict[str, Any] = given.get("nats", {})
     for key in ("password", "token"):

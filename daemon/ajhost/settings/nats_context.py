@@ -20,7 +20,7 @@ from ajhost.settings import parse
 from ajhost.settings.configuration_files import read_whole
 from ajhost.settings.errors import InvalidValue, Problem, shown
 from ajhost.settings.secret_files import Files
-from ajhost.settings.values import NatsSettings, TlsSettings
+from ajhost.settings.sections import NatsSettings, TlsSettings
 
 _IGNORED = frozenset(("color_scheme", "description", "name"))
 _IGNORED |= {f"jetstream_{key}" for key in ("api_prefix", "domain", "event_prefix")}

@@ -21,7 +21,7 @@ from ajhost.settings.configuration_files import (
     read_whole,
 )
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.values import RuntimeSettings
+from ajhost.settings.sections import RuntimeSettings
 
 _VARIABLES = f"{PREFIX}RUNTIME{DELIMITER}"
 _TABLE = re.compile(r"^[ \t]*\[[ \t]*runtime[ \t]*\].*?(?=^[ \t]*\[|\Z)", re.MULTILINE | re.DOTALL)

@@ -1,6 +1,6 @@
 """The schema of the configuration file: every table, every key, and in words which values each allows.
 
-Models have no defaults: a key that no file has is absent from `model_dump(exclude_unset=True)`, and `values.py` has its
+Models have no defaults: a key that no file has is absent from `model_dump(exclude_unset=True)`, and `sections.py` has its
 default. A field's description is the text that a problem shows as allowed.
 """
 
@@ -18,7 +18,7 @@ from ajhost.protocol.signature import read_key
 from ajhost.settings import parse, python_paths
 from ajhost.settings.errors import InvalidValue, shown
 from ajhost.settings.secret_files import Files
-from ajhost.settings.values import WorkerSettings
+from ajhost.settings.sections import WorkerSettings
 
 LONGEST = 86_400.0
 """The longest time in the settings, in seconds."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ajhost.protocol.secret_masking import MASK, without_userinfo
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 
 def redacted(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 _OTHERS = ("file", "nats", "handlers", "runtime", "signature", "http")
 """Sections that a development host does not take: it has its own server and directory, and checks no signatures."""

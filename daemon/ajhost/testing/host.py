@@ -24,8 +24,8 @@ from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.reply_encoding import error_of
 from ajhost.protocol.request_headers import encode_request
 from ajhost.protocol.task_record import encode_task, new_id
+from ajhost.settings.sections import NatsSettings
 from ajhost.settings.toml_writer import toml_text
-from ajhost.settings.values import NatsSettings
 from ajhost.testing.run_handler import Outcome
 from ajhost.testing.tasks import payload_bytes
 

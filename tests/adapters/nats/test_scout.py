@@ -10,7 +10,7 @@ import pytest
 
 from ajhost.adapters.nats.connect_attempts import scout
 from ajhost.adapters.nats.credentials import servers_of
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 
 @asynccontextmanager

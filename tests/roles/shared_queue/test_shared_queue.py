@@ -20,7 +20,7 @@ from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue, queue_names, queue_of
-from ajhost.settings.values import HandlerSettings
+from ajhost.settings.sections import HandlerSettings
 from tests.support.host_parts import frame
 from tests.support.waiting import until
 

@@ -16,7 +16,7 @@ from ajhost.ledger.connection_status import ConnectionState
 from ajhost.ledger.layout import DEADLINE, FIRST, Phase, State, Word
 from ajhost.roles.supervisor.liveness_monitor import LivenessMonitor
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.settings.values import WorkerSettings
+from ajhost.settings.sections import WorkerSettings
 from tests.roles.supervisor.recovery.test_procedure import RecoveryScene
 from tests.support.host_parts import GUARD, HostParts
 from tests.support.waiting import until

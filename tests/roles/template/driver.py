@@ -19,7 +19,7 @@ from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.supervisor.template_process import Spawned, TemplateFailed, TemplateProcess
-from ajhost.settings.values import (
+from ajhost.settings.sections import (
     HandlerSettings,
     LogSettings,
     NatsSettings,

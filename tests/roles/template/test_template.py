@@ -106,7 +106,7 @@ async def test_a_template_does_not_outlive_a_supervisor_that_is_killed(driver: T
 import asyncio
 from pathlib import Path
 from ajhost.roles.supervisor.template_process import rehearse
-from ajhost.settings.values import *
+from ajhost.settings.sections import *
 python = PythonSettings(path=(Path({str(driver.app)!r}),))
 asyncio.run(rehearse(python, (HandlerSettings("a", "slow:send"),), 600, entry={ENTRY!r}))
 """

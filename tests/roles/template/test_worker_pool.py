@@ -17,7 +17,7 @@ from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.settings.values import NatsSettings, WorkerSettings
+from ajhost.settings.sections import NatsSettings, WorkerSettings
 from tests.roles.template.driver import Start, TemplateDriver
 from tests.support.waiting import until
 

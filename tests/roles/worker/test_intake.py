@@ -42,7 +42,7 @@ from ajhost.roles.worker.retirement import Retirement
 from ajhost.roles.worker.routes import Route
 from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
 from ajhost.roles.worker.watchdog import Watchdog
-from ajhost.settings.values import HandlerSettings, SignatureSettings
+from ajhost.settings.sections import HandlerSettings, SignatureSettings
 from tests.support.host_parts import DIED, GEOMETRY, HostParts, body, frame, lying
 from tests.support.killed_child import Act, Killed
 from tests.support.waiting import until

@@ -48,7 +48,7 @@ from ajhost.roles.messages import (
 )
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect
-from ajhost.settings.values import NatsSettings, PythonSettings, TlsSettings, WorkerSettings
+from ajhost.settings.sections import NatsSettings, PythonSettings, TlsSettings, WorkerSettings
 from scripts.lib.doc_tables import PACKAGE
 
 EXAMPLES: dict[str, list[Message]] = {

@@ -10,7 +10,7 @@ import pytest
 
 from ajhost.protocol.dataclass_json import from_object
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
-from ajhost.settings.values import (
+from ajhost.settings.sections import (
     HandlerSettings,
     LogSettings,
     NatsSettings,

@@ -23,7 +23,7 @@ from ajhost.protocol.subjects import reply_subjects
 from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.protocol.timestamps import render_seconds
 from ajhost.roles.request_check import CheckedRequest, RequestChecker
-from ajhost.settings.values import HandlerSettings, SignatureSettings
+from ajhost.settings.sections import HandlerSettings, SignatureSettings
 from tests.support.memory_ledger import ledger_in_memory
 
 SUBJECT = b"CHORIA_AJ.H.T."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.settings.cpus import cpu_quota, usable_cpus
-from ajhost.settings.values import WorkerSettings
+from ajhost.settings.sections import WorkerSettings
 
 
 class Machine:

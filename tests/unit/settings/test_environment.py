@@ -11,7 +11,7 @@ from ajhost.settings.configuration_files import setting_variables
 from ajhost.settings.errors import SettingsError
 from ajhost.settings.load import load
 from ajhost.settings.runtime_table import runtime_directory
-from ajhost.settings.values import RuntimeSettings
+from ajhost.settings.sections import RuntimeSettings
 
 HANDLERS = {"AJHOST_HANDLERS": json.dumps({"email:new": {"target": "a:b", "timeout": 3}})}
 

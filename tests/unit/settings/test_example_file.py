@@ -14,7 +14,7 @@ import pytest
 from ajhost.settings.errors import SettingsError
 from ajhost.settings.load import load
 from ajhost.settings.schema import TABLES, Handler, table_at
-from ajhost.settings.values import HandlerSettings, Settings
+from ajhost.settings.sections import HandlerSettings, Settings
 
 FILE = Path(__file__).parents[3] / "etc" / "ajhost.toml"
 DEFAULT = re.compile(r"^#(\w+ = .*|\[\w+\])$", re.MULTILINE)

@@ -11,7 +11,7 @@ import pytest
 
 from ajhost.settings.errors import Problem, SettingsError
 from ajhost.settings.load import load
-from ajhost.settings.values import HandlerSettings, Settings, SignatureSettings, WorkerSettings
+from ajhost.settings.sections import HandlerSettings, Settings, SignatureSettings, WorkerSettings
 
 HANDLER = '[handlers.echo]\ntarget = "app:echo"\n'
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"

@@ -10,7 +10,7 @@ import pytest
 
 from ajhost.settings.errors import Problem, SettingsError
 from ajhost.settings.load import load
-from ajhost.settings.values import NatsSettings, TlsSettings
+from ajhost.settings.sections import NatsSettings, TlsSettings
 from tests.unit.settings.test_load import CREDS, SEED, write
 
 

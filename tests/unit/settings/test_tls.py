@@ -8,7 +8,7 @@ import pytest
 
 from ajhost.settings.errors import Problem, SettingsError
 from ajhost.settings.load import load
-from ajhost.settings.values import TlsSettings
+from ajhost.settings.sections import TlsSettings
 from tests.unit.settings.test_load import HANDLER, write
 
 # made for these tests, good for nothing else

@@ -31,7 +31,7 @@ from ajhost.core.timings import SCOUT_LIMIT
 from ajhost.ledger.connection_status import Reason
 from ajhost.protocol.frames import FrameError
 from ajhost.protocol.server_info import InfoError, ServerInfo
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 _FIRST = "[nats.tls] first"
 _log = logging.getLogger("ajhost.nats")

@@ -22,7 +22,7 @@ from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import EXPIRY_WARNING, SERVICES_ASKED, TRIAL_LIMIT
 from ajhost.protocol.frames import Message
 from ajhost.protocol.service_api import ServiceInfo, Verb, covers, read_info
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 _INBOXES = "_INBOX"
 """The prefix of routers' reply subjects, by default (nats.go)."""

@@ -54,7 +54,7 @@ from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus, R
 from ajhost.ledger.layout import LARGEST, Word
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.server_info import ServerInfo
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 _log = logging.getLogger("ajhost.nats")
 _UP = (ConnectionState.SUBSCRIBED, ConnectionState.SILENT, ConnectionState.LEAVING)

@@ -25,7 +25,7 @@ from ajhost.protocol.credential_files import (
     read_word,
 )
 from ajhost.protocol.server_url import read_server_url
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 _log = logging.getLogger("ajhost.nats")
 _LARGEST = 1 << 20

@@ -17,7 +17,7 @@ from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CALL_CONNECT_LIMIT
 from ajhost.protocol.frames import Message
 from ajhost.protocol.server_info import MOST_MAX_PAYLOAD
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 _STATUS_NO_RESPONDERS = "503"
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 
 from ajhost.protocol.frames import FrameError
-from ajhost.settings.values import TlsSettings
+from ajhost.settings.sections import TlsSettings
 
 _READ_SIZE = 1 << 16
 

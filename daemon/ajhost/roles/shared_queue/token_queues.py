@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ajhost.settings.values import HandlerSettings
+from ajhost.settings.sections import HandlerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 DEFAULT = ""

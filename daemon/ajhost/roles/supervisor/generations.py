@@ -14,7 +14,7 @@ from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.roles.process_specs import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor.template_process import TemplateProcess
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 _KEPT = 8

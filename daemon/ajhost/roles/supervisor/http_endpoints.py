@@ -17,7 +17,7 @@ from ajhost.protocol.credential_files import read_word
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.supervisor.page.feed import Feed, files
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
-from ajhost.settings.values import HttpSettings
+from ajhost.settings.sections import HttpSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 

@@ -37,7 +37,7 @@ from ajhost.roles.supervisor.memory_limit import MemoryLimit
 from ajhost.roles.supervisor.overdue_answers import TICK_NS, OverdueAnswers
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.settings.values import WorkerSettings
+from ajhost.settings.sections import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 _NEVER_BEAT_NS = nanoseconds(FIRST_HEARTBEAT_LIMIT)

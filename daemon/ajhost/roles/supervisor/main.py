@@ -16,7 +16,7 @@ from ajhost.adapters.linux.runtime_directory import UnfitDirectory
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor, configure_log
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 if TYPE_CHECKING:
     from ajhost.adapters.http import HttpServer

@@ -14,7 +14,7 @@ from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.roles.messages import AccessOrder
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 

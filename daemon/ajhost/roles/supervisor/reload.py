@@ -17,7 +17,7 @@ from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.readiness import STOPPING
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
 from ajhost.roles.supervisor.worker_pool import WorkerPool
-from ajhost.settings.values import HttpSettings, RuntimeSettings, Settings
+from ajhost.settings.sections import HttpSettings, RuntimeSettings, Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 

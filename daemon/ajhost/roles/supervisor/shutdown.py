@@ -26,7 +26,7 @@ from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_pool import WorkerPool
-from ajhost.settings.values import Settings
+from ajhost.settings.sections import Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

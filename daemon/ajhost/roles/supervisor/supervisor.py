@@ -48,7 +48,7 @@ from ajhost.roles.supervisor.template_process import TemplateFailed
 from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
 from ajhost.roles.supervisor.worker_pool import PoolEvents, WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.settings.values import LogSettings, Settings
+from ajhost.settings.sections import LogSettings, Settings
 
 _log = logging.getLogger("ajhost.supervisor")
 

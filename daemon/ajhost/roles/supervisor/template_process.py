@@ -42,7 +42,7 @@ from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.import_stacks import ImportStacks
 from ajhost.roles.template.host_libraries import directories
 from ajhost.roles.template.import_effects import ImportEffect, verdict
-from ajhost.settings.values import HandlerSettings, NatsSettings, PythonSettings, WorkerSettings
+from ajhost.settings.sections import HandlerSettings, NatsSettings, PythonSettings, WorkerSettings
 
 WORKER = "ajhost.roles.worker.main:run"
 """The main function of workers (`roles.template.template.Run`)."""

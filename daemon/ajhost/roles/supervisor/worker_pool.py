@@ -51,7 +51,7 @@ from ajhost.roles.supervisor.nats_access import NatsAccess
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
 from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerEvents, WorkerProcess
-from ajhost.settings.values import NatsSettings
+from ajhost.settings.sections import NatsSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 

@@ -24,7 +24,7 @@ from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.limits_and_user import ProcessState
 from ajhost.roles.template.native_threads import thread_names
 from ajhost.roles.template.replaced_functions import ReplacedFunctions
-from ajhost.settings.values import PythonSettings
+from ajhost.settings.sections import PythonSettings
 
 CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
 THREAD, CHILD, SIGNAL, TIMER = "thread", "child", "signal", "timer"

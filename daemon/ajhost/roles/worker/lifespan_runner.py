@@ -24,7 +24,7 @@ from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.lifespan_kinds import LIFESPAN_THREAD, manager_of
 from ajhost.roles.worker.retirement import LIFESPAN_ENDED
-from ajhost.settings.values import PythonSettings
+from ajhost.settings.sections import PythonSettings
 
 _log = logging.getLogger("ajhost.worker")
 
