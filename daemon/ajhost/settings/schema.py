@@ -1,6 +1,6 @@
 """The schema of the configuration file: every table, every key, and in words which values each allows.
 
-Models have no defaults: a key that no file has is absent from `model_dump(exclude_unset=True)`, and `sections.py` has its
+Models have no defaults: a key that no file has is absent from `model_dump(exclude_unset=True)`; `sections.py` has its
 default. A field's description is the text that a problem shows as allowed.
 """
 

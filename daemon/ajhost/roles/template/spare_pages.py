@@ -11,6 +11,8 @@ import sys
 _POOL, _POOL_HEADER = 16 << 10, 48
 """CPython takes small objects of one size from pools of this size (Objects/obmalloc.c)."""
 _LARGEST_OF_POOLS = 512
+_NEW_POOL = 3
+"""Objects in a row at the first places of a pool that show that it is new: of a used pool the first may be free, too."""
 _MOST = 2_000
 """Objects of one size: the limit where no pool begins as is expected, as with another allocator."""
 _kept: list[bytes] = []
@@ -29,7 +31,11 @@ def prepare() -> None:
 def _fill_pools() -> None:
     """Occupies nearly all free places in pools, so that a worker's new objects lie in pools of their own."""
     for size in range(2, _LARGEST_OF_POOLS - sys.getsizeof(b""), 16):
+        place = -(-sys.getsizeof(bytes(size)) // 16) * 16
+        in_order = 0
         for _ in range(_MOST):
             _kept.append(bytes(size))
-            if id(_kept[-1]) % _POOL == _POOL_HEADER:  # the first place of a new pool
+            offset = id(_kept[-1]) % _POOL
+            in_order = in_order + 1 if offset == _POOL_HEADER + in_order * place else offset == _POOL_HEADER
+            if in_order == _NEW_POOL:
                 break
