@@ -1,4 +1,4 @@
-"""What the supervisor answers itself: counted by route and told in the log, as a worker does with what it answers."""
+"""Records what the supervisor answers itself, as a worker does: counts it by route, and logs it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ajhost.roles.attempt_records import Attempts, log_outcome
 from ajhost.roles.recent_attempts import RecentAttempts
 
 _AT_ONCE = 32
-"""Attempts that are told of before the event loop has its next turn."""
+"""Attempts that are logged in one turn of the event loop."""
 
 
 class _Begun(NamedTuple):
-    """An attempt that the supervisor has answered and not told of yet."""
+    """An attempt that the supervisor has answered and not logged yet."""
 
     outcome: Outcome
     labels: TaskLabels
@@ -33,7 +33,7 @@ class _Begun(NamedTuple):
 
 
 class OwnAnswers:
-    """Records the supervisor's answers. Routes are those of the present generation, found by a task's type."""
+    """The records of the supervisor's answers. Routes are the present generation's, found by a task's type."""
 
     def __init__(
         self, runtime: Path, routes: Sequence[str], call_soon: Callable[[Callable[[], None]], object]
@@ -55,26 +55,26 @@ class OwnAnswers:
         self._attempts.use(self._file.writer(routes), routes)
 
     def tick(self) -> None:
-        """Tells of refusals that were kept back. Call it about once a second."""
+        """Logs how many refusals were kept back, when that is due. Call it about once a second, or more often."""
         self._attempts.tick()
 
     def close(self) -> None:
-        """Tells at once what is kept back."""
+        """Logs at once what is not logged yet."""
         self._tell(len(self._untold))
         self._attempts.close()
 
     def begun(self, ledger: Ledger, entry: Entry, outcome: Outcome) -> None:
-        """An attempt that a worker had begun, and that this worker cannot answer. It is counted now, and told of later.
+        """Records an attempt that a worker began and cannot answer. Counts it now, and logs it later.
 
-        To tell of one takes longer than to answer it, and when workers die many wait for their answers. What the worker
-        had refused, it has recorded itself.
+        To log an attempt takes longer than to answer it, and when workers die many wait for their answers. Ignores what
+        the worker had refused: the worker has recorded that itself.
         """
         if entry.refused or entry.state in (State.RECEIVED, State.QUEUED):
             return
         now, begun, received = time.monotonic(), entry.started_ns / 1e9, entry.received_ns / 1e9
         number = self._number(entry.type)
         route = "" if number is None else self._routes[number]
-        if entry.state in (State.STARTED, State.ANSWERED):  # what has left its process was counted there
+        if entry.state in (State.STARTED, State.ANSWERED):  # what is SENT, its worker has counted
             self._attempts.count(
                 StatsWriter.NO_ROUTE if number is None else number, outcome, begun - received, now - begun
             )
@@ -96,7 +96,7 @@ class OwnAnswers:
             log_outcome(outcome, labels, extra=worker)
 
     def refused(self, frame: bytes, text: str) -> None:
-        """A request that nobody has begun; `frame` is as it came, or what there is of it."""
+        """Records the refusal of a request that no worker has begun. `frame`: as it came, or what there is of it."""
         number, record = self._about(frame)
         self._attempts.refused(number, text, record)
 

@@ -1,7 +1,7 @@
-"""Cancelling one task, for an operator: whoever has it answers at once and then cancels it.
+"""Cancels one task for an operator: the process that has it answers at once and then cancels it.
 
-The supervisor does not know who that is. It asks every worker; what waits in its own ledger it answers by itself; for a
-worker that does not answer the question, as it hangs, it answers from the worker's ledger.
+The supervisor does not know which process that is. It asks every worker, and answers a task that waits in its own
+ledger. A worker that does not answer the question hangs: the supervisor answers the task from that worker's ledger.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 _log = logging.getLogger("ajhost.supervisor")
 _ROUNDS = 3
-"""A task that waits can be on its way from one worker to another, or begin there, while both are asked."""
+"""How often all are asked: a task that waits may be on its way between two workers, or begin, while both are asked."""
 
 
 class Canceller:
-    """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
+    """The search for the task. `workers`: those that live, by the serial of their ledger; `inquiry` asks them."""
 
     def __init__(
         self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry, standby: Standby
@@ -34,7 +34,7 @@ class Canceller:
         self._workers, self._inquiry, self._standby = workers, inquiry, standby
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
-        """What the control socket was asked for."""
+        """Carries out a request to the control socket."""
         task, why = str(asked.get("task")), str(asked.get("reason"))
         text = FailureReason.CANCELLED.text(why)
         if not (
@@ -43,12 +43,12 @@ class Canceller:
             return Decision(
                 False, f"no task {task!r} runs or waits on this host; it may have ended, or be another host's"
             )
-        self._standby.transport.out.flush()  # before the operator is told, as a worker does
+        self._standby.transport.out.flush()  # before the operator gets the decision, as a worker does
         _log.warning("task %s, which was %s, is cancelled: %s", task, found, why)
         return Decision(True, f"cancelled, it was {found}")
 
     async def _cancel(self, task: str, outcome: Failed | Terminated) -> str:
-        """What was done: `running`, `waiting`, or an empty text if no task of that id is here."""
+        """Returns what the task was, `running` or `waiting`; an empty text if no task of that id is here."""
         for _ in range(_ROUNDS):
             if found := await self._ask(task, outcome):
                 return found
@@ -69,8 +69,8 @@ class Canceller:
 
 
 def _answer_for(worker: WorkerProcess, task: str, outcome: Failed | Terminated, standby: Standby) -> bool:
-    """Answers for a worker that hangs; what it does when it goes on counts no more."""
-    # one that wakes between the look and the revocation would answer as well
+    """Answers a task for a worker that hangs, and revokes it. Returns whether the worker has the task."""
+    # stopped: a worker that goes on between the look and the revocation would answer as well
     with processes.standing_still(worker.pidfd, worker.pid, STOP_LIMIT):
         for entry in worker.ledger.used():
             if entry.id == task and entry.state is State.STARTED and not entry.revoked:

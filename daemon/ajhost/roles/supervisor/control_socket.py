@@ -1,4 +1,4 @@
-"""The control socket: commands that have the host do something ask here. One JSON line in, one out."""
+"""Serves the control socket, at which commands request that the host does something. One JSON line in, one out."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ajhost.core.timings import LOCAL_CLIENT_LIMIT
 from ajhost.roles.supervisor import state_file
 
 _MOST = 32
-"""Clients at once; more are told so. A reload holds its client until it is decided."""
+"""Clients at once; further ones get a refusal. A reload's client waits until the reload is decided."""
 _log = logging.getLogger("ajhost.supervisor")
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of something that was asked for: whether it was done, and why (not)."""
+    """The answer to a request: whether it was carried out, and why (not)."""
 
     taken: bool
     text: str
 
 
 def no_worker(slot: object) -> Decision:
-    """Refuses what was asked for a slot, or for every slot (None), in which no worker lives."""
+    """Returns the refusal of a request for a slot, or for every slot (None), in which no worker lives."""
     return Decision(False, "no worker lives" if slot is None else f"no worker lives in slot {slot}")
 
 
 Action = Callable[[Mapping[str, object]], Awaitable[Decision]]
 Actions = Mapping[str, Action]
-"""What can be asked for, by name; each gets the whole request, and who asks as `by`."""
+"""What can be requested, by name. Each gets the whole request, and as `by` the peer that sent it."""
 
 
 async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Server:
@@ -75,7 +75,7 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
 
 
 async def _asked(reader: asyncio.StreamReader) -> Mapping[str, object]:
-    """The request; an empty one for what is none, or not whole in time."""
+    """Returns the request; an empty one if the line is none, or was not whole in time."""
     try:
         async with asyncio.timeout(LOCAL_CLIENT_LIMIT):
             asked = orjson.loads(await reader.readline())
@@ -89,14 +89,14 @@ def _line(decision: Decision) -> bytes:
 
 
 def _has_gone(writer: asyncio.StreamWriter) -> bool:
-    """Whether who asked has given up: this process hung meanwhile, and they were told that it gives no answer."""
+    """Whether the client has given up. This process hung meanwhile, and the client reported that it has no answer."""
     poll = select.poll()
     poll.register(writer.get_extra_info("socket").fileno(), select.POLLHUP)
     return bool(poll.poll(0))
 
 
 def _peer(writer: asyncio.StreamWriter) -> str:
-    """Who asks, as the kernel knows it (SO_PEERCRED, unix(7))."""
+    """Returns the client's user and pid as the kernel knows them (SO_PEERCRED, unix(7))."""
     size = struct.calcsize("3i")
     peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid, user, _ = struct.unpack("3i", peer)

@@ -1,7 +1,7 @@
-"""A drain: an operator takes the host out of the queue group, and back into it. The fleet decides what workers do.
+"""Drains the host: an operator takes it out of the queue group, and back into it. The fleet decides what workers do.
 
-It outlives reloads, workers, and a supervisor that is killed (`state_file.py`). An ordered stop ends it: whoever starts
-the service again wants it to serve.
+A drain outlives reloads, workers, and a supervisor that is killed (`state_file.py`). An ordered stop ends it: an
+operator who starts the service again wants it to serve.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Drainer:
-    """`on_change()` makes known that the host drains, or does not any more."""
+    """The drain. `on_change()` is called when the host begins to drain, is drained, or resumes."""
 
     def __init__(
         self, pool: WorkerPool, timeline: Timeline, phase: SupervisorPhase, on_change: Callable[[], None]
@@ -47,7 +47,7 @@ class Drainer:
         self._phase = phase
 
     def tick(self) -> None:
-        """Tells, once for each drain, that nothing is left. Call it about once a second."""
+        """Logs, once for each drain, that nothing is left. Call it about once a second."""
         if self._drained is not (drained := self._is_drained()):
             self._drained = drained
             self._on_change()
@@ -62,7 +62,7 @@ class Drainer:
         return drain_text(self._left(), drained=self._is_drained())
 
     async def obey_drain(self, asked: Mapping[str, object]) -> Decision:
-        """What the control socket was asked for. Returns when the host is out of the group, or soon."""
+        """Carries out a request to the control socket: drains. Returns when the host is out of the group, or soon."""
         if not self._pool.fleet.draining:
             _log.warning("draining: the host leaves the queue group and finishes what it holds")
             self._timeline.add(EventKind.DRAINED, "the host leaves the queue group")
@@ -73,7 +73,7 @@ class Drainer:
         return Decision(True, self.text)
 
     async def obey_resume(self, asked: Mapping[str, object]) -> Decision:
-        """What the control socket was asked for. Returns when every slot serves, or soon."""
+        """Carries out a request to the control socket: ends the drain. Returns when every slot serves, or soon."""
         del asked
         fleet = self._pool.fleet
         if fleet.draining:
@@ -94,7 +94,7 @@ class Drainer:
             await asyncio.sleep(POLL_INTERVAL)
 
     def _left(self) -> int:
-        """How many tasks have no answer yet, or one that has not left."""
+        """Counts the tasks that have no answer yet, or one that has not left."""
         ledgers: list[Ledger] = [worker.ledger for worker in self._pool.workers.values()]
         ledgers += [*self._phase.ledgers, *self._phase.retired]
         return sum(held_in(ledger).left for ledger in ledgers)

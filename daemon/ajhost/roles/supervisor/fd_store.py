@@ -29,20 +29,20 @@ def stored_name(key: Key) -> str:
 
 
 def stored_key(name: str) -> Key | None:
-    """The key in such a name; None if it is no name of a connection."""
+    """Returns the key in a name of `stored_name`; None if it is none."""
     found = _NAME.fullmatch(name)
     return None if found is None else Key(int(found[1]), int(found[2]))
 
 
 class FdStore:
-    """Stores a new connection before it removes the old one: a crash in between leaves two, and not none."""
+    """The connections in systemd's store. A new one is stored before the old is removed: a crash then leaves two."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
         self._keys: dict[int, list[Key]] = {}
 
     def keep(self, key: Key, sock: socket.socket) -> None:
-        """The present connection of a process."""
+        """Stores the present connection of a process, and removes those before it."""
         self._notifier.store(stored_name(key), sock.fileno())
         self.forget(key.serial)
         self._keys[key.serial] = [key]
@@ -80,11 +80,11 @@ class InheritedConnections:
         self._fd_store.keep(key, sock)
 
     def give_back(self, key: Key, sock: socket.socket) -> None:
-        """One that was taken, and is not needed now."""
+        """Takes back a connection that was taken and not used."""
         self._sockets[key] = sock
 
     def take(self, ledger: Ledger) -> socket.socket | None:
-        """The connection to which the positions in the ledger belong. Those of earlier epochs had ended."""
+        """Hands out the connection that the ledger's positions belong to, if any. Closes others, which had ended."""
         present = None
         for key in [k for k in self._sockets if k.serial == ledger.serial]:
             sock = self._sockets.pop(key)

@@ -28,7 +28,7 @@ class Generation:
     spec: GenerationSpec
     template: TemplateProcess | None = None
     in_use: bool = False
-    """Whether workers were ordered. The generation is forgotten when the last of them has ended."""
+    """Whether it was given slots: then it is forgotten once it is not the fleet's and has no worker (`retire`)."""
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT))
     """Why its last workers died before they served."""
 
@@ -39,7 +39,7 @@ class Generation:
 
     @property
     def routes(self) -> list[str]:
-        """In the order that ledger entries count in."""
+        """The names of its routes; the index of one is the number in ledger entries."""
         return [handler.route for handler in self.spec.handlers]
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class Generation:
 
 
 class Generations(dict[int, Generation]):
-    """Those that have a worker or are about to have one, by number."""
+    """The generations that have a worker or are about to have one, by number."""
 
     def __init__(self, runtime: Path) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Generations(dict[int, Generation]):
         self._last = 0
 
     def make(self, settings: Settings) -> GenerationSpec:
-        """The next one, with the queues that its routes need; it has no template yet."""
+        """Makes the next generation, with the queues that its routes need, and without a template."""
         self._last += 1
         known = {queue.name for queue in self.queues}
         self.queues.extend(open_queue(n) for n in queue_names(settings.handlers) if n not in known)
@@ -80,7 +80,7 @@ class Generations(dict[int, Generation]):
         return spec
 
     async def load(self, spec: GenerationSpec) -> TemplateProcess:
-        """Starts the template of a generation; the log tells what its imports have left behind.
+        """Starts the template of a generation. Logs what its imports have left behind.
 
         :raises TemplateFailed: with every reason.
         """
@@ -92,17 +92,17 @@ class Generations(dict[int, Generation]):
         return template
 
     def template(self, number: int) -> TemplateProcess | None:
-        """What forks workers of a generation; None if nothing does."""
+        """Returns the template of a generation; None if it has none."""
         generation = self.get(number)
         return None if generation is None else generation.template
 
     def note_failure(self, number: int, why: str) -> None:
-        """A worker died before it served."""
+        """Notes why a worker died before it served."""
         if (generation := self.get(number)) is not None:
             generation.failures.append(why)
 
     def retire(self, alive: set[int]) -> None:
-        """Forgets those that were in use and are not `alive` any more, their templates dead or not."""
+        """Closes and forgets the generations that were in use and are not `alive` any more."""
         for number in [n for n, generation in self.items() if generation.in_use and n not in alive]:
             self.pop(number).close()
 

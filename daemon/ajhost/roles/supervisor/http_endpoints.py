@@ -1,4 +1,4 @@
-"""What the host shows over HTTP: page, metrics, status, health, readiness. All is read at the time of asking."""
+"""Serves page, metrics, status, health and readiness over HTTP. All is read on request."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 async def listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
-    """Serves them.
+    """Starts the HTTP server.
 
-    :raises StartupFailed: nobody can listen there.
+    :raises StartupFailed: when it cannot listen there.
     """
     token = None if http.token_file is None else read_word(http.token_file.read_bytes()).encode()
     access = PageAccess(token, frozenset({*http.hosts, socket.gethostname().lower()}))
@@ -41,7 +41,7 @@ async def listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> H
 
 
 def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
-    """What answers, by path. Health and metrics are for programs of the machine's owner, the rest is guarded."""
+    """Returns the endpoints by path. Health, readiness and metrics are for monitoring, the rest is guarded."""
 
     def status() -> Page:
         return Page(200, "application/json", orjson.dumps(supervisor.status()))
@@ -70,7 +70,7 @@ def _same(page: Page) -> Page:
 
 
 def _told(runtime: Path, supervisor: Supervisor) -> dict[str, object]:
-    """All that the page shows."""
+    """Returns all that the page shows."""
     return {
         "at": time.time(),
         "status": supervisor.status(),

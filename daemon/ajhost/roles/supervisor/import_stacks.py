@@ -1,6 +1,6 @@
-"""What an import of handlers is doing: the template's stacks, written from C into memory that the supervisor reads.
+"""Reads the stacks of a template that imports handlers. It writes them from C into memory that the supervisor shares.
 
-The template writes them when it is asked to (`STACKS_OF_IMPORTS`), and when its imports have taken too long.
+The template writes them on the signal `STACKS_OF_IMPORTS`, and when its imports have taken too long.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import ajhost
 from ajhost.core.timings import POLL_INTERVAL, TEMPLATE_STACKS_LIMIT
 
 _MACHINERY = ("<frozen importlib", f"{Path(ajhost.__file__).resolve().parent}/", "/importlib/__init__.py")
-"""What stands in the lines of frames that are nobody's handlers."""
+"""Parts of the lines of frames that belong to no handler."""
 _LONGEST = 16 << 10
 _TOO_LONG = "Timeout"
-"""How faulthandler begins what it writes by itself (faulthandler.dump_traceback_later)."""
+"""The beginning of what faulthandler writes after a timeout (faulthandler.dump_traceback_later)."""
 
 
 class ImportStacks:
-    """The memory, as long as the imports take."""
+    """The memory into which a template writes, open while its imports take place."""
 
     def __init__(self) -> None:
         self.descriptor = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
-        """-1: the imports are through."""
+        """-1: the imports have ended."""
 
     def close(self) -> None:
-        """The imports are through."""
+        """Closes the memory: the imports have ended."""
         os.close(self.descriptor)
         self.descriptor = -1
 
     async def written(self) -> str:
-        """What a template writes that was asked for its stacks; empty if its imports are through before."""
+        """Returns what the template writes after the signal; empty if its imports end before."""
         end, size = time.monotonic() + TEMPLATE_STACKS_LIMIT, 0
         while time.monotonic() < end:
             await asyncio.sleep(POLL_INTERVAL)
@@ -45,11 +45,11 @@ class ImportStacks:
         text = self._read()
         if not text.startswith(_TOO_LONG):
             os.ftruncate(self.descriptor, 0)
-            os.lseek(self.descriptor, 0, os.SEEK_SET)  # where the template writes too
+            os.lseek(self.descriptor, 0, os.SEEK_SET)  # the template shares the file offset
         return "\n".join(_of_handlers(text))
 
     def last_words(self, how: str) -> str:
-        """Why the process ended in its imports; `how` in one word."""
+        """Says why the process ended in its imports. `how`: its exit status in words."""
         stacks = self._read()
         lines = _of_handlers(stacks)
         if stacks.startswith(_TOO_LONG):

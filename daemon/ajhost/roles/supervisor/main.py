@@ -1,4 +1,4 @@
-"""The supervisor's process: its lock, and why it cannot start."""
+"""Runs the supervisor's process: takes the lock of the runtime directory, and logs why it cannot start."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 def run(settings: Settings, load: Callable[[], Settings], warning: str | None = None) -> bool:
-    """Runs the host until it is told to stop; False when it could not start, which the log tells.
+    """Runs the host until it has stopped. Returns False when it could not start, and logs why.
 
-    `load` reads the configuration again for a reload. `warning`: what the log says first.
+    `load` reads the configuration again for a reload. `warning` is logged first.
     """
     faulthandler.enable()  # the watchdog's SIGABRT leaves the stacks
     directory = settings.runtime.directory
@@ -83,7 +83,7 @@ async def _serve(
 def _alone(directory: Path) -> Iterator[RuntimeFiles]:
     """Holds the lock of the runtime directory.
 
-    :raises StartupFailed: when another supervisor holds it; the text says which process. Or when it is not ours.
+    :raises StartupFailed: when another supervisor holds it (the text has its pid), or the directory is not fit for use.
     """
     try:
         descriptor = runtime_directory.prepare(directory)

@@ -1,4 +1,4 @@
-"""Which workers have more memory than `workers.max_memory`: they are replaced."""
+"""Finds workers that have more memory than `workers.max_memory`, and so are to be replaced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class MemoryLimit:
-    """Compares a worker's resident bytes with the limit: before its first task, then every now and then."""
+    """The comparison of resident bytes with the limit, before the first task and every `MEMORY_CHECK_INTERVAL`."""
 
     def __init__(self, guard: FaultGuard) -> None:
         self._guard = guard
@@ -27,7 +27,7 @@ class MemoryLimit:
     def outgrown(
         self, living: Sequence[WorkerProcess], limit: int, now: float
     ) -> Iterator[tuple[WorkerProcess, str]]:
-        """Those to be replaced, and why. Call it at every tick. `limit` 0: there is none."""
+        """Yields the workers to replace, and why. Call it at every tick. `limit`: in bytes; 0: none."""
         if not limit:
             return
         if due := now >= self._due_at:
@@ -42,7 +42,7 @@ class MemoryLimit:
                 yield worker, f"{resident >> 20} MiB resident, the limit is {limit >> 20} MiB"
 
     def _weigh(self, worker: WorkerProcess, limit: int, due: bool) -> int:
-        """Resident bytes; 0 of a worker that is not looked at now, or of which a new one would be as large."""
+        """Returns resident bytes; 0 if no check is due, or if it was over the limit when new: the next would be too."""
         if not self._at_start.get(worker.serial) and worker.ledger.words[Word.PHASE] == Phase.SERVING:
             self._at_start[worker.serial] = resident = worker.ledger.words[Word.SIZE_AT_START]
             self._compare_size_at_start(worker, resident, limit)
@@ -51,10 +51,10 @@ class MemoryLimit:
         try:
             return proc.resident_bytes(worker.pid)
         except OSError:
-            return 0  # it is about to be found dead, or this process has no descriptor left to look
+            return 0  # it has just died, or this process has no descriptor left to read with
 
     def _compare_size_at_start(self, worker: WorkerProcess, resident: int, limit: int) -> None:
-        """Tells, once for each generation, of a limit that no worker can keep."""
+        """Logs, once for each generation, that the limit is below what a worker has before its first task."""
         if resident <= limit or worker.generation <= self._told_generation:
             return
         self._told_generation = worker.generation

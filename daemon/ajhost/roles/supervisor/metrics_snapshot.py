@@ -1,4 +1,4 @@
-"""The statistics of a host, read from the shared ledgers on request: no message goes to a worker."""
+"""Reads the statistics of a host, on request, from ledgers, statistics files and /proc: workers are not asked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 
 def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostStats:
-    """The statistics now."""
+    """Returns the statistics now."""
     counters, slots = pool.counters, pool.fleet.count
     living: list[Ledger] = [worker.ledger for worker in pool.workers.values()]
     connections = {str(slot): stats for slot, stats in counters.connections(slots, living).items()}
@@ -63,7 +63,7 @@ def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostSt
 
 
 def _resident(pool: WorkerPool) -> Counter[int]:
-    """Bytes by slot."""
+    """Returns resident bytes by slot."""
     resident: Counter[int] = Counter()
     for worker in pool.workers.values():
         if worker.pid:
@@ -73,7 +73,7 @@ def _resident(pool: WorkerPool) -> Counter[int]:
 
 
 def _states(pool: WorkerPool) -> dict[str, int]:
-    """How many workers are in each state. One that serves but is not subscribed counts as disconnected."""
+    """Counts workers by state. One that serves but is not subscribed counts as disconnected."""
     counts = dict.fromkeys([*(state.value for state in WorkerState), DISCONNECTED], 0)
     for serial, known in pool.fleet.members.items():
         worker = pool.workers.get(serial)

@@ -1,7 +1,7 @@
-"""The NATS servers and credentials that the host uses now, and how a reload hands others to processes that run already.
+"""Keeps the NATS servers and credentials that the host uses, and passes a reload's on to processes that run already.
 
 A new generation has them from its spec. Workers of an older one, which may hold requests whose replies cannot leave,
-and the supervisor itself are told.
+get them by a message, and the supervisor's own connection by a call.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class NatsAccess:
-    """`present` is what lets us in, whatever the generation that serves was made with."""
+    """The access. `present`: the settings in use, which may be newer than those of the generation that serves."""
 
     def __init__(self, present: NatsSettings, workers: Callable[[], Iterable[WorkerProcess]]) -> None:
         self.present, self._workers = present, workers
         self.own: Connection | None = None
         """The supervisor's connection, once there is one."""
         self._generation = 0
-        """Workers up to this generation have other settings from their spec."""
+        """Workers up to this generation have older settings in their spec."""
 
     def adopt(self, settings: NatsSettings) -> None:
-        """A reload has succeeded: every process uses these, and one that serves connects anew with them."""
+        """Has every process use the settings of a reload that has succeeded: those that serve connect anew."""
         self._hand_on(settings, move=True)
 
     async def offer(self, settings: NatsSettings, generation: int) -> None:
-        """A reload of `generation` may be about to fail for another reason. Whoever has no connection gets these all
-        the same if a server lets us in with them; who has one keeps it, and connects with these when it is lost."""
+        """Has every process use these settings if one has no connection and a server accepts them, since the reload of
+        `generation` may yet fail for another reason. A process with a connection uses them when that is lost."""
         if settings == self.present or not self._lost():
             return
         for server in servers_of(settings):
@@ -48,7 +48,7 @@ class NatsAccess:
                 break
 
     def tell(self, worker: WorkerProcess) -> None:
-        """Tells a new worker what its generation was not made with."""
+        """Sends a new worker of an older generation the present settings."""
         if worker.generation <= self._generation:
             worker.send(AccessOrder(self.present, move=False))
 

@@ -1,4 +1,4 @@
-"""The host as a NATS service: the supervisor answers `nats micro ls|info|stats|ping`, whatever its workers do."""
+"""Answers `nats micro ls|info|stats|ping` for the host as a NATS service, in the supervisor and without its workers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NAME = "ajhost"
 
 
 class ServiceResponder:
-    """`serves`: whether any worker is in the queue group; a host that does not serve is no service.
+    """The service. `serves`: whether any worker is in the queue group; otherwise there is no answer.
 
-    `loaded` describes the handlers that are in service.
+    `loaded` returns the descriptions of the handlers that are in service.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class ServiceResponder:
         self._routes: Sequence[str] = ()
         self._group = ""
         self._kept: dict[Verb, tuple[float, bytes]] = {}
-        """By verb, until when an answer is good: whoever may ask decides how often."""
+        """By verb, an answer and until when it is used again: requesters decide how often they ask."""
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What to subscribe to, without a queue group."""
+        """The subjects to subscribe to, without a queue group."""
         return subjects(self._service)
 
     def use_routes(self, routes: Sequence[str], group: str) -> None:
@@ -58,7 +58,7 @@ class ServiceResponder:
         self._kept.clear()
 
     def answer(self, subject: str) -> bytes | None:
-        """The answer to what came on a subject; None for what is no such question, or when nobody serves."""
+        """Returns the answer to a message on a subject; None if that is no such question, or no worker serves."""
         verb = verb_of(subject)
         if verb is None or not self._serves():
             return None

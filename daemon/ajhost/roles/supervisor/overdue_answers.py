@@ -1,4 +1,4 @@
-"""The deadlines of workers and orphans whose loops do not turn: the supervisor answers in their place."""
+"""Answers at the deadlines of workers and orphans that miss their heartbeats, in their place."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("its worker did not answer in t
 
 
 class OverdueAnswers:
-    """Answers overdue requests of living processes.
+    """The answers to overdue requests of living processes.
 
-    It answers only what two checks have found overdue: the owner may be about to answer itself.
+    An answer takes two checks, or one that was on time (`check`): the owner may be about to answer itself.
     """
 
     def __init__(self, standby: Standby) -> None:
@@ -39,12 +39,12 @@ class OverdueAnswers:
         heartbeat_ns: int | None = None,
         still: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(False),
     ) -> int:
-        """Call it at every tick, with monotonic nanoseconds. How many tasks that run were answered.
+        """Answers what is overdue. Call it at every tick. Returns how many tasks that run were answered.
 
-        `lead_ns`: what is due so much later counts as due, as the owner is known to hang and the second look is a tick
-        later. `on_time`: this process was not held up, so one look may stand for two that would have come sooner.
-        `heartbeat_ns`: the owner's last heartbeat, where the caller knows better than the ledger. `still()` stops the
-        owner for a block, and says whether it stands still: if it woke meanwhile, it would answer as well.
+        `now_ns` is monotonic. `lead_ns`: what is due so much later counts as due, since the owner is known to hang and
+        the second check is a tick later. `on_time`: this process was not held up, so one check may stand for two that
+        would have come sooner. `heartbeat_ns`: the owner's last heartbeat, where the caller knows better than the
+        ledger. `still()` stops the owner for a block and yields whether it is stopped: else it might answer as well.
         """
         before = self._suspects.pop(ledger.serial, {})
         age_ns = now_ns - (ledger.words[Word.HEARTBEAT] if heartbeat_ns is None else heartbeat_ns)

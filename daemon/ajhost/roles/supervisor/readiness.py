@@ -1,4 +1,4 @@
-"""Whether the host is ready, and why not: what it says to systemd and to /readyz."""
+"""Says whether the host is ready, and why not, to systemd and at /readyz."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _WAITING = (WorkerState.STARTING, WorkerState.HUNG)
 
 
 def unserved_slots(pool: WorkerPool, drain: str, waiting: str) -> list[str]:
-    """A line for each slot that does not serve, with what is there instead.
+    """Returns a line for each slot that does not serve, with what is there instead.
 
-    `drain`: what a host that drains says. `waiting`: why no server has let the host in, before there are slots.
+    `drain`: the text of a host that drains. `waiting`: why no server has let the host in, before there are slots.
     """
     if pool.fleet.stopping:
         return [STOPPING]
@@ -38,12 +38,12 @@ def unserved_slots(pool: WorkerPool, drain: str, waiting: str) -> list[str]:
 
 
 def starting_text(waiting: str) -> str:
-    """What a host says of itself before it has a worker. `waiting`: why no server has let it in, if none has."""
+    """Returns the text of a host that has no worker yet. `waiting`: why no server has let it in, if none has."""
     return f"the host is starting; {f'NATS: {waiting}' if waiting else 'the handlers are being imported'}"
 
 
 def status_line(pool: WorkerPool, drain: str) -> str:
-    """What `systemctl status` shows. `drain`: what a host that drains says."""
+    """Returns what `systemctl status` shows. `drain`: the text of a host that drains."""
     tasks = sum(m.ledger.running() for m in pool.workers.values())
     lost = [text for slot in range(pool.fleet.count) for text in _lost_connections(pool, slot)[:1]]
     serving = max(pool.fleet.serving() - len(lost), 0)
@@ -52,7 +52,7 @@ def status_line(pool: WorkerPool, drain: str) -> str:
 
 
 def _lost_connections(pool: WorkerPool, slot: int, *states: WorkerState) -> list[str]:
-    """What the workers of a slot in these states (`IN_PLACE`) say of their connections; nothing if one has one."""
+    """Returns the connection reports of a slot's workers in these states (`IN_PLACE`); none if one is subscribed."""
     wanted = states or IN_PLACE
     serials = [m.serial for m in pool.fleet.members.values() if m.slot == slot and m.state in wanted]
     found: list[ConnectionStatus] = [

@@ -1,4 +1,4 @@
-"""Replacing workers in order, for an operator: one slot's, or each slot's."""
+"""Replaces the worker of one slot, or of each slot, in order, for an operator."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 
 async def obey_recycle(pool: WorkerPool, asked: Mapping[str, object]) -> Decision:
-    """Obeys a request of the control socket."""
+    """Carries out a request to the control socket."""
     slot = asked.get("slot")
     known = [m for m in pool.fleet.members.values() if slot is None or m.slot == slot]
     if not known:
         return no_worker(slot)
-    # a worker that leaves is replaced already, and one that starts is new
+    # a worker that leaves is being replaced already, and one that starts is new
     serials = [m.serial for m in known if m.state not in (WorkerState.LEAVING, WorkerState.STARTING)]
     pool.recycle_all([pool.workers[s] for s in serials if s in pool.workers], "an operator asked for it")
     slots = sorted({m.slot for m in known})

@@ -43,13 +43,13 @@ class Reloader:
         self._ended = asyncio.Event()
 
     def end(self) -> None:
-        """The host stops: what is under way ends as rejected, however long the imports would take."""
+        """Ends a reload under way as rejected, however long its imports would take: the host stops."""
         self._ended.set()
         if self._starting is not None:
             self._starting.cancel()
 
     async def reload(self) -> Decision:
-        """Takes all that the files say now, or nothing."""
+        """Takes all that the files say now, or nothing except NATS servers and credentials (`NatsAccess.offer`)."""
         async with self._lock:
             try:
                 settings = await asyncio.to_thread(self._load)
@@ -104,9 +104,9 @@ class Reloader:
         return Decision(True, f"generation {generation} serves{routes}")
 
     async def _served(self, generation: int) -> str | None:
-        """Waits until the generation serves everywhere; why it does not, otherwise.
+        """Waits until the generation serves in every slot. Returns why it does not; None when it does.
 
-        Slots change over one after the other, so the limit is of each.
+        Slots are replaced one after the other, so each has the limit.
         """
         pool, python = self._pool, self._generations[generation].spec.python
         limit = SERVE_LIMIT + (python.start_timeout if python.lifespan is not None else 0.0)
@@ -126,7 +126,7 @@ class Reloader:
         return None
 
     def _why_not_connected(self, generation: int) -> str:
-        """What the first worker of a generation that is not subscribed says of its connection."""
+        """Returns what the first worker of a generation that is not subscribed reports of its connection."""
         for worker in self._pool.workers.values():
             if worker.generation == generation:
                 status = worker.ledger.connection()
@@ -135,10 +135,10 @@ class Reloader:
         return ""
 
     async def renew(self) -> None:
-        """The template died: a new generation of the same settings, tried until there is one."""
+        """Replaces a generation whose template died by one of the same settings. Tries until that works."""
         delay = RENEW_FIRST
         while True:
-            # the lock is held for one attempt only, so that a reload that mends the code gets its turn
+            # the lock is held for one attempt only, so that a reload that mends the code can come between two
             async with self._lock:
                 present = self._generations.template(self._pool.fleet.generation)
                 if present is not None or self._ended.is_set():
@@ -158,13 +158,13 @@ class Reloader:
 
 
 def _said(error: BaseException) -> str:
-    """Its text, with the limit that a thread or a descriptor was refused for."""
+    """Returns the error's text, with the limit for which the kernel refused a thread or a descriptor."""
     limit = os_error_texts.limit_behind(error)
     return f"{error} ({limit})" if limit else str(error)
 
 
 def _changed_routes(before: Settings, after: Settings) -> str:
-    """What a reload took away and added: a route that is gone by mistake is a task that finds no responder."""
+    """Says which routes a reload has removed and added: tasks of a route removed by mistake find no responder."""
     old, new = ([handler.route for handler in settings.handlers] for settings in (before, after))
     gone, more = ([r for r in one if r not in other] for one, other in ((old, new), (new, old)))
     said = (("no longer served", gone), ("new", more))
@@ -174,7 +174,7 @@ def _changed_routes(before: Settings, after: Settings) -> str:
 def _changed_key(
     before: RuntimeSettings | HttpSettings | None, after: RuntimeSettings | HttpSettings | None
 ) -> str | None:
-    """The first key in which two versions of a section differ; a section that comes or goes does in its first key."""
+    """Returns the first key in which two versions of a section differ; the first of all if one has no such section."""
     known = before or after
     if before == after or known is None:
         return None

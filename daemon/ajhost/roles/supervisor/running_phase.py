@@ -1,4 +1,4 @@
-"""The supervisor from the moment that a server has let it in: its ticks, and what it does when workers die or hang."""
+"""The supervisor once a NATS server has let it in: its ticks, and what it does when workers die or hang."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Running(SupervisorPhase, LivenessEvents):
-    """The standby is connected: it answers for the dead, and takes over from those that hang.
+    """The phase with a connected standby: recovers what dead and hanging workers held, and ticks.
 
-    `spec` is the first generation's. The supervisor ticks from here on.
+    `spec` is the first generation's.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Running(SupervisorPhase, LivenessEvents):
         self._status_at = self._tick_at = 0.0
 
     async def begin(self) -> None:
-        """What earlier starts left is recovered, and time goes on."""
+        """Starts the ticks, and the recovery of what earlier starts left."""
         previous_start = self._recovery.previous_start
         for name in previous_start.take_stored_sockets(self._notifier.stored()):
             self._notifier.forget(name)
@@ -75,7 +75,7 @@ class Running(SupervisorPhase, LivenessEvents):
         if previous_start:
             self._pool.background.spawn(self._recovery.recover_previous_start())
 
-    # -- what others ask ------------------------------------------------------------------------
+    # -- questions of the supervisor ------------------------------------------------------------
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
@@ -99,7 +99,7 @@ class Running(SupervisorPhase, LivenessEvents):
     # -- events ---------------------------------------------------------------------------------
 
     def become_ready(self) -> bool:
-        """Whether every slot serves now, for the first time. Orphans leave the queue group then."""
+        """Whether every slot has a worker in place now, for the first time. Then tells orphans to leave the group."""
         fleet = self._pool.fleet
         if self.ready or not fleet.count or not fleet.complete():
             return False
@@ -109,8 +109,8 @@ class Running(SupervisorPhase, LivenessEvents):
         return True
 
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
-        """Its requests are recovered, and what it has left is ended."""
-        self._restore_sizes()  # it may have died of a ledger that somebody had truncated
+        """Has a dead worker's requests recovered, and the processes ended that it left."""
+        self._restore_sizes()  # it may have died of SIGBUS as a ledger was truncated: recovery reads those ledgers
         self._pool.background.spawn(self._recovery.recover_dead(worker, how))
         self._strays.owner_died()
 
@@ -132,7 +132,7 @@ class Running(SupervisorPhase, LivenessEvents):
     # -- time -----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        """Each part runs whatever the others raise. A tick in which nothing failed tells systemd (watchdog)."""
+        """Runs each part, whatever the others raise. A tick in which none failed notifies systemd's watchdog."""
         guard, standby, pool = self._guard, self._standby, self._pool
         now_ns, before = time.monotonic_ns(), guard.failures.total()
         late = time.monotonic() - self._tick_at

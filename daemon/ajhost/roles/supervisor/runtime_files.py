@@ -1,7 +1,7 @@
-"""The supervisor's files in the runtime directory: made at the start, and made again when somebody has removed them.
+"""Makes the supervisor's files in the runtime directory, and makes them again when they were removed.
 
-A cleaner of temporary files, or a person, may do so while the host runs. What a process has mapped lives on, but nobody
-finds it any more by its path: no worker could be replaced, none read what it pulled, a second host could start.
+A cleaner of temporary files, or a person, may remove them while the host runs. What a process has mapped stays, but no
+process can open it by its path: no worker could be replaced or read what it dequeued, and a second host could start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class RuntimeFiles:
-    """`descriptor` is one of the directory and holds its lock, once that was taken."""
+    """The files. `descriptor` is the directory's, and holds its lock once that was taken."""
 
     def __init__(self, directory: Path, descriptor: int) -> None:
         self._directory, self._descriptors = directory, [descriptor]
@@ -38,7 +38,7 @@ class RuntimeFiles:
         self._throttled = HostFailuresLog(_log)
 
     def make(self) -> None:
-        """Makes what a start needs: the ledgers' directory, and the file that says who we are."""
+        """Makes what a start needs: the ledgers' directory, and the lock file with the supervisor's pid."""
         runtime_directory.put_aside(self._directory / "ledger", stat.S_ISDIR)
         for name in (runtime_directory.LOCK, state_file.NAME):
             runtime_directory.put_aside(self._directory / name, stat.S_ISREG)
@@ -46,7 +46,7 @@ class RuntimeFiles:
         runtime_directory.write_file(self._directory, runtime_directory.LOCK, f"{os.getpid()}\n".encode())
 
     async def listen(self, settings: Path, actions: Actions, status: Callable[[], bytes]) -> None:
-        """Opens the sockets, for those who act and for those who look at the `status`."""
+        """Opens the sockets `control`, for `actions`, and `view`, for the `status`."""
         self._sockets = {
             runtime_directory.CONTROL: lambda: control_socket.serve(self._directory, settings, actions),
             runtime_directory.VIEW: lambda: view_socket.serve(self._directory, status),
@@ -61,7 +61,7 @@ class RuntimeFiles:
         self._servers[name] = await self._sockets[name]()
 
     async def keep(self, host: Supervisor) -> None:
-        """Looks every second, until cancelled."""
+        """Checks the files every `RUNTIME_FILES_INTERVAL` seconds, until it is cancelled."""
         while True:
             await asyncio.sleep(RUNTIME_FILES_INTERVAL)
             try:
@@ -103,7 +103,7 @@ class RuntimeFiles:
                 ", ".join(lost) or "ledgers",
                 ", ".join(map(str, replaced)) or "none",
             )
-        # it is made once a server is reached
+        # the supervisor's ledger is made once a server is reached
         if host.serial not in present and any(ledger.slot == SUPERVISOR_SLOT for ledger in host.ledgers()):
             self._say(
                 "the host's own ledger was removed from %s: what it holds is lost should it be killed. Restart it",
@@ -117,7 +117,7 @@ class RuntimeFiles:
             self._say(text, ", ".join(slots))
 
     def _lock_new_directory(self) -> bool:
-        """The directory was removed: makes it anew, unless another host has done so."""
+        """Makes the removed directory anew and locks it. Returns False if another host has taken its place."""
         descriptor = runtime_directory.prepare(self._directory)
         if not runtime_directory.lock(descriptor):
             os.close(descriptor)

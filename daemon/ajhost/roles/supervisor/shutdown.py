@@ -1,4 +1,4 @@
-"""The stop: every worker leaves the queue group, finishes and answers. The rest is answered, or kept for a restart."""
+"""Stops the host: every worker leaves the queue group, finishes and answers. The rest is answered, or kept."""
 
 from __future__ import annotations
 
@@ -42,29 +42,29 @@ class Urgency(IntEnum):
 
 
 def stop_limit(settings: Settings) -> float:
-    """Seconds that a worker may take to end: for its tasks, its lifespan, and what `atexit` runs."""
+    """Returns how many seconds a worker has to end: for its tasks, its lifespan, and what `atexit` runs."""
     python = settings.python
     return settings.workers.drain_timeout + (python.stop_timeout if python.lifespan else 0.0) + EXIT_LIMIT
 
 
 class Shutdown:
-    """Signals request it (`urge`); it runs once (`run`)."""
+    """The stop of the host. Signals request it (`urge`); it runs once (`run`)."""
 
     def __init__(self, pool: WorkerPool, notifier: Notifier) -> None:
         self._pool, self._notifier = pool, notifier
         self.urgency = Urgency.NONE
         self.asked = asyncio.Event()
         self.changed = asyncio.Event()
-        """Set when a worker has ended, has left, or the urgency has risen."""
+        """Set after each event of the fleet (a worker has ended or left, say), and when the urgency has risen."""
 
     def heed_signals(self) -> None:
-        """SIGTERM and SIGINT urge, each further one as well."""
+        """Has SIGTERM and SIGINT call `urge`."""
         for number in _STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self.urge)
 
     @staticmethod
     def ignore_signals() -> None:
-        """One more signal to hurry, after the end: without this it would be how we end."""
+        """Ignores further signals: one that arrives after the stop would kill this process, and be its exit status."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
         for number in _STOP_SIGNALS:
             asyncio.get_running_loop().remove_signal_handler(number)
@@ -80,11 +80,11 @@ class Shutdown:
     async def run(
         self, standby: Standby, last_resort: LastResort, recovery: Recovery, drain_timeout: float
     ) -> None:
-        """Stops the host. Returns when every worker has ended and every answer has left.
+        """Stops the host. Returns when every worker has ended, and every answer has left or is kept in the ledger.
 
-        When systemd is about to start the unit again, the supervisor stays subscribed to the end. What arrives
-        meanwhile waits in its ledger and in the socket that systemd stores, and the next start runs it. So no requester
-        is told `no responders`.
+        When systemd is about to start the unit again, the supervisor of a host that is not drained stays subscribed to
+        the end. What arrives meanwhile waits in its ledger and in the socket that systemd stores, and the next start
+        runs it. So no requester is told `no responders`.
         """
         last_resort.stopping = True
         returning = await restart_follows(RESTART_QUERY_LIMIT)
@@ -110,7 +110,7 @@ class Shutdown:
         while pool.workers or pool.busy:
             workers, now = list(pool.workers.values()), time.monotonic()
             if not finishing and all(m.left for m in workers) and (returning or not standby.producer.count):
-                finishing = True  # no process enqueues any more: a worker that holds nothing may end
+                finishing = True  # nothing new is enqueued: a worker that holds nothing may end
                 for worker in workers:
                     worker.send(FinishOrder())
             if self.urgency > urged:

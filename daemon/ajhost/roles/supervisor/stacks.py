@@ -1,4 +1,4 @@
-"""What running tasks are doing: the supervisor asks the workers, which look at themselves.
+"""Gets the stacks of running tasks for an operator. The supervisor asks the workers, which read their own.
 
 A worker that does not answer hangs: its stacks come from C (SIGUSR2, faulthandler), which needs neither its loop nor
 the interpreter's lock.
@@ -26,13 +26,13 @@ _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 
 
 class StacksInspector:
-    """`workers`: the living ones by the serial of their ledger; `inquiry` asks them."""
+    """The search for stacks. `workers`: those that live, by the serial of their ledger; `inquiry` asks them."""
 
     def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry) -> None:
         self._workers, self._inquiry = workers, inquiry
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
-        """What the control socket was asked for: the stacks of one task, of one slot, or of all."""
+        """Carries out a request to the control socket: returns the stacks of one task, of one slot, or of all."""
         task, slot = str(asked.get("task") or ""), asked.get("slot")
         parts = [] if task or slot is not None else await self._templates()
         chosen = [w for w in self._workers.values() if w.pid and (slot is None or w.slot == slot)]
@@ -53,7 +53,7 @@ class StacksInspector:
 
     @staticmethod
     async def _templates() -> list[str]:
-        """What imports are doing that are under way."""
+        """Returns a text for each template that imports the handlers now, with its stacks."""
         return [
             f"the template (pid {template.pid}) imports the handlers\n\n{text}"
             for template in list(TemplateProcess.loading)
@@ -62,7 +62,7 @@ class StacksInspector:
 
     @staticmethod
     async def _from_c(workers: Sequence[WorkerProcess]) -> dict[int, str]:
-        """The stacks of workers that hang, by serial."""
+        """Returns the stacks of hanging workers, by serial."""
         for worker in workers:
             worker.ask_for_stacks()
         if workers:
@@ -71,7 +71,7 @@ class StacksInspector:
 
 
 def _running(worker: WorkerProcess, task: str) -> list[Entry]:
-    """What runs in a worker by its ledger: the task of this id, or all."""
+    """Returns what runs in a worker by its ledger: the task of this id, or all for an empty one."""
     entries = (entry for entry in worker.ledger.used() if entry.state is State.STARTED)
     return [entry for entry in entries if task in ("", entry.id)]
 
@@ -86,7 +86,7 @@ def _heads(entries: Iterable[Entry]) -> Iterator[str]:
 
 
 def _shown(stacks: str) -> str:
-    """The threads with frames that are not ajhost's, and only those frames."""
+    """Returns the threads with frames that are not ajhost's, and only those frames."""
     parts = []
     for thread in _THREAD.split(stacks):
         lines = [line for line in thread.splitlines() if line.strip() and not line.startswith(_OURS)]

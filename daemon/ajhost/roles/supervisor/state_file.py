@@ -1,6 +1,6 @@
-"""`<runtime>/state.json`: who supervises, which generation, how many slots, and the routes' names. Replaced atomically.
+"""Writes and reads `<runtime>/state.json`: the supervisor's pid, the generation, the slots, the routes' names.
 
-Together with the ledgers it is all that `ajhost status` reads, so status works while the supervisor itself hangs.
+`ajhost status` reads it and shared memory, and asks no process, so it works while the supervisor hangs.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class HostState:
 
 
 def write(directory: Path, state: HostState) -> object:
-    """Replaces the file; which one it is now (see `which`)."""
+    """Replaces the file atomically. Returns which file it is now (see `which`)."""
     content = orjson.dumps(state, option=orjson.OPT_NON_STR_KEYS)
     runtime_directory.replace_file(directory, NAME, content)
     return which(directory)
 
 
 def which(directory: Path) -> object:
-    """Tells one file, and one content of it, from another; None if there is none."""
+    """Returns what tells this file, and this content of it, from another; None if there is none."""
     try:
         found = (directory / NAME).lstat()
     except OSError:
@@ -65,14 +65,14 @@ def which(directory: Path) -> object:
 
 
 def another_host(directory: Path, runs_on: Path, meant: str | Path) -> str | None:
-    """An error text if the host on `directory`, which runs on the settings `runs_on`, is not that of `meant`."""
+    """Returns an error text if the host on `directory`, whose settings are `runs_on`, is not the one of `meant`."""
     if "\0" not in str(meant) and os.path.realpath(meant) == os.path.realpath(runs_on):
         return None
     return f"the host on {directory} runs on {runs_on}, not on {meant}"
 
 
 def read(directory: Path) -> HostState | None:
-    """The state as last written; None when there is none that can be read."""
+    """Returns the state as last written; None when there is none that can be read."""
     try:
         found = orjson.loads(runtime_directory.read_file(directory, NAME))
         return from_object(HostState, found, lenient=True)

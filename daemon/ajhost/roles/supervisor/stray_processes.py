@@ -1,4 +1,4 @@
-"""Processes that dead workers left: their handlers' children, in sessions of their own."""
+"""Ends the processes that dead workers and templates left: children of handlers or imports, in their own sessions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class StrayProcesses:
-    """Ends them, beside the workers and templates of `pool`, which are left alone."""
+    """The hunt for processes that dead workers and templates left. It spares the workers and templates of `pool`."""
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool, self._reaper = pool, ChildReaper()
 
     def owner_died(self) -> None:
-        """A worker has died, or a template: from now on, for a moment, `end` ends what it has left."""
+        """Has `end` look for what a worker or template left that has just died, for `STRAY_HUNT` seconds."""
         self._reaper.hunt()
 
     def _ours(self) -> tuple[set[int], set[int]]:
-        """The processes that somebody here waits for, and the marks of all that are to live.
+        """Returns the pids that the supervisor itself reaps, and the marks of processes that are to live.
 
-        Those of each worker; and of each generation that has one, which may need what its imports have started.
+        Those of the workers, and of each generation that has one: it may need what its imports have started.
         """
         workers, generations = self._pool.workers, self._pool.generations
         numbers = {*generations, *(worker.generation for worker in workers.values())}
@@ -35,17 +35,17 @@ class StrayProcesses:
         return {worker.pid for worker in workers.values()} | TemplateProcess.living, marks
 
     def end(self) -> bool:
-        """Ends what is found. Call it at every tick; whether a worker has died a moment ago."""
+        """Ends what it finds. Call it at every tick. Returns whether it looks for more."""
         if ended := self._reaper.end_strays(*self._ours()):
             _log.warning("%d processes that a dead worker had left: SIGKILL", len(ended))
         return self._reaper.hunting
 
     def reap(self) -> None:
-        """Reaps those that have ended. Call it about once a second."""
+        """Reaps processes that have ended. Call it about once a second."""
         self._reaper.reap(*self._ours())
 
     async def end_all(self) -> None:
-        """The host stops: returns when nothing of its workers and templates is left, or nothing that can be ended."""
+        """Returns when nothing is left of workers and templates, or nothing that can be ended: the host stops."""
         self._reaper.hunt()
         while self.end() and proc.children():
             await asyncio.sleep(CHECK_INTERVAL)

@@ -63,7 +63,7 @@ def configure_log(log: LogSettings) -> None:
 
 
 class Supervisor(PoolEvents):
-    """One run of the host, from start to stop."""
+    """One run of the host, from its start to its stop."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
         self._settings, self._notifier = settings, notifier
@@ -71,20 +71,20 @@ class Supervisor(PoolEvents):
         self._runtime = settings.runtime.directory
         self._generations = Generations(self._runtime)
         self.serial = new_serial()
-        """Of our own ledger."""
+        """Names the supervisor's own ledger."""
         self.written_state: object = None
-        """Which file `state.json` was when it was last written; None: it could not be written."""
+        """The file that `state.json` was when last written (`state_file.which`); None: it could not be written."""
         self._stopping = False
         self._fd_store = FdStore(notifier)
         self.guard = FaultGuard(_log)
-        """What failed in supervision, and how often; it goes on."""
+        """Counts the exceptions of the supervisor's periodic work, which goes on after each."""
         self._pool = WorkerPool(
             self._generations, self.serial, self.guard, settings.nats, self._fd_store, self
         )
         self._phase = SupervisorPhase()
         self._fleet = self._pool.fleet
         self.timeline = Timeline(time.time)
-        """What the page tells of starts, reloads and deaths."""
+        """Starts, reloads, deaths and the like, for the page."""
         self._shutdown = Shutdown(self._pool, notifier)
         self._reloader = Reloader(self._pool, settings, load, self._on_reloaded)
         self._began_ns = time.monotonic_ns()
@@ -168,7 +168,7 @@ class Supervisor(PoolEvents):
         await running.begin()
 
     def _loaded(self) -> Sequence[HandlerDescription]:
-        """The handlers of the present generation; none while its template is made anew."""
+        """Returns the handlers of the present generation; none while it has no template."""
         template = self._generations.template(self._fleet.generation)
         return () if template is None else template.handlers
 
@@ -197,12 +197,11 @@ class Supervisor(PoolEvents):
         self._phase.worker_died(worker, how)
 
     def worker_replaced(self, worker: WorkerProcess, why: str) -> None:
-        """It shall be replaced in order."""
         self.timeline.add(EventKind.REPLACED, f"{worker}: {why}")
         self.write_state()
 
     def template_died(self, generation: int, how: str) -> None:
-        """Replaces a dead template. The code may have changed since, so that is a new generation. Its workers go on."""
+        """Replaces the present generation if its template died: the code may have changed. Workers serve meanwhile."""
         self._strays.owner_died()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
@@ -221,7 +220,7 @@ class Supervisor(PoolEvents):
 
     @property
     def actions(self) -> Actions:
-        """What the control socket offers."""
+        """The actions that a command can request at the control socket."""
         return {
             "reload": lambda _: self.reload(),
             "cancel": lambda asked: self._phase.cancel(asked),
@@ -232,7 +231,7 @@ class Supervisor(PoolEvents):
         }
 
     def _in_service(self, action: Action) -> Action:
-        """An action for the time between start and stop, refused before and after it."""
+        """Returns an action that is refused while the host starts or stops."""
 
         async def obey(asked: Mapping[str, object]) -> Decision:
             unfit = self._out_of_service()
@@ -241,7 +240,7 @@ class Supervisor(PoolEvents):
         return obey
 
     def _out_of_service(self) -> str:
-        """Why there are no workers to act on; empty: there are."""
+        """Returns why there are no workers to act on; empty if there are."""
         if self._stopping:
             return STOPPING
         return "" if self._fleet.count else starting_text(self._phase.waiting)
@@ -272,7 +271,7 @@ class Supervisor(PoolEvents):
         return decision
 
     def _old_generation(self) -> str:
-        """What becomes of the generation that a reload did not replace."""
+        """Says what becomes of the generation that a rejected reload leaves in place."""
         if self._stopping:
             return "leaves"
         if drain := self._drainer.text:
@@ -289,44 +288,44 @@ class Supervisor(PoolEvents):
         self._phase.apply_generation(spec)
         self._pool.access.adopt(settings.nats)
 
-    # -- what it says of itself ------------------------------------------------------------------
+    # -- reports on the host --------------------------------------------------------------------
 
     def _status(self) -> str:
         return status_line(self._pool, self._drainer.text)
 
     @property
     def ledger(self) -> Ledger | None:
-        """Our own, once it is open."""
+        """The supervisor's own ledger; None before it is open and after it is removed."""
         return next(iter(self._phase.ledgers), None)
 
     def status(self) -> dict[str, object]:
-        """What `ajhost status --json` shows, read from shared memory at the time of asking."""
+        """Returns what `ajhost status --json` shows, read from shared memory now."""
         return status_reader.read_status(self._runtime, self.serial, self.ledger).as_object()
 
     def view(self) -> bytes:
-        """What the socket `view` shows: the status and the recent attempts."""
+        """Returns what the socket `view` shows: the status and the recent attempts."""
         return orjson.dumps(self.status() | {control_client.ATTEMPTS: recent_attempts(self._runtime)})
 
     def stats(self) -> HostStats:
-        """How the host stands now, for metrics."""
+        """Returns the statistics of the host now, for metrics."""
         return snapshot(self._pool, self._phase, ready=not self.unserved())
 
     def unserved(self) -> list[str]:
-        """A line for each slot that does not serve, with what is there instead; empty: the host is ready."""
+        """Returns a line for each slot that does not serve, with what is there instead; none: the host is ready."""
         return unserved_slots(self._pool, self._drainer.text, self._phase.waiting)
 
     def ledgers(self) -> list[Ledger]:
-        """Those of this supervisor and of its workers."""
+        """Returns the ledgers of this supervisor and of its workers."""
         return [*(m.ledger for m in self._pool.workers.values()), *self._phase.ledgers]
 
     def recycle_without_ledger(self) -> list[int]:
-        """Replaces each worker whose ledger's path leads elsewhere, or nowhere; their slots."""
+        """Replaces each worker whose ledger is not the file at its path any more. Returns their slots."""
         without = [worker for worker in self._pool.workers.values() if not worker.ledger.in_place]
         self._pool.recycle_all(without, "its ledger file was removed")
         return [worker.slot for worker in without]
 
     def write_state(self) -> None:
-        """Tells commands who we are (`state_file.py`); later, where there is no room for it now."""
+        """Writes `state.json` for commands. If that fails, `RuntimeFiles.keep` has it tried again."""
         self.written_state = None
         with self.guard("writing state.json"):
             self._write_state()

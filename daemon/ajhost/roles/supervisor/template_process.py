@@ -216,7 +216,7 @@ class TemplateProcess:
         return self._process.pid
 
     async def stacks(self) -> str:
-        """What its threads are doing while it imports, written from C; empty if it tells nothing."""
+        """Returns the stacks of its threads while it imports, written from C; empty if it does not write them."""
         if self._stacks.descriptor < 0 or not proc.catches(self.pid, STACKS_OF_IMPORTS):
             return ""
         self._process.send_signal(STACKS_OF_IMPORTS)
@@ -254,9 +254,9 @@ class TemplateProcess:
                 del self._forks[worker_spec.serial]
 
     async def _too_late(self, forked: asyncio.Future[Spawned]) -> str | None:
-        """Waits for the answer to a fork order; why it is given up, otherwise.
+        """Waits for the answer to a fork order. Returns why the order is given up; None when the answer is there.
 
-        A fork of a large application is slow, so it has `FORK_LIMIT`. A template that is stopped does not fork at all.
+        A large application forks slowly, so it has `FORK_LIMIT`. A template that is stopped is given up before that.
         """
         end, was_stopped = self._loop.time() + FORK_LIMIT, False
         while self._loop.time() < end:
@@ -317,7 +317,7 @@ class TemplateProcess:
                 forked = self._forks.get(serial)
                 if forked is not None and not forked.done():
                     forked.set_result(Spawned(pid, pidfd))
-                else:  # whoever asked has gone
+                else:  # the fork order was given up, or cancelled
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                     os.close(pidfd)

@@ -13,24 +13,24 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 
 class SupervisorPhase:
-    """What a phase of the supervisor answers and does, as it is without a standby and without workers.
+    """The interface of a phase, and the phase that has no standby and no workers.
 
     `waiting`: why no server lets the host in.
     """
 
     def __init__(self) -> None:
         self.ready = False
-        """Whether every slot has served."""
+        """Whether every slot has had a worker in place (serving or drained) at one time."""
         self.waiting = ""
 
     @property
     def ledgers(self) -> Sequence[Ledger]:
-        """The supervisor's own."""
+        """The supervisor's own ledger, as long as there is one."""
         return ()
 
     @property
     def retired(self) -> Sequence[Ledger]:
-        """Those of dead workers, in which requests may wait."""
+        """The ledgers of dead processes in which requests may wait."""
         return ()
 
     @property
@@ -44,19 +44,19 @@ class SupervisorPhase:
         return False
 
     def become_ready(self) -> bool:
-        """Whether every slot serves now, for the first time."""
+        """Whether every slot has a worker in place now, for the first time."""
         return False
 
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
-        """There is none."""
+        """Recovers what a dead worker held. Here there are no workers."""
 
     def apply_generation(self, spec: GenerationSpec) -> None:
         """Takes the handlers and limits of a reload."""
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
-        """What the control socket was asked for: a task is cancelled."""
+        """Carries out a request to the control socket: cancels a task."""
         del asked
         return Decision(False, starting_text(self.waiting))
 
     async def stop(self, shutdown: Shutdown, drain_timeout: float) -> None:
-        """Returns when no worker lives and every answer has left."""
+        """Stops the host (`Shutdown.run`). Here there is nothing to stop."""

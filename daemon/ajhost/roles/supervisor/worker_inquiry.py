@@ -1,4 +1,4 @@
-"""Questions to workers about tasks. One that does not answer in time hangs: the supervisor then reads its ledger."""
+"""Asks workers about tasks. A worker that does not answer in time hangs: the caller then reads its ledger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 
 class WorkerInquiry:
-    """One question at a time. An answer that comes too late is none to the next question."""
+    """The questions, one at a time. An answer that comes too late does not count for the next question."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[int, type, str], asyncio.Future[str]] = {}
@@ -23,7 +23,7 @@ class WorkerInquiry:
         result: type[CancelResult | StacksResult],
         limit: float,
     ) -> dict[int, str]:
-        """What those workers say that answer within `limit` seconds, by serial."""
+        """Returns the answers that arrive within `limit` seconds, by the worker's serial."""
         async with self._lock:
             loop = asyncio.get_running_loop()
             self._answers = {(w.serial, result, order.task): loop.create_future() for w in workers}
@@ -36,7 +36,7 @@ class WorkerInquiry:
             return answers
 
     def heard(self, worker: WorkerProcess, result: CancelResult | StacksResult) -> None:
-        """A worker's answer."""
+        """Takes a worker's answer."""
         text = self._answers.get((worker.serial, type(result), result.task))
         if text is not None and not text.done():
             text.set_result(result.text)

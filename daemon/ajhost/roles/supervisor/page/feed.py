@@ -1,6 +1,6 @@
-"""The page at `/`: its files, and the feed of server-sent events that it draws.
+"""Serves the page at `/`: its files, and the feed of server-sent events that it draws.
 
-Nothing is read while nobody looks; however many look, the host is read once a second.
+The host's state is read once a second for all viewers together, and not at all while there is none.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _HEADERS = (
 
 
 def files() -> dict[str, Page]:
-    """The page's files by path; all of them are the package's own, nothing comes from elsewhere."""
+    """Returns the page's files by path. All are the package's own: the page loads nothing from other servers."""
     here = Path(__file__).parent
     found = {
         f"/{name}": Page(200, kind, (here / name).read_bytes(), _HEADERS) for name, kind in _KINDS.items()
@@ -42,7 +42,7 @@ def files() -> dict[str, Page]:
 
 
 class Feed:
-    """`look` gives all that the page shows as an object for JSON."""
+    """The feed of all viewers. `look` returns all that the page shows, as an object for JSON."""
 
     def __init__(self, look: Callable[[], Mapping[str, object]]) -> None:
         self._look = look
@@ -56,11 +56,11 @@ class Feed:
         return self._event
 
     def stream(self) -> Stream:
-        """The feed for one viewer more."""
+        """Returns the stream for one more viewer."""
         return Stream(self._events(), MOST_VIEWERS, "too many look at this page already")
 
     async def _events(self) -> AsyncGenerator[bytes]:
-        """An event at once, then one a second."""
+        """Yields an event at once, then one every `PAGE_INTERVAL` seconds."""
         yield b"retry: 1000\n\n"
         while True:
             yield self._now()
