@@ -101,6 +101,7 @@ async def test_a_task_that_waits_for_a_permit_or_in_the_supervisors_ledger_is_ca
     first = await router.send("limited", {"sleep_ms": 1500, "record": str(record)}, deadline=25)
     await host.running(1)
     waiting = await router.send("limited", {"record": str(record)}, deadline=25)
+    await until(lambda: host.in_ledgers(State.QUEUED) == 1)
     assert await _cancel(host, waiting) == 0
     assert (await router.reply(waiting)).text == "cancelled: by an operator"
     await router.settled([first])

@@ -12,7 +12,7 @@ _POOL, _POOL_HEADER = 16 << 10, 48
 """CPython takes small objects of one size from pools of this size (Objects/obmalloc.c)."""
 _LARGEST_OF_POOLS = 512
 _NEW_POOL = 3
-"""Objects in a row at the first places of a pool that show that it is new: of a used pool the first may be free, too."""
+"""So many objects in a row at the first places of a pool show that it is new: the first of a used pool may be free."""
 _MOST = 2_000
 """Objects of one size: the limit where no pool begins as is expected, as with another allocator."""
 _kept: list[bytes] = []
