@@ -1,1 +1,1 @@
-"""The supervisor: keeps workers, answers for the dead, and runs no user code."""
+"""The supervisor: starts, checks and replaces workers, answers for dead ones, and runs no user code."""

@@ -69,7 +69,7 @@ class Canceller:
 
 
 def _answer_for(worker: WorkerProcess, task: str, outcome: Failed | Terminated, standby: Standby) -> bool:
-    """Answers a task for a worker that hangs, and revokes it. Returns whether the worker has the task."""
+    """Answers a task for a worker that hangs, and revokes it. Returns whether the task runs there."""
     # stopped: a worker that goes on between the look and the revocation would answer as well
     with processes.standing_still(worker.pidfd, worker.pid, STOP_LIMIT):
         for entry in worker.ledger.used():

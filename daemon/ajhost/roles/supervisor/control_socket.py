@@ -1,4 +1,4 @@
-"""Serves the control socket, at which commands request that the host does something. One JSON line in, one out."""
+"""Serves the control socket, to which commands send requests to the host. One JSON line in, one out."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Reading:
 
     def __init__(self) -> None:
         self.beats = 0
-        """Its heartbeats since the bytes wait that it does not read."""
+        """Its heartbeats while bytes have waited that it does not read."""
         self._waiting_since_ns = self._beat_ns = 0
         self._position = (0, 0)
         """Epoch and stream position at the last check."""

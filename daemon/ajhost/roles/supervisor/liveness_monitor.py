@@ -197,7 +197,7 @@ class LivenessMonitor:
         if not may_take_over(seen, now_ns - self._took_over_ns):
             return
         self._took_over_ns = now_ns
-        # it hung before if it ran for a moment, connected again, and is held up by another task now
+        # again: it ran for a moment, connected anew, and is held up by another task
         again = "" if watched.hang is None else " again"
         watched.hang, worker.hangs = _Hang(now_ns, worker.ledger.words[Word.EPOCH]), True
         _log.warning("%s hangs%s: %s", worker, again, self._why(worker, sign, seen))

@@ -44,7 +44,7 @@ class OverdueAnswers:
         `now_ns` is monotonic. `lead_ns`: what is due so much later counts as due, since the owner is known to hang and
         the second check is a tick later. `on_time`: this process was not held up, so one check may stand for two that
         would have come sooner. `heartbeat_ns`: the owner's last heartbeat, where the caller knows better than the
-        ledger. `still()` stops the owner for a block and yields whether it is stopped: else it might answer as well.
+        ledger. `still()` stops the owner for a block and yields whether it is stopped: otherwise both might answer.
         """
         before = self._suspects.pop(ledger.serial, {})
         age_ns = now_ns - (ledger.words[Word.HEARTBEAT] if heartbeat_ns is None else heartbeat_ns)

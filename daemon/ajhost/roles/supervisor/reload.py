@@ -23,7 +23,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class Reloader:
-    """Makes every generation after the first.
+    """The maker of every generation after the first.
 
     `load` reads the files again, or raises an error whose text lists every mistake. `on_reloaded` is called after a
     success.
@@ -135,7 +135,7 @@ class Reloader:
         return ""
 
     async def renew(self) -> None:
-        """Replaces a generation whose template died by one of the same settings. Tries until that works."""
+        """Replaces a generation whose template died by one with the same settings. Tries until that works."""
         delay = RENEW_FIRST
         while True:
             # the lock is held for one attempt only, so that a reload that mends the code can come between two

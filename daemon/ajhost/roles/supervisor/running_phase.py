@@ -99,7 +99,7 @@ class Running(SupervisorPhase, LivenessEvents):
     # -- events ---------------------------------------------------------------------------------
 
     def become_ready(self) -> bool:
-        """Whether every slot has a worker in place now, for the first time. Then tells orphans to leave the group."""
+        """Whether every slot has a worker in place now, for the first time; tells orphans, then, to leave the group."""
         fleet = self._pool.fleet
         if self.ready or not fleet.count or not fleet.complete():
             return False

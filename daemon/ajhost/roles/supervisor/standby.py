@@ -242,7 +242,7 @@ class Standby(Sink):
     # -- Sink -----------------------------------------------------------------------------------
 
     async def opened(self, sock: socket.socket) -> None:
-        """As `Sink.opened`, with systemd for the other process."""
+        """Has systemd store a new connection, as the other process of `Sink.opened`."""
         self._on_connection(self.ledger.words[Word.EPOCH], sock)
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:

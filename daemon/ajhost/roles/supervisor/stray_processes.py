@@ -21,7 +21,7 @@ class StrayProcesses:
         self._pool, self._reaper = pool, ChildReaper()
 
     def owner_died(self) -> None:
-        """Has `end` look for what a worker or template left that has just died, for `STRAY_HUNT` seconds."""
+        """Has `end` look, for `STRAY_HUNT` seconds, for what a worker or template that has just died left."""
         self._reaper.hunt()
 
     def _ours(self) -> tuple[set[int], set[int]]:
@@ -45,7 +45,7 @@ class StrayProcesses:
         self._reaper.reap(*self._ours())
 
     async def end_all(self) -> None:
-        """Returns when nothing is left of workers and templates, or nothing that can be ended: the host stops."""
+        """Ends all that workers and templates left: the host stops. Returns when nothing is left that can be ended."""
         self._reaper.hunt()
         while self.end() and proc.children():
             await asyncio.sleep(CHECK_INTERVAL)

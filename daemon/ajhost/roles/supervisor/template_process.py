@@ -71,7 +71,7 @@ class Spawned:
 
 
 class TemplateProcess:
-    """A running template.
+    """The handle of a template that runs.
 
     `handlers`: the handlers that it has imported, or (`preload = false`) that its workers import. `warnings`: texts on
     what the imports have left and `import_effects.verdict` does not refuse. `distrust`: how its interpreter's trust in

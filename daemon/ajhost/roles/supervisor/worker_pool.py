@@ -119,7 +119,7 @@ class WorkerPool(WorkerEvents):
         self._events.changed()
 
     def change_over(self, number: int, template: TemplateProcess) -> None:
-        """Has the fleet move every slot to the generation, whose workers this template forks."""
+        """Moves every slot to a generation, whose workers this template forks."""
         generation = self.generations[number]
         generation.template, generation.in_use = template, True
         self.handle(Scale(number, generation.spec.workers.count))

@@ -111,7 +111,7 @@ class WorkerProcess:
 
     @property
     def subscribed(self) -> bool:
-        """Whether it has subscribed anew since recovery last took a connection over from it, or none was."""
+        """Whether it has subscribed anew since recovery last took a connection over from it. True if none was taken."""
         return not self.being_taken_over and (
             not self._taken_epoch or self.ledger.words[Word.SUBSCRIBED] > self._taken_epoch
         )

@@ -1,6 +1,6 @@
 """Serves the page at `/`: its files, and the feed of server-sent events that it draws.
 
-The host's state is read once a second for all viewers together, and not at all while there is none.
+The host's state is read for all viewers together, twice per `PAGE_INTERVAL` at most, and not while there is none.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ LivingWorker = WorkerProcess | Orphan
 
 
 class Recovery:
-    """Recovers what processes leave, with the standby's ledger and connection."""
+    """The recovery of what processes leave, with the standby's ledger and connection."""
 
     def __init__(
         self,
@@ -160,7 +160,7 @@ class Recovery:
         one.settled = True
 
     async def _read_to_end(self, one: Remains) -> bool:
-        """Requeues what comes on the connection. Returns whether the server has certainly read what was sent on it."""
+        """Requeues what arrives on the connection. Returns whether the server has surely read what was sent on it."""
         if one.ledger.is_taken_over():
             return True
         limit = asyncio.timeout(DRAIN_LIMIT if one.stopped else self._dead_limit)

@@ -46,7 +46,7 @@ class Remains:
 
 
 def order(ledger: Ledger) -> tuple[int, int]:
-    """Sort key: older ledgers first; supervisors' ledgers, into which requests are copied, after all others."""
+    """Sort key: by slot, older ledgers first. Supervisors' ledgers, into which requests are copied, come last."""
     return ledger.slot, ledger.serial
 
 
