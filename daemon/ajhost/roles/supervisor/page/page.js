@@ -1,5 +1,5 @@
-// Draws what /events tells, once a second. Rows are kept by key and changed in place, so that the focus, a selection
-// and the place of the scroll bars stay where they are.
+// Draws each event of /events, one a second. Keeps rows by key and changes them in place, so that focus, selection and
+// scroll positions stay.
 "use strict";
 
 const KEPT = 120; // samples in a small chart
@@ -19,7 +19,7 @@ const rate = (r) => (r >= 100 ? r.toFixed(0) : r >= 10 ? r.toFixed(1) : r.toFixe
 const number = (n) => n.toLocaleString("en");
 const bytes = (b) => (b ? `${(b / 2 ** 20).toFixed(0)} MiB` : "–");
 const sum = (o) => Object.values(o).reduce((a, b) => a + b, 0);
-// A time of the host. Of another day than the host's present one it has the date.
+// Formats a time of the host, with the date if the host has another day now.
 const clock = (s) => {
   const time = new Date(s * 1000), day = time.toLocaleDateString("sv");
   const other = latest && day !== new Date(latest.at * 1000).toLocaleDateString("sv");
@@ -27,7 +27,7 @@ const clock = (s) => {
 };
 const routeName = (r) => (r === "" ? "(catch-all)" : r === null ? "(no route)" : r);
 
-// How each table is sorted: what its columns are sorted by, and by which one, the largest or the last first or not.
+// How each table is sorted: the key of each column, the present column (by), and whether in descending order (down).
 const sorting = {
   routes: {
     by: 0, down: false,
@@ -49,7 +49,7 @@ function sorted(name, items) {
   return [...items].sort((a, b) => order(key(a), key(b)) * (down ? -1 : 1));
 }
 
-// Makes a button of each column's title that can be sorted by.
+// Makes a button of the title of each column that has a sort key.
 function sortable(name) {
   const order = sorting[name];
   const titles = [...$(`${name}-rows`).closest("table").tHead.rows[0].cells];
@@ -169,7 +169,7 @@ function stateKind(state) {
   return ["hung", "disconnected", "locked out", "silent"].includes(state) ? "bad" : "warn";
 }
 
-// `127.0.0.1:4222 for 3 h`, or what is there instead and why: as `ajhost status` says it.
+// Returns `127.0.0.1:4222 for 3 h`, or the state of the connection and why: the text of `ajhost status`.
 function connectionText(connection) {
   if (!connection) return "";
   const { state, server, reason, reconnects } = connection;
@@ -291,7 +291,7 @@ function draw(told) {
   $("lost").hidden = true;
 }
 
-// Says that what the page shows is old, and why.
+// Shows that the page's content is old, and why.
 function lose(why, state) {
   if (latest) $("lost-since").textContent = clock(latest.at);
   if ($("lost-why").textContent !== why) $("lost-why").textContent = why;
@@ -312,8 +312,8 @@ function connect() {
   source.onerror = () => lose("The page has lost the host.", "not reachable");
 }
 
-// A browser gives a source up for good when the host answers with an error, as one does whose page too many look at; and
-// it says nothing of a host that hangs, whose connection stays open.
+// Connects again after an error: a browser gives an EventSource up for good when the host answers with one, such as too
+// many viewers. Reports a host that hangs: its connection stays open, so the browser fires no event.
 function look() {
   const silent = performance.now() - heard;
   if (source.readyState === EventSource.CLOSED) connect();
