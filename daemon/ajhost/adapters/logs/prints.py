@@ -1,4 +1,4 @@
-"""Makes each line that handlers print to `sys.stdout` or `sys.stderr` a record, with its task and a priority.
+"""Makes each line that handlers print to `sys.stdout` or `sys.stderr` a record with a priority.
 
 The two streams stay open, since all tasks of a worker print to them.
 """
