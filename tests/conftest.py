@@ -23,9 +23,7 @@ from tests.support.router import Router
 checked_ledger.install()
 checked_request.install()
 # how long an example takes says something about the machine
-hypothesis.settings.register_profile(
-    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("suite")
 
 ROOT = Path(__file__).parent
@@ -54,9 +52,7 @@ def servers(request: pytest.FixtureRequest) -> list[NatsServer]:
 
 
 @pytest.fixture
-async def started(
-    request: pytest.FixtureRequest, tmp_path: Path, servers: list[NatsServer]
-) -> AsyncIterator[Started]:
+async def started(request: pytest.FixtureRequest, tmp_path: Path, servers: list[NatsServer]) -> AsyncIterator[Started]:
     """What the fixtures below start. It ends with the test, the last one first, and as the test fares."""
     request.node.stash[STARTED] = made = Started(tmp_path, servers)
     yield made

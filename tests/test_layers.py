@@ -127,9 +127,7 @@ def test_every_module_belongs_to_a_layer() -> None:
 
 
 def test_the_layers_are_those_of_the_document() -> None:
-    table = re.findall(
-        r"^\| `(\w+)(?:/|\.py)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE
-    )
+    table = re.findall(r"^\| `(\w+)(?:/|\.py)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
     assert tuple(table) == LAYERS
 
 
@@ -137,8 +135,7 @@ def test_a_layer_imports_only_what_stands_above_it() -> None:
     wrong = [
         str(found)
         for found in every_import()
-        if found.top == "ajhost"
-        and LAYERS.index(layer_of(found.imported)) > LAYERS.index(layer_of(found.importer))
+        if found.top == "ajhost" and LAYERS.index(layer_of(found.imported)) > LAYERS.index(layer_of(found.importer))
     ]
     assert wrong == []
 
@@ -166,11 +163,7 @@ def test_protocol_ledger_and_core_touch_neither_clock_nor_system() -> None:
 
 @pytest.mark.parametrize("package", ONLY_IN)
 def test_a_foreign_thing_has_one_home(package: str) -> None:
-    wrong = [
-        str(found)
-        for found in every_import()
-        if found.top == package and found.importer not in ONLY_IN[package]
-    ]
+    wrong = [str(found) for found in every_import() if found.top == package and found.importer not in ONLY_IN[package]]
     assert wrong == []
 
 

@@ -83,9 +83,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-async def ask(
-    client: Client, route: str, type_: str, payload: object, seconds: float = 30
-) -> tuple[str, str]:
+async def ask(client: Client, route: str, type_: str, payload: object, seconds: float = 30) -> tuple[str, str]:
     """Sends a task as the router does; the kind of its answer and the text."""
     now = datetime.now(UTC)
     task = {
@@ -119,9 +117,7 @@ async def ask(
     return "complete", reply.data.decode()
 
 
-async def show(
-    client: Client, what: str, route: str, type_: str, payload: object, seconds: float = 30
-) -> None:
+async def show(client: Client, what: str, route: str, type_: str, payload: object, seconds: float = 30) -> None:
     """Sends one task and says what came back, and when."""
     say(what)
     began = time.monotonic()
@@ -148,12 +144,8 @@ async def perform(folder: Path, port: int, host: subprocess.Popen[bytes]) -> Non
         await asyncio.sleep(0.1)
     client = await nats.connect(f"nats://127.0.0.1:{port}")
     await show(client, "a task for an async handler", "email:new", "email:new", {"to": "ada@example.net"})
-    await show(
-        client, "a task that fails: the router would try it again", "email:new", "email:new", {"to": "broken"}
-    )
-    await show(
-        client, "a task that makes no sense: no further try", "email:new", "email:new", {"to": "nobody"}
-    )
+    await show(client, "a task that fails: the router would try it again", "email:new", "email:new", {"to": "broken"})
+    await show(client, "a task that makes no sense: no further try", "email:new", "email:new", {"to": "nobody"})
     await show(
         client,
         "a route that is the beginning of a type, and a plain function in a thread",
@@ -172,9 +164,7 @@ async def perform(folder: Path, port: int, host: subprocess.Popen[bytes]) -> Non
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     kind, text = await pending
-    print(
-        f"         {kind:12} {text}   [{(time.monotonic() - began) * 1000:.0f} ms after the kill]", flush=True
-    )
+    print(f"         {kind:12} {text}   [{(time.monotonic() - began) * 1000:.0f} ms after the kill]", flush=True)
     say("1000 tasks in two seconds, and kill -9 of both workers in the middle")
     pids = [int(str(worker["pid"])) for worker in workers(configuration)]
     many = []
@@ -199,9 +189,7 @@ async def perform(folder: Path, port: int, host: subprocess.Popen[bytes]) -> Non
 
 def main() -> None:
     """Sets the stage and clears it again."""
-    folder = Path(
-        tempfile.mkdtemp(prefix="ajhost-demo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-    )
+    folder = Path(tempfile.mkdtemp(prefix="ajhost-demo-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     port = free_port()
     (folder / "shop.py").write_text(HANDLERS)
     configuration = folder / "ajhost.toml"

@@ -37,11 +37,7 @@ def table(*rows: tuple[str, ...]) -> str:
 def constants(source: str) -> dict[str, list[tuple[str, str, str]]]:
     """Sections (`# -- TITLE ---`) of a module: name, value as text, and docstring of each constant under them."""
     lines, tree = source.splitlines(), ast.parse(source)
-    titles = {
-        number: found[1]
-        for number, line in enumerate(lines, 1)
-        if (found := re.match(r"# -- (.*?) -+$", line))
-    }
+    titles = {number: found[1] for number, line in enumerate(lines, 1) if (found := re.match(r"# -- (.*?) -+$", line))}
     sections: dict[str, list[tuple[str, str, str]]] = {title: [] for title in titles.values()}
     for node, following in zip(tree.body, [*tree.body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -69,9 +65,7 @@ def _seconds(value: float | tuple[float, ...]) -> str:
 def meanings(source: str, name: str) -> dict[str, str]:
     """What the `#:` comments above the members of an enum, or the docstrings below them, say about them."""
     lines = source.splitlines()
-    (found,) = (
-        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name
-    )
+    (found,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == name)
     result = {}
     for node, following in zip(found.body, [*found.body[1:], None], strict=True):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):

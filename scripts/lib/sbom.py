@@ -71,9 +71,7 @@ def bill(site: str, lock: str, version: str, seconds: int) -> dict[str, Any]:
         "serialNumber": uuid.uuid5(uuid.NAMESPACE_URL, content).urn,
         "version": 1,
         "metadata": {
-            "timestamp": datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime(
-                "%Y-%m-%dT%H:%M:%SZ"
-            ),
+            "timestamp": datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "component": {
                 "type": "application",
                 "bom-ref": "ajhost",

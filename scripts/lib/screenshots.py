@@ -134,16 +134,11 @@ def _capture(browser: webdriver.Chrome, shot: Shot, url: str, file: Path) -> Non
     _ask(browser, "Emulation.setDeviceMetricsOverride", **size)
     browser.get(url)
     deadline = time.monotonic() + 30
-    while (
-        browser.execute_script("return latest ? latest.status.supervisor.uptime_s : 0")
-        < 456_789 + _SECONDS - 1
-    ):
+    while browser.execute_script("return latest ? latest.status.supervisor.uptime_s : 0") < 456_789 + _SECONDS - 1:
         if time.monotonic() > deadline:
             sys.exit(f"{shot.name}: the page draws nothing: {browser.get_log('browser')}")  # type: ignore[no-untyped-call]
         time.sleep(0.1)
-    how: dict[str, object] = (
-        {"format": "webp", "quality": 70} if file.suffix == ".webp" else {"format": "png"}
-    )
+    how: dict[str, object] = {"format": "webp", "quality": 70} if file.suffix == ".webp" else {"format": "png"}
     answer = _ask(browser, "Page.captureScreenshot", captureBeyondViewport=shot.whole, **how)
     file.write_bytes(base64.b64decode(answer["data"]))
 
@@ -171,9 +166,7 @@ def _svg(lines: list[Line], width: int) -> str:
         x = 0
         for style, text in line:
             if style in ("class:keys", "class:focused", "class:alarm"):
-                texts.append(
-                    f'<rect x="{x * cell:g}" y="{y * row}" width="{len(text) * cell:g}" height="{row}"/>'
-                )
+                texts.append(f'<rect x="{x * cell:g}" y="{y * row}" width="{len(text) * cell:g}" height="{row}"/>')
             # blanks around a text would be lost
             start, shown = x + len(text) - len(text.lstrip()), text.strip()
             looks = f' fill="{_COLOURS[style]}"' if style in _COLOURS else ""

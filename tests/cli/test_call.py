@@ -53,9 +53,7 @@ def configure(directory: Path, *servers: str) -> Path:
     return directory / "ajhost.toml"
 
 
-async def answer(
-    client: Client, subject: str, reply: Callable[[Msg], tuple[bytes, dict[str, str]]]
-) -> list[Msg]:
+async def answer(client: Client, subject: str, reply: Callable[[Msg], tuple[bytes, dict[str, str]]]) -> list[Msg]:
     """Answers every request on a subject; the requests, as they come."""
     requests: list[Msg] = []
 
@@ -277,9 +275,7 @@ async def test_many_calls_that_nobody_answers_end_with_3_and_an_interrupt_has_it
 
 
 async def test_a_payload_is_an_argument_a_file_stdin_or_nothing(client: Client, config: Path) -> None:
-    await answer(
-        client, "CHORIA_AJ.H.T.echo", lambda m: (json.dumps(json.loads(m.data)["payload"]).encode(), {})
-    )
+    await answer(client, "CHORIA_AJ.H.T.echo", lambda m: (json.dumps(json.loads(m.data)["payload"]).encode(), {}))
     file = config.with_name("payload")
     file.write_bytes(b"from a file\n")
 
@@ -326,16 +322,12 @@ async def test_no_host_and_no_answer_and_no_server_are_three_texts_and_one_statu
 ) -> None:
     nobody = await call(config, "echo")
     assert (nobody.status, nobody.stdout) == (3, "")
-    assert (
-        nobody.stderr == f"no host: nobody serves CHORIA_AJ.H.T.echo (NATS at 127.0.0.1:{nats_server.port})\n"
-    )
+    assert nobody.stderr == f"no host: nobody serves CHORIA_AJ.H.T.echo (NATS at 127.0.0.1:{nats_server.port})\n"
     await silence(client, "CHORIA_AJ.H.T.echo")
     silent = await call(config, "echo", "--timeout", "0.2")
     assert silent.status == 3
     assert silent.stderr.startswith("no answer within 2.2 s on CHORIA_AJ.H.T.echo")
-    gone = await call(
-        configure(tmp_path, f"nats://u:secret@127.0.0.1:{free_port()}"), "echo", "--timeout", "0.2"
-    )
+    gone = await call(configure(tmp_path, f"nats://u:secret@127.0.0.1:{free_port()}"), "echo", "--timeout", "0.2")
     assert gone.status == 3
     assert gone.stderr.startswith("cannot reach NATS at 127.0.0.1:")
     assert "secret" not in gone.stderr

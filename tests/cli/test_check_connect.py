@@ -35,9 +35,7 @@ async def connect(directory: Path, servers: list[str], **nats: str) -> CommandRe
 
 async def test_a_server_that_allows_everything_is_good(nats_server: NatsServer, tmp_path: Path) -> None:
     result = await connect(tmp_path, [nats_server.url])
-    warnings = [
-        line for line in result.stderr.splitlines() if "root imports and runs the handlers" not in line
-    ]
+    warnings = [line for line in result.stderr.splitlines() if "root imports and runs the handlers" not in line]
     assert (result.status, warnings) == (0, []), result
 
 
@@ -87,9 +85,7 @@ async def test_a_server_that_has_a_user_for_whoever_shows_no_credentials_is_show
     assert (await connect(tmp_path, [server.url])).status == 78
 
 
-async def test_what_lets_the_host_in_and_soon_expires_is_a_warning(
-    tmp_path: Path, start_server: StartServer
-) -> None:
+async def test_what_lets_the_host_in_and_soon_expires_is_a_warning(tmp_path: Path, start_server: StartServer) -> None:
     operator = Operator()
     (tmp_path / "host.creds").write_text(operator.user("host", lasts=3600))
     (tmp_path / "host.creds").chmod(0o600)
@@ -100,9 +96,7 @@ async def test_what_lets_the_host_in_and_soon_expires_is_a_warning(
     text = f'{nats}tls.ca = "{certificate}"\n[handlers."email:new"]\ntarget = "app:send"\n'
     result = await check(write(tmp_path, text), "--connect")
     assert result.status == 0, result
-    found = re.findall(
-        r"warning: NATS at \S+: (.*) expires at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", result.stderr
-    )
+    found = re.findall(r"warning: NATS at \S+: (.*) expires at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", result.stderr)
     assert found == ["the server's certificate", "the user's JWT"], result
 
 
@@ -115,9 +109,7 @@ async def test_each_server_is_tried(nats_server: NatsServer, tmp_path: Path) -> 
     assert "refused" in line
 
 
-async def test_it_takes_no_request_from_anybody(
-    nats_server: NatsServer, tmp_path: Path, router: Router
-) -> None:
+async def test_it_takes_no_request_from_anybody(nats_server: NatsServer, tmp_path: Path, router: Router) -> None:
     checking = asyncio.create_task(connect(tmp_path, [nats_server.url]))
     found = []
     while not checking.done():

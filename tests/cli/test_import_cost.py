@@ -28,9 +28,7 @@ def imported(code: str) -> set[str]:
 
 
 def command(words: str) -> str:
-    return (
-        f"from ajhost.cli.main import main\ntry:\n    main({words.split()!r})\nexcept SystemExit:\n    pass"
-    )
+    return f"from ajhost.cli.main import main\ntry:\n    main({words.split()!r})\nexcept SystemExit:\n    pass"
 
 
 @pytest.mark.parametrize(

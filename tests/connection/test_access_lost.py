@@ -29,9 +29,7 @@ BACK = 6.0
 
 
 def _users(password: str) -> str:
-    return (
-        f"authorization {{ users = [{{user: host, password: {password}}}, {{user: router, password: r}}] }}"
-    )
+    return f"authorization {{ users = [{{user: host, password: {password}}}, {{user: router, password: r}}] }}"
 
 
 @asynccontextmanager

@@ -83,9 +83,7 @@ async def test_discovered_servers_are_found_when_the_configured_one_is_gone(
     await subscribed_again(two, 2, 6.0)
 
 
-async def test_discovered_servers_are_ignored_when_they_are_not_wanted(
-    start_host: StartHost, enter: Enter
-) -> None:
+async def test_discovered_servers_are_ignored_when_they_are_not_wanted(start_host: StartHost, enter: Enter) -> None:
     other = await enter(FakeNats(serves()))
     server = await enter(FakeNats(serves(connect_urls=[f"127.0.0.1:{other.port}"])))
     await start_host(nats=server.url, handlers=HANDLERS, sections={"nats": {"discover": False}})
@@ -125,9 +123,7 @@ async def test_a_name_that_has_another_address_by_now_leads_to_that(
 ) -> None:
     port = free_port()
     old = await start_server(address="127.0.0.2", monitored=True, port=port)
-    host = NamedHost(
-        tmp_path, nats=f"nats://nats.test:{port}", handlers=HANDLERS, hosts="127.0.0.2 nats.test"
-    )
+    host = NamedHost(tmp_path, nats=f"nats://nats.test:{port}", handlers=HANDLERS, hosts="127.0.0.2 nats.test")
     await enter(host)
     new = await start_server(address="127.0.0.3", monitored=True, port=port)
     host.rename("127.0.0.3 nats.test")

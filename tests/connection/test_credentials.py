@@ -76,9 +76,7 @@ async def test_credentials_of_every_usual_shape_work(
         assert not host.output.having(str(file)), shape
 
 
-@pytest.mark.parametrize(
-    "fault", ["another's seed", "no JWT", "no seed", "empty", "an account's seed", "a broken JWT"]
-)
+@pytest.mark.parametrize("fault", ["another's seed", "no JWT", "no seed", "empty", "an account's seed", "a broken JWT"])
 async def test_credentials_that_cannot_work_are_told_by_name_and_never_shown(
     tmp_path: Path, start_server: StartServer, new_host: NewHost, fault: str
 ) -> None:
@@ -115,9 +113,7 @@ FORMS = {
 }
 
 
-async def test_a_secret_in_a_url_means_what_it_means_in_go(
-    start_server: StartServer, start_host: StartHost
-) -> None:
+async def test_a_secret_in_a_url_means_what_it_means_in_go(start_server: StartServer, start_host: StartHost) -> None:
     users = [f'{{user: "h@st{n}", password: "{password}"}}' for n, (password, _) in enumerate(FORMS.values())]
     config = f"authorization {{ users = [{', '.join(users)}, {{user: r, password: r}}] }}"
     server = await start_server(config=config)

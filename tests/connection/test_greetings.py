@@ -230,9 +230,7 @@ async def test_a_server_that_sends_a_byte_now_and_then_is_as_good_as_silent(
     await _serves_again(server, host, lines)
 
 
-async def test_a_server_that_throws_out_whom_it_lets_in_fills_no_log(
-    start_host: StartHost, enter: Enter
-) -> None:
+async def test_a_server_that_throws_out_whom_it_lets_in_fills_no_log(start_host: StartHost, enter: Enter) -> None:
     server = await enter(FakeNats(serves()))
     host = await start_host(nats=server.url)
     await server.subscribed(ECHO, 2, 5.0)

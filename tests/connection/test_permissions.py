@@ -47,9 +47,7 @@ async def test_a_host_that_may_not_subscribe_is_not_ready_and_says_what_to_grant
     assert await host.terminate() == 0
 
 
-async def test_a_permission_that_is_taken_away_and_given_back(
-    start_server: StartServer, start_host: StartHost
-) -> None:
+async def test_a_permission_that_is_taken_away_and_given_back(start_server: StartServer, start_host: StartHost) -> None:
     sections = with_pages(nats=ACCESS)
     server = await start_server(config=_config(ALL), monitored=True)
     host = await start_host(handlers=HANDLERS, sections=sections)
@@ -78,9 +76,7 @@ async def test_replies_that_may_not_be_published_are_told_and_counted(
     assert Report(tuple(requests)).verdicts == {Verdict.SILENT: 50}
 
 
-async def test_check_with_connect_tells_each_thing_that_would_be_refused(
-    tmp_path: Path, new_host: NewHost
-) -> None:
+async def test_check_with_connect_tells_each_thing_that_would_be_refused(tmp_path: Path, new_host: NewHost) -> None:
     for permissions, more, wanted in (
         (ALL, "", ""),
         # enough to serve: it is a warning that the groups of other hosts were not looked at
@@ -90,9 +86,7 @@ async def test_check_with_connect_tells_each_thing_that_would_be_refused(
         (ALL, "max_subscriptions: 1\n", "limit of subscriptions"),
     ):
         async with NatsServer(tmp_path, config=f"{_config(permissions)}\n{more}") as server:
-            host = new_host(
-                nats=server.url, handlers={"echo": "echo", "work": "work"}, sections={"nats": ACCESS}
-            )
+            host = new_host(nats=server.url, handlers={"echo": "echo", "work": "work"}, sections={"nats": ACCESS})
             result = await host.command("check", "--connect")
             assert (result.status == 0) == (not wanted), result
             assert wanted in result.stdout + result.stderr

@@ -241,9 +241,7 @@ async def test_who_begins_with_tls_is_told_when_the_two_do_not_agree(
 ) -> None:
     certificate, key = self_signed(tmp_path)
     beginning = str(not first).lower()
-    config = (
-        f'tls {{ cert_file: "{certificate}", key_file: "{key}", handshake_first: {beginning}, timeout: 0.5 }}'
-    )
+    config = f'tls {{ cert_file: "{certificate}", key_file: "{key}", handshake_first: {beginning}, timeout: 0.5 }}'
     server = await start_server(config=config)
     url = server.url.replace("nats://127.0.0.1", "tls://localhost")
     host = new_host(nats=url, sections={"nats": {"tls": {"ca": certificate, "first": first}}})

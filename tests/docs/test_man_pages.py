@@ -24,20 +24,12 @@ def plain(page: str) -> str:
 def test_every_key_is_under_its_table() -> None:
     section = re.compile(r'^\.SH "\[(.*?)\]"\n(.*?)(?=^\.SH|\Z)', re.DOTALL | re.MULTILINE)
     sections = dict(section.findall(plain("ajhost.toml.5")))
-    tables = {".".join(place): table for place, table in TABLES.items() if place} | {
-        'handlers."ROUTE"': Handler
-    }
+    tables = {".".join(place): table for place, table in TABLES.items() if place} | {'handlers."ROUTE"': Handler}
     assert sections.keys() == tables.keys()
     for name, table in tables.items():
-        named = {
-            word
-            for line in re.findall(r"^\.B (.*)$", sections[name], re.MULTILINE)
-            for word in line.split(", ")
-        }
+        named = {word for line in re.findall(r"^\.B (.*)$", sections[name], re.MULTILINE) for word in line.split(", ")}
         place = tuple(name.split("."))
-        keys = {
-            key for key in table.model_fields if name == 'handlers."ROUTE"' or table_at((*place, key)) is None
-        }
+        keys = {key for key in table.model_fields if name == 'handlers."ROUTE"' or table_at((*place, key)) is None}
         assert keys <= named, name
 
 

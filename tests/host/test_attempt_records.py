@@ -42,9 +42,7 @@ INCOMPLETE: list[tuple[str, dict[str, Any], float, str]] = [
 ]
 
 
-async def test_an_attempt_that_does_not_complete_leaves_one_record(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_an_attempt_that_does_not_complete_leaves_one_record(start_host: StartHost, router: Router) -> None:
     sections = {"workers": {"count": 1, "kill_grace": 5.0}}
     host = await start_host(handlers=HANDLERS, sections=sections)
     for route, payload, deadline, record in INCOMPLETE:
@@ -56,9 +54,7 @@ async def test_an_attempt_that_does_not_complete_leaves_one_record(
         assert re.fullmatch(record, found)
 
 
-async def test_tasks_that_complete_are_in_the_log_if_it_is_to_have_all(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_tasks_that_complete_are_in_the_log_if_it_is_to_have_all(start_host: StartHost, router: Router) -> None:
     sections = {"log": {"tasks": "all"}}
     host = await start_host(sections=sections)
     request = await router.send("echo", b"x")

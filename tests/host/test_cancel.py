@@ -34,9 +34,7 @@ async def _cancel(host: Host, request: Request, *options: str) -> int:
     return (await host.command("cancel", request.id, *options)).status
 
 
-async def test_a_task_that_runs_is_answered_at_once_and_then_cancelled(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_a_task_that_runs_is_answered_at_once_and_then_cancelled(start_host: StartHost, router: Router) -> None:
     host = await _host(start_host)
     before = host.workers()
     task = await router.send("clean_up", {"cleanup_ms": 300}, deadline=25)

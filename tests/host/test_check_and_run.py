@@ -222,12 +222,8 @@ CASES = {
         BROKEN,
         "[python]\npreload = false\n",
     ),
-    "threads": module(
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", SERVES
-    ),
-    "a hook that ends the child": module(
-        "import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))"
-    ),
+    "threads": module("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", SERVES),
+    "a hook that ends the child": module("import os\nos.register_at_fork(after_in_child=lambda: os._exit(3))"),
     "a hook that hangs in the child": module(
         "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(600))"
     ),
@@ -254,9 +250,7 @@ CASES = {
     "a runtime directory of another user": runtime(lambda path: os.chown(path, 12345, 12345)),
     "a runtime directory that is another user's link": runtime(_linked),
     "a runtime directory that is a file": runtime(_as_file),
-    "a runtime directory with a directory in the way": runtime(
-        lambda path: (path / "control").mkdir(), SERVES
-    ),
+    "a runtime directory with a directory in the way": runtime(lambda path: (path / "control").mkdir(), SERVES),
     "a runtime directory with a file in the way": runtime(lambda path: (path / "ledger").touch(), SERVES),
     "a runtime directory that is not there yet": runtime(lambda path: path.rmdir(), SERVES),
     "too few descriptors": shell(
@@ -268,9 +262,7 @@ CASES = {
     "a limit of files' size": shell("ulimit -f 1000", says="less than a ledger: ulimit -f, LimitFSIZE="),
     "no unix sockets": refused("socket", 1, "the sandbox allows no such sockets: RestrictAddressFamilies="),
     "no inodes in the runtime directory": mounted("-o nr_inodes=5,mode=750 none {runtime}", ""),
-    "no right to write in the runtime directory": mounted(
-        "-o ro,mode=750 none {runtime}", "Read-only file system"
-    ),
+    "no right to write in the runtime directory": mounted("-o ro,mode=750 none {runtime}", "Read-only file system"),
     "a soft limit of descriptors below the hard one": shell("ulimit -Sn 20", SERVES),
     "no /proc": mounted("none /proc", "/proc: found no file system of processes, allowed: our own"),
     "a mask that takes everything": shell("umask 0777", SERVES),

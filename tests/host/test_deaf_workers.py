@@ -48,12 +48,8 @@ HANDLERS = {
 }
 
 
-async def test_a_worker_that_beats_and_does_not_read_costs_no_answer(
-    start_host: StartHost, router: Router
-) -> None:
-    host = await start_host(
-        handlers=HANDLERS, modules={"deaf": SOURCE}, sections={"workers": {"kill_grace": 0.5}}
-    )
+async def test_a_worker_that_beats_and_does_not_read_costs_no_answer(start_host: StartHost, router: Router) -> None:
+    host = await start_host(handlers=HANDLERS, modules={"deaf": SOURCE}, sections={"workers": {"kill_grace": 0.5}})
     async with router.load("work", {"sleep_ms": 2}, rate=50, deadline=8) as load:
         await load.sent(10)
         deaf = await router.send("unread", {}, deadline=5)

@@ -65,9 +65,7 @@ async def count(task):
 async def test_a_process_that_imports_start_ends_with_its_generation_its_check_or_the_host(
     new_host: NewHost, enter: Enter, router: Router
 ) -> None:
-    host = new_host(
-        handlers={"count": "app:count"}, modules={"app": HELPERS}, sections={"workers": {"count": 2}}
-    )
+    host = new_host(handlers={"count": "app:count"}, modules={"app": HELPERS}, sections={"workers": {"count": 2}})
 
     def helpers() -> list[int]:
         return [int(path.read_text()) for path in host.application.glob("*.helper")]

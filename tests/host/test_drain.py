@@ -99,9 +99,7 @@ async def test_a_drained_host_finishes_what_it_holds_gets_nothing_new_and_says_s
     assert names == [f"ajhost worker 0 on {socket.gethostname()}, {host.runtime}"]
 
 
-async def test_two_hosts_take_turns_and_no_request_finds_nobody(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_two_hosts_take_turns_and_no_request_finds_nobody(start_host: StartHost, router: Router) -> None:
     one = await _host(start_host)
     two = await _host(start_host)
     async with router.load("work", {"sleep_ms": 20}, rate=200, deadline=20) as load:

@@ -41,9 +41,7 @@ async def test_a_deadline_answers_between_0_and_300_ms_before_the_headers_second
     start_host: StartHost, router: Router
 ) -> None:
     await start_host(handlers=HANDLERS)
-    requests = [
-        await router.send(route, {"sleep_ms": 60_000}, deadline=3) for route in ("work", "swallow", "stuck")
-    ]
+    requests = [await router.send(route, {"sleep_ms": 60_000}, deadline=3) for route in ("work", "swallow", "stuck")]
     for request in requests:
         reply = await router.reply(request)
         assert (reply.verdict, reply.word) == (Verdict.ERROR, "deadline exceeded:")
@@ -155,9 +153,7 @@ async def test_a_stopped_worker_is_replaced(start_host: StartHost, router: Route
     assert not report.no_responders, report
 
 
-async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(start_host: StartHost, router: Router) -> None:
     host = await start_host(handlers=HANDLERS)
     before = host.workers()
     async with router.load("work", {"sleep_ms": 2}, rate=100) as load:
@@ -170,9 +166,7 @@ async def test_a_stopped_supervisor_judges_nobody_when_it_goes_on(
     assert not host.output.having("hangs")
 
 
-async def test_what_a_worker_refused_just_before_it_hung_is_answered(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_what_a_worker_refused_just_before_it_hung_is_answered(start_host: StartHost, router: Router) -> None:
     source = """
 import asyncio, time
 async def gather(task):
@@ -199,9 +193,7 @@ async def gather(task):
     await router.reply(gathering)
 
 
-async def test_the_only_worker_hangs_and_its_requests_wait_for_the_next(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_the_only_worker_hangs_and_its_requests_wait_for_the_next(start_host: StartHost, router: Router) -> None:
     host = await start_host(handlers=HANDLERS, sections={"workers": {"count": 1}})
     hanging = await router.send("block", {"block_ms": 6000}, deadline=20)
     await host.log("hangs")

@@ -19,9 +19,7 @@ def _body(rng: random.Random) -> bytes:
         case 1:
             return task_json("echo", rng.randbytes(20))[: rng.randrange(200)]
         case 2:
-            good[rng.choice(list(good))] = rng.choice(
-                [None, 3, -1, 1e300, "", "x" * 5000, [], {}, True, "\ud800"]
-            )
+            good[rng.choice(list(good))] = rng.choice([None, 3, -1, 1e300, "", "x" * 5000, [], {}, True, "\ud800"])
             return json.dumps(good).encode("utf-8", "surrogatepass")
         case 3:
             del good[rng.choice(list(good))]
@@ -38,9 +36,7 @@ def _body(rng: random.Random) -> bytes:
         case 6:
             return b"[" * rng.randrange(1, 5000)
         case _:
-            return task_json(
-                rng.choice(["echo", "error", "no such", "a.b", "é", "x" * 300]), rng.randbytes(10)
-            )
+            return task_json(rng.choice(["echo", "error", "no such", "a.b", "é", "x" * 300]), rng.randbytes(10))
 
 
 def _headers(rng: random.Random) -> dict[str, str] | None:
@@ -63,9 +59,7 @@ def _headers(rng: random.Random) -> dict[str, str] | None:
     return good
 
 
-async def test_five_thousand_hostile_requests_are_each_answered_once(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_five_thousand_hostile_requests_are_each_answered_once(start_host: StartHost, router: Router) -> None:
     rng = random.Random(20260101)
     host = await start_host(
         handlers={"echo": "echo", "error": "error", "": "echo"},

@@ -188,9 +188,7 @@ async def test_the_last_resort_and_what_is_moved_are_counted(
     assert (await scrape(listen))["ajhost_requests_requeued_total"] == 1
 
 
-async def test_reloads_are_counted_and_the_section_cannot_change_by_one(
-    listen: str, start_host: StartHost
-) -> None:
+async def test_reloads_are_counted_and_the_section_cannot_change_by_one(listen: str, start_host: StartHost) -> None:
     host = await start_host(handlers=HANDLERS, sections=sections(listen))
     assert (await host.reload()).status == 0
     named = {"http": {"listen": listen, "hosts": ["farm.example"]}}
@@ -238,9 +236,7 @@ async def test_a_host_that_waits_for_nats_is_healthy_and_not_ready(listen: str, 
     assert await host.terminate() == 0
 
 
-async def test_a_port_in_use_is_told_and_the_host_does_not_start(
-    nats_server: NatsServer, new_host: NewHost
-) -> None:
+async def test_a_port_in_use_is_told_and_the_host_does_not_start(nats_server: NatsServer, new_host: NewHost) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         listen = f"127.0.0.1:{other.getsockname()[1]}"
         host = new_host(sections=sections(listen))

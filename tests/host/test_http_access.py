@@ -33,9 +33,7 @@ def listen() -> str:
 
 def _status(url: str, headers: Mapping[str, str]) -> int:
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(url, headers=dict(headers)), timeout=10
-        ) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=10) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -59,9 +57,7 @@ async def guarded(start_host: StartHost, tmp_path: Path, listen: str) -> Host:
     return await start_host(sections=sections)
 
 
-async def test_with_a_token_page_and_status_ask_for_it_and_health_does_not(
-    guarded: Host, listen: str
-) -> None:
+async def test_with_a_token_page_and_status_ask_for_it_and_health_does_not(guarded: Host, listen: str) -> None:
     for path in GUARDED:
         assert await status(listen, path) == 401
         assert await status(listen, path, Authorization="Bearer open") == 401
@@ -164,9 +160,7 @@ async def test_connections_that_do_not_read_their_answers_do_not_keep_others_out
                     served = 0
 
 
-async def test_events_are_told_once_a_second_and_not_read_when_nobody_looks(
-    listen: str, start_host: StartHost
-) -> None:
+async def test_events_are_told_once_a_second_and_not_read_when_nobody_looks(listen: str, start_host: StartHost) -> None:
     await start_host(sections={"http": {"listen": listen}})
     reader, writer = await asyncio.open_connection(*listen.split(":"))
     writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")

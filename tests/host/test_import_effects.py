@@ -10,15 +10,11 @@ from tests.support.factories import NewHost
 from tests.support.router import Router
 
 FILE = "KEPT = open(__file__)\nasync def send(task): return b'served'\n"
-CONNECTED = (
-    "import socket\nKEPT = socket.create_connection({place})\nasync def send(task): return b'served'\n"
-)
+CONNECTED = "import socket\nKEPT = socket.create_connection({place})\nasync def send(task): return b'served'\n"
 
 
 @pytest.mark.parametrize("preload", [True, False])
-async def test_start_reload_and_check_refuse_and_tell_alike(
-    new_host: NewHost, router: Router, preload: bool
-) -> None:
+async def test_start_reload_and_check_refuse_and_tell_alike(new_host: NewHost, router: Router, preload: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         connected = CONNECTED.format(place=server.getsockname())
         place = f"127.0.0.1:{server.getsockname()[1]}"

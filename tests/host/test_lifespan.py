@@ -350,9 +350,7 @@ async def test_a_reload_has_the_time_that_each_lifespan_takes(
     assert (await router.request("pool", {})).body
 
 
-async def test_check_enters_the_lifespan_too(
-    nats_server: NatsServer, tmp_path: Path, new_host: NewHost
-) -> None:
+async def test_check_enters_the_lifespan_too(nats_server: NatsServer, tmp_path: Path, new_host: NewHost) -> None:
     source = SHOP.replace('    note("enter")\n', "    raise OSError('no database')\n", 1)
     host = _host(new_host, tmp_path, source)
     result = await host.command("check")
@@ -432,9 +430,7 @@ def stuck(task):
 """
 
 
-async def test_middleware_is_around_handlers_on_the_loop_and_in_threads(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_middleware_is_around_handlers_on_the_loop_and_in_threads(start_host: StartHost, router: Router) -> None:
     host = await start_host(
         modules={"shop": AROUND},
         handlers={name: f"shop:{name}" for name in ("loop", "thread", "broken", "stuck")},

@@ -90,9 +90,7 @@ async def test_over_tls_a_hanging_worker_leaves_the_group_and_reads_what_it_has_
     certificate, key = self_signed(tmp_path)
     record = tmp_path / "runs"
     await start_server(config=f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}')
-    host = await start_host(
-        handlers=HANDLERS | {"block": "block_loop"}, sections={"nats.tls": {"ca": certificate}}
-    )
+    host = await start_host(handlers=HANDLERS | {"block": "block_loop"}, sections={"nats.tls": {"ca": certificate}})
     router = await start_router(tls=ssl.create_default_context(cafile=certificate))
     async with router.load("work", {"record": str(record)}, rate=200, deadline=20) as load:
         await load.sent(20)

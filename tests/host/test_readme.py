@@ -31,9 +31,7 @@ async def test_its_five_minutes_lead_to_a_handler_that_is_tested_and_served(tmp_
 async def test_its_handler_and_its_settings_serve(nats_server: NatsServer, tmp_path: Path) -> None:
     (python,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (toml,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    commands = [
-        line.partition("  #")[0].strip() for line in README.splitlines() if line.startswith("    ajhost ")
-    ]
+    commands = [line.partition("  #")[0].strip() for line in README.splitlines() if line.startswith("    ajhost ")]
     check, serve, call = commands[:3]
     assert python.startswith("# /srv/shop/mail.py\n")
     (tmp_path / "mail.py").write_text(python)

@@ -83,9 +83,7 @@ async def test_without_pidfd_send_signal_hanging_and_dead_workers_are_replaced(
     nats_server: NatsServer, tmp_path: Path, enter: Enter, router: Router
 ) -> None:
     host = await enter(
-        Restricted(
-            tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}}
-        )
+        Restricted(tmp_path, nats=nats_server.url, handlers=HANDLERS, sections={"workers": {"kill_grace": 0.3}})
     )
     for _ in range(2):
         before = set(host.workers().values())

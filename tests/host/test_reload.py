@@ -20,9 +20,7 @@ async def version(task):
 """
 
 
-async def test_new_code_and_settings_come_into_service_without_a_gap(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_new_code_and_settings_come_into_service_without_a_gap(start_host: StartHost, router: Router) -> None:
     handlers = {"version": "app:version", "work": "work"}
     host = await start_host(handlers=handlers, modules={"app": VERSION.format(version="one")})
     assert (await router.request("version")).body == b"one"
@@ -218,9 +216,7 @@ async def test_recycling_by_tasks_replaces_first(start_host: StartHost, router: 
     assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
 
 
-async def test_a_worker_that_grows_is_recycled_while_its_task_runs(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_a_worker_that_grows_is_recycled_while_its_task_runs(start_host: StartHost, router: Router) -> None:
     host = await start_host(
         handlers={"allocate": "allocate", "leak": "leak", "echo": "echo"},
         sections={"workers": {"count": 1, "max_memory": "150M"}},
@@ -233,9 +229,7 @@ async def test_a_worker_that_grows_is_recycled_while_its_task_runs(
     await processes.gone(old)
 
 
-async def test_a_poison_task_ends_terminated_when_it_was_asked_for(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_a_poison_task_ends_terminated_when_it_was_asked_for(start_host: StartHost, router: Router) -> None:
     await start_host(handlers={"poison": {"target": "kill_self", "max_crashes": 2}, "echo": "echo"})
     first = await router.request("poison", {}, id="2poison")
     assert (first.verdict, first.word) == (Verdict.ERROR, "worker died:")
@@ -245,9 +239,7 @@ async def test_a_poison_task_ends_terminated_when_it_was_asked_for(
     assert again.verdict is Verdict.TERMINATE
 
 
-async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(start_host: StartHost, router: Router) -> None:
     await start_host(handlers={"kill": "kill_self", "work": "work"}, sections={"workers": {"count": 3}})
     async with (
         router.load("work", {"sleep_ms": 1}, rate=100, deadline=20) as good,
@@ -263,9 +255,7 @@ async def test_a_crash_loop_of_one_route_leaves_the_others_unharmed(
 async def test_a_memory_limit_below_what_imports_take_is_told_and_replaces_nobody(
     start_host: StartHost, router: Router
 ) -> None:
-    host = await start_host(
-        handlers={"echo": "echo"}, sections={"workers": {"count": 2, "max_memory": "10M"}}
-    )
+    host = await start_host(handlers={"echo": "echo"}, sections={"workers": {"count": 2, "max_memory": "10M"}})
     before = host.workers()
     await host.log("workers.max_memory: 10 MiB is less than")
     async with router.load("echo", {}, rate=50) as load:

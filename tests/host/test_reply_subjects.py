@@ -25,9 +25,7 @@ async def test_no_answer_goes_to_the_servers_own_interfaces(
 ) -> None:
     record = tmp_path / "runs"
     record.touch()
-    host = await start_host(
-        handlers={"work": "work", "block": "block_loop"}, sections={"workers": {"count": 1}}
-    )
+    host = await start_host(handlers={"work": "work", "block": "block_loop"}, sections={"workers": {"count": 1}})
     router = await start_router()
     await router.client.jetstream().add_stream(name="ORDERS", subjects=["orders"])
     if workers == "hang":  # the supervisor takes over what has not been read
@@ -49,9 +47,7 @@ async def test_with_prefixes_only_their_subjects_are_answered(
 ) -> None:
     record = tmp_path / "runs"
     record.touch()
-    host = await start_host(
-        handlers={"work": "work"}, sections={"nats": {"reply_prefixes": ["_INBOX", "_R_.a"]}}
-    )
+    host = await start_host(handlers={"work": "work"}, sections={"nats": {"reply_prefixes": ["_INBOX", "_R_.a"]}})
     await _publish(router.client, "orders", record)
     await _publish(router.client, "_INBOXES.x", record)
     await host.log("none that a host answers")

@@ -143,9 +143,7 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nats
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
     folder = tmp_path_factory.mktemp("host")
-    async with Host(
-        folder, nats=server.url, handlers=HANDLERS, modules={"shop": SHOP}, sections=SECTIONS
-    ) as running:
+    async with Host(folder, nats=server.url, handlers=HANDLERS, modules={"shop": SHOP}, sections=SECTIONS) as running:
         yield running
 
 
@@ -163,9 +161,7 @@ async def router(server: NatsServer, host: Host) -> AsyncIterator[Router]:
 async def calm(host: Host, *tasks: str) -> None:
     """Ends what a situation has left, so that the next one begins alone."""
     for task in tasks:
-        await asyncio.to_thread(
-            control, host.runtime, 10.0, {"ask": "cancel", "task": task, "settings": host.file}
-        )
+        await asyncio.to_thread(control, host.runtime, 10.0, {"ask": "cancel", "task": task, "settings": host.file})
     async with asyncio.timeout(20):
         while host.in_ledgers(State.STARTED, State.RECEIVED, State.QUEUED):  # noqa: ASYNC110  # shared memory signals nothing
             await asyncio.sleep(0.02)
@@ -282,9 +278,7 @@ async def test_a_host_that_is_drained(operator: Operator, host: Host) -> None:
     await serving(host, 2)
 
 
-async def test_a_server_that_lets_nobody_in_or_is_away(
-    operator: Operator, host: Host, server: NatsServer
-) -> None:
+async def test_a_server_that_lets_nobody_in_or_is_away(operator: Operator, host: Host, server: NatsServer) -> None:
     await server.reload("authorization { user: host, password: pw }")
     await serving(host, 0)
     await operator.sees("locked-out", "status", status=1)
@@ -339,9 +333,7 @@ async def test_a_host_in_another_queue_group(
 
 
 @own_peers
-async def test_a_certificate_that_is_not_trusted(
-    tmp_path: Path, start_server: StartServer, new_host: NewHost
-) -> None:
+async def test_a_certificate_that_is_not_trusted(tmp_path: Path, start_server: StartServer, new_host: NewHost) -> None:
     certificate, key = self_signed(tmp_path)
     other, _ = self_signed(tmp_path, "other")
     config = f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
@@ -371,9 +363,7 @@ async def test_a_file_system_that_is_full(tmp_path: Path, new_host: NewHost) -> 
     )
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "tmpfs", small], check=True)
     try:
-        await Operator(host, "nats://127.0.0.1:4222", {str(small): "/run/ajhost"}).sees(
-            "disk-full", "check", status=78
-        )
+        await Operator(host, "nats://127.0.0.1:4222", {str(small): "/run/ajhost"}).sees("disk-full", "check", status=78)
     finally:
         subprocess.run(["umount", small], check=True)
         await host.destroy()

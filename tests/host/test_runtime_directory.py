@@ -23,9 +23,7 @@ NOBODY = 65534
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can play another user")
-@pytest.mark.parametrize(
-    "what", ["their directory", "their link", "open to all", "open to its group", "a file"]
-)
+@pytest.mark.parametrize("what", ["their directory", "their link", "open to all", "open to its group", "a file"])
 async def test_a_directory_that_others_have_a_hand_in_is_refused_and_untouched(
     nats_server: NatsServer, tmp_path: Path, new_host: NewHost, what: str
 ) -> None:

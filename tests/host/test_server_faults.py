@@ -154,9 +154,7 @@ async def test_what_a_partition_holds_back_for_workers_that_do_not_take_it_runs_
         hanging.append(await router.send("block", {"block_ms": 4000}, deadline=25))
         await host.running(busy + 1)
     partition.stall()
-    requests = [
-        await router.send("work", {"sleep_ms": 5, "record": str(record)}, deadline=25) for _ in range(40)
-    ]
+    requests = [await router.send("work", {"sleep_ms": 5, "record": str(record)}, deadline=25) for _ in range(40)]
     await router.barrier()
     match fault:
         case "both are killed":
@@ -366,9 +364,7 @@ async def test_a_frame_larger_than_any_ledger_is_refused_and_its_body_never_serv
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small tmpfs")
-async def test_a_runtime_directory_without_room_is_a_clear_error(
-    nats_server: NatsServer, new_host: NewHost
-) -> None:
+async def test_a_runtime_directory_without_room_is_a_clear_error(nats_server: NatsServer, new_host: NewHost) -> None:
     host = new_host(handlers=HANDLERS)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=755", "tmpfs", host.runtime], check=True)
     try:

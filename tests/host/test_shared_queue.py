@@ -94,9 +94,7 @@ async def test_what_waits_at_the_only_worker_runs_there_whatever_its_size(
     assert counts["lent"] == counts["pulled"] > 0
 
 
-async def test_what_waits_too_long_is_refused_before_its_deadline(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_what_waits_too_long_is_refused_before_its_deadline(start_host: StartHost, router: Router) -> None:
     host = await start_host(handlers=HANDLERS, sections=TWO_SLOTS)
     running = [await router.send("work", {"sleep_ms": 5000}, deadline=20) for _ in range(2)]
     await host.running(2)
@@ -115,12 +113,8 @@ async def test_a_route_with_a_limit_of_its_own_keeps_it_and_does_not_stand_in_fr
     tmp_path: Path, start_host: StartHost, router: Router
 ) -> None:
     record = tmp_path / "runs"
-    host = await start_host(
-        handlers=HANDLERS, sections={"workers": {"count": 2, "concurrency": 8, "backlog": 200}}
-    )
-    narrow = [
-        await router.send("narrow", {"sleep_ms": 200, "record": str(record)}, deadline=30) for _ in range(12)
-    ]
+    host = await start_host(handlers=HANDLERS, sections={"workers": {"count": 2, "concurrency": 8, "backlog": 200}})
+    narrow = [await router.send("narrow", {"sleep_ms": 200, "record": str(record)}, deadline=30) for _ in range(12)]
     await router.barrier()
     for _ in range(20):
         reply = await router.request("work", {"sleep_ms": 5})
@@ -133,9 +127,7 @@ async def test_a_route_with_a_limit_of_its_own_keeps_it_and_does_not_stand_in_fr
     assert spent >= 6 * 0.2  # 12 tasks, two at a time
 
 
-async def test_a_flood_of_large_requests_on_a_hanging_worker_loses_none(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_a_flood_of_large_requests_on_a_hanging_worker_loses_none(start_host: StartHost, router: Router) -> None:
     """The server would cut a consumer that does not read; it is taken out of the group before that."""
     handlers = {"work": "work", "block": "block_loop"}
     host = await start_host(handlers=handlers, sections={"workers": {"backlog": 2000}})

@@ -73,9 +73,7 @@ async def test_a_stuck_await_is_shown_down_to_what_it_waits_for(
     assert "ajhost/roles" not in shown.stdout
 
 
-async def test_a_stuck_thread_is_shown_where_it_stands(
-    new_host: NewHost, enter: Enter, router: Router
-) -> None:
+async def test_a_stuck_thread_is_shown_where_it_stands(new_host: NewHost, enter: Enter, router: Router) -> None:
     host = await enter(_host(new_host))
     thread = await router.send("in_a_thread", deadline=60)
     other = await router.send("outer", deadline=60)

@@ -29,9 +29,7 @@ async def test_what_comes_together_with_a_task_that_takes_its_worker_away_runs_e
     await start_host(handlers=HANDLERS, sections=ONE)
     first = await router.send(fault, {"block_ms": 4000}, deadline=20)
     # in the same chunk, and there is a slot for each
-    requests = [
-        await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)
-    ]
+    requests = [await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)]
     replies = await asyncio.gather(*map(router.reply, requests))
     assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
     assert fault == "exit" or not first.replies, "the others are answered while it blocks"
@@ -48,9 +46,7 @@ async def test_what_a_new_worker_pulls_together_with_a_task_that_takes_it_away_r
     host = await start_host(handlers=HANDLERS, sections=ONE)
     stopped = host.kill(0, signal.SIGSTOP)  # what comes is taken over, and waits for the next worker
     poison = [await router.send("exit", {}, deadline=20) for _ in range(2)]
-    requests = [
-        await router.send(route, {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)
-    ]
+    requests = [await router.send(route, {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(12)]
     await asyncio.gather(*map(router.reply, requests))
     if route == "work":
         assert {request.verdict for request in requests} == {Verdict.COMPLETE}
@@ -82,9 +78,7 @@ async def end(task):
     waiting = [await router.send("wait", {}, deadline=20) for _ in range(4)]
     await host.running(4)
     together = [await router.send(route, {"block_ms": 4000}, deadline=20) for route in ("end", "block")]
-    requests = [
-        await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(8)
-    ]
+    requests = [await router.send("work", {"sleep_ms": 1, "record": str(record)}, deadline=20) for _ in range(8)]
     replies = await asyncio.gather(*map(router.reply, requests))
     assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
     assert not together[1].replies, "they are answered while it blocks"

@@ -84,9 +84,7 @@ async def test_a_handler_that_holds_its_loop_is_found_in_time_however_little_cpu
     assert (await router.reply(spinning)).word == "deadline exceeded:"
 
 
-async def test_a_real_hang_is_found_while_it_lasts_on_a_quiet_machine(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_a_real_hang_is_found_while_it_lasts_on_a_quiet_machine(start_host: StartHost, router: Router) -> None:
     host = await start_host(handlers=HANDLERS)
     assert (await router.request("echo", b"x")).verdict is Verdict.COMPLETE
     hanging = await router.send("block", {"block_ms": 3000}, deadline=20)

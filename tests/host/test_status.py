@@ -57,9 +57,7 @@ async def test_status_shows_settings_connection_workers_routes_and_tasks(
     assert long[2].id not in text, "it waits"
 
 
-async def test_tasks_are_shown_by_route_and_age_the_oldest_first(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_tasks_are_shown_by_route_and_age_the_oldest_first(start_host: StartHost, router: Router) -> None:
     host = await start_host(handlers=HANDLERS)
     assert (await host.command("tasks")).stdout == ""
     first = await router.send("work", {"sleep_ms": 60_000}, deadline=60.0)

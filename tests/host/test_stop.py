@@ -16,9 +16,7 @@ HANDLERS = {"echo": "echo", "work": "work", "stuck": "stuck_thread"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_what_is_held_is_finished(
-    start_host: StartHost, router: Router, number: signal.Signals
-) -> None:
+async def test_what_is_held_is_finished(start_host: StartHost, router: Router, number: signal.Signals) -> None:
     host = await start_host(handlers=HANDLERS)
     requests = [await router.send("work", {"sleep_ms": 700}) for _ in range(60)]
     await router.barrier()
@@ -29,9 +27,7 @@ async def test_what_is_held_is_finished(
     assert (await router.request("echo")).verdict is Verdict.NO_RESPONDERS
 
 
-async def test_past_the_drain_timeout_the_rest_is_answered_draining(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_past_the_drain_timeout_the_rest_is_answered_draining(start_host: StartHost, router: Router) -> None:
     sections = {"workers": {"count": 2, "concurrency": 2, "drain_timeout": 1.0}}
     host = await start_host(handlers=HANDLERS, sections=sections)
     requests = [await router.send("work", {"sleep_ms": 60_000}, deadline=60) for _ in range(10)]

@@ -82,9 +82,7 @@ def subjects(words: Words) -> None:
     """Reply subjects that are protocol lines, and wildcards."""
     data = words.cast("B")
     for number, word in enumerate(_entries(words)):
-        text = (b"a\r\nPUB x 0\r\n\r\n", b"_INBOX.>", b"$JS.API.STREAM.DELETE.X", b"\xff\0\x1b[2J")[
-            number % 4
-        ]
+        text = (b"a\r\nPUB x 0\r\n\r\n", b"_INBOX.>", b"$JS.API.STREAM.DELETE.X", b"\xff\0\x1b[2J")[number % 4]
         at = word * 8 + TEXT
         data[at : at + len(text)] = text
     data.release()

@@ -59,9 +59,7 @@ async def test_after_kill_9_of_every_process_the_next_start_answers_and_runs_wha
 ) -> None:
     record = tmp_path / "runs"
     host = await start_host(handlers=HANDLERS, sections=SMALL)
-    running = [
-        await router.send("work", {"sleep_ms": 60_000, "record": str(record)}, deadline=30) for _ in range(4)
-    ]
+    running = [await router.send("work", {"sleep_ms": 60_000, "record": str(record)}, deadline=30) for _ in range(4)]
     await host.running(4)
     await until(lambda: record.exists() and len(record.read_text().split()) == 8)
     waiting = [await router.send("work", {"sleep_ms": 10}, deadline=30) for _ in range(20)]

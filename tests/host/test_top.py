@@ -117,9 +117,7 @@ async def test_a_table_alone_fills_the_screen_and_a_window_may_change(host: Host
         screen = await top.until(lambda s: not any(line.startswith("Workers") for line in s))
         assert len(table(screen, "Routes")) == 5
         top.resize(40, 10)
-        screen = await top.until(
-            lambda s: len(s) == 10 and s[-1].startswith("q quit") and "PER S" in "".join(s)
-        )
+        screen = await top.until(lambda s: len(s) == 10 and s[-1].startswith("q quit") and "PER S" in "".join(s))
         assert "COMPLETED" not in "".join(screen)
         top.resize(200, 50)
         await top.until(lambda s: len(s) == 50 and s[-1].startswith("q quit") and "TERMINATED" in "".join(s))
@@ -171,9 +169,7 @@ async def test_a_host_that_goes_away_is_told_and_found_again(host: Host) -> None
         assert screen[0].startswith("no ajhost runs")
         assert any(line.startswith("Workers (") for line in screen), "what was there last"
         await host.restart()
-        await top.until(
-            lambda s: not s[0].startswith("no ajhost runs") and f"supervisor pid {host.pid}" in s[1]
-        )
+        await top.until(lambda s: not s[0].startswith("no ajhost runs") and f"supervisor pid {host.pid}" in s[1])
 
 
 async def test_no_host_is_an_error(server: NatsServer, new_host: NewHost) -> None:

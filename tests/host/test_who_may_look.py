@@ -36,9 +36,7 @@ main(sys.argv[1:])
 """
 
 
-async def as_somebody(
-    directory: Path, host: Host, gid: int, command: str, mode: int = 0o644
-) -> CommandResult:
+async def as_somebody(directory: Path, host: Host, gid: int, command: str, mode: int = 0o644) -> CommandResult:
     """A command of `ajhost` by another user, of a group, who may read the settings unless `mode` is another."""
     config = directory / "settings.toml"
     config.write_text(f'[runtime]\ndirectory = "{host.runtime}"\n')
@@ -87,8 +85,7 @@ async def test_nobody_else_may(readable: Path, start_host: StartHost) -> None:
 
 async def test_what_is_to_act_and_what_holds_payloads_is_not_for_the_group(host: Host) -> None:
     modes = {
-        path.relative_to(host.runtime).parts[0]: stat.S_IMODE(path.stat().st_mode)
-        for path in host.runtime.iterdir()
+        path.relative_to(host.runtime).parts[0]: stat.S_IMODE(path.stat().st_mode) for path in host.runtime.iterdir()
     }
     assert modes["view"] == 0o660
     assert {name for name, mode in modes.items() if mode & 0o077 and name != "view"} == set()

@@ -25,12 +25,8 @@ async def test_a_worker_serves_exactly_as_many_tasks_as_it_may(
 ) -> None:
     record = tmp_path / "runs"
     tasks = 20 * limit if limit < 50 else 500
-    host = await start_host(
-        handlers={"work": "work"}, sections={"workers": {"count": count, "max_tasks": limit}}
-    )
-    requests = [
-        await router.send("work", {"record": str(record), "sleep_ms": 1}, deadline=25) for _ in range(tasks)
-    ]
+    host = await start_host(handlers={"work": "work"}, sections={"workers": {"count": count, "max_tasks": limit}})
+    requests = [await router.send("work", {"record": str(record), "sleep_ms": 1}, deadline=25) for _ in range(tasks)]
     await router.settled(requests)
     assert Counter(request.verdict for request in requests) == {Verdict.COMPLETE: tasks}, host.log_text()
     served = Counter(line.split()[1] for line in record.read_text().splitlines())

@@ -153,9 +153,7 @@ class Container:
         return {worker["slot"]: worker["pid"] for worker in status["workers"] if worker["state"] == "serving"}
 
     def signal(self, name: str, pid: int) -> None:
-        self._podman.do(
-            "exec", self._name, "python", "-c", f"import os, signal; os.kill({pid}, signal.{name})"
-        )
+        self._podman.do("exec", self._name, "python", "-c", f"import os, signal; os.kill({pid}, signal.{name})")
 
     def stop(self) -> int:
         """SIGTERM, and SIGKILL after the page's stop timeout; the exit status."""
@@ -240,9 +238,7 @@ def test_the_compose_file_serves_beside_its_server(podman: Podman, tmp_path: Pat
     )
     command = [compose, "--podman-path", str(wrapper), "--file", str(file)]
     environment = {**os.environ, "CONTAINERS_CONF": str(tmp_path / "containers.conf")}
-    run = partial(
-        subprocess.run, cwd=tmp_path, env=environment, check=True, timeout=60, stdin=subprocess.DEVNULL
-    )
+    run = partial(subprocess.run, cwd=tmp_path, env=environment, check=True, timeout=60, stdin=subprocess.DEVNULL)
     try:
         run([*command, "up", "--detach", "--no-build"])
         host = "shop_ajhost_1"

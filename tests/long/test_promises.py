@@ -93,9 +93,7 @@ async def test_a_loop_blocked_for_10_s_delays_nothing_but_what_it_had_started(
     assert (await router.reply(hanging)).verdict is Verdict.COMPLETE
 
 
-async def test_a_hundred_reloads_at_1500_a_second_lose_nothing(
-    nats_server: NatsServer, start_host: StartHost
-) -> None:
+async def test_a_hundred_reloads_at_1500_a_second_lose_nothing(nats_server: NatsServer, start_host: StartHost) -> None:
     host = await start_host(handlers=HANDLERS, sections={"workers": {"count": 2}})
     arguments = ["-t", "work", "-r", "1500", "-n", "150000", "--sleep", "3:1", "-d", "20"]
     running = asyncio.create_task(ajload(nats_server.url, *arguments, timeout=400))
@@ -108,9 +106,7 @@ async def test_a_hundred_reloads_at_1500_a_second_lose_nothing(
     assert figures["aj_error"] == 0
 
 
-async def test_fifty_thousand_requests_at_once_are_answered_or_refused(
-    start_host: StartHost, router: Router
-) -> None:
+async def test_fifty_thousand_requests_at_once_are_answered_or_refused(start_host: StartHost, router: Router) -> None:
     sections = {"workers": {"count": 2, "concurrency": 8, "backlog": 64}}
     host = await start_host(handlers=HANDLERS, sections=sections)
     began = time.monotonic()

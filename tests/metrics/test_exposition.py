@@ -71,9 +71,7 @@ async def test_promtool_finds_nothing_wrong_with_them(listen: str) -> None:
 
 async def test_they_say_what_became_of_the_requests_of_each_route(listen: str) -> None:
     samples = await scrape(listen)
-    told = {
-        name: value for name, value in samples.items() if "_total{" in name and "route=" in name and value
-    }
+    told = {name: value for name, value in samples.items() if "_total{" in name and "route=" in name and value}
     assert told == {
         'ajhost_requests_received_total{route="echo"}': 10,
         'ajhost_requests_received_total{route="catchall"}': 1,
@@ -126,9 +124,7 @@ async def test_what_the_dashboard_asks_for_is_there(listen: str, tmp_path: Path)
             assert found or "> 0" in asked, asked
 
 
-async def test_what_the_rules_ask_for_is_there_and_none_fires_while_all_is_well(
-    listen: str, tmp_path: Path
-) -> None:
+async def test_what_the_rules_ask_for_is_there_and_none_fires_while_all_is_well(listen: str, tmp_path: Path) -> None:
     async with Prometheus(tmp_path, [listen], [RULES]) as prometheus:
         await prometheus.until("count_over_time(ajhost_build_info[1m]) > 20")
         assert await prometheus.alerts() == set()

@@ -81,9 +81,7 @@ CASES = [
         "critical",
     ),
     Case("AjhostWorkersDie", {f"ajhost_worker_deaths_total{{{ON}}}": "0x8 0+2x8"}, ["2m"], ["4m"], ON),
-    Case(
-        "AjhostRestarts", {f"process_start_time_seconds{{{ON}}}": "1x4 2x2 3x2 4x20"}, ["2m"], ["3m30s"], ON
-    ),
+    Case("AjhostRestarts", {f"process_start_time_seconds{{{ON}}}": "1x4 2x2 3x2 4x20"}, ["2m"], ["3m30s"], ON),
     Case(
         "AjhostWorkersHang",
         {f'ajhost_workers{{state="hung", {ON}}}': "0x8 1x8"},
@@ -138,9 +136,7 @@ def test_every_rule_has_a_case() -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.alert)
 def test_an_alert_fires_when_it_should_and_not_before(case: Case, tmp_path: Path) -> None:
     firing = f'ALERTS{{alertname="{case.alert}", alertstate="firing"}}'
-    labels = (
-        f'ALERTS{{alertname="{case.alert}", alertstate="firing", severity="{case.severity}", {case.labels}}}'
-    )
+    labels = f'ALERTS{{alertname="{case.alert}", alertstate="firing", severity="{case.severity}", {case.labels}}}'
     fired = [{"labels": labels, "value": 1}]
     moments = [(at, fired if at in case.fires else []) for at in (*case.quiet, *case.fires)]
     _check(tmp_path, case.series, [(firing, at, samples) for at, samples in moments])
@@ -159,9 +155,7 @@ def test_a_host_that_is_drained_is_no_outage(tmp_path: Path) -> None:
     _check(tmp_path, series, [('ALERTS{alertstate="firing"}', at, []) for at in ("3m", "5m", "10m")])
 
 
-def _check(
-    tmp_path: Path, series: Mapping[str, str], moments: Sequence[tuple[str, str, Sequence[object]]]
-) -> None:
+def _check(tmp_path: Path, series: Mapping[str, str], moments: Sequence[tuple[str, str, Sequence[object]]]) -> None:
     """Has promtool evaluate expressions at moments, and compare what they give."""
     tests = {
         "rule_files": [str(RULES)],
@@ -171,8 +165,7 @@ def _check(
                 "interval": EVERY,
                 "input_series": [{"series": name, "values": text} for name, text in series.items()],
                 "promql_expr_test": [
-                    {"expr": expression, "eval_time": at, "exp_samples": samples}
-                    for expression, at, samples in moments
+                    {"expr": expression, "eval_time": at, "exp_samples": samples} for expression, at, samples in moments
                 ],
             }
         ],

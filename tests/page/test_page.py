@@ -159,9 +159,7 @@ async def test_a_screen_reader_hears_state_tables_and_their_order(
     assert {"status", "main", "banner", "table", "columnheader", "rowheader"} <= {role for role, _ in nodes}
     charts = [name for role, name in nodes if role in ("image", "img")]
     assert any(re.match(r"fail: .* answers a second now, at most ", name) for name in charts), charts
-    without = [
-        role for role, name in nodes if role in ("button", "link", "searchbox", "region", "img") and not name
-    ]
+    without = [role for role, name in nodes if role in ("button", "link", "searchbox", "region", "img") and not name]
     assert without == []
 
 
@@ -171,9 +169,7 @@ async def found_again(browser: webdriver.Chrome) -> None:
     assert not browser.find_element(By.ID, "lost").is_displayed()
 
 
-async def test_a_host_that_is_gone_is_told_and_found_again(
-    host: Host, listen: str, browser: webdriver.Chrome
-) -> None:
+async def test_a_host_that_is_gone_is_told_and_found_again(host: Host, listen: str, browser: webdriver.Chrome) -> None:
     await open_page(browser, listen)
     host.send_signal(signal.SIGKILL)
     await host.wait()
@@ -215,9 +211,7 @@ async def test_who_is_one_too_many_sees_the_host_when_another_has_gone(
     await until(browser, lambda b: text(b, "state") == "ready: 2 of 2 workers serve")
 
 
-async def test_everything_has_a_name_for_a_screen_reader(
-    host: Host, listen: str, browser: webdriver.Chrome
-) -> None:
+async def test_everything_has_a_name_for_a_screen_reader(host: Host, listen: str, browser: webdriver.Chrome) -> None:
     await open_page(browser, listen)
     unnamed = browser.execute_script("""
         return [...document.querySelectorAll('[role=region], section, input, svg[role=img]')].filter(e => !(

@@ -30,9 +30,7 @@ async def test_ajc_processes_tasks_by_a_host(
     async with new_host(handlers=handlers), TaskEvents(jetstream.url) as events:
         process = (ajc, "tasks", "process", "email:new", "EMAIL", "5", "--remote")
         async with Program(*process, env=context):
-            added = await run(
-                *(ajc, "tasks", "add", "email:new", '{"to": "x"}', "--queue", "EMAIL"), env=context
-            )
+            added = await run(*(ajc, "tasks", "add", "email:new", '{"to": "x"}', "--queue", "EMAIL"), env=context)
             assert added.status == 0, added
             done = await events.until("complete", "retry", "terminated", "expired")
             assert (done["state"], done["tries"]) == ("complete", 1)

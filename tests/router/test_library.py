@@ -112,12 +112,8 @@ async def test_a_failed_task_comes_back_until_it_completes(
     assert [error[-5:] for error in task.errors] == ["try 1", "try 2"]
 
 
-async def test_bytes_are_stored_unmodified(
-    library_router: Path, jetstream: NatsServer, new_host: NewHost
-) -> None:
-    modules = {
-        "raw": "def every_byte(task):\n    return bytes(range(256))\ndef nothing(task):\n    return None\n"
-    }
+async def test_bytes_are_stored_unmodified(library_router: Path, jetstream: NatsServer, new_host: NewHost) -> None:
+    modules = {"raw": "def every_byte(task):\n    return bytes(range(256))\ndef nothing(task):\n    return None\n"}
     handlers = {"bytes": "raw:every_byte", "nothing": "raw:nothing"}
     async with new_host(handlers=handlers, modules=modules):
         tasks = await route_tasks(
@@ -160,9 +156,7 @@ async def test_a_task_past_its_deadline_is_retried_with_the_reason(
     assert task.last_error.startswith("deadline exceeded:")
 
 
-async def test_signed_tasks_are_verified(
-    library_router: Path, jetstream: NatsServer, new_host: NewHost
-) -> None:
+async def test_signed_tasks_are_verified(library_router: Path, jetstream: NatsServer, new_host: NewHost) -> None:
     # RFC 8032, 7.1, test 1
     seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
     public = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"

@@ -73,9 +73,7 @@ async def test_a_task_goes_from_its_producer_to_the_host_and_back(
     async with (
         new_host(handlers={"email:new": "echo"}, sections={"nats": settings}),
         TaskEvents(server.url, **options) as events,
-        Program(
-            *(ajc, "tasks", "process", "email:new", "EMAIL", "5", "--remote"), env=environments["router"]
-        ),
+        Program(*(ajc, "tasks", "process", "email:new", "EMAIL", "5", "--remote"), env=environments["router"]),
     ):
         producer = (ajc, "tasks", "add", "email:new", '{"to": "x"}', "--queue", "EMAIL")
         assert (added := await run(*producer, env=environments["producer"])).status == 0, added

@@ -11,8 +11,6 @@ def self_signed(folder: Path, name: str = "cert") -> tuple[Path, Path]:
     file, key = folder / f"{name}.pem", folder / ("key.pem" if name == "cert" else f"{name}-key.pem")
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    subprocess.run(
-        [*new, *names, "-keyout", key, "-out", file, "-days", "2"], check=True, capture_output=True
-    )
+    subprocess.run([*new, *names, "-keyout", key, "-out", file, "-days", "2"], check=True, capture_output=True)
     key.chmod(0o600)
     return file, key

@@ -71,9 +71,7 @@ class Fault:
         return f"{self.kind}{detail} for {self.seconds} s"
 
 
-def _of(
-    kind: str, *, texts: tuple[str, ...] = ("",), numbers: tuple[int, ...] = (0,)
-) -> st.SearchStrategy[Fault]:
+def _of(kind: str, *, texts: tuple[str, ...] = ("",), numbers: tuple[int, ...] = (0,)) -> st.SearchStrategy[Fault]:
     seconds = st.sampled_from((0.0, 0.1, 0.4, 1.0))
     return st.builds(Fault, st.just(kind), seconds, st.sampled_from(texts), st.sampled_from(numbers))
 

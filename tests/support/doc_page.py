@@ -75,9 +75,7 @@ class Reader:
     async def run(self, commands: str, again: str | None = None) -> CommandResult:
         """Runs the commands to their end, again and again while the pattern `again` is found in what they write."""
         for _ in range(100):
-            done = await run(
-                *("bash", "-euo", "pipefail", "-c", commands), env=self.env, cwd=self._home, timeout=120
-            )
+            done = await run(*("bash", "-euo", "pipefail", "-c", commands), env=self.env, cwd=self._home, timeout=120)
             if again is None or not re.search(again, done.stdout + done.stderr):
                 assert done.status == 0, (commands, done)
                 return done

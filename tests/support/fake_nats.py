@@ -168,9 +168,7 @@ class FakeNats:
         """The connections that have subscribed to it."""
         return [session for session in self.sessions if subject in session.subscriptions.values()]
 
-    async def request(
-        self, subject: str, body: bytes, headers: dict[str, str], timeout: float = 5.0
-    ) -> Published:
+    async def request(self, subject: str, body: bytes, headers: dict[str, str], timeout: float = 5.0) -> Published:
         """Hands a request to the first that has subscribed to it, and returns the answer. Raises TimeoutError."""
         session = self.subscribers(subject)[0]
         sid = next(sid for sid, name in session.subscriptions.items() if name == subject)

@@ -46,9 +46,7 @@ class ForkedProcess:
 
     def _readable(self) -> None:
         self._loop.remove_reader(self._progress)
-        _, status = PROGRESS.unpack(
-            os.read(self._progress, PROGRESS.size) or PROGRESS.pack(0, signal.SIGKILL)
-        )
+        _, status = PROGRESS.unpack(os.read(self._progress, PROGRESS.size) or PROGRESS.pack(0, signal.SIGKILL))
         os.close(self._progress)
         self.returncode = os.waitstatus_to_exitcode(status)
         self._ended.set()

@@ -43,9 +43,7 @@ class HostFailed(AssertionError):
 def toml_value(value: object) -> str:
     """`value` in TOML, whose strings, lists, numbers and booleans are JSON's; mappings become inline tables."""
     if isinstance(value, Mapping):
-        return (
-            "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
-        )
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, Path):
         return json.dumps(str(value))
     return json.dumps(value, default=str)
@@ -121,9 +119,7 @@ class Host:
         new.write_text(source)
         new.replace(path)
 
-    def configure(
-        self, handlers: Mapping[str, str | Section], sections: Mapping[str, Section] | None = None
-    ) -> None:
+    def configure(self, handlers: Mapping[str, str | Section], sections: Mapping[str, Section] | None = None) -> None:
         """Writes the settings file anew; `reload` or the next `start` brings it into service."""
         text: dict[str, dict[str, Any]] = {
             "nats": {"servers": self._servers},
@@ -211,9 +207,7 @@ class Host:
         try:
             await asyncio.wait((ready, ended), return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
-                raise HostFailed(
-                    f"it ended with {ended.result()} before it was ready:\n{await self._last_log()}"
-                )
+                raise HostFailed(f"it ended with {ended.result()} before it was ready:\n{await self._last_log()}")
             try:
                 ready.result()
             except TimeoutError:
@@ -352,9 +346,7 @@ class Host:
 
     # its commands
 
-    async def command(
-        self, *arguments: str, stdin: bytes | None = None, timeout: float = 60.0
-    ) -> CommandResult:
+    async def command(self, *arguments: str, stdin: bytes | None = None, timeout: float = 60.0) -> CommandResult:
         """Runs `ajhost ARGUMENTS -c FILE`."""
         program = (*PROGRAM, *arguments, "-c", str(self.file))
         return await run(*program, env=self.environment, stdin=stdin, timeout=timeout)

@@ -100,9 +100,7 @@ def _worker(slot: int, names: list[str]) -> WorkerStatus:
     elif slot % 29 == 3:
         state = "hung"
     counts = {"received": 900 + slot, "completed": 800 + slot}
-    return WorkerStatus(
-        slot, 5000 + slot, 12, state, tasks, counts, connection, (40 + slot) << 20, slot % 7 / 6
-    )
+    return WorkerStatus(slot, 5000 + slot, 12, state, tasks, counts, connection, (40 + slot) << 20, slot % 7 / 6)
 
 
 def _task(number: int, names: list[str]) -> TaskStatus:

@@ -26,9 +26,7 @@ class NamedHost(Host):
     `resolver` is an address whose port 53 is asked; by default nobody answers there.
     """
 
-    def __init__(
-        self, directory: Path, *, hosts: str = "", resolver: str = "127.0.0.254", **how: Any
-    ) -> None:
+    def __init__(self, directory: Path, *, hosts: str = "", resolver: str = "127.0.0.254", **how: Any) -> None:
         super().__init__(directory, **how)
         self._hosts, self._resolver = self.directory / "hosts", self.directory / "resolv.conf"
         self._hosts.write_text(f"127.0.0.1 localhost\n{hosts}\n")

@@ -54,9 +54,7 @@ def free_port() -> int:
     Ports of outgoing connections are taken from `ip_local_port_range`, which ends at 60999 and begins at 32768.
     """
     while True:
-        port = 15_000 + secrets.randbelow(
-            17_000
-        )  # unlike `random`, which hypothesis seeds alike in all processes
+        port = 15_000 + secrets.randbelow(17_000)  # unlike `random`, which hypothesis seeds alike in all processes
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port
@@ -129,11 +127,7 @@ class NatsServer:
 
     def _write_config(self) -> Path:
         config = self.directory / f"nats-server-{self.address}-{self.port}.conf"
-        store = (
-            f'jetstream {{ store_dir: "{self.directory}/jetstream" }}\n'
-            if self._jetstream is JetStream.ON
-            else ""
-        )
+        store = f'jetstream {{ store_dir: "{self.directory}/jetstream" }}\n' if self._jetstream is JetStream.ON else ""
         monitor = f"http: 127.0.0.1:{self._monitor}\n" if self._monitor else ""
         config.write_text(f"listen: {self.address}:{self.port}\n{store}{monitor}{self._config}\n")
         return config

@@ -50,9 +50,7 @@ class NotifySocket:
                 elif kind == socket.SCM_RIGHTS:
                     handed.frombytes(value[: len(value) - len(value) % handed.itemsize])
             lines = (line.partition("=") for line in data.decode().splitlines())
-            notification = Notification(
-                time.monotonic(), pid, {key: value for key, _, value in lines}, len(handed)
-            )
+            notification = Notification(time.monotonic(), pid, {key: value for key, _, value in lines}, len(handed))
             self._keep(notification, list(handed))
             self._record(notification)
 
@@ -71,9 +69,7 @@ class NotifySocket:
         """Those that assign `key`, in the order of their arrival."""
         return [notification for notification in self.received if key in notification.fields]
 
-    async def next(
-        self, key: str, value: str | None = None, *, since: int = 0, timeout: float = 60.0
-    ) -> Notification:
+    async def next(self, key: str, value: str | None = None, *, since: int = 0, timeout: float = 60.0) -> Notification:
         """The first one that says `key=value` (any value if None), of those after the first `since`.
 
         Raises TimeoutError.

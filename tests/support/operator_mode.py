@@ -87,9 +87,7 @@ class Operator:
         }
         if self.revoked:
             account["revocations"] = self.revoked
-        accounts = {
-            self._account.public: _jwt(self._operator, self._account.public, "account", account, None)
-        }
+        accounts = {self._account.public: _jwt(self._operator, self._account.public, "account", account, None)}
         system = ""
         if self._jetstream:
             claims = {"limits": limits | {"wildcards": True}, "type": "account", "version": 2}

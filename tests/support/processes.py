@@ -24,13 +24,7 @@ def info(pid: int) -> ProcessInfo | None:
     """What `/proc` says of `pid`; None if it is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        title = (
-            Path(f"/proc/{pid}/cmdline")
-            .read_bytes()
-            .rstrip(b"\0")
-            .replace(b"\0", b" ")
-            .decode(errors="replace")
-        )
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return None
     return None if fields[0] in "ZX" else ProcessInfo(pid, int(fields[1]), title, int(fields[19]))
@@ -39,8 +33,7 @@ def info(pid: int) -> ProcessInfo | None:
 def thread_states(pid: int) -> set[str]:
     """The states of a process's threads, as proc(5) abbreviates them."""
     return {
-        (thread / "stat").read_text().rpartition(")")[2].split()[0]
-        for thread in Path(f"/proc/{pid}/task").iterdir()
+        (thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in Path(f"/proc/{pid}/task").iterdir()
     }
 
 

@@ -97,9 +97,7 @@ async def _whole(pipe: IO[bytes]) -> bytes:
 class Program:
     """A program that runs while the block does, its output readable as it comes; then it is terminated."""
 
-    def __init__(
-        self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
-    ) -> None:
+    def __init__(self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
         self._command = command
         self._env = env
         self._cwd = cwd

@@ -113,9 +113,7 @@ async def says_the_truth(
             if not (wrong := last.contradictions(serving, count)):
                 return last
         if time.monotonic() > end and looks >= LOOKS:
-            raise AssertionError(
-                f"{serving} of {count} slots are served, and {within} s later {'; '.join(wrong)}"
-            )
+            raise AssertionError(f"{serving} of {count} slots are served, and {within} s later {'; '.join(wrong)}")
         await asyncio.sleep(_POLL)
 
 

@@ -110,9 +110,7 @@ class Report:
     @property
     def words(self) -> Counter[str]:
         """How many AJ-Errors of each stable word."""
-        return Counter(
-            request.replies[0].word for request in self.requests if request.verdict is Verdict.ERROR
-        )
+        return Counter(request.replies[0].word for request in self.requests if request.verdict is Verdict.ERROR)
 
     @property
     def silent(self) -> list[Request]:
@@ -307,9 +305,7 @@ class Router:
             "pending_size": 256 * 1024 * 1024,
         }
         await self._client.connect(self._url, **options | self._connect)
-        await self._client.subscribe(
-            f"{self._inbox}.*", cb=self._replied, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._replied, pending_msgs_limit=0, pending_bytes_limit=0)
         await self.barrier()
         return self
 
@@ -408,9 +404,7 @@ class Router:
 
         async def send(number: int, scheduled: float) -> Request:
             content = payload(number) if callable(payload) else payload
-            return await self.send(
-                routes[number % len(routes)], content, deadline=deadline, scheduled=scheduled
-            )
+            return await self.send(routes[number % len(routes)], content, deadline=deadline, scheduled=scheduled)
 
         return Load(self, send, rate, count, seed)
 

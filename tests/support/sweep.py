@@ -11,12 +11,8 @@ import pytest
 def sweep(cases: Iterable[Any], *always: Any) -> list[Any]:
     """The cases for `parametrize`, all `long` but for those that run `always`."""
     made = [
-        pytest.param(
-            *(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.long] * (case not in always)
-        )
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=[pytest.mark.long] * (case not in always))
         for case in cases
     ]
-    assert sum(not param.marks for param in made) == len(always), (
-        "a case that runs always is none of the sweep"
-    )
+    assert sum(not param.marks for param in made) == len(always), "a case that runs always is none of the sweep"
     return made

@@ -82,10 +82,7 @@ class Terminal:
     @property
     def cells(self) -> list[list[Any]]:
         """The characters with their colours, row by row: pyte's `Char`."""
-        return [
-            [self._screen.buffer[y][x] for x in range(self._screen.columns)]
-            for y in range(self._screen.lines)
-        ]
+        return [[self._screen.buffer[y][x] for x in range(self._screen.columns)] for y in range(self._screen.lines)]
 
     @property
     def cursor_hidden(self) -> bool:

@@ -44,9 +44,7 @@ async def responder(nats_server: NatsServer) -> AsyncIterator[Client]:
             case _:
                 task = json.loads(message.data)
                 assert (message.headers or {})["AJ-Content-Type"] == "application/x-asyncjobs-task+json"
-                await client.publish(
-                    message.reply, task["id"].encode() + base64.b64decode(task["payload"] or "")
-                )
+                await client.publish(message.reply, task["id"].encode() + base64.b64decode(task["payload"] or ""))
 
     await client.subscribe("CHORIA_AJ.H.T.*", cb=answer)
     await round_trip(client)
@@ -134,9 +132,7 @@ async def test_a_cut_network_takes_new_connections(
 
 
 @pytest.mark.skipif(NO_AJLOAD is not None, reason=str(NO_AJLOAD))
-async def test_the_load_generator_in_c_finds_what_goes_wrong(
-    nats_server: NatsServer, responder: Client
-) -> None:
+async def test_the_load_generator_in_c_finds_what_goes_wrong(nats_server: NatsServer, responder: Client) -> None:
     figures = await ajload(nats_server.url, "-t", "echo", "-n", "200", "--echo-id")
     assert (figures["ok"], figures["bad_body"]) == (200, 0)
     figures = await ajload(

@@ -27,9 +27,7 @@ def package(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         built = list(shared.glob("*.deb"))
         if not built:
-            done = subprocess.run(
-                [ROOT / "scripts" / "build-deb"], capture_output=True, text=True, check=False
-            )
+            done = subprocess.run([ROOT / "scripts" / "build-deb"], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             # a copy: one of the tests builds it again
             built = [Path(shutil.copy(ROOT / done.stdout.split()[-1], shared))]
@@ -59,9 +57,7 @@ async def host(lab: Lab) -> AsyncIterator[InstalledHost]:
     ):
         shutil.copy(source, application / source.name)
     yield InstalledHost(lab)
-    await lab.run(
-        "sh", "-c", "systemctl kill --signal KILL ajhost; systemctl stop ajhost; systemctl reset-failed"
-    )
+    await lab.run("sh", "-c", "systemctl kill --signal KILL ajhost; systemctl stop ajhost; systemctl reset-failed")
     if lab.path(DROP_INS).exists():
         shutil.rmtree(lab.path(DROP_INS))
         await lab.do("systemctl", "daemon-reload")

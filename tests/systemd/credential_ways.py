@@ -104,9 +104,7 @@ def mutual_tls(directory: Path) -> Access:
     context.load_cert_chain(host, host_key)
     key = host_key.read_text()
     return Access(
-        server=(
-            f'tls {{ cert_file: "{server}", key_file: "{server_key}", ca_file: "{authority[0]}", verify: true }}'
-        ),
+        server=(f'tls {{ cert_file: "{server}", key_file: "{server_key}", ca_file: "{authority[0]}", verify: true }}'),
         files={"ca.pem": authority[0].read_text(), "host.pem": host.read_text(), "host.key": key},
         sections={
             "nats.tls": {
@@ -120,9 +118,7 @@ def mutual_tls(directory: Path) -> Access:
     )
 
 
-WAYS: dict[str, Callable[[Path], Access]] = {
-    way.__name__: way for way in (password, token, nkey, creds, mutual_tls)
-}
+WAYS: dict[str, Callable[[Path], Access]] = {way.__name__: way for way in (password, token, nkey, creds, mutual_tls)}
 
 
 def _kept(path: Path, text: str) -> Path:
@@ -152,9 +148,7 @@ def _jwt(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, kind: str, claims: Mappi
     }
     digest = hashlib.new("sha512_256", json.dumps(body).encode()).digest()
     body["jti"] = base64.b32encode(digest).decode().rstrip("=")
-    signed = ".".join(
-        _base64(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ed25519-nkey"}, body)
-    )
+    signed = ".".join(_base64(json.dumps(part).encode()) for part in ({"typ": "JWT", "alg": "ed25519-nkey"}, body))
     return f"{signed}.{_base64(issuer.sign(signed.encode()))}"
 
 
@@ -172,8 +166,6 @@ def _certificate(
         signer = ["-CA", authority[0], "-CAkey", authority[1]]
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     what = ["-subj", subject, "-addext", extension, "-days", "2"]
-    subprocess.run(
-        [*new, *signer, *what, "-keyout", key, "-out", certificate], check=True, capture_output=True
-    )
+    subprocess.run([*new, *signer, *what, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     key.chmod(0o600)
     return certificate, key

@@ -117,9 +117,7 @@ class Lab:
                 process.kill()
                 await process.wait()
         assert process.returncode is not None
-        return CommandResult(
-            process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace")
-        )
+        return CommandResult(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
     def _as(self, user: str) -> tuple[str, ...]:
         """What turns root into a user of the machine."""
@@ -162,9 +160,7 @@ class Lab:
                 raise LabFailed(f"not within {timeout} s: {what}\n{await self.log(unit)}")
             await asyncio.sleep(_POLL)
 
-    async def until_shows(
-        self, property_: str, *values: str, unit: str = UNIT, timeout: float = 60.0
-    ) -> None:
+    async def until_shows(self, property_: str, *values: str, unit: str = UNIT, timeout: float = 60.0) -> None:
         """Returns when the property has one of the values."""
 
         async def shown() -> bool:
@@ -175,9 +171,7 @@ class Lab:
     async def processes(self, unit: str = UNIT) -> dict[int, str]:
         """Pid to title of every process of the unit."""
         listed = await self.run("sh", "-c", _PROCESSES, "sh", unit)
-        return {
-            int(pid): title for pid, _, title in (line.partition(" ") for line in listed.stdout.splitlines())
-        }
+        return {int(pid): title for pid, _, title in (line.partition(" ") for line in listed.stdout.splitlines())}
 
     # the journal
 

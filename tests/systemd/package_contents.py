@@ -32,9 +32,7 @@ def requirements(distribution: importlib.metadata.Distribution) -> set[str]:
 
 
 found = {name(one.metadata["Name"]): one for one in importlib.metadata.distributions()}
-modules = [
-    one.name for one in pkgutil.walk_packages(ajhost.__path__, "ajhost.") if not one.name.endswith("__main__")
-]
+modules = [one.name for one in pkgutil.walk_packages(ajhost.__path__, "ajhost.") if not one.name.endswith("__main__")]
 faults = {module: error for module in modules if (error := fault(module)) is not None}
 needs = {need for one in found.values() for need in requirements(one)}
 print(

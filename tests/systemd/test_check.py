@@ -43,9 +43,7 @@ async def test_handlers_are_imported_as_the_services_user_and_nothing_is_left(
     assert "ajhost-check" not in await lab.do("systemctl", "list-units", "--all", "--plain", "ajhost-check*")
 
 
-async def test_a_host_that_runs_is_not_touched(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
-) -> None:
+async def test_a_host_that_runs_is_not_touched(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
     port = {"http": {"listen": "127.0.0.1:9464"}}
     host.configure(nats_server.url, {"echo": "echo"}, port)
     await host.start()
@@ -75,13 +73,9 @@ async def test_settings_that_only_root_may_read_are_told(
         lab.path("/etc/ajhost/conf.d/secret.toml").unlink()
 
 
-async def test_credentials_of_the_unit_are_there(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
-) -> None:
+async def test_credentials_of_the_unit_are_there(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
     lab.write("/etc/ajhost/credentials/password", "secret\n", 0o600)
-    host.configure(
-        nats_server.url, {"echo": "echo"}, {"nats": {"user": "u", "password_file": "credentials/password"}}
-    )
+    host.configure(nats_server.url, {"echo": "echo"}, {"nats": {"user": "u", "password_file": "credentials/password"}})
     try:
         assert (await lab.run("ajhost", "check")).status == 0
     finally:
@@ -99,9 +93,7 @@ async def test_what_the_sandbox_forbids_at_import_is_told(
     assert "PermissionError" in await agree(lab, host, False)
 
 
-async def test_a_context_of_root_is_not_the_services(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
-) -> None:
+async def test_a_context_of_root_is_not_the_services(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
     lab.write("/root/.config/nats/context/AJC.json", f'{{"url": "{nats_server.url}"}}', 0o600)
     lab.path(host.file).write_text(
         f'[nats]\ncontext = "AJC"\n[python]\npath = ["{APPLICATION}"]\n[handlers.echo]\ntarget = "handlers:echo"\n'
@@ -147,9 +139,7 @@ async def test_a_line_that_the_checks_own_unit_cannot_have_is_told(
     assert f"ajhost.service: found {line}, allowed: " in await agree(lab, host, False)
 
 
-@pytest.mark.parametrize(
-    ("line", "limit"), [("TasksMax=3", "pids.max is 3"), ("LimitNPROC=3", "may have 3 processes")]
-)
+@pytest.mark.parametrize(("line", "limit"), [("TasksMax=3", "pids.max is 3"), ("LimitNPROC=3", "may have 3 processes")])
 async def test_a_unit_with_too_few_processes_is_told_with_the_limit(
     lab: Lab, host: InstalledHost, nats_server: NatsServer, line: str, limit: str
 ) -> None:
@@ -195,9 +185,7 @@ async def until(lab: Lab, text: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_an_instance_is_checked_as_its_own_user(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
-) -> None:
+async def test_an_instance_is_checked_as_its_own_user(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> None:
     lab.write(f"{APPLICATION}/who.py", WHO)
     lab.path("/etc/ajhost/credentials@one").mkdir(mode=0o700)
     one = InstalledHost(lab, "ajhost@one.service", "one")

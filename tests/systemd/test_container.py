@@ -132,9 +132,7 @@ async def execute(process: str, variables: dict[str, str], *command: str) -> Com
     return CommandResult(run.returncode, stdout.decode(), stderr.decode())
 
 
-async def test_it_serves_as_process_1_and_stops_in_order(
-    image: Path, nats_server: NatsServer, root: Path
-) -> None:
+async def test_it_serves_as_process_1_and_stops_in_order(image: Path, nats_server: NatsServer, root: Path) -> None:
     async with (
         container(image, root, settings(nats_server)) as (process, log),
         Router(nats_server.url) as router,

@@ -65,9 +65,7 @@ def test_every_line_that_forbids_something_is_explained() -> None:
 def test_every_drop_in_is_named_where_the_need_for_it_is() -> None:
     needs = (ROOT / "docs" / "hardening.md").read_text()
     files = {path.name for path in (UNITS / "drop-ins").iterdir()}
-    assert {
-        name for name in files if f"`{name}`" not in needs + (ROOT / "docs" / "install.md").read_text()
-    } == set()
+    assert {name for name in files if f"`{name}`" not in needs + (ROOT / "docs" / "install.md").read_text()} == set()
 
 
 OWN_USER = ["DynamicUser=yes", "User=ajhost-%i", "SupplementaryGroups=ajhost"]
@@ -80,9 +78,7 @@ def test_a_host_of_several_differs_from_the_only_one_by_its_name_user_and_creden
         for line in directives(UNITS / "ajhost@.service")
         if line not in OWN_USER and line != "SetCredential=credentials:none"
     ]
-    only = [
-        line for line in directives(UNITS / "ajhost.service") if line not in ("User=ajhost", "Group=ajhost")
-    ]
+    only = [line for line in directives(UNITS / "ajhost.service") if line not in ("User=ajhost", "Group=ajhost")]
     assert [line.replace("credentials@%i", "credentials") for line in several] == only
 
 
@@ -135,9 +131,7 @@ DROP_IN_NAMES = sorted(path.name for path in (UNITS / "drop-ins").iterdir())
 
 
 # an instance differs by its name, user and credentials alone, as is tested above
-@pytest.mark.parametrize(
-    "unit", ["ajhost.service", pytest.param("ajhost@other.service", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("unit", ["ajhost.service", pytest.param("ajhost@other.service", marks=pytest.mark.long)])
 async def test_the_unit_starts_with_each_drop_in_as_it_is_shipped(
     lab: Lab, host: InstalledHost, nats_server: NatsServer, unit: str
 ) -> None:

@@ -44,9 +44,7 @@ OWN = {"own credential", "own data"}
 
 
 @pytest.fixture
-async def hosts(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer
-) -> AsyncIterator[dict[str, InstalledHost]]:
+async def hosts(lab: Lab, host: InstalledHost, nats_server: NatsServer) -> AsyncIterator[dict[str, InstalledHost]]:
     """Two of them, started."""
     made = {name: InstalledHost(lab, f"ajhost@{name}.service", name) for name in ("one", "two")}
     lab.write("/srv/app/instances.py", LOOK)
@@ -54,9 +52,7 @@ async def hosts(
         lab.path(f"/etc/ajhost/credentials@{name}").mkdir(mode=0o700)
         lab.write(f"/etc/ajhost/credentials@{name}/password", name, 0o600)
         handlers = {f"look-{name}": "instances:look"}
-        instance.configure(
-            nats_server.url, handlers, {"nats": {"servers": [nats_server.url], "queue_group": name}}
-        )
+        instance.configure(nats_server.url, handlers, {"nats": {"servers": [nats_server.url], "queue_group": name}})
         await instance.start()
     yield made
     for name, instance in made.items():
@@ -64,9 +60,7 @@ async def hosts(
         shutil.rmtree(lab.path(f"/etc/ajhost/credentials@{name}"))
 
 
-async def test_neither_can_touch_what_is_the_others(
-    lab: Lab, hosts: dict[str, InstalledHost], router: Router
-) -> None:
+async def test_neither_can_touch_what_is_the_others(lab: Lab, hosts: dict[str, InstalledHost], router: Router) -> None:
     users = set()
     for name, other in (("one", "two"), ("two", "one")):
         found = (await router.request(f"look-{name}", f'"{other}"'.encode())).json()

@@ -57,9 +57,7 @@ async def test_whatever_a_handler_says_is_there_under_its_workers_name(
         assert by_text[text]["_PID"] == str(thread_worker)
 
 
-async def test_a_crash_leaves_its_stack(
-    lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router
-) -> None:
+async def test_a_crash_leaves_its_stack(lab: Lab, host: InstalledHost, nats_server: NatsServer, router: Router) -> None:
     host.configure(nats_server.url, HANDLERS)
     await host.start()
     reply = await router.request("segfault", {})

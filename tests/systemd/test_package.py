@@ -100,9 +100,7 @@ async def test_no_file_belongs_to_the_service_or_can_be_written_by_others(bare: 
 
 
 def test_the_documentation_is_in_it(package: Path) -> None:
-    listed = subprocess.run(
-        ["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True
-    ).stdout
+    listed = subprocess.run(["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True).stdout
     for page in ("man1/ajhost.1.gz", "man5/ajhost.toml.5.gz", "man8/ajhost.8.gz"):
         assert f"./usr/share/man/{page}\n" in listed
     for completion in (
@@ -124,18 +122,14 @@ def test_the_documentation_is_in_it(package: Path) -> None:
 
 async def test_every_library_is_in_it_and_every_module_can_be_imported(bare: Lab) -> None:
     shutil.copy(Path(__file__).with_name("package_contents.py"), bare.path("/var/tmp"))
-    found = json.loads(
-        await bare.do("/usr/lib/ajhost/bin/python", "-I", "/var/tmp/package_contents.py", user="nobody")
-    )
+    found = json.loads(await bare.do("/usr/lib/ajhost/bin/python", "-I", "/var/tmp/package_contents.py", user="nobody"))
     with (ROOT / "pyproject.toml").open("rb") as file:
         needed = {_name(text) for text in tomllib.load(file)["project"]["dependencies"]}
     assert needed <= set(found["distributions"])
     assert found["missing"] == []
     # which pytest alone imports
     assert set(found["broken"]) <= {"ajhost.testing.pytest_plugin"}, found["broken"]
-    assert {"ajhost.adapters.http", "ajhost.adapters.prometheus", "ajhost.roles.worker.main"} <= set(
-        found["modules"]
-    )
+    assert {"ajhost.adapters.http", "ajhost.adapters.prometheus", "ajhost.roles.worker.main"} <= set(found["modules"])
     listed = bare.path("/usr/share/doc/ajhost/bundled-libraries.txt").read_text()
     assert {_name(line) for line in listed.splitlines()} == set(found["distributions"])
 
@@ -192,9 +186,7 @@ async def test_the_program_is_deaf_to_its_surroundings(bare: Lab) -> None:
 
 
 async def test_it_lists_what_is_wrong_with_the_settings_and_does_not_try_again(bare: Lab) -> None:
-    bare.path("/etc/ajhost/ajhost.toml").write_text(
-        '[nats]\nservers = "nats://127.0.0.1"\n[wrokers]\ncount = 0\n'
-    )
+    bare.path("/etc/ajhost/ajhost.toml").write_text('[nats]\nservers = "nats://127.0.0.1"\n[wrokers]\ncount = 0\n')
     assert (await bare.run("systemctl", "start", "ajhost")).status != 0
     await bare.until_shows("ActiveState", "failed")
     assert await bare.show("ExecMainStatus") == "78"

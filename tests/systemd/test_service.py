@@ -138,9 +138,7 @@ async def test_kill_9_of_every_process_three_times_under_load_silences_nothing(
     assert set(report.words) <= {"worker died:"}, report
     assert report.verdicts[Verdict.ERROR] <= 3 * 32, report
     workers = len(await host.workers())
-    assert int(await lab.show("NFileDescriptorStore")) <= workers + 1, (
-        "sockets leave the store with their workers"
-    )
+    assert int(await lab.show("NFileDescriptorStore")) <= workers + 1, "sockets leave the store with their workers"
 
 
 @pytest.mark.parametrize("how", ["restart", "upgrade"])

@@ -222,12 +222,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHost]:
         server.stop()
 
 
-@pytest.mark.parametrize(
-    ("name", "payload", "said"), CASES, ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_a_handler_says_the_same_in_a_test_and_in_a_host(
-    host: TestHost, name: str, payload: object, said: str
-) -> None:
+@pytest.mark.parametrize(("name", "payload", "said"), CASES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_handler_says_the_same_in_a_test_and_in_a_host(host: TestHost, name: str, payload: object, said: str) -> None:
     here = run_sync(f"{__name__}:{name}", payload, type=route(name), timeout=_TIMEOUTS.get(name))
     there = host.call(route(name), payload)
 

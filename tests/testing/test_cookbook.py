@@ -50,9 +50,7 @@ def postgresql() -> Iterator[str]:
     control = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-w", "-s"]
     options = f"-c listen_addresses='' -c unix_socket_directories={directory} -c fsync=off"
     start = [*control, "-o", options, "-l", str(directory / "log"), "start"]
-    subprocess.run(
-        start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", timeout=60
-    )
+    subprocess.run(start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/", timeout=60)
     try:
         yield f"host={directory} user=postgres dbname=postgres"
     finally:

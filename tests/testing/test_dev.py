@@ -150,9 +150,7 @@ def test_routes_shows_every_limit(project: Path) -> None:
     limits = "timeout = 30.0\nconcurrency = 4\nhost_concurrency = 2"
     edit(project / "ajhost.toml", "timeout = 30.0", limits)
     (line,) = [
-        line
-        for line in command("routes", "-c", "ajhost.toml", cwd=project).stdout.splitlines()
-        if "Mail" in line
+        line for line in command("routes", "-c", "ajhost.toml", cwd=project).stdout.splitlines() if "Mail" in line
     ]
     assert line.endswith("30 s, 4 at once in a worker, 2 at once in all")
     listed = json.loads(command("routes", "-c", "ajhost.toml", "--json", cwd=project).stdout)
@@ -178,9 +176,7 @@ def test_files_that_are_there_are_not_touched(project: Path) -> None:
     ("directory", "enter"),
     [("my shop", "cd 'my shop'"), ("a/b", "cd a/b"), ("-x", "cd ./-x"), (".", "pytest")],
 )
-def test_a_new_project_says_how_to_enter_it_as_it_can_be_typed(
-    tmp_path: Path, directory: str, enter: str
-) -> None:
+def test_a_new_project_says_how_to_enter_it_as_it_can_be_typed(tmp_path: Path, directory: str, enter: str) -> None:
     told = command("new", "--", directory, cwd=tmp_path)
     assert told.stdout.splitlines()[2].strip() == enter
 
@@ -226,18 +222,14 @@ def test_a_project_is_served_and_reloaded_while_it_is_written(project: Path, dev
     assert call(project, "words", "to be")[0] == 3
 
 
-def test_a_terminal_with_colours_shows_them_in_place_of_their_codes(
-    project: Path, dev: Callable[..., Dev]
-) -> None:
+def test_a_terminal_with_colours_shows_them_in_place_of_their_codes(project: Path, dev: Callable[..., Dev]) -> None:
     session = dev(colours=True)
     session.until("workers serve")
     edit(project / "handlers.py", "async def send(", "async def send((")
     assert "\x1b[31mdev: not reloaded" in session.until("the last good code serves on")
 
 
-def test_what_is_broken_at_the_start_is_served_when_it_is_mended(
-    project: Path, dev: Callable[..., Dev]
-) -> None:
+def test_what_is_broken_at_the_start_is_served_when_it_is_mended(project: Path, dev: Callable[..., Dev]) -> None:
     edit(project / "handlers.py", "async def send(", "async def send((")
     session = dev("handlers:send", "handlers:count", "--route", "email:new", "--route", "words")
     assert "SyntaxError" in session.until("nothing is served; save a file to try again")
@@ -281,9 +273,7 @@ def test_an_import_that_hangs_is_broken_off_by_the_next_save_and_by_ctrl_c(
     assert session.end() == 0
 
 
-@pytest.mark.parametrize(
-    "code", ["async def stuck(task):\n    time.sleep(60)\n", "def stuck(task): time.sleep(60)\n"]
-)
+@pytest.mark.parametrize("code", ["async def stuck(task):\n    time.sleep(60)\n", "def stuck(task): time.sleep(60)\n"])
 def test_it_ends_at_once_whatever_a_handler_does(project: Path, dev: Callable[..., Dev], code: str) -> None:
     (project / "stuck.py").write_text(
         f"import time\n{code.replace('time.sleep', 'print(chr(33) + chr(33), flush=True) or time.sleep')}"

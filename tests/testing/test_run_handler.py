@@ -233,9 +233,7 @@ def test_a_command_where_nothing_else_is_installed_says_what_it_needs(bare_pytho
         timeout=60,
     )
     assert told.returncode == 70
-    assert told.stderr.startswith(
-        "the commands of ajhost need click, which is not installed here: pip install"
-    )
+    assert told.stderr.startswith("the commands of ajhost need click, which is not installed here: pip install")
 
 
 async def opened(worker: Worker) -> AsyncIterator[list[str]]:

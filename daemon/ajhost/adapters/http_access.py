@@ -30,9 +30,7 @@ class PageAccess:
         name = _host_name(headers.get(b"host", b"").decode("latin-1"))
         if not (name in ("", "localhost") or _is_address(name) or name in self.hosts):
             return Page(421, PLAIN_TEXT, b"this host is not called so; see [http] hosts\n")
-        if self.token is None or hmac.compare_digest(
-            _credential(headers.get(b"authorization", b"")), self.token
-        ):
+        if self.token is None or hmac.compare_digest(_credential(headers.get(b"authorization", b"")), self.token):
             return None
         return Page(
             401, PLAIN_TEXT, b"the token of [http] token_file is needed\n",

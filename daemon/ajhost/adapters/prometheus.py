@@ -131,9 +131,7 @@ class _Families(Collector):
         served = {route: of_route for route, of_route in routes.items() if route != NO_ROUTE}
         text = "Requests that the host received from the NATS server: answered, running or waiting."
         yield _counter("ajhost_requests_received", text, _by_route(stats.received), ("route",))
-        text = (
-            "Requests that were answered with AJ-Error and had not begun, by the first words of the answer."
-        )
+        text = "Requests that were answered with AJ-Error and had not begun, by the first words of the answer."
         refused = {route: of_route.refused for route, of_route in routes.items()}
         yield _counter("ajhost_requests_refused", text, _by_reason(refused, _REFUSED), ("route", "reason"))
         text = "Tasks whose handler returned a result."

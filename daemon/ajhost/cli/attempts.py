@@ -26,9 +26,7 @@ Exit status: 0 also when there is none, 3 no host has run, or the files may not 
 @config_option
 @click.argument("task", required=False)
 @click.option("--type", "task_type", metavar="TYPE", help="Only tasks of this type.")
-@click.option(
-    "--reason", metavar="WORD", help="Only those whose answer begins with this word, like 'worker died'."
-)
+@click.option("--reason", metavar="WORD", help="Only those whose answer begins with this word, like 'worker died'.")
 @json_option
 def attempts(config: Path, task: str | None, task_type: str | None, reason: str | None, as_json: bool) -> int:
     """Show the last 200 attempts that did not complete, the newest first; of one task, if it is named.

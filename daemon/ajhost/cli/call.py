@@ -56,9 +56,7 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
     metavar="ROUTE",
     help='The route to ask for, "" the catch-all.  [default: the configured one that serves TYPE, or TYPE]',
 )
-@click.option(
-    "--subject", metavar="SUBJECT", help="Ask on this subject, whoever answers there, in place of a route's."
-)
+@click.option("--subject", metavar="SUBJECT", help="Ask on this subject, whoever answers there, in place of a route's.")
 @click.option(
     "--timeout",
     type=Duration(min=0, min_open=True, max=86_400),
@@ -95,21 +93,15 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
     metavar="FILE",
     help="Sign the task with the seed in FILE (ed25519, 64 hex digits), as a producer of signed tasks does.",
 )
-@click.option(
-    "--count", metavar="N", type=click.IntRange(min=1), help="Send so many tasks, and print a summary."
-)
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="Send so many tasks, and print a summary.")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
     help="With --count: so many a second.  [default: each when the one before has its answer]",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object a line: each answer, then the summary."
-)
-@click.option(
-    "--queue", metavar="QUEUE", default="DEFAULT", show_default=True, help="The queue that the task names."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line: each answer, then the summary.")
+@click.option("--queue", metavar="QUEUE", default="DEFAULT", show_default=True, help="The queue that the task names.")
 @click.pass_context
 def call(
     context: click.Context,

@@ -126,9 +126,7 @@ async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:
     return Answer(request.id, NO_ANSWER, text, b"", time.monotonic() - begun)
 
 
-async def ask_over(
-    requester: Requester, request: Request, timeout: float, servers: str, due: float
-) -> Answer:
+async def ask_over(requester: Requester, request: Request, timeout: float, servers: str, due: float) -> Answer:
     from ajhost.adapters.nats.requester import NoResponders
     from ajhost.protocol.reply_encoding import error_of
 

@@ -41,12 +41,8 @@ Exit status: 0 stopped by Ctrl-C, 70 no NATS server or the context is another's,
     help="Settings to take handlers and limits from.  [default: ./ajhost.toml, if no handler is named]",
 )
 @click.option("--route", "routes", multiple=True, help="The route of a handler; one for each, in order.")
-@click.option(
-    "--lifespan", metavar="MODULE:FUNCTION", help="The lifespan of each worker, beside the handlers named."
-)
-@click.option(
-    "--server", metavar="URL", help="A NATS server that runs.  [default: one of its own, with JetStream]"
-)
+@click.option("--lifespan", metavar="MODULE:FUNCTION", help="The lifespan of each worker, beside the handlers named.")
+@click.option("--server", metavar="URL", help="A NATS server that runs.  [default: one of its own, with JetStream]")
 @click.option(
     "--context", metavar="NAME", help="Keep a NATS context of this name for the server: ajc and nats find it."
 )
@@ -77,9 +73,7 @@ def dev(
     if config is None and not targets:
         config = Path("ajhost.toml")
         if not config.exists():
-            raise click.UsageError(
-                "name a handler, module:function, or settings with -c; there is no ./ajhost.toml"
-            )
+            raise click.UsageError("name a handler, module:function, or settings with -c; there is no ./ajhost.toml")
     if server is not None:
         try:
             parse.server(server)

@@ -46,9 +46,7 @@ def _check_free(file: Path) -> None:
     if owner is None:
         raise ContextInUse(f"{file} is there already: give another name to --context, or leave it out")
     if owner != os.getpid() and Path(f"/proc/{owner}").exists():
-        raise ContextInUse(
-            f"{file} is of another ajhost dev, process {owner}: give another name to --context"
-        )
+        raise ContextInUse(f"{file} is of another ajhost dev, process {owner}: give another name to --context")
 
 
 def _owner(file: Path) -> int | None:

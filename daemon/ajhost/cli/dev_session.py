@@ -162,9 +162,7 @@ class DevSession:
         module = "ajhost.cli.debug_host" if self.debug else "ajhost"
         arguments = [] if self.debug else ["run"]
         return await asyncio.create_subprocess_exec(
-            *ending_with_parent(
-                [sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))]
-            ),
+            *ending_with_parent([sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))]),
             stdin=None if self.debug else asyncio.subprocess.DEVNULL,
             # a debugger reads the terminal, so its process must be in the terminal's foreground process group
             start_new_session=not self.debug,
@@ -250,9 +248,7 @@ class DevSession:
             echo(_coloured("31", "dev: not reloaded, the last good code serves on"))
         return True
 
-    async def _decided(
-        self, host: asyncio.subprocess.Process, asking: asyncio.Task[Any], long: float
-    ) -> None:
+    async def _decided(self, host: asyncio.subprocess.Process, asking: asyncio.Task[Any], long: float) -> None:
         """Returns when the host has decided, or the session is to stop.
 
         If a file changes after `long` (monotonic time) while the host still imports, aborts the template that imports.
@@ -265,9 +261,7 @@ class DevSession:
             await asyncio.wait({asking}, timeout=_LOOK)
             if self._changed.is_set() and time.monotonic() > long and not is_aborted:
                 is_aborted = True
-                templates = [
-                    pid for pid in children_of(host.pid) if _title(pid).startswith("ajhost: template")
-                ]
+                templates = [pid for pid in children_of(host.pid) if _title(pid).startswith("ajhost: template")]
                 for pid in sorted(templates)[1:]:  # the first one serves
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGABRT)
@@ -306,10 +300,7 @@ def is_source(path: Path, watched: Sequence[Path]) -> bool:
         if path.is_relative_to(place):
             path = path.relative_to(place)
             break
-    if any(
-        part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages")
-        for part in path.parts
-    ):
+    if any(part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages") for part in path.parts):
         return False
     return path.suffix in (".py", ".toml") and not path.name.startswith("#")
 
@@ -323,9 +314,7 @@ def _show(passed: Passed) -> None:
     """Prints one line for a task: time of day, type and id, outcome, duration, result or error."""
     try:
         task = orjson.loads(passed.task)
-        about = f"{task['type']} {task['id']}" + (
-            f" try {task['tries']}" if task.get("tries", 1) != 1 else ""
-        )
+        about = f"{task['type']} {task['id']}" + (f" try {task['tries']}" if task.get("tries", 1) != 1 else "")
     except (ValueError, KeyError, TypeError):
         about = f"{passed.subject}, which was no task"
     if (error := error_of(passed.headers)) is not None:

@@ -42,9 +42,7 @@ def routes(config: Path, as_json: bool, schema: bool) -> int:
 
     python = settings.python
     try:
-        found, _ = asyncio.run(
-            rehearse(python, settings.handlers, python.import_timeout, schemas=as_json or schema)
-        )
+        found, _ = asyncio.run(rehearse(python, settings.handlers, python.import_timeout, schemas=as_json or schema))
     except TemplateFailed as failed:
         for problem in failed.problems:
             echo_error(f"{settings.origin}: {problem}")

@@ -29,9 +29,7 @@ def runtime_directory(config: Path) -> Path:
     try:
         return find(config)
     except OSError as error:
-        hint = (
-            "; ask as root or as a member of the host's group" if isinstance(error, PermissionError) else ""
-        )
+        hint = "; ask as root or as a member of the host's group" if isinstance(error, PermissionError) else ""
         raise BadConfiguration(f"{error.filename or config}: {error.strerror or error}{hint}") from None
     except InvalidValue as error:
         raise BadConfiguration(f"{config}: {error}") from None

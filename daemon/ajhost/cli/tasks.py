@@ -41,11 +41,7 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
     """
     report = reader(config)()
     wanted = "" if route == CATCH_ALL else route
-    found = [
-        row
-        for row in oldest_first(report)
-        if row.task.running_s >= older and wanted in (None, row.task.route)
-    ]
+    found = [row for row in oldest_first(report) if row.task.running_s >= older and wanted in (None, row.task.route)]
     if as_json:
         echo(
             to_json(

@@ -73,9 +73,7 @@ class Table:
         self.in_sight = max(height - 2, 1)
         self.first = max(min(self.first, len(rows) - self.in_sight), 0)
         shown = rows[self.first : self.first + self.in_sight]
-        yield [
-            ("class:focused" if focused else "class:title", fit(self._title(len(rows), len(every)), width))
-        ]
+        yield [("class:focused" if focused else "class:title", fit(self._title(len(rows), len(every)), width))]
         if not rows:
             yield [("", "none" if not every else "no row has that text")]
             return
@@ -87,11 +85,7 @@ class Table:
     def _title(self, found: int, every: int) -> str:
         count = f"{every}" if found == every else f"{found} of {every}"
         what = "" if not self.wanted else f' with "{printable(self.wanted)}"'
-        rows = (
-            f", rows {self.first + 1} to {min(self.first + self.in_sight, found)}"
-            if found > self.in_sight
-            else ""
-        )
+        rows = f", rows {self.first + 1} to {min(self.first + self.in_sight, found)}" if found > self.in_sight else ""
         order = ", the other way round" if self.reverse else ""
         return f"{self.name} ({count}{what}{rows}) by {self.columns[self.by].title}{order}"
 
@@ -100,13 +94,7 @@ class Table:
         for index, (column, width, text) in enumerate(zip(self.columns, widths, texts, strict=True)):
             if not width:
                 continue
-            style = (
-                column.style(row)
-                if row is not None
-                else "class:sorted"
-                if index == self.by
-                else "class:column"
-            )
+            style = column.style(row) if row is not None else "class:sorted" if index == self.by else "class:column"
             padded = fit(text, width, right=column.number, middle=column.name)
             line += [("", "  ")] if line else []
             line.append((style, padded))
@@ -133,10 +121,7 @@ def _widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
         max(get_cwidth(column.title), *(get_cwidth(text) for text in texts))
         for column, texts in zip(columns, zip(*rows, strict=True), strict=True)
     ]
-    least = [
-        min(cells, _NARROWEST) if column.free else cells
-        for column, cells in zip(columns, needed, strict=True)
-    ]
+    least = [min(cells, _NARROWEST) if column.free else cells for column, cells in zip(columns, needed, strict=True)]
     for rank in sorted({column.rank for column in columns if column.rank}, reverse=True):
         if sum(least) + 2 * (sum(map(bool, least)) - 1) <= width:
             break

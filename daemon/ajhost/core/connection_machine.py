@@ -253,9 +253,7 @@ class ConnectionMachine:
             self._pool.lost(now)
             if not self._barred and now - self._let_in_at > CONNECTION_PROVEN:
                 self._pool.proven(self.server)
-        planned = self._moving and (
-            self._target is not None or reason in (Reason.RECONFIGURED, Reason.PERMISSION)
-        )
+        planned = self._moving and (self._target is not None or reason in (Reason.RECONFIGURED, Reason.PERMISSION))
         if planned or reason is Reason.RECONFIGURED:
             self._step(Lost, now)
             self._retry_at = now

@@ -43,11 +43,7 @@ class ConnectionReport:
         """Returns `127.0.0.1:4222 for 3 h, 2 reconnects`, or the state if it is another, with the reason."""
         how_long = duration(self.since_s)
         if self.state == "connected":
-            again = (
-                f", {self.reconnects} reconnect{'' if self.reconnects == 1 else 's'}"
-                if self.reconnects
-                else ""
-            )
+            again = f", {self.reconnects} reconnect{'' if self.reconnects == 1 else 's'}" if self.reconnects else ""
             return f"{self.server} for {how_long}{again}"
         reason = f": {self.reason}" if self.reason else ""
         where = f" ({self.server})" if self.server and self.server not in self.reason else ""

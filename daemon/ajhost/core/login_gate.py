@@ -56,9 +56,7 @@ class LoginGate:
         if self._refused_ns < since:
             return self._take(NEWCOMERS_TURN, GATE_NEWCOMER_SPACING, ns)
         shut = max(ns - since, 0) / 1e9
-        spacing = GATE_SPACING_FIRST + (GATE_SPACING_LAST - GATE_SPACING_FIRST) * min(
-            shut / GATE_SPACING_GROWN, 1.0
-        )
+        spacing = GATE_SPACING_FIRST + (GATE_SPACING_LAST - GATE_SPACING_FIRST) * min(shut / GATE_SPACING_GROWN, 1.0)
         return self._take(NEXT_TURN, spacing, ns)
 
     def may_move(self, now: float) -> bool:

@@ -100,8 +100,7 @@ def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
     due = [
         index
         for index in ledger.touched()
-        if 0 < words[FIRST + index * ENTRY_WORDS + DEADLINE] <= now_ns
-        and words[FIRST + index * ENTRY_WORDS] & 0xFF
+        if 0 < words[FIRST + index * ENTRY_WORDS + DEADLINE] <= now_ns and words[FIRST + index * ENTRY_WORDS] & 0xFF
     ]
     return tuple(
         entry

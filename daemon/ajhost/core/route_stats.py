@@ -109,9 +109,7 @@ class StatsWriter:
         known = {name: index for index, name in enumerate(_names(words)) if index}
         numbers = [known[r] if (r := clip(route)) in known else self._add(r) for route in routes]
         numbers.append(0)  # NO_ROUTE, -1, is the last one
-        self._places = [
-            (words[at : at + _PLACE_WORDS], times[at : at + _PLACE_WORDS]) for at in map(_place, numbers)
-        ]
+        self._places = [(words[at : at + _PLACE_WORDS], times[at : at + _PLACE_WORDS]) for at in map(_place, numbers)]
         """Each route's place, as integers and as floating-point numbers."""
 
     def _drop_wild_numbers(self, times: memoryview[float]) -> None:
@@ -300,9 +298,7 @@ class RouteStats:
     def running(self) -> Histogram:
         """From a handler's start to its answer."""
         both = zip(self._buckets(_COMPLETED), self._buckets(_NOT_COMPLETED), strict=True)
-        return Histogram(
-            tuple(a + b for a, b in both), self.numbers[_RUNNING_SUM - _COUNTERS] / _MICROSECONDS
-        )
+        return Histogram(tuple(a + b for a, b in both), self.numbers[_RUNNING_SUM - _COUNTERS] / _MICROSECONDS)
 
     @property
     def answered(self) -> int:

@@ -25,9 +25,7 @@ _MEANINGS: tuple[tuple[str, Reason], ...] = (
     ("unknown protocol operation", Reason.PROTOCOL),
     ("parser error", Reason.PROTOCOL),
 )
-_PERMISSION = re.compile(
-    r"permissions violation for (subscription|publish) to \"?([^\" ]*)\"?", re.IGNORECASE
-)
+_PERMISSION = re.compile(r"permissions violation for (subscription|publish) to \"?([^\" ]*)\"?", re.IGNORECASE)
 _SUBSCRIPTIONS = re.compile(r"maximum subscriptions exceeded", re.IGNORECASE)
 
 
@@ -45,9 +43,7 @@ class Violation:
         """Returns the words for what an operator has to grant."""
         subject = self.subject
         if not subject:
-            return (
-                "raise the limit of subscriptions of the host's user (a connection needs one for each route)"
-            )
+            return "raise the limit of subscriptions of the host's user (a connection needs one for each route)"
         if self.operation == "publish" and subject.count(".") > 1:
             # an inbox: its rest differs for each requester
             subject = f"{subject.partition('.')[0]}.>"

@@ -133,9 +133,7 @@ class Word:
     # fmt: on
 
 
-HEADER: dict[str, HeaderWord] = {
-    name: word for name, word in vars(Word).items() if isinstance(word, HeaderWord)
-}
+HEADER: dict[str, HeaderWord] = {name: word for name, word in vars(Word).items() if isinstance(word, HeaderWord)}
 """Every word of the header, by name."""
 MADE = sorted((word for word in HEADER.values() if word.writer is MAKER), reverse=True)
 """The words that only the maker writes. The magic is last, since it says that the header is whole."""

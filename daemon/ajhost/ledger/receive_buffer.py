@@ -55,9 +55,7 @@ class ReceiveBuffer:
             and words[Word.RECEIVED_POS] <= end <= self._base + self.size
             and self.done <= words[Word.RECEIVED_POS] + LONGEST_FRAME
         ):
-            raise LedgerError(
-                f"positions: base {self._base}, done {self.done}, received {end}, chunk {self.size}"
-            )
+            raise LedgerError(f"positions: base {self._base}, done {self.done}, received {end}, chunk {self.size}")
         self.received = words[Word.RECEIVED_POS] = end
 
     def free_space(self, needed: int) -> memoryview:

@@ -73,9 +73,7 @@ def read_user_credentials(content: bytes) -> UserCredentials:
     text = "".join(seed)
     public = public_key(text)
     if claims.get("sub") != public:
-        raise CredentialsError(
-            f"has a seed that is not the JWT's: they belong to {public} and {_who(claims)}"
-        )
+        raise CredentialsError(f"has a seed that is not the JWT's: they belong to {public} and {_who(claims)}")
     return UserCredentials("".join(jwt), text, _seconds(claims, "nbf"), _seconds(claims, "exp"))
 
 
@@ -101,9 +99,7 @@ def read_word(content: bytes) -> str:
     """
     words = [line for line in re.split(r"\r?\n", _decoded(content)) if line]
     if len(words) != 1:
-        raise CredentialsError(
-            "is empty" if not words else f"has {len(words)} lines: a file of one line is needed"
-        )
+        raise CredentialsError("is empty" if not words else f"has {len(words)} lines: a file of one line is needed")
     return words[0]
 
 

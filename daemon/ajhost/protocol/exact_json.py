@@ -101,9 +101,7 @@ def _beyond_a_double(text: bytes, error: orjson.JSONDecodeError) -> Any:
     if "infinity" not in str(error):
         raise ValueError(_reason(error)) from None
     value = exact(text)
-    json.dumps(
-        value, ensure_ascii=False
-    ).encode()  # halves of surrogate pairs, which orjson refuses, have no UTF-8
+    json.dumps(value, ensure_ascii=False).encode()  # halves of surrogate pairs, which orjson refuses, have no UTF-8
     return value
 
 

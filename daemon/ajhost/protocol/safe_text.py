@@ -7,8 +7,7 @@ import re
 from ajhost.protocol.secret_masking import without_secrets
 
 MISLEADING = (
-    "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
-    "\U000e0001\U000e0020-\U000e007f"
+    "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f"
 )
 """For a pattern's character class: DEL and C1, and direction marks, line separators and zero-width characters, which
 disguise a text (UTR 36). Not the zero-width joiners, which emoji and Persian words need."""

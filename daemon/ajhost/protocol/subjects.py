@@ -51,6 +51,4 @@ def reply_subjects(prefixes: Sequence[str] = ()) -> re.Pattern[bytes]:
     among = b"|".join(re.escape(prefix.encode()) + rb"\." for prefix in prefixes)
     wanted = b"(?=%b)" % among if among else b""
     short = rb"(?=.{,%d}\Z)" % LONGEST_REPLY_SUBJECT
-    return re.compile(
-        rb"(?!%b)%b%b%b(?:\.%b)*+\Z" % (_NOT_FOR_REPLIES, short, wanted, _PLAIN_WORD, _PLAIN_WORD)
-    )
+    return re.compile(rb"(?!%b)%b%b%b(?:\.%b)*+\Z" % (_NOT_FOR_REPLIES, short, wanted, _PLAIN_WORD, _PLAIN_WORD))

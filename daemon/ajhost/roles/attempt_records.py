@@ -113,9 +113,7 @@ class Attempts:
         labels = TaskLabels(entry.id, entry.type, route, entry.tries, now - entry.received_ns / 1e9)
         self.remember(outcome, labels)
 
-    def refused(
-        self, route: int | None, text: str, record: TaskRecord | None = None, received_ns: int = 0
-    ) -> None:
+    def refused(self, route: int | None, text: str, record: TaskRecord | None = None, received_ns: int = 0) -> None:
         """Counts and logs a request that was refused before it began. `route`, `record`: as far as they are known."""
         reason = reason_of(text)
         self.stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
@@ -124,9 +122,7 @@ class Attempts:
         extras: dict[str, str] = {}
         if self._recent is not None:
             known = ("", "", 0) if record is None else (record.id, record.type, record.tries)
-            self._recent.add(
-                id=known[0], type=known[1], tries=known[2], outcome="refused", reason=reason, text=text
-            )
+            self._recent.add(id=known[0], type=known[1], tries=known[2], outcome="refused", reason=reason, text=text)
         if record is not None:
             name = "" if route is None else self._routes[route]
             waited = time.monotonic() - received_ns / 1e9 if received_ns else 0.0

@@ -237,9 +237,7 @@ def callable_of(name: str, function: Any) -> tuple[Callable[[Any], Any], bool, P
     if not callable(function):
         raise NoHandler(f"{name} is a {type(function).__name__}, which cannot be called")
     if _is_method_of_a_class(function):
-        raise NoHandler(
-            f"{name} is a method: name it of an object of its class, which a module has as a variable"
-        )
+        raise NoHandler(f"{name} is a method: name it of an object of its class, which a module has as a variable")
     plain = called_function(function)
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise NoHandler(f"{name} is a generator (it has a `yield`): a handler returns its result")

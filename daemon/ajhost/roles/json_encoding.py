@@ -215,9 +215,7 @@ def _plain(value: Any, place: str, depth: int) -> Any:
             raise _Placed(place, f"{float(value)} is not a number that JSON has")
         return float(value)
     if isinstance(value, dict):
-        return {
-            _key(key, place): _plain(item, f"{place}.{key}", depth + 1) for key, item in list(value.items())
-        }
+        return {_key(key, place): _plain(item, f"{place}.{key}", depth + 1) for key, item in list(value.items())}
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return [_plain(item, f"{place}[{at}]", depth + 1) for at, item in enumerate(list(value))]
     serializer = getattr(type(value), "__pydantic_serializer__", None)

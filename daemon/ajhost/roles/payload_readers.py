@@ -65,13 +65,9 @@ def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
     except ImportError as error:
         raise Unreadable(f"{handler}: a payload of type {type_name(hint)} needs pydantic: {error}") from None
     if int(VERSION.partition(".")[0]) < _OLDEST_PYDANTIC:
-        raise Unreadable(
-            f"{handler}: a payload of type {type_name(hint)} needs pydantic 2; this is {VERSION}"
-        )
+        raise Unreadable(f"{handler}: a payload of type {type_name(hint)} needs pydantic 2; this is {VERSION}")
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(
-            _newer_typed_dicts(hint) if sys.version_info < (3, 12) else hint
-        )
+        adapter: TypeAdapter[Any] = TypeAdapter(_newer_typed_dicts(hint) if sys.version_info < (3, 12) else hint)
         if hasattr(adapter, "rebuild"):  # pydantic 2.10
             adapter.rebuild(raise_errors=True)
     except Exception as error:
@@ -190,9 +186,7 @@ class _Validated(PayloadReader):
         found = error.json(include_url=False, include_context=False, include_input=False)
         first, _ = _DECODER.raw_decode(found, 1)
         more = error.error_count() - 1
-        place = _shortened(
-            self._name + _place(first["loc"], first["type"] == "missing", payload), _PLACE_SHOWN
-        )
+        place = _shortened(self._name + _place(first["loc"], first["type"] == "missing", payload), _PLACE_SHOWN)
         message = _shortened(first["msg"].rstrip(", "), _MESSAGE_SHOWN)
         if message[1:2].islower():
             message = message[:1].lower() + message[1:]

@@ -77,9 +77,7 @@ def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
 
 def _checked(attempt: dict[str, Any]) -> dict[str, Any]:
     """Returns what `add` has written. Raises ValueError, TypeError or KeyError for anything else."""
-    texts = {
-        name: untrusted_values.text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")
-    }
+    texts = {name: untrusted_values.text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")}
     at, tries = (
         untrusted_values.number(attempt["at"], _LATEST),
         untrusted_values.whole(attempt["tries"], _MOST_TRIES),

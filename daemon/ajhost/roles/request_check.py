@@ -104,9 +104,7 @@ class RequestChecker:
             self._inboxes.add(inbox)
         return True
 
-    def check(
-        self, subject: bytes, header: bytes, body: bytes, now: float, wall_ns: int
-    ) -> CheckedRequest | Failed:
+    def check(self, subject: bytes, header: bytes, body: bytes, now: float, wall_ns: int) -> CheckedRequest | Failed:
         """Returns what the request asks for, or the refusal that answers it. Raises nothing: each has an answer.
 
         `now` (monotonic seconds) and `wall_ns` (Unix nanoseconds) are one moment: when the request is read.
@@ -140,9 +138,7 @@ class RequestChecker:
             if (skew < clock.least or now >= clock.until) and tried is not None and clock.observe(skew, now):
                 self._learned(now)
             if deadline <= now:
-                return Failed.because(
-                    FailureReason.DEADLINE_EXCEEDED, _passed(header_ns or wall_ns, tried, wall_ns)
-                )
+                return Failed.because(FailureReason.DEADLINE_EXCEEDED, _passed(header_ns or wall_ns, tried, wall_ns))
             return record, handler, deadline
         except Exception as error:
             return self._failed(error)

@@ -131,9 +131,7 @@ async def _fork_and_serve(
             runtime=place,
             nats=NatsSettings(servers=(url,), queue_group=settings.nats.queue_group),
             python=settings.python,
-            workers=replace(
-                settings.workers, drain_timeout=min(settings.workers.drain_timeout, REHEARSAL_LEAVE_LIMIT)
-            ),
+            workers=replace(settings.workers, drain_timeout=min(settings.workers.drain_timeout, REHEARSAL_LEAVE_LIMIT)),
             handlers=settings.handlers,
             signature=settings.signature,
             log=LogSettings("error"),
@@ -166,14 +164,8 @@ async def _one_worker(
             if spec.python.lifespan is not None:
                 patience += spec.python.start_timeout
             if not await _serves(channel, patience):
-                how = (
-                    "did not serve in time"
-                    if not processes.has_ended(worker.pidfd)
-                    else "died before it served"
-                )
-                raise TemplateFailed(
-                    [f"a worker {how}{await _status(worker.pidfd)}; its own words stand above"]
-                )
+                how = "did not serve in time" if not processes.has_ended(worker.pidfd) else "died before it served"
+                raise TemplateFailed([f"a worker {how}{await _status(worker.pidfd)}; its own words stand above"])
             channel.send(encode(LeaveOrder(stop=True)))
             channel.send(encode(FinishOrder()))  # no other worker has to leave the group first
             await _status(worker.pidfd)

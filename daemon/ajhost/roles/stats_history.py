@@ -125,10 +125,7 @@ def _read(directory: Path) -> list[Sample]:
         return [
             Sample(
                 whole(sample["at_ns"]),
-                {
-                    None if route is None else text(route): _stats(numbers)
-                    for route, numbers in sample["routes"]
-                },
+                {None if route is None else text(route): _stats(numbers) for route, numbers in sample["routes"]},
                 {int(pid): number(seconds) for pid, seconds in sample["cpu"].items()},
             )
             for sample in found

@@ -42,9 +42,7 @@ class LogLimits(logging.Filter):
     def refusals(self, reason: str, text: str) -> int:
         """Returns for how many refusals a record of this one stands; 0: no record is written now."""
         kind = "signature" if text.partition(": ")[2].startswith(_SIGNATURES) else ""
-        return self._count(
-            f"refused {reason} {kind}", _Kept(reason, text, is_refusal=True), self.most.get(reason, 1)
-        )
+        return self._count(f"refused {reason} {kind}", _Kept(reason, text, is_refusal=True), self.most.get(reason, 1))
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written. Those of refusals come here after `refusals`."""

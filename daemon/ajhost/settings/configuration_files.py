@@ -25,9 +25,7 @@ _VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Sett
 def setting_variables(environ: Mapping[str, str]) -> list[str]:
     """Returns the names of the variables that are settings, sorted."""
     return sorted(
-        name
-        for name in environ
-        if name.startswith(PREFIX) and (DELIMITER in name or name in _VARIABLES_OF_TABLES)
+        name for name in environ if name.startswith(PREFIX) and (DELIMITER in name or name in _VARIABLES_OF_TABLES)
     )
 
 

@@ -23,9 +23,7 @@ def control_groups(process: Path, controller: str) -> Iterator[Path]:
         for group in groups:
             _, controllers, path = group.split(":", 2)
             unified = kind == "cgroup2" and not controllers
-            legacy = (
-                kind == "cgroup" and controller in controllers.split(",") and controller in options.split(",")
-            )
+            legacy = kind == "cgroup" and controller in controllers.split(",") and controller in options.split(",")
             if unified or legacy:
                 yield from _ancestry(place, root, path)
 

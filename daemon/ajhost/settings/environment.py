@@ -43,9 +43,7 @@ def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]],
 def _value(path: tuple[str, ...], text: str) -> Any:
     """Returns the value of a variable's text. An unknown key keeps its text: the schema reports it."""
     field = _field(path)
-    is_json = table_at(path) is not None or (
-        field is not None and get_origin(field.annotation) in (list, dict)
-    )
+    is_json = table_at(path) is not None or (field is not None and get_origin(field.annotation) in (list, dict))
     return _typed(path, json.loads(text) if is_json and text else text)
 
 

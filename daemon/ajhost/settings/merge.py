@@ -83,9 +83,7 @@ class MergedTables:
             files = configuration_files(self._file, self._environ)
         except OSError as error:
             self._read(self._file)
-            self._unreadable(
-                Path(error.filename), error.strerror or "", "a directory that this user can read"
-            )
+            self._unreadable(Path(error.filename), error.strerror or "", "a directory that this user can read")
             return
         for file in files:
             self._read(file)

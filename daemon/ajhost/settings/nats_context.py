@@ -51,9 +51,7 @@ def _user_home(environ: Mapping[str, str]) -> Path:
         raise InvalidValue("a user without a home", "HOME or XDG_CONFIG_HOME in the environment") from None
 
 
-def load_context(
-    name: str, environ: Mapping[str, str], credentials: Path | None
-) -> tuple[NatsSettings, list[Problem]]:
+def load_context(name: str, environ: Mapping[str, str], credentials: Path | None) -> tuple[NatsSettings, list[Problem]]:
     """Returns the settings of a context, and its problems. Relative files are looked for beside the context.
 
     :raises InvalidValue: when there is no such context, or its file cannot be read.
@@ -152,9 +150,7 @@ class _Reader:
             return InvalidValue("a value that is no text", "a text")
         scheme = (_SCHEME if field in _FILE_FIELDS else _VAULT).match(value)
         if field != "url" and scheme is not None:
-            return InvalidValue(
-                f"the scheme {scheme[1]}://, which is not supported", "the value itself, or a file"
-            )
+            return InvalidValue(f"the scheme {scheme[1]}://, which is not supported", "the value itself, or a file")
         return None
 
     def _text(self, field: str) -> str:

@@ -56,9 +56,7 @@ def route(text: str) -> str:
         # a router uses the same subject for both
         raise InvalidValue('the route "catchall", which a router cannot tell from the catch-all', allowed)
     if len(text) > LONGEST_TYPE:
-        raise InvalidValue(
-            f"a route of {len(text)} characters", f"at most {LONGEST_TYPE}, as of a task's type"
-        )
+        raise InvalidValue(f"a route of {len(text)} characters", f"at most {LONGEST_TYPE}, as of a task's type")
     if not _ROUTE.match(text):
         raise InvalidValue(f"the route {shown(text)}, which no task type begins with", allowed)
     return text
@@ -89,18 +87,14 @@ def size(value: object) -> int:
 def queue_group(text: str) -> str:
     """Returns the name of a NATS queue group."""
     if not text or len(text.encode()) > _LONGEST_NAME or not text.isprintable() or re.search(r"[\s*>]", text):
-        raise InvalidValue(
-            hidden(text), f'a name of at most {_LONGEST_NAME} bytes without white space, "*" and ">"'
-        )
+        raise InvalidValue(hidden(text), f'a name of at most {_LONGEST_NAME} bytes without white space, "*" and ">"')
     return text
 
 
 def inbox_prefix(text: str) -> str:
     """Returns the prefix of reply subjects. Hosts answer only to such subjects and ignore requests with others."""
     if len(text) > _LONGEST_NAME or not text.isprintable() or not _INBOX.match(f"{text}.x".encode()):
-        allowed = (
-            f'a subject of at most {_LONGEST_NAME} bytes without wildcards, no "$..." and no "CHORIA_AJ...."'
-        )
+        allowed = f'a subject of at most {_LONGEST_NAME} bytes without wildcards, no "$..." and no "CHORIA_AJ...."'
         raise InvalidValue(hidden(text), f'{allowed}, like "_INBOX"')
     return text
 

@@ -41,9 +41,7 @@ def _allowed(text: str, **limits: Any) -> Any:
 
 
 def _seconds(least: str, **limits: float) -> Any:
-    return _allowed(
-        f"a number of seconds, {least} to {LONGEST:.0f}", le=LONGEST, allow_inf_nan=False, **limits
-    )
+    return _allowed(f"a number of seconds, {least} to {LONGEST:.0f}", le=LONGEST, allow_inf_nan=False, **limits)
 
 
 def _file(method: Callable[[Files, str], object]) -> AfterValidator:
@@ -73,9 +71,7 @@ def _key(text: str, place: str = "") -> str:
     try:
         return read_key(text).hex()
     except ValueError as error:
-        raise InvalidValue(
-            f"{place}{hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key"
-        ) from None
+        raise InvalidValue(f"{place}{hidden(text)} ({error})", "64 hexadecimal digits, an ed25519 public key") from None
 
 
 def _runtime(text: str) -> str:
@@ -83,9 +79,7 @@ def _runtime(text: str) -> str:
     if os.path.normpath(text) in _SYSTEM:
         raise InvalidValue(shown(text), "a directory of the host's own, like /run/ajhost")
     if not Path(text).is_absolute() or "\0" in text or len(str(Path(text)).encode()) > longest:
-        raise InvalidValue(
-            shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it"
-        )
+        raise InvalidValue(shown(text), f"an absolute path of at most {longest} bytes: sockets are made in it")
     return text
 
 
@@ -145,16 +139,12 @@ class Python(_Table):
     """`[python]`"""
 
     path: list[Annotated[str, _file(python_paths.importable)]] = _allowed("a list of directories")
-    interpreter: Annotated[str, _file(python_paths.interpreter)] = _allowed(
-        "the path of a Python interpreter"
-    )
+    interpreter: Annotated[str, _file(python_paths.interpreter)] = _allowed("the path of a Python interpreter")
     preload: bool = _allowed("true or false")
     allow_open: list[Text] = _allowed('a list of patterns like ["192.0.2.1:5432", "/srv/words.db"]')
     import_timeout: float = _seconds("more than 0", gt=0)
     lifespan: Target = _allowed('module:function, like "acme.app:lifespan"')
-    middleware: list[Target] = _allowed(
-        'a list of module:function, like ["acme.app:traced"], the outermost first'
-    )
+    middleware: list[Target] = _allowed('a list of module:function, like ["acme.app:traced"], the outermost first')
     start_timeout: float = _seconds("more than 0", gt=0)
     stop_timeout: float = _seconds("0", ge=0)
 
@@ -162,9 +152,7 @@ class Python(_Table):
 class Workers(_Table):
     """`[workers]`"""
 
-    count: Annotated[int, BeforeValidator(_count)] = _allowed(
-        '"auto" or a whole number, 1 to 1024', ge=1, le=1024
-    )
+    count: Annotated[int, BeforeValidator(_count)] = _allowed('"auto" or a whole number, 1 to 1024', ge=1, le=1024)
     concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
     backlog: int = _allowed("a whole number, 0 to 100000", ge=0, le=100_000)
     kill_grace: float = _seconds("0", ge=0)
@@ -219,9 +207,7 @@ class Log(_Table):
 class Http(_Table):
     """`[http]`"""
 
-    listen: Annotated[str, AfterValidator(parse.listen)] = Field(
-        description='HOST:PORT, like "127.0.0.1:9464"'
-    )
+    listen: Annotated[str, AfterValidator(parse.listen)] = Field(description='HOST:PORT, like "127.0.0.1:9464"')
     token_file: Word = _allowed("the name of a file")
     hosts: list[Annotated[str, AfterValidator(parse.host_name)]] = _allowed(
         'a list of host names, like ["jobs.example.net"]'

@@ -67,9 +67,7 @@ class Files:
             return place
         where = " or ".join(dict.fromkeys(str(place.parent) for place in places))
         what = f"no file {Path(name).name!r}" if _is_name(name) else f"the name of no file, {hidden(name)},"
-        raise InvalidValue(
-            f"{what} in {where}", f"the name of a file that this user can read{as_it_is(name)}"
-        )
+        raise InvalidValue(f"{what} in {where}", f"the name of a file that this user can read{as_it_is(name)}")
 
     def read(self, name: str) -> tuple[Path, str]:
         """Returns the path of `name`, and its text."""

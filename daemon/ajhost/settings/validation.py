@@ -66,8 +66,6 @@ def _alternatives(path: KeyPath) -> str:
     table = table_at(tuple(names))
     known = list(table.model_fields) if table is not None else []
     near = [key_text((*names, name)) for name in difflib.get_close_matches(wrong, known, n=1)]
-    meant = near or [
-        key_text((*place, wrong)) for place, table in TABLES.items() if wrong in table.model_fields
-    ]
+    meant = near or [key_text((*place, wrong)) for place, table in TABLES.items() if wrong in table.model_fields]
     hint = f"; did you mean {meant[0]}?" if meant else ""
     return ", ".join(known) + hint

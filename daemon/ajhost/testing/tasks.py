@@ -45,9 +45,7 @@ def make_task(
     if dependencies or dependency_results:
         completed = timestamps.render(now_ns)
         results = {
-            key: value
-            if isinstance(value, dict) and "payload" in value
-            else {"payload": value, "completed": completed}
+            key: value if isinstance(value, dict) and "payload" in value else {"payload": value, "completed": completed}
             for key, value in (dependency_results or {}).items()
         }
         more["dependencies"] = list(dependencies) or list(results)

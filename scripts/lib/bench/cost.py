@@ -47,9 +47,7 @@ async def measure(url: str, service: Service, outstanding: int, tasks: int, supe
     after, beside_after = service.cpu(), cpu_seconds(supervisor)
     if figures["ok"] != tasks or figures["duplicates"]:
         raise RuntimeError(f"{service.name} did not answer as asked: {figures}")
-    return Sample(
-        (after - before) * 1e6 / tasks, (beside_after - beside) * 1e6 / tasks, float(figures["per_s"])
-    )
+    return Sample((after - before) * 1e6 / tasks, (beside_after - beside) * 1e6 / tasks, float(figures["per_s"]))
 
 
 async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict[str, Any]:
@@ -105,9 +103,7 @@ async def run(directory: Path, *, rounds: int, scale: float, slots: int) -> dict
             BASE: await stack.enter_async_context(peer("peer_bare_callback", "bare", server.url)),
         }
         if importlib.util.find_spec("faststream") is not None:
-            services["FastStream"] = await stack.enter_async_context(
-                peer("peer_faststream", _SLOW, server.url)
-            )
+            services["FastStream"] = await stack.enter_async_context(peer("peer_faststream", _SLOW, server.url))
         samples: dict[tuple[str, int], list[Sample]] = {}
         supervisors = {"ajhost": ours.pid, WATCHED: looked_at.pid}
         began, before = time.monotonic(), {name: cpu_seconds(pid) for name, pid in supervisors.items()}
@@ -171,9 +167,7 @@ def _report(samples: dict[tuple[str, int], list[Sample]], names: list[str], slot
     for name in names:
         # of each round its own ratio: what disturbs a round disturbs both
         ratios = [
-            statistics.median(
-                mine.us / base.us for mine, base in zip(samples[name, c], samples[BASE, c], strict=True)
-            )
+            statistics.median(mine.us / base.us for mine, base in zip(samples[name, c], samples[BASE, c], strict=True))
             for c in CONCURRENCIES
         ]
         rows.append([f"{name} / {BASE}", *ratios])

@@ -20,9 +20,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 def cpu_seconds(pid: int) -> float:
     """User and system time of a process and all its threads so far, to the nanosecond; 0 if there is none."""
-    clock = (
-        ~pid << 3
-    ) | 2  # clock_getcpuclockid(3), for which Python has no function; 2: what the scheduler counted
+    clock = (~pid << 3) | 2  # clock_getcpuclockid(3), for which Python has no function; 2: what the scheduler counted
     try:
         return time.clock_gettime(clock)
     except OSError:
@@ -67,8 +65,7 @@ def table(rows: Iterable[Sequence[object]]) -> str:
     lines = []
     for row in texts:
         cells = [
-            cell.ljust(w) if i == 0 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

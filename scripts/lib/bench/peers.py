@@ -32,9 +32,7 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def peer(
-    module: str, name: str, url: str, env: Mapping[str, str] | None = None
-) -> AsyncIterator[Service]:
+async def peer(module: str, name: str, url: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Service]:
     """One of the peers of this package, as a process, with `env` besides the environment."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"scripts.lib.bench.{module}", url, f"CHORIA_AJ.H.T.{name}"),

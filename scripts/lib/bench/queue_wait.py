@@ -67,9 +67,7 @@ async def run(directory: Path, *, seeds: int, seconds: float, only: str = "") ->
     look for work that is not there: 0.19 instead of 0.14 ms of CPU per task, which a server on a machine of its own
     would not take from the handlers (p99 over ideal 1.17 and 1.14, in turns).
     """
-    rows: list[list[object]] = [
-        ["waiting time, ms", "p99 yardstick", "p99", "ratio", "p50 yardstick", "p50", "ratios"]
-    ]
+    rows: list[list[object]] = [["waiting time, ms", "p99 yardstick", "p99", "ratio", "p50 yardstick", "p50", "ratios"]]
     figures: dict[str, Any] = {"seeds": seeds, "seconds": seconds}
     record = directory / "record"
     async with NatsServer(directory, processors=1) as server:
@@ -78,15 +76,10 @@ async def run(directory: Path, *, seeds: int, seconds: float, only: str = "") ->
             workers = {"count": case.workers, "concurrency": case.slots, "backlog": 10_000}
             env = {RECORD: str(record)}
             async with contextlib.AsyncExitStack() as stack:
-                await stack.enter_async_context(
-                    host(directory, server.url, {OURS: case.handler}, workers, env)
-                )
+                await stack.enter_async_context(host(directory, server.url, {OURS: case.handler}, workers, env))
                 if case.computes:
                     await stack.enter_async_context(peer("peer_process_pool", POOL, server.url, env))
-                found = [
-                    await _waits(server, directory, record, case, seed, seconds)
-                    for seed in range(1, seeds + 1)
-                ]
+                found = [await _waits(server, directory, record, case, seed, seconds) for seed in range(1, seeds + 1)]
             for name in found[0]:
                 waits = [one[name] for one in found]
                 row, ratios = _row(waits), [one.measured / one.yardstick for one in waits]
@@ -144,9 +137,7 @@ def _read_record(record: Path) -> dict[int, float]:
 def _compare(tasks: list[tuple[Arrival, float]], case: Case) -> Waits:
     ideal = queue_simulation.waiting_times((arrival for arrival, _ in tasks), case.workers * case.slots)
     measured = [max(latency - arrival.service, 0.0) for arrival, latency in tasks]
-    return Waits(
-        percentile(ideal, 99), percentile(measured, 99), percentile(ideal, 50), percentile(measured, 50)
-    )
+    return Waits(percentile(ideal, 99), percentile(measured, 99), percentile(ideal, 50), percentile(measured, 50))
 
 
 def _row(waits: list[Waits]) -> dict[str, float]:

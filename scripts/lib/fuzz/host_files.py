@@ -44,9 +44,7 @@ class HostFiles:
         self._lock = runtime_directory.prepare(run)
         assert runtime_directory.lock(self._lock)
         runtime_directory.write_file(run, runtime_directory.LOCK, b"12345\n")
-        state_file.write(
-            run, HostState(12345, 2, True, 4, {2: ROUTES}, last_death="worker 1 died", died_at=1.7e9)
-        )
+        state_file.write(run, HostState(12345, 2, True, 4, {2: ROUTES}, last_death="worker 1 died", died_at=1.7e9))
         (run / "ledger").mkdir()
         (run / STATS).mkdir(mode=0o700)
         writer = StatsFile(run / STATS).writer(ROUTES)
@@ -54,9 +52,7 @@ class HostFiles:
         for number in range(9):
             writer.completed([(1, 0.1, 2.0)])
             writer.failed(0, "handler error", 0.0, 0.1)
-            attempts.add(
-                id=f"{number}", type="email:new", tries=1, outcome="failed", reason="handler error", text="x"
-            )
+            attempts.add(id=f"{number}", type="email:new", tries=1, outcome="failed", reason="handler error", text="x")
         StatsHistory(run).sample([])
 
     def reader(self, name: str) -> Callable[[bytes], None]:

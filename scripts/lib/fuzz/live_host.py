@@ -121,12 +121,9 @@ class LiveHost:
         while time.monotonic() < until and not reading.done():
             head = mutated(rng, (block,))
             reply = b"".join(mutated(rng, (b"_INBOX.fuzz.1",)).split())[:1000] or b"x"
-            subject = rng.choice(
-                (b"CHORIA_AJ.H.T.echo", b"CHORIA_AJ.H.T.thread", b"$SRV.STATS", b"$SRV.INFO.ajhost")
-            )
+            subject = rng.choice((b"CHORIA_AJ.H.T.echo", b"CHORIA_AJ.H.T.thread", b"$SRV.STATS", b"$SRV.INFO.ajhost"))
             writer.write(
-                b"HPUB %b %b %d %d\r\n%b%b\r\n"
-                % (subject, reply, len(head), len(head) + len(body), head, body)
+                b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, reply, len(head), len(head) + len(body), head, body)
             )
             self.sent += 1
             await writer.drain()
@@ -223,9 +220,7 @@ class LiveHost:
             await asyncio.sleep(rng.uniform(0.2, 2.0))
             partition.heal()
             await partition.cut()
-            await asyncio.sleep(
-                0.3
-            )  # until the server has noticed: what it gives to a dead connection is lost
+            await asyncio.sleep(0.3)  # until the server has noticed: what it gives to a dead connection is lost
             await self._serves("a mutating proxy", host, server, router)
 
     async def _ledgers(self, host: Host, server: NatsServer, router: Router, until: float) -> None:

@@ -260,9 +260,7 @@ def readers(directory: Path) -> list[Reader]:
         named.chmod(0o600)
         for key in _NAMED:
             user = 'user = "u"\n' if key == "password_file" else ""
-            table = (
-                "[signature]" if key == "key_file" else "[nats.tls]" if key in ("ca", "cert") else "[nats]"
-            )
+            table = "[signature]" if key == "key_file" else "[nats.tls]" if key in ("ca", "cert") else "[nats]"
             keys.write_text(f'{table}\n{user}{key} = "{named}"\n[handlers.a]\ntarget = "json:loads"\n')
             with contextlib.suppress(SettingsError):
                 load(keys, {"HOME": str(directory)})
@@ -273,9 +271,7 @@ def readers(directory: Path) -> list[Reader]:
         return load(file, {"HOME": str(directory)})
 
     return [
-        Reader(
-            "frames", frames.scan, (frames.FrameError,), (message, full, message + full, info, b"PING\r\n")
-        ),
+        Reader("frames", frames.scan, (frames.FrameError,), (message, full, message + full, info, b"PING\r\n")),
         Reader("message lines", frames.message_line, (), (message, full)),
         Reader("INFO", server_info.read_info, (server_info.InfoError,), (info,)),
         Reader("tasks", task_record.read_task, (ValueError,), (body, signed)),
@@ -294,9 +290,7 @@ def readers(directory: Path) -> list[Reader]:
             (credential_files.CredentialsError,),
             (creds,),
         ),
-        Reader(
-            "seeds", credential_files.read_seed, (credential_files.CredentialsError,), (creds, creds[-200:])
-        ),
+        Reader("seeds", credential_files.read_seed, (credential_files.CredentialsError,), (creds, creds[-200:])),
         Reader("passwords", credential_files.read_word, (credential_files.CredentialsError,), (b"sesame\n",)),
         Reader(
             "server URLs",

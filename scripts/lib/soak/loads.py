@@ -49,9 +49,7 @@ async def _send(router: Router, rng: random.Random, ms: float) -> None:
     await router.send(route, _payload(rng, ms), rng.uniform(4, 12), type_)
 
 
-async def _poisson(
-    router: Router, rng: random.Random, until: float, rate: float, low: float, high: float
-) -> None:
+async def _poisson(router: Router, rng: random.Random, until: float, rate: float, low: float, high: float) -> None:
     due = time.monotonic()
     while due < until:
         await router.connected.wait()

@@ -86,9 +86,7 @@ def misbehaving(kind: str, route: str, shortest: float, longest: float) -> Calla
         deadline = stage.rng.uniform(3.2, 6)
         how = stage.rng.choice(("segfault", "exit", "kill"))
         request = await stage.router.send(route, {"ms": ms, "how": how}, deadline)
-        stage.note(
-            kind, f"for {ms / 1000:.1f} s ({request.id})" if route != "crash" else f"{how} ({request.id})"
-        )
+        stage.note(kind, f"for {ms / 1000:.1f} s ({request.id})" if route != "crash" else f"{how} ({request.id})")
 
     return act
 

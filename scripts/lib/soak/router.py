@@ -132,9 +132,7 @@ class Router:
             reconnect_time_wait=0.05,  # type: ignore[arg-type]  # seconds, slept as they are
             pending_size=256 << 20,
         )
-        await self._client.subscribe(
-            f"{self._inbox}.*", cb=self._replied, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._replied, pending_msgs_limit=0, pending_bytes_limit=0)
         await self._client.flush()
         await up()
         self._task = asyncio.create_task(self._look())
@@ -189,9 +187,7 @@ class Router:
             reply=f"{self._inbox}.{request.id}",
             headers={
                 "AJ-Content-Type": CONTENT_TYPE,
-                "AJ-Handler-Deadline": datetime.fromtimestamp(request.deadline, UTC).strftime(
-                    "%Y-%m-%dT%H:%M:%SZ"
-                ),
+                "AJ-Handler-Deadline": datetime.fromtimestamp(request.deadline, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             },
         )
         return request
@@ -262,8 +258,6 @@ class Router:
             id_, pid, at = line.decode().split()
             request = self._kept.get(id_)
             if request is None:
-                self.strange.append(
-                    f"a run of {id_} by pid {pid} at {stamp(float(at))}, which was settled long ago"
-                )
+                self.strange.append(f"a run of {id_} by pid {pid} at {stamp(float(at))}, which was settled long ago")
             else:
                 request.runs.append(Run(int(pid), float(at)))

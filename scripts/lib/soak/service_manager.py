@@ -199,9 +199,7 @@ class Service:
 
     def templates(self) -> list[int]:
         """The templates' processes, youngest last."""
-        return [
-            child.pid for child in processes.children(self.pid) if child.title.startswith("ajhost: template")
-        ]
+        return [child.pid for child in processes.children(self.pid) if child.title.startswith("ajhost: template")]
 
     def all_processes(self) -> list[ProcessInfo]:
         """Everything that descends from it."""

@@ -73,9 +73,7 @@ class Verdict:
         self.nobody = Finding("no responders, with the server up", True)
         self.unproven = Finding("ok, but no run on record", True)
         self.foreign = Finding("another task's answer", True)
-        self.lost = Finding(
-            "no answer around a fault of the server, and never run: perhaps lost in the server", False
-        )
+        self.lost = Finding("no answer around a fault of the server, and never run: perhaps lost in the server", False)
         self.held = Finding("no answer around a fault of the server, although the host had it", True)
         self.both = Finding(
             "no answer: the server was killed, and then the worker that was repeating its replies", False
@@ -158,9 +156,7 @@ class Verdict:
         if request.runs:
             deaths += [window.start for window in self.stage.daemon_windows]
         return any(
-            window.start <= death <= (window.end or math.inf) + _REPEATED
-            for window in server
-            for death in deaths
+            window.start <= death <= (window.end or math.inf) + _REPEATED for window in server for death in deaths
         )
 
     def read_log(self) -> None:
@@ -183,9 +179,7 @@ class Verdict:
         """Whether anything happened that must not."""
         assert self.stage is not None
         return bool(
-            any(finding.count for finding in self.findings if finding.fatal)
-            or self.unexpected
-            or self.stage.surprises
+            any(finding.count for finding in self.findings if finding.fatal) or self.unexpected or self.stage.surprises
         )
 
     # -- in words -------------------------------------------------------------------------------

@@ -103,9 +103,7 @@ def _obey(asked: argparse.Namespace) -> int:
             )
             return container.up(lab, options, quiet=asked.quiet)
         case "uml":
-            guest = user_mode_linux.KernelOptions(
-                _root_options(asked), asked.mem, asked.timeout, _command(asked)
-            )
+            guest = user_mode_linux.KernelOptions(_root_options(asked), asked.mem, asked.timeout, _command(asked))
             return user_mode_linux.run(lab, guest, quiet=asked.quiet)
         case "exec":
             return execute.execute(lab, execute.Command(_command(asked), asked.user, asked.cwd, asked.env))

@@ -94,9 +94,7 @@ class Walk:
         began = Counter(jump.function for jump in idle.jumps if not jump.origin)
         ticks = {j.turn for j in self.jumps if not j.origin and began[j.function] >= _REGULAR}
         busy = {jump.turn for jump in self.jumps if jump[2:] not in known}
-        return Walk(
-            tuple(j for j in self.jumps if j.turn in busy and (j.turn not in ticks or j[2:] not in known))
-        )
+        return Walk(tuple(j for j in self.jumps if j.turn in busy and (j.turn not in ticks or j[2:] not in known)))
 
 
 class Host:
@@ -125,9 +123,7 @@ class Host:
                 f'[handlers."walk"]\ntarget = "walked:serve"\n[handlers."hold"]\ntarget = "walked:hold"\n'
                 f'[runtime]\ndirectory = "{self._directory}/run"\n'
             )
-            wrapped = _SUPERVISOR.format(
-                lib=str(_LIB), package=self.package, log=f"{self._directory}/supervisor.calls"
-            )
+            wrapped = _SUPERVISOR.format(lib=str(_LIB), package=self.package, log=f"{self._directory}/supervisor.calls")
             log = ends.enter_context((self._directory / "host.log").open("wb"))
             command = [str(self._python), "-c", wrapped, "run", "-c", str(self._settings)]
             host = subprocess.Popen(command, env=self._environment(), stdout=log, stderr=log)
@@ -150,9 +146,7 @@ class Host:
     def begin(self, name: str, *rest: str) -> subprocess.Popen[bytes]:
         """Begins a command on the host."""
         command = [str(self._python), "-m", "ajhost", name, "-c", str(self._settings), *rest]
-        return subprocess.Popen(
-            command, env=self._environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        return subprocess.Popen(command, env=self._environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def ajhost(self, name: str, *rest: str) -> int:
         """Runs a command on the host; its exit status."""

@@ -38,9 +38,7 @@ def test_messages_arrive_whole_and_in_order(ends: tuple[Channel, Channel]) -> No
 
 
 @pytest.mark.parametrize("size", [1, 60_000, 70_000, 5_000_000])
-def test_a_message_of_any_length_arrives_with_its_descriptors(
-    ends: tuple[Channel, Channel], size: int
-) -> None:
+def test_a_message_of_any_length_arrives_with_its_descriptors(ends: tuple[Channel, Channel], size: int) -> None:
     here, there = ends
     read, write = os.pipe()
     here.send({"text": "x" * size}, [write])

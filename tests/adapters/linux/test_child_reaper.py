@@ -38,7 +38,5 @@ assert proc.children() == {alive, ours}
 os.kill(alive, 9)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(child_reaper.__file__).parents[3])}
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

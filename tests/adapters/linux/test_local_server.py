@@ -104,9 +104,7 @@ async def test_who_does_not_finish_a_request_is_turned_away_and_others_are_serve
     "line",
     [b"", b"[]", b"null", b"\xff", b'"\\ud800"', b"[" * 50_000, b"x" * 200_000, b'{"ask": ["note"]}', b"{}"],
 )
-async def test_what_is_no_request_is_told_so(
-    tmp_path: Path, asked: list[Mapping[str, object]], line: bytes
-) -> None:
+async def test_what_is_no_request_is_told_so(tmp_path: Path, asked: list[Mapping[str, object]], line: bytes) -> None:
     reader, writer = await asyncio.open_unix_connection(str(tmp_path / "control"))
     writer.write(line + b"\n")
     assert json.loads(await reader.readline()) == {

@@ -195,9 +195,7 @@ def test_a_process_that_waits_in_the_kernel_stands_still_until_it_is_resumed(tmp
 
     def act() -> None:
         threading.Thread(target=signal.pause, daemon=True).start()
-        os.posix_spawn(
-            "/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)]
-        )
+        os.posix_spawn("/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 0, fifo, os.O_RDONLY, 0)])
 
     with _child(act) as (pid, pidfd):
         while thread_states(pid) != {"D", "S"}:

@@ -45,9 +45,7 @@ def test_an_application_that_sets_its_time_zone_leaves_the_lines_of_the_host_the
         ("XYZ-2", 50_400),
     ):  # the C library's own form is not read
         env = {**os.environ, "TZ": zone, "PYTHONPATH": os.pathsep.join(sys.path)}
-        line = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-        ).stderr
+        line = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stderr
         shown = datetime.fromisoformat(line[:19]).replace(tzinfo=UTC).timestamp()
         assert abs(shown - offset - int(line.split()[-1])) < 60
 

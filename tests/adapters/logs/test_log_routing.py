@@ -80,9 +80,7 @@ def test_an_applications_records_are_there_once() -> None:
     assert line == "x"
     (line,) = run("app.addHandler(logging.NullHandler())\napp.warning('of a library')")
     assert line.endswith("worker 1: of a library")
-    (line,) = run(
-        "logging.getLogger().addHandler(logging.FileHandler('/dev/null'))\napp.warning('in a file too')"
-    )
+    (line,) = run("logging.getLogger().addHandler(logging.FileHandler('/dev/null'))\napp.warning('in a file too')")
     assert line.endswith("worker 1: in a file too")
 
 
@@ -98,18 +96,12 @@ def test_an_applications_level_is_its_own() -> None:
     )
     assert len(lines) == 1
     assert (
-        run(
-            "logging.getLogger().setLevel('ERROR')\nlog_outputs.configure('info', 'worker', 1, 2)\napp.info('no')"
-        )
+        run("logging.getLogger().setLevel('ERROR')\nlog_outputs.configure('info', 'worker', 1, 2)\napp.info('no')")
         == []
     )
-    lines = run(
-        "logging.basicConfig(level='DEBUG', format='%(message)s')\napp.debug('wanted')\nown.debug('not')"
-    )
+    lines = run("logging.basicConfig(level='DEBUG', format='%(message)s')\napp.debug('wanted')\nown.debug('not')")
     assert lines == ["wanted"]
-    lines = run(
-        "log_outputs.configure('warning', 'worker', 1, 2)\napp.info('no')\nown.info('no')\nown.warning('yes')"
-    )
+    lines = run("log_outputs.configure('warning', 'worker', 1, 2)\napp.info('no')\nown.info('no')\nown.warning('yes')")
     assert len(lines) == 1
 
 
@@ -158,9 +150,7 @@ def test_what_an_application_writes_to_stderr_has_the_level_of_its_record() -> N
 
 
 def test_an_id_can_neither_end_a_line_nor_drive_a_terminal() -> None:
-    lines = run(
-        "app.warning('x', extra={'aj_task': 'a\\n2026-01-01 INFO forged\\x1b[2J\\u202e', 'aj_type': 't'})"
-    )
+    lines = run("app.warning('x', extra={'aj_task': 'a\\n2026-01-01 INFO forged\\x1b[2J\\u202e', 'aj_type': 't'})")
     assert len(lines) == 1
     assert lines[0].endswith("[t a\\n2026-01-01 INFO forged\\x1b[2J\\u202e]")
 
@@ -184,9 +174,7 @@ own.error('no exception')
 """
 
 
-@pytest.mark.parametrize(
-    "again", ["", "log_outputs.configure('info', 'worker', 3, 2)"], ids=["", "before a fork"]
-)
+@pytest.mark.parametrize("again", ["", "log_outputs.configure('info', 'worker', 3, 2)"], ids=["", "before a fork"])
 def test_a_hook_on_logging_hears_of_exceptions_that_handlers_let_through(again: str) -> None:
     script = f"import sys\nsys.stdout = sys.stderr\n{SENTRY}\n{again}\n{RAISED}\napp.error('theirs')"
     lines = run(script)
@@ -196,9 +184,7 @@ def test_a_hook_on_logging_hears_of_exceptions_that_handlers_let_through(again: 
     ]  # fmt: skip
 
 
-def test_a_handler_that_an_application_has_added_hears_of_exceptions_too_unless_it_writes_to_the_console() -> (
-    None
-):
+def test_a_handler_that_an_application_has_added_hears_of_exceptions_too_unless_it_writes_to_the_console() -> None:
     theirs = """
 class Mail(logging.Handler):
     def emit(self, record):

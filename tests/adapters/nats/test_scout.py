@@ -38,9 +38,7 @@ async def _server(info: bytes, heard: list[bytes]) -> AsyncIterator[str]:
     ("info", "accepted", "lines"),
     [(b'{"server_id":"A"}', True, 2), (b'{"server_id":"A","ldm":true}', False, 0)],
 )
-async def test_a_server_that_is_about_to_stop_is_shown_no_credentials(
-    info: bytes, accepted: bool, lines: int
-) -> None:
+async def test_a_server_that_is_about_to_stop_is_shown_no_credentials(info: bytes, accepted: bool, lines: int) -> None:
     heard: list[bytes] = []
     async with _server(info, heard) as url:
         settings = NatsSettings(servers=(url,))

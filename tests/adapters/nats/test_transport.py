@@ -80,9 +80,7 @@ async def test_what_was_admitted_lies_in_the_chunk_until_that_is_overwritten() -
             await until(lambda: len(worker.admitted) > number)  # noqa: B023
             entries = list(worker.ledger.used())
             assert [entry.frame_at in chunk for entry in entries] == [False] * number + [True]
-            assert [worker.ledger.frame(e.index) for e in entries] == [
-                frame(b"R.%d" % n) for n in range(number + 1)
-            ]
+            assert [worker.ledger.frame(e.index) for e in entries] == [frame(b"R.%d" % n) for n in range(number + 1)]
         peer.close()
 
 

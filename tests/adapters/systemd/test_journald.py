@@ -90,9 +90,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 @pytest.fixture
 def log(reader: Reader) -> Iterator[logging.Logger]:
     """A logger that writes to `reader`."""
-    handler = JournalHandler(
-        Journal({"SYSLOG_IDENTIFIER": "ajhost-worker-2", "AJ_SLOT": "2"}, reader.address)
-    )
+    handler = JournalHandler(Journal({"SYSLOG_IDENTIFIER": "ajhost-worker-2", "AJ_SLOT": "2"}, reader.address))
     logger = logging.Logger("tests.journald")  # noqa: LOG001  # outside of the hierarchy, where pytest listens
     logger.addHandler(handler)
     yield logger
@@ -357,14 +355,10 @@ def test_a_module_that_kept_stdout_prints_as_the_worker_after_the_fork(
     print("an unfinished line", end="", flush=True)
     printing({"AJ_ROLE": "worker"})
     print("from a handler", file=kept)
-    assert [(record["MESSAGE"], record["AJ_ROLE"]) for record in reader.read()] == [
-        ("from a handler", "worker")
-    ]
+    assert [(record["MESSAGE"], record["AJ_ROLE"]) for record in reader.read()] == [("from a handler", "worker")]
 
 
-def test_a_line_without_end_does_not_grow_for_ever(
-    reader: Reader, printing: Callable[[dict[str, str]], None]
-) -> None:
+def test_a_line_without_end_does_not_grow_for_ever(reader: Reader, printing: Callable[[dict[str, str]], None]) -> None:
     printing({})
     print("x" * 200_000, end="", flush=True)
     records = reader.read()
@@ -400,7 +394,4 @@ os.write(1, theirs.recv(100))
 os._exit(0 if ours.recv(100) == b"(True, True, 0.0)" else 1)
 """
     environment = {**os.environ, "PYTHONPATH": DAEMON}
-    assert (
-        subprocess.run([sys.executable, "-c", script], timeout=30, check=False, env=environment).returncode
-        == 0
-    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=30, check=False, env=environment).returncode == 0

@@ -85,9 +85,7 @@ async def test_ready_status_reload_and_stop_say_what_systemd_reads(
         {"STOPPING": "1", "STATUS": "draining"},
     ]
     (reload,) = manager.having("RELOADING")
-    assert (
-        before <= int(reload.fields["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    )
+    assert before <= int(reload.fields["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     assert {message.pid for message in manager.received} == {os.getpid()}
 
 
@@ -173,9 +171,7 @@ async def test_the_watchdog_is_fed_at_most_twice_per_interval(
     assert pings[3].at - pings[0].at > 0.29, "three times half of the interval"
 
 
-@pytest.mark.parametrize(
-    ("usec", "pid"), [("0", "self"), ("many", "self"), ("200000", "1"), (None, "self")], ids=str
-)
+@pytest.mark.parametrize(("usec", "pid"), [("0", "self"), ("many", "self"), ("200000", "1"), (None, "self")], ids=str)
 async def test_without_a_watchdog_for_this_process_nothing_is_sent(
     manager: NotifySocket,
     monkeypatch: pytest.MonkeyPatch,

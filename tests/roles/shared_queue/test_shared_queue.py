@@ -103,9 +103,7 @@ async def test_a_deadline_that_passes_after_somebody_started_it_is_not_the_owner
     assert producing.expired == []
 
 
-@pytest.mark.parametrize(
-    ("size", "waiting", "remembered"), [(10, 0, True), (9000, 0, False), (10, 256, False)]
-)
+@pytest.mark.parametrize(("size", "waiting", "remembered"), [(10, 0, True), (9000, 0, False), (10, 256, False)])
 async def test_what_its_owner_starts_itself_waits_no_more_and_has_its_room_back(
     producing: ProducerSide, size: int, waiting: int, remembered: bool
 ) -> None:
@@ -205,9 +203,7 @@ async def test_a_token_that_waited_for_room_is_stale_when_its_entry_is_another_r
         return len(came) == 1
 
     await until(drained)
-    assert producing.ledger.state(index) == (2, State.RECEIVED), (
-        "what became of the first is not told of the second"
-    )
+    assert producing.ledger.state(index) == (2, State.RECEIVED), "what became of the first is not told of the second"
     assert check(came[0], producing.ledger) is TokenState.STALE
 
 
@@ -300,17 +296,13 @@ async def test_what_waits_is_started_in_order_once_a_consumer_begins(
     assert consuming.ran == list(range(10))
 
 
-async def test_what_comes_later_is_started_as_it_comes(
-    producing: ProducerSide, consuming: ConsumerSide
-) -> None:
+async def test_what_comes_later_is_started_as_it_comes(producing: ProducerSide, consuming: ConsumerSide) -> None:
     consuming.consumer.begin()
     producing.enqueue(5)
     await until(lambda: consuming.ran == [5])
 
 
-async def test_no_more_is_pulled_than_there_is_room_for(
-    producing: ProducerSide, consuming: ConsumerSide
-) -> None:
+async def test_no_more_is_pulled_than_there_is_room_for(producing: ProducerSide, consuming: ConsumerSide) -> None:
     consuming.rooms[DEFAULT] = 2
     for number in range(4):
         producing.enqueue(number)
@@ -322,9 +314,7 @@ async def test_no_more_is_pulled_than_there_is_room_for(
     assert len(producing.tokens()) == 1, "the rest is left to others"
 
 
-async def test_a_queue_without_room_holds_up_no_other(
-    producing: ProducerSide, consuming: ConsumerSide
-) -> None:
+async def test_a_queue_without_room_holds_up_no_other(producing: ProducerSide, consuming: ConsumerSide) -> None:
     consuming.rooms["slow"] = 0
     producing.enqueue(1, queue="slow")
     producing.enqueue(2)
@@ -429,9 +419,7 @@ async def test_a_token_that_cannot_be_handed_back_waits_for_room_here_or_there(
     await until(lambda: consuming.ran == [1])
 
 
-async def test_an_undecided_token_is_settled_after_the_end(
-    producing: ProducerSide, consuming: ConsumerSide
-) -> None:
+async def test_an_undecided_token_is_settled_after_the_end(producing: ProducerSide, consuming: ConsumerSide) -> None:
     index = undecided(producing, 1)
     consuming.consumer.begin()
     consuming.consumer.end()
@@ -463,9 +451,7 @@ async def test_an_owner_that_gives_up_while_its_frame_is_copied_is_believed(
 # --- between pulling and starting
 
 
-async def test_what_was_pulled_is_its_owners_until_it_begins(
-    producing: ProducerSide, consuming: ConsumerSide
-) -> None:
+async def test_what_was_pulled_is_its_owners_until_it_begins(producing: ProducerSide, consuming: ConsumerSide) -> None:
     consuming.hesitates = True
     indexes = [producing.enqueue(number) for number in range(5)]
     consuming.consumer.begin()

@@ -41,9 +41,7 @@ async def test_an_answer_that_comes_too_late_is_none_to_the_next_question(tmp_pa
     worker = WorkerProcess(1, 0, 1, tmp_path, ours, Listener(inquiry))
     try:
         assert await inquiry.ask([worker], CancelOrder("A", False, "why"), CancelResult, 0.01) == {}
-        second = asyncio.create_task(
-            inquiry.ask([worker], CancelOrder("B", False, "why"), CancelResult, 10.0)
-        )
+        second = asyncio.create_task(inquiry.ask([worker], CancelOrder("B", False, "why"), CancelResult, 10.0))
         await asyncio.sleep(0)  # it is asked
         for late in (CancelResult("A", ""), StacksResult("B", "task B"), CancelResult("B", "running")):
             channel.send(encode(late))

@@ -61,9 +61,7 @@ async def start(queues: list[TokenQueue]) -> AsyncIterator[Start]:
 async def fork(queues: list[TokenQueue]) -> AsyncIterator[Fork]:
     forked: list[Worker] = []
 
-    async def make(
-        template: TemplateProcess, slot: int = 0, more_queues: tuple[TokenQueue, ...] = ()
-    ) -> Worker:
+    async def make(template: TemplateProcess, slot: int = 0, more_queues: tuple[TokenQueue, ...] = ()) -> Worker:
         ours, theirs = pair()
         with theirs:
             try:

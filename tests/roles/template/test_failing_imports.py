@@ -44,9 +44,7 @@ async def test_an_import_that_goes_wrong_is_told_with_the_users_lines(
         "import ctypes\n\ndef wait():\n    ctypes.PyDLL(None).sleep(600)\nwait()\n",
     ],
 )
-async def test_an_import_that_hangs_ends_in_time_and_its_stacks_are_told(
-    driver: TemplateDriver, hang: str
-) -> None:
+async def test_an_import_that_hangs_ends_in_time_and_its_stacks_are_told(driver: TemplateDriver, hang: str) -> None:
     driver.module("acme", hang)
     async with asyncio.timeout(TIMEOUT):
         (problem,) = await driver.problems(driver.plan(), timeout=4.0)
@@ -56,9 +54,7 @@ async def test_an_import_that_hangs_ends_in_time_and_its_stacks_are_told(
 
 
 async def test_a_template_that_will_not_end_itself_is_killed(driver: TemplateDriver) -> None:
-    driver.module(
-        "acme", "import faulthandler, time\nfaulthandler.cancel_dump_traceback_later()\ntime.sleep(600)\n"
-    )
+    driver.module("acme", "import faulthandler, time\nfaulthandler.cancel_dump_traceback_later()\ntime.sleep(600)\n")
     async with asyncio.timeout(TIMEOUT):
         (problem,) = await driver.problems(driver.plan(), timeout=4.0)
     assert "did not import the handlers in 4 s" in problem
@@ -67,9 +63,7 @@ async def test_a_template_that_will_not_end_itself_is_killed(driver: TemplateDri
 async def test_what_an_import_prints_reaches_the_output(
     driver: TemplateDriver, start: Start, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    driver.module(
-        "acme", "import sys\nprint('hello')\nprint('there', file=sys.stderr)\ndef send(task): ...\n"
-    )
+    driver.module("acme", "import sys\nprint('hello')\nprint('there', file=sys.stderr)\ndef send(task): ...\n")
     await start(driver.plan())
     assert capfd.readouterr() == ("hello\n", "there\n")
 

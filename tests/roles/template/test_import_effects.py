@@ -144,9 +144,7 @@ async def test_a_connection_over_a_unix_socket_is_refused_and_the_system_log_is_
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
         server.bind(str(path))
         server.listen()
-        driver.module(
-            "acme", f"import socket\nKEPT = socket.socket(socket.AF_UNIX)\nKEPT.connect('{path}')" + HANDLER
-        )
+        driver.module("acme", f"import socket\nKEPT = socket.socket(socket.AF_UNIX)\nKEPT.connect('{path}')" + HANDLER)
         (problem,) = await driver.problems(driver.plan())
         assert f"a connection to unix:{path} is open" in problem
         log.bind(str(driver.app / "log"))
@@ -212,9 +210,7 @@ HOOKS = {
 
 
 @pytest.mark.parametrize("what", HOOKS)
-async def test_a_fork_hook_with_which_no_worker_can_be_made_is_named(
-    driver: TemplateDriver, what: str
-) -> None:
+async def test_a_fork_hook_with_which_no_worker_can_be_made_is_named(driver: TemplateDriver, what: str) -> None:
     source, parts = HOOKS[what]
     driver.module("acme", source + HANDLER)
     (problem,) = await driver.problems(driver.plan())
@@ -240,9 +236,7 @@ OF_THE_PROCESS = {
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 @pytest.mark.parametrize("what", OF_THE_PROCESS)
-async def test_what_keeps_each_worker_from_serving_is_refused_by_name(
-    driver: TemplateDriver, what: str
-) -> None:
+async def test_what_keeps_each_worker_from_serving_is_refused_by_name(driver: TemplateDriver, what: str) -> None:
     source, parts = OF_THE_PROCESS[what]
     driver.module("acme", source.replace("{app!r}", repr(str(driver.app))) + HANDLER)
     (problem,) = await driver.problems(driver.plan())

@@ -35,9 +35,7 @@ async def test_a_generation_keeps_its_release_when_a_symlink_moves_on(
     driver: TemplateDriver, start: Start, fork: Fork, venv: Path, tmp_path: Path
 ) -> None:
     for release in ("one", "two"):
-        driver.module(
-            f"../{release}/acme", f"def send(task):\n    import late\n    return {release!r}, late.NAME\n"
-        )
+        driver.module(f"../{release}/acme", f"def send(task):\n    import late\n    return {release!r}, late.NAME\n")
         driver.module(f"../{release}/late", f"NAME = {release!r}\n")
         (tmp_path / release / "venv").symlink_to(venv)
     current = tmp_path / "current"
@@ -131,9 +129,7 @@ async def test_a_typed_payload_is_read_by_the_hosts_pydantic_where_the_environme
     assert json.loads(found.schema)["required"] == ["to"]
 
 
-async def test_a_typed_payload_beside_a_pydantic_that_is_too_old_is_told(
-    driver: TemplateDriver, venv: Path
-) -> None:
+async def test_a_typed_payload_beside_a_pydantic_that_is_too_old_is_told(driver: TemplateDriver, venv: Path) -> None:
     driver.module("typed", "def send(mail: dict[str, int], task): ...\n")
     for fake in venv.rglob("pydantic.py"):
         fake.write_text("VERSION = '1.10.2'\nclass TypeAdapter: ...\n")

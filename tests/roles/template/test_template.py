@@ -18,9 +18,7 @@ from tests.roles.template.driver import ENTRY, TIMEOUT, Fork, Start, TemplateDri
 from tests.support.processes import children, gone, info, send
 
 
-async def test_a_template_tells_what_it_loaded_and_serves_under_its_title(
-    driver: TemplateDriver, start: Start
-) -> None:
+async def test_a_template_tells_what_it_loaded_and_serves_under_its_title(driver: TemplateDriver, start: Start) -> None:
     template = await start(driver.plan("acme:send", "acme:sync"))
     assert template.handlers == (
         HandlerDescription("r0", "acme:send", "async"),
@@ -43,9 +41,7 @@ async def test_a_template_outlives_signals_that_are_meant_for_the_supervisor(
     assert (await worker.report())["pid"] == worker.pid
 
 
-async def test_closing_ends_the_template_and_not_its_workers(
-    driver: TemplateDriver, start: Start, fork: Fork
-) -> None:
+async def test_closing_ends_the_template_and_not_its_workers(driver: TemplateDriver, start: Start, fork: Fork) -> None:
     template = await start(driver.plan())
     told: list[str] = []
     template.on_death(told.append)

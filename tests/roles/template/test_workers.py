@@ -43,10 +43,7 @@ async def test_a_worker_holds_its_channel_the_lanes_and_nothing_else(
     added = open_queue("late")
     try:
         report = await (await fork(template, 1, (added,))).report()
-        want = [
-            (queue.name, _inode(queue.receive.fileno()), _inode(queue.send.fileno()))
-            for queue in (*queues, added)
-        ]
+        want = [(queue.name, _inode(queue.receive.fileno()), _inode(queue.send.fileno())) for queue in (*queues, added)]
     finally:
         added.close()
     links = {int(fd): link for fd, link in report["descriptors"].items()}
@@ -62,9 +59,7 @@ def _inode(descriptor: int) -> str:
     return os.readlink(f"/proc/self/fd/{descriptor}")
 
 
-async def test_more_lanes_than_one_message_holds_all_arrive(
-    driver: TemplateDriver, start: Start, fork: Fork
-) -> None:
+async def test_more_lanes_than_one_message_holds_all_arrive(driver: TemplateDriver, start: Start, fork: Fork) -> None:
     template = await start(driver.plan())
     many = tuple(open_queue(f"route{number}") for number in range(150))
     try:
@@ -115,9 +110,7 @@ async def test_workers_that_are_asked_for_at_the_same_time_all_come(
     assert len({report["pid"] for report in reports}) == 8
 
 
-async def test_each_worker_has_random_numbers_of_its_own(
-    driver: TemplateDriver, start: Start, fork: Fork
-) -> None:
+async def test_each_worker_has_random_numbers_of_its_own(driver: TemplateDriver, start: Start, fork: Fork) -> None:
     driver.module("numpy/__init__", "")
     driver.module("numpy/random", "told = 0\ndef seed():\n    global told\n    told += 1\n")
     driver.module("acme", "import random, numpy.random\nrandom.seed(1)\ndef send(task): ...\n")
@@ -146,9 +139,7 @@ async def test_children_left_over_by_an_import_do_not_disturb_forks(
     assert (await worker.ended()).text == "exit status 3"
 
 
-async def test_without_preload_each_worker_imports_by_itself(
-    driver: TemplateDriver, start: Start, fork: Fork
-) -> None:
+async def test_without_preload_each_worker_imports_by_itself(driver: TemplateDriver, start: Start, fork: Fork) -> None:
     driver.module("acme", "import os\nPID = os.getpid()\ndef send(task): return PID\n")
     template = await start(driver.plan(preload=False))
     assert template.handlers == (HandlerDescription("r0", "acme:send", "thread"),)

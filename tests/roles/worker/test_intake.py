@@ -78,9 +78,7 @@ class IntakeHarness:
         self.in_buffer: set[InBuffer] = set()
         settings = [HandlerSettings("t", "m:f")]
         loaded = LoadedHandler("t", "m:f", handler, inspect.iscoroutinefunction(handler))
-        attempts = Attempts(
-            StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], log_completed=False
-        )
+        attempts = Attempts(StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], log_completed=False)
         self.executor = Executor(
             loop,
             capacity=slots,
@@ -150,16 +148,12 @@ def queues() -> Iterator[list[TokenQueue]]:
         queue.close()
 
 
-def worker(
-    directory: Path, queues: list[TokenQueue], handler: Callable[[Task], Any], serial: int = 1
-) -> IntakeHarness:
+def worker(directory: Path, queues: list[TokenQueue], handler: Callable[[Task], Any], serial: int = 1) -> IntakeHarness:
     ledger_file.make(directory, GEOMETRY, Identity(serial, 0, 1))
     return IntakeHarness(directory, serial, queues, handler)
 
 
-async def test_what_came_together_starts_one_after_the_other(
-    tmp_path: Path, queues: list[TokenQueue]
-) -> None:
+async def test_what_came_together_starts_one_after_the_other(tmp_path: Path, queues: list[TokenQueue]) -> None:
     seen = []
 
     async def handler(task: Task) -> None:

@@ -21,9 +21,7 @@ from ajhost.roles.worker.routes import Route
 from tests.support.host_parts import frame
 
 GEOMETRY = Geometry(entries=8, chunk=8192, store=4096)
-RECORD = read_task(
-    encode_task(id="1", type="email:new", queue="DEFAULT", payload=b"", created_ns=1, tried_ns=1)
-)
+RECORD = read_task(encode_task(id="1", type="email:new", queue="DEFAULT", payload=b"", created_ns=1, tried_ns=1))
 
 
 HANDLER = LoadedHandler("email", "mail:send", lambda task: None, True)

@@ -30,9 +30,7 @@ def test_a_screen_has_its_size_whatever_there_is_to_show(width: int, height: int
                 lines = screen(view, width, height)
                 assert len(lines) == height
                 tables = [line for line in lines if not re.match(r"(ajhost|supervisor) ", line)]
-                assert all(get_cwidth(line) <= max(width, 47) for line in tables), (
-                    "47: the columns that always stay"
-                )
+                assert all(get_cwidth(line) <= max(width, 47) for line in tables), "47: the columns that always stay"
 
 
 def test_of_64_workers_and_200_routes_each_table_has_its_share_of_24_lines() -> None:

@@ -43,9 +43,7 @@ def test_a_kill_at_any_instruction_leaves_whole_records() -> None:
     ring = AttemptRing(memoryview(memory))
     for number in range(4):
         ring.append(b"%d" % number * 100)
-    seen = {
-        tuple(texts(state)) for state, _ in states(memory, lambda: None, lambda: ring.append(b"new" * 100))
-    }
+    seen = {tuple(texts(state)) for state, _ in states(memory, lambda: None, lambda: ring.append(b"new" * 100))}
     old = [b"%d" % number * 100 for number in range(4)]
     assert seen <= {tuple(old), tuple(old[1:]), (*old[1:], b"new" * 100)}
     assert (*old[1:], b"new" * 100) in seen

@@ -45,9 +45,7 @@ def remaining(
         pytest.param(10.0, -1e9, None, 9.9, id="tried ages ago changes nothing"),
     ],
 )
-def test_what_a_request_has(
-    header: float | None, tried: float | None, timeout: float | None, seconds: float
-) -> None:
+def test_what_a_request_has(header: float | None, tried: float | None, timeout: float | None, seconds: float) -> None:
     assert remaining(header, tried, timeout) == pytest.approx(seconds, abs=1e-6)
 
 
@@ -106,14 +104,10 @@ def observed(*seen: tuple[float, float]) -> float:
         pytest.param([(9.0, 0.0), (8.0, 31.0)], 8.0, id="the freshest of half a minute does"),
         pytest.param([(5.0, 0.0), (0.001, 15.0), (9.0, 31.0)], 0.0, id="a backlog is no skew"),
         pytest.param([(0.2, 0.0), (0.2, 31.0)], 0.0, id="small differences are left alone"),
-        pytest.param(
-            [(9.0, 0.0), (-1e6, 15.0), (9.0, 31.0)], 0.0, id="a forged future only ends the correction"
-        ),
+        pytest.param([(9.0, 0.0), (-1e6, 15.0), (9.0, 31.0)], 0.0, id="a forged future only ends the correction"),
         pytest.param([(9.0, 0.0), (1e6, 15.0), (9.0, 31.0)], 9.0, id="a forged past does nothing"),
         pytest.param([(9000.0, 0.0), (9000.0, 31.0)], 0.0, id="an implausible skew is not believed"),
-        pytest.param(
-            [(9.0, 0.0), (9.0, 31.0), (9.0, 32.0), (0.01, 33.0)], 0.0, id="a clock set right counts at once"
-        ),
+        pytest.param([(9.0, 0.0), (9.0, 31.0), (9.0, 32.0), (0.01, 33.0)], 0.0, id="a clock set right counts at once"),
         pytest.param([(9.0, 0.0), (9.0, 31.0), (0.01, 32.0)], 0.0, id="the first of a new window counts too"),
     ],
 )

@@ -95,9 +95,7 @@ def test_what_is_past_its_deadline_and_unanswered_is_overdue(state: State, deadl
 
 
 @pytest.mark.parametrize(("lent_until", "due"), [(0, 250_000_001), (7, 7)])
-def test_a_refusal_that_has_not_left_is_overdue_early_and_one_that_has_is_not(
-    lent_until: int, due: int
-) -> None:
+def test_a_refusal_that_has_not_left_is_overdue_early_and_one_that_has_is_not(lent_until: int, due: int) -> None:
     owner = ledger_in_memory()
     index = put(owner, State.RECEIVED, lent_until)
     owner.refuse(index, b"R")

@@ -115,9 +115,7 @@ def test_what_is_held_is_let_go_when_entries_are_few(spared: bool) -> None:
     assert mark is not None
     buffer.confirmed(mark, 1.1)
     buffer.sent(b"b", [2], 1.2)
-    assert (buffer.release_oldest(last=True) if spared else buffer.release_held()) == (
-        [1, 2] if spared else [1]
-    )
+    assert (buffer.release_oldest(last=True) if spared else buffer.release_held()) == ([1, 2] if spared else [1])
     assert buffer.held == 0
     assert buffer.due(2.5) == [b"a", b"b"], "the replies themselves are kept"
 

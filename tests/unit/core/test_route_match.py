@@ -42,9 +42,7 @@ NAMES = st.text("ab:", max_size=4)
 
 @given(st.frozensets(NAMES, max_size=8), NAMES, NAMES)
 @settings(max_examples=300)
-def test_an_answer_is_configured_and_the_most_specific(
-    routes: frozenset[str], asked: str, task_type: str
-) -> None:
+def test_an_answer_is_configured_and_the_most_specific(routes: frozenset[str], asked: str, task_type: str) -> None:
     found = Routes(routes).match(asked, task_type)
     serving = [route for route in routes if task_type.startswith(route)]
     if found is None:

@@ -149,16 +149,12 @@ def test_a_clock_that_went_back_costs_no_count() -> None:
         ([9999.0], 0.99, 3600.0),
     ],
 )
-def test_a_quantile_lies_within_its_bucket(
-    observed: list[float], share: float, seconds: float | None
-) -> None:
+def test_a_quantile_lies_within_its_bucket(observed: list[float], share: float, seconds: float | None) -> None:
     memory = fresh(1)
     writer = StatsWriter(memoryview(memory), ("r",))
     for ran in observed:
         writer.completed([(0, 0.0, ran)])
-    assert read(bytes(memory))["r"].running.quantile(share) == (
-        None if seconds is None else pytest.approx(seconds)
-    )
+    assert read(bytes(memory))["r"].running.quantile(share) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_an_empty_histogram_has_no_quantile() -> None:

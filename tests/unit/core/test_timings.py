@@ -191,9 +191,7 @@ def test_no_time_constant_stands_elsewhere() -> None:
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.Assign)
         if not ast.unparse(node.value).startswith("Backoff(")  # how much a pause grows is no time
-        if any(
-            isinstance(part, ast.Constant) and isinstance(part.value, float) for part in ast.walk(node.value)
-        )
+        if any(isinstance(part, ast.Constant) and isinstance(part.value, float) for part in ast.walk(node.value))
     ]
     assert found == [], "core/timings.py is their home"
 

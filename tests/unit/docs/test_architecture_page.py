@@ -20,9 +20,7 @@ def rows(section: str) -> list[list[str]]:
 
 def exists(name: str) -> bool:
     """Whether a module has that path, from the package or from a folder of `roles/supervisor`."""
-    return any(
-        (base / name).exists() for base in (PACKAGE, PACKAGE / "roles", PACKAGE / "roles" / "supervisor")
-    )
+    return any((base / name).exists() for base in (PACKAGE, PACKAGE / "roles", PACKAGE / "roles" / "supervisor"))
 
 
 def test_every_module_that_is_named_is_there() -> None:

@@ -12,8 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[3]
 LOCK = (ROOT / "packaging" / "libraries.lock").read_text()
 PINNED = {
-    canonicalize_name(name): version
-    for name, version in re.findall(r"^([\w.-]+)==(\S+) \\$", LOCK, re.MULTILINE)
+    canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==(\S+) \\$", LOCK, re.MULTILINE)
 }
 
 

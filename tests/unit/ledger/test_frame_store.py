@@ -11,9 +11,7 @@ from ajhost.ledger.frame_store import Allocator
 START, SIZE = 4096, 64 * 16
 
 
-@pytest.mark.parametrize(
-    ("size", "places"), [(1, 16), (64, 16), (65, 8), (128, 8), (SIZE, 1), (SIZE - 63, 1)]
-)
+@pytest.mark.parametrize(("size", "places"), [(1, 16), (64, 16), (65, 8), (128, 8), (SIZE, 1), (SIZE - 63, 1)])
 def test_a_store_holds_as_many_places_as_their_rounded_sizes_fit(size: int, places: int) -> None:
     store = Allocator(START, SIZE)
     got = [store.allocate(size) for _ in range(places)]

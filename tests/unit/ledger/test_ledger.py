@@ -377,9 +377,7 @@ def test_a_kill_between_any_two_instructions_loses_and_doubles_nothing() -> None
         bases.add(memory[Word.BASE * 8 : Word.BASE * 8 + 8])
         run, ended = heirs(memory, consumed, tokens)
         replies = [scan(frame).messages[0][5] for frame in run]
-        assert all(everything[r] == frame for r, frame in zip(replies, run, strict=True)), (
-            "a frame was spoilt"
-        )
+        assert all(everything[r] == frame for r, frame in zip(replies, run, strict=True)), "a frame was spoilt"
         assert len(replies) == len(set(replies)), "a request runs twice"
         assert len(ended) == len(set(ended))
         assert not set(replies) & set(ended), "a request is run and answered for"

@@ -61,9 +61,7 @@ def reused(owner: LedgerWriter, index: int) -> None:
         "reused",
     ],
 )
-def test_a_token_is_worth_what_its_entry_says(
-    become: Callable[[LedgerWriter, int], None], worth: TokenState
-) -> None:
+def test_a_token_is_worth_what_its_entry_says(become: Callable[[LedgerWriter, int], None], worth: TokenState) -> None:
     owner = ledger_in_memory()
     index = owner.receive_copy(FRAME, 0)
     assert index is not None

@@ -93,9 +93,7 @@ def test_another_ledger_goes_on_where_a_chunk_stands(received: bytes, done: int,
         (5, 5, 5, 5 + GEOMETRY.chunk, GEOMETRY.chunk),
     ],
 )
-def test_an_heir_goes_on_where_the_owner_stopped(
-    base: int, done: int, recv: int, taken: int, unparsed: int
-) -> None:
+def test_an_heir_goes_on_where_the_owner_stopped(base: int, done: int, recv: int, taken: int, unparsed: int) -> None:
     owner = ledger()
     owner.words[Word.BASE], owner.words[Word.PARSED_POS], owner.words[Word.RECEIVED_POS] = base, done, recv
     buffer = ReceiveBuffer(owner)
@@ -183,9 +181,7 @@ def test_a_kill_while_a_connection_is_new_leaves_positions_of_one_connection_or_
             again.resume(0)
         except LedgerError:
             continue
-        assert again.unconsumed() in (b"c", b""), (
-            "what the earlier connection had left over, never a whole frame"
-        )
+        assert again.unconsumed() in (b"c", b""), "what the earlier connection had left over, never a whole frame"
 
 
 class Short(Ledger):

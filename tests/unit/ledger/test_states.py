@@ -116,9 +116,7 @@ def test_states_that_are_never_stored_are_read_from_nothing_that_is() -> None:
 
 
 def test_every_word_of_the_header_is_a_row_that_says_who_writes_it_and_what_it_means() -> None:
-    plain = [
-        name for name, value in vars(Word).items() if name.isupper() and not isinstance(value, HeaderWord)
-    ]
+    plain = [name for name, value in vars(Word).items() if name.isupper() and not isinstance(value, HeaderWord)]
     assert plain == [], "HeaderWord(number, writer, meaning) in ledger/layout.py"
     assert [name for name, word in HEADER.items() if not word.meaning.endswith(".")] == []
 

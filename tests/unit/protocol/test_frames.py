@@ -19,9 +19,7 @@ HMSG = b"HMSG a.c 22 _INBOX.y 14 17\r\nNATS/1.0\r\n\r\n\r\nend\r\n"
 HMSG_NO_REPLY = b"HMSG a.c 22 12 12\r\nNATS/1.0\r\n\r\n\r\n"
 TRICKY = b"MSG t 1 r 20\r\nMSG x 1 9\r\n\r\nPING\r\n.\r\n"
 CONTROLS = (b"PING\r\n", b'INFO {"a":1}\r\n', b"-ERR 'Slow Consumer'\r\n", b"+OK\r\n")
-STREAM = b"".join(
-    (CONTROLS[1], MSG, CONTROLS[0], HMSG, NO_REPLY, TRICKY, CONTROLS[2], HMSG_NO_REPLY, CONTROLS[3], MSG)
-)
+STREAM = b"".join((CONTROLS[1], MSG, CONTROLS[0], HMSG, NO_REPLY, TRICKY, CONTROLS[2], HMSG_NO_REPLY, CONTROLS[3], MSG))
 
 
 def fed(pieces: list[bytes]) -> tuple[list[Seen], bytes]:

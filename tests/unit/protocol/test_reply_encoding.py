@@ -63,9 +63,7 @@ NASTY = st.one_of(
     st.text(max_size=60),
     st.text(st.characters(categories=("Cc", "Cs", "Zs", "Zl", "Zp")), max_size=20),
     st.text(st.sampled_from("\r\n: \tAJ-Error:é\U0001f600"), max_size=40),
-    st.integers(900, 1200).flatmap(
-        lambda size: st.sampled_from("aé€\U0001f600\ud800\n").map(lambda c: c * size)
-    ),
+    st.integers(900, 1200).flatmap(lambda size: st.sampled_from("aé€\U0001f600\ud800\n").map(lambda c: c * size)),
     st.just("AJ-Terminate: x\r\n\r\n"),
 )
 OUTCOMES = st.one_of(

@@ -59,29 +59,17 @@ def test_what_call_sends_is_what_the_router_sends() -> None:
         pytest.param(block(b"AJ-Handler-Deadline: 1970-01-01T00:00:01Z"), 10**9, id="no content type"),
         pytest.param(block(b"AJ-Handler-Deadline:1970-01-01T00:00:01Z"), 10**9, id="no blank"),
         pytest.param(block(b"AJ-Handler-Deadline: \t 1970-01-01T00:00:01Z "), 10**9, id="many blanks"),
-        pytest.param(
-            block(b"AJ-Handler-Deadline: 1970-01-01T00:00:01.5+00:00"), 1_500_000_000, id="a fraction"
-        ),
+        pytest.param(block(b"AJ-Handler-Deadline: 1970-01-01T00:00:01.5+00:00"), 1_500_000_000, id="a fraction"),
         pytest.param(
             block(b"AJ-Handler-Deadline: 1970-01-01T00:00:01Z", b"AJ-Handler-Deadline: 1970-01-01T00:00:02Z"),
             10**9,
             id="the first of two counts",
         ),
-        pytest.param(
-            block(b"aj-handler-deadline: 1970-01-01T00:00:01Z"), None, id="names are case-sensitive"
-        ),
-        pytest.param(
-            block(b"X-AJ-Handler-Deadline: 1970-01-01T00:00:01Z"), None, id="the end of another name"
-        ),
-        pytest.param(
-            block(b"AJ-Content-Type: Application/X-AsyncJobs-Task+JSON; v=1"), None, id="a parameter"
-        ),
-        pytest.param(
-            block(b"X: " + b"y" * 5000, b"AJ-Handler-Deadline: 1970-01-01T00:00:01Z"), 10**9, id="long"
-        ),
-        pytest.param(
-            b"NATS/1.0\r\nAJ-Handler-Deadline: 1970-01-01T00:00:01Z", 10**9, id="cut off at its end"
-        ),
+        pytest.param(block(b"aj-handler-deadline: 1970-01-01T00:00:01Z"), None, id="names are case-sensitive"),
+        pytest.param(block(b"X-AJ-Handler-Deadline: 1970-01-01T00:00:01Z"), None, id="the end of another name"),
+        pytest.param(block(b"AJ-Content-Type: Application/X-AsyncJobs-Task+JSON; v=1"), None, id="a parameter"),
+        pytest.param(block(b"X: " + b"y" * 5000, b"AJ-Handler-Deadline: 1970-01-01T00:00:01Z"), 10**9, id="long"),
+        pytest.param(b"NATS/1.0\r\nAJ-Handler-Deadline: 1970-01-01T00:00:01Z", 10**9, id="cut off at its end"),
     ],
 )
 def test_the_deadline_of_a_header_block(header: bytes, deadline: int | None) -> None:
@@ -114,9 +102,7 @@ HEADERS = st.one_of(
 )
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
     max_leaves=5,
 )
 FIELDS = ["id", "type", "queue", "payload", "tries", "max_tries", "created", "deadline", "tried", "signature"]

@@ -25,9 +25,7 @@ from ajhost.protocol.service_api import (
 
 SERVICE = Service("ajhost", "abc", "0.1.0", "Python handlers", "2026-01-01T00:00:00Z", (("host", "web-1"),))
 NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
-SEMVER = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z.-]+)?\Z"
-)
+SEMVER = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?(\+[0-9A-Za-z.-]+)?\Z")
 
 
 def body(verb: Verb, *endpoints: ServiceEndpoint) -> dict[str, Any]:

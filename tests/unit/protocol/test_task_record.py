@@ -73,9 +73,7 @@ def test_what_a_task_does_not_say_has_go_s_zero_value(fields: dict[str, object])
 
 
 def test_fields_that_nobody_knows_are_ignored() -> None:
-    record = read_task(
-        encoded(**SPARSE, colour="red", state=7, last_err=[], result=3, load_dependencies="no")
-    )
+    record = read_task(encoded(**SPARSE, colour="red", state=7, last_err=[], result=3, load_dependencies="no"))
     assert record.id == "a"
 
 
@@ -152,9 +150,7 @@ def test_a_malformed_time_that_only_some_read_is_found_when_read() -> None:
     st.from_regex(r"[a-zA-Z0-9_:-]+", fullmatch=True),
 )
 @settings(max_examples=300)
-def test_a_task_that_is_written_is_read_as_it_was(
-    payload: bytes, tries: int, moment: int, task_type: str
-) -> None:
+def test_a_task_that_is_written_is_read_as_it_was(payload: bytes, tries: int, moment: int, task_type: str) -> None:
     record = read_task(
         encode_task(
             id="a",

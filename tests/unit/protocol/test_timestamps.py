@@ -91,8 +91,7 @@ def test_every_moment_survives_being_written_and_read(nanoseconds: int) -> None:
 @settings(max_examples=300)
 def test_a_moment_in_whole_seconds_is_the_one_before(nanoseconds: int) -> None:
     assert (
-        timestamps.parse(timestamps.render_seconds(nanoseconds))
-        == nanoseconds // timestamps.SECOND * timestamps.SECOND
+        timestamps.parse(timestamps.render_seconds(nanoseconds)) == nanoseconds // timestamps.SECOND * timestamps.SECOND
     )
 
 

@@ -180,9 +180,7 @@ def test_records_of_a_reason_are_limited_and_the_others_counted(log: pytest.LogC
     finally:
         counting.attempts.close()
     (kept,) = [record for record in log.records if "handler error" in record.getMessage()]
-    assert (
-        kept.getMessage() == "handler error: 17 more in 0 s, the last: route 'email:': handler error: raised"
-    )
+    assert kept.getMessage() == "handler error: 17 more in 0 s, the last: route 'email:': handler error: raised"
     assert labels_of(kept) == {"aj_reason": "handler error", "aj_count": "17"}
     log_exception(ValueError("no"), "handler error: raised", LABELS)
     assert len(log.records) == 3, "nobody limits it any more"

@@ -362,9 +362,7 @@ def test_the_place_of_an_error_is_that_in_the_payload(kind: Any, payload: str, t
     assert str(raised.value).startswith(f"invalid payload: {text}")
 
 
-@pytest.mark.parametrize(
-    "payload", [{"to": "a", "k" * 5000: 1}, {"to": "a", "score": 4}, {"to": {"k" * 9000: 1}}]
-)
+@pytest.mark.parametrize("payload", [{"to": "a", "k" * 5000: 1}, {"to": "a", "score": 4}, {"to": {"k" * 9000: 1}}])
 def test_no_more_than_some_characters_of_a_payload_are_in_an_error(payload: dict[str, object]) -> None:
     with pytest.raises(InvalidPayload) as raised:
         called(asked_for(Named), json.dumps(payload))
@@ -372,9 +370,7 @@ def test_no_more_than_some_characters_of_a_payload_are_in_an_error(payload: dict
 
 
 @pytest.mark.parametrize(("score", "error"), [(1, KeyError), (2, TerminateTask)])
-def test_what_a_validator_raises_by_mistake_is_an_error_of_the_handlers(
-    score: int, error: type[Exception]
-) -> None:
+def test_what_a_validator_raises_by_mistake_is_an_error_of_the_handlers(score: int, error: type[Exception]) -> None:
     with pytest.raises(error, match="one|two"):
         called(asked_for(Named), json.dumps({"to": "a", "score": score}))
 

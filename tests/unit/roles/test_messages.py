@@ -82,9 +82,7 @@ EXAMPLES: dict[str, list[Message]] = {
     ],
     "FROM_TEMPLATE": [
         HandlersLoaded((), (), Trust("the authorities of /p: /ca (3)", "ab")),
-        HandlersLoaded(
-            (HandlerDescription("r", "m:f", "async"),), (ImportEffect("thread", "x", "a thread"),)
-        ),
+        HandlersLoaded((HandlerDescription("r", "m:f", "async"),), (ImportEffect("thread", "x", "a thread"),)),
         LoadProblems(("one\ntwo", "three")),
         WorkerForked(serial=1, pid=2),
         ForkRefused(serial=1, problem="cannot fork"),

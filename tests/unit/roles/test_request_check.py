@@ -38,9 +38,7 @@ def handlers(*routes: str, timeout: float | None = None) -> list[HandlerSettings
     return [HandlerSettings(route, "m:f", timeout=timeout) for route in routes]
 
 
-def judge(
-    *routes: str, timeout: float | None = None, signature: SignatureSettings = UNSIGNED
-) -> RequestChecker:
+def judge(*routes: str, timeout: float | None = None, signature: SignatureSettings = UNSIGNED) -> RequestChecker:
     return RequestChecker(handlers(*routes, timeout=timeout), DEFAULT, signature)
 
 
@@ -66,10 +64,7 @@ def task(kind: str, tried_ns: int | None = None) -> bytes:
 
 
 def header(seconds: float) -> bytes:
-    return (
-        b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n"
-        % render_seconds(time.time_ns() + int(seconds * 1e9)).encode()
-    )
+    return b"NATS/1.0\r\nAJ-Handler-Deadline: %b\r\n\r\n" % render_seconds(time.time_ns() + int(seconds * 1e9)).encode()
 
 
 @pytest.mark.parametrize(
@@ -122,9 +117,7 @@ def test_a_deadline_is_the_soonest_of_header_and_timeout(
     ahead: float | None, timeout: float | None, expected: float
 ) -> None:
     before = time.monotonic()
-    checked = check(
-        judge("a", timeout=timeout), SUBJECT + b"a", b"" if ahead is None else header(ahead), task("a")
-    )
+    checked = check(judge("a", timeout=timeout), SUBJECT + b"a", b"" if ahead is None else header(ahead), task("a"))
     assert not isinstance(checked, Failed)
     # the header's fraction of a second is cut off
     assert before + expected - 1.1 <= checked[2] <= time.monotonic() + expected
@@ -134,9 +127,7 @@ def test_a_request_that_is_late_is_refused() -> None:
     checked = check(judge("a"), SUBJECT + b"a", header(-3), task("a"))
     assert isinstance(checked, Failed)
     # the header's fraction of a second is cut off
-    found = re.fullmatch(
-        r"deadline exceeded: it had passed (\S+) s before the request was read", checked.text
-    )
+    found = re.fullmatch(r"deadline exceeded: it had passed (\S+) s before the request was read", checked.text)
     assert found is not None, checked
     assert 3 <= float(found[1]) < 60
 
@@ -158,9 +149,7 @@ def test_only_a_task_with_a_signature_of_ours_is_served_where_keys_are_configure
 
 def signed(key: SigningKey, **fields: object) -> bytes:
     body: dict[str, object] = {"id": "i", "type": "a", "queue": "Q", "payload": "cA==", "tries": 1, **fields}
-    return orjson.dumps(
-        body | {"signature": key.sign(message(read_task(orjson.dumps(body)))).signature.hex()}
-    )
+    return orjson.dumps(body | {"signature": key.sign(message(read_task(orjson.dumps(body)))).signature.hex()})
 
 
 def test_a_signed_task_that_is_past_its_deadline_is_refused() -> None:

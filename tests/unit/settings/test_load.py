@@ -226,9 +226,7 @@ def test_all_problems_of_all_files_are_told_at_once(directory: Path) -> None:
 
 def test_a_problem_is_one_line_with_file_key_found_and_allowed(directory: Path) -> None:
     problem = problem_of(directory, HANDLER + "[workers]\ncount = 0")
-    expected = (
-        f'{directory}/ajhost.toml: workers.count: found 0, allowed: "auto" or a whole number, 1 to 1024'
-    )
+    expected = f'{directory}/ajhost.toml: workers.count: found 0, allowed: "auto" or a whole number, 1 to 1024'
     assert str(problem) == expected
 
 
@@ -264,9 +262,7 @@ def test_a_route_without_quotes_is_explained(directory: Path) -> None:
         ("[handlers.x]\ntarget = 'a:b'\ntime_out = 1", 'handlers."x".time_out', 'handlers."x".timeout'),
     ],
 )
-def test_an_unknown_key_is_told_with_the_one_that_was_meant(
-    directory: Path, text: str, key: str, meant: str
-) -> None:
+def test_an_unknown_key_is_told_with_the_one_that_was_meant(directory: Path, text: str, key: str, meant: str) -> None:
     problem = problem_of(directory, HANDLER + text)
     assert (problem.key, problem.found) == (key, "an unknown key")
     assert problem.allowed.endswith(f"; did you mean {meant}?")

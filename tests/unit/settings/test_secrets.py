@@ -20,9 +20,7 @@ DAEMON = str(Path(__file__).parents[3] / "daemon")
     [("creds", CREDS), ("nkey", SEED + "\n"), ("token_file", "t\n"), ("password_file", "p")],
 )
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
-def test_a_secret_file_that_others_can_open_is_refused(
-    directory: Path, key: str, content: str, mode: int
-) -> None:
+def test_a_secret_file_that_others_can_open_is_refused(directory: Path, key: str, content: str, mode: int) -> None:
     text = f'{HANDLER}[nats]\n{key} = "secret"\n' + ('user = "u"\n' if key == "password_file" else "")
     write(directory / "secret", content)
     load_text(directory, text)
@@ -59,9 +57,7 @@ def test_settings_with_a_secret_in_them_are_for_their_owner_and_group_alone(
 
 
 @pytest.mark.parametrize("key", ["creds", "nkey", "token_file"])
-def test_a_secret_file_that_holds_something_else_is_refused_without_showing_it(
-    directory: Path, key: str
-) -> None:
+def test_a_secret_file_that_holds_something_else_is_refused_without_showing_it(directory: Path, key: str) -> None:
     for content in ("", "hunter2\nhunter2\n", "\n\n"):
         write(directory / "secret", content)
         problem = problem_of(directory, f'{HANDLER}[nats]\n{key} = "secret"')
@@ -95,9 +91,7 @@ def test_a_credential_of_a_loaded_directory_goes_by_the_name_of_its_file(directo
 
 
 def test_a_missing_credential_names_every_place(directory: Path) -> None:
-    problem = problem_of(
-        directory, f'{HANDLER}[nats]\ncreds = "x.creds"', {"CREDENTIALS_DIRECTORY": "/no/credentials"}
-    )
+    problem = problem_of(directory, f'{HANDLER}[nats]\ncreds = "x.creds"', {"CREDENTIALS_DIRECTORY": "/no/credentials"})
     assert f"in /no/credentials or {directory}" in problem.found
 
 

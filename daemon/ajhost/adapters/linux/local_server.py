@@ -13,9 +13,7 @@ Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 """Reads one client's question, and writes the answer. It may raise OSError for a client that is gone."""
 
 
-async def listen(
-    path: Path, mode: int, most: int, talk: Conversation, refusal: bytes = b""
-) -> asyncio.Server:
+async def listen(path: Path, mode: int, most: int, talk: Conversation, refusal: bytes = b"") -> asyncio.Server:
     """Listens on `path` with the permissions `mode`. Sends `refusal` to a client beyond `most` at once, and closes.
 
     Disconnects a client that does not read the whole answer within `LOCAL_CLIENT_LIMIT`: its descriptor and the rest of

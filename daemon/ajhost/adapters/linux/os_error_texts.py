@@ -52,9 +52,7 @@ def _limit(number: int) -> int | None:
 
 def _file_size() -> str:
     limit = _limit(resource.RLIMIT_FSIZE)
-    return (
-        "" if limit is None else f"a file may have {limit} bytes, less than a ledger: ulimit -f, LimitFSIZE="
-    )
+    return "" if limit is None else f"a file may have {limit} bytes, less than a ledger: ulimit -f, LimitFSIZE="
 
 
 def _open_files() -> str:

@@ -18,9 +18,7 @@ class ThreadCalls:
     """The calls that are due. `flush_after(work)` must call `work`, which makes them; it may then send what they have
     queued."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, flush_after: Callable[[Callable[[], None]], None]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, flush_after: Callable[[Callable[[], None]], None]) -> None:
         self._loop = loop
         self._flush_after = flush_after
         self._due: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()

@@ -30,9 +30,7 @@ class JsonLines:
         self._constant = dict(constant)
         self._output = own_stderr()
 
-    def write(
-        self, values: Mapping[str, Any], labels: Mapping[str, str], moment: float | None = None
-    ) -> None:
+    def write(self, values: Mapping[str, Any], labels: Mapping[str, str], moment: float | None = None) -> None:
         """Writes one object. Raises nothing: if stderr is gone, the object is lost."""
         now = time.time() if moment is None else moment
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))

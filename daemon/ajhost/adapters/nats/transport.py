@@ -36,9 +36,7 @@ _FENCED_EPOCH = int(Word.FENCED_EPOCH)
 class LedgerTransport:
     """One NATS connection after another, through one ledger."""
 
-    def __init__(
-        self, ledger: LedgerWriter, restart_window: RestartWindow, sink: Sink, driver: Driver
-    ) -> None:
+    def __init__(self, ledger: LedgerWriter, restart_window: RestartWindow, sink: Sink, driver: Driver) -> None:
         self.ledger = ledger
         self._words = ledger.words
         self._buffer = ReceiveBuffer(ledger)
@@ -182,9 +180,7 @@ class LedgerTransport:
             self.out.suspend()
             _log.error("somebody in this process closed the socket of the NATS connection")
             return False
-        _log.error(
-            "somebody in this process closed the socket of the NATS connection: a duplicate replaces it"
-        )
+        _log.error("somebody in this process closed the socket of the NATS connection: a duplicate replaces it")
         self._sock = guard.replace(number)
         self._words[Word.SOCKET] = number
         self.out.replace(self._sock)
@@ -304,9 +300,7 @@ class LedgerTransport:
             if len(requests) < len(messages):  # some had no reply subject and took no entry: parse the rest
                 self._loop.call_soon(self._parse_rest)
                 return
-            self._stop_reading(
-                paused=1
-            )  # the rest waits in the buffer until replies have left, and entries are free
+            self._stop_reading(paused=1)  # the rest waits in the buffer until replies have left, and entries are free
             self.out.release_unconfirmed(True)
         elif needed > buffer.size - READ_SIZE:
             self._oversize(data[end:])

@@ -54,9 +54,7 @@ class Journal:
     def __init__(self, constant: Mapping[str, str], address: str = _DATAGRAMS) -> None:
         self._constant = b"".join(field(name, value) for name, value in constant.items())
         self._address = address
-        self._socket = socket.socket(
-            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        )
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)  # overrides socket.setdefaulttimeout of the application
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         self.dropped = 0
@@ -77,9 +75,7 @@ class Journal:
             return
         dropped, since = self.dropped, time.strftime("%H:%M:%S", time.localtime(self._since))
         text = f"{dropped} log records were lost since {since}: the journal did not take them"
-        note = (
-            field("MESSAGE", text) + field("PRIORITY", str(Priority.WARNING)) + field("AJ_LOST", str(dropped))
-        )
+        note = field("MESSAGE", text) + field("PRIORITY", str(Priority.WARNING)) + field("AJ_LOST", str(dropped))
         if self._offer(note):
             self.dropped = 0
 

@@ -51,9 +51,7 @@ class Notifier:
             os.environ.pop(name, None)
         self._socket: socket.socket | None = None
         if address:
-            self._socket = socket.socket(
-                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-            )
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._waiting: deque[_Message] = deque()
         self._pinged = 0.0
 
@@ -163,9 +161,7 @@ class Notifier:
             message = self._waiting[0]
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", message.descriptors))]
             try:
-                self._socket.sendmsg(
-                    [message.text.encode()], rights if message.descriptors else [], 0, self._address
-                )
+                self._socket.sendmsg([message.text.encode()], rights if message.descriptors else [], 0, self._address)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:

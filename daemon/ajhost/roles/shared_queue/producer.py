@@ -127,9 +127,7 @@ class Producer:
         self._release_started()
         return list(self._enqueued)
 
-    def hold(
-        self, index: int, frame: bytes | None, deadline_ns: int, cached: CachedCheck | None = None
-    ) -> bool:
+    def hold(self, index: int, frame: bytes | None, deadline_ns: int, cached: CachedCheck | None = None) -> bool:
         """Keeps a RECEIVED request without a token. `frame`: the frame, if it must be copied to the store first.
 
         False: the store is full.

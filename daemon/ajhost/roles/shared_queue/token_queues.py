@@ -36,9 +36,7 @@ class TokenQueue:
 
     def renew(self) -> None:
         """Puts a new pair in the place of one that is shut, under the same descriptors."""
-        _log.error(
-            "somebody has shut down the shared queue of this host: it is made anew, and so are workers"
-        )
+        _log.error("somebody has shut down the shared queue of this host: it is made anew, and so are workers")
         new = open_queue(self.name)
         for old, end in ((self.receive, new.receive), (self.send, new.send)):
             os.dup2(end.fileno(), old.fileno(), inheritable=False)

@@ -35,9 +35,7 @@ class _Begun(NamedTuple):
 class OwnAnswers:
     """The records of the supervisor's answers. Routes are the present generation's, found by a task's type."""
 
-    def __init__(
-        self, runtime: Path, routes: Sequence[str], call_soon: Callable[[Callable[[], None]], object]
-    ) -> None:
+    def __init__(self, runtime: Path, routes: Sequence[str], call_soon: Callable[[Callable[[], None]], object]) -> None:
         """`call_soon`: the event loop's."""
         self._file = StatsFile(runtime / DIRECTORY)
         recent = RecentAttempts(runtime)

@@ -28,18 +28,14 @@ _ROUNDS = 3
 class Canceller:
     """The search for the task. `workers`: those that live, by the serial of their ledger; `inquiry` asks them."""
 
-    def __init__(
-        self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry, standby: Standby
-    ) -> None:
+    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry, standby: Standby) -> None:
         self._workers, self._inquiry, self._standby = workers, inquiry, standby
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
         """Carries out a request to the control socket."""
         task, why = str(asked.get("task")), str(asked.get("reason"))
         text = FailureReason.CANCELLED.text(why)
-        if not (
-            found := await self._cancel(task, Terminated(text) if asked.get("terminate") else Failed(text))
-        ):
+        if not (found := await self._cancel(task, Terminated(text) if asked.get("terminate") else Failed(text))):
             return Decision(
                 False, f"no task {task!r} runs or waits on this host; it may have ended, or be another host's"
             )
@@ -63,9 +59,7 @@ class Canceller:
         if found := next((found for found in answers.values() if found), ""):
             return found
         silent = [worker for serial, worker in asked.items() if serial not in answers and not worker.dead]
-        return (
-            "running" if any(_answer_for(worker, task, outcome, self._standby) for worker in silent) else ""
-        )
+        return "running" if any(_answer_for(worker, task, outcome, self._standby) for worker in silent) else ""
 
 
 def _answer_for(worker: WorkerProcess, task: str, outcome: Failed | Terminated, standby: Standby) -> bool:

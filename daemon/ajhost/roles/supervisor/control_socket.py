@@ -59,10 +59,7 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
         if late:
             return Decision(False, "nobody waits for it any more")
         meant = asked.get("settings")
-        if (
-            isinstance(meant, str)
-            and (other := state_file.another_host(runtime, settings, meant)) is not None
-        ):
+        if isinstance(meant, str) and (other := state_file.another_host(runtime, settings, meant)) is not None:
             return Decision(False, other)
         try:
             return await action({**asked, "by": peer})

@@ -37,9 +37,7 @@ class Drainer:
         self.asked = ("", 0.0)
         """Who asked for the drain, and when (seconds since 1970); empty if the host does not drain."""
         if (before := state_file.read(pool.runtime)) is not None and before.draining:
-            _log.warning(
-                "the host is drained, as it was when its supervisor was killed: `ajhost resume` ends it"
-            )
+            _log.warning("the host is drained, as it was when its supervisor was killed: `ajhost resume` ends it")
             self.asked = before.drain_by, before.drain_at
             pool.handle(Drain())
 

@@ -58,10 +58,7 @@ def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
         "/healthz": Endpoint(lambda: Page(200, PLAIN_TEXT, b"ok\n")),
         "/readyz": Endpoint(ready),
         "/events": Endpoint(feed.stream, guarded=True, named=False),
-        **{
-            path: Endpoint(partial(_same, page), guarded=True, named=path == "/")
-            for path, page in files().items()
-        },
+        **{path: Endpoint(partial(_same, page), guarded=True, named=path == "/") for path, page in files().items()},
     }
 
 
@@ -75,7 +72,5 @@ def _told(runtime: Path, supervisor: Supervisor) -> dict[str, object]:
         "at": time.time(),
         "status": supervisor.status(),
         "attempts": recent_attempts(runtime),
-        "events": [
-            {"at": e.at, "kind": e.kind.value, "text": e.text} for e in supervisor.timeline.newest_first()
-        ],
+        "events": [{"at": e.at, "kind": e.kind.value, "text": e.text} for e in supervisor.timeline.newest_first()],
     }

@@ -53,9 +53,7 @@ class LastResort:
                 if not standby.connection.connected:
                     return
                 self.subscriptions += 1
-                self._subscribing = asyncio.create_task(
-                    standby.connection.subscribe(standby.subjects, standby.group)
-                )
+                self._subscribing = asyncio.create_task(standby.connection.subscribe(standby.subjects, standby.group))
             subscribing = self._subscribing
         await asyncio.wait({subscribing}, timeout=patience)
 

@@ -94,9 +94,7 @@ class LivenessMonitor:
         self._connected_since_ns = self._took_over_ns = 0
         self._memory = MemoryLimit(guard)
 
-    def check(
-        self, workers: list[WorkerProcess], settings: WorkerSettings, import_timeout: float, late: float
-    ) -> None:
+    def check(self, workers: list[WorkerProcess], settings: WorkerSettings, import_timeout: float, late: float) -> None:
         """Checks every worker that lives. `late`: how many seconds late this tick is."""
         now = time.monotonic()
         self.calm = True
@@ -188,9 +186,7 @@ class LivenessMonitor:
             left=left,
         )
 
-    def _found_hanging(
-        self, worker: WorkerProcess, watched: _Watched, seen: Observation, now_ns: int
-    ) -> None:
+    def _found_hanging(self, worker: WorkerProcess, watched: _Watched, seen: Observation, now_ns: int) -> None:
         sign = missing(seen)
         if sign is None:
             return  # it hung, and has not subscribed again yet
@@ -207,11 +203,7 @@ class LivenessMonitor:
     def _why(worker: WorkerProcess, sign: LifeSign, seen: Observation) -> str:
         if sign is LifeSign.HEARTBEAT:
             had = max(seen.age - seen.starved - seen.unseen, 0) / 1e9
-            short = (
-                f" of the time that it had, {seen.age / 1e9:.2f} s in all"
-                if seen.starved >= STARVED_NS
-                else ""
-            )
+            short = f" of the time that it had, {seen.age / 1e9:.2f} s in all" if seen.starved >= STARVED_NS else ""
             return f"no beat for {had:.2f} s{short}"
         used, limit = proc.descriptors(worker.pid)
         full = f"; too many open files: {used} of {limit}" if 0 < limit <= used + 1 else ""

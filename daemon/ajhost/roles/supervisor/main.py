@@ -56,9 +56,7 @@ def run(settings: Settings, load: Callable[[], Settings], warning: str | None = 
     return True
 
 
-async def _serve(
-    settings: Settings, load: Callable[[], Settings], notifier: Notifier, files: RuntimeFiles
-) -> None:
+async def _serve(settings: Settings, load: Callable[[], Settings], notifier: Notifier, files: RuntimeFiles) -> None:
     tcp.require()
     supervisor = Supervisor(settings, load, notifier)
     asyncio.get_running_loop().set_exception_handler(supervisor.guard.of_loop)

@@ -24,9 +24,7 @@ class MemoryLimit:
         self._due_at = 0.0
         self._told_generation = 0
 
-    def outgrown(
-        self, living: Sequence[WorkerProcess], limit: int, now: float
-    ) -> Iterator[tuple[WorkerProcess, str]]:
+    def outgrown(self, living: Sequence[WorkerProcess], limit: int, now: float) -> Iterator[tuple[WorkerProcess, str]]:
         """Yields the workers to replace, and why. Call it at every tick. `limit`: in bytes; 0: none."""
         if not limit:
             return

@@ -41,9 +41,7 @@ class NatsAccess:
         for server in servers_of(settings):
             if (await scout(settings, server, "ajhost reload")).welcome and self._lost():
                 self._generation = generation
-                _log.warning(
-                    "NATS at %s lets us in with the changed settings: they are used from now on", server
-                )
+                _log.warning("NATS at %s lets us in with the changed settings: they are used from now on", server)
                 self._hand_on(settings, move=False)
                 break
 

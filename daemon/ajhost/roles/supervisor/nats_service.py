@@ -80,9 +80,7 @@ class ServiceResponder:
     def _endpoint(self, route: str, stats: RouteStats, payload: Sequence[tuple[str, str]]) -> ServiceEndpoint:
         failed = {reason: count for reason, count in stats.failed.items() if count}
         refused = {reason: count for reason, count in stats.refused.items() if count}
-        last = max(
-            failed | refused, key=lambda reason: failed.get(reason, 0) + refused.get(reason, 0), default=""
-        )
+        last = max(failed | refused, key=lambda reason: failed.get(reason, 0) + refused.get(reason, 0), default="")
         return ServiceEndpoint(
             route=route,
             subject=subjects_of(route)[0],

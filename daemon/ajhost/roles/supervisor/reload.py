@@ -178,6 +178,4 @@ def _changed_key(
     known = before or after
     if before == after or known is None:
         return None
-    return next(
-        f.name for f in fields(known) if getattr(before, f.name, None) != getattr(after, f.name, None)
-    )
+    return next(f.name for f in fields(known) if getattr(before, f.name, None) != getattr(after, f.name, None))

@@ -168,9 +168,7 @@ class Running(SupervisorPhase, LivenessEvents):
     def _restore_sizes(self) -> None:
         for ledger in (self._standby.ledger, *self._recovery.retired.ledgers):
             if ledger.restore_size():
-                _log.error(
-                    "somebody has truncated the host's own ledger, or a dead worker's: its size is restored"
-                )
+                _log.error("somebody has truncated the host's own ledger, or a dead worker's: its size is restored")
         for worker in list(self._pool.workers.values()):
             if worker.restore_size():
                 self._pool.recycle(worker, "its ledger file was truncated")

@@ -77,9 +77,7 @@ class Shutdown:
         self.asked.set()
         self.changed.set()
 
-    async def run(
-        self, standby: Standby, last_resort: LastResort, recovery: Recovery, drain_timeout: float
-    ) -> None:
+    async def run(self, standby: Standby, last_resort: LastResort, recovery: Recovery, drain_timeout: float) -> None:
         """Stops the host. Returns when every worker has ended, and every answer has left or is kept in the ledger.
 
         When systemd is about to start the unit again, the supervisor of a host that is not drained stays subscribed to

@@ -78,9 +78,7 @@ class Supervisor(PoolEvents):
         self._fd_store = FdStore(notifier)
         self.guard = FaultGuard(_log)
         """Counts the exceptions of the supervisor's periodic work, which goes on after each."""
-        self._pool = WorkerPool(
-            self._generations, self.serial, self.guard, settings.nats, self._fd_store, self
-        )
+        self._pool = WorkerPool(self._generations, self.serial, self.guard, settings.nats, self._fd_store, self)
         self._phase = SupervisorPhase()
         self._fleet = self._pool.fleet
         self.timeline = Timeline(time.time)
@@ -145,9 +143,7 @@ class Supervisor(PoolEvents):
             self._pool.max_payload = await discover(spec.nats, self._on_waiting)
             service = None
             if spec.nats.service:
-                service = ServiceResponder(
-                    self._runtime, self.serial, lambda: self._fleet.serving() > 0, self._loaded
-                )
+                service = ServiceResponder(self._runtime, self.serial, lambda: self._fleet.serving() > 0, self._loaded)
             standby = Standby(
                 spec,
                 self.serial,
@@ -160,9 +156,7 @@ class Supervisor(PoolEvents):
             raise StartupFailed(os_error_texts.described(error)) from error
         self._pool.supervisor_place, self._pool.access.own = standby.ledger.place, standby.connection
         await standby.connection.connect()
-        running = Running(
-            standby, self._pool, self._fd_store, self._notifier, self._strays, self._drainer, spec
-        )
+        running = Running(standby, self._pool, self._fd_store, self._notifier, self._strays, self._drainer, spec)
         self._phase = running
         self._drainer.enter(running)
         await running.begin()

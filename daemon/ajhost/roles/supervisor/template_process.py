@@ -122,9 +122,7 @@ class TemplateProcess:
         """
         rehearsed = None
         if not spec.python.preload:
-            rehearsed = await cls._start(
-                replace(spec, python=replace(spec.python, preload=True)), timeout, entry
-            )
+            rehearsed = await cls._start(replace(spec, python=replace(spec.python, preload=True)), timeout, entry)
             await rehearsed.end()
         template = await cls._start(spec, timeout, entry)
         try:
@@ -201,9 +199,7 @@ class TemplateProcess:
             async with asyncio.timeout(timeout + TEMPLATE_START_MARGIN):
                 message = await self._loaded
         except TimeoutError:
-            problem = (
-                f"python.interpreter: {spec.python.interpreter} did not import the handlers in {timeout:g} s"
-            )
+            problem = f"python.interpreter: {spec.python.interpreter} did not import the handlers in {timeout:g} s"
             raise TemplateFailed([problem]) from None
         if isinstance(message, LoadProblems):
             raise TemplateFailed(list(message.problems))
@@ -229,9 +225,7 @@ class TemplateProcess:
         else:
             self._callbacks.append(callback)
 
-    async def spawn(
-        self, worker_spec: WorkerSpec, channel_end: socket.socket, queues: Sequence[TokenQueue]
-    ) -> Spawned:
+    async def spawn(self, worker_spec: WorkerSpec, channel_end: socket.socket, queues: Sequence[TokenQueue]) -> Spawned:
         """Orders the template to fork a worker, and returns when it has.
 
         :param channel_end: the worker's end of its channel. The worker gets a duplicate; the caller closes this one.
@@ -360,9 +354,7 @@ class TemplateProcess:
         self._channel.close()
         for forked in self._forks.values():
             if not forked.done():
-                forked.set_exception(
-                    TemplateFailed([f"the template died: {self._reason or 'its channel closed'}"])
-                )
+                forked.set_exception(TemplateFailed([f"the template died: {self._reason or 'its channel closed'}"]))
 
 
 async def rehearse(

@@ -145,9 +145,7 @@ class WorkerPool(WorkerEvents):
             worker, theirs = self._make(spawn)
         except Exception as error:  # whatever the error is, the slot must be filled again
             ledger_file.remove(self._directory, spawn.serial)
-            self._spawn_failed(
-                spawn, os_error_texts.described(error) if isinstance(error, OSError) else repr(error)
-            )
+            self._spawn_failed(spawn, os_error_texts.described(error) if isinstance(error, OSError) else repr(error))
             return
         self.workers[spawn.serial] = worker
         self.background.spawn(self._fork(worker, spawn, theirs))

@@ -77,9 +77,7 @@ class ForkProbe:
         seconds = time.monotonic() - began
         if hangs:
             text = f"an at-fork hook of the import did not end within {limit:g} s in the forked process"
-            return Fork(
-                seconds, "\n".join([f"{text} (os.register_at_fork); its stack:", *_stack(stacks, size)])
-            )
+            return Fork(seconds, "\n".join([f"{text} (os.register_at_fork); its stack:", *_stack(stacks, size)]))
         if how is not None and how.code != _ALIVE:
             text = f"an at-fork hook of the import ended the forked process: {how.text}"
             return Fork(seconds, f"{text} (os.register_at_fork)")

@@ -123,9 +123,7 @@ class ImportWatch:
     def _threads_and_children(self) -> Iterator[ImportEffect]:
         for thread, name in thread_names().items():
             if thread not in self._threads:
-                yield ImportEffect(
-                    THREAD, name, f"the thread {name} runs in no worker: a fork does not copy it"
-                )
+                yield ImportEffect(THREAD, name, f"the thread {name} runs in no worker: a fork does not copy it")
         for child in sorted(children() - self._children):
             name = _command(child)
             yield ImportEffect(CHILD, name, f"the process {name} (pid {child}) is no child of any worker")
@@ -154,9 +152,7 @@ class ImportWatch:
             yield ImportEffect(FORK, "fork", text)
 
 
-def verdict(
-    effects: Sequence[ImportEffect], python: PythonSettings, workers: int
-) -> tuple[list[str], list[str]]:
+def verdict(effects: Sequence[ImportEffect], python: PythonSettings, workers: int) -> tuple[list[str], list[str]]:
     """Divides effects into errors, which refuse the start or reload, and warnings.
 
     Without `preload` each worker imports by itself and shares nothing, but a port can be bound only once.
@@ -247,9 +243,7 @@ def _effect_of(sock: socket.socket) -> ImportEffect | None:
     if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         if own.startswith("unix:") or sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
             return _shared(DESCRIPTOR, own, f"a socket that listens on {own}")
-        text = (
-            f"a socket listens on {own}: the import of the next reload finds the port in use, and is rejected"
-        )
+        text = f"a socket listens on {own}: the import of the next reload finds the port in use, and is rejected"
         return ImportEffect(LISTENER, own, text)
     is_stream = sock.type in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
     try:

@@ -199,9 +199,7 @@ class _Template:
         elif (number := os.WEXITSTATUS(status)) not in (0, _TOLD):
             # at-fork hooks run before any code of this file
             how = f"ended with exit status {number} before it forked the worker"
-            self._refuse(
-                worker_spec, f"the forking process {how}: an at-fork hook does so (os.register_at_fork)"
-            )
+            self._refuse(worker_spec, f"the forking process {how}: an at-fork hook does so (os.register_at_fork)")
 
     def _hand_over(self, worker_spec: WorkerSpec, end: socket.socket) -> NoReturn:
         """Runs the middle process: forks the worker, sends its pidfd or the reason of a failure, and ends."""
@@ -238,9 +236,7 @@ class _Template:
             _reseed()
             handlers = self._load() if self._handlers is None else self._handlers
             for number in _OURS:
-                signal.signal(
-                    number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-                )
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             status = self._run(self._spec, worker_spec, handlers, end, list(self._queues.values()))
         except LoadFailed as failed:
             _say(str(failed))  # the worker's log is not set up yet

@@ -87,11 +87,7 @@ class Deadlines:
         if attempt.answer(outcome) is not RUNNING:
             return
         attempt.grace = now + self._kill_grace
-        if (
-            tell
-            and self._stacks is not None
-            and self._stacks.take(attempt.handler.route, time.monotonic_ns())
-        ):
+        if tell and self._stacks is not None and self._stacks.take(attempt.handler.route, time.monotonic_ns()):
             self._loop.call_soon(self._tell_and_stop, attempt)  # when the answer has left
         else:
             self._stop(attempt)

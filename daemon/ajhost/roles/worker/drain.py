@@ -34,9 +34,7 @@ class Drain:
                 if self._unfinished:
                     _log.warning("%d tasks remain: answering that they were not finished", self._unfinished)
                 self._parts.consumer.end()  # slots that become free now must stay free
-                self._parts.intake.give_up(
-                    FailureReason.DRAINING.text("the host stopped before the task ended")
-                )
+                self._parts.intake.give_up(FailureReason.DRAINING.text("the host stopped before the task ended"))
                 break
             await asyncio.sleep(min(POLL_INTERVAL_LAST, left))
         await self._flush(end)

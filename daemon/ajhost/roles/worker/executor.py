@@ -96,12 +96,8 @@ class Executor:
 
     # -- on the loop ------------------------------------------------------------------------------
 
-    def _run_on_loop(
-        self, attempt: Attempt, function: Callable[[Task], Any], context: contextvars.Context
-    ) -> None:
-        attempt.work = asyncio.Task(
-            self._on_loop(attempt, function), loop=self._loop, name="handler", context=context
-        )
+    def _run_on_loop(self, attempt: Attempt, function: Callable[[Task], Any], context: contextvars.Context) -> None:
+        attempt.work = asyncio.Task(self._on_loop(attempt, function), loop=self._loop, name="handler", context=context)
 
     async def _on_loop(self, attempt: Attempt, function: Callable[[Task], Any]) -> None:
         # asyncio does not enter a task that is cancelled before its first step, so `Deadlines` cancels only RUNNING.

@@ -45,10 +45,6 @@ def _bound(status: int, beat: Callable[[], None]) -> None:
         beat()
         time.sleep(HEARTBEAT_INTERVAL)
     stack = sys._current_frames().get(threading.main_thread().ident or 0)
-    where = (
-        f"{stack.f_code.co_filename}:{stack.f_lineno}, in {stack.f_code.co_name}"
-        if stack is not None
-        else "?"
-    )
+    where = f"{stack.f_code.co_filename}:{stack.f_lineno}, in {stack.f_code.co_name}" if stack is not None else "?"
     _log.error("what atexit runs did not end within %g s: cut at %s", EXIT_LIMIT, where)
     os._exit(status)

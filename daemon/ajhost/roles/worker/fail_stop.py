@@ -25,9 +25,7 @@ STATUS = 70
 def fail(error: BaseException | None, what: str) -> NoReturn:
     """Logs the reason, and ends the process."""
     try:
-        signal.pthread_sigmask(
-            signal.SIG_BLOCK, signal.valid_signals()
-        )  # no signal handler may interrupt this
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # no signal handler may interrupt this
         _log.critical("%s: this worker ends, others take over its tasks", what, exc_info=error)
     finally:
         os._exit(STATUS)

@@ -44,9 +44,7 @@ def came_back(error: BaseException | None = None) -> NoReturn:
             code = error.code
             status = code & 0xFF if isinstance(code, int) else int(code is not None)
         elif error is None:
-            _log.warning(
-                "a child that a handler forked came back from the handler: it is ended; os._exit() ends it"
-            )
+            _log.warning("a child that a handler forked came back from the handler: it is ended; os._exit() ends it")
         else:
             traceback.print_exception(error)
         flush_streams()

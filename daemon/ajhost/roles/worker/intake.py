@@ -86,10 +86,7 @@ class Intake:
                 or (route.permits is not None and not route.permits.take())
             ):
                 self._enqueue(index, data[begin:end], route, reply, checked)
-            elif (
-                not self._start(index, reply, record, route, deadline, now, None)
-                and route.permits is not None
-            ):
+            elif not self._start(index, reply, record, route, deadline, now, None) and route.permits is not None:
                 route.permits.give()
 
     def _enqueue(self, index: int, frame: bytes, route: Route, reply: bytes, checked: CheckedRequest) -> None:
@@ -142,13 +139,9 @@ class Intake:
     def reclaimed(self, claimed: ClaimedRequest) -> bool:
         """Starts a request of this worker's own ledger, whose token it has pulled. Returns False if it was refused."""
         index = claimed.token.entry
-        return self._pull(
-            index, *(self._producer.withdraw(index) or self._read(self._ledger.frame(index))), claimed
-        )
+        return self._pull(index, *(self._producer.withdraw(index) or self._read(self._ledger.frame(index))), claimed)
 
-    def _pull(
-        self, index: int, reply: bytes, checked: CheckedRequest | Failed, claimed: ClaimedRequest
-    ) -> bool:
+    def _pull(self, index: int, reply: bytes, checked: CheckedRequest | Failed, claimed: ClaimedRequest) -> bool:
         self._counts.dequeued += 1
         if isinstance(checked, Failed):
             self._claim_and_refuse(index, reply, checked.text, NOTHING_KNOWN, claimed)
@@ -199,9 +192,7 @@ class Intake:
             request = Request(self._responder, index, reply, record, task, route, deadline, now)
             self._in_buffer.add(request)
         else:
-            request = PulledRequest(
-                claimed, self._responder, index, reply, record, task, route, deadline, now
-            )
+            request = PulledRequest(claimed, self._responder, index, reply, record, task, route, deadline, now)
             if claimed.last or (claimed.own and not handler.is_async):
                 # the last place for a token must become free; and no thread may drop a frame from the store
                 request.count_as_started()

@@ -62,11 +62,7 @@ class LeftRunning:
         """
         loop = asyncio.get_running_loop()
         timers = _timers_of_handlers()
-        while (
-            self._pending()
-            or self._alive()
-            or any(loop.time() <= timer.when() <= end for timer in _left(timers))
-        ):
+        while self._pending() or self._alive() or any(loop.time() <= timer.when() <= end for timer in _left(timers)):
             if loop.time() >= end or hurry.is_set():
                 break
             await asyncio.sleep(POLL_INTERVAL)

@@ -66,9 +66,7 @@ class LifespanRunner:
             raise LifespanFailed(f"python.lifespan: {self._name} took more than {limit:g} s{where}")
         error = asyncio.CancelledError() if task.cancelled() else task.result()
         assert error is not None
-        raise LifespanFailed(
-            f"python.lifespan: {self._name} raised {type(error).__name__}: {error}"
-        ) from error
+        raise LifespanFailed(f"python.lifespan: {self._name} raised {type(error).__name__}: {error}") from error
 
     @contextlib.contextmanager
     def _beating(self, limit: float) -> Iterator[None]:
@@ -109,10 +107,7 @@ class LifespanRunner:
         """Cancels it, and returns the line where it was; empty if that is not known."""
         frames = sys._current_frames()
         for thread in threading.enumerate():
-            if (
-                thread.name.startswith(LIFESPAN_THREAD)
-                and (frame := frames.get(thread.ident or 0)) is not None
-            ):
+            if thread.name.startswith(LIFESPAN_THREAD) and (frame := frames.get(thread.ident or 0)) is not None:
                 self._cut_at = _place(traceback.walk_stack(frame))
         task.cancel()
         await asyncio.wait({task}, timeout=POLL_INTERVAL)

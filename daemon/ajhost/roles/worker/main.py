@@ -37,9 +37,7 @@ def run(
 ) -> NoReturn:
     """Runs a worker to its end. Called in the forked process, with all signals blocked."""
     log, slot = spec.log, worker_spec.slot
-    log_outputs.configure(
-        log.level, "worker", slot, worker_spec.generation, form=log.format, levels=log.levels
-    )
+    log_outputs.configure(log.level, "worker", slot, worker_spec.generation, form=log.format, levels=log.levels)
     stacks = signals.prepare()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     if worker_spec.supervisor_place:

@@ -82,9 +82,7 @@ class Attempt:
         "work",
     )  # fmt: skip
 
-    def __init__(
-        self, route: Route, record: TaskRecord, task: Task, deadline: float, received: float
-    ) -> None:
+    def __init__(self, route: Route, record: TaskRecord, task: Task, deadline: float, received: float) -> None:
         """`task` is what the handler sees of `record`. Times are monotonic seconds."""
         self.route = route
         self.handler = route.handler

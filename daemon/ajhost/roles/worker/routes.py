@@ -18,9 +18,7 @@ class Route:
 
     __slots__ = ("busy", "handler", "index", "limit", "permits", "queue")
 
-    def __init__(
-        self, index: int, handler: LoadedHandler, queue: str, permits: Permits | None = None
-    ) -> None:
+    def __init__(self, index: int, handler: LoadedHandler, queue: str, permits: Permits | None = None) -> None:
         """`permits`: those of the whole host, of which each task has one while it runs."""
         self.index = index
         self.handler = handler
@@ -34,9 +32,7 @@ class Route:
         return self.busy < self.limit
 
 
-def make_routes(
-    spec: GenerationSpec, handlers: Mapping[str, LoadedHandler]
-) -> tuple[list[Route], dict[str, Permits]]:
+def make_routes(spec: GenerationSpec, handlers: Mapping[str, LoadedHandler]) -> tuple[list[Route], dict[str, Permits]]:
     """Returns the routes in the configured order, and permits by the queue in which their requests wait."""
     limits = {h.route: h.host_concurrency for h in spec.handlers if h.host_concurrency is not None}
     file = PermitFile(spec.runtime / _FILE) if limits else None

@@ -68,16 +68,12 @@ def _stacks_on_signal() -> int:
         try:
             fcntl.fcntl(low, fcntl.F_SETFL, os.O_APPEND)
             # a high number, which no other file gets if user code closes it: the kernel gives the lowest free one
-            stacks = fcntl.fcntl(
-                low, fcntl.F_DUPFD_CLOEXEC, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
-            )
+            stacks = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4)
         finally:
             os.close(low)
     except OSError:
         stacks = -1
-    faulthandler.register(
-        signal.SIGUSR2, file=_STDERR if stacks < 0 else stacks, all_threads=True, chain=False
-    )
+    faulthandler.register(signal.SIGUSR2, file=_STDERR if stacks < 0 else stacks, all_threads=True, chain=False)
     return stacks
 
 

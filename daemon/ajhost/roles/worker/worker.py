@@ -47,9 +47,7 @@ class Worker:
         python = parts.spec.python
         if python.lifespan is not None:
             described = api.Worker(worker_spec.slot, worker_spec.generation, os.getpid())
-            self._lifespan = LifespanRunner(
-                python, described, parts.retirement.ask, self.heartbeat.from_thread
-            )
+            self._lifespan = LifespanRunner(python, described, parts.retirement.ask, self.heartbeat.from_thread)
         self._left_running: LeftRunning | None = None
         """Made after the lifespan's entry, so that what the application leaves running there does not count."""
 

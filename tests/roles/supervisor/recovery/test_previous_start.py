@@ -116,9 +116,7 @@ class EarlierStart:
 
         return act
 
-    async def _relieve(
-        self, sock: socket.socket | None, watch: Callable[[Callable[[], object]], None]
-    ) -> None:
+    async def _relieve(self, sock: socket.socket | None, watch: Callable[[Callable[[], object]], None]) -> None:
         standby, queue = self._standby(OLD_STANDBY)
         recovery = recovery_of(self.directory, standby)
         ledger = MappedLedger(self.directory, OLD_WORKER)
@@ -139,9 +137,7 @@ class EarlierStart:
         """A standby of an earlier start, without a connection, and its shared queue, which ends with its process."""
         queue = open_queue(DEFAULT)
         spec = dataclasses.replace(self.parts.plan, runtime=self.runtime)
-        ledger_room.HELD_BY_STANDBY = (
-            16  # in a process of its own: each instruction that it executes is looked at
-        )
+        ledger_room.HELD_BY_STANDBY = 16  # in a process of its own: each instruction that it executes is looked at
         return Standby(spec, serial, [queue], 1 << 12, lambda epoch, sock: None), queue
 
     def successor(self, number: int = 1) -> Act:
@@ -204,10 +200,7 @@ async def test_a_previous_start_is_settled_by_one_at_a_time_however_long_a_conne
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inherited = socket.create_connection(listening.getsockname())
         slow, _ = listening.accept()
-    assert (
-        recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())])
-        == []
-    )
+    assert recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
     assert recovery.previous_start.due()
     first = asyncio.create_task(recovery.recover_previous_start())
     await until(lambda: b"R.started" in parts.answers)
@@ -278,9 +271,7 @@ async def test_a_supervisor_killed_anywhere_while_it_relieves_a_worker_loses_and
             worker = old.hang()
             changes += Killed(old.relief(peer.theirs if connected else None), kill_at).changes
             recovery = old.recovery()
-            assert (
-                recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
-            )
+            assert recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
             await recovery.recover_previous_start()
             ends.add(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
             await recovery.recover_previous_start()  # and what it had not run by then

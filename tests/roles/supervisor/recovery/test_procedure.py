@@ -52,9 +52,7 @@ class ScriptedWorker:
         self._gate, self._open = os.pipe()
         self.pid = 0
 
-    def begin(
-        self, *steps: str, address: tuple[str, int] | None = None, sock: socket.socket | None = None
-    ) -> None:
+    def begin(self, *steps: str, address: tuple[str, int] | None = None, sock: socket.socket | None = None) -> None:
         """Forks it. It waits before each step."""
         parent = os.getpid()
         self.pid = os.fork()
@@ -87,9 +85,7 @@ class ScriptedWorker:
                         self._subscribe(sock)
                     case "read half":
                         assert sock is not None
-                        self.chunk.commit(
-                            sock.recv_into(self.chunk.free_space(0)[: len(frame(b"R.B.0")) * 3 // 2])
-                        )
+                        self.chunk.commit(sock.recv_into(self.chunk.free_space(0)[: len(frame(b"R.B.0")) * 3 // 2]))
                     case "read all":
                         assert sock is not None
                         self._read_all(sock)

@@ -13,9 +13,7 @@ import uvloop
 from tests.roles.worker.executor.harness import ExecutorHarness
 
 
-@pytest.hookimpl(
-    optionalhook=True
-)  # of pytest-asyncio; one that has no such hook runs all on the standard loop
+@pytest.hookimpl(optionalhook=True)  # of pytest-asyncio; one that has no such hook runs all on the standard loop
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 

@@ -35,9 +35,7 @@ async def test_a_plain_function_begins_in_its_thread(host: ExecutorHarness) -> N
 
 
 @pytest.mark.parametrize("kind", ["loop", "thread"])
-async def test_what_is_somebody_elses_by_then_is_neither_run_nor_finished(
-    host: ExecutorHarness, kind: str
-) -> None:
+async def test_what_is_somebody_elses_by_then_is_neither_run_nor_finished(host: ExecutorHarness, kind: str) -> None:
     ran = []
 
     async def handler(task: Task) -> None:
@@ -59,9 +57,7 @@ async def test_what_is_answered_before_it_began_never_begins(host: ExecutorHarne
     assert host.begun == []
 
 
-async def test_a_thread_that_comes_too_late_does_not_begin(
-    host: ExecutorHarness, gate: threading.Event
-) -> None:
+async def test_a_thread_that_comes_too_late_does_not_begin(host: ExecutorHarness, gate: threading.Event) -> None:
     def hold(task: Task) -> None:
         gate.wait()
 

@@ -115,9 +115,7 @@ async def test_a_handler_that_tidies_up_within_the_grace_is_not_stuck(host: Exec
     assert host.of(index) == ["finish", "freed"]
 
 
-async def test_a_result_after_the_deadline_is_dropped(
-    host: ExecutorHarness, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_result_after_the_deadline_is_dropped(host: ExecutorHarness, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "ajhost.worker")
 
     async def handler(task: Task) -> str:

@@ -74,9 +74,7 @@ def test_it_is_answered_once_two_looks_have_found_it_or_would_have(
     assert answers.replies == ([b"r"] if looks else []), "said once"
 
 
-def test_an_owner_that_beats_again_in_between_is_found_anew(
-    overdue: OverdueAnswers, answers: Answers
-) -> None:
+def test_an_owner_that_beats_again_in_between_is_found_anew(overdue: OverdueAnswers, answers: Answers) -> None:
     ledger = owner(beat_ago=150, overdue_for=10)
     overdue.check(ledger, NOW, 0)
     ledger.words[Word.HEARTBEAT] = NOW

@@ -200,9 +200,7 @@ def test_whatever_is_raised_fails_with_its_class_and_text(error: BaseException, 
         (TerminateTask(), "TerminateTask"),
         (StrIsOdd(), "odd"),
         (
-            ExceptionGroup(
-                "of a TaskGroup", [*(ValueError(str(n)) for n in range(5)), TerminateTask("in it")]
-            ),
+            ExceptionGroup("of a TaskGroup", [*(ValueError(str(n)) for n in range(5)), TerminateTask("in it")]),
             "in it",
         ),
         (BaseExceptionGroup("two", [ExceptionGroup("one", [TerminateTask("deep")])]), "deep"),
@@ -237,9 +235,7 @@ def test_groups_that_hold_each_other_many_times_are_told_in_a_bounded_text() -> 
 
 _ANYTHING: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.builds(object),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.frozensets(st.integers())
-    ),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.frozensets(st.integers()),
 )
 
 

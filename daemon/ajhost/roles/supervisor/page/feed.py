@@ -34,9 +34,7 @@ _HEADERS = (
 def files() -> dict[str, Page]:
     """Returns the page's files by path. All are the package's own: the page loads nothing from other servers."""
     here = Path(__file__).parent
-    found = {
-        f"/{name}": Page(200, kind, (here / name).read_bytes(), _HEADERS) for name, kind in _KINDS.items()
-    }
+    found = {f"/{name}": Page(200, kind, (here / name).read_bytes(), _HEADERS) for name, kind in _KINDS.items()}
     found["/"] = found.pop("/index.html")
     return found
 

@@ -26,9 +26,7 @@ from ajhost.roles.supervisor.standby import Standby
 class Takeover:
     """The steps, each on one process's remains. Counts the requests that it answers and requeues."""
 
-    def __init__(
-        self, standby: Standby, ledgers: LedgerCache, poison_tasks: PoisonTasks, counters: Counters
-    ) -> None:
+    def __init__(self, standby: Standby, ledgers: LedgerCache, poison_tasks: PoisonTasks, counters: Counters) -> None:
         self._standby, self._ledgers = standby, ledgers
         self._poison_tasks, self._counters = poison_tasks, counters
 
@@ -124,8 +122,6 @@ class Takeover:
         ledger = remains.ledger
         for entry in sent:
             if not read and not ledger.is_revoked(entry.index, entry.seq):
-                outcome = Failed.because(
-                    FailureReason.WORKER_DIED, "and with it the server that had its reply"
-                )
+                outcome = Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply")
                 self._standby.answer_for(ledger, entry, outcome)
             ledger.revoke(entry.index, entry.seq)

@@ -91,9 +91,7 @@ class Orphan:
         except OSError as error:
             if error.errno in (errno.EPERM, errno.ENOSYS) and not self._refused:
                 self._refused = True
-                _log.warning(
-                    "pid %d: the kernel gives us no duplicate of its connection: %s", self.pid, error.strerror
-                )
+                _log.warning("pid %d: the kernel gives us no duplicate of its connection: %s", self.pid, error.strerror)
             return
         if (words[Word.EPOCH], words[Word.SOCKET]) == (key.epoch, number):
             self._connections.add_duplicate(key, socket.socket(fileno=duplicate))

@@ -91,9 +91,7 @@ class Recovery:
         # a dead supervisor's ledger has answers for requests that its workers' ledgers have too: one is enough
         answered: set[bytes] = set()
         for one in batch:
-            await self._insist(
-                "answering for a process", one, lambda one: takeover.answer_started(one, answered)
-            )
+            await self._insist("answering for a process", one, lambda one: takeover.answer_started(one, answered))
         # the newest ledger first: its copies are known, then, when the ledger with the originals is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
@@ -103,9 +101,7 @@ class Recovery:
                 self._copies.add(one.ledger)
         # last: of the requests that these tokens name, only those in a living process's ledger are left to requeue
         for one in batch:
-            await self._insist(
-                "moving what a process had dequeued", one, lambda one: takeover.requeue_tokens(one)
-            )
+            await self._insist("moving what a process had dequeued", one, lambda one: takeover.requeue_tokens(one))
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
     async def _insist(self, job: str, one: Remains, step: Callable[[Remains], None]) -> None:
@@ -136,9 +132,7 @@ class Recovery:
         """
         one.reading_begun = True
         if not one.stopped and (count := one.answered + one.requeued):
-            _log.warning(
-                "%d requests of %s: %d had started, %d are moved", count, one, one.answered, one.requeued
-            )
+            _log.warning("%d requests of %s: %d had started, %d are moved", count, one, one.answered, one.requeued)
         ledger = one.ledger
         with self._guard("reading a process's connection to its end"):
             if one.stopped and (one.sock is None or ledger.words[Word.TLS]):
