@@ -43,9 +43,9 @@ def test_the_api_reference_is_made_of_the_docstrings(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     handlers, testing = ((tmp_path / name).read_text() for name in ("ajhost.html", "ajhost/testing.html"))
-    for text in ("remaining", "TerminateTask", "InvalidPayload", "Seconds until this attempt must end"):
+    for text in ("remaining", "TerminateTask", "InvalidPayload", "the seconds until this attempt must end"):
         assert text in handlers
-    for text in ("make_task", "run_sync", "What the router would store of an attempt"):
+    for text in ("make_task", "run_sync", "The outcome of an attempt, as the router would store it"):
         assert text in testing
     pages = {path: path.read_text() for path in tmp_path.rglob("*.html")}
     assert {path.name for path in pages} == {
