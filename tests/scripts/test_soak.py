@@ -16,6 +16,9 @@ Spans = list[tuple[float, float]]
     [
         ([(AT, AT + 3)], [], AT + 2, True),
         ([(AT, AT + 3)], [], AT - 1, False),
+        # it was there when the answer left, and stood still before it had passed it on
+        ([(AT, AT + 3)], [], AT + ANSWER_MARGIN - 0.05, True),
+        ([(AT, AT + 3)], [], AT + ANSWER_MARGIN - 0.15, False),
         ([(AT, 0.0)], [], AT + 60, True),  # it lasts
         # in the gap between two lock-outs nobody has had time to come back
         ([(AT, AT + 3), (AT + 3.1, AT + 9)], [], AT + 3.05 + ANSWER_MARGIN, True),

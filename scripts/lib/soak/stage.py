@@ -39,6 +39,10 @@ BACK_AFTER_REFUSAL = BACKOFF[Reason.AUTHORIZATION].most + LOGIN_SPREAD
 """As `_BACK`, after a server that was there and refused, or was silent: these are tried more seldom."""
 
 
+_PASSED_ON = 0.1
+"""Seconds that a server at full load may take for an answer: what it has not read when a fault begins is lost."""
+
+
 @dataclass(slots=True)
 class Window:
     """A time during which something beyond the host's promise was the case; `end` is 0 while it lasts."""
@@ -73,7 +77,7 @@ def away_at(deadline: float, servers: Iterable[Window], daemons: Iterable[Window
         else:
             chains.append((start, end, of_server))
     moment = deadline - ANSWER_MARGIN
-    return any(has_server and start <= moment <= end for start, end, has_server in chains)
+    return any(has_server and start - _PASSED_ON <= moment <= end for start, end, has_server in chains)
 
 
 @dataclass(slots=True)
