@@ -48,7 +48,8 @@ class Takeover:
                 self._standby.answer_for(ledger, entry, self._poison_tasks.outcome(entry, remains.how))
                 remains.answered += 1
                 self._counters.answered += 1
-            ledger.revoke(entry.index, entry.seq)
+            else:
+                ledger.revoke(entry.index, entry.seq)
 
     def _claim_origin(self, entry: Entry) -> bool:
         """Claims a request in the ledger that it was dequeued from. False when another process has it.
@@ -121,7 +122,8 @@ class Takeover:
         """Settles the replies that the process had sent: answers for those that the server may not have `read`."""
         ledger = remains.ledger
         for entry in sent:
-            if not read and not ledger.is_revoked(entry.index, entry.seq):
+            if read:
+                ledger.revoke(entry.index, entry.seq)
+            elif not ledger.is_revoked(entry.index, entry.seq):
                 outcome = Failed.because(FailureReason.WORKER_DIED, "and with it the server that had its reply")
                 self._standby.answer_for(ledger, entry, outcome)
-            ledger.revoke(entry.index, entry.seq)
