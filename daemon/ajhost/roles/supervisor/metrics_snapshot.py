@@ -28,13 +28,10 @@ def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostSt
     for names in generations.values():
         known.update(dict.fromkeys(names, 0))
     counted = read_all(pool.runtime / DIRECTORY)
-    running: Counter[str | None] = Counter()
-    waiting: Counter[str | None] = Counter()
-    for ledger in (*living, *phase.ledgers, *phase.retired):
-        held = held_in(ledger, generations.get(ledger.generation, ()))
-        waiting += held.waiting
-        if ledger in living:
-            running += held.running
+    ledgers = (*living, *phase.ledgers, *phase.retired)
+    held = [held_in(ledger, generations.get(ledger.generation, ())) for ledger in ledgers]
+    running = sum((found.running for found in held[: len(living)]), Counter[str | None]())
+    waiting = sum((found.waiting for found in held), Counter[str | None]())
     routes = {name: counted.get(name if name is None else clip(name), RouteStats()) for name in known}
     now_running, now_waiting = {**known, **running}, {**known, **waiting}
     return HostStats(
