@@ -157,7 +157,7 @@ class Executor:
             if attempt.phase is not ANSWERED:
                 attempt.logged = True
                 attempt.returned()
-                self._post(self._answer, attempt, outcome)
+                self._post(self._answer_for_thread, attempt, outcome)
                 _log_error(attempt, outcome, error)
                 self._post(self._landed, attempt, None)
                 return
@@ -239,7 +239,12 @@ class Executor:
             _log.debug("route %r: task %s ended after its answer", attempt.handler.route, attempt.task.id)
         else:
             attempt.answer(outcome)
-            attempt.grace = attempt.deadline  # for a thread that still logs its exception
+
+    def _answer_for_thread(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Answers for a thread that still logs its exception, for which it has time until the deadline."""
+        if attempt.phase is not ANSWERED:
+            attempt.grace = attempt.deadline
+        self._answer(attempt, outcome)
 
     def _free(self, attempt: Attempt) -> None:
         self._attempts.discard(attempt)
