@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -10,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from tests.support.program import run
 
 SOURCE = Path(__file__).parents[1] / "load" / "ajload.c"
 CACHE = Path(__file__).parents[2] / ".cache"
@@ -48,20 +49,8 @@ async def ajload(url: str, *arguments: str, timeout: float = 120.0) -> dict[str,
 
     Raises AjloadFailed when it was used wrongly or found no server.
     """
-    process = await asyncio.create_subprocess_exec(
-        build(),
-        *("-s", url, *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        stdout, stderr = await asyncio.wait_for(process.communicate(), timeout)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode not in (0, 1):
-        raise AjloadFailed(f"ajload {' '.join(arguments)}: {process.returncode}: {stderr.decode()}")
-    figures: dict[str, Any] = json.loads(stdout)
+    result = await run(build(), "-s", url, *arguments, timeout=timeout)
+    if result.status not in (0, 1):
+        raise AjloadFailed(f"ajload {' '.join(arguments)}: {result.status}: {result.stderr}")
+    figures: dict[str, Any] = json.loads(result.stdout)
     return figures

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.host import Section, settings_text
-from tests.support.program import CommandResult
+from tests.support.program import CommandResult, run
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "scripts" / "systemd-lab"
@@ -102,22 +102,8 @@ class Lab:
     async def run(self, *command: str, user: str | None = None, timeout: float = 60.0) -> CommandResult:
         """Runs a command inside, as root unless `user` says otherwise."""
         # as `systemd-lab exec` does it, but for 4 ms instead of 50: the tests run hundreds of commands
-        process = await asyncio.create_subprocess_exec(
-            *("nsenter", "--target", self._leader, "--all", "--wdns=/", "env", "-i", *_ENVIRONMENT),
-            *(() if user is None else self._as(user)),
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            stdout, stderr = await asyncio.wait_for(process.communicate(), timeout)
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert process.returncode is not None
-        return CommandResult(process.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+        inside = ("nsenter", "--target", self._leader, "--all", "--wdns=/", "env", "-i", *_ENVIRONMENT)
+        return await run(*inside, *(() if user is None else self._as(user)), *command, timeout=timeout)
 
     def _as(self, user: str) -> tuple[str, ...]:
         """What turns root into a user of the machine."""
