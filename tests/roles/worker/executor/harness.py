@@ -44,10 +44,17 @@ class Noted(Attempt):
     __slots__ = ("host", "index")
 
     def __init__(
-        self, host: ExecutorHarness, index: int, route: Route, record: TaskRecord, payload: bytes, ends: float
+        self,
+        host: ExecutorHarness,
+        index: int,
+        route: Route,
+        record: TaskRecord,
+        payload: bytes,
+        received: float,
+        ends: float,
     ) -> None:
         self.host, self.index = host, index
-        super().__init__(route, record, Task(record, ends, payload), ends, time.monotonic())
+        super().__init__(route, record, Task(record, ends, payload), ends, received)
 
     def begin(self) -> bool:
         if self.phase is Phase.ANSWERED:
@@ -112,11 +119,11 @@ class ExecutorHarness(ExecutorEvents):
         is_async = inspect.iscoroutinefunction(function)
         handler = LoadedHandler(route, "m:f", function, is_async, timeout)
         record = read_task(b'{"id":"T%d","type":"email:new","queue":"Q","tries":2}' % self._started)
-        ends = time.monotonic() + seconds
+        now = time.monotonic()
         index = self._started
         self._started += 1
         route_ = Route(0, handler, "")
-        self.executor.start(Noted(self, index, route_, record, payload, ends))
+        self.executor.start(Noted(self, index, route_, record, payload, now, now + seconds))
         return index
 
     def of(self, index: int) -> list[str]:
