@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 
-from ajhost.core.connection_report import ConnectionReport
 from ajhost.core.status_report import (
     DISCONNECTED,
     SERVING,
+    ConnectionReport,
     RouteStatus,
     StatusReport,
     SupervisorStatus,

@@ -12,8 +12,7 @@ from ajhost.cli.options import config_option, is_named, json_option
 from ajhost.cli.output import echo, to_json
 from ajhost.cli.running_host import asking, check_meant, runtime_directory
 from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, oldest_first, printed, rate
-from ajhost.core.connection_report import duration
-from ajhost.core.status_report import StatusReport, drain_text
+from ajhost.core.status_report import StatusReport, drain_text, duration
 from ajhost.protocol.safe_text import printable
 
 _EPILOG = """\b

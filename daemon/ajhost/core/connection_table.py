@@ -7,6 +7,7 @@ test compares the two. `core/backoff.py` has the pauses between attempts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from ajhost.core.server_pool import Address, Server
 from ajhost.ledger.connection_status import ConnectionState, Reason
@@ -230,9 +231,9 @@ In LOCKED_OUT a connection exists only after `Barred`; `Leave`, `Lost` and `Refu
 
 
 class IllegalTransition(AssertionError):
-    """An event in a state in which the table has no step for it: a programming error."""
+    """An event or a command in a state in which the table of that life has no step for it: a programming error."""
 
-    def __init__(self, state: ConnectionState, event: type) -> None:
+    def __init__(self, state: Enum, event: type) -> None:
         super().__init__(f"{event.__name__} in the state {state.name}")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ajhost.core.backoff import RespawnBackoff
+from ajhost.core.connection_table import IllegalTransition
 from ajhost.core.timings import HUNG_REPLACED_AFTER
 
 
@@ -164,13 +165,6 @@ nothing: it is late, for instance from a worker that was told to leave meanwhile
 
 _REPLACEABLE = (*IN_PLACE, WorkerState.STARTING)
 """States in which a worker is told to leave once its replacement serves."""
-
-
-class IllegalTransition(AssertionError):
-    """A command in a state in which the table has no step for it."""
-
-    def __init__(self, state: WorkerState, event: type[Event | Command]) -> None:
-        super().__init__(f"{event.__name__} in the state {state.name}")
 
 
 @dataclass(slots=True)

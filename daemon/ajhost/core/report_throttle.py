@@ -1,11 +1,16 @@
-"""Limits repeated reports: the first event is reported at once, later ones after a pause, with their number."""
+"""Limits repeated reports: of log records in each process, of stacks in all processes of a host together.
+
+The first event is reported at once, later ones after a pause, with their number.
+"""
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from zlib import crc32
 
-from ajhost.core.timings import LOG_REPEAT
+from ajhost.core.timings import LOG_REPEAT, STACKS_REPEAT, nanoseconds
 
 News = TypeVar("News")
 
@@ -74,3 +79,27 @@ class Throttle(Generic[News]):
         found = [(s.last, s.silent, now - s.at) for s in self._seen.values() if s.last is not None]
         self._seen.clear()
         return found
+
+
+STACKS_WORDS = 64
+"""The words are a hash table of the routes; two routes in the same word share one minute."""
+_STACKS_REPEAT_NS = nanoseconds(STACKS_REPEAT)
+
+
+class StacksGate:
+    """Limits the stacks that processes of a host log unasked to one report a minute for each route.
+
+    The first `STACKS_WORDS` of `words`, in the supervisor's ledger: when stacks were last logged, in monotonic
+    nanoseconds. Two stores at the same moment mean two reports instead of one.
+    """
+
+    def __init__(self, words: MutableSequence[int] | memoryview) -> None:
+        self._words = words
+
+    def take(self, key: str, now_ns: int) -> bool:
+        """Whether to log stacks now; if so, no process logs them for `key`, a route or a slot, for a minute."""
+        word = crc32(key.encode()) % STACKS_WORDS
+        if 0 <= now_ns - self._words[word] < _STACKS_REPEAT_NS and self._words[word]:
+            return False
+        self._words[word] = now_ns
+        return True

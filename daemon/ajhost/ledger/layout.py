@@ -124,7 +124,7 @@ class Word:
     UNSUBSCRIBED_SINCE = HeaderWord(60, OWNER,
         "Since when the server has not all our subscriptions, in monotonic nanoseconds; 0 while it has them.")
     LOGIN_GATE = HeaderWord(384, ANYBODY, "The first of five words of `core/login_gate.py`.")
-    STACKS_TOLD = HeaderWord(392, ANYBODY, "The first of 64 words of `core/stacks_gate.py`.")
+    STACKS_TOLD = HeaderWord(392, ANYBODY, "The first of 64 words of `core/report_throttle.py`.")
     RECONNECTS_BY = HeaderWord(456, OWNER,
         "Counters, a word for each `Reason`: connections after the first, by what had ended the one before.")
     TOKENS = HeaderWord(64, OWNER,

@@ -11,12 +11,12 @@ from itertools import chain
 from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
-from ajhost.core.connection_report import ConnectionReport
 from ajhost.core.fleet import WorkerState, state_of
 from ajhost.core.host_counters import Held, counts_of, held_in
 from ajhost.core.status_report import (
     DISCONNECTED,
     SERVING,
+    ConnectionReport,
     StatusReport,
     SupervisorStatus,
     TaskStatus,

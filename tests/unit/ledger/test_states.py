@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from ajhost.core import fleet
+from ajhost.core.connection_table import IllegalTransition
 from ajhost.core.fleet import (
     Died,
     Event,
     Fleet,
     HangEnded,
     Hung,
-    IllegalTransition,
     Leave,
     Ready,
     Scale,

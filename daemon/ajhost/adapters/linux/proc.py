@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from ajhost.core.starvation import ThreadTimes
+from ajhost.core.liveness_rules import ThreadTimes
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")

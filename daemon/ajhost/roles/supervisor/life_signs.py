@@ -6,8 +6,7 @@ Times are monotonic nanoseconds, 0 for none.
 from __future__ import annotations
 
 from ajhost.adapters.linux import proc, tcp
-from ajhost.core.liveness_rules import MISSED_NS, STALE_NS, STALLED_NS
-from ajhost.core.starvation import Starvation
+from ajhost.core.liveness_rules import MISSED_NS, STALE_NS, STALLED_NS, Starvation
 from ajhost.core.timings import CHECK_INTERVAL_CALM, HEARTBEAT_MISSED, nanoseconds
 from ajhost.ledger.connection_status import ConnectionState
 from ajhost.ledger.layout import Phase, Word

@@ -22,7 +22,7 @@ from ajhost.core.liveness_rules import (
     missing,
 )
 from ajhost.core.recovery_rules import earliest_deadline
-from ajhost.core.stacks_gate import StacksGate
+from ajhost.core.report_throttle import StacksGate
 from ajhost.core.timings import (
     CHECK_ON_TIME,
     FIRST_HEARTBEAT_LIMIT,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from ajhost.core.connection_report import ConnectionReport
 from ajhost.core.fleet import IN_PLACE, WorkerState
+from ajhost.core.status_report import ConnectionReport
 from ajhost.ledger.connection_status import ConnectionStatus
 from ajhost.roles.supervisor.worker_pool import WorkerPool
 

@@ -12,8 +12,8 @@ from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.interfaces import Received, Sink
 from ajhost.core.clock_offset import ClockOffset
 from ajhost.core.login_gate import LoginGate
+from ajhost.core.report_throttle import StacksGate
 from ajhost.core.server_restart import RestartWindow
-from ajhost.core.stacks_gate import StacksGate
 from ajhost.ledger.layout import Word
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.subjects import host_subjects

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Collection
 
-from ajhost.core.stacks_gate import StacksGate
+from ajhost.core.report_throttle import StacksGate
 from ajhost.core.timings import DEADLINE_SWEEP, TIMER_RESOLUTION
 from ajhost.protocol.outcome import Failed, Outcome
 from ajhost.protocol.reasons import FailureReason

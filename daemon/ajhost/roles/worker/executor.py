@@ -15,7 +15,7 @@ from typing import Any
 from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.logs.log_record import CURRENT_TASK
 from ajhost.api import Task
-from ajhost.core.stacks_gate import StacksGate
+from ajhost.core.report_throttle import StacksGate
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.roles import attempt_records, overload
 from ajhost.roles.middleware import around
