@@ -26,7 +26,7 @@ from selenium.webdriver.chrome.service import Service
 from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, Stream
 from ajhost.adapters.http_access import PageAccess
 from ajhost.cli.top_view import Line, View
-from ajhost.roles.supervisor.page.feed import files
+from ajhost.roles.supervisor.http_endpoints import page_files
 from tests.support.large_status import attempts, large_report
 from tests.support.nats import free_port
 
@@ -101,7 +101,7 @@ def _endpoints(shot: Shot) -> Endpoints:
 
     return {
         "/events": Endpoint(lambda: Stream(_events(shot), 1, ""), named=False),
-        **{path: Endpoint(partial(same, page)) for path, page in files().items()},
+        **{path: Endpoint(partial(same, page)) for path, page in page_files().items()},
     }
 
 

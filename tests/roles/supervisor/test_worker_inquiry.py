@@ -10,7 +10,7 @@ from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.ledger.layout import Geometry, Identity
 from ajhost.roles.messages import CancelOrder, CancelResult, FromWorker, StacksResult, encode
-from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
+from ajhost.roles.supervisor.worker_pool import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 

@@ -17,7 +17,7 @@ from ajhost.protocol.reasons import FailureReason
 from ajhost.roles.messages import CancelOrder, CancelResult
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.standby import Standby
-from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -26,10 +26,10 @@ _ROUNDS = 3
 
 
 class Canceller:
-    """The search for the task. `workers`: those that live, by the serial of their ledger; `inquiry` asks them."""
+    """The search for the task."""
 
-    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry, standby: Standby) -> None:
-        self._workers, self._inquiry, self._standby = workers, inquiry, standby
+    def __init__(self, pool: WorkerPool, standby: Standby) -> None:
+        self._pool, self._standby = pool, standby
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
         """Carries out a request to the control socket."""
@@ -54,8 +54,8 @@ class Canceller:
 
     async def _ask(self, task: str, outcome: Failed | Terminated) -> str:
         order = CancelOrder(task, isinstance(outcome, Terminated), outcome.text)
-        asked = dict(self._workers)
-        answers = await self._inquiry.ask(asked.values(), order, CancelResult, CANCEL_ANSWER_LIMIT)
+        asked = dict(self._pool.workers)
+        answers = await self._pool.inquiry.ask(asked.values(), order, CancelResult, CANCEL_ANSWER_LIMIT)
         if found := next((found for found in answers.values() if found), ""):
             return found
         silent = [worker for serial, worker in asked.items() if serial not in answers and not worker.dead]

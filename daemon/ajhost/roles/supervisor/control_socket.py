@@ -1,4 +1,8 @@
-"""Serves the control socket, to which commands send requests to the host. One JSON line in, one out."""
+"""Serves the sockets of the runtime directory: `control`, to which commands send requests, and `view`.
+
+At `view` members of the host's group, who may not act, read the status. The host's user and root read it from shared
+memory, which no other user may: it holds tasks' payloads.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,8 @@ from ajhost.roles.supervisor import state_file
 
 _MOST = 32
 """Clients at once; further ones get a refusal. A reload's client waits until the reload is decided."""
+_MOST_VIEWERS = 16
+"""Readers of the status at once; further ones are disconnected."""
 _log = logging.getLogger("ajhost.supervisor")
 
 
@@ -41,7 +47,7 @@ Actions = Mapping[str, Action]
 
 
 async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Server:
-    """Listens on `<runtime>/control`, for the owner of the directory and root.
+    """Listens on `<runtime>/control`, for the owner of the directory and root. One JSON line in, one out.
 
     A client may name the settings file that it means; a host that runs on another than `settings` refuses then.
     """
@@ -69,6 +75,15 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
 
     busy = _line(Decision(False, f"{_MOST} others ask at the same time"))
     return await local_server.listen(runtime / runtime_directory.CONTROL, 0o600, _MOST, answer, busy)
+
+
+async def serve_view(runtime: Path, status: Callable[[], bytes]) -> asyncio.Server:
+    """Listens on `<runtime>/view`, for the owner of the directory, its group and root. Sends each one JSON text."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:  # clients send nothing
+        writer.write(status())
+
+    return await local_server.listen(runtime / runtime_directory.VIEW, 0o660, _MOST_VIEWERS, answer)
 
 
 async def _asked(reader: asyncio.StreamReader) -> Mapping[str, object]:

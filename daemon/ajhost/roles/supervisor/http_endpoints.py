@@ -1,25 +1,44 @@
-"""Serves page, metrics, status, health and readiness over HTTP. All is read on request."""
+"""Serves metrics, status, health, readiness, and the page at `/` over HTTP. All is read on request.
+
+The files of the page are in the folder `page`; it draws what the feed of events at `/events` sends.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import time
+from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.http import PLAIN_TEXT, CannotListen, Endpoint, Endpoints, HttpServer, Page
+from ajhost.adapters.http import PLAIN_TEXT, CannotListen, Endpoint, Endpoints, HttpServer, Page, Stream
 from ajhost.adapters.http_access import PageAccess
 from ajhost.adapters.prometheus import CONTENT_TYPE, exposition
+from ajhost.core.timings import PAGE_INTERVAL
 from ajhost.protocol.credential_files import read_word
 from ajhost.roles.recent_attempts import recent_attempts
-from ajhost.roles.supervisor.page.feed import Feed, files
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor
 from ajhost.settings.sections import HttpSettings
 
 _log = logging.getLogger("ajhost.supervisor")
+MOST_VIEWERS = 16
+_KINDS = {
+    "index.html": "text/html; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+}
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+        b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+)
 
 
 async def listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> HttpServer:
@@ -51,14 +70,15 @@ def endpoints(runtime: Path, supervisor: Supervisor) -> Endpoints:
         text = "".join(f"{line}\n" for line in missing) or "ready\n"
         return Page(503 if missing else 200, PLAIN_TEXT, text.encode())
 
-    feed = Feed(lambda: _told(runtime, supervisor))
     return {
         "/metrics": Endpoint(lambda: Page(200, CONTENT_TYPE, exposition(supervisor.stats()))),
         "/status": Endpoint(status, guarded=True),
         "/healthz": Endpoint(lambda: Page(200, PLAIN_TEXT, b"ok\n")),
         "/readyz": Endpoint(ready),
-        "/events": Endpoint(feed.stream, guarded=True, named=False),
-        **{path: Endpoint(partial(_same, page), guarded=True, named=path == "/") for path, page in files().items()},
+        "/events": Endpoint(Feed(runtime, supervisor).stream, guarded=True, named=False),
+        **{
+            path: Endpoint(partial(_same, page), guarded=True, named=path == "/") for path, page in page_files().items()
+        },
     }
 
 
@@ -66,11 +86,47 @@ def _same(page: Page) -> Page:
     return page
 
 
-def _told(runtime: Path, supervisor: Supervisor) -> dict[str, object]:
-    """Returns all that the page shows."""
-    return {
-        "at": time.time(),
-        "status": supervisor.status(),
-        "attempts": recent_attempts(runtime),
-        "events": [{"at": e.at, "kind": e.kind.value, "text": e.text} for e in supervisor.timeline.newest_first()],
-    }
+def page_files() -> dict[str, Page]:
+    """Returns the page's files by path. All are the package's own: the page loads nothing from other servers."""
+    here = Path(__file__).parent / "page"
+    found = {f"/{name}": Page(200, kind, (here / name).read_bytes(), _HEADERS) for name, kind in _KINDS.items()}
+    found["/"] = found.pop("/index.html")
+    return found
+
+
+class Feed:
+    """The feed of server-sent events that the page draws.
+
+    The host's state is read for all viewers together, twice per `PAGE_INTERVAL` at most, and not while there is none.
+    """
+
+    def __init__(self, runtime: Path, supervisor: Supervisor) -> None:
+        self._runtime, self._supervisor = runtime, supervisor
+        self._event, self._read_at = b"", float("-inf")
+
+    def _now(self) -> bytes:
+        now = time.monotonic()
+        if now - self._read_at > PAGE_INTERVAL / 2:
+            shown = {
+                "at": time.time(),
+                "status": self._supervisor.status(),
+                "attempts": recent_attempts(self._runtime),
+                "events": [
+                    {"at": event.at, "kind": event.kind.value, "text": event.text}
+                    for event in self._supervisor.timeline.newest_first()
+                ],
+            }
+            self._event = b"data: " + orjson.dumps(shown, option=orjson.OPT_NON_STR_KEYS) + b"\n\n"
+            self._read_at = now
+        return self._event
+
+    def stream(self) -> Stream:
+        """Returns the stream for one more viewer."""
+        return Stream(self._events(), MOST_VIEWERS, "too many look at this page already")
+
+    async def _events(self) -> AsyncGenerator[bytes]:
+        """Yields an event at once, then one every `PAGE_INTERVAL` seconds."""
+        yield b"retry: 1000\n\n"
+        while True:
+            yield self._now()
+            await asyncio.sleep(PAGE_INTERVAL)

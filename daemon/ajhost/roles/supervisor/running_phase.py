@@ -59,7 +59,7 @@ class Running(SupervisorPhase, LivenessEvents):
             standby.directory, standby, fd_store, self._poison_tasks, pool.counters, pool.guard,
             pool.fleet, self._last_resort, pool.background,
         )  # fmt: skip
-        self._canceller = Canceller(pool.workers, pool.inquiry, standby)
+        self._canceller = Canceller(pool, standby)
         self._liveness = LivenessMonitor(standby, pool.guard, self)
         self._history = StatsHistory(pool.runtime)
         self._status_at = self._tick_at = 0.0

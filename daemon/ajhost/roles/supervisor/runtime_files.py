@@ -19,7 +19,7 @@ from ajhost.adapters.linux import ledger_file, runtime_directory
 from ajhost.adapters.logs.host_failures_log import HostFailuresLog
 from ajhost.core.timings import RUNTIME_FILES_INTERVAL
 from ajhost.ledger.layout import SUPERVISOR_SLOT
-from ajhost.roles.supervisor import control_socket, state_file, view_socket
+from ajhost.roles.supervisor import control_socket, state_file
 from ajhost.roles.supervisor.control_socket import Actions
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class RuntimeFiles:
         """Opens the sockets `control`, for `actions`, and `view`, for the `status`."""
         self._sockets = {
             runtime_directory.CONTROL: lambda: control_socket.serve(self._directory, settings, actions),
-            runtime_directory.VIEW: lambda: view_socket.serve(self._directory, status),
+            runtime_directory.VIEW: lambda: control_socket.serve_view(self._directory, status),
         }
         for name in self._sockets:
             await self._open(name)

@@ -18,7 +18,7 @@ from ajhost.ledger.view import Entry
 from ajhost.roles.messages import StacksOrder, StacksResult
 from ajhost.roles.supervisor.control_socket import Decision, no_worker
 from ajhost.roles.supervisor.template_process import TemplateProcess
-from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
+from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 
 _OURS = f'  File "{PACKAGE}'
@@ -26,19 +26,19 @@ _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 
 
 class StacksInspector:
-    """The search for stacks. `workers`: those that live, by the serial of their ledger; `inquiry` asks them."""
+    """The search for stacks."""
 
-    def __init__(self, workers: Mapping[int, WorkerProcess], inquiry: WorkerInquiry) -> None:
-        self._workers, self._inquiry = workers, inquiry
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
         """Carries out a request to the control socket: returns the stacks of one task, of one slot, or of all."""
         task, slot = str(asked.get("task") or ""), asked.get("slot")
         parts = [] if task or slot is not None else await self._templates()
-        chosen = [w for w in self._workers.values() if w.pid and (slot is None or w.slot == slot)]
+        chosen = [w for w in self._pool.workers.values() if w.pid and (slot is None or w.slot == slot)]
         if not chosen and not parts:
             return no_worker(slot)
-        answers = await self._inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
+        answers = await self._pool.inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
         silent = {w.serial: _running(w, task) for w in chosen if w.serial not in answers and w.pidfd >= 0}
         stacks = await self._from_c([w for w in chosen if silent.get(w.serial)])
         for worker in sorted(chosen, key=lambda w: (w.slot, w.serial)):

@@ -218,7 +218,7 @@ class Supervisor(PoolEvents):
         return {
             "reload": lambda _: self.reload(),
             "cancel": lambda asked: self._phase.cancel(asked),
-            "stacks": StacksInspector(self._pool.workers, self._pool.inquiry).obey,
+            "stacks": StacksInspector(self._pool).obey,
             "recycle": self._in_service(lambda asked: obey_recycle(self._pool, asked)),
             "drain": self._in_service(self._drainer.obey_drain),
             "resume": self._in_service(self._drainer.obey_resume),

@@ -1,4 +1,4 @@
-"""The pool of workers: executes the fleet's commands, and handles templates, forks and messages of workers."""
+"""The pool of workers: executes the fleet's commands, handles templates, forks and messages, asks about tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from ajhost.adapters.fault_guard import Background, FaultGuard
@@ -34,12 +34,14 @@ from ajhost.core.host_counters import Counters
 from ajhost.ledger.layout import Identity, Word
 from ajhost.roles import ledger_room
 from ajhost.roles.messages import (
+    CancelOrder,
     CancelResult,
     FromWorker,
     GroupLeft,
     LeaveOrder,
     MembershipOrder,
     RecycleRequest,
+    StacksOrder,
     StacksResult,
     StartFailed,
     WorkerReady,
@@ -49,7 +51,6 @@ from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.nats_access import NatsAccess
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
-from ajhost.roles.supervisor.worker_inquiry import WorkerInquiry
 from ajhost.roles.supervisor.worker_process import WorkerEvents, WorkerProcess
 from ajhost.settings.sections import NatsSettings
 
@@ -70,6 +71,40 @@ class PoolEvents(Protocol):
 
     def changed(self) -> None:
         """Called after each event that the fleet has handled, also each tick."""
+
+
+class WorkerInquiry:
+    """Asks workers about tasks, one question at a time. A worker that does not answer in time hangs: the caller then
+    reads its ledger. An answer that comes too late does not count for the next question."""
+
+    def __init__(self) -> None:
+        self._answers: dict[tuple[int, type, str], asyncio.Future[str]] = {}
+        self._lock = asyncio.Lock()
+
+    async def ask(
+        self,
+        workers: Collection[WorkerProcess],
+        order: CancelOrder | StacksOrder,
+        result: type[CancelResult | StacksResult],
+        limit: float,
+    ) -> dict[int, str]:
+        """Returns the answers that arrive within `limit` seconds, by the worker's serial."""
+        async with self._lock:
+            loop = asyncio.get_running_loop()
+            self._answers = {(w.serial, result, order.task): loop.create_future() for w in workers}
+            for worker in workers:
+                worker.send(order)
+            if workers:
+                await asyncio.wait(self._answers.values(), timeout=limit)
+            answers = {serial: text.result() for (serial, _, _), text in self._answers.items() if text.done()}
+            self._answers = {}
+            return answers
+
+    def heard(self, worker: WorkerProcess, result: CancelResult | StacksResult) -> None:
+        """Takes a worker's answer."""
+        text = self._answers.get((worker.serial, type(result), result.task))
+        if text is not None and not text.done():
+            text.set_result(result.text)
 
 
 class WorkerPool(WorkerEvents):

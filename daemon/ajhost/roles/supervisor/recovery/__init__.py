@@ -22,7 +22,7 @@ or all dead processes of earlier starts, in this order; `answer_and_requeue.Take
    supervisor ends its side when another process is subscribed (`last_resort.LastResort`). A stopped worker does not
    wait long for the server: the rest of its connection gets a ledger of its own, recovered like a dead worker's.
 6. Settle what had been sent (`Takeover.confirm_sent`): nothing to do if the server has read it, else it is answered.
-7. Mark the connection as drained. A stopped worker is resumed. `retired_ledgers.RetiredLedgers` keeps a dead process's
+7. Mark the connection as drained. A stopped worker is resumed. `remains.RetiredLedgers` keeps a dead process's
    ledger until its last answer has left, and answers at the deadlines of what waits in it.
 
 A request is copied into the supervisor's own ledger (`standby.Standby`) before the original is revoked, and its token

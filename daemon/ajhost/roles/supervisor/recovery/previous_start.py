@@ -14,7 +14,9 @@ from ajhost.adapters.linux import ledger_file, processes
 from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.core.recovery_rules import Fact
 from ajhost.core.timings import STOP_LIMIT
-from ajhost.ledger.layout import LedgerError
+from ajhost.ledger.layout import LedgerError, State
+from ajhost.ledger.view import Ledger
+from ajhost.protocol.frames import reply_of
 from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, stored_key
 from ajhost.roles.supervisor.overdue_answers import TICK_NS, OverdueAnswers
 from ajhost.roles.supervisor.recovery.orphan import Orphan
@@ -154,3 +156,33 @@ class PreviousStart:
 def new_serial() -> int:
     """Returns the first serial of this start, higher than all of earlier starts: it begins with the time."""
     return time.time_ns() // 1_000_000 << _STARTS
+
+
+def order(ledger: Ledger) -> tuple[int, int]:
+    """Sort key: by slot, older ledgers first. Supervisors' ledgers, into which requests are copied, come last."""
+    return ledger.slot, ledger.serial
+
+
+class Copies:
+    """The newest ledger (`order`) in which each request of earlier starts waits, by its reply subject.
+
+    A supervisor that was killed between copying a request and revoking the original leaves both; the copy counts.
+    """
+
+    def __init__(self) -> None:
+        self._newest: dict[bytes, tuple[int, int]] = {}
+
+    def add(self, ledger: Ledger) -> None:
+        """Adds the reply subjects of a ledger's requests that wait there, also of those that are revoked or claimed."""
+        place = order(ledger)
+        waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
+        for reply in {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}:
+            self._newest[reply] = max(place, self._newest.get(reply, place))
+
+    def in_later_ledgers(self, ledger: Ledger) -> frozenset[bytes]:
+        """Returns the reply subjects that a newer ledger than this one has."""
+        here = order(ledger)
+        return frozenset(reply for reply, place in self._newest.items() if place > here)
+
+    def clear(self) -> None:
+        self._newest.clear()

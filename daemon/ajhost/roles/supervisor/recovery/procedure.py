@@ -31,9 +31,8 @@ from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.recovery.answer_and_requeue import Takeover
 from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End
 from ajhost.roles.supervisor.recovery.orphan import Orphan
-from ajhost.roles.supervisor.recovery.previous_start import PreviousStart
-from ajhost.roles.supervisor.recovery.remains import Copies, Remains, order
-from ajhost.roles.supervisor.recovery.retired_ledgers import RetiredLedgers
+from ajhost.roles.supervisor.recovery.previous_start import Copies, PreviousStart, order
+from ajhost.roles.supervisor.recovery.remains import Remains, RetiredLedgers
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
 

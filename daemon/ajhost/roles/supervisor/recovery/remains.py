@@ -1,16 +1,27 @@
-"""What a process that cannot answer leaves to recovery: its ledger, its connection, and the facts about it."""
+"""What a process that cannot answer leaves to recovery: its ledger, its connection, and the facts about it.
+
+`RetiredLedgers` keeps the ledgers of dead processes until their last request is settled and its answer has left.
+"""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ajhost.adapters.fault_guard import FaultGuard
+from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.linux.ledger_file import MappedLedger
-from ajhost.core.recovery_rules import USUALLY, Fact
+from ajhost.core.recovery_rules import USUALLY, Fact, overdue
+from ajhost.core.timings import FAR_FUTURE_NS
 from ajhost.ledger.layout import SUPERVISOR_SLOT, State, Word
-from ajhost.ledger.view import Ledger
-from ajhost.protocol.frames import reply_of
+from ajhost.protocol.outcome import Failed
+from ajhost.protocol.reasons import FailureReason
+from ajhost.roles.supervisor.standby import Standby
+
+_NOT_STARTED = FailureReason.DEADLINE_EXCEEDED.text("no worker became free in time")
+_NOT_CONFIRMED = FailureReason.WORKER_DIED.text("and its server does not say whether it has the reply")
 
 
 @dataclass(slots=True, eq=False)
@@ -45,31 +56,50 @@ class Remains:
         return Fact.OWNER_STOPPED in self.facts
 
 
-def order(ledger: Ledger) -> tuple[int, int]:
-    """Sort key: by slot, older ledgers first. Supervisors' ledgers, into which requests are copied, come last."""
-    return ledger.slot, ledger.serial
+class RetiredLedgers:
+    """The ledgers of dead processes that are not removed yet, by serial."""
 
+    def __init__(self, directory: Path, standby: Standby, guard: FaultGuard) -> None:
+        self._directory, self._standby, self._guard = directory, standby, guard
+        self._remains: dict[int, Remains] = {}
 
-class Copies:
-    """The newest ledger (`order`) in which each request of earlier starts waits, by its reply subject.
+    def add(self, remains: Remains) -> None:
+        """Takes a dead process's ledger. Call it when its recovery begins, since that may wait long for a server."""
+        self._remains[remains.ledger.serial] = remains
 
-    A supervisor that was killed between copying a request and revoking the original leaves both; the copy counts.
-    """
+    def __contains__(self, remains: Remains) -> bool:
+        return self._remains.get(remains.ledger.serial) is remains
 
-    def __init__(self) -> None:
-        self._newest: dict[bytes, tuple[int, int]] = {}
+    def tick(self, now_ns: int) -> None:
+        """Answers what is past its deadline, and removes ledgers that are settled."""
+        for one in list(self._remains.values()):
+            with self._guard("settling a dead process's ledger"):
+                self._settle(one, now_ns)
 
-    def add(self, ledger: Ledger) -> None:
-        """Adds the reply subjects of a ledger's requests that wait there, also of those that are revoked or claimed."""
-        place = order(ledger)
-        waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
-        for reply in {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}:
-            self._newest[reply] = max(place, self._newest.get(reply, place))
+    def _settle(self, one: Remains, now_ns: int) -> None:
+        ledger = one.ledger
+        for entry in overdue(ledger, now_ns):
+            text = _NOT_CONFIRMED if entry.state is State.SENT else _NOT_STARTED
+            self._standby.answer_for(ledger, entry, Failed(text), stands_still=True)
+        if not one.settled or self._standby.transport.out.unsent:
+            return  # the file is removed only when the kernel has the answers for its requests
+        for index in ledger.settled_entries():
+            ledger.free_entry(index)
+        if not ledger.in_use():
+            ledger_file.remove(self._directory, ledger.serial)
+            ledger.close()
+            del self._remains[ledger.serial]
 
-    def in_later_ledgers(self, ledger: Ledger) -> frozenset[bytes]:
-        """Returns the reply subjects that a newer ledger than this one has."""
-        here = order(ledger)
-        return frozenset(reply for reply, place in self._newest.items() if place > here)
+    def reject_waiting(self, text: str) -> None:
+        """Answers with `text` all that is not settled: the host stops."""
+        for one in self._remains.values():
+            for entry in overdue(one.ledger, FAR_FUTURE_NS):
+                self._standby.answer_for(one.ledger, entry, Failed(text), stands_still=True)
 
-    def clear(self) -> None:
-        self._newest.clear()
+    @property
+    def ledgers(self) -> list[MappedLedger]:
+        return [one.ledger for one in self._remains.values()]
+
+    @property
+    def empty(self) -> bool:
+        return not self._remains
