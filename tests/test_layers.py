@@ -47,7 +47,7 @@ FENCE = ("ajhost.ledger.view", "threading")
 """A lock for which nobody ever waits: what Python has of a memory barrier."""
 
 ONLY_IN: dict[str, set[str]] = {
-    "nats": {"ajhost.adapters.nats.dev_client", "ajhost.adapters.nats.log_in"},
+    "nats": {"ajhost.adapters.nats.dev_client", "ajhost.adapters.nats.connect_and_log_in"},
     "prometheus_client": {"ajhost.adapters.prometheus"},
     "prompt_toolkit": {"ajhost.cli.top", "ajhost.cli.top_view"},
     "pydantic": {

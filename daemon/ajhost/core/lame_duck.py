@@ -1,6 +1,6 @@
 """Lame duck mode: the server is about to stop. A process leaves it once another server has accepted its log-in.
 
-A second connection tries the other servers one by one meanwhile (`adapters/nats/connect_attempts.py`, `scout`).
+A second connection tries the other servers one by one meanwhile (`adapters/nats/connect_and_log_in.py`, `scout`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Encodes replies: a result, or a header with an error, whose text is made to fit.
+"""Encodes replies: a result unless it is too large, or a header with an error, whose text is made to fit.
 
 The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header reader of nats.go behind it.
 """
@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 
 from ajhost.protocol.outcome import Completed, Outcome, Terminated
-from ajhost.protocol.result_size import STORED_OVERHEAD, as_told
 from ajhost.protocol.safe_text import MISLEADING
 
+_STORED_OVERHEAD = 256
+"""Bytes that the router adds to a task's JSON to store it: field names, a time, `: terminate task` after an error."""
 TEXT_LIMIT = 1024
 """Bytes of UTF-8 that an error text may have."""
 _LEAST_TEXT = 64
@@ -24,8 +25,8 @@ _NO_TEXT = "no reason given"
 def encode_result(reply: bytes, body: bytes, max_payload: int, task_size: int = 0) -> bytes:
     """Returns the whole `PUB` command with a result; empty if it exceeds a limit: see `encode_reply`."""
     size = len(body)
-    # `stored_size`, inlined: this runs for each reply, and a call costs
-    if task_size + (size + 2) // 3 * 4 + STORED_OVERHEAD > max_payload:
+    # not by a call of `as_told`, which would cost: this runs for each reply
+    if task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD > max_payload:
         return b""
     return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
 
@@ -45,10 +46,29 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
         assert isinstance(outcome, Terminated)
     name = b"AJ-Terminate" if isinstance(outcome, Terminated) else b"AJ-Error"
     # In the stored task's JSON one character of the text can become six.
-    room = (max_payload - task_size - STORED_OVERHEAD) // 6
+    room = (max_payload - task_size - _STORED_OVERHEAD) // 6
     text = sanitise(outcome.text, min(TEXT_LIMIT, max(room, _LEAST_TEXT))).encode()
     header = b"NATS/1.0\r\n%b: %b\r\n\r\n" % (name, text)
     return b"HPUB %b %d %d\r\n%b\r\n" % (reply, len(header), len(header), header)
+
+
+def as_told(outcome: Completed, max_payload: int, task_size: int) -> Completed | Terminated:
+    """Returns the result, or the error to send in its place: see `encode_reply`."""
+    size = len(outcome.body)
+    stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD  # with its task's JSON, and in base64
+    if stored <= max_payload:
+        return outcome
+    if size > max_payload:
+        return Terminated(too_large(size, max_payload))
+    return Terminated(
+        f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
+        f"the server takes {max_payload}"
+    )
+
+
+def too_large(size: int, max_payload: int) -> str:
+    """Says that a result of `size` bytes is more than the server takes."""
+    return f"result too large: {size} bytes, the server takes {max_payload}"
 
 
 def error_of(headers: Mapping[str, str]) -> tuple[str, str] | None:

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 import orjson
 
-from ajhost.core.trusted_authorities import Trust
+from ajhost.adapters.nats.tls import Trust
 from ajhost.protocol.dataclass_json import annotations_of, from_object
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from ajhost.adapters.http_access import PageAccess
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
+from ajhost.adapters.nats import refused_replies
 from ajhost.adapters.nats.interfaces import error_text
 from ajhost.api import InvalidPayload
 from ajhost.core import attempt_ring, recovery_rules, route_stats, server_errors
@@ -39,7 +40,6 @@ from ajhost.protocol import (
     server_url,
     service_api,
     signature,
-    smaller_max_payload,
     task_record,
     timestamps,
     unwrap,
@@ -352,7 +352,7 @@ def readers(directory: Path) -> list[Reader]:
         Reader("subjects of services", _text(service_api.verb_of), (), (b"$SRV.STATS.ajhost.1f",)),
         Reader(
             "publications",
-            lambda data: smaller_max_payload.fit(data, 1 << 10),
+            lambda data: refused_replies.fit(data, 1 << 10),
             (),
             (b"PUB _INBOX.a 2\r\nhi\r\nHPUB _INBOX.b 12 12\r\nNATS/1.0\r\n\r\n\r\n",),
         ),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ajhost.adapters.nats.connect_attempts import scout
+from ajhost.adapters.nats.connect_and_log_in import scout
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.settings.sections import NatsSettings
 

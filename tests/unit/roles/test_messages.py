@@ -10,7 +10,7 @@ from typing import get_args
 import orjson
 import pytest
 
-from ajhost.core.trusted_authorities import Trust
+from ajhost.adapters.nats.tls import Trust
 from ajhost.roles import messages
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ajhost.adapters.nats.connect_attempts import ConnectAttempts
+from ajhost.adapters.nats.connect_and_log_in import ConnectAttempts, private_ledger
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver, Sink
-from ajhost.adapters.nats.private_ledger import private_ledger
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
 from ajhost.core.server_errors import violation_of
@@ -83,7 +82,7 @@ class _Trial(Driver):
         self.not_seen: list[str] = []
         self.expiring: list[str] = []
         self._transport = LedgerTransport(ledger, RestartWindow(ledger), self._services, self)
-        self._attempts = ConnectAttempts(settings, "ajhost check")
+        self._attempts = ConnectAttempts(settings, "ajhost check", self._transport)
         prefixes = settings.reply_prefixes or (_INBOXES,)
         self._inboxes = [prefix.rstrip(".>") for prefix in prefixes]
         self._errors: list[str] = []
@@ -98,7 +97,7 @@ class _Trial(Driver):
     async def run(self, server: Server, subjects: Sequence[str]) -> list[str]:
         """Returns a line for each problem."""
         try:
-            if (failed := await self._attempts.connect(self._transport, server)) is not None:
+            if (failed := await self._attempts.connect(server)) is not None:
                 return [failed.text]
             self._look_at_expiries()
             problems = await self._permissions(subjects)

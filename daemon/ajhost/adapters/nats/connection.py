@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Iterable
 from random import Random
 from typing import Any
 
-from ajhost.adapters.nats.connect_attempts import ConnectAttempts, scout
+from ajhost.adapters.nats.connect_and_log_in import ConnectAttempts, scout
 from ajhost.adapters.nats.connection_log import ConnectionLog
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.adapters.nats.interfaces import Driver, Sink
@@ -87,8 +87,8 @@ class Connection(Driver):
         pool = ServerPool(servers_of(settings), rng, discover=settings.discover)
         patience = Patience(settings.ping_interval, settings.ping_timeout)
         self._machine = ConnectionMachine(pool, gate, patience, rng)
-        self._attempts = ConnectAttempts(settings, name)
         self.transport = LedgerTransport(ledger, restart_window, sink, self)
+        self._attempts = ConnectAttempts(settings, name, self.transport)
         self._words = ledger.words
         self._subscriber = Subscriber(self.transport.out, always)
         self._fatal: tuple[Reason, str] | None = None
@@ -233,7 +233,7 @@ class Connection(Driver):
             case Resolve(server):
                 self._start_work(self._attempts.resolve(server))
             case Open(server, found):
-                self._start_work(self._attempts.open(self.transport, server, found))
+                self._start_work(self._attempts.open(server, found))
             case LogIn():
                 self._start_work(self._log_in())
             case Move(reason):
@@ -325,7 +325,7 @@ class Connection(Driver):
     # -- tasks --------------------------------------------------------------------------------------
 
     async def _log_in(self) -> Event | None:
-        failed = await self._attempts.log_in(self.transport, self._machine.server)
+        failed = await self._attempts.log_in(self._machine.server)
         if failed is not None:
             return failed
         urls, lame_duck = self._attempts.info.connect_urls, self._attempts.info.lame_duck

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ajhost.adapters.nats.connect_and_log_in import private_ledger
 from ajhost.adapters.nats.connection import Connection, addresses
 from ajhost.adapters.nats.interfaces import Sink
-from ajhost.adapters.nats.private_ledger import private_ledger
 from ajhost.core.login_gate import WORDS, LoginGate
 from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import CALL_CONNECT_LIMIT

@@ -1,18 +1,26 @@
-"""TLS: the client's context, and a session over a non-blocking socket, through memory.
-
-Plaintext is decrypted straight into the receive buffer.
-"""
+"""TLS with a server: the client's context, the session, and the certificate authorities that an interpreter trusts."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
+import hashlib
+import re
 import socket
 import ssl
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 from ajhost.protocol.frames import FrameError
 from ajhost.settings.sections import TlsSettings
 
 _READ_SIZE = 1 << 16
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+\Z")
+"""Names in a directory of authorities, as OpenSSL looks for them (openssl-rehash(1))."""
 
 
 def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
@@ -26,8 +34,20 @@ def tls_context(tls: TlsSettings | None) -> ssl.SSLContext:
     return context
 
 
+def failure_text(error: Exception, ca: Path | None) -> str:
+    """Says why a handshake failed, for operators. `ca`: the configured authorities, None for the interpreter's."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        trust = _stores() if ca is None else f"nats.tls.ca, {ca}"
+        return f"certificate refused: {error.verify_message}; trusted are {trust}"
+    reason = getattr(error, "reason", None)
+    return f"TLS: {str(reason or error).replace('_', ' ').lower()}"
+
+
 class TlsSession:
-    """One encrypted connection. The kernel holds ciphertext, so no other process can read a dead worker's socket."""
+    """An encrypted connection over a non-blocking socket, decrypted through memory straight into the receive buffer.
+
+    The kernel holds ciphertext, so no other process can read a dead worker's socket.
+    """
 
     def __init__(self, context: ssl.SSLContext, server_hostname: str) -> None:
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -98,3 +118,48 @@ class TlsSession:
         """Returns the ciphertext to send for `data`."""
         self._tls.write(data)
         return self._out.read()
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The authorities that an interpreter trusts if the settings name none: it may bring its own.
+
+    `where`: its path and their files in words. `digest`: equal for the same authorities. The template reports its own.
+    """
+
+    where: str
+    digest: str
+
+    def difference(self, other: Trust) -> str:
+        """Returns the warning for workers whose trust is `other`; empty when both trust the same authorities."""
+        if self.digest == other.digest:
+            return ""
+        return (
+            f"the handlers' interpreter trusts others than the host's: {other.where}; the host has {self.where}. "
+            "Workers may refuse a certificate that the host accepts: name the authority with nats.tls.ca"
+        )
+
+
+def _stores() -> str:
+    paths = ssl.get_default_verify_paths()
+    found = [path for path in (paths.cafile, paths.capath) if path]
+    where = " and ".join(found) or f"nobody: neither {paths.openssl_cafile} nor {paths.openssl_capath} is there"
+    return f"the authorities of {sys.executable}: {where}"
+
+
+def own_trust() -> Trust:
+    """Returns the authorities that this process trusts, as text and as a digest."""
+    digests = sorted({hashlib.sha256(certificate).digest() for certificate in _certificates()})
+    return Trust(f"{_stores()} ({len(digests)})", hashlib.sha256(b"".join(digests)).hexdigest())
+
+
+def _certificates() -> Iterator[bytes]:
+    paths = ssl.get_default_verify_paths()
+    files = [Path(paths.cafile)] if paths.cafile else []
+    with contextlib.suppress(OSError):
+        if paths.capath:
+            files += [file for file in Path(paths.capath).iterdir() if _HASHED.match(file.name)]
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            for found in _CERTIFICATE.finditer(file.read_bytes()):
+                yield base64.b64decode(found[1])

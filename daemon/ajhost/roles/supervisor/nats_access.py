@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from ajhost.adapters.nats.connect_attempts import scout
+from ajhost.adapters.nats.connect_and_log_in import scout
 from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.credentials import servers_of
 from ajhost.roles.messages import AccessOrder

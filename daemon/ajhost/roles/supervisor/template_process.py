@@ -20,7 +20,7 @@ import ajhost
 from ajhost.adapters.linux import os_error_texts, proc, processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
-from ajhost.adapters.nats.certificate_stores import own_trust
+from ajhost.adapters.nats.tls import own_trust
 from ajhost.core.timings import FORK_LIMIT, FORK_STOPPED_INTERVAL, HANDOVER_LIMIT, TEMPLATE_START_MARGIN
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (

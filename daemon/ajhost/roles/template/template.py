@@ -23,7 +23,7 @@ from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.linux.child_reaper import GENERATION_MARK
 from ajhost.adapters.linux.standard_streams import flush_streams
 from ajhost.adapters.logs import log_outputs
-from ajhost.core.trusted_authorities import Trust
+from ajhost.adapters.nats.tls import own_trust
 from ajhost.protocol.safe_text import clean
 from ajhost.protocol.subjects import reply_subjects
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
@@ -111,7 +111,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     _fill_caches(spec)
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
     spare_pages.prepare()
-    trust = _own_trust() if spec.tell_trust else None
+    trust = own_trust() if spec.tell_trust else None
     channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects), trust)))
     template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):
@@ -124,13 +124,6 @@ def _fill_caches(spec: GenerationSpec) -> None:
     reply_subjects(spec.nats.reply_prefixes)
     FOR_WORKER.prepare()
     asyncio.get_event_loop_policy()
-
-
-def _own_trust() -> Trust:
-    # loaded with the worker's main function, long before
-    from ajhost.adapters.nats.certificate_stores import own_trust
-
-    return own_trust()
 
 
 def _undo_signals_of_imports() -> None:

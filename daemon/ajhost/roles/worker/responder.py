@@ -10,8 +10,7 @@ from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.core.route_stats import TaskTimes
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.reply_encoding import encode_reply, encode_result
-from ajhost.protocol.result_size import as_told
+from ajhost.protocol.reply_encoding import as_told, encode_reply, encode_result
 from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.nats.certificate_stores import own_trust
+from ajhost.adapters.nats.tls import own_trust
 from tests.support.certificates import self_signed
 
 

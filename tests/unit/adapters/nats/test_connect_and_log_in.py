@@ -9,8 +9,8 @@ import nkeys
 import orjson
 import pytest
 
+from ajhost.adapters.nats.connect_and_log_in import connect_line
 from ajhost.adapters.nats.credentials import LogInData
-from ajhost.adapters.nats.log_in import connect_line
 from ajhost.protocol.credential_files import UserCredentials, public_key
 from ajhost.protocol.server_info import ServerInfo
 from tests.unit.protocol.test_credential_files import JWT, SEED

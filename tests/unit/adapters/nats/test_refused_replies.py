@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ajhost.protocol.smaller_max_payload import fit
+from ajhost.adapters.nats.refused_replies import fit
 
 SMALL, HEADED = b"PUB R.1 5\r\nhello\r\n", b"HPUB R.2 12 14\r\nNATS/1.0\r\n\r\nok\r\n"
 LARGE = b"PUB R.3 5000\r\n" + b"x" * 5000 + b"\r\n"
