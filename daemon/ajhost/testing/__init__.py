@@ -16,7 +16,6 @@ pydantic are enough to import this package. The pytest fixture `ajhost_host` (`a
 handlers with a real host on a real nats-server.
 """
 
-from ajhost.testing.run_handler import Outcome, lifespan, run, run_sync
-from ajhost.testing.tasks import make_task
+from ajhost.testing.run_handler import Outcome, lifespan, make_task, run, run_sync
 
 __all__ = ["Outcome", "lifespan", "make_task", "run", "run_sync"]

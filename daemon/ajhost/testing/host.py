@@ -26,8 +26,7 @@ from ajhost.protocol.request_headers import encode_request
 from ajhost.protocol.task_record import encode_task, new_id
 from ajhost.settings.sections import NatsSettings
 from ajhost.settings.toml_writer import toml_text
-from ajhost.testing.run_handler import Outcome
-from ajhost.testing.tasks import payload_bytes
+from ajhost.testing.run_handler import Outcome, payload_bytes
 
 _START_PATIENCE = 30.0
 _STOP_PATIENCE = 10.0

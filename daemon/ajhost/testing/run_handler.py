@@ -1,4 +1,7 @@
-"""Runs a handler as a worker does: the same binding, executor, deadline and encoding, without a worker."""
+"""Makes tasks by hand, and runs a handler as a worker does: with the same binding, executor, deadline and encoding.
+
+The code for a router's requests reads the tasks, so a handler sees what it would see of a router's.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,85 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from ajhost.adapters.logs.log_record import task_labels
 from ajhost.api import Task, Worker
-from ajhost.protocol import exact_json, outcome
+from ajhost.protocol import exact_json, outcome, timestamps
 from ajhost.protocol.reply_encoding import encode_reply
+from ajhost.protocol.task_record import encode_task, new_id, read_task
 from ajhost.roles.handlers import LoadedHandler, callable_of
+from ajhost.roles.json_encoding import encode
 from ajhost.roles.lifespan_kinds import check_lifespan, manager_of
 from ajhost.roles.middleware import around, check_middleware
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.request import Attempt, ExecutorEvents, Phase, StuckReason
 from ajhost.roles.worker.routes import Route
-from ajhost.testing.tasks import make_task
 
+_DEFAULT_TIMEOUT = 60.0
+"""Seconds of a task without a deadline: the default of `[workers] default_timeout`."""
 _MAX_PAYLOAD = 1 << 20
 """The default `max_payload` of a nats-server, in bytes."""
 _KILL_GRACE = 1.0
 _THREADS = 1
+
+
+def make_task(
+    payload: object = None,
+    *,
+    type: str = "test",
+    id: str | None = None,
+    queue: str = "DEFAULT",
+    tries: int = 1,
+    max_tries: int = 10,
+    deadline: float | datetime | None = None,
+    created: datetime | None = None,
+    dependencies: Sequence[str] = (),
+    dependency_results: Mapping[str, Any] | None = None,
+    state: Any = None,
+) -> Task[Any]:
+    """Returns a task as its handler would see it.
+
+    :param payload: bytes as they are, `str` as UTF-8, None for none; anything else as JSON, models included.
+    :param deadline: seconds from now, or the moment (aware); 60 s without one.
+    :param dependency_results: id to the result's payload (JSON), or to `{"payload": ..., "completed": ...}`.
+    :param state: the value of `task.state`, which a lifespan would have yielded.
+    :raises ValueError: no router sends such a task.
+    """
+    now, now_ns = time.monotonic(), time.time_ns()
+    seconds = (deadline - datetime.now(UTC)).total_seconds() if isinstance(deadline, datetime) else deadline
+    more: dict[str, object] = {}
+    if dependencies or dependency_results:
+        completed = timestamps.render(now_ns)
+        results = {
+            key: value if isinstance(value, dict) and "payload" in value else {"payload": value, "completed": completed}
+            for key, value in (dependency_results or {}).items()
+        }
+        more["dependencies"] = list(dependencies) or list(results)
+        more["dependency_results"] = orjson.Fragment(encode(results))
+    body = encode_task(
+        id=id or new_id(), type=type, queue=queue, payload=payload_bytes(payload), tries=tries, max_tries=max_tries,
+        created_ns=now_ns if created is None else timestamps.parse(created.astimezone(UTC).isoformat()),
+        tried_ns=now_ns,
+        more=more,
+    )  # fmt: skip
+    return Task(read_task(body), now + (_DEFAULT_TIMEOUT if seconds is None else seconds), None, state)
+
+
+def payload_bytes(payload: object) -> bytes:
+    """Returns a payload's bytes: bytes as they are, `str` as UTF-8, None as nothing, anything else as JSON."""
+    if payload is None:
+        return b""
+    if isinstance(payload, str):
+        return payload.encode()
+    if isinstance(payload, bytes | bytearray | memoryview):
+        return bytes(payload)
+    return encode(payload)
 
 
 @dataclass(frozen=True, slots=True)
