@@ -40,8 +40,7 @@ from ajhost.roles.worker.request import BEGINNING, ExecutorEvents
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import Retirement
 from ajhost.roles.worker.routes import Route
-from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
-from ajhost.roles.worker.watchdog import Watchdog
+from ajhost.roles.worker.supervisor_gone import Ending, Orphaned, Watchdog
 from ajhost.settings.sections import HandlerSettings, SignatureSettings
 from tests.support.host_parts import DIED, GEOMETRY, HostParts, body, frame, lying
 from tests.support.killed_child import Act, Killed

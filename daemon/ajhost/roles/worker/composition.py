@@ -32,9 +32,8 @@ from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import STUCK, Retirement
 from ajhost.roles.worker.routes import make_routes
 from ajhost.roles.worker.supervisor_channel import SupervisorChannel
-from ajhost.roles.worker.supervisor_gone import Ending, Orphaned
+from ajhost.roles.worker.supervisor_gone import Ending, Orphaned, Watchdog
 from ajhost.roles.worker.thread_pool import prepare_for_threads
-from ajhost.roles.worker.watchdog import Watchdog
 
 
 class WorkerParts(ExecutorEvents, Sink):

@@ -24,7 +24,7 @@ from ajhost.roles.worker.request import PulledRequest, Request
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import Retirement
 from ajhost.roles.worker.routes import Route
-from ajhost.roles.worker.watchdog import Watchdog
+from ajhost.roles.worker.supervisor_gone import Watchdog
 
 _log = logging.getLogger("ajhost.worker")
 

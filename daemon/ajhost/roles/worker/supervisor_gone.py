@@ -1,13 +1,20 @@
-"""A worker whose supervisor is dead: it serves on until the next start does, or for `ORPHAN_GRACE`, and leaves."""
+"""A worker whose supervisor is dead: it serves on until the next start does, or for `ORPHAN_GRACE`, and leaves.
+
+If its loop never runs again, it cannot leave: native code may hold the interpreter's lock, so that no Python code runs,
+and no supervisor is left to kill it. A watchdog ends it then.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
+import time
 
-from ajhost.core.timings import ORPHAN_GRACE
+from ajhost.core.timings import ORPHAN_GRACE, WATCHDOG_LATE, WATCHDOG_SLACK
 
 _log = logging.getLogger("ajhost.worker")
+_STDERR = 2
 
 
 class Ending:
@@ -41,3 +48,26 @@ class Orphaned:
         self.alone = True
         _log.error("the supervisor is gone: finishing what is held")
         asyncio.get_running_loop().call_later(self.grace, self.ending.leave_and_finish)
+
+
+class Watchdog:
+    """A timer of `faulthandler`, whose thread in C needs no lock: it writes the stacks, and exits.
+
+    `horizon`: the monotonic time up to which deadlines are covered. `extend` it for a later one.
+    """
+
+    def __init__(self, kill_grace: float) -> None:
+        self._after = kill_grace + WATCHDOG_LATE
+        self.horizon = 0.0
+
+    def extend(self, deadline: float) -> None:
+        """Covers a deadline (monotonic seconds)."""
+        now = time.monotonic()
+        self.horizon = max(self.horizon, deadline + WATCHDOG_SLACK)
+        faulthandler.dump_traceback_later(self.horizon + self._after - now, exit=True, file=_STDERR)
+
+    def beat(self) -> None:
+        """Sets the timer anew before it expires. Called at each heartbeat, and so only while the loop runs."""
+        now = time.monotonic()
+        if self.horizon < now + WATCHDOG_SLACK / 2:
+            self.extend(now + WATCHDOG_SLACK)
