@@ -49,6 +49,7 @@ def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older
         module, _, name = order["entry"].partition(":")
         run = getattr(importlib.import_module(module), name)
         importlib.import_module("setproctitle")  # processes.set_title imports it late
+        importlib.import_module("ajhost.roles.template.host_libraries").import_early()
     except ImportError as error:
         _fail(order, _problem(order, error))
     gc.freeze()

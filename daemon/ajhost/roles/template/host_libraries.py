@@ -1,7 +1,9 @@
-"""The libraries that a worker needs, and the directories from which the handlers' interpreter imports them."""
+"""The libraries that a worker needs: from which directories the handlers' interpreter imports them, and which early."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -11,6 +13,24 @@ _DEPENDENCIES = (
     *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
 )
 """Top-level modules besides the standard library."""
+_LATE = (
+    # protocol.signature, nats-py's log-in with an nkey or a creds file (nats-py 2.16, client.py), PyNaCl itself
+    "_cffi_backend", "nacl.bindings", "nacl.exceptions", "nacl.public", "nacl.secret", "nacl.signing",
+    "nacl.utils", "nkeys",
+    # a server's name, on its way to getaddrinfo (CPython, socketmodule.c)
+    "encodings.idna", "encodings.punycode", "stringprep", "unicodedata",
+    # codecs that error texts, paths and files may ask for
+    "encodings.ascii", "encodings.latin_1", "encodings.raw_unicode_escape", "encodings.unicode_escape",
+    "encodings.utf_8_sig",
+    # tracebacks, warnings, reprs
+    "_colorize", "linecache", "reprlib", "tokenize", "traceback", "tracemalloc", "_strptime",
+    # asyncio's and logging's own late imports
+    "asyncio.base_subprocess", "asyncio.staggered", "asyncio.taskgroups", "asyncio.timeouts",
+    "concurrent.futures.thread", "queue",
+    # orjson's types (orjson 3, src/typeref.rs)
+    "dataclasses", "datetime", "enum", "uuid",
+)  # fmt: skip
+"""Names of modules, by what imports them. A module that this interpreter lacks is not imported late either."""
 
 
 def directories() -> list[str]:
@@ -25,3 +45,14 @@ def directories() -> list[str]:
         if place not in places:
             places.append(place)
     return places
+
+
+def import_early() -> None:
+    """Imports what a worker's own code would otherwise import after user code's path is in front of `sys.path`.
+
+    A module of the application with one of these names would then be imported in its place: a `nacl.py` beside the
+    handlers would make each signed request fail, an `nkeys.py` each log-in.
+    """
+    for name in _LATE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)

@@ -20,7 +20,6 @@ from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import StacksFile, encode
 from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
-from ajhost.roles.worker import early_imports as early_imports  # before user code's path is set
 from ajhost.roles.worker import signals
 from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.exit import finish
