@@ -25,18 +25,25 @@ import numbers
 import sys
 from collections import UserString, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set, ValuesView
-from datetime import time
+from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
+from types import NoneType
 from typing import Any, NoReturn
 
 import orjson
 
-_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-_WITH_DATACLASSES = _OPTIONS | orjson.OPT_PASSTHROUGH_DATACLASS
-"""orjson takes a dataclass of pydantic's for any other, and leaves out its serializers, aliases and computed fields.
-With this option it calls `_default` for every dataclass, which costs more for those that are not pydantic's."""
+_OPTIONS = (
+    orjson.OPT_SERIALIZE_NUMPY
+    | orjson.OPT_NON_STR_KEYS
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+"""orjson 3.13 ends the process by SIGSEGV where an attribute that it reads is missing or raises: a field in slots that
+was never set, a tzinfo's `utcoffset`. It calls `_default` for dataclasses and times. For an Enum, whose `value` may
+raise as well, it has no such option. It would also take a dataclass of pydantic's for any other, and leave out its
+serializers, aliases and computed fields."""
 _NULL = b"null"
 _NAMES_BY_CONFIG = (2, 33)
 """The pydantic-core of pydantic 2.11."""
@@ -69,8 +76,7 @@ def encode(value: object) -> bytes:
     :raises CannotEncode: naming what cannot be encoded, and where it is.
     """
     try:
-        options = _WITH_DATACLASSES if "pydantic.dataclasses" in sys.modules else _OPTIONS
-        body = orjson.dumps(value, _default, options)
+        body = orjson.dumps(value, _default, _OPTIONS)
     except MemoryError:
         raise
     except Exception as error:  # TypeError of orjson; anything of the value's own methods
@@ -87,11 +93,13 @@ def _default(value: Any) -> Any:
     """Returns what orjson encodes in place of `value`. Raises TypeError where there is nothing."""
     if isinstance(value, (set, frozenset, tuple, deque)):
         return list(value)
+    if isinstance(value, datetime):
+        return _moment(value)
     if isinstance(value, _BYTES):
         return base64.b64encode(value).decode()
     if (serializer := getattr(type(value), "__pydantic_serializer__", None)) is not None:
         return _dumped(value, serializer)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if _is_dataclass(value):
         return _fields(value)
     if isinstance(value, Decimal) and not value.is_finite():
         raise CannotEncode(f"{value} is not a number that JSON has")
@@ -113,12 +121,20 @@ def _standard(value: Any) -> Any:
         return list(value)
     if isinstance(attributes := getattr(type(value), "__attrs_attrs__", None), tuple):
         return {a.name: getattr(value, a.name) for a in attributes if not a.name.startswith("_")}
-    return value.isoformat() if isinstance(value, time) else value
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
+def _moment(value: datetime) -> orjson.Fragment:
+    if type(value.tzinfo) not in (NoneType, timezone):
+        offset = value.utcoffset()  # raises here what would end the process in orjson
+        value = value.replace(tzinfo=None if offset is None else timezone(offset))
+    return orjson.Fragment(orjson.dumps(value))
 
 
 def _fields(value: Any) -> dict[str, Any]:
+    """Returns the fields that are set: one of `field(init=False)` need not be."""
     names = [field.name for field in dataclasses.fields(value) if not field.name.startswith("_")]
-    return {name: getattr(value, name) for name in names}
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def _dumped(value: Any, serializer: Any) -> Any:
@@ -161,6 +177,10 @@ def _numpy_times(value: Any) -> Any:
     if any(isinstance(moment, int) for moment in numpy.array(plain, dtype=object).flat):
         raise CannotEncode("a time beyond those that Python has, of the years 1 to 9999")
     return plain
+
+
+def _is_dataclass(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _is_numpy(value: object) -> bool:
@@ -218,22 +238,19 @@ def _plain(value: Any, place: str, depth: int) -> Any:
         return {_key(key, place): _plain(item, f"{place}.{key}", depth + 1) for key, item in list(value.items())}
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         return [_plain(item, f"{place}[{at}]", depth + 1) for at, item in enumerate(list(value))]
-    serializer = getattr(type(value), "__pydantic_serializer__", None)
-    if serializer is None and dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(item, f"{place}.{name}", depth + 1) for name, item in _fields(value).items()}
-    return _leaf(value, serializer, place, depth)
+    return _leaf(value, place, depth)
 
 
-def _leaf(value: Any, serializer: Any, place: str, depth: int) -> Any:
+def _leaf(value: Any, place: str, depth: int) -> Any:
     try:
-        if serializer is not None:
+        if (serializer := getattr(type(value), "__pydantic_serializer__", None)) is not None:
             plain: Any = serializer.to_python(value, mode="python")
             if type(plain) is not type(value):
                 _plain(plain, place, depth + 1)  # finds a NaN, which the model would write as null
             return json.loads(serializer.to_json(value, **_names()))
-        plain = _default(value) if _is_numpy(value) else _standard(value)
+        plain = _default(value) if _is_numpy(value) or _is_dataclass(value) else _standard(value)
         if plain is value:
-            return json.loads(orjson.dumps(value, _default, _WITH_DATACLASSES))
+            return json.loads(orjson.dumps(value, _default, _OPTIONS))
     except CannotEncode as error:
         raise _placed(error, place) from None
     except MemoryError:

@@ -13,7 +13,7 @@ from array import array
 from collections import Counter, UserList, UserString, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
@@ -80,6 +80,26 @@ class Slots:
     total: Any = field(default_factory=lambda: Total(0))
 
 
+@dataclass(slots=True)
+class Unset:
+    known: int = 1
+    found: int = field(init=False)
+
+
+class NoZone(tzinfo):
+    """A time zone that does not tell its offset."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta | None:
+        raise LookupError("no such zone")
+
+
+class Summer(tzinfo):
+    """A time zone of a program's own."""
+
+    def utcoffset(self, when: datetime | None) -> timedelta | None:
+        return timedelta(hours=2)
+
+
 class Hidden(BaseModel):
     key: SecretStr
     count: int
@@ -140,6 +160,9 @@ def test_the_table_of_the_docs_is_what_happens(source: str, body: str) -> None:
         ({"t": [Total(1), 1 << 70]}, '{"t":[{"amount":"1.00","doubled":2.0},1180591620717411303424]}'),
         (Point(Total(1), Slots()),
          '{"x":{"amount":"1.00","doubled":2.0},"y":{"total":{"amount":"0.00","doubled":0.0}}}'),
+        ([Unset()], '[{"known":1}]'),
+        ({"t": [datetime(2026, 1, 31, 12, tzinfo=Summer()), date(2026, 1, 31)]},
+         '{"t":["2026-01-31T12:00:00+02:00","2026-01-31"]}'),
         ([SecretStr("x"), 1 << 70], '["**********",1180591620717411303424]'),
         (Hidden(key=SecretStr("x"), count=1 << 70), '{"key":"**********","count":1180591620717411303424}'),
         ([{"a": 1}.keys(), {"a": 1}.values(), range(2)], '[["a"],[1],[0,1]]'),
@@ -238,6 +261,10 @@ def _circle_of(value: Any, name: str) -> object:
         ([Mixed(), lambda: None], "result[1]: function cannot be encoded as JSON"),
         ({"e": [ValueError("x")]}, "result.e[0]: ValueError cannot be encoded as JSON"),
         ((n for n in range(3)), "result: generator cannot be encoded as JSON; return a list of it"),
+        (
+            {"at": [datetime(2026, 1, 31, tzinfo=NoZone())]},
+            "result.at[0]: datetime.datetime cannot be encoded as JSON (LookupError: no such zone)",
+        ),
         ([Rows()], "test_json_encoding.Rows cannot be encoded as JSON; return a list of it"),
         (
             {"f": Frame()},
