@@ -86,18 +86,24 @@ class Unset:
     found: int = field(init=False)
 
 
-class NoZone(tzinfo):
-    """A time zone that does not tell its offset."""
-
-    def utcoffset(self, when: datetime | None) -> timedelta | None:
-        raise LookupError("no such zone")
-
-
 class Summer(tzinfo):
     """A time zone of a program's own."""
 
-    def utcoffset(self, when: datetime | None) -> timedelta | None:
+    def utcoffset(self, _: datetime | None) -> timedelta | None:
         return timedelta(hours=2)
+
+    def dst(self, _: datetime | None) -> timedelta | None:
+        return None
+
+    def tzname(self, _: datetime | None) -> str | None:
+        return None
+
+
+class NoZone(Summer):
+    """One that does not tell its offset."""
+
+    def utcoffset(self, _: datetime | None) -> timedelta | None:
+        raise LookupError("no such zone")
 
 
 class Hidden(BaseModel):
