@@ -116,6 +116,8 @@ class Executor:
                 if forked_child.here:
                     forked_child.came_back()
                 outcome = outcome_of_result(result)
+            except NoThreads as refusal:  # of a plain function behind middleware
+                outcome = Failed(overload.no_thread(str(refusal)))
             except BaseException as error:
                 outcome = _outcome_of_error(error)
                 if attempt.phase is not ANSWERED:
@@ -207,10 +209,7 @@ class Executor:
                     forked_child.came_back()
                 self._post(land, result, None)
 
-        try:
-            self._threads.run(attempt.thread_name, contextvars.copy_context(), work)
-        except NoThreads as refusal:
-            raise RuntimeError(str(refusal)) from None
+        self._threads.run(attempt.thread_name, contextvars.copy_context(), work)
         try:
             result, error = await landed
         except asyncio.CancelledError:

@@ -23,8 +23,11 @@ def prepare_for_threads() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
 
 
-class NoThreads(Exception):
-    """The system starts no thread for this process: a limit of tasks, or of memory. The text says which."""
+class NoThreads(RuntimeError):
+    """The system starts no thread for this process: a limit of tasks, or of memory. The text says which.
+
+    Middleware sees it as the RuntimeError that Python raises.
+    """
 
 
 class Threads:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -14,6 +14,7 @@ from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import TaskRecord, read_task
 from ajhost.roles.handlers import LoadedHandler
+from ajhost.roles.middleware import Middleware
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.request import Attempt, ExecutorEvents, Phase, StuckReason
 from ajhost.roles.worker.routes import Route
@@ -114,10 +115,11 @@ class ExecutorHarness(ExecutorEvents):
         timeout: float | None = None,
         payload: bytes = b"{}",
         route: str = "email:new",
+        middleware: Sequence[Middleware] = (),
     ) -> int:
         """Starts a handler whose deadline is that far away; the index of its run."""
         is_async = inspect.iscoroutinefunction(function)
-        handler = LoadedHandler(route, "m:f", function, is_async, timeout)
+        handler = LoadedHandler(route, "m:f", function, is_async, timeout, middleware=tuple(middleware))
         record = read_task(b'{"id":"T%d","type":"email:new","queue":"Q","tries":2}' % self._started)
         now = time.monotonic()
         index = self._started

@@ -18,6 +18,7 @@ import pytest
 
 from ajhost.api import Task
 from ajhost.protocol.outcome import Completed, Failed
+from ajhost.roles.middleware import Call
 from ajhost.roles.worker.request import StuckReason
 from ajhost.roles.worker.thread_pool import prepare_for_threads
 from tests.roles.worker.executor.harness import (
@@ -227,6 +228,17 @@ async def test_a_task_is_refused_when_no_thread_can_be_had(host: ExecutorHarness
     assert await host.outcome(index) == Failed("overloaded: no thread can be started")
     assert host.of(index) == ["finish", "freed"]
     assert await host.outcome(host.start(handlers.echo, payload=b"on the loop")) == Completed(b"on the loop")
+
+
+async def test_a_plain_function_behind_middleware_is_refused_like_any_when_no_thread_can_be_had(
+    host: ExecutorHarness, no_threads: None
+) -> None:
+    async def around(task: Task, call: Call) -> object:
+        return await call(task)
+
+    index = host.start(handlers.echo_sync, middleware=[around])
+    assert await host.outcome(index) == Failed("overloaded: no thread can be started")
+    assert host.of(index) == ["finish", "freed"]
 
 
 async def test_tasks_share_the_threads_that_there_are_when_no_more_can_be_had(
