@@ -21,13 +21,13 @@ from pathlib import Path
 import orjson
 
 from ajhost.adapters.linux import (
-    child_reaper,
     ledger_file,
     os_error_texts,
     proc,
     processes,
     requirements,
     runtime_directory,
+    stray_processes,
 )
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
 from ajhost.adapters.nats.credentials import trusts_interpreter
@@ -114,11 +114,11 @@ async def _end_what_is_left() -> None:
     """Ends what the imports have started: this process is their subreaper, so that they are its children by now."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REHEARSAL_LEAVE_LIMIT):
-            reaper = child_reaper.ChildReaper()
+            strays = stray_processes.StrayProcesses()
             while left := proc.children():
                 for pid in left:
                     os.kill(pid, signal.SIGKILL)  # not reaped yet, so the kernel has not given the pid away
-                reaper.reap(())
+                strays.reap()
                 await asyncio.sleep(POLL_INTERVAL)
 
 

@@ -89,7 +89,7 @@ def test_a_dead_process_of_somebody_else_has_no_status_until_it_is_ours() -> Non
     script = f"""
 import os, signal, sys
 sys.path[:0] = {[str(Path(processes.__file__).parents[3])]!r}
-from ajhost.adapters.linux import child_reaper, proc, processes
+from ajhost.adapters.linux import proc, processes
 import select
 processes.become_subreaper()
 go_read, go_write = os.pipe()

@@ -32,7 +32,7 @@ from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
-from ajhost.roles.supervisor.recovery.answer_and_requeue import Takeover
+from ajhost.roles.supervisor.recovery.answer_and_requeue import AnswerAndRequeue
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.intake import Intake
@@ -410,9 +410,9 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     def relieve(now: str) -> None:
         if now == moment:
             hung = Remains(MappedLedger(parts.directory, one.ledger.serial), Fact.OWNER_STOPPED)
-            takeover = Takeover(parts.standby, parts.ledgers, DIED, Counters())
-            takeover.answer_started(hung, set())
-            takeover.requeue_tokens(hung)
+            steps = AnswerAndRequeue(parts.standby, parts.ledgers, DIED, Counters())
+            steps.answer_started(hung, set())
+            steps.requeue_tokens(hung)
 
     def start(self: LockedLedger, *arguments: Any) -> bool:
         relieve("before")
@@ -444,7 +444,7 @@ async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_
     owner.revoke(index, 1)
     dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
     remains = Remains(MappedLedger(parts.directory, dead.serial))
-    Takeover(parts.standby, parts.ledgers, DIED, Counters()).answer_started(remains, set())
+    AnswerAndRequeue(parts.standby, parts.ledgers, DIED, Counters()).answer_started(remains, set())
     assert remains.answered == 0
     assert not owner.is_claimed(index, 1)
     assert classify(dead).answer == ()

@@ -14,7 +14,7 @@ from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import encode_task, read_task
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.supervisor.answer_records import OwnAnswers
+from ajhost.roles.supervisor.answer_records import AnswerRecords
 from ajhost.roles.worker.request import Request
 from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.routes import Route
@@ -85,7 +85,7 @@ def test_an_answer_is_counted_when_it_leaves_and_once(outcome: Outcome) -> None:
 def test_what_a_worker_dies_with_before_it_left_is_counted_as_what_it_is_answered(tmp_path: Path) -> None:
     worker, runtime = ResponderHarness(), tmp_path
     index = worker.answer(Completed(b"r"))
-    answered = OwnAnswers(runtime, ["email"], lambda tell: None)
+    answered = AnswerRecords(runtime, ["email"], lambda tell: None)
     entry = worker.ledger.entry(index)
     assert entry.state is State.ANSWERED
     answered.begun(worker.ledger, entry, Failed("worker died: signal 9"))

@@ -32,7 +32,7 @@ class _Begun(NamedTuple):
     worker: dict[str, str]
 
 
-class OwnAnswers:
+class AnswerRecords:
     """The records of the supervisor's answers. Routes are the present generation's, found by a task's type."""
 
     def __init__(self, runtime: Path, routes: Sequence[str], call_soon: Callable[[Callable[[], None]], object]) -> None:

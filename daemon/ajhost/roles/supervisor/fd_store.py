@@ -1,13 +1,15 @@
 """The supervisor's duplicates of NATS connections.
 
 `FdStore` keeps each process's present connection in systemd's file descriptor store, under its serial and epoch, so
-that the next start can drain it. `InheritedConnections` has those of an earlier start's processes.
+that the next start can drain it. `InheritedConnections` takes back those of an earlier start's processes.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ajhost.adapters.systemd.notify import Notifier
@@ -26,12 +28,6 @@ class Key(NamedTuple):
 
 def stored_name(key: Key) -> str:
     return f"nats-{key.serial}-{key.epoch}"
-
-
-def stored_key(name: str) -> Key | None:
-    """Returns the key in a name of `stored_name`; None if it is none."""
-    found = _NAME.fullmatch(name)
-    return None if found is None else Key(int(found[1]), int(found[2]))
 
 
 class FdStore:
@@ -58,21 +54,36 @@ class FdStore:
 
 
 class InheritedConnections:
-    """Duplicates of the connections of processes of an earlier start, one for each key."""
+    """Duplicates of the connections of processes of an earlier start, one for each key.
 
-    def __init__(self, fd_store: FdStore) -> None:
-        self._fd_store = fd_store
+    `serials`: those of the ledgers that this start has found.
+    """
+
+    def __init__(self, fd_store: FdStore, serials: Iterable[int]) -> None:
+        self._fd_store, self._serials = fd_store, frozenset(serials)
         self._sockets: dict[Key, socket.socket] = {}
 
     def __contains__(self, key: Key) -> bool:
         return key in self._sockets
 
-    def add_stored(self, key: Key, sock: socket.socket) -> None:
-        """Takes a connection that systemd has in its store, and leaves it there."""
-        if key in self._sockets:
-            self._sockets[key].close()
-        self._sockets[key] = sock
-        self._fd_store.found(key)
+    def take_stored(self, stored: Iterable[tuple[str, int]]) -> list[str]:
+        """Takes the connections that systemd has in its store, by name and descriptor, and leaves them there.
+
+        Returns the names of those that belong to no ledger.
+        """
+        foreign = []
+        for name, descriptor in stored:
+            found = _NAME.fullmatch(name)
+            key = None if found is None else Key(int(found[1]), int(found[2]))
+            if key is None or key.serial not in self._serials:
+                os.close(descriptor)
+                foreign.append(name)
+                continue
+            if key in self._sockets:
+                self._sockets[key].close()
+            self._sockets[key] = socket.socket(fileno=descriptor)
+            self._fd_store.found(key)
+        return foreign
 
     def add_duplicate(self, key: Key, sock: socket.socket) -> None:
         """Takes a connection from the process itself, and stores it."""

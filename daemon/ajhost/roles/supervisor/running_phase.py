@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 
+from ajhost.adapters.linux.stray_processes import StrayProcesses
 from ajhost.adapters.logs import log_outputs
 from ajhost.adapters.systemd.notify import Notifier
 from ajhost.core.fleet import HangEnded, Hung, Tick
@@ -26,7 +27,6 @@ from ajhost.roles.supervisor.readiness import status_line
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.shutdown import Shutdown
 from ajhost.roles.supervisor.standby import Standby
-from ajhost.roles.supervisor.stray_processes import StrayProcesses
 from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
 from ajhost.roles.supervisor.worker_pool import WorkerPool
 from ajhost.roles.supervisor.worker_process import WorkerProcess
@@ -67,7 +67,7 @@ class Running(SupervisorPhase, LivenessEvents):
     async def begin(self) -> None:
         """Starts the ticks, and the recovery of what earlier starts left."""
         previous_start = self._recovery.previous_start
-        for name in previous_start.take_stored_sockets(self._notifier.stored()):
+        for name in previous_start.connections.take_stored(self._notifier.stored()):
             self._notifier.forget(name)
         if previous_start and not self._pool.fleet.draining:
             await self._last_resort.subscribe()
@@ -112,7 +112,7 @@ class Running(SupervisorPhase, LivenessEvents):
         """Has a dead worker's requests recovered, and the processes ended that it left."""
         self._restore_sizes()  # it may have died of SIGBUS as a ledger was truncated: recovery reads those ledgers
         self._pool.background.spawn(self._recovery.recover_dead(worker, how))
-        self._strays.owner_died()
+        self._strays.hunt()
 
     def hang_began(self, worker: WorkerProcess) -> None:
         self._pool.handle(Hung(worker.serial))

@@ -33,7 +33,7 @@ from ajhost.roles.process_specs import GenerationSpec, connection_name
 from ajhost.roles.request_check import RequestChecker, too_large
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue, queue_of
-from ajhost.roles.supervisor.answer_records import OwnAnswers
+from ajhost.roles.supervisor.answer_records import AnswerRecords
 from ajhost.roles.supervisor.nats_service import ServiceResponder
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -80,7 +80,7 @@ class Standby(Sink):
         self.producer = Producer(self.ledger, queues, loop, self._expired, renews=True)
         self._draining = ""
         self._holding = False
-        self.own_answers = OwnAnswers(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
+        self.answer_records = AnswerRecords(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
         self.removed = False
         """Whether `close` has removed the ledger."""
         self.apply_generation(spec, queues)
@@ -100,8 +100,8 @@ class Standby(Sink):
         """Takes a generation's handlers, limits and queues."""
         self.producer.add_queues(queues)
         routes = [handler.route for handler in spec.handlers]
-        self.own_answers.use_routes(routes)
-        self.own_answers.limit(spec.log.limits)
+        self.answer_records.use_routes(routes)
+        self.answer_records.limit(spec.log.limits)
         self._checker = RequestChecker(
             spec.handlers,
             spec.workers.default_timeout,
@@ -152,10 +152,10 @@ class Standby(Sink):
             if ledger.state(entry.index) != (entry.seq, entry.state):
                 return  # the owner has gone on meanwhile, and the frame may be another request's
             self.answer(reply_of(frame), outcome, entry.asked_at)
-            self.own_answers.refused(frame, outcome.text)
+            self.answer_records.refused(frame, outcome.text)
         else:
             self.answer(entry.reply, outcome, entry.asked_at)
-            self.own_answers.begun(ledger, entry, outcome)
+            self.answer_records.begun(ledger, entry, outcome)
         ledger.revoke(entry.index, entry.seq)
 
     def cancel(self, task: str, outcome: Failed | Terminated) -> bool:
@@ -176,12 +176,12 @@ class Standby(Sink):
             return False
         data = encode_reply(reply, outcome, self.connection.max_payload)
         self.transport.out.reply(index, data, self.ledger.asked_at(index))
-        self.own_answers.refused(frame, outcome.text)
+        self.answer_records.refused(frame, outcome.text)
         return True
 
     def _refuse_without_entry(self, reply: bytes, text: str, frame: bytes, received_ns: int = 0) -> None:
         self.answer(reply, Failed(text), received_ns / 1e9)
-        self.own_answers.refused(frame, text)
+        self.answer_records.refused(frame, text)
 
     # -- requests for the workers ---------------------------------------------------------------
 
@@ -293,7 +293,7 @@ class Standby(Sink):
         self.producer.expire(now_ns)
         self.transport.out.confirm()
         self.transport.pause_or_resume()
-        self.own_answers.tick()
+        self.answer_records.tick()
 
     @property
     def idle(self) -> bool:
@@ -321,7 +321,7 @@ class Standby(Sink):
         """
         await self.flush(patience)
         self.transport.out.release_held()
-        self.own_answers.close()
+        self.answer_records.close()
         clean = not self.transport.out.unsent and not self.ledger.in_use()
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CLOSE_LIMIT):

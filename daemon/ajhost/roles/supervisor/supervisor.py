@@ -16,6 +16,7 @@ import orjson
 from ajhost import __version__
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import os_error_texts
+from ajhost.adapters.linux.stray_processes import StrayProcesses
 from ajhost.adapters.logs import log_outputs
 from ajhost.adapters.nats.requester import discover
 from ajhost.adapters.systemd.notify import Notifier
@@ -43,7 +44,6 @@ from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.stacks import StacksInspector
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
-from ajhost.roles.supervisor.stray_processes import StrayProcesses
 from ajhost.roles.supervisor.template_process import TemplateFailed
 from ajhost.roles.supervisor.waiting_phase import SupervisorPhase
 from ajhost.roles.supervisor.worker_pool import PoolEvents, WorkerPool
@@ -86,7 +86,7 @@ class Supervisor(PoolEvents):
         self._shutdown = Shutdown(self._pool, notifier)
         self._reloader = Reloader(self._pool, settings, load, self._on_reloaded)
         self._began_ns = time.monotonic_ns()
-        self._strays = StrayProcesses(self._pool)
+        self._strays = StrayProcesses(self._pool.known_processes)
         self._drainer = Drainer(self._pool, self.timeline, self._phase, self._tell_state)
 
     # -- life -----------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Supervisor(PoolEvents):
 
     def template_died(self, generation: int, how: str) -> None:
         """Replaces the present generation if its template died: the code may have changed. Workers serve meanwhile."""
-        self._strays.owner_died()
+        self._strays.hunt()
         if generation == self._fleet.generation and self._shutdown.urgency is Urgency.NONE:
             _log.error("the template died (%s): a new generation follows", how)
             self.timeline.add(EventKind.DEATH, f"the template of generation {generation} died: {how}")

@@ -15,6 +15,7 @@ from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, os_error_texts, processes
 from ajhost.adapters.linux.channel import pair
 from ajhost.adapters.linux.memory_kills import MemoryKills
+from ajhost.adapters.linux.stray_processes import GENERATION_MARK
 from ajhost.core.fleet import (
     Command,
     Died,
@@ -311,6 +312,16 @@ class WorkerPool(WorkerEvents):
         generation.template = None
         self._events.template_died(generation.number, how)
         self._retire_generations()
+
+    def known_processes(self) -> tuple[set[int], set[int]]:
+        """Returns the pids that the supervisor itself reaps, and the marks (`stray_processes`) of what is to live.
+
+        Those of the workers, and of each generation that has one: it may need what its imports have started.
+        """
+        workers = self.workers.values()
+        numbers = {*self.generations, *(worker.generation for worker in workers)}
+        marks = {*self.workers, *(GENERATION_MARK + number for number in numbers)}
+        return {worker.pid for worker in workers} | TemplateProcess.living, marks
 
     def _retire_generations(self) -> None:
         """Forgets the generations without a worker, except the present one."""

@@ -18,10 +18,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from ajhost.adapters.linux import child_reaper, os_error_texts, processes
+from ajhost.adapters.linux import os_error_texts, processes, stray_processes
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
-from ajhost.adapters.linux.child_reaper import GENERATION_MARK
 from ajhost.adapters.linux.standard_streams import flush_streams
+from ajhost.adapters.linux.stray_processes import GENERATION_MARK
 from ajhost.adapters.logs import log_outputs
 from ajhost.adapters.nats.tls import own_trust
 from ajhost.protocol.safe_text import clean
@@ -93,7 +93,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     handlers: dict[str, LoadedHandler] | None = None
     effects: list[ImportEffect] = []
     try:
-        child_reaper.mark(GENERATION_MARK + spec.generation)  # what imports start ends with the generation
+        stray_processes.mark(GENERATION_MARK + spec.generation)  # what imports start ends with the generation
         if spec.python.preload:
             watch = ImportWatch()
             handlers = load_handlers(spec.handlers, spec.python)
@@ -221,7 +221,7 @@ class _Template:
         status = _FAILED
         try:
             os.setsid()
-            child_reaper.mark(worker_spec.serial)
+            stray_processes.mark(worker_spec.serial)
             # the supervisor sends SIGSTOP to a worker that hangs; if it is killed then, the kernel sends SIGCONT
             processes.resume_on_parent_death()
             self._channel.close()

@@ -200,7 +200,9 @@ async def test_a_previous_start_is_settled_by_one_at_a_time_however_long_a_conne
     with socket.create_server(("127.0.0.1", 0)) as listening:
         inherited = socket.create_connection(listening.getsockname())
         slow, _ = listening.accept()
-    assert recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
+    assert (
+        recovery.previous_start.connections.take_stored([(stored_name(Key(OLD_WORKER, 1)), inherited.detach())]) == []
+    )
     assert recovery.previous_start.due()
     first = asyncio.create_task(recovery.recover_previous_start())
     await until(lambda: b"R.started" in parts.answers)
@@ -271,7 +273,7 @@ async def test_a_supervisor_killed_anywhere_while_it_relieves_a_worker_loses_and
             worker = old.hang()
             changes += Killed(old.relief(peer.theirs if connected else None), kill_at).changes
             recovery = old.recovery()
-            assert recovery.previous_start.take_stored_sockets([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
+            assert recovery.previous_start.connections.take_stored([(stored_name(Key(OLD_WORKER, 1)), kept)]) == []
             await recovery.recover_previous_start()
             ends.add(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
             await recovery.recover_previous_start()  # and what it had not run by then
@@ -379,7 +381,7 @@ async def test_a_stored_connection_counts_only_with_the_epoch_that_the_ledger_te
             names.append((stored_name(Key(OLD_WORKER, epoch)), os.dup(peer.theirs.fileno())))
         present.send(frame(b"R.1"))
         earlier.close()
-        assert recovery.previous_start.take_stored_sockets(names[::-1]) == []
+        assert recovery.previous_start.connections.take_stored(names[::-1]) == []
         settled = asyncio.create_task(recovery.recover_previous_start())
         await present.ended()
         present.send(frame(b"R.2"))
@@ -422,7 +424,7 @@ async def test_an_orphan_that_is_forgotten_counts_as_dead(parts: HostParts) -> N
     """Whoever could not stop it tries again a second later, and its descriptor may be another file's by then."""
     old = EarlierStart(parts, "old")
     pid = stopped_owner(old)
-    orphan = Orphan(old.directory, OLD_WORKER, pid, InheritedConnections(FdStore(Notifier())))
+    orphan = Orphan(old.directory, OLD_WORKER, pid, InheritedConnections(FdStore(Notifier()), ()))
     deaths = [orphan.dead]
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

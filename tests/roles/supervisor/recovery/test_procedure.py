@@ -475,7 +475,7 @@ async def test_the_next_start_goes_on_with_what_a_cut_off_server_had_for_a_hangi
         await asyncio.gather(*scene.background.tasks, return_exceptions=True)
         rest.close()
         next_start = recovery_of(parts.directory, parts.standby, Store())
-        assert next_start.previous_start.take_stored_sockets([(stored_name(key), kept)]) == []
+        assert next_start.previous_start.connections.take_stored([(stored_name(key), kept)]) == []
         rescue = asyncio.create_task(next_start.recover_previous_start())
         peer.send(data[150:])
         peer.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ajhost.protocol.outcome import Failed
-from ajhost.roles.supervisor.answer_records import OwnAnswers
+from ajhost.roles.supervisor.answer_records import AnswerRecords
 from tests.support.memory_ledger import ledger_in_memory
 
 COUNT = 50
@@ -18,7 +18,7 @@ def test_answers_do_not_wait_until_those_before_them_are_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     later: list[Callable[[], None]] = []
-    answered, ledger = OwnAnswers(tmp_path, ["type"], later.append), ledger_in_memory()
+    answered, ledger = AnswerRecords(tmp_path, ["type"], later.append), ledger_in_memory()
     for number in range(COUNT):
         index = ledger.receive(0, 0, 1)
         ledger.start(index, 2, b"r", b"%d" % number, b"type", 0, 1)
@@ -34,7 +34,7 @@ def test_answers_do_not_wait_until_those_before_them_are_told_of(
 
 
 def test_the_end_leaves_no_answer_untold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    answered, ledger = OwnAnswers(tmp_path, ["type"], lambda tell: None), ledger_in_memory()
+    answered, ledger = AnswerRecords(tmp_path, ["type"], lambda tell: None), ledger_in_memory()
     index = ledger.receive(0, 0, 1)
     ledger.start(index, 2, b"r", b"7", b"type", 0, 1)
     answered.begun(ledger, ledger.entry(index), Failed("worker died: SIGKILL"))

@@ -10,18 +10,19 @@ ledger, a duplicate of its connection, and four facts about it (`core/recovery_r
 
 Only the facts differ: `core.recovery_rules.DISPOSITION` says for each state of an entry under which facts the request
 is left, answered, requeued, or waits for the server. One procedure (`procedure.Recovery.recover`) handles one worker,
-or all dead processes of earlier starts, in this order; `answer_and_requeue.Takeover` does the steps on a ledger:
+or all dead processes of earlier starts, in this order; the steps on a ledger are methods of
+`answer_and_requeue.AnswerAndRequeue`:
 
 1. Fence: the ledger says that the supervisor takes its connection over. If the supervisor dies from here on, the next
    start kills a stopped worker: its memory and its ledger may disagree.
-2. Answer what may have started (`Takeover.answer_started`). What the process had dequeued from another's ledger is
+2. Answer what may have started (`answer_started`). What the process had dequeued from another's ledger is
    claimed there, so that no process runs it again.
-3. Requeue what is in the ledger and had not started (`Takeover.requeue_entries`), the newest ledger first.
-4. Requeue the requests whose tokens the process had received and not used (`Takeover.requeue_tokens`).
+3. Requeue what is in the ledger and had not started (`requeue_entries`), the newest ledger first.
+4. Requeue the requests whose tokens the process had received and not used (`requeue_tokens`).
 5. Read the connection to its end (`connection_reader`): frames in the receive buffer, then in the kernel. The
    supervisor ends its side when another process is subscribed (`last_resort.LastResort`). A stopped worker does not
    wait long for the server: the rest of its connection gets a ledger of its own, recovered like a dead worker's.
-6. Settle what had been sent (`Takeover.confirm_sent`): nothing to do if the server has read it, else it is answered.
+6. Settle what had been sent (`confirm_sent`): nothing to do if the server has read it, else it is answered.
 7. Mark the connection as drained. A stopped worker is resumed. `remains.RetiredLedgers` keeps a dead process's
    ledger until its last answer has left, and answers at the deadlines of what waits in it.
 

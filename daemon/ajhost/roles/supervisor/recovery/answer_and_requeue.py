@@ -23,7 +23,7 @@ from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby
 
 
-class Takeover:
+class AnswerAndRequeue:
     """The steps, each on one process's remains. Counts the requests that it answers and requeues."""
 
     def __init__(self, standby: Standby, ledgers: LedgerCache, poison_tasks: PoisonTasks, counters: Counters) -> None:

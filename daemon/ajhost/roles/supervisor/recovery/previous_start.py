@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import time
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from ajhost.core.timings import STOP_LIMIT
 from ajhost.ledger.layout import LedgerError, State
 from ajhost.ledger.view import Ledger
 from ajhost.protocol.frames import reply_of
-from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, stored_key
+from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections
 from ajhost.roles.supervisor.overdue_answers import TICK_NS, OverdueAnswers
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.remains import Remains
@@ -35,9 +33,9 @@ class PreviousStart:
 
     def __init__(self, directory: Path, standby: Standby, fd_store: FdStore) -> None:
         self._directory = directory
-        self._connections = InheritedConnections(fd_store)
         ledger_file.clear_unfinished(directory)
         self._waiting = [s for s in ledger_file.serials(directory) if s != standby.serial]
+        self.connections = InheritedConnections(fd_store, self._waiting)
         self._orphans: dict[int, Orphan] = {}
         self._queued: list[Remains] = []
         """Recovered except what is QUEUED: orphans of the same start still receive the tokens of that."""
@@ -45,18 +43,6 @@ class PreviousStart:
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
-
-    def take_stored_sockets(self, stored: list[tuple[str, int]]) -> list[str]:
-        """Takes the sockets that systemd has stored. Returns the names of those that belong to no ledger."""
-        foreign = []
-        for name, descriptor in stored:
-            key = stored_key(name)
-            if key is not None and key.serial in self._waiting:
-                self._connections.add_stored(key, socket.socket(fileno=descriptor))
-            else:
-                os.close(descriptor)
-                foreign.append(name)
-        return foreign
 
     def due(self) -> bool:
         """Whether `collect` would find something new: a ledger whose owner is dead."""
@@ -68,7 +54,7 @@ class PreviousStart:
         From then on the queue of that start is gone, so what is QUEUED in the ledger is recovered as well.
         """
         why = "the host was killed or stopped"
-        found = [Remains(ledger, _EARLIER, why, self._connections.take(ledger)) for ledger in self._dead()]
+        found = [Remains(ledger, _EARLIER, why, self.connections.take(ledger)) for ledger in self._dead()]
         living = {serial >> _STARTS for serial in self._waiting}
         left, ended = [*self._queued, *found], []
         self._queued = []
@@ -117,7 +103,7 @@ class PreviousStart:
         if serial in self._orphans:
             return
         try:
-            orphan = Orphan(self._directory, serial, owner, self._connections)
+            orphan = Orphan(self._directory, serial, owner, self.connections)
         except (OSError, LedgerError):
             return
         if self._owner(serial) != owner:

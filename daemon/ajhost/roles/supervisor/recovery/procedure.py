@@ -28,7 +28,7 @@ from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.last_resort import LastResort
-from ajhost.roles.supervisor.recovery.answer_and_requeue import Takeover
+from ajhost.roles.supervisor.recovery.answer_and_requeue import AnswerAndRequeue
 from ajhost.roles.supervisor.recovery.connection_reader import ConnectionReader, End
 from ajhost.roles.supervisor.recovery.orphan import Orphan
 from ajhost.roles.supervisor.recovery.previous_start import Copies, PreviousStart, order
@@ -65,7 +65,7 @@ class Recovery:
         self._directory, self._standby, self._fd_store, self._guard = directory, standby, fd_store, guard
         self._fleet, self._last_resort, self._background = fleet, last_resort, background
         self._ledgers = LedgerCache(directory, standby.ledger, kind=GuardedLedger)
-        self._takeover = Takeover(standby, self._ledgers, poison_tasks, counters)
+        self._steps = AnswerAndRequeue(standby, self._ledgers, poison_tasks, counters)
         self._copies = Copies()
         self._dead_limit = DEAD_DRAIN_LIMIT
         self._limits: set[asyncio.Timeout] = set()
@@ -81,7 +81,7 @@ class Recovery:
 
         :raises Exception: what a step raises for a process that is only stopped. The caller resumes it.
         """
-        takeover = self._takeover
+        steps = self._steps
         batch = tuple(sorted(batch, key=lambda one: order(one.ledger)))
         for one in batch:
             one.ledger.fence()
@@ -90,17 +90,17 @@ class Recovery:
         # a dead supervisor's ledger has answers for requests that its workers' ledgers have too: one is enough
         answered: set[bytes] = set()
         for one in batch:
-            await self._insist("answering for a process", one, lambda one: takeover.answer_started(one, answered))
+            await self._insist("answering for a process", one, lambda one: steps.answer_started(one, answered))
         # the newest ledger first: its copies are known, then, when the ledger with the originals is looked at
         for one in reversed(batch):
             if Fact.SUPERVISOR_GONE in one.facts:
                 one.copied = self._copies.in_later_ledgers(one.ledger)
-            await self._insist("moving what had not started", one, lambda one: takeover.requeue_entries(one))
+            await self._insist("moving what had not started", one, lambda one: steps.requeue_entries(one))
             if Fact.SUPERVISOR_GONE in one.facts:
                 self._copies.add(one.ledger)
         # last: of the requests that these tokens name, only those in a living process's ledger are left to requeue
         for one in batch:
-            await self._insist("moving what a process had dequeued", one, lambda one: takeover.requeue_tokens(one))
+            await self._insist("moving what a process had dequeued", one, lambda one: steps.requeue_tokens(one))
         await asyncio.gather(*(self._finish(one) for one in batch if not one.reading_begun))
 
     async def _insist(self, job: str, one: Remains, step: Callable[[Remains], None]) -> None:
@@ -142,7 +142,7 @@ class Recovery:
                 if sent := classify(ledger, one.facts).confirm:
                     # a server that is ending itself may have read the replies and not passed them on
                     read = read and await self._standby.connection.answers(STANDBY_SUBSCRIBE_LIMIT)
-                    self._takeover.confirm_sent(one, sent, read=read)
+                    self._steps.confirm_sent(one, sent, read=read)
         if one.sock is not None:
             # shutdown(2) before close(2): a child that a handler has forked may have the socket as well
             tcp.end_sending(one.sock)
@@ -164,7 +164,7 @@ class Recovery:
             end = await reader.to_its_end(limit)
         finally:
             self._limits.discard(limit)
-            self._takeover.count_requeued(one, reader.count)
+            self._steps.count_requeued(one, reader.count)
         if reader.count:
             _log.warning("%s: %d requests moved from its connection", one, reader.count)
         if end is End.PENDING:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import resource
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from ajhost.adapters.linux import proc
-from ajhost.core.timings import STRAY_HUNT
+from ajhost.core.timings import CHECK_INTERVAL, STRAY_HUNT
 
+_log = logging.getLogger("ajhost.supervisor")
 _MARK = 1 << 62
 GENERATION_MARK = 1 << 61
 """Added to the number of a generation: the mark of its template, and of processes that its imports start."""
@@ -36,26 +39,32 @@ def mark_of(pid: int) -> int | None:
     return int(soft) - _MARK if int(soft or 0) > _MARK else None
 
 
-class ChildReaper:
-    """Ends and reaps the processes that a subreaper inherits from dead workers: handlers have started them.
+class StrayProcesses:
+    """Ends and reaps the processes that a subreaper inherits from dead workers and templates.
 
-    The kernel makes them children of this process when their parent dies, in whatever session or process group they
-    are. Each has the mark of its worker, or of its generation if an import started it. A child without a mark that
-    this process had before a worker's death is spared: another process may have started it in this container.
+    Handlers and imports have started them. The kernel makes them children of this process when their parent dies, in
+    whatever session or process group they are. Each has the mark of its worker, or of its generation if an import
+    started it. A child without a mark that this process had before a worker's death is spared: another process may have
+    started it in this container.
+
+    `known()` returns the pids that this process reaps elsewhere, and the marks of processes that are to live.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Callable[[], tuple[Container[int], Container[int]]] = lambda: ((), ())) -> None:
+        self._known = known
         self._seen: set[int] = set()
         self._strays: set[int] = set()
         self._spared: set[int] = set()
         self._hunts_until = 0.0
 
-    def reap(self, known: Container[int], living_marks: Container[int] = ()) -> None:
-        """Reaps each child that was dead at the last call already and is not `known`. Call it about once a second.
+    def reap(self) -> None:
+        """Reaps each child that was dead at the last call already and is not known. Call it about once a second.
 
         It waits for a second call since a worker that died before its pidfd was received looks the same for a moment.
-        Kills living children whose mark is none of `living_marks`: the template of a rejected reload had started them.
+        Kills living children whose mark is none of those that are to live: the template of a rejected reload had
+        started them.
         """
+        known, living_marks = self._known()
         unknown = {pid: proc.state_of(pid) for pid in proc.children() if pid not in known}
         dead = {pid for pid, state in unknown.items() if state == "Z"}
         for pid in dead & self._seen:
@@ -70,22 +79,23 @@ class ChildReaper:
 
     @property
     def hunting(self) -> bool:
-        """Whether a worker, or a process ended by `end_strays`, has died within the last `STRAY_HUNT` seconds."""
+        """Whether a worker or template, or a process ended by `end`, has died within the last `STRAY_HUNT` seconds."""
         return time.monotonic() < self._hunts_until
 
     def hunt(self) -> None:
-        """Begins a hunt after a worker's death: `end_strays` ends its processes for `STRAY_HUNT` seconds from now."""
+        """Has `end` look for what a worker or template that has just died left, for `STRAY_HUNT` seconds from now."""
         self._hunts_until = time.monotonic() + STRAY_HUNT
 
-    def end_strays(self, known: Container[int], living_marks: Container[int]) -> set[int]:
-        """Sends SIGKILL to each living child that is not `known` and was there at the last call. Returns their pids.
+    def end(self) -> bool:
+        """Sends SIGKILL to each living child that is not known and was there at the last call. Call it at every tick.
 
-        Spares those with one of `living_marks`. Call it at every tick while `hunting`. It waits for a second call since
-        a new worker is a child for a moment before its pidfd is received.
+        Spares those with a mark of processes that are to live. It waits for a second call since a new worker is a child
+        for a moment before its pidfd is received. Returns whether it looks for more.
         """
         if not self.hunting:
             self._strays.clear()
-            return set()
+            return False
+        known, living_marks = self._known()
         unknown = {pid for pid in proc.children() if pid not in known}
         living = {pid for pid in unknown if proc.state_of(pid) not in ("Z", "X", "")}
         for pid in tuple(living):
@@ -96,9 +106,17 @@ class ChildReaper:
         for pid in ended:
             _kill(pid)
         if ended:
+            _log.warning("%d processes that a dead worker had left: SIGKILL", len(ended))
             self.hunt()  # the kernel makes their children this process's own
         self._strays = living
-        return ended
+        return self.hunting
+
+    async def end_all(self) -> None:
+        """Ends all that workers and templates left: the host stops. Returns when nothing is left that can be ended."""
+        self.hunt()
+        while self.end() and proc.children():
+            await asyncio.sleep(CHECK_INTERVAL)
+            self.reap()
 
 
 def _kill(pid: int) -> None:
