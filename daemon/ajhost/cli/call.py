@@ -23,9 +23,8 @@ from ajhost.cli.call_requests import (
     payload_of,
     read_signing_seed,
 )
-from ajhost.cli.configuration import hint_at_settings_here, load_settings
 from ajhost.cli.load_test import LoadTest, progress
-from ajhost.cli.options import Duration, config_option
+from ajhost.cli.options import Duration, config_option, hint_at_settings_here, load_settings
 from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.safe_text import printable

@@ -20,7 +20,7 @@ from ajhost.adapters.logs.log_outputs import configure
 from ajhost.adapters.nats.dev_client import serve
 from ajhost.api import Task
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import BadConfiguration, load_settings
+from ajhost.cli.options import BadConfiguration, load_settings
 from ajhost.cli.output import echo, echo_error
 from ajhost.core.route_match import Routes
 from ajhost.protocol.outcome import Failed, Outcome

@@ -67,8 +67,7 @@ def dev(
         echo_error("ajhost dev needs watchfiles to reload on save: pip install 'ajhost[dev]'")
         return exit_status.CANNOT_START
     from ajhost.adapters.nats.server_process import NatsServerFailed
-    from ajhost.cli.dev_context import ContextInUse
-    from ajhost.cli.dev_session import DevSession
+    from ajhost.cli.dev_session import ContextInUse, DevSession
 
     if config is None and not targets:
         config = Path("ajhost.toml")

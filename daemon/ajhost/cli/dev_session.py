@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from ajhost.adapters.linux.proc import children_of
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats.dev_client import Passed, TaskTap
 from ajhost.adapters.nats.server_process import EmbeddedNatsServer
-from ajhost.cli.configuration import BadConfiguration, load_settings
-from ajhost.cli.dev_context import nats_context
 from ajhost.cli.dev_directory import make_place, settings_of
+from ajhost.cli.options import BadConfiguration, load_settings
 from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
 from ajhost.protocol.reply_encoding import error_of
 from ajhost.protocol.safe_text import printable
 from ajhost.protocol.secret_masking import without_userinfo
+from ajhost.settings.nats_context import context_file
 from ajhost.settings.toml_writer import development_sections, toml_text
 
 DRAIN = 0.3
@@ -39,6 +40,8 @@ _LONG_IMPORT = 2.0
 """Seconds of an import after which a further change of a file aborts it."""
 _RESULT_SHOWN = 100
 _LOOK = 0.1
+_MADE_BY = "ajhost dev, process "
+"""The beginning of a session's description of its context; the session's pid follows."""
 
 
 @dataclass
@@ -330,3 +333,50 @@ def _result(body: bytes) -> str:
         return f"{len(body)} bytes"
     text = printable(body.decode(errors="replace"))
     return text if len(text) <= _RESULT_SHOWN else f"{text[:_RESULT_SHOWN]}... ({len(body)} bytes)"
+
+
+# -- the NATS context of `--context NAME`, by which `ajc` and `nats` find the server -----------------------------------
+
+
+class ContextInUse(Exception):
+    """The context exists already and is not a dead session's. The text says whose it is, and what to do."""
+
+
+@contextlib.contextmanager
+def nats_context(name: str, url: str) -> Iterator[Path]:
+    """Writes the context, and removes it at the end. Replaces one that a killed session has left.
+
+    :raises ContextInUse: a context of this name exists that no session has written, or whose session runs.
+    """
+    file = context_file(name, os.environ)
+    _check_free(file)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = file.with_suffix(f".{os.getpid()}")
+    # the URL may have a password
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as written:
+        json.dump({"description": f"{_MADE_BY}{os.getpid()}", "url": url}, written)
+    new.replace(file)
+    try:
+        yield file
+    finally:
+        if _owner(file) == os.getpid():
+            file.unlink(missing_ok=True)
+
+
+def _check_free(file: Path) -> None:
+    if not os.path.lexists(file):
+        return
+    owner = _owner(file)
+    if owner is None:
+        raise ContextInUse(f"{file} is there already: give another name to --context, or leave it out")
+    if owner != os.getpid() and Path(f"/proc/{owner}").exists():
+        raise ContextInUse(f"{file} is of another ajhost dev, process {owner}: give another name to --context")
+
+
+def _owner(file: Path) -> int | None:
+    """Returns the pid of the session that wrote the context; None for any other writer."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        said = str(json.loads(file.read_text()).get("description"))
+        if said.startswith(_MADE_BY):
+            return int(said.removeprefix(_MADE_BY))
+    return None

@@ -1,16 +1,20 @@
-"""Options of several commands: the settings file, by which a host is found, a time, JSON in place of text."""
+"""Options of several commands: the settings file, and how it is loaded or a host found by it; a time; JSON for text."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+from ajhost.cli import exit_status
 from ajhost.cli.dev_directory import find_settings
-from ajhost.settings.sections import DEFAULT_FILE
+from ajhost.cli.output import CommandFailed
+from ajhost.settings.sections import DEFAULT_FILE, Settings
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -68,3 +72,33 @@ class Duration(click.FloatRange):
             allowed = "a number with ms, s, m, h or d, like 10s"
             self.fail(f"{value!r} is no duration; allowed: {allowed}", param, ctx)
         return float(super().convert(seconds, param, ctx))
+
+
+class BadConfiguration(CommandFailed):
+    """The configuration cannot be used; the text lists every problem."""
+
+    exit_code = exit_status.BAD_CONFIGURATION
+
+
+def load_settings(config: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Reads and validates the settings.
+
+    :raises BadConfiguration: with one line for each problem.
+    """
+    from ajhost.settings.errors import SettingsError
+    from ajhost.settings.load import load
+
+    try:
+        return load(config, environ)
+    except SettingsError as error:
+        raise BadConfiguration(str(error) + hint_at_settings_here(config)) from None
+
+
+def hint_at_settings_here(config: Path) -> str:
+    """Returns a hint at ./ajhost.toml if it exists and `config` is the default file, which does not; else no text."""
+    here = Path("ajhost.toml")
+    # os.path returns False for a directory that this user may not enter; Path.exists raises PermissionError
+    if config != DEFAULT_FILE or os.path.exists(config) or not os.path.isfile(here):
+        return ""
+    none_runs = "" if find_settings(Path.cwd()) else "no `ajhost dev` runs in this directory, and "
+    return f"\n{none_runs}./{here} is not read unless it is named: -c {here}"

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import BadConfiguration
-from ajhost.cli.options import Duration, config_option
+from ajhost.cli.options import BadConfiguration, Duration, config_option
 from ajhost.cli.output import echo_error
 from ajhost.cli.running_host import ask_host
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import load_settings
-from ajhost.cli.options import config_option
+from ajhost.cli.options import config_option, load_settings
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.settings.sections import HandlerSettings, Settings
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import click
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import load_settings
-from ajhost.cli.options import own_config_option
+from ajhost.cli.options import load_settings, own_config_option
 
 _EPILOG = """\b
 Examples:

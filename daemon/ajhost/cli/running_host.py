@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ajhost.cli import exit_status
-from ajhost.cli.configuration import BadConfiguration
+from ajhost.cli.options import BadConfiguration
 from ajhost.cli.output import CommandFailed, echo, echo_error
 from ajhost.core.timings import CONTROL_ANSWER_LIMIT
 

@@ -51,8 +51,7 @@ def unit_of(config: Path) -> str | None:
 
 def warnings_of(unit: str) -> list[str]:
     """Returns a warning for each property of the unit, drop-ins included, with which the host lacks a feature."""
-    shown = systemctl("show", "--property", ",".join(_EXPECTED), unit)
-    found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    found = properties(unit, *_EXPECTED)
     return [
         f"found {name}={found[name]}, allowed: {allowed}"
         for name, (good, allowed) in _EXPECTED.items()
@@ -62,7 +61,7 @@ def warnings_of(unit: str) -> list[str]:
 
 def user_of(unit: str) -> str:
     """Returns User= of the unit; empty for root."""
-    return systemctl("show", "--property=User", "--value", unit).strip()
+    return properties(unit, "User").get("User", "")
 
 
 def problems_of(lines: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -102,6 +101,12 @@ def service_lines(cat: str, instance: str) -> list[tuple[str, str]]:
                 lines = [line for line in lines if line[0] != option]
             lines.append((option, value))
     return lines
+
+
+def properties(unit: str, *names: str) -> dict[str, str]:
+    """Returns properties of a unit as systemd shows them; one that this systemd does not know is absent."""
+    shown = systemctl("show", "--property", ",".join(names), unit)
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
 
 
 def systemctl(*arguments: str) -> str:

@@ -10,8 +10,7 @@ import click
 from ajhost.cli import exit_status
 from ajhost.cli.options import Duration, config_option, json_option
 from ajhost.cli.output import echo, echo_error, to_json
-from ajhost.cli.status import reader
-from ajhost.cli.status_tables import TASKS, oldest_first, printed
+from ajhost.cli.status import TASKS, oldest_first, printed, reader
 from ajhost.core.status_report import CATCH_ALL
 
 _EPILOG = """\b

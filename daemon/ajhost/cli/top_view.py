@@ -9,8 +9,7 @@ from typing import Any
 
 from prompt_toolkit.utils import get_cwidth
 
-from ajhost.cli.status import head
-from ajhost.cli.status_tables import ROUTES, TASKS, WORKERS, Column, running_tasks
+from ajhost.cli.status import ROUTES, TASKS, WORKERS, Column, head, running_tasks
 from ajhost.core.status_report import StatusReport
 from ajhost.protocol.safe_text import printable
 
