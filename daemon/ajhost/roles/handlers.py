@@ -18,7 +18,7 @@ from typing import Any
 
 from ajhost.adapters.own_code import PACKAGE
 from ajhost.roles.binding import Unbindable, Unfit, bind, called_function
-from ajhost.roles.lifespan_kinds import Lifespan, check_lifespan
+from ajhost.roles.lifespan import Lifespan, check_lifespan
 from ajhost.roles.middleware import Middleware, around, check_middleware
 from ajhost.roles.payload_readers import PayloadReader
 from ajhost.settings.sections import HandlerSettings, PythonSettings

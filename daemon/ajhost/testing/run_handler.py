@@ -26,7 +26,7 @@ from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.protocol.task_record import encode_task, new_id, read_task
 from ajhost.roles.handlers import LoadedHandler, callable_of
 from ajhost.roles.json_encoding import encode
-from ajhost.roles.lifespan_kinds import check_lifespan, manager_of
+from ajhost.roles.lifespan import check_lifespan, manager_of
 from ajhost.roles.middleware import around, check_middleware
 from ajhost.roles.worker.executor import Executor
 from ajhost.roles.worker.request import Attempt, ExecutorEvents, Phase, StuckReason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -11,6 +12,8 @@ from ajhost import api
 from ajhost.adapters.linux import proc
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.outcome import Failed, Terminated
+from ajhost.roles.handlers import load_lifespan
+from ajhost.roles.lifespan import LifespanFailed, LifespanRunner
 from ajhost.roles.messages import (
     AccessOrder,
     CancelOrder,
@@ -30,7 +33,7 @@ from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.drain import Drain
 from ajhost.roles.worker.heartbeat import Heartbeat
 from ajhost.roles.worker.left_running import LeftRunning
-from ajhost.roles.worker.lifespan_runner import LifespanFailed, LifespanRunner
+from ajhost.roles.worker.retirement import LIFESPAN_ENDED
 
 _log = logging.getLogger("ajhost.worker")
 _START_FAILED = os.EX_TEMPFAIL  # the exit status
@@ -45,9 +48,11 @@ class Worker:
         self._pull_while_leaving = True
         self._lifespan: LifespanRunner | None = None
         python = parts.spec.python
-        if python.lifespan is not None:
+        if (name := python.lifespan) is not None:
             described = api.Worker(worker_spec.slot, worker_spec.generation, os.getpid())
-            self._lifespan = LifespanRunner(python, described, parts.retirement.ask, self.heartbeat.from_thread)
+            on_end = functools.partial(parts.retirement.ask, LIFESPAN_ENDED)
+            beat = self.heartbeat.from_thread
+            self._lifespan = LifespanRunner(name, load_lifespan(name), python, described, on_end, beat)
         self._left_running: LeftRunning | None = None
         """Made after the lifespan's entry, so that what the application leaves running there does not count."""
 

@@ -1,32 +1,92 @@
-"""The lifespan of a worker: entered before it joins the queue group, left after its last reply.
+"""The lifespan of a worker: what may be one, and how a worker enters it before it joins the queue group and leaves it
+after its last reply.
 
-The worker holds no request meanwhile, so an `async` lifespan may block the loop (it loads a model): a thread writes the
-heartbeat until the lifespan's own limit.
+    async def lifespan(worker: Worker):
+        async with httpx.AsyncClient() as http:
+            yield State(http)
+
+A lifespan is an async or plain generator function, or a function that returns a context manager of either kind. The
+worker holds no request while it enters or leaves it, so an `async` lifespan may block the loop (it loads a model): a
+thread writes the heartbeat until the lifespan's own limit.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType, TracebackType
 from typing import Any
 
 from ajhost import api
 from ajhost.adapters.daemon_threads import start_daemon_thread
 from ajhost.adapters.own_code import is_library
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
-from ajhost.roles.handlers import load_lifespan
-from ajhost.roles.lifespan_kinds import LIFESPAN_THREAD, manager_of
-from ajhost.roles.worker.retirement import LIFESPAN_ENDED
+from ajhost.roles.binding import Unfit, takes
 from ajhost.settings.sections import PythonSettings
 
 _log = logging.getLogger("ajhost.worker")
+_THREAD = "lifespan"
+"""The beginning of the name of a plain lifespan's thread."""
+Manager = contextlib.AbstractAsyncContextManager[Any]
+Lifespan = Callable[[api.Worker], Any]
+
+
+def check_lifespan(name: str, function: Any) -> Lifespan:
+    """:raises Unfit: it cannot be called with a worker."""
+    if not callable(function):
+        raise Unfit(f"{name} is a {type(function).__name__}, which cannot be called")
+    if inspect.iscoroutinefunction(function):
+        raise Unfit(f"{name} returns a coroutine: a lifespan has a `yield`, or returns a context manager")
+    if not takes(function, 1):
+        raise Unfit(f"{name} cannot be called with one argument, the Worker")
+    found: Lifespan = function
+    return found
+
+
+def manager_of(name: str, lifespan: Lifespan, worker: api.Worker) -> Manager:
+    """Returns the context manager of a lifespan; a plain one is entered and left in a thread of its own.
+
+    :raises Unfit: it returned something else.
+    """
+    manager = lifespan(worker)
+    if inspect.isasyncgen(manager):
+        manager = contextlib.asynccontextmanager(lambda: manager)()
+    elif inspect.isgenerator(manager):
+        manager = contextlib.contextmanager(lambda: manager)()
+    kind = type(manager)
+    if hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__"):
+        found: Manager = manager
+        return found
+    if hasattr(kind, "__enter__") and hasattr(kind, "__exit__"):
+        return _InThread(manager)
+    raise Unfit(f"{name} returned a {kind.__name__}, which is no context manager")
+
+
+class _InThread(contextlib.AbstractAsyncContextManager[Any]):
+    """A plain context manager: it may block, and the thread that entered it leaves it."""
+
+    def __init__(self, manager: contextlib.AbstractContextManager[Any]) -> None:
+        self._manager = manager
+        self._thread = ThreadPoolExecutor(1, _THREAD)
+
+    async def __aenter__(self) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._manager.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        leave = self._manager.__exit__
+        result = await asyncio.get_running_loop().run_in_executor(self._thread, leave, kind, error, trace)
+        self._thread.shutdown(wait=False)
+        return result
 
 
 class LifespanFailed(Exception):
@@ -38,15 +98,15 @@ class LifespanRunner:
 
     def __init__(
         self,
+        name: str,
+        lifespan: Lifespan,
         python: PythonSettings,
         worker: api.Worker,
-        on_end: Callable[[str], None],
+        on_end: Callable[[], None],
         beat: Callable[[], None],
     ) -> None:
-        """`python` names the lifespan. `beat` writes the heartbeat, and is called by a thread."""
-        assert python.lifespan is not None
-        self._python, self._name, self._worker = python, python.lifespan, worker
-        self._lifespan = load_lifespan(self._name)
+        """`beat` writes the heartbeat, and is called by a thread."""
+        self._name, self._lifespan, self._python, self._worker = name, lifespan, python, worker
         self._on_end, self._beat = on_end, beat
         self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._leave = asyncio.Event()
@@ -101,13 +161,13 @@ class LifespanRunner:
             finally:
                 if not self._leave.is_set():
                     _log.error("python.lifespan: %s has ended before its worker", self._name)
-                    self._on_end(LIFESPAN_ENDED)
+                    self._on_end()
 
     async def _cut(self, task: asyncio.Task[BaseException | None]) -> str:
         """Cancels it, and returns the line where it was; empty if that is not known."""
         frames = sys._current_frames()
         for thread in threading.enumerate():
-            if thread.name.startswith(LIFESPAN_THREAD) and (frame := frames.get(thread.ident or 0)) is not None:
+            if thread.name.startswith(_THREAD) and (frame := frames.get(thread.ident or 0)) is not None:
                 self._cut_at = _place(traceback.walk_stack(frame))
         task.cancel()
         await asyncio.wait({task}, timeout=POLL_INTERVAL)
