@@ -27,7 +27,7 @@ from ajhost.ledger.layout import Geometry, Identity
 from ajhost.ledger.view import Entry
 from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue

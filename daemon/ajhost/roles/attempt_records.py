@@ -6,30 +6,35 @@ an exception         ERROR, with its traceback, where the handler raised it
 any other AJ-Error   WARNING
 refused              WARNING, once in 30 s for each reason, then with a count
 `[log.limits]`       at most so many of a reason in 30 s, then a count
+
+Records that are kept back are counted, and one record reports the count.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
 from ajhost.adapters.logs import log_routing
 from ajhost.adapters.logs.log_record import Labelled, TaskLabels
 from ajhost.adapters.own_code import PACKAGE
+from ajhost.core.report_throttle import Throttle
 from ajhost.core.route_stats import StatsWriter
 from ajhost.ledger.view import Entry
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason, reason_of
 from ajhost.protocol.task_record import TaskRecord
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.recent_attempts import RecentAttempts
-from ajhost.roles.task_log_limits import LogLimits
 
 _log = logging.getLogger("ajhost.attempts")
+_SIGNATURES = ("the task is not signed", "the task's signature")
+"""How refusals begin that are about a signature: they are throttled apart from what is malformed."""
 
 
 class Attempts:
@@ -44,11 +49,9 @@ class Attempts:
         log_completed: bool,
         limits: Iterable[tuple[str, int]] = (),
     ) -> None:
-        """`limits`: `[log.limits]`, kept for the whole process until `close`."""
+        """`limits`: `[log.limits]`, kept for the whole process until they are closed."""
         self.use(stats, routes)
-        self._limits = LogLimits()
-        self.limit(limits)
-        log_routing.add_filter(_log, self._limits)
+        self.limits = LogLimits(limits)
         self._recent = recent
         self._completed_level = logging.INFO if log_completed else logging.DEBUG
         self.logs_completed = _log.isEnabledFor(self._completed_level)
@@ -60,10 +63,6 @@ class Attempts:
         stats = StatsFile(spec.runtime / DIRECTORY).writer(routes)
         recent = RecentAttempts(spec.runtime)
         return cls(stats, routes, recent, log_completed=spec.log.tasks == "all", limits=spec.log.limits)
-
-    def limit(self, limits: Iterable[tuple[str, int]]) -> None:
-        """Replaces the `[log.limits]`."""
-        self._limits.most = dict(limits)
 
     def use(self, stats: StatsWriter, routes: Sequence[str]) -> None:
         """Counts in `stats` from now on; `routes`: their names, by number."""
@@ -117,7 +116,7 @@ class Attempts:
         """Counts and logs a request that was refused before it began. `route`, `record`: as far as they are known."""
         reason = reason_of(text)
         self.stats.refused(StatsWriter.NO_ROUTE if route is None else route, reason)
-        if not (count := self._limits.refusals(reason, text)):
+        if not (count := self.limits.refusals(reason, text)):
             return
         extras: dict[str, str] = {}
         if self._recent is not None:
@@ -129,15 +128,6 @@ class Attempts:
             extras = TaskLabels(record.id, record.type, name, record.tries, waited).extras()
         said = f"refused {count} more, the last" if count > 1 else "refused"
         _log.warning("%s: %s", said, text, extra=extras | {"aj_outcome": "refused", "aj_reason": reason})
-
-    def tick(self) -> None:
-        """Logs how many records were kept back, when that is due. Call it every now and then."""
-        self._limits.tick()
-
-    def close(self) -> None:
-        """Logs at once how many records were kept back."""
-        self._limits.close()
-        log_routing.remove_filter(_log, self._limits)
 
 
 def log_outcome(
@@ -170,3 +160,71 @@ def log_exception(error: BaseException, text: str, labels: TaskLabels) -> None:
         "route %r: %s", labels.route, text, exc_info=(type(error), error, _of_the_application(error)),
         extra=labels.extras() | {"aj_outcome": "failed", "aj_reason": FailureReason.HANDLER_ERROR.value},
     )  # fmt: skip
+
+
+# -- limits in the log -----------------------------------------------------------------------------
+
+
+class _Kept(NamedTuple):
+    """The last record that was kept back."""
+
+    reason: str
+    text: str
+    is_refusal: bool = False
+
+
+class LogLimits(logging.Filter):
+    """A filter for so many records of a reason in `LOG_REPEAT` seconds, which logs how many others it kept back.
+
+    It filters until `close`. Records come from threads of handlers too.
+    """
+
+    def __init__(self, limits: Iterable[tuple[str, int]]) -> None:
+        super().__init__()
+        self.most = dict(limits)
+        """`[log.limits]`: records by reason."""
+        self._throttle: Throttle[_Kept] = Throttle()
+        self._lock = threading.Lock()
+        log_routing.add_filter(_log, self)
+
+    def refusals(self, reason: str, text: str) -> int:
+        """Returns for how many refusals a record of this one stands; 0: no record is written now."""
+        kind = "signature" if text.partition(": ")[2].startswith(_SIGNATURES) else ""
+        return self._count(f"refused {reason} {kind}", _Kept(reason, text, is_refusal=True), self.most.get(reason, 1))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written. Those of refusals come here after `refusals`."""
+        reason, outcome = getattr(record, "aj_reason", ""), getattr(record, "aj_outcome", "")
+        most = self.most.get(reason)
+        if most is None or outcome not in ("failed", "terminated"):
+            return True
+        count = self._count(reason, _Kept(reason, record.getMessage()), most)
+        if count > 1:
+            record.msg, record.args = f"{record.getMessage()} (and {count - 1} more)", ()
+            record.aj_count = str(count)
+        return count > 0
+
+    def _count(self, key: str, kept: _Kept, most: int) -> int:
+        with self._lock:
+            return self._throttle.count(key, time.monotonic(), kept, most)
+
+    def tick(self) -> None:
+        """Logs how many records were kept back, when that is due. Call it every now and then."""
+        self._tell(self._throttle.due)
+
+    def close(self) -> None:
+        """Logs at once how many records were kept back."""
+        self._tell(self._throttle.rest)
+        log_routing.remove_filter(_log, self)
+
+    def _tell(self, kept_by: Callable[[float], list[tuple[_Kept, int, float]]]) -> None:
+        with self._lock:
+            kept = kept_by(time.monotonic())
+        for (reason, text, is_refusal), count, seconds in kept:
+            extra = {"aj_reason": reason, "aj_count": str(count)}
+            if is_refusal:
+                extra["aj_outcome"] = "refused"
+            _log.warning(
+                "%s %d more in %.0f s, the last: %s", "refused" if is_refusal else f"{reason}:", count, seconds, text,
+                extra=extra,
+            )  # fmt: skip

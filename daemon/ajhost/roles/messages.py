@@ -2,12 +2,17 @@
 
 On a channel a message is an object with one key, its class, whose value has the fields. Both ends run the same version
 of ajhost as a rule; `decode` says what is wrong if they do not.
+
+The specs in an order to a template hold secrets. They travel over a channel, never in arguments or the environment,
+which other users can read.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
 import orjson
@@ -15,9 +20,15 @@ import orjson
 from ajhost.adapters.nats.tls import Trust
 from ajhost.protocol.dataclass_json import annotations_of, from_object
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template.import_effects import ImportEffect
-from ajhost.settings.sections import NatsSettings
+from ajhost.settings.sections import (
+    HandlerSettings,
+    LogSettings,
+    NatsSettings,
+    PythonSettings,
+    SignatureSettings,
+    WorkerSettings,
+)
 
 # -- supervisor to worker ---------------------------------------------------------------------------------------------
 
@@ -142,6 +153,45 @@ FromWorker = (
 )  # fmt: skip
 
 # -- supervisor to template -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationSpec:
+    """All that a template and its workers need to know. `runtime` is the runtime directory."""
+
+    generation: int
+    runtime: Path
+    nats: NatsSettings
+    python: PythonSettings
+    workers: WorkerSettings
+    handlers: tuple[HandlerSettings, ...]
+    signature: SignatureSettings = field(default_factory=SignatureSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    queues: tuple[str, ...] = ()
+    schemas: bool = False
+    """Whether what is loaded is described with the JSON Schemas of its payloads."""
+    tell_trust: bool = False
+    """Whether the connection depends on the authorities that the handlers' interpreter trusts."""
+
+    def connection_name(self, role: str) -> str:
+        """Returns the name of a process's connection in the server's lists: role, machine, and the host's directory."""
+        return f"ajhost {role} on {socket.gethostname()}, {self.runtime}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """One worker to be forked: its slot, the serial that names its ledger, and that of the supervisor's.
+
+    `supervisor_place` is where the supervisor's ledger can be opened too (`LockedLedger.place`). `joins`: whether it is
+    to be in the queue group.
+    """
+
+    slot: int
+    serial: int
+    generation: int
+    supervisor: int
+    supervisor_place: str = ""
+    joins: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,15 @@ from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
     FROM_WORKER,
     FinishOrder,
+    GenerationSpec,
     LeaveOrder,
     NewSocket,
     SocketStored,
     StartFailed,
     WorkerReady,
+    WorkerSpec,
     encode,
 )
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess

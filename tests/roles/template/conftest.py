@@ -11,7 +11,7 @@ import pytest
 
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel, pair
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
+from ajhost.roles.messages import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue
 from ajhost.roles.supervisor.template_process import TemplateProcess
 from tests.roles.template.driver import ENTRY, TIMEOUT, WORKER, Fork, Start, TemplateDriver, Worker

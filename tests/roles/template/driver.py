@@ -17,7 +17,7 @@ import pytest
 from ajhost.adapters.linux import processes
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.processes import ExitStatus
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.supervisor.template_process import Spawned, TemplateFailed, TemplateProcess
 from ajhost.settings.sections import (
     HandlerSettings,

@@ -150,9 +150,9 @@ def test_refusals_are_told_once_for_each_reason_and_counted_after_that(log: pyte
     known = ALL | {"aj_duration": "0.000000", "aj_outcome": "refused"}
     assert labels_of(log.records[0]) == known | {"aj_reason": "overloaded"}
     log.clear()
-    attempts.tick()
+    attempts.limits.tick()
     assert log.records == [], "it is too soon"
-    attempts.close()
+    attempts.limits.close()
     assert sorted(record.getMessage() for record in log.records) == [
         "refused 4 more in 0 s, the last: bad request: no JSON",
         "refused 4 more in 0 s, the last: bad request: the task is not signed",
@@ -178,7 +178,7 @@ def test_records_of_a_reason_are_limited_and_the_others_counted(log: pytest.LogC
         assert counting.stats.failed["handler error"] == 10, "all are counted"
         log.clear()
     finally:
-        counting.attempts.close()
+        counting.attempts.limits.close()
     (kept,) = [record for record in log.records if "handler error" in record.getMessage()]
     assert kept.getMessage() == "handler error: 17 more in 0 s, the last: route 'email:': handler error: raised"
     assert labels_of(kept) == {"aj_reason": "handler error", "aj_count": "17"}

@@ -45,7 +45,7 @@ class AnswerRecords:
 
     def limit(self, limits: Iterable[tuple[str, int]]) -> None:
         """Takes a generation's `[log.limits]`."""
-        self._attempts.limit(limits)
+        self._attempts.limits.most = dict(limits)
 
     def use_routes(self, routes: Sequence[str]) -> None:
         self._routes = routes
@@ -54,12 +54,12 @@ class AnswerRecords:
 
     def tick(self) -> None:
         """Logs how many refusals were kept back, when that is due. Call it about once a second, or more often."""
-        self._attempts.tick()
+        self._attempts.limits.tick()
 
     def close(self) -> None:
         """Logs at once what is not logged yet."""
         self._tell(len(self._untold))
-        self._attempts.close()
+        self._attempts.limits.close()
 
     def begun(self, ledger: Ledger, entry: Entry, outcome: Outcome) -> None:
         """Records an attempt that a worker began and cannot answer. Counts it now, and logs it later.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ajhost.adapters.nats.credentials import trusts_interpreter
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor.template_process import TemplateProcess
 from ajhost.settings.sections import Settings

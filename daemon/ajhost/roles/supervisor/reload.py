@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from ajhost.adapters.linux import os_error_texts
 from ajhost.core.fleet import Scale
 from ajhost.core.timings import POLL_INTERVAL, RENEW_FIRST, RENEW_LONGEST, SERVE_LIMIT
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.readiness import STOPPING
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess

@@ -15,7 +15,7 @@ from ajhost.core.poison_tasks import PoisonTasks
 from ajhost.core.timings import CHECK_INTERVAL, CHECK_INTERVAL_CALM, STATUS_INTERVAL
 from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.stats_history import StatsHistory
 from ajhost.roles.supervisor.cancel import Canceller
 from ajhost.roles.supervisor.control_socket import Decision

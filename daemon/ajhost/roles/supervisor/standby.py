@@ -29,7 +29,7 @@ from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.protocol.subjects import host_subjects
 from ajhost.protocol.task_record import read_task
 from ajhost.roles import ledger_room, overload
-from ajhost.roles.process_specs import GenerationSpec, connection_name
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.request_check import RequestChecker, too_large
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue, queue_of
@@ -73,7 +73,7 @@ class Standby(Sink):
             restart_window,
             LoginGate(self.ledger.words[Word.LOGIN_GATE :]),
             self,
-            connection_name("supervisor", spec.runtime),
+            spec.connection_name("supervisor"),
             always=() if service is None else service.subjects,
         )
         self.transport = self.connection.transport

@@ -25,7 +25,7 @@ from ajhost.core.timeline import EventKind, Timeline
 from ajhost.ledger.view import Ledger
 from ajhost.roles import control_client, status_reader
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.recent_attempts import recent_attempts
 from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.supervisor import state_file

@@ -29,15 +29,16 @@ from ajhost.roles.messages import (
     ForkOrder,
     ForkRefused,
     FromTemplate,
+    GenerationSpec,
     HandlersLoaded,
     LoadOrder,
     LoadProblems,
     NewQueues,
     ToTemplate,
     WorkerForked,
+    WorkerSpec,
     encode,
 )
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.import_stacks import ImportStacks
 from ajhost.roles.template.host_libraries import directories

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ajhost.ledger.view import Ledger
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.readiness import starting_text
 from ajhost.roles.supervisor.shutdown import Shutdown

@@ -46,8 +46,8 @@ from ajhost.roles.messages import (
     StacksResult,
     StartFailed,
     WorkerReady,
+    WorkerSpec,
 )
-from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.nats_access import NatsAccess

@@ -32,14 +32,15 @@ from ajhost.roles.messages import (
     FOR_WORKER,
     ForkOrder,
     ForkRefused,
+    GenerationSpec,
     HandlersLoaded,
     LoadOrder,
     LoadProblems,
     NewQueues,
     WorkerForked,
+    WorkerSpec,
     encode,
 )
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
 from ajhost.roles.template import spare_pages
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 

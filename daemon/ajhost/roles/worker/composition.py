@@ -19,7 +19,7 @@ from ajhost.protocol.outcome import Failed, Outcome, Terminated
 from ajhost.protocol.subjects import host_subjects
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec, connection_name
+from ajhost.roles.messages import GenerationSpec, WorkerSpec
 from ajhost.roles.request_check import RequestChecker
 from ajhost.roles.shared_queue.consumer import Consumer
 from ajhost.roles.shared_queue.producer import Producer
@@ -64,7 +64,7 @@ class WorkerParts(ExecutorEvents, Sink):
             spec.handlers, workers.default_timeout, spec.signature, spec.nats.reply_prefixes, offset
         )
         gate = LoginGate(supervisor.words[Word.LOGIN_GATE :])
-        name = connection_name(f"worker {worker_spec.slot}", spec.runtime)
+        name = spec.connection_name(f"worker {worker_spec.slot}")
         self.connection = Connection(spec.nats, ledger, RestartWindow(supervisor), gate, self, name)
         self.transport = transport = self.connection.transport
         self.responder = Responder(ledger, transport.out, transport.in_buffer, self.attempts)

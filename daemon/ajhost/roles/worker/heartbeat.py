@@ -47,7 +47,7 @@ class Heartbeat:
             self._confirmed_ns = now_ns
             parts.transport.out.confirm()
             log_outputs.report_lost()
-            parts.attempts.tick()
+            parts.attempts.limits.tick()
         parts.transport.pause_or_resume()
         parts.consumer.refresh()  # entries may have become free without a slot
         if parts.connection.up.is_set():

@@ -17,8 +17,7 @@ from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.logs import log_outputs
 from ajhost.ledger.layout import Word
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.messages import StacksFile, encode
-from ajhost.roles.process_specs import GenerationSpec, WorkerSpec
+from ajhost.roles.messages import GenerationSpec, StacksFile, WorkerSpec, encode
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.worker import signals
 from ajhost.roles.worker.composition import WorkerParts

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ajhost.adapters.linux.host_permits import PermitFile, Permits
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.process_specs import GenerationSpec
+from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.shared_queue.token_queues import queue_of
 
 _FILE = "permits"

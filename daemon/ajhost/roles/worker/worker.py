@@ -26,8 +26,8 @@ from ajhost.roles.messages import (
     StacksResult,
     StartFailed,
     ToWorker,
+    WorkerSpec,
 )
-from ajhost.roles.process_specs import WorkerSpec
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.drain import Drain
@@ -101,7 +101,7 @@ class Worker:
             parts.watchdog.extend(time.monotonic() + self._spec.python.stop_timeout)
             await self._lifespan.exit()
         self.heartbeat.count()
-        parts.attempts.close()
+        parts.attempts.limits.close()
         drain.close()
 
     # -- the supervisor's orders ----------------------------------------------------------------
