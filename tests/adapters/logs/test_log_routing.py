@@ -144,6 +144,27 @@ print('to stderr\\nand more', file=sys.stderr)
     ]
 
 
+ODD = """
+import os
+odd = [
+    {'msg': os.fsdecode(b'a \\xff file')},
+    {'name': 'a\\udcff'}, {'name': object()}, {'name': None}, {'pathname': 'a\\udcff'}, {'pathname': object()},
+    {'levelno': 35, 'levelname': 5}, {'lineno': None}, {'created': 'now'}, {'created': float('inf')},
+    {'created': -1e20}, {'msecs': None}, {'exc_info': (1, 2, 3)}, {'stack_info': object()}, {'args': object()},
+]
+for given in odd:
+    app.handle(logging.makeLogRecord({'msg': 'text', 'levelno': 40, 'levelname': 'ERROR', **given}))
+"""
+
+
+@pytest.mark.parametrize("form", ["auto", "json"])
+def test_a_record_that_an_application_made_oddly_is_written_and_fails_nobody(form: str) -> None:
+    lines = run(ODD, form)
+    assert len(lines) == 15
+    assert r"a \udcff file" in (json.loads(lines[0])["message"] if form == "json" else lines[0])
+    assert all("text" in line for line in lines[1:])
+
+
 def test_what_an_application_writes_to_stderr_has_the_level_of_its_record() -> None:
     lines = run("logging.basicConfig(format='%(message)s')\napp.error('bad')\napp.warning('hm')", "json")
     assert [json.loads(line)["level"] for line in lines] == ["error", "warning"]

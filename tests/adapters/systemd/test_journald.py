@@ -106,6 +106,14 @@ class Awkward:
     __repr__ = __str__
 
 
+def test_a_record_that_an_application_made_oddly_is_written_and_fails_nobody(
+    log: logging.Logger, reader: Reader
+) -> None:
+    for given in ({"name": object()}, {"pathname": None}, {"exc_info": (1, 2, 3)}):
+        log.handle(logging.makeLogRecord({"msg": "text", "levelno": 40, **given}))
+    assert [record["MESSAGE"] for record in reader.read()] == ["text"] * 3
+
+
 def test_a_record_has_its_text_its_place_and_its_process(log: logging.Logger, reader: Reader) -> None:
     log.warning("%d of %s", 3, "four")
     (record,) = reader.read()

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.linux.standard_streams import own_stderr
-from ajhost.adapters.logs.log_record import labels_of, level_of, message_of, task_labels, traceback_of
+from ajhost.adapters.logs.log_record import RecordHandler, labels_of, level_of, message_of, task_labels, traceback_of
 
 _NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
 _LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "debug"}
@@ -31,7 +31,7 @@ class JsonLines:
         self._output = own_stderr()
 
     def write(self, values: Mapping[str, Any], labels: Mapping[str, str], moment: float | None = None) -> None:
-        """Writes one object. Raises nothing: if stderr is gone, the object is lost."""
+        """Writes one object. If stderr is gone, the object is lost."""
         now = time.time() if moment is None else moment
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         told = {
@@ -55,15 +55,15 @@ class JsonLines:
         self.write({"level": _LEVELS.get(priority, "info"), "message": text, "stream": stream}, task_labels())
 
 
-class JsonHandler(logging.Handler):
+class JsonHandler(RecordHandler):
     """Log records as JSON objects."""
 
     def __init__(self, lines: JsonLines) -> None:
         super().__init__()
         self._lines = lines
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record. Raises nothing."""
+    def write(self, record: logging.LogRecord) -> None:
+        """Writes the record."""
         values: dict[str, Any] = {
             "level": level_of(record).lower(),
             "logger": record.name,

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from ajhost.adapters.linux.standard_streams import has_own_stderr, own_stderr
 from ajhost.adapters.logs import log_routing
 from ajhost.adapters.logs.json_log import JsonHandler, JsonLines
-from ajhost.adapters.logs.log_record import labels_of, level_of, text_of
+from ajhost.adapters.logs.log_record import RecordHandler, labels_of, level_of, text_of
 from ajhost.adapters.logs.prints import keep_streams, redirect_prints
 from ajhost.adapters.systemd.journald import (
     Journal,
@@ -44,7 +44,7 @@ _ZONE = _zone()
 host have the same clock."""
 
 
-class LineHandler(logging.Handler):
+class LineHandler(RecordHandler):
     """`2026-01-31 12:00:00.123 INFO    worker 2: text [email:new 2aXw...]`, coloured by level on a terminal.
 
     Further lines of a text are indented, so that none can pass for a record of its own.
@@ -62,8 +62,8 @@ class LineHandler(logging.Handler):
             and os.environ.get("TERM") != "dumb"
         )
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Writes the record. Raises nothing: if stderr is gone, the line is lost."""
+    def write(self, record: logging.LogRecord) -> None:
+        """Writes the record. If stderr is gone, the line is lost."""
         if self._stream is None:
             return
         moment = datetime.fromtimestamp(record.created, _ZONE).strftime("%Y-%m-%d %H:%M:%S")

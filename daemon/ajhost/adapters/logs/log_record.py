@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import traceback
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from ajhost.protocol.safe_text import clean, one_line
 
@@ -56,6 +57,35 @@ task, where another process answered it.
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 LONGEST = 1 << 16
 """Characters of a traceback at most: an exception's text has any size, and cleaning it would delay heartbeats."""
+
+
+class RecordHandler(logging.Handler):
+    """A handler whose `emit` raises nothing: it is called where a task's handler logs, and would fail the task.
+
+    An application sets a record's attributes as it likes, by `makeLogRecord` or a filter: a name that is no text, a
+    time that is no number.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the record, or what can be read of it."""
+        try:
+            self.write(record)
+        except Exception:
+            self.write(_readable(record))
+
+    def write(self, record: logging.LogRecord) -> None:
+        """Writes the record. Raises anything if one of its attributes is not what `logging` makes it."""
+        raise NotImplementedError
+
+
+def _readable(record: Any) -> logging.LogRecord:
+    texts = [message_of(record)]
+    with contextlib.suppress(Exception):
+        texts.append(traceback_of(record))
+    level = record.levelno if isinstance(record.levelno, int) else logging.ERROR
+    line = record.lineno if isinstance(record.lineno, int) else 0
+    place = clean(_shown(record.pathname))
+    return logging.LogRecord(clean(_shown(record.name)), level, place, line, "\n".join(filter(None, texts)), None, None)
 
 
 def _shortened(text: str) -> str:

@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import Mapping
 
-from ajhost.adapters.logs.log_record import labels_of, task_labels, text_of
+from ajhost.adapters.logs.log_record import RecordHandler, labels_of, task_labels, text_of
 from ajhost.adapters.logs.prints import Priority, priority_of, redirect_prints
 from ajhost.core.timings import JOURNAL_WRITE_LIMIT
 
@@ -111,15 +111,15 @@ class Journal:
         self._socket.close()
 
 
-class JournalHandler(logging.Handler):
+class JournalHandler(RecordHandler):
     """Sends log records to journald: text with traceback, priority, place in the code, labels of the task."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
         self.journal = journal
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Sends the record. Raises nothing and does not block."""
+    def write(self, record: logging.LogRecord) -> None:
+        """Sends the record. Does not block."""
         fields = [
             field("MESSAGE", text_of(record)),
             field("PRIORITY", str(priority_of(record.levelno))),
