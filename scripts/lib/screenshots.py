@@ -23,8 +23,7 @@ import orjson
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, Stream
-from ajhost.adapters.http_access import PageAccess
+from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, PageAccess, Stream
 from ajhost.cli.top_view import Line, View
 from ajhost.roles.supervisor.http_endpoints import page_files
 from tests.support.large_status import attempts, large_report

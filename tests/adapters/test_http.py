@@ -6,8 +6,7 @@ import asyncio
 import os
 import socket
 
-from ajhost.adapters.http import PLAIN_TEXT, Endpoint, HttpServer, Page
-from ajhost.adapters.http_access import PageAccess
+from ajhost.adapters.http import PLAIN_TEXT, Endpoint, HttpServer, Page, PageAccess
 from tests.support.nats import free_port
 
 AT_ONCE = 60

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ajhost.adapters.http_access import PageAccess
+from ajhost.adapters.http import PageAccess
 from tests.host.test_http import answers_until, fetch, keep_alive
 from tests.support.factories import StartHost
 from tests.support.host import Host

@@ -1,4 +1,4 @@
-"""An HTTP server for a few pages, in the event loop of its caller. The only importer of uvicorn.
+"""An HTTP server for a few pages, in the event loop of its caller, and who may see them. The only importer of uvicorn.
 
 `uvicorn.Server.serve` installs signal handlers, and waits for open connections at a stop. The supervisor has handlers
 of its own and must stop at once, so `startup` and `main_loop` are called here one by one.
@@ -7,12 +7,16 @@ of its own and must stop at once, so `startup` and `main_loop` are called here o
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
+import hmac
+import ipaddress
 import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -66,7 +70,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`answer` is called once for each request. `guarded`: the request must pass `Access.refusal`."""
+    """`answer` is called once for each request. `guarded`: whether it must pass `PageAccess`."""
 
     answer: Callable[[], Page | Stream]
     guarded: bool = False
@@ -78,17 +82,35 @@ Endpoints = Mapping[str, Endpoint]
 """Endpoints by path."""
 
 
-class Access(Protocol):
-    """Decides which requests may see guarded pages (`http_access.PageAccess`)."""
+@dataclass(frozen=True, slots=True)
+class PageAccess:
+    """Decides which requests may see guarded pages.
+
+    `token`: required as `Authorization: Bearer TOKEN`, or as the password of Basic authentication with any user name.
+    None: no token is required. `hosts`: names allowed in the Host header besides addresses and `localhost`. This stops
+    DNS rebinding: a page of another site whose name is made to resolve to this host sends that name.
+    """
+
+    token: bytes | None = None
+    hosts: frozenset[str] = frozenset()
 
     def refusal(self, headers: Mapping[bytes, bytes]) -> Page | None:
-        """Returns the answer to a request that is refused; None if it is allowed."""
+        """Returns the answer to a refused request (401, 421); None if it is allowed. Header names are lower case."""
+        name = _host_name(headers.get(b"host", b"").decode("latin-1"))
+        if not (name in ("", "localhost") or _is_address(name) or name in self.hosts):
+            return Page(421, PLAIN_TEXT, b"this host is not called so; see [http] hosts\n")
+        if self.token is None or hmac.compare_digest(_credential(headers.get(b"authorization", b"")), self.token):
+            return None
+        return Page(
+            401, PLAIN_TEXT, b"the token of [http] token_file is needed\n",
+            ((b"www-authenticate", b'Basic realm="ajhost, the token is the password"'),),
+        )  # fmt: skip
 
 
 class HttpServer:
     """Serves `endpoints` on listening sockets until `close`."""
 
-    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: Access) -> None:
+    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: PageAccess) -> None:
         self._sockets, self._endpoints, self._access = sockets, endpoints, access
         self._streams = 0
         config = uvicorn.Config(
@@ -111,7 +133,7 @@ class HttpServer:
         self._dates: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(cls, listen: str, endpoints: Endpoints, access: Access) -> Self:
+    async def start(cls, listen: str, endpoints: Endpoints, access: PageAccess) -> Self:
         """Listens on `HOST:PORT`, on each address of a host name.
 
         :raises CannotListen: an address is in use, not of this machine, or not permitted.
@@ -163,6 +185,33 @@ class HttpServer:
         if isinstance(answer, Stream) and (self._streams >= answer.most or scope["method"] == "HEAD"):
             return Page(503, PLAIN_TEXT, f"{answer.full}\n".encode())
         return answer
+
+
+def _host_name(header: str) -> str:
+    name = header.strip().lower()
+    if name.startswith("["):
+        address, _, port = name[1:].partition("]")
+        return name if port.strip(":0123456789") else address
+    return name.partition(":")[0].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _credential(header: bytes) -> bytes:
+    """Returns the token in an Authorization header (RFC 6750, RFC 7617); empty when there is none."""
+    scheme, _, value = header.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value.strip()
+    if scheme.lower() == b"basic":
+        with contextlib.suppress(binascii.Error):
+            return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+    return b""
 
 
 async def _send_page(page: Page, send: ASGISendCallable, more: Headers) -> None:

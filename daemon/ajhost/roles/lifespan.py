@@ -26,8 +26,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ajhost import api
-from ajhost.adapters.daemon_threads import start_daemon_thread
 from ajhost.adapters.own_code import is_library
+from ajhost.adapters.threads import start_daemon_thread
 from ajhost.core.timings import HEARTBEAT_INTERVAL, POLL_INTERVAL
 from ajhost.roles.binding import Unfit, takes
 from ajhost.settings.sections import PythonSettings

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from ajhost.adapters.linux import shared_files
+from ajhost.adapters.linux import runtime_directory
 from ajhost.core import attempt_ring, untrusted_values
 from ajhost.core.attempt_ring import LONGEST, AttemptRing, RingError
 
@@ -35,7 +35,7 @@ class RecentAttempts:
         directory = runtime / DIRECTORY
         self._ring: AttemptRing | None = None
         try:
-            memory = shared_files.map_file(shared_files.take_first(directory), attempt_ring.SIZE)
+            memory = runtime_directory.map_file(runtime_directory.take_first(directory), attempt_ring.SIZE)
             try:
                 self._ring = AttemptRing(memory)
             except RingError:  # of another version, or scribbled on
@@ -67,7 +67,7 @@ def _within(text: str, room: int) -> str:
 def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
     """Returns the recorded attempts, newest first."""
     found: list[dict[str, Any]] = []
-    for content in shared_files.contents(runtime / DIRECTORY, attempt_ring.SIZE):
+    for content in runtime_directory.contents(runtime / DIRECTORY, attempt_ring.SIZE):
         with contextlib.suppress(RingError):
             for _, text in attempt_ring.read(memoryview(content)):
                 with contextlib.suppress(ValueError, TypeError, KeyError):  # scribbled on

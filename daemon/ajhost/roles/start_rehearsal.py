@@ -333,8 +333,7 @@ def _room_problem(workers: WorkerSettings, place: Path) -> str | None:
 
 
 async def _port_problem(settings: Settings) -> str | None:
-    from ajhost.adapters.http import CannotListen, HttpServer
-    from ajhost.adapters.http_access import PageAccess
+    from ajhost.adapters.http import CannotListen, HttpServer, PageAccess
 
     assert settings.http is not None
     try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ajhost.adapters.http_access import PageAccess
+from ajhost.adapters.http import PageAccess
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.nats import refused_replies
 from ajhost.adapters.nats.interfaces import error_text

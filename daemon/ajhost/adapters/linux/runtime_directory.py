@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 LOCK, CONTROL, VIEW = "lock", "control", "view"
@@ -30,6 +31,8 @@ ANOTHER = "name one of this user's by `directory` in [runtime], or set XDG_RUNTI
 """Advice in error texts: cron, sudo and systemd-run give a user no directory of a session."""
 _NO_DIRECTORY = "found another user's link, or a file; allowed: a directory of our own"
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_MOST_FILES = 4096
+"""Of those that `take_first` makes in a directory."""
 
 
 class UnfitDirectory(Exception):
@@ -214,3 +217,40 @@ def replace_file(directory: Path, name: str, content: bytes) -> None:
         os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
     finally:
         os.close(parent)
+
+
+def take_first(directory: Path, suffix: str = "") -> int:
+    """Locks the first file without a writer, or a new one, until this process ends, and returns its descriptor.
+
+    For files that one process maps and writes, and every process reads. The lock is flock(2) and not a record lock: a
+    process that reads all files reads its own too, and closing any descriptor of a file would drop its record locks. A
+    child that a handler forks keeps the lock while it lives; the next writer makes another file then.
+
+    :raises OSError: none is free, or the directory cannot be used.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    for number in range(_MOST_FILES):
+        descriptor = open_file(directory, f"{number}{suffix}", os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    raise OSError(errno.EMFILE, "no file is free")
+
+
+def map_file(descriptor: int, size: int) -> memoryview:
+    """Maps `size` bytes of a file, and allocates them.
+
+    :raises OSError: there is no room.
+    """
+    os.posix_fallocate(descriptor, 0, size)  # a full file system is an error here, and no SIGBUS later
+    return memoryview(mmap.mmap(descriptor, size))
+
+
+def contents(directory: Path, size: int) -> Iterator[bytes]:
+    """Yields up to `size` bytes of each file in the directory that can be read."""
+    for path in sorted(directory.glob("*")):
+        with contextlib.suppress(OSError):
+            yield read_file(directory, path.name, size)

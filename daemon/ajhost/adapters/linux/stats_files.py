@@ -1,4 +1,4 @@
-"""Files of statistics: each has one writer, and every process may read them (`shared_files.py`)."""
+"""Files of statistics: each has one writer, and every process may read them (`runtime_directory.py`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ajhost.adapters.linux import runtime_directory, shared_files
+from ajhost.adapters.linux import runtime_directory
 from ajhost.core.route_stats import (
     MOST_PLACES,
     NoPlace,
@@ -42,7 +42,7 @@ class StatsFile:
         self._directory = directory
         self._descriptor = -1
         try:
-            self._descriptor = shared_files.take_first(directory, _SUFFIX)
+            self._descriptor = runtime_directory.take_first(directory, _SUFFIX)
         except OSError as error:
             self._report(error)
 
@@ -63,16 +63,16 @@ def _open(descriptor: int, routes: Sequence[str], directory: Path) -> StatsWrite
     size = os.fstat(descriptor).st_size
     if size:
         try:
-            return StatsWriter(shared_files.map_file(descriptor, size), routes)
+            return StatsWriter(runtime_directory.map_file(descriptor, size), routes)
         except NoPlace:  # a reload has added routes
             size += _size_for(routes)
             if size <= _LARGEST:
-                return StatsWriter(shared_files.map_file(descriptor, size), routes)
+                return StatsWriter(runtime_directory.map_file(descriptor, size), routes)
             _log.warning("%s: full of routes that were served once: a file's counts begin anew", directory)
         except StatsError as error:
             _log.warning("%s: %s: a file's counts begin anew", directory, error)
         os.ftruncate(descriptor, 0)
-    return StatsWriter(shared_files.map_file(descriptor, _size_for(routes)), routes)
+    return StatsWriter(runtime_directory.map_file(descriptor, _size_for(routes)), routes)
 
 
 def _size_for(routes: Sequence[str]) -> int:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from datetime import datetime, tzinfo
-from typing import TextIO
+from typing import Any, TextIO
 from zoneinfo import ZoneInfo
+
+import orjson
 
 from ajhost.adapters.linux.standard_streams import has_own_stderr, own_stderr
 from ajhost.adapters.logs import log_routing
-from ajhost.adapters.logs.json_log import JsonHandler, JsonLines
-from ajhost.adapters.logs.log_record import RecordHandler, labels_of, level_of, text_of
+from ajhost.adapters.logs.log_record import RecordHandler, labels_of, level_of, message_of, text_of, traceback_of
 from ajhost.adapters.logs.prints import keep_streams, redirect_prints
-from ajhost.adapters.systemd.journald import (
-    Journal,
-    JournalHandler,
-    bound_stdio,
-    is_attached,
-    print_lines_to,
-)
+from ajhost.adapters.systemd.journald import Journal, JournalHandler, bound_stdio, is_attached, print_lines_to
 from ajhost.protocol.safe_text import one_line
 
+_NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
+_LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "debug"}
+"""Level names of syslog(3)'s priorities."""
 _COLOURS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.DEBUG: "2"}
 
 
@@ -83,6 +83,59 @@ class LineHandler(RecordHandler):
             pass
 
 
+class JsonHandler(RecordHandler):
+    """`[log] format = "json"`: writes each record, and each line that a handler prints, as one JSON object to stderr.
+
+    The names are stable: time (UTC, RFC 3339), level, role, pid, message; slot and generation of a worker; logger, file
+    and line of a record, its traceback; stream of a printed line; of the task: task, type, route, tries, duration, and
+    of its end: outcome, reason, count. Each object has the members of `constant`.
+    """
+
+    def __init__(self, constant: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._constant = dict(constant)
+        self._output = own_stderr()
+
+    def write(self, record: logging.LogRecord) -> None:
+        """Writes the record."""
+        values: dict[str, Any] = {
+            "level": level_of(record).lower(),
+            "logger": record.name,
+            "message": message_of(record),
+            "file": record.pathname,
+            "line": record.lineno,
+        }
+        if trace := traceback_of(record):
+            values["traceback"] = trace
+        self._put(values, labels_of(record), record.created)
+
+    def print_line(self, stream: str, text: str, priority: int, labels: Mapping[str, str]) -> None:
+        """Writes a printed line."""
+        values = {"level": _LEVELS.get(priority, "info"), "message": text, "stream": stream}
+        self._put(values, labels, time.time())
+
+    def _put(self, values: Mapping[str, Any], labels: Mapping[str, str], moment: float) -> None:
+        """Writes one object. If stderr is gone, the object is lost."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+        told = {"time": f"{stamp}.{int(moment * 1000) % 1000:03d}Z", **values, **self._constant, "pid": os.getpid()}
+        told |= {name.removeprefix("aj_"): _value(name, text) for name, text in labels.items()}
+        data = orjson.dumps(told, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        if self._output is None:
+            return
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(self._output, data) :]
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        if name in _NUMBERS:
+            return int(text)
+        return float(text) if name == "aj_duration" else text
+    except ValueError:
+        return text
+
+
 def configure(
     level: str,
     role: str,
@@ -105,10 +158,9 @@ def configure(
     handler: logging.Handler
     if form == "json":
         constant = {"role": role, "slot": slot, "generation": generation}
-        lines = JsonLines({name: value for name, value in constant.items() if value is not None})
-        handler = JsonHandler(lines)
+        handler = JsonHandler({name: value for name, value in constant.items() if value is not None})
         if role != "supervisor":  # the supervisor imports no handlers, so it prints nothing
-            redirect_prints(lines.line)
+            redirect_prints(handler.print_line)
     elif is_attached():
         bound_stdio()
         fields = {"SYSLOG_IDENTIFIER": identifier(role, slot), "AJ_ROLE": role}

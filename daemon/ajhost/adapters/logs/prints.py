@@ -1,4 +1,4 @@
-"""Makes each line that handlers print to `sys.stdout` or `sys.stderr` a record with a priority.
+"""Makes each line that handlers print to `sys.stdout` or `sys.stderr` a record with a priority and its task's labels.
 
 The two streams stay open, since all tasks of a worker print to them.
 """
@@ -9,10 +9,11 @@ import io
 import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from ajhost.adapters.logs.log_record import task_labels
 from ajhost.adapters.logs.log_routing import WRITTEN_LEVEL
 from ajhost.protocol.safe_text import clean
 
@@ -48,8 +49,8 @@ def priority_of(level: int) -> Priority:
     return Priority.INFO if level == logging.INFO else Priority.DEBUG
 
 
-Sink = Callable[[str, str, int], None]
-"""Called for each printed line with `stdout` or `stderr`, the text, and the syslog priority."""
+Sink = Callable[[str, str, int, Mapping[str, str]], None]
+"""Called for each printed line with `stdout` or `stderr`, the text, the syslog priority, and the labels of the task."""
 
 
 class _Lines(io.RawIOBase):
@@ -94,7 +95,7 @@ class _Lines(io.RawIOBase):
         if prefix := _LEVEL_PREFIX.match(text):  # sd-daemon(3)
             priority, text = int(prefix[1]), text[prefix.end() :]
         if text:
-            self._sink(self._name, clean(text), priority)
+            self._sink(self._name, clean(text), priority, task_labels())
 
 
 class _KeptBuffer(io.BufferedWriter):

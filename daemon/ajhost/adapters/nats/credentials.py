@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ajhost.adapters.daemon_threads import call_in_thread
 from ajhost.adapters.logs.host_failures_log import HostFailuresLog
 from ajhost.adapters.nats.tls import tls_context
+from ajhost.adapters.threads import call_in_thread
 from ajhost.core.server_pool import Server
 from ajhost.protocol.credential_files import (
     CredentialsError,

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import socket
 
-from ajhost.adapters.daemon_threads import call_in_thread
+from ajhost.adapters.threads import call_in_thread
 from ajhost.core.server_pool import Address, Server
 
 

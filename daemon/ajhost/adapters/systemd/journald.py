@@ -19,7 +19,7 @@ import struct
 import time
 from collections.abc import Mapping
 
-from ajhost.adapters.logs.log_record import RecordHandler, labels_of, task_labels, text_of
+from ajhost.adapters.logs.log_record import RecordHandler, labels_of, text_of
 from ajhost.adapters.logs.prints import Priority, priority_of, redirect_prints
 from ajhost.core.timings import JOURNAL_WRITE_LIMIT
 
@@ -140,9 +140,9 @@ class JournalHandler(RecordHandler):
 def print_lines_to(journal: Journal) -> None:
     """Sends lines printed to `sys.stdout` and `sys.stderr` to `journal`, with the labels of the task that prints."""
 
-    def sink(_: str, text: str, priority: int) -> None:
+    def sink(_: str, text: str, priority: int, labels: Mapping[str, str]) -> None:
         fields = [field("MESSAGE", text), field("PRIORITY", str(priority))]
-        fields += [field(name.upper(), value) for name, value in task_labels().items()]
+        fields += [field(name.upper(), value) for name, value in labels.items()]
         journal.send(b"".join(fields))
 
     redirect_prints(sink)

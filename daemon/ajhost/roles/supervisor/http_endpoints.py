@@ -15,8 +15,7 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.http import PLAIN_TEXT, CannotListen, Endpoint, Endpoints, HttpServer, Page, Stream
-from ajhost.adapters.http_access import PageAccess
+from ajhost.adapters.http import PLAIN_TEXT, CannotListen, Endpoint, Endpoints, HttpServer, Page, PageAccess, Stream
 from ajhost.adapters.prometheus import CONTENT_TYPE, exposition
 from ajhost.core.timings import PAGE_INTERVAL
 from ajhost.protocol.credential_files import read_word

@@ -14,7 +14,7 @@ from typing import Protocol
 from ajhost.adapters.fault_guard import Background, FaultGuard
 from ajhost.adapters.linux import ledger_file, os_error_texts, processes
 from ajhost.adapters.linux.channel import pair
-from ajhost.adapters.linux.memory_kills import MemoryKills
+from ajhost.adapters.linux.memory import MemoryKills
 from ajhost.adapters.linux.stray_processes import GENERATION_MARK
 from ajhost.core.fleet import (
     Command,

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ajhost.adapters.linux.thread_calls import ThreadCalls
 from ajhost.adapters.logs.log_record import CURRENT_TASK
+from ajhost.adapters.threads import ThreadCalls
 from ajhost.api import Task
 from ajhost.core.report_throttle import StacksGate
 from ajhost.protocol.outcome import Failed, Outcome, Terminated

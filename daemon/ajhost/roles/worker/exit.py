@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from ajhost.adapters.daemon_threads import start_daemon_thread
 from ajhost.adapters.linux.standard_streams import flush_streams
+from ajhost.adapters.threads import start_daemon_thread
 from ajhost.core.timings import EXIT_LIMIT, HEARTBEAT_INTERVAL
 
 _log = logging.getLogger("ajhost.worker")

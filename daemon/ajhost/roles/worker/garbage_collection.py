@@ -12,7 +12,7 @@ import os
 import time
 from typing import NamedTuple, Self
 
-from ajhost.adapters.linux import freed_memory
+from ajhost.adapters.linux import memory
 from ajhost.core.timings import COLLECT_AGAIN, COLLECT_AGAIN_LONGEST
 
 _THRESHOLDS = (20_000, 20, 20)
@@ -64,7 +64,7 @@ class Collector:
 
     def __init__(self) -> None:
         gc.set_threshold(*_THRESHOLDS)
-        freed_memory.use_few_arenas()
+        memory.use_few_arenas()
         self._seen = self._after = self._least = _Usage.now()
         """The usage when last looked at, the lowest since the last collection, and the lowest ever."""
         self._next = 0.0
@@ -86,7 +86,7 @@ class Collector:
         before = self._after
         gc.collect()
         if found.memory - self._least.memory >= _MEMORY_GAINED:
-            freed_memory.trim_heap()
+            memory.trim_heap()
         self._seen = self._after = left = _Usage.now()
         if grown and all(n > f - (f - b) // 2 for n, f, b in zip(left, found, before, strict=True)):
             # little was collected: the application still uses it

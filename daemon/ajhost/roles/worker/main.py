@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import uvloop
 
-from ajhost.adapters.linux import freed_memory, ledger_file
+from ajhost.adapters.linux import ledger_file, memory
 from ajhost.adapters.linux.channel import Channel
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.logs import log_outputs
@@ -58,7 +58,7 @@ def run(
     # not `uvloop.run`, which waits for every task before it lets an exception out
     loop = uvloop.new_event_loop()
     # uvloop's receive buffer of 256 kB, which only connections of handlers use
-    freed_memory.release_zero_pages(id(loop), uvloop.Loop.__basicsize__)
+    memory.release_zero_pages(id(loop), uvloop.Loop.__basicsize__)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(serve())

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from ajhost.adapters.daemon_threads import start_daemon_thread
 from ajhost.adapters.linux import os_error_texts, processes
+from ajhost.adapters.threads import start_daemon_thread
 from ajhost.core.timings import SWITCH_INTERVAL
 
 _STEPS_BACK = 5

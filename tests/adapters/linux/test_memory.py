@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 
-from ajhost.adapters.linux import freed_memory
+from ajhost.adapters.linux.memory import release_zero_pages
 
 PAGE = mmap.PAGESIZE
 
@@ -24,7 +24,7 @@ def test_a_page_of_zeros_is_released_and_reads_as_zeros_and_any_other_page_stays
         place = ctypes.c_char.from_buffer(memory)
         start = ctypes.addressof(place)
         assert resident(start, 8 * PAGE) == 8
-        freed_memory.release_zero_pages(start + 1, 8 * PAGE - 2)  # whole pages only: neither the first nor the last
+        release_zero_pages(start + 1, 8 * PAGE - 2)  # whole pages only: neither the first nor the last
         assert resident(start, 8 * PAGE) == 3
         assert memory[:] == bytes(3 * PAGE + 5) + b"\7" + bytes(5 * PAGE - 6)
         del place

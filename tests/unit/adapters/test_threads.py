@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from ajhost.adapters.linux.thread_calls import ThreadCalls
+from ajhost.adapters.threads import ThreadCalls
 
 THREADS, EACH = 8, 1000
 
