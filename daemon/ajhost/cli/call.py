@@ -213,7 +213,7 @@ def _tell(answer: Answer) -> None:
 
 def _settings(config: Path, is_default: bool) -> Settings | None:
     """Returns the settings; None if no `-c` names a file and the default one cannot be read: defaults apply then."""
-    from ajhost.settings.configuration_files import setting_variables
+    from ajhost.settings.environment import setting_variables
 
     if is_default and not os.access(config, os.R_OK) and not setting_variables(os.environ):
         servers = ", ".join(NatsSettings().servers)

@@ -9,8 +9,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,7 @@ from ajhost.cli import exit_status
 from ajhost.cli.options import load_settings, own_config_option
 from ajhost.cli.output import columns, echo, echo_error, to_json
 from ajhost.cli.systemd_unit import BOOTED, problems_of, properties, service_lines, systemctl, warnings_of
+from ajhost.protocol.secret_masking import MASK, without_userinfo
 from ajhost.settings.configuration_files import ignored_files
 from ajhost.settings.sections import Settings
 
@@ -87,9 +89,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
             echo_error(f"{settings.origin}: {problem}")
         return exit_status.BAD_CONFIGURATION
     if show:
-        from ajhost.settings.shown_settings import redacted
-
-        echo(to_json(redacted(settings), 2))
+        echo(to_json(without_secrets(settings), 2))
     else:
         echo(_table(settings, {handler.route: handler.kind for handler in found.handlers}))
     return 0
@@ -111,6 +111,17 @@ async def _try_servers(settings: Settings) -> Findings:
 
     subjects = host_subjects([h.route for h in settings.handlers], settings.nats.catchall)
     return await try_servers(settings.nats, subjects, settings.runtime.directory)
+
+
+def without_secrets(settings: Settings) -> dict[str, Any]:
+    """Returns the settings for JSON, without the secrets of keys and addresses."""
+    shown = asdict(settings)
+    nats = shown["nats"]
+    nats["servers"] = [without_userinfo(server) for server in nats["servers"]]
+    for key in ("password", "token"):
+        if nats[key] is not None:
+            nats[key] = MASK
+    return shown
 
 
 def _table(settings: Settings, kinds: dict[str, str]) -> str:

@@ -11,7 +11,7 @@ import click
 
 from ajhost.cli import exit_status
 from ajhost.cli.output import echo_error
-from ajhost.settings import parse
+from ajhost.settings import value_parsers
 from ajhost.settings.errors import InvalidValue
 
 _EPILOG = """\b
@@ -75,7 +75,7 @@ def dev(
             raise click.UsageError("name a handler, module:function, or settings with -c; there is no ./ajhost.toml")
     if server is not None:
         try:
-            parse.server(server)
+            value_parsers.server(server)
         except InvalidValue as error:
             raise click.UsageError(f"--server: {error}") from None
     if context is not None and (not context or "/" in context or ".." in context):
@@ -115,8 +115,8 @@ def _handlers(targets: Sequence[str], routes: Sequence[str]) -> dict[str, str]:
             raise click.UsageError(f"{target!r} names no handler: module:function, or route=module:function")
         route = named if equals else given.pop(0) if given else function.rpartition(".")[2]
         try:  # no change of a file could mend these
-            parse.route(route)
-            parse.target(rest)
+            value_parsers.route(route)
+            value_parsers.target(rest)
         except InvalidValue as error:
             raise click.UsageError(f"{target}: {error}") from None
         if route in handlers:

@@ -75,8 +75,8 @@ def show_progress(text: str) -> None:
 
 
 def to_json(value: object, indent: int | None = None) -> str:
-    """Returns JSON with control, format and bidirectional characters escaped, which a terminal would obey."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    """Returns JSON, paths as texts. Escapes control, format and bidirectional characters: terminals would obey them."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, default=os.fspath)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 

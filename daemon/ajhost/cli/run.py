@@ -49,12 +49,10 @@ def run(config: Path, user: str | None) -> int:
     settings = load_settings(config, environ)
 
     from ajhost.roles.supervisor.main import run as supervise
-    from ajhost.settings.configuration_files import setting_variables
+    from ajhost.settings.environment import remove_setting_variables
     from ajhost.settings.load import load
 
-    for name in setting_variables(environ):  # they may be secrets, which handlers must not see
-        del os.environ[name]
-
+    remove_setting_variables(os.environ)
     warning = run_as_user.AS_ROOT if run_as_user.is_root() and user is None else None
     started = supervise(settings, partial(load, config, environ), warning)
     return exit_status.OK if started else exit_status.CANNOT_START

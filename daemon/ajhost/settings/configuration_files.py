@@ -1,4 +1,4 @@
-"""Finds and reads the parts of a configuration: its file, the drop-ins of conf.d, the variables of the environment."""
+"""Finds and reads the files of a configuration: the main one, and the drop-ins of conf.d."""
 
 from __future__ import annotations
 
@@ -6,36 +6,16 @@ import os
 import stat
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ajhost.settings.environment import setting_variables
 from ajhost.settings.errors import InvalidValue
-from ajhost.settings.sections import Settings
 
 _LARGEST = 4 << 20
 """The largest file that is read, in bytes: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""
 _DROP_INS = "conf.d"
 _TOML = ".toml"
-PREFIX = "AJHOST_"
-DELIMITER = "__"
-_VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Settings) if field.name != "file"}
-
-
-def setting_variables(environ: Mapping[str, str]) -> list[str]:
-    """Returns the names of the variables that are settings, sorted."""
-    return sorted(
-        name for name in environ if name.startswith(PREFIX) and (DELIMITER in name or name in _VARIABLES_OF_TABLES)
-    )
-
-
-def is_text(value: str) -> bool:
-    """Whether a text from the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:

@@ -8,19 +8,47 @@ Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in containers beside a servi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin
 
-from pydantic.fields import FieldInfo
-
-from ajhost.settings.configuration_files import DELIMITER, PREFIX, is_text, setting_variables
 from ajhost.settings.errors import Problem
-from ajhost.settings.schema import DEEPEST, table_at
+from ajhost.settings.sections import Settings
+
+PREFIX = "AJHOST_"
+DELIMITER = "__"
+DEEPEST = 8
+"""Levels of tables that a variable may name, and that are merged. The schema has three, and refuses a deeper one."""
+_VARIABLES_OF_TABLES = {f"{PREFIX}{field.name}".upper() for field in fields(Settings) if field.name != "file"}
 
 
-def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]], list[Problem]]:
-    """Reads the variables.
+def setting_variables(environ: Mapping[str, str]) -> list[str]:
+    """Returns the names of the variables that are settings, sorted."""
+    return sorted(
+        name for name in environ if name.startswith(PREFIX) and (DELIMITER in name or name in _VARIABLES_OF_TABLES)
+    )
+
+
+def remove_setting_variables(environ: MutableMapping[str, str]) -> None:
+    """Removes the variables that are settings: they may be secrets, which handlers must not see."""
+    for name in setting_variables(environ):
+        del environ[name]
+
+
+def is_text(value: str) -> bool:
+    """Whether a text from the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read(
+    environ: Mapping[str, str], kind_of: Callable[[tuple[str, ...]], Any]
+) -> tuple[list[tuple[Path, dict[str, Any]]], list[Problem]]:
+    """Reads the variables. `kind_of` returns the schema's type of a key, `dict` for a table; None for an unknown key.
 
     :returns: the place of each variable, for people, with its setting as the tables of a file; a problem for each value
         that cannot be parsed.
@@ -34,39 +62,31 @@ def read(environ: Mapping[str, str]) -> tuple[list[tuple[Path, dict[str, Any]]],
             problems.append(Problem(place, ".".join(path), "bytes that are not UTF-8", "a text"))
             continue
         try:
-            settings.append((place, _nested(path, _value(path, environ[name]))))
+            value = _value(path, environ[name], kind_of)
         except (ValueError, RecursionError):  # of JSON
             problems.append(Problem(place, ".".join(path), "what is no JSON", "JSON for a list or a table"))
+            continue
+        for part in reversed(path):
+            value = {part: value}
+        settings.append((place, value))
     return settings, problems
 
 
-def _value(path: tuple[str, ...], text: str) -> Any:
+def _value(path: tuple[str, ...], text: str, kind_of: Callable[[tuple[str, ...]], Any]) -> Any:
     """Returns the value of a variable's text. An unknown key keeps its text: the schema reports it."""
-    field = _field(path)
-    is_json = table_at(path) is not None or (field is not None and get_origin(field.annotation) in (list, dict))
-    return _typed(path, json.loads(text) if is_json and text else text)
+    kind = kind_of(path)
+    is_json = kind is dict or get_origin(kind) in (list, dict)
+    return _typed(path, json.loads(text) if is_json and text else text, kind_of)
 
 
-def _field(path: tuple[str, ...]) -> FieldInfo | None:
-    table = table_at(path[:-1])
-    return None if table is None else table.model_fields.get(path[-1])
-
-
-def _typed(path: tuple[str, ...], value: Any) -> Any:
+def _typed(path: tuple[str, ...], value: Any, kind_of: Callable[[tuple[str, ...]], Any]) -> Any:
     """Converts texts to numbers and booleans where the schema has one: it is strict and takes no text for them."""
     if isinstance(value, dict):
-        return {key: _typed((*path, key), part) for key, part in value.items()}
-    field = _field(path)
-    if not isinstance(value, str) or field is None or field.annotation is str:
+        return {key: _typed((*path, key), part, kind_of) for key, part in value.items()}
+    if not isinstance(value, str) or kind_of(path) in (None, str):
         return value
     try:
         plain = json.loads(value.lower())
     except (ValueError, RecursionError):
         return value
     return plain if isinstance(plain, bool | int | float) else value
-
-
-def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
-    for part in reversed(path):
-        value = {part: value}
-    return value  # type: ignore[no-any-return]

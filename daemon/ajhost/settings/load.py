@@ -41,44 +41,32 @@ def load(file: Path, environ: Mapping[str, str]) -> Settings:
 
     :raises SettingsError: with every problem of every file.
     """
-    return _Loader(file, environ).load()
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    credentials = Path(directory) if directory else None
+    tables = MergedTables(file, environ)
+    context = _context(tables, environ, credentials)
+    check_combinations(tables)
+    document = validate(tables, Files(file.absolute().parent, credentials))
+    if document is not None and not tables.problems:
+        settings = _settings(file, document, context)
+        check_certificates(tables, settings.nats.tls)
+        if not tables.problems:
+            return settings
+    raise SettingsError(dict.fromkeys(tables.problems))
 
 
-class _Loader:
-    """One load: the merged tables, and the settings that are made of them."""
-
-    def __init__(self, file: Path, environ: Mapping[str, str]) -> None:
-        self._file = file
-        self._environ = environ
-        directory = environ.get("CREDENTIALS_DIRECTORY")
-        self._credentials = Path(directory) if directory else None
-        self._files = Files(file.absolute().parent, self._credentials)
-        self._tables = MergedTables(file, environ)
-
-    def load(self) -> Settings:
-        problems = self._tables.problems
-        context = self._context()
-        check_combinations(self._tables)
-        document = validate(self._tables, self._files)
-        if document is not None and not problems:
-            settings = _settings(self._file, document, context)
-            check_certificates(self._tables, settings.nats.tls)
-            if not problems:
-                return settings
-        raise SettingsError(dict.fromkeys(problems))
-
-    def _context(self) -> NatsSettings | None:
-        nats = self._tables.raw.get("nats")
-        name = nats.get("context") if isinstance(nats, dict) else None
-        if not isinstance(name, str) or not name:
-            return None
-        try:
-            settings, problems = load_context(name, self._environ, self._credentials)
-        except InvalidValue as unfit:
-            self._tables.add(("nats", "context"), unfit.found, unfit.allowed)
-            return None
-        self._tables.problems += problems
-        return settings
+def _context(tables: MergedTables, environ: Mapping[str, str], credentials: Path | None) -> NatsSettings | None:
+    nats = tables.raw.get("nats")
+    name = nats.get("context") if isinstance(nats, dict) else None
+    if not isinstance(name, str) or not name:
+        return None
+    try:
+        settings, problems = load_context(name, environ, credentials)
+    except InvalidValue as unfit:
+        tables.add(("nats", "context"), unfit.found, unfit.allowed)
+        return None
+    tables.problems += problems
+    return settings
 
 
 def _word_of(file: Path) -> str | None:

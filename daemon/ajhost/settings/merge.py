@@ -11,15 +11,10 @@ from typing import Any
 
 from ajhost.protocol.secret_masking import hidden, may_be_secret
 from ajhost.settings import environment
-from ajhost.settings.configuration_files import (
-    TomlError,
-    configuration_files,
-    is_text,
-    parse_toml,
-    read_whole,
-)
+from ajhost.settings.configuration_files import TomlError, configuration_files, parse_toml, read_whole
+from ajhost.settings.environment import DEEPEST, is_text
 from ajhost.settings.errors import InvalidValue, Problem, quoted
-from ajhost.settings.schema import DEEPEST
+from ajhost.settings.schema import kind_of
 
 _READABLE = "a TOML file that this user can read"
 _POSITION = re.compile(r" \(at (.*)\)\Z")
@@ -57,7 +52,7 @@ class MergedTables:
         self.whole = True
         """Whether every file could be read. If not, a missing key is no problem: it may be in one that could not."""
         self._check_path()
-        settings, problems = environment.read(environ)
+        settings, problems = environment.read(environ, kind_of)
         self._read_all()
         self._override(settings)
         self.problems += problems

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ajhost.settings import parse
+from ajhost.settings import value_parsers
 from ajhost.settings.configuration_files import read_whole
 from ajhost.settings.errors import InvalidValue, Problem, shown
 from ajhost.settings.secret_files import Files
@@ -104,7 +104,7 @@ class _Reader:
         if "url" in self._fields:
             servers = tuple(filter(None, (self._server(part) for part in self._text("url").split(","))))
             settings = replace(settings, servers=servers or settings.servers)
-        if prefix := self._one("inbox_prefix", parse.inbox_prefix):
+        if prefix := self._one("inbox_prefix", value_parsers.inbox_prefix):
             settings = replace(settings, inbox_prefix=prefix)
         settings = replace(settings, token=self._one("token", str), tls=self._tls())
         # of several credentials the nats command takes the first in this order
@@ -177,7 +177,7 @@ class _Reader:
         url = text.strip()
         url = url if not url or "://" in url else f"nats://{url}"
         try:
-            return parse.server(url)
+            return value_parsers.server(url)
         except InvalidValue as unfit:
             self._add("url", unfit)
             return None

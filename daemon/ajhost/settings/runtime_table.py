@@ -12,14 +12,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ajhost.settings.configuration_files import (
-    DELIMITER,
-    PREFIX,
-    TomlError,
-    configuration_files,
-    parse_toml,
-    read_whole,
-)
+from ajhost.settings.configuration_files import TomlError, configuration_files, parse_toml, read_whole
+from ajhost.settings.environment import DELIMITER, PREFIX
 from ajhost.settings.errors import InvalidValue
 from ajhost.settings.sections import RuntimeSettings
 

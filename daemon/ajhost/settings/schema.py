@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from ajhost.protocol.secret_masking import hidden
 from ajhost.protocol.signature import read_key
-from ajhost.settings import parse, python_paths
+from ajhost.settings import python_paths, value_parsers
 from ajhost.settings.errors import InvalidValue, shown
 from ajhost.settings.secret_files import Files
 from ajhost.settings.sections import WorkerSettings
@@ -92,8 +92,8 @@ class _Table(BaseModel):
 
 
 Text = Annotated[str, Field(min_length=1)]
-Prefix = Annotated[str, AfterValidator(parse.inbox_prefix)]
-Target = Annotated[str, AfterValidator(parse.target)]
+Prefix = Annotated[str, AfterValidator(value_parsers.inbox_prefix)]
+Target = Annotated[str, AfterValidator(value_parsers.target)]
 Pem = Annotated[str, _file(Files.certificates)]
 Word = Annotated[str, _file(Files.word)]
 Level = Literal["debug", "info", "warning", "error"]
@@ -111,11 +111,11 @@ class Tls(_Table):
 class Nats(_Table):
     """`[nats]`"""
 
-    servers: Annotated[list[Annotated[str, AfterValidator(parse.server)]], Field(min_length=1)] = _allowed(
+    servers: Annotated[list[Annotated[str, AfterValidator(value_parsers.server)]], Field(min_length=1)] = _allowed(
         'a list of nats:// and tls:// addresses, like ["nats://127.0.0.1:4222"]'
     )
     context: Text = _allowed("the name of a NATS context")
-    queue_group: Annotated[str, AfterValidator(parse.queue_group)] = _allowed("a name")
+    queue_group: Annotated[str, AfterValidator(value_parsers.queue_group)] = _allowed("a name")
     catchall: bool = _allowed("true or false")
     creds: Annotated[str, _file(Files.creds)] = _allowed("the name of a file")
     nkey: Annotated[str, _file(Files.nkey)] = _allowed("the name of a file")
@@ -158,7 +158,7 @@ class Workers(_Table):
     kill_grace: float = _seconds("0", ge=0)
     drain_timeout: float = _seconds("0", ge=0)
     max_tasks: int = _allowed("a whole number, 0 (never) or more", ge=0, le=1 << 53)
-    max_memory: Annotated[int, BeforeValidator(parse.size)] = _allowed("a size")
+    max_memory: Annotated[int, BeforeValidator(value_parsers.size)] = _allowed("a size")
     default_timeout: float = _seconds("more than 0", gt=0)
 
 
@@ -199,7 +199,7 @@ class Log(_Table):
     levels: dict[Text, Level] = _allowed(
         'a table of loggers\' names with "debug", "info", "warning" or "error" for each'
     )
-    limits: dict[Annotated[str, AfterValidator(parse.reason)], Annotated[int, Field(ge=1)]] = _allowed(
+    limits: dict[Annotated[str, AfterValidator(value_parsers.reason)], Annotated[int, Field(ge=1)]] = _allowed(
         'a table of reasons, like "handler error", with a number of 1 or more for each'
     )
 
@@ -207,14 +207,14 @@ class Log(_Table):
 class Http(_Table):
     """`[http]`"""
 
-    listen: Annotated[str, AfterValidator(parse.listen)] = Field(description='HOST:PORT, like "127.0.0.1:9464"')
+    listen: Annotated[str, AfterValidator(value_parsers.listen)] = Field(description='HOST:PORT, like "127.0.0.1:9464"')
     token_file: Word = _allowed("the name of a file")
-    hosts: list[Annotated[str, AfterValidator(parse.host_name)]] = _allowed(
+    hosts: list[Annotated[str, AfterValidator(value_parsers.host_name)]] = _allowed(
         'a list of host names, like ["jobs.example.net"]'
     )
 
 
-Route = Annotated[str, AfterValidator(parse.route)]
+Route = Annotated[str, AfterValidator(value_parsers.route)]
 
 
 class Document(_Table):
@@ -233,8 +233,6 @@ class Document(_Table):
     http: Http = _allowed("a table [http]")
 
 
-DEEPEST = 8
-"""Levels of tables that are merged. The schema has three, and refuses a deeper one."""
 TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     (): Document,
     ("nats",): Nats,
@@ -252,3 +250,12 @@ TABLES: dict[tuple[str, ...], type[BaseModel]] = {
 def table_at(path: tuple[str, ...]) -> type[BaseModel] | None:
     """Returns the model of the table at `path`; None for no table."""
     return Handler if len(path) == 2 and path[0] == "handlers" else TABLES.get(path)
+
+
+def kind_of(path: tuple[str, ...]) -> Any:
+    """Returns the type of a key, `dict` for a table; None for an unknown key."""
+    if table_at(path) is not None:
+        return dict
+    table = table_at(path[:-1])
+    field = None if table is None else table.model_fields.get(path[-1])
+    return None if field is None else field.annotation

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.settings.configuration_files import setting_variables
+from ajhost.settings.environment import setting_variables
 from ajhost.settings.errors import SettingsError
 from ajhost.settings.load import load
 from ajhost.settings.runtime_table import runtime_directory

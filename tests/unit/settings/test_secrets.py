@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ajhost.cli.check import without_secrets
 from ajhost.settings.errors import SettingsError
 from ajhost.settings.load import load
-from ajhost.settings.shown_settings import redacted
 from tests.unit.settings.test_load import CREDS, HANDLER, SEED, load_text, problem_of, problems_of, write
 
 DAEMON = str(Path(__file__).parents[3] / "daemon")
@@ -119,7 +119,7 @@ def test_no_secret_is_ever_shown(directory: Path) -> None:
         f'{HANDLER}[nats]\nservers = ["nats://hunter2@a", "tls://u:hunter2@b:1"]\nuser = "u"\npassword_file = "pw"',
     )
     assert "hunter2" not in repr(settings)
-    shown = redacted(settings)
+    shown = without_secrets(settings)
     assert "hunter2" not in str(shown)
     assert shown["nats"]["servers"] == ["nats://***@a", "tls://***@b:1"]
     assert shown["nats"]["password"] == "***"
