@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -20,6 +21,9 @@ from tests.support.nats import JetStream, NatsServer
 from tests.support.order import place
 from tests.support.router import Router
 
+# Until all tests are collected nearly nothing becomes garbage, and each collection walks through all of it: that takes
+# half of the time, in each process that runs tests.
+gc.disable()
 checked_ledger.install()
 checked_request.install()
 # how long an example takes says something about the machine
@@ -137,6 +141,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if found:
         raise pytest.UsageError(f"these names differ from process to process, give them ids: {found[:3]}")
     items.sort(key=lambda item: place(item.path.relative_to(ROOT)))
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected, among what is made from here on."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -86,10 +86,12 @@ pip_install() {
     "$VENV/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@" </dev/null
 }
 
-# As pip does at the end of an installation, but by all CPUs. Some packages hold modules for other versions of Python.
+# As pip does at the end of an installation, but by all CPUs, and without the half that nothing here imports. Some packages
+# hold modules for other versions of Python.
 compile_packages() {
     local -r ask='import sysconfig; print(sysconfig.get_path("purelib"))'
-    "$VENV/bin/python" -m compileall -q -j 0 "$("$VENV/bin/python" -c "$ask")" >/dev/null 2>&1 || true
+    local -r unused='/site-packages/(.*/)?(pip|setuptools|pkg_resources|mypy|mypyc|tests|lexers)/'
+    "$VENV/bin/python" -m compileall -q -j 0 -x "$unused" "$("$VENV/bin/python" -c "$ask")" >/dev/null 2>&1 || true
 }
 
 # What the .venv depends on: what is declared, where it lies (an editable install holds the path), and its Python.

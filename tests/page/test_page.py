@@ -14,7 +14,6 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.support.factories import StartHost
 from tests.support.host import Host, Section
@@ -42,6 +41,8 @@ def text(browser: webdriver.Chrome, place: str) -> str:
 
 
 async def until(browser: webdriver.Chrome, condition: Callable[[webdriver.Chrome], object]) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait  # not at the top: it imports all of the driver
+
     await asyncio.to_thread(WebDriverWait(browser, 20).until, condition)
 
 
