@@ -127,7 +127,7 @@ class HostParts:
         self._serial = 0
 
     async def __aenter__(self) -> Self:
-        self.standby = Standby(self.plan, STANDBY, self.queues, 1 << 16, lambda epoch, sock: None)
+        self.standby = Standby(self.plan, STANDBY, self.queues, 1 << 16, FdStore(Notifier()))
         await self.standby.connection.connect()
         self.client: Client = await nats.connect(self.server.url)
         await self.client.subscribe("R.>", cb=self._answered)

@@ -104,10 +104,7 @@ class Claim(Enum):
 
 AFTER_CLAIM: dict[State, tuple[Claim, str]] = {
     State.QUEUED: (Claim.WON, "The owner, if it takes the request back, finds the claim."),
-    State.RECEIVED: (
-        Claim.OPEN,
-        "The owner took it back. It finds the claim and frees the entry, or answers.",
-    ),
+    State.RECEIVED: (Claim.OPEN, "The owner took it back. It finds the claim and frees the entry, or answers."),
     State.ANSWERED: (Claim.LOST, "The owner found no claim, and answers."),
     State.SENT: (Claim.LOST, "The owner found no claim, and has answered."),
     State.RESERVED: (Claim.LOST, "The entry is free, and keeps the sequence number: its owner has answered."),

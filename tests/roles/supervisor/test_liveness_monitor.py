@@ -43,9 +43,6 @@ class WatchedWorker:
         """Notes when."""
         self.recovered.append(time.monotonic())
 
-    def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
-        """There is no limit."""
-
     async def connect(self, port: int) -> WorkerProcess:
         double = self.scene.double
         double.begin("connect", "pass", "subscribe", address=("127.0.0.1", port))
@@ -70,7 +67,7 @@ class WatchedWorker:
         while time.monotonic() < end and not self.hung:
             self.words[Word.HEARTBEAT] = time.monotonic_ns()
             before = time.monotonic()
-            self.monitor.check([worker], WorkerSettings(count=1), 10.0, 0.0)
+            self.monitor.check([worker], WorkerSettings().kill_grace, 10.0, 0.0)
             self.looks.append((before, time.monotonic()))
             await asyncio.sleep(0.05)
 
@@ -142,11 +139,11 @@ async def test_a_hanging_worker_counts_as_killed_when_it_is_and_not_when_it_is_a
     """Otherwise a stop that comes between the two waits for a process that nobody has killed."""
     watch = WatchedWorker(parts)
     worker = await watch.connect(parts.server.port)
-    settings = WorkerSettings(count=1, kill_grace=0.0)
+    kill_grace = 0.0
     watch.words[Word.HEARTBEAT] = time.monotonic_ns()
     asked = False
     while not worker.killed_at:
-        watch.monitor.check([worker], settings, 10.0, 0.0)
+        watch.monitor.check([worker], kill_grace, 10.0, 0.0)
         hang = watch.monitor._watched[worker.serial].hang
         asked = asked or (hang is not None and bool(hang.stacks_at) and not worker.killed_at)
         await asyncio.sleep(0.02)
@@ -160,24 +157,24 @@ async def test_a_worker_that_wakes_from_a_long_hang_has_the_whole_time_to_connec
     parts: HostParts,
 ) -> None:
     """Its connection was taken over meanwhile: it could not be in the queue group, and has answers to send."""
-    settings = WorkerSettings(count=1, kill_grace=60.0)
+    kill_grace = 60.0
     async with watching(parts) as (watch, worker):
         watch.words[Word.READING_PAUSED] = 1
         watch.words[Word.HEARTBEAT] = time.monotonic_ns()
         watch.words[Word.CONNECTION] = ConnectionState.WAITING
         while not watch.hung:
-            watch.monitor.check([worker], settings, 10.0, 0.0)
+            watch.monitor.check([worker], kill_grace, 10.0, 0.0)
             await asyncio.sleep(0.05)
         sock = worker.take_socket()
-        watch.monitor.check([worker], settings, 10.0, 0.0)
+        watch.monitor.check([worker], kill_grace, 10.0, 0.0)
         # a moment ahead, so that it is no old one however slow this process is
         watch.words[Word.HEARTBEAT] = time.monotonic_ns() + 800_000_000
-        watch.monitor.check([worker], settings, 10.0, 0.0)
+        watch.monitor.check([worker], kill_grace, 10.0, 0.0)
         membership = watch.monitor._watched[worker.serial].membership
         assert membership.outside_since_ns > watch.hung[0] * 1e9
         membership.outside_since_ns = 1  # as if it had not connected for longer than it may
         watch.words[Word.EPOCH] += 1
-        watch.monitor.check([worker], settings, 10.0, 0.0)
+        watch.monitor.check([worker], kill_grace, 10.0, 0.0)
         assert len(watch.hung) == 1
         assert not watch.recovered
         if sock is not None:
@@ -188,20 +185,20 @@ async def test_a_hanging_worker_whose_last_task_ends_is_killed_the_kill_grace_af
     parts: HostParts,
 ) -> None:
     """It is about to write its heartbeat and to send the answer."""
-    settings = WorkerSettings(count=1, kill_grace=1.0)
+    kill_grace = 1.0
     async with watching(parts) as (watch, worker):
         watch.words[Word.READING_PAUSED] = 1
         watch.words[Word.HEARTBEAT] = time.monotonic_ns()
         watch.words[FIRST + DEADLINE] = time.monotonic_ns() + 60_000_000_000
         watch.words[FIRST], watch.words[Word.HIGH_WATER] = 1 << 8 | State.STARTED, 1
-        while not watch.hung or time.monotonic() - watch.hung[0] < settings.kill_grace + 0.2:
+        while not watch.hung or time.monotonic() - watch.hung[0] < kill_grace + 0.2:
             ran = time.monotonic()
-            watch.monitor.check([worker], settings, 10.0, 0.0)
+            watch.monitor.check([worker], kill_grace, 10.0, 0.0)
             await asyncio.sleep(0.05)
         watch.words[FIRST] = 1 << 8 | State.ANSWERED
         hang = watch.monitor._watched[worker.serial].hang
         assert hang is not None
         while not hang.stacks_at:
-            watch.monitor.check([worker], settings, 10.0, 0.0)
+            watch.monitor.check([worker], kill_grace, 10.0, 0.0)
             await asyncio.sleep(0.02)
-        assert hang.stacks_at >= ran + settings.kill_grace
+        assert hang.stacks_at >= ran + kill_grace

@@ -74,7 +74,7 @@ class Deaths:
         for member in list(pool.workers.values()):
             await until(lambda member=member: member.pid)  # type: ignore[misc]
             member.kill()
-        await until(lambda: not pool.workers and not pool.busy)
+        await until(lambda: not pool.workers and not pool.background.tasks)
         pool.generations.close_templates()
 
 

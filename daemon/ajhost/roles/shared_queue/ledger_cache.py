@@ -17,11 +17,7 @@ class LedgerCache:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        own: Ledger | None = None,
-        limit: int = 64,
-        kind: type[MappedLedger] = MappedLedger,
+        self, directory: Path, own: Ledger | None = None, limit: int = 64, kind: type[MappedLedger] = MappedLedger
     ) -> None:
         self._directory = directory
         self._own = own

@@ -50,19 +50,14 @@ class TokenQueue:
 
 
 def queue_names(handlers: Sequence[HandlerSettings]) -> tuple[str, ...]:
-    """Returns the names of the queues that the handlers need: the default one, and one for each route with a limit.
-
-    The queue of a limited catch-all is named `*`, which is no route.
-    """
-    return (DEFAULT, *sorted(queue_of(h) for h in handlers if _is_limited(h)))
+    """Returns the names of the queues that the handlers need: the default one, and one for each route with a limit."""
+    return (DEFAULT, *sorted({queue_of(h) for h in handlers} - {DEFAULT}))
 
 
 def queue_of(handler: HandlerSettings) -> str:
-    return handler.route or "*" if _is_limited(handler) else DEFAULT
-
-
-def _is_limited(handler: HandlerSettings) -> bool:
-    return handler.concurrency is not None or handler.host_concurrency is not None
+    """Returns the name of a route's queue. That of a limited catch-all is `*`, which is no route."""
+    limited = handler.concurrency is not None or handler.host_concurrency is not None
+    return handler.route or "*" if limited else DEFAULT
 
 
 def open_queue(name: str) -> TokenQueue:

@@ -33,10 +33,9 @@ class _Begun(NamedTuple):
 
 
 class AnswerRecords:
-    """The records of the supervisor's answers. Routes are the present generation's, found by a task's type."""
+    """Routes are the present generation's, found by a task's type. `call_soon`: the event loop's."""
 
     def __init__(self, runtime: Path, routes: Sequence[str], call_soon: Callable[[Callable[[], None]], object]) -> None:
-        """`call_soon`: the event loop's."""
         self._file = StatsFile(runtime / DIRECTORY)
         recent = RecentAttempts(runtime)
         self._attempts = Attempts(self._file.writer(routes), routes, recent, log_completed=False)

@@ -26,8 +26,6 @@ _ROUNDS = 3
 
 
 class Canceller:
-    """The search for the task."""
-
     def __init__(self, pool: WorkerPool, standby: Standby) -> None:
         self._pool, self._standby = pool, standby
 

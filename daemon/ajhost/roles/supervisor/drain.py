@@ -32,7 +32,7 @@ class Drainer:
         self, pool: WorkerPool, timeline: Timeline, phase: SupervisorPhase, on_change: Callable[[], None]
     ) -> None:
         self._pool, self._timeline, self._on_change = pool, timeline, on_change
-        self._phase = phase
+        self.phase = phase
         self._drained = False
         self.asked = ("", 0.0)
         """Who asked for the drain, and when (seconds since 1970); empty if the host does not drain."""
@@ -40,9 +40,6 @@ class Drainer:
             _log.warning("the host is drained, as it was when its supervisor was killed: `ajhost resume` ends it")
             self.asked = before.drain_by, before.drain_at
             pool.handle(Drain())
-
-    def enter(self, phase: SupervisorPhase) -> None:
-        self._phase = phase
 
     def tick(self) -> None:
         """Logs, once for each drain, that nothing is left. Call it about once a second."""
@@ -94,12 +91,12 @@ class Drainer:
     def _left(self) -> int:
         """Counts the tasks that have no answer yet, or one that has not left."""
         ledgers: list[Ledger] = [worker.ledger for worker in self._pool.workers.values()]
-        ledgers += [*self._phase.ledgers, *self._phase.retired]
+        ledgers += [*self.phase.ledgers, *self.phase.retired]
         return sum(held_in(ledger).left for ledger in ledgers)
 
     def _is_out(self) -> bool:
         """Whether every process is out of the group, and nothing is left to recover."""
-        return self._pool.fleet.withdrawn() and self._phase.idle
+        return self._pool.fleet.withdrawn() and self.phase.idle
 
     def _is_drained(self) -> bool:
         return self._is_out() and not self._left()  # in this order: counting looks at every entry

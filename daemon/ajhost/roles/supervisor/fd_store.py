@@ -53,18 +53,15 @@ class FdStore:
             self._notifier.forget(stored_name(key))
 
 
-class InheritedConnections:
+class InheritedConnections(dict[Key, socket.socket]):
     """Duplicates of the connections of processes of an earlier start, one for each key.
 
     `serials`: those of the ledgers that this start has found.
     """
 
     def __init__(self, fd_store: FdStore, serials: Iterable[int]) -> None:
+        super().__init__()
         self._fd_store, self._serials = fd_store, frozenset(serials)
-        self._sockets: dict[Key, socket.socket] = {}
-
-    def __contains__(self, key: Key) -> bool:
-        return key in self._sockets
 
     def take_stored(self, stored: Iterable[tuple[str, int]]) -> list[str]:
         """Takes the connections that systemd has in its store, by name and descriptor, and leaves them there.
@@ -79,26 +76,22 @@ class InheritedConnections:
                 os.close(descriptor)
                 foreign.append(name)
                 continue
-            if key in self._sockets:
-                self._sockets[key].close()
-            self._sockets[key] = socket.socket(fileno=descriptor)
+            if key in self:
+                self[key].close()
+            self[key] = socket.socket(fileno=descriptor)
             self._fd_store.found(key)
         return foreign
 
     def add_duplicate(self, key: Key, sock: socket.socket) -> None:
         """Takes a connection from the process itself, and stores it."""
-        self._sockets[key] = sock
+        self[key] = sock
         self._fd_store.keep(key, sock)
-
-    def give_back(self, key: Key, sock: socket.socket) -> None:
-        """Takes back a connection that was taken and not used."""
-        self._sockets[key] = sock
 
     def take(self, ledger: Ledger) -> socket.socket | None:
         """Hands out the connection that the ledger's positions belong to, if any. Closes others, which had ended."""
         present = None
-        for key in [k for k in self._sockets if k.serial == ledger.serial]:
-            sock = self._sockets.pop(key)
+        for key in [k for k in self if k.serial == ledger.serial]:
+            sock = self.pop(key)
             if key.epoch == ledger.words[Word.EPOCH]:
                 present = sock
             else:

@@ -33,11 +33,6 @@ class Generation:
     """Why its last workers died before they served."""
 
     @property
-    def number(self) -> int:
-        """The number of the generation; the first of a start is 1."""
-        return self.spec.generation
-
-    @property
     def routes(self) -> list[str]:
         """The names of its routes; the index of one is the number in ledger entries."""
         return [handler.route for handler in self.spec.handlers]

@@ -49,8 +49,7 @@ async def listen(http: HttpSettings, runtime: Path, supervisor: Supervisor) -> H
     access = PageAccess(token, frozenset({*http.hosts, socket.gethostname().lower()}))
     if token is None and not http.local:
         _log.warning(
-            "http.listen = %r: everybody who reaches it may see the page and the status; see token_file",
-            http.listen,
+            "http.listen = %r: everybody who reaches it may see the page and the status; see token_file", http.listen
         )
     try:
         return await HttpServer.start(http.listen, endpoints(runtime, supervisor), access)

@@ -41,11 +41,9 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.connection_status import ConnectionState
 from ajhost.ledger.layout import Phase, Word
-from ajhost.roles.supervisor.memory_limit import MemoryLimit
 from ajhost.roles.supervisor.overdue_answers import TICK_NS, OverdueAnswers
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.worker_process import WorkerProcess
-from ajhost.settings.sections import WorkerSettings
 
 _log = logging.getLogger("ajhost.supervisor")
 _NEVER_BEAT_NS = nanoseconds(FIRST_HEARTBEAT_LIMIT)
@@ -170,9 +168,6 @@ class LivenessEvents(Protocol):
     def hang_ended(self, worker: WorkerProcess) -> None:
         """Called once for each hang that ends."""
 
-    def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
-        """Called when a worker has more memory than `workers.max_memory`."""
-
 
 class LivenessMonitor:
     """The check of all workers at each tick, by the rules of `core/liveness_rules.py`."""
@@ -185,9 +180,8 @@ class LivenessMonitor:
         self._overdue = OverdueAnswers(standby)
         self._stacks = StacksGate(standby.ledger.words[Word.STACKS_TOLD :])
         self._connected_since_ns = self._took_over_ns = 0
-        self._memory = MemoryLimit(guard)
 
-    def check(self, workers: list[WorkerProcess], settings: WorkerSettings, import_timeout: float, late: float) -> None:
+    def check(self, workers: list[WorkerProcess], kill_grace: float, import_timeout: float, late: float) -> None:
         """Checks every worker that lives. `late`: how many seconds late this tick is."""
         now = time.monotonic()
         self.calm = True
@@ -202,9 +196,7 @@ class LivenessMonitor:
             with self._guard("keeping the deadlines of a worker"):
                 self._keep_deadlines(worker, now, late)
             with self._guard("judging a worker"):
-                self._check_worker(worker, now, settings.kill_grace, never_beat_ns)
-        for worker, why in self._memory.outgrown(living, settings.max_memory, now):
-            self._events.worker_outgrew(worker, why)
+                self._check_worker(worker, now, kill_grace, never_beat_ns)
 
     def _note_connected(self, living: list[WorkerProcess], now: float) -> None:
         """Notes since when any process of this host is connected: from then on the others could be as well."""

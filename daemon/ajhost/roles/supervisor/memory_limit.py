@@ -1,8 +1,12 @@
-"""Finds workers that have more memory than `workers.max_memory`, and so are to be replaced."""
+"""Finds workers that have more memory than `workers.max_memory`, and so are to be replaced.
+
+It compares resident bytes with the limit before the first task, and every `MEMORY_CHECK_INTERVAL`.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 
 from ajhost.adapters.fault_guard import FaultGuard
@@ -15,8 +19,6 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class MemoryLimit:
-    """The comparison of resident bytes with the limit, before the first task and every `MEMORY_CHECK_INTERVAL`."""
-
     def __init__(self, guard: FaultGuard) -> None:
         self._guard = guard
         self._at_start: dict[int, int] = {}
@@ -24,12 +26,13 @@ class MemoryLimit:
         self._due_at = 0.0
         self._told_generation = 0
 
-    def outgrown(self, living: Sequence[WorkerProcess], limit: int, now: float) -> Iterator[tuple[WorkerProcess, str]]:
+    def outgrown(self, workers: Sequence[WorkerProcess], limit: int) -> Iterator[tuple[WorkerProcess, str]]:
         """Yields the workers to replace, and why. Call it at every tick. `limit`: in bytes; 0: none."""
         if not limit:
             return
-        if due := now >= self._due_at:
-            self._due_at = now + MEMORY_CHECK_INTERVAL
+        if due := time.monotonic() >= self._due_at:
+            self._due_at = time.monotonic() + MEMORY_CHECK_INTERVAL
+        living = [worker for worker in workers if worker.pid and not worker.dead]
         for serial in self._at_start.keys() - {worker.serial for worker in living}:
             del self._at_start[serial]
         for worker in living:

@@ -29,10 +29,6 @@ class NatsAccess:
         self._generation = 0
         """Workers up to this generation have older settings in their spec."""
 
-    def adopt(self, settings: NatsSettings) -> None:
-        """Has every process use the settings of a reload that has succeeded: those that serve connect anew."""
-        self._hand_on(settings, move=True)
-
     async def offer(self, settings: NatsSettings, generation: int) -> None:
         """Has every process use these settings if one has no connection and a server accepts them, since the reload of
         `generation` may yet fail for another reason. A process with a connection uses them when that is lost."""
@@ -42,7 +38,7 @@ class NatsAccess:
             if (await scout(settings, server, "ajhost reload")).welcome and self._lost():
                 self._generation = generation
                 _log.warning("NATS at %s lets us in with the changed settings: they are used from now on", server)
-                self._hand_on(settings, move=False)
+                self.use(settings, move=False)
                 break
 
     def tell(self, worker: WorkerProcess) -> None:
@@ -54,7 +50,8 @@ class NatsAccess:
         connections = [worker.ledger.connection() for worker in self._workers()]
         return (self.own is not None and not self.own.connected) or not all(c.subscribed for c in connections)
 
-    def _hand_on(self, settings: NatsSettings, *, move: bool) -> None:
+    def use(self, settings: NatsSettings, *, move: bool) -> None:
+        """Has every process use these settings. `move`: those that are connected connect anew, a reload succeeded."""
         self.present = settings
         for worker in self._workers():
             worker.send(AccessOrder(settings, move))

@@ -27,11 +27,7 @@ class ServiceResponder:
     """
 
     def __init__(
-        self,
-        runtime: Path,
-        serial: int,
-        serves: Callable[[], bool],
-        loaded: Callable[[], Sequence[HandlerDescription]],
+        self, runtime: Path, serial: int, serves: Callable[[], bool], loaded: Callable[[], Sequence[HandlerDescription]]
     ) -> None:
         self._runtime, self._serves, self._loaded = runtime, serves, loaded
         host = socket.gethostname()

@@ -17,7 +17,7 @@ async def obey_recycle(pool: WorkerPool, asked: Mapping[str, object]) -> Decisio
         return no_worker(slot)
     # a worker that leaves is being replaced already, and one that starts is new
     serials = [m.serial for m in known if m.state not in (WorkerState.LEAVING, WorkerState.STARTING)]
-    pool.recycle_all([pool.workers[s] for s in serials if s in pool.workers], "an operator asked for it")
+    pool.recycle([pool.workers[s] for s in serials if s in pool.workers], "an operator asked for it")
     slots = sorted({m.slot for m in known})
     names = f"slot {slots[0]}" if len(slots) == 1 else f"slots {', '.join(map(str, slots))}"
     return Decision(True, f"being replaced: the worker{'' if len(slots) == 1 else 's'} of {names}")

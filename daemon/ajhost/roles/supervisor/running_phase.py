@@ -23,6 +23,7 @@ from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
 from ajhost.roles.supervisor.liveness_monitor import LivenessEvents, LivenessMonitor
+from ajhost.roles.supervisor.memory_limit import MemoryLimit
 from ajhost.roles.supervisor.readiness import status_line
 from ajhost.roles.supervisor.recovery.procedure import Recovery
 from ajhost.roles.supervisor.shutdown import Shutdown
@@ -61,6 +62,7 @@ class Running(SupervisorPhase, LivenessEvents):
         )  # fmt: skip
         self._canceller = Canceller(pool, standby)
         self._liveness = LivenessMonitor(standby, pool.guard, self)
+        self._memory = MemoryLimit(pool.guard)
         self._history = StatsHistory(pool.runtime)
         self._status_at = self._tick_at = 0.0
 
@@ -121,9 +123,6 @@ class Running(SupervisorPhase, LivenessEvents):
     def hang_ended(self, worker: WorkerProcess) -> None:
         self._pool.handle(HangEnded(worker.serial))
 
-    def worker_outgrew(self, worker: WorkerProcess, why: str) -> None:
-        self._pool.recycle(worker, why)
-
     def apply_generation(self, spec: GenerationSpec) -> None:
         self._spec = spec
         self._poison_tasks.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
@@ -142,7 +141,9 @@ class Running(SupervisorPhase, LivenessEvents):
             standby.beat(now_ns)
         with guard("judging the workers"):
             workers, import_timeout = list(pool.workers.values()), self._spec.python.import_timeout
-            self._liveness.check(workers, self._spec.workers, import_timeout, late)
+            self._liveness.check(workers, self._spec.workers.kill_grace, import_timeout, late)
+            for worker, why in self._memory.outgrown(workers, self._spec.workers.max_memory):
+                pool.recycle([worker], why)
         with guard("settling what dead workers left"):
             self._recovery.tick(now_ns)
         with guard("filling the slots"):
@@ -171,7 +172,7 @@ class Running(SupervisorPhase, LivenessEvents):
                 _log.error("somebody has truncated the host's own ledger, or a dead worker's: its size is restored")
         for worker in list(self._pool.workers.values()):
             if worker.restore_size():
-                self._pool.recycle(worker, "its ledger file was truncated")
+                self._pool.recycle([worker], "its ledger file was truncated")
 
     def _each_second(self) -> None:
         guard = self._guard
@@ -186,7 +187,7 @@ class Running(SupervisorPhase, LivenessEvents):
         with guard("keeping the history of statistics"):
             self._history.sample(m.pid for m in self._pool.workers.values() if m.pid)
         with guard("forgetting removed ledgers"):
-            self._recovery.prune()
+            self._recovery.ledgers.prune()
         guard.report()
 
     def _tick_in(self, seconds: float) -> None:

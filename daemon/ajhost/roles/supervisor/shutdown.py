@@ -88,7 +88,7 @@ class Shutdown:
         returning = await restart_follows(RESTART_QUERY_LIMIT)
         if returning:
             _log.info("a restart follows: requests that come from now on wait for it")
-            standby.hold_new()
+            standby.holding = True
             if not self._pool.fleet.draining:
                 await last_resort.subscribe()
         else:
@@ -105,7 +105,7 @@ class Shutdown:
         pool = self._pool
         end, told, urged = time.monotonic() + drain_timeout + STOP_MARGIN, 0.0, Urgency.DRAIN
         finishing = False
-        while pool.workers or pool.busy:
+        while pool.workers or pool.background.tasks:
             workers, now = list(pool.workers.values()), time.monotonic()
             if not finishing and all(m.left for m in workers) and (returning or not standby.producer.count):
                 finishing = True  # nothing new is enqueued: a worker that holds nothing may end
@@ -142,7 +142,7 @@ class Shutdown:
         standby.reject_waiting(text)
         recovery.retired.reject_waiting(text)
         end = time.monotonic() + STOP_MARGIN
-        while not recovery.retired.empty and time.monotonic() < end:
+        while recovery.retired.ledgers and time.monotonic() < end:
             recovery.retired.tick(time.monotonic_ns())
             await asyncio.sleep(POLL_INTERVAL_LAST)
         if not await standby.close(STOP_MARGIN):

@@ -26,8 +26,6 @@ _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 
 
 class StacksInspector:
-    """The search for stacks."""
-
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ajhost.adapters.linux import ledger_file
 from ajhost.adapters.nats.connection import Connection
@@ -34,6 +34,7 @@ from ajhost.roles.request_check import RequestChecker, too_large
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import TokenQueue, queue_of
 from ajhost.roles.supervisor.answer_records import AnswerRecords
+from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.nats_service import ServiceResponder
 
 _log = logging.getLogger("ajhost.supervisor")
@@ -41,7 +42,7 @@ _SERVICE = b"$SRV."
 
 
 class Standby(Sink):
-    """The supervisor's ledger and connection. `on_connection(epoch, sock)` has systemd store each new connection."""
+    """The supervisor's ledger and connection; each new connection is kept in `fd_store`."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Standby(Sink):
         serial: int,
         queues: Sequence[TokenQueue],
         max_payload: int,
-        on_connection: Callable[[int, socket.socket], None],
+        fd_store: FdStore,
         service: ServiceResponder | None = None,
     ) -> None:
         self.directory = spec.runtime / "ledger"
@@ -61,7 +62,7 @@ class Standby(Sink):
         )
         self.ledger = ledger_file.LockedLedger(self.directory, serial)
         self.ledger.words[Word.PID] = os.getpid()
-        self._on_connection = on_connection
+        self._fd_store = fd_store
         loop = asyncio.get_running_loop()
         restart_window = RestartWindow(self.ledger)
         self._offset = ClockOffset(self.ledger)
@@ -79,7 +80,8 @@ class Standby(Sink):
         self.transport = self.connection.transport
         self.producer = Producer(self.ledger, queues, loop, self._expired, renews=True)
         self._draining = ""
-        self._holding = False
+        self.holding = False
+        """Whether new requests are kept for the next start: they get no token."""
         self.answer_records = AnswerRecords(spec.runtime, [h.route for h in spec.handlers], loop.call_soon)
         self.removed = False
         """Whether `close` has removed the ledger."""
@@ -103,11 +105,7 @@ class Standby(Sink):
         self.answer_records.use_routes(routes)
         self.answer_records.limit(spec.log.limits)
         self._checker = RequestChecker(
-            spec.handlers,
-            spec.workers.default_timeout,
-            spec.signature,
-            spec.nats.reply_prefixes,
-            self._offset,
+            spec.handlers, spec.workers.default_timeout, spec.signature, spec.nats.reply_prefixes, self._offset
         )
         self._queues = [queue_of(h) for h in spec.handlers]
         self.subjects = host_subjects(routes, spec.nats.catchall)
@@ -231,19 +229,15 @@ class Standby(Sink):
 
     def _keep(self, index: int, copy: bytes | None, handler: int, deadline_ns: int) -> bool:
         self.ledger.set_route(index, handler)
-        if self._holding:
+        if self.holding:
             return self.producer.hold(index, copy, deadline_ns)
         return self.producer.enqueue(index, copy, self._queues[handler], deadline_ns)
-
-    def hold_new(self) -> None:
-        """Keeps requests from now on for the next start: they get no token."""
-        self._holding = True
 
     # -- Sink -----------------------------------------------------------------------------------
 
     async def opened(self, sock: socket.socket) -> None:
         """Has systemd store a new connection, as the other process of `Sink.opened`."""
-        self._on_connection(self.ledger.words[Word.EPOCH], sock)
+        self._fd_store.keep(Key(self.serial, self.ledger.words[Word.EPOCH]), sock)
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
         """Handles what the connection received: requests for the last resort, questions to the host as a service."""

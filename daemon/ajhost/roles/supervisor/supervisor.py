@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -31,7 +30,7 @@ from ajhost.roles.request_check import describe_signatures
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.control_socket import Action, Actions, Decision
 from ajhost.roles.supervisor.drain import Drainer
-from ajhost.roles.supervisor.fd_store import FdStore, Key
+from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.generations import Generations
 from ajhost.roles.supervisor.metrics_snapshot import snapshot
 from ajhost.roles.supervisor.nats_service import ServiceResponder
@@ -98,7 +97,7 @@ class Supervisor(PoolEvents):
         """
         self._shutdown.heed_signals()
         self.write_state()
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
+        self._loop.add_signal_handler(signal.SIGHUP, lambda: self._pool.background.spawn(self.reload()))
         starting = asyncio.create_task(self._start())
         urged = asyncio.create_task(self._shutdown.asked.wait())
         await asyncio.wait({starting, urged}, return_when=asyncio.FIRST_COMPLETED)
@@ -145,12 +144,7 @@ class Supervisor(PoolEvents):
             if spec.nats.service:
                 service = ServiceResponder(self._runtime, self.serial, lambda: self._fleet.serving() > 0, self._loaded)
             standby = Standby(
-                spec,
-                self.serial,
-                self._generations.queues,
-                self._pool.max_payload,
-                self._on_connection,
-                service,
+                spec, self.serial, self._generations.queues, self._pool.max_payload, self._fd_store, service
             )
         except OSError as error:
             raise StartupFailed(os_error_texts.described(error)) from error
@@ -158,7 +152,7 @@ class Supervisor(PoolEvents):
         await standby.connection.connect()
         running = Running(standby, self._pool, self._fd_store, self._notifier, self._strays, self._drainer, spec)
         self._phase = running
-        self._drainer.enter(running)
+        self._drainer.phase = running
         await running.begin()
 
     def _loaded(self) -> Sequence[HandlerDescription]:
@@ -180,9 +174,6 @@ class Supervisor(PoolEvents):
             _log.info("ready: %d workers serve", self._fleet.count)
             self.timeline.add(EventKind.READY, f"{self._fleet.count} workers serve")
             self._notifier.ready(self._status())
-
-    def _on_connection(self, epoch: int, sock: socket.socket) -> None:
-        self._fd_store.keep(Key(self.serial, epoch), sock)
 
     def worker_died(self, worker: WorkerProcess, how: str) -> None:
         if worker.result is None or worker.result.code != 0:
@@ -208,9 +199,6 @@ class Supervisor(PoolEvents):
             self._notifier.status(self._status())
 
     # -- reload ---------------------------------------------------------------------------------
-
-    def _reload_by_signal(self) -> None:
-        self._pool.background.spawn(self.reload())
 
     @property
     def actions(self) -> Actions:
@@ -280,7 +268,7 @@ class Supervisor(PoolEvents):
             _log.warning("%s", describe_signatures(settings.signature))
         self._settings = settings
         self._phase.apply_generation(spec)
-        self._pool.access.adopt(settings.nats)
+        self._pool.access.use(settings.nats, move=True)
 
     # -- reports on the host --------------------------------------------------------------------
 
@@ -315,7 +303,7 @@ class Supervisor(PoolEvents):
     def recycle_without_ledger(self) -> list[int]:
         """Replaces each worker whose ledger is not the file at its path any more. Returns their slots."""
         without = [worker for worker in self._pool.workers.values() if not worker.ledger.in_place]
-        self._pool.recycle_all(without, "its ledger file was removed")
+        self._pool.recycle(without, "its ledger file was removed")
         return [worker.slot for worker in without]
 
     def write_state(self) -> None:

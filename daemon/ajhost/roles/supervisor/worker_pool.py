@@ -135,11 +135,7 @@ class WorkerPool(WorkerEvents):
         self.guard = guard
         self._fd_store, self._events = fd_store, events
         self.background = Background(guard)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a background task runs, such as a fork or a recovery."""
-        return bool(self.background.tasks)
+        """Forks, recoveries and the like."""
 
     def handle(self, event: Event) -> None:
         """Passes an event to the fleet, and executes its commands."""
@@ -248,7 +244,7 @@ class WorkerPool(WorkerEvents):
             case StartFailed(why):
                 worker.last_words = why
             case RecycleRequest(why):
-                self.recycle(worker, why)
+                self.recycle([worker], why)
             case CancelResult() | StacksResult():
                 self.inquiry.heard(worker, message)
             case GroupLeft():
@@ -265,19 +261,16 @@ class WorkerPool(WorkerEvents):
         if size > self.max_payload:
             _log.warning("the server's max_payload grew to %d: workers are replaced", size)
             self.max_payload = size
-            self.recycle_all(list(self.workers.values()), "the server's max_payload grew")
+            self.recycle(list(self.workers.values()), "the server's max_payload grew")
 
-    def recycle_all(self, workers: Iterable[WorkerProcess], why: str) -> None:
+    def recycle(self, workers: Iterable[WorkerProcess], why: str) -> None:
         for worker in workers:
-            self.recycle(worker, why)
-
-    def recycle(self, worker: WorkerProcess, why: str) -> None:
-        known = self.fleet.members.get(worker.serial)
-        if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
-            _log.warning("%s is replaced: %s", worker, why)
-            self.counters.replaced += 1
-            self.handle(Recycle(worker.serial))
-            self._events.worker_replaced(worker, why)
+            known = self.fleet.members.get(worker.serial)
+            if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
+                _log.warning("%s is replaced: %s", worker, why)
+                self.counters.replaced += 1
+                self.handle(Recycle(worker.serial))
+                self._events.worker_replaced(worker, why)
 
     # -- deaths --------------------------------------------------------------------------------
 
@@ -310,7 +303,7 @@ class WorkerPool(WorkerEvents):
 
     def _template_died(self, generation: Generation, how: str) -> None:
         generation.template = None
-        self._events.template_died(generation.number, how)
+        self._events.template_died(generation.spec.generation, how)
         self._retire_generations()
 
     def known_processes(self) -> tuple[set[int], set[int]]:

@@ -53,13 +53,7 @@ class WorkerProcess:
     """The handle of a worker process that is being forked, lives, or has just died."""
 
     def __init__(
-        self,
-        serial: int,
-        slot: int,
-        generation: int,
-        directory: Path,
-        channel: socket.socket,
-        events: WorkerEvents,
+        self, serial: int, slot: int, generation: int, directory: Path, channel: socket.socket, events: WorkerEvents
     ) -> None:
         self.serial, self.slot, self.generation = serial, slot, generation
         self.ledger = GuardedLedger(directory, serial)
@@ -71,8 +65,6 @@ class WorkerProcess:
         self.last_words = ""
         """Why it cannot serve, if it has reported that (`StartFailed`)."""
         self.killed_at = 0.0
-        self.being_taken_over = False
-        """Whether recovery has stopped it and is taking its connection over."""
         self.hangs = False
         """Whether it hangs, as `LivenessMonitor` has found."""
         self.takeover_lock = asyncio.Lock()
@@ -112,7 +104,7 @@ class WorkerProcess:
     @property
     def subscribed(self) -> bool:
         """Whether it has subscribed anew since recovery last took a connection over from it. True if none was taken."""
-        return not self.being_taken_over and (
+        return not self.takeover_lock.locked() and (
             not self._taken_epoch or self.ledger.words[Word.SUBSCRIBED] > self._taken_epoch
         )
 
@@ -234,7 +226,7 @@ class WorkerProcess:
         ended = processes.wait_status(self.pidfd)
         if ended is None:  # the process between it and its template has not ended yet
             self._loop.remove_reader(self.pidfd)
-            self._loop.call_later(REAP_RETRY, self._look_again)
+            self._loop.call_later(REAP_RETRY, self._loop.add_reader, self.pidfd, self._on_exit)
             return
         self.result = ended
         self._loop.remove_reader(self.pidfd)
@@ -245,9 +237,6 @@ class WorkerProcess:
         self._close_stacks()
         self.restore_size()
         self._events.worker_died(self)
-
-    def _look_again(self) -> None:
-        self._loop.add_reader(self.pidfd, self._on_exit)
 
     def discard(self) -> None:
         """Closes all, of a process that was never forked."""

@@ -138,7 +138,7 @@ class EarlierStart:
         queue = open_queue(DEFAULT)
         spec = dataclasses.replace(self.parts.plan, runtime=self.runtime)
         ledger_room.HELD_BY_STANDBY = 16  # in a process of its own: each instruction that it executes is looked at
-        return Standby(spec, serial, [queue], 1 << 12, lambda epoch, sock: None), queue
+        return Standby(spec, serial, [queue], 1 << 12, FdStore(Notifier())), queue
 
     def successor(self, number: int = 1) -> Act:
         """The supervisor of the start after it, or of a later one: it settles what those before it left."""

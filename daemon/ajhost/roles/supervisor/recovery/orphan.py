@@ -33,7 +33,6 @@ class Orphan:
         self.pid = pid
         self.takeover_lock = asyncio.Lock()
         """As `WorkerProcess.takeover_lock`."""
-        self.being_taken_over = False
         self.ledger = GuardedLedger(directory, serial)
         try:
             self.pidfd = os.pidfd_open(pid)
@@ -49,10 +48,6 @@ class Orphan:
 
     def kill(self) -> None:
         processes.pidfd_signal(self.pidfd, signal.SIGKILL)
-
-    def ask_to_leave(self) -> None:
-        """Tells it (SIGTERM) that this start serves: it leaves the queue group."""
-        processes.pidfd_signal(self.pidfd, signal.SIGTERM)
 
     def close(self) -> None:
         """Closes the pidfd and the mapping of a process that has ended. Its file stays.
@@ -104,7 +99,7 @@ class Orphan:
 
     def give_back_socket(self, sock: socket.socket | None) -> None:
         if sock is not None:
-            self._connections.give_back(Key(self.ledger.serial, self.ledger.words[Word.EPOCH]), sock)
+            self._connections[Key(self.ledger.serial, self.ledger.words[Word.EPOCH])] = sock
 
     # -- its heartbeat --------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -130,13 +131,13 @@ class PreviousStart:
         return [orphan for orphan in self._orphans.values() if orphan.begins_to_hang()]
 
     def ask_orphans_to_leave(self) -> None:
-        """Tells the orphans to leave the queue group. Call it when the workers of this start serve.
+        """Tells the orphans (SIGTERM) to leave the queue group. Call it when the workers of this start serve.
 
         Those that hang get no signal: it would interrupt what they wait for, and their connections are taken over.
         """
         for orphan in self._orphans.values():
             if not orphan.hangs:
-                orphan.ask_to_leave()
+                processes.pidfd_signal(orphan.pidfd, signal.SIGTERM)
 
 
 def new_serial() -> int:
@@ -149,26 +150,20 @@ def order(ledger: Ledger) -> tuple[int, int]:
     return ledger.slot, ledger.serial
 
 
-class Copies:
+class Copies(dict[bytes, tuple[int, int]]):
     """The newest ledger (`order`) in which each request of earlier starts waits, by its reply subject.
 
     A supervisor that was killed between copying a request and revoking the original leaves both; the copy counts.
     """
-
-    def __init__(self) -> None:
-        self._newest: dict[bytes, tuple[int, int]] = {}
 
     def add(self, ledger: Ledger) -> None:
         """Adds the reply subjects of a ledger's requests that wait there, also of those that are revoked or claimed."""
         place = order(ledger)
         waiting = (e for e in ledger.used() if e.state in (State.RECEIVED, State.QUEUED))
         for reply in {reply_of(ledger.frame(entry.index)) for entry in waiting} - {b""}:
-            self._newest[reply] = max(place, self._newest.get(reply, place))
+            self[reply] = max(place, self.get(reply, place))
 
     def in_later_ledgers(self, ledger: Ledger) -> frozenset[bytes]:
         """Returns the reply subjects that a newer ledger than this one has."""
         here = order(ledger)
-        return frozenset(reply for reply, place in self._newest.items() if place > here)
-
-    def clear(self) -> None:
-        self._newest.clear()
+        return frozenset(reply for reply, place in self.items() if place > here)

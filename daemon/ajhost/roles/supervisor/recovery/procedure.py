@@ -64,8 +64,8 @@ class Recovery:
     ) -> None:
         self._directory, self._standby, self._fd_store, self._guard = directory, standby, fd_store, guard
         self._fleet, self._last_resort, self._background = fleet, last_resort, background
-        self._ledgers = LedgerCache(directory, standby.ledger, kind=GuardedLedger)
-        self._steps = AnswerAndRequeue(standby, self._ledgers, poison_tasks, counters)
+        self.ledgers = LedgerCache(directory, standby.ledger, kind=GuardedLedger)
+        self._steps = AnswerAndRequeue(standby, self.ledgers, poison_tasks, counters)
         self._copies = Copies()
         self._dead_limit = DEAD_DRAIN_LIMIT
         self._limits: set[asyncio.Timeout] = set()
@@ -230,7 +230,6 @@ class Recovery:
             return False
         if stopped is processes.StopResult.GONE:
             return True
-        worker.being_taken_over = True
         one.sock = worker.take_socket()
         try:
             await self.recover(one)
@@ -238,7 +237,6 @@ class Recovery:
             if not one.reading_begun:
                 one.ledger.unfence()
                 worker.give_back_socket(one.sock)
-            worker.being_taken_over = False
             if not worker.dead:
                 processes.resume(worker.pidfd)
         _log.warning("%s: %d requests moved while it hangs", one, one.requeued)
@@ -262,7 +260,7 @@ class Recovery:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to recover."""
-        return self.retired.empty and not self.previous_start
+        return not self.retired.ledgers and not self.previous_start
 
     def shorten_waits(self) -> None:
         """Waits less long from now on for servers that do not end a dead worker's connection: the host stops."""
@@ -271,7 +269,3 @@ class Recovery:
         for limit in self._limits:
             if not limit.expired():
                 limit.reschedule(soon)
-
-    def prune(self) -> None:
-        """Unmaps ledgers whose files are gone. Call it about once a second."""
-        self._ledgers.prune()

@@ -99,7 +99,3 @@ class RetiredLedgers:
     @property
     def ledgers(self) -> list[MappedLedger]:
         return [one.ledger for one in self._remains.values()]
-
-    @property
-    def empty(self) -> bool:
-        return not self._remains
