@@ -5,13 +5,17 @@ What it says of a NATS connection is also for systemd's line and /readyz.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from ajhost.core.connection_table import LOCKS_OUT, TRYING
+from ajhost.core.fleet import WorkerState, state_of
 from ajhost.ledger.connection_status import ConnectionState, ConnectionStatus
+from ajhost.ledger.layout import Phase, Word
+from ajhost.ledger.view import Entry, Ledger
 from ajhost.protocol.dataclass_json import from_object
+from ajhost.protocol.timestamps import render
 
 SERVING = "serving"
 """The state of a worker that is in the queue group and alive."""
@@ -90,6 +94,32 @@ class TaskStatus:
     state: str
     running_s: float
     deadline: str
+
+    @classmethod
+    def of(cls, entry: Entry, routes: Sequence[str], now_ns: int, wall_ns: int) -> Self:
+        """Makes the status of an entry. `routes`: their names, by number. Both times are now: monotonic, and Unix."""
+        route = routes[entry.route] if entry.route < len(routes) else ""
+        state = "overdue" if 0 < entry.deadline_ns <= now_ns else "running"
+        # the two clocks are read at different moments: digits below a millisecond would differ from call to call
+        deadline = render(round(wall_ns + entry.deadline_ns - now_ns, -6))
+        return cls(entry.id, entry.type, route, state, max(now_ns - entry.started_ns, 0) / 1e9, deadline)
+
+
+def worker_state(ledger: Ledger) -> str:
+    """Returns a worker's state as the supervisor has stored it; that it leaves or is disconnected, from its own words.
+
+    Of a worker of an earlier start the supervisor stores only that it hangs.
+    """
+    phase, state = ledger.words[Word.PHASE], state_of(ledger.words[Word.WORKER_STATE])
+    if state is WorkerState.HUNG:
+        return str(state.value)
+    if phase == Phase.LEAVING:
+        return WorkerState.LEAVING.value
+    if state is None:
+        state = WorkerState.SERVING if phase == Phase.SERVING else WorkerState.STARTING
+    if state is WorkerState.SERVING and not ledger.connection().subscribed:
+        return DISCONNECTED
+    return str(state.value)
 
 
 @dataclass(frozen=True, slots=True)

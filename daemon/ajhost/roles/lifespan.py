@@ -22,7 +22,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from ajhost import api
@@ -80,11 +80,8 @@ class _InThread(contextlib.AbstractAsyncContextManager[Any]):
     async def __aenter__(self) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._manager.__enter__)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        leave = self._manager.__exit__
-        result = await asyncio.get_running_loop().run_in_executor(self._thread, leave, kind, error, trace)
+    async def __aexit__(self, *error: Any) -> bool | None:
+        result = await asyncio.get_running_loop().run_in_executor(self._thread, self._manager.__exit__, *error)
         self._thread.shutdown(wait=False)
         return result
 

@@ -33,20 +33,9 @@ from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
 from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity
-from ajhost.roles import ledger_room
+from ajhost.roles import ledger_room, messages
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.messages import (
-    FROM_WORKER,
-    FinishOrder,
-    GenerationSpec,
-    LeaveOrder,
-    NewSocket,
-    SocketStored,
-    StartFailed,
-    WorkerReady,
-    WorkerSpec,
-    encode,
-)
+from ajhost.roles.messages import GenerationSpec, WorkerSpec, encode
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
@@ -167,8 +156,8 @@ async def _one_worker(
             if not await _serves(channel, patience):
                 how = "did not serve in time" if not processes.has_ended(worker.pidfd) else "died before it served"
                 raise TemplateFailed([f"a worker {how}{await _status(worker.pidfd)}; its own words stand above"])
-            channel.send(encode(LeaveOrder(stop=True)))
-            channel.send(encode(FinishOrder()))  # no other worker has to leave the group first
+            channel.send(encode(messages.LeaveOrder(stop=True)))
+            channel.send(encode(messages.FinishOrder()))  # no other worker has to leave the group first
             await _status(worker.pidfd)
         finally:
             processes.pidfd_signal(worker.pidfd, signal.SIGKILL)
@@ -191,12 +180,12 @@ async def _serves(channel: Channel, patience: float) -> bool:
                     found, descriptors = received
                     for descriptor in descriptors:
                         os.close(descriptor)
-                    match FROM_WORKER.decode(found):
-                        case NewSocket(epoch):
-                            channel.send(encode(SocketStored(epoch)))
-                        case WorkerReady():
+                    match messages.FROM_WORKER.decode(found):
+                        case messages.NewSocket(epoch):
+                            channel.send(encode(messages.SocketStored(epoch)))
+                        case messages.WorkerReady():
                             return True
-                        case StartFailed(why):
+                        case messages.StartFailed(why):
                             raise TemplateFailed([why])
     except (TimeoutError, ChannelClosed):
         return False

@@ -11,21 +11,20 @@ from itertools import chain
 from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
-from ajhost.core.fleet import WorkerState, state_of
+from ajhost.core.fleet import WorkerState
 from ajhost.core.host_counters import Held, counts_of, held_in
 from ajhost.core.status_report import (
-    DISCONNECTED,
     SERVING,
     ConnectionReport,
     StatusReport,
     SupervisorStatus,
     TaskStatus,
     WorkerStatus,
+    worker_state,
 )
 from ajhost.core.timings import SUPERVISOR_SILENT
-from ajhost.ledger.layout import SUPERVISOR_SLOT, LedgerError, Phase, Word
-from ajhost.ledger.view import Entry, Ledger
-from ajhost.protocol.timestamps import render
+from ajhost.ledger.layout import SUPERVISOR_SLOT, LedgerError, Word
+from ajhost.ledger.view import Ledger
 from ajhost.roles.stats_history import Sample, baseline, resources, route_statuses
 from ajhost.roles.supervisor import state_file
 from ajhost.roles.supervisor.state_file import HostState
@@ -158,12 +157,12 @@ def _worker(
     ledger: Ledger, held: Held, names: Sequence[str], before: Sample | None, now_ns: int, wall_ns: int
 ) -> WorkerStatus:
     words = ledger.words
-    tasks = tuple(_task(entry, names, now_ns, wall_ns) for entry in held.started)
+    tasks = tuple(TaskStatus.of(entry, names, now_ns, wall_ns) for entry in held.started)
     return WorkerStatus(
         ledger.slot,
         words[Word.PID],
         ledger.generation,
-        _state(ledger),
+        worker_state(ledger),
         tasks,
         counts_of(ledger),
         ConnectionReport.of(ledger.connection(), now_ns),
@@ -175,31 +174,6 @@ def _silent_s(ledger: Ledger, now_ns: int) -> float:
     beat_ns = ledger.words[Word.HEARTBEAT]
     silent_s = (now_ns - beat_ns) / 1e9 if beat_ns else 0.0
     return silent_s if silent_s > SUPERVISOR_SILENT else 0.0
-
-
-def _state(ledger: Ledger) -> str:
-    """Returns a worker's state as the supervisor has stored it; that it leaves or is disconnected, from its own words.
-
-    Of a worker of an earlier start the supervisor stores only that it hangs.
-    """
-    phase, state = ledger.words[Word.PHASE], state_of(ledger.words[Word.WORKER_STATE])
-    if state is WorkerState.HUNG:
-        return str(state.value)
-    if phase == Phase.LEAVING:
-        return WorkerState.LEAVING.value
-    if state is None:
-        state = WorkerState.SERVING if phase == Phase.SERVING else WorkerState.STARTING
-    if state is WorkerState.SERVING and not ledger.connection().subscribed:
-        return DISCONNECTED
-    return str(state.value)
-
-
-def _task(entry: Entry, names: Sequence[str], now: int, wall: int) -> TaskStatus:
-    route = names[entry.route] if entry.route < len(names) else ""
-    state = "overdue" if 0 < entry.deadline_ns <= now else "running"
-    # the two clocks are read at different moments: digits below a millisecond would differ from call to call
-    deadline = render(round(wall + entry.deadline_ns - now, -6))
-    return TaskStatus(entry.id, entry.type, route, state, max(now - entry.started_ns, 0) / 1e9, deadline)
 
 
 def nobody(directory: Path) -> str:

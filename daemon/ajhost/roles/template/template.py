@@ -26,21 +26,9 @@ from ajhost.adapters.logs import log_outputs
 from ajhost.adapters.nats.tls import own_trust
 from ajhost.protocol.safe_text import clean
 from ajhost.protocol.subjects import reply_subjects
+from ajhost.roles import messages
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
-from ajhost.roles.messages import (
-    FOR_TEMPLATE,
-    FOR_WORKER,
-    ForkOrder,
-    ForkRefused,
-    GenerationSpec,
-    HandlersLoaded,
-    LoadOrder,
-    LoadProblems,
-    NewQueues,
-    WorkerForked,
-    WorkerSpec,
-    encode,
-)
+from ajhost.roles.messages import GenerationSpec, WorkerSpec, encode
 from ajhost.roles.template import spare_pages
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
@@ -83,8 +71,8 @@ def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
 def _serve(channel: Channel, stacks: int, run: Run) -> None:
     received = channel.receive_wait(None)
     assert received is not None
-    order = FOR_TEMPLATE.decode(received[0])
-    assert isinstance(order, LoadOrder)
+    order = messages.FOR_TEMPLATE.decode(received[0])
+    assert isinstance(order, messages.LoadOrder)
     spec = order.spec
     # before the imports, so that their log records are formatted; what they configure themselves stays
     log = spec.log
@@ -101,7 +89,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
             gc.collect()  # closes descriptors of unreachable objects, which are not reported then
             effects = watch.effects(stacks)
     except LoadFailed as failed:
-        channel.send(encode(LoadProblems(tuple(failed.problems))))
+        channel.send(encode(messages.LoadProblems(tuple(failed.problems))))
         return
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -113,7 +101,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
     spare_pages.prepare()
     trust = own_trust() if spec.tell_trust else None
-    channel.send(encode(HandlersLoaded(tuple(loaded), tuple(effects), trust)))
+    channel.send(encode(messages.HandlersLoaded(tuple(loaded), tuple(effects), trust)))
     template = _Template(channel, spec, handlers, run)
     with contextlib.suppress(ChannelClosed):
         while True:
@@ -123,7 +111,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
 def _fill_caches(spec: GenerationSpec) -> None:
     """Fills caches that each worker would fill at its start, and copy the pages of all code that it runs for that."""
     reply_subjects(spec.nats.reply_prefixes)
-    FOR_WORKER.prepare()
+    messages.FOR_WORKER.prepare()
     asyncio.get_event_loop_policy()
 
 
@@ -161,18 +149,18 @@ class _Template:
         received = self._channel.receive_wait(None)
         assert received is not None
         found, descriptors = received
-        match FOR_TEMPLATE.decode(found):
-            case NewQueues(names):
+        match messages.FOR_TEMPLATE.decode(found):
+            case messages.NewQueues(names):
                 ends = iter([socket.socket(fileno=descriptor) for descriptor in descriptors])
                 self._queues.update((queue[0], queue) for queue in zip(names, ends, ends, strict=True))
-            case ForkOrder(worker_spec) if not descriptors:
+            case messages.ForkOrder(worker_spec) if not descriptors:
                 self._refuse(worker_spec, "the template is out of file descriptors")
-            case ForkOrder(worker_spec):
+            case messages.ForkOrder(worker_spec):
                 with socket.socket(fileno=descriptors[0]) as end:
                     self._spawn(worker_spec, end)
 
     def _refuse(self, worker_spec: WorkerSpec, problem: str) -> None:
-        self._channel.send(encode(ForkRefused(worker_spec.serial, problem)))
+        self._channel.send(encode(messages.ForkRefused(worker_spec.serial, problem)))
 
     def _spawn(self, worker_spec: WorkerSpec, end: socket.socket) -> None:
         flush_streams()  # both processes would write what is in the buffers
@@ -204,7 +192,7 @@ class _Template:
                 self._work(worker_spec, end)
             try:
                 pidfd = os.pidfd_open(worker)
-                self._channel.send(encode(WorkerForked(worker_spec.serial, worker)), [pidfd])
+                self._channel.send(encode(messages.WorkerForked(worker_spec.serial, worker)), [pidfd])
             except BaseException:
                 os.kill(worker, signal.SIGKILL)
                 raise

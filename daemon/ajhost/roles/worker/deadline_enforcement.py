@@ -66,11 +66,7 @@ class Deadlines:
             elif attempt.phase is ANSWERED and now >= attempt.grace:
                 in_thread = attempt.work is None
                 self.give_up(attempt, StuckReason.THREAD if in_thread else StuckReason.CANCELLATION)
-        left = [
-            attempt.grace if attempt.phase is ANSWERED else attempt.deadline
-            for attempt in going
-            if attempt.stuck is None
-        ]
+        left = (a.grace if a.phase is ANSWERED else a.deadline for a in going if a.stuck is None)
         self.sweep_by(min(left, default=_NEVER))
 
     def answer_and_cancel(self, attempt: Attempt, outcome: Outcome, now: float) -> None:
@@ -116,12 +112,8 @@ class Deadlines:
         if reason is StuckReason.THREAD:
             self._threads.lost()
         self.stuck += 1
-        _log.error(
-            "%s of route %r runs on past its deadline",
-            reason.value,
-            attempt.handler.route,
-            extra=attempt.labels().extras(),
-        )
+        route, extra = attempt.handler.route, attempt.labels().extras()
+        _log.error("%s of route %r runs on past its deadline", reason.value, route, extra=extra)
         self._events.code_stuck(reason)
 
 
@@ -135,7 +127,6 @@ def exceeded(attempt: Attempt) -> str:
         whose = "workers.default_timeout, as the request has no deadline"
     else:
         whose = "the task's deadline"
-    what = f"the handler of route {attempt.handler.route!r}"
-    if attempt.phase is WAITING:
-        return FailureReason.DEADLINE_EXCEEDED.text(f"{what} had not begun after {took:.3g} s ({whose})")
-    return FailureReason.DEADLINE_EXCEEDED.text(f"{what} was still running after {took:.3g} s ({whose})")
+    state = "had not begun" if attempt.phase is WAITING else "was still running"
+    text = f"the handler of route {attempt.handler.route!r} {state} after {took:.3g} s ({whose})"
+    return FailureReason.DEADLINE_EXCEEDED.text(text)

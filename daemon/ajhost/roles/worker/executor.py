@@ -21,7 +21,7 @@ from ajhost.roles import attempt_records, overload
 from ajhost.roles.middleware import around
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_enforcement import Deadlines, exceeded
-from ajhost.roles.worker.fail_stop import fail
+from ajhost.roles.worker.exit import fail
 from ajhost.roles.worker.handler_outcome import describe, outcome_of_exception, outcome_of_result
 from ajhost.roles.worker.request import ANSWERED, Attempt, ExecutorEvents, StuckReason
 from ajhost.roles.worker.stacks import stacks_of

@@ -41,14 +41,11 @@ def outcome_of_result(value: object) -> Outcome:
     except CannotEncode as error:
         return Terminated.because(FailureReason.INVALID_RESULT, _text(error))
     except (UnicodeEncodeError, ValueError) as error:
-        return Terminated.because(
-            FailureReason.INVALID_RESULT, f"a {_name_of(kind)} that cannot be sent: {_text(error)}"
-        )
+        text = f"a {_name_of(kind)} that cannot be sent: {_text(error)}"
+        return Terminated.because(FailureReason.INVALID_RESULT, text)
     except BaseException as error:
-        return Failed.because(
-            FailureReason.HANDLER_ERROR,
-            f"the result, of type {_name_of(kind)}, cannot be sent: {describe(error)}",
-        )
+        text = f"the result, of type {_name_of(kind)}, cannot be sent: {describe(error)}"
+        return Failed.because(FailureReason.HANDLER_ERROR, text)
 
 
 def outcome_of_exception(error: BaseException) -> Outcome:

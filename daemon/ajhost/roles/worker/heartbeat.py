@@ -16,7 +16,7 @@ from ajhost.core.timings import (
 )
 from ajhost.ledger.layout import Word
 from ajhost.roles.worker.composition import WorkerParts
-from ajhost.roles.worker.fail_stop import ExceptionGuard, fail
+from ajhost.roles.worker.exit import ExceptionGuard, fail
 from ajhost.roles.worker.garbage_collection import Collector
 from ajhost.roles.worker.signals import SignalKeeper, name_others
 

@@ -21,8 +21,7 @@ from ajhost.roles.messages import GenerationSpec, StacksFile, WorkerSpec, encode
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.worker import signals
 from ajhost.roles.worker.composition import WorkerParts
-from ajhost.roles.worker.exit import finish
-from ajhost.roles.worker.fail_stop import fail
+from ajhost.roles.worker.exit import fail, finish
 from ajhost.roles.worker.worker import Worker
 
 

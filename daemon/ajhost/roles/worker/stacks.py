@@ -72,11 +72,7 @@ def _chain(awaited: Any, waiter: Any) -> list[str]:
 
 
 def _step(awaited: Any) -> tuple[FrameType | None, Any]:
-    for frame, following in (
-        ("cr_frame", "cr_await"),
-        ("gi_frame", "gi_yieldfrom"),
-        ("ag_frame", "ag_await"),
-    ):
+    for frame, following in (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await")):
         if hasattr(awaited, frame):
             return getattr(awaited, frame), getattr(awaited, following)
     return None, None

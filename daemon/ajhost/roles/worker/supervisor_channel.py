@@ -9,15 +9,7 @@ from collections.abc import Callable
 
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.core.timings import POLL_INTERVAL, SOCKET_STORED_LIMIT
-from ajhost.roles.messages import (
-    FOR_WORKER,
-    BadMessage,
-    FromWorker,
-    NewSocket,
-    SocketStored,
-    ToWorker,
-    encode,
-)
+from ajhost.roles.messages import FOR_WORKER, BadMessage, FromWorker, NewSocket, SocketStored, ToWorker, encode
 from ajhost.roles.worker.supervisor_gone import Orphaned
 
 _log = logging.getLogger("ajhost.worker")

@@ -12,22 +12,10 @@ from ajhost import api
 from ajhost.adapters.linux import proc
 from ajhost.ledger.layout import Phase, Word
 from ajhost.protocol.outcome import Failed, Terminated
+from ajhost.roles import messages
 from ajhost.roles.handlers import load_lifespan
 from ajhost.roles.lifespan import LifespanFailed, LifespanRunner
-from ajhost.roles.messages import (
-    AccessOrder,
-    CancelOrder,
-    CancelResult,
-    FinishOrder,
-    HurryOrder,
-    LeaveOrder,
-    MembershipOrder,
-    StacksOrder,
-    StacksResult,
-    StartFailed,
-    ToWorker,
-    WorkerSpec,
-)
+from ajhost.roles.messages import WorkerSpec
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.drain import Drain
@@ -69,7 +57,7 @@ class Worker:
                 serving.result()  # any other error is a bug: it ends the process, and the supervisor answers
             except LifespanFailed as error:  # the supervisor starts another worker after a pause
                 _log.error("%s", error, exc_info=error.__cause__)
-                self._parts.channel.tell(StartFailed(str(error)))
+                self._parts.channel.tell(messages.StartFailed(str(error)))
                 return _START_FAILED
             await leaving
         serving.cancel()
@@ -106,29 +94,29 @@ class Worker:
 
     # -- the supervisor's orders ----------------------------------------------------------------
 
-    def _obey(self, order: ToWorker) -> None:
+    def _obey(self, order: messages.ToWorker) -> None:
         parts = self._parts
         match order:
-            case LeaveOrder(stop):
+            case messages.LeaveOrder(stop):
                 self._pull_while_leaving = stop
                 if stop:
                     parts.retirement.lift_limit()
                 else:
                     self._ending.finish.set()
                 self._ending.leave.set()
-            case MembershipOrder(joins):
+            case messages.MembershipOrder(joins):
                 parts.group.set(joins)
-            case FinishOrder():
+            case messages.FinishOrder():
                 self._ending.finish.set()
-            case CancelOrder(task, terminate, text):
+            case messages.CancelOrder(task, terminate, text):
                 outcome = Terminated(text) if terminate else Failed(text)
                 found = parts.intake.cancel(task, outcome)
                 # before the supervisor is told: the router has its answer even if this worker dies then
                 parts.transport.out.flush()
-                parts.channel.tell(CancelResult(task, found))
-            case AccessOrder(nats, move):
+                parts.channel.tell(messages.CancelResult(task, found))
+            case messages.AccessOrder(nats, move):
                 parts.connection.reconfigure(nats, move=move)
-            case StacksOrder(task):
-                parts.channel.tell(StacksResult(task, parts.executor.stacks(task)))
-            case HurryOrder():
+            case messages.StacksOrder(task):
+                parts.channel.tell(messages.StacksResult(task, parts.executor.stacks(task)))
+            case messages.HurryOrder():
                 self._ending.hurry.set()
