@@ -33,7 +33,7 @@ from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
 from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity
-from ajhost.roles import ledger_room, messages
+from ajhost.roles import ledger_sizes, messages
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import GenerationSpec, WorkerSpec, encode
 from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
@@ -141,7 +141,7 @@ async def _one_worker(
 ) -> None:
     """Forks a worker, and ends it when it serves. :raises TemplateFailed: it does not serve."""
     directory = spec.runtime / "ledger"
-    geometry = ledger_room.worker_geometry(spec.workers)
+    geometry = ledger_sizes.worker_geometry(spec.workers)
     for serial, slot in ((_SUPERVISOR, SUPERVISOR_SLOT), (_WORKER, 0)):
         ledger_file.make(directory, geometry, Identity(serial, slot, 1))
     ours, theirs = pair()
@@ -260,7 +260,7 @@ _INFO = {
     "version": "2.10.0",
     "proto": 1,
     "headers": True,
-    "max_payload": ledger_room.MAX_PAYLOAD,
+    "max_payload": ledger_sizes.MAX_PAYLOAD,
     "host": "127.0.0.1",
     "port": 4222,
     "client_id": 1,
@@ -311,7 +311,7 @@ def _room_problem(workers: WorkerSettings, place: Path) -> str | None:
         room = os.statvfs(place)
     except OSError:  # a sandbox refuses the look; the start allocates what it needs, and says what it lacks
         return None
-    if (missing := ledger_room.lacking(workers, place, room.f_bavail * room.f_frsize)) is not None:
+    if (missing := ledger_sizes.lacking(workers, place, room.f_bavail * room.f_frsize)) is not None:
         return missing
     if room.f_files and room.f_favail < (files := workers.count + _OWN_FILES):
         return (

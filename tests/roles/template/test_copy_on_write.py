@@ -8,13 +8,13 @@ import sys
 
 PROGRAM = """
 import gc, json, os
-from ajhost.roles.template import spare_pages
+from ajhost.roles.template import copy_on_write
 
 held = [[bytes(size) for _ in range(2_000)] for size in (60, 200, 450)]
 pools = {id(block) >> 14 for blocks in held for block in blocks}
 for blocks in held:
     blocks[:] = [block for number, block in enumerate(blocks) if number % 3 or id(block) % (16 << 10) < 64]
-spare_pages.prepare()
+copy_on_write.prepare()
 read, write = os.pipe()
 if os.fork() == 0:
     new = [bytes(size) for size in (60, 200, 450) for _ in range(30)]

@@ -28,7 +28,7 @@ from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.protocol.subjects import host_subjects
 from ajhost.protocol.task_record import read_task
-from ajhost.roles import ledger_room, overload
+from ajhost.roles import ledger_sizes, overload
 from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.request_check import RequestChecker, too_large
 from ajhost.roles.shared_queue.producer import Producer
@@ -57,7 +57,7 @@ class Standby(Sink):
         self.serial = serial
         ledger_file.make(
             self.directory,
-            ledger_room.standby_geometry(max_payload),
+            ledger_sizes.standby_geometry(max_payload),
             Identity(serial, SUPERVISOR_SLOT, spec.generation),
         )
         self.ledger = ledger_file.LockedLedger(self.directory, serial)
@@ -112,7 +112,7 @@ class Standby(Sink):
         self.group = spec.nats.queue_group
         if self._service is not None:
             self._service.use_routes(routes, self.group)
-        self._backlog = max(spec.workers.backlog * spec.workers.count, ledger_room.HELD_BY_STANDBY // 2)
+        self._backlog = max(spec.workers.backlog * spec.workers.count, ledger_sizes.HELD_BY_STANDBY // 2)
 
     # -- answers --------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from ajhost.core.fleet import (
 )
 from ajhost.core.host_counters import Counters
 from ajhost.ledger.layout import Identity, Word
-from ajhost.roles import ledger_room
+from ajhost.roles import ledger_sizes
 from ajhost.roles.messages import (
     CancelOrder,
     CancelResult,
@@ -185,10 +185,10 @@ class WorkerPool(WorkerEvents):
     def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
         """Makes a worker's ledger and channel. Returns the supervisor's handle, and the worker's end of the channel."""
         workers = self.generations[spawn.generation].spec.workers
-        geometry = ledger_room.worker_geometry(workers, self.max_payload)
+        geometry = ledger_sizes.worker_geometry(workers, self.max_payload)
         if self._told_size != geometry.size:
             self._told_size = geometry.size
-            _log.info("%s", ledger_room.told_at_start(workers, geometry, self._directory))
+            _log.info("%s", ledger_sizes.told_at_start(workers, geometry, self._directory))
         ledger_file.make(self._directory, geometry, Identity(spawn.serial, spawn.slot, spawn.generation))
         ours, theirs = pair()
         try:

@@ -1,4 +1,5 @@
-"""Finds what the imports of the handlers have left in the template: descriptors, threads, children, signals, patches.
+"""Finds what the imports of the handlers have left in the template: descriptors, threads, children, signals, limits,
+functions that they have replaced.
 
 A worker is a fork of the template (fork(2)). It shares every open file description with all other workers: two workers
 would read each other's answers from one connection. It has none of the template's threads, timers and children. The
@@ -7,11 +8,18 @@ template reports what it finds. `verdict` decides what is refused, for a start, 
 
 from __future__ import annotations
 
+import _thread
+import builtins
 import contextlib
 import fcntl
 import os
+import resource
+import select
 import signal
 import socket
+import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +29,7 @@ from pathlib import Path
 from ajhost.adapters.linux.proc import caught_signals, children, state_of
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
-from ajhost.roles.template.limits_and_user import ProcessState
 from ajhost.roles.template.native_threads import thread_names
-from ajhost.roles.template.replaced_functions import ReplacedFunctions
 from ajhost.settings.sections import PythonSettings
 
 CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
@@ -55,6 +61,35 @@ _TCP_SYN_SENT = 2
 _TIMERS = {signal.ITIMER_REAL: "SIGALRM", signal.ITIMER_VIRTUAL: "SIGVTALRM", signal.ITIMER_PROF: "SIGPROF"}
 _UNDONE = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE))
 """Signals whose handlers the host replaces after the imports (`template.py`, `worker/main.py`)."""
+_LIMITS = {
+    "RLIMIT_NOFILE": 64,
+    "RLIMIT_AS": 128 << 20,
+    "RLIMIT_DATA": 0,
+    "RLIMIT_FSIZE": 0,
+    "RLIMIT_NPROC": 0,
+    "RLIMIT_CPU": 0,
+    "RLIMIT_STACK": 0,
+}
+"""Names, and what any worker needs before its first task (getrlimit(2))."""
+_GREEN = ("gevent", "eventlet", "greenlet")
+_CALLED: dict[str, tuple[object, str]] = {
+    f"{module.__name__}.{name}": (module, name)
+    for module, names in (
+        (socket, ("socket", "socketpair", "getaddrinfo", "create_connection")),
+        (select, ("select", "poll", "epoll")),
+        (threading, ("Thread", "Lock", "RLock", "Event", "Condition", "current_thread", "get_ident")),
+        (_thread, ("start_new_thread", "allocate_lock", "get_ident")),
+        (time, ("sleep", "time", "time_ns", "monotonic", "monotonic_ns")),
+        (os, ("fork", "read", "write", "waitpid", "_exit")),
+        (signal, ("signal",)),
+        (subprocess, ("Popen",)),
+        (ssl, ("SSLContext",)),
+        (builtins, ("open", "print")),
+    )
+    for name in names
+    if hasattr(module, name)
+}
+"""Functions and classes that the host calls in the template or in a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +111,8 @@ class ImportWatch:
         self._signals = _signals()
         self._caught = caught_signals("self")
         self._timeout = socket.getdefaulttimeout()
-        self._functions, self._process = ReplacedFunctions(), ProcessState()
+        self._functions = {key: getattr(module, name) for key, (module, name) in _CALLED.items()}
+        self._limits, self._user, self._root = _soft_limits(), os.geteuid(), _root()
         self._probe = ForkProbe()
 
     def effects(self, stacks: int) -> list[ImportEffect]:
@@ -86,17 +122,11 @@ class ImportWatch:
 
         :param stacks: the descriptor to which faulthandler writes in this process.
         """
-        changed = [
-            ImportEffect(_REFUSED if refused else PROCESS, name, text)
-            for name, text, refused in self._process.changes()
-        ]
+        changed = [*self._limits_and_user()]
         if any(effect.kind == _REFUSED for effect in changed):
             return changed  # such a process may not even see its own descriptors
         found = [
-            *(
-                ImportEffect(_REFUSED if refused else PATCH, owner, text)
-                for owner, text, refused in self._functions.changes()
-            ),
+            *self._replaced_functions(),
             *self._open(),
             *self._threads_and_children(),
             *self._signals_and_timers(),
@@ -107,6 +137,46 @@ class ImportWatch:
             text = f"the default timeout of sockets is {_seconds(timeout)} (socket.setdefaulttimeout)"
             found.append(ImportEffect(TIMEOUT, "timeout", f"{text}: every new socket of a handler has it"))
         return sorted(found, key=lambda effect: effect.kind not in (_REFUSED, CONNECTION))
+
+    def _limits_and_user(self) -> Iterator[ImportEffect]:
+        """Yields what imports have changed of the process itself, and each worker inherits."""
+        for name, limit in _soft_limits().items():
+            before, least = self._limits[name], _LIMITS[name]
+            if limit < before:
+                was = "none" if before == float("inf") else f"{before:.0f}"
+                text = f"{name} is {limit:.0f}, it was {was} (resource.setrlimit): each worker has it"
+                if limit < least:
+                    yield ImportEffect(_REFUSED, name, f"{text}, and needs {least}")
+                else:
+                    yield ImportEffect(PROCESS, name, text)
+        if (user := os.geteuid()) != self._user:
+            text = (
+                f"the user is {user}, it was {self._user} (os.setuid): a worker may not open the host's files. "
+                "Name the user by `user` in [runtime], by --user or in the unit"
+            )
+            yield ImportEffect(_REFUSED, "user", text)
+        if _root() != self._root:
+            text = "the root directory is another (os.chroot): a worker does not find the host's files"
+            yield ImportEffect(_REFUSED, "root", text)
+
+    def _replaced_functions(self) -> Iterator[ImportEffect]:
+        """Yields which packages have replaced functions that the host calls, as gevent's `monkey.patch_all` does."""
+        replaced: dict[str, list[str]] = {}
+        for key, (module, name) in _CALLED.items():
+            if (now := getattr(module, name, None)) is not self._functions[key]:
+                owner = getattr(now, "__module__", None) or type(now).__module__
+                replaced.setdefault(str(owner).partition(".")[0], []).append(key)
+        green = [key for owner, keys in replaced.items() if owner in _GREEN for key in keys]
+        if green:
+            owner = next(owner for owner in replaced if owner in _GREEN)
+            text = (
+                f"{owner} has replaced {_some(green)}: the host's event loop, threads and deadlines do not work on "
+                f"greenlets. Do not patch at import; run what needs {owner} as a program of its own"
+            )
+            yield ImportEffect(_REFUSED, owner, text)
+        for owner, keys in replaced.items():
+            if owner not in _GREEN:
+                yield ImportEffect(PATCH, owner, f"{owner} has replaced {_some(keys)}, which the host calls too")
 
     def _open(self) -> Iterator[ImportEffect]:
         mapped = _mapped_files()
@@ -294,7 +364,7 @@ def _mapped_files() -> frozenset[tuple[int, int]]:
     return frozenset(found)
 
 
-# -- processes and signals ------------------------------------------------------------------------
+# -- the process itself ----------------------------------------------------------------------------
 
 
 def _command(pid: int) -> str:
@@ -322,3 +392,17 @@ def _handler_name(handler: object) -> str:
 
 def _seconds(timeout: float | None) -> str:
     return "none" if timeout is None else f"{timeout:g} s"
+
+
+def _soft_limits() -> dict[str, float]:
+    soft = {name: resource.getrlimit(getattr(resource, name))[0] for name in _LIMITS}
+    return {name: float("inf") if s == resource.RLIM_INFINITY else s for name, s in soft.items()}
+
+
+def _root() -> tuple[int, int]:
+    found = os.stat("/")
+    return found.st_dev, found.st_ino
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -29,7 +29,7 @@ from ajhost.protocol.subjects import reply_subjects
 from ajhost.roles import messages
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import GenerationSpec, WorkerSpec, encode
-from ajhost.roles.template import spare_pages
+from ajhost.roles.template import copy_on_write
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
@@ -99,7 +99,7 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
     _undo_signals_of_imports()
     _fill_caches(spec)
     loaded = [] if handlers is None else describe(handlers, schemas=spec.schemas)
-    spare_pages.prepare()
+    copy_on_write.prepare()
     trust = own_trust() if spec.tell_trust else None
     channel.send(encode(messages.HandlersLoaded(tuple(loaded), tuple(effects), trust)))
     template = _Template(channel, spec, handlers, run)

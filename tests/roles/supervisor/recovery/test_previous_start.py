@@ -22,7 +22,7 @@ from ajhost.ledger.queue_token import Token, token_places
 from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.ledger.view import Ledger
 from ajhost.protocol.outcome import Failed
-from ajhost.roles import ledger_room
+from ajhost.roles import ledger_sizes
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.fd_store import FdStore, InheritedConnections, Key, stored_name
 from ajhost.roles.supervisor.recovery.orphan import Orphan
@@ -137,7 +137,7 @@ class EarlierStart:
         """A standby of an earlier start, without a connection, and its shared queue, which ends with its process."""
         queue = open_queue(DEFAULT)
         spec = dataclasses.replace(self.parts.plan, runtime=self.runtime)
-        ledger_room.HELD_BY_STANDBY = 16  # in a process of its own: each instruction that it executes is looked at
+        ledger_sizes.HELD_BY_STANDBY = 16  # in a process of its own: each instruction that it executes is looked at
         return Standby(spec, serial, [queue], 1 << 12, FdStore(Notifier())), queue
 
     def successor(self, number: int = 1) -> Act:
