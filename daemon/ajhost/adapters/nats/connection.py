@@ -163,12 +163,12 @@ class Connection(Driver):
 
         Without a connection it returns at once: the next connection subscribes to nothing.
         """
-        self._subscriber.want_nothing()
+        self._subscriber.want()
         await self._unsubscribe()
 
     async def leave(self) -> None:
         """Leaves the queue group for good, otherwise as `unsubscribe`."""
-        self._subscriber.want_nothing()
+        self._subscriber.want()
         self._handle(Leave())
         await self._unsubscribe()
 

@@ -5,6 +5,7 @@ While a file is being replaced, empty or absent, its last good contents are used
 
 from __future__ import annotations
 
+import functools
 import logging
 import ssl
 import time
@@ -52,20 +53,11 @@ class LogInData:
 
 def servers_of(settings: NatsSettings) -> tuple[Server, ...]:
     """Returns the configured servers."""
-    found = []
-    for text in settings.servers:
-        url = read_server_url(text)
-        found.append(
-            Server(
-                url.host,
-                url.port,
-                tls=url.scheme == "tls",
-                user=url.user,
-                password=url.password,
-                token=url.token,
-            )
-        )
-    return tuple(found)
+    urls = map(read_server_url, settings.servers)
+    return tuple(
+        Server(url.host, url.port, tls=url.scheme == "tls", user=url.user, password=url.password, token=url.token)
+        for url in urls
+    )
 
 
 def wants_tls(settings: NatsSettings) -> bool:
@@ -91,7 +83,7 @@ class Credentials:
             ("token_file", settings.token_file, read_word),
         ):
             if path is not None:
-                self._readers[key] = (path, _reader(path, read))
+                self._readers[key] = (path, functools.partial(_read_file, path, read))
         if wants_tls(settings):
             tls = settings.tls
             place = Path() if tls is None else tls.ca or tls.cert or Path()
@@ -144,12 +136,9 @@ class Credentials:
         self._repeated.tell(logging.WARNING, f"{key} {error}", "%s; using what was read %.0f s ago", error, ago)
 
 
-def _reader(path: Path, read: Callable[[bytes], Any]) -> Callable[[], Any]:
-    def whole() -> Any:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise CredentialsError(f"has more than {_LARGEST >> 20} MiB")
-        return read(content)
-
-    return whole
+def _read_file(path: Path, read: Callable[[bytes], Any]) -> Any:
+    with path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise CredentialsError(f"has more than {_LARGEST >> 20} MiB")
+    return read(content)

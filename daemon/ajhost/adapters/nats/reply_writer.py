@@ -40,13 +40,7 @@ class WriterEvents(Protocol):
 class ReplyWriter:
     """Writes replies and operations to one connection after the other."""
 
-    def __init__(
-        self,
-        ledger: LedgerWriter,
-        restart_window: RestartWindow,
-        events: WriterEvents,
-        sink: Sink,
-    ) -> None:
+    def __init__(self, ledger: LedgerWriter, restart_window: RestartWindow, events: WriterEvents, sink: Sink) -> None:
         self._loop = asyncio.get_running_loop()
         self._ledger, self._events, self._sink = ledger, events, sink
         self._sock: socket.socket | None = None

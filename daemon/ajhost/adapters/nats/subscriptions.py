@@ -39,13 +39,9 @@ class Subscriber:
         """Whether the server has confirmed or refused all that is wanted."""
         return self._known == self.wanted
 
-    def want(self, subjects: Iterable[str], group: str) -> None:
-        """Replaces the wanted subscriptions."""
+    def want(self, subjects: Iterable[str] = (), group: str = "") -> None:
+        """Replaces the wanted subscriptions: none any more without arguments."""
         self.wanted = Subscriptions(tuple(subjects), group)
-
-    def want_nothing(self) -> None:
-        """Wants no subscription any more."""
-        self.wanted = _NOTHING
 
     def reset(self) -> None:
         """Forgets the subscriptions of a connection that has ended."""

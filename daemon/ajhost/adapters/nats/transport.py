@@ -14,7 +14,6 @@ import time
 from ajhost.adapters.linux import sockets, tcp
 from ajhost.adapters.nats import interfaces
 from ajhost.adapters.nats.interfaces import Driver, InBuffer, ServerRefused, Sink, error_text
-from ajhost.adapters.nats.line_reader import LineReader
 from ajhost.adapters.nats.reply_writer import ReplyWriter
 from ajhost.adapters.nats.socket_guard import SocketGuard
 from ajhost.adapters.nats.tls import TlsSession
@@ -57,7 +56,7 @@ class LedgerTransport:
         self._longest_frame = LONGEST_FRAME
         self.reading = False
         """Whether this process would receive bytes that arrive: not while no ledger entry is free."""
-        self._lines = LineReader(self._buffer)
+        self._arrival = asyncio.Event()
         self.server = KnownServer(restart_window)
         self._socket_lost_at = 0.0
         self.out = ReplyWriter(ledger, restart_window, self, sink)
@@ -79,11 +78,9 @@ class LedgerTransport:
         self.epoch = self._words[Word.EPOCH]
         self._words[Word.SOCKET] = sock.fileno()
         self._words[Word.TLS] = 0
-        self._tls = None
-        self._frame_needs = 0
+        self._tls, self._frame_needs = None, 0
         self.connected = self._closed = False
         self._socket_lost_at = 0.0
-        self._lines.begin()
         self._sock = sock
         self._received_before = -1
         try:
@@ -113,7 +110,7 @@ class LedgerTransport:
 
         :raises InfoError: when it is no INFO. :raises ConnectionError: when the server hangs up.
         """
-        line = await self._lines.next(LONGEST_INFO)
+        line = await self._next_line(LONGEST_INFO)
         if line.startswith(b"-ERR"):
             raise ServerRefused(error_text(line))
         info = read_info(line)
@@ -124,13 +121,34 @@ class LedgerTransport:
     async def read_answer(self) -> bytes:
         """Reads the line that answers a log-in: PONG, after which replies may leave, or -ERR."""
         while True:
-            line = await self._lines.next(LONGEST_LINE)
+            line = await self._next_line(LONGEST_LINE)
             if line.startswith(b"PONG"):
-                self._on_accepted()
+                self.connected = True
+                self.out.reconnected(self.server.changed)
+                self._loop.call_soon(self._parse_rest)
                 return line
             if line.startswith(b"-ERR"):
                 return line
             self._obey([line])
+
+    async def _next_line(self, longest: int) -> bytes:
+        """Returns the next line during the log-in, with its CRLF.
+
+        :raises FrameError: when it has more than `longest` bytes. :raises ConnectionError: when there is none.
+        """
+        longest = min(longest, self._buffer.size - READ_SIZE)
+        while True:
+            data = self._buffer.unconsumed()
+            end = data.find(b"\r\n")
+            if end >= 0:
+                self._buffer.consume(end + 2)
+                return data[: end + 2]
+            if len(data) > longest:
+                raise FrameError(f"a line of more than {longest} bytes")
+            if self._closed:
+                raise ConnectionResetError("the server closed the connection")
+            self._arrival.clear()
+            await self._arrival.wait()
 
     def close(self) -> None:
         """Closes the socket, after shutdown(SHUT_WR): other processes' duplicates would keep the connection open.
@@ -235,7 +253,7 @@ class LedgerTransport:
             return False
         buffer.commit(count)
         if not self.connected:
-            self._lines.wake()
+            self._arrival.set()
             return False
         if buffer.received - buffer.done >= self._frame_needs:
             self._parse()
@@ -350,7 +368,7 @@ class LedgerTransport:
         if paused:
             self._refuse_unparsed()
         self.out.detach()
-        self._lines.end()
+        self._arrival.set()
         if event is not None:
             self._driver.connection_ended(self.epoch, event)
 
@@ -400,8 +418,3 @@ class LedgerTransport:
         self._longest_frame, self._server_limit = info.longest_frame, of_all
         self.out.set_limits(info.max_payload, of_all)
         self._sink.set_max_payload(of_all)
-
-    def _on_accepted(self) -> None:
-        self.connected = True
-        self.out.reconnected(self.server.changed)
-        self._loop.call_soon(self._parse_rest)

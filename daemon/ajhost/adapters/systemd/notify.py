@@ -144,15 +144,12 @@ class Notifier:
     def _send(self, text: str, *, kind: str | None = None, descriptors: Sequence[int] = ()) -> None:
         if self._socket is None:
             return
-        if kind is not None:
-            for waiting in self._waiting:
-                if waiting.kind == kind:
-                    waiting.text = text
-                    break
-            else:
-                self._waiting.append(_Message(text, kind))
+        for waiting in self._waiting:
+            if kind is not None and waiting.kind == kind:
+                waiting.text = text
+                break
         else:
-            self._waiting.append(_Message(text, None, list(descriptors)))
+            self._waiting.append(_Message(text, kind, list(descriptors)))
         self._flush()
 
     def _flush(self) -> None:

@@ -2,11 +2,14 @@
 
 At `view` members of the host's group, who may not act, read the status. The host's user and root read it from shared
 memory, which no other user may: it holds tasks' payloads.
+
+Both bound the cost of their clients, however many, slow, or gone they are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import select
 import socket
@@ -17,7 +20,7 @@ from pathlib import Path
 
 import orjson
 
-from ajhost.adapters.linux import local_server, runtime_directory
+from ajhost.adapters.linux import runtime_directory
 from ajhost.core.timings import LOCAL_CLIENT_LIMIT
 from ajhost.roles.supervisor import state_file
 
@@ -74,7 +77,7 @@ async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Serv
             return Decision(False, f"the host could not do it: {error}")
 
     busy = _line(Decision(False, f"{_MOST} others ask at the same time"))
-    return await local_server.listen(runtime / runtime_directory.CONTROL, 0o600, _MOST, answer, busy)
+    return await listen(runtime / runtime_directory.CONTROL, 0o600, _MOST, answer, busy)
 
 
 async def serve_view(runtime: Path, status: Callable[[], bytes]) -> asyncio.Server:
@@ -83,7 +86,44 @@ async def serve_view(runtime: Path, status: Callable[[], bytes]) -> asyncio.Serv
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:  # clients send nothing
         writer.write(status())
 
-    return await local_server.listen(runtime / runtime_directory.VIEW, 0o660, _MOST_VIEWERS, answer)
+    return await listen(runtime / runtime_directory.VIEW, 0o660, _MOST_VIEWERS, answer)
+
+
+Conversation = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+"""Reads one client's question, and writes the answer. It may raise OSError for a client that is gone."""
+
+
+async def listen(path: Path, mode: int, most: int, talk: Conversation, refusal: bytes = b"") -> asyncio.Server:
+    """Listens on `path` with the permissions `mode`. Sends `refusal` to a client beyond `most` at once, and closes.
+
+    Disconnects a client that does not read the whole answer within `LOCAL_CLIENT_LIMIT`: its descriptor and the rest of
+    its answer would be kept for ever.
+    """
+    path.unlink(missing_ok=True)
+    clients = 0
+
+    async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal clients
+        clients += 1
+        try:
+            with contextlib.suppress(OSError):
+                if clients > most:
+                    writer.write(refusal)
+                else:
+                    await talk(reader, writer)
+        finally:
+            writer.close()
+            try:
+                async with asyncio.timeout(LOCAL_CLIENT_LIMIT):
+                    await writer.wait_closed()
+            # asyncio's streams would report a task's cancellation as an error
+            except (OSError, TimeoutError, asyncio.CancelledError):
+                writer.transport.abort()
+            clients -= 1
+
+    server = await asyncio.start_unix_server(attend, str(path))
+    path.chmod(mode)
+    return server
 
 
 async def _asked(reader: asyncio.StreamReader) -> Mapping[str, object]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ajhost.adapters.linux import local_server
 from ajhost.roles.control_client import control as ask
 from ajhost.roles.supervisor import control_socket
 from ajhost.roles.supervisor.control_socket import Decision
@@ -44,7 +43,7 @@ async def all_of(sock: socket.socket) -> bytes:
 async def test_clients_who_do_not_read_are_cut_off_and_cost_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local_server, "LOCAL_CLIENT_LIMIT", 0.1)
+    monkeypatch.setattr(control_socket, "LOCAL_CLIENT_LIMIT", 0.1)
     server = await control_socket.serve_view(tmp_path, lambda: LARGE)
     gc.collect()  # what other tests have left would be closed in between
     before = len(os.listdir("/proc/self/fd"))
