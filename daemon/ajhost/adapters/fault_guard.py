@@ -69,7 +69,6 @@ class Background:
         self.tasks: set[asyncio.Task[object]] = set()
 
     def spawn(self, work: Coroutine[None, None, object]) -> None:
-        """Starts a task."""
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", ""))
         self.tasks.add(task)
         task.add_done_callback(self._done)

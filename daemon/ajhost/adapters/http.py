@@ -110,8 +110,8 @@ class PageAccess:
 class HttpServer:
     """Serves `endpoints` on listening sockets until `close`."""
 
-    def __init__(self, sockets: list[socket.socket], endpoints: Endpoints, access: PageAccess) -> None:
-        self._sockets, self._endpoints, self._access = sockets, endpoints, access
+    def __init__(self, endpoints: Endpoints, access: PageAccess) -> None:
+        self._endpoints, self._access = endpoints, access
         self._streams = 0
         config = uvicorn.Config(
             self._serve,
@@ -140,7 +140,7 @@ class HttpServer:
         """
         sockets = await _bind(listen)
         try:
-            server = cls(sockets, endpoints, access)
+            server = cls(endpoints, access)
             await server._server.startup(sockets=sockets)
         except (AttributeError, TypeError) as error:  # uvicorn's internals have changed since version 0.54
             for sock in sockets:

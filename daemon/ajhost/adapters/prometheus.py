@@ -80,10 +80,8 @@ class _Families(Collector):
         yield _gauge("ajhost_ready", "Whether every slot serves: 1, else 0.", stats.ready)
         text = "Whether an operator has taken the host out of the queue group (`ajhost drain`): 1, else 0."
         yield _gauge("ajhost_draining", text, stats.draining)
-        text = "The generation of settings and code that is wanted."
-        yield _gauge("ajhost_generation", text, stats.generation)
-        text = "Reloads by what became of them."
-        yield _counter("ajhost_reloads", text, _by(stats.reloads), ("outcome",))
+        yield _gauge("ajhost_generation", "The generation of settings and code that is wanted.", stats.generation)
+        yield _counter("ajhost_reloads", "Reloads by what became of them.", _by(stats.reloads), ("outcome",))
         text = "Jobs of the supervisor that failed and were done again."
         yield _counter("ajhost_supervision_failures", text, _by(stats.faults), ("job",))
         text = "Times the supervisor subscribed because no worker served."

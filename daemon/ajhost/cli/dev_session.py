@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from ajhost.adapters.linux.proc import children_of
+from ajhost.adapters.linux.proc import children
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats.dev_client import Passed, TaskTap
 from ajhost.adapters.nats.server_process import EmbeddedNatsServer
@@ -264,7 +264,7 @@ class DevSession:
             await asyncio.wait({asking}, timeout=_LOOK)
             if self._changed.is_set() and time.monotonic() > long and not is_aborted:
                 is_aborted = True
-                templates = [pid for pid in children_of(host.pid) if _title(pid).startswith("ajhost: template")]
+                templates = [pid for pid in children(host.pid) if _title(pid).startswith("ajhost: template")]
                 for pid in sorted(templates)[1:]:  # the first one serves
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGABRT)
@@ -280,7 +280,7 @@ async def _end(host: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(host.wait()), patience)
     if host.returncode is None:
-        workers = children_of(host.pid)
+        workers = children(host.pid)
         for pid in (host.pid, *workers):  # the supervisor first, since it replaces dead workers
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -35,8 +35,6 @@ The header block is `data[header:body]` (empty without headers), the body `data[
 
 
 class Scan(NamedTuple):
-    """The result of `scan`."""
-
     messages: list[Message]
     controls: list[bytes]
     """Operation lines other than messages, whole with CRLF, in their order."""

@@ -25,7 +25,7 @@ _NO_TEXT = "no reason given"
 def encode_result(reply: bytes, body: bytes, max_payload: int, task_size: int = 0) -> bytes:
     """Returns the whole `PUB` command with a result; empty if it exceeds a limit: see `encode_reply`."""
     size = len(body)
-    # not by a call of `as_told`, which would cost: this runs for each reply
+    # the router stores it in base64, with the task's JSON
     if task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD > max_payload:
         return b""
     return b"PUB %b %d\r\n%b\r\n" % (reply, size, body)
@@ -42,8 +42,7 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
     if isinstance(outcome, Completed):
         if data := encode_result(reply, outcome.body, max_payload, task_size):
             return data
-        outcome = as_told(outcome, max_payload, task_size)
-        assert isinstance(outcome, Terminated)
+        outcome = result_too_large(len(outcome.body), max_payload, task_size)
     name = b"AJ-Terminate" if isinstance(outcome, Terminated) else b"AJ-Error"
     # In the stored task's JSON one character of the text can become six.
     room = (max_payload - task_size - _STORED_OVERHEAD) // 6
@@ -52,14 +51,11 @@ def encode_reply(reply: bytes, outcome: Outcome, max_payload: int, task_size: in
     return b"HPUB %b %d %d\r\n%b\r\n" % (reply, len(header), len(header), header)
 
 
-def as_told(outcome: Completed, max_payload: int, task_size: int) -> Completed | Terminated:
-    """Returns the result, or the error to send in its place: see `encode_reply`."""
-    size = len(outcome.body)
-    stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD  # with its task's JSON, and in base64
-    if stored <= max_payload:
-        return outcome
+def result_too_large(size: int, max_payload: int, task_size: int) -> Terminated:
+    """Returns the error to send in place of a result of `size` bytes that `encode_result` has refused."""
     if size > max_payload:
         return Terminated(too_large(size, max_payload))
+    stored = task_size + (size + 2) // 3 * 4 + _STORED_OVERHEAD
     return Terminated(
         f"result too large to be stored: its {size} bytes and the task's {task_size} make about {stored}, "
         f"the server takes {max_payload}"

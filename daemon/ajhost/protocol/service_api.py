@@ -21,8 +21,6 @@ _CATCH_ALL = "catchall"
 
 
 class Verb(Enum):
-    """The kind of a question."""
-
     PING = "PING"
     INFO = "INFO"
     STATS = "STATS"
@@ -70,7 +68,6 @@ def verb_of(subject: str) -> Verb | None:
 
 
 def answer(verb: Verb, service: Service, endpoints: Iterable[ServiceEndpoint]) -> bytes:
-    """Returns the body of the answer."""
     said: dict[str, object] = {
         "type": f"io.nats.micro.v1.{verb.value.lower()}_response",
         "name": service.name,

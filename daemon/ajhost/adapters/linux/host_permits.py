@@ -52,5 +52,4 @@ class Permits:
         return False
 
     def give(self) -> None:
-        """Gives a permit back."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, self._at + self._held.pop())

@@ -152,7 +152,6 @@ class MappedLedger(_InFile):
             return False
 
     def close(self) -> None:
-        """Unmaps it."""
         super().close()
         with contextlib.suppress(BufferError):
             self._mapping.close()

@@ -36,18 +36,13 @@ def state_of(process: int | str) -> str:
         return ""
 
 
-def children() -> set[int]:
-    """Returns the children of this process, including dead ones that are not reaped."""
-    return children_of(os.getpid())
-
-
-def children_of(pid: int) -> set[int]:
-    """Returns the children of another process, as `children`; none if it is gone."""
+def children(process: int | str = "self") -> set[int]:
+    """Returns the children of a process, including dead ones that are not reaped; none if it is gone."""
     found: set[int] = set()
     with contextlib.suppress(OSError):  # a thread, or the process, has just ended
-        for task in os.listdir(f"/proc/{pid}/task"):
+        for task in os.listdir(f"/proc/{process}/task"):
             with contextlib.suppress(OSError):
-                found.update(map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()))
+                found.update(map(int, Path(f"/proc/{process}/task/{task}/children").read_text().split()))
     return found
 
 

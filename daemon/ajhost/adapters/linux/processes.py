@@ -57,8 +57,6 @@ class ExitStatus:
 
 
 class StopResult(Enum):
-    """The result of an attempt to stop a process."""
-
     STOPPED = auto()
     """This call stopped it, every thread of it."""
     ALREADY_STOPPED = auto()
@@ -256,7 +254,6 @@ def standing_still(pidfd: int, pid: int, timeout: float) -> Iterator[bool]:
 
 
 def resume(pidfd: int) -> None:
-    """Resumes a stopped process."""
     pidfd_signal(pidfd, signal.SIGCONT)
 
 

@@ -97,7 +97,6 @@ class JsonHandler(RecordHandler):
         self._output = own_stderr()
 
     def write(self, record: logging.LogRecord) -> None:
-        """Writes the record."""
         values: dict[str, Any] = {
             "level": level_of(record).lower(),
             "logger": record.name,
@@ -110,7 +109,6 @@ class JsonHandler(RecordHandler):
         self._put(values, labels_of(record), record.created)
 
     def print_line(self, stream: str, text: str, priority: int, labels: Mapping[str, str]) -> None:
-        """Writes a printed line."""
         values = {"level": _LEVELS.get(priority, "info"), "message": text, "stream": stream}
         self._put(values, labels, time.time())
 

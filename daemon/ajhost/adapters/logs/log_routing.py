@@ -114,14 +114,12 @@ def add_filter(logger: logging.Logger, own: logging.Filter) -> None:
 
 
 def remove_filter(logger: logging.Logger, own: logging.Filter) -> None:
-    """Removes the filter."""
     if _own_filters.get(logger.name) is own:
         del _own_filters[logger.name]
     logger.removeFilter(own)
 
 
 def current() -> logging.Handler | None:
-    """Returns the host's handler."""
     return _handler
 
 

@@ -105,7 +105,6 @@ class _KeptBuffer(io.BufferedWriter):
     """
 
     def close(self) -> None:
-        """Flushes, and closes nothing."""
         self.flush()
 
 
@@ -113,7 +112,6 @@ class _KeptStream(io.TextIOWrapper):
     """A stream that stays open: `with (open(path) if path else sys.stdout) as file:` is a common mistake."""
 
     def close(self) -> None:
-        """Flushes, and closes nothing."""
         self.flush()
 
 

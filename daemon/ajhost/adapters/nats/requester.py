@@ -35,8 +35,6 @@ class PayloadTooLarge(Exception):
 
 
 class Reply(NamedTuple):
-    """The headers and the body of a reply."""
-
     headers: Mapping[str, str]
     body: bytes
 

@@ -12,8 +12,6 @@ from ajhost.core.server_errors import Violation
 
 @dataclass(frozen=True, slots=True)
 class Subscriptions:
-    """The subscriptions of one connection."""
-
     subjects: tuple[str, ...] = ()
     group: str = ""
 

@@ -115,7 +115,6 @@ class TlsSession:
         return count
 
     def encrypt(self, data: bytes) -> bytes:
-        """Returns the ciphertext to send for `data`."""
         self._tls.write(data)
         return self._out.read()
 

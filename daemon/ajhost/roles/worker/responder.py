@@ -10,7 +10,7 @@ from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.core.route_stats import TaskTimes
 from ajhost.ledger.writer import LedgerWriter
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
-from ajhost.protocol.reply_encoding import as_told, encode_reply, encode_result
+from ajhost.protocol.reply_encoding import encode_reply, encode_result, result_too_large
 from ajhost.protocol.task_record import TaskRecord
 from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.request_check import NOTHING_KNOWN, About
@@ -97,7 +97,7 @@ class Responder:
                 if self._logs_completed:
                     self._attempts.ended(request, outcome, logged=False)
                 return
-            outcome = as_told(outcome, self.max_payload, size)
+            outcome = result_too_large(len(outcome.body), self.max_payload, size)
         self.out.reply(index, encode_reply(request.reply, outcome, self.max_payload, size), came)
         self._not_completed.append((request.route.index, outcome, begun - came, now - begun))
         self._attempts.ended(request, outcome, logged=request.logged)
