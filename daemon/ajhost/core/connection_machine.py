@@ -88,7 +88,6 @@ class ConnectionMachine:
         self.state = ConnectionState.CLOSED
         self.since = 0.0
         self.server, _ = pool.next(0.0)
-        self.address: Address | None = None
         self.reason, self.text = Reason.NONE, ""
         self.failed_attempts = self.subscribed_times = 0
         """Failures since the last success, and successes."""
@@ -101,8 +100,8 @@ class ConnectionMachine:
         """Seconds that the present step of an attempt has taken so far, and the whole attempt."""
         self._quiet, self._progress, self._pinged = 0.0, -1, False
         """Seconds without a byte from the server, the progress at the last tick, and whether a PING was sent since."""
-        self._retry_at = self._let_in_at = self._refused_at = 0.0
-        """When the next attempt is due, and when a server last accepted or refused this process's log-in."""
+        self._retry_at = self._let_in_at = 0.0
+        """When the next attempt is due, and when a server last accepted this process's log-in."""
         self._target: Server | None = None
         """The server of the next attempt, before any other of the pool: it accepted a second log-in (`Scouted`)."""
         self._moving = self._barred = False
@@ -143,7 +142,6 @@ class ConnectionMachine:
                 return self._unresolved(text, now)
             case Sealed(address):
                 self._step(Sealed, now)
-                self.address = address
                 self._pool.reached(self.server, address)
                 return [LogIn(self.server)]
             case Subscribed():
@@ -192,7 +190,6 @@ class ConnectionMachine:
             self.server, _ = self._pool.next(now)
         else:
             self.server, self._target = self._target, None
-        self.address = None
         self._in_attempt = 0.0
         self._moving = False
         self._lame_duck.forget()
@@ -232,17 +229,13 @@ class ConnectionMachine:
         A new log-in is tried after the pause, since a server reads the permissions at the log-in.
         """
         self._step(Barred, now)
-        self._refuse(now)
+        self._gate.refused(now)
         self.reason, self.text = Reason.PERMISSION, text
         self.failed_attempts += 1
         self._barred = True
         self._quiet, self._pinged = 0.0, False
         self._retry_at = now + self._pause(Reason.PERMISSION)
         return []
-
-    def _refuse(self, now: float) -> None:
-        self._refused_at = now
-        self._gate.refused(now)
 
     def _pause(self, reason: Reason) -> float:
         return BACKOFF[reason].pause(self._pool.failures(self.server), self._rng.random())
@@ -261,7 +254,7 @@ class ConnectionMachine:
             locks_out = reason in LOCKS_OUT
             self._step(Refused if locks_out else Lost, now)
             if locks_out:
-                self._refuse(now)
+                self._gate.refused(now)
             self.failed_attempts += 1
             self._pool.failed(self.server, self._pause(reason), now)
             self._target = None
@@ -307,8 +300,7 @@ class ConnectionMachine:
 
     def _heed_opening(self, now: float) -> None:
         """Ends the pause of a locked out process if another process of the host has logged in meanwhile."""
-        if self.state is ConnectionState.LOCKED_OUT and self._gate.opened_after(self._refused_at):
-            self._refused_at = now
+        if self.state is ConnectionState.LOCKED_OUT and self._gate.was_opened(now):
             self._pool.forget_pauses()
             self._retry_at = min(self._retry_at, now + LOGIN_SPREAD * self._rng.random())
 
@@ -328,13 +320,10 @@ class ConnectionMachine:
         if not self._pinged and self._quiet >= self.patience.ping_interval:
             self._pinged = True
             return [Ping()]
-        if self.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING) and self._unanswered:
+        unanswered = self._pinged and self._quiet >= self.patience.ping_interval + PING_UNANSWERED
+        if unanswered and self.state in (ConnectionState.SUBSCRIBED, ConnectionState.LEAVING):
             self._step(Quiet, now)
         return self._look_elsewhere(now)
-
-    @property
-    def _unanswered(self) -> bool:
-        return self._pinged and self._quiet >= self.patience.ping_interval + PING_UNANSWERED
 
     # -- other servers (core/lame_duck.py: while the present one is about to stop) -------------------
 

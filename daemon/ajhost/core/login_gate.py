@@ -29,7 +29,7 @@ class LoginGate:
     def __init__(self, words: MutableSequence[int] | memoryview) -> None:
         self._words = words
         self._refused_ns = 0
-        """When a server last refused this process."""
+        """When a server last refused this process, or another one's log-in was noticed after that."""
 
     def refused(self, now: float) -> None:
         """Shuts the gate: a server has refused this process's log-in."""
@@ -44,9 +44,15 @@ class LoginGate:
             self._words[OPENED] = int(now * 1e9)
             self._words[SHUT_SINCE] = 0
 
-    def opened_after(self, moment: float) -> bool:
-        """Whether another process has logged in after `moment`, and none was refused after that."""
-        return not self._words[SHUT_SINCE] and self._words[OPENED] > int(moment * 1e9)
+    def was_opened(self, now: float) -> bool:
+        """Whether another process has logged in since this one was refused, and none was refused after that.
+
+        Answers so once for each opening.
+        """
+        if self._words[SHUT_SINCE] or self._words[OPENED] <= self._refused_ns:
+            return False
+        self._refused_ns = int(now * 1e9)
+        return True
 
     def may_try(self, now: float) -> bool:
         """Takes a turn. Returns whether this process may try now: always while the gate is open, else one at a time."""

@@ -42,13 +42,12 @@ class Throttle(Generic[News]):
         """
         seen = self._seen.pop(key, None)
         if seen is not None and now - seen.at < self._pause:
+            self._seen[key] = seen  # behind all others
             if seen.told < most and not seen.silent:
                 seen.told += 1
-                self._seen[key] = seen
                 return 1
             seen.silent += 1
             seen.last = news
-            self._seen[key] = seen
             return 0
         if len(self._seen) >= self._most:
             # a key with news that `due` has to return is kept

@@ -12,8 +12,6 @@ when it is answered. Completed tasks have a histogram of running times of their 
 
 from __future__ import annotations
 
-import struct
-import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +29,8 @@ BUCKETS = (
 _MAGIC = int.from_bytes(b"ajhostS\n", "big")
 _LAYOUT = 2
 _HEADER_WORDS = 64
+HEADER_SIZE = _HEADER_WORDS * 8
+"""The bytes of a file that `used_size` needs."""
 _PLACE_WORDS = 160
 MOST_PLACES = 4096
 """How many routes fit into one file."""
@@ -59,7 +59,6 @@ _LONGEST = 1e12
 """Limits of a counter, and of a time in seconds. A larger one is a stray write. Sums over a host's files fit into 64
 bits, as in JSON."""
 _MICROSECONDS = 1e6
-_FLOAT = struct.Struct("=d")
 _REASON_INDEX = {reason: index for index, reason in enumerate(REASONS)}
 
 
@@ -314,16 +313,11 @@ class RouteStats:
         return self.numbers[at : at + len(BUCKETS) + 1]
 
 
-def header_size() -> int:
-    """Returns the bytes of a file that `used_size` needs."""
-    return _HEADER_WORDS * 8
-
-
 def used_size(header: bytes) -> int:
     """Returns how many bytes of a file are in use. Raises StatsError if it is no file of statistics."""
-    if len(header) < header_size():
+    if len(header) < HEADER_SIZE:
         raise StatsError("shorter than a header")
-    words = memoryview(header[: header_size()]).cast("Q")
+    words = memoryview(header[:HEADER_SIZE]).cast("Q")
     if (words[0], words[1]) != (_MAGIC, _LAYOUT):
         raise StatsError("no statistics of this layout")
     return (_HEADER_WORDS + min(words[3], words[2], MOST_PLACES + 1) * _PLACE_WORDS) * 8
@@ -336,14 +330,16 @@ def read(data: bytes) -> dict[str | None, RouteStats]:
     limits.
     """
     used_size(data)
-    words = memoryview(data[: len(data) // 8 * 8]).cast("Q")
+    whole = memoryview(data[: len(data) // 8 * 8])
+    words, times = whole.cast("Q"), whole.cast("d")
     found: dict[str | None, RouteStats] = {}
     for index, name in enumerate(_names(words)):
-        at = _place(index) + _COUNTERS
-        stored = words[at : at + _NUMBERS]
+        place = _place(index)
+        stored = words[place + _COUNTERS : place + _PLACE_WORDS]
         numbers = [count if count <= _LARGEST else 0 for count in stored]
-        for sum_of_times in (_WAITING_SUM - _COUNTERS, _RUNNING_SUM - _COUNTERS):
-            numbers[sum_of_times] = _microseconds(stored[sum_of_times])
+        for sum_of_times in (_WAITING_SUM, _RUNNING_SUM):
+            seconds = times[place + sum_of_times]
+            numbers[sum_of_times - _COUNTERS] = int(seconds * _MICROSECONDS) if 0 <= seconds < _LONGEST else 0
         found[name if index else None] = RouteStats(tuple(numbers))
     return found
 
@@ -355,17 +351,6 @@ def add_up(files: Iterable[Mapping[str | None, RouteStats]]) -> dict[str | None,
         for route, stats in file.items():
             sums[route] = sums[route] + stats if route in sums else stats
     return sums
-
-
-def _seconds(word: int) -> float:
-    found: float = _FLOAT.unpack(word.to_bytes(8, sys.byteorder))[0]
-    return found
-
-
-def _microseconds(word: int) -> int:
-    """Returns a sum of times in microseconds; 0 for one that a stray write has left."""
-    seconds = _seconds(word)
-    return int(seconds * _MICROSECONDS) if 0 <= seconds < _LONGEST else 0
 
 
 def clip(route: str) -> str:

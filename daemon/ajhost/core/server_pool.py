@@ -129,7 +129,7 @@ class ServerPool:
     @property
     def servers(self) -> tuple[Server, ...]:
         """Returns all known servers, the configured ones first."""
-        return tuple(entry.server for entry in (*self._configured, *self._discovered))
+        return tuple(entry.server for entry in self._entries)
 
     def discover(self, urls: Iterable[str], told_by: Server, now: float) -> None:
         """Replaces the discovered servers by those that `told_by` names, as HOST:PORT.
@@ -170,65 +170,60 @@ class ServerPool:
             ready = [entry for entry in entries if entry.retry_at <= now]
             if ready:
                 return min(ready, key=lambda e: e.tried_at).server, now
-        best = min((*self._configured, *self._discovered), key=lambda e: e.retry_at)
+        best = min(self._entries, key=lambda e: e.retry_at)
         return best.server, best.retry_at
 
     def others(self, server: Server, now: float) -> list[Server]:
         """Returns every server but this one, those that were tried longest ago first."""
         self._expire(now)
-        entries = [e for e in (*self._configured, *self._discovered) if e.server.place != server.place]
-        return [e.server for e in sorted(entries, key=lambda e: e.tried_at)]
+        entries = sorted(self._entries, key=lambda e: e.tried_at)
+        return [e.server for e in entries if e.server.place != server.place]
 
     def tried(self, server: Server, now: float) -> None:
         """Takes note that an attempt at this server begins."""
-        if entry := self._entry(server):
-            entry.tried_at = now
+        self._entry(server).tried_at = now
 
     def resolved(self, server: Server, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """Remembers the addresses of a server's name, and returns them in the order to try them."""
         entry = self._entry(server)
-        if entry is not None:
-            entry.addresses = addresses
-        return in_order(addresses, entry.good if entry else None)
+        entry.addresses = addresses
+        return in_order(addresses, entry.good)
 
     def remembered(self, server: Server) -> tuple[Address, ...]:
         """Returns the addresses of the last look-up of a server's name, in the order to try them."""
         entry = self._entry(server)
-        return () if entry is None else in_order(entry.addresses, entry.good)
+        return in_order(entry.addresses, entry.good)
 
     def reached(self, server: Server, address: Address) -> None:
         """Takes note that this address has answered."""
-        if entry := self._entry(server):
-            entry.good = address
+        self._entry(server).good = address
 
     def failed(self, server: Server, pause: float, now: float) -> None:
         """Delays the next attempt at this server by `pause` seconds."""
-        if entry := self._entry(server):
-            entry.retry_at = now + pause
+        self._entry(server).retry_at = now + pause
 
     def failures(self, server: Server) -> int:
         """Counts one more failure in a row of this server. Returns how many there are now."""
         entry = self._entry(server)
-        if entry is None:
-            return 1
         entry.failures += 1
         return entry.failures
 
     def proven(self, server: Server) -> None:
         """Forgets the failures of a server, since a connection to it has lasted."""
-        if entry := self._entry(server):
-            entry.failures = 0
+        self._entry(server).failures = 0
 
     def forget_pauses(self) -> None:
         """Ends the pauses of all servers."""
-        for entry in (*self._configured, *self._discovered):
+        for entry in self._entries:
             entry.retry_at = 0.0
 
-    def _entry(self, server: Server) -> _Entry | None:
-        for entry in (*self._configured, *self._discovered):
-            if entry.server.place == server.place:
-                return entry
-        return None
+    @property
+    def _entries(self) -> list[_Entry]:
+        return [*self._configured, *self._discovered]
+
+    def _entry(self, server: Server) -> _Entry:
+        """Returns the entry of a server; a new one, which nobody keeps, for a server that is no longer in the pool."""
+        return next((entry for entry in self._entries if entry.server.place == server.place), None) or _Entry(server)
 
     def _expire(self, now: float) -> None:
         self._discovered = [e for e in self._discovered if now - e.told_at <= DISCOVERED_FORGOTTEN]

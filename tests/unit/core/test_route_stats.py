@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ajhost.core.route_stats import (
     BUCKETS,
+    HEADER_SIZE,
     Histogram,
     NoPlace,
     RouteStats,
@@ -19,7 +20,6 @@ from ajhost.core.route_stats import (
     add_up,
     clip,
     file_size,
-    header_size,
     read,
     used_size,
 )
@@ -185,7 +185,7 @@ def test_what_is_no_file_of_statistics_is_said_to_be_none(at: int) -> None:
 def test_a_stray_write_breaks_neither_reader_nor_the_next_writer(word: bytes, place: int, at: int) -> None:
     memory = fresh(4)
     StatsWriter(memoryview(memory), ("a", "b")).refused(0, "draining")
-    position = header_size() + place * 1280 + at * 8
+    position = HEADER_SIZE + place * 1280 + at * 8
     memory[position : position + 8] = word
     files = [read(bytes(memory))] * 100
     for stats in add_up(files).values():
@@ -199,7 +199,7 @@ def test_a_stray_write_breaks_neither_reader_nor_the_next_writer(word: bytes, pl
 def test_only_the_places_in_use_need_to_be_read() -> None:
     memory = fresh(100)
     StatsWriter(memoryview(memory), ROUTES).refused(2, "draining")
-    used = used_size(bytes(memory[: header_size()]))
+    used = used_size(bytes(memory[:HEADER_SIZE]))
     assert used == file_size(3) < len(memory)
     assert read(bytes(memory[:used])) == read(bytes(memory))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from ajhost.adapters.logs.log_record import TaskLabels, labels_of
-from ajhost.core.route_stats import RouteStats, StatsWriter, file_size, header_size, read
+from ajhost.core.route_stats import HEADER_SIZE, RouteStats, StatsWriter, file_size, read
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.task_record import read_task
 from ajhost.roles.attempt_records import Attempts, log_exception, log_outcome
@@ -196,6 +196,6 @@ def test_records_of_a_reason_are_limited_and_the_others_counted(log: pytest.LogC
 )
 def test_a_stray_write_into_the_statistics_costs_no_answer(count: Callable[[Attempts], None]) -> None:
     counting = Counting()
-    counters = slice(header_size() + 32 * 8, None)
+    counters = slice(HEADER_SIZE + 32 * 8, None)
     counting.memory[counters] = b"\xff" * len(counting.memory[counters])
     count(counting.attempts)

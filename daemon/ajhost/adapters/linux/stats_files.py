@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ajhost.adapters.linux import runtime_directory
 from ajhost.core.route_stats import (
+    HEADER_SIZE,
     MOST_PLACES,
     NoPlace,
     RouteStats,
@@ -17,7 +18,6 @@ from ajhost.core.route_stats import (
     StatsWriter,
     add_up,
     file_size,
-    header_size,
     read,
     used_size,
 )
@@ -94,6 +94,6 @@ def read_all(directory: Path) -> dict[str | None, RouteStats]:
 def _content(directory: Path, name: str) -> bytes:
     descriptor = runtime_directory.open_file(directory, name, os.O_RDONLY)
     try:
-        return os.pread(descriptor, used_size(os.pread(descriptor, header_size(), 0)), 0)
+        return os.pread(descriptor, used_size(os.pread(descriptor, HEADER_SIZE, 0)), 0)
     finally:
         os.close(descriptor)
