@@ -49,7 +49,7 @@ FENCE = ("ajhost.ledger.view", "threading")
 ONLY_IN: dict[str, set[str]] = {
     "nats": {"ajhost.adapters.nats.dev_client", "ajhost.adapters.nats.connect_and_log_in"},
     "prometheus_client": {"ajhost.adapters.prometheus"},
-    "prompt_toolkit": {"ajhost.cli.top", "ajhost.cli.top_view"},
+    "prompt_toolkit": {"ajhost.cli.top_screen"},
     "pydantic": {
         "ajhost.settings.environment",
         "ajhost.settings.validation",

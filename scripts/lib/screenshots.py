@@ -24,7 +24,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from ajhost.adapters.http import Endpoint, Endpoints, HttpServer, Page, PageAccess, Stream
-from ajhost.cli.top_view import Line, View
+from ajhost.cli.top_screen import Line, View
 from ajhost.roles.supervisor.http_endpoints import page_files
 from tests.support.large_status import attempts, large_report
 from tests.support.nats import free_port

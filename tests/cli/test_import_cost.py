@@ -38,6 +38,7 @@ def command(words: str) -> str:
         (command("--version"), set()),
         (command("status --help"), set()),
         (command("reload --help"), set()),
+        (command("--help"), {"asyncio", "ssl"}),
         ("import ajhost.roles.worker.main", {"asyncio", "nats", "ssl", "uvloop"}),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from prompt_toolkit.utils import get_cwidth
 
 from ajhost.cli.status import TASKS
-from ajhost.cli.top_view import View, fit
+from ajhost.cli.top_screen import View, fit
 from ajhost.core.status_report import TaskStatus
 from tests.support.large_status import large_report
 

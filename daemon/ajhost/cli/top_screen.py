@@ -1,14 +1,31 @@
-"""Makes the lines of `ajhost top`: the tables of a status, sorted, filtered, cut to a size. Writes to no terminal."""
+"""The screen of `ajhost top`, its keys, and the thread that reads the host.
+
+`Table` and `View` make its lines, sorted, filtered and cut to a size, without a terminal.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prompt_toolkit.application import Application
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout import FormattedTextControl, Layout, Window
+from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import get_cwidth
 
+from ajhost.cli.running_host import NoHost
 from ajhost.cli.status import ROUTES, TASKS, WORKERS, Column, head, running_tasks
 from ajhost.core.status_report import StatusReport
 from ajhost.protocol.safe_text import printable
@@ -20,7 +37,7 @@ _LEAST_HEAD = 3
 """Lines about the whole host on the lowest screens; on others they take a quarter of the screen at most."""
 _NARROWEST = 16
 """Cells that a column of free text keeps; other columns are left out before it gets fewer."""
-_KEYS = "q quit  Tab table  Enter alone  < > sort  r reverse  / filter  p pause  ? keys"
+_FOOT = "q quit  Tab table  Enter alone  < > sort  r reverse  / filter  p pause  ? keys"
 _HELP = """\
 Tab, 1 2 3       another table: its rows move, its keys count
 Enter            this table alone, or all of them
@@ -33,6 +50,28 @@ p, space         hold the picture still
 q, Ctrl-C        end
 
 Rates and quantiles are of the last minute."""
+KEYS = (
+    "tab", "s-tab", "1", "2", "3", "enter", "r", "p", " ", "?", "h", "/", "escape", ">", "right", "<", "left",
+    "down", "j", "up", "k", "pagedown", "pageup", "home", "end",
+)  # fmt: skip
+EDITING_KEYS = ("enter", "escape", "c-u", "backspace")
+"""The keys while a filter is written."""
+_STYLE = Style.from_dict(
+    {
+        "title": "bold",
+        "focused": "bold reverse",
+        "column": "underline",
+        "sorted": "bold underline",
+        "good": "ansigreen",
+        "warn": "ansiyellow",
+        "bad": "ansired bold",
+        "alarm": "ansired bold reverse",
+        "keys": "reverse",
+    }
+)
+"""Colours of the terminal's own palette, which fit its background."""
+_ESCAPE_WAIT = 0.1
+"""Seconds after which an Escape is that key, and not the beginning of another key's sequence."""
 
 
 @dataclass(slots=True)
@@ -169,6 +208,61 @@ class View:
         self.lost_at = self.lost_at if self.problem else time.monotonic()
         self.problem = problem
 
+    def press(self, key: str) -> None:
+        """Acts on one of `KEYS`."""
+        table = self.focused
+        match key:
+            case "tab":
+                self._focus_on(self.focus + 1)
+            case "s-tab":
+                self._focus_on(self.focus - 1)
+            case "1" | "2" | "3":
+                self._focus_on(int(key) - 1)
+            case "enter":
+                self.alone = not self.alone
+            case "r":
+                table.reverse = not table.reverse
+            case "p" | " ":
+                self.paused = not self.paused
+            case "?" | "h":
+                self.helping = not self.helping
+            case "/":
+                self.editing, self.helping = True, False
+            case "escape":
+                self.helping, table.wanted = False, ""
+            case ">" | "right":
+                table.sort_by(1)
+            case "<" | "left":
+                table.sort_by(-1)
+            case "down" | "j":
+                table.scroll(1)
+            case "up" | "k":
+                table.scroll(-1)
+            case "pagedown":
+                table.scroll(table.in_sight)
+            case "pageup":
+                table.scroll(-table.in_sight)
+            case "home":
+                table.scroll(-table.first)
+            case "end":
+                table.scroll(1 << 30)
+
+    def edit(self, key: str) -> None:
+        """Acts on one of `EDITING_KEYS`, or adds a text to the filter."""
+        table = self.focused
+        match key:
+            case "enter":
+                self.editing = False
+            case "escape" | "c-u":
+                table.wanted, self.editing = "", False
+            case "backspace":
+                table.wanted = table.wanted[:-1]
+            case text:
+                table.wanted += "".join(c for c in text if c.isprintable())
+
+    def _focus_on(self, index: int) -> None:
+        self.focus, self.helping = index % 3, False
+
     def lines(self, width: int, height: int) -> list[Line]:
         """Returns the screen: exactly `height` lines of at most `width` cells."""
         lines = list(self._head(width))
@@ -185,7 +279,7 @@ class View:
     def _foot(self) -> str:
         if self.editing:
             return f"{self.focused.name} with: {printable(self.focused.wanted)}_   (Enter keeps it, Esc removes it)"
-        return ("[held still] " if self.paused else "") + _KEYS
+        return ("[held still] " if self.paused else "") + _FOOT
 
     def _head(self, width: int) -> Iterator[Line]:
         if self.problem:
@@ -216,3 +310,79 @@ class View:
         for index in sorted(range(3), key=lambda index: index != self.focus):
             given[index] += min(needed[index] - given[index], height - sum(given))
         return given
+
+
+class Screen:
+    """The host's status on a terminal. A thread calls `read` every `interval` seconds."""
+
+    def __init__(self, read: Callable[[], StatusReport], first: StatusReport, interval: float) -> None:
+        self._read = read
+        self._interval = interval
+        self._view = View(first)
+        self._failure: BaseException | None = None
+        self._app: Application[None] = Application(
+            Layout(Window(FormattedTextControl(self._text, show_cursor=False), always_hide_cursor=True)),
+            style=_STYLE,
+            key_bindings=self._keys(),
+            full_screen=True,
+            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else ColorDepth.DEPTH_4_BIT,
+        )
+        self._app.ttimeoutlen = _ESCAPE_WAIT
+
+    def run(self) -> None:
+        """Shows the status until the user ends it by a key or a signal, or the terminal closes."""
+        threading.Thread(target=self._look, daemon=True).start()
+        with contextlib.suppress(EOFError):
+            self._app.run(pre_run=self._on_signals)
+        if self._failure is not None:
+            raise self._failure
+
+    def _on_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._end)
+
+    def _end(self, event: KeyPressEvent | None = None) -> None:
+        if self._app.future is not None and not self._app.future.done():
+            self._app.exit()
+
+    def _look(self) -> None:
+        pause = threading.Event()  # never set: the thread ends with the process
+        try:
+            while not pause.wait(self._interval):
+                try:
+                    report = self._read()
+                except NoHost as error:
+                    self._view.lose(str(error))
+                else:
+                    if not self._view.paused:
+                        self._view.show(report)
+                self._app.invalidate()
+        except Exception as error:
+            self._failure = error
+            with contextlib.suppress(RuntimeError):  # the application has ended meanwhile
+                if self._app.loop is not None:
+                    self._app.loop.call_soon_threadsafe(self._end)
+
+    def _text(self) -> StyleAndTextTuples:
+        columns, rows = reversed(self._app.output.get_size())
+        text: StyleAndTextTuples = []
+        for index, line in enumerate(self._view.lines(columns, rows)):
+            text += [("", "\n")] if index else []
+            text += line
+        return text
+
+    def _keys(self) -> KeyBindings:
+        keys, view = KeyBindings(), self._view
+        editing = Condition(lambda: view.editing)
+        for name in ("c-c", "<sigint>"):
+            keys.add(name)(self._end)
+        keys.add("q", filter=~editing)(self._end)
+        keys.add("c-z")(lambda event: event.app.suspend_to_background())
+        for name in KEYS:
+            keys.add(name, filter=~editing)(lambda event, name=name: view.press(name))
+        for name in EDITING_KEYS:
+            keys.add(name, filter=editing)(lambda event, name=name: view.edit(name))
+        for any_other in (Keys.Any, Keys.BracketedPaste):
+            keys.add(any_other, filter=editing)(lambda event: view.edit(event.data))
+        return keys
