@@ -44,7 +44,6 @@ class TokenQueue:
         self.renewals += 1
 
     def close(self) -> None:
-        """Closes this process's descriptors."""
         self.receive.close()
         self.send.close()
 

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
 from ajhost.adapters.logs.log_record import TaskLabels
@@ -24,14 +23,6 @@ _AT_ONCE = 32
 """Attempts that are logged in one turn of the event loop."""
 
 
-class _Begun(NamedTuple):
-    """An attempt that the supervisor has answered and not logged yet."""
-
-    outcome: Outcome
-    labels: TaskLabels
-    worker: dict[str, str]
-
-
 class AnswerRecords:
     """Routes are the present generation's, found by a task's type. `call_soon`: the event loop's."""
 
@@ -40,10 +31,10 @@ class AnswerRecords:
         recent = RecentAttempts(runtime)
         self._attempts = Attempts(self._file.writer(routes), routes, recent, log_completed=False)
         self.use_routes(routes)
-        self._call_soon, self._untold = call_soon, deque[_Begun]()
+        self._call_soon, self._untold = call_soon, deque[tuple[Outcome, TaskLabels, dict[str, str]]]()
+        """`_untold`: attempts that the supervisor has answered and not logged yet, and of which worker they were."""
 
     def limit(self, limits: Iterable[tuple[str, int]]) -> None:
-        """Takes a generation's `[log.limits]`."""
         self._attempts.limits.most = dict(limits)
 
     def use_routes(self, routes: Sequence[str]) -> None:
@@ -79,7 +70,7 @@ class AnswerRecords:
         worker = {"aj_worker_slot": str(ledger.slot), "aj_worker_pid": str(ledger.words[Word.PID])}
         if not self._untold:
             self._call_soon(self._tell_some)
-        self._untold.append(_Begun(outcome, labels, worker))
+        self._untold.append((outcome, labels, worker))
 
     def _tell_some(self) -> None:
         self._tell(min(_AT_ONCE, len(self._untold)))

@@ -30,7 +30,6 @@ class Canceller:
         self._pool, self._standby = pool, standby
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
-        """Carries out a request to the control socket."""
         task, why = str(asked.get("task")), str(asked.get("reason"))
         text = FailureReason.CANCELLED.text(why)
         if not (found := await self._cancel(task, Terminated(text) if asked.get("terminate") else Failed(text))):

@@ -46,7 +46,7 @@ def no_worker(slot: object) -> Decision:
 
 Action = Callable[[Mapping[str, object]], Awaitable[Decision]]
 Actions = Mapping[str, Action]
-"""What can be requested, by name. Each gets the whole request, and as `by` the peer that sent it."""
+"""What can be requested, by name. An action carries out a request, which has as `by` the peer that sent it."""
 
 
 async def serve(runtime: Path, settings: Path, actions: Actions) -> asyncio.Server:

@@ -57,7 +57,7 @@ class Drainer:
         return drain_text(self._left(), drained=self._is_drained())
 
     async def obey_drain(self, asked: Mapping[str, object]) -> Decision:
-        """Carries out a request to the control socket: drains. Returns when the host is out of the group, or soon."""
+        """Drains. Returns when the host is out of the group, or soon."""
         if not self._pool.fleet.draining:
             _log.warning("draining: the host leaves the queue group and finishes what it holds")
             self._timeline.add(EventKind.DRAINED, "the host leaves the queue group")
@@ -68,7 +68,7 @@ class Drainer:
         return Decision(True, self.text)
 
     async def obey_resume(self, asked: Mapping[str, object]) -> Decision:
-        """Carries out a request to the control socket: ends the drain. Returns when every slot serves, or soon."""
+        """Ends the drain. Returns when every slot serves, or soon."""
         del asked
         fleet = self._pool.fleet
         if fleet.draining:

@@ -119,7 +119,6 @@ class Feed:
         return self._event
 
     def stream(self) -> Stream:
-        """Returns the stream for one more viewer."""
         return Stream(self._events(), MOST_VIEWERS, "too many look at this page already")
 
     async def _events(self) -> AsyncGenerator[bytes]:

@@ -28,7 +28,6 @@ class ImportStacks:
         """-1: the imports have ended."""
 
     def close(self) -> None:
-        """Closes the memory: the imports have ended."""
         os.close(self.descriptor)
         self.descriptor = -1
 

@@ -170,8 +170,6 @@ class LivenessEvents(Protocol):
 
 
 class LivenessMonitor:
-    """The check of all workers at each tick, by the rules of `core/liveness_rules.py`."""
-
     def __init__(self, standby: Standby, guard: FaultGuard, events: LivenessEvents) -> None:
         self._standby, self._guard, self._events = standby, guard, events
         self._watched: dict[int, _Watched] = {}
@@ -221,8 +219,6 @@ class LivenessMonitor:
             _log.warning("%s hangs, and a task of it is at its deadline: its stacks follow", worker)
             worker.ask_for_stacks()
             asyncio.get_running_loop().call_later(STACKS_BEFORE_KILL, _log_stacks, worker, logging.WARNING)
-
-    # -- one worker -----------------------------------------------------------------------------
 
     def _check_worker(self, worker: WorkerProcess, now: float, kill_grace: float, never_beat_ns: int) -> None:
         watched = self._watched.setdefault(worker.serial, _Watched())

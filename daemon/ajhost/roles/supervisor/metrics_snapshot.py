@@ -17,7 +17,6 @@ from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 
 def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostStats:
-    """Returns the statistics now."""
     counters, slots = pool.counters, pool.fleet.count
     living: list[Ledger] = [worker.ledger for worker in pool.workers.values()]
     connections = {str(slot): stats for slot, stats in counters.connections(slots, living).items()}

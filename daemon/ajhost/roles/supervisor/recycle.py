@@ -10,7 +10,6 @@ from ajhost.roles.supervisor.worker_pool import WorkerPool
 
 
 async def obey_recycle(pool: WorkerPool, asked: Mapping[str, object]) -> Decision:
-    """Carries out a request to the control socket."""
     slot = asked.get("slot")
     known = [m for m in pool.fleet.members.values() if slot is None or m.slot == slot]
     if not known:

@@ -77,8 +77,6 @@ class Running(SupervisorPhase, LivenessEvents):
         if previous_start:
             self._pool.background.spawn(self._recovery.recover_previous_start())
 
-    # -- questions of the supervisor ------------------------------------------------------------
-
     @property
     def ledgers(self) -> Sequence[Ledger]:
         return [] if self._standby.removed else [self._standby.ledger]
@@ -97,8 +95,6 @@ class Running(SupervisorPhase, LivenessEvents):
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
         return await self._canceller.obey(asked)
-
-    # -- events ---------------------------------------------------------------------------------
 
     def become_ready(self) -> bool:
         """Whether every slot has a worker in place now, for the first time; tells orphans, then, to leave the group."""
@@ -127,8 +123,6 @@ class Running(SupervisorPhase, LivenessEvents):
         self._spec = spec
         self._poison_tasks.apply_generation((h.route, h.max_crashes) for h in spec.handlers)
         self._standby.apply_generation(spec, self._pool.generations.queues)
-
-    # -- time -----------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         """Runs each part, whatever the others raise. A tick in which none failed notifies systemd's watchdog."""

@@ -30,7 +30,7 @@ class StacksInspector:
         self._pool = pool
 
     async def obey(self, asked: Mapping[str, object]) -> Decision:
-        """Carries out a request to the control socket: returns the stacks of one task, of one slot, or of all."""
+        """Returns the stacks of one task, of one slot, or of all."""
         task, slot = str(asked.get("task") or ""), asked.get("slot")
         parts = [] if task or slot is not None else await self._templates()
         chosen = [w for w in self._pool.workers.values() if w.pid and (slot is None or w.slot == slot)]

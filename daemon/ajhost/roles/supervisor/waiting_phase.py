@@ -54,7 +54,7 @@ class SupervisorPhase:
         """Takes the handlers and limits of a reload."""
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
-        """Carries out a request to the control socket: cancels a task."""
+        """Cancels a task for an operator. Here none runs."""
         del asked
         return Decision(False, starting_text(self.waiting))
 

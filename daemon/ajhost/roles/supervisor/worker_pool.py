@@ -317,5 +317,4 @@ class WorkerPool(WorkerEvents):
         return {worker.pid for worker in workers} | TemplateProcess.living, marks
 
     def _retire_generations(self) -> None:
-        """Forgets the generations without a worker, except the present one."""
         self.generations.retire({m.generation for m in self.workers.values()} | {self.fleet.generation})

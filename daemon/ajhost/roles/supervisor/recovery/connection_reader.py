@@ -19,8 +19,6 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class End(Enum):
-    """How a connection ended."""
-
     ORDERLY = "at our request: its server has read all that was sent on it"
     BROKEN = "by itself, or before our request: its server may not have read what was sent on it"
     PENDING = "not in time: its server may send more"

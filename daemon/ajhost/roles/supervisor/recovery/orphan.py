@@ -70,8 +70,6 @@ class Orphan:
         else:
             processes.resume(self.pidfd)
 
-    # -- its connection -------------------------------------------------------------------------
-
     def duplicate_socket(self) -> None:
         """Duplicates its present connection, unless there is a duplicate. Call it at every tick: it may connect anew.
 
@@ -100,8 +98,6 @@ class Orphan:
     def give_back_socket(self, sock: socket.socket | None) -> None:
         if sock is not None:
             self._connections[Key(self.ledger.serial, self.ledger.words[Word.EPOCH])] = sock
-
-    # -- its heartbeat --------------------------------------------------------------------------
 
     @property
     def hangs(self) -> bool:

@@ -48,8 +48,6 @@ LivingWorker = WorkerProcess | Orphan
 
 
 class Recovery:
-    """The recovery of what processes leave, with the standby's ledger and connection."""
-
     def __init__(
         self,
         directory: Path,
@@ -243,7 +241,6 @@ class Recovery:
         return True
 
     async def recover_previous_start(self) -> None:
-        """Recovers what dead processes of earlier starts left."""
         found = self.previous_start.collect()
         await self.recover(*(one for one in found if not one.reading_begun or one in self.retired))
         if not self.previous_start:
@@ -259,7 +256,6 @@ class Recovery:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is left to recover."""
         return not self.retired.ledgers and not self.previous_start
 
     def shorten_waits(self) -> None:

@@ -57,8 +57,6 @@ class Remains:
 
 
 class RetiredLedgers:
-    """The ledgers of dead processes that are not removed yet, by serial."""
-
     def __init__(self, directory: Path, standby: Standby, guard: FaultGuard) -> None:
         self._directory, self._standby, self._guard = directory, standby, guard
         self._remains: dict[int, Remains] = {}
