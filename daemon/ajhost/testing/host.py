@@ -133,7 +133,7 @@ class TestHost:
     async def _call(
         self, type_: str, payload: bytes, timeout: float, tries: int, max_tries: int, route: str | None
     ) -> Outcome:
-        from ajhost.adapters.nats.requester import ConnectFailed, NoResponders, request_once
+        from ajhost.adapters.nats.requester import ConnectFailed, NoResponders, Requester
 
         now = time.time_ns()
         task = encode_task(
@@ -144,9 +144,8 @@ class TestHost:
         subject, headers, body = encode_request(asked, task, now + int(timeout * _SECOND))
         began = time.monotonic()
         try:
-            reply = await request_once(
-                NatsSettings(servers=(self._server,)), subject, headers, body, timeout + ROUTER_SLACK
-            )
+            async with Requester(NatsSettings(servers=(self._server,))) as requester:
+                reply = await requester.ask(subject, headers, body, timeout + ROUTER_SLACK)
         except (ConnectFailed, NoResponders, TimeoutError) as error:
             raise HostFailed(f"no answer on {subject}: {type(error).__name__}\n{self.log}") from error
         took = time.monotonic() - began

@@ -59,14 +59,6 @@ async def discover(settings: NatsSettings, on_waiting: Callable[[str], None]) ->
         await connection.close()
 
 
-async def request_once(
-    settings: NatsSettings, subject: str, headers: Mapping[str, str], body: bytes, timeout: float
-) -> Reply:
-    """Connects, sends one request, waits for its reply. See `Requester` for what is raised."""
-    async with Requester(settings) as requester:
-        return await requester.ask(subject, headers, body, timeout)
-
-
 class Requester:
     """A connection on which requests are sent, and each one's first reply is awaited.
 
