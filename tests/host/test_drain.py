@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -95,8 +96,13 @@ async def test_a_drained_host_finishes_what_it_holds_gets_nothing_new_and_says_s
     assert (await fetch(listen, "/readyz")).status == 200
     assert json.loads((await router.client.request("$SRV.PING.ajhost", timeout=5)).data)["name"] == "ajhost"
     assert "\najhost_draining 0.0\n" in (await fetch(listen, "/metrics")).text
-    names = await nats_server.subscribers(subject_of("work"))
-    assert names == [f"ajhost worker 0 on {socket.gethostname()}, {host.runtime}"]
+    # the supervisor, who is the last resort while nobody else serves, leaves the group a moment after the worker joined
+    names = [f"ajhost worker 0 on {socket.gethostname()}, {host.runtime}"]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(10):
+            while await nats_server.subscribers(subject_of("work")) != names:
+                pass
+    assert await nats_server.subscribers(subject_of("work")) == names
 
 
 async def test_two_hosts_take_turns_and_no_request_finds_nobody(start_host: StartHost, router: Router) -> None:

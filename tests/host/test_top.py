@@ -51,8 +51,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def table(screen: Screen, name: str) -> list[str]:
-    """The rows of a table, the columns' titles first."""
-    start = next(index for index, line in enumerate(screen) if line.startswith(f"{name} ("))
+    """The rows of a table, the columns' titles first; none while it is not drawn."""
+    start = next((index for index, line in enumerate(screen) if line.startswith(f"{name} (")), len(screen))
     rest = screen[start + 1 : -1]
     ends = (index for index, line in enumerate(rest) if re.match(r"(Workers|Routes|Running tasks) \(", line))
     return [line for line in rest[: next(ends, len(rest))] if line]
@@ -63,27 +63,26 @@ def titles(screen: Screen) -> list[str]:
     return [found[1] for line in screen if (found := re.match(r"(Workers|Routes|Running tasks) \(", line))]
 
 
+def column(screen: Screen, name: str, number: int) -> list[str]:
+    """A column of a table, its title first."""
+    return [(line.split() + [""] * number)[number] for line in table(screen, name)]
+
+
 async def test_it_shows_what_status_shows_as_it_changes(host: Host, router: Router) -> None:
     async with terminal(host) as top:
-        screen = await top.shows("2 of 2 slots serve")
-        assert [line.split()[3] for line in table(screen, "Workers")[1:]] == ["serving", "serving"]
-        assert {line.split()[0] for line in table(screen, "Routes")[1:]} == {
-            "echo",
-            "work",
-            "email:new",
-            '""',
-        }
-        assert table(screen, "Running tasks") == ["none"]
+        await top.shows("2 of 2 slots serve")
+        await top.reads(lambda s: column(s, "Workers", 3)[1:], ["serving", "serving"])
+        await top.reads(lambda s: set(column(s, "Routes", 0)[1:]), {"echo", "work", "email:new", '""'})
+        await top.reads(lambda s: table(s, "Running tasks"), ["none"])
         first = await router.send("work", {"sleep_ms": 60_000}, deadline=60.0)
         await top.shows(first.id)
         second = await router.send("email:new", {"sleep_ms": 60_000}, deadline=60.0)
-        screen = await top.shows(second.id)
-        assert [line.split()[1] for line in table(screen, "Running tasks")[1:]] == [first.id, second.id]
+        await top.reads(lambda s: column(s, "Running tasks", 1)[1:], [first.id, second.id])
         top.type("3r")
-        await top.until(lambda s: second.id in table(s, "Running tasks")[1])
+        await top.reads(lambda s: column(s, "Running tasks", 1)[1:], [second.id, first.id])
         for task in (first, second):
             assert (await host.command("cancel", task.id)).status == 0
-        await top.until(lambda s: table(s, "Running tasks") == ["none"])
+        await top.reads(lambda s: table(s, "Running tasks"), ["none"])
 
 
 async def test_rows_are_sorted_and_filtered_by_keys(host: Host, router: Router) -> None:
@@ -93,22 +92,17 @@ async def test_rows_are_sorted_and_filtered_by_keys(host: Host, router: Router) 
     async with terminal(host, columns=120) as top:
         await top.shows("Routes (4)")
         top.type("2" + "<" * 3)
-        screen = await top.shows("by ROUTE")
-        assert [line.split()[0] for line in table(screen, "Routes")[1:]] == [
-            '""',
-            "echo",
-            "email:new",
-            "work",
-        ]
+        await top.shows("by ROUTE")
+        await top.reads(lambda s: column(s, "Routes", 0)[1:], ['""', "echo", "email:new", "work"])
         top.type("<" * 4)
-        screen = await top.until(lambda s: any("by COMPLETED" in line for line in s))
-        assert [line.split()[0] for line in table(screen, "Routes")[1:3]] == ["work", "echo"]
+        await top.shows("by COMPLETED")
+        await top.reads(lambda s: column(s, "Routes", 0)[1:3], ["work", "echo"])
         top.type("r")
-        screen = await top.shows("by COMPLETED, the other way round")
-        assert [line.split()[0] for line in table(screen, "Routes")[3:]] == ["echo", "work"]
+        await top.shows("by COMPLETED, the other way round")
+        await top.reads(lambda s: column(s, "Routes", 0)[3:], ["echo", "work"])
         top.type("/MAIL")
-        screen = await top.shows("Routes with: MAIL_")
-        assert [line.split()[0] for line in table(screen, "Routes")[1:]] == ["email:new"]
+        await top.shows("Routes with: MAIL_")
+        await top.reads(lambda s: column(s, "Routes", 0)[1:], ["email:new"])
         top.type("\r")
         await top.shows('Routes (1 of 4 with "MAIL")')
         top.type("\x1b")
@@ -119,10 +113,10 @@ async def test_a_table_alone_fills_the_screen_and_a_window_may_change(host: Host
     async with terminal(host) as top:
         await top.shows("Workers (2)")
         top.type("2\r")
-        await top.until(lambda s: titles(s) == ["Routes"] and len(table(s, "Routes")) == 5)
+        await top.reads(lambda s: (titles(s), len(table(s, "Routes"))), (["Routes"], 5))
         top.resize(40, 10)
-        screen = await top.until(lambda s: len(s) == 10 and s[-1].startswith("q quit") and "PER S" in "".join(s))
-        assert "COMPLETED" not in "".join(screen)
+        await top.until(lambda s: len(s) == 10 and s[-1].startswith("q quit") and "PER S" in "".join(s))
+        await top.until(lambda s: "COMPLETED" not in "".join(s))
         top.resize(200, 50)
         await top.until(lambda s: len(s) == 50 and s[-1].startswith("q quit") and "TERMINATED" in "".join(s))
 
@@ -148,8 +142,7 @@ async def test_without_colours_there_are_none(host: Host) -> None:
     async with terminal(host, env={"NO_COLOR": "1"}) as top, terminal(host) as coloured:
         await top.shows("serving")
         assert {char.fg for row in top.cells for char in row} == {"default"}
-        await coloured.shows("serving")
-        assert {char.fg for row in coloured.cells for char in row} > {"default"}
+        await coloured.until(lambda _: {char.fg for row in coloured.cells for char in row} > {"default"})
 
 
 async def test_what_is_no_terminal_gets_one_snapshot(host: Host) -> None:
@@ -158,9 +151,9 @@ async def test_what_is_no_terminal_gets_one_snapshot(host: Host) -> None:
     assert "\x1b" not in piped.stdout
     assert "2 of 2 slots serve" in piped.stdout
     async with terminal(host, env={"TERM": "dumb"}) as top:
-        screen = await top.shows("ROUTE")
-        assert screen[0].startswith("the terminal (dumb) cannot move its cursor")
+        await top.shows("ROUTE")
         assert await top.ended() == 0
+        assert top.screen[0].startswith("the terminal (dumb) cannot move its cursor")
         assert b"\x1b" not in top.written
 
 
@@ -169,9 +162,8 @@ async def test_a_host_that_goes_away_is_told_and_found_again(host: Host) -> None
         await top.shows("2 of 2 slots serve")
         host.send_signal(signal.SIGKILL)
         await host.wait()
-        screen = await top.shows(f"no ajhost runs on {host.runtime}"[:60])
-        assert screen[0].startswith("no ajhost runs")
-        assert any(line.startswith("Workers (") for line in screen), "what was there last"
+        await top.until(lambda s: s[0].startswith(f"no ajhost runs on {host.runtime}"[:60]))
+        await top.until(lambda s: any(line.startswith("Workers (") for line in s))  # what was there last
         await host.restart()
         await top.until(lambda s: not s[0].startswith("no ajhost runs") and f"supervisor pid {host.pid}" in s[1])
 

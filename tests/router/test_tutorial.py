@@ -35,6 +35,7 @@ async def test_the_tutorial_works_as_it_is_written(ajc: Path, tmp_path: Path) ->
         reader = Reader(stack, tmp_path, Path(tool), venv=tmp_path / ".venv")
         for cache in ("GOCACHE", "GOMODCACHE"):  # they lie in the home of who runs the tests
             reader.env[cache] = (await run(tool, "env", cache)).stdout.strip()
+        reader.env["GOFLAGS"] = "-ldflags=-s"  # as in `golang.build`
         running = {}
         for block in shell_blocks(PAGE):
             if block.runs_on:

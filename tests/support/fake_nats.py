@@ -169,18 +169,24 @@ class FakeNats:
         return [session for session in self.sessions if subject in session.subscriptions.values()]
 
     async def request(self, subject: str, body: bytes, headers: dict[str, str], timeout: float = 5.0) -> Published:
-        """Hands a request to the first that has subscribed to it, and returns the answer. Raises TimeoutError."""
-        session = self.subscribers(subject)[0]
-        sid = next(sid for sid, name in session.subscriptions.items() if name == subject)
+        """Hands a request to the first that has subscribed to it, and returns the answer. Raises TimeoutError.
+
+        A connection that ends, as a script of before may end it, takes the request with it: it is handed to the next.
+        """
         reply = f"_INBOX.fake.{time.monotonic_ns():x}"
         head = b"NATS/1.0\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()).encode() + b"\r\n"
-        line = f"HMSG {subject} {sid} {reply} {len(head)} {len(head) + len(body)}\r\n"
-        await session.send(line.encode() + head + body + b"\r\n")
+        session: Session | None = None
         async with asyncio.timeout(timeout):
             while True:
                 for published in self.published:
                     if published.subject == reply:
                         return published
+                if session not in self.sessions and (subscribers := self.subscribers(subject)):
+                    session = subscribers[0]
+                    sid = next(sid for sid, name in session.subscriptions.items() if name == subject)
+                    line = f"HMSG {subject} {sid} {reply} {len(head)} {len(head) + len(body)}\r\n"
+                    with contextlib.suppress(ConnectionError):
+                        await session.send(line.encode() + head + body + b"\r\n")
                 await asyncio.sleep(0.01)
 
     async def subscribed(self, subject: str, count: int, within: float) -> float:

@@ -45,6 +45,7 @@ class Order(NamedTuple):
 
 def _import_all() -> None:
     """Everything that a command may import: the host's roles, the commands, and what they import when they run."""
+    gc.disable()  # it would walk through all of it, and find nothing
     for package in ("ajhost.cli", "ajhost.settings", "ajhost.adapters", "ajhost.roles.supervisor"):
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             importlib.import_module(module.name)
@@ -52,6 +53,7 @@ def _import_all() -> None:
     # it finds the place of a title by the environment, which must be the first one then
     importlib.import_module("setproctitle").getproctitle()
     gc.freeze()  # a command's end would look through all of it
+    gc.enable()
 
 
 def _become(order: Order, streams: Sequence[int]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import functools
 import json
 import os
 import secrets
@@ -48,14 +50,32 @@ def nats_server_binary() -> Path:
     return Path(found)
 
 
+@functools.cache
+def _given_ports() -> int:
+    """A file of which each process of tests locks the bytes at the numbers of the ports that it has given.
+
+    The kernel unlocks them when the process ends, and does not give the locks to its children (fcntl(2)).
+    """
+    name = Path(tempfile.gettempdir()) / f"ajhost-tests-ports-{os.getuid()}"
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+_mine: set[int] = set()
+"""Those that this process has given: it could lock them again."""
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has now, nor is given by the kernel while a server of it is away.
+    """A port of 127.0.0.1 that nobody has now, nor is given by the kernel or to another test of this machine.
 
     Ports of outgoing connections are taken from `ip_local_port_range`, which ends at 60999 and begins at 32768.
     """
     while True:
         port = 15_000 + secrets.randbelow(17_000)  # unlike `random`, which hypothesis seeds alike in all processes
+        if port in _mine:
+            continue
         with socket.socket() as sock, contextlib.suppress(OSError):
+            fcntl.lockf(_given_ports(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            _mine.add(port)
             sock.bind(("127.0.0.1", port))
             return port
 

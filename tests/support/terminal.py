@@ -13,12 +13,13 @@ import termios
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyte
 
 from tests.support import forked_commands
 
+T = TypeVar("T")
 Screen = list[str]
 """The lines of a screen, without the blanks at their ends."""
 
@@ -113,6 +114,12 @@ class Terminal:
     async def shows(self, text: str, timeout: float = 60.0) -> Screen:
         """Returns the screen when some line has `text`."""
         return await self.until(lambda screen: any(text in line for line in screen), timeout)
+
+    async def reads(self, read: Callable[[Screen], T], wanted: T, timeout: float = 60.0) -> None:
+        """Returns when `read` finds `wanted` on the screen, of which one look may see a half. Raises AssertionError."""
+        with contextlib.suppress(TimeoutError):
+            await self.until(lambda screen: read(screen) == wanted, timeout)
+        assert read(self.screen) == wanted
 
     async def ended(self, timeout: float = 30.0) -> int:
         """The program's exit status, when it has ended by itself and all that it wrote is on the screen."""

@@ -258,11 +258,16 @@ async def test_a_native_thread_is_named_by_its_library(driver: TemplateDriver, s
     driver.module(
         "acme",
         """
-        import ctypes, ctypes.util
+        import ctypes, ctypes.util, os, pathlib, time
         library = ctypes.CDLL(ctypes.util.find_library("nats"))
         assert library.nats_Open(ctypes.c_int64(-1)) == 0  # it starts its threads
         thread = ctypes.c_ulong()
         library.pthread_create(ctypes.byref(thread), None, ctypes.cast(library.pause, ctypes.c_void_p), None)
+        # the kernel tells where a thread is that waits; those of the library wait when they have begun
+        threads = [task for task in os.listdir("/proc/self/task") if int(task) != os.getpid()]
+        assert len(threads) > 1
+        while any(pathlib.Path(f"/proc/self/task/{task}/syscall").read_text() == "running\\n" for task in threads):
+            time.sleep(0.001)
         def send(task): ...
         """,
     )
