@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ajhost.adapters.linux import ledger_file
+from ajhost.adapters.linux.channel import Channel, pair
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
-from ajhost.adapters.nats.interfaces import InBuffer
 from ajhost.api import Task
 from ajhost.core.host_counters import Counters
 from ajhost.core.recovery_rules import Fact, classify, overdue
-from ajhost.core.route_stats import StatsWriter, file_size
 from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Identity, State
 from ajhost.ledger.receive_buffer import ReceiveBuffer
@@ -26,38 +26,27 @@ from ajhost.protocol.frames import scan
 from ajhost.protocol.outcome import Failed
 from ajhost.protocol.request_headers import known_deadline
 from ajhost.protocol.task_record import read_task
-from ajhost.roles.attempt_records import Attempts
 from ajhost.roles.handlers import LoadedHandler
-from ajhost.roles.request_check import RequestChecker
-from ajhost.roles.shared_queue.consumer import Consumer
+from ajhost.roles.messages import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.recovery.answer_and_requeue import AnswerAndRequeue
 from ajhost.roles.supervisor.recovery.remains import Remains
-from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.intake import Intake
-from ajhost.roles.worker.request import BEGINNING, ExecutorEvents
-from ajhost.roles.worker.responder import Responder
-from ajhost.roles.worker.retirement import Retirement
-from ajhost.roles.worker.routes import Route
-from ajhost.roles.worker.supervisor_gone import Ending, Orphaned, Watchdog
-from ajhost.settings.sections import HandlerSettings, SignatureSettings
-from tests.support.host_parts import DIED, GEOMETRY, HostParts, body, frame, lying
+from ajhost.roles.worker.composition import WorkerParts
+from ajhost.roles.worker.request import BEGINNING
+from ajhost.settings.sections import HandlerSettings, NatsSettings, PythonSettings, WorkerSettings
+from tests.support.host_parts import DIED, GEOMETRY, STANDBY, HostParts, body, frame, lying
 from tests.support.killed_child import Act, Killed
 from tests.support.waiting import until
 
 FAR = 1 << 61
 
 
-class Lives(Watchdog):
-    """Nobody here needs a switch that ends the process."""
+class IntakeHarness(WorkerParts):
+    """A worker's parts without a connection: the transport's part is played. `replies`: what would be sent, by entry.
 
-    def extend(self, deadline: float) -> None:
-        pass
-
-
-class IntakeHarness:
-    """What lies between a worker's transport and its handlers. `replies`: what would be sent, by entry."""
+    `directory`: of the ledgers, with one of the supervisor's.
+    """
 
     flooded = False
 
@@ -65,46 +54,27 @@ class IntakeHarness:
         self,
         directory: Path,
         serial: int,
-        queues: list[TokenQueue],
+        queues: Sequence[TokenQueue],
+        channel: Channel,
         handler: Callable[[Task], Any],
-        slots: int = 4,
     ) -> None:
-        loop = asyncio.get_running_loop()
-        self.ledger = ledger = LockedLedger(directory, serial)
+        spec = GenerationSpec(
+            1,
+            directory.parent,
+            NatsSettings(),
+            PythonSettings(),
+            WorkerSettings(count=1, concurrency=4, backlog=100),
+            (HandlerSettings("t", "m:f"),),
+            queues=(DEFAULT,),
+        )
+        handlers = {"t": LoadedHandler("t", "m:f", handler, inspect.iscoroutinefunction(handler))}
+        ledger, supervisor = LockedLedger(directory, serial), MappedLedger(directory, STANDBY)
+        super().__init__(spec, WorkerSpec(0, serial, 1, STANDBY), handlers, queues, channel, ledger, supervisor)
+        self.watchdog.horizon = math.inf  # nobody here needs a timer that ends the process
+        self.responder.out = self
         self.chunk = ReceiveBuffer(ledger)
         self.chunk.reset()
         self.replies: dict[int, bytes] = {}
-        self.in_buffer: set[InBuffer] = set()
-        settings = [HandlerSettings("t", "m:f")]
-        loaded = LoadedHandler("t", "m:f", handler, inspect.iscoroutinefunction(handler))
-        attempts = Attempts(StatsWriter(memoryview(bytearray(file_size(1))), ("t",)), ["t"], log_completed=False)
-        self.executor = Executor(
-            loop,
-            capacity=slots,
-            kill_grace=1.0,
-            flush_after=lambda work: work(),
-            events=ExecutorEvents(),
-        )
-        self.producer = Producer(ledger, queues, loop, lambda index: self.intake.expired(index))
-        self.intake = Intake(
-            Responder(ledger, self, self.in_buffer, attempts),
-            RequestChecker(settings, 60.0, SignatureSettings()),
-            [Route(0, loaded, DEFAULT)],
-            self.executor,
-            self.producer,
-            Lives(1.0),
-            Retirement(self.executor, 0, Orphaned(Ending()), lambda request: None),
-            backlog=100,
-        )
-        self.consumer = Consumer(
-            ledger,
-            directory,
-            queues,
-            loop,
-            self.intake.has_capacity,
-            self.intake.dequeued,
-            self.intake.reclaimed,
-        )
 
     def reply(self, index: int, data: bytes, asked_at: float = 0.0) -> None:
         """`Out`: the reply of an entry."""
@@ -127,7 +97,7 @@ class IntakeHarness:
 
     def before_buffer_reuse(self) -> None:
         """What the transport does before it receives again."""
-        for request in tuple(self.in_buffer):
+        for request in tuple(self.transport.in_buffer):
             request.count_as_started()
 
     def state(self, index: int) -> State:
@@ -147,18 +117,34 @@ def queues() -> Iterator[list[TokenQueue]]:
         queue.close()
 
 
-def worker(directory: Path, queues: list[TokenQueue], handler: Callable[[Task], Any], serial: int = 1) -> IntakeHarness:
-    ledger_file.make(directory, GEOMETRY, Identity(serial, 0, 1))
-    return IntakeHarness(directory, serial, queues, handler)
+NewWorker = Callable[[Callable[[Task], Any]], IntakeHarness]
 
 
-async def test_what_came_together_starts_one_after_the_other(tmp_path: Path, queues: list[TokenQueue]) -> None:
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    """A worker's end of a channel, to a supervisor that says nothing."""
+    ours, theirs = pair()
+    with ours, theirs:
+        yield Channel(ours)
+
+
+@pytest.fixture
+async def worker(tmp_path: Path, queues: list[TokenQueue], channel: Channel) -> NewWorker:
+    """`one = worker(handler)`, once."""
+    directory = tmp_path / "ledger"
+    directory.mkdir()
+    for serial in (1, STANDBY):
+        ledger_file.make(directory, GEOMETRY, Identity(serial, 0, 1))
+    return lambda handler: IntakeHarness(directory, 1, queues, channel, handler)
+
+
+async def test_what_came_together_starts_one_after_the_other(worker: NewWorker) -> None:
     seen = []
 
     async def handler(task: Task) -> None:
         seen.append([one.state(index) for index in indexes])
 
-    one = worker(tmp_path, queues, handler)
+    one = worker(handler)
     indexes = one.receive(b"R.0", b"R.1", b"R.2")
     assert [one.state(index) for index in indexes] == [State.RECEIVED] * 3
     assert all(entry.deadline_ns for entry in one.ledger.used()), "overdue, the supervisor answers"
@@ -174,9 +160,7 @@ async def test_what_came_together_starts_one_after_the_other(tmp_path: Path, que
 
 
 @pytest.mark.parametrize("kind", ["loop", "thread"])
-async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten(
-    tmp_path: Path, queues: list[TokenQueue], kind: str
-) -> None:
+async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten(worker: NewWorker, kind: str) -> None:
     gate, ran = threading.Event(), []
 
     async def on_loop(task: Task) -> None:
@@ -186,7 +170,7 @@ async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten
         gate.wait()
         ran.append(task.id)
 
-    one = worker(tmp_path, queues, on_loop if kind == "loop" else in_thread)
+    one = worker(on_loop if kind == "loop" else in_thread)
     first = one.receive(b"R.0", b"R.1")
     second = one.receive(b"R.2")
     assert [one.state(index) for index in first] == [State.STARTED] * 2
@@ -200,14 +184,14 @@ async def test_what_lies_in_the_chunk_counts_as_started_when_that_is_overwritten
 
 @pytest.mark.parametrize("kind", ["loop", "thread"])
 async def test_what_was_taken_away_before_it_began_is_not_run_and_its_entry_is_free(
-    tmp_path: Path, queues: list[TokenQueue], kind: str
+    worker: NewWorker, kind: str
 ) -> None:
     ran = []
 
     async def on_loop(task: Task) -> None:
         ran.append(task.id)
 
-    one = worker(tmp_path, queues, on_loop if kind == "loop" else lambda task: ran.append(task.id))
+    one = worker(on_loop if kind == "loop" else lambda task: ran.append(task.id))
     with BEGINNING:  # no thread begins meanwhile
         taken, kept = one.receive(b"R.0", b"R.1")
         one.ledger.revoke(taken, one.ledger.state(taken)[0])
@@ -218,13 +202,11 @@ async def test_what_was_taken_away_before_it_began_is_not_run_and_its_entry_is_f
     assert one.ledger.held == 1
 
 
-async def test_a_deadline_before_the_beginning_is_answered_for_unless_somebody_else_has_it(
-    tmp_path: Path, queues: list[TokenQueue]
-) -> None:
+async def test_a_deadline_before_the_beginning_is_answered_for_unless_somebody_else_has_it(worker: NewWorker) -> None:
     async def handler(task: Task) -> None:
         raise AssertionError("it never begins")
 
-    one = worker(tmp_path, queues, handler)
+    one = worker(handler)
     mine, taken = one.receive(b"R.0", b"R.1")
     one.ledger.revoke(taken, one.ledger.state(taken)[0])
     one.intake.give_up("draining: here")
@@ -237,12 +219,12 @@ async def test_a_deadline_before_the_beginning_is_answered_for_unless_somebody_e
 
 @pytest.mark.parametrize("begun_elsewhere", [False, True])
 async def test_a_request_that_waits_is_cancelled_unless_a_consumer_has_just_begun_it(
-    tmp_path: Path, queues: list[TokenQueue], monkeypatch: pytest.MonkeyPatch, begun_elsewhere: bool
+    worker: NewWorker, monkeypatch: pytest.MonkeyPatch, begun_elsewhere: bool
 ) -> None:
     async def handler(task: Task) -> None:
         raise AssertionError("it never begins here")
 
-    one = worker(tmp_path, queues, handler)
+    one = worker(handler)
     one.executor.capacity = 0
     (index,) = one.receive(b"R.0")
     assert one.state(index) is State.QUEUED
@@ -259,13 +241,11 @@ async def test_a_request_that_waits_is_cancelled_unless_a_consumer_has_just_begu
     assert (told, list(one.replies)) == (("", []) if begun_elsewhere else ("waiting", [index]))
 
 
-async def test_a_request_that_was_given_to_somebody_else_is_not_cancelled_here(
-    tmp_path: Path, queues: list[TokenQueue]
-) -> None:
+async def test_a_request_that_was_given_to_somebody_else_is_not_cancelled_here(worker: NewWorker) -> None:
     async def handler(task: Task) -> None:
         raise AssertionError("it never begins here")
 
-    one = worker(tmp_path, queues, handler)
+    one = worker(handler)
     (taken,) = one.receive(b"R.0")
     one.ledger.revoke(taken, one.ledger.state(taken)[0])
     assert (one.intake.cancel("0", Failed("cancelled: here")), one.replies) == ("", {})
@@ -273,7 +253,7 @@ async def test_a_request_that_was_given_to_somebody_else_is_not_cancelled_here(
 
 
 async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
-    tmp_path: Path, queues: list[TokenQueue], monkeypatch: pytest.MonkeyPatch
+    worker: NewWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()
     starts = []
@@ -286,7 +266,7 @@ async def test_a_thread_and_the_loop_never_begin_the_same_request_twice(
         return real(self, index, *rest)
 
     monkeypatch.setattr(LockedLedger, "start", slowly)
-    one = worker(tmp_path, queues, lambda task: None)
+    one = worker(lambda task: None)
     (index,) = one.receive(b"R.0")
     await until(entered.is_set)
     threading.Timer(0.05, go_on.set).start()
@@ -323,7 +303,8 @@ async def _start(
         ran.append(task.id)
         tell(replies[len(ran) - 1])
 
-    one = IntakeHarness(parts.directory, serial, parts.queues, handler)
+    ours, _ = pair()
+    one = IntakeHarness(parts.directory, serial, parts.queues, Channel(ours), handler)
     if kind == "own":
         for index, reply in enumerate(replies):
             assert one.ledger.receive_copy(frame(reply), 1) == index
@@ -391,7 +372,7 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
 @pytest.mark.parametrize("kind", ["own", "pulled"])
 @pytest.mark.parametrize("moment", ["before", "between", "after"])
 async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if_its_entry_says_so(
-    parts: HostParts, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
+    parts: HostParts, channel: Channel, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The supervisor looks at one that hangs while it stands still; `between` is after its store of STARTED."""
     owner, producer = others(parts)
@@ -400,7 +381,7 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     async def handler(task: Task) -> None:
         ran.append(task.id)
 
-    one = IntakeHarness(parts.directory, parts.new_serial(), parts.queues, handler)
+    one = IntakeHarness(parts.directory, parts.new_serial(), parts.queues, channel, handler)
     giver, lends = (one.ledger, one.producer) if kind == "own" else (owner, producer)
     index = giver.receive_copy(frame(b"R.1"), 1)
     assert index is not None
