@@ -19,16 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ajhost.api import Task
-from ajhost.roles.payload_readers import PayloadReader, Unreadable, payload_reader, type_name
+from ajhost.roles.payload_readers import PayloadReader, Unbindable, payload_reader, type_name
 
 _EMPTY = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _TASK = re.compile(r"\s*['\"]?(\w+\.)*Task\b")
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-class Unbindable(Exception):
-    """The signature does not say what the handler gets. The text shows one that would, made of this one."""
 
 
 class Unfit(Exception):
@@ -73,10 +69,7 @@ def bind(name: str, function: Callable[..., Any]) -> tuple[Callable[[Any], Any],
         return _passing(shown, function, signature, task, None, None), None
     (payload,) = others
     hint = hints[payload.name]
-    try:
-        reader = payload_reader(name, payload.name, Any if hint is _EMPTY else hint)
-    except Unreadable as error:
-        raise Unbindable(str(error)) from None
+    reader = payload_reader(name, payload.name, Any if hint is _EMPTY else hint)
     return _passing(shown, function, signature, task, payload, reader), reader
 
 

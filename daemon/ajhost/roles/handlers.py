@@ -17,10 +17,10 @@ from types import ModuleType
 from typing import Any
 
 from ajhost.adapters.own_code import PACKAGE
-from ajhost.roles.binding import Unbindable, Unfit, bind, called_function
+from ajhost.roles.binding import Unfit, bind, called_function
 from ajhost.roles.lifespan import Lifespan, check_lifespan
 from ajhost.roles.middleware import Middleware, around, check_middleware
-from ajhost.roles.payload_readers import PayloadReader
+from ajhost.roles.payload_readers import PayloadReader, Unbindable
 from ajhost.settings.sections import HandlerSettings, PythonSettings
 
 _LIFESPAN = "python.lifespan"

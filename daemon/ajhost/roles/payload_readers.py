@@ -34,8 +34,8 @@ _PART_SHOWN, _PLACE_SHOWN, _MESSAGE_SHOWN = 60, 200, 300
 """Characters of an error's place and text."""
 
 
-class Unreadable(Exception):
-    """Nothing can make this type of a payload. The text says why, and what would do."""
+class Unbindable(Exception):
+    """Nothing can make what a handler's parameters ask for. The text says why, and what would do."""
 
 
 class PayloadReader(Protocol):
@@ -54,7 +54,7 @@ class PayloadReader(Protocol):
 def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
     """Returns what makes the argument of the parameter `name`, annotated `hint`, of `handler`.
 
-    :raises Unreadable: nothing can.
+    :raises Unbindable: nothing can.
     """
     if hint is bytes:
         return _Bytes()
@@ -63,16 +63,16 @@ def payload_reader(handler: str, name: str, hint: Any) -> PayloadReader:
     try:
         from pydantic import VERSION, TypeAdapter
     except ImportError as error:
-        raise Unreadable(f"{handler}: a payload of type {type_name(hint)} needs pydantic: {error}") from None
+        raise Unbindable(f"{handler}: a payload of type {type_name(hint)} needs pydantic: {error}") from None
     if int(VERSION.partition(".")[0]) < _OLDEST_PYDANTIC:
-        raise Unreadable(f"{handler}: a payload of type {type_name(hint)} needs pydantic 2; this is {VERSION}")
+        raise Unbindable(f"{handler}: a payload of type {type_name(hint)} needs pydantic 2; this is {VERSION}")
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(_newer_typed_dicts(hint) if sys.version_info < (3, 12) else hint)
         if hasattr(adapter, "rebuild"):  # pydantic 2.10
             adapter.rebuild(raise_errors=True)
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
-        raise Unreadable(
+        raise Unbindable(
             f"{handler}: {name} cannot be validated as {type_name(hint)}: {reason}. What would do: bytes, str, "
             f"dict, list, a dataclass, a TypedDict, a pydantic model, or Annotated[{type_name(hint)}, "
             "PlainValidator(f)] of pydantic, where f makes it of what is in the JSON"

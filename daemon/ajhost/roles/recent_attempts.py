@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 
 from ajhost.adapters.linux import runtime_directory
-from ajhost.core import attempt_ring, untrusted_values
+from ajhost.core import attempt_ring
 from ajhost.core.attempt_ring import LONGEST, AttemptRing, RingError
+from ajhost.core.untrusted_values import number, text, whole
 
 DIRECTORY = "attempts"
 """Below the runtime directory."""
@@ -69,17 +70,13 @@ def recent_attempts(runtime: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for content in runtime_directory.contents(runtime / DIRECTORY, attempt_ring.SIZE):
         with contextlib.suppress(RingError):
-            for _, text in attempt_ring.read(memoryview(content)):
+            for _, written in attempt_ring.read(memoryview(content)):
                 with contextlib.suppress(ValueError, TypeError, KeyError):  # scribbled on
-                    found.append(_checked(orjson.loads(text)))
+                    found.append(_checked(orjson.loads(written)))
     return sorted(found, key=lambda attempt: -attempt["at"])[:SHOWN]
 
 
 def _checked(attempt: dict[str, Any]) -> dict[str, Any]:
     """Returns what `add` has written. Raises ValueError, TypeError or KeyError for anything else."""
-    texts = {name: untrusted_values.text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")}
-    at, tries = (
-        untrusted_values.number(attempt["at"], _LATEST),
-        untrusted_values.whole(attempt["tries"], _MOST_TRIES),
-    )
-    return {"at": at, "tries": tries, **texts}
+    texts = {name: text(attempt[name]) for name in ("id", "type", "outcome", "reason", "text")}
+    return {"at": number(attempt["at"], _LATEST), "tries": whole(attempt["tries"], _MOST_TRIES), **texts}

@@ -36,7 +36,8 @@ from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity
 from ajhost.roles import ledger_sizes, messages
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import GenerationSpec, WorkerSpec, encode
-from ajhost.roles.shared_queue.token_queues import TokenQueue, open_queue, queue_names
+from ajhost.roles.shared_queue.token_queues import TokenQueue
+from ajhost.roles.supervisor.generations import Generations
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.template_process import TemplateFailed, TemplateProcess
 from ajhost.settings.sections import LogSettings, NatsSettings, Settings, WorkerSettings
@@ -73,18 +74,15 @@ async def rehearse(settings: Settings, *, runtime: bool = True) -> Rehearsal:
         problems.append(problem)
     handlers: tuple[HandlerDescription, ...] = ()
     warnings: list[str] = []
-    queues = [open_queue(name) for name in queue_names(settings.handlers)]
     try:
         with tempfile.TemporaryDirectory(prefix="ajhost-check-", dir=_scratch()) as place:
             await _make_files(Path(place))
-            handlers, warnings = await _fork_and_serve(settings, Path(place), queues)
+            handlers, warnings = await _fork_and_serve(settings, Path(place))
     except TemplateFailed as failed:
         problems += failed.problems
     except OSError as error:
         problems.append(f"cannot rehearse: {os_error_texts.described(error)}")
     finally:
-        for queue in queues:
-            queue.close()
         await _end_what_is_left()
     return Rehearsal(handlers, tuple(warnings), tuple(problems))
 
@@ -112,27 +110,21 @@ async def _end_what_is_left() -> None:
                 await asyncio.sleep(POLL_INTERVAL)
 
 
-async def _fork_and_serve(
-    settings: Settings, place: Path, queues: Sequence[TokenQueue]
-) -> tuple[tuple[HandlerDescription, ...], list[str]]:
+async def _fork_and_serve(settings: Settings, place: Path) -> tuple[tuple[HandlerDescription, ...], list[str]]:
+    workers = replace(settings.workers, drain_timeout=min(settings.workers.drain_timeout, REHEARSAL_LEAVE_LIMIT))
+    generations = Generations(place)
     async with _server() as url:
-        spec = GenerationSpec(
-            generation=1,
-            runtime=place,
-            nats=NatsSettings(servers=(url,), queue_group=settings.nats.queue_group),
-            python=settings.python,
-            workers=replace(settings.workers, drain_timeout=min(settings.workers.drain_timeout, REHEARSAL_LEAVE_LIMIT)),
-            handlers=settings.handlers,
-            signature=settings.signature,
-            log=LogSettings("error"),
-            queues=tuple(queue.name for queue in queues),
-            tell_trust=trusts_interpreter(settings.nats),
-        )
-        template = await TemplateProcess.start(spec, queues, settings.python.import_timeout)
-        try:
-            await _one_worker(spec, template, queues, settings.python.import_timeout)
-        finally:
-            await template.end()
+        nats = NatsSettings(servers=(url,), queue_group=settings.nats.queue_group)
+        spec = generations.make(replace(settings, nats=nats, workers=workers, log=LogSettings("error")))
+        spec = replace(spec, tell_trust=trusts_interpreter(settings.nats))
+        with contextlib.ExitStack() as queues:
+            for queue in generations.queues:
+                queues.callback(queue.close)
+            template = await TemplateProcess.start(spec, generations.queues, settings.python.import_timeout)
+            try:
+                await _one_worker(spec, template, generations.queues, settings.python.import_timeout)
+            finally:
+                await template.end()
         return template.handlers, [*template.warnings, *filter(None, (template.distrust,))]
 
 
@@ -255,16 +247,9 @@ async def _reach(host: str, port: int) -> None:
 
 
 _INFO = {
-    "server_id": "REHEARSAL",
-    "server_name": "rehearsal",
-    "version": "2.10.0",
-    "proto": 1,
-    "headers": True,
-    "max_payload": ledger_sizes.MAX_PAYLOAD,
-    "host": "127.0.0.1",
-    "port": 4222,
-    "client_id": 1,
-}
+    "server_id": "REHEARSAL", "server_name": "rehearsal", "version": "2.10.0", "proto": 1, "headers": True,
+    "max_payload": ledger_sizes.MAX_PAYLOAD, "host": "127.0.0.1", "port": 4222, "client_id": 1,
+}  # fmt: skip
 
 
 # -- surroundings ---------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from ajhost.roles.worker.responder import Responder
 from ajhost.roles.worker.retirement import STUCK, Retirement
 from ajhost.roles.worker.routes import make_routes
 from ajhost.roles.worker.supervisor_channel import SupervisorChannel
-from ajhost.roles.worker.supervisor_gone import Ending, Orphaned, Watchdog
+from ajhost.roles.worker.supervisor_gone import Ending, Watchdog
 from ajhost.roles.worker.thread_pool import prepare_for_threads
 
 
@@ -56,8 +56,7 @@ class WorkerParts(ExecutorEvents, Sink):
         workers, offset = spec.workers, ClockOffset(supervisor)
         routes, permits = make_routes(spec, handlers)
         self.ending = Ending()
-        self.orphaned = Orphaned(self.ending)
-        self.channel = SupervisorChannel(channel, self.orphaned)
+        self.channel = SupervisorChannel(channel, self.ending)
         self.watchdog = Watchdog(workers.kill_grace)
         self.attempts = Attempts.of(spec)
         self.checker = RequestChecker(
@@ -76,7 +75,7 @@ class WorkerParts(ExecutorEvents, Sink):
             events=self,
             stacks=StacksGate(supervisor.words[Word.STACKS_TOLD :]),
         )
-        self.retirement = Retirement(self.executor, workers.max_tasks, self.orphaned, self.channel.tell)
+        self.retirement = Retirement(self.executor, workers.max_tasks, self.ending, self.channel.tell)
         self.producer = Producer(ledger, queues, self.loop, lambda index: self.intake.expired(index))
         self.intake = Intake(
             self.responder,
@@ -119,7 +118,7 @@ class WorkerParts(ExecutorEvents, Sink):
     async def opened(self, sock: socket.socket) -> None:
         """Sends the supervisor a duplicate of the socket. Without a supervisor the connection is for replies only."""
         await self.channel.pass_on(sock, self.ledger.words[Word.EPOCH])
-        if self.orphaned.alone:
+        if self.ending.alone:
             self.ending.leave_and_finish()
             await self.connection.leave()
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ajhost.roles.messages import RecycleRequest
 from ajhost.roles.worker.executor import Executor
-from ajhost.roles.worker.supervisor_gone import Orphaned
+from ajhost.roles.worker.supervisor_gone import Ending
 
 STUCK = "a handler that cannot be stopped"
 TERMINATED = "SIGTERM"
@@ -20,11 +20,11 @@ class Retirement:
     """The retirement of a worker. `limits_tasks`: whether `max_tasks` is not 0."""
 
     def __init__(
-        self, executor: Executor, max_tasks: int, orphaned: Orphaned, tell: Callable[[RecycleRequest], None]
+        self, executor: Executor, max_tasks: int, ending: Ending, tell: Callable[[RecycleRequest], None]
     ) -> None:
         self._executor, self._slots = executor, executor.capacity
         self._max_tasks = self._left = max_tasks
-        self._orphaned, self._tell = orphaned, tell
+        self._ending, self._tell = ending, tell
         self.limits_tasks, self._asked = max_tasks > 0, False
 
     def started(self) -> None:
@@ -43,7 +43,7 @@ class Retirement:
         """Asks the supervisor for another worker. If the supervisor is dead, this worker leaves and finishes."""
         if not self._asked:
             self._asked = True
-            self._orphaned.grace = 0.0
+            self._ending.grace = 0.0
             self._tell(RecycleRequest(why))
-        if self._orphaned.alone:
-            self._orphaned.ending.leave_and_finish()
+        if self._ending.alone:
+            self._ending.leave_and_finish()

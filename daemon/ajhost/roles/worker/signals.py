@@ -37,7 +37,7 @@ _OURS = {
 _CHILD = "by it the event loop knows that a sub-process has ended"
 _FOREIGN = "if it raises while the host's own code runs, this worker ends"
 _NEEDED = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
-_named: set[int] = {*_OURS, signal.SIGCHLD, signal.SIGUSR2}
+_named: set[int] = {*_NEEDED}
 _valid = frozenset(map(int, signal.valid_signals()))
 
 # the ones of `signal` raise and catch a ValueError for each handler (CPython, signal.py `_int_to_enum`)

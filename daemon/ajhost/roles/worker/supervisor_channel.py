@@ -10,16 +10,16 @@ from collections.abc import Callable
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, ChannelFull
 from ajhost.core.timings import POLL_INTERVAL, SOCKET_STORED_LIMIT
 from ajhost.roles.messages import FOR_WORKER, BadMessage, FromWorker, NewSocket, SocketStored, ToWorker, encode
-from ajhost.roles.worker.supervisor_gone import Orphaned
+from ajhost.roles.worker.supervisor_gone import Ending
 
 _log = logging.getLogger("ajhost.worker")
 
 
 class SupervisorChannel:
-    """A worker's end of the channel. When the channel ends, it says so to `orphaned`."""
+    """A worker's end of the channel. When the channel ends, it says so to `ending`."""
 
-    def __init__(self, channel: Channel, orphaned: Orphaned) -> None:
-        self._channel, self._orphaned = channel, orphaned
+    def __init__(self, channel: Channel, ending: Ending) -> None:
+        self._channel, self._ending = channel, ending
         self._loop = asyncio.get_running_loop()
         self._epoch = 0
         self._stored = asyncio.Event()
@@ -43,7 +43,7 @@ class SupervisorChannel:
         except ChannelClosed:
             self._loop.remove_reader(self._channel.fileno())
             self._stored.set()
-            self._orphaned.channel_closed()
+            self._ending.channel_closed()
 
     def tell(self, message: FromWorker) -> None:
         """Sends a message, later if the channel is full."""
@@ -65,7 +65,7 @@ class SupervisorChannel:
         except TimeoutError:
             pass
         except ChannelClosed:
-            self._orphaned.alone = True  # the reader is about to find it, too
+            self._ending.alone = True  # the reader is about to find it, too
 
     async def _send(self, message: FromWorker, sock: socket.socket) -> None:
         while True:
