@@ -66,25 +66,13 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
 )
 @click.option("--no-deadline", is_flag=True, help="Tell no deadline; the host's default_timeout decides.")
 @click.option(
-    "--tries",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Which try this is.",
+    "--tries", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="Which try this is."
 )
 @click.option(
-    "--max-tries",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=10,
-    show_default=True,
-    help="The last try.",
+    "--max-tries", metavar="N", type=click.IntRange(min=1), default=10, show_default=True, help="The last try."
 )
 @click.option(
-    "--as-ajc",
-    is_flag=True,
-    help="Send PAYLOAD as `ajc tasks add` does: as a JSON text, JSON within it or not.",
+    "--as-ajc", is_flag=True, help="Send PAYLOAD as `ajc tasks add` does: as a JSON text, JSON within it or not."
 )
 @click.option(
     "--sign",

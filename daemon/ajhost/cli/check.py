@@ -50,9 +50,7 @@ Exit status: 0 all is well, 78 something is not (every problem on stderr).
     "queue group. No request is taken.",
 )
 @click.option(
-    "--user",
-    metavar="NAME",
-    help="Check as this user; for root. Default: as the unit that runs FILE, if there is one.",
+    "--user", metavar="NAME", help="Check as this user; for root. Default: as the unit that runs FILE, if there is one."
 )
 def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
     """Rehearse a start: read the settings, import the handlers, make one worker and end it.

@@ -26,11 +26,7 @@ Exit status: 0 also when no task runs, 3 no host runs.
 @config_option
 @click.option("--route", metavar="ROUTE", help=f'Only tasks of this route; "{CATCH_ALL}" for the catch-all.')
 @click.option(
-    "--older",
-    metavar="TIME",
-    type=Duration(min=0),
-    default=0.0,
-    help="Only tasks that have run for so long, like 10s.",
+    "--older", metavar="TIME", type=Duration(min=0), default=0.0, help="Only tasks that have run for so long, like 10s."
 )
 @json_option
 def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:

@@ -25,12 +25,7 @@ Exit status: 0 when it is ended, 3 nothing runs; without a terminal that of `ajh
 @click.command(epilog=_EPILOG)
 @config_option
 @click.option(
-    "--interval",
-    type=Duration(0.1, 3600),
-    default="1s",
-    show_default=True,
-    metavar="TIME",
-    help="How often it looks.",
+    "--interval", type=Duration(0.1, 3600), default="1s", show_default=True, metavar="TIME", help="How often it looks."
 )
 def top(config: Path, interval: float) -> int:
     """Show what `ajhost status` shows, live; sort and filter it by keys (? names them).

@@ -84,9 +84,7 @@ def classify(ledger: Ledger, facts: Fact = USUALLY) -> Recoverable:
     for entry in ledger.used():
         found[disposition(entry, facts)].append(entry)
     return Recoverable(
-        tuple(found[Disposition.REQUEUE]),
-        tuple(found[Disposition.ANSWER]),
-        tuple(found[Disposition.CONFIRM]),
+        tuple(found[Disposition.REQUEUE]), tuple(found[Disposition.ANSWER]), tuple(found[Disposition.CONFIRM])
     )
 
 

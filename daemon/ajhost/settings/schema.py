@@ -224,8 +224,7 @@ class Document(_Table):
     python: Python = _allowed("a table [python]")
     workers: Workers = _allowed("a table [workers]")
     handlers: dict[Route, Annotated[Handler, Field(description='a table [handlers."<route>"]')]] = Field(
-        min_length=1,
-        description='at least one table [handlers."<route>"] with target = "module:function"',
+        min_length=1, description='at least one table [handlers."<route>"] with target = "module:function"'
     )
     signature: Signature = _allowed("a table [signature]")
     runtime: Runtime = _allowed("a table [runtime]")

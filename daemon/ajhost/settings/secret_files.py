@@ -9,12 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ajhost.protocol.credential_files import (
-    CredentialsError,
-    read_seed,
-    read_user_credentials,
-    read_word,
-)
+from ajhost.protocol.credential_files import CredentialsError, read_seed, read_user_credentials, read_word
 from ajhost.protocol.secret_masking import hidden, may_be_secret
 from ajhost.settings.configuration_files import read_whole
 from ajhost.settings.errors import InvalidValue
