@@ -68,14 +68,7 @@ def attempts(config: Path, task: str | None, task_type: str | None, reason: str 
     return exit_status.OK
 
 
-def _row(attempt: dict[str, Any]) -> tuple[object, ...]:
-    reason, text = attempt["reason"], attempt["text"].removeprefix(f"{attempt['reason']}: ")
-    return (
-        moment(attempt["at"]),
-        attempt["id"],
-        attempt["type"],
-        attempt["tries"] or "-",
-        attempt["outcome"],
-        reason,
-        text,
-    )
+def _row(attempt: dict[str, Any]) -> list[object]:
+    text = attempt["text"].removeprefix(f"{attempt['reason']}: ")
+    shown = attempt | {"at": moment(attempt["at"]), "tries": attempt["tries"] or "-", "text": text}
+    return [shown[name] for name in ("at", "id", "type", "tries", "outcome", "reason", "text")]

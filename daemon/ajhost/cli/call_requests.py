@@ -131,7 +131,7 @@ async def ask_over(requester: Requester, request: Request, timeout: float, serve
     from ajhost.protocol.reply_encoding import error_of
 
     where = f"{request.subject} (NATS at {servers})"
-    outcome, text = NO_ANSWER, ""
+    outcome, text, body = NO_ANSWER, "", b""
     try:
         reply = await requester.ask(request.subject, request.headers, request.body, timeout)
     except NoResponders:
@@ -141,10 +141,9 @@ async def ask_over(requester: Requester, request: Request, timeout: float, serve
     except Exception as error:  # the client's own errors: a payload too large, a connection that was cut
         text = f"no answer on {where}: {type(error).__name__}: {error}"
     else:
-        if (said := error_of(reply.headers)) is not None:
-            return Answer(request.id, *said, b"", time.monotonic() - due)
-        return Answer(request.id, COMPLETE, "", reply.body, time.monotonic() - due)
-    return Answer(request.id, outcome, text, b"", time.monotonic() - due)
+        said = error_of(reply.headers)
+        outcome, text, body = (COMPLETE, "", reply.body) if said is None else (*said, b"")
+    return Answer(request.id, outcome, text, body, time.monotonic() - due)
 
 
 # -- on a terminal --------------------------------------------------------------------------------

@@ -29,5 +29,4 @@ def cancel(config: Path, task: str, terminate: bool, reason: str) -> int:
     The router gets `cancelled:` with the reason at once. Then the handler is cancelled; one in a thread runs on, and
     its worker is replaced. A task that waits is not run.
     """
-    asked: dict[str, object] = {"task": task, "terminate": terminate, "reason": reason}
-    return ask_host(config, {"ask": "cancel"} | asked)
+    return ask_host(config, {"ask": "cancel", "task": task, "terminate": terminate, "reason": reason})

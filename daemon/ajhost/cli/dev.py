@@ -83,16 +83,8 @@ def dev(
     handlers = _handlers(targets, routes)
     if config is not None and (handlers or lifespan):
         raise click.UsageError("either handlers or settings, -c FILE, say what is served")
-    session = DevSession(
-        project=Path.cwd(),
-        config=None if config is None else config.absolute(),
-        handlers=handlers,
-        lifespan=lifespan,
-        server=server,
-        context=context,
-        workers=workers,
-        debug=debug,
-    )
+    config = None if config is None else config.absolute()
+    session = DevSession(Path.cwd(), config, handlers, lifespan, server, context, workers, debug)
     try:
         return asyncio.run(session.run())
     except (NatsServerFailed, ContextInUse) as error:

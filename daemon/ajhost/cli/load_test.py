@@ -79,7 +79,6 @@ class LoadTest:
         }
 
     def summary_text(self) -> str:
-        """Returns the `summary` as text for people."""
         figures = self.summary()
         rate = f"{figures['per_second']:.4g} answers per second"
         lines = [f"{len(self.answers)} requests in {figures['seconds']:.2f} s, {rate}"]

@@ -20,7 +20,6 @@ class CommandFailed(click.ClickException):
     """An error that ends a command with `exit_code`; the message goes to stderr."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Prints the message."""
         echo_error(self.message)
 
 

@@ -76,22 +76,14 @@ def _table(settings: Settings, described: dict[str, HandlerDescription]) -> str:
     rows: list[tuple[object, ...]] = [("ROUTE", "HANDLER", "RUNS", "PAYLOAD", "LIMITS")]
     for handler in settings.handlers:
         loaded = described[handler.route]
-        limits = [
-            text
-            for value, text in (
-                (handler.timeout, f"{handler.timeout or 0:g} s"),
-                (handler.concurrency, f"{handler.concurrency} at once in a worker"),
-                (handler.host_concurrency, f"{handler.host_concurrency} at once in all"),
-            )
-            if value is not None
-        ]
-        rows.append(
-            (
-                handler.route or '""',
-                handler.target,
-                "on the loop" if loaded.kind == "async" else "in a thread",
-                loaded.payload or "untyped",
-                ", ".join(limits) or "the task's deadline",
-            )
-        )
+        limits = []
+        if handler.timeout is not None:
+            limits.append(f"{handler.timeout:g} s")
+        if handler.concurrency is not None:
+            limits.append(f"{handler.concurrency} at once in a worker")
+        if handler.host_concurrency is not None:
+            limits.append(f"{handler.host_concurrency} at once in all")
+        runs = "on the loop" if loaded.kind == "async" else "in a thread"
+        shown = ", ".join(limits) or "the task's deadline"
+        rows.append((handler.route or '""', handler.target, runs, loaded.payload or "untyped", shown))
     return columns(rows)

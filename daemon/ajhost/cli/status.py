@@ -177,12 +177,10 @@ def running_tasks(report: StatusReport) -> list[RunningTask]:
 
 
 def oldest_first(report: StatusReport) -> list[RunningTask]:
-    """Returns the running tasks, the oldest first."""
     return sorted(running_tasks(report), key=lambda found: -found.task.running_s)
 
 
 def printed(table: Sequence[Column], rows: Iterable[Any]) -> str:
-    """Returns the table as text."""
     shown = [column for column in table if column.printed]
     cells = [[column.cell(row) for column in shown] for row in rows]
     return columns([[column.title for column in shown], *cells])

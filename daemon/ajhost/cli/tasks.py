@@ -38,15 +38,11 @@ def tasks(config: Path, route: str | None, older: float, as_json: bool) -> int:
     wanted = "" if route == CATCH_ALL else route
     found = [row for row in oldest_first(report) if row.task.running_s >= older and wanted in (None, row.task.route)]
     if as_json:
-        echo(
-            to_json(
-                [
-                    {"slot": row.worker.slot, "pid": row.worker.pid, "worker_state": row.worker.state}
-                    | asdict(row.task)
-                    for row in found
-                ]
-            )
-        )
+        rows = [
+            {"slot": row.worker.slot, "pid": row.worker.pid, "worker_state": row.worker.state} | asdict(row.task)
+            for row in found
+        ]
+        echo(to_json(rows))
     elif found:
         echo(printed(TASKS, found))
     else:

@@ -200,7 +200,6 @@ class View:
         return self.tables[self.focus]
 
     def show(self, report: StatusReport) -> None:
-        """Takes a new status of the host."""
         self.report, self.problem = report, ""
 
     def lose(self, problem: str) -> None:

@@ -40,9 +40,7 @@ class AttemptRing:
 
     def __init__(self, buffer: memoryview) -> None:
         """:raises RingError: the buffer is too short, or holds something else."""
-        if len(buffer) < _HEADER + _RECORD:
-            raise RingError("shorter than a ring is")
-        self._buffer, self._words = buffer, buffer[: len(buffer) // 8 * 8].cast("Q")
+        self._buffer, self._words = buffer, _words(buffer)
         words = self._words
         if words[0] == 0:
             words[1], words[2] = _LAYOUT, (len(buffer) - _HEADER) // _RECORD
@@ -66,6 +64,12 @@ class AttemptRing:
         words[first] = words[3] = number
 
 
+def _words(buffer: memoryview) -> memoryview:
+    if len(buffer) < _HEADER + _RECORD:
+        raise RingError("shorter than a ring is")
+    return buffer[: len(buffer) // 8 * 8].cast("Q")
+
+
 def _check(buffer: memoryview, words: memoryview) -> int:
     if (words[0], words[1]) != (_MAGIC, _LAYOUT):
         raise RingError("no ring of this layout")
@@ -80,9 +84,7 @@ def read(buffer: memoryview) -> list[Record]:
 
     :raises RingError: the buffer holds something else.
     """
-    if len(buffer) < _HEADER + _RECORD:
-        raise RingError("shorter than a ring is")
-    words = buffer[: len(buffer) // 8 * 8].cast("Q")
+    words = _words(buffer)
     records = _check(buffer, words)
     found = (_read(buffer, words, _FIRST + index * _WORDS) for index in range(records))
     return sorted((r for r in found if r is not None), key=lambda r: r[0])

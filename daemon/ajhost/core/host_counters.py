@@ -176,14 +176,10 @@ def held_in(ledger: Ledger, routes: Sequence[str] = ()) -> Held:
             held.left += 1
         elif state is State.ANSWERED:
             held.left += 1
-        elif _waits(entry):
+        elif state in (State.RECEIVED, State.QUEUED) and not entry.revoked and not entry.claimed:
             held.waiting[_route(entry, routes) if entry.deadline_ns else None] += 1
             held.left += 1
     return held
-
-
-def _waits(entry: Entry) -> bool:
-    return entry.state in (State.RECEIVED, State.QUEUED) and not entry.revoked and not entry.claimed
 
 
 def _route(entry: Entry, routes: Sequence[str]) -> str | None:

@@ -229,7 +229,6 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """Returns how many times were observed."""
         return sum(self.counts)
 
     def cumulative(self) -> list[tuple[str, int]]:
@@ -345,7 +344,6 @@ def read(data: bytes) -> dict[str | None, RouteStats]:
 
 
 def add_up(files: Iterable[Mapping[str | None, RouteStats]]) -> dict[str | None, RouteStats]:
-    """Returns the sums over several files."""
     sums: dict[str | None, RouteStats] = {}
     for file in files:
         for route, stats in file.items():

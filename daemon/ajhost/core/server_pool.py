@@ -29,7 +29,6 @@ class Address:
 
     @property
     def is_v6(self) -> bool:
-        """Whether the address is one of IPv6."""
         return ":" in self.ip
 
     def __str__(self) -> str:
@@ -213,7 +212,6 @@ class ServerPool:
         self._entry(server).failures = 0
 
     def forget_pauses(self) -> None:
-        """Ends the pauses of all servers."""
         for entry in self._entries:
             entry.retry_at = 0.0
 

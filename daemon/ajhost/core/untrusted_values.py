@@ -22,7 +22,6 @@ def number(value: object, most: float = 1e18) -> float:
 
 
 def text(value: object) -> str:
-    """Returns a text."""
     if type(value) is not str:
         raise ValueError("no text")
     return value

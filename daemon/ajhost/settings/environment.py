@@ -8,6 +8,7 @@ Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in containers beside a servi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import fields
 from pathlib import Path
@@ -38,11 +39,7 @@ def remove_setting_variables(environ: MutableMapping[str, str]) -> None:
 
 def is_text(value: str) -> bool:
     """Whether a text from the operating system is UTF-8: Python keeps other bytes as lone surrogates."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return re.search(r"[\ud800-\udfff]", value) is None
 
 
 def read(

@@ -1,6 +1,6 @@
 """Loads `Settings` from files and the environment, or raises every problem at once.
 
-The steps: `merge.py`, `key_combinations.py`, `validation.py` with `schema.py`; then the settings are built here.
+The steps: `merge.py`, `validation.py` with `schema.py`; then the settings are built here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 from ajhost.protocol.credential_files import CredentialsError, read_word
 from ajhost.settings.errors import InvalidValue, SettingsError
-from ajhost.settings.key_combinations import check_certificates, check_combinations
 from ajhost.settings.merge import MergedTables
 from ajhost.settings.nats_context import load_context
 from ajhost.settings.schema import Document
@@ -30,7 +29,7 @@ from ajhost.settings.sections import (
     TlsSettings,
     WorkerSettings,
 )
-from ajhost.settings.validation import validate
+from ajhost.settings.validation import check_certificates, validate
 
 
 def load(file: Path, environ: Mapping[str, str]) -> Settings:
@@ -45,7 +44,6 @@ def load(file: Path, environ: Mapping[str, str]) -> Settings:
     credentials = Path(directory) if directory else None
     tables = MergedTables(file, environ)
     context = _context(tables, environ, credentials)
-    check_combinations(tables)
     document = validate(tables, Files(file.absolute().parent, credentials))
     if document is not None and not tables.problems:
         settings = _settings(file, document, context)

@@ -51,7 +51,8 @@ class MergedTables:
         self.problems: list[Problem] = []
         self.whole = True
         """Whether every file could be read. If not, a missing key is no problem: it may be in one that could not."""
-        self._check_path()
+        if not is_text(str(file.absolute())):  # workers, commands and the page get it as a text
+            self.problems.append(Problem(file, "file", "a path that is not UTF-8", "a path in UTF-8"))
         settings, problems = environment.read(environ, kind_of)
         self._read_all()
         self._override(settings)
@@ -65,13 +66,7 @@ class MergedTables:
         return self._sources.get(names, self._file)
 
     def add(self, path: KeyPath, found: str, allowed: str) -> None:
-        """Adds a problem of a key."""
         self.problems.append(Problem(self.source(path), key_text(path), found, allowed))
-
-    def _check_path(self) -> None:
-        """Adds a problem for a path that is not UTF-8: workers, commands and the page get it as a text."""
-        if not is_text(str(self._file.absolute())):
-            self.problems.append(Problem(self._file, "file", "a path that is not UTF-8", "a path in UTF-8"))
 
     def _read_all(self) -> None:
         try:

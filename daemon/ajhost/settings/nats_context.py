@@ -24,7 +24,7 @@ from ajhost.settings.sections import NatsSettings, TlsSettings
 
 _IGNORED = frozenset(("color_scheme", "description", "name"))
 _IGNORED |= {f"jetstream_{key}" for key in ("api_prefix", "domain", "event_prefix")}
-_FIELDS = (*("url", "token", "user", "password", "creds", "nkey"), *("cert", "key", "ca", "inbox_prefix", "tls_first"))
+_FIELDS = ("url", "token", "user", "password", "creds", "nkey", "cert", "key", "ca", "inbox_prefix", "tls_first")
 _FILE_FIELDS = frozenset(("creds", "nkey", "cert", "key", "ca"))
 _VAULT = re.compile(r"(op|nsc|env|file|vault|keychain|keyring|data)://", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):/")

@@ -1,7 +1,8 @@
 """The schema of the configuration file: every table, every key, and in words which values each allows.
 
-Models have no defaults: a key that no file has is absent from `model_dump(exclude_unset=True)`; `sections.py` has its
-default. A field's description is the text that a problem shows as allowed.
+Each model is the table of its name. Models have no defaults: a key that no file has is absent from
+`model_dump(exclude_unset=True)`; `sections.py` has its default. A field's description is the text that a problem shows
+as allowed.
 """
 
 from __future__ import annotations
@@ -100,8 +101,6 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 class Tls(_Table):
-    """`[nats.tls]`"""
-
     ca: Pem = _allowed("the name of a PEM file")
     cert: Pem = _allowed("the name of a PEM file")
     key: Annotated[str, _file(Files.private_key)] = _allowed("the name of a PEM file")
@@ -109,8 +108,6 @@ class Tls(_Table):
 
 
 class Nats(_Table):
-    """`[nats]`"""
-
     servers: Annotated[list[Annotated[str, AfterValidator(value_parsers.server)]], Field(min_length=1)] = _allowed(
         'a list of nats:// and tls:// addresses, like ["nats://127.0.0.1:4222"]'
     )
@@ -136,8 +133,6 @@ class Nats(_Table):
 
 
 class Python(_Table):
-    """`[python]`"""
-
     path: list[Annotated[str, _file(python_paths.importable)]] = _allowed("a list of directories")
     interpreter: Annotated[str, _file(python_paths.interpreter)] = _allowed("the path of a Python interpreter")
     preload: bool = _allowed("true or false")
@@ -150,8 +145,6 @@ class Python(_Table):
 
 
 class Workers(_Table):
-    """`[workers]`"""
-
     count: Annotated[int, BeforeValidator(_count)] = _allowed('"auto" or a whole number, 1 to 1024', ge=1, le=1024)
     concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
     backlog: int = _allowed("a whole number, 0 to 100000", ge=0, le=100_000)
@@ -163,8 +156,6 @@ class Workers(_Table):
 
 
 class Handler(_Table):
-    """`[handlers."<route>"]`"""
-
     target: Target = Field(description='module:function, like "acme.mail:send"')
     timeout: float = _seconds("more than 0", gt=0)
     concurrency: int = _allowed("a whole number, 1 to 10000", ge=1, le=10_000)
@@ -174,8 +165,6 @@ class Handler(_Table):
 
 
 class Signature(_Table):
-    """`[signature]`"""
-
     keys: Annotated[list[Annotated[str, AfterValidator(_key)]], Field(min_length=1)] = _allowed(
         "a list of hexadecimal ed25519 public keys; absent where tasks need no signature"
     )
@@ -184,15 +173,11 @@ class Signature(_Table):
 
 
 class Runtime(_Table):
-    """`[runtime]`"""
-
     directory: Annotated[str, AfterValidator(_runtime)] = _allowed("an absolute path")
     user: Text = _allowed("a user of this machine, or UID:GID")
 
 
 class Log(_Table):
-    """`[log]`"""
-
     level: Level = _allowed('"debug", "info", "warning" or "error"')
     tasks: Literal["failed", "all"] = _allowed('"failed" or "all"')
     format: Literal["auto", "json"] = _allowed('"auto" or "json"')
@@ -205,8 +190,6 @@ class Log(_Table):
 
 
 class Http(_Table):
-    """`[http]`"""
-
     listen: Annotated[str, AfterValidator(value_parsers.listen)] = Field(description='HOST:PORT, like "127.0.0.1:9464"')
     token_file: Word = _allowed("the name of a file")
     hosts: list[Annotated[str, AfterValidator(value_parsers.host_name)]] = _allowed(
@@ -218,7 +201,7 @@ Route = Annotated[str, AfterValidator(value_parsers.route)]
 
 
 class Document(_Table):
-    """The whole configuration, merged."""
+    """All tables, merged."""
 
     nats: Nats = _allowed("a table [nats]")
     python: Python = _allowed("a table [python]")
