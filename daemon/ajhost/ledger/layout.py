@@ -50,7 +50,7 @@ class Word:
     """The words of the header."""
 
     # fmt: off
-    MAGIC = HeaderWord(0, MAKER, "The bytes that mark a ledger, written last: the header is whole.")
+    MAGIC = HeaderWord(0, MAKER, "Marks the file as a ledger. The maker writes it last, so the header is whole.")
     LAYOUT = HeaderWord(1, MAKER, "The number of this layout, `LAYOUT`.")
     SERIAL = HeaderWord(2, MAKER, "The process's number, unique over all starts; the file's name.")
     SLOT = HeaderWord(3, MAKER, "The worker's slot, or `SUPERVISOR_SLOT`.")
@@ -64,33 +64,32 @@ class Word:
     CHUNK_PREPARED = HeaderWord(11, MAKER,
         "Bytes of the receive buffer that the file system has set aside for good; 0: all of it.")
     STORE_PREPARED = HeaderWord(12, MAKER, "The same of the frame store.")
-    PHASE = HeaderWord(16, OWNER, "A `Phase`: what the process says of itself.")
-    HEARTBEAT = HeaderWord(17, OWNER,
-        "When the process's loop last wrote this, in monotonic nanoseconds; 0: never.")
+    PHASE = HeaderWord(16, OWNER, "A `Phase`: how far the owner is in its life.")
+    HEARTBEAT = HeaderWord(17, OWNER, "When the owner's loop last wrote this, in monotonic nanoseconds; 0: never.")
     EPOCH = HeaderWord(18, OWNER_OR_HEIR, "The number of the present connection to the server; 0: none yet.")
     RECEIVED_POS = HeaderWord(19, OWNER_OR_HEIR,
-        "Stream position: bytes of this connection that are in the receive buffer, or were.")
+        "Stream position: bytes of this connection that were received into the receive buffer.")
     PARSED_POS = HeaderWord(20, OWNER_OR_HEIR,
-        "Stream position: bytes whose frames are in entries. It is ahead of `RECEIVED_POS` while the rest of "
-        "a frame is passed over that no receive buffer holds.")
+        "Stream position: bytes whose frames are in entries. It is ahead of `RECEIVED_POS` while the owner "
+        "skips the rest of a frame that no receive buffer holds.")
     BASE = HeaderWord(21, OWNER_OR_HEIR, "The stream position of the receive buffer's first byte.")
-    TLS = HeaderWord(22, OWNER, "1: the connection is encrypted, so nobody but the owner can read on.")
+    TLS = HeaderWord(22, OWNER, "1: the connection is encrypted, so only the owner can read on.")
     FENCED_EPOCH = HeaderWord(24, SUPERVISOR,
-        "The epoch whose connection the supervisor has taken over. It is stored before the first byte is "
-        "read, so that a worker that goes on never reads on in the middle.")
+        "The epoch of the connection that the supervisor takes over. The supervisor stores it before it reads "
+        "the first byte, so that a worker that goes on does not read in the middle of the stream.")
     SUBSCRIBED = HeaderWord(25, OWNER, "The epoch in which the server last had all subscriptions.")
     DRAINED_EPOCH = HeaderWord(26, SUPERVISOR,
-        "The last epoch whose takeover is finished. If it is not `FENCED_EPOCH`, a takeover was interrupted, "
-        "and the next start resumes it.")
+        "The last epoch whose takeover the supervisor has finished. If `FENCED_EPOCH` is another one when a "
+        "start finds the ledger, its supervisor died during a takeover, and the start resumes that.")
     HIGH_WATER = HeaderWord(27, OWNER_OR_HEIR,
-        "How many entries were ever in use, the first ones. Readers look at no others.")
+        "So many entries, the first ones, were ever in use. Readers look at no others.")
     SERVER = HeaderWord(28, ANYBODY,
-        "A hash of the identity of the server that was last connected to (`core/server_restart.py`).")
+        "A hash of the identity of the server to which the host last connected (`core/server_restart.py`).")
     BACK_BY = HeaderWord(29, ANYBODY,
-        "When requesters must have reconnected after a server's restart, in monotonic nanoseconds.")
+        "By when requesters must have reconnected after a server's restart, in monotonic nanoseconds.")
     SOCKET = HeaderWord(30, OWNER,
-        "The descriptor of the present connection in the owner; 0: none. A process that duplicates it and "
-        "then finds this and `EPOCH` unchanged has a duplicate of just that connection.")
+        "The owner's descriptor of the present connection; 0: none. A process that duplicates it and then "
+        "finds this word and `EPOCH` unchanged has a duplicate of just that connection.")
     RECEIVED = HeaderWord(32, OWNER, "Counter: requests that came on the process's own connection.")
     COMPLETED = HeaderWord(33, OWNER, "Counter: tasks whose handler returned a result.")
     FAILED = HeaderWord(34, OWNER, "Counter: tasks that are to be tried again (`AJ-Error`).")
@@ -100,21 +99,19 @@ class Word:
     DEQUEUED = HeaderWord(38, OWNER, "Counter: requests that were started from the shared queue.")
     STUCK = HeaderWord(39, OWNER, "Counter: handlers that did not end when they were cancelled.")
     BUSY_NS = HeaderWord(40, OWNER, "Counter: nanoseconds that handlers ran, added over all slots.")
-    WINDOW_OPENED = HeaderWord(41, ANYBODY,
-        "When requesters last had to reconnect, in monotonic nanoseconds.")
-    CONNECTION = HeaderWord(42, OWNER, "A `ConnectionState`: where the NATS connection stands; written last.")
-    CONNECTION_SINCE = HeaderWord(43, OWNER, "Since when it has stood there, in monotonic nanoseconds.")
-    FAILED_ATTEMPTS = HeaderWord(44, OWNER, "Attempts to connect that failed since the last success.")
+    WINDOW_OPENED = HeaderWord(41, ANYBODY, "When requesters last had to reconnect, in monotonic nanoseconds.")
+    CONNECTION = HeaderWord(42, OWNER, "A `ConnectionState`. The owner writes it after the words and texts about it.")
+    CONNECTION_SINCE = HeaderWord(43, OWNER, "Since when the connection is in that state, in monotonic nanoseconds.")
+    FAILED_ATTEMPTS = HeaderWord(44, OWNER, "Attempts of the owner to connect that failed since the last success.")
     RECONNECTS = HeaderWord(45, OWNER, "Counter: connections after the first.")
-    CONNECTION_REASON = HeaderWord(46, OWNER, "A `Reason`: why the connection is no better; 0: none.")
-    REFUSED_REPLIES = HeaderWord(47, OWNER,
-        "Counter: replies that the server refused for lack of a permission.")
+    CONNECTION_REASON = HeaderWord(46, OWNER, "A `Reason`: why the last connection or attempt failed; 0: none did.")
+    REFUSED_REPLIES = HeaderWord(47, OWNER, "Counter: replies that the server refused for lack of a permission.")
     WORKER_STATE = HeaderWord(48, SUPERVISOR,
-        "The number of a `WorkerState`: what the supervisor holds of this worker, for status and metrics; 0: "
-        "nothing.")
+        "The number of a `WorkerState`: what the supervisor takes this worker for, shown by status and "
+        "metrics; 0: nothing, the worker's own words count.")
     READING_PAUSED = HeaderWord(49, OWNER,
-        "1: the connection is left unread because no entry is free. Otherwise bytes that wait there say that "
-        "the owner hangs.")
+        "1: the owner leaves its connection unread because no entry is free. Otherwise bytes that wait there "
+        "tell the supervisor that the owner hangs.")
     SIZE_AT_START = HeaderWord(59, OWNER,
         "Resident bytes before the first task: what imports and lifespan take; 0: not known yet.")
     CLOCK_AHEAD = HeaderWord(56, ANYBODY,
@@ -122,14 +119,14 @@ class Word:
     UNSIGNED = HeaderWord(57, OWNER, "Counter: requests whose signature was refused.")
     IGNORED = HeaderWord(58, OWNER, "Counter: requests whose reply subject may not be answered.")
     UNSUBSCRIBED_SINCE = HeaderWord(60, OWNER,
-        "Since when the server has not all our subscriptions, in monotonic nanoseconds; 0 while it has them.")
+        "Since when the server lacks a subscription of the owner, in monotonic nanoseconds; 0: it has all.")
     LOGIN_GATE = HeaderWord(384, ANYBODY, "The first of five words of `core/login_gate.py`.")
     STACKS_TOLD = HeaderWord(392, ANYBODY, "The first of 64 words of `core/report_throttle.py`.")
     RECONNECTS_BY = HeaderWord(456, OWNER,
         "Counters, a word for each `Reason`: connections after the first, by what had ended the one before.")
     TOKENS = HeaderWord(64, OWNER,
-        "Places for tokens, four words each (`ledger/queue_token.py`): those that this process has received. "
-        "What they name has not started here unless an entry says so. The kernel stores them (recv_into).")
+        "The first of 64 places of four words (`ledger/queue_token.py`), into which the kernel stores the "
+        "tokens that the owner receives. A request named there has not started here unless an entry says so.")
     # fmt: on
 
 
@@ -162,16 +159,16 @@ CONNECTION_TEXT = 256
 # fmt: off
 ENTRY: dict[str, tuple[Writer, str]] = {
     "STATE": (OWNER,
-        "`seq << 8 | State`, written last: an entry exists only when it is whole (`ledger/states.py`)."),
+        "`seq << 8 | State` (`ledger/states.py`). The owner writes it last: an entry exists only when it is whole."),
     "REVOKED": (SUPERVISOR,
-        "The sequence number that the supervisor answers or moves: the owner must not start or answer the "
-        "request."),
-    "CLAIMED": (CONSUMER, "The sequence number that a consumer has started in an entry of its own ledger."),
+        "The sequence number of a request that the supervisor answers or requeues: the owner must neither "
+        "start nor answer it."),
+    "CLAIMED": (CONSUMER, "The sequence number of a request that a consumer has started in its own ledger."),
     "FRAME": (OWNER, "Where the raw frame lies: its offset in the file `<< 32 |` its bytes."),
-    "RECEIVED_NS": (OWNER, "When the request came, in monotonic nanoseconds."),
+    "RECEIVED_NS": (OWNER, "When the host received the request, in monotonic nanoseconds."),
     "DEADLINE": (OWNER, "By when the request must be answered, in monotonic nanoseconds; 0: not known yet."),
-    "STARTED": (OWNER, "When the handler was called, in monotonic nanoseconds; 0: it was refused."),
-    "ORIGIN": (OWNER, "The serial of the ledger from which the request was pulled; 0: it came here."),
+    "STARTED": (OWNER, "When the owner called the handler, in monotonic nanoseconds; 0: it refused the request."),
+    "ORIGIN": (OWNER, "The serial of the ledger from which the owner pulled the request; 0: it came to this process."),
     "ORIGIN_ENTRY": (OWNER, "The index of its entry there."),
     "ORIGIN_SEQ": (OWNER, "The sequence number of its entry there."),
     "SIZES": (OWNER,

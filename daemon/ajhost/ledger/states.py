@@ -70,22 +70,22 @@ _FREE, _ANSWERED = frozenset({_S.FREE}), frozenset({_S.ANSWERED})
 
 # fmt: off
 _ROWS = (
-    ("receive_all", _FREE, _S.RECEIVED, _OWNER, "A request came, or was copied here."),
-    ("start_pulled", _FREE, _S.RESERVED, _OWNER, "A token was received; the request is still its owner's."),
+    ("receive_all", _FREE, _S.RECEIVED, _OWNER, "The owner received a request, or copied one of another ledger."),
+    ("start_pulled", _FREE, _S.RESERVED, _OWNER, "A consumer received a token; the request is still its owner's."),
     ("queue", frozenset({_S.RECEIVED}), _S.QUEUED, _OWNER, "The kernel has taken the token."),
     ("take_back", frozenset({_S.RECEIVED, _S.QUEUED}), _S.RECEIVED, Writer.OWNER_OR_HEIR,
-        "It waits and is to be refused, unless a consumer has claimed it."),
-    ("start", _NOT_STARTED, _S.STARTED, _OWNER, "The handler is called next."),
-    ("answer", frozenset({_S.STARTED}), _S.ANSWERED, _OWNER, "The reply is written next."),
+        "The owner is about to refuse a request that waits, unless a consumer has claimed it."),
+    ("start", _NOT_STARTED, _S.STARTED, _OWNER, "The owner calls the handler next."),
+    ("answer", frozenset({_S.STARTED}), _S.ANSWERED, _OWNER, "The owner writes the reply next."),
     ("refuse", (_NOT_STARTED | {_S.STARTED}) - {_S.QUEUED}, _S.ANSWERED, _OWNER,
-        "The request is answered without a result."),
+        "The owner answers the request without a result."),
     ("sent", _ANSWERED, _S.SENT, _OWNER, "The kernel has taken the reply."),
     ("recall", _ANSWERED | {_S.SENT}, _S.ANSWERED, _OWNER,
         "The connection ended before the server confirmed the reply, or before the requester was back."),
     ("release_all", _USED | {_S.RESERVED}, _S.FREE, _OWNER,
-        "The server has confirmed the reply, or the request is another process's."),
+        "The server has confirmed the reply, or another process has the request."),
     ("free_entry", _USED | {_S.DAMAGED}, _S.FREE, Writer.SUPERVISOR,
-        "The owner is dead, and the request is settled."),
+        "The supervisor has settled the request of a dead owner."),
 )
 # fmt: on
 TRANSITIONS: dict[str, Transition] = {row[0]: Transition(*row) for row in _ROWS}
