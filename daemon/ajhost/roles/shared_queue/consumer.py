@@ -24,8 +24,6 @@ from ajhost.roles.shared_queue.ledger_cache import LedgerCache
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 
 _PULL_MARGIN_NS = nanoseconds(PULL_MARGIN)
-
-
 Origin = tuple[int, int, int]
 """`(serial, entry, seq)` of the entry from which a request was pulled; serial 0: none."""
 NO_ORIGIN: Origin = (0, 0, 0)
@@ -61,8 +59,6 @@ class ClaimedRequest:
 
 
 class Pulled(Enum):
-    """The result of one look into a queue."""
-
     STARTED = "a request was started"
     NOTHING = "the queue is empty"
     WAITING = "a token is PENDING; nothing else is pulled until that is decided"
@@ -95,7 +91,7 @@ class Consumer:
         self._free = list(range(len(self._places) - 1, -1, -1))
         """Places whose tokens are settled: started, stale, or handed back."""
         self._ledger = ledger
-        self._ledgers = LedgerCache(directory, ledger)
+        self.ledgers = LedgerCache(directory, ledger)
         self._queues = list(queues)
         self._loop = loop
         self.has_capacity = has_capacity
@@ -117,10 +113,6 @@ class Consumer:
         """Pulls no more. A PENDING token is still decided."""
         self._active = False
         self.refresh()
-
-    def prune(self) -> None:
-        """Forgets ledgers whose files are gone. Call it about once a second."""
-        self._ledgers.prune()
 
     def freed(self) -> None:
         """Pulls again, since a slot of this process became free, and with it perhaps a permit."""
@@ -204,7 +196,7 @@ class Consumer:
 
     def _resolve(self, token: Token, queue: TokenQueue, at: int) -> bool:
         """Starts the request of the token at place `at`; False when the token is STALE or PENDING."""
-        owner = self._ledgers.get(token.serial)
+        owner = self.ledgers.get(token.serial)
         verdict = TokenState.STALE if owner is None else check(token, owner)
         if owner is None or verdict is TokenState.STALE or _too_late(token):
             self._free.append(at)

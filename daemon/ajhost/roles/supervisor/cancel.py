@@ -25,38 +25,31 @@ _ROUNDS = 3
 """How often all are asked: a task that waits may be on its way between two workers, or begin, while both are asked."""
 
 
-class Canceller:
-    def __init__(self, pool: WorkerPool, standby: Standby) -> None:
-        self._pool, self._standby = pool, standby
+async def obey_cancel(pool: WorkerPool, standby: Standby, asked: Mapping[str, object]) -> Decision:
+    task, why = str(asked.get("task")), str(asked.get("reason"))
+    text = FailureReason.CANCELLED.text(why)
+    outcome = Terminated(text) if asked.get("terminate") else Failed(text)
+    if not (found := await _cancel(pool, standby, task, outcome)):
+        return Decision(False, f"no task {task!r} runs or waits on this host; it may have ended, or be another host's")
+    standby.transport.out.flush()  # before the operator gets the decision, as a worker does
+    _log.warning("task %s, which was %s, is cancelled: %s", task, found, why)
+    return Decision(True, f"cancelled, it was {found}")
 
-    async def obey(self, asked: Mapping[str, object]) -> Decision:
-        task, why = str(asked.get("task")), str(asked.get("reason"))
-        text = FailureReason.CANCELLED.text(why)
-        if not (found := await self._cancel(task, Terminated(text) if asked.get("terminate") else Failed(text))):
-            return Decision(
-                False, f"no task {task!r} runs or waits on this host; it may have ended, or be another host's"
-            )
-        self._standby.transport.out.flush()  # before the operator gets the decision, as a worker does
-        _log.warning("task %s, which was %s, is cancelled: %s", task, found, why)
-        return Decision(True, f"cancelled, it was {found}")
 
-    async def _cancel(self, task: str, outcome: Failed | Terminated) -> str:
-        """Returns what the task was, `running` or `waiting`; an empty text if no task of that id is here."""
-        for _ in range(_ROUNDS):
-            if found := await self._ask(task, outcome):
-                return found
-            if self._standby.cancel(task, outcome):
-                return "waiting"
-        return ""
-
-    async def _ask(self, task: str, outcome: Failed | Terminated) -> str:
-        order = CancelOrder(task, isinstance(outcome, Terminated), outcome.text)
-        asked = dict(self._pool.workers)
-        answers = await self._pool.inquiry.ask(asked.values(), order, CancelResult, CANCEL_ANSWER_LIMIT)
+async def _cancel(pool: WorkerPool, standby: Standby, task: str, outcome: Failed | Terminated) -> str:
+    """Returns what the task was, `running` or `waiting`; an empty text if no task of that id is here."""
+    order = CancelOrder(task, isinstance(outcome, Terminated), outcome.text)
+    for _ in range(_ROUNDS):
+        asked = dict(pool.workers)
+        answers = await pool.inquiry.ask(asked.values(), order, CancelResult, CANCEL_ANSWER_LIMIT)
         if found := next((found for found in answers.values() if found), ""):
             return found
         silent = [worker for serial, worker in asked.items() if serial not in answers and not worker.dead]
-        return "running" if any(_answer_for(worker, task, outcome, self._standby) for worker in silent) else ""
+        if any(_answer_for(worker, task, outcome, standby) for worker in silent):
+            return "running"
+        if standby.cancel(task, outcome):
+            return "waiting"
+    return ""
 
 
 def _answer_for(worker: WorkerProcess, task: str, outcome: Failed | Terminated, standby: Standby) -> bool:

@@ -22,6 +22,16 @@ from ajhost.settings.sections import HttpSettings, RuntimeSettings, Settings
 _log = logging.getLogger("ajhost.supervisor")
 
 
+def turned_down(unfit: str, *, stopping: bool) -> Decision:
+    """Returns the refusal of a reload while the host starts or stops, which `unfit` says.
+
+    While it starts there is no generation to replace yet, and systemd waits for the first READY.
+    """
+    _log.error("nothing is reloaded: %s", unfit)
+    hint = "" if stopping else " (restart it if what it began with has changed since)"
+    return Decision(False, f"nothing is reloaded: {unfit}{hint}")
+
+
 class Reloader:
     """The maker of every generation after the first.
 

@@ -17,7 +17,7 @@ from ajhost.ledger.layout import Phase, Word
 from ajhost.ledger.view import Ledger
 from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.stats_history import StatsHistory
-from ajhost.roles.supervisor.cancel import Canceller
+from ajhost.roles.supervisor.cancel import obey_cancel
 from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore
@@ -60,7 +60,6 @@ class Running(SupervisorPhase, LivenessEvents):
             standby.directory, standby, fd_store, self._poison_tasks, pool.counters, pool.guard,
             pool.fleet, self._last_resort, pool.background,
         )  # fmt: skip
-        self._canceller = Canceller(pool, standby)
         self._liveness = LivenessMonitor(standby, pool.guard, self)
         self._memory = MemoryLimit(pool.guard)
         self._history = StatsHistory(pool.runtime)
@@ -94,7 +93,7 @@ class Running(SupervisorPhase, LivenessEvents):
         return not self._last_resort.subscribed and self._recovery.idle
 
     async def cancel(self, asked: Mapping[str, object]) -> Decision:
-        return await self._canceller.obey(asked)
+        return await obey_cancel(self._pool, self._standby, asked)
 
     def become_ready(self) -> bool:
         """Whether every slot has a worker in place now, for the first time; tells orphans, then, to leave the group."""

@@ -25,47 +25,43 @@ _OURS = f'  File "{PACKAGE}'
 _THREAD = re.compile(r"^(?=(?:Current thread|Thread) 0x)", re.MULTILINE)
 
 
-class StacksInspector:
-    def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
+async def obey_stacks(pool: WorkerPool, asked: Mapping[str, object]) -> Decision:
+    """Returns the stacks of one task, of one slot, or of all."""
+    task, slot = str(asked.get("task") or ""), asked.get("slot")
+    parts = [] if task or slot is not None else await _of_imports()
+    chosen = [w for w in pool.workers.values() if w.pid and (slot is None or w.slot == slot)]
+    if not chosen and not parts:
+        return no_worker(slot)
+    answers = await pool.inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
+    silent = {w.serial: _running(w, task) for w in chosen if w.serial not in answers and w.pidfd >= 0}
+    stacks = await _by_signal([w for w in chosen if silent.get(w.serial)])
+    for worker in sorted(chosen, key=lambda w: (w.slot, w.serial)):
+        if text := answers.get(worker.serial):
+            parts.append(f"{worker}\n\n{text}")
+        elif tasks := silent.get(worker.serial):
+            head = f"{worker} hangs: it does not answer"
+            parts.append("\n\n".join((head, "\n".join(_heads(tasks)), stacks[worker.serial])))
+    if not parts:
+        return Decision(False, f"no task {task!r} runs on this host" if task else "no task runs")
+    return Decision(True, "\n\n".join(parts))
 
-    async def obey(self, asked: Mapping[str, object]) -> Decision:
-        """Returns the stacks of one task, of one slot, or of all."""
-        task, slot = str(asked.get("task") or ""), asked.get("slot")
-        parts = [] if task or slot is not None else await self._templates()
-        chosen = [w for w in self._pool.workers.values() if w.pid and (slot is None or w.slot == slot)]
-        if not chosen and not parts:
-            return no_worker(slot)
-        answers = await self._pool.inquiry.ask(chosen, StacksOrder(task), StacksResult, STACKS_ANSWER_LIMIT)
-        silent = {w.serial: _running(w, task) for w in chosen if w.serial not in answers and w.pidfd >= 0}
-        stacks = await self._from_c([w for w in chosen if silent.get(w.serial)])
-        for worker in sorted(chosen, key=lambda w: (w.slot, w.serial)):
-            if text := answers.get(worker.serial):
-                parts.append(f"{worker}\n\n{text}")
-            elif tasks := silent.get(worker.serial):
-                head = f"{worker} hangs: it does not answer"
-                parts.append("\n\n".join((head, "\n".join(_heads(tasks)), stacks[worker.serial])))
-        if not parts:
-            return Decision(False, f"no task {task!r} runs on this host" if task else "no task runs")
-        return Decision(True, "\n\n".join(parts))
 
-    @staticmethod
-    async def _templates() -> list[str]:
-        """Returns a text for each template that imports the handlers now, with its stacks."""
-        return [
-            f"the template (pid {template.pid}) imports the handlers\n\n{text}"
-            for template in list(TemplateProcess.loading)
-            if (text := await template.stacks())
-        ]
+async def _of_imports() -> list[str]:
+    """Returns a text for each template that imports the handlers now, with its stacks."""
+    return [
+        f"the template (pid {template.pid}) imports the handlers\n\n{text}"
+        for template in list(TemplateProcess.loading)
+        if (text := await template.stacks())
+    ]
 
-    @staticmethod
-    async def _from_c(workers: Sequence[WorkerProcess]) -> dict[int, str]:
-        """Returns the stacks of hanging workers, by serial."""
-        for worker in workers:
-            worker.ask_for_stacks()
-        if workers:
-            await asyncio.sleep(STACKS_BEFORE_KILL)
-        return {w.serial: _shown(w.stacks()) or "  the stacks of its threads are in its log" for w in workers}
+
+async def _by_signal(workers: Sequence[WorkerProcess]) -> dict[int, str]:
+    """Returns the stacks of hanging workers, by serial."""
+    for worker in workers:
+        worker.ask_for_stacks()
+    if workers:
+        await asyncio.sleep(STACKS_BEFORE_KILL)
+    return {w.serial: _shown(w.stacks()) or "  the stacks of its threads are in its log" for w in workers}
 
 
 def _running(worker: WorkerProcess, task: str) -> list[Entry]:

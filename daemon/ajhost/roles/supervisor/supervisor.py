@@ -37,10 +37,10 @@ from ajhost.roles.supervisor.nats_service import ServiceResponder
 from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_line, unserved_slots
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.recycle import obey_recycle
-from ajhost.roles.supervisor.reload import Reloader
+from ajhost.roles.supervisor.reload import Reloader, turned_down
 from ajhost.roles.supervisor.running_phase import Running
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
-from ajhost.roles.supervisor.stacks import StacksInspector
+from ajhost.roles.supervisor.stacks import obey_stacks
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.roles.supervisor.state_file import HostState
 from ajhost.roles.supervisor.template_process import TemplateFailed
@@ -206,7 +206,7 @@ class Supervisor(PoolEvents):
         return {
             "reload": lambda _: self.reload(),
             "cancel": lambda asked: self._phase.cancel(asked),
-            "stacks": StacksInspector(self._pool).obey,
+            "stacks": lambda asked: obey_stacks(self._pool, asked),
             "recycle": self._in_service(lambda asked: obey_recycle(self._pool, asked)),
             "drain": self._in_service(self._drainer.obey_drain),
             "resume": self._in_service(self._drainer.obey_resume),
@@ -230,10 +230,7 @@ class Supervisor(PoolEvents):
     async def reload(self) -> Decision:
         """Proves new settings and code and takes them, or keeps the old ones and says why."""
         if unfit := self._out_of_service():
-            # there is no generation to replace yet, and systemd waits for the first READY
-            hint = "" if self._stopping else " (restart it if what it began with has changed since)"
-            _log.error("nothing is reloaded: %s", unfit)
-            return Decision(False, f"nothing is reloaded: {unfit}{hint}")
+            return turned_down(unfit, stopping=self._stopping)
         if self._phase.ready:
             self._notifier.reloading()
         decision = await self._reloader.reload()
@@ -275,14 +272,10 @@ class Supervisor(PoolEvents):
     def _status(self) -> str:
         return status_line(self._pool, self._drainer.text)
 
-    @property
-    def ledger(self) -> Ledger | None:
-        """The supervisor's own ledger; None before it is open and after it is removed."""
-        return next(iter(self._phase.ledgers), None)
-
     def status(self) -> dict[str, object]:
         """Returns what `ajhost status --json` shows, read from shared memory now."""
-        return status_reader.read_status(self._runtime, self.serial, self.ledger).as_object()
+        own = next(iter(self._phase.ledgers), None)
+        return status_reader.read_status(self._runtime, self.serial, own).as_object()
 
     def view(self) -> bytes:
         """Returns what the socket `view` shows: the status and the recent attempts."""

@@ -58,7 +58,7 @@ class Heartbeat:
         self._collect()
         if now_ns - self._pruned_ns > _PRUNE_NS:
             self._pruned_ns = now_ns
-            parts.consumer.prune()
+            parts.consumer.ledgers.prune()
             parts.checker.adopt_offset()
             self._exceptions.keep()
             name_others()

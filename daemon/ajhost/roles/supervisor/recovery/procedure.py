@@ -41,8 +41,6 @@ _NO_ENTRIES, _NO_STORE = 8, 4096
 """Entries and frame store of a ledger of which only the receive buffer is needed."""
 _INSIST = 40
 """How often a step is tried for which this process lacks descriptors or memory."""
-
-
 LivingWorker = WorkerProcess | Orphan
 """A worker that may hang: one of this start, or an orphan."""
 
