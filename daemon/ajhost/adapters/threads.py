@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from ajhost.adapters.linux.descriptors import far_duplicate
+
 _T = TypeVar("_T")
 
 
@@ -70,10 +72,19 @@ class ThreadCalls:
         self._loop = loop
         self._flush_after = flush_after
         self._due: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        near = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._event = far_duplicate(near)
+            os.close(near)
+        except OSError:
+            self._event = near
         # not closed with the loop: a thread that outlives it would write to a descriptor that is another file's
         weakref.finalize(self, os.close, self._event)
         loop.add_reader(self._event, self._woken)
+
+    def fileno(self) -> int:
+        """Returns the descriptor by which threads wake the loop."""
+        return self._event
 
     def post(self, callback: Callable[..., None], *args: object) -> None:
         """Has `callback(*args)` called on the loop, unless that is closed. For threads."""

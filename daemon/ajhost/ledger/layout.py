@@ -90,6 +90,9 @@ class Word:
     SOCKET = HeaderWord(30, OWNER,
         "The owner's descriptor of the present connection; 0: none. A process that duplicates it and then "
         "finds this word and `EPOCH` unchanged has a duplicate of just that connection.")
+    SOCKET_LOST = HeaderWord(31, OWNER,
+        "The epoch whose socket user code has closed in the owner, and its duplicate there: only the supervisor "
+        "can read that connection on.")
     RECEIVED = HeaderWord(32, OWNER, "Counter: requests that came on the process's own connection.")
     COMPLETED = HeaderWord(33, OWNER, "Counter: tasks whose handler returned a result.")
     FAILED = HeaderWord(34, OWNER, "Counter: tasks that are to be tried again (`AJ-Error`).")

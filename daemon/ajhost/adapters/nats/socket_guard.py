@@ -9,23 +9,25 @@ from __future__ import annotations
 import os
 import socket
 
+from ajhost.adapters.linux.descriptors import far_duplicate, identity
+
 
 class SocketGuard:
     """A socket, and a duplicate of it. `sock` is the present object for the first number."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._identity = _identity(sock.fileno())
-        self._spare = os.dup(sock.fileno())
+        self._identity = identity(sock.fileno())
+        self._spare = _duplicate(sock.fileno())
 
     @property
     def is_ours(self) -> bool:
         """Whether the number still belongs to this socket."""
-        return _identity(self.sock.fileno()) == self._identity
+        return identity(self.sock.fileno()) == self._identity
 
     def duplicate(self) -> int | None:
         """Returns a new number for the socket; None when the duplicate was closed as well."""
-        return os.dup(self._spare) if _identity(self._spare) == self._identity else None
+        return _duplicate(self._spare) if identity(self._spare) == self._identity else None
 
     def replace(self, number: int) -> socket.socket:
         """Continues under another number, since the old one belongs to another file by now."""
@@ -40,15 +42,13 @@ class SocketGuard:
             self.sock.close()
         else:
             self.sock.detach()
-        if _identity(self._spare) == self._identity:
+        if identity(self._spare) == self._identity:
             os.close(self._spare)
         self._spare = -1
 
 
-def _identity(descriptor: int) -> tuple[int, int] | None:
-    """Returns the device and inode of a descriptor; None if it is not open."""
+def _duplicate(descriptor: int) -> int:
     try:
-        found = os.fstat(descriptor)
+        return far_duplicate(descriptor)
     except OSError:
-        return None
-    return found.st_dev, found.st_ino
+        return os.dup(descriptor)

@@ -194,7 +194,7 @@ class LedgerTransport:
         self._stop_reading()
         if number is None:
             # the supervisor takes the connection over by its duplicate; a new connection would lose unread requests
-            self._socket_lost_at = self._loop.time()
+            self._socket_lost_at, self._words[Word.SOCKET_LOST] = self._loop.time(), self.epoch
             self.out.suspend()
             _log.error("somebody in this process closed the socket of the NATS connection")
             return False

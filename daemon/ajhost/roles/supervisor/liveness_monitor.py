@@ -91,7 +91,10 @@ class Reading:
         """Epoch and stream position at the last check."""
 
     def unread_ns(self, worker: WorkerProcess, now_ns: int) -> int:
-        """Returns for how long bytes have waited in its connection that it does not read, though it has room."""
+        """Returns for how long bytes have waited in its connection that it does not read, though it has room.
+
+        Of a connection that it can read no more, bytes are due at any moment.
+        """
         words, sock = worker.ledger.words, worker.sock
         position = words[Word.EPOCH], words[Word.RECEIVED_POS]
         waits = (
@@ -99,7 +102,7 @@ class Reading:
             and worker.epoch == words[Word.EPOCH]
             and words[Word.SOCKET]  # 0: it has given this connection up
             and not words[Word.READING_PAUSED]
-            and tcp.unread(sock) > 0
+            and (words[Word.SOCKET_LOST] == worker.epoch or tcp.unread(sock) > 0)
         )
         if not waits:
             self._waiting_since_ns = 0

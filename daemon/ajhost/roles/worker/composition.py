@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from ajhost.adapters.linux.channel import Channel
+from ajhost.adapters.linux.descriptors import OwnDescriptors
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.nats.connection import Connection
 from ajhost.adapters.nats.interfaces import Received, Sink
@@ -74,6 +75,13 @@ class WorkerParts(ExecutorEvents, Sink):
             flush_after=transport.out.flush_after,
             events=self,
             stacks=StacksGate(supervisor.words[Word.STACKS_TOLD :]),
+        )
+        self.descriptors = OwnDescriptors(
+            {
+                "the channel to its supervisor": [channel.fileno()],
+                "the shared queue": [end.fileno() for queue in queues for end in (queue.receive, queue.send)],
+                "the event of its threads": [self.executor.thread_calls.fileno()],
+            }
         )
         self.retirement = Retirement(self.executor, workers.max_tasks, self.ending, self.channel.tell)
         self.producer = Producer(ledger, queues, self.loop, lambda index: self.intake.expired(index))

@@ -59,7 +59,8 @@ class Executor:
         """Copied for each handler: most start when another one ends, and must not see the context variables of that."""
         self._events = events
         self._threads = Threads(capacity)
-        self._post = ThreadCalls(loop, flush_after).post
+        self.thread_calls = ThreadCalls(loop, flush_after)
+        self._post = self.thread_calls.post
         self._attempts: set[Attempt] = set()
         self._deadlines = Deadlines(loop, self._attempts, kill_grace, self._threads, events, stacks)
         self._over: Failed | None = None

@@ -41,6 +41,8 @@ class Heartbeat:
         """Does the work of one heartbeat, and sets the timer for the next one."""
         parts, words, now_ns = self._parts, self._words, time.monotonic_ns()
         words[Word.HEARTBEAT] = now_ns
+        if (lost := parts.descriptors.lost()) is not None:
+            fail(None, f"user code has closed {lost}")
         self.count()
         parts.producer.expire(now_ns)
         if now_ns - self._confirmed_ns > _CONFIRM_NS:

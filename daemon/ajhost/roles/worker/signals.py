@@ -10,7 +10,6 @@ import fcntl
 import itertools
 import logging
 import os
-import resource
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from ajhost.adapters.linux import signal_actions
+from ajhost.adapters.linux.descriptors import far_duplicate
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.retirement import TERMINATED
 
@@ -67,8 +67,7 @@ def _stacks_on_signal() -> int:
         low = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
         try:
             fcntl.fcntl(low, fcntl.F_SETFL, os.O_APPEND)
-            # a high number, which no other file gets if user code closes it: the kernel gives the lowest free one
-            stacks = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4)
+            stacks = far_duplicate(low)
         finally:
             os.close(low)
     except OSError:

@@ -1,0 +1,58 @@
+"""Keeps the host's descriptors from user code in the same process, which may close numbers that are not its own.
+
+A handler that closes a descriptor twice closes the file that has its number by then, and the next file that is opened
+gets the number. The host would read from that file, and write to it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import socket
+from collections.abc import Mapping, Sequence
+
+_HIGHEST = 15_000
+"""The kernel keeps a table with room for every number up to the highest in use: 8 bytes for each."""
+
+
+def far_duplicate(descriptor: int) -> int:
+    """Returns a duplicate with a high number, which no other file gets: the kernel gives the lowest that is free.
+
+    :raises OSError: there is none.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = _HIGHEST if soft == resource.RLIM_INFINITY else min(soft * 3 // 4, _HIGHEST)
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
+
+
+def moved_far(sock: socket.socket) -> socket.socket:
+    """Returns a socket under a high number, non-blocking, and closes the old one; the same if no number is free."""
+    try:
+        number = far_duplicate(sock.fileno())
+    except OSError:
+        return sock
+    sock.close()
+    moved = socket.socket(fileno=number)
+    moved.setblocking(False)  # overrides socket.setdefaulttimeout of the application
+    return moved
+
+
+class OwnDescriptors:
+    """The descriptors that a process cannot do without, by what they are."""
+
+    def __init__(self, numbers: Mapping[str, Sequence[int]]) -> None:
+        self._owned = [(what, number, identity(number)) for what, several in numbers.items() for number in several]
+
+    def lost(self) -> str | None:
+        """Returns what user code has closed, or replaced by another file."""
+        return next((what for what, number, before in self._owned if identity(number) != before), None)
+
+
+def identity(descriptor: int) -> tuple[int, int] | None:
+    """Returns the device and inode of a descriptor; None if it is not open."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
