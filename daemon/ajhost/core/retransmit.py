@@ -60,10 +60,6 @@ class RetransmitBuffer:
         """Returns how many entries of confirmed replies are held, since requesters may not have reconnected."""
         return len(self._held)
 
-    def awaits_requesters(self, now: float) -> bool:
-        """Whether requesters may not have reconnected, so that a reply of now has to be repeated."""
-        return self._restart_window.is_open(now)
-
     @property
     def entries(self) -> Iterator[int]:
         """Returns the ledger entries of replies that the server has not confirmed."""
@@ -84,7 +80,7 @@ class RetransmitBuffer:
             dropped += theirs
         if repeated is None:
             repeated = data
-        if repeated and self.awaits_requesters(now):
+        if repeated and self._restart_window.is_open(now):
             self._repeat(0, repeated, now)
         return dropped
 
@@ -110,7 +106,7 @@ class RetransmitBuffer:
         while size > _SETTLED_BYTES:
             size -= len(settled.popleft()[1])
         self._settled_size = size
-        if self.awaits_requesters(now):
+        if self._restart_window.is_open(now):
             self._held += found
             return []
         return found
@@ -129,7 +125,7 @@ class RetransmitBuffer:
 
     def release_due(self, now: float) -> list[int]:
         """Gives up the held entries if requesters have had time to reconnect, and returns them."""
-        return [] if self.awaits_requesters(now) else self.release_held()
+        return [] if self._restart_window.is_open(now) else self.release_held()
 
     def release_held(self) -> list[int]:
         """Gives up the entries of confirmed replies, and returns them."""
@@ -182,7 +178,7 @@ class RetransmitBuffer:
                 data = queue.popleft()[1]
                 self._repeated_size -= len(data)
                 found.append(data)
-                if step + 1 < len(REPEAT_PAUSES) and self.awaits_requesters(now):
+                if step + 1 < len(REPEAT_PAUSES) and self._restart_window.is_open(now):
                     self._repeat(step + 1, data, now)
         return found
 
@@ -190,13 +186,10 @@ class RetransmitBuffer:
         """Repeats recent replies if another process has opened a restart window: they may have reached no requester."""
         if self._restart_window.opened > self._window_seen and self._restart_window.is_open(now):
             self._window_seen = self._restart_window.opened
-            opened = self._restart_window.asked_before(now)
-            sent = [
-                *((data, at) for _, data, at in self._settled),
-                *((data, at) for _, data, _, at in self._unconfirmed),
-            ]
-            for data, at in sent:
-                if at < opened:
+            settled = ((data, at) for _, data, at in self._settled)
+            unconfirmed = ((data, at) for _, data, _, at in self._unconfirmed)
+            for data, at in chain(settled, unconfirmed):
+                if at < self._window_seen:
                     self._repeat(0, data, now)
 
     def _forget(self, now: float) -> None:

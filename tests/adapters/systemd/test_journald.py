@@ -20,6 +20,7 @@ import pytest
 
 from ajhost.adapters.logs import log_outputs
 from ajhost.adapters.logs.log_record import CURRENT_TASK, TaskLabels
+from ajhost.adapters.logs.prints import redirect_prints
 from ajhost.adapters.systemd import journald
 from ajhost.adapters.systemd.journald import Journal, JournalHandler
 from ajhost.protocol.safe_text import clean
@@ -322,8 +323,8 @@ def printing(reader: Reader) -> Iterator[Callable[[dict[str, str]], None]]:
         contextlib.redirect_stderr(sys.stderr),
         contextlib.ExitStack() as journals,
     ):
-        yield lambda fields: journald.print_lines_to(
-            journals.enter_context(contextlib.closing(Journal(fields, reader.address)))
+        yield lambda fields: redirect_prints(
+            JournalHandler(journals.enter_context(contextlib.closing(Journal(fields, reader.address)))).print_line
         )
 
 

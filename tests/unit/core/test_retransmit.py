@@ -161,7 +161,7 @@ def test_what_another_process_finds_is_true_for_everybody() -> None:
     buffer.confirmed(mark, 99.6)
     buffer.sent(b"unconfirmed", [3], 99.9)
     other.reconnected(100.0, 0.1)
-    assert buffer.awaits_requesters(100.1)
+    assert shared.is_open(100.1)
     assert buffer.due(100.1) == []
     assert buffer.due(101.2) == [b"settled", b"just now", b"unconfirmed"], "as it left just before"
     assert buffer.due(101.3) == []

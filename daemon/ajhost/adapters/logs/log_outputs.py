@@ -19,7 +19,7 @@ from ajhost.adapters.linux.standard_streams import has_own_stderr, own_stderr
 from ajhost.adapters.logs import log_routing
 from ajhost.adapters.logs.log_record import RecordHandler, labels_of, level_of, message_of, text_of, traceback_of
 from ajhost.adapters.logs.prints import keep_streams, redirect_prints
-from ajhost.adapters.systemd.journald import Journal, JournalHandler, bound_stdio, is_attached, print_lines_to
+from ajhost.adapters.systemd.journald import Journal, JournalHandler, bound_stdio, is_attached
 from ajhost.protocol.safe_text import one_line
 
 _NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
@@ -153,25 +153,19 @@ def configure(
     logging.captureWarnings(True)
     if role != "supervisor":  # the supervisor imports no handlers
         keep_streams()
-    handler: logging.Handler
+    handler: LineHandler | JsonHandler | JournalHandler
     if form == "json":
         constant = {"role": role, "slot": slot, "generation": generation}
         handler = JsonHandler({name: value for name, value in constant.items() if value is not None})
-        if role != "supervisor":  # the supervisor imports no handlers, so it prints nothing
-            redirect_prints(handler.print_line)
     elif is_attached():
         bound_stdio()
-        fields = {"SYSLOG_IDENTIFIER": identifier(role, slot), "AJ_ROLE": role}
-        if slot is not None:
-            fields["AJ_SLOT"] = str(slot)
-        if generation is not None:
-            fields["AJ_GENERATION"] = str(generation)
-        journal = Journal(fields)
-        handler = JournalHandler(journal)
-        if role != "supervisor":
-            print_lines_to(journal)
+        who = identifier(role, slot)
+        fields = {"SYSLOG_IDENTIFIER": who, "AJ_ROLE": role, "AJ_SLOT": slot, "AJ_GENERATION": generation}
+        handler = JournalHandler(Journal({name: str(value) for name, value in fields.items() if value is not None}))
     else:
         handler = LineHandler(_stderr(), role if slot is None else f"{role} {slot}")
+    if role != "supervisor" and not isinstance(handler, LineHandler):
+        redirect_prints(handler.print_line)
     log_routing.install(handler, level, levels)
 
 

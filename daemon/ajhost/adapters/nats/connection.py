@@ -97,7 +97,7 @@ class Connection(Driver):
         self._work: asyncio.Task[Event | None] | None = None
         self._scouting: asyncio.Task[Event | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._change = asyncio.Event()
         self._published: ConnectionStatus | None = None
         self._connection_log = ConnectionLog(quiet=quiet)
         self.up = asyncio.Event()
@@ -365,10 +365,8 @@ class Connection(Driver):
         write_connection(ledger.words, ledger.view, status)
         if before is None or before.state is not status.state:
             self._on_state_changed(status)
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._change.set()
+        self._change.clear()  # only those who wait now are woken
 
     def _on_state_changed(self, status: ConnectionStatus) -> None:
         if status.state in _UP:
@@ -382,9 +380,7 @@ class Connection(Driver):
 
     async def changed(self) -> None:
         """Waits for the next change of the connection's status."""
-        waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        await waiter
+        await self._change.wait()
 
 
 def _event_of(task: asyncio.Task[Event | None]) -> Event | None:

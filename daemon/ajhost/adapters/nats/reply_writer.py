@@ -60,7 +60,7 @@ class ReplyWriter:
         """The part of the replies that is repeated, since requesters may not have reconnected."""
         self._unwritten = memoryview(b"")
         self._unwritten_entries: list[int] = []
-        self._drained: asyncio.Future[None] | None = None
+        self._drained = asyncio.Event()
         self._pings: deque[int | asyncio.Future[bool] | None] = deque()
         self._restart_window = restart_window
         self.retransmit = RetransmitBuffer(restart_window)
@@ -83,7 +83,7 @@ class ReplyWriter:
             self._loop.remove_writer(self._sock)
             self._unwritten, self._unwritten_entries = memoryview(b""), []
         self._sock = None
-        self._end_drain()
+        self._drained.set()
 
     def replace(self, sock: socket.socket) -> None:
         """Goes on with another descriptor of the same connection."""
@@ -237,8 +237,8 @@ class ReplyWriter:
         """Waits until the kernel has taken all that is queued, or the connection has ended."""
         self.flush()
         while self._unwritten:
-            self._drained = self._drained or self._loop.create_future()
-            await self._drained
+            self._drained.clear()
+            await self._drained.wait()
 
     # -- writing --------------------------------------------------------------------------------
 
@@ -326,10 +326,5 @@ class ReplyWriter:
         self._loop.remove_writer(sock)
         entries, self._unwritten_entries = self._unwritten_entries, []
         self._on_taken(entries, self._loop.time())
-        self._end_drain()
+        self._drained.set()
         self.flush()
-
-    def _end_drain(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
-        self._drained = None

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 
 from ajhost.adapters.logs.log_record import RecordHandler, labels_of, text_of
-from ajhost.adapters.logs.prints import Priority, priority_of, redirect_prints
+from ajhost.adapters.logs.prints import Priority, priority_of
 from ajhost.core.timings import JOURNAL_WRITE_LIMIT
 
 _DATAGRAMS = "/run/systemd/journal/socket"
@@ -112,7 +112,7 @@ class Journal:
 
 
 class JournalHandler(RecordHandler):
-    """Sends log records to journald: text with traceback, priority, place in the code, labels of the task."""
+    """Sends records and printed lines: text with traceback, priority, place in the code, labels of the task."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
@@ -120,32 +120,26 @@ class JournalHandler(RecordHandler):
 
     def write(self, record: logging.LogRecord) -> None:
         """Sends the record. Does not block."""
-        fields = [
-            field("MESSAGE", text_of(record)),
-            field("PRIORITY", str(priority_of(record.levelno))),
-            field("LOGGER", record.name),
-            field("CODE_FILE", record.pathname),
-            field("CODE_LINE", str(record.lineno)),
-            field("CODE_FUNC", record.funcName or ""),
-        ]
-        fields += [field(name.upper(), value) for name, value in labels_of(record).items()]
-        self.journal.send(b"".join(fields))
+        place = {
+            "LOGGER": record.name,
+            "CODE_FILE": record.pathname,
+            "CODE_LINE": str(record.lineno),
+            "CODE_FUNC": record.funcName or "",
+        }
+        self._send(text_of(record), priority_of(record.levelno), place | labels_of(record))
+
+    def print_line(self, _: str, text: str, priority: int, labels: Mapping[str, str]) -> None:
+        """Sends a printed line."""
+        self._send(text, priority, labels)
+
+    def _send(self, text: str, priority: int, more: Mapping[str, str]) -> None:
+        fields = {"MESSAGE": text, "PRIORITY": str(int(priority)), **more}
+        self.journal.send(b"".join(field(name.upper(), value) for name, value in fields.items()))
 
     def close(self) -> None:
         """Closes the journal as well."""
         self.journal.close()
         super().close()
-
-
-def print_lines_to(journal: Journal) -> None:
-    """Sends lines printed to `sys.stdout` and `sys.stderr` to `journal`, with the labels of the task that prints."""
-
-    def sink(_: str, text: str, priority: int, labels: Mapping[str, str]) -> None:
-        fields = [field("MESSAGE", text), field("PRIORITY", str(priority))]
-        fields += [field(name.upper(), value) for name, value in labels.items()]
-        journal.send(b"".join(fields))
-
-    redirect_prints(sink)
 
 
 def bound_stdio() -> None:
