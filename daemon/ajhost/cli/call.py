@@ -17,14 +17,15 @@ from ajhost.cli.call_requests import (
     ERROR,
     TERMINATE,
     Answer,
+    LoadTest,
     Request,
     ask,
     encode,
     payload_of,
+    progress,
     read_signing_seed,
 )
-from ajhost.cli.load_test import LoadTest, progress
-from ajhost.cli.options import Duration, config_option, hint_at_settings_here, load_settings
+from ajhost.cli.options import Duration, config_option, hint_at_settings_here, is_named, load_settings
 from ajhost.cli.output import echo, echo_error, to_json, write
 from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.safe_text import printable
@@ -89,9 +90,7 @@ Exit status: 0 complete (the reply's body on stdout), 1 AJ-Error, 2 AJ-Terminate
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line: each answer, then the summary.")
 @click.option("--queue", metavar="QUEUE", default="DEFAULT", show_default=True, help="The queue that the task names.")
-@click.pass_context
 def call(
-    context: click.Context,
     type_: str,
     payload: str | None,
     config: Path,
@@ -122,8 +121,7 @@ def call(
     data = payload_of(payload)
     if as_ajc:
         data = json.dumps(data.decode(errors="replace")).encode()
-    is_default = context.get_parameter_source("config") is click.core.ParameterSource.DEFAULT
-    settings = _settings(config, is_default)
+    settings = _settings(config)
     seed = None if sign is None else read_signing_seed(sign)
     asked = _route(settings, type_) if route is None else route
 
@@ -199,11 +197,11 @@ def _tell(answer: Answer) -> None:
     write(body)
 
 
-def _settings(config: Path, is_default: bool) -> Settings | None:
+def _settings(config: Path) -> Settings | None:
     """Returns the settings; None if no `-c` names a file and the default one cannot be read: defaults apply then."""
     from ajhost.settings.environment import setting_variables
 
-    if is_default and not os.access(config, os.R_OK) and not setting_variables(os.environ):
+    if not is_named() and not os.access(config, os.R_OK) and not setting_variables(os.environ):
         servers = ", ".join(NatsSettings().servers)
         echo_error(f"{config} cannot be read; using {servers}{hint_at_settings_here(config)}")
         return None

@@ -76,7 +76,7 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
         echo_error(f"{path}: warning: it is not read: the names of drop-ins end in .toml")
     # systemd makes a unit's runtime directory at its start, and removes it at its end
     found = _rehearse(settings, runtime=not in_unit and systemd_unit.unit_of(config) is None)
-    tried = asyncio.run(_try_servers(settings)) if connect else None
+    tried = _try_servers(settings) if connect else None
     problems = [*found.problems, *(tried.problems if tried else ())]
     for warning in found.warnings:
         echo_error(f"{settings.origin}: warning: the imports left something behind: {warning}")
@@ -103,12 +103,12 @@ def _rehearse(settings: Settings, *, runtime: bool) -> Rehearsal:
         return Rehearsal((), (), (f"cannot rehearse: {os_error_texts.described(error)}",))
 
 
-async def _try_servers(settings: Settings) -> Findings:
+def _try_servers(settings: Settings) -> Findings:
     from ajhost.adapters.nats.connect_check import try_servers
     from ajhost.protocol.subjects import host_subjects
 
     subjects = host_subjects([h.route for h in settings.handlers], settings.nats.catchall)
-    return await try_servers(settings.nats, subjects, settings.runtime.directory)
+    return asyncio.run(try_servers(settings.nats, subjects, settings.runtime.directory))
 
 
 def without_secrets(settings: Settings) -> dict[str, Any]:

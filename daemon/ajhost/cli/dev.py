@@ -83,8 +83,8 @@ def dev(
     handlers = _handlers(targets, routes)
     if config is not None and (handlers or lifespan):
         raise click.UsageError("either handlers or settings, -c FILE, say what is served")
-    config = None if config is None else config.absolute()
-    session = DevSession(Path.cwd(), config, handlers, lifespan, server, context, workers, debug)
+    served = config and config.absolute()
+    session = DevSession(Path.cwd(), served, handlers, lifespan, server, context, workers, debug)
     try:
         return asyncio.run(session.run())
     except (NatsServerFailed, ContextInUse) as error:

@@ -9,7 +9,8 @@ import stat
 import tempfile
 from pathlib import Path
 
-_SETTINGS = "ajhost.toml"
+SETTINGS = "ajhost.toml"
+"""The settings file in a host's directory."""
 _PROJECT = "project"
 
 
@@ -33,19 +34,14 @@ def make_place(project: Path) -> Path:
     return place
 
 
-def settings_of(place: Path) -> Path:
-    """Returns the settings file in a host's directory."""
-    return place / _SETTINGS
-
-
 def find_settings(directory: Path) -> Path | None:
     """Returns the settings file of the running host whose project has `directory`; of several, the innermost one's."""
     found: list[tuple[int, Path]] = []
     with contextlib.suppress(OSError):
         for place in _base().iterdir():
             project = Path((place / _PROJECT).read_text())
-            if _lives(place) and directory.resolve().is_relative_to(project) and settings_of(place).exists():
-                found.append((len(project.parts), settings_of(place)))
+            if _lives(place) and directory.resolve().is_relative_to(project) and (place / SETTINGS).exists():
+                found.append((len(project.parts), place / SETTINGS))
     return max(found)[1] if found else None
 
 

@@ -21,7 +21,7 @@ from ajhost.adapters.linux.proc import children
 from ajhost.adapters.linux.processes import ending_with_parent
 from ajhost.adapters.nats.dev_client import Passed, TaskTap
 from ajhost.adapters.nats.server_process import EmbeddedNatsServer
-from ajhost.cli.dev_directory import make_place, settings_of
+from ajhost.cli.dev_directory import SETTINGS, make_place
 from ajhost.cli.options import BadConfiguration, load_settings
 from ajhost.cli.output import echo, echo_error
 from ajhost.protocol.exact_json import is_json
@@ -119,7 +119,7 @@ class DevSession:
         sections["nats"] = {"servers": [self._url], "catchall": True}
         sections["runtime"] = {"directory": self._place / "run", "user": str(os.geteuid())}
         self._paths = paths
-        file = settings_of(self._place)
+        file = self._place / SETTINGS
         new = file.with_suffix(".new")
         new.write_text(toml_text(sections))
         new.chmod(0o600)
@@ -165,7 +165,7 @@ class DevSession:
         module = "ajhost.cli.debug_host" if self.debug else "ajhost"
         arguments = [] if self.debug else ["run"]
         return await asyncio.create_subprocess_exec(
-            *ending_with_parent([sys.executable, "-m", module, *arguments, "-c", str(settings_of(self._place))]),
+            *ending_with_parent([sys.executable, "-m", module, *arguments, "-c", str(self._place / SETTINGS)]),
             stdin=None if self.debug else asyncio.subprocess.DEVNULL,
             # a debugger reads the terminal, so its process must be in the terminal's foreground process group
             start_new_session=not self.debug,

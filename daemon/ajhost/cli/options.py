@@ -20,10 +20,6 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def _absolute(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
-    return value.absolute()
-
-
 def _absolute_or_found(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
     if context.get_parameter_source(parameter.name or "") is ParameterSource.DEFAULT:
         try:
@@ -47,15 +43,14 @@ config_option = _config(callback=_absolute_or_found)
 """`-c FILE`; the parameter `config` is an absolute path.
 
 Default: the settings of the `ajhost dev` host that serves the current directory, if one runs, else DEFAULT_FILE."""
-own_config_option = _config(callback=_absolute)
+own_config_option = _config(callback=lambda context, parameter, value: value.absolute())
 """As `config_option`, for commands that read a file and need no running host: the default is always DEFAULT_FILE."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def is_named() -> bool:
     """Whether the user named the settings of the present command with `-c`."""
-    source = click.get_current_context().get_parameter_source("config")
-    return source is not ParameterSource.DEFAULT
+    return click.get_current_context().get_parameter_source("config") is not ParameterSource.DEFAULT
 
 
 class Duration(click.FloatRange):

@@ -83,9 +83,7 @@ def classify(ledger: Ledger, facts: Fact = USUALLY) -> Recoverable:
     found: dict[Disposition, list[Entry]] = {each: [] for each in Disposition}
     for entry in ledger.used():
         found[disposition(entry, facts)].append(entry)
-    return Recoverable(
-        tuple(found[Disposition.REQUEUE]), tuple(found[Disposition.ANSWER]), tuple(found[Disposition.CONFIRM])
-    )
+    return Recoverable(*(tuple(found[d]) for d in (Disposition.REQUEUE, Disposition.ANSWER, Disposition.CONFIRM)))
 
 
 def overdue(ledger: Ledger, now_ns: int) -> tuple[Entry, ...]:
