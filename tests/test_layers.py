@@ -20,7 +20,7 @@ LAYERS = ("protocol", "ledger", "core", "settings", "api", "adapters", "roles", 
 """Each imports only itself and what stands before it."""
 
 FOREIGN: dict[str, set[str]] = {
-    "protocol": {"orjson", "nacl"},
+    "protocol": {"orjson", "nacl", "pydantic_core"},
     "ledger": set(),
     "core": set(),
     "settings": {"pydantic"},
@@ -35,7 +35,7 @@ FOREIGN: dict[str, set[str]] = {
         "uvicorn",
         "uvloop",
     },
-    "roles": {"orjson", "pydantic", "pydantic_core", "typing_extensions", "uvloop"},
+    "roles": {"orjson", "pydantic", "typing_extensions", "uvloop"},
     "testing": {"orjson", "pytest"},
     "cli": {"click", "orjson", "prompt_toolkit", "watchfiles"},
 }
@@ -56,7 +56,7 @@ ONLY_IN: dict[str, set[str]] = {
         "ajhost.settings.schema",
         "ajhost.roles.payload_readers",
     },
-    "pydantic_core": {"ajhost.roles.json_encoding"},
+    "pydantic_core": {"ajhost.protocol.json_encoding"},
     "uvicorn": {"ajhost.adapters.http"},
 }
 """Packages that only these modules may import, whatever their layer may."""

@@ -95,7 +95,6 @@ class Attempts:
             )  # fmt: skip
 
     def count(self, route: int, outcome: Outcome, waited: float, ran: float) -> None:
-        """Counts an attempt that has its answer."""
         if type(outcome) is Completed:
             self.stats.completed([(route, waited, ran)])
         elif type(outcome) is Terminated:
@@ -155,7 +154,6 @@ def _of_the_application(error: BaseException) -> TracebackType | None:
 
 
 def log_exception(error: BaseException, text: str, labels: TaskLabels) -> None:
-    """Logs an exception that a handler let through."""
     _log.error(
         "route %r: %s", labels.route, text, exc_info=(type(error), error, _of_the_application(error)),
         extra=labels.extras() | {"aj_outcome": "failed", "aj_reason": FailureReason.HANDLER_ERROR.value},

@@ -16,12 +16,10 @@ _OTHER_FILES = 1 << 20
 
 
 def worker_geometry(workers: WorkerSettings, max_payload: int = MAX_PAYLOAD) -> Geometry:
-    """Returns the geometry of a worker's ledger."""
     return geometry_for(workers.concurrency + workers.backlog, max_payload)
 
 
 def standby_geometry(max_payload: int = MAX_PAYLOAD) -> Geometry:
-    """Returns the geometry of the supervisor's ledger."""
     return geometry_for(HELD_BY_STANDBY, max_payload)
 
 

@@ -22,10 +22,10 @@ import orjson
 from ajhost.adapters.logs.log_record import task_labels
 from ajhost.api import Task, Worker
 from ajhost.protocol import exact_json, outcome, timestamps
+from ajhost.protocol.json_encoding import encode
 from ajhost.protocol.reply_encoding import encode_reply
 from ajhost.protocol.task_record import encode_task, new_id, read_task
 from ajhost.roles.handlers import LoadedHandler, callable_of
-from ajhost.roles.json_encoding import encode
 from ajhost.roles.lifespan import check_lifespan, manager_of
 from ajhost.roles.middleware import around, check_middleware
 from ajhost.roles.worker.executor import Executor

@@ -69,13 +69,9 @@ class WorkerParts(ExecutorEvents, Sink):
         self.transport = transport = self.connection.transport
         self.responder = Responder(ledger, transport.out, transport.in_buffer, self.attempts)
         self.executor = Executor(
-            self.loop,
-            capacity=workers.concurrency,
-            kill_grace=workers.kill_grace,
-            flush_after=transport.out.flush_after,
-            events=self,
-            stacks=StacksGate(supervisor.words[Word.STACKS_TOLD :]),
-        )
+            self.loop, capacity=workers.concurrency, kill_grace=workers.kill_grace,
+            flush_after=transport.out.flush_after, events=self, stacks=StacksGate(supervisor.words[Word.STACKS_TOLD :]),
+        )  # fmt: skip
         self.descriptors = OwnDescriptors(
             {
                 "the channel to its supervisor": [channel.fileno()],
@@ -86,15 +82,9 @@ class WorkerParts(ExecutorEvents, Sink):
         self.retirement = Retirement(self.executor, workers.max_tasks, self.ending, self.channel.tell)
         self.producer = Producer(ledger, queues, self.loop, lambda index: self.intake.expired(index))
         self.intake = Intake(
-            self.responder,
-            self.checker,
-            routes,
-            self.executor,
-            self.producer,
-            self.watchdog,
-            self.retirement,
+            self.responder, self.checker, routes, self.executor, self.producer, self.watchdog, self.retirement,
             backlog=workers.backlog,
-        )
+        )  # fmt: skip
         self.consumer = Consumer(
             ledger, spec.runtime / "ledger", queues, self.loop, self.intake.has_capacity,
             self.intake.dequeued, self.intake.reclaimed, permits,
@@ -105,8 +95,6 @@ class WorkerParts(ExecutorEvents, Sink):
         )
         if any(not h.is_async for h in handlers.values()):
             prepare_for_threads()
-
-    # -- events of the transport (adapters.nats.interfaces.Sink) --------------------------------
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
         self.intake.admit(data, requests)
@@ -129,8 +117,6 @@ class WorkerParts(ExecutorEvents, Sink):
         if self.ending.alone:
             self.ending.leave_and_finish()
             await self.connection.leave()
-
-    # -- events of the executor -----------------------------------------------------------------
 
     def slot_freed(self) -> None:
         self.consumer.freed()

@@ -281,7 +281,6 @@ class Executor:
             self._deadlines.answer_and_cancel(attempt, self._over, now)
 
     def unanswered(self) -> list[Attempt]:
-        """Returns the attempts that have no answer yet."""
         return [a for a in self._attempts if a.phase is not ANSWERED]
 
     def running(self) -> dict[str, int]:

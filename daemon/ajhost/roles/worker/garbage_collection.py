@@ -35,7 +35,6 @@ class _Usage(NamedTuple):
 
     @classmethod
     def now(cls) -> Self:
-        """Returns the usage of this process."""
         try:
             statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # no descriptor is free
@@ -51,7 +50,6 @@ class _Usage(NamedTuple):
         return memory >= _MEMORY_GAINED // part or descriptors >= _DESCRIPTORS_GAINED // part
 
     def lower(self, other: _Usage) -> _Usage:
-        """Returns the lower value of each."""
         return _Usage(min(self.memory, other.memory), min(self.descriptors, other.descriptors))
 
 

@@ -6,10 +6,10 @@ import os
 
 from ajhost.adapters.linux import os_error_texts
 from ajhost.api import TerminateTask
+from ajhost.protocol.json_encoding import CannotEncode, encode
 from ajhost.protocol.outcome import Completed, Failed, Outcome, Terminated
 from ajhost.protocol.reasons import FailureReason
 from ajhost.protocol.secret_masking import without_secrets
-from ajhost.roles.json_encoding import CannotEncode, encode
 
 _STDIN = 0
 _GROUP_SHOWN = 3
@@ -23,7 +23,7 @@ _name_of = type.__dict__["__name__"].__get__
 
 
 def outcome_of_result(value: object) -> Outcome:
-    """Encodes a result: bytes as they are, text as UTF-8, None as nothing, else as JSON (`roles/json_encoding.py`).
+    """Encodes a result: bytes as they are, text as UTF-8, None as nothing, else as JSON (`protocol/json_encoding.py`).
 
     A result that JSON cannot express ends the task: the next try would return the same.
     """

@@ -141,7 +141,6 @@ class Attempt:
         self.phase = ENDED
 
     def labels(self) -> TaskLabels:
-        """Returns the labels of the handler's log records."""
         record = self.record
         took = time.monotonic() - self.received
         return TaskLabels(record.id, record.type, self.handler.route, record.tries, took)

@@ -28,8 +28,6 @@ _START_FAILED = os.EX_TEMPFAIL  # the exit status
 
 
 class Worker:
-    """One worker process."""
-
     def __init__(self, parts: WorkerParts, worker_spec: WorkerSpec) -> None:
         self._parts, self._ending, self._spec = parts, parts.ending, parts.spec
         self.heartbeat = Heartbeat(parts)
@@ -91,8 +89,6 @@ class Worker:
         self.heartbeat.count()
         parts.attempts.limits.close()
         drain.close()
-
-    # -- the supervisor's orders ----------------------------------------------------------------
 
     def _obey(self, order: messages.ToWorker) -> None:
         parts = self._parts

@@ -9,7 +9,8 @@
     bytes                                    base64 of the standard alphabet, as Go's `encoding/json` has it
     numpy scalars and arrays                 numbers, lists
 
-`docs/handlers.md` has the same table, which a test compares with what this module does.
+`docs/handlers.md` has the same table, which a test compares with what this module does. A result that itself is bytes,
+a str or None is not encoded, but sent as it is (`roles/worker/handler_outcome.py`).
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, computed_field, field_serializer
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from ajhost.protocol.json_encoding import CannotEncode, encode
 from ajhost.protocol.outcome import Completed, Terminated
-from ajhost.roles.json_encoding import CannotEncode, encode
 from ajhost.roles.worker.handler_outcome import outcome_of_result
 
 ROOT = Path(__file__).parents[3]
