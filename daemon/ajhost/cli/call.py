@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -155,21 +154,17 @@ def _call_many(nats: NatsSettings, test: LoadTest, *, as_json: bool) -> int:
         if as_json:
             echo(to_json(answer.as_object()))
 
-    def sum_up() -> None:
+    try:
+        with progress(test.count) as advance:
+            if (problem := asyncio.run(test.run(nats, heard))) is not None:
+                echo_error(problem)
+    except BaseExceptionGroup as group:  # the first error had the group cancel the rest
+        raise group.exceptions[0] from None
+    finally:  # also when Ctrl-C interrupts it
         if as_json:
             echo(to_json({"summary": test.summary()}))
         elif test.answers:
             echo(test.summary_text())
-
-    with contextlib.ExitStack() as stack:
-        stack.callback(sum_up)  # also when Ctrl-C interrupts it
-        advance = stack.enter_context(progress(test.count))
-        try:
-            problem = asyncio.run(test.run(nats, heard))
-        except BaseExceptionGroup as group:  # the first error had the group cancel the rest
-            raise group.exceptions[0] from None
-        if problem is not None:
-            echo_error(problem)
     return test.status
 
 

@@ -88,12 +88,7 @@ def columns(rows: Sequence[Sequence[object]]) -> str:
     """Returns a table in aligned columns, those of integers to the right. The first row is the head."""
     texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    numeric = [all(isinstance(cell, int) for cell in column) for column in zip(*rows[1:], strict=True)]
-    lines = []
-    for row in texts:
-        cells = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, numeric or [False] * len(widths), strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    numeric = [all(isinstance(cell, int) for cell in column[1:]) for column in zip(*rows, strict=True)]
+    pads = [str.rjust if right else str.ljust for right in numeric]
+    lines = ("  ".join(pad(text, width) for pad, text, width in zip(pads, row, widths, strict=True)) for row in texts)
+    return "\n".join(line.rstrip() for line in lines)

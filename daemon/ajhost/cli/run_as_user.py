@@ -14,6 +14,9 @@ import click
 from ajhost.adapters.linux import processes, runtime_directory
 from ajhost.cli import exit_status
 from ajhost.cli.output import echo_error
+from ajhost.settings.errors import InvalidValue
+from ajhost.settings.runtime_table import runtime_directory as configured_directory
+from ajhost.settings.runtime_table import runtime_user
 
 AS_ROOT = (
     "root imports and runs the handlers: name another user with --user NAME, or `user` in [runtime]; "
@@ -51,9 +54,6 @@ def assume(named: str | None, config: Path) -> str | None:
     if named is not None:
         become(named, "--user", config)
         return named
-    from ajhost.settings.errors import InvalidValue
-    from ajhost.settings.runtime_table import runtime_user
-
     try:
         user = runtime_user(config)
     except (OSError, InvalidValue):
@@ -66,13 +66,15 @@ def assume(named: str | None, config: Path) -> str | None:
 def become(user: str, where: str, config: Path) -> None:
     """Gives up root for `user`, a name or UID[:GID], with that user's groups and HOME, as a service manager does.
 
-    First makes the runtime directory for the user, if it is missing. `where`: the key or option that names the user,
-    for an error. Exits if there is no such user, or the kernel refuses. Returns at once for root itself.
+    First makes the runtime directory, if it is missing: the user could not make it in root's /run. `where`: the key or
+    option that names the user, for an error. Exits if there is no such user, or the kernel refuses. Returns at once for
+    root itself.
     """
     identity = _identity(user, where)
     if identity.uid == 0:
         return
-    _make_runtime_directory(config, identity)
+    with contextlib.suppress(OSError, InvalidValue):  # the caller loads the settings next, which reports it
+        runtime_directory.make_for(configured_directory(config), identity.uid, identity.gid)
     try:
         if identity.groups is None:
             os.initgroups(identity.name, identity.gid)
@@ -107,12 +109,3 @@ def _identity(user: str, where: str) -> _Identity:
     group = int(gid or uid)
     home = "/" if entry is None else entry.pw_dir
     return _Identity(uid if entry is None else entry.pw_name, int(uid), group, home, (group,))
-
-
-def _make_runtime_directory(config: Path, identity: _Identity) -> None:
-    """Makes the runtime directory, which the user could not make in root's /run. Leaves an existing one as it is."""
-    from ajhost.settings.errors import InvalidValue
-    from ajhost.settings.runtime_table import runtime_directory as find
-
-    with contextlib.suppress(OSError, InvalidValue):  # the caller loads the settings next, which reports it
-        runtime_directory.make_for(find(config), identity.uid, identity.gid)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from itertools import accumulate, groupby, repeat
 from operator import itemgetter
 
 from ajhost.protocol.reasons import REASONS
@@ -126,10 +126,8 @@ class StatsWriter:
             raise NoPlace(f"no place for one more route than {index - 1}")
         name = route.encode()
         at = _place(index) + _NAME
-        raw = name.ljust(-(-len(name) // 8) * 8, b"\0")
         words[at] = len(name)
-        for number in range(len(raw) // 8):
-            words[at + 1 + number] = int.from_bytes(raw[number * 8 : number * 8 + 8], "little")
+        words.cast("B")[(at + 1) * 8 :][: len(name)] = name
         words[3] = index + 1
         return index
 
@@ -233,11 +231,7 @@ class Histogram:
 
     def cumulative(self) -> list[tuple[str, int]]:
         """Returns upper bounds as text and the counts of times up to them, as Prometheus has it; the last is `+Inf`."""
-        found, so_far = [], 0
-        for bound, count in zip((*map(str, BUCKETS), "+Inf"), self.counts, strict=True):
-            so_far += count
-            found.append((bound, so_far))
-        return found
+        return list(zip((*map(str, BUCKETS), "+Inf"), accumulate(self.counts), strict=True))
 
     def quantile(self, share: float) -> float | None:
         """Returns the time (s) within which this share lies, interpolated in its bucket; None for an empty histogram.
@@ -365,7 +359,6 @@ def _names(words: memoryview) -> list[str]:
     names = []
     for index in range(min(words[3], places)):
         at = _place(index)
-        size = min(words[at], _MAX_NAME)
-        raw = b"".join(word.to_bytes(8, "little") for word in words[at + 1 : at + 1 + -(-size // 8)])
-        names.append(raw[:size].decode(errors="replace"))
+        raw = words.cast("B")[(at + 1) * 8 :][: min(words[at], _MAX_NAME)]
+        names.append(raw.tobytes().decode(errors="replace"))
     return names

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from random import Random
 
 from ajhost.core.timings import DISCOVERED_FORGOTTEN
@@ -79,10 +80,7 @@ def in_order(addresses: Iterable[Address], last_good: Address | None) -> tuple[A
         return ()
     first = [a for a in found if a.is_v6 == found[0].is_v6]
     other = [a for a in found if a.is_v6 != found[0].is_v6]
-    mixed: list[Address] = []
-    while first or other:
-        mixed += first[:1] + other[:1]
-        del first[:1], other[:1]
+    mixed = [address for pair in zip_longest(first, other) for address in pair if address is not None]
     if last_good in mixed:
         mixed.remove(last_good)
         mixed.insert(0, last_good)

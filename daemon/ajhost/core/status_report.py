@@ -232,14 +232,6 @@ class StatusReport:
 
     def as_object(self) -> dict[str, Any]:
         """Returns `{"supervisor": {...}, "workers": [...], ...}`, as `ajhost status --json` prints it."""
-        return {
-            "supervisor": asdict(self.supervisor),
-            "workers": [asdict(worker) for worker in self.workers],
-            "routes": [asdict(route) for route in self.routes],
-            "slots": self.count,
-            "serving": self.serving,
-            "recent_s": self.recent_s,
-            "draining": self.draining,
-            "drained": self.drained,
-            "left": self.left,
-        }
+        body = asdict(self) | {"slots": self.count, "serving": self.serving}
+        order = ("supervisor", "workers", "routes", "slots", "serving", "recent_s", "draining", "drained", "left")
+        return {name: body[name] for name in order}

@@ -82,6 +82,12 @@ def _read(name: str, file: Path) -> dict[str, Any]:
     return content
 
 
+def _server(text: str) -> str:
+    # the nats command also takes a host without a scheme
+    url = text.strip()
+    return value_parsers.server(url if not url or "://" in url else f"nats://{url}")
+
+
 class _Reader:
     """Reads one context, field by field."""
 
@@ -99,7 +105,7 @@ class _Reader:
         self._check_fields()
         settings = NatsSettings()
         if "url" in self._fields:
-            servers = tuple(filter(None, (self._server(part) for part in self._text("url").split(","))))
+            servers = tuple(filter(None, (self._read("url", _server, part) for part in self._text("url").split(","))))
             settings = replace(settings, servers=servers or settings.servers)
         if prefix := self._one("inbox_prefix", value_parsers.inbox_prefix):
             settings = replace(settings, inbox_prefix=prefix)
@@ -161,22 +167,13 @@ class _Reader:
         return os.path.normpath(text)
 
     def _one(self, field: str, read: Callable[[str], Any]) -> Any:
-        if field not in self._fields:
-            return None
+        return self._read(field, read, self._text(field)) if field in self._fields else None
+
+    def _read(self, field: str, read: Callable[[str], Any], text: str) -> Any:
         try:
-            return read(self._text(field))
+            return read(text)
         except InvalidValue as unfit:
             self._add(field, unfit)
-            return None
-
-    def _server(self, text: str) -> str | None:
-        # the nats command also takes a host without a scheme
-        url = text.strip()
-        url = url if not url or "://" in url else f"nats://{url}"
-        try:
-            return value_parsers.server(url)
-        except InvalidValue as unfit:
-            self._add("url", unfit)
             return None
 
     def _add(self, field: str, unfit: InvalidValue) -> None:

@@ -33,7 +33,7 @@ def importable(files: Files, name: str) -> Path:
 
 
 def _found(files: Files, name: str, allowed: str) -> tuple[Path, int]:
-    path = files.beside(name)
+    path = files.directory / name  # not among the credentials
     try:
         return path, path.stat().st_mode
     except (OSError, ValueError) as error:

@@ -33,10 +33,6 @@ class Files:
     directory: Path
     credentials: Path | None
 
-    def beside(self, name: str) -> Path:
-        """Returns the path of a file that is no credential. A relative name is one in the configuration's directory."""
-        return self.directory / name
-
     def find(self, name: str) -> Path:
         """Returns the first existing path of `name`."""
         places = [self.directory / name]
