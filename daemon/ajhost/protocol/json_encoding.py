@@ -31,7 +31,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import PurePath
 from types import NoneType
-from typing import Any, NoReturn
+from typing import Any
 
 import orjson
 
@@ -199,11 +199,7 @@ def _refuse_nan(value: object) -> None:
         _plain(value, "result", 0)
 
 
-def _strict_default(value: object) -> NoReturn:
-    raise TypeError(type(value))
-
-
-_STRICT = json.JSONEncoder(allow_nan=False, check_circular=False, default=_strict_default)
+_STRICT = json.JSONEncoder(allow_nan=False, check_circular=False)
 """For values of the standard types, the quickest way to find a NaN among them."""
 
 

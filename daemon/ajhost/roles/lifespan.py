@@ -142,23 +142,20 @@ class LifespanRunner:
     async def _live(self) -> BaseException | None:
         """Returns what the lifespan raised: `SystemExit` or `KeyboardInterrupt` raised by a task would end the loop."""
         try:
-            await self._enter_and_leave()
+            async with manager_of(self._name, self._lifespan, self._worker) as state:
+                self._entered.set_result(state)
+                try:
+                    await self._leave.wait()
+                finally:
+                    if not self._leave.is_set():
+                        _log.error("python.lifespan: %s has ended before its worker", self._name)
+                        self._on_end()
         except asyncio.CancelledError as error:
             self._cut_at = _place(reversed(list(traceback.walk_tb(error.__traceback__)))) or self._cut_at
             raise
         except BaseException as error:
             return error
         return None
-
-    async def _enter_and_leave(self) -> None:
-        async with manager_of(self._name, self._lifespan, self._worker) as state:
-            self._entered.set_result(state)
-            try:
-                await self._leave.wait()
-            finally:
-                if not self._leave.is_set():
-                    _log.error("python.lifespan: %s has ended before its worker", self._name)
-                    self._on_end()
 
     async def _cut(self, task: asyncio.Task[BaseException | None]) -> str:
         """Cancels it, and returns the line where it was; empty if that is not known."""

@@ -124,7 +124,9 @@ def _add_up(
             continue
         if ledger.slot == SUPERVISOR_SLOT:
             found.connection = ConnectionReport.of(ledger.connection(), now_ns)
-            found.silent_s = _silent_s(ledger, now_ns)
+            beat_ns = ledger.words[Word.HEARTBEAT]
+            silent_s = (now_ns - beat_ns) / 1e9 if beat_ns else 0.0
+            found.silent_s = silent_s if silent_s > SUPERVISOR_SILENT else 0.0
         else:
             found.workers.append(_worker(ledger, held, names, before, now_ns, wall_ns))
         found.running += held.running
@@ -168,12 +170,6 @@ def _worker(
         ConnectionReport.of(ledger.connection(), now_ns),
         *resources(words[Word.PID], now_ns, before),
     )
-
-
-def _silent_s(ledger: Ledger, now_ns: int) -> float:
-    beat_ns = ledger.words[Word.HEARTBEAT]
-    silent_s = (now_ns - beat_ns) / 1e9 if beat_ns else 0.0
-    return silent_s if silent_s > SUPERVISOR_SILENT else 0.0
 
 
 def nobody(directory: Path) -> str:
