@@ -1,4 +1,4 @@
-"""The meaning of a NATS server's `-ERR`, and what an operator has to do. Source: nats-server, server/errors.go."""
+"""A NATS server's `-ERR`: its text, its meaning, what an operator has to do. Source: nats-server, server/errors.go."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ajhost.ledger.connection_status import Reason
+from ajhost.protocol.safe_text import printable
 
 _MEANINGS: tuple[tuple[str, Reason], ...] = (
     ("authorization violation", Reason.AUTHORIZATION),
@@ -26,6 +27,8 @@ _MEANINGS: tuple[tuple[str, Reason], ...] = (
     ("parser error", Reason.PROTOCOL),
 )
 _PERMISSION = re.compile(r"permissions violation for (subscription|publish) to \"?([^\" ]*)\"?", re.IGNORECASE)
+_LONGEST_ERROR = 512
+"""Characters of an error that are shown."""
 _SUBSCRIPTIONS = re.compile(r"maximum subscriptions exceeded", re.IGNORECASE)
 
 
@@ -48,6 +51,12 @@ class Violation:
             # an inbox: its rest differs for each requester
             subject = f"{subject.partition('.')[0]}.>"
         return f'grant the host\'s user the permission to {self.operation} to "{subject}"'
+
+
+def error_text(line: bytes) -> str:
+    """Returns the text of a server's `-ERR`, safe for a log or a terminal."""
+    text = line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace").strip(" '\r\n")[:_LONGEST_ERROR]
+    return printable(text) or "an error without a text"
 
 
 def reason_of(text: str) -> Reason | None:

@@ -20,10 +20,10 @@ from pydantic import BaseModel
 from ajhost.adapters.http import PageAccess
 from ajhost.adapters.linux.channel import Channel, ChannelClosed
 from ajhost.adapters.nats import refused_replies
-from ajhost.adapters.nats.interfaces import error_text
 from ajhost.api import InvalidPayload
 from ajhost.core import attempt_ring, recovery_rules, route_stats, server_errors
 from ajhost.core.recovery_rules import Fact
+from ajhost.core.server_errors import error_text
 from ajhost.ledger.layout import Geometry, LedgerError
 from ajhost.ledger.queue_token import check as check_token
 from ajhost.ledger.queue_token import token_places, unpack

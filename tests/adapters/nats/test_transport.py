@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from ajhost.adapters.nats.interfaces import Driver, Received, Sink, error_text
+from ajhost.adapters.nats.interfaces import Driver, Received, Sink
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import Lost
+from ajhost.core.server_errors import error_text
 from ajhost.core.server_restart import RestartWindow
 from ajhost.ledger.layout import Geometry, Identity, Word, create, geometry_for
 from ajhost.ledger.writer import LedgerWriter

@@ -21,12 +21,12 @@ from nats.aio.client import Client, RawCredentials
 
 from ajhost.adapters.nats.credentials import Credentials, CredentialsUnusable, LogInData, wants_tls
 from ajhost.adapters.nats.happy_eyeballs import Unreachable, open_first
-from ajhost.adapters.nats.interfaces import Driver, ServerRefused, Sink, error_text
+from ajhost.adapters.nats.interfaces import Driver, ServerRefused, Sink
 from ajhost.adapters.nats.resolver import Resolver
 from ajhost.adapters.nats.tls import failure_text
 from ajhost.adapters.nats.transport import LedgerTransport
 from ajhost.core.connection_table import ConnectionFailed, Lost, Refused, Resolved, Scouted, Sealed, Unresolved
-from ajhost.core.server_errors import reason_of
+from ajhost.core.server_errors import error_text, reason_of
 from ajhost.core.server_pool import Address, Server, literal
 from ajhost.core.server_restart import RestartWindow
 from ajhost.core.timings import SCOUT_LIMIT

@@ -10,12 +10,7 @@ from ajhost.core.connection_table import Lost
 from ajhost.ledger.connection_status import Reason
 from ajhost.protocol.frames import Message
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.protocol.safe_text import printable
 from ajhost.protocol.server_info import ServerInfo
-
-_LONGEST_ERROR = 512
-"""Characters of an error that are shown."""
-
 
 Received = tuple[int, Message]
 """A request: its ledger entry, and its positions in the bytes that were read."""
@@ -89,9 +84,3 @@ SOCKET_LOST = Lost(Reason.SOCKET, "somebody in this process closed the connectio
 def broken(error: OSError) -> Lost:
     """Returns the event for a connection that a failed system call has ended."""
     return Lost(Reason.ENDED, f"connection lost: {(error.strerror or str(error)).lower()}")
-
-
-def error_text(line: bytes) -> str:
-    """Returns the text of a server's `-ERR`, safe for a log or a terminal."""
-    text = line[4 : 4 + 4 * _LONGEST_ERROR].decode("utf-8", "replace").strip(" '\r\n")[:_LONGEST_ERROR]
-    return printable(text) or "an error without a text"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from ajhost.adapters.nats.connect_and_log_in import private_ledger
@@ -81,9 +80,7 @@ class Requester:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._connection.close()
 
     async def ask(self, subject: str, headers: Mapping[str, str], body: bytes, timeout: float) -> Reply:
@@ -125,11 +122,10 @@ async def _connected(connection: Connection, inbox: str, settings: NatsSettings)
     """Connects and subscribes to the inbox, in as many attempts as there are configured servers."""
     connecting = asyncio.ensure_future(connection.connect([inbox]))
     try:
-        async with asyncio.timeout(CALL_CONNECT_LIMIT):
-            while not connecting.done() and connection.failed_attempts < len(settings.servers):
-                await _change(connection, connecting)
-    except TimeoutError:
-        pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CALL_CONNECT_LIMIT):
+                while not connecting.done() and connection.failed_attempts < len(settings.servers):
+                    await _change(connection, connecting)
     finally:
         connecting.cancel()
     if not connection.up.is_set():

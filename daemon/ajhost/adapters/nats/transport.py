@@ -13,11 +13,12 @@ import time
 
 from ajhost.adapters.linux import sockets, tcp
 from ajhost.adapters.nats import interfaces
-from ajhost.adapters.nats.interfaces import Driver, InBuffer, ServerRefused, Sink, error_text
+from ajhost.adapters.nats.interfaces import Driver, InBuffer, ServerRefused, Sink
 from ajhost.adapters.nats.reply_writer import ReplyWriter
 from ajhost.adapters.nats.socket_guard import SocketGuard
 from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.connection_table import Lost
+from ajhost.core.server_errors import error_text
 from ajhost.core.server_restart import KnownServer, RestartWindow
 from ajhost.core.timings import SOCKET_TAKEOVER_LIMIT
 from ajhost.ledger.connection_status import Reason
@@ -45,7 +46,6 @@ class LedgerTransport:
         self._loop = asyncio.get_running_loop()
         self._sock: socket.socket | None = None
         self._guard: SocketGuard | None = None
-        self._received_before = -1
         self.epoch = self._words[Word.EPOCH]
         """The number of the present connection, or of the last one."""
         self._tls: TlsSession | None = None
@@ -58,7 +58,7 @@ class LedgerTransport:
         """Whether this process would receive bytes that arrive: not while no ledger entry is free."""
         self._arrival = asyncio.Event()
         self.server = KnownServer(restart_window)
-        self._socket_lost_at = 0.0
+        self._received_before, self._socket_lost_at = -1, 0.0
         self.out = ReplyWriter(ledger, restart_window, self, sink)
         """The writer of replies and operations."""
 
@@ -80,9 +80,8 @@ class LedgerTransport:
         self._words[Word.TLS] = 0
         self._tls, self._frame_needs = None, 0
         self.connected = self._closed = False
-        self._socket_lost_at = 0.0
+        self._received_before, self._socket_lost_at = -1, 0.0
         self._sock = sock
-        self._received_before = -1
         try:
             self._guard = SocketGuard(sock)
             self.out.attach(sock)
