@@ -106,19 +106,17 @@ class DevSession:
         if self.config is None:
             for route, target in self.handlers.items():
                 sections[f"handlers.{orjson.dumps(route).decode()}"] = {"target": target}
-            paths = [self.project, *(path for path in (self.project / "src",) if path.is_dir())]
+            self._paths = [path for path in (self.project, self.project / "src") if path.is_dir()]
         else:
             settings = load_settings(self.config)
             sections = development_sections(settings)
-            paths = list(settings.python.path)
+            self._paths = list(settings.python.path)
         if self.lifespan is not None:
             sections["python"] = {"lifespan": self.lifespan}
-        workers = {"count": self.workers, "drain_timeout": DRAIN}
-        sections["workers"] = {**sections.get("workers", {}), **workers}
-        sections["python"] = {**sections.get("python", {}), "path": paths}
+        sections.setdefault("python", {})["path"] = self._paths
+        sections.setdefault("workers", {}).update(count=self.workers, drain_timeout=DRAIN)
         sections["nats"] = {"servers": [self._url], "catchall": True}
         sections["runtime"] = {"directory": self._place / "run", "user": str(os.geteuid())}
-        self._paths = paths
         file = self._place / SETTINGS
         new = file.with_suffix(".new")
         new.write_text(toml_text(sections))
@@ -299,10 +297,7 @@ def is_source(path: Path, watched: Sequence[Path]) -> bool:
 
     Only the path below a `watched` directory counts, since the project itself may be in a hidden directory.
     """
-    for place in watched:
-        if path.is_relative_to(place):
-            path = path.relative_to(place)
-            break
+    path = next((path.relative_to(place) for place in watched if path.is_relative_to(place)), path)
     if any(part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages") for part in path.parts):
         return False
     return path.suffix in (".py", ".toml") and not path.name.startswith("#")
