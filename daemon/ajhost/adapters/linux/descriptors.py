@@ -1,4 +1,5 @@
-"""Keeps the host's descriptors from user code in the same process, which may close numbers that are not its own.
+"""Keeps the host's descriptors from user code in the same process, which may close numbers that are not its own, and
+notices when it has.
 
 A handler that closes a descriptor twice closes the file that has its number by then, and the next file that is opened
 gets the number. The host would read from that file, and write to it.
@@ -47,6 +48,48 @@ class OwnDescriptors:
     def lost(self) -> str | None:
         """Returns what user code has closed, or replaced by another file."""
         return next((what for what, number, before in self._owned if identity(number) != before), None)
+
+
+class SocketGuard:
+    """A socket, and a duplicate of it that keeps its connection open. `sock`: the present object for its number."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._identity = identity(sock.fileno())
+        self._spare = _duplicate(sock.fileno())
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the number still belongs to this socket."""
+        return identity(self.sock.fileno()) == self._identity
+
+    def duplicate(self) -> int | None:
+        """Returns a new number for the socket; None when the duplicate was closed as well."""
+        return _duplicate(self._spare) if identity(self._spare) == self._identity else None
+
+    def replace(self, number: int) -> socket.socket:
+        """Continues under another number, since the old one belongs to another file by now."""
+        self.sock.detach()
+        self.sock = socket.socket(fileno=number)
+        self.sock.setblocking(False)
+        return self.sock
+
+    def close(self) -> None:
+        """Closes each of the two numbers that still belongs to this socket."""
+        if self.is_ours:
+            self.sock.close()
+        else:
+            self.sock.detach()
+        if identity(self._spare) == self._identity:
+            os.close(self._spare)
+        self._spare = -1
+
+
+def _duplicate(descriptor: int) -> int:
+    try:
+        return far_duplicate(descriptor)
+    except OSError:
+        return os.dup(descriptor)
 
 
 def identity(descriptor: int) -> tuple[int, int] | None:

@@ -12,10 +12,10 @@ import ssl
 import time
 
 from ajhost.adapters.linux import sockets, tcp
+from ajhost.adapters.linux.descriptors import SocketGuard
 from ajhost.adapters.nats import interfaces
 from ajhost.adapters.nats.interfaces import Driver, InBuffer, ServerRefused, Sink
 from ajhost.adapters.nats.reply_writer import ReplyWriter
-from ajhost.adapters.nats.socket_guard import SocketGuard
 from ajhost.adapters.nats.tls import TlsSession
 from ajhost.core.connection_table import Lost
 from ajhost.core.server_errors import error_text
