@@ -313,6 +313,8 @@ LOG_REPEAT = 30.0
 """The same trouble is logged again only after this, with how often it occurred."""
 STACKS_REPEAT = 60.0
 """At most one stack in this time is logged for each route whose tasks reach their deadlines."""
+TEMPLATE_EXIT_LIMIT = 2.0
+"""A template has this long to end after its channel was closed, as it removes what its imports have made."""
 TEMPLATE_STACKS_LIMIT = 0.5
 """A template that imports has this long to write its stacks, which C code does."""
 JOURNAL_WRITE_LIMIT = 0.1

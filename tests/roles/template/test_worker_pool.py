@@ -75,7 +75,7 @@ class Deaths:
             await until(lambda member=member: member.pid)  # type: ignore[misc]
             member.kill()
         await until(lambda: not pool.workers and not pool.background.tasks)
-        pool.generations.close_templates()
+        await pool.generations.end_templates()
 
 
 async def test_a_crash_loop_of_days_keeps_only_the_last_reasons(

@@ -5,6 +5,7 @@ The queues outlive them: what waits there runs on the code of a later generation
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from dataclasses import dataclass, field
@@ -101,6 +102,7 @@ class Generations(dict[int, Generation]):
         for number in [n for n, generation in self.items() if generation.in_use and n not in alive]:
             self.pop(number).close()
 
-    def close_templates(self) -> None:
-        while self:
-            self.popitem()[1].close()
+    async def end_templates(self) -> None:
+        templates = [generation.template for generation in self.values() if generation.template is not None]
+        self.clear()
+        await asyncio.gather(*(template.end() for template in templates))

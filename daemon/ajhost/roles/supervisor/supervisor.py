@@ -342,7 +342,7 @@ class Supervisor(PoolEvents):
         self._notifier.stopping("leaving the queue group")
         self.write_state()  # an ordered stop ends a drain
         await self._phase.stop(self._shutdown, stop_limit(self._settings))
-        self._generations.close_templates()
+        await self._generations.end_templates()
         await self._strays.end_all()
         for queue in self._generations.queues:
             queue.close()

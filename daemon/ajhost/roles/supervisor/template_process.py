@@ -21,7 +21,13 @@ from ajhost.adapters.linux import os_error_texts, proc, processes
 from ajhost.adapters.linux.channel import MAX_DESCRIPTORS, Channel, ChannelClosed, ChannelFull, pair
 from ajhost.adapters.linux.processes import STACKS_OF_IMPORTS, ExitStatus
 from ajhost.adapters.nats.tls import own_trust
-from ajhost.core.timings import FORK_LIMIT, FORK_STOPPED_INTERVAL, HANDOVER_LIMIT, TEMPLATE_START_MARGIN
+from ajhost.core.timings import (
+    FORK_LIMIT,
+    FORK_STOPPED_INTERVAL,
+    HANDOVER_LIMIT,
+    TEMPLATE_EXIT_LIMIT,
+    TEMPLATE_START_MARGIN,
+)
 from ajhost.roles.handlers import HandlerDescription
 from ajhost.roles.messages import (
     FROM_TEMPLATE,
@@ -280,11 +286,20 @@ class TemplateProcess:
             raise TemplateFailed([f"the template does not listen: {error}"]) from error
 
     def close(self) -> None:
-        """Kills the template; its workers run on. Returns at once: `end` waits for the end."""
+        """Ends the template; its workers run on. Returns at once: `end` waits for the end.
+
+        One that has imported the handlers ends when its channel does, and removes what the imports have made.
+        """
         self._closing = True
+        if self.handlers:
+            self._loop.call_later(TEMPLATE_EXIT_LIMIT, self._kill)
+        else:
+            self._kill()
+        self._finish()
+
+    def _kill(self) -> None:
         if self._reason is None:
             self._process.send_signal(signal.SIGKILL)
-        self._finish()
 
     async def end(self) -> None:
         """As `close`, and returns when the template's process has ended."""

@@ -30,6 +30,7 @@ from ajhost.roles import messages
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, describe, load_handlers
 from ajhost.roles.messages import GenerationSpec, WorkerSpec, encode
 from ajhost.roles.template import copy_on_write
+from ajhost.roles.template.import_cleanup import ImportCleanup
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
@@ -57,18 +58,19 @@ def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
     """
     processes.set_title("ajhost: template")
     processes.die_with_parent(parent)
-    status = _FAILED
+    status, cleanup = _FAILED, ImportCleanup()
     try:
-        _serve(Channel(socket.socket(fileno=channel)), stacks, run)
+        _serve(Channel(socket.socket(fileno=channel)), stacks, run, cleanup)
         status = 0
     except BaseException:
         traceback.print_exc()
     finally:
+        cleanup.run()
         flush_streams()
         os._exit(status)
 
 
-def _serve(channel: Channel, stacks: int, run: Run) -> None:
+def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> None:
     received = channel.receive_wait(None)
     assert received is not None
     order = messages.FOR_TEMPLATE.decode(received[0])
@@ -85,7 +87,8 @@ def _serve(channel: Channel, stacks: int, run: Run) -> None:
         stray_processes.mark(GENERATION_MARK + spec.generation)  # what imports start ends with the generation
         if spec.python.preload:
             watch = ImportWatch()
-            handlers = load_handlers(spec.handlers, spec.python)
+            with cleanup.collecting():
+                handlers = load_handlers(spec.handlers, spec.python)
             gc.collect()  # closes descriptors of unreachable objects, which are not reported then
             effects = watch.effects(stacks)
     except LoadFailed as failed:
