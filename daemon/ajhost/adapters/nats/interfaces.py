@@ -76,9 +76,7 @@ class ServerRefused(Exception):
     """The server sent `-ERR` in place of its first INFO; the text is the server's."""
 
 
-ENDED = Lost(Reason.ENDED, "the server closed the connection")
 TAKEN_OVER = Lost(Reason.ENDED, "taken over by the supervisor while this process hung")
-SOCKET_LOST = Lost(Reason.SOCKET, "somebody in this process closed the connection's socket")
 
 
 def broken(error: OSError) -> Lost:

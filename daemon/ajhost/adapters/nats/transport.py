@@ -174,7 +174,7 @@ class LedgerTransport:
             if self._taken_over:
                 self._on_closed(interfaces.TAKEN_OVER)
             elif self._loop.time() - self._socket_lost_at > SOCKET_TAKEOVER_LIMIT:
-                self._on_closed(interfaces.SOCKET_LOST)
+                self._on_closed(Lost(Reason.SOCKET, "somebody in this process closed the connection's socket"))
             return
         self._change_descriptor(self._guard)
         sock = self._sock if self.reading and self._buffer.received == self._received_before else None
@@ -248,7 +248,7 @@ class LedgerTransport:
             self._on_closed(Lost(Reason.PROTOCOL, str(error)))
             return False
         if not count:
-            self._on_closed(interfaces.ENDED)
+            self._on_closed(Lost(Reason.ENDED, "the server closed the connection"))
             return False
         buffer.commit(count)
         if not self.connected:
