@@ -50,6 +50,8 @@ def _changed(table: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def _value(value: object) -> str:
     """Returns a value as TOML, which writes strings, lists, numbers and booleans as JSON does."""
+    if value and isinstance(value, tuple) and all(isinstance(item, tuple) for item in value):
+        value = dict(value)  # the settings have tables as pairs
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + " }"
     if isinstance(value, tuple | list):
