@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.connection.conftest import StartWatched
 from tests.support.factories import StartHost, StartRouter, StartServer
 from tests.support.operator_mode import Operator, user_identity, write_secret
 from tests.support.reported_state import (
@@ -45,24 +46,24 @@ async def _in_hand(router: Router, count: int = 8) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("locked_out", [1.0, 10.0])
 async def test_a_password_that_is_changed_at_the_server_and_changed_back(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter, locked_out: float
+    start_watched: StartWatched, start_router: StartRouter, locked_out: float
 ) -> None:
-    sections = with_pages(count=8, nats={"user": "host", "password": "one"})
-    server = await start_server(config=_users("one"), monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(
+        HANDLERS, config=_users("one"), count=8, nats={"user": "host", "password": "one"}
+    )
     router = await start_router(user="router", password="r")
     before = host.workers()
     async with _in_hand(router):
         await server.reload(_users("two"))
         since = time.monotonic()
         await cut_off(server, 12.0)
-        said = await says_the_truth(host, listens(sections), 0, 8)
+        said = await says_the_truth(host, pages, 0, 8)
         assert "uthorization" in said.reason
         assert "one" not in said.reason.split()
         await asyncio.sleep(max(0.0, locked_out - (time.monotonic() - since)))
         await server.reload(_users("one"))
         await subscribed_again(server, 8, BACK)
-        await says_the_truth(host, listens(sections), 8)
+        await says_the_truth(host, pages, 8)
     assert host.workers() == before
 
 
@@ -109,7 +110,7 @@ async def test_a_password_that_lets_us_in_again_is_taken_by_a_reload_that_is_rej
 
 @pytest.mark.parametrize("kind", ["password_file", "token_file", "nkey"])
 async def test_a_secret_that_is_changed_at_the_server_and_then_in_its_file(
-    tmp_path: Path, start_server: StartServer, start_host: StartHost, kind: str
+    tmp_path: Path, start_watched: StartWatched, kind: str
 ) -> None:
     one, two = user_identity(), user_identity()
     file = tmp_path / "secret"
@@ -127,57 +128,51 @@ async def test_a_secret_that_is_changed_at_the_server_and_then_in_its_file(
     access: dict[str, Any] = {kind: write_secret(file, texts[0])}
     if kind == "password_file":
         access["user"] = "host"
-    sections = with_pages(nats=access)
-    server = await start_server(config=config("one", one.public), monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, config=config("one", one.public), nats=access)
     await server.reload(config("two", two.public))
     await cut_off(server, 12.0)
-    await says_the_truth(host, listens(sections), 0, 2)
+    await says_the_truth(host, pages, 0, 2)
     write_secret(file, texts[1])
     await subscribed_again(server, 2, BACK)  # no reload was needed
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
     for secret in texts:
         assert secret.strip() not in host.log_text().split()
 
 
 async def test_a_jwt_that_expires_comes_back_with_the_new_file(
-    tmp_path: Path, start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    tmp_path: Path, start_watched: StartWatched, start_router: StartRouter
 ) -> None:
     operator = Operator()
     file = write_secret(tmp_path / "host.creds", operator.user("host", lasts=8))
     mine = write_secret(tmp_path / "router.creds", operator.user("router"))
-    sections = with_pages(nats={"creds": file})
-    server = await start_server(config=operator.config(), monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, config=operator.config(), nats={"creds": file})
     router = await start_router(user_credentials=str(mine))
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
     async with _in_hand(router):
         await cut_off(server, 12.0)
-        said = await says_the_truth(host, listens(sections), 0, 2)
+        said = await says_the_truth(host, pages, 0, 2)
         assert "xpired" in said.reason or "uthori" in said.reason
         await host.log("Authorization Violation; the JWT expired at ")
         await asyncio.sleep(3)
         write_secret(file, operator.user("host"))
         await subscribed_again(server, 2, BACK)
-        await says_the_truth(host, listens(sections), 2)
+        await says_the_truth(host, pages, 2)
 
 
 async def test_a_user_that_is_revoked_comes_back_with_another_ones_file(
-    tmp_path: Path, start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    tmp_path: Path, start_watched: StartWatched, start_router: StartRouter
 ) -> None:
     operator, user = Operator(), user_identity()
     file = write_secret(tmp_path / "host.creds", operator.user("host", identity=user))
     mine = write_secret(tmp_path / "router.creds", operator.user("router"))
-    sections = with_pages(nats={"creds": file})
-    server = await start_server(config=operator.config(), monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, config=operator.config(), nats={"creds": file})
     router = await start_router(user_credentials=str(mine))
     async with _in_hand(router):
         operator.revoke(user)
         await server.reload(operator.config())
         await cut_off(server, 12.0)
-        await says_the_truth(host, listens(sections), 0, 2)
+        await says_the_truth(host, pages, 0, 2)
         await asyncio.sleep(3)
         write_secret(file, operator.user("host"))
         await subscribed_again(server, 2, BACK)
-        await says_the_truth(host, listens(sections), 2)
+        await says_the_truth(host, pages, 2)

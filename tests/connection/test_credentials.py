@@ -9,9 +9,10 @@ from pathlib import Path
 import nkeys
 import pytest
 
+from tests.connection.conftest import StartWatched
 from tests.support.factories import NewHost, StartHost, StartRouter, StartServer
 from tests.support.operator_mode import Identity, Operator, creds, user_identity, write_secret
-from tests.support.reported_state import subscribed_again, with_pages
+from tests.support.reported_state import subscribed_again
 from tests.support.sweep import sweep
 
 HANDLERS = {"echo": "echo"}
@@ -20,14 +21,12 @@ BACK = 6.0
 
 @pytest.mark.parametrize("what", sweep(["empty", "half", "gone", "a directory", "not text"], "half", "gone"))
 async def test_credentials_that_cannot_be_read_at_a_reconnect_are_told_and_the_last_good_ones_used(
-    tmp_path: Path, start_server: StartServer, start_host: StartHost, what: str
+    tmp_path: Path, start_watched: StartWatched, what: str
 ) -> None:
     operator = Operator()
     whole = operator.user("host")
     file = write_secret(tmp_path / "host.creds", whole)
-    sections = with_pages(nats={"creds": file})
-    server = await start_server(config=operator.config(), monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, _ = await start_watched(HANDLERS, config=operator.config(), nats={"creds": file})
     lines = len(host.output.lines)
     match what:
         case "empty":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from tests.connection.conftest import StartWatched
 from tests.support.factories import NewHost, StartHost, StartRouter, StartServer
 from tests.support.nats import NatsServer
 from tests.support.reported_state import cut_off, listens, says_the_truth, subscribed_again, with_pages
@@ -47,17 +48,15 @@ async def test_a_host_that_may_not_subscribe_is_not_ready_and_says_what_to_grant
     assert await host.terminate() == 0
 
 
-async def test_a_permission_that_is_taken_away_and_given_back(start_server: StartServer, start_host: StartHost) -> None:
-    sections = with_pages(nats=ACCESS)
-    server = await start_server(config=_config(ALL), monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
-    await says_the_truth(host, listens(sections), 2)
+async def test_a_permission_that_is_taken_away_and_given_back(start_watched: StartWatched) -> None:
+    server, host, pages = await start_watched(HANDLERS, config=_config(ALL), nats=ACCESS)
+    await says_the_truth(host, pages, 2)
     await server.reload(_config("{subscribe: ['_INBOX.>'], publish: ['>']}"))
     await cut_off(server)
-    await says_the_truth(host, listens(sections), 0, 2)
+    await says_the_truth(host, pages, 0, 2)
     await server.reload(_config(ALL))
     await subscribed_again(server, 2, BACK)
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
 
 
 async def test_replies_that_may_not_be_published_are_told_and_counted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from tests.connection.conftest import StartWatched
 from tests.support.factories import Enter, StartHost, StartRouter, StartServer
 from tests.support.proxy import Partition
 from tests.support.reported_state import (
@@ -23,18 +24,16 @@ BACK = 6.0
 
 
 async def test_a_server_that_is_killed_is_told_everywhere_and_so_is_its_return(
-    start_server: StartServer, start_host: StartHost
+    start_watched: StartWatched,
 ) -> None:
-    sections = with_pages()
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
-    said = await says_the_truth(host, listens(sections), 2)
+    server, host, pages = await start_watched(HANDLERS)
+    said = await says_the_truth(host, pages, 2)
     for connection in said.connections.values():
         assert connection is not None
         assert connection["server"].endswith(f"127.0.0.1:{server.port}")
-    before = await reconnects(listens(sections))
+    before = await reconnects(pages)
     await server.kill()
-    said = await says_the_truth(host, listens(sections), 0, 2, within=2.0)
+    said = await says_the_truth(host, pages, 0, 2, within=2.0)
     for connection in said.connections.values():
         assert connection is not None
         assert connection["state"] != CONNECTED_STATE
@@ -46,11 +45,11 @@ async def test_a_server_that_is_killed_is_told_everywhere_and_so_is_its_return(
             await asyncio.sleep(0.1)
     await server.start()
     await subscribed_again(server, 2, BACK)
-    said = await says_the_truth(host, listens(sections), 2)
+    said = await says_the_truth(host, pages, 2)
     for connection in said.connections.values():
         assert connection is not None
         assert connection["since_s"] < 30
-    assert await reconnects(listens(sections)) - before >= 2
+    assert await reconnects(pages) - before >= 2
 
 
 async def test_a_server_that_falls_silent_is_told_within_the_time_in_which_it_is_noticed(

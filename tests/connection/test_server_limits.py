@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.factories import StartHost, StartRouter, StartServer
+from tests.connection.conftest import StartWatched
+from tests.support.factories import StartRouter
 from tests.support.operator_mode import Operator, write_secret
 from tests.support.reported_state import (
-    listens,
     reconnects,
     says_the_truth,
     subscribed_again,
-    with_pages,
     workers_subscribed,
 )
 from tests.support.router import Report, Verdict, headers_of, subject_of, task_json
@@ -26,11 +25,9 @@ BACK = 6.0
 
 
 async def test_a_reload_that_meets_the_limit_of_connections_says_so_and_serves_on_and_works_later(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    start_watched: StartWatched, start_router: StartRouter
 ) -> None:
-    sections = with_pages()
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS)
     router = await start_router()
     # two workers, the supervisor and the router are on it: one more is enough for a change of workers, none is not
     await server.reload("max_connections: 5")
@@ -44,20 +41,18 @@ async def test_a_reload_that_meets_the_limit_of_connections_says_so_and_serves_o
     assert "aximum connections" in result.stderr, result
     assert (await router.request("echo", b"x")).body == b"x"
     await until(lambda: before <= set(host.workers().values()))  # the rejected one ends by itself
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
     await server.reload("max_connections: 1000")
     result = await host.reload(timeout=BACK + 20)
     assert result.status == 0, result
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
     assert (await router.request("echo", b"x")).body == b"x"
 
 
 async def test_workers_that_found_a_full_server_come_when_there_is_room(
-    start_server: StartServer, start_host: StartHost
+    start_watched: StartWatched,
 ) -> None:
-    sections = with_pages(count=4)
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, count=4)
     await server.stop()
     server.configure("max_connections: 3")
     await server.start()
@@ -65,21 +60,19 @@ async def test_workers_that_found_a_full_server_come_when_there_is_room(
     await asyncio.sleep(3)
     some = await workers_subscribed(server)
     assert some in (2, 3)
-    said = await says_the_truth(host, listens(sections), some, 4)
+    said = await says_the_truth(host, pages, some, 4)
     assert "aximum connections" in said.reason
     await server.reload("max_connections: 1000")
     await subscribed_again(server, 4, BACK)
-    await says_the_truth(host, listens(sections), 4)
+    await says_the_truth(host, pages, 4)
 
 
 async def test_a_reply_that_exceeds_the_limit_of_the_server_that_is_met_next_is_terminated(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    start_watched: StartWatched, start_router: StartRouter
 ) -> None:
-    sections = with_pages()
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS)
     router = await start_router()
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
     big = await router.send("huge_later", {"sleep_ms": 3000, "bytes": 300_000}, deadline=20)
     await host.running(1)
     await server.kill()
@@ -92,20 +85,18 @@ async def test_a_reply_that_exceeds_the_limit_of_the_server_that_is_met_next_is_
     await router.settled(requests)
     assert Report(tuple(requests)).verdicts == {Verdict.COMPLETE: 20}, Report(tuple(requests))
     assert server.log().count("Maximum Payload Violation") <= 1
-    assert await reconnects(listens(sections)) < 8
-    await says_the_truth(host, listens(sections), 2)
+    assert await reconnects(pages) < 8
+    await says_the_truth(host, pages, 2)
 
 
 @pytest.mark.parametrize("limit", [2048, 40])
 async def test_a_user_with_a_limit_of_its_own_serves_what_others_send_and_keeps_to_it(
-    tmp_path: Path, start_server: StartServer, start_host: StartHost, start_router: StartRouter, limit: int
+    tmp_path: Path, start_watched: StartWatched, start_router: StartRouter, limit: int
 ) -> None:
     operator = Operator()
     file = write_secret(tmp_path / "host.creds", operator.user("host", payload=limit))
     mine = write_secret(tmp_path / "router.creds", operator.user("router"))
-    sections = with_pages(nats={"creds": file})
-    server = await start_server(config=operator.config(), monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, config=operator.config(), nats={"creds": file})
     router = await start_router(user_credentials=str(mine))
     workers = host.workers()
     big = await router.send("huge_later", {"sleep_ms": 0, "bytes": 5000}, deadline=8)
@@ -120,21 +111,19 @@ async def test_a_user_with_a_limit_of_its_own_serves_what_others_send_and_keeps_
     assert counted == ((0, 0, 1) if limit == 40 else (0, 1, 0))
     await server.restart()
     await subscribed_again(server, 2, BACK)
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
     assert "Maximum Payload Violation" not in server.log()
     assert host.workers() == workers
     assert "max_payload grew" not in host.log_text()
 
 
 async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    start_watched: StartWatched, start_router: StartRouter
 ) -> None:
-    sections = with_pages()
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS)
     router = await start_router()
-    await says_the_truth(host, listens(sections), 2)
-    before = await reconnects(listens(sections))
+    await says_the_truth(host, pages, 2)
+    before = await reconnects(pages)
     for number, reply in enumerate(("_INBOX..x", "_INBOX.>", "_INBOX.*", "_INBOX.", ".x", "_INBOX.é.\x7f")):
         for route in ("echo", "kill"):  # a worker answers the one, the supervisor the other
             body = task_json(route, b"x" if route == "echo" else b'{"sleep_ms": 50}')
@@ -142,16 +131,14 @@ async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(
             await router.client.publish(subject_of(route), body, reply=reply, headers=headers)
         assert (await router.request("echo", b"x%d" % number)).body == b"x%d" % number
     await subscribed_again(server, 2, BACK)
-    assert await reconnects(listens(sections)) == before
-    await says_the_truth(host, listens(sections), 2)
+    assert await reconnects(pages) == before
+    await says_the_truth(host, pages, 2)
 
 
 async def test_the_only_worker_that_has_no_descriptor_left_is_replaced_when_it_must_connect(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    start_watched: StartWatched, start_router: StartRouter
 ) -> None:
-    sections = with_pages(count=1)
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, count=1)
     router = await start_router()
     before = host.workers()[0]
     assert (await router.request("leak_descriptors")).json() > 100
@@ -167,5 +154,5 @@ async def test_the_only_worker_that_has_no_descriptor_left_is_replaced_when_it_m
     report = Report(tuple(requests))
     assert not report.silent, report
     assert (await router.request("echo", b"x")).body == b"x"
-    await says_the_truth(host, listens(sections), 1)
+    await says_the_truth(host, pages, 1)
     assert len(host.output.lines) - lines < 60

@@ -7,19 +7,18 @@ import os
 import resource
 import socket
 
-from tests.support.factories import StartHost, StartRouter, StartServer
-from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
+from tests.connection.conftest import StartWatched
+from tests.support.factories import StartRouter
+from tests.support.reported_state import says_the_truth, subscribed_again
 from tests.support.router import Report
 
 HANDLERS = {"echo": "echo", "work": "work"}
 
 
 async def test_a_supervisor_without_descriptors_for_a_while_watches_on(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    start_watched: StartWatched, start_router: StartRouter
 ) -> None:
-    sections = with_pages()
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS)
     router = await start_router()
     requests = [await router.send("work", {"sleep_ms": 6000}, deadline=20) for _ in range(4)]
     await host.running(4)
@@ -27,14 +26,14 @@ async def test_a_supervisor_without_descriptors_for_a_while_watches_on(
     soft, hard = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (_open_files(host.pid), hard))
     host.kill(0)
-    address = listens(sections).split(":")
+    address = pages.split(":")
     clients = [socket.create_connection((address[0], int(address[1]))) for _ in range(3)]
     await asyncio.sleep(3)
     for client in clients:
         client.close()
     resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (soft, hard))
     await subscribed_again(server, 2, 6.0)
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
     host.kill(1)
     await subscribed_again(server, 2, 6.0)
     await router.settled(requests)

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.support.factories import StartHost, StartRouter, StartServer
-from tests.support.reported_state import listens, says_the_truth, subscribed_again, with_pages
+from tests.connection.conftest import StartWatched
+from tests.support.factories import StartRouter
+from tests.support.reported_state import says_the_truth, subscribed_again
 from tests.support.router import Verdict
 
 MEDDLERS = ("close_connection", "steal_connection", "remove_reader")
@@ -16,11 +17,9 @@ HANDLERS = {"echo": "echo"} | {name: f"tests.support.harmful_handlers:{name}" fo
 
 @pytest.mark.parametrize("how", MEDDLERS)
 async def test_a_worker_that_does_not_read_any_more_reads_again_or_is_replaced_and_every_request_is_answered(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter, how: str
+    start_watched: StartWatched, start_router: StartRouter, how: str
 ) -> None:
-    sections = with_pages(count=2, workers={"backlog": 1000})
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, count=2, workers={"backlog": 1000})
     router = await start_router()
     async with router.load("echo", b"x", rate=20, deadline=10) as load:
         await load.sent(10)
@@ -34,15 +33,13 @@ async def test_a_worker_that_does_not_read_any_more_reads_again_or_is_replaced_a
     assert report.verdicts[Verdict.COMPLETE] > len(report.requests) - 10, report
     assert meddling.replies
     await subscribed_again(server, 2, 6.0)
-    await says_the_truth(host, listens(sections), 2)
+    await says_the_truth(host, pages, 2)
 
 
 async def test_the_only_worker_that_does_not_read_any_more_loses_no_request(
-    start_server: StartServer, start_host: StartHost, start_router: StartRouter
+    start_watched: StartWatched, start_router: StartRouter
 ) -> None:
-    sections = with_pages(count=1)
-    server = await start_server(monitored=True)
-    host = await start_host(handlers=HANDLERS, sections=sections)
+    server, host, pages = await start_watched(HANDLERS, count=1)
     router = await start_router()
     await router.send("close_connection", {"port": server.port}, deadline=10)
     requests = []
@@ -52,4 +49,4 @@ async def test_the_only_worker_that_does_not_read_any_more_loses_no_request(
     replies = [await router.reply(request) for request in requests]
     assert {reply.verdict for reply in replies} == {Verdict.COMPLETE}
     await subscribed_again(server, 1, 6.0)
-    await says_the_truth(host, listens(sections), 1)
+    await says_the_truth(host, pages, 1)
