@@ -34,7 +34,11 @@ def end_children(task):
     for child in children:
         os.kill(child.pid, getattr(signal, how))
     for child in children:
-        child.join(10)
+        child.join(10 if how != "SIGINT" else 0.1)
+        while child.exitcode is None and how == "SIGINT":
+            # in a script, too, CPython may forget one that comes while it begins to run after a fork
+            os.kill(child.pid, signal.SIGINT)
+            child.join(0.1)
     return {"exits": [child.exitcode for child in children]}
 
 async def end_children_from_the_loop(task):
