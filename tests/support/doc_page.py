@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import subprocess
+import sys
 import sysconfig
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ import ajhost
 from tests.support.program import CommandResult, Program, run
 
 ROOT = Path(__file__).parents[2]
-BARE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+_BARE = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 """Arguments of a pytest of its own: a plugin that it does not use takes it as long as all the rest."""
 _BLOCK = re.compile(r"(?:<!-- (.*?) -->\n)?```sh\n(.*?)```", re.DOTALL)
 
@@ -59,7 +61,7 @@ class Reader:
             "PATH": os.pathsep.join(places),
             "PYTHONPATH": str(Path(ajhost.__path__[0]).parent),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTEST_ADDOPTS": " ".join(BARE),
+            "PYTEST_ADDOPTS": " ".join(_BARE),
             **({} if venv is None else {"VIRTUAL_ENV": str(venv)}),
         }
 
@@ -81,3 +83,18 @@ class Reader:
                 return done
             await asyncio.sleep(0.1)  # others have to go on meanwhile
         raise AssertionError(f"{commands} still says {again}: {done.stdout}")
+
+
+def run_tests(directory: Path, *options: str) -> str:
+    """Runs the tests of somebody else's project, which must pass, with ajhost on its path; what pytest printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *_BARE, *options],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(Path(ajhost.__path__[0]).parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -6,15 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import ajhost
-from tests.support.doc_page import BARE
+from tests.support.doc_page import run_tests
 
 PAGE = Path(__file__).parents[2] / "docs" / "cookbook.md"
 BLOCKS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL))
@@ -73,13 +71,4 @@ def test_a_recipe_works_as_it_is_written(name: str, tmp_path: Path, request: pyt
         fixture = f"import pytest\n@pytest.fixture\ndef postgresql(): return {address!r}\n"
         (tmp_path / "conftest.py").write_text(fixture)
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *BARE, "-p", "no:asyncio"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(ajhost.__path__[0]).parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_tests(tmp_path, "-p", "no:asyncio")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ajhost
-from tests.support.doc_page import BARE
+from tests.support.doc_page import run_tests
 
 SHOP = """
 from dataclasses import dataclass
@@ -57,18 +57,7 @@ def test_a_project_tests_its_handlers_on_a_real_host(tmp_path: Path, layout: str
     (source / "shop.py").write_text(SHOP)
     (tmp_path / "test_shop.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text(f"[pytest]\nasyncio_mode = auto\npythonpath = {source}\n")
-    folder = str(Path(ajhost.__path__[0]).parent)
-    told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *BARE],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": folder},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert "3 passed" in told.stdout
+    assert "3 passed" in run_tests(tmp_path)
 
 
 def test_without_a_nats_server_the_fixture_says_what_brings_one(tmp_path: Path) -> None:

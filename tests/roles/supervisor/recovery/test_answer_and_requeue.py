@@ -17,6 +17,7 @@ from ajhost.ledger.receive_buffer import ReceiveBuffer
 from ajhost.protocol.frames import scan
 from ajhost.roles.supervisor.recovery.remains import Remains
 from tests.support.host_parts import SUBJECT, HostParts, body, frame
+from tests.support.nats import round_trip
 from tests.support.waiting import until
 
 COUNT = 4
@@ -108,7 +109,7 @@ async def handed_over(
     replies = [b"R.%d.%d" % (number, i) for i in range(COUNT)]
     for reply in replies:
         await parts.client.publish(SUBJECT, body(0, padding), reply.decode())
-    await parts.client.flush()
+    await round_trip(parts.client)
     if not padding:
         total = sum(len(frame(reply)) for reply in replies)
         await until(lambda: tcp.unread(worker.sock) >= total)
