@@ -239,7 +239,8 @@ async def test_a_worker_that_hangs_at_any_moment_of_a_reconnect_keeps_only_what_
     async with Partition(parts.server.port) as partition:
         scene, requests = await _at(parts, partition, moment)
         await scene.recovery.recover_hung(scene.member)
-        await until(lambda: not scene.background.tasks)  # of a server that does not end it in time the rest is read there
+        # the rest of a connection that its server does not end in time is read in the background
+        await until(lambda: not scene.background.tasks)
         await parts.settle()
         assert sorted(parts.ran) == sorted(requests)
         words = scene.member.ledger.words
