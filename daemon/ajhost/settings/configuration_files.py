@@ -1,8 +1,9 @@
-"""Finds and reads the files of a configuration: the main one, and the drop-ins of conf.d."""
+"""Finds and reads the files of a configuration: the main one, and the drop-ins of conf.d. Explains errors of TOML."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +17,20 @@ _LARGEST = 4 << 20
 """The largest file that is read, in bytes: 10,000 handlers take 1 MiB, which Python's TOML parser reads in a second."""
 _DROP_INS = "conf.d"
 _TOML = ".toml"
+_POSITION = re.compile(r" \(at (.*)\)\Z")
+_BARE_ROUTE = re.compile(r"\s*\[\s*handlers\s*\.\s*[^\"'\]]*:")
+_CURES = {
+    "Invalid value": 'texts stand in "straight quotes", true and false are written so',
+    "Expected '=' after a key": "a key and its value are joined by =, tables begin with [name]",
+    "Invalid statement": 'a line is a [table], a key = value, or a comment that begins with "#"',
+    "Invalid initial character for a key part": "what is in { } stands on one line and ends without a comma",
+    "Expected newline or end of document": 'one statement a line, comments begin with "#"',
+    "Expected ']' at the end of a table": "other characters than letters, digits, _ and - stand in quotes",
+    "Unescaped": "backslashes are doubled, or the text stands in 'single quotes'",
+    "Cannot declare": "a table or key is written once in each file",
+    "Cannot overwrite a value": "a table or key is written once in each file",
+}
+"""The cure of a mistake, by the beginning of the message of Python's TOML parser."""
 
 
 def configuration_files(file: Path, environ: Mapping[str, str]) -> list[Path]:
@@ -64,7 +79,19 @@ def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
 
 
 class TomlError(ValueError):
-    """A text is no TOML. The message says what is wrong, and where."""
+    """A text is no TOML, for the `reason`, at `position`, a line or the file. `cure`: what helps, if that is known."""
+
+    def __init__(self, text: str, message: str) -> None:
+        super().__init__(message)
+        where = _POSITION.search(message)
+        self.reason = message[: where.start()] if where else message
+        self.position = where[1] if where else "file"
+        self.cure = next((cure for start, cure in _CURES.items() if self.reason.startswith(start)), "")
+        lines = text.splitlines()
+        if (number := re.match(r"line (\d+)", self.position)) is None and where:
+            self.position = f"line {len(lines)}"
+        elif number is not None and _BARE_ROUTE.match(lines[int(number[1]) - 1]):
+            self.cure = 'a route with ":" is written in quotes: [handlers."email:new"]'
 
 
 def parse_toml(text: str) -> dict[str, Any]:
@@ -75,8 +102,8 @@ def parse_toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise TomlError(str(error)) from None
+        raise TomlError(text, str(error)) from None
     except RecursionError:
-        raise TomlError("lists or tables are nested too deeply") from None
+        raise TomlError(text, "lists or tables are nested too deeply") from None
     except ValueError:  # of CPython's `int`: no more digits than sys.get_int_max_str_digits()
-        raise TomlError("a number has too many digits") from None
+        raise TomlError(text, "a number has too many digits") from None

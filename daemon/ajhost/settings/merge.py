@@ -17,20 +17,6 @@ from ajhost.settings.errors import InvalidValue, Problem, quoted
 from ajhost.settings.schema import kind_of
 
 _READABLE = "a TOML file that this user can read"
-_POSITION = re.compile(r" \(at (.*)\)\Z")
-_BARE_ROUTE = re.compile(r"\s*\[\s*handlers\s*\.\s*[^\"'\]]*:")
-_CURES = {
-    "Invalid value": 'texts stand in "straight quotes", true and false are written so',
-    "Expected '=' after a key": "a key and its value are joined by =, tables begin with [name]",
-    "Invalid statement": 'a line is a [table], a key = value, or a comment that begins with "#"',
-    "Invalid initial character for a key part": "what is in { } stands on one line and ends without a comma",
-    "Expected newline or end of document": 'one statement a line, comments begin with "#"',
-    "Expected ']' at the end of a table": "other characters than letters, digits, _ and - stand in quotes",
-    "Unescaped": "backslashes are doubled, or the text stands in 'single quotes'",
-    "Cannot declare": "a table or key is written once in each file",
-    "Cannot overwrite a value": "a table or key is written once in each file",
-}
-"""The cure of a mistake, by the beginning of the message of Python's TOML parser."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 KeyPath = tuple[str | int, ...]
@@ -98,23 +84,12 @@ class MergedTables:
             line = content[: error.start].count(b"\n") + 1
             self._unreadable(file, "a byte that is not UTF-8", "TOML in UTF-8", f"line {line}")
         except TomlError as error:
-            self._syntax_error(file, text, str(error))
+            hint = f"; {error.cure}" if error.cure else ""
+            self._unreadable(file, f"a TOML syntax error ({error.reason})", f"TOML 1.0{hint}", error.position)
 
     def _unreadable(self, file: Path, found: str, allowed: str, key: str = "file") -> None:
         self.whole = False
         self.problems.append(Problem(file, key, found[:1].lower() + found[1:], allowed))
-
-    def _syntax_error(self, file: Path, text: str, message: str) -> None:
-        where = _POSITION.search(message)
-        reason = message[: where.start()] if where else message
-        lines = text.splitlines()
-        position = where[1] if where else "file"
-        if (number := re.match(r"line (\d+)", position)) is None and where:
-            position = f"line {len(lines)}"
-        hint = next((f"; {cure}" for start, cure in _CURES.items() if reason.startswith(start)), "")
-        if number is not None and _BARE_ROUTE.match(lines[int(number[1]) - 1]):
-            hint = '; a route with ":" is written in quotes: [handlers."email:new"]'
-        self._unreadable(file, f"a TOML syntax error ({reason})", f"TOML 1.0{hint}", position)
 
     def _override(self, settings: list[tuple[Path, dict[str, Any]]]) -> None:
         """Merges the variables with each other, and then into the files' tables."""
